@@ -1,0 +1,74 @@
+"""genrec: prompt-based generative recommendation.
+
+A user's behaviour becomes a prompt, a causal language model writes the title of the next item, and
+decoding can only write titles that are in the catalog.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genrec import datasets as datasets
+    from genrec.catalog import Catalog as Catalog
+    from genrec.catalog import Item as Item
+    from genrec.config import Settings as Settings
+    from genrec.datasets import Dataset as Dataset
+    from genrec.errors import GenrecError as GenrecError
+    from genrec.interactions import History as History
+    from genrec.interactions import Interaction as Interaction
+    from genrec.interactions import Interactions as Interactions
+    from genrec.model import LanguageModel as LanguageModel
+    from genrec.recommender import Recommendation as Recommendation
+    from genrec.recommender import RecommendationList as RecommendationList
+    from genrec.recommender import Recommender as Recommender
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Catalog": "catalog",
+    "Dataset": "datasets",
+    "GenrecError": "errors",
+    "History": "interactions",
+    "Interaction": "interactions",
+    "Interactions": "interactions",
+    "Item": "catalog",
+    "LanguageModel": "model",
+    "Recommendation": "recommender",
+    "RecommendationList": "recommender",
+    "Recommender": "recommender",
+    "Settings": "config",
+}
+_MODULES = {"datasets"}
+
+__all__ = [
+    "Catalog",
+    "Dataset",
+    "GenrecError",
+    "History",
+    "Interaction",
+    "Interactions",
+    "Item",
+    "LanguageModel",
+    "Recommendation",
+    "RecommendationList",
+    "Recommender",
+    "Settings",
+    "__version__",
+    "datasets",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """Imports public names when they are first used."""
+    if name in _HOME:
+        return getattr(importlib.import_module(f"genrec.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"genrec.{name}")
+    msg = f"module 'genrec' has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,173 @@
+"""The catalog: item_id, title and attributes of every item, by dense row. Knows no model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from genrec import tables
+from genrec.errors import DataError, RequestError
+from genrec.tables import Rejects
+from genrec.text import normalized, one_line
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item: its id (the user's string), its title as given, and any further columns."""
+
+    item_id: str
+    title: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Catalog:
+    """All items; ``item_id`` outside, dense ``row`` (0 to N - 1, in file order) inside.
+
+    Titles may repeat: rows with one title are separate items. Ids may not, and a title must have
+    at least one visible character.
+    """
+
+    def __init__(self, items: Iterable[Item], *, rejects: Rejects | None = None) -> None:
+        """Builds a catalog.
+
+        Args:
+            items: the items, in the order that becomes their rows.
+            rejects: where items that cannot be kept are recorded; without it the first one raises.
+
+        Raises:
+            DataError: an id is empty or repeated, a title is empty, or no item is left.
+        """
+        rejects = rejects if rejects is not None else Rejects("items", strict=True)
+        self._items: list[Item] = []
+        self._row: dict[str, int] = {}
+        for number, item in enumerate(items, start=1):
+            problem = self._problem(item)
+            if problem:
+                rejects.add(number, problem, [item.item_id, item.title])
+                continue
+            self._row[item.item_id] = len(self._items)
+            self._items.append(item)
+        if not self._items:
+            msg = (
+                "The catalog has no items. Expected at least one row with an item_id and a title"
+                f"{rejects.first_reason()}. Check the items file."
+            )
+            raise DataError(msg)
+        self._by_title: dict[str, list[int]] | None = None
+        self._by_normalized: dict[str, list[int]] = {}
+
+    def _problem(self, item: Item) -> str:
+        if not item.item_id:
+            return "empty item_id"
+        if item.item_id in self._row:
+            return f"duplicate item_id {item.item_id!r} (first in row {self._row[item.item_id]})"
+        if not one_line(item.title):
+            return "empty title"
+        return ""
+
+    @classmethod
+    def from_table(cls, table: pa.Table, *, rejects: Rejects | None = None) -> Catalog:
+        """A catalog from an Arrow table with the columns item_id and title.
+
+        Raises:
+            DataError: a column is missing, or as in ``Catalog``.
+        """
+        tables.require(table, ["item_id", "title"], "items")
+        ids = tables.strings(table["item_id"])
+        titles = tables.strings(table["title"])
+        names = [n for n in table.column_names if n not in {"item_id", "title"}]
+        columns = [tables.typed(table[n]).to_pylist() for n in names]
+        rows = zip(*columns, strict=True) if columns else iter([()] * len(ids))
+        return cls(
+            (
+                Item(i, t, dict(zip(names, values, strict=True)))
+                for i, t, values in zip(ids, titles, rows, strict=True)
+            ),
+            rejects=rejects,
+        )
+
+    @classmethod
+    def read(cls, path: str | Path, *, rejects: Rejects | None = None) -> Catalog:
+        """A catalog from a CSV (also .gz) or Parquet file.
+
+        Raises:
+            DataError: the file cannot be read, or as in ``from_table``.
+        """
+        return cls.from_table(tables.read(path, rejects=rejects), rejects=rejects)
+
+    def to_table(self) -> pa.Table:
+        """An Arrow table with item_id, title and the attributes, one row an item."""
+        names = list(dict.fromkeys(n for item in self._items for n in item.attributes))
+        columns: dict[str, pa.Array] = {
+            "item_id": pa.array([i.item_id for i in self._items], pa.string()),
+            "title": pa.array([i.title for i in self._items], pa.string()),
+        }
+        for name in names:
+            columns[name] = pa.array([i.attributes.get(name) for i in self._items])
+        return pa.table(columns)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items)
+
+    def __getitem__(self, row: int) -> Item:
+        return self._items[row]
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._row
+
+    @property
+    def titles(self) -> list[str]:
+        """Titles as given, by row."""
+        return [i.title for i in self._items]
+
+    def row(self, item_id: str) -> int:
+        """The row of an item.
+
+        Raises:
+            RequestError: the id is not in the catalog.
+        """
+        try:
+            return self._row[item_id]
+        except KeyError:
+            msg = (
+                f"Item {item_id!r} is not in the catalog of {len(self):,} items. "
+                "Give an item_id of the catalog (the item_id column of the items file)."
+            )
+            raise RequestError(msg) from None
+
+    def rows(self, item_ids: Sequence[str]) -> list[int]:
+        """The rows of several items; raises as ``row`` does."""
+        return [self.row(i) for i in item_ids]
+
+    def rows_of_title(self, title: str) -> tuple[list[int], str]:
+        """Rows of the items with this title, and how it matched: ``exact``, ``normalized``, ``""``.
+
+        Several rows share a title where the catalog holds duplicates; they come in row order.
+        """
+        if self._by_title is None:
+            by_title: dict[str, list[int]] = {}
+            for row, item in enumerate(self._items):
+                by_title.setdefault(item.title, []).append(row)
+                self._by_normalized.setdefault(normalized(item.title), []).append(row)
+            self._by_title = by_title
+        if title in self._by_title:
+            return list(self._by_title[title]), "exact"
+        found = self._by_normalized.get(normalized(title), [])
+        return list(found), "normalized" if found and normalized(title) else ""
+
+    def hash(self) -> str:
+        """A SHA-256 (hex) over ids and titles in row order: equal catalogs, equal hashes."""
+        digest = hashlib.sha256()
+        for item in self._items:
+            for part in (item.item_id, item.title):
+                data = part.encode("utf-8", "surrogatepass")
+                digest.update(len(data).to_bytes(8, "big") + data)
+        return digest.hexdigest()

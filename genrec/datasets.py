@@ -1,0 +1,270 @@
+"""A dataset: catalog, split interactions and what was measured of them; as a folder; embedded.
+
+The folder holds ``catalog.parquet``, ``interactions.parquet`` (with a split column),
+``dataset.json`` and, where rows were rejected, ``rejected.csv``; pyarrow alone can read it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from genrec.catalog import Catalog
+from genrec.errors import DataError
+from genrec.interactions import SPLITS, Interactions
+from genrec.prompts import TitleForm
+from genrec.tables import Rejects
+
+FORMAT_VERSION = 1
+REPEATS_INCLUDE_SEEN = 0.05
+EMBEDDED = ("online_retail_demo",)
+_TARGETS = ("buy", "purchase", "order")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInfo:
+    """What ``prepare`` decided and measured.
+
+    Attributes:
+        name: for display.
+        target_behavior: what is recommended for.
+        repeat_share: share of units that begin with an item the user had before (train and
+            validation); above 0.05 seen items may be recommended by default.
+        exclude_seen: that default.
+        case: how titles are written for the model.
+        unit: the basket column, None where every event is a unit.
+        users, items, events: how many were kept.
+        split_events: events in train, validation and test.
+        tied: events that share user and time with the one before and are in another unit.
+        rejected: rows that were not kept, by reason.
+        catalog_hash: SHA-256 of the catalog.
+        format_version: of the folder.
+    """
+
+    name: str
+    target_behavior: str
+    repeat_share: float
+    exclude_seen: bool
+    case: str
+    unit: str | None
+    users: int
+    items: int
+    events: int
+    split_events: dict[str, int]
+    tied: int
+    rejected: dict[str, int]
+    catalog_hash: str
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Catalog and interactions that belong together."""
+
+    catalog: Catalog
+    interactions: Interactions
+    info: DatasetInfo
+
+    @classmethod
+    def prepare(
+        cls,
+        items: str | Path,
+        interactions: str | Path,
+        *,
+        name: str | None = None,
+        unit: str | None = None,
+        target_behavior: str | None = None,
+        strict: bool = False,
+        say: Callable[[str], None] = lambda message: None,
+    ) -> tuple[Dataset, list[Rejects]]:
+        """Reads, checks, splits and measures two files.
+
+        Args:
+            items: CSV or Parquet with item_id, title and any attributes.
+            interactions: CSV or Parquet with user_id, item_id, behavior, timestamp or position.
+            name: for display; the interactions file's name where None.
+            unit: the basket column, ``none``, or None to look for a usual name.
+            target_behavior: what to recommend for; None takes buy, purchase or order where the
+                data has it, else the most frequent.
+            strict: a bad row is an error.
+            say: called with a line of text before each step.
+
+        Returns:
+            The dataset, and the rejected rows of each file.
+
+        Raises:
+            DataError: a file cannot be used.
+        """
+        bad_items = Rejects(Path(items).name, strict)
+        bad_events = Rejects(Path(interactions).name, strict)
+        say(f"Reading {items} ...")
+        catalog = Catalog.read(items, rejects=bad_items)
+        say(f"Reading {interactions} ...")
+        events = Interactions.read(interactions, catalog, unit=unit, rejects=bad_events)
+        target = target_behavior or _default_target(events)
+        say("Splitting and measuring ...")
+        events = events.split_last_unit(target)
+        rejected = {f"{r.source}: {why}": n for r in (bad_items, bad_events)
+                    for why, n in r.counts().items()}
+        info = _measure(name or Path(interactions).stem, catalog, events, target, rejected)
+        return cls(catalog, events, info), [bad_items, bad_events]
+
+    def save(self, folder: str | Path, rejects: list[Rejects] | None = None) -> None:
+        """Writes the dataset folder: beside its place first, then renamed into it.
+
+        Raises:
+            DataError: the place is taken by something else or cannot be written.
+        """
+        folder = Path(folder)
+        if folder.exists() and not (folder / "dataset.json").is_file() and (
+            not folder.is_dir() or any(folder.iterdir())
+        ):
+            msg = (
+                f"{folder} exists and is no dataset folder. Expected a new or empty folder or one "
+                "that prepare wrote; choose another --out."
+            )
+            raise DataError(msg)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        except OSError as error:
+            msg = f"{folder.parent} cannot be written: {error}. Choose another --out."
+            raise DataError(msg) from error
+        try:
+            self._write(work, rejects or [])
+            work.chmod(0o755)
+            _swap(work, folder)
+        except OSError as error:
+            msg = f"{folder} could not be written: {error}. Nothing was changed; free some disk."
+            raise DataError(msg) from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _write(self, folder: Path, rejects: list[Rejects]) -> None:
+        pq.write_table(self.catalog.to_table(), folder / "catalog.parquet")
+        pq.write_table(self.interactions.to_table(), folder / "interactions.parquet")
+        rows = [row for r in rejects for row in r.rows]
+        if rows:
+            with (folder / "rejected.csv").open("w", encoding="utf-8", newline="") as stream:
+                writer = csv.writer(stream)
+                writer.writerow(["file", "row", "reason", "cells"])
+                writer.writerows(
+                    [c.encode("utf-8", "backslashreplace").decode() if isinstance(c, str) else c
+                     for c in row]
+                    for row in rows
+                )
+        text = json.dumps(asdict(self.info), indent=2, ensure_ascii=False)
+        (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Dataset:
+        """Loads a dataset folder.
+
+        Raises:
+            DataError: it is none, of another version, or its catalog was changed.
+        """
+        folder = Path(folder)
+        path = folder / "dataset.json"
+        if not path.is_file():
+            msg = (
+                f"{str(folder)!r} is not a dataset folder: it has no dataset.json. Make one with "
+                "`genrec prepare --items items.csv --interactions interactions.csv --out DIR`."
+            )
+            raise DataError(msg)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values.get("format_version") != FORMAT_VERSION:
+                msg = (
+                    f"{path} has format_version {values.get('format_version')!r}, expected "
+                    f"{FORMAT_VERSION}. Run `genrec prepare` again with this version of genrec."
+                )
+                raise DataError(msg)
+            info = DatasetInfo(**{f.name: values[f.name] for f in fields(DatasetInfo)})
+            catalog = Catalog.read(folder / "catalog.parquet")
+            unit = "none" if info.unit is None else "unit"
+            events = Interactions.read(folder / "interactions.parquet", catalog, unit=unit)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            msg = f"{path} is damaged: {error!r}. Run `genrec prepare` again."
+            raise DataError(msg) from error
+        if catalog.hash() != info.catalog_hash:
+            msg = (
+                f"catalog.parquet in {folder} is not the one that dataset.json was written for. "
+                "Run `genrec prepare` again."
+            )
+            raise DataError(msg)
+        return cls(catalog, events, info)
+
+    def renamed(self, name: str) -> Dataset:
+        """The same dataset under another name."""
+        return replace(self, info=replace(self.info, name=name))
+
+
+def load(name: str = "online_retail_demo") -> Dataset:
+    """A dataset that is embedded in the package.
+
+    ``online_retail_demo``: 995 customers, 2,064 products and 55,864 events of UCI Online Retail
+    (Chen 2015, https://doi.org/10.24432/C5BW33, CC BY 4.0); see its data card.
+
+    Raises:
+        DataError: there is none of this name.
+    """
+    if name not in EMBEDDED:
+        msg = f"No embedded dataset {name!r}. Expected one of: {', '.join(EMBEDDED)}."
+        raise DataError(msg)
+    folder = Path(__file__).parent / "data" / name
+    dataset, _ = Dataset.prepare(
+        folder / "items.csv.gz", folder / "interactions.csv.gz", name=name, strict=True
+    )
+    return dataset
+
+
+def _default_target(events: Interactions) -> str:
+    found = next((b for b in _TARGETS if b in events.behaviors), None)
+    if found:
+        return found
+    counts = [int((events.columns.behavior == c).sum()) for c in range(len(events.behaviors))]
+    return events.behaviors[counts.index(max(counts))]
+
+
+def _measure(
+    name: str, catalog: Catalog, events: Interactions, target: str, rejected: dict[str, int]
+) -> DatasetInfo:
+    repeat_share = events.repeat_share(target)
+    return DatasetInfo(
+        name=name,
+        target_behavior=target,
+        repeat_share=round(repeat_share, 4),
+        exclude_seen=repeat_share <= REPEATS_INCLUDE_SEEN,
+        case=TitleForm.of(catalog).case,
+        unit=events.unit_name,
+        users=len(events.user_ids),
+        items=len(catalog),
+        events=len(events),
+        split_events={s: int((events.columns.split == i).sum()) for i, s in enumerate(SPLITS)},
+        tied=events.tied(),
+        rejected=rejected,
+        catalog_hash=catalog.hash(),
+    )
+
+
+def _swap(new: Path, place: Path) -> None:
+    """Puts a finished folder in its place; an old one is moved aside first and then removed."""
+    if not place.exists():
+        new.rename(place)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{place.name}-old-", dir=place.parent))
+    place.rename(old / "old")
+    try:
+        new.rename(place)
+    except OSError:
+        (old / "old").rename(place)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

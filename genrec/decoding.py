@@ -1,0 +1,198 @@
+"""Search over a TitleTrie with a TokenTree: which items, with what probability.
+
+Knows tokens, nodes and rows, nothing of prompts or titles' texts. At each node the model's
+log-softmax is taken over the node's children only ("catalog"), so that the probabilities of all
+items sum to 1 and tokens without an alternative need no evaluation; or over the whole vocabulary
+("vocab"), as plain generation does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from genrec.token_tree import ROOT, TokenTree
+from genrec.trie import TitleTrie
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+_PASS = 256  # most runs given to the model in one pass
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Items by falling log-probability; equal ones by rising row.
+
+    Attributes:
+        rows: (n,) catalog rows.
+        logprobs: (n,) natural logarithms.
+        evaluated: tokens that went through the model after the prompt.
+    """
+
+    rows: IntArray
+    logprobs: FloatArray
+    evaluated: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """Prefixes that can still grow: their nodes, log-probabilities, and places in the tree."""
+
+    node: IntArray  # (L,)
+    logprob: FloatArray  # (L,)
+    handle: IntArray  # (L,) token tree handles
+    logits: torch.Tensor  # (L, V)
+
+
+def search(
+    trie: TitleTrie,
+    tree: TokenTree,
+    *,
+    k: int,
+    beam_size: int | None = None,
+    allowed: BoolArray | None = None,
+    normalization: str = "catalog",
+    skip_forced: bool = True,
+) -> Ranking:
+    """The k best items by beam search, or by scoring every allowed item.
+
+    The beam keeps ``beam_size`` unfinished prefixes a step; finished titles stand beside them and
+    are never dropped for unfinished ones. log P only falls along a path, so the search ends when
+    no prefix can enter the k best. With ``beam_size >= k``, k items come back whenever k are
+    allowed.
+
+    Args:
+        trie: the catalog.
+        tree: a token tree over the prompt.
+        k: how many items, at least 1.
+        beam_size: None keeps every prefix: all allowed items are scored exactly.
+        allowed: (N,) by catalog row; others are not returned and their own subtrees not entered.
+            The probabilities are those over all items, allowed or not.
+        normalization: ``catalog`` or ``vocab``.
+        skip_forced: do not evaluate tokens that have no alternative (catalog only); without it
+            every token takes a step of its own, as in ``generate``.
+
+    Returns:
+        At most k items. log P(item) is log P(title) - log m where m items share the title.
+    """
+    skip_forced = skip_forced and normalization == "catalog"
+    positions = np.ones(trie.n_items, dtype=bool) if allowed is None else allowed[trie.order]
+    below = np.concatenate([[0], np.cumsum(positions)])  # allowed positions before each position
+    leaves: list[IntArray] = []
+    finals: list[FloatArray] = []
+    worst = -np.inf  # of the k best so far
+    evaluated = 0
+    live, used = _start(trie, tree, skip_forced, leaves, finals)
+    evaluated += used
+    while live is not None and len(live.node):
+        child, source, logprob = _children(trie, live, normalization)
+        enter = below[trie.high[child]] > below[trie.low[child]]
+        child, source, logprob = child[enter], source[enter], logprob[enter]
+        end = trie.skip[child] if skip_forced else child
+        done = trie.is_leaf(end)
+        leaves.append(end[done])
+        finals.append(logprob[done])
+        worst = _kth(trie, below, leaves, finals, k)
+        grows = np.flatnonzero(~done & (logprob >= worst))
+        if beam_size is not None and len(grows) > beam_size:
+            best = np.lexsort((child[grows], -logprob[grows]))[:beam_size]
+            grows = grows[np.sort(best)]
+        if not len(grows):
+            break
+        runs = [trie.run(int(child[g]), int(end[g])) for g in grows]
+        handles, logits = _extend(tree, live.handle[source[grows]], runs)
+        evaluated += sum(len(r) for r in runs)
+        live = _Live(end[grows], logprob[grows], handles, logits)
+    rows, logprobs = _items(trie, positions, np.concatenate(leaves), np.concatenate(finals))
+    order = np.lexsort((rows, -logprobs))[:k]
+    return Ranking(rows[order], logprobs[order], evaluated)
+
+
+def _start(
+    trie: TitleTrie,
+    tree: TokenTree,
+    skip_forced: bool,
+    leaves: list[IntArray],
+    finals: list[FloatArray],
+) -> tuple[_Live | None, int]:
+    """The root as the one live prefix, past any tokens with which every title begins."""
+    root = np.array([0])
+    zero = np.array([0.0])
+    end = int(trie.skip[0]) if skip_forced else 0
+    if end == 0:
+        return _Live(root, zero, np.array([ROOT]), tree.logits[None]), 0
+    if trie.is_leaf(np.array([end]))[0]:
+        leaves.append(np.array([end]))
+        finals.append(zero)
+        return None, 0
+    run = trie.run(int(trie.first_child[0]), end)
+    handles, logits = _extend(tree, np.array([ROOT]), [run])
+    return _Live(np.array([end]), zero, handles, logits), len(run)
+
+
+def _extend(
+    tree: TokenTree, parents: IntArray, runs: Sequence[Sequence[int]]
+) -> tuple[IntArray, torch.Tensor]:
+    """Extends the tree in passes of bounded size."""
+    handles: list[int] = []
+    logits = []
+    for first in range(0, len(runs), _PASS):
+        part = slice(first, first + _PASS)
+        new, values = tree.extend(parents[part].tolist(), runs[part])
+        handles.extend(new)
+        logits.append(values)
+    return np.array(handles, dtype=np.int64), torch.cat(logits)
+
+
+def _children(
+    trie: TitleTrie, live: _Live, normalization: str
+) -> tuple[IntArray, IntArray, FloatArray]:
+    """All children of the live nodes: node, index of its parent in live, log-probability."""
+    first = trie.first_child[live.node]
+    count = trie.first_child[live.node + 1] - first
+    start = np.cumsum(count) - count
+    source = np.repeat(np.arange(len(count)), count)
+    child = np.arange(int(count.sum())) - start[source] + first[source]
+    device = live.logits.device
+    index = torch.from_numpy(source).to(device), torch.from_numpy(trie.token[child]).to(device)
+    values = live.logits[index].double().cpu().numpy()
+    if normalization == "catalog":
+        peak = np.maximum.reduceat(values, start)
+        total = np.add.reduceat(np.exp(values - peak[source]), start)
+        norm = peak + np.log(total)
+    else:
+        norm = torch.logsumexp(live.logits.double(), dim=-1).cpu().numpy()
+    return child, source, live.logprob[source] + values - norm[source]
+
+
+def _kth(
+    trie: TitleTrie, below: IntArray, leaves: list[IntArray], finals: list[FloatArray], k: int
+) -> float:
+    """The log-probability of the k-th best finished item; -inf with fewer than k."""
+    leaf, final = np.concatenate(leaves), np.concatenate(finals)
+    count = below[trie.high[leaf]] - below[trie.low[leaf]]
+    if count.sum() < k:
+        return -np.inf
+    score = final - np.log(trie.high[leaf] - trie.low[leaf])
+    order = np.argsort(-score, kind="stable")
+    return float(score[order][np.searchsorted(np.cumsum(count[order]), k)])
+
+
+def _items(
+    trie: TitleTrie, positions: BoolArray, leaf: IntArray, final: FloatArray
+) -> tuple[IntArray, FloatArray]:
+    """Rows of the allowed items at the leaves, a leaf's probability shared by all its items."""
+    low = trie.low[leaf]
+    count = trie.high[leaf] - low
+    source = np.repeat(np.arange(len(leaf)), count)
+    start = np.cumsum(count) - count
+    place = np.arange(int(count.sum())) - start[source] + low[source]
+    keep = positions[place]
+    logprob = (final - np.log(count))[source]
+    return trie.order[place[keep]], logprob[keep]

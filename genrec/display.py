@@ -1,0 +1,162 @@
+"""How answers look: rich tables in a terminal, plain lines in a pipe. Knows results, no models."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from genrec.encoding import EncodedPrompt
+from genrec.matching import Understood
+from genrec.recommender import RecommendationList
+from genrec.text import one_line
+
+Row = Sequence[str]
+
+
+def out() -> Console:
+    """The console for answers."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def err() -> Console:
+    """The console for what is said along the way."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401
+    """Prints one JSON value to standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def print_line(text: str, style: str = "") -> None:
+    """Prints one line of plain text; markup in it means nothing."""
+    console = out()
+    if console.is_terminal:
+        console.print(Text(text, style=style))
+    else:
+        sys.stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """A remark beside an answer: dim below it in a terminal, on standard error in a pipe."""
+    console = out()
+    if console.is_terminal:
+        console.print(Text(text, style="dim"))
+    else:
+        sys.stderr.write(text + "\n")
+
+
+def print_table(header: Row, rows: Sequence[Row], *, right: Sequence[int] = ()) -> None:
+    """A table: drawn in a terminal, tab-separated with a header line in a pipe.
+
+    Args:
+        header: column names.
+        rows: cells; control characters and tabs are shown as spaces, nothing is cut.
+        right: columns that are aligned to the right.
+    """
+    console = out()
+    clean = [[one_line(c) for c in row] for row in rows]
+    if not console.is_terminal:
+        for row in [list(header), *clean]:
+            sys.stdout.write("\t".join(row) + "\n")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index in right else "left", overflow="fold")
+    for row in clean:
+        table.add_row(*[Text(c) for c in row])
+    Console(highlight=False).print(table)
+
+
+@contextmanager
+def working(message: str, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Shows that something slow is going on; gives a function that says what.
+
+    In a terminal one line that changes, elsewhere a line on standard error for each message.
+    """
+    console = err()
+    if quiet:
+        yield lambda text: None
+    elif console.is_terminal:
+        with console.status(Text(message)) as status:
+            yield lambda text: status.update(Text(text))
+    else:
+        yield lambda text: print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+@contextmanager
+def progress(message: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error; gives a function that takes how many are done."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err(), transient=True) as bar:
+        task = bar.add_task(message, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def print_recommendations(answer: RecommendationList) -> None:
+    """A ranked list with probabilities, and beneath it how it came about."""
+    print_understood(answer.understood)
+    rows = [
+        [str(r.rank), f"{r.probability:.4f}", f"{r.logprob:.3f}", r.item_id, r.title]
+        for r in answer
+    ]
+    print_table(["rank", "probability", "logprob", "item_id", "title"], rows, right=(0, 1, 2))
+    threads = f", {answer.details['threads']} threads" if "threads" in answer.details else ""
+    note(
+        f"{answer.model} on {answer.details.get('device', '?')}{threads}; decoder {answer.decoder};"
+        f" asked for {answer.behavior!r}; prompt of {answer.prompt_tokens} tokens, "
+        f"{answer.events} events; seen items {answer.seen}"
+    )
+
+
+def print_understood(understood: Sequence[Understood]) -> None:
+    """What became of each piece of a typed history."""
+    if not understood:
+        return
+    rows = [
+        [u.text, u.behavior, u.item_id or "-", u.title or "not understood, left out", _how(u)]
+        for u in understood
+    ]
+    if out().is_terminal:
+        print_table(["typed", "behavior", "item_id", "title", "match"], rows)
+        print_line("")
+    else:
+        for row in rows:
+            note(" | ".join(one_line(c) for c in row))
+
+
+def _how(found: Understood) -> str:
+    if not found.others:
+        return found.match
+    return f"{found.match}; {len(found.others)} more items have this title"
+
+
+def print_prompt(encoded: EncodedPrompt, limit: str) -> None:
+    """A prompt exactly as the model reads it, and its size."""
+    console = out()
+    prompt = encoded.prompt
+    if console.is_terminal:
+        text = Text()
+        for s in prompt.segments:
+            if s.row is None:
+                text.append(s.text)
+            else:
+                text.append(f"{prompt.lead}{s.text}{prompt.terminator}", style="cyan")
+        console.print(text)
+    else:
+        sys.stdout.write(prompt.text + "\n")
+    dropped = f" ({prompt.dropped} older left out)" if prompt.dropped else ""
+    note(f"{len(encoded.ids)} tokens, {prompt.events} events{dropped}; {limit}")

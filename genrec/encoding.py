@@ -1,0 +1,210 @@
+"""From prompts and titles to token ids, safely. Knows a tokenizer, nothing of models.
+
+Titles, verbs and all other text are tokenised piece by piece, so that a title has the same ids
+wherever it stands, and no text can become a control token: none of the ids in the tokenizer's
+table of added tokens ever comes out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from genrec.catalog import Catalog
+from genrec.errors import ModelError, PromptError
+from genrec.interactions import History
+from genrec.prompts import LEAD, TERMINATOR, Prompt, Template, TitleForm
+
+_CHUNK = 20_000  # titles tokenised at once; a million in one call would take gigabytes
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPrompt:
+    """A prompt as the model reads it.
+
+    Attributes:
+        prompt: the segments.
+        ids: all token ids in order.
+        bounds: for each segment its (start, stop) in ids, lead and terminator included.
+    """
+
+    prompt: Prompt
+    ids: tuple[int, ...]
+    bounds: tuple[tuple[int, int], ...]
+
+
+class Encoder:
+    """Encodes text, titles and prompts with one tokenizer and one title form."""
+
+    def __init__(self, tokenizer: Any, form: TitleForm) -> None:
+        """Wraps a transformers tokenizer.
+
+        Raises:
+            ModelError: the tokenizer cannot write the terminator.
+        """
+        self.form = form
+        self._tokenizer = tokenizer
+        self._added = {int(i): t.content for i, t in tokenizer.added_tokens_decoder.items()}
+        self._cache: dict[str, tuple[int, ...]] = {}
+        self.start = self._start_ids()
+        self.terminator = self.text(TERMINATOR)
+        if not self.terminator:
+            msg = (
+                "The model's tokenizer drops line breaks, so no title could be ended. "
+                "Expected a tokenizer that keeps them; choose another model."
+            )
+            raise ModelError(msg)
+
+    def _start_ids(self) -> tuple[int, ...]:
+        """What the tokenizer puts before any text (a begin-of-text id, or nothing)."""
+        plain = self._tokenizer("a", add_special_tokens=False)["input_ids"]
+        full = self._tokenizer("a", add_special_tokens=True)["input_ids"]
+        for start in range(len(full) - len(plain) + 1):
+            if full[start : start + len(plain)] == plain:
+                return tuple(int(i) for i in full[:start])
+        return ()
+
+    def text(self, text: str) -> tuple[int, ...]:
+        """The ids of one piece of text, cached; never an added token's."""
+        if text not in self._cache:
+            if len(self._cache) > 100_000:
+                self._cache.clear()
+            self._cache[text] = self._encode([text])[0]
+        return self._cache[text]
+
+    def _encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        batch = self._tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+        )["input_ids"]
+        return [
+            tuple(ids) if self._added.keys().isdisjoint(ids) else self._defused(text)
+            for text, ids in zip(texts, batch, strict=True)
+        ]
+
+    def _defused(self, text: str) -> tuple[int, ...]:
+        """Encodes a text that spells an added token: the spelling is broken by a space.
+
+        ``split_special_tokens`` splits the special ones only, and some tokenizers have the
+        spelling in their plain vocabulary too. An id that still is an added one (an unknown
+        character's, say) is left out.
+        """
+        for content in sorted(set(self._added.values()), key=len, reverse=True):
+            if len(content) > 1:
+                text = text.replace(content, f"{content[0]} {content[1:]}")
+        ids = self._tokenizer([text], add_special_tokens=False, split_special_tokens=True)
+        return tuple(i for i in ids["input_ids"][0] if i not in self._added)
+
+    def title(self, rendered: str) -> tuple[int, ...]:
+        """The ids of a rendered title with its lead, cut to ``max_title_tokens``, and terminator.
+
+        Sequences of different titles are never prefixes of one another: the terminator stands at
+        the end of each and inside none.
+        """
+        return self._terminated(self.text(f"{LEAD}{rendered}"))
+
+    def _terminated(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        body = ids[: self.form.max_title_tokens]
+        last = self.terminator[-1]
+        if last in body:  # only where a tokenizer's terminator is no line break of its own
+            body = tuple(i for i in body if i != last)
+        return body + self.terminator
+
+    def titles(
+        self, catalog: Catalog, progress: Callable[[int], None] | None = None
+    ) -> Iterator[tuple[int, ...]]:
+        """The ids of every title of a catalog, by row, tokenised in chunks.
+
+        Args:
+            catalog: the items.
+            progress: called with the number of titles done.
+        """
+        rendered = [f"{LEAD}{self.form.render(t)}" for t in catalog.titles]
+        for first in range(0, len(rendered), _CHUNK):
+            for ids in self._encode(rendered[first : first + _CHUNK]):
+                yield self._terminated(ids)
+            if progress:
+                progress(min(first + _CHUNK, len(rendered)))
+
+    def prompt(self, prompt: Prompt) -> EncodedPrompt:
+        """The ids of a prompt, segment by segment, after the tokenizer's own start ids."""
+        ids = list(self.start)
+        bounds = []
+        for segment in prompt.segments:
+            start = len(ids)
+            ids.extend(self.text(segment.text) if segment.row is None else self.title(segment.text))
+            bounds.append((start, len(ids)))
+        if not ids:
+            msg = "The prompt has no tokens. Expected a template with text before the target."
+            raise PromptError(msg)
+        return EncodedPrompt(prompt, tuple(ids), tuple(bounds))
+
+    def fit(
+        self,
+        template: Template,
+        catalog: Catalog,
+        history: History,
+        behavior: str,
+        *,
+        max_tokens: int,
+        max_events: int,
+        demonstrations: Sequence[History] = (),
+    ) -> EncodedPrompt:
+        """The longest prompt within a budget: whole events are cut, the oldest first.
+
+        Args:
+            template: what to render.
+            catalog: the items.
+            history: the events, oldest first.
+            behavior: what the next event will be.
+            max_tokens: the most ids the prompt may have.
+            max_events: the most events of the history it may have.
+            demonstrations: other users' histories; they are never cut.
+
+        Raises:
+            PromptError: not even the prompt without events fits.
+        """
+
+        def encode(n: int) -> EncodedPrompt:
+            rendered = template.render(
+                catalog,
+                history.latest(n),
+                behavior,
+                form=self.form,
+                demonstrations=demonstrations,
+                dropped=len(history) - n,
+            )
+            return self.prompt(rendered)
+
+        high = min(len(history), max_events)
+        best = encode(high)
+        if len(best.ids) <= max_tokens:
+            return best
+        best, low = encode(0), 0
+        if len(best.ids) > max_tokens:
+            msg = (
+                f"The prompt without any event has {len(best.ids)} tokens, more than the budget of "
+                f"{max_tokens}. Raise max_prompt_tokens, or use fewer demonstrations or another "
+                "template or model."
+            )
+            raise PromptError(msg)
+        while high - low > 1:  # low fits, high does not
+            middle = (low + high) // 2
+            tried = encode(middle)
+            if len(tried.ids) <= max_tokens:
+                best, low = tried, middle
+            else:
+                high = middle
+        return best
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 (hex) over what decides ids: vocabulary, added tokens and title form."""
+        digest = hashlib.sha256(repr((self.form, sorted(self._added.items()), self.start)).encode())
+        probe = "Red mug 12 pcs, 红色杯子 ☕ " + "".join(chr(c) for c in range(33, 127))
+        digest.update(repr((len(self._tokenizer), self.text(probe), self.terminator)).encode())
+        return digest.hexdigest()

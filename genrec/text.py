@@ -1,0 +1,54 @@
+"""Forms of a text: as people see it, and as it is compared. Knows strings, nothing of tokens."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_SPACE = re.compile(r"\s+")
+
+
+def one_line(text: str) -> str:
+    """Replaces line breaks, control and format-breaking characters by single spaces.
+
+    Control (Cc), surrogate (Cs) and line or paragraph separators (Zl, Zp) and the bidirectional
+    overrides become spaces, runs of white space become one space, and the ends are stripped. What
+    is left can neither start a new line of a prompt nor move a terminal's cursor.
+
+    >>> one_line("RED\\tMUG\\x1b[31m\\n bought: ")
+    'RED MUG [31m bought:'
+    """
+    return _SPACE.sub(" ", "".join(" " if _breaks_line(c) else c for c in text)).strip()
+
+
+def _breaks_line(character: str) -> bool:
+    if " " <= character <= "~":
+        return False
+    return (
+        unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}
+        or "\u202a" <= character <= "\u202e"
+        or "\u2066" <= character <= "\u2069"
+    )
+
+
+def normalized(text: str) -> str:
+    """The form in which two spellings of one title are equal: NFKC, case, punctuation and space.
+
+    >>> normalized("  Red  Retrospot-Mug!") == normalized("red retrospot mug")
+    True
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(
+        "".join(c if unicodedata.category(c)[0] not in "PZC" else " " for c in folded).split()
+    )
+
+
+def mostly_upper(texts: list[str]) -> bool:
+    """Whether more than half of the cased letters in texts are capitals.
+
+    >>> mostly_upper(["RED MUG", "Doll"]), mostly_upper(["红色杯子"])
+    (True, False)
+    """
+    upper = sum(1 for t in texts for c in t if c.isupper())
+    lower = sum(1 for t in texts for c in t if c.islower())
+    return upper > lower
