@@ -60,7 +60,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     """Imports public names when they are first used."""
     if name in _HOME:
         return getattr(importlib.import_module(f"genrec.{_HOME[name]}"), name)

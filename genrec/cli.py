@@ -120,8 +120,9 @@ def prepare(
         f"item bought or seen before, so seen items are "
         f"{'excluded' if info.exclude_seen else 'included'} by default"
     )
-    display.print_line(f"titles for the model: {info.case}; ties in time kept in file order: "
-                       f"{info.tied:,}")
+    display.print_line(
+        f"titles for the model: {info.case}; ties in time kept in file order: {info.tied:,}"
+    )
     for why, count in info.rejected.items():
         display.print_line(f"rejected {count:,}: {why} (see rejected.csv)")
 
@@ -246,8 +247,11 @@ def doctor(
     if json:
         display.print_json({"schema_version": 1, **report})
         return
-    rows = [[part, name, str(value)] for part, values in report.items()
-            for name, value in values.items()]
+    rows = [
+        [part, name, str(value)]
+        for part, values in report.items()
+        for name, value in values.items()
+    ]
     display.print_table(["part", "what", "found"], rows)
 
 
@@ -305,7 +309,7 @@ def _recommender(
     return recommender, known if known is not None else history
 
 
-def _plain(value: Any) -> dict[str, Any]:  # noqa: ANN401
+def _plain(value: Any) -> dict[str, Any]:
     from dataclasses import asdict
 
     return asdict(value)

@@ -111,8 +111,11 @@ class Dataset:
         target = target_behavior or _default_target(events)
         say("Splitting and measuring ...")
         events = events.split_last_unit(target)
-        rejected = {f"{r.source}: {why}": n for r in (bad_items, bad_events)
-                    for why, n in r.counts().items()}
+        rejected = {
+            f"{r.source}: {why}": n
+            for r in (bad_items, bad_events)
+            for why, n in r.counts().items()
+        }
         info = _measure(name or Path(interactions).stem, catalog, events, target, rejected)
         return cls(catalog, events, info), [bad_items, bad_events]
 
@@ -123,8 +126,10 @@ class Dataset:
             DataError: the place is taken by something else or cannot be written.
         """
         folder = Path(folder)
-        if folder.exists() and not (folder / "dataset.json").is_file() and (
-            not folder.is_dir() or any(folder.iterdir())
+        if (
+            folder.exists()
+            and not (folder / "dataset.json").is_file()
+            and (not folder.is_dir() or any(folder.iterdir()))
         ):
             msg = (
                 f"{folder} exists and is no dataset folder. Expected a new or empty folder or one "
@@ -156,8 +161,10 @@ class Dataset:
                 writer = csv.writer(stream)
                 writer.writerow(["file", "row", "reason", "cells"])
                 writer.writerows(
-                    [c.encode("utf-8", "backslashreplace").decode() if isinstance(c, str) else c
-                     for c in row]
+                    [
+                        c.encode("utf-8", "backslashreplace").decode() if isinstance(c, str) else c
+                        for c in row
+                    ]
                     for row in rows
                 )
         text = json.dumps(asdict(self.info), indent=2, ensure_ascii=False)

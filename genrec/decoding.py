@@ -59,6 +59,7 @@ def search(
     allowed: BoolArray | None = None,
     normalization: str = "catalog",
     skip_forced: bool = True,
+    like_generate: bool = False,
 ) -> Ranking:
     """The k best items by beam search, or by scoring every allowed item.
 
@@ -77,11 +78,14 @@ def search(
         normalization: ``catalog`` or ``vocab``.
         skip_forced: do not evaluate tokens that have no alternative (catalog only); without it
             every token takes a step of its own, as in ``generate``.
+        like_generate: keep only what transformers' ``generate`` would keep, for comparisons: of
+            each step's continuations the ``2 * beam_size`` best, of the titles that end there
+            those among the ``beam_size`` best. Needs a beam_size, and skips nothing.
 
     Returns:
         At most k items. log P(item) is log P(title) - log m where m items share the title.
     """
-    skip_forced = skip_forced and normalization == "catalog"
+    skip_forced = skip_forced and normalization == "catalog" and not like_generate
     positions = np.ones(trie.n_items, dtype=bool) if allowed is None else allowed[trie.order]
     below = np.concatenate([[0], np.cumsum(positions)])  # allowed positions before each position
     leaves: list[IntArray] = []
@@ -96,10 +100,15 @@ def search(
         child, source, logprob = child[enter], source[enter], logprob[enter]
         end = trie.skip[child] if skip_forced else child
         done = trie.is_leaf(end)
-        leaves.append(end[done])
-        finals.append(logprob[done])
+        kept = done
+        if like_generate and beam_size is not None:
+            place = np.argsort(np.argsort(-logprob, kind="stable"))
+            kept = done & (place < beam_size)
+            logprob = np.where(place < 2 * beam_size, logprob, -np.inf)
+        leaves.append(end[kept])
+        finals.append(logprob[kept])
         worst = _kth(trie, below, leaves, finals, k)
-        grows = np.flatnonzero(~done & (logprob >= worst))
+        grows = np.flatnonzero(~done & (logprob >= worst) & np.isfinite(logprob))
         if beam_size is not None and len(grows) > beam_size:
             best = np.lexsort((child[grows], -logprob[grows]))[:beam_size]
             grows = grows[np.sort(best)]

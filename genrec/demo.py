@@ -1,5 +1,6 @@
-"""``genrec demo``: the whole line on embedded data, told step by step. Knows the command line's
-look and the recommender, nothing below it.
+"""``genrec demo``: the whole line on embedded data, told step by step.
+
+Knows the recommender and how answers look, nothing below.
 """
 
 from __future__ import annotations
@@ -139,8 +140,7 @@ def _show_evaluation(report: _Report) -> None:
     names = ["system", "hit rate@10", "NDCG@10", "recall@10 of the basket"]
     display.print_table(names, rows)
     display.print_line(
-        f"\n{n} customers are few, so the intervals are wide; all 887 are in "
-        "benchmarks/RESULTS.md."
+        f"\n{n} customers are few, so the intervals are wide; all 887 are in benchmarks/RESULTS.md."
     )
 
 

@@ -92,9 +92,7 @@ class Result:
         name, _, k = metric.partition("@")
         if name == "recall":
             return metrics.recall([c.basket for c in self.cases], self.ranked, int(k))
-        ranks = [
-            metrics.rank_of(c.target, r) for c, r in zip(self.cases, self.ranked, strict=True)
-        ]
+        ranks = [metrics.rank_of(c.target, r) for c, r in zip(self.cases, self.ranked, strict=True)]
         return {"hit_rate": metrics.hit_rate, "ndcg": metrics.ndcg}[name](ranks, int(k))
 
     def mean(self, metric: str) -> Interval:

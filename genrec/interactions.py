@@ -108,7 +108,9 @@ class Interactions:
         rejects: Rejects | None = None,
     ) -> Interactions:
         """Interactions from a CSV (also .gz) or Parquet file; see ``from_table``."""
-        return cls.from_table(tables.read(path, rejects=rejects), catalog, unit=unit, rejects=rejects)
+        return cls.from_table(
+            tables.read(path, rejects=rejects), catalog, unit=unit, rejects=rejects
+        )
 
     @classmethod
     def from_table(
@@ -251,7 +253,9 @@ class Interactions:
             timestamp=float(c.timestamp[index]),
             value=None if np.isnan(value) else value,
             unit=None if self.unit_ids is None else self.unit_ids[c.unit[index]],
-            attributes=self.attributes.slice(index, 1).to_pylist()[0] if self.attributes else {},
+            attributes={}
+            if self.attributes is None
+            else self.attributes.slice(index, 1).to_pylist()[0],
         )
 
     def history(self, user_id: str, *, before: str | None = None) -> History:
@@ -329,8 +333,9 @@ class Interactions:
         }
         if self.unit_ids is not None:
             data["unit"] = pa.array(np.array(self.unit_ids, dtype=object)[c.unit], pa.string())
-        for name in self.attributes.column_names if self.attributes else []:
-            data[name] = self.attributes[name]
+        if self.attributes is not None:
+            for name in self.attributes.column_names:
+                data[name] = self.attributes[name]
         return pa.table(data)
 
 

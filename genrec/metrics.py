@@ -40,7 +40,9 @@ def ndcg(ranks: npt.ArrayLike, k: int) -> FloatArray:
     return np.where(hit_rate(r, k) > 0, 1.0 / np.log2(np.maximum(r, 1.0) + 1.0), 0.0)
 
 
-def recall(relevant: Sequence[Sequence[str]], ranked: Sequence[Sequence[str]], k: int) -> FloatArray:
+def recall(
+    relevant: Sequence[Sequence[str]], ranked: Sequence[Sequence[str]], k: int
+) -> FloatArray:
     """Recall@k per user: the share of the distinct relevant items among the first k of the list.
 
     >>> recall([["a", "b", "b"]], [["x", "b"]], k=2)

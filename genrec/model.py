@@ -97,9 +97,7 @@ class LanguageModel:
             torch.set_num_threads(threads)
         target = _device(device)
         precision = _dtype(dtype, target)
-        folder = (
-            str(weights.ensure_default_model(say)) if name == weights.DEFAULT_MODEL else name
-        )
+        folder = str(weights.ensure_default_model(say)) if name == weights.DEFAULT_MODEL else name
         with quiet_transformers():
             from transformers import AutoModelForCausalLM, AutoTokenizer
 

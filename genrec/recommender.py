@@ -135,8 +135,8 @@ class Recommender:
         self.template = Template.load(name, self.settings.language)
         self._check_few_shot(name, shots)
         self.behavior = self._behavior()
-        self.model = model if not isinstance(model, str) else _load(
-            model, device, dtype, threads, say
+        self.model = (
+            model if not isinstance(model, str) else _load(model, device, dtype, threads, say)
         )
         self.encoder = Encoder(self.model.tokenizer, self._form())
         if len(self.catalog) > 5_000:
@@ -218,7 +218,7 @@ class Recommender:
         """
         if not self.settings.few_shot or self.dataset is None:
             return ()
-        chosen = []
+        chosen: list[History] = []
         for candidate in self._shuffled_users:
             if len(chosen) == self.settings.few_shot:
                 break

@@ -9,13 +9,13 @@ _SPACE = re.compile(r"\s+")
 
 
 def one_line(text: str) -> str:
-    """Replaces line breaks, control and format-breaking characters by single spaces.
+    r"""Replaces line breaks, control and format-breaking characters by single spaces.
 
     Control (Cc), surrogate (Cs) and line or paragraph separators (Zl, Zp) and the bidirectional
     overrides become spaces, runs of white space become one space, and the ends are stripped. What
     is left can neither start a new line of a prompt nor move a terminal's cursor.
 
-    >>> one_line("RED\\tMUG\\x1b[31m\\n bought: ")
+    >>> one_line("RED\tMUG\x1b[31m\n bought: ")
     'RED MUG [31m bought:'
     """
     return _SPACE.sub(" ", "".join(" " if _breaks_line(c) else c for c in text)).strip()

@@ -114,7 +114,8 @@ class CachedTree(TokenTree):
                 use_cache=True,
                 logits_to_keep=keep.to(self._device),
             )
-        return output.logits[0].float()
+        logits: torch.Tensor = output.logits[0].float()
+        return logits
 
     def extend(
         self, parents: Sequence[int], runs: Sequence[Sequence[int]], *, every: bool = False
@@ -165,7 +166,8 @@ class PlainTree(TokenTree):
         device = next(self._model.parameters()).device
         with torch.inference_mode():
             output = self._model(input_ids=torch.tensor([ids], device=device), use_cache=False)
-        return output.logits[0, -n:].float()
+        logits: torch.Tensor = output.logits[0, -n:].float()
+        return logits
 
     def extend(
         self, parents: Sequence[int], runs: Sequence[Sequence[int]], *, every: bool = False

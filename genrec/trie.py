@@ -62,7 +62,12 @@ class TitleTrie:
     def _build_levels(self, padded: Int32Array, length: IntArray, shared: IntArray) -> None:
         """Numbers the nodes level by level; a node begins where the prefix so far is new."""
         n = len(length)
-        token, low, high, depth = [np.array([-1])], [np.array([0])], [np.array([n])], [np.array([0])]
+        token, low, high, depth = (
+            [np.array([-1])],
+            [np.array([0])],
+            [np.array([n])],
+            [np.array([0])],
+        )
         for d in range(1, int(length.max()) + 1):
             begins = np.flatnonzero(shared < d)  # a new prefix of d tokens (or a shorter title)
             ends = np.append(begins[1:], n)

@@ -1,0 +1,55 @@
+"""The slow, obvious ways that the fast ones are tested against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+class DictTrie:
+    """A trie of nested dicts; a leaf holds its rows under the key None."""
+
+    def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
+        self.root: dict[Any, Any] = {}
+        for row, sequence in enumerate(sequences):
+            node = self.root
+            for token in sequence:
+                node = node.setdefault(token, {})
+            node.setdefault(None, []).append(row)
+
+
+def forward(model: Any, ids: Sequence[int]) -> torch.Tensor:
+    """(V,) logits after ids by one plain pass."""
+    with torch.inference_mode():
+        logits: torch.Tensor = model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits
+    return logits[0, -1].double()
+
+
+def logprobs(
+    model: Any, prompt: Sequence[int], sequences: Sequence[Sequence[int]], normalization: str
+) -> list[float]:
+    """log P of every row, title by title, each token by a plain pass over prompt and prefix."""
+    trie = DictTrie(sequences)
+    cache: dict[tuple[int, ...], torch.Tensor] = {}
+    result = []
+    for sequence in sequences:
+        node, total = trie.root, 0.0
+        for depth, token in enumerate(sequence):
+            prefix = tuple(sequence[:depth])
+            children = [t for t in node if t is not None]
+            if normalization == "vocab" or len(children) > 1:
+                if prefix not in cache:
+                    cache[prefix] = forward(model, [*prompt, *prefix])
+                logits = cache[prefix]
+                over = logits if normalization == "vocab" else logits[children]
+                total += float(logits[token] - torch.logsumexp(over, 0))
+            node = node[token]
+        result.append(total - float(torch.log(torch.tensor(float(len(node[None]))))))
+    return result
+
+
+def ranked(values: Sequence[float], rows: Sequence[int]) -> list[int]:
+    """Rows by falling value, ties by row."""
+    return sorted(rows, key=lambda r: (-values[r], r))

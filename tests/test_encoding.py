@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genrec import Catalog, History, Interaction, Item
+from genrec.encoding import Encoder
+from genrec.errors import PromptError
+from genrec.prompts import Template, TitleForm
+
+KINDS = st.sampled_from(tiny.KINDS)
+
+
+def added(kind: str) -> dict[int, str]:
+    return {i: t.content for i, t in tiny.tokenizer(kind).added_tokens_decoder.items()}
+
+
+@given(KINDS, st.data())
+def test_no_text_becomes_a_control_token(kind: str, data: st.DataObject) -> None:
+    tokens = sorted(added(kind).values())
+    parts = st.one_of(st.sampled_from(tokens), st.text(max_size=4), st.sampled_from(tokens[:1]))
+    title = "x" + "".join(data.draw(st.lists(parts, min_size=1, max_size=4)))
+    encoder = Encoder(tiny.tokenizer(kind), TitleForm())
+    catalog = Catalog([Item("a", title)])
+    history = History((Interaction("a", title),))  # the behavior too is the user's text
+    prompt = Template.load("next_item").render(catalog, history, title)
+    ids = encoder.prompt(prompt).ids[len(encoder.start) :]
+    assert not set(ids) & added(kind).keys()
+    assert not set(next(encoder.titles(catalog))) & added(kind).keys()
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_the_tokenizer_alone_would_have_made_control_tokens(kind: str) -> None:
+    """What the property above guards against is real for every kind."""
+    for token_id, content in added(kind).items():
+        ids = tiny.tokenizer(kind)(content, add_special_tokens=False)["input_ids"]
+        assert token_id in ids
+
+
+@given(KINDS, st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=6))
+def test_titles_are_not_prefixes_of_one_another(kind: str, titles: list[str]) -> None:
+    encoder = Encoder(tiny.tokenizer(kind), TitleForm(max_title_tokens=4))
+    sequences = {encoder.title(encoder.form.render(t)) for t in titles}
+    for one in sequences:
+        for two in sequences - {one}:
+            assert two[: len(one)] != one
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_what_precedes_a_title_is_what_inference_would_produce(kind: str) -> None:
+    """The first rule of prompts: every title in a history could be trained on as a target."""
+    catalog = Catalog(Item(f"i{n}", t) for n, t in enumerate(["red mug", "doll", "红色杯子", "set"]))
+    events = tuple(
+        Interaction(f"i{n % 4}", behavior)
+        for n, behavior in enumerate(["buy", "view", "poke", "buy", "return", "view"])
+    )
+    encoder = Encoder(tiny.tokenizer(kind), TitleForm())
+    for name in ("next_item", "few_shot"):
+        template = Template.load(name)
+        shown = [History(events[:2], "other")] if name == "few_shot" else []
+        whole = encoder.prompt(
+            template.render(catalog, History(events), "buy", demonstrations=shown)
+        )
+        titles = [
+            (s.event, start)
+            for s, (start, _) in zip(whole.prompt.segments, whole.bounds, strict=True)
+            if s.event is not None
+        ]
+        assert [e for e, _ in titles] == list(range(len(events)))
+        for event, start in titles:
+            asked = encoder.prompt(
+                template.render(
+                    catalog, History(events[:event]), events[event].behavior, demonstrations=shown
+                )
+            )
+            assert whole.ids[:start] == asked.ids
+            title = encoder.title(catalog[catalog.row(events[event].item_id)].title)
+            assert whole.ids[start : start + len(title)] == title
+
+
+def test_a_budget_cuts_whole_events_from_the_oldest_side() -> None:
+    catalog = Catalog(Item(f"i{n}", f"title number {n}") for n in range(30))
+    history = History(tuple(Interaction(f"i{n}", "buy") for n in range(30)))
+    encoder = Encoder(tiny.tokenizer("llama"), TitleForm())
+    template = Template.load("next_item")
+
+    def fit(tokens: int, events: int = 100) -> tuple[int, list[int | None]]:
+        found = encoder.fit(
+            template, catalog, history, "buy", max_tokens=tokens, max_events=events
+        )
+        assert found.prompt.events + found.prompt.dropped == 30
+        return len(found.ids), [s.row for s in found.prompt.segments if s.row is not None]
+
+    everything, rows = fit(10_000)
+    assert rows == list(range(30))
+    for tokens in range(everything, 60, -7):
+        used, rows = fit(tokens)
+        assert used <= tokens
+        assert rows == list(range(30 - len(rows), 30))
+        if len(rows) < 30:
+            assert fit(10_000, events=len(rows) + 1)[0] > tokens  # one more would not have fit
+    assert fit(10_000, events=3)[1] == [27, 28, 29]
+    with pytest.raises(PromptError, match="more than the budget of 5"):
+        fit(5)
+
+
+def test_long_titles_are_cut_and_shared() -> None:
+    encoder = Encoder(tiny.tokenizer("llama"), TitleForm(max_title_tokens=3))
+    catalog = Catalog([Item("a", "zzzzzzzz 1"), Item("b", "zzzzzzzz 2")])
+    one, two = encoder.titles(catalog)
+    assert one == two
+    assert len(one) == 3 + len(encoder.terminator)
+
+
+def test_the_begin_token_comes_once_and_first() -> None:
+    encoder = Encoder(tiny.tokenizer("sentencepiece"), TitleForm())
+    assert encoder.start == (1,)
+    prompt = Template.load("next_item").render(Catalog([Item("a", "mug")]), History(), "buy")
+    ids = encoder.prompt(prompt).ids
+    assert ids[0] == 1
+    assert 1 not in ids[1:]
+
+
+def test_the_hash_tells_tokenizers_and_forms_apart() -> None:
+    hashes = {Encoder(tiny.tokenizer(k), TitleForm()).hash for k in ("llama", "qwen2", "gpt2")}
+    hashes.add(Encoder(tiny.tokenizer("llama"), TitleForm("lower")).hash)
+    assert len(hashes) == 4
+    assert Encoder(tiny.tokenizer("llama"), TitleForm()).hash in hashes

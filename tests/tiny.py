@@ -1,0 +1,126 @@
+"""Tiny random models and tokenizers of several kinds, made from configurations in a moment."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from genrec.model import LanguageModel
+
+CORPUS = [
+    "A customer's history, oldest first:",
+    "bought: red retrospot mug",
+    "viewed: jumbo bag pink polkadot",
+    "Another customer's history",
+    "set of 12 t-lights, doll house, paper chain kit 50's christmas",
+    "红色杯子 书籍 电脑",
+] * 4
+
+KINDS = ("llama", "qwen2", "qwen3", "gpt2", "sentencepiece")
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+
+def byte_level(specials: list[str], plain: list[str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE as of GPT-2, Qwen and SmolLM2, with special and plain added tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        CORPUS,
+        trainers.BpeTrainer(
+            vocab_size=384, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in plain])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=specials[0], pad_token=specials[-1]
+    )
+
+
+def sentencepiece() -> PreTrainedTokenizerFast:
+    """A BPE with word marks, byte fallback and a begin token, as of Llama 2 and Gemma."""
+    specials = ["<unk>", "<s>", "</s>"]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback()])
+    bytes_ = [f"<0x{b:02X}>" for b in range(256)]
+    tokenizer.train_from_iterator(
+        [line.replace(" ", "▁") for line in CORPUS],
+        trainers.BpeTrainer(
+            vocab_size=500, special_tokens=[*specials, *bytes_], show_progress=False
+        ),
+    )
+    import json
+
+    from tokenizers import processors
+
+    # The trainer marks the bytes as special; in a real tokenizer they are plain vocabulary.
+    state = json.loads(tokenizer.to_str())
+    state["added_tokens"] = [t for t in state["added_tokens"] if t["content"] in specials]
+    tokenizer = Tokenizer.from_str(json.dumps(state))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+@functools.cache
+def tokenizer(kind: str) -> PreTrainedTokenizerFast:
+    """The tokenizer of a kind."""
+    if kind == "sentencepiece":
+        return sentencepiece()
+    if kind == "gpt2":
+        return byte_level(["<|endoftext|>"], [])
+    return byte_level(SPECIAL, ["<tool_call>", "</tool_call>"] if "qwen" in kind else [])
+
+
+def config(kind: str, vocabulary: int) -> Any:
+    """A configuration with two small layers."""
+    if kind == "gpt2":
+        return GPT2Config(
+            vocab_size=vocabulary, n_positions=1024, n_embd=32, n_layer=2, n_head=4
+        )
+    sizes: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+    }
+    if kind == "qwen3":
+        return Qwen3Config(**sizes, head_dim=8)
+    if kind == "mistral":
+        return MistralConfig(**sizes, sliding_window=16)
+    return {"qwen2": Qwen2Config}.get(kind, LlamaConfig)(**sizes)
+
+
+@functools.cache
+def language_model(kind: str = "llama", seed: int = 0, plain: bool = False) -> LanguageModel:
+    """A random model of a kind; weights are scaled up so that its distributions are not flat."""
+    words = tokenizer("llama" if kind == "mistral" else kind)
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(
+        config(kind, len(words)), dtype=torch.float32, attn_implementation="sdpa"
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(6.0)
+    return LanguageModel(model.eval(), words, name=f"tiny-{kind}", plain=plain)
