@@ -63,5 +63,7 @@ def generate(
     found = []
     for ids, score in zip(output.sequences, output.sequences_scores.tolist(), strict=True):
         title = ids[len(prompt) :].tolist()
-        found.append((tuple(title[: title.index(end) + 1]) if end in title else tuple(title), score))
+        found.append(
+            (tuple(title[: title.index(end) + 1]) if end in title else tuple(title), score)
+        )
     return found

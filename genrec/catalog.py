@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,18 @@ class Catalog:
     at least one visible character.
     """
 
-    def __init__(self, items: Iterable[Item], *, rejects: Rejects | None = None) -> None:
+    def __init__(
+        self,
+        items: Iterable[Item],
+        *,
+        numbers: Iterable[int] | None = None,
+        rejects: Rejects | None = None,
+    ) -> None:
         """Builds a catalog.
 
         Args:
             items: the items, in the order that becomes their rows.
+            numbers: what each item is called in a message; 1, 2, ... where None.
             rejects: where items that cannot be kept are recorded; without it the first one raises.
 
         Raises:
@@ -45,7 +53,7 @@ class Catalog:
         rejects = rejects if rejects is not None else Rejects("items", strict=True)
         self._items: list[Item] = []
         self._row: dict[str, int] = {}
-        for number, item in enumerate(items, start=1):
+        for number, item in zip(numbers or count(1), items, strict=False):
             problem = self._problem(item)
             if problem:
                 rejects.add(number, problem, [item.item_id, item.title])
@@ -80,7 +88,7 @@ class Catalog:
         tables.require(table, ["item_id", "title"], "items")
         ids = tables.strings(table["item_id"])
         titles = tables.strings(table["title"])
-        names = [n for n in table.column_names if n not in {"item_id", "title"}]
+        names = [n for n in table.column_names if n not in {"item_id", "title", tables.ROW}]
         columns = [tables.typed(table[n]).to_pylist() for n in names]
         rows = zip(*columns, strict=True) if columns else iter([()] * len(ids))
         return cls(
@@ -88,6 +96,7 @@ class Catalog:
                 Item(i, t, dict(zip(names, values, strict=True)))
                 for i, t, values in zip(ids, titles, rows, strict=True)
             ),
+            numbers=tables.row_numbers(table),
             rejects=rejects,
         )
 

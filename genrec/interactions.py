@@ -142,18 +142,22 @@ class Interactions:
             tables.require(table, ["timestamp"], "interactions")
         raw = {n: tables.strings(table[n]) for n in ("user_id", "item_id", "behavior")}
         time = _times(table, when or "timestamp")
-        keep = _usable(raw, time, catalog, rejects or Rejects("interactions", strict=True))
+        numbers = tables.row_numbers(table)
+        sink = rejects if rejects is not None else Rejects("interactions", strict=True)
+        keep = _usable(raw, time, numbers, catalog, sink)
         if not keep.any():
             msg = (
                 "No interaction is usable: every row was rejected"
-                f"{rejects.first_reason() if rejects else ''}. Expected item_ids of the items file."
+                f"{sink.first_reason()}. Expected item_ids of the items file."
             )
             raise DataError(msg)
         users, user = _codes(raw["user_id"], keep)
         behaviors, behavior = _codes(raw["behavior"], keep)
         row = np.array([catalog.row(i) for i, k in zip(raw["item_id"], keep, strict=True) if k])
         order = np.lexsort((np.arange(len(user)), time[keep], user))
-        used = {"user_id", "item_id", "behavior", when, "value", unit, "split", "unit"}
+        used = {"user_id", "item_id", "behavior", when, "value", unit, "split", "unit"} | {
+            tables.ROW
+        }
         rest = [n for n in table.column_names if n not in used]
         kept = table.filter(pa.array(keep)).take(pa.array(order))
         units, unit_code = _units(kept, unit, user[order])
@@ -362,6 +366,7 @@ def _times(table: pa.Table, name: str) -> npt.NDArray[np.float64]:
 def _usable(
     raw: dict[str, list[str]],
     time: npt.NDArray[np.float64],
+    numbers: list[int],
     catalog: Catalog,
     rejects: Rejects,
 ) -> npt.NDArray[np.bool_]:
@@ -372,7 +377,7 @@ def _usable(
         reason = (
             "empty user_id"
             if not user
-            else f"item_id {item!r} is not in the items file"
+            else f"not in the items file: item_id {item!r}"
             if item not in catalog
             else "empty behavior"
             if not behavior
@@ -382,7 +387,7 @@ def _usable(
         )
         if reason:
             keep[index] = False
-            rejects.add(index + 1, reason, [user, item, behavior, time[index]])
+            rejects.add(numbers[index], reason, [user, item, behavior, time[index]])
     return keep
 
 

@@ -47,7 +47,8 @@ class HistoryReader:
 
         Args:
             catalog: the items.
-            verbs: behavior -> how it is said; both forms are understood.
+            verbs: behavior -> how it is said; both forms are understood. Another verb before a
+                title that matches becomes a behavior of its own name.
             default: the behavior where none is given.
         """
         self._catalog = catalog
@@ -96,10 +97,11 @@ class HistoryReader:
         if whole.item_id is not None:
             return whole
         split = _VERB.match(piece)
-        behavior = self._behavior.get(normalized(split[1])) if split else None
-        if split and behavior:
-            return self._lookup(piece, split[2].strip(), behavior)
-        return whole
+        if split is None:
+            return whole
+        verb = normalized(split[1])
+        found = self._lookup(piece, split[2].strip(), self._behavior.get(verb, verb))
+        return found if found.item_id is not None or verb in self._behavior else whole
 
     def _lookup(self, piece: str, title: str, behavior: str) -> Understood:
         if title in self._catalog:

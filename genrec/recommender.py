@@ -272,6 +272,9 @@ class Recommender:
         Raises:
             RequestError: k < 1, or every item is excluded.
         """
+        if k < 1:
+            msg = f"k={k}. Expected 1 or more."
+            raise RequestError(msg)
         read, understood = self.understand(history)
         allowed = self._allowed(read) if self.exclude_seen else None
         width = self.settings.beam_size or max(2 * k, 20)
@@ -326,9 +329,6 @@ class Recommender:
                 "No item may be returned: every item is excluded or there are no candidates. "
                 "Expected at least one; include seen items or give candidates."
             )
-            raise RequestError(msg)
-        if k < 1:
-            msg = f"k={k}. Expected 1 or more."
             raise RequestError(msg)
         prompt = self.prompt(history)
         ranking = search(

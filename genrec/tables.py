@@ -22,6 +22,8 @@ import pyarrow.parquet as pq
 
 from genrec.errors import DataError
 
+ROW = "__row__"  # data row numbers from 1, in tables read from CSV
+
 
 @dataclass
 class Rejects:
@@ -66,7 +68,8 @@ def read(path: str | Path, *, rejects: Rejects | None = None) -> pa.Table:
         rejects: where rows that cannot be parsed are recorded; without it the first one raises.
 
     Returns:
-        A table. CSV columns are all strings, an empty cell an empty one; Parquet keeps its types.
+        A table. CSV columns are all strings, an empty cell an empty one, and the column ROW has
+        each row's number in the file; Parquet keeps its types.
 
     Raises:
         DataError: the file is missing, empty, of another kind, or not readable.
@@ -95,9 +98,13 @@ def read(path: str | Path, *, rejects: Rejects | None = None) -> pa.Table:
 
 def _header(path: Path) -> list[str]:
     opener = gzip.open if path.name.lower().endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
+    with opener(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as stream:
         header = next(csv.reader(stream), [])
     names = [n.strip() for n in header]
+    broken = next((n for n in names if "\ufffd" in n), None)
+    if broken is not None:
+        msg = f"The header of {str(path)!r} is not valid UTF-8 at {broken!r}. Save it as UTF-8."
+        raise DataError(msg)
     if not names or not any(names):
         msg = f"{str(path)!r} is empty. Expected a header line with column names, then rows."
         raise DataError(msg)
@@ -152,6 +159,7 @@ def _decode(table: pa.Table, numbers: npt.NDArray[np.int64], rejects: Rejects) -
                     values.append(None)
                     bad.add(index)
             columns[name] = pa.array(values, pa.string())
+    columns[ROW] = pa.array(numbers)
     result = pa.table(columns)
     if not bad:
         return result
@@ -181,6 +189,13 @@ def require(table: pa.Table, names: Sequence[str], what: str) -> None:
             "Rename the column or add it."
         )
         raise DataError(msg)
+
+
+def row_numbers(table: pa.Table) -> list[int]:
+    """The number of each row in its file, from 1."""
+    if ROW in table.column_names:
+        return [int(n) for n in table[ROW].to_pylist()]
+    return list(range(1, table.num_rows + 1))
 
 
 def strings(column: pa.ChunkedArray) -> list[str]:

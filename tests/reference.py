@@ -30,7 +30,7 @@ def forward(model: Any, ids: Sequence[int]) -> torch.Tensor:
 def logprobs(
     model: Any, prompt: Sequence[int], sequences: Sequence[Sequence[int]], normalization: str
 ) -> list[float]:
-    """log P of every row, title by title, each token by a plain pass over prompt and prefix."""
+    """Gives log P of every row, title by title, each token by a plain pass over prompt and prefix."""
     trie = DictTrie(sequences)
     cache: dict[tuple[int, ...], torch.Tensor] = {}
     result = []

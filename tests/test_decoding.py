@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ CONTROL = ["<|im_end|>", "<|endoftext|>", "<tool_call>", "</s>", "<s>", "<unk>",
 titles = st.one_of(
     st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(" ".join),
     st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map("".join),
-    st.tuples(st.sampled_from(WORDS), st.sampled_from(CONTROL), st.sampled_from(WORDS)).map("".join),
+    st.tuples(st.sampled_from(WORDS), st.sampled_from(CONTROL), st.sampled_from(WORDS)).map(
+        "".join
+    ),
     st.text(min_size=1, max_size=6).filter(lambda t: bool(visible(t))),
 )
 kinds = st.sampled_from(tiny.KINDS)
@@ -92,7 +95,7 @@ def test_lists_are_legal_and_full(request: tuple[Recommender, History], k: int) 
     assert len(set(ids)) == len(ids)
     assert all(i in recommender.catalog and i not in seen for i in ids)
     assert [r.rank for r in answer] == list(range(1, len(ids) + 1))
-    assert all(a.score >= b.score for a, b in zip(answer, answer[1:], strict=False))
+    assert all(a.score >= b.score for a, b in pairwise(answer))
 
 
 @given(requests(), st.integers(1, 20))

@@ -51,7 +51,9 @@ def test_titles_are_not_prefixes_of_one_another(kind: str, titles: list[str]) ->
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_what_precedes_a_title_is_what_inference_would_produce(kind: str) -> None:
     """The first rule of prompts: every title in a history could be trained on as a target."""
-    catalog = Catalog(Item(f"i{n}", t) for n, t in enumerate(["red mug", "doll", "红色杯子", "set"]))
+    catalog = Catalog(
+        Item(f"i{n}", t) for n, t in enumerate(["red mug", "doll", "红色杯子", "set"])
+    )
     events = tuple(
         Interaction(f"i{n % 4}", behavior)
         for n, behavior in enumerate(["buy", "view", "poke", "buy", "return", "view"])
@@ -87,9 +89,7 @@ def test_a_budget_cuts_whole_events_from_the_oldest_side() -> None:
     template = Template.load("next_item")
 
     def fit(tokens: int, events: int = 100) -> tuple[int, list[int | None]]:
-        found = encoder.fit(
-            template, catalog, history, "buy", max_tokens=tokens, max_events=events
-        )
+        found = encoder.fit(template, catalog, history, "buy", max_tokens=tokens, max_events=events)
         assert found.prompt.events + found.prompt.dropped == 30
         return len(found.ids), [s.row for s in found.prompt.segments if s.row is not None]
 

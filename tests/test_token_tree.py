@@ -12,7 +12,9 @@ PROMPT = [5, 9, 11, 30, 7, 8]
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
 @pytest.mark.parametrize("tree_class", [CachedTree, PlainTree])
-def test_logits_equal_plain_passes(kind: str, tree_class: type[CachedTree] | type[PlainTree]) -> None:
+def test_logits_equal_plain_passes(
+    kind: str, tree_class: type[CachedTree] | type[PlainTree]
+) -> None:
     model = tiny.language_model(kind).model
     tree = tree_class(model, PROMPT)
     assert torch.allclose(tree.logits.double(), forward(model, PROMPT), atol=1e-4)

@@ -6,7 +6,15 @@ import functools
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -92,9 +100,7 @@ def tokenizer(kind: str) -> PreTrainedTokenizerFast:
 def config(kind: str, vocabulary: int) -> Any:
     """A configuration with two small layers."""
     if kind == "gpt2":
-        return GPT2Config(
-            vocab_size=vocabulary, n_positions=1024, n_embd=32, n_layer=2, n_head=4
-        )
+        return GPT2Config(vocab_size=vocabulary, n_positions=1024, n_embd=32, n_layer=2, n_head=4)
     sizes: dict[str, Any] = {
         "vocab_size": vocabulary,
         "hidden_size": 32,

@@ -1,0 +1,28 @@
+"""What a new user does first, with the installed wheel: called by scripts/wheel-smoke."""
+
+from __future__ import annotations
+
+import importlib.resources
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Checks that genrec comes from the wheel and answers."""
+    import genrec
+    from genrec import prompts
+
+    home = Path(genrec.__file__).resolve().parent
+    assert home.parent == Path(sys.argv[1]).resolve(), home
+    assert prompts.folder() == home / "templates", prompts.folder()
+    assert (importlib.resources.files("genrec") / "py.typed").is_file()
+    data = genrec.datasets.load("online_retail_demo")
+    recommender = genrec.Recommender(data)
+    answer = recommender.recommend("bought: RED RETROSPOT MUG", k=3)
+    assert len(answer) == 3
+    for item in answer:
+        print(item.rank, f"{item.probability:.3f}", item.title)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""The command line, in process, with a tiny model from a folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from test_data import EVENTS, ITEMS, write
+
+from genrec import cli
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["genrec", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny-model")
+    tiny.language_model().model.save_pretrained(folder)
+    tiny.tokenizer("llama").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def data(run: Run, tmp_path: Path) -> Path:
+    items, events = write(tmp_path)
+    code, out, err = run("prepare", "--items", items, "--interactions", events,
+                         "--out", tmp_path / "data")  # fmt: skip
+    assert code == 0, err
+    assert "2 users, 3 items, 6 events" in out
+    return tmp_path / "data"
+
+
+def answer(run: Run, *arguments: object) -> Any:
+    code, out, err = run(*arguments, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_prepare_says_what_it_did(run: Run, tmp_path: Path) -> None:
+    items, events = write(tmp_path, items=ITEMS + "c,again,1,x\n", events=EVENTS + "u,q,9,buy,,,\n")
+    code, out, _ = run("prepare", "--items", items, "--interactions", events,
+                       "--out", tmp_path / "o")  # fmt: skip
+    assert code == 0
+    assert "split by last invoice: train 4, validation 1, test 1 events" in out
+    assert "rejected 1: items.csv: duplicate item_id (see rejected.csv)" in out
+    assert "rejected 1: events.csv: not in the items file: item_id" in out
+    assert "seen items are" in out
+    info = answer(run, "prepare", "--items", items, "--interactions", events,
+                  "--out", tmp_path / "o")  # fmt: skip
+    assert info["split_events"] == {"train": 4, "validation": 1, "test": 1}
+    code, _, err = run("prepare", "--items", items, "--interactions", events,
+                       "--out", tmp_path / "p", "--strict")  # fmt: skip
+    assert code == 3
+    assert "data row 4: duplicate item_id 'c'" in err
+    assert not (tmp_path / "p").exists()
+
+
+def test_prompt_shows_what_the_model_reads(run: Run, data: Path, model: Path) -> None:
+    code, out, err = run("prompt", data, "--user", "u", "--model", model)
+    assert code == 0
+    assert out.startswith("A customer's history, oldest first:\nbought: Red mug\nbought: Blue mug")
+    assert out.endswith("bought: Red mug\nbought:\n")
+    assert "tokens, 5 events" in err
+    value = answer(run, "prompt", data, "--user", "u", "--model", model, "--max-events", 2)
+    assert value["tokens"] == len(value["token_ids"])
+    assert (value["events"], value["dropped"]) == (2, 3)
+
+
+def test_recommend(run: Run, data: Path, model: Path) -> None:
+    value = answer(
+        run, "recommend", data, "--user", "u", "--model", model, "-k", 2, "--include-seen"
+    )
+    assert value["user_id"] == "u"
+    assert [r["rank"] for r in value["recommendations"]] == [1, 2]
+    typed = answer(run, "recommend", data, "--history", "viewed: doll; x", "--model", model)
+    assert [u["item_id"] for u in typed["understood"]] == ["c", None]
+    new = answer(run, "recommend", data, "--history", "", "--model", model, "--include-seen")
+    assert len(new["recommendations"]) == 3
+    code, out, err = run("recommend", data, "--history", "Doll", "--model", model, "--include-seen")
+    assert code == 0
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert lines[0] == ["rank", "probability", "logprob", "item_id", "title"]
+    assert {line[3] for line in lines[1:]} == {"a", "b", "c"}
+    assert "seen items included" in err
+    assert "threads" in err
+
+
+def test_piped_titles_are_never_cut_and_cannot_break_lines(
+    run: Run, tmp_path: Path, model: Path
+) -> None:
+    long = "x" * 300 + "\tend [red]bold[/red]"
+    items, events = write(
+        tmp_path,
+        items=f'item_id,title\na,"{long}"\nb,"two\nlines \x1b[31m"\n',
+        events="user_id,item_id,timestamp,behavior\nu,a,1,buy\n",
+    )
+    run("prepare", "--items", items, "--interactions", events, "--out", tmp_path / "o")
+    code, out, _ = run("recommend", tmp_path / "o", "--history", "", "--model", model)
+    assert code == 0
+    assert len(out.splitlines()) == 3
+    assert "x" * 300 + " end [red]bold[/red]" in out
+    assert "two lines [31m" in out
+    assert "\x1b" not in out
+
+
+def test_few_shot(run: Run, data: Path, model: Path) -> None:
+    value = answer(run, "prompt", data, "--history", "", "--model", model, "--few-shot", 1)
+    assert value["template"] == "few_shot"
+    assert value["text"].startswith("Another customer's history")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["recommend", "DATA", "--user", "zz"], 6, "User 'zz' is not among the 2 users"),
+        (["recommend", "DATA"], 2, "Neither --user and --history given"),
+        (["recommend", "DATA", "--user", "u", "--history", ""], 2, "Both --user and --history"),
+        (["recommend", "NOWHERE", "--user", "u"], 3, "is not a dataset folder"),
+        (["recommend", "DATA", "--user", "u", "--model", "no/such"], 5, "Ways to get a model"),
+        (["recommend", "DATA", "--user", "u", "--template", "x"], 4, "few_shot, next_item"),
+        (["recommend", "DATA", "--user", "u", "--decoder", "x"], 2, "Expected one of: trie"),
+        (["recommend", "DATA", "--user", "u", "-k", "0"], 6, "k=0"),
+        (["recommend", "DATA", "--user", "u", "--device", "x"], 2, "device='x'"),
+        (
+            ["recommend", "DATA", "--user", "u", "--few-shot", "9", "--include-seen"],
+            6,
+            "Lower few_shot",
+        ),
+        (["prompt", "DATA", "--user", "u", "--max-prompt-tokens", "3"], 4, "budget of 3"),
+        (["prepare", "--items", "no.csv", "--interactions", "no.csv", "--out", "o"], 3, "No file"),
+        (["frobnicate"], 2, "No such command"),
+        (["recommend", "DATA", "--nope"], 2, "No such option"),
+    ],
+)
+def test_mistakes_are_one_message_and_an_exit_code(
+    run: Run, data: Path, model: Path, arguments: list[str], code: int, message: str
+) -> None:
+    given = [str(data) if a == "DATA" else a for a in arguments]
+    if arguments[0] in {"recommend", "prompt"} and "--model" not in arguments:
+        given += ["--model", str(model)]
+    got, out, err = run(*given)
+    assert got == code
+    assert message in err
+    assert "Traceback" not in out + err
+
+
+def test_doctor(run: Run, model: Path) -> None:
+    report = answer(run, "doctor", "--model", model)
+    assert report["versions"]["genrec"]
+    assert report["hardware"]["threads"] >= 1
+    assert report["model"]["decoding"] == "token tree"
+    assert "free" in report["disk"]
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert "torch" in out
+
+
+def test_the_cache_follows_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from genrec import weights
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert weights.cache_folder() == tmp_path / "genrec"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
+    assert weights.cache_folder() == Path.home() / ".cache" / "genrec"
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_demo_runs_and_reports(run: Run) -> None:
+    value = answer(run, "demo", "--users", 2)
+    assert len(value["customer"]["recommendations"]) == 10
+    assert [u["match"] for u in value["typed"]["understood"]] == ["exact"] * 3
+    assert set(value["evaluation"]["systems"]) == {"zero-shot", "popular"}
+    code, out, err = run("demo", "--users", 1)
+    assert code == 0, err
+    for part in ("The data", "What the model reads", "Ten recommendations", "hit rate@10"):
+        assert part in out

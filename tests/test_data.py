@@ -1,0 +1,355 @@
+"""Reading, checking, splitting and storing data; what is bad is reported and nothing is lost."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genrec import Catalog, Dataset, Interactions, Item
+from genrec.datasets import load
+from genrec.errors import DataError, RequestError, UnknownUserError
+from genrec.tables import Rejects
+
+ITEMS = "item_id,title,price,colour\na,Red mug,1.5,red\nb,Blue mug,2,\nc,Doll,,pink\n"
+EVENTS = (
+    "user_id,item_id,timestamp,behavior,value,invoice,country\n"
+    "u,a,10,buy,2,i1,DE\nu,b,10,buy,,i1,DE\nu,c,20,view,,i2,FR\nu,c,30,buy,1,i3,FR\n"
+    "u,a,40,buy,1,i4,FR\nv,b,5,buy,1,i5,\n"
+)
+
+
+def write(folder: Path, items: str = ITEMS, events: str = EVENTS) -> tuple[Path, Path]:
+    one, two = folder / "items.csv", folder / "events.csv"
+    one.write_bytes(items.encode("utf-8", "surrogateescape"))
+    two.write_bytes(events.encode("utf-8", "surrogateescape"))
+    return one, two
+
+
+def test_catalog_keeps_order_attributes_and_types(tmp_path: Path) -> None:
+    catalog = Catalog.read(write(tmp_path)[0])
+    assert [i.item_id for i in catalog] == ["a", "b", "c"]
+    assert catalog[0].attributes == {"price": 1.5, "colour": "red"}
+    assert catalog[2].attributes["price"] is None
+    assert catalog.row("c") == 2
+    assert "zz" not in catalog
+    with pytest.raises(RequestError, match="'zz' is not in the catalog of 3 items"):
+        catalog.row("zz")
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ("", "is empty"),
+        ("id,title\na,b\n", "no column 'item_id'"),
+        ("item_id,title,title\na,b,c\n", "column 'title' twice"),
+        ("item_id,title\n", "has no items"),
+        ("item_id,title\n,mug\n", "data row 1: empty item_id"),
+        ("item_id,title\na,mug\na,doll\n", "data row 2: duplicate item_id 'a'"),
+        ("item_id,title\na,mug\nb, \t\n", "data row 2: empty title"),
+        ("item_id,title\na,mug\nb,\x1b\x00\n", "data row 2: empty title"),
+        ("item_id,title\na,mug\nb,x,y\n", "data row 2: 3 cells where the header has 2"),
+        ("item_id,title\na,mug\nb,caf\udce9\n", "data row 2: not valid UTF-8"),
+    ],
+)
+def test_bad_items_are_errors_when_strict(tmp_path: Path, items: str, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        Catalog.read(write(tmp_path, items=items)[0])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["missing.csv", "items.txt", "broken.parquet", "broken.csv.gz"])
+def test_files_that_cannot_be_read(tmp_path: Path, name: str) -> None:
+    if name != "missing.csv":
+        (tmp_path / name).write_bytes(b"not what it says")
+    with pytest.raises(DataError, match=name.replace(".", r"\.")):
+        Catalog.read(tmp_path / name)
+
+
+def test_gzip_and_parquet_read_alike(tmp_path: Path) -> None:
+    path = write(tmp_path)[0]
+    plain = Catalog.read(path)
+    (tmp_path / "items.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+    pq.write_table(plain.to_table(), tmp_path / "items.parquet")
+    for name in ("items.csv.gz", "items.parquet"):
+        other = Catalog.read(tmp_path / name)
+        assert list(other) == list(plain)
+        assert other.hash() == plain.hash()
+
+
+def test_a_byte_order_mark_and_quotes_are_understood(tmp_path: Path) -> None:
+    path = write(tmp_path, items='\ufeffitem_id,title\n"a","x, ""y""\nz"\n')[0]
+    assert list(Catalog.read(path)) == [Item("a", 'x, "y"\nz')]
+
+
+def test_titles_match_exactly_before_normalised() -> None:
+    catalog = Catalog([Item("a", "Mug"), Item("b", "mug"), Item("c", "MUG!"), Item("d", "mug")])
+    assert catalog.rows_of_title("mug") == ([1, 3], "exact")
+    assert catalog.rows_of_title("muG") == ([0, 1, 2, 3], "normalized")
+    assert catalog.rows_of_title("jug") == ([], "")
+    assert catalog.rows_of_title("!") == ([], "")
+
+
+def prepared(tmp_path: Path, **options: str) -> Dataset:
+    items, events = write(tmp_path, **options)
+    return Dataset.prepare(items, events)[0]
+
+
+def test_histories_are_sorted_with_ties_in_file_order(tmp_path: Path) -> None:
+    data = prepared(
+        tmp_path,
+        events="user_id,item_id,timestamp,behavior\nu,c,9,buy\nu,a,3,buy\nu,b,3,view\nu,a,3,buy\n",
+    )
+    history = data.interactions.history("u")
+    assert history.item_ids == ("a", "b", "a", "c")
+    assert [i.behavior for i in history.interactions] == ["buy", "view", "buy", "buy"]
+    assert history.latest(2).item_ids == ("a", "c")
+    assert history.latest(0).item_ids == ()
+    assert data.info.tied == 2
+    with pytest.raises(UnknownUserError, match="User 'zz' is not among the 1 users"):
+        data.interactions.history("zz")
+
+
+def test_interactions_keep_value_unit_and_attributes(tmp_path: Path) -> None:
+    first = prepared(tmp_path).interactions.history("u").interactions[0]
+    assert (first.value, first.unit, first.attributes) == (2.0, "i1", {"country": "DE"})
+    assert prepared(tmp_path).interactions.history("u").interactions[1].value is None
+
+
+def splits(data: Dataset, user: str) -> list[tuple[str, str]]:
+    where = data.interactions.events(user)
+    table = data.interactions.to_table().slice(where.start, where.stop - where.start)
+    return list(zip(table["item_id"].to_pylist(), table["split"].to_pylist(), strict=True))
+
+
+def test_split_by_last_basket(tmp_path: Path) -> None:
+    data = prepared(tmp_path)
+    assert splits(data, "u") == [
+        ("a", "train"), ("b", "train"), ("c", "train"), ("c", "validation"), ("a", "test"),
+    ]  # fmt: skip
+    assert splits(data, "v") == [("b", "train")]  # a single unit is train only
+    assert data.interactions.history("u", before="test").item_ids == ("a", "b", "c", "c")
+    targets = data.interactions.targets("u", "validation", "buy")
+    assert [t.item_id for t in targets] == ["c"]
+    assert data.interactions.targets("v", "test", "buy") == []
+
+
+def test_what_follows_the_last_target_is_test(tmp_path: Path) -> None:
+    events = EVENTS + "u,b,50,return,,i9,FR\n"
+    data = prepared(tmp_path, events=events)
+    assert splits(data, "u")[-2:] == [("a", "test"), ("b", "test")]
+    assert [t.item_id for t in data.interactions.targets("u", "test", "buy")] == ["a"]
+
+
+def test_without_baskets_a_unit_is_an_event(tmp_path: Path) -> None:
+    data = prepared(
+        tmp_path, events="user_id,item_id,position,behavior\nu,a,0,x\nu,b,1,x\nu,c,2,x\nv,a,0,x\n"
+    )
+    assert splits(data, "u") == [("a", "train"), ("b", "validation"), ("c", "test")]
+    assert data.info.unit is None
+
+
+def split_slowly(units: list[int], is_target: list[bool]) -> list[int]:
+    """The split of one user's events, event by event."""
+    order: list[int] = []
+    for unit, target in zip(units, is_target, strict=True):
+        if target and unit in order:
+            order.remove(unit)
+        if target:
+            order.append(unit)
+    if len(order) < 2:
+        return [0] * len(units)
+    test = units.index(order[-1])
+    before = [u for u, t in zip(units[:test], is_target[:test], strict=True) if t]
+    if not before:
+        return [0] * len(units)
+    validation = units.index(before[-1])
+    return [2 if i >= test else 1 if i >= validation else 0 for i in range(len(units))]
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=8),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_split_equals_the_slow_way(users: list[list[tuple[int, bool]]]) -> None:
+    catalog = Catalog([Item("a", "mug")])
+    rows = [
+        {"user_id": f"u{n}", "item_id": "a", "behavior": "buy" if target else "view",
+         "timestamp": place, "basket": str(unit)}
+        for n, events in enumerate(users)
+        for place, (unit, target) in enumerate(events)
+    ]  # fmt: skip
+    events = Interactions.from_table(pa.Table.from_pylist(rows), catalog)
+    if "buy" not in events.behaviors:
+        with pytest.raises(DataError, match="No interaction has the behavior 'buy'"):
+            events.split_last_unit("buy")
+        return
+    split = events.split_last_unit("buy").columns.split.tolist()
+    expected: list[int] = []
+    for user in users:
+        expected += split_slowly([u for u, _ in user], [t for _, t in user])
+    assert split == expected
+
+
+BAD = {
+    ",a,1,buy": "empty user_id",
+    "u,,1,buy": "not in the items file: item_id ''",
+    "u,zz,1,buy": "not in the items file: item_id 'zz'",
+    "u,a,1,": "empty behavior",
+    "u,a,,buy": "time is empty or not a number or date",
+    "u,a,nan,buy": "time is empty or not a number or date",
+    "u,a,inf,buy": "time is empty or not a number or date",
+    "u,a,soon,buy": "time is empty or not a number or date",
+    "u,a,1": "3 cells where the header has 4",
+    "u,a\udcff,1,buy": "not valid UTF-8",
+}
+
+
+def test_bad_rows_are_set_aside_and_nothing_is_lost(tmp_path: Path) -> None:
+    good = ["u,a,1,buy", "u,b,2,buy", "v,c,3,view"]
+    lines = [*BAD, *good]
+    events = "user_id,item_id,timestamp,behavior\n" + "\n".join(lines) + "\n"
+    items, path = write(tmp_path, items=ITEMS + "a,again,1,x\n,none,1,x\n", events=events)
+    data, rejects = Dataset.prepare(items, path)
+    assert len(data.interactions) == len(good)
+    rejected = [(number, reason) for _, number, reason, _ in rejects[1].rows]
+    assert len(rejected) == len(BAD)
+    assert {reason for _, reason in rejected} == set(BAD.values())
+    by_number = dict(rejected)
+    for reason in ("3 cells where the header has 4", "not valid UTF-8"):
+        assert by_number[list(BAD.values()).index(reason) + 1] == reason
+    assert sum(data.info.rejected.values()) == len(BAD) + 2
+    data.save(tmp_path / "out", rejects)
+    text = (tmp_path / "out" / "rejected.csv").read_text(encoding="utf-8")
+    assert text.count("\n") == 1 + len(BAD) + 2
+    for line, reason in BAD.items():
+        items, path = write(tmp_path, events=f"user_id,item_id,timestamp,behavior\n{line}\n")
+        with pytest.raises(DataError) as caught:
+            Dataset.prepare(items, path, strict=True)
+        assert reason in str(caught.value)
+
+
+def test_dates_and_times_are_understood(tmp_path: Path) -> None:
+    data = prepared(
+        tmp_path,
+        events="user_id,item_id,timestamp,behavior\n"
+        "u,b,2024-01-02 00:00:00,buy\nu,a,2024-01-01T12:00:00,buy\n",
+    )
+    history = data.interactions.history("u")
+    assert history.item_ids == ("a", "b")
+    assert history.interactions[1].timestamp - history.interactions[0].timestamp == 12 * 3600
+
+
+def test_a_dataset_folder_is_readable_by_pyarrow_and_loads_the_same(tmp_path: Path) -> None:
+    data = prepared(tmp_path)
+    data.save(tmp_path / "out")
+    table = pq.read_table(tmp_path / "out" / "interactions.parquet")
+    assert set(table["split"].to_pylist()) == {"train", "validation", "test"}
+    assert pq.read_table(tmp_path / "out" / "catalog.parquet")["title"][0].as_py() == "Red mug"
+    again = Dataset.load(tmp_path / "out")
+    assert again.info == data.info
+    assert list(again.catalog) == list(data.catalog)
+    assert again.interactions.to_table().equals(data.interactions.to_table())
+    assert again.interactions.history("u") == data.interactions.history("u")
+
+
+def test_saving_replaces_only_dataset_folders(tmp_path: Path) -> None:
+    data = prepared(tmp_path)
+    data.save(tmp_path / "out")
+    data.renamed("second").save(tmp_path / "out")
+    assert Dataset.load(tmp_path / "out").info.name == "second"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["events.csv", "items.csv", "out"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(DataError, match="is no dataset folder"):
+        data.save(tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_a_failed_save_leaves_the_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = prepared(tmp_path)
+    data.save(tmp_path / "out")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        data.renamed("second").save(tmp_path / "out")
+    assert Dataset.load(tmp_path / "out").info.name == data.info.name
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["events.csv", "items.csv", "out"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("dataset.json", "{", "is damaged"),
+        ("dataset.json", '{"format_version": 99}', "format_version 99, expected 1"),
+        ("dataset.json", '{"format_version": 1}', "is damaged"),
+        ("catalog.parquet", "x", "cannot be read"),
+    ],
+)
+def test_damaged_folders(tmp_path: Path, name: str, content: str, message: str) -> None:
+    prepared(tmp_path).save(tmp_path / "out")
+    (tmp_path / "out" / name).write_text(content)
+    with pytest.raises(DataError) as caught:
+        Dataset.load(tmp_path / "out")
+    assert message in str(caught.value)
+
+
+def test_a_changed_catalog_is_noticed(tmp_path: Path) -> None:
+    data = prepared(tmp_path)
+    data.save(tmp_path / "out")
+    other = Catalog([*data.catalog, Item("d", "Cat")])
+    pq.write_table(other.to_table(), tmp_path / "out" / "catalog.parquet")
+    with pytest.raises(DataError, match=r"not the one that dataset\.json was written for"):
+        Dataset.load(tmp_path / "out")
+    with pytest.raises(DataError, match="not a dataset folder"):
+        Dataset.load(tmp_path)
+
+
+def test_the_seen_rule_follows_the_repeats(tmp_path: Path) -> None:
+    def info(pairs: str) -> tuple[float, bool]:
+        rows = "".join(f"u,{item},{n},buy\n" for n, item in enumerate(pairs))
+        data = prepared(tmp_path, events=f"user_id,item_id,timestamp,behavior\n{rows}")
+        return data.info.repeat_share, data.info.exclude_seen
+
+    assert info("abca") == (0.0, True)  # the last, a repeat, is test and not looked at
+    assert info("abac") == (0.5, False)
+
+
+def test_target_behavior_is_buy_or_the_most_frequent(tmp_path: Path) -> None:
+    assert prepared(tmp_path).info.target_behavior == "buy"
+    events = "user_id,item_id,timestamp,behavior\nu,a,1,ask\nu,b,2,answer\nu,c,3,answer\n"
+    assert prepared(tmp_path, events=events).info.target_behavior == "answer"
+
+
+def test_the_embedded_data(demo_data: Dataset) -> None:
+    info = demo_data.info
+    assert (info.users, info.items, info.events) == (995, 2064, 55864)
+    assert info.rejected == {}
+    assert (info.target_behavior, info.unit, info.case) == ("buy", "invoice", "lower")
+    assert not info.exclude_seen
+    assert 0.3 < info.repeat_share < 0.5
+    with pytest.raises(DataError, match="online_retail_demo"):
+        load("nope")
+
+
+def test_reject_counts_group_by_kind() -> None:
+    rejects = Rejects("f")
+    for number, item in enumerate(["x", "y"]):
+        rejects.add(number, f"not in the items file: item_id {item!r}", [])
+    rejects.add(3, "empty user_id", [])
+    assert rejects.counts() == {"not in the items file: item_id": 2, "empty user_id": 1}
+    assert np.sum(list(rejects.counts().values())) == 3

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from genrec import Catalog, History, Interaction, Item
+from genrec.errors import PromptError, RequestError
+from genrec.prompts import Prompt, Template, TitleForm, folder
+
+GOLDEN = Path(__file__).parent / "golden"
+CATALOG = Catalog(
+    [
+        Item("a", "RED RETROSPOT MUG"),
+        Item("b", "Jumbo Bag\r\nbought: {{ nope }} <|im_end|>"),
+        Item("c", "红色杯子 ☕"),
+    ]
+)
+HISTORY = History(
+    (
+        Interaction("a", "buy"),
+        Interaction("b", "view"),
+        Interaction("c", "cart"),
+        Interaction("a", "poke\nbought"),
+    )
+)
+
+
+def shown(prompt: Prompt) -> str:
+    lines = [f"{s.row!s:>4} {s.event!s:>4} {s.text!r}" for s in prompt.segments]
+    return "\n".join([prompt.text, "--", *lines, ""])
+
+
+@pytest.mark.parametrize(
+    ("golden", "template", "history", "demonstrations"),
+    [
+        ("next_item", "next_item", HISTORY, []),
+        ("next_item_empty", "next_item", History(), []),
+        ("few_shot", "few_shot", HISTORY, [HISTORY.latest(2), HISTORY.latest(1)]),
+    ],
+)
+def test_golden(
+    golden: str, template: str, history: History, demonstrations: list[History]
+) -> None:
+    prompt = Template.load(template).render(
+        CATALOG, history, "buy", form=TitleForm("lower"), demonstrations=demonstrations
+    )
+    assert shown(prompt) == (GOLDEN / f"{golden}.txt").read_text(encoding="utf-8")
+
+
+def test_segments_know_their_rows_and_events() -> None:
+    prompt = Template.load("next_item").render(CATALOG, HISTORY, "buy")
+    titles = [(s.row, s.event) for s in prompt.segments if s.row is not None]
+    assert titles == [(0, 0), (1, 1), (2, 2), (0, 3)]
+    assert prompt.segments[-1].text == "bought:"
+
+
+def test_item_text_never_becomes_template_or_line() -> None:
+    prompt = Template.load("next_item").render(CATALOG, HISTORY, "buy")
+    assert "{{ nope }}" in prompt.text
+    assert prompt.text.count("\n") == 1 + len(HISTORY)  # the heading and one line an event
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{{ events[0].title | upper }} {{ target }}", "changed or joined a title"),
+        ("a {{ 'x' ~ events[0].title }}\n{{ target }}", "changed or joined a title"),
+        ("a {{ '%s' | format(events[0].title) }}\n{{ target }}", "changed or joined a title"),
+        ("{{ nope }} {{ target }}", "'nope' is undefined"),
+        ("no target at all", "does not print {{ target }}"),
+        ("a: {{ target }} and more", "follows the target"),
+        ("a:{{ target }}", "not with a space"),
+        ("a {{ events[0].title }} b {{ target }}", "not with a line break"),
+        ("{% for %}", "not valid Jinja2"),
+        ("{{ ''.__class__.__mro__ }} {{ target }}", "failed"),
+    ],
+)
+def test_bad_templates(source: str, message: str) -> None:
+    with pytest.raises(PromptError) as caught:
+        Template("bad", source, {}).render(CATALOG, HISTORY, "buy")
+    assert message in str(caught.value)
+    assert "'bad'" in str(caught.value) or "template" in str(caught.value)
+
+
+def test_unknown_names_list_what_there_is() -> None:
+    with pytest.raises(PromptError, match="few_shot, next_item"):
+        Template.load("nope")
+    with pytest.raises(PromptError, match="Expected one of: en"):
+        Template.load("next_item", "xx")
+    with pytest.raises(PromptError, match="as_is, lower"):
+        TitleForm("upper")
+
+
+def test_an_item_that_is_not_in_the_catalog() -> None:
+    with pytest.raises(RequestError, match="'zz' is not in the catalog"):
+        Template.load("next_item").render(CATALOG, History((Interaction("zz", "buy"),)), "buy")
+
+
+def test_title_form_follows_the_catalog() -> None:
+    assert TitleForm.of(Catalog([Item("a", "RED MUG"), Item("b", "Doll")])).case == "lower"
+    assert TitleForm.of(Catalog([Item("a", "Red Mug")])).case == "as_is"
+    assert TitleForm.of(Catalog([Item("a", "红色杯子")])).case == "as_is"
+    assert TitleForm("lower").render("RED\x00 MUG\u2028x\x1b[0m") == "red mug x [0m"
+
+
+def test_the_hash_follows_the_text_and_the_verbs() -> None:
+    one = Template("t", "x {{ target }}", {"buy": "bought"})
+    assert one.hash == Template("t", "x {{ target }}", {"buy": "bought"}).hash
+    assert one.hash != Template("t", "x {{ target }}", {"buy": "purchased"}).hash
+    assert one.hash != Template("t", "y {{ target }}", {"buy": "bought"}).hash
+
+
+def test_every_shipped_template_has_a_header() -> None:
+    files = list(folder().glob("*/*.jinja"))
+    assert len(files) >= 2
+    for file in files:
+        head = file.read_text(encoding="utf-8").split("-#}")[0]
+        for key in ("for:", "language:", "form:"):
+            assert key in head

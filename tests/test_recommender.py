@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny
+
+from genrec import Catalog, Dataset, History, Interaction, Item, LanguageModel, Recommender
+from genrec.errors import ModelError, PromptError, RequestError, SettingsError
+
+CATALOG = Catalog(Item(f"i{n}", t) for n, t in enumerate(["red mug", "doll", "bag", "blue mug"]))
+
+
+def make(**settings: Any) -> Recommender:
+    return Recommender(CATALOG, tiny.language_model(), **settings)
+
+
+def test_every_form_of_a_history_gives_the_same_list() -> None:
+    recommender = make()
+    forms: list[Any] = [
+        "bought: red mug; viewed: doll",
+        ["i0", "viewed: doll"],
+        History((Interaction("i0", "buy"), Interaction("i1", "view"))),
+    ]
+    lists = [[(r.item_id, r.logprob) for r in recommender.recommend(f, 4)] for f in forms]
+    assert lists[0] == lists[1] == lists[2]
+    assert recommender.recommend_many(forms, 4)[2].recommendations == tuple(
+        recommender.recommend(forms[2], 4)
+    )
+
+
+def test_the_answer_says_how_it_came_about() -> None:
+    answer = make().recommend("red MUG; nonsense", k=2)
+    value = answer.to_dict()
+    assert list(value)[:7] == [
+        "schema_version", "user_id", "decoder", "model", "seen", "recommendations", "understood",
+    ]  # fmt: skip
+    assert value["schema_version"] == 1
+    assert value["decoder"] == "trie"
+    assert value["model"] == "tiny-llama"
+    assert value["seen"] == "excluded"
+    assert [u["match"] for u in value["understood"]] == ["normalized", "none"]
+    assert [list(r) for r in value["recommendations"]] == [
+        ["rank", "item_id", "title", "logprob", "score"]
+    ] * 2
+    assert answer[0].probability == pytest.approx(2.718281828 ** answer[0].logprob)
+    assert value["prompt"]["tokens"] == len(make().prompt("red mug").ids)
+
+
+def test_seen_items_stay_out_unless_asked_for() -> None:
+    out = make(exclude_seen=True).recommend("i0; i2", k=10)
+    assert {r.item_id for r in out} == {"i1", "i3"}
+    into = make(exclude_seen=False).recommend("i0; i2", k=10)
+    assert {r.item_id for r in into} == {"i0", "i1", "i2", "i3"}
+    assert into.seen == "included"
+    by_id = {r.item_id: r.logprob for r in into}
+    assert [r.logprob for r in out] == pytest.approx([by_id[r.item_id] for r in out], abs=1e-5)
+
+
+def test_the_dataset_decides_about_seen_items(demo_data: Dataset) -> None:
+    assert not Recommender(demo_data, tiny.language_model()).exclude_seen
+    assert Recommender(demo_data, tiny.language_model(), exclude_seen=True).exclude_seen
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: make().recommend("", k=0), RequestError, "k=0. Expected 1 or more"),
+        (lambda: make().recommend("i0; i1; i2; i3"), RequestError, "every item is excluded"),
+        (lambda: make().score("", []), RequestError, "there are no candidates"),
+        (lambda: make().score("", ["zz"]), RequestError, "'zz' is not in the catalog"),
+        (lambda: make().history("u"), RequestError, "there is no dataset"),
+        (lambda: make(beem_size=3), SettingsError, "Did you mean 'beam_size'"),
+        (lambda: make(beam_size=0), SettingsError, "beam_size=0. Expected 1 or more"),
+        (lambda: make(decoder="magic"), SettingsError, "Expected one of: trie"),
+        (lambda: make(normalization="x"), SettingsError, "catalog, vocab"),
+        (lambda: make(few_shot=2), SettingsError, "without a dataset"),
+        (lambda: make(few_shot=2, template="next_item"), SettingsError, "shows no demonstrations"),
+        (lambda: make(template="nope"), PromptError, "Expected one of: few_shot, next_item"),
+        (lambda: make(max_prompt_tokens=2).recommend(""), PromptError, "Raise max_prompt_tokens"),
+        (lambda: Recommender(CATALOG, "/no/such/model"), ModelError, "Ways to get a model"),
+        (lambda: Recommender(CATALOG, threads=0), SettingsError, "threads=0"),
+        (lambda: Recommender(CATALOG, device="abacus"), SettingsError, "device='abacus'"),
+        (lambda: Recommender(CATALOG, dtype="int3"), SettingsError, "dtype='int3'"),
+    ],
+)
+def test_mistakes_are_explained(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as caught:
+        call()
+    assert message in str(caught.value)
+
+
+def test_a_prompt_leaves_room_for_the_longest_title() -> None:
+    """GPT-2 reads 1,024 tokens at most; a long history is cut so that a title still fits."""
+    titles = [f"title number {n} of a long long list of things" for n in range(40)]
+    catalog = Catalog(Item(f"i{n}", t) for n, t in enumerate(titles))
+    model = tiny.language_model("gpt2")
+    recommender = Recommender(catalog, model, max_events=1000, exclude_seen=False)
+    history = History(tuple(Interaction(f"i{n % 40}", "buy") for n in range(200)))
+    prompt = recommender.prompt(history)
+    assert prompt.prompt.dropped > 0
+    assert len(prompt.ids) + recommender.trie.max_depth <= model.context == 1024
+    assert len(recommender.score(history)) == 40
+    with pytest.raises(ModelError, match="Expected 1 to 1024"):
+        model.prefill([1] * 1025)
+
+
+def test_demonstrations_are_seeded_and_never_ones_own(demo_data: Dataset) -> None:
+    def shown(user: str | None = None, seed: int = 0) -> list[str | None]:
+        recommender = Recommender(demo_data, tiny.language_model(), few_shot=3, seed=seed)
+        return [h.user_id for h in recommender.demonstrations(user)]
+
+    first = shown()
+    assert first == shown()
+    assert len(set(first)) == 3
+    assert first != shown(seed=1)
+    without = shown(first[0])
+    assert first[0] not in without
+    assert without[:2] == first[1:]
+    recommender = Recommender(demo_data, tiny.language_model(), few_shot=3)
+    train = [
+        demo_data.interactions.history(h.user_id or "", before="validation").item_ids
+        for h in recommender.demonstrations()
+    ]
+    for history, events in zip(recommender.demonstrations(), train, strict=True):
+        assert set(history.item_ids) <= set(events)
+    text = recommender.prompt("bought: RED RETROSPOT MUG").prompt.text
+    assert text.count("Another customer") == 3
+    assert text.endswith("bought: red retrospot mug\nbought:")
+
+
+def test_too_many_demonstrations() -> None:
+    from genrec.datasets import load
+
+    data = load("online_retail_demo")
+    recommender = Recommender(data, tiny.language_model(), few_shot=5000)
+    with pytest.raises(RequestError, match="Lower few_shot"):
+        recommender.recommend("")
+
+
+@pytest.mark.model
+def test_end_to_end_on_the_real_model(demo_recommender: Recommender) -> None:
+    history = demo_recommender.history("12395", before="test")
+    answer = demo_recommender.recommend(history, k=10)
+    assert len({r.item_id for r in answer}) == 10
+    assert all(r.item_id in demo_recommender.catalog for r in answer)
+    assert answer[0].score >= answer[9].score
+    everything = demo_recommender.score(history)
+    assert len(everything) == 2064
+    assert sum(r.probability for r in everything) == pytest.approx(1.0, abs=1e-5)
+    exact = {r.item_id: r.logprob for r in everything}
+    assert [r.logprob for r in answer] == pytest.approx(
+        [exact[r.item_id] for r in answer], abs=1e-3
+    )
+    target = demo_recommender.score(history, ["22386"])
+    assert target[0].logprob == pytest.approx(exact["22386"], abs=1e-3)
+    new_user = demo_recommender.recommend("", k=3)
+    assert len(new_user) == 3
+    assert new_user.events == 0
+
+
+@pytest.mark.model
+def test_the_real_model_is_the_expected_one(smollm2: LanguageModel) -> None:
+    assert smollm2.obstacle == ""
+    assert smollm2.context == 8192
+    assert smollm2.fingerprint().startswith("b24e5caf93bd")
+    assert "float32, cpu" in smollm2.describe()
