@@ -13,7 +13,7 @@ def main() -> None:
     from genrec import prompts
 
     home = Path(genrec.__file__).resolve().parent
-    assert home.parent == Path(sys.argv[1]).resolve(), home
+    assert home.is_relative_to(Path(sys.argv[1]).resolve()), home
     assert prompts.folder() == home / "templates", prompts.folder()
     assert (importlib.resources.files("genrec") / "py.typed").is_file()
     data = genrec.datasets.load("online_retail_demo")
