@@ -81,9 +81,7 @@ def compare(
         times["peer"].append(seconds)
         best = [title for title, _ in theirs[:10]]
         for name, skip in kinds.items():
-            seconds, ranking = timed(
-                lambda p=prompt, s=skip: ours(model, p, beams, mode, s)
-            )
+            seconds, ranking = timed(lambda p=prompt, s=skip: ours(model, p, beams, mode, s))
             times[name].append(seconds)
             titles = list(dict.fromkeys(sequences[row] for row in ranking.rows.tolist()))
             same += titles[:10] == best

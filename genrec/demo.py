@@ -16,8 +16,8 @@ from genrec.evaluation import Result
 from genrec.recommender import RecommendationList, Recommender
 
 DATASET = "online_retail_demo"
-CUSTOMER = "12395"
-TYPED = "bought: RED RETROSPOT MUG; viewed: JUMBO BAG PINK POLKADOT; bought: RED SPOTTY CUP"
+CUSTOMER = "12493"
+TYPED = "bought: RED RETROSPOT MUG; viewed: JUMBO BAG PINK POLKADOT; bought: Set/6 red spotty paper cups"
 METRICS = ("hit_rate@10", "ndcg@10", "recall@10")
 _K = 10
 
@@ -103,7 +103,7 @@ def _show_customer(recommender: Recommender) -> None:
         [recommender.template.verb(i.behavior), catalog[catalog.row(i.item_id)].title]
         for i in history.latest(5).interactions
     ]
-    display.print_table(["", "title"], rows)
+    display.print_table(["event", "title"], rows)
     _heading("What the model reads (the prompt ends where the next title begins)")
     display.print_prompt(
         recommender.prompt(history),

@@ -114,7 +114,7 @@ def print_recommendations(answer: RecommendationList) -> None:
         for r in answer
     ]
     print_table(["rank", "probability", "logprob", "item_id", "title"], rows, right=(0, 1, 2))
-    threads = f", {answer.details['threads']} threads" if "threads" in answer.details else ""
+    threads = f", {answer.details['threads']} thread(s)" if "threads" in answer.details else ""
     note(
         f"{answer.model} on {answer.details.get('device', '?')}{threads}; decoder {answer.decoder};"
         f" asked for {answer.behavior!r}; prompt of {answer.prompt_tokens} tokens, "

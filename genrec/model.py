@@ -135,7 +135,9 @@ class LanguageModel:
     def describe(self) -> str:
         """Name, precision and device in a few words, with the threads on a CPU."""
         precision = str(self.dtype).removeprefix("torch.")
-        threads = f", {self.threads} threads" if self.device.type == "cpu" else ""
+        threads = ""
+        if self.device.type == "cpu":
+            threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}"
         return f"{self.name} ({precision}, {self.device}{threads})"
 
     def prefill(self, ids: Sequence[int]) -> TokenTree:

@@ -140,7 +140,7 @@ def test_too_many_demonstrations() -> None:
 
 @pytest.mark.model
 def test_end_to_end_on_the_real_model(demo_recommender: Recommender) -> None:
-    history = demo_recommender.history("12395", before="test")
+    history = demo_recommender.history("12493", before="test")
     answer = demo_recommender.recommend(history, k=10)
     assert len({r.item_id for r in answer}) == 10
     assert all(r.item_id in demo_recommender.catalog for r in answer)
