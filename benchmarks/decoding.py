@@ -15,6 +15,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from peer import generate
@@ -72,16 +73,15 @@ def compare(
     times: dict[str, list[float]] = {name: [] for name in ("peer", "prefill", *kinds)}
     same = 0
     for prompt in prompts:
-        times["prefill"].append(timed(lambda p=prompt: model.model.prefill(p))[0])
+        times["prefill"].append(timed(partial(model.model.prefill, prompt))[0])
+        renormalize = mode == "catalog"
         seconds, theirs = timed(
-            lambda p=prompt: generate(
-                model.model.model, p, sequences, beams, renormalize=mode == "catalog"
-            )
+            partial(generate, model.model.model, prompt, sequences, beams, renormalize=renormalize)
         )
         times["peer"].append(seconds)
         best = [title for title, _ in theirs[:10]]
         for name, skip in kinds.items():
-            seconds, ranking = timed(lambda p=prompt, s=skip: ours(model, p, beams, mode, s))
+            seconds, ranking = timed(partial(ours, model, prompt, beams, mode, skip))
             times[name].append(seconds)
             titles = list(dict.fromkeys(sequences[row] for row in ranking.rows.tolist()))
             same += titles[:10] == best

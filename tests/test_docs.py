@@ -20,7 +20,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def block(language: str, holding: str) -> str:
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    blocks: list[tuple[str, str]] = re.findall(
+        r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE
+    )
     return next(b for name, b in blocks if name == language and holding in b)
 
 
