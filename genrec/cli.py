@@ -114,7 +114,8 @@ def prepare(
         f"{info.name}: {info.users:,} users, {info.items:,} items, {info.events:,} events -> {out}"
     )
     parts = ", ".join(f"{s} {n:,}" for s, n in info.split_events.items())
-    display.print_line(f"split by last {info.unit or 'event'}: {parts} events")
+    how = "as given" if info.split == "given" else f"by last {info.unit or 'event'}"
+    display.print_line(f"split {how}: {parts} events")
     display.print_line(
         f"asked for: {info.target_behavior}; {info.repeat_share:.1%} of its units begin with an "
         f"item bought or seen before, so seen items are "

@@ -40,6 +40,7 @@ class DatasetInfo:
         exclude_seen: that default.
         case: how titles are written for the model.
         unit: the basket column, None where every event is a unit.
+        split: ``last unit``, or ``given`` where the interactions had a split column.
         users, items, events: how many were kept.
         split_events: events in train, validation and test.
         tied: events that share user and time with the one before and are in another unit.
@@ -54,6 +55,7 @@ class DatasetInfo:
     exclude_seen: bool
     case: str
     unit: str | None
+    split: str
     users: int
     items: int
     events: int
@@ -110,7 +112,10 @@ class Dataset:
         events = Interactions.read(interactions, catalog, unit=unit, rejects=bad_events)
         target = target_behavior or _default_target(events)
         say("Splitting and measuring ...")
-        events = events.split_last_unit(target)
+        if events.given_split and target not in events.behaviors:
+            msg = f"No interaction has the behavior {target!r}. Expected: {events.behaviors}."
+            raise DataError(msg)
+        events = events if events.given_split else events.split_last_unit(target)
         rejected = {
             f"{r.source}: {why}": n
             for r in (bad_items, bad_events)
@@ -251,6 +256,7 @@ def _measure(
         exclude_seen=repeat_share <= REPEATS_INCLUDE_SEEN,
         case=TitleForm.of(catalog).case,
         unit=events.unit_name,
+        split="given" if events.given_split else "last unit",
         users=len(events.user_ids),
         items=len(catalog),
         events=len(events),

@@ -22,7 +22,8 @@ from genrec.tables import Rejects
 
 SPLITS = ("train", "validation", "test")
 UNIT_COLUMNS = ("unit", "invoice", "basket", "basket_id", "order_id", "session", "session_id")
-TIME_COLUMNS = ("timestamp", "position")
+TIME_COLUMNS = ("position", "timestamp")  # a plain position decides where there are both
+_SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation"}
 IntArray = npt.NDArray[np.int64]
 
 
@@ -83,8 +84,10 @@ class Interactions:
         columns: _Columns,
         attributes: pa.Table | None = None,
         unit_name: str | None = None,
+        given_split: bool = False,
     ) -> None:
         """Wraps sorted columns; use ``from_table`` or ``read`` to make one from files."""
+        self.given_split = given_split
         self.unit_name = unit_name
         self.catalog = catalog
         self.user_ids = tuple(user_ids)
@@ -155,9 +158,7 @@ class Interactions:
         behaviors, behavior = _codes(raw["behavior"], keep)
         row = np.array([catalog.row(i) for i, k in zip(raw["item_id"], keep, strict=True) if k])
         order = np.lexsort((np.arange(len(user)), time[keep], user))
-        used = {"user_id", "item_id", "behavior", when, "value", unit, "split", "unit"} | {
-            tables.ROW
-        }
+        used = {"user_id", "item_id", "behavior", when, "value", unit, "split", tables.ROW}
         rest = [n for n in table.column_names if n not in used]
         kept = table.filter(pa.array(keep)).take(pa.array(order))
         units, unit_code = _units(kept, unit, user[order])
@@ -172,8 +173,17 @@ class Interactions:
             unit=unit_code,
             split=_split_codes(kept),
         )
-        attributes = pa.table({n: tables.typed(kept[n]) for n in rest}) if rest else None
-        return cls(catalog, users, behaviors, units, columns, attributes, unit)
+        attributes = pa.table({_free(n): tables.typed(kept[n]) for n in rest}) if rest else None
+        return cls(
+            catalog,
+            users,
+            behaviors,
+            units,
+            columns,
+            attributes,
+            unit,
+            "split" in table.column_names,
+        )
 
     def split_last_unit(self, target: str) -> Interactions:
         """The three-part split by last unit: a copy with new split labels.
@@ -343,6 +353,12 @@ class Interactions:
         return pa.table(data)
 
 
+def _free(name: str) -> str:
+    """An attribute's name, out of the way of the columns that a dataset folder has."""
+    taken = {"user_id", "item_id", "behavior", "timestamp", "value", "split", "unit"}
+    return f"{name}_given" if name in taken else name
+
+
 def _unit_column(table: pa.Table, unit: str | None) -> str | None:
     if unit == "none":
         return None
@@ -412,7 +428,7 @@ def _units(kept: pa.Table, unit: str | None, user: IntArray) -> tuple[list[str] 
 def _split_codes(kept: pa.Table) -> IntArray:
     if "split" not in kept.column_names:
         return np.zeros(kept.num_rows, dtype=np.int64)
-    names = tables.strings(kept["split"])
+    names = [_SPLIT_NAMES.get(n, n) for n in tables.strings(kept["split"])]
     unknown = sorted(set(names) - set(SPLITS))
     if unknown:
         msg = f"The split column holds {unknown[0]!r}. Expected one of {', '.join(SPLITS)}."

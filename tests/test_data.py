@@ -353,3 +353,27 @@ def test_reject_counts_group_by_kind() -> None:
     rejects.add(3, "empty user_id", [])
     assert rejects.counts() == {"not in the items file: item_id": 2, "empty user_id": 1}
     assert np.sum(list(rejects.counts().values())) == 3
+
+
+def test_a_given_split_is_kept(tmp_path: Path) -> None:
+    events = (
+        "user_id,item_id,timestamp,behavior,split\n"
+        "u,a,1,x,train\nu,b,2,x,train\nu,c,3,x,valid\nv,a,1,x,test\n"
+    )
+    data = prepared(tmp_path, events=events)
+    assert data.info.split == "given"
+    assert splits(data, "u") == [("a", "train"), ("b", "train"), ("c", "validation")]
+    assert splits(data, "v") == [("a", "test")]
+    with pytest.raises(DataError, match="The split column holds 'soon'"):
+        prepared(tmp_path, events=events.replace("valid", "soon"))
+
+
+def test_a_position_decides_over_a_timestamp(tmp_path: Path) -> None:
+    events = "user_id,item_id,timestamp,position,behavior\nu,a,,2,x\nu,b,9,1,x\nu,c,1,0,x\n"
+    data = prepared(tmp_path, events=events)
+    assert data.interactions.history("u").item_ids == ("c", "b", "a")
+    assert data.interactions.history("u").interactions[1].attributes == {"timestamp_given": 9}
+    data.save(tmp_path / "out")
+    assert Dataset.load(tmp_path / "out").interactions.history("u") == data.interactions.history(
+        "u"
+    )
