@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--out", type=Path, default=ROOT / ".results")
     arguments = parser.parse_args()
+    commit = _commit()  # before the run: the tree may change while it goes on
     data = load("online_retail_demo")
     cases = evaluation.sample(evaluation.demo_v1(data, arguments.split), arguments.users)
     model = Recommender(
@@ -66,7 +67,7 @@ def main() -> None:
     popular = Popular(data.interactions, data.info.target_behavior, before=before)
     theirs = evaluation.run(popular.name, lambda h: popular.rank(h, arguments.k), cases)
     print(f"\ndemo-v1, {arguments.split}, {len(cases)} users, {model.model.describe()}")
-    print(f"commit {_commit()}")
+    print(f"commit {commit}")
     for metric in METRICS:
         print(
             f"{metric:12} {ours.name} {ours.mean(metric)}  {theirs.name} {theirs.mean(metric)}  "

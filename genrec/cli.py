@@ -76,14 +76,34 @@ def _root(
 
 @app.command()
 def prepare(
-    items: Annotated[Path, typer.Option(help="CSV or Parquet: item_id, title, attributes.")],
     interactions: Annotated[
-        Path, typer.Option(help="CSV or Parquet: user_id, item_id, behavior, timestamp, ...")
+        Path,
+        typer.Option(help="CSV, JSONL (also .gz) or Parquet: user_id, item_id, behavior, ..."),
     ],
     out: Annotated[Path, typer.Option(help="Dataset folder to write.")],
+    items: Annotated[
+        Path | None,
+        typer.Option(
+            help="The same kinds: item_id, title, any attributes. "
+            "Not needed where the interactions have a title column."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the dataset.")] = None,
     unit: Annotated[
         str | None, typer.Option(help="Basket column, or none. [default: a usual name]")
+    ] = None,
+    behavior: Annotated[
+        str | None, typer.Option(help="Behavior of all rows, where there is no such column.")
+    ] = None,
+    time_unit: Annotated[
+        str, typer.Option(help="Of the timestamps: day, s, ms, position, or auto to guess.")
+    ] = "auto",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="OURS=THEIRS: a column of the interactions by its name."),
+    ] = None,
+    item_column: Annotated[
+        list[str] | None, typer.Option(help="OURS=THEIRS: a column of the items by its name.")
     ] = None,
     target_behavior: TargetBehavior = None,
     strict: Annotated[bool, typer.Option("--strict", help="A bad row is an error.")] = False,
@@ -94,14 +114,21 @@ def prepare(
 
     from genrec import display
     from genrec.datasets import Dataset
+    from genrec.ingest import EventOptions
 
     with display.working("Preparing ...", quiet=json) as say:
         dataset, rejects = Dataset.prepare(
             items,
             interactions,
             name=name,
-            unit=unit,
             target_behavior=target_behavior,
+            options=EventOptions(
+                columns=_mapping(column),
+                time_unit=time_unit,
+                behavior=behavior,
+                unit=unit,
+            ),
+            item_columns=_mapping(item_column),
             strict=strict,
             say=say,
         )
@@ -124,6 +151,8 @@ def prepare(
     display.print_line(
         f"titles for the model: {info.case}; ties in time kept in file order: {info.tied:,}"
     )
+    for remark in info.notes:
+        display.print_line(remark)
     for why, count in info.rejected.items():
         display.print_line(f"rejected {count:,}: {why} (see rejected.csv)")
 
@@ -308,6 +337,17 @@ def _recommender(
     with display.working(f"Loading {model} ...", quiet=quiet) as say:
         recommender = Recommender(dataset, model, say=say, **settings)
     return recommender, known if known is not None else history
+
+
+def _mapping(pairs: list[str] | None) -> dict[str, str]:
+    found = {}
+    for pair in pairs or []:
+        ours, equals, theirs = pair.partition("=")
+        if not (ours and equals and theirs):
+            msg = f"{pair!r} names no column. Expected OURS=THEIRS, such as item_id=product."
+            raise SettingsError(msg)
+        found[ours] = theirs
+    return found
 
 
 def _plain(value: Any) -> dict[str, Any]:

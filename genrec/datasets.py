@@ -10,17 +10,21 @@ import csv
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genrec.catalog import Catalog
+from genrec import tables
+from genrec.catalog import Catalog, Item
 from genrec.errors import DataError
+from genrec.ingest import EventOptions, Ingested, ingest
 from genrec.interactions import SPLITS, Interactions
 from genrec.prompts import TitleForm
 from genrec.tables import Rejects
+from genrec.text import one_line
 
 FORMAT_VERSION = 1
 REPEATS_INCLUDE_SEEN = 0.05
@@ -41,9 +45,11 @@ class DatasetInfo:
         case: how titles are written for the model.
         unit: the basket column, None where every event is a unit.
         split: ``last unit``, or ``given`` where the interactions had a split column.
+        time_unit: of the timestamps as given; stored ones are seconds since 1970, or positions.
         users, items, events: how many were kept.
         split_events: events in train, validation and test.
         tied: events that share user and time with the one before and are in another unit.
+        notes: what was guessed or noticed.
         rejected: rows that were not kept, by reason.
         catalog_hash: SHA-256 of the catalog.
         format_version: of the folder.
@@ -56,11 +62,13 @@ class DatasetInfo:
     case: str
     unit: str | None
     split: str
+    time_unit: str
     users: int
     items: int
     events: int
     split_events: dict[str, int]
     tied: int
+    notes: list[str]
     rejected: dict[str, int]
     catalog_hash: str
     format_version: int = FORMAT_VERSION
@@ -77,24 +85,28 @@ class Dataset:
     @classmethod
     def prepare(
         cls,
-        items: str | Path,
+        items: str | Path | None,
         interactions: str | Path,
         *,
         name: str | None = None,
-        unit: str | None = None,
         target_behavior: str | None = None,
+        options: EventOptions | None = None,
+        item_columns: Mapping[str, str] | None = None,
         strict: bool = False,
         say: Callable[[str], None] = lambda message: None,
     ) -> tuple[Dataset, list[Rejects]]:
         """Reads, checks, splits and measures two files.
 
         Args:
-            items: CSV or Parquet with item_id, title and any attributes.
-            interactions: CSV or Parquet with user_id, item_id, behavior, timestamp or position.
+            items: CSV, JSONL or Parquet with item_id, title and any attributes; None where the
+                interactions have a title column.
+            interactions: CSV, JSONL or Parquet with user_id, item_id, behavior or rating, and
+                timestamp or position.
             name: for display; the interactions file's name where None.
-            unit: the basket column, ``none``, or None to look for a usual name.
             target_behavior: what to recommend for; None takes buy, purchase or order where the
                 data has it, else the most frequent.
+            options: names, units and defaults of the interactions.
+            item_columns: our name -> the items file's column.
             strict: a bad row is an error.
             say: called with a line of text before each step.
 
@@ -104,25 +116,38 @@ class Dataset:
         Raises:
             DataError: a file cannot be used.
         """
-        bad_items = Rejects(Path(items).name, strict)
+        options = options or EventOptions()
+        bad_items = Rejects(Path(items or interactions).name, strict)
         bad_events = Rejects(Path(interactions).name, strict)
-        say(f"Reading {items} ...")
-        catalog = Catalog.read(items, rejects=bad_items)
         say(f"Reading {interactions} ...")
-        events = Interactions.read(interactions, catalog, unit=unit, rejects=bad_events)
+        table = tables.read(interactions, rejects=bad_events)
+        if items is None:
+            catalog = _catalog_of_events(tables.renamed(table, options.columns), bad_items)
+        else:
+            say(f"Reading {items} ...")
+            table_of_items = tables.read(items, rejects=bad_items)
+            table_of_items = tables.renamed(table_of_items, item_columns or {})
+            catalog = Catalog.from_table(table_of_items, rejects=bad_items)
+        say("Checking, splitting and measuring ...")
+        read = ingest(table, catalog, options, rejects=bad_events)
+        events = read.interactions
         target = target_behavior or _default_target(events)
-        say("Splitting and measuring ...")
-        if events.given_split and target not in events.behaviors:
-            msg = f"No interaction has the behavior {target!r}. Expected: {events.behaviors}."
+        if target not in events.behaviors:
+            msg = (
+                f"target_behavior={target!r} is not in the data. "
+                f"Expected one of: {', '.join(events.behaviors)}."
+            )
             raise DataError(msg)
-        events = events if events.given_split else events.split_last_unit(target)
+        if not read.given_split:
+            events = events.split_last_unit(target)
         rejected = {
             f"{r.source}: {why}": n
-            for r in (bad_items, bad_events)
+            for r in ([bad_events] if items is None else [bad_items, bad_events])
             for why, n in r.counts().items()
         }
-        info = _measure(name or Path(interactions).stem, catalog, events, target, rejected)
-        return cls(catalog, events, info), [bad_items, bad_events]
+        info = _measure(name or Path(interactions).name.split(".")[0], events, target, read)
+        rejects = [bad_events] if items is None else [bad_items, bad_events]
+        return cls(catalog, events, replace(info, rejected=rejected)), rejects
 
     def save(self, folder: str | Path, rejects: list[Rejects] | None = None) -> None:
         """Writes the dataset folder: beside its place first, then renamed into it.
@@ -201,7 +226,9 @@ class Dataset:
             info = DatasetInfo(**{f.name: values[f.name] for f in fields(DatasetInfo)})
             catalog = Catalog.read(folder / "catalog.parquet")
             unit = "none" if info.unit is None else "unit"
-            events = Interactions.read(folder / "interactions.parquet", catalog, unit=unit)
+            events = Interactions.read(
+                folder / "interactions.parquet", catalog, unit=unit, time_unit="s"
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             msg = f"{path} is damaged: {error!r}. Run `genrec prepare` again."
             raise DataError(msg) from error
@@ -245,25 +272,43 @@ def _default_target(events: Interactions) -> str:
     return events.behaviors[counts.index(max(counts))]
 
 
-def _measure(
-    name: str, catalog: Catalog, events: Interactions, target: str, rejected: dict[str, int]
-) -> DatasetInfo:
+def _catalog_of_events(table: pa.Table, rejects: Rejects) -> Catalog:
+    """The catalog of interactions that carry titles: an item's first title counts."""
+    if "title" not in table.column_names:
+        msg = (
+            "No items file was given, and the interactions have no title column. Expected titles "
+            "to recommend: write items.csv with the columns item_id,title (one row an item) and "
+            f"give it with --items. Found columns: {', '.join(tables.names(table))}."
+        )
+        raise DataError(msg)
+    tables.require(table, ["item_id"], "interactions")
+    titles: dict[str, str] = {}
+    pairs = zip(tables.strings(table["item_id"]), tables.strings(table["title"]), strict=True)
+    for item_id, title in pairs:
+        if item_id and one_line(title):
+            titles.setdefault(item_id, title)
+    return Catalog((Item(i, t) for i, t in titles.items()), rejects=rejects)
+
+
+def _measure(name: str, events: Interactions, target: str, read: Ingested) -> DatasetInfo:
     repeat_share = events.repeat_share(target)
     return DatasetInfo(
         name=name,
         target_behavior=target,
         repeat_share=round(repeat_share, 4),
         exclude_seen=repeat_share <= REPEATS_INCLUDE_SEEN,
-        case=TitleForm.of(catalog).case,
+        case=TitleForm.of(events.catalog).case,
         unit=events.unit_name,
-        split="given" if events.given_split else "last unit",
+        split="given" if read.given_split else "last unit",
+        time_unit=read.time_unit,
         users=len(events.user_ids),
-        items=len(catalog),
+        items=len(events.catalog),
         events=len(events),
         split_events={s: int((events.columns.split == i).sum()) for i, s in enumerate(SPLITS)},
         tied=events.tied(),
-        rejected=rejected,
-        catalog_hash=catalog.hash(),
+        notes=list(read.notes),
+        rejected={},
+        catalog_hash=events.catalog.hash(),
     )
 
 

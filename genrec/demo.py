@@ -102,6 +102,7 @@ def _show_customer(recommender: Recommender) -> None:
     rows = [
         [recommender.template.verb(i.behavior), catalog[catalog.row(i.item_id)].title]
         for i in history.latest(5).interactions
+        if i.item_id is not None
     ]
     display.print_table(["event", "title"], rows)
     _heading("What the model reads (the prompt ends where the next title begins)")

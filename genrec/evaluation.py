@@ -57,7 +57,7 @@ def demo_v1(dataset: Dataset, split: str = "test") -> list[Case]:
         if len(bought) < DEMO_V1_MIN_EARLIER or not targets:
             continue
         history = History(bought, user).latest(DEMO_V1_EVENTS)
-        basket = tuple(t.item_id for t in targets)
+        basket = tuple(t.item_id for t in targets if t.item_id is not None)
         cases.append(Case(user, history, basket[0], basket))
     return cases
 

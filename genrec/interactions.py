@@ -6,14 +6,13 @@ Knows the catalog's rows, nothing of prompts or models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from genrec import tables
 from genrec.catalog import Catalog
@@ -21,21 +20,22 @@ from genrec.errors import DataError, RequestError, UnknownUserError
 from genrec.tables import Rejects
 
 SPLITS = ("train", "validation", "test")
-UNIT_COLUMNS = ("unit", "invoice", "basket", "basket_id", "order_id", "session", "session_id")
-TIME_COLUMNS = ("position", "timestamp")  # a plain position decides where there are both
-_SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation"}
 IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Interaction:
-    """One user, one item, one behavior, one timestamp (seconds or any rising number)."""
+    """One user, one item, one behavior, one timestamp (seconds or any rising number).
 
-    item_id: str
+    An interaction may carry ``text`` (a search, a comment); then ``item_id`` may be None.
+    """
+
+    item_id: str | None
     behavior: str
     timestamp: float = 0.0
     value: float | None = None
     unit: str | None = None
+    text: str | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -51,8 +51,8 @@ class History:
 
     @property
     def item_ids(self) -> tuple[str, ...]:
-        """The ids of the items, oldest first, with repeats."""
-        return tuple(i.item_id for i in self.interactions)
+        """The ids of the items, oldest first, with repeats; events of text only have none."""
+        return tuple(i.item_id for i in self.interactions if i.item_id is not None)
 
     def latest(self, n: int) -> History:
         """The last n interactions (all, where there are fewer)."""
@@ -60,11 +60,11 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
-class _Columns:
+class EventColumns:
     """The events as arrays, sorted by user, then time, then place in the file; E events."""
 
     user: IntArray  # (E,) code into user_ids, rising
-    row: IntArray  # (E,) catalog row
+    row: IntArray  # (E,) catalog row, -1 for an event of text only
     behavior: IntArray  # (E,) code into behaviors
     timestamp: npt.NDArray[np.float64]  # (E,)
     value: npt.NDArray[np.float64]  # (E,) NaN where there is none
@@ -80,20 +80,21 @@ class Interactions:
         catalog: Catalog,
         user_ids: Sequence[str],
         behaviors: Sequence[str],
-        unit_ids: Sequence[str] | None,
-        columns: _Columns,
-        attributes: pa.Table | None = None,
+        columns: EventColumns,
+        *,
         unit_name: str | None = None,
-        given_split: bool = False,
+        unit_ids: Sequence[str] | None = None,
+        text: pa.Array | None = None,
+        attributes: pa.Table | None = None,
     ) -> None:
         """Wraps sorted columns; use ``from_table`` or ``read`` to make one from files."""
-        self.given_split = given_split
-        self.unit_name = unit_name
         self.catalog = catalog
         self.user_ids = tuple(user_ids)
         self.behaviors = tuple(behaviors)
-        self.unit_ids = None if unit_ids is None else tuple(unit_ids)
         self.columns = columns
+        self.unit_name = unit_name
+        self.unit_ids = None if unit_ids is None else tuple(unit_ids)
+        self.text = text
         self.attributes = attributes
         self._code = {u: c for c, u in enumerate(self.user_ids)}
         self._start = np.searchsorted(columns.user, np.arange(len(self.user_ids) + 1))
@@ -107,83 +108,32 @@ class Interactions:
         path: str | Path,
         catalog: Catalog,
         *,
-        unit: str | None = None,
         rejects: Rejects | None = None,
+        **options: Any,
     ) -> Interactions:
-        """Interactions from a CSV (also .gz) or Parquet file; see ``from_table``."""
+        """Interactions from a CSV, JSONL (also .gz) or Parquet file; see ``from_table``."""
         return cls.from_table(
-            tables.read(path, rejects=rejects), catalog, unit=unit, rejects=rejects
+            tables.read(path, rejects=rejects), catalog, rejects=rejects, **options
         )
 
     @classmethod
     def from_table(
-        cls,
-        table: pa.Table,
-        catalog: Catalog,
-        *,
-        unit: str | None = None,
-        rejects: Rejects | None = None,
+        cls, table: pa.Table, catalog: Catalog, *, rejects: Rejects | None = None, **options: Any
     ) -> Interactions:
-        """Interactions from a table with user_id, item_id, behavior and timestamp or position.
-
-        Optional columns: value (a number), a basket column (``unit``, ``invoice``, ``session``,
-        ... or the one named), split (train, validation, test), any others (kept as attributes).
+        """Interactions from an Arrow table; see ``genrec.ingest.ingest``.
 
         Args:
             table: one row an event, in file order, which breaks ties in time.
             catalog: the items; a row with another item is rejected.
-            unit: the basket column, ``"none"`` for no baskets, None to look for a usual name.
             rejects: where bad rows are recorded; without it the first one raises.
+            **options: fields of ``genrec.ingest.EventOptions``.
 
         Raises:
             DataError: a column is missing or nothing is left.
         """
-        tables.require(table, ["user_id", "item_id", "behavior"], "interactions")
-        unit = _unit_column(table, unit)
-        when = next((c for c in TIME_COLUMNS if c in table.column_names), None)
-        if when is None:
-            tables.require(table, ["timestamp"], "interactions")
-        raw = {n: tables.strings(table[n]) for n in ("user_id", "item_id", "behavior")}
-        time = _times(table, when or "timestamp")
-        numbers = tables.row_numbers(table)
-        sink = rejects if rejects is not None else Rejects("interactions", strict=True)
-        keep = _usable(raw, time, numbers, catalog, sink)
-        if not keep.any():
-            msg = (
-                "No interaction is usable: every row was rejected"
-                f"{sink.first_reason()}. Expected item_ids of the items file."
-            )
-            raise DataError(msg)
-        users, user = _codes(raw["user_id"], keep)
-        behaviors, behavior = _codes(raw["behavior"], keep)
-        row = np.array([catalog.row(i) for i, k in zip(raw["item_id"], keep, strict=True) if k])
-        order = np.lexsort((np.arange(len(user)), time[keep], user))
-        used = {"user_id", "item_id", "behavior", when, "value", unit, "split", tables.ROW}
-        rest = [n for n in table.column_names if n not in used]
-        kept = table.filter(pa.array(keep)).take(pa.array(order))
-        units, unit_code = _units(kept, unit, user[order])
-        columns = _Columns(
-            user=user[order],
-            row=row[order],
-            behavior=behavior[order],
-            timestamp=time[keep][order],
-            value=tables.numbers(kept["value"])
-            if "value" in table.column_names
-            else np.full(len(order), np.nan),
-            unit=unit_code,
-            split=_split_codes(kept),
-        )
-        attributes = pa.table({_free(n): tables.typed(kept[n]) for n in rest}) if rest else None
-        return cls(
-            catalog,
-            users,
-            behaviors,
-            units,
-            columns,
-            attributes,
-            unit,
-            "split" in table.column_names,
-        )
+        from genrec.ingest import EventOptions, ingest
+
+        return ingest(table, catalog, EventOptions(**options), rejects=rejects).interactions
 
     def split_last_unit(self, target: str) -> Interactions:
         """The three-part split by last unit: a copy with new split labels.
@@ -206,7 +156,7 @@ class Interactions:
             )
             raise DataError(msg)
         c = self.columns
-        is_target = c.behavior == self.behaviors.index(target)
+        is_target = (c.behavior == self.behaviors.index(target)) & (c.row >= 0)
         test = self._last_unit_start(is_target)
         index = np.arange(len(self))
         validation = self._last_unit_start(is_target & (index < test[c.user]))
@@ -229,16 +179,15 @@ class Interactions:
         return np.where(last >= 0, first, -1)
 
     def _replace_split(self, split: IntArray) -> Interactions:
-        c = self.columns
-        columns = _Columns(c.user, c.row, c.behavior, c.timestamp, c.value, c.unit, split)
         return Interactions(
             self.catalog,
             self.user_ids,
             self.behaviors,
-            self.unit_ids,
-            columns,
-            self.attributes,
-            self.unit_name,
+            replace(self.columns, split=split),
+            unit_name=self.unit_name,
+            unit_ids=self.unit_ids,
+            text=self.text,
+            attributes=self.attributes,
         )
 
     def events(self, user_id: str) -> slice:
@@ -262,11 +211,12 @@ class Interactions:
         c = self.columns
         value = float(c.value[index])
         return Interaction(
-            item_id=self.catalog[int(c.row[index])].item_id,
+            item_id=None if c.row[index] < 0 else self.catalog[int(c.row[index])].item_id,
             behavior=self.behaviors[c.behavior[index]],
             timestamp=float(c.timestamp[index]),
             value=None if np.isnan(value) else value,
             unit=None if self.unit_ids is None else self.unit_ids[c.unit[index]],
+            text=None if self.text is None else self.text[index].as_py() or None,
             attributes={}
             if self.attributes is None
             else self.attributes.slice(index, 1).to_pylist()[0],
@@ -295,7 +245,7 @@ class Interactions:
         hits = [
             i
             for i in range(where.start, where.stop)
-            if c.split[i] == _split_code(split) and c.behavior[i] == code
+            if c.split[i] == _split_code(split) and c.behavior[i] == code and c.row[i] >= 0
         ]
         return [self.interaction(i) for i in hits if c.unit[i] == c.unit[hits[0]]]
 
@@ -306,26 +256,18 @@ class Interactions:
         none. It says whether people in this data take again what they had.
         """
         c = self.columns
-        code = self.behaviors.index(behavior)
-        repeats = total = 0
-        for user in range(len(self.user_ids)):
-            seen: set[int] = set()
-            basket: set[int] = set()
-            unit = None
-            for i in range(int(self._start[user]), int(self._start[user + 1])):
-                if c.split[i] == 2:
-                    break
-                if c.behavior[i] != code:
-                    continue
-                if c.unit[i] != unit:
-                    seen |= basket
-                    basket = set()
-                    if unit is not None:
-                        total += 1
-                        repeats += int(c.row[i]) in seen
-                    unit = c.unit[i]
-                basket.add(int(c.row[i]))
-        return repeats / total if total else 0.0
+        use = (c.behavior == self.behaviors.index(behavior)) & (c.split < 2) & (c.row >= 0)
+        user, unit, row = c.user[use], c.unit[use], c.row[use]
+        if not len(user):
+            return 0.0
+        new_user = np.append(True, user[1:] != user[:-1])
+        begins = new_user | np.append(True, unit[1:] != unit[:-1])  # the first event of a unit
+        run = np.cumsum(begins)
+        _, pair = np.unique(user * (int(row.max()) + 1) + row, return_inverse=True)
+        first_run = np.full(int(pair.max()) + 1, run[-1])
+        np.minimum.at(first_run, pair, run)
+        later = begins & ~new_user
+        return float((first_run[pair][later] < run[later]).mean()) if later.any() else 0.0
 
     def tied(self) -> int:
         """How many events share user and time with the event before them, baskets aside."""
@@ -336,104 +278,23 @@ class Interactions:
     def to_table(self) -> pa.Table:
         """An Arrow table, one row an event, with names in place of codes and the split."""
         c = self.columns
-        ids = np.array([i.item_id for i in self.catalog], dtype=object)
+        ids = pa.array([*(i.item_id for i in self.catalog), None], pa.string())
         data: dict[str, pa.Array] = {
-            "user_id": pa.array(np.array(self.user_ids, dtype=object)[c.user], pa.string()),
-            "item_id": pa.array(ids[c.row], pa.string()),
-            "behavior": pa.array(np.array(self.behaviors, dtype=object)[c.behavior], pa.string()),
+            "user_id": _named(self.user_ids, c.user),
+            "item_id": ids.take(pa.array(np.where(c.row < 0, len(self.catalog), c.row))),
+            "behavior": _named(self.behaviors, c.behavior),
             "timestamp": pa.array(_integral(c.timestamp)),
             "value": pa.array(c.value, from_pandas=True),
-            "split": pa.array(np.array(SPLITS, dtype=object)[c.split], pa.string()),
+            "split": _named(SPLITS, c.split),
         }
         if self.unit_ids is not None:
-            data["unit"] = pa.array(np.array(self.unit_ids, dtype=object)[c.unit], pa.string())
+            data["unit"] = _named(self.unit_ids, c.unit)
+        if self.text is not None:
+            data["text"] = self.text
         if self.attributes is not None:
             for name in self.attributes.column_names:
                 data[name] = self.attributes[name]
         return pa.table(data)
-
-
-def _free(name: str) -> str:
-    """An attribute's name, out of the way of the columns that a dataset folder has."""
-    taken = {"user_id", "item_id", "behavior", "timestamp", "value", "split", "unit"}
-    return f"{name}_given" if name in taken else name
-
-
-def _unit_column(table: pa.Table, unit: str | None) -> str | None:
-    if unit == "none":
-        return None
-    if unit is not None:
-        tables.require(table, [unit], "interactions")
-        return unit
-    return next((c for c in UNIT_COLUMNS if c in table.column_names), None)
-
-
-def _times(table: pa.Table, name: str) -> npt.NDArray[np.float64]:
-    time = tables.numbers(table[name])
-    if not np.isnan(time).all():
-        return time
-    try:  # ISO dates and times
-        stamps = table[name].cast(pa.timestamp("ms")).cast(pa.int64())
-        return np.asarray(stamps.cast(pa.float64()).fill_null(np.nan)) / 1000.0
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return time
-
-
-def _usable(
-    raw: dict[str, list[str]],
-    time: npt.NDArray[np.float64],
-    numbers: list[int],
-    catalog: Catalog,
-    rejects: Rejects,
-) -> npt.NDArray[np.bool_]:
-    keep = np.ones(len(time), dtype=bool)
-    finite = np.isfinite(time)
-    cells = zip(raw["user_id"], raw["item_id"], raw["behavior"], strict=True)
-    for index, (user, item, behavior) in enumerate(cells):
-        reason = (
-            "empty user_id"
-            if not user
-            else f"not in the items file: item_id {item!r}"
-            if item not in catalog
-            else "empty behavior"
-            if not behavior
-            else "time is empty or not a number or date"
-            if not finite[index]
-            else ""
-        )
-        if reason:
-            keep[index] = False
-            rejects.add(numbers[index], reason, [user, item, behavior, time[index]])
-    return keep
-
-
-def _codes(values: list[str], keep: npt.NDArray[np.bool_]) -> tuple[list[str], IntArray]:
-    """Distinct kept values in order of first appearance, and each kept value's code."""
-    encoded = pc.dictionary_encode(pa.array(values, pa.string()).filter(pa.array(keep)))
-    return encoded.dictionary.to_pylist(), np.asarray(encoded.indices, dtype=np.int64)
-
-
-def _units(kept: pa.Table, unit: str | None, user: IntArray) -> tuple[list[str] | None, IntArray]:
-    """Unit names and codes; an event with an empty basket cell is a unit of its own."""
-    if unit is None:
-        return None, np.arange(len(user))
-    names = [
-        f"{u}\x1f{name}" if name else f"{u}\x1f\x1f{index}"
-        for index, (u, name) in enumerate(zip(user, tables.strings(kept[unit]), strict=True))
-    ]
-    distinct, codes = _codes(names, np.ones(len(names), dtype=bool))
-    return [n.split("\x1f")[1] for n in distinct], codes
-
-
-def _split_codes(kept: pa.Table) -> IntArray:
-    if "split" not in kept.column_names:
-        return np.zeros(kept.num_rows, dtype=np.int64)
-    names = [_SPLIT_NAMES.get(n, n) for n in tables.strings(kept["split"])]
-    unknown = sorted(set(names) - set(SPLITS))
-    if unknown:
-        msg = f"The split column holds {unknown[0]!r}. Expected one of {', '.join(SPLITS)}."
-        raise DataError(msg)
-    return np.array([SPLITS.index(n) for n in names], dtype=np.int64)
 
 
 def _split_code(split: str) -> int:
@@ -441,6 +302,10 @@ def _split_code(split: str) -> int:
         msg = f"{split!r} is not a split. Expected one of {', '.join(SPLITS)}."
         raise RequestError(msg)
     return SPLITS.index(split)
+
+
+def _named(names: Sequence[str], codes: IntArray) -> pa.Array:
+    return pa.array(names, pa.string()).take(pa.array(codes))
 
 
 def _integral(values: npt.NDArray[np.float64]) -> npt.NDArray[Any]:

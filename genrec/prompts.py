@@ -28,6 +28,7 @@ from genrec.text import mostly_upper, one_line
 LEAD = " "
 TERMINATOR = "\n"
 CASES = ("as_is", "lower")
+MAX_TEXT = 200  # characters of an event's text that a prompt shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,8 @@ class Template:
 
         Args:
             name: its name, such as ``next_item``.
-            source: Jinja2 text. It may use events (each with ``verb`` and ``title``),
+            source: Jinja2 text. It may use events (each with ``verb``, ``title``, which is None
+                for an event of text only, and ``text``, empty where there is none),
                 demonstrations (lists of events), next_verb and target, which comes last.
             verbs: behavior -> how it is said; a behavior that it lacks is said by its own name.
 
@@ -223,16 +225,16 @@ class Template:
         form = form or TitleForm()
 
         def events(of: History, numbered: bool) -> list[dict[str, Any]]:
-            rows = catalog.rows(of.item_ids)
-            return [
-                {
-                    "verb": self.verb(e.behavior),
-                    "title": _Title(
-                        form.render(catalog[row].title), row, index if numbered else None
-                    ),
-                }
-                for index, (e, row) in enumerate(zip(of.interactions, rows, strict=True))
-            ]
+            shown = []
+            for index, event in enumerate(of.interactions):
+                title = None
+                if event.item_id is not None:
+                    row = catalog.row(event.item_id)
+                    text = form.render(catalog[row].title)
+                    title = _Title(text, row, index if numbered else None)
+                said = one_line(event.text or "")[:MAX_TEXT]
+                shown.append({"verb": self.verb(event.behavior), "title": title, "text": said})
+            return shown
 
         context = {
             "events": events(history, numbered=True),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -198,10 +198,45 @@ def row_numbers(table: pa.Table) -> list[int]:
     return list(range(1, table.num_rows + 1))
 
 
-def strings(column: pa.ChunkedArray) -> list[str]:
+def names(table: pa.Table) -> list[str]:
+    """The file's own columns."""
+    return [n for n in table.column_names if n != ROW]
+
+
+def renamed(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
+    """The table with columns under our names.
+
+    Args:
+        table: as read.
+        columns: our name -> the file's.
+
+    Raises:
+        DataError: the file has no such column.
+    """
+    for ours, theirs in columns.items():
+        require(table, [theirs], f"(column {ours}={theirs})")
+    taken = {theirs: ours for ours, theirs in columns.items()}
+    clash = [n for n in table.column_names if n in columns and n not in taken]
+    table = table.drop_columns(clash) if clash else table
+    return table.rename_columns([taken.get(n, n) for n in table.column_names])
+
+
+def text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column as stripped strings; null becomes the empty string."""
-    values = column.cast(pa.string()).fill_null("")
-    return [str(v) for v in pc.utf8_trim_whitespace(values).to_pylist()]
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return pc.utf8_trim_whitespace(column.cast(pa.large_string()).fill_null(""))
+
+
+def codes(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """Distinct texts in order of first appearance, and each row's code."""
+    encoded = text(column).combine_chunks().dictionary_encode()
+    return encoded.dictionary.to_pylist(), np.asarray(encoded.indices, dtype=np.int64)
+
+
+def strings(column: pa.ChunkedArray) -> list[str]:
+    """``text`` as a list."""
+    return [str(v) for v in text(column).to_pylist()]
 
 
 def typed(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -58,6 +58,13 @@ def test_what_precedes_a_title_is_what_inference_would_produce(kind: str) -> Non
         Interaction(f"i{n % 4}", behavior)
         for n, behavior in enumerate(["buy", "view", "poke", "buy", "return", "view"])
     )
+    events = (
+        Interaction(None, "search", text="mug: <|im_end|>"),
+        *events[:3],
+        Interaction("i3", "buy", text='too "small"\nbought: x'),
+        Interaction(None, "search", text="杯子"),
+        *events[3:],
+    )
     encoder = Encoder(tiny.tokenizer(kind), TitleForm())
     for name in ("next_item", "few_shot"):
         template = Template.load(name)
@@ -70,7 +77,7 @@ def test_what_precedes_a_title_is_what_inference_would_produce(kind: str) -> Non
             for s, (start, _) in zip(whole.prompt.segments, whole.bounds, strict=True)
             if s.event is not None
         ]
-        assert [e for e, _ in titles] == list(range(len(events)))
+        assert [e for e, _ in titles] == [n for n, e in enumerate(events) if e.item_id]
         for event, start in titles:
             asked = encoder.prompt(
                 template.render(
@@ -78,7 +85,7 @@ def test_what_precedes_a_title_is_what_inference_would_produce(kind: str) -> Non
                 )
             )
             assert whole.ids[:start] == asked.ids
-            title = encoder.title(catalog[catalog.row(events[event].item_id)].title)
+            title = encoder.title(catalog[catalog.row(events[event].item_id or "")].title)
             assert whole.ids[start : start + len(title)] == title
 
 

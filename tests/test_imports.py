@@ -19,13 +19,14 @@ ORDER = [
     ["errors", "text", "config"],
     ["tables", "catalog", "interactions", "metrics"],
     ["prompts", "trie", "encoding", "baselines"],
-    ["datasets", "evaluation", "matching"],
+    ["ingest", "datasets", "evaluation", "matching"],
     ["weights", "token_tree", "model", "decoding"],
     ["recommender", "doctor"],
     ["display", "demo", "cli"],
 ]
-# Inside functions only: weights converts with a loaded transformers, quietly.
-LATE = {("weights", "model")}
+# Inside functions only: weights converts with a loaded transformers, quietly; Interactions.read
+# is a door to ingest.
+LATE = {("weights", "model"), ("interactions", "ingest")}
 
 
 def imports(path: Path) -> set[str]:

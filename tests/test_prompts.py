@@ -48,6 +48,26 @@ def test_golden(
     assert shown(prompt) == (GOLDEN / f"{golden}.txt").read_text(encoding="utf-8")
 
 
+def test_text_stands_on_lines_of_its_own() -> None:
+    history = History(
+        (
+            Interaction(None, "search", text="red\nmug"),
+            Interaction("a", "buy", text="too small"),
+            Interaction(None, "search", text="x" * 500),
+        )
+    )
+    prompt = Template.load("next_item").render(CATALOG, history, "buy")
+    assert prompt.text.splitlines() == [
+        "A customer's history, oldest first:",
+        'searched: "red mug"',
+        "bought: RED RETROSPOT MUG",
+        'wrote: "too small"',
+        f'searched: "{"x" * 200}"',
+        "bought:",
+    ]
+    assert [s.event for s in prompt.segments if s.row is not None] == [1]
+
+
 def test_segments_know_their_rows_and_events() -> None:
     prompt = Template.load("next_item").render(CATALOG, HISTORY, "buy")
     titles = [(s.row, s.event) for s in prompt.segments if s.row is not None]

@@ -1,0 +1,323 @@
+"""From a raw table to checked, sorted interactions. Knows columns and reasons, nothing of prompts.
+
+Every row is either kept or rejected with a reason; nothing is dropped in silence.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genrec import tables
+from genrec.catalog import Catalog
+from genrec.errors import DataError, SettingsError
+from genrec.interactions import SPLITS, EventColumns, Interactions
+from genrec.tables import Rejects
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+UNIT_COLUMNS = ("unit", "invoice", "basket", "basket_id", "order_id", "session", "session_id")
+TIME_COLUMNS = ("position", "timestamp")  # a plain position decides where there are both
+VALUE_COLUMNS = ("value", "rating")
+TIME_UNITS = {"day": 86_400.0, "s": 1.0, "ms": 1e-3, "position": 1.0}
+_SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation"}
+_STORED = {"user_id", "item_id", "behavior", "timestamp", "value", "split", "unit", "text"}
+
+
+@dataclass(frozen=True, slots=True)
+class EventOptions:
+    """How a table of interactions is read.
+
+    Attributes:
+        columns: our name -> the file's column, such as ``{"item_id": "product"}``.
+        time_unit: ``day``, ``s``, ``ms``, ``position``, or ``auto`` to guess from the values.
+        behavior: the behavior of rows in a table without that column; None takes ``rate`` where
+            there is a rating column and is an error elsewhere.
+        unit: the basket column, ``none`` for no baskets, None to look for a usual name.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    time_unit: str = "auto"
+    behavior: str | None = None
+    unit: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.time_unit not in {"auto", *TIME_UNITS}:
+            known = ", ".join(["auto", *TIME_UNITS])
+            msg = f"time_unit={self.time_unit!r} is not known. Expected one of: {known}."
+            raise SettingsError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """Interactions and what was noticed while reading them.
+
+    Attributes:
+        interactions: sorted by user, time and place in the file.
+        notes: remarks for people, such as the time unit that was guessed.
+        time_unit: of the timestamps as given; stored ones are seconds, or positions.
+        given_split: whether the table had a split column.
+    """
+
+    interactions: Interactions
+    notes: tuple[str, ...]
+    time_unit: str
+    given_split: bool
+
+
+def ingest(
+    table: pa.Table,
+    catalog: Catalog,
+    options: EventOptions | None = None,
+    *,
+    rejects: Rejects | None = None,
+) -> Ingested:
+    """Checks and sorts a table of interactions.
+
+    Needed: user_id, item_id, timestamp or position, and behavior or rating. Optional: value, text
+    (a search, a comment; then item_id may be empty), a basket column, split, and any others, which
+    are kept as attributes.
+
+    Args:
+        table: one row an event, in file order, which breaks ties in time.
+        catalog: the items; a row with another item is rejected.
+        options: names, units and defaults.
+        rejects: where bad rows are recorded; without it the first one raises.
+
+    Raises:
+        DataError: a column is missing or nothing is left.
+        SettingsError: an option cannot be used with this table.
+    """
+    options = options or EventOptions()
+    rejects = rejects if rejects is not None else Rejects("interactions", strict=True)
+    table = tables.renamed(table, options.columns)
+    notes: list[str] = []
+    table = _with_behavior(table, options, notes)
+    tables.require(table, ["user_id", "item_id", "behavior"], "interactions")
+    when = next((c for c in TIME_COLUMNS if c in table.column_names), None)
+    if when is None:
+        tables.require(table, ["timestamp"], "interactions")
+    time, time_unit = _times(table, when or "timestamp", options.time_unit, notes)
+    row, keep = _check(table, catalog, time, rejects)
+    if not keep.any():
+        msg = (
+            "No interaction is usable: every row was rejected"
+            f"{rejects.first_reason()}. Expected item_ids of the items file."
+        )
+        raise DataError(msg)
+    interactions = _build(table, catalog, options, time, row, keep, when or "timestamp")
+    notes += _remarks(interactions)
+    return Ingested(interactions, tuple(notes), time_unit, "split" in table.column_names)
+
+
+def _with_behavior(table: pa.Table, options: EventOptions, notes: list[str]) -> pa.Table:
+    if "behavior" in table.column_names:
+        return table
+    behavior = options.behavior
+    if behavior is None and "rating" in table.column_names:
+        behavior = "rate"
+    if behavior is None:
+        msg = (
+            "The interactions table has no column 'behavior'. Expected what the user did, such as "
+            "buy or view; add the column, name another with --column behavior=NAME, or give one "
+            f"behavior for all rows. Found: {', '.join(tables.names(table))}."
+        )
+        raise DataError(msg)
+    notes.append(f"no behavior column: every row is taken as {behavior!r}")
+    return table.append_column("behavior", pa.repeat(behavior, table.num_rows))
+
+
+def _times(table: pa.Table, name: str, unit: str, notes: list[str]) -> tuple[FloatArray, str]:
+    """Times in seconds (or plain positions), NaN where there is none, and the unit as given."""
+    time = tables.numbers(table[name])
+    bad = np.flatnonzero(np.isnan(time))
+    if len(bad):
+        dates = _dates(table[name], bad)
+        if np.isfinite(dates).sum() > np.isfinite(time).sum():
+            full = np.full(len(time), np.nan)
+            full[bad] = dates
+            notes.append("time read as ISO dates, UTC where no zone is given")
+            return full, "s"
+    if unit == "auto":
+        unit = "position" if name == "position" else _guess_unit(time)
+        notes.append(f"time unit of column {name!r} guessed: {unit}")
+    return time * TIME_UNITS[unit], unit
+
+
+def _guess_unit(time: FloatArray) -> str:
+    """The unit of epoch times by their size; small numbers are positions."""
+    finite = time[np.isfinite(time)]
+    if not len(finite):
+        return "s"
+    middle = float(np.median(finite))
+    if middle >= 1e11:
+        return "ms"
+    if middle >= 1e8:
+        return "s"
+    whole = bool(np.all(finite == np.floor(finite)))
+    return "day" if 7_000 <= float(finite.min()) <= middle <= 40_000 and whole else "position"
+
+
+def _dates(column: pa.ChunkedArray, where: IntArray) -> FloatArray:
+    """Seconds since 1970 of the ISO texts at some places; NaN where a text is none."""
+    values = column.take(pa.array(where))
+    if pa.types.is_temporal(values.type):
+        values = values.cast(pa.timestamp("us"))
+    else:
+        try:
+            values = tables.text(values).cast(pa.timestamp("us"))
+        except pa.ArrowInvalid:
+            return np.array([_date(v) for v in tables.text(values).to_pylist()])
+    micros = np.asarray(values.cast(pa.int64()).cast(pa.float64()).fill_null(np.nan))
+    return np.asarray(micros / 1e6, dtype=np.float64)
+
+
+def _date(text: str) -> float:
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        return float("nan")
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=dt.UTC)
+    return moment.timestamp()
+
+
+def _check(
+    table: pa.Table, catalog: Catalog, time: FloatArray, rejects: Rejects
+) -> tuple[IntArray, BoolArray]:
+    """Catalog rows (-1 for an event of text only) and which table rows are kept."""
+    user, item = tables.text(table["user_id"]), tables.text(table["item_id"])
+    ids = pa.array([i.item_id for i in catalog], pa.large_string())
+    row = np.asarray(pc.index_in(item, value_set=ids).fill_null(-1), dtype=np.int64)
+    no_item = _empty(item)
+    has_text = ~_empty(tables.text(table["text"])) if "text" in table.column_names else False
+    problems = [
+        (_empty(user), "empty user_id"),
+        (no_item & ~np.asarray(has_text), "not in the items file: item_id ''"),
+        ((row < 0) & ~no_item, "not in the items file: item_id"),
+        (_empty(tables.text(table["behavior"])), "empty behavior"),
+        (~np.isfinite(time), "time is empty or not a number or date"),
+    ]
+    keep = np.ones(len(time), dtype=bool)
+    for mask, _ in problems:
+        keep &= ~mask
+    bad = np.flatnonzero(~keep)
+    if len(bad):
+        reasons = [next(r for m, r in problems if m[b]) for b in bad]
+        numbers = tables.row_numbers(table)
+        names = tables.names(table)
+        cells = table.select(names).take(pa.array(bad)).to_pylist()
+        for place, reason, values in zip(bad.tolist(), reasons, cells, strict=True):
+            full = f"{reason} {values['item_id']!r}" if reason.endswith("item_id") else reason
+            rejects.add(numbers[place], full, list(values.values()))
+    return row, keep
+
+
+def _empty(values: pa.ChunkedArray) -> BoolArray:
+    return np.asarray(pc.equal(values, ""), dtype=bool)
+
+
+def _build(
+    table: pa.Table,
+    catalog: Catalog,
+    options: EventOptions,
+    time: FloatArray,
+    row: IntArray,
+    keep: BoolArray,
+    when: str,
+) -> Interactions:
+    kept = table.filter(pa.array(keep))
+    users, user = tables.codes(kept["user_id"])
+    behaviors, behavior = tables.codes(kept["behavior"])
+    order = np.lexsort((time[keep], user))  # stable: ties keep file order
+    kept = kept.take(pa.array(order))
+    user = user[order]
+    unit = _unit_column(kept, options.unit)
+    unit_ids, unit_code = _units(kept, unit, user)
+    value = next((c for c in VALUE_COLUMNS if c in kept.column_names), None)
+    text = tables.text(kept["text"]).combine_chunks() if "text" in kept.column_names else None
+    used = {"user_id", "item_id", "behavior", when, value, unit, "split", "text"}
+    rest = [n for n in tables.names(kept) if n not in used]
+    return Interactions(
+        catalog,
+        users,
+        behaviors,
+        EventColumns(
+            user=user,
+            row=row[keep][order],
+            behavior=behavior[order],
+            timestamp=time[keep][order],
+            value=np.full(len(order), np.nan) if value is None else tables.numbers(kept[value]),
+            unit=unit_code,
+            split=_split_codes(kept),
+        ),
+        unit_name=unit,
+        unit_ids=unit_ids,
+        text=text,
+        attributes=pa.table({_free(n): tables.typed(kept[n]) for n in rest}) if rest else None,
+    )
+
+
+def _free(name: str) -> str:
+    """An attribute's name, out of the way of the columns that a dataset folder has."""
+    return f"{name}_given" if name in _STORED else name
+
+
+def _unit_column(table: pa.Table, unit: str | None) -> str | None:
+    if unit == "none":
+        return None
+    if unit is not None:
+        tables.require(table, [unit], "interactions")
+        return unit
+    return next((c for c in UNIT_COLUMNS if c in table.column_names), None)
+
+
+def _units(kept: pa.Table, unit: str | None, user: IntArray) -> tuple[list[str] | None, IntArray]:
+    """Unit names and codes; a name counts within its user, and an empty cell is its own unit."""
+    if unit is None:
+        return None, np.arange(len(user))
+    names, code = tables.codes(kept[unit])
+    key = user * (len(names) + 1) + code
+    if "" in names:
+        alone = code == names.index("")
+        key[alone] = -1 - np.arange(int(alone.sum()))
+    _, first, codes = np.unique(key, return_index=True, return_inverse=True)
+    return [names[c] for c in code[first]], codes.astype(np.int64)
+
+
+def _split_codes(kept: pa.Table) -> IntArray:
+    if "split" not in kept.column_names:
+        return np.zeros(kept.num_rows, dtype=np.int64)
+    names, code = tables.codes(kept["split"])
+    known = [_SPLIT_NAMES.get(n, n) for n in names]
+    unknown = sorted(set(known) - set(SPLITS))
+    if unknown:
+        msg = f"The split column holds {unknown[0]!r}. Expected one of {', '.join(SPLITS)}."
+        raise DataError(msg)
+    return np.array([SPLITS.index(n) for n in known], dtype=np.int64)[code]
+
+
+def _remarks(interactions: Interactions) -> list[str]:
+    """What a person should know of the kept rows."""
+    c = interactions.columns
+    notes = []
+    values = c.value[np.isfinite(c.value)]
+    if len(values):
+        notes.append(f"values from {values.min():g} to {values.max():g}")
+    columns = [c.user, c.row, c.behavior, c.timestamp, np.nan_to_num(c.value, nan=-1e300)]
+    same = np.ones(max(0, len(interactions) - 1), dtype=bool)
+    order = np.lexsort(columns[::-1])
+    for column in columns:
+        same &= column[order][1:] == column[order][:-1]
+    if same.any():
+        notes.append(f"{int(same.sum()):,} rows repeat another row; they were kept")
+    return notes
