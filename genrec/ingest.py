@@ -101,8 +101,8 @@ def ingest(
     rejects = rejects if rejects is not None else Rejects("interactions", strict=True)
     table = tables.renamed(table, options.columns)
     notes: list[str] = []
+    tables.require(table, ["user_id", "item_id"], "interactions")
     table = _with_behavior(table, options, notes)
-    tables.require(table, ["user_id", "item_id", "behavior"], "interactions")
     when = next((c for c in TIME_COLUMNS if c in table.column_names), None)
     if when is None:
         tables.require(table, ["timestamp"], "interactions")

@@ -1,13 +1,15 @@
 """Reading files into Arrow tables, and the rows that had to be rejected. Knows no items or users.
 
-Every CSV cell is read as bytes and decoded here, so that one broken byte spoils one row and not
-the file.
+One broken row, or one broken byte, spoils that row and not the file. pyarrow reads the CSV: it is
+as fast as any and hands over the rows that it cannot split, which others drop or pad in silence.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +24,8 @@ import pyarrow.parquet as pq
 
 from genrec.errors import DataError
 
-ROW = "__row__"  # data row numbers from 1, in tables read from CSV
+ROW = "__row__"  # data row numbers from 1, in tables read from text files
+_BROKEN = "\ufdd0"  # a code point that no text may hold; it marks broken bytes
 
 
 @dataclass
@@ -61,14 +64,14 @@ class Rejects:
 
 
 def read(path: str | Path, *, rejects: Rejects | None = None) -> pa.Table:
-    """Reads a CSV file (also gzipped) or a Parquet file.
+    """Reads a CSV or JSON Lines file (also gzipped) or a Parquet file.
 
     Args:
         path: the file; the kind is told by the name's ending.
         rejects: where rows that cannot be parsed are recorded; without it the first one raises.
 
     Returns:
-        A table. CSV columns are all strings, an empty cell an empty one, and the column ROW has
+        A table. CSV and JSONL columns are all strings, an empty cell an empty one, and the column ROW has
         each row's number in the file; Parquet keeps its types.
 
     Raises:
@@ -76,30 +79,35 @@ def read(path: str | Path, *, rejects: Rejects | None = None) -> pa.Table:
     """
     path = Path(path)
     if not path.is_file():
-        msg = f"No file {str(path)!r}. Expected a CSV, CSV.GZ or Parquet file. Check the path."
+        msg = f"No file {str(path)!r}. Expected a CSV, JSONL or Parquet file. Check the path."
         raise DataError(msg)
     rejects = rejects if rejects is not None else Rejects(path.name, strict=True)
     name = path.name.lower()
     try:
         if name.endswith((".parquet", ".pq")):
             return pq.read_table(path)
-        if name.endswith((".csv", ".csv.gz")):
+        if name.endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
             return _read_csv(path, rejects)
+        if name.endswith((".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")):
+            return _read_jsonl(path, rejects)
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError, EOFError) as error:
         reason = str(error).splitlines()[0]
-        msg = f"{str(path)!r} cannot be read: {reason}. Expected a CSV or Parquet file; mend it."
+        msg = f"{str(path)!r} cannot be read: {reason}. Expected a CSV, JSONL or Parquet file; mend it."
         raise DataError(msg) from error
     msg = (
-        f"{str(path)!r} has an ending that is not known. Expected .csv, .csv.gz or .parquet; "
+        f"{str(path)!r} has an ending that is not known. Expected .csv, .jsonl (also with .gz) or .parquet; "
         "rename or convert the file."
     )
     raise DataError(msg)
 
 
-def _header(path: Path) -> list[str]:
+def _header(path: Path) -> tuple[list[str], str]:
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     with opener(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as stream:
-        header = next(csv.reader(stream), [])
+        line = stream.readline()
+        delimiter = _delimiter(line)
+        stream.seek(0)
+        header = next(csv.reader(stream, delimiter=delimiter), [])
     names = [n.strip() for n in header]
     broken = next((n for n in names if "\ufffd" in n), None)
     if broken is not None:
@@ -112,11 +120,18 @@ def _header(path: Path) -> list[str]:
     if twice:
         msg = f"{str(path)!r} has the column {twice[0]!r} twice. Expected distinct column names."
         raise DataError(msg)
-    return names
+    return names, delimiter
+
+
+def _delimiter(header: str) -> str:
+    """The comma, or what stands in a header without commas: semicolon, tab or bar."""
+    if "," in header:
+        return ","
+    return max(";\t|", key=header.count) if any(c in header for c in ";\t|") else ","
 
 
 def _read_csv(path: Path, rejects: Rejects) -> pa.Table:
-    names = _header(path)
+    names, delimiter = _header(path)
 
     def on_invalid(row: pa_csv.InvalidRow) -> str:
         reason = f"{row.actual_columns} cells where the header has {row.expected_columns}"
@@ -124,17 +139,95 @@ def _read_csv(path: Path, rejects: Rejects) -> pa.Table:
         return "skip"
 
     broken: list[tuple[int, str, str]] = []
+    if _is_one_line(path):  # pyarrow cannot skip a header that nothing follows
+        return pa.table({name: pa.array([], pa.string()) for name in [*names, ROW]})
     table = pa_csv.read_csv(
-        path,
+        _valid_utf8(path),
         read_options=pa_csv.ReadOptions(column_names=names, skip_rows=1, use_threads=False),
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=on_invalid),
-        convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.binary())),
+        parse_options=pa_csv.ParseOptions(
+            delimiter=delimiter, newlines_in_values=True, invalid_row_handler=on_invalid
+        ),
+        convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
     )
-    skipped = {number for number, _, _ in broken}
-    for number, reason, text in broken:
-        rejects.add(number, reason, [text])
-    numbers = _row_numbers(table.num_rows, skipped)
-    return _decode(table, numbers, rejects)
+    numbers = _row_numbers(table.num_rows, {number for number, _, _ in broken})
+    bad = np.zeros(table.num_rows, dtype=bool)
+    for column in table.columns:
+        bad |= np.asarray(pc.match_substring(column, _BROKEN), dtype=bool)
+    places = np.flatnonzero(bad)
+    cells = table.take(pa.array(places)).to_pylist()
+    for place, row in zip(places.tolist(), cells, strict=True):
+        values = [str(v).replace(_BROKEN, "\ufffd") for v in row.values()]
+        broken.append((int(numbers[place]), "not valid UTF-8", " | ".join(values)))
+    for number, reason, text in sorted(broken):
+        rejects.add(number, reason, [text.replace(_BROKEN, "\ufffd")])
+    table = table.append_column(ROW, pa.array(numbers))
+    return table.filter(pa.array(~bad)) if bad.any() else table
+
+
+def _is_one_line(path: Path) -> bool:
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rb") as stream:
+        stream.readline()
+        return not stream.read(1)
+
+
+def _valid_utf8(path: Path) -> str | pa.BufferReader:
+    """The path of a valid file; the contents of another, broken bytes replaced by a mark."""
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with opener(path, "rb") as stream:
+            while block := stream.read(1 << 24):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        with opener(path, "rb") as stream:
+            text = stream.read().decode("utf-8", "surrogateescape")
+        marked = "".join(_BROKEN if "\udc80" <= c <= "\udcff" else c for c in text)
+        return pa.BufferReader(marked.encode("utf-8"))
+    return str(path)
+
+
+def _read_jsonl(path: Path, rejects: Rejects) -> pa.Table:
+    """One JSON object a line; what is neither text nor null is kept as its JSON."""
+    rows: list[dict[str, str]] = []
+    kept: list[int] = []
+    number = 0
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rb") as stream:
+        for line in stream:
+            if not line.strip():
+                continue
+            number += 1
+            try:
+                value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                problem = "" if isinstance(value, dict) else "not a JSON object"
+            except UnicodeDecodeError:
+                problem = "not valid UTF-8"
+            except (ValueError, RecursionError):
+                problem = "not valid JSON"
+            if problem:
+                rejects.add(number, problem, [line.decode("utf-8", "backslashreplace").strip()])
+                continue
+            rows.append({str(k).strip(): _cell(v) for k, v in value.items()})
+            kept.append(number)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if not columns:
+        msg = (
+            f"{str(path)!r} holds no usable line{rejects.first_reason()}. "
+            'Expected one JSON object a line, such as {"user_id": "u1", "item_id": "a"}.'
+        )
+        raise DataError(msg)
+    table = {name: pa.array([row.get(name, "") for row in rows], pa.string()) for name in columns}
+    return pa.table({**table, ROW: pa.array(kept, pa.int64())})
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate becomes ?
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _row_numbers(rows: int, skipped: set[int]) -> npt.NDArray[np.int64]:
@@ -143,49 +236,17 @@ def _row_numbers(rows: int, skipped: set[int]) -> npt.NDArray[np.int64]:
     return numbers[~np.isin(numbers, list(skipped))][:rows] if skipped else numbers
 
 
-def _decode(table: pa.Table, numbers: npt.NDArray[np.int64], rejects: Rejects) -> pa.Table:
-    columns = {}
-    bad: set[int] = set()
-    for name in table.column_names:
-        column = table[name].combine_chunks()
-        try:
-            columns[name] = column.cast(pa.string())
-        except pa.ArrowInvalid:
-            values: list[str | None] = []
-            for index, value in enumerate(column.to_pylist()):
-                try:
-                    values.append(None if value is None else value.decode("utf-8"))
-                except UnicodeDecodeError:
-                    values.append(None)
-                    bad.add(index)
-            columns[name] = pa.array(values, pa.string())
-    columns[ROW] = pa.array(numbers)
-    result = pa.table(columns)
-    if not bad:
-        return result
-    for index in sorted(bad):
-        cells = [v[index].as_py() for v in table.columns]
-        rejects.add(
-            int(numbers[index]),
-            "not valid UTF-8",
-            [(c or b"").decode("utf-8", "backslashreplace") for c in cells],
-        )
-    keep = np.ones(table.num_rows, dtype=bool)
-    keep[list(bad)] = False
-    return result.filter(pa.array(keep))
-
-
-def require(table: pa.Table, names: Sequence[str], what: str) -> None:
+def require(table: pa.Table, needed: Sequence[str], what: str) -> None:
     """Checks that a table has the columns.
 
     Raises:
         DataError: one is missing; the message lists what is there.
     """
-    missing = [n for n in names if n not in table.column_names]
+    missing = [n for n in needed if n not in table.column_names]
     if missing:
         msg = (
             f"The {what} table has no column {missing[0]!r}. Expected the columns "
-            f"{', '.join(names)}; found {', '.join(table.column_names) or 'none'}. "
+            f"{', '.join(needed)}; found {', '.join(names(table)) or 'none'}. "
             "Rename the column or add it."
         )
         raise DataError(msg)
