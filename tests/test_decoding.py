@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reference import logprobs, ranked
 
 from genrec import Catalog, History, Interaction, Item, Recommender
-from genrec.decoding import search
+from genrec.decoding import Ranking, search
 from genrec.recommender import RecommendationList
 
 # Short words over a small alphabet make shared prefixes and duplicates likely; the rest is what
@@ -183,3 +183,51 @@ def test_hostile_generation_settings_change_nothing() -> None:
     generation.do_sample, generation.top_k, generation.top_p = True, 1, 0.1
     generation.temperature, generation.repetition_penalty = 9.0, 5.0
     assert Recommender(catalog, hostile).score("i1").to_dict() == before
+
+
+def crowded(kind: str = "llama", **settings: Any) -> Recommender:
+    """300 items over few words, so that paths share much and finish at many depths."""
+    words = ["red", "blue", "mug", "doll", "set", "of", "1", "12", "house", "re", "m"]
+    rng = np.random.default_rng(5)
+    names = [" ".join(rng.choice(words, size=rng.integers(1, 6))) for _ in range(300)]
+    catalog = Catalog(Item(f"i{n}", t) for n, t in enumerate(names))
+    return Recommender(catalog, tiny.language_model(kind), **settings)
+
+
+@pytest.mark.parametrize("mode", ["catalog", "vocab"])
+def test_pruning_never_costs_an_item_of_a_wide_search(mode: str) -> None:
+    recommender = crowded(normalization=mode)
+    prompt = recommender.prompt("i3; i17").ids
+
+    def best(k: int) -> Ranking:
+        tree = recommender.model.prefill(prompt)
+        return search(recommender.trie, tree, k=k, beam_size=None, normalization=mode)
+
+    full = best(300)
+    for k in (1, 2, 3, 5, 8, 13, 40):
+        part = best(k)
+        assert part.logprobs == pytest.approx(full.logprobs[:k], abs=1e-4)
+        assert part.evaluated <= full.evaluated
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_a_narrow_beam_is_not_spent_on_what_may_not_be_returned(kind: str) -> None:
+    recommender = crowded(kind)
+    prompt = recommender.prompt("i3").ids
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        allowed = np.zeros(300, dtype=bool)
+        allowed[rng.choice(300, size=7, replace=False)] = True
+        ranking = search(
+            recommender.trie,
+            recommender.model.prefill(prompt),
+            k=7,
+            beam_size=7,
+            allowed=allowed,
+        )
+        assert sorted(ranking.rows.tolist()) == np.flatnonzero(allowed).tolist()
+        narrow = search(
+            recommender.trie, recommender.model.prefill(prompt), k=2, beam_size=2, allowed=allowed
+        )
+        assert len(narrow.rows) == 2
+        assert allowed[narrow.rows].all()
