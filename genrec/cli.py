@@ -41,6 +41,12 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads for torch.")]
 Template = Annotated[str | None, typer.Option(help="Prompt template, such as next_item.")]
+Prompts = Annotated[
+    str | None, typer.Option(help="Folder of your own templates, as en/NAME.jinja.")
+]
+Values = Annotated[
+    bool, typer.Option("--values/--no-values", help="Show ratings and quantities in prompts.")
+]
 Language = Annotated[str, typer.Option(help="Language of the template.")]
 FewShot = Annotated[int, typer.Option(help="Other users' histories shown as demonstrations.")]
 Decoder = Annotated[str, typer.Option(help="trie: only titles of the catalog can be written.")]
@@ -165,6 +171,8 @@ def prompt(
     model: Model = "smollm2-135m",
     template: Template = None,
     language: Language = "en",
+    prompts: Prompts = None,
+    values: Values = False,
     few_shot: FewShot = 0,
     decoder: Decoder = "trie",
     normalization: Normalization = "catalog",
@@ -195,7 +203,7 @@ def prompt(
                 "model": model,
                 "template": recommender.template.name,
                 "template_hash": recommender.template.hash,
-                "text": encoded.prompt.text,
+                "text": encoded.text,
                 "tokens": len(encoded.ids),
                 "events": encoded.prompt.events,
                 "dropped": encoded.prompt.dropped,
@@ -217,6 +225,8 @@ def recommend(
     model: Model = "smollm2-135m",
     template: Template = None,
     language: Language = "en",
+    prompts: Prompts = None,
+    values: Values = False,
     few_shot: FewShot = 0,
     decoder: Decoder = "trie",
     normalization: Normalization = "catalog",
@@ -288,6 +298,8 @@ def doctor(
 _SETTINGS = (
     "template",
     "language",
+    "prompts",
+    "values",
     "few_shot",
     "decoder",
     "normalization",

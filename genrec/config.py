@@ -20,6 +20,8 @@ class Settings:
     Attributes:
         template: the prompt template; None is ``next_item``, or ``few_shot`` with demonstrations.
         language: of the template.
+        prompts: a folder of the user's own templates, which go before the shipped ones.
+        values: whether prompts show the events' values (ratings, quantities).
         few_shot: how many other users' training histories stand in the prompt as demonstrations.
         decoder: ``trie``: only titles of the catalog can be written.
         normalization: ``catalog``: log P over the catalog's live children, a distribution over
@@ -36,6 +38,8 @@ class Settings:
 
     template: str | None = None
     language: str = "en"
+    prompts: str | None = None
+    values: bool = False
     few_shot: int = 0
     decoder: str = "trie"
     normalization: str = "catalog"

@@ -100,7 +100,7 @@ def _show_customer(recommender: Recommender) -> None:
     _heading(f"What customer {CUSTOMER} did last")
     catalog = recommender.catalog
     rows = [
-        [recommender.template.verb(i.behavior), catalog[catalog.row(i.item_id)].title]
+        [recommender.template.verb(i.behavior).past, catalog[catalog.row(i.item_id)].title]
         for i in history.latest(5).interactions
         if i.item_id is not None
     ]

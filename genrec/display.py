@@ -149,14 +149,15 @@ def print_prompt(encoded: EncodedPrompt, limit: str) -> None:
     console = out()
     prompt = encoded.prompt
     if console.is_terminal:
-        text = Text()
+        text = Text(encoded.frame[0], style="dim")
         for s in prompt.segments:
             if s.row is None:
-                text.append(s.text)
+                text.append(s.text, style="default")
             else:
                 text.append(f"{prompt.lead}{s.text}{prompt.terminator}", style="cyan")
+        text.append(encoded.frame[1], style="dim")
         console.print(text)
     else:
-        sys.stdout.write(prompt.text + "\n")
+        sys.stdout.write(encoded.text + "\n")
     dropped = f" ({prompt.dropped} older left out)" if prompt.dropped else ""
     note(f"{len(encoded.ids)} tokens, {prompt.events} events{dropped}; {limit}")

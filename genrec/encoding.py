@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from genrec.catalog import Catalog
 from genrec.errors import ModelError, PromptError
 from genrec.interactions import History
-from genrec.prompts import LEAD, TERMINATOR, Prompt, Template, TitleForm
+from genrec.prompts import Prompt, Template, TitleForm
 
 _CHUNK = 20_000  # titles tokenised at once; a million in one call would take gigabytes
 
@@ -28,11 +29,18 @@ class EncodedPrompt:
         prompt: the segments.
         ids: all token ids in order.
         bounds: for each segment its (start, stop) in ids, lead and terminator included.
+        frame: what a chat template writes before and after the message; empty for plain prompts.
     """
 
     prompt: Prompt
     ids: tuple[int, ...]
     bounds: tuple[tuple[int, int], ...]
+    frame: tuple[str, str] = ("", "")
+
+    @property
+    def text(self) -> str:
+        """What the model reads, as one string for people."""
+        return f"{self.frame[0]}{self.prompt.text}{self.frame[1]}"
 
 
 class Encoder:
@@ -49,11 +57,11 @@ class Encoder:
         self._added = {int(i): t.content for i, t in tokenizer.added_tokens_decoder.items()}
         self._cache: dict[str, tuple[int, ...]] = {}
         self.start = self._start_ids()
-        self.terminator = self.text(TERMINATOR)
+        self.terminator = self.text(form.terminator)
         if not self.terminator:
             msg = (
-                "The model's tokenizer drops line breaks, so no title could be ended. "
-                "Expected a tokenizer that keeps them; choose another model."
+                f"The model's tokenizer drops {form.terminator!r}, so no title could be ended. "
+                "Expected a tokenizer that keeps it; choose another model or template."
             )
             raise ModelError(msg)
 
@@ -105,13 +113,14 @@ class Encoder:
         Sequences of different titles are never prefixes of one another: the terminator stands at
         the end of each and inside none.
         """
-        return self._terminated(self.text(f"{LEAD}{rendered}"))
+        return self._terminated(self.text(f"{self.form.lead}{rendered}"))
 
     def _terminated(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         body = ids[: self.form.max_title_tokens]
-        last = self.terminator[-1]
-        if last in body:  # only where a tokenizer's terminator is no line break of its own
-            body = tuple(i for i in body if i != last)
+        size = len(self.terminator)
+        while any(body[i : i + size] == self.terminator for i in range(len(body))):
+            # Only where a tokenizer writes other characters with the terminator's ids.
+            body = tuple(i for i in body if i != self.terminator[-1])
         return body + self.terminator
 
     def titles(
@@ -123,7 +132,7 @@ class Encoder:
             catalog: the items.
             progress: called with the number of titles done.
         """
-        rendered = [f"{LEAD}{self.form.render(t)}" for t in catalog.titles]
+        rendered = [f"{self.form.lead}{self.form.render(t)}" for t in catalog.titles]
         for first in range(0, len(rendered), _CHUNK):
             for ids in self._encode(rendered[first : first + _CHUNK]):
                 yield self._terminated(ids)
@@ -132,7 +141,8 @@ class Encoder:
 
     def prompt(self, prompt: Prompt) -> EncodedPrompt:
         """The ids of a prompt, segment by segment, after the tokenizer's own start ids."""
-        ids = list(self.start)
+        frame = self._chat_frame if prompt.chat else ("", "")
+        ids = list(self._trusted(frame[0]) if prompt.chat else self.start)
         bounds = []
         for segment in prompt.segments:
             start = len(ids)
@@ -141,7 +151,30 @@ class Encoder:
         if not ids:
             msg = "The prompt has no tokens. Expected a template with text before the target."
             raise PromptError(msg)
-        return EncodedPrompt(prompt, tuple(ids), tuple(bounds))
+        ids.extend(self._trusted(frame[1]))
+        return EncodedPrompt(prompt, tuple(ids), tuple(bounds), frame)
+
+    @cached_property
+    def _chat_frame(self) -> tuple[str, str]:
+        """What the model's chat template writes before and after a user's message."""
+        if not getattr(self._tokenizer, "chat_template", None):
+            msg = (
+                "The template is a chat message, but the model has no chat template. Expected an "
+                "instruct model; choose one, or a template of form plain such as next_item."
+            )
+            raise PromptError(msg)
+        mark = "\ue000message\ue000"
+        text = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True
+        )
+        before, _, after = str(text).partition(mark)
+        return before, after
+
+    def _trusted(self, text: str) -> tuple[int, ...]:
+        """The ids of a chat template's own text, control tokens and all."""
+        if not text:
+            return ()
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def fit(
         self,
@@ -153,6 +186,7 @@ class Encoder:
         max_tokens: int,
         max_events: int,
         demonstrations: Sequence[History] = (),
+        scale: float | None = None,
     ) -> EncodedPrompt:
         """The longest prompt within a budget: whole events are cut, the oldest first.
 
@@ -164,6 +198,7 @@ class Encoder:
             max_tokens: the most ids the prompt may have.
             max_events: the most events of the history it may have.
             demonstrations: other users' histories; they are never cut.
+            scale: the highest value that an event can have, to show values; None shows none.
 
         Raises:
             PromptError: not even the prompt without events fits.
@@ -176,6 +211,7 @@ class Encoder:
                 behavior,
                 form=self.form,
                 demonstrations=demonstrations,
+                scale=scale,
                 dropped=len(history) - n,
             )
             return self.prompt(rendered)

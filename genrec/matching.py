@@ -42,18 +42,18 @@ class Understood:
 class HistoryReader:
     """Reads typed histories: ids, titles, or text such as ``"bought: A; viewed: B"``."""
 
-    def __init__(self, catalog: Catalog, verbs: Mapping[str, str], default: str) -> None:
+    def __init__(self, catalog: Catalog, verbs: Mapping[str, Sequence[str]], default: str) -> None:
         """Prepares the reader.
 
         Args:
             catalog: the items.
-            verbs: behavior -> how it is said; both forms are understood. Another verb before a
+            verbs: behavior -> how it is said; the name and all forms are understood. Another verb before a
                 title that matches becomes a behavior of its own name.
             default: the behavior where none is given.
         """
         self._catalog = catalog
         self._default = default
-        self._behavior = {normalized(said): b for b, said in verbs.items()}
+        self._behavior = {normalized(said): b for b, forms in verbs.items() for said in forms}
         self._behavior |= {normalized(b): b for b in verbs}
 
     def read(self, history: str | Sequence[str]) -> tuple[History, list[Understood]]:

@@ -1,18 +1,18 @@
 """Prompts: Jinja2 templates rendered to segments. Knows texts and rows, nothing of tokens.
 
 A prompt is segments, not a string: template text, and titles that know their catalog row and the
-event that they stand in. The lead (the space before a title) and the terminator (the line break
-after it) belong to the title, so that a title in the history and a title to be written are the
-same unit.
+event that they stand in. The lead (what stands before a title, a space say) and the terminator
+(what ends it, a line break say) belong to the title, so that a title in the history and a title to
+be written are the same unit.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,6 @@ from genrec.errors import PromptError
 from genrec.interactions import History
 from genrec.text import mostly_upper, one_line
 
-LEAD = " "
-TERMINATOR = "\n"
 CASES = ("as_is", "lower")
 MAX_TEXT = 200  # characters of an event's text that a prompt shows
 
@@ -38,10 +36,14 @@ class TitleForm:
     Attributes:
         case: people always see the title as given; the model sees this form.
         max_title_tokens: a title is cut after so many tokens of the model's tokenizer.
+        lead: what stands before every title.
+        terminator: what ends every title, and is inside none.
     """
 
     case: str = "as_is"
     max_title_tokens: int = 48
+    lead: str = " "
+    terminator: str = "\n"
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -58,8 +60,10 @@ class TitleForm:
         return cls(case="lower" if mostly_upper(catalog.titles) else "as_is")
 
     def render(self, title: str) -> str:
-        """The title as the model sees it: on one line, without control characters, in this case."""
+        """The title as the model sees it: on one line, without the terminator, in this case."""
         line = one_line(title)
+        if self.terminator in line:
+            line = one_line(line.replace(self.terminator, " "))
         return line.lower() if self.case == "lower" else line
 
 
@@ -88,13 +92,15 @@ class Prompt:
         terminator: what ends every title.
         events: how many events of the history are in it.
         dropped: how many older events were left out for want of room.
+        chat: whether it is a message to be put into the model's chat template.
     """
 
     segments: tuple[Segment, ...]
-    lead: str = LEAD
-    terminator: str = TERMINATOR
+    lead: str
+    terminator: str
     events: int = 0
     dropped: int = 0
+    chat: bool = False
 
     @property
     def text(self) -> str:
@@ -149,18 +155,52 @@ def folder() -> Path:
     raise PromptError(msg)
 
 
-class Template:
-    """One prompt template, with its verb table."""
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """How a behavior is said.
 
-    def __init__(self, name: str, source: str, verbs: Mapping[str, str]) -> None:
+    Attributes:
+        past: as in "bought".
+        base: as in "will buy".
+        value: the form of an event's value, with {value} and {scale}; empty for the number alone.
+    """
+
+    past: str
+    base: str
+    value: str = ""
+
+    def said(self, value: float | None, scale: float) -> str:
+        """The value in its form; empty for no value."""
+        if value is None:
+            return ""
+        number, top = f"{value:g}", f"{scale:g}"
+        return (self.value or "{value}").replace("{value}", number).replace("{scale}", top)
+
+
+class Template:
+    """One prompt template, with its verb table.
+
+    Attributes:
+        name: such as ``next_item``.
+        header: what the comment at the top says: ``for``, ``language``, ``form`` (``plain``, or
+            ``chat``: a user's message in the model's chat template, the title being the answer),
+            and optionally ``lead``, ``terminator`` (both in double quotes) and ``targets``:
+            ``every`` where each title of a history is preceded by what inference would write
+            before it, else ``last``.
+        verbs: behavior -> how it is said.
+        takes_demonstrations: whether it shows other users' histories.
+    """
+
+    def __init__(self, name: str, source: str, verbs: Mapping[str, Verb]) -> None:
         """Compiles a template.
 
         Args:
             name: its name, such as ``next_item``.
             source: Jinja2 text. It may use events (each with ``verb``, ``title``, which is None
-                for an event of text only, and ``text``, empty where there is none),
-                demonstrations (lists of events), next_verb and target, which comes last.
-            verbs: behavior -> how it is said; a behavior that it lacks is said by its own name.
+                for an event of text only, ``text`` and ``value``, empty where there is none),
+                demonstrations (lists of events), next_verb, next_base, and target, which comes
+                last.
+            verbs: behavior -> how it is said; one that it lacks is said by its own name.
 
         Raises:
             PromptError: the source is not a valid template.
@@ -168,6 +208,9 @@ class Template:
         self.name = name
         self.verbs = dict(verbs)
         self.source = source
+        self.header = _header(name, source)
+        self.lead = self.header.get("lead", " ")
+        self.terminator = self.header.get("terminator", "\n")
         environment = _SegmentEnvironment(
             undefined=StrictUndefined, keep_trailing_newline=False, autoescape=False
         )
@@ -180,23 +223,51 @@ class Template:
         self.takes_demonstrations = "demonstrations" in names
 
     @classmethod
-    def load(cls, name: str, language: str = "en") -> Template:
-        """A shipped template by name.
+    def load(cls, name: str, language: str = "en", *, own: str | Path | None = None) -> Template:
+        """A template by name: from the user's own folder, if it is there, else a shipped one.
+
+        Args:
+            name: such as ``next_item``.
+            language: such as ``en``; the folder in which it lies.
+            own: a folder laid out as the shipped one, ``en/NAME.jinja`` and ``en/verbs.json``;
+                what it holds goes before what is shipped, verb by verb.
 
         Raises:
             PromptError: there is no such language or template; the message lists what there is.
         """
-        return _load(name, language)
+        roots = [folder()] if own is None else [Path(own), folder()]
+        if own is not None and not Path(own).is_dir():
+            msg = f"No folder {str(own)!r} of prompts. Expected one with {language}/{name}.jinja."
+            raise PromptError(msg)
+        languages = sorted({p.name for r in roots for p in r.iterdir() if p.is_dir()})
+        if language not in languages:
+            msg = f"No prompts for language {language!r}. Expected one of: {', '.join(languages)}."
+            raise PromptError(msg)
+        files = {p.stem: p for r in reversed(roots) for p in (r / language).glob("*.jinja")}
+        if name not in files:
+            known = ", ".join(sorted(files))
+            msg = f"No template {name!r} for {language!r}. Expected one of: {known}."
+            raise PromptError(msg)
+        verbs: dict[str, Verb] = {}
+        for root in reversed(roots):
+            verbs |= _verbs(root / language / "verbs.json")
+        return cls(name, _text(files[name]), verbs)
 
     @property
     def hash(self) -> str:
         """SHA-256 (hex) over the source and the verbs: a changed prompt changes it."""
-        data = json.dumps([self.source, self.verbs], sort_keys=True, ensure_ascii=False)
+        verbs = {b: asdict(v) for b, v in self.verbs.items()}
+        data = json.dumps([self.source, verbs], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(data.encode("utf-8", "surrogatepass")).hexdigest()
 
-    def verb(self, behavior: str) -> str:
-        """How a behavior is said."""
-        return self.verbs.get(behavior, one_line(behavior))
+    def form(self, case: str = "as_is", max_title_tokens: int = 48) -> TitleForm:
+        """The title form of this template."""
+        return TitleForm(case, max_title_tokens, self.lead, self.terminator)
+
+    def verb(self, behavior: str) -> Verb:
+        """How a behavior is said; one that the table lacks, by its own name."""
+        name = one_line(behavior)
+        return self.verbs.get(behavior, Verb(name, name))
 
     def render(
         self,
@@ -206,6 +277,7 @@ class Template:
         *,
         form: TitleForm | None = None,
         demonstrations: Sequence[History] = (),
+        scale: float | None = None,
         dropped: int = 0,
     ) -> Prompt:
         """Renders a history to the prompt for its next title.
@@ -214,15 +286,16 @@ class Template:
             catalog: gives the rows and titles of the history's items.
             history: the events, oldest first; may be empty.
             behavior: what the next event will be, such as ``buy``.
-            form: how titles are written.
+            form: how titles are written; this template's own where None.
             demonstrations: whole histories of other users, for templates that take them.
+            scale: the highest value that an event can have, to show values; None shows none.
             dropped: how many older events the caller has cut, kept in the prompt for display.
 
         Raises:
             PromptError: the template fails, changes a title, or does not end with the target.
             RequestError: an item of a history is not in the catalog.
         """
-        form = form or TitleForm()
+        form = form or self.form()
 
         def events(of: History, numbered: bool) -> list[dict[str, Any]]:
             shown = []
@@ -232,14 +305,22 @@ class Template:
                     row = catalog.row(event.item_id)
                     text = form.render(catalog[row].title)
                     title = _Title(text, row, index if numbered else None)
-                said = one_line(event.text or "")[:MAX_TEXT]
-                shown.append({"verb": self.verb(event.behavior), "title": title, "text": said})
+                verb = self.verb(event.behavior)
+                shown.append(
+                    {
+                        "verb": verb.past,
+                        "title": title,
+                        "text": one_line(event.text or "")[:MAX_TEXT],
+                        "value": "" if scale is None else verb.said(event.value, scale),
+                    }
+                )
             return shown
 
         context = {
             "events": events(history, numbered=True),
             "demonstrations": [events(d, numbered=False) for d in demonstrations],
-            "next_verb": self.verb(behavior),
+            "next_verb": self.verb(behavior).past,
+            "next_base": self.verb(behavior).base,
             "target": _Title("", _TARGET_ROW),
         }
         try:
@@ -248,7 +329,8 @@ class Template:
         except TemplateError as error:
             msg = f"Template {self.name!r} failed: {error}. Mend the template."
             raise PromptError(msg) from error
-        return Prompt(segments=segments, events=len(history), dropped=dropped)
+        chat = self.header.get("form") == "chat"
+        return Prompt(segments, self.lead, self.terminator, len(history), dropped, chat)
 
     def _segments(self, parts: list[Any]) -> tuple[Segment, ...]:
         """Joins text, moves leads and terminators into the titles, and checks both."""
@@ -259,11 +341,14 @@ class Template:
             if not isinstance(part, _Title):
                 text += str(part)
                 continue
-            text = self._strip_terminator(text) if after_title else text
-            if not text.endswith(LEAD):
-                self._fail(f"the text before a title ends with {text[-10:]!r}, not with a space")
-            if text[: -len(LEAD)]:
-                pieces.append(Segment(text[: -len(LEAD)]))
+            if after_title and not text.startswith(self.terminator):
+                self._fail(f"the text after a title begins with {text[:10]!r}")
+            text = text[len(self.terminator) :] if after_title else text
+            if not text.endswith(self.lead):
+                self._fail(f"the text before a title ends with {text[-10:]!r}")
+            text = text[: len(text) - len(self.lead)]
+            if text:
+                pieces.append(Segment(text))
             text = ""
             if part.row == _TARGET_ROW:
                 rest = "".join(str(p) for p in parts[index + 1 :])
@@ -275,30 +360,72 @@ class Template:
         self._fail("it does not print {{ target }}")
         raise AssertionError  # unreachable: _fail raises
 
-    def _strip_terminator(self, text: str) -> str:
-        if not text.startswith(TERMINATOR):
-            self._fail(f"the text after a title begins with {text[:10]!r}, not with a line break")
-        return text[len(TERMINATOR) :]
-
     def _fail(self, problem: str) -> None:
         msg = (
-            f"Template {self.name!r} cannot be used: {problem}. Expected each title between a "
-            "space and a line break, and {{ target }} at the end. Mend the template."
+            f"Template {self.name!r} cannot be used: {problem}. Expected each title between "
+            f"{self.lead!r} and {self.terminator!r} (lead and terminator in the header), and "
+            "{{ target }} at the end. Mend the template."
         )
         raise PromptError(msg)
 
 
-@functools.cache
-def _load(name: str, language: str) -> Template:
-    root = folder()
-    languages = sorted(p.name for p in root.iterdir() if p.is_dir())
-    if language not in languages:
-        msg = f"No prompts for language {language!r}. Expected one of: {', '.join(languages)}."
+_KEYS = ("for", "language", "form", "lead", "terminator", "targets")
+
+
+def _header(name: str, source: str) -> dict[str, str]:
+    """The ``key: value`` lines of the comment at the top; none is needed."""
+    found = re.match(r"\{#-?\n(.*?)-?#\}", source, re.DOTALL)
+    header: dict[str, str] = {}
+    for line in found[1].splitlines() if found else []:
+        key, colon, value = (part.strip() for part in line.partition(":"))
+        if not line.strip():
+            continue
+        if not colon or key not in _KEYS:
+            msg = (
+                f"The header of template {name!r} has the line {line.strip()!r}. Expected "
+                f"'key: value' with one of: {', '.join(_KEYS)}."
+            )
+            raise PromptError(msg)
+        header[key] = _quoted(name, key, value) if key in {"lead", "terminator"} else value
+    if not header.get("terminator", "\n"):
+        msg = f"Template {name!r} has an empty terminator. Expected what ends a title."
         raise PromptError(msg)
-    names = sorted(p.stem for p in (root / language).glob("*.jinja"))
-    if name not in names:
-        msg = f"No template {name!r} for {language!r}. Expected one of: {', '.join(names)}."
+    if header.get("form", "plain") not in {"plain", "chat"}:
+        msg = f"Template {name!r} has form: {header['form']}. Expected plain or chat."
         raise PromptError(msg)
-    source = (root / language / f"{name}.jinja").read_text(encoding="utf-8")
-    verbs = json.loads((root / language / "verbs.json").read_text(encoding="utf-8"))
-    return Template(name, source, verbs)
+    if header.get("targets", "every") not in {"every", "last"}:
+        msg = f"Template {name!r} has targets: {header['targets']}. Expected every or last."
+        raise PromptError(msg)
+    return header
+
+
+def _quoted(name: str, key: str, value: str) -> str:
+    try:
+        text = json.loads(value)
+    except ValueError:
+        text = None
+    if not isinstance(text, str):
+        msg = f'Template {name!r} has {key}: {value}. Expected text in quotes, such as "\\n".'
+        raise PromptError(msg)
+    return text
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path} cannot be read: {error}. Expected a text file in UTF-8."
+        raise PromptError(msg) from error
+
+
+def _verbs(path: Path) -> dict[str, Verb]:
+    if not path.is_file():
+        return {}
+    try:
+        return {str(b): Verb(**form) for b, form in json.loads(_text(path)).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        msg = (
+            f"{path} is no verb table: {error}. Expected JSON such as "
+            '{"buy": {"past": "bought", "base": "buy", "value": "{value} pcs"}}.'
+        )
+        raise PromptError(msg) from error

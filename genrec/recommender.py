@@ -132,7 +132,7 @@ class Recommender:
         self.dataset = data if isinstance(data, Dataset) else None
         shots = self.settings.few_shot
         name = self.settings.template or ("few_shot" if shots else "next_item")
-        self.template = Template.load(name, self.settings.language)
+        self.template = Template.load(name, self.settings.language, own=self.settings.prompts)
         self._check_few_shot(name, shots)
         self.behavior = self._behavior()
         self.model = (
@@ -172,7 +172,16 @@ class Recommender:
         if case is None and self.dataset is not None:
             case = self.dataset.info.case
         case = case or TitleForm.of(self.catalog).case
-        return TitleForm(case, self.settings.max_title_tokens)
+        return self.template.form(case, self.settings.max_title_tokens)
+
+    @cached_property
+    def _scale(self) -> float:
+        """The highest value in the data; 5 where there is none."""
+        if self.dataset is None:
+            return 5.0
+        values = self.dataset.interactions.columns.value
+        finite = values[np.isfinite(values)]
+        return float(finite.max()) if len(finite) else 5.0
 
     @property
     def exclude_seen(self) -> bool:
@@ -184,7 +193,8 @@ class Recommender:
     @cached_property
     def _reader(self) -> HistoryReader:
         known = self.dataset.interactions.behaviors if self.dataset is not None else ()
-        verbs = {**{b: b for b in known}, **self.template.verbs}
+        verbs = {b: (b, b) for b in known}
+        verbs |= {b: (v.past, v.base) for b, v in self.template.verbs.items()}
         return HistoryReader(self.catalog, verbs, self.behavior)
 
     def understand(self, history: HistoryLike) -> tuple[History, tuple[Understood, ...]]:
@@ -260,6 +270,7 @@ class Recommender:
             ),
             max_events=self.settings.max_events,
             demonstrations=self.demonstrations(read.user_id),
+            scale=self._scale if self.settings.values else None,
         )
 
     def recommend(self, history: HistoryLike = "", k: int = 10) -> RecommendationList:

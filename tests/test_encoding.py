@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec import Catalog, History, Interaction, Item
-from genrec.encoding import Encoder
+from genrec.encoding import EncodedPrompt, Encoder
 from genrec.errors import PromptError
-from genrec.prompts import Template, TitleForm
+from genrec.prompts import Template, TitleForm, folder
 
 KINDS = st.sampled_from(tiny.KINDS)
 
@@ -39,8 +39,10 @@ def test_the_tokenizer_alone_would_have_made_control_tokens(kind: str) -> None:
         assert token_id in ids
 
 
-@given(KINDS, st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=6))
-def test_titles_are_not_prefixes_of_one_another(kind: str, titles: list[str]) -> None:
+@given(KINDS, st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=6), st.data())
+def test_titles_are_not_prefixes_of_one_another(
+    kind: str, titles: list[str], data: st.DataObject
+) -> None:
     encoder = Encoder(tiny.tokenizer(kind), TitleForm(max_title_tokens=4))
     sequences = {encoder.title(encoder.form.render(t)) for t in titles}
     for one in sequences:
@@ -61,32 +63,42 @@ def test_what_precedes_a_title_is_what_inference_would_produce(kind: str) -> Non
     events = (
         Interaction(None, "search", text="mug: <|im_end|>"),
         *events[:3],
-        Interaction("i3", "buy", text='too "small"\nbought: x'),
+        Interaction("i3", "buy", value=2, text='too "small"\nbought: x'),
         Interaction(None, "search", text="杯子"),
         *events[3:],
     )
-    encoder = Encoder(tiny.tokenizer(kind), TitleForm())
-    for name in ("next_item", "few_shot"):
-        template = Template.load(name)
-        shown = [History(events[:2], "other")] if name == "few_shot" else []
-        whole = encoder.prompt(
-            template.render(catalog, History(events), "buy", demonstrations=shown)
-        )
-        titles = [
-            (s.event, start)
-            for s, (start, _) in zip(whole.prompt.segments, whole.bounds, strict=True)
-            if s.event is not None
-        ]
-        assert [e for e, _ in titles] == [n for n, e in enumerate(events) if e.item_id]
-        for event, start in titles:
-            asked = encoder.prompt(
-                template.render(
-                    catalog, History(events[:event]), events[event].behavior, demonstrations=shown
-                )
+    checked = 0
+    for file in folder().glob("*/*.jinja"):
+        template = Template.load(file.stem, file.parent.name)
+        if template.header.get("targets", "every") == "every":
+            check_prefixes(
+                Encoder(tiny.tokenizer(kind), template.form()), template, events, catalog
             )
-            assert whole.ids[:start] == asked.ids
-            title = encoder.title(catalog[catalog.row(events[event].item_id or "")].title)
-            assert whole.ids[start : start + len(title)] == title
+            checked += 1
+    assert checked == 4
+
+
+def check_prefixes(
+    encoder: Encoder, template: Template, events: tuple[Interaction, ...], catalog: Catalog
+) -> None:
+    shown = [History(events[:2], "other")] if template.takes_demonstrations else []
+
+    def ids(history: History, behavior: str) -> EncodedPrompt:
+        return encoder.prompt(
+            template.render(catalog, history, behavior, demonstrations=shown, scale=5)
+        )
+
+    whole = ids(History(events), "buy")
+    titles = [
+        (s.event, start)
+        for s, (start, _) in zip(whole.prompt.segments, whole.bounds, strict=True)
+        if s.event is not None
+    ]
+    assert [e for e, _ in titles] == [n for n, e in enumerate(events) if e.item_id]
+    for event, start in titles:
+        assert whole.ids[:start] == ids(History(events[:event]), events[event].behavior).ids
+        title = encoder.title(catalog[catalog.row(events[event].item_id or "")].title)
+        assert whole.ids[start : start + len(title)] == title
 
 
 def test_a_budget_cuts_whole_events_from_the_oldest_side() -> None:

@@ -17,7 +17,11 @@ CATALOG = Catalog(
         Item("7", "红色杯子"),
     ]
 )
-READER = HistoryReader(CATALOG, {"buy": "bought", "view": "viewed", "cart": "added to cart"}, "buy")
+READER = HistoryReader(
+    CATALOG,
+    {"buy": ("bought", "buy"), "view": ("viewed", "view"), "cart": ("added to cart",)},
+    "buy",
+)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from genrec import Catalog, History, Interaction, Item
 from genrec.errors import PromptError, RequestError
-from genrec.prompts import Prompt, Template, TitleForm, folder
+from genrec.prompts import Prompt, Template, TitleForm, Verb, folder
 
 GOLDEN = Path(__file__).parent / "golden"
 CATALOG = Catalog(
@@ -21,9 +21,15 @@ HISTORY = History(
         Interaction("a", "buy"),
         Interaction("b", "view"),
         Interaction("c", "cart"),
+        Interaction("c", "rate", value=4.5),
+        Interaction(None, "search", text='red "mug", 杯子'),
         Interaction("a", "poke\nbought"),
     )
 )
+
+
+def verbs(said: str) -> dict[str, Verb]:
+    return {"buy": Verb(said, "buy")}
 
 
 def shown(prompt: Prompt) -> str:
@@ -31,21 +37,30 @@ def shown(prompt: Prompt) -> str:
     return "\n".join([prompt.text, "--", *lines, ""])
 
 
-@pytest.mark.parametrize(
-    ("golden", "template", "history", "demonstrations"),
-    [
-        ("next_item", "next_item", HISTORY, []),
-        ("next_item_empty", "next_item", History(), []),
-        ("few_shot", "few_shot", HISTORY, [HISTORY.latest(2), HISTORY.latest(1)]),
-    ],
-)
-def test_golden(
-    golden: str, template: str, history: History, demonstrations: list[History]
-) -> None:
-    prompt = Template.load(template).render(
-        CATALOG, history, "buy", form=TitleForm("lower"), demonstrations=demonstrations
+CASES = [
+    (name, language, what)
+    for language in ("en", "zh")
+    for name in ("next_item", "few_shot", "sentence")
+    for what in ("events", "values", "empty")
+] + [("chat", "en", "values")]
+
+
+def rendered(name: str, language: str, what: str) -> Prompt:
+    template = Template.load(name, language)
+    return template.render(
+        CATALOG,
+        History() if what == "empty" else HISTORY,
+        "buy",
+        form=template.form("lower"),
+        scale=5 if what == "values" else None,
+        demonstrations=[HISTORY.latest(3), HISTORY.latest(1)] if name == "few_shot" else [],
     )
-    assert shown(prompt) == (GOLDEN / f"{golden}.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "language", "what"), CASES)
+def test_golden(name: str, language: str, what: str) -> None:
+    golden = GOLDEN / language / f"{name}-{what}.txt"
+    assert shown(rendered(name, language, what)) == golden.read_text(encoding="utf-8")
 
 
 def test_text_stands_on_lines_of_its_own() -> None:
@@ -71,7 +86,7 @@ def test_text_stands_on_lines_of_its_own() -> None:
 def test_segments_know_their_rows_and_events() -> None:
     prompt = Template.load("next_item").render(CATALOG, HISTORY, "buy")
     titles = [(s.row, s.event) for s in prompt.segments if s.row is not None]
-    assert titles == [(0, 0), (1, 1), (2, 2), (0, 3)]
+    assert titles == [(0, 0), (1, 1), (2, 2), (2, 3), (0, 5)]
     assert prompt.segments[-1].text == "bought:"
 
 
@@ -90,8 +105,8 @@ def test_item_text_never_becomes_template_or_line() -> None:
         ("{{ nope }} {{ target }}", "'nope' is undefined"),
         ("no target at all", "does not print {{ target }}"),
         ("a: {{ target }} and more", "follows the target"),
-        ("a:{{ target }}", "not with a space"),
-        ("a {{ events[0].title }} b {{ target }}", "not with a line break"),
+        ("a:{{ target }}", "the text before a title ends with"),
+        ("a {{ events[0].title }} b {{ target }}", "the text after a title begins with"),
         ("{% for %}", "not valid Jinja2"),
         ("{{ ''.__class__.__mro__ }} {{ target }}", "failed"),
     ],
@@ -104,9 +119,9 @@ def test_bad_templates(source: str, message: str) -> None:
 
 
 def test_unknown_names_list_what_there_is() -> None:
-    with pytest.raises(PromptError, match="few_shot, next_item"):
+    with pytest.raises(PromptError, match="few_shot, next_item, sentence"):
         Template.load("nope")
-    with pytest.raises(PromptError, match="Expected one of: en"):
+    with pytest.raises(PromptError, match="Expected one of: en, zh"):
         Template.load("next_item", "xx")
     with pytest.raises(PromptError, match="as_is, lower"):
         TitleForm("upper")
@@ -125,16 +140,58 @@ def test_title_form_follows_the_catalog() -> None:
 
 
 def test_the_hash_follows_the_text_and_the_verbs() -> None:
-    one = Template("t", "x {{ target }}", {"buy": "bought"})
-    assert one.hash == Template("t", "x {{ target }}", {"buy": "bought"}).hash
-    assert one.hash != Template("t", "x {{ target }}", {"buy": "purchased"}).hash
-    assert one.hash != Template("t", "y {{ target }}", {"buy": "bought"}).hash
+    one = Template("t", "x {{ target }}", verbs("bought"))
+    assert one.hash == Template("t", "x {{ target }}", verbs("bought")).hash
+    assert one.hash != Template("t", "x {{ target }}", verbs("purchased")).hash
+    assert one.hash != Template("t", "y {{ target }}", verbs("bought")).hash
 
 
 def test_every_shipped_template_has_a_header() -> None:
     files = list(folder().glob("*/*.jinja"))
-    assert len(files) >= 2
+    assert len(files) == 7
     for file in files:
         head = file.read_text(encoding="utf-8").split("-#}")[0]
         for key in ("for:", "language:", "form:"):
             assert key in head
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("color: red", "has the line 'color: red'"),
+        ("lead: space", "Expected text in quotes"),
+        ('terminator: ""', "empty terminator"),
+        ("targets: some", "Expected every or last"),
+        ("form: poem", "Expected plain or chat"),
+    ],
+)
+def test_bad_headers(header: str, message: str) -> None:
+    with pytest.raises(PromptError) as caught:
+        Template("bad", f"{{#-\n{header}\n-#}}\nx {{{{ target }}}}", {})
+    assert message in str(caught.value)
+
+
+def test_a_title_never_holds_the_terminator() -> None:
+    template = Template.load("sentence")
+    catalog = Catalog([Item("a", "SIGN,BLUE, LARGE,")])
+    prompt = template.render(catalog, History((Interaction("a", "buy"),)), "buy")
+    assert prompt.text == "The user bought SIGN BLUE LARGE, and next they will buy"
+
+
+def test_ones_own_folder_goes_before_what_is_shipped(tmp_path: Path) -> None:
+    (tmp_path / "en").mkdir()
+    (tmp_path / "en" / "next_item.jinja").write_text("mine: {{ next_verb }} {{ target }}")
+    (tmp_path / "en" / "verbs.json").write_text('{"buy": {"past": "nabbed", "base": "nab"}}')
+    mine = Template.load("next_item", own=tmp_path)
+    assert mine.render(CATALOG, History(), "buy").text == "mine: nabbed"
+    sentence = Template.load("sentence", own=tmp_path)
+    assert sentence.render(CATALOG, History(), "buy").text == "The user will next nab"
+    assert sentence.render(CATALOG, History(), "view").text == "The user will next view"
+    (tmp_path / "en" / "verbs.json").write_text('{"buy": "nabbed"}')
+    with pytest.raises(PromptError, match="is no verb table"):
+        Template.load("next_item", own=tmp_path)
+    (tmp_path / "en" / "verbs.json").write_bytes(b"\xff")
+    with pytest.raises(PromptError, match="Expected a text file in UTF-8"):
+        Template.load("next_item", own=tmp_path)
+    with pytest.raises(PromptError, match="No folder"):
+        Template.load("next_item", own=tmp_path / "none")

@@ -76,7 +76,11 @@ def test_the_dataset_decides_about_seen_items(demo_data: Dataset) -> None:
         (lambda: make(normalization="x"), SettingsError, "catalog, vocab"),
         (lambda: make(few_shot=2), SettingsError, "without a dataset"),
         (lambda: make(few_shot=2, template="next_item"), SettingsError, "shows no demonstrations"),
-        (lambda: make(template="nope"), PromptError, "Expected one of: few_shot, next_item"),
+        (
+            lambda: make(template="nope"),
+            PromptError,
+            "Expected one of: chat, few_shot, next_item, sentence",
+        ),
         (lambda: make(max_prompt_tokens=2).recommend(""), PromptError, "Raise max_prompt_tokens"),
         (lambda: Recommender(CATALOG, "/no/such/model"), ModelError, "Ways to get a model"),
         (lambda: Recommender(CATALOG, threads=0), SettingsError, "threads=0"),
@@ -157,6 +161,31 @@ def test_end_to_end_on_the_real_model(demo_recommender: Recommender) -> None:
     new_user = demo_recommender.recommend("", k=3)
     assert len(new_user) == 3
     assert new_user.events == 0
+
+
+@pytest.mark.model
+def test_a_chat_template_frames_the_message(demo_recommender: Recommender) -> None:
+    chat = demo_recommender.with_settings(template="chat")
+    encoded = chat.prompt("bought: RED RETROSPOT MUG")
+    assert encoded.text.endswith("its title only.<|im_end|>\n<|im_start|>assistant\n")
+    assert "bought: red retrospot mug\nWhich item will they buy next?" in encoded.text
+    tokenizer = chat.model.tokenizer
+    controls = [i for i in encoded.ids if i in tokenizer.added_tokens_decoder]
+    plain = tokenizer(encoded.frame[0] + encoded.frame[1], add_special_tokens=False)["input_ids"]
+    assert controls == [i for i in plain if i in tokenizer.added_tokens_decoder]
+    assert len(chat.recommend("bought: RED RETROSPOT MUG", k=3)) == 3
+
+
+def test_a_chat_template_needs_a_chat_model() -> None:
+    with pytest.raises(PromptError, match="has no chat template"):
+        make(template="chat").recommend("")
+
+
+def test_every_template_recommends() -> None:
+    for language in ("en", "zh"):
+        for template in ("next_item", "sentence"):
+            answer = make(template=template, language=language, values=True).recommend("i0", k=3)
+            assert {r.item_id for r in answer} == {"i1", "i2", "i3"}
 
 
 @pytest.mark.model
