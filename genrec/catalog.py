@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pyarrow as pa
 from genrec import tables
 from genrec.errors import DataError, RequestError
 from genrec.tables import Rejects
-from genrec.text import normalized, one_line
+from genrec.text import normalized, visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Catalog:
 
     def __init__(
         self,
-        items: Iterable[Item],
+        items: Iterable[object],
         *,
         numbers: Iterable[int] | None = None,
         rejects: Rejects | None = None,
@@ -43,7 +42,7 @@ class Catalog:
         """Builds a catalog.
 
         Args:
-            items: the items, in the order that becomes their rows.
+            items: ``Item``s, in the order that becomes their rows.
             numbers: what each item is called in a message; 1, 2, ... where None.
             rejects: where items that cannot be kept are recorded; without it the first one raises.
 
@@ -53,11 +52,14 @@ class Catalog:
         rejects = rejects if rejects is not None else Rejects("items", strict=True)
         self._items: list[Item] = []
         self._row: dict[str, int] = {}
-        for number, item in zip(numbers or count(1), items, strict=False):
-            problem = self._problem(item)
-            if problem:
-                rejects.add(number, problem, [item.item_id, item.title])
+        given = enumerate(items, 1) if numbers is None else zip(numbers, items, strict=True)
+        where: dict[str, int] = {}
+        for number, item in given:
+            problem = self._problem(item, where)
+            if problem or not isinstance(item, Item):
+                rejects.add(number, problem, [getattr(item, "item_id", item), *_title(item)])
                 continue
+            where[item.item_id] = number
             self._row[item.item_id] = len(self._items)
             self._items.append(item)
         if not self._items:
@@ -69,13 +71,20 @@ class Catalog:
         self._by_title: dict[str, list[int]] | None = None
         self._by_normalized: dict[str, list[int]] = {}
 
-    def _problem(self, item: Item) -> str:
+    def _problem(self, item: object, where: Mapping[str, int]) -> str:
+        if not isinstance(item, Item):
+            return f"not an Item but {type(item).__name__}"
+        kinds = [type(part).__name__ for part in (item.item_id, item.title)]
+        if kinds != ["str", "str"]:
+            return f"item_id and title are {' and '.join(kinds)}, not both text"
         if not item.item_id:
             return "empty item_id"
-        if item.item_id in self._row:
-            return f"duplicate item_id {item.item_id!r} (first in row {self._row[item.item_id]})"
-        if not one_line(item.title):
+        if item.item_id in where:
+            return f"duplicate item_id {item.item_id!r} (first in data row {where[item.item_id]})"
+        if not visible(item.title):
             return "empty title"
+        if {"item_id", "title"} & item.attributes.keys():
+            return "an attribute is called item_id or title"
         return ""
 
     @classmethod
@@ -89,7 +98,7 @@ class Catalog:
         ids = tables.strings(table["item_id"])
         titles = tables.strings(table["title"])
         names = [n for n in table.column_names if n not in {"item_id", "title", tables.ROW}]
-        columns = [tables.typed(table[n]).to_pylist() for n in names]
+        columns = [tables.plain(table, n) for n in names]
         rows = zip(*columns, strict=True) if columns else iter([()] * len(ids))
         return cls(
             (
@@ -117,7 +126,7 @@ class Catalog:
             "title": pa.array([i.title for i in self._items], pa.string()),
         }
         for name in names:
-            columns[name] = pa.array([i.attributes.get(name) for i in self._items])
+            columns[name] = _column([i.attributes.get(name) for i in self._items])
         return pa.table(columns)
 
     def __len__(self) -> int:
@@ -180,3 +189,15 @@ class Catalog:
                 data = part.encode("utf-8", "surrogatepass")
                 digest.update(len(data).to_bytes(8, "big") + data)
         return digest.hexdigest()
+
+
+def _title(item: object) -> list[object]:
+    return [item.title] if isinstance(item, Item) else []
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """An Arrow column; values of mixed kinds become text."""
+    try:
+        return pa.array(values)
+    except pa.ArrowException:
+        return pa.array([None if v is None else str(v) for v in values], pa.string())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from genrec import __version__
 from genrec.errors import GenrecError, SettingsError
+from genrec.text import printable
 
 if TYPE_CHECKING:
     from genrec.recommender import Recommender
@@ -53,7 +55,9 @@ Decoder = Annotated[str, typer.Option(help="trie: only titles of the catalog can
 Normalization = Annotated[
     str, typer.Option(help="catalog: probabilities over items; vocab: as plain generation.")
 ]
-BeamSize = Annotated[int | None, typer.Option(help="Prefixes kept a step. [default: max(2k, 20)]")]
+BeamSize = Annotated[
+    int | None, typer.Option(help="Prefixes kept a step. At least k. (default: max(2k, 20))")
+]
 Case = Annotated[str | None, typer.Option(help="Titles for the model: as_is or lower.")]
 MaxTitleTokens = Annotated[int, typer.Option(help="Longer titles are cut for the model.")]
 MaxEvents = Annotated[int, typer.Option(help="Most events of a history in a prompt.")]
@@ -63,7 +67,7 @@ Seen = Annotated[
     bool | None,
     typer.Option(
         "--exclude-seen/--include-seen",
-        help="Whether items of the history may come back. [default: the data's habit]",
+        help="Whether items of the history may come back. (default: the data's habit)",
         show_default=False,
     ),
 ]
@@ -96,7 +100,7 @@ def prepare(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the dataset.")] = None,
     unit: Annotated[
-        str | None, typer.Option(help="Basket column, or none. [default: a usual name]")
+        str | None, typer.Option(help="Basket column, or none. (default: a usual name)")
     ] = None,
     behavior: Annotated[
         str | None, typer.Option(help="Behavior of all rows, where there is no such column.")
@@ -371,21 +375,29 @@ def _plain(value: Any) -> dict[str, Any]:
 def main() -> None:
     """Runs the command line; a user's mistake is one message and an exit code, no traceback."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
     except GenrecError as error:
-        _complain(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _complain("Interrupted.")
-        sys.exit(130)
+        _stop(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _stop("Interrupted.", 130)
     except BrokenPipeError:
-        sys.stderr.close()
+        # The reader has gone; what Python still holds must not be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        _stop(f"The system refused: {error}.", 1)
+    except Exception as error:
+        show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
+        if show is None or code is None:
+            raise
+        show()  # a usage error of the command-line library
+        sys.exit(code)
 
 
-def _complain(message: str) -> None:
+def _stop(message: str, code: int) -> NoReturn:
     typer.secho("Error: ", fg="red", err=True, nl=False)
-    typer.echo(message, err=True)
+    typer.echo(printable(message), err=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Checks the values."""
+        for field in fields(self):
+            _kind(field.name, getattr(self, field.name), str(field.type))
+        if self.case is not None:
+            _choice("case", self.case, ("as_is", "lower"))
         _choice("decoder", self.decoder, DECODERS)
         _choice("normalization", self.normalization, NORMALIZATIONS)
         for name, least in (
@@ -84,6 +88,21 @@ class Settings:
                 msg = f"{key!r} is not a setting.{hint} Expected one of: {', '.join(names)}."
                 raise SettingsError(msg)
         return cls(**values)
+
+
+def _kind(name: str, value: object, annotation: str) -> None:
+    """Checks a value against an annotation such as ``int | None``."""
+    kinds = [k.strip() for k in annotation.split("|")]
+    names = {"str": str, "int": int, "bool": bool, "float": (int, float)}
+    for kind in kinds:
+        if kind == "None" and value is None:
+            return
+        if kind == "bool" and isinstance(value, bool):
+            return
+        if kind in names and isinstance(value, names[kind]) and not isinstance(value, bool):  # type: ignore[arg-type]
+            return
+    msg = f"{name}={value!r} is {type(value).__name__}. Expected {annotation}."
+    raise SettingsError(msg)
 
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -22,12 +22,13 @@ from genrec.catalog import Catalog, Item
 from genrec.errors import DataError
 from genrec.ingest import EventOptions, Ingested, ingest
 from genrec.interactions import SPLITS, Interactions
-from genrec.prompts import TitleForm
+from genrec.prompts import CASES, TitleForm
 from genrec.tables import Rejects
 from genrec.text import one_line
 
 FORMAT_VERSION = 1
 REPEATS_INCLUDE_SEEN = 0.05
+FILES = frozenset({"dataset.json", "catalog.parquet", "interactions.parquet", "rejected.csv"})
 EMBEDDED = ("online_retail_demo",)
 _TARGETS = ("buy", "purchase", "order")
 
@@ -152,35 +153,32 @@ class Dataset:
     def save(self, folder: str | Path, rejects: list[Rejects] | None = None) -> None:
         """Writes the dataset folder: beside its place first, then renamed into it.
 
+        A folder is replaced only if it holds nothing but what ``save`` writes.
+
         Raises:
             DataError: the place is taken by something else or cannot be written.
         """
-        folder = Path(folder)
-        if (
-            folder.exists()
-            and not (folder / "dataset.json").is_file()
-            and (not folder.is_dir() or any(folder.iterdir()))
-        ):
+        folder = Path(folder).resolve()
+        if folder.exists() and not _replaceable(folder):
             msg = (
-                f"{folder} exists and is no dataset folder. Expected a new or empty folder or one "
-                "that prepare wrote; choose another --out."
+                f"{folder} exists and holds other files than a dataset folder does. Nothing was "
+                "changed. Expected a new or empty folder, or one that prepare wrote; choose "
+                "another --out."
             )
             raise DataError(msg)
+        work = None
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        except OSError as error:
-            msg = f"{folder.parent} cannot be written: {error}. Choose another --out."
-            raise DataError(msg) from error
-        try:
             self._write(work, rejects or [])
             work.chmod(0o755)
             _swap(work, folder)
-        except OSError as error:
-            msg = f"{folder} could not be written: {error}. Nothing was changed; free some disk."
+        except (OSError, pa.ArrowException) as error:
+            msg = f"{folder} could not be written: {error}. Nothing was changed; choose another place."
             raise DataError(msg) from error
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            if work is not None:
+                shutil.rmtree(work, ignore_errors=True)
 
     def _write(self, folder: Path, rejects: list[Rejects]) -> None:
         pq.write_table(self.catalog.to_table(), folder / "catalog.parquet")
@@ -224,12 +222,16 @@ class Dataset:
                 )
                 raise DataError(msg)
             info = DatasetInfo(**{f.name: values[f.name] for f in fields(DatasetInfo)})
+            _check_info(info)
             catalog = Catalog.read(folder / "catalog.parquet")
             unit = "none" if info.unit is None else "unit"
             events = Interactions.read(
                 folder / "interactions.parquet", catalog, unit=unit, time_unit="s"
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except DataError as error:
+            msg = f"The dataset folder {folder} is damaged: {error} Run `genrec prepare` again."
+            raise DataError(msg) from error
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             msg = f"{path} is damaged: {error!r}. Run `genrec prepare` again."
             raise DataError(msg) from error
         if catalog.hash() != info.catalog_hash:
@@ -255,13 +257,22 @@ def load(name: str = "online_retail_demo") -> Dataset:
         DataError: there is none of this name.
     """
     if name not in EMBEDDED:
-        msg = f"No embedded dataset {name!r}. Expected one of: {', '.join(EMBEDDED)}."
+        msg = (
+            f"No embedded dataset {name!r}. Expected one of: {', '.join(EMBEDDED)}; a folder that "
+            "prepare wrote is loaded with genrec.Dataset.load(folder)."
+        )
         raise DataError(msg)
     folder = Path(__file__).parent / "data" / name
     dataset, _ = Dataset.prepare(
         folder / "items.csv.gz", folder / "interactions.csv.gz", name=name, strict=True
     )
     return dataset
+
+
+def _check_info(info: DatasetInfo) -> None:
+    if not isinstance(info.exclude_seen, bool) or info.case not in CASES:
+        msg = f"exclude_seen={info.exclude_seen!r}, case={info.case!r}"
+        raise ValueError(msg)
 
 
 def _default_target(events: Interactions) -> str:
@@ -312,17 +323,34 @@ def _measure(name: str, events: Interactions, target: str, read: Ingested) -> Da
     )
 
 
+def _replaceable(folder: Path) -> bool:
+    """Whether a folder is empty or holds a dataset folder's files and nothing else."""
+    if not folder.is_dir():
+        return False
+    names = {p.name for p in folder.iterdir()}
+    if not names:
+        return True
+    if not names <= FILES:
+        return False
+    try:
+        values = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and "catalog_hash" in values
+
+
 def _swap(new: Path, place: Path) -> None:
     """Puts a finished folder in its place; an old one is moved aside first and then removed."""
     if not place.exists():
         new.rename(place)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{place.name}-old-", dir=place.parent))
-    place.rename(old / "old")
     try:
-        new.rename(place)
-    except OSError:
-        (old / "old").rename(place)
-        raise
+        place.rename(old / "old")
+        try:
+            new.rename(place)
+        except OSError:
+            (old / "old").rename(place)
+            raise
     finally:
         shutil.rmtree(old, ignore_errors=True)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from genrec.errors import ModelError
 from genrec.token_tree import ROOT, TokenTree
 from genrec.trie import TitleTrie
 
@@ -177,6 +178,12 @@ def _children(
         norm = peak + np.log(total)
     else:
         norm = torch.logsumexp(live.logits.double(), dim=-1).cpu().numpy()
+    if not np.isfinite(norm).all():
+        msg = (
+            "The model's logits are not finite: its weights or its precision are broken. "
+            "Expected numbers; try dtype=float32, or get the model again."
+        )
+        raise ModelError(msg)
     return child, source, live.logprob[source] + values - norm[source]
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from genrec.encoding import EncodedPrompt
 from genrec.matching import Understood
 from genrec.recommender import RecommendationList
-from genrec.text import one_line
+from genrec.text import one_line, printable
 
 Row = Sequence[str]
 
@@ -33,12 +33,13 @@ def err() -> Console:
 
 def print_json(value: Any) -> None:
     """Prints one JSON value to standard output."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 def print_line(text: str, style: str = "") -> None:
     """Prints one line of plain text; markup in it means nothing."""
     console = out()
+    text = printable(text)
     if console.is_terminal:
         console.print(Text(text, style=style))
     else:
@@ -48,6 +49,7 @@ def print_line(text: str, style: str = "") -> None:
 def note(text: str) -> None:
     """A remark beside an answer: dim below it in a terminal, on standard error in a pipe."""
     console = out()
+    text = printable(text)
     if console.is_terminal:
         console.print(Text(text, style="dim"))
     else:

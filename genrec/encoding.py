@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -115,6 +115,11 @@ class Encoder:
         """
         return self._terminated(self.text(f"{self.form.lead}{rendered}"))
 
+    def _read(self, title: tuple[int, ...]) -> str:
+        """A cut title as text, so that what is shown is what is read."""
+        text = str(self._tokenizer.decode(list(title[: -len(self.terminator)])))
+        return text.removeprefix(self.form.lead)
+
     def _terminated(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         body = ids[: self.form.max_title_tokens]
         size = len(self.terminator)
@@ -144,10 +149,19 @@ class Encoder:
         frame = self._chat_frame if prompt.chat else ("", "")
         ids = list(self._trusted(frame[0]) if prompt.chat else self.start)
         bounds = []
+        segments = []
         for segment in prompt.segments:
             start = len(ids)
-            ids.extend(self.text(segment.text) if segment.row is None else self.title(segment.text))
+            if segment.row is None:
+                ids.extend(self.text(segment.text))
+            else:
+                title = self.title(segment.text)
+                ids.extend(title)
+                if len(title) - len(self.terminator) == self.form.max_title_tokens:
+                    segment = replace(segment, text=self._read(title))
+            segments.append(segment)
             bounds.append((start, len(ids)))
+        prompt = replace(prompt, segments=tuple(segments))
         if not ids:
             msg = "The prompt has no tokens. Expected a template with text before the target."
             raise PromptError(msg)

@@ -111,7 +111,7 @@ def ingest(
     if not keep.any():
         msg = (
             "No interaction is usable: every row was rejected"
-            f"{rejects.first_reason()}. Expected item_ids of the items file."
+            f"{rejects.first_reason()}. Mend the rows, or name the right columns."
         )
         raise DataError(msg)
     interactions = _build(table, catalog, options, time, row, keep, when or "timestamp")
@@ -171,7 +171,7 @@ def _dates(column: pa.ChunkedArray, where: IntArray) -> FloatArray:
     """Seconds since 1970 of the ISO texts at some places; NaN where a text is none."""
     values = column.take(pa.array(where))
     if pa.types.is_temporal(values.type):
-        values = values.cast(pa.timestamp("us"))
+        values = values.cast(pa.timestamp("us"), safe=False)
     else:
         try:
             values = tables.text(values).cast(pa.timestamp("us"))
@@ -205,7 +205,9 @@ def _check(
         (no_item & ~np.asarray(has_text), "not in the items file: item_id ''"),
         ((row < 0) & ~no_item, "not in the items file: item_id"),
         (_empty(tables.text(table["behavior"])), "empty behavior"),
-        (~np.isfinite(time), "time is empty or not a number or date"),
+        (~np.isfinite(time), "time is empty or not a number or ISO date"),
+        (np.abs(np.nan_to_num(time, posinf=0.0, neginf=0.0)) > 1e13, "time is out of range"),
+        (_no_number(table), "value is not a number"),
     ]
     keep = np.ones(len(time), dtype=bool)
     for mask, _ in problems:
@@ -220,6 +222,14 @@ def _check(
             full = f"{reason} {values['item_id']!r}" if reason.endswith("item_id") else reason
             rejects.add(numbers[place], full, list(values.values()))
     return row, keep
+
+
+def _no_number(table: pa.Table) -> BoolArray:
+    """Rows whose value cell holds something that is no number."""
+    name = next((c for c in VALUE_COLUMNS if c in table.column_names), None)
+    if name is None:
+        return np.zeros(table.num_rows, dtype=bool)
+    return ~np.isfinite(tables.numbers(table[name])) & ~_empty(tables.text(table[name]))
 
 
 def _empty(values: pa.ChunkedArray) -> BoolArray:
@@ -263,13 +273,21 @@ def _build(
         unit_name=unit,
         unit_ids=unit_ids,
         text=text,
-        attributes=pa.table({_free(n): tables.typed(kept[n]) for n in rest}) if rest else None,
+        attributes=pa.table({free: tables.typed(kept[n]) for n, free in _free(rest).items()})
+        if rest
+        else None,
     )
 
 
-def _free(name: str) -> str:
-    """An attribute's name, out of the way of the columns that a dataset folder has."""
-    return f"{name}_given" if name in _STORED else name
+def _free(names: list[str]) -> dict[str, str]:
+    """Names of attributes, out of the way of the columns that a dataset folder has."""
+    found: dict[str, str] = {}
+    for name in names:
+        free = name
+        while free in _STORED or (free != name and free in names):
+            free += "_given"
+        found[name] = free
+    return found
 
 
 def _unit_column(table: pa.Table, unit: str | None) -> str | None:

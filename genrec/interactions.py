@@ -150,11 +150,7 @@ class Interactions:
             DataError: no event has that behavior.
         """
         if target not in self.behaviors:
-            msg = (
-                f"No interaction has the behavior {target!r}. "
-                f"Expected one of: {', '.join(self.behaviors)}."
-            )
-            raise DataError(msg)
+            raise self._no_behavior(target)
         c = self.columns
         is_target = (c.behavior == self.behaviors.index(target)) & (c.row >= 0)
         test = self._last_unit_start(is_target)
@@ -165,6 +161,10 @@ class Interactions:
         split[two[c.user] & (index >= validation[c.user])] = 1
         split[two[c.user] & (index >= test[c.user])] = 2
         return self._replace_split(split)
+
+    def _no_behavior(self, behavior: str) -> DataError:
+        known = ", ".join(self.behaviors)
+        return DataError(f"No interaction has the behavior {behavior!r}. Expected one of: {known}.")
 
     def _last_unit_start(self, wanted: npt.NDArray[np.bool_]) -> IntArray:
         """(U,) the first event of the unit of each user's last wanted event; -1 without one."""
@@ -240,6 +240,8 @@ class Interactions:
     def targets(self, user_id: str, split: str, behavior: str) -> list[Interaction]:
         """The target events of a user's split: those of the behavior in its first unit."""
         where = self.events(user_id)
+        if behavior not in self.behaviors:
+            raise self._no_behavior(behavior)
         c = self.columns
         code = self.behaviors.index(behavior)
         hits = [

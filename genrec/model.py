@@ -20,6 +20,7 @@ from genrec import weights
 from genrec.errors import ModelError, SettingsError
 from genrec.token_tree import CachedTree, PlainTree, TokenTree, tree_obstacle
 
+MAX_THREADS = 512
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -91,8 +92,8 @@ class LanguageModel:
             SettingsError: device, dtype or threads cannot be used.
         """
         if threads is not None:
-            if threads < 1:
-                msg = f"threads={threads}. Expected 1 or more; at best one per idle core."
+            if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
+                msg = f"threads={threads!r}. Expected 1 to {MAX_THREADS}, best one per idle core."
                 raise SettingsError(msg)
             torch.set_num_threads(threads)
         target = _device(device)
@@ -105,19 +106,21 @@ class LanguageModel:
                 tokenizer = AutoTokenizer.from_pretrained(
                     folder, revision=revision, trust_remote_code=False
                 )
-                model = AutoModelForCausalLM.from_pretrained(
+                model, report = AutoModelForCausalLM.from_pretrained(
                     folder,
+                    output_loading_info=True,
                     revision=revision,
                     dtype=precision,
                     trust_remote_code=False,
                     use_safetensors=True,
                     attn_implementation="sdpa",
                 )
-            except (OSError, ValueError, ImportError, KeyError) as error:
+            except Exception as error:  # whatever a broken or foreign folder provokes
                 kind = "folder" if Path(name).is_dir() else "hub id (no such folder here)"
                 first = (str(error).strip() or type(error).__name__).splitlines()[0]
                 msg = f"Model {name!r}, taken as a {kind}, cannot be loaded: {first} {weights.WAYS}"
                 raise ModelError(msg) from error
+        _check_loaded(name, model, tokenizer, report)
         model.to(target).eval()
         return cls(model, tokenizer, name=name)
 
@@ -166,6 +169,28 @@ class LanguageModel:
             digest.update(f"{name}{tuple(value.shape)}".encode())
             digest.update(sample.numpy().tobytes())
         return digest.hexdigest()
+
+
+def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:
+    """Refuses a model some of whose weights were not in the files, or a foreign tokenizer."""
+    missing = sorted(report.get("missing_keys") or [])
+    mismatched = [str(m[0]) for m in report.get("mismatched_keys") or []]
+    if missing or mismatched:
+        some = ", ".join([*missing, *mismatched][:3])
+        msg = (
+            f"Model {name!r} lacks weights or has them in another shape ({some}, ...; "
+            f"{len(missing) + len(mismatched)} in all): it would answer at random. Expected all "
+            "weights of a causal language model of the kind that config.json names; get the model "
+            "again."
+        )
+        raise ModelError(msg)
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    if len(tokenizer) > rows:
+        msg = (
+            f"Model {name!r} knows {rows:,} token ids, but its tokenizer makes {len(tokenizer):,}. "
+            "Expected the tokenizer that belongs to the model; get both from one place."
+        )
+        raise ModelError(msg)
 
 
 def _device(device: str) -> torch.device:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -15,7 +16,7 @@ from genrec.config import Settings
 from genrec.datasets import Dataset
 from genrec.encoding import EncodedPrompt, Encoder
 from genrec.errors import RequestError, SettingsError
-from genrec.interactions import History
+from genrec.interactions import History, Interaction
 from genrec.matching import HistoryReader, Understood
 from genrec.prompts import Template, TitleForm
 from genrec.trie import TitleTrie
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from genrec.model import LanguageModel
 
 SCHEMA_VERSION = 1
-HistoryLike = History | str | Sequence[str]
+HistoryLike = History | str | Iterable[str | int | Interaction]
 _DEMONSTRATION_EVENTS = 8
 
 
@@ -104,7 +105,7 @@ class Recommender:
     def __init__(
         self,
         data: Dataset | Catalog,
-        model: str | LanguageModel = DEFAULT_MODEL,
+        model: str | PathLike[str] | LanguageModel = DEFAULT_MODEL,
         *,
         device: str = "auto",
         dtype: str = "auto",
@@ -127,6 +128,13 @@ class Recommender:
             SettingsError: a setting is unknown or cannot be used.
             ModelError: the model cannot be had.
         """
+        kind: object = data  # checked for callers without a type checker
+        if not isinstance(kind, Dataset | Catalog):
+            msg = (
+                f"data is {type(data).__name__}. Expected a Dataset or a Catalog: load a folder "
+                "that prepare wrote with genrec.Dataset.load(folder)."
+            )
+            raise SettingsError(msg)
         self.settings = Settings.of(settings)
         self.catalog = data if isinstance(data, Catalog) else data.catalog
         self.dataset = data if isinstance(data, Dataset) else None
@@ -136,7 +144,9 @@ class Recommender:
         self._check_few_shot(name, shots)
         self.behavior = self._behavior()
         self.model = (
-            model if not isinstance(model, str) else _load(model, device, dtype, threads, say)
+            _load(fspath(model), device, dtype, threads, say)
+            if isinstance(model, str | PathLike)
+            else model
         )
         self.encoder = Encoder(self.model.tokenizer, self._form())
         if len(self.catalog) > 5_000:
@@ -201,13 +211,31 @@ class Recommender:
         """A history in any of its forms, and for typed ones what became of each piece.
 
         Args:
-            history: a ``History``; a list of item ids or titles; or text such as
-                ``"bought: RED RETROSPOT MUG; viewed: JUMBO BAG PINK POLKADOT"``. Empty is a new
-                user.
+            history: a ``History``; a list of ``Interaction``s, item ids or titles; or text such
+                as ``"bought: RED RETROSPOT MUG; viewed: JUMBO BAG PINK POLKADOT"``. Empty is a
+                new user.
+
+        Raises:
+            RequestError: it is none of these.
         """
         if isinstance(history, History):
             return history, ()
-        read, understood = self._reader.read(history)
+        if isinstance(history, str):
+            pieces: str | list[str] = history
+        else:
+            try:
+                listed = list(history)
+            except TypeError:
+                raise _no_history(history) from None
+            events = [h for h in listed if isinstance(h, Interaction)]
+            if listed and len(events) == len(listed):
+                return History(tuple(events)), ()
+            pieces = []
+            for piece in listed:
+                if not isinstance(piece, str | int | np.integer) or isinstance(piece, bool):
+                    raise _no_history(piece)
+                pieces.append(str(piece))
+        read, understood = self._reader.read(pieces)
         return read, tuple(understood)
 
     def history(self, user_id: str, *, before: str | None = None) -> History:
@@ -283,8 +311,8 @@ class Recommender:
         Raises:
             RequestError: k < 1, or every item is excluded.
         """
-        if k < 1:
-            msg = f"k={k}. Expected 1 or more."
+        if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+            msg = f"k={k!r}. Expected a whole number, 1 or more."
             raise RequestError(msg)
         read, understood = self.understand(history)
         allowed = self._allowed(read) if self.exclude_seen else None
@@ -294,7 +322,14 @@ class Recommender:
     def recommend_many(
         self, histories: Sequence[HistoryLike], k: int = 10
     ) -> list[RecommendationList]:
-        """``recommend`` for several histories, in order."""
+        """``recommend`` for several histories, in order.
+
+        Raises:
+            RequestError: histories is a text or a single history, or as ``recommend``.
+        """
+        if isinstance(histories, str | History):
+            msg = f"histories is one {type(histories).__name__}. Expected a list of histories."
+            raise RequestError(msg)
         return [self.recommend(h, k) for h in histories]
 
     def score(
@@ -314,6 +349,9 @@ class Recommender:
         """
         read, understood = self.understand(history)
         allowed = np.ones(len(self.catalog), dtype=bool)
+        if isinstance(candidates, str):
+            msg = f"candidates={candidates!r} is one text. Expected a list of item ids."
+            raise RequestError(msg)
         if candidates is not None:
             allowed[:] = False
             allowed[self.catalog.rows(candidates)] = True
@@ -375,6 +413,14 @@ class Recommender:
         """A recommender with other settings that shares the loaded model."""
         values = {**asdict(self.settings), **changes}
         return Recommender(self.dataset or self.catalog, self.model, **values)
+
+
+def _no_history(given: object) -> RequestError:
+    return RequestError(
+        f"{given!r:.80} ({type(given).__name__}) is no history. Expected text such as "
+        '"bought: TITLE; viewed: TITLE", a list of item ids or titles, a list of Interaction, or a '
+        "History."
+    )
 
 
 def _load(

@@ -9,7 +9,9 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
+import itertools
 import json
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,7 +47,7 @@ class Rejects:
         if self.strict:
             msg = (
                 f"{self.source}, data row {number}: {reason}. Expected every row to be usable; "
-                "mend the row, or run without --strict to set such rows aside in rejected.csv."
+                "mend the row (`genrec prepare` without --strict sets such rows aside)."
             )
             raise DataError(msg)
         self.rows.append((self.source, number, reason, " | ".join(str(c) for c in cells)))
@@ -90,8 +92,8 @@ def read(path: str | Path, *, rejects: Rejects | None = None) -> pa.Table:
             return _read_csv(path, rejects)
         if name.endswith((".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")):
             return _read_jsonl(path, rejects)
-    except (pa.ArrowInvalid, OSError, UnicodeDecodeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+    except (pa.ArrowException, OSError, ValueError, EOFError, zlib.error, csv.Error) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         msg = f"{str(path)!r} cannot be read: {reason}. Expected a CSV, JSONL or Parquet file; mend it."
         raise DataError(msg) from error
     msg = (
@@ -104,10 +106,10 @@ def read(path: str | Path, *, rejects: Rejects | None = None) -> pa.Table:
 def _header(path: Path) -> tuple[list[str], str]:
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     with opener(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as stream:
-        line = stream.readline()
+        line = next((line for line in stream if line.strip()), "")
         delimiter = _delimiter(line)
-        stream.seek(0)
-        header = next(csv.reader(stream, delimiter=delimiter), [])
+        rest = itertools.chain([line], stream)
+        header = next(csv.reader(rest, delimiter=delimiter), [])
     names = [n.strip() for n in header]
     broken = next((n for n in names if "\ufffd" in n), None)
     if broken is not None:
@@ -120,7 +122,30 @@ def _header(path: Path) -> tuple[list[str], str]:
     if twice:
         msg = f"{str(path)!r} has the column {twice[0]!r} twice. Expected distinct column names."
         raise DataError(msg)
-    return names, delimiter
+    if ROW in names:
+        msg = f"{str(path)!r} has a column {ROW!r}, a name that genrec uses itself. Rename it."
+        raise DataError(msg)
+    return header, delimiter
+
+
+def _check_quotes(path: Path, table: pa.Table) -> None:
+    """An opened quote that is never closed swallows all rows after it: that is an error."""
+    broken = [
+        int(np.argmax(lines))
+        for column in table.columns
+        if (lines := np.asarray(pc.match_substring(column, "\n"), dtype=bool)).any()
+    ]
+    if broken:
+        opener = gzip.open if path.name.lower().endswith(".gz") else open
+        with opener(path, "rb") as stream:
+            quotes = sum(block.count(b'"') for block in iter(lambda: stream.read(1 << 24), b""))
+        if quotes % 2:
+            msg = (
+                f"{str(path)!r} has a quote that is opened and never closed, so that rows run "
+                f"together (look at data row {min(broken) + 1} and after). Close the quote, or "
+                "double a quote that belongs to the text."
+            )
+            raise DataError(msg)
 
 
 def _delimiter(header: str) -> str:
@@ -131,7 +156,8 @@ def _delimiter(header: str) -> str:
 
 
 def _read_csv(path: Path, rejects: Rejects) -> pa.Table:
-    names, delimiter = _header(path)
+    raw, delimiter = _header(path)
+    names = [n.strip() for n in raw]
 
     def on_invalid(row: pa_csv.InvalidRow) -> str:
         reason = f"{row.actual_columns} cells where the header has {row.expected_columns}"
@@ -143,12 +169,14 @@ def _read_csv(path: Path, rejects: Rejects) -> pa.Table:
         return pa.table({name: pa.array([], pa.string()) for name in [*names, ROW]})
     table = pa_csv.read_csv(
         _valid_utf8(path),
-        read_options=pa_csv.ReadOptions(column_names=names, skip_rows=1, use_threads=False),
+        read_options=pa_csv.ReadOptions(use_threads=False),
         parse_options=pa_csv.ParseOptions(
             delimiter=delimiter, newlines_in_values=True, invalid_row_handler=on_invalid
         ),
-        convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+        convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(raw, pa.string())),
     )
+    table = table.rename_columns(names)
+    _check_quotes(path, table)
     numbers = _row_numbers(table.num_rows, {number for number, _, _ in broken})
     bad = np.zeros(table.num_rows, dtype=bool)
     for column in table.columns:
@@ -283,10 +311,21 @@ def renamed(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
 
 
 def text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column as stripped strings; null becomes the empty string."""
+    """A column as stripped strings; null becomes the empty string.
+
+    Raises:
+        DataError: the column holds lists, structs or bytes that are no text.
+    """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    return pc.utf8_trim_whitespace(column.cast(pa.large_string()).fill_null(""))
+    try:
+        return pc.utf8_trim_whitespace(column.cast(pa.large_string()).fill_null(""))
+    except pa.ArrowException as error:
+        msg = (
+            f"A column of type {column.type} cannot be read as text: {error}. Expected text or "
+            "numbers; convert the column."
+        )
+        raise DataError(msg) from error
 
 
 def codes(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int64]]:
@@ -300,36 +339,67 @@ def strings(column: pa.ChunkedArray) -> list[str]:
     return [str(v) for v in text(column).to_pylist()]
 
 
+_INTEGER = r"^-?(0|[1-9][0-9]{0,17})$"
+_DECIMAL = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?$"
+
+
 def typed(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A string column as int64 or double where every non-empty cell is one, else as it is."""
+    """A string column as int64 or double where every non-empty cell is plainly one, else as it is.
+
+    Codes such as 007, or numbers with more digits than a double keeps, stay text.
+    """
     if not pa.types.is_string(column.type):
         return column
     values = pc.utf8_trim_whitespace(column)
     values = pc.if_else(pc.equal(values, ""), None, values)
-    for kind in (pa.int64(), pa.float64()):
-        try:
+    for pattern, kind in ((_INTEGER, pa.int64()), (_DECIMAL, pa.float64())):
+        if pc.all(pc.match_substring_regex(values, pattern)).as_py():
             return values.cast(kind)
-        except pa.ArrowInvalid:
-            continue
     return column
+
+
+def plain(table: pa.Table, name: str) -> list[object]:
+    """A column as Python values: numbers, text, dates as ISO text, lists and structs as JSON.
+
+    Raises:
+        DataError: the column has a type that has no such form.
+    """
+    column = typed(table[name])
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+        kind = column.type
+    try:
+        if pa.types.is_temporal(kind):
+            column = column.cast(pa.string())
+        values: list[object] = column.to_pylist()
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        msg = (
+            f"Column {name!r} has type {kind}, which cannot be read: {error}. Expected text, "
+            "numbers or dates; convert the column or leave it out."
+        )
+        raise DataError(msg) from error
+    return [json.dumps(v, default=str) if isinstance(v, list | dict | tuple) else v for v in values]
 
 
 def numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     """A column as doubles; what is empty or not a number becomes NaN."""
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        try:
-            return np.asarray(column.cast(pa.float64()).fill_null(np.nan), dtype=np.float64)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            column = column.cast(pa.string())
-    result = np.full(len(column), np.nan)
+    kind = column.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        values = column.cast(pa.float64(), safe=False).fill_null(np.nan)
+        return np.asarray(values, dtype=np.float64)
+    if pa.types.is_temporal(kind) or pa.types.is_nested(kind):
+        return np.full(len(column), np.nan)
+    values = text(column)
+    values = pc.if_else(pc.equal(values, ""), None, values)
     try:
-        values = pc.utf8_trim_whitespace(column)
-        values = pc.if_else(pc.equal(values, ""), None, values)
         return np.asarray(values.cast(pa.float64()).fill_null(np.nan), dtype=np.float64)
     except pa.ArrowInvalid:
-        for index, text in enumerate(column.to_pylist()):
-            try:
-                result[index] = float(text)
-            except (TypeError, ValueError):
-                continue
-    return result
+        return np.array([_number(v) for v in values.to_pylist()], dtype=np.float64)
+
+
+def _number(value: str | None) -> float:
+    try:
+        return float(value or "nan")
+    except ValueError:
+        return float("nan")

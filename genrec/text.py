@@ -31,6 +31,25 @@ def _breaks_line(character: str) -> bool:
     )
 
 
+def visible(text: str) -> bool:
+    r"""Whether a person would see anything of a text.
+
+    >>> visible("\u200b\u3164 \t"), visible("☕")
+    (False, True)
+    """
+    return any(
+        unicodedata.category(c)[0] not in "ZC" and c not in "\u115f\u1160\u2800\u3164\uffa0"
+        for c in text
+    )
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: ``one_line`` of every line, leading blanks kept."""
+    return "\n".join(
+        " " * (len(line) - len(line.lstrip(" "))) + one_line(line) for line in text.split("\n")
+    )
+
+
 def normalized(text: str) -> str:
     """The form in which two spellings of one title are equal: NFKC, case, punctuation and space.
 

@@ -205,10 +205,10 @@ BAD = {
     "u,,1,buy": "not in the items file: item_id ''",
     "u,zz,1,buy": "not in the items file: item_id 'zz'",
     "u,a,1,": "empty behavior",
-    "u,a,,buy": "time is empty or not a number or date",
-    "u,a,nan,buy": "time is empty or not a number or date",
-    "u,a,inf,buy": "time is empty or not a number or date",
-    "u,a,soon,buy": "time is empty or not a number or date",
+    "u,a,,buy": "time is empty or not a number or ISO date",
+    "u,a,nan,buy": "time is empty or not a number or ISO date",
+    "u,a,inf,buy": "time is empty or not a number or ISO date",
+    "u,a,soon,buy": "time is empty or not a number or ISO date",
     "u,a,1": "3 cells where the header has 4",
     "u,a\udcff,1,buy": "not valid UTF-8",
 }
@@ -270,7 +270,7 @@ def test_saving_replaces_only_dataset_folders(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["events.csv", "items.csv", "out"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    with pytest.raises(DataError, match="is no dataset folder"):
+    with pytest.raises(DataError, match="holds other files"):
         data.save(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()
 

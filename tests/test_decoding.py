@@ -15,6 +15,7 @@ from reference import logprobs, ranked
 from genrec import Catalog, History, Interaction, Item, Recommender
 from genrec.decoding import Ranking, search
 from genrec.recommender import RecommendationList
+from genrec.text import visible
 
 # Short words over a small alphabet make shared prefixes and duplicates likely; the rest is what
 # real catalogs are full of.
@@ -26,15 +27,9 @@ titles = st.one_of(
     st.tuples(st.sampled_from(WORDS), st.sampled_from(CONTROL), st.sampled_from(WORDS)).map(
         "".join
     ),
-    st.text(min_size=1, max_size=6).filter(lambda t: bool(visible(t))),
+    st.text(min_size=1, max_size=6).filter(visible),
 )
 kinds = st.sampled_from(tiny.KINDS)
-
-
-def visible(text: str) -> str:
-    from genrec.text import one_line
-
-    return one_line(text)
 
 
 @st.composite

@@ -181,7 +181,7 @@ def test_json_lines(tmp_path: Path) -> None:
     assert [(r[1], r[2]) for r in rejects[1].rows] == [
         (3, "not valid JSON"),
         (4, "not a JSON object"),
-        (5, "time is empty or not a number or date"),
+        (5, "time is empty or not a number or ISO date"),
     ]
     (tmp_path / "none.jsonl").write_text("{\n")
     with pytest.raises(DataError, match="holds no usable line"):

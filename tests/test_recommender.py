@@ -65,7 +65,7 @@ def test_the_dataset_decides_about_seen_items(demo_data: Dataset) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: make().recommend("", k=0), RequestError, "k=0. Expected 1 or more"),
+        (lambda: make().recommend("", k=0), RequestError, "k=0. Expected a whole number"),
         (lambda: make().recommend("i0; i1; i2; i3"), RequestError, "every item is excluded"),
         (lambda: make().score("", []), RequestError, "there are no candidates"),
         (lambda: make().score("", ["zz"]), RequestError, "'zz' is not in the catalog"),
