@@ -141,9 +141,10 @@ def print_understood(understood: Sequence[Understood]) -> None:
 
 
 def _how(found: Understood) -> str:
+    how = f"fuzzy, {found.similarity:.2f}" if found.match == "fuzzy" else found.match
     if not found.others:
-        return found.match
-    return f"{found.match}; {len(found.others)} more items have this title"
+        return how
+    return f"{how}; {len(found.others)} more items have this title"
 
 
 def print_prompt(encoded: EncodedPrompt, limit: str) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from genrec import Catalog, Item
-from genrec.matching import HistoryReader
+from genrec.matching import THRESHOLD, HistoryReader, TextMatcher
 
 CATALOG = Catalog(
     [
@@ -66,3 +66,50 @@ def test_lists_of_ids_or_titles() -> None:
 def test_a_shared_title_says_so() -> None:
     _, (found,) = READER.read("twin")
     assert (found.item_id, found.others) == ("5", ("6",))
+
+
+@pytest.mark.parametrize(
+    ("typed", "row"),
+    [
+        ("RED RETROSPT MUG", 0),
+        ("reed retrospot mugs", 0),
+        ("mug red retrospot", 0),
+        ("jumbo bag pnik polkadot", 1),
+        ("pink jumbo bag polkadot", 1),
+        ("红色杯", None),  # too short to be sure of
+        ("red mug", None),
+        ("completely different", None),
+        ("", None),
+    ],
+)
+def test_near_misses(typed: str, row: int | None) -> None:
+    match = TextMatcher(CATALOG).match(typed)
+    assert match.rows[:1] == (() if row is None else (row,))
+    if row is not None:
+        assert match.how == "fuzzy"
+        assert THRESHOLD <= match.similarity <= 1.0
+    assert TextMatcher(CATALOG, threshold=1.01).match(typed).rows == ()
+
+
+def test_numbers_must_agree_and_the_best_must_be_ahead() -> None:
+    matcher = TextMatcher(
+        Catalog(
+            [
+                Item("1", "SET OF 3 CAKE TINS PANTRY DESIGN"),
+                Item("2", "SET OF 6 SPICE TINS PANTRY DESIGN"),
+                Item("3", "wooden heart garland blue"),
+                Item("4", "wooden heart garland blur"),
+            ]
+        )
+    )
+    assert matcher.match("set of 3 cake tins pantry desing").rows == (0,)
+    assert matcher.match("set of 4 cake tins pantry design").how == "none"
+    assert matcher.match("wooden heart garland blux").how == "none"
+
+
+def test_typed_histories_forgive_typing_errors() -> None:
+    history, understood = READER.read("bought: RED RETROSPT MUG; viwed: jumbo bag pink polkadott")
+    assert history.item_ids == ("1", "2")
+    assert [u.match for u in understood] == ["fuzzy", "fuzzy"]
+    assert [u.behavior for u in understood] == ["buy", "viwed"]
+    assert all(THRESHOLD <= u.similarity < 1 for u in understood)
