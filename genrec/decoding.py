@@ -43,12 +43,12 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class _Live:
-    """Prefixes that can still grow: their nodes, log-probabilities, and places in the tree."""
+    """Prefixes that can still grow, by all their children; logits are not kept."""
 
-    node: IntArray  # (L,)
-    logprob: FloatArray  # (L,)
-    handle: IntArray  # (L,) token tree handles
-    logits: torch.Tensor  # (L, V)
+    handle: IntArray  # (L,) token tree handles of the prefixes
+    child: IntArray  # (C,) trie nodes
+    source: IntArray  # (C,) index of each child's prefix
+    logprob: FloatArray  # (C,) log-probability of each child
 
 
 def search(
@@ -93,10 +93,10 @@ def search(
     finals: list[FloatArray] = []
     worst = -np.inf  # of the k best so far
     evaluated = 0
-    live, used = _start(trie, tree, skip_forced, leaves, finals)
+    live, used = _start(trie, tree, normalization, skip_forced, leaves, finals)
     evaluated += used
-    while live is not None and len(live.node):
-        child, source, logprob = _children(trie, live, normalization)
+    while live is not None:
+        child, source, logprob = live.child, live.source, live.logprob
         enter = below[trie.high[child]] > below[trie.low[child]]
         child, source, logprob = child[enter], source[enter], logprob[enter]
         end = trie.skip[child] if skip_forced else child
@@ -116,9 +116,9 @@ def search(
         if not len(grows):
             break
         runs = [trie.run(int(child[g]), int(end[g])) for g in grows]
-        handles, logits = _extend(tree, live.handle[source[grows]], runs)
+        parents = live.handle[source[grows]]
+        live = _grow(trie, tree, parents, runs, end[grows], logprob[grows], normalization)
         evaluated += sum(len(r) for r in runs)
-        live = _Live(end[grows], logprob[grows], handles, logits)
     rows, logprobs = _items(trie, positions, np.concatenate(leaves), np.concatenate(finals))
     order = np.lexsort((rows, -logprobs))[:k]
     return Ranking(rows[order], logprobs[order], evaluated)
@@ -127,64 +127,78 @@ def search(
 def _start(
     trie: TitleTrie,
     tree: TokenTree,
+    normalization: str,
     skip_forced: bool,
     leaves: list[IntArray],
     finals: list[FloatArray],
 ) -> tuple[_Live | None, int]:
     """The root as the one live prefix, past any tokens with which every title begins."""
-    root = np.array([0])
-    zero = np.array([0.0])
+    root, zero = np.array([0]), np.array([0.0])
     end = int(trie.skip[0]) if skip_forced else 0
     if end == 0:
-        return _Live(root, zero, np.array([ROOT]), tree.logits[None]), 0
+        logits = tree.logits[None]
+        child, source, logprob = _children(trie, root, zero, logits, normalization)
+        return _Live(np.array([ROOT]), child, source, logprob), 0
     if trie.is_leaf(np.array([end]))[0]:
         leaves.append(np.array([end]))
         finals.append(zero)
         return None, 0
     run = trie.run(int(trie.first_child[0]), end)
-    handles, logits = _extend(tree, np.array([ROOT]), [run])
-    return _Live(np.array([end]), zero, handles, logits), len(run)
+    live = _grow(trie, tree, np.array([ROOT]), [run], np.array([end]), zero, normalization)
+    return live, len(run)
 
 
-def _extend(
-    tree: TokenTree, parents: IntArray, runs: Sequence[Sequence[int]]
-) -> tuple[IntArray, torch.Tensor]:
-    """Extends the tree in passes of bounded size."""
+def _grow(
+    trie: TitleTrie,
+    tree: TokenTree,
+    parents: IntArray,
+    runs: Sequence[Sequence[int]],
+    node: IntArray,
+    logprob: FloatArray,
+    normalization: str,
+) -> _Live:
+    """Extends the tree by runs that end at trie nodes, in passes of bounded size."""
     handles: list[int] = []
-    logits = []
+    children: list[tuple[IntArray, IntArray, FloatArray]] = []
     for first in range(0, len(runs), _PASS):
         part = slice(first, first + _PASS)
-        new, values = tree.extend(parents[part].tolist(), runs[part])
+        new, logits = tree.extend(parents[part].tolist(), runs[part])
         handles.extend(new)
-        logits.append(values)
-    return np.array(handles, dtype=np.int64), torch.cat(logits)
+        child, source, values = _children(trie, node[part], logprob[part], logits, normalization)
+        children.append((child, source + first, values))
+    child, source, values = (np.concatenate(arrays) for arrays in zip(*children, strict=True))
+    return _Live(np.array(handles, dtype=np.int64), child, source, values)
 
 
 def _children(
-    trie: TitleTrie, live: _Live, normalization: str
+    trie: TitleTrie,
+    node: IntArray,
+    logprob: FloatArray,
+    logits: torch.Tensor,
+    normalization: str,
 ) -> tuple[IntArray, IntArray, FloatArray]:
-    """All children of the live nodes: node, index of its parent in live, log-probability."""
-    first = trie.first_child[live.node]
-    count = trie.first_child[live.node + 1] - first
+    """All children of L nodes with (L, V) logits: node, index of the parent, log-probability."""
+    first = trie.first_child[node]
+    count = trie.first_child[node + 1] - first
     start = np.cumsum(count) - count
     source = np.repeat(np.arange(len(count)), count)
     child = np.arange(int(count.sum())) - start[source] + first[source]
-    device = live.logits.device
+    device = logits.device
     index = torch.from_numpy(source).to(device), torch.from_numpy(trie.token[child]).to(device)
-    values = live.logits[index].double().cpu().numpy()
+    values = logits[index].double().cpu().numpy()
     if normalization == "catalog":
         peak = np.maximum.reduceat(values, start)
         total = np.add.reduceat(np.exp(values - peak[source]), start)
         norm = peak + np.log(total)
     else:
-        norm = torch.logsumexp(live.logits.double(), dim=-1).cpu().numpy()
+        norm = torch.logsumexp(logits.double(), dim=-1).cpu().numpy()
     if not np.isfinite(norm).all():
         msg = (
             "The model's logits are not finite: its weights or its precision are broken. "
             "Expected numbers; try dtype=float32, or get the model again."
         )
         raise ModelError(msg)
-    return child, source, live.logprob[source] + values - norm[source]
+    return child, source, logprob[source] + values - norm[source]
 
 
 def _kth(
