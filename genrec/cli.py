@@ -263,7 +263,7 @@ def recommend(
 @app.command()
 def demo(
     model: Model = "smollm2-135m",
-    users: Annotated[int, typer.Option(help="Users in the small evaluation.")] = 40,
+    users: Annotated[int, typer.Option(help="Users in the small evaluation.")] = 30,
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = None,

@@ -369,6 +369,15 @@ class Template:
         raise PromptError(msg)
 
 
+def spoken_verbs() -> dict[str, tuple[str, ...]]:
+    """Behavior -> how it is said in any shipped language, to understand what people type."""
+    said: dict[str, tuple[str, ...]] = {}
+    for path in sorted(folder().glob("*/verbs.json")):
+        for behavior, verb in _verbs(path).items():
+            said[behavior] = (*said.get(behavior, ()), verb.past, verb.base)
+    return said
+
+
 _KEYS = ("for", "language", "form", "lead", "terminator", "targets")
 
 

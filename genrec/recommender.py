@@ -18,7 +18,7 @@ from genrec.encoding import EncodedPrompt, Encoder
 from genrec.errors import RequestError, SettingsError
 from genrec.interactions import History, Interaction
 from genrec.matching import HistoryReader, Understood
-from genrec.prompts import Template, TitleForm
+from genrec.prompts import Template, TitleForm, spoken_verbs
 from genrec.trie import TitleTrie
 from genrec.weights import DEFAULT_MODEL
 
@@ -203,8 +203,10 @@ class Recommender:
     @cached_property
     def _reader(self) -> HistoryReader:
         known = self.dataset.interactions.behaviors if self.dataset is not None else ()
-        verbs = {b: (b, b) for b in known}
-        verbs |= {b: (v.past, v.base) for b, v in self.template.verbs.items()}
+        verbs: dict[str, tuple[str, ...]] = {b: (b,) for b in known}
+        verbs |= spoken_verbs()
+        for behavior, verb in self.template.verbs.items():
+            verbs[behavior] = (*verbs.get(behavior, ()), verb.past, verb.base)
         return HistoryReader(self.catalog, verbs, self.behavior)
 
     def understand(self, history: HistoryLike) -> tuple[History, tuple[Understood, ...]]:

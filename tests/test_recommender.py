@@ -181,6 +181,13 @@ def test_a_chat_template_needs_a_chat_model() -> None:
         make(template="chat").recommend("")
 
 
+def test_verbs_of_every_language_are_understood() -> None:
+    _, understood = make().understand("浏览了：red mug; bought: doll; 购买：bag; ask: red mug")
+    assert [(u.behavior, u.item_id) for u in understood] == [
+        ("browse", "i0"), ("buy", "i1"), ("buy", "i2"), ("ask", "i0"),
+    ]  # fmt: skip
+
+
 def test_every_template_recommends() -> None:
     for language in ("en", "zh"):
         for template in ("next_item", "sentence"):
