@@ -252,7 +252,7 @@ def recommend(
 
     settings = _settings(locals())
     recommender, given = _recommender(settings, data, user, history, model, quiet=json)
-    with display.working("Searching ...", quiet=True):
+    with display.working("Searching ...", quiet=json):
         answer = recommender.recommend(given, k)
     if json:
         display.print_json(answer.to_dict())
