@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from genrec.catalog import Catalog as Catalog
     from genrec.catalog import Item as Item
     from genrec.config import Settings as Settings
-    from genrec.datasets import Dataset as Dataset
+    from genrec.dataset import Dataset as Dataset
     from genrec.errors import GenrecError as GenrecError
     from genrec.interactions import History as History
     from genrec.interactions import Interaction as Interaction
@@ -28,7 +28,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Catalog": "catalog",
-    "Dataset": "datasets",
+    "Dataset": "dataset",
     "GenrecError": "errors",
     "History": "interactions",
     "Interaction": "interactions",

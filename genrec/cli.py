@@ -123,7 +123,7 @@ def prepare(
     from dataclasses import asdict
 
     from genrec import display
-    from genrec.datasets import Dataset
+    from genrec.dataset import Dataset
     from genrec.ingest import EventOptions
 
     with display.working("Preparing ...", quiet=json) as say:
@@ -338,7 +338,7 @@ def _recommender(
     """The recommender for a dataset folder, and the history that was asked about."""
     from genrec import display
     from genrec.config import Settings
-    from genrec.datasets import Dataset
+    from genrec.dataset import Dataset
     from genrec.recommender import Recommender
 
     if (user is None) == (history is None):

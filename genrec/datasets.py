@@ -1,250 +1,27 @@
-"""A dataset: catalog, split interactions and what was measured of them; as a folder; embedded.
+"""Datasets by name: the embedded sample, and loaders of public data from the user's own folders.
 
-The folder holds ``catalog.parquet``, ``interactions.parquet`` (with a split column),
-``dataset.json`` and, where rows were rejected, ``rejected.csv``; pyarrow alone can read it.
+Nothing is downloaded. Each loader reads the files as their publishers wrote them.
 """
 
 from __future__ import annotations
 
+import ast
 import csv
+import gzip
+import importlib.util
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from genrec import tables
-from genrec.catalog import Catalog, Item
+from genrec.dataset import Dataset as Dataset
 from genrec.errors import DataError
-from genrec.ingest import EventOptions, Ingested, ingest
-from genrec.interactions import SPLITS, Interactions
-from genrec.prompts import CASES, TitleForm
+from genrec.ingest import EventOptions
 from genrec.tables import Rejects
-from genrec.text import one_line
 
-FORMAT_VERSION = 1
-REPEATS_INCLUDE_SEEN = 0.05
-FILES = frozenset({"dataset.json", "catalog.parquet", "interactions.parquet", "rejected.csv"})
 EMBEDDED = ("online_retail_demo",)
-_TARGETS = ("buy", "purchase", "order")
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetInfo:
-    """What ``prepare`` decided and measured.
-
-    Attributes:
-        name: for display.
-        target_behavior: what is recommended for.
-        repeat_share: share of units that begin with an item the user had before (train and
-            validation); above 0.05 seen items may be recommended by default.
-        exclude_seen: that default.
-        case: how titles are written for the model.
-        unit: the basket column, None where every event is a unit.
-        split: ``last unit``, or ``given`` where the interactions had a split column.
-        time_unit: of the timestamps as given; stored ones are seconds since 1970, or positions.
-        users, items, events: how many were kept.
-        split_events: events in train, validation and test.
-        tied: events that share user and time with the one before and are in another unit.
-        notes: what was guessed or noticed.
-        rejected: rows that were not kept, by reason.
-        catalog_hash: SHA-256 of the catalog.
-        format_version: of the folder.
-    """
-
-    name: str
-    target_behavior: str
-    repeat_share: float
-    exclude_seen: bool
-    case: str
-    unit: str | None
-    split: str
-    time_unit: str
-    users: int
-    items: int
-    events: int
-    split_events: dict[str, int]
-    tied: int
-    notes: list[str]
-    rejected: dict[str, int]
-    catalog_hash: str
-    format_version: int = FORMAT_VERSION
-
-
-@dataclass(frozen=True, slots=True)
-class Dataset:
-    """Catalog and interactions that belong together."""
-
-    catalog: Catalog
-    interactions: Interactions
-    info: DatasetInfo
-
-    @classmethod
-    def prepare(
-        cls,
-        items: str | Path | None,
-        interactions: str | Path,
-        *,
-        name: str | None = None,
-        target_behavior: str | None = None,
-        options: EventOptions | None = None,
-        item_columns: Mapping[str, str] | None = None,
-        strict: bool = False,
-        say: Callable[[str], None] = lambda message: None,
-    ) -> tuple[Dataset, list[Rejects]]:
-        """Reads, checks, splits and measures two files.
-
-        Args:
-            items: CSV, JSONL or Parquet with item_id, title and any attributes; None where the
-                interactions have a title column.
-            interactions: CSV, JSONL or Parquet with user_id, item_id, behavior or rating, and
-                timestamp or position.
-            name: for display; the interactions file's name where None.
-            target_behavior: what to recommend for; None takes buy, purchase or order where the
-                data has it, else the most frequent.
-            options: names, units and defaults of the interactions.
-            item_columns: our name -> the items file's column.
-            strict: a bad row is an error.
-            say: called with a line of text before each step.
-
-        Returns:
-            The dataset, and the rejected rows of each file.
-
-        Raises:
-            DataError: a file cannot be used.
-        """
-        options = options or EventOptions()
-        bad_items = Rejects(Path(items or interactions).name, strict)
-        bad_events = Rejects(Path(interactions).name, strict)
-        say(f"Reading {interactions} ...")
-        table = tables.read(interactions, rejects=bad_events)
-        if items is None:
-            catalog = _catalog_of_events(tables.renamed(table, options.columns), bad_items)
-        else:
-            say(f"Reading {items} ...")
-            table_of_items = tables.read(items, rejects=bad_items)
-            table_of_items = tables.renamed(table_of_items, item_columns or {})
-            catalog = Catalog.from_table(table_of_items, rejects=bad_items)
-        say("Checking, splitting and measuring ...")
-        read = ingest(table, catalog, options, rejects=bad_events)
-        events = read.interactions
-        target = target_behavior or _default_target(events)
-        if target not in events.behaviors:
-            msg = (
-                f"target_behavior={target!r} is not in the data. "
-                f"Expected one of: {', '.join(events.behaviors)}."
-            )
-            raise DataError(msg)
-        if not read.given_split:
-            events = events.split_last_unit(target)
-        rejected = {
-            f"{r.source}: {why}": n
-            for r in ([bad_events] if items is None else [bad_items, bad_events])
-            for why, n in r.counts().items()
-        }
-        info = _measure(name or Path(interactions).name.split(".")[0], events, target, read)
-        rejects = [bad_events] if items is None else [bad_items, bad_events]
-        return cls(catalog, events, replace(info, rejected=rejected)), rejects
-
-    def save(self, folder: str | Path, rejects: list[Rejects] | None = None) -> None:
-        """Writes the dataset folder: beside its place first, then renamed into it.
-
-        A folder is replaced only if it holds nothing but what ``save`` writes.
-
-        Raises:
-            DataError: the place is taken by something else or cannot be written.
-        """
-        folder = Path(folder).resolve()
-        if folder.exists() and not _replaceable(folder):
-            msg = (
-                f"{folder} exists and holds other files than a dataset folder does. Nothing was "
-                "changed. Expected a new or empty folder, or one that prepare wrote; choose "
-                "another --out."
-            )
-            raise DataError(msg)
-        work = None
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-            self._write(work, rejects or [])
-            work.chmod(0o755)
-            _swap(work, folder)
-        except (OSError, pa.ArrowException) as error:
-            msg = f"{folder} could not be written: {error}. Nothing was changed; choose another place."
-            raise DataError(msg) from error
-        finally:
-            if work is not None:
-                shutil.rmtree(work, ignore_errors=True)
-
-    def _write(self, folder: Path, rejects: list[Rejects]) -> None:
-        pq.write_table(self.catalog.to_table(), folder / "catalog.parquet")
-        pq.write_table(self.interactions.to_table(), folder / "interactions.parquet")
-        rows = [row for r in rejects for row in r.rows]
-        if rows:
-            with (folder / "rejected.csv").open("w", encoding="utf-8", newline="") as stream:
-                writer = csv.writer(stream)
-                writer.writerow(["file", "row", "reason", "cells"])
-                writer.writerows(
-                    [
-                        c.encode("utf-8", "backslashreplace").decode() if isinstance(c, str) else c
-                        for c in row
-                    ]
-                    for row in rows
-                )
-        text = json.dumps(asdict(self.info), indent=2, ensure_ascii=False)
-        (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Dataset:
-        """Loads a dataset folder.
-
-        Raises:
-            DataError: it is none, of another version, or its catalog was changed.
-        """
-        folder = Path(folder)
-        path = folder / "dataset.json"
-        if not path.is_file():
-            msg = (
-                f"{str(folder)!r} is not a dataset folder: it has no dataset.json. Make one with "
-                "`genrec prepare --items items.csv --interactions interactions.csv --out DIR`."
-            )
-            raise DataError(msg)
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if values.get("format_version") != FORMAT_VERSION:
-                msg = (
-                    f"{path} has format_version {values.get('format_version')!r}, expected "
-                    f"{FORMAT_VERSION}. Run `genrec prepare` again with this version of genrec."
-                )
-                raise DataError(msg)
-            info = DatasetInfo(**{f.name: values[f.name] for f in fields(DatasetInfo)})
-            _check_info(info)
-            catalog = Catalog.read(folder / "catalog.parquet")
-            unit = "none" if info.unit is None else "unit"
-            events = Interactions.read(
-                folder / "interactions.parquet", catalog, unit=unit, time_unit="s"
-            )
-        except DataError as error:
-            msg = f"The dataset folder {folder} is damaged: {error} Run `genrec prepare` again."
-            raise DataError(msg) from error
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            msg = f"{path} is damaged: {error!r}. Run `genrec prepare` again."
-            raise DataError(msg) from error
-        if catalog.hash() != info.catalog_hash:
-            msg = (
-                f"catalog.parquet in {folder} is not the one that dataset.json was written for. "
-                "Run `genrec prepare` again."
-            )
-            raise DataError(msg)
-        return cls(catalog, events, info)
-
-    def renamed(self, name: str) -> Dataset:
-        """The same dataset under another name."""
-        return replace(self, info=replace(self.info, name=name))
 
 
 def load(name: str = "online_retail_demo") -> Dataset:
@@ -269,88 +46,173 @@ def load(name: str = "online_retail_demo") -> Dataset:
     return dataset
 
 
-def _check_info(info: DatasetInfo) -> None:
-    if not isinstance(info.exclude_seen, bool) or info.case not in CASES:
-        msg = f"exclude_seen={info.exclude_seen!r}, case={info.case!r}"
-        raise ValueError(msg)
+def movielens(folder: str | Path) -> Dataset:
+    """MovieLens as GroupLens publishes it: ml-100k, ml-1m, ml-10m or a ml-latest folder.
 
+    A movie's title holds its year; its genres are an attribute (but in ml-100k, where they are
+    flags). Events are ``rate`` with the stars as value. GroupLens forbids redistribution, so get
+    the folder from them.
 
-def _default_target(events: Interactions) -> str:
-    found = next((b for b in _TARGETS if b in events.behaviors), None)
-    if found:
-        return found
-    counts = [int((events.columns.behavior == c).sum()) for c in range(len(events.behaviors))]
-    return events.behaviors[counts.index(max(counts))]
+    Args:
+        folder: the unpacked folder.
 
-
-def _catalog_of_events(table: pa.Table, rejects: Rejects) -> Catalog:
-    """The catalog of interactions that carry titles: an item's first title counts."""
-    if "title" not in table.column_names:
+    Raises:
+        DataError: the folder has none of the three layouts.
+    """
+    folder = Path(folder)
+    if (folder / "u.data").is_file():
+        events = _split_lines(folder / "u.data", "\t", _RATING)
+        items = _split_lines(folder / "u.item", "|", ["item_id", "title", "released"])
+    elif (folder / "ratings.dat").is_file():
+        events = _split_lines(folder / "ratings.dat", "::", _RATING)
+        items = _split_lines(folder / "movies.dat", "::", ["item_id", "title", "genres"])
+    elif (folder / "ratings.csv").is_file():
+        events = _renamed_csv(folder / "ratings.csv", _RATING)
+        items = _renamed_csv(folder / "movies.csv", ["item_id", "title", "genres"])
+    else:
         msg = (
-            "No items file was given, and the interactions have no title column. Expected titles "
-            "to recommend: write items.csv with the columns item_id,title (one row an item) and "
-            f"give it with --items. Found columns: {', '.join(tables.names(table))}."
+            f"{str(folder)!r} is no MovieLens folder. Expected u.data and u.item (ml-100k), "
+            "ratings.dat and movies.dat (ml-1m), or ratings.csv and movies.csv (ml-latest)."
         )
         raise DataError(msg)
-    tables.require(table, ["item_id"], "interactions")
-    titles: dict[str, str] = {}
-    pairs = zip(tables.strings(table["item_id"]), tables.strings(table["title"]), strict=True)
-    for item_id, title in pairs:
-        if item_id and one_line(title):
-            titles.setdefault(item_id, title)
-    return Catalog((Item(i, t) for i, t in titles.items()), rejects=rejects)
+    return _dataset(items, events, folder.resolve().name, EventOptions(time_unit="s"))
 
 
-def _measure(name: str, events: Interactions, target: str, read: Ingested) -> DatasetInfo:
-    repeat_share = events.repeat_share(target)
-    return DatasetInfo(
-        name=name,
-        target_behavior=target,
-        repeat_share=round(repeat_share, 4),
-        exclude_seen=repeat_share <= REPEATS_INCLUDE_SEEN,
-        case=TitleForm.of(events.catalog).case,
-        unit=events.unit_name,
-        split="given" if read.given_split else "last unit",
-        time_unit=read.time_unit,
-        users=len(events.user_ids),
-        items=len(events.catalog),
-        events=len(events),
-        split_events={s: int((events.columns.split == i).sum()) for i, s in enumerate(SPLITS)},
-        tied=events.tied(),
-        notes=list(read.notes),
-        rejected={},
-        catalog_hash=events.catalog.hash(),
+def recbole(folder: str | Path | None = None, name: str = "ml-100k") -> Dataset:
+    """RecBole atomic files, ``NAME.inter`` and ``NAME.item``.
+
+    Args:
+        folder: the folder that holds them; None for the sample inside an installed recbole
+            package.
+        name: of the files.
+
+    Raises:
+        DataError: the files are not there or lack a user, an item or a title column.
+    """
+    if folder is None:
+        spec = importlib.util.find_spec("recbole")
+        if spec is None or spec.origin is None:
+            msg = "recbole is not installed. Expected it, or the folder that holds the .inter file."
+            raise DataError(msg)
+        folder = Path(spec.origin).parent / "dataset_example" / name
+    folder = Path(folder)
+    events = _atomic(folder / f"{name}.inter")
+    items = _atomic(folder / f"{name}.item")
+    if "title" not in items.column_names:
+        titles = [c for c in items.column_names if c.endswith(("title", "name"))]
+        if not titles:
+            msg = f"{name}.item has no title column; found {', '.join(items.column_names)}."
+            raise DataError(msg)
+        items = items.rename_columns(["title" if c == titles[0] else c for c in items.column_names])
+    return _dataset(items, events, name, EventOptions())
+
+
+def amazon(reviews: str | Path, metadata: str | Path) -> Dataset:
+    """Amazon reviews with titles: the layouts of 2014, 2018 and 2023 (JSON Lines, also .gz).
+
+    2014 and 2018: ``reviewerID, asin, overall, unixReviewTime`` and ``asin, title``; the metadata
+    of 2014 is Python literals. 2023: ``user_id, parent_asin, rating, timestamp`` (milliseconds)
+    and ``parent_asin, title``. Events are ``rate``; the review's summary or title is its text.
+
+    Args:
+        reviews: the reviews file.
+        metadata: the products file.
+
+    Raises:
+        DataError: a file cannot be read or has another layout.
+    """
+    events, items = [], []
+    for row in _records(Path(reviews)):
+        events.append(
+            {
+                "user_id": row.get("user_id") or row.get("reviewerID"),
+                "item_id": row.get("parent_asin") or row.get("asin"),
+                "rating": row.get("rating", row.get("overall")),
+                "timestamp": row.get("timestamp", row.get("unixReviewTime")),
+                "text": row.get("summary") or (row.get("title") if "rating" in row else None),
+            }
+        )
+    for row in _records(Path(metadata)):
+        item_id = row.get("parent_asin") or row.get("asin")
+        brand = row.get("brand") or row.get("store")
+        items.append({"item_id": item_id, "title": row.get("title"), "brand": brand})
+    if not any(e["user_id"] and e["item_id"] for e in events):
+        msg = (
+            f"{str(reviews)!r} has no reviewerID and asin (2014, 2018) or user_id and parent_asin "
+            "(2023). Expected one of these layouts."
+        )
+        raise DataError(msg)
+    return _dataset(_table(items), _table(events), Path(reviews).name.split(".")[0], EventOptions())
+
+
+_RATING = ["user_id", "item_id", "rating", "timestamp"]
+
+
+def _dataset(items: pa.Table, events: pa.Table, name: str, options: EventOptions) -> Dataset:
+    rejects = [Rejects("items"), Rejects("interactions")]
+    return Dataset.from_tables(items, events, name=name, options=options, rejects=rejects)
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    names = list(rows[0]) if rows else ["item_id", "title"]
+    return pa.table(
+        {
+            n: pa.array([None if r[n] is None else str(r[n]) for r in rows], pa.string())
+            for n in names
+        }
     )
 
 
-def _replaceable(folder: Path) -> bool:
-    """Whether a folder is empty or holds a dataset folder's files and nothing else."""
-    if not folder.is_dir():
-        return False
-    names = {p.name for p in folder.iterdir()}
-    if not names:
-        return True
-    if not names <= FILES:
-        return False
+def _open(path: Path, encoding: str) -> Iterator[str]:
+    if not path.is_file():
+        msg = f"No file {str(path)!r}. Expected the publisher's file at this place."
+        raise DataError(msg)
+    opener: Callable[..., Any] = gzip.open if path.name.endswith(".gz") else open
     try:
-        values = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(values, dict) and "catalog_hash" in values
+        with opener(path, "rt", encoding=encoding, errors="replace", newline="") as stream:
+            yield from stream
+    except (OSError, EOFError) as error:
+        msg = f"{str(path)!r} cannot be read: {error}. Get the file again."
+        raise DataError(msg) from error
 
 
-def _swap(new: Path, place: Path) -> None:
-    """Puts a finished folder in its place; an old one is moved aside first and then removed."""
-    if not place.exists():
-        new.rename(place)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{place.name}-old-", dir=place.parent))
-    try:
-        place.rename(old / "old")
+def _split_lines(path: Path, separator: str, names: list[str]) -> pa.Table:
+    """A table of lines split at a separator, Latin-1 as GroupLens writes them."""
+    rows = [line.rstrip("\r\n").split(separator) for line in _open(path, "latin-1")]
+    return _table([dict(zip(names, [*r, *[None] * len(names)], strict=False)) for r in rows])
+
+
+def _renamed_csv(path: Path, names: list[str]) -> pa.Table:
+    reader = csv.reader(_open(path, "utf-8"))
+    next(reader, None)
+    return _table([dict(zip(names, [*r, *[None] * len(names)], strict=False)) for r in reader])
+
+
+def _atomic(path: Path) -> pa.Table:
+    """A RecBole atomic file: tab-separated, with a type after each column's name."""
+    lines = _open(path, "utf-8")
+    names = [n.split(":")[0] for n in next(lines, "").rstrip("\r\n").split("\t")]
+    for needed in ("item_id",):
+        if needed not in names:
+            msg = f"{str(path)!r} has no column {needed}:token; found {', '.join(names)}."
+            raise DataError(msg)
+    rows = [line.rstrip("\r\n").split("\t") for line in lines]
+    return _table([dict(zip(names, [*r, *[None] * len(names)], strict=False)) for r in rows])
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """JSON objects, or the Python literals of 2014, one a line; other lines are an error."""
+    for number, line in enumerate(_open(path, "utf-8"), start=1):
+        if not line.strip():
+            continue
         try:
-            new.rename(place)
-        except OSError:
-            (old / "old").rename(place)
-            raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+            row = json.loads(line)
+        except ValueError:
+            try:
+                row = ast.literal_eval(line.strip())
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                row = None
+        if not isinstance(row, dict):
+            msg = f"{str(path)!r}, line {number} is no JSON object. Mend or remove the line."
+            raise DataError(msg)
+        yield row

@@ -11,7 +11,8 @@ from typing import Any
 
 from genrec import display, evaluation
 from genrec.baselines import Popular
-from genrec.datasets import Dataset, load
+from genrec.dataset import Dataset
+from genrec.datasets import load
 from genrec.evaluation import Result
 from genrec.recommender import RecommendationList, Recommender
 

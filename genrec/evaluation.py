@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from genrec import metrics
-from genrec.datasets import Dataset
+from genrec.dataset import Dataset
 from genrec.errors import DataError, RequestError
 from genrec.interactions import History
 from genrec.metrics import FloatArray, Interval

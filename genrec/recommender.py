@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from genrec.catalog import Catalog
 from genrec.config import Settings
-from genrec.datasets import Dataset
+from genrec.dataset import Dataset
 from genrec.encoding import EncodedPrompt, Encoder
 from genrec.errors import RequestError, SettingsError
 from genrec.interactions import History, Interaction

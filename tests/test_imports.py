@@ -19,7 +19,7 @@ ORDER = [
     ["errors", "text", "config"],
     ["tables", "catalog", "interactions", "metrics"],
     ["prompts", "trie", "encoding", "baselines"],
-    ["ingest", "datasets", "evaluation", "matching"],
+    ["ingest", "dataset", "datasets", "evaluation", "matching"],
     ["weights", "token_tree", "model", "decoding"],
     ["recommender", "doctor"],
     ["display", "demo", "cli"],

@@ -1,0 +1,372 @@
+"""Dataset: catalog, split interactions and what was measured of them; as a folder.
+
+The folder holds ``catalog.parquet``, ``interactions.parquet`` (with a split column),
+``dataset.json`` and, where rows were rejected, ``rejected.csv``; pyarrow alone can read it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from genrec import tables
+from genrec.catalog import Catalog, Item
+from genrec.errors import DataError
+from genrec.ingest import EventOptions, Ingested, ingest
+from genrec.interactions import SPLITS, Interactions
+from genrec.prompts import CASES, TitleForm
+from genrec.tables import Rejects
+from genrec.text import one_line
+
+FORMAT_VERSION = 1
+REPEATS_INCLUDE_SEEN = 0.05
+FILES = frozenset({"dataset.json", "catalog.parquet", "interactions.parquet", "rejected.csv"})
+_TARGETS = ("buy", "purchase", "order")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInfo:
+    """What ``prepare`` decided and measured.
+
+    Attributes:
+        name: for display.
+        target_behavior: what is recommended for.
+        repeat_share: share of units that begin with an item the user had before (train and
+            validation); above 0.05 seen items may be recommended by default.
+        exclude_seen: that default.
+        case: how titles are written for the model.
+        unit: the basket column, None where every event is a unit.
+        split: ``last unit``, or ``given`` where the interactions had a split column.
+        time_unit: of the timestamps as given; stored ones are seconds since 1970, or positions.
+        users, items, events: how many were kept.
+        split_events: events in train, validation and test.
+        tied: events that share user and time with the one before and are in another unit.
+        notes: what was guessed or noticed.
+        rejected: rows that were not kept, by reason.
+        catalog_hash: SHA-256 of the catalog.
+        format_version: of the folder.
+    """
+
+    name: str
+    target_behavior: str
+    repeat_share: float
+    exclude_seen: bool
+    case: str
+    unit: str | None
+    split: str
+    time_unit: str
+    users: int
+    items: int
+    events: int
+    split_events: dict[str, int]
+    tied: int
+    notes: list[str]
+    rejected: dict[str, int]
+    catalog_hash: str
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Catalog and interactions that belong together."""
+
+    catalog: Catalog
+    interactions: Interactions
+    info: DatasetInfo
+
+    @classmethod
+    def prepare(
+        cls,
+        items: str | Path | None,
+        interactions: str | Path,
+        *,
+        name: str | None = None,
+        target_behavior: str | None = None,
+        options: EventOptions | None = None,
+        item_columns: Mapping[str, str] | None = None,
+        strict: bool = False,
+        say: Callable[[str], None] = lambda message: None,
+    ) -> tuple[Dataset, list[Rejects]]:
+        """Reads, checks, splits and measures two files.
+
+        Args:
+            items: CSV, JSONL or Parquet with item_id, title and any attributes; None where the
+                interactions have a title column.
+            interactions: CSV, JSONL or Parquet with user_id, item_id, behavior or rating, and
+                timestamp or position.
+            name: for display; the interactions file's name where None.
+            target_behavior: what to recommend for; None takes buy, purchase or order where the
+                data has it, else the most frequent.
+            options: names, units and defaults of the interactions.
+            item_columns: our name -> the items file's column.
+            strict: a bad row is an error.
+            say: called with a line of text before each step.
+
+        Returns:
+            The dataset, and the rejected rows of each file.
+
+        Raises:
+            DataError: a file cannot be used.
+        """
+        options = options or EventOptions()
+        bad_items = Rejects(Path(items or interactions).name, strict)
+        bad_events = Rejects(Path(interactions).name, strict)
+        say(f"Reading {interactions} ...")
+        table = tables.renamed(tables.read(interactions, rejects=bad_events), options.columns)
+        table_of_items = None
+        if items is not None:
+            say(f"Reading {items} ...")
+            table_of_items = tables.renamed(
+                tables.read(items, rejects=bad_items), item_columns or {}
+            )
+        say("Checking, splitting and measuring ...")
+        rejects = [bad_items, bad_events]
+        dataset = cls.from_tables(
+            table_of_items,
+            table,
+            name=name or Path(interactions).name.split(".")[0],
+            target_behavior=target_behavior,
+            options=replace(options, columns={}),
+            rejects=rejects,
+        )
+        return dataset, rejects if items is not None else rejects[1:]
+
+    @classmethod
+    def from_tables(
+        cls,
+        items: pa.Table | None,
+        interactions: pa.Table,
+        *,
+        name: str,
+        target_behavior: str | None = None,
+        options: EventOptions | None = None,
+        rejects: list[Rejects] | None = None,
+    ) -> Dataset:
+        """Checks, splits and measures two Arrow tables; ``prepare`` does it for files.
+
+        Args:
+            items: item_id, title and any attributes; None where the interactions have a title.
+            interactions: see ``genrec.ingest.ingest``.
+            name: for display.
+            target_behavior: see ``prepare``.
+            options: names, units and defaults of the interactions.
+            rejects: where bad items and bad interactions are recorded, in this order; without it
+                the first one raises.
+
+        Raises:
+            DataError: a table cannot be used.
+        """
+        options = options or EventOptions()
+        bad_items, bad_events = rejects or [Rejects("items", True), Rejects("interactions", True)]
+        interactions = tables.renamed(interactions, options.columns)
+        catalog = (
+            _catalog_of_events(interactions, bad_items)
+            if items is None
+            else Catalog.from_table(items, rejects=bad_items)
+        )
+        read = ingest(interactions, catalog, replace(options, columns={}), rejects=bad_events)
+        events = read.interactions
+        target = target_behavior or _default_target(events)
+        if target not in events.behaviors:
+            msg = (
+                f"target_behavior={target!r} is not in the data. "
+                f"Expected one of: {', '.join(events.behaviors)}."
+            )
+            raise DataError(msg)
+        if not read.given_split:
+            events = events.split_last_unit(target)
+        counted = [bad_events] if items is None else [bad_items, bad_events]
+        rejected = {f"{r.source}: {why}": n for r in counted for why, n in r.counts().items()}
+        info = _measure(name, events, target, read)
+        return cls(catalog, events, replace(info, rejected=rejected))
+
+    def save(self, folder: str | Path, rejects: list[Rejects] | None = None) -> None:
+        """Writes the dataset folder: beside its place first, then renamed into it.
+
+        A folder is replaced only if it holds nothing but what ``save`` writes.
+
+        Raises:
+            DataError: the place is taken by something else or cannot be written.
+        """
+        folder = Path(folder).resolve()
+        if folder.exists() and not _replaceable(folder):
+            msg = (
+                f"{folder} exists and holds other files than a dataset folder does. Nothing was "
+                "changed. Expected a new or empty folder, or one that prepare wrote; choose "
+                "another --out."
+            )
+            raise DataError(msg)
+        work = None
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            self._write(work, rejects or [])
+            work.chmod(0o755)
+            _swap(work, folder)
+        except (OSError, pa.ArrowException) as error:
+            msg = f"{folder} could not be written: {error}. Nothing was changed; choose another place."
+            raise DataError(msg) from error
+        finally:
+            if work is not None:
+                shutil.rmtree(work, ignore_errors=True)
+
+    def _write(self, folder: Path, rejects: list[Rejects]) -> None:
+        pq.write_table(self.catalog.to_table(), folder / "catalog.parquet")
+        pq.write_table(self.interactions.to_table(), folder / "interactions.parquet")
+        rows = [row for r in rejects for row in r.rows]
+        if rows:
+            with (folder / "rejected.csv").open("w", encoding="utf-8", newline="") as stream:
+                writer = csv.writer(stream)
+                writer.writerow(["file", "row", "reason", "cells"])
+                writer.writerows(
+                    [
+                        c.encode("utf-8", "backslashreplace").decode() if isinstance(c, str) else c
+                        for c in row
+                    ]
+                    for row in rows
+                )
+        text = json.dumps(asdict(self.info), indent=2, ensure_ascii=False)
+        (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Dataset:
+        """Loads a dataset folder.
+
+        Raises:
+            DataError: it is none, of another version, or its catalog was changed.
+        """
+        folder = Path(folder)
+        path = folder / "dataset.json"
+        if not path.is_file():
+            msg = (
+                f"{str(folder)!r} is not a dataset folder: it has no dataset.json. Make one with "
+                "`genrec prepare --items items.csv --interactions interactions.csv --out DIR`."
+            )
+            raise DataError(msg)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values.get("format_version") != FORMAT_VERSION:
+                msg = (
+                    f"{path} has format_version {values.get('format_version')!r}, expected "
+                    f"{FORMAT_VERSION}. Run `genrec prepare` again with this version of genrec."
+                )
+                raise DataError(msg)
+            info = DatasetInfo(**{f.name: values[f.name] for f in fields(DatasetInfo)})
+            _check_info(info)
+            catalog = Catalog.read(folder / "catalog.parquet")
+            unit = "none" if info.unit is None else "unit"
+            events = Interactions.read(
+                folder / "interactions.parquet", catalog, unit=unit, time_unit="s"
+            )
+        except DataError as error:
+            msg = f"The dataset folder {folder} is damaged: {error} Run `genrec prepare` again."
+            raise DataError(msg) from error
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            msg = f"{path} is damaged: {error!r}. Run `genrec prepare` again."
+            raise DataError(msg) from error
+        if catalog.hash() != info.catalog_hash:
+            msg = (
+                f"catalog.parquet in {folder} is not the one that dataset.json was written for. "
+                "Run `genrec prepare` again."
+            )
+            raise DataError(msg)
+        return cls(catalog, events, info)
+
+    def renamed(self, name: str) -> Dataset:
+        """The same dataset under another name."""
+        return replace(self, info=replace(self.info, name=name))
+
+
+def _check_info(info: DatasetInfo) -> None:
+    if not isinstance(info.exclude_seen, bool) or info.case not in CASES:
+        msg = f"exclude_seen={info.exclude_seen!r}, case={info.case!r}"
+        raise ValueError(msg)
+
+
+def _default_target(events: Interactions) -> str:
+    found = next((b for b in _TARGETS if b in events.behaviors), None)
+    if found:
+        return found
+    counts = [int((events.columns.behavior == c).sum()) for c in range(len(events.behaviors))]
+    return events.behaviors[counts.index(max(counts))]
+
+
+def _catalog_of_events(table: pa.Table, rejects: Rejects) -> Catalog:
+    """The catalog of interactions that carry titles: an item's first title counts."""
+    if "title" not in table.column_names:
+        msg = (
+            "No items file was given, and the interactions have no title column. Expected titles "
+            "to recommend: write items.csv with the columns item_id,title (one row an item) and "
+            f"give it with --items. Found columns: {', '.join(tables.names(table))}."
+        )
+        raise DataError(msg)
+    tables.require(table, ["item_id"], "interactions")
+    titles: dict[str, str] = {}
+    pairs = zip(tables.strings(table["item_id"]), tables.strings(table["title"]), strict=True)
+    for item_id, title in pairs:
+        if item_id and one_line(title):
+            titles.setdefault(item_id, title)
+    return Catalog((Item(i, t) for i, t in titles.items()), rejects=rejects)
+
+
+def _measure(name: str, events: Interactions, target: str, read: Ingested) -> DatasetInfo:
+    repeat_share = events.repeat_share(target)
+    return DatasetInfo(
+        name=name,
+        target_behavior=target,
+        repeat_share=round(repeat_share, 4),
+        exclude_seen=repeat_share <= REPEATS_INCLUDE_SEEN,
+        case=TitleForm.of(events.catalog).case,
+        unit=events.unit_name,
+        split="given" if read.given_split else "last unit",
+        time_unit=read.time_unit,
+        users=len(events.user_ids),
+        items=len(events.catalog),
+        events=len(events),
+        split_events={s: int((events.columns.split == i).sum()) for i, s in enumerate(SPLITS)},
+        tied=events.tied(),
+        notes=list(read.notes),
+        rejected={},
+        catalog_hash=events.catalog.hash(),
+    )
+
+
+def _replaceable(folder: Path) -> bool:
+    """Whether a folder is empty or holds a dataset folder's files and nothing else."""
+    if not folder.is_dir():
+        return False
+    names = {p.name for p in folder.iterdir()}
+    if not names:
+        return True
+    if not names <= FILES:
+        return False
+    try:
+        values = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and "catalog_hash" in values
+
+
+def _swap(new: Path, place: Path) -> None:
+    """Puts a finished folder in its place; an old one is moved aside first and then removed."""
+    if not place.exists():
+        new.rename(place)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{place.name}-old-", dir=place.parent))
+    try:
+        place.rename(old / "old")
+        try:
+            new.rename(place)
+        except OSError:
+            (old / "old").rename(place)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
