@@ -331,9 +331,11 @@ def _remarks(interactions: Interactions) -> list[str]:
     values = c.value[np.isfinite(c.value)]
     if len(values):
         notes.append(f"values from {values.min():g} to {values.max():g}")
-    columns = [c.user, c.row, c.behavior, c.timestamp, np.nan_to_num(c.value, nan=-1e300)]
-    same = np.ones(max(0, len(interactions) - 1), dtype=bool)
+    tied = (c.user[1:] == c.user[:-1]) & (c.timestamp[1:] == c.timestamp[:-1])
+    at = np.flatnonzero(np.append(tied, False) | np.append(False, tied))  # only these can repeat
+    columns = [c.user[at], c.timestamp[at], c.row[at], c.behavior[at], np.nan_to_num(c.value[at])]
     order = np.lexsort(columns[::-1])
+    same = np.ones(max(0, len(at) - 1), dtype=bool)
     for column in columns:
         same &= column[order][1:] == column[order][:-1]
     if same.any():

@@ -285,3 +285,10 @@ def test_items_are_read_like_interactions(tmp_path: Path) -> None:
     assert list(catalog) == [Item("1", "Mug", {"price": 2.5})]
     (tmp_path / "i.tsv").write_text(ITEMS.replace(",", "\t"))
     assert len(Catalog.read(tmp_path / "i.tsv")) == 3
+
+
+def test_repeated_rows_are_counted_and_kept(tmp_path: Path) -> None:
+    events = "user_id,item_id,timestamp,behavior,value\n" + "u,a,1,buy,2\n" * 3 + "u,b,1,buy,\n" * 2
+    data = prepare(tmp_path, events + "u,a,1,buy,3\nv,a,1,buy,2\nu,a,2,buy,2\n")
+    assert len(data.interactions) == 8
+    assert "3 rows repeat another row; they were kept" in data.info.notes
