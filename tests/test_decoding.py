@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import logprobs, ranked
+from reference import forward, logprobs, ranked
 
 from genrec import Catalog, History, Interaction, Item, Recommender
 from genrec.decoding import Ranking, search
 from genrec.recommender import RecommendationList
 from genrec.text import visible
+from genrec.token_tree import ROOT
 
 # Short words over a small alphabet make shared prefixes and duplicates likely; the rest is what
 # real catalogs are full of.
@@ -226,3 +228,24 @@ def test_a_narrow_beam_is_not_spent_on_what_may_not_be_returned(kind: str) -> No
         )
         assert len(narrow.rows) == 2
         assert allowed[narrow.rows].all()
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_every_branching_node_has_the_logits_of_a_plain_pass(kind: str) -> None:
+    recommender = crowded(kind)
+    trie, model = recommender.trie, recommender.model
+    prompt = recommender.prompt("i3; i17").ids
+    tree = model.prefill(prompt)
+    places: dict[int, tuple[int, list[int]]] = {0: (ROOT, [])}  # node -> handle, path
+    checked = 0
+    for node in range(len(trie)):  # level order: a node's parent comes before it
+        handle, path = places[node]
+        for child in trie.children(node).tolist():
+            run = [int(trie.token[child])]
+            (below,), logits = tree.extend([handle], [run])
+            places[child] = (below, path + run)
+            if len(trie.children(child)) > 1:
+                plain = forward(model.model, [*prompt, *path, *run])
+                assert torch.allclose(logits[0].double(), plain, atol=1e-4)
+                checked += 1
+    assert checked > 50
