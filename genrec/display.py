@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from genrec.encoding import EncodedPrompt
-from genrec.matching import Understood
-from genrec.recommender import RecommendationList
+from genrec.reader import Understood
+from genrec.recommender import Recommendation, RecommendationList
 from genrec.text import one_line, printable
 
 Row = Sequence[str]
@@ -111,17 +111,44 @@ def progress(message: str, total: int) -> Iterator[Callable[[int], None]]:
 def print_recommendations(answer: RecommendationList) -> None:
     """A ranked list with probabilities, and beneath it how it came about."""
     print_understood(answer.understood)
-    rows = [
-        [str(r.rank), f"{r.probability:.4f}", f"{r.logprob:.3f}", r.item_id, r.title]
-        for r in answer
-    ]
-    print_table(["rank", "probability", "logprob", "item_id", "title"], rows, right=(0, 1, 2))
+    if answer.decoder == "match":
+        rows = [
+            [str(r.rank), f"{r.score:.4f}", r.item_id, r.title, " / ".join(r.texts), _matched(r)]
+            for r in answer
+        ]
+        names = ["rank", "score", "item_id", "title", "the model wrote", "match"]
+        right: tuple[int, ...] = (0, 1)
+    else:
+        rows = [
+            [str(r.rank), f"{r.probability:.4f}", f"{r.logprob:.3f}", r.item_id, r.title]
+            for r in answer
+        ]
+        names = ["rank", "probability", "logprob", "item_id", "title"]
+        right = (0, 1, 2)
+    if any(r.explanation for r in answer):
+        names.append("why")
+        for row, r in zip(rows, answer, strict=True):
+            row.append(_why(r))
+    print_table(names, rows, right=right)
     threads = f", {answer.details['threads']} thread(s)" if "threads" in answer.details else ""
     note(
         f"{answer.model} on {answer.details.get('device', '?')}{threads}; decoder {answer.decoder};"
         f" asked for {answer.behavior!r}; prompt of {answer.prompt_tokens} tokens, "
         f"{answer.events} events; seen items {answer.seen}"
     )
+    for remark in answer.notes:
+        note(remark)
+
+
+def _matched(found: Recommendation) -> str:
+    return f"{found.match}, {found.similarity:.2f}"
+
+
+def _why(found: Recommendation) -> str:
+    if found.explanation is None:
+        return ""
+    plain = " (plain)" if found.explanation.source == "template" else ""
+    return f"{found.explanation.text}{plain}"
 
 
 def print_understood(understood: Sequence[Understood]) -> None:
@@ -129,8 +156,7 @@ def print_understood(understood: Sequence[Understood]) -> None:
     if not understood:
         return
     rows = [
-        [u.text, u.behavior, u.item_id or "-", u.title or "not understood, left out", _how(u)]
-        for u in understood
+        [u.text, u.behavior, u.item_id or "-", u.title or _untitled(u), _how(u)] for u in understood
     ]
     if out().is_terminal:
         print_table(["typed", "behavior", "item_id", "title", "match"], rows)
@@ -140,8 +166,17 @@ def print_understood(understood: Sequence[Understood]) -> None:
             note(" | ".join(one_line(c) for c in row))
 
 
+def _untitled(found: Understood) -> str:
+    return f'"{found.note}"' if found.match == "text" else "not understood, left out"
+
+
 def _how(found: Understood) -> str:
-    how = f"fuzzy, {found.similarity:.2f}" if found.match == "fuzzy" else found.match
+    near = found.match in {"fuzzy", "embedding", "ngrams"}
+    how = f"{found.match}, {found.similarity:.2f}" if near else found.match
+    if found.value is not None:
+        how += f"; value {found.value:g}"
+    if found.note is not None and found.item_id is not None:
+        how += f'; wrote "{found.note}"'
     if not found.others:
         return how
     return f"{how}; {len(found.others)} more items have this title"

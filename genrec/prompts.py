@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -163,11 +163,18 @@ class Verb:
         past: as in "bought".
         base: as in "will buy".
         value: the form of an event's value, with {value} and {scale}; empty for the number alone.
+        also: other words for it that people type.
     """
 
     past: str
     base: str
     value: str = ""
+    also: tuple[str, ...] = ()
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """All words for it that are understood."""
+        return (self.past, self.base, *self.also)
 
     def said(self, value: float | None, scale: float) -> str:
         """The value in its form; empty for no value."""
@@ -186,7 +193,9 @@ class Template:
             ``chat``: a user's message in the model's chat template, the title being the answer),
             and optionally ``lead``, ``terminator`` (both in double quotes) and ``targets``:
             ``every`` where each title of a history is preceded by what inference would write
-            before it, else ``last``.
+            before it, else ``last``. ``explain`` templates also have ``opening`` (how the sentence
+            begins), ``plain`` (the sentence where the model's own is not used, with {verb} and
+            {title}) and ``none`` (for an empty history).
         verbs: behavior -> how it is said.
         takes_demonstrations: whether it shows other users' histories.
     """
@@ -198,8 +207,8 @@ class Template:
             name: its name, such as ``next_item``.
             source: Jinja2 text. It may use events (each with ``verb``, ``title``, which is None
                 for an event of text only, ``text`` and ``value``, empty where there is none),
-                demonstrations (lists of events), next_verb, next_base, and target, which comes
-                last.
+                demonstrations (lists of events), next_verb, next_base, opening, item (the title
+                to be explained), and target, which comes last.
             verbs: behavior -> how it is said; one that it lacks is said by its own name.
 
         Raises:
@@ -255,8 +264,8 @@ class Template:
 
     @property
     def hash(self) -> str:
-        """SHA-256 (hex) over the source and the verbs: a changed prompt changes it."""
-        verbs = {b: asdict(v) for b, v in self.verbs.items()}
+        """SHA-256 (hex) over the source and the verbs as written: a changed prompt changes it."""
+        verbs = {b: [v.past, v.base, v.value] for b, v in self.verbs.items()}
         data = json.dumps([self.source, verbs], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(data.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -279,6 +288,7 @@ class Template:
         demonstrations: Sequence[History] = (),
         scale: float | None = None,
         dropped: int = 0,
+        item: int | None = None,
     ) -> Prompt:
         """Renders a history to the prompt for its next title.
 
@@ -290,6 +300,7 @@ class Template:
             demonstrations: whole histories of other users, for templates that take them.
             scale: the highest value that an event can have, to show values; None shows none.
             dropped: how many older events the caller has cut, kept in the prompt for display.
+            item: the catalog row that an ``explain`` template asks about.
 
         Raises:
             PromptError: the template fails, changes a title, or does not end with the target.
@@ -322,7 +333,10 @@ class Template:
             "next_verb": self.verb(behavior).past,
             "next_base": self.verb(behavior).base,
             "target": _Title("", _TARGET_ROW),
+            "opening": self.header.get("opening", ""),
         }
+        if item is not None:
+            context["item"] = _Title(form.render(catalog[item].title), item)
         try:
             parts = self._template.root_render_func(self._template.new_context(context))
             segments = self._segments(_flatten(parts))
@@ -374,11 +388,12 @@ def spoken_verbs() -> dict[str, tuple[str, ...]]:
     said: dict[str, tuple[str, ...]] = {}
     for path in sorted(folder().glob("*/verbs.json")):
         for behavior, verb in _verbs(path).items():
-            said[behavior] = (*said.get(behavior, ()), verb.past, verb.base)
+            said[behavior] = (*said.get(behavior, ()), *verb.forms)
     return said
 
 
-_KEYS = ("for", "language", "form", "lead", "terminator", "targets")
+_KEYS = ("for", "language", "form", "lead", "terminator", "targets", "opening", "plain", "none")
+_QUOTED = ("lead", "terminator", "opening", "plain", "none")
 
 
 def _header(name: str, source: str) -> dict[str, str]:
@@ -395,7 +410,7 @@ def _header(name: str, source: str) -> dict[str, str]:
                 f"'key: value' with one of: {', '.join(_KEYS)}."
             )
             raise PromptError(msg)
-        header[key] = _quoted(name, key, value) if key in {"lead", "terminator"} else value
+        header[key] = _quoted(name, key, value) if key in _QUOTED else value
     if not header.get("terminator", "\n"):
         msg = f"Template {name!r} has an empty terminator. Expected what ends a title."
         raise PromptError(msg)
@@ -431,7 +446,11 @@ def _verbs(path: Path) -> dict[str, Verb]:
     if not path.is_file():
         return {}
     try:
-        return {str(b): Verb(**form) for b, form in json.loads(_text(path)).items()}
+        table = json.loads(_text(path)).items()
+        return {
+            str(b): Verb(**{**form, "also": tuple(map(str, form.get("also", ())))})
+            for b, form in table
+        }
     except (ValueError, TypeError, AttributeError) as error:
         msg = (
             f"{path} is no verb table: {error}. Expected JSON such as "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, overload
@@ -17,13 +17,17 @@ from genrec.dataset import Dataset
 from genrec.encoding import EncodedPrompt, Encoder
 from genrec.errors import RequestError, SettingsError
 from genrec.interactions import History, Interaction
-from genrec.matching import HistoryReader, Understood
+from genrec.matching import Match, TextMatcher
 from genrec.prompts import Template, TitleForm, spoken_verbs
+from genrec.reader import HistoryReader, Understood
+from genrec.reading import main_script, of_transformers
 from genrec.trie import TitleTrie
 from genrec.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from genrec.decoding import Ranking
+    from genrec.explaining import Explainer, Explanation
+    from genrec.generation import Generated
     from genrec.model import LanguageModel
 
 SCHEMA_VERSION = 1
@@ -39,20 +43,38 @@ class Recommendation:
         rank: from 1.
         item_id: the user's string.
         title: as given in the catalog.
-        logprob: natural log of the item's probability.
-        score: higher is better; comparable within one list.
+        logprob: natural log of the item's probability; None with the decoder ``match``.
+        score: higher is better; comparable within one list. The logprob, or with ``match`` the
+            share of the drawn texts (the probability of the beams) that named the item.
+        texts: with ``match``: what the model wrote, as it wrote it.
+        match: with ``match``: how the first of the texts was matched.
+        similarity: of that text to the title, 0 to 1.
+        explanation: one sentence, where it was asked for.
     """
 
     rank: int
     item_id: str
     title: str
-    logprob: float
+    logprob: float | None
     score: float
+    texts: tuple[str, ...] = ()
+    match: str | None = None
+    similarity: float | None = None
+    explanation: Explanation | None = None
 
     @property
     def probability(self) -> float:
-        """The probability that the model gives this item, exp(logprob)."""
-        return float(np.exp(self.logprob))
+        """The probability that the model gives this item, exp(logprob); NaN without a logprob."""
+        return float("nan") if self.logprob is None else float(np.exp(self.logprob))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recommendation as plain values for JSON."""
+        values = asdict(self)
+        if self.match is None:
+            del values["texts"], values["match"], values["similarity"]
+        if self.explanation is None:
+            del values["explanation"]
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +90,8 @@ class RecommendationList(Sequence[Recommendation]):
     prompt_tokens: int = 0
     events: int = 0
     behavior: str = ""
+    asked: int = 0
+    notes: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
 
     @overload
@@ -91,9 +115,11 @@ class RecommendationList(Sequence[Recommendation]):
             "decoder": self.decoder,
             "model": self.model,
             "seen": self.seen,
-            "recommendations": [asdict(r) for r in self.recommendations],
+            "recommendations": [r.to_dict() for r in self.recommendations],
             "understood": [asdict(u) for u in self.understood],
             "behavior": self.behavior,
+            "asked": self.asked,
+            "notes": list(self.notes),
             "prompt": {"tokens": self.prompt_tokens, "events": self.events},
             **self.details,
         }
@@ -141,6 +167,10 @@ class Recommender:
         shots = self.settings.few_shot
         name = self.settings.template or ("few_shot" if shots else "next_item")
         self.template = Template.load(name, self.settings.language, own=self.settings.prompts)
+        if "opening" in self.template.header:
+            msg = f"template={name!r} writes explanations. Expected one for the next item; ask for "
+            msg += "explanations with recommend(..., explain=True) or --explain."
+            raise SettingsError(msg)
         self._check_few_shot(name, shots)
         self.behavior = self._behavior()
         self.model = (
@@ -148,6 +178,7 @@ class Recommender:
             if isinstance(model, str | PathLike)
             else model
         )
+        self._say = say
         self.encoder = Encoder(self.model.tokenizer, self._form())
         if len(self.catalog) > 5_000:
             say(f"Building the trie of {len(self.catalog):,} titles ...")
@@ -206,8 +237,34 @@ class Recommender:
         verbs: dict[str, tuple[str, ...]] = {b: (b,) for b in known}
         verbs |= spoken_verbs()
         for behavior, verb in self.template.verbs.items():
-            verbs[behavior] = (*verbs.get(behavior, ()), verb.past, verb.base)
-        return HistoryReader(self.catalog, verbs, self.behavior)
+            verbs[behavior] = (*verbs.get(behavior, ()), *verb.forms)
+        return HistoryReader(self.catalog, verbs, self.behavior, self.matcher)
+
+    @cached_property
+    def matcher(self) -> TextMatcher:
+        """Matches texts to titles, typed ones and those that the model wrote."""
+        encoder = self.settings.encoder
+        return TextMatcher(
+            self.catalog,
+            encoder=None if encoder == "none" else encoder,
+            semantic_threshold=self.settings.match_threshold,
+            folder=self.dataset.folder if self.dataset is not None else None,
+            say=self._say,
+        )
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        from genrec.explaining import Explainer
+
+        template = Template.load("explain", self.settings.language, own=self.settings.prompts)
+        form = self.encoder.form
+        return Explainer(
+            self.model,
+            template,
+            self.catalog,
+            case=form.case,
+            max_title_tokens=form.max_title_tokens,
+        )
 
     def understand(self, history: HistoryLike) -> tuple[History, tuple[Understood, ...]]:
         """A history in any of its forms, and for typed ones what became of each piece.
@@ -303,12 +360,16 @@ class Recommender:
             scale=self._scale if self.settings.values else None,
         )
 
-    def recommend(self, history: HistoryLike = "", k: int = 10) -> RecommendationList:
+    def recommend(
+        self, history: HistoryLike = "", k: int = 10, *, explain: bool = False
+    ) -> RecommendationList:
         """The k best next items.
 
         Args:
             history: see ``understand``; empty for a new user.
-            k: how many; fewer come back only where fewer are allowed.
+            k: how many; fewer come back only where fewer are allowed, or with the decoder
+                ``match``, and then ``notes`` says why.
+            explain: give each item one sentence on why.
 
         Raises:
             RequestError: k < 1, or every item is excluded.
@@ -317,9 +378,25 @@ class Recommender:
             msg = f"k={k!r}. Expected a whole number, 1 or more."
             raise RequestError(msg)
         read, understood = self.understand(history)
-        allowed = self._allowed(read) if self.exclude_seen else None
-        width = self.settings.beam_size or max(2 * k, 20)
-        return self._answer(read, understood, k, allowed, max(width, k))
+        if self.settings.decoder == "match":
+            answer = self._matched(read, understood, int(k))
+        else:
+            allowed = self._allowed(read) if self.exclude_seen else None
+            width = self.settings.beam_size or max(2 * k, 20)
+            answer = self._answer(read, understood, int(k), allowed, max(width, k))
+        return self._explained(answer, read) if explain else answer
+
+    def _explained(self, answer: RecommendationList, history: History) -> RecommendationList:
+        rows = self.catalog.rows([r.item_id for r in answer])
+        sentences = self._explainer.explain(
+            history,
+            rows,
+            self.behavior,
+            max_prompt_tokens=self.settings.max_prompt_tokens,
+            max_events=self.settings.max_events,
+        )
+        pairs = zip(answer.recommendations, sentences, strict=True)
+        return replace(answer, recommendations=tuple(replace(r, explanation=e) for r, e in pairs))
 
     def recommend_many(
         self, histories: Sequence[HistoryLike], k: int = 10
@@ -390,19 +467,123 @@ class Recommender:
             allowed=allowed,
             normalization=self.settings.normalization,
         )
+        excluded = self.exclude_seen and beam_size is not None
+        return self._list(
+            history,
+            understood,
+            prompt,
+            self._recommendations(ranking),
+            "excluded" if excluded else "included",
+            k,
+            self.matcher.notes if understood else (),
+        )
+
+    def generate(self, history: HistoryLike = "") -> list[Generated]:
+        """What the model writes freely after the prompt, as the decoder ``match`` uses it.
+
+        ``n_samples`` texts drawn with ``temperature`` and ``seed``, or where it is 0 the best texts
+        of a beam search (``beam_size``, 20 where None), the best first.
+        """
+        from genrec.generation import Ending, beams, sample
+
+        read, _ = self.understand(history)
+        tokenizer = self.model.tokenizer
+        settings = self.settings
+        ending = Ending(
+            decode=lambda ids: str(tokenizer.decode(list(ids))),
+            terminator=self.encoder.form.terminator,
+            eos=() if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),),
+            banned=tuple(int(i) for i in tokenizer.added_tokens_decoder),
+            max_tokens=settings.max_title_tokens,
+        )
+        tree = self.model.prefill(self.prompt(read).ids)
+        if settings.n_samples:
+            n, temperature = settings.n_samples, settings.temperature
+            return sample(tree, ending, n=n, temperature=temperature, seed=settings.seed)
+        return beams(tree, ending, n=settings.beam_size or 20)
+
+    def _matched(
+        self, history: History, understood: tuple[Understood, ...], k: int
+    ) -> RecommendationList:
+        """The items that freely written texts name, by how much was written of each."""
+        written = self.generate(history)
+        drawn = bool(self.settings.n_samples)
+        seen = set(self.catalog.rows(history.item_ids)) if self.exclude_seen else set()
+        found: dict[int, tuple[float, list[str], Match]] = {}
+        nothing = already = 0
+        for text in sorted(written, key=lambda g: (-g.logprob, g.text)):
+            match = self.matcher.match(text.text)
+            rows = [r for r in match.rows if r not in seen]
+            nothing += not match.rows
+            already += bool(match.rows) and not rows
+            weight = 1 / len(written) if drawn else float(np.exp(text.logprob))
+            for row in rows:
+                score, texts, first = found.get(row, (0.0, [], match))
+                said = text.text.strip()
+                texts = texts if said in texts else [*texts, said]
+                found[row] = (score + weight / len(match.rows), texts, first)
+        best = sorted(found.items(), key=lambda pair: (-pair[1][0], pair[0]))[:k]
+        notes = list(self.matcher.notes)
+        if len(best) < min(k, len(self.catalog)):
+            notes.append(
+                f"{len(best)} of {k} items: of {len(written)} texts that the model wrote, "
+                f"{nothing} matched no item and {already} an item of the history. Expected fewer "
+                "than k with the decoder match; raise n_samples, or use the decoder trie."
+            )
+        items = tuple(
+            Recommendation(
+                rank,
+                self.catalog[row].item_id,
+                self.catalog[row].title,
+                None,
+                score,
+                tuple(texts),
+                match.how,
+                round(match.similarity, 4),
+            )
+            for rank, (row, (score, texts, match)) in enumerate(best, start=1)
+        )
+        prompt = self.prompt(history)
+        excluded = "excluded" if self.exclude_seen else "included"
+        return self._list(history, understood, prompt, items, excluded, k, notes)
+
+    def _list(
+        self,
+        history: History,
+        understood: tuple[Understood, ...],
+        prompt: EncodedPrompt,
+        items: tuple[Recommendation, ...],
+        seen: str,
+        asked: int,
+        notes: Sequence[str],
+    ) -> RecommendationList:
         details = {"threads": self.model.threads} if self.model.device.type == "cpu" else {}
         return RecommendationList(
             user_id=history.user_id,
             decoder=self.settings.decoder,
             model=self.model.name,
-            seen="excluded" if self.exclude_seen and beam_size is not None else "included",
-            recommendations=self._recommendations(ranking),
+            seen=seen,
+            recommendations=items,
             understood=understood,
             prompt_tokens=len(prompt.ids),
             events=prompt.prompt.events,
             behavior=self.behavior,
+            asked=asked,
+            notes=(*self._unread, *notes),
             details={"device": str(self.model.device), **details},
         )
+
+    @cached_property
+    def _unread(self) -> tuple[str, ...]:
+        """Says where the model is asked about a script that it does not read."""
+        script = main_script(self.catalog.titles)
+        if script in of_transformers(self.model.tokenizer).spelled:
+            return (
+                f"{self.model.name} does not read the script of these titles ({script}): it spells "
+                "it in fragments, and its order says little. Use a multilingual model, such as "
+                "gemma3-270m or a hub id.",
+            )
+        return ()
 
     def _recommendations(self, ranking: Ranking) -> tuple[Recommendation, ...]:
         pairs = zip(ranking.rows.tolist(), ranking.logprobs.tolist(), strict=True)

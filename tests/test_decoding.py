@@ -149,7 +149,7 @@ def test_duplicates_share_their_probability_and_all_come_back() -> None:
     items = [Item("i0", "mug"), Item("i1", "Mug "), Item("i2", "doll"), Item("i3", "mug")]
     recommender = Recommender(Catalog(items), tiny.language_model(), case="lower")
     answer = recommender.score("")
-    by_id = {r.item_id: r.logprob for r in answer}
+    by_id = {r.item_id: r.score for r in answer}
     assert by_id["i0"] == by_id["i1"] == by_id["i3"]
     assert sum(np.exp(v) for v in by_id.values()) == pytest.approx(1.0)
     mugs = [r.item_id for r in answer if r.item_id != "i2"]

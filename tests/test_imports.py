@@ -16,17 +16,18 @@ PACKAGE = Path(genrec.__file__).parent
 # Imports go one way: a module may import from lines above its own, and its neighbours on its line
 # only to the left.
 ORDER = [
-    ["errors", "text", "config"],
+    ["errors", "text", "reading", "config"],
+    ["weights", "embedding"],
     ["tables", "catalog", "interactions", "metrics"],
     ["prompts", "trie", "encoding", "baselines"],
-    ["ingest", "dataset", "datasets", "evaluation", "matching"],
-    ["weights", "token_tree", "model", "decoding"],
+    ["ingest", "dataset", "datasets", "evaluation", "matching", "reader"],
+    ["token_tree", "model", "decoding", "generation", "explaining"],
     ["recommender", "doctor"],
     ["display", "demo", "cli"],
 ]
-# Inside functions only: weights converts with a loaded transformers, quietly; Interactions.read
-# is a door to ingest.
-LATE = {("weights", "model"), ("interactions", "ingest")}
+# Inside functions only: weights converts with a loaded transformers, and embedding loads one,
+# quietly; Interactions.read is a door to ingest.
+LATE = {("weights", "model"), ("embedding", "model"), ("interactions", "ingest")}
 
 
 def imports(path: Path) -> set[str]:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from genrec import Catalog, Item
-from genrec.matching import THRESHOLD, HistoryReader, TextMatcher
+from genrec.matching import THRESHOLD, TextMatcher
+from genrec.reader import HistoryReader
 
 CATALOG = Catalog(
     [

@@ -43,7 +43,7 @@ def test_the_answer_says_how_it_came_about() -> None:
     assert [list(r) for r in value["recommendations"]] == [
         ["rank", "item_id", "title", "logprob", "score"]
     ] * 2
-    assert answer[0].probability == pytest.approx(2.718281828 ** answer[0].logprob)
+    assert answer[0].probability == pytest.approx(2.718281828 ** answer[0].score)
     assert value["prompt"]["tokens"] == len(make().prompt("red mug").ids)
 
 
@@ -79,7 +79,7 @@ def test_the_dataset_decides_about_seen_items(demo_data: Dataset) -> None:
         (
             lambda: make(template="nope"),
             PromptError,
-            "Expected one of: chat, few_shot, next_item, sentence",
+            "Expected one of: chat, explain, few_shot, next_item, sentence",
         ),
         (lambda: make(max_prompt_tokens=2).recommend(""), PromptError, "Raise max_prompt_tokens"),
         (lambda: Recommender(CATALOG, "/no/such/model"), ModelError, "Ways to get a model"),

