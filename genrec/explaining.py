@@ -1,21 +1,20 @@
 """One sentence on each recommendation, written by the model and checked. First form.
 
 The sentence begins with a title of the history, chosen by the model under a trie of the titles in
-the prompt; after it the model writes freely, but every name of an item goes through a trie of those
-titles and the item's own, and digits cannot be written outside names. What fails the check is
-replaced by a plain sentence on the same event. The evidence is what the model names, not yet what
-its ranking rests on.
+the prompt, and the item's own. After them the model writes words, each once: those of the item's
+title and attributes, and the template's list of plain words. So it can claim nothing that the
+catalog does not say. What fails the check is replaced by a plain sentence on the same event. The
+evidence is what the model names, not yet what its ranking rests on.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from genrec.catalog import Catalog
@@ -23,15 +22,15 @@ from genrec.encoding import EncodedPrompt, Encoder
 from genrec.interactions import History, Interaction
 from genrec.model import LanguageModel
 from genrec.prompts import Template
-from genrec.reading import main_script
-from genrec.text import normalized, one_line
+from genrec.reading import script
+from genrec.text import one_line
 from genrec.token_tree import ROOT
 from genrec.trie import TitleTrie
 
 MAX_TOKENS = 48  # of a sentence, names included
-_ENDS = ".。!！"
-_MARKS = " ,;:'’-，；：、()（）" + _ENDS
-_LONGEST_NAME = 12  # words, or 30 characters of a script without spaces
+MAX_WORDS = 14  # after the evidence
+_LETTERS = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_LONGEST_PIECE = 4  # characters of a word in a script that is written without spaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +48,30 @@ class Explanation:
 
 @dataclass(slots=True)
 class _Sentence:
-    """A sentence that is being written: after its opening, names (rows) and free text (ids)."""
+    """A sentence that is being written: after its opening, names (rows) and words (ids).
 
-    trie: TitleTrie
+    Attributes:
+        row: of the item that is explained.
+        rows: of the history, which the evidence may have.
+        trie: of their titles.
+        handle: in the token tree, of the last token.
+        node: in the trie while the evidence is being written, then None.
+        words: token ids -> the words that may still be written.
+        prefix: ids of the word that is being written.
+        parts: catalog rows of names, and the words between them as ids.
+        used: words that were written, but for the last.
+        ended: whether it came to its end.
+    """
+
+    row: int
     rows: Sequence[int]
+    trie: TitleTrie
     handle: int
-    node: int | None = 0  # in the trie, None in free text
+    node: int | None = 0
+    words: dict[tuple[int, ...], str] = field(default_factory=dict)
+    prefix: tuple[int, ...] = ()
     parts: list[int | list[int]] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
+    used: list[str] = field(default_factory=list)
     ended: bool = False
 
 
@@ -76,7 +91,7 @@ class Explainer:
 
         Args:
             model: writes the sentences.
-            template: with ``opening``, ``plain`` and ``none`` in its header.
+            template: with ``opening``, ``link``, ``plain`` and ``none`` in its header.
             catalog: the items.
             case: how titles are written for the model.
             max_title_tokens: where they are cut for it.
@@ -123,14 +138,20 @@ class Explainer:
         if not prompts:
             return []
         shown = [self._shown(p, history) for p in prompts]
-        named = [[e for e in events if e.item_id is not None] for events in shown]
-        if not all(named):
-            return [Explanation(self._plain(events, None), "template") for events in shown]
-        sentences = self._write(prompts, named, rows)
-        return [
-            self._finished(sentence, events, row)
-            for sentence, events, row in zip(sentences, shown, rows, strict=True)
-        ]
+        evidence = [self._evidence(e, row) for e, row in zip(shown, rows, strict=True)]
+        write = [n for n, found in enumerate(evidence) if found]
+        answer = [Explanation(self._plain(events, None), "template") for events in shown]
+        sentences = self._write(
+            [prompts[n] for n in write], [evidence[n] for n in write], [rows[n] for n in write]
+        )
+        for n, sentence in zip(write, sentences, strict=True):
+            answer[n] = self._finished(sentence, shown[n])
+        return answer
+
+    def _evidence(self, events: Sequence[Interaction], row: int) -> list[int]:
+        """The rows of the events' items, but for the one that is explained."""
+        rows = [self._catalog.row(e.item_id) for e in events if e.item_id is not None]
+        return [r for r in dict.fromkeys(rows) if r != row]
 
     def _shown(self, prompt: EncodedPrompt, history: History) -> list[Interaction]:
         return list(history.latest(prompt.prompt.events).interactions)
@@ -151,23 +172,23 @@ class Explainer:
     def _write(
         self,
         prompts: Sequence[EncodedPrompt],
-        named: Sequence[Sequence[Interaction]],
+        evidence: Sequence[Sequence[int]],
         rows: Sequence[int],
     ) -> list[_Sentence]:
         """All sentences together, a token of each at a time, over one tree."""
+        if not prompts:
+            return []
         ids = [p.ids for p in prompts]
         shared = _shared([i[:-1] for i in ids])
         tree = self._model.prefill(ids[0][:shared])
         handles, logits = tree.extend([ROOT] * len(ids), [i[shared:] for i in ids])
-        sentences = []
-        for handle, events in zip(handles, named, strict=True):
-            past = list(dict.fromkeys(self._catalog.row(e.item_id or "") for e in events))
-            sentences.append(_Sentence(self._trie(past), past, handle))
+        sentences = [
+            _Sentence(row, past, self._trie(past), handle)
+            for handle, past, row in zip(handles, evidence, rows, strict=True)
+        ]
         live = list(range(len(sentences)))
         for _ in range(MAX_TOKENS):
-            runs = []
-            for place, n in enumerate(live):
-                runs.append(self._next(sentences[n], logits[place], rows[n]))
+            runs = [self._next(sentences[n], logits[place]) for place, n in enumerate(live)]
             going = [(n, run) for n, run in zip(live, runs, strict=True) if run]
             live = [n for n, _ in going]
             if not live:
@@ -176,127 +197,119 @@ class Explainer:
             handles, logits = tree.extend(parents, [run for _, run in going])
             for n, handle in zip(live, handles, strict=True):
                 sentences[n].handle = handle
-            live = [n for n in live if len(sentences[n].ids) < MAX_TOKENS]
-            logits = logits[[place for place, (n, _) in enumerate(going) if n in live]]
         return sentences
 
     def _trie(self, rows: Sequence[int]) -> TitleTrie:
         form = self._encoder.form
         return TitleTrie(self._encoder.title(form.render(self._catalog[r].title)) for r in rows)
 
-    def _next(self, sentence: _Sentence, logits: torch.Tensor, row: int) -> list[int]:
-        """Takes the most probable step; gives its tokens, none where the sentence is over."""
-        trie = sentence.trie
-        if sentence.node is None:
-            openers = trie.token[trie.children(0)]
-            allowed = logits.masked_fill(self._forbidden.to(logits.device), -torch.inf)
-            if not any(isinstance(p, int) and p == row for p in sentence.parts):
-                allowed[torch.from_numpy(openers)] = logits[torch.from_numpy(openers)]
-            token = int(allowed.argmax())
-            if token not in openers:
-                assert isinstance(sentence.parts[-1], list)
-                sentence.parts[-1].append(token)
-                sentence.ids.append(token)
-                sentence.ended = bool(self._ending[token])
-                return [] if sentence.ended else [token]
-            child = int(trie.children(0)[np.flatnonzero(openers == token)[0]])
-        else:
-            children = trie.children(sentence.node)
-            best = logits[torch.from_numpy(trie.token[children])].argmax()
-            child = int(children[int(best)])
-        end = int(trie.skip[child])
-        run = trie.run(child, end)
-        sentence.ids += run
-        sentence.node = end
-        if trie.is_leaf(np.array([end]))[0]:
-            sentence.parts += [sentence.rows[int(trie.rows(end)[0])], []]
-            sentence.node = None
-            if len(sentence.parts) == 2:  # the evidence is named; from here on the item's own too
-                sentence.rows = list(dict.fromkeys([*sentence.rows, row]))
-                sentence.trie = self._trie(sentence.rows)
-        return run
-
-    @cached_property
-    def _words(self) -> list[str]:
-        """The text of every token of the vocabulary."""
-        tokenizer = self._model.tokenizer
-        rows = int(self._model.model.get_input_embeddings().weight.shape[0])
-        return list(tokenizer.batch_decode([[i] for i in range(min(rows, len(tokenizer)))]))
-
-    @cached_property
-    def _forbidden(self) -> torch.Tensor:
-        """(V,) the tokens that free text may not hold: digits, quotes, brackets, control, ..."""
-        rows = int(self._model.model.get_input_embeddings().weight.shape[0])
-        forbidden = np.ones(rows, dtype=bool)
-        for i, word in enumerate(self._words):
-            forbidden[i] = not word or not all(_may_stand(c) for c in word)
-        forbidden[[i for i in self._model.tokenizer.added_tokens_decoder if i < rows]] = True
-        return torch.from_numpy(forbidden)
-
-    @cached_property
-    def _ending(self) -> npt.NDArray[np.bool_]:
-        return np.array([any(c in _ENDS for c in word) for word in self._words])
-
-    def _finished(
-        self, sentence: _Sentence, events: Sequence[Interaction], row: int
-    ) -> Explanation:
-        """The sentence as people read it, or the plain one where it fails the check."""
-        form = self._encoder.form
-        text = self._template.header.get("opening", "")
-        decode = self._model.tokenizer.decode
-        ids: list[int] = []
-        free = ""
-        names = [p for p in sentence.parts if isinstance(p, int)]
-        for part in sentence.parts:
-            if isinstance(part, int):
-                title = one_line(self._catalog[part].title)
-                text += f"{form.lead}{title}{form.terminator}"
-                ids += self._encoder.title(form.render(self._catalog[part].title))
-                continue
-            before = decode(ids)
-            ids += part
-            said = decode(ids)[len(before) :]
-            end = next((i for i, c in enumerate(said) if c in _ENDS), len(said) - 1)
-            text += said[: end + 1]
-            free += said[: end + 1] + "\n"
-        text = text.strip()
-        if sentence.ended and not self._problem(free, names):
-            return Explanation(text, "generated")
-        return Explanation(self._plain(events, names[0] if names else None), "template")
-
-    def _problem(self, free: str, names: Sequence[int]) -> str:
-        """Why a sentence is not used; empty where it may be."""
-        if "\ufffd" in free or any(c.isdigit() for c in free):
-            return "broken characters or numbers"
-        if len(set(names)) < len(names):
-            return "a name twice"
-        words = normalized(free).split()
-        letters = sum(len(w) for w in words)
-        if letters < 4 or (main_script([free]) == "latin" and len(words) < 3):
-            return "says nothing"
-        if main_script([free]) != main_script([self._template.header.get("opening", "")]):
-            return "in another script"
-        if any(
-            words[i : i + 3] == words[j : j + 3] for i in range(len(words) - 2) for j in range(i)
-        ):
-            return "repeats itself"
-        if any(n in self._titles for n in _windows(words)):
-            return "names another item"
-        return ""
-
-    @cached_property
-    def _titles(self) -> frozenset[str]:
-        """Normalised titles of two words or four characters of another script, and more."""
-        titles = (normalized(t) for t in self._catalog.titles)
-        return frozenset(
-            t for t in titles if " " in t or (len(t) > 3 and main_script([t]) != "latin")
+    def _next(self, sentence: _Sentence, logits: torch.Tensor) -> list[int]:
+        """Takes the most probable step that is allowed; gives its tokens, none at the end."""
+        return (
+            self._next_word(sentence, logits)
+            if sentence.node is None
+            else self._next_of_name(sentence, logits, sentence.node)
         )
 
+    def _next_of_name(self, sentence: _Sentence, logits: torch.Tensor, node: int) -> list[int]:
+        """The next tokens of the evidence's title; after it the link and the item's own title."""
+        trie = sentence.trie
+        children = trie.children(node)
+        child = int(children[int(logits[torch.from_numpy(trie.token[children])].argmax())])
+        end = int(trie.skip[child])
+        run = trie.run(child, end)
+        sentence.node = end
+        if not trie.is_leaf(np.array([end]))[0]:
+            return run
+        sentence.node = None
+        sentence.parts.append(sentence.rows[int(trie.rows(end)[0])])
+        sentence.words = self._words_for(sentence.row)
+        before, _, after = self._template.header.get("link", "{item}").partition("{item}")
+        own = self._encoder.title(self._encoder.form.render(self._catalog[sentence.row].title))
+        link = list(self._encoder.text(before)), list(own), list(self._encoder.text(after))
+        sentence.parts += [link[0], sentence.row, link[2]]
+        return [*run, *(i for ids in link for i in ids)]
 
-def _may_stand(character: str) -> bool:
-    return (
-        character in _MARKS or character == "\ufffd" or unicodedata.category(character)[0] in "LM"
-    )
+    def _next_word(self, sentence: _Sentence, logits: torch.Tensor) -> list[int]:
+        """The next token of a word, or of the end, which may not follow a plain word."""
+        prefix, size = sentence.prefix, len(sentence.prefix)
+        said = sentence.words.get(prefix, "")  # a whole word, so that another may begin
+        allowed = {ids[size] for ids in sentence.words if len(ids) > size and ids[:size] == prefix}
+        within = frozenset(allowed)
+        if said or not prefix:
+            may_end = bool(said) and said not in self._plain_words
+            full = len(sentence.used) + 1 >= MAX_WORDS
+            others = [(ids, word) for ids, word in sentence.words.items() if word != said]
+            allowed |= {ids[0] for ids, word in others if (may_end if not word else not full)}
+        if not allowed:
+            return []
+        choices = sorted(allowed)
+        token = choices[int(logits[torch.tensor(choices)].argmax())]
+        if token not in within and said:
+            sentence.used.append(said)
+            sentence.words = {ids: w for ids, w in sentence.words.items() if w != said}
+            sentence.prefix = ()
+        sentence.prefix = (*sentence.prefix, token)
+        part = sentence.parts[-1]
+        assert isinstance(part, list)
+        part.append(token)
+        sentence.ended = sentence.words.get(sentence.prefix) == ""
+        return [] if sentence.ended else [token]
+
+    @cached_property
+    def _plain_words(self) -> frozenset[str]:
+        return frozenset(self._template.header.get("words", "").split())
+
+    @cached_property
+    def _end(self) -> str:
+        return "。" if self._template.header.get("language") == "zh" else "."
+
+    def _words_for(self, row: int) -> dict[tuple[int, ...], str]:
+        """Token ids -> word: what the catalog says of an item, plain words, and "" for the end."""
+        item = self._catalog[row]
+        said = [item.title, *(v for v in item.attributes.values() if isinstance(v, str))]
+        words = set(self._plain_words).union(*(_pieces(one_line(t).lower()) for t in said))
+        spaced = " " if self._encoder.form.lead.startswith(" ") else ""
+        found = {self._encoder.text(f"{spaced}{w}"): w for w in sorted(words)}
+        found[self._encoder.text(self._end)] = ""
+        return {ids: w for ids, w in found.items() if ids}
+
+    def _finished(self, sentence: _Sentence, events: Sequence[Interaction]) -> Explanation:
+        """The sentence as people read it, or the plain one where it fails the check."""
+        form = self._encoder.form
+        header = self._template.header
+        decode = self._model.tokenizer.decode
+        text = header.get("opening", "")
+        ids: list[int] = []
+        for part in sentence.parts:
+            if isinstance(part, int):
+                title = self._catalog[part].title
+                text += f"{form.lead}{one_line(title)}{form.terminator}"
+                ids += self._encoder.title(form.render(title))
+            else:
+                before = str(decode(ids))
+                ids += part
+                text += str(decode(ids))[len(before) :]
+        evidence = sentence.parts[0] if sentence.parts else None
+        if sentence.ended and "\ufffd" not in text:
+            return Explanation(text.strip(), "generated")
+        assert not isinstance(evidence, list)
+        return Explanation(self._plain(events, evidence), "template")
+
+
+def _pieces(text: str) -> set[str]:
+    """The words of a text; of scripts without spaces, runs of two to four characters."""
+    words: set[str] = set()
+    for word in _LETTERS.findall(text):
+        if script(word[0]) in {"han", "kana", "thai"}:
+            words |= {
+                word[i : i + n]
+                for n in range(2, _LONGEST_PIECE + 1)
+                for i in range(len(word) - n + 1)
+            }
+        else:
+            words.add(word)
+    return words
 
 
 def _shared(sequences: Sequence[Sequence[int]]) -> int:
@@ -307,15 +320,3 @@ def _shared(sequences: Sequence[Sequence[int]]) -> int:
         if any(s[i] != first[i] for s in sequences):
             return max(i, 1)
     return max(n, 1)
-
-
-def _windows(words: Sequence[str]) -> Iterable[str]:
-    """Every run of words, and of characters of words in scripts without spaces."""
-    for start in range(len(words)):
-        for n in range(2, _LONGEST_NAME + 1):
-            yield " ".join(words[start : start + n])
-    for word in words:
-        if main_script([word]) != "latin":
-            for start in range(len(word)):
-                for n in range(4, 31):
-                    yield word[start : start + n]

@@ -194,7 +194,8 @@ class Template:
             and optionally ``lead``, ``terminator`` (both in double quotes) and ``targets``:
             ``every`` where each title of a history is preceded by what inference would write
             before it, else ``last``. ``explain`` templates also have ``opening`` (how the sentence
-            begins), ``plain`` (the sentence where the model's own is not used, with {verb} and
+            begins), ``link`` (how it goes on after the first title, with {item}), ``words`` (plain words
+            that it may hold beside those of the item's title), ``plain`` (the sentence where the model's own is not used, with {verb} and
             {title}) and ``none`` (for an empty history).
         verbs: behavior -> how it is said.
         takes_demonstrations: whether it shows other users' histories.
@@ -392,8 +393,8 @@ def spoken_verbs() -> dict[str, tuple[str, ...]]:
     return said
 
 
-_KEYS = ("for", "language", "form", "lead", "terminator", "targets", "opening", "plain", "none")
-_QUOTED = ("lead", "terminator", "opening", "plain", "none")
+_QUOTED = ("lead", "terminator", "opening", "link", "words", "plain", "none")
+_KEYS = ("for", "language", "form", "targets", *_QUOTED)
 
 
 def _header(name: str, source: str) -> dict[str, str]:

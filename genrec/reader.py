@@ -21,7 +21,7 @@ from genrec.text import normalized
 _PIECE = re.compile(r"[;；\n]")
 _VERB = re.compile(r"^\s*([^:：]{1,40})[:：]\s*(.*)$", re.DOTALL)
 _COMMA = re.compile(r"[,，、。|→]|->|(?<![^\s,，]),?\s*\b(?:and|then)\s+(?=\S)", re.IGNORECASE)
-_QUOTED = re.compile(r"^[\"“”「『](.*)[\"“”」』]$", re.DOTALL)
+_QUOTED = re.compile(r"^[\"'“‘”「『](.*)[\"'”’“」』]$", re.DOTALL)
 _VALUE = re.compile(
     r"[(（]?(?<![\d.])(\d+(?:\.\d+)?)\s*(?:/\s*\d+(?:\.\d+)?|(?:分钟|分|件|次|星|stars?|pcs|min|times)(?!\w))\s*[)）]?",
     re.IGNORECASE,
