@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from genrec import tables
 from genrec.catalog import Catalog, Item
-from genrec.errors import DataError
-from genrec.ingest import EventOptions, Ingested, ingest
+from genrec.errors import DataError, SettingsError
+from genrec.ingest import EventOptions, Ingested, ingest, moment
 from genrec.interactions import SPLITS, Interactions
 from genrec.prompts import CASES, TitleForm
 from genrec.tables import Rejects
@@ -29,6 +29,7 @@ from genrec.text import one_line
 FORMAT_VERSION = 1
 REPEATS_INCLUDE_SEEN = 0.05
 FILES = frozenset({"dataset.json", "catalog.parquet", "interactions.parquet", "rejected.csv"})
+SPLIT_WAYS = ("last-unit", "global-time")
 _TARGETS = ("buy", "purchase", "order")
 
 
@@ -44,7 +45,8 @@ class DatasetInfo:
         exclude_seen: that default.
         case: how titles are written for the model.
         unit: the basket column, None where every event is a unit.
-        split: ``last unit``, or ``given`` where the interactions had a split column.
+        split: ``last unit``, ``global time``, or ``given`` where the interactions had a split
+            column.
         time_unit: of the timestamps as given; stored ones are seconds since 1970, or positions.
         users, items, events: how many were kept.
         split_events: events in train, validation and test.
@@ -53,6 +55,7 @@ class DatasetInfo:
         rejected: rows that were not kept, by reason.
         catalog_hash: SHA-256 of the catalog.
         format_version: of the folder.
+        split_times: for ``global time``, when validation and test begin, as stored timestamps.
     """
 
     name: str
@@ -72,6 +75,7 @@ class DatasetInfo:
     rejected: dict[str, int]
     catalog_hash: str
     format_version: int = FORMAT_VERSION
+    split_times: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,9 @@ class Dataset:
         target_behavior: str | None = None,
         options: EventOptions | None = None,
         item_columns: Mapping[str, str] | None = None,
+        split: str | None = None,
+        validation_from: str | float | None = None,
+        test_from: str | float | None = None,
         strict: bool = False,
         say: Callable[[str], None] = lambda message: None,
     ) -> tuple[Dataset, list[Rejects]]:
@@ -107,6 +114,11 @@ class Dataset:
                 data has it, else the most frequent.
             options: names, units and defaults of the interactions.
             item_columns: our name -> the items file's column.
+            split: ``last-unit`` (``Interactions.split_last_unit``) or ``global-time``
+                (``split_global_time``); None takes a split column as given, else last-unit.
+            validation_from: where validation begins, for global-time: an ISO date, or a number in
+                the data's time unit; None for the time that 80% of the events lie before.
+            test_from: where test begins, likewise; None for 90%.
             strict: a bad row is an error.
             say: called with a line of text before each step.
 
@@ -115,6 +127,7 @@ class Dataset:
 
         Raises:
             DataError: a file cannot be used.
+            SettingsError: an option cannot be used.
         """
         options = options or EventOptions()
         bad_items = Rejects(Path(items or interactions).name, strict)
@@ -135,6 +148,9 @@ class Dataset:
             name=name or Path(interactions).name.split(".")[0],
             target_behavior=target_behavior,
             options=replace(options, columns={}),
+            split=split,
+            validation_from=validation_from,
+            test_from=test_from,
             rejects=rejects,
         )
         return dataset, rejects if items is not None else rejects[1:]
@@ -148,6 +164,9 @@ class Dataset:
         name: str,
         target_behavior: str | None = None,
         options: EventOptions | None = None,
+        split: str | None = None,
+        validation_from: str | float | None = None,
+        test_from: str | float | None = None,
         rejects: list[Rejects] | None = None,
     ) -> Dataset:
         """Checks, splits and measures two Arrow tables; ``prepare`` does it for files.
@@ -158,15 +177,23 @@ class Dataset:
             name: for display.
             target_behavior: see ``prepare``.
             options: names, units and defaults of the interactions.
+            split: see ``prepare``; so are validation_from and test_from.
+            validation_from: where validation begins.
+            test_from: where test begins.
             rejects: where bad items and bad interactions are recorded, in this order; without it
                 the first one raises.
 
         Raises:
             DataError: a table cannot be used.
+            SettingsError: an option cannot be used.
         """
         options = options or EventOptions()
+        _check_split(split, validation_from, test_from)
         bad_items, bad_events = rejects or [Rejects("items", True), Rejects("interactions", True)]
         interactions = tables.renamed(interactions, options.columns)
+        replaced = split is not None and "split" in interactions.column_names
+        if replaced:
+            interactions = interactions.drop_columns("split")
         catalog = (
             _catalog_of_events(interactions, bad_items)
             if items is None
@@ -181,12 +208,24 @@ class Dataset:
                 f"Expected one of: {', '.join(events.behaviors)}."
             )
             raise DataError(msg)
-        if not read.given_split:
+        how, cuts = "given" if read.given_split else "last unit", {}
+        if split == "global-time":
+            how, cuts = "global time", _cuts(read, validation_from, test_from)
+            events = events.split_global_time(cuts["validation"], cuts["test"])
+        elif not read.given_split:
             events = events.split_last_unit(target)
         counted = [bad_events] if items is None else [bad_items, bad_events]
         rejected = {f"{r.source}: {why}": n for r in counted for why, n in r.counts().items()}
-        info = _measure(name, events, target, read)
-        return cls(catalog, events, replace(info, rejected=rejected))
+        notes = [*read.notes]
+        if replaced:
+            notes.append(f"the split column was replaced by the split by {how}")
+        if cuts:
+            counts = events.users_with_target(target)
+            said = ", ".join(f"{s} {n:,}" for s, n in zip(SPLITS, counts, strict=True))
+            notes.append(f"users with an event to recommend ({target}): {said}")
+        info = _measure(name, events, target, how, read.time_unit)
+        info = replace(info, split_times=cuts, notes=notes, rejected=rejected)
+        return cls(catalog, events, info)
 
     def save(self, folder: str | Path, rejects: list[Rejects] | None = None) -> None:
         """Writes the dataset folder: beside its place first, then renamed into it.
@@ -259,7 +298,8 @@ class Dataset:
                     f"{FORMAT_VERSION}. Run `genrec prepare` again with this version of genrec."
                 )
                 raise DataError(msg)
-            info = DatasetInfo(**{f.name: values[f.name] for f in fields(DatasetInfo)})
+            known = [f.name for f in fields(DatasetInfo) if f.name in values]
+            info = DatasetInfo(**{name: values[name] for name in known})
             _check_info(info)
             catalog = Catalog.read(folder / "catalog.parquet")
             unit = "none" if info.unit is None else "unit"
@@ -283,6 +323,38 @@ class Dataset:
     def renamed(self, name: str) -> Dataset:
         """The same dataset under another name."""
         return replace(self, info=replace(self.info, name=name))
+
+
+def _check_split(
+    split: str | None, validation_from: str | float | None, test_from: str | float | None
+) -> None:
+    if split not in {None, *SPLIT_WAYS}:
+        msg = f"split={split!r} is not known. Expected one of: {', '.join(SPLIT_WAYS)}."
+        raise SettingsError(msg)
+    if split != "global-time" and (validation_from, test_from) != (None, None):
+        msg = (
+            f"validation_from={validation_from!r} and test_from={test_from!r} with "
+            f"split={split!r}. Expected them with the split global-time only; leave them out, or "
+            "add --split global-time."
+        )
+        raise SettingsError(msg)
+
+
+def _cuts(
+    read: Ingested, validation_from: str | float | None, test_from: str | float | None
+) -> dict[str, float]:
+    """When validation and test begin, as stored timestamps."""
+    if read.time_unit == "position":
+        msg = (
+            "split='global-time' with positions, which cannot be compared between users. Expected "
+            "times; use --split last-unit, or say --time-unit s, ms or day if the numbers are times."
+        )
+        raise DataError(msg)
+    given = {"validation": (validation_from, 0.8), "test": (test_from, 0.9)}
+    return {
+        part: read.interactions.time_quantile(share) if at is None else moment(at, read.time_unit)
+        for part, (at, share) in given.items()
+    }
 
 
 def _check_info(info: DatasetInfo) -> None:
@@ -317,7 +389,9 @@ def _catalog_of_events(table: pa.Table, rejects: Rejects) -> Catalog:
     return Catalog((Item(i, t) for i, t in titles.items()), rejects=rejects)
 
 
-def _measure(name: str, events: Interactions, target: str, read: Ingested) -> DatasetInfo:
+def _measure(
+    name: str, events: Interactions, target: str, split: str, time_unit: str
+) -> DatasetInfo:
     repeat_share = events.repeat_share(target)
     return DatasetInfo(
         name=name,
@@ -326,14 +400,14 @@ def _measure(name: str, events: Interactions, target: str, read: Ingested) -> Da
         exclude_seen=repeat_share <= REPEATS_INCLUDE_SEEN,
         case=TitleForm.of(events.catalog).case,
         unit=events.unit_name,
-        split="given" if read.given_split else "last unit",
-        time_unit=read.time_unit,
+        split=split,
+        time_unit=time_unit,
         users=len(events.user_ids),
         items=len(events.catalog),
         events=len(events),
         split_events={s: int((events.columns.split == i).sum()) for i, s in enumerate(SPLITS)},
         tied=events.tied(),
-        notes=list(read.notes),
+        notes=[],
         rejected={},
         catalog_hash=events.catalog.hash(),
     )

@@ -153,6 +153,27 @@ def _times(table: pa.Table, name: str, unit: str, notes: list[str]) -> tuple[Flo
     return time * TIME_UNITS[unit], unit
 
 
+def moment(given: str | float, time_unit: str) -> float:
+    """A time that a person gave, in seconds (or as a position): an ISO date, or a number.
+
+    Args:
+        given: such as ``2011-11-01`` or ``1320105600``.
+        time_unit: of a number, as in ``Ingested.time_unit``.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    number = tables.number(str(given))
+    seconds = _date(str(given)) if np.isnan(number) else number * TIME_UNITS[time_unit]
+    if not np.isfinite(seconds):
+        msg = (
+            f"{given!r} is no time. Expected an ISO date such as 2011-11-01 or "
+            f"2011-11-01T12:00:00, or a number in the unit of the data ({time_unit})."
+        )
+        raise SettingsError(msg)
+    return seconds
+
+
 def _guess_unit(time: FloatArray) -> str:
     """The unit of epoch times by their size; small numbers are positions."""
     finite = time[np.isfinite(time)]

@@ -395,10 +395,11 @@ def numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     try:
         return np.asarray(values.cast(pa.float64()).fill_null(np.nan), dtype=np.float64)
     except pa.ArrowInvalid:
-        return np.array([_number(v) for v in values.to_pylist()], dtype=np.float64)
+        return np.array([number(v) for v in values.to_pylist()], dtype=np.float64)
 
 
-def _number(value: str | None) -> float:
+def number(value: str | None) -> float:
+    """A text as a number, NaN where it is none."""
     try:
         return float(value or "nan")
     except ValueError:
