@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from genrec import tables
+from genrec import hub, tables
 from genrec.errors import DataError, RequestError
 from genrec.tables import Rejects
 from genrec.text import normalized, visible
@@ -117,6 +117,31 @@ class Catalog:
             DataError: the file cannot be read, or as in ``from_table``.
         """
         return cls.from_table(tables.read(path, rejects=rejects), rejects=rejects)
+
+    @classmethod
+    def from_hf(
+        cls,
+        data: Any,
+        split: str | None = None,
+        *,
+        columns: Mapping[str, str] | None = None,
+        rejects: Rejects | None = None,
+    ) -> Catalog:
+        """A catalog from a Hugging Face dataset with the columns item_id and title.
+
+        Args:
+            data: a ``datasets.Dataset``, or the id of one on the hub.
+            split: see ``genrec.hub.table``.
+            columns: our name -> the dataset's column, such as ``{"title": "name"}``.
+            rejects: where items that cannot be kept are recorded; without it the first one raises.
+
+        Raises:
+            DataError: the dataset cannot be had, or as in ``from_table``.
+        """
+        return cls.from_table(
+            tables.renamed(hub.table(data, split), columns or {}),
+            rejects=rejects or Rejects(hub.name(data, "items"), strict=True),
+        )
 
     def to_table(self) -> pa.Table:
         """An Arrow table with item_id, title and the attributes, one row an item."""

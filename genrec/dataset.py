@@ -13,11 +13,12 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genrec import tables
+from genrec import hub, tables
 from genrec.catalog import Catalog, Item
 from genrec.errors import DataError, SettingsError
 from genrec.ingest import EventOptions, Ingested, ingest, moment
@@ -190,7 +191,7 @@ class Dataset:
         options = options or EventOptions()
         _check_split(split, validation_from, test_from)
         bad_items, bad_events = rejects or [Rejects("items", True), Rejects("interactions", True)]
-        interactions = tables.renamed(interactions, options.columns)
+        interactions = tables.exploded(tables.renamed(interactions, options.columns), bad_events)
         replaced = split is not None and "split" in interactions.column_names
         if replaced:
             interactions = interactions.drop_columns("split")
@@ -226,6 +227,37 @@ class Dataset:
         info = _measure(name, events, target, how, read.time_unit)
         info = replace(info, split_times=cuts, notes=notes, rejected=rejected)
         return cls(catalog, events, info)
+
+    @classmethod
+    def from_hf(
+        cls,
+        items: Any,
+        interactions: Any,
+        *,
+        name: str | None = None,
+        item_columns: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Dataset:
+        """Checks, splits and measures two Hugging Face datasets.
+
+        Args:
+            items: a ``datasets.Dataset`` or the id of one on the hub, with item_id, title and any
+                attributes; None where the interactions have a title.
+            interactions: likewise, one row an event, or one row a user with lists
+                (``tables.exploded``).
+            name: for display; the id where None.
+            item_columns: our name -> the items' column.
+            **options: those of ``from_tables``, such as ``options=EventOptions(...)``.
+
+        Raises:
+            DataError: a dataset cannot be had or used.
+            SettingsError: an option cannot be used.
+        """
+        table = None
+        if items is not None:
+            table = tables.renamed(hub.table(items), item_columns or {})
+        called = name or hub.name(interactions, "interactions")
+        return cls.from_tables(table, hub.table(interactions), name=called, **options)
 
     def save(self, folder: str | Path, rejects: list[Rejects] | None = None) -> None:
         """Writes the dataset folder: beside its place first, then renamed into it.

@@ -85,7 +85,7 @@ def ingest(
 
     Needed: user_id, item_id, timestamp or position, and behavior or rating. Optional: value, text
     (a search, a comment; then item_id may be empty), a basket column, split, and any others, which
-    are kept as attributes.
+    are kept as attributes. A table with one row a user is read by ``tables.exploded``.
 
     Args:
         table: one row an event, in file order, which breaks ties in time.
@@ -99,7 +99,7 @@ def ingest(
     """
     options = options or EventOptions()
     rejects = rejects if rejects is not None else Rejects("interactions", strict=True)
-    table = tables.renamed(table, options.columns)
+    table = tables.exploded(tables.renamed(table, options.columns), rejects)
     notes: list[str] = []
     tables.require(table, ["user_id", "item_id"], "interactions")
     table = _with_behavior(table, options, notes)
@@ -240,7 +240,7 @@ def _check(
         names = tables.names(table)
         cells = table.select(names).take(pa.array(bad)).to_pylist()
         for place, reason, values in zip(bad.tolist(), reasons, cells, strict=True):
-            full = f"{reason} {values['item_id']!r}" if reason.endswith("item_id") else reason
+            full = f"{reason} {item[place].as_py()!r}" if reason.endswith("item_id") else reason
             rejects.add(numbers[place], full, list(values.values()))
     return row, keep
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from genrec import tables
+from genrec import hub, tables
 from genrec.catalog import Catalog
 from genrec.errors import DataError, RequestError, UnknownUserError
 from genrec.tables import Rejects
@@ -135,6 +135,32 @@ class Interactions:
         from genrec.ingest import EventOptions, ingest
 
         return ingest(table, catalog, EventOptions(**options), rejects=rejects).interactions
+
+    @classmethod
+    def from_hf(
+        cls,
+        data: Any,
+        catalog: Catalog,
+        split: str | None = None,
+        *,
+        rejects: Rejects | None = None,
+        **options: Any,
+    ) -> Interactions:
+        """Interactions from a Hugging Face dataset: one row an event, or one row a user with lists.
+
+        Args:
+            data: a ``datasets.Dataset``, or the id of one on the hub.
+            catalog: the items; an event with another item is rejected.
+            split: see ``genrec.hub.table``.
+            rejects: where bad rows are recorded; without it the first one raises.
+            **options: fields of ``genrec.ingest.EventOptions``, such as
+                ``columns={"item_id": "history"}``.
+
+        Raises:
+            DataError: the dataset cannot be had, a column is missing or nothing is left.
+        """
+        rejects = rejects or Rejects(hub.name(data, "interactions"), strict=True)
+        return cls.from_table(hub.table(data, split), catalog, rejects=rejects, **options)
 
     def split_last_unit(self, target: str) -> Interactions:
         """The three-part split by last unit: a copy with new split labels.

@@ -310,6 +310,50 @@ def renamed(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
     return table.rename_columns([taken.get(n, n) for n in table.column_names])
 
 
+def exploded(table: pa.Table, rejects: Rejects) -> pa.Table:
+    """One row an event, of a table with one row a user, whose events stand in lists.
+
+    That is a table whose item_id or title column holds lists; another is returned as it is. All
+    its list columns have an entry for each event, oldest first; what is no list counts for each
+    of them. Where there is no time the place in the list is the ``position``, where there is no
+    user_id the row's number is one.
+
+    Args:
+        table: under our names.
+        rejects: where rows without events, or with lists of unequal lengths, are recorded.
+    """
+    lists = [n for n in table.column_names if _is_list(table[n].type)]
+    first = next((n for n in ("item_id", "title") if n in lists), None)
+    if first is None:
+        return table
+    lengths = {n: np.asarray(pc.list_value_length(table[n]).fill_null(0)) for n in lists}
+    problems = [(lengths[first] == 0, f"no events: the list {first} is empty")]
+    problems += [(lengths[n] != lengths[first], f"{first} and {n} differ in length") for n in lists]
+    bad = np.any([mask for mask, _ in problems], axis=0)
+    places = np.flatnonzero(bad)
+    where = np.array(row_numbers(table), dtype=np.int64)
+    cells = table.select(names(table)).take(pa.array(places)).to_pylist()
+    for place, row in zip(places.tolist(), cells, strict=True):
+        reason = next(reason for mask, reason in problems if mask[place])
+        rejects.add(int(where[place]), reason, list(row.values()))
+    kept = table.filter(pa.array(~bad))
+    size = lengths[first][~bad]
+    parent = np.repeat(np.arange(len(size)), size)
+    data = {n: pc.list_flatten(kept[n]) if n in lists else kept[n].take(pa.array(parent))
+            for n in names(kept)}  # fmt: skip
+    data[ROW] = pa.array(where[~bad][parent])
+    if "user_id" not in data:
+        data["user_id"] = data[ROW]
+    if not {"timestamp", "position"} & data.keys():
+        data["position"] = pa.array(np.arange(len(parent)) - np.searchsorted(parent, parent))
+    return pa.table(data)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(test(kind) for test in tests)
+
+
 def text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column as stripped strings; null becomes the empty string.
 

@@ -17,7 +17,7 @@ PACKAGE = Path(genrec.__file__).parent
 # only to the left.
 ORDER = [
     ["errors", "text", "config"],
-    ["tables", "catalog", "interactions", "metrics"],
+    ["tables", "hub", "catalog", "interactions", "metrics"],
     ["prompts", "trie", "encoding", "baselines"],
     ["ingest", "dataset", "datasets", "evaluation", "matching"],
     ["weights", "token_tree", "model", "decoding"],
@@ -73,7 +73,7 @@ def loaded(code: str) -> set[str]:
     ],
 )
 def test_heavy_libraries_load_late(code: str) -> None:
-    heavy = {"torch", "transformers", "peft", "sentence_transformers", "gguf"}
+    heavy = {"torch", "transformers", "peft", "sentence_transformers", "gguf", "datasets"}
     assert not loaded(code) & heavy
 
 
