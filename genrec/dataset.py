@@ -10,11 +10,13 @@ import csv
 import json
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,9 +25,9 @@ from genrec.catalog import Catalog, Item
 from genrec.errors import DataError, SettingsError
 from genrec.ingest import EventOptions, Ingested, ingest, moment
 from genrec.interactions import SPLITS, Interactions
-from genrec.prompts import CASES, TitleForm
+from genrec.prompts import CASES, TitleForm, shipped_verbs
 from genrec.tables import Rejects
-from genrec.text import one_line
+from genrec.text import breaks_line, one_line
 
 FORMAT_VERSION = 1
 REPEATS_INCLUDE_SEEN = 0.05
@@ -217,7 +219,7 @@ class Dataset:
             events = events.split_last_unit(target)
         counted = [bad_events] if items is None else [bad_items, bad_events]
         rejected = {f"{r.source}: {why}": n for r in counted for why, n in r.counts().items()}
-        notes = [*read.notes]
+        notes = [*read.notes, *_texts(events), *_verbs(events)]
         if replaced:
             notes.append(f"the split column was replaced by the split by {how}")
         if cuts:
@@ -443,6 +445,42 @@ def _measure(
         rejected={},
         catalog_hash=events.catalog.hash(),
     )
+
+
+def _texts(events: Interactions) -> list[str]:
+    """Remarks on titles and texts."""
+    titles = events.catalog.titles
+    found = Counter(titles)
+    shared = sum(n for n in found.values() if n > 1)
+    texts = [] if events.text is None else events.text.to_pylist()
+    notes = []
+    if shared:
+        notes.append(f"{shared:,} items share their title with another item")
+    for what, count in (
+        ("titles", sum(map(breaks_line, titles))),
+        ("texts", sum(map(breaks_line, texts))),
+    ):
+        if count:
+            notes.append(
+                f"{count:,} {what} hold line breaks or control characters, shown as spaces"
+            )
+    return notes
+
+
+def _verbs(events: Interactions) -> list[str]:
+    """A remark on behaviors that the verb table of the prompts lacks."""
+    known = shipped_verbs()
+    counts = np.bincount(events.columns.behavior, minlength=len(events.behaviors)).tolist()
+    lacking = [(n, b) for b, n in zip(events.behaviors, counts, strict=True) if b not in known]
+    if not lacking:
+        return []
+    most = sorted(lacking, key=lambda pair: -pair[0])[:10]
+    said = ", ".join(f"{one_line(b)} ({n:,} events)" for n, b in most)
+    more = f" and {len(lacking) - len(most):,} more" if len(lacking) > len(most) else ""
+    return [
+        f"verbs.json lacks {len(lacking):,} behaviors, said by their own names: {said}{more}; "
+        "write their verbs into DIR/en/verbs.json and give --prompts DIR"
+    ]
 
 
 def _replaceable(folder: Path) -> bool:
