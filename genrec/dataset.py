@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genrec import hub, tables
+from genrec.catalog import NEEDED as ITEM_COLUMNS
 from genrec.catalog import Catalog, Item
 from genrec.errors import DataError, SettingsError
 from genrec.ingest import EventOptions, Ingested, ingest, moment
+from genrec.interactions import NEEDED as EVENT_COLUMNS
 from genrec.interactions import SPLITS, Interactions
 from genrec.prompts import CASES, TitleForm, shipped_verbs
 from genrec.tables import Rejects
@@ -136,13 +138,11 @@ class Dataset:
         bad_items = Rejects(Path(items or interactions).name, strict)
         bad_events = Rejects(Path(interactions).name, strict)
         say(f"Reading {interactions} ...")
-        table = tables.renamed(tables.read(interactions, rejects=bad_events), options.columns)
+        table = _read(interactions, EVENT_COLUMNS, options.columns, bad_events)
         table_of_items = None
         if items is not None:
             say(f"Reading {items} ...")
-            table_of_items = tables.renamed(
-                tables.read(items, rejects=bad_items), item_columns or {}
-            )
+            table_of_items = _read(items, ITEM_COLUMNS, item_columns or {}, bad_items)
         say("Checking, splitting and measuring ...")
         rejects = [bad_items, bad_events]
         dataset = cls.from_tables(
@@ -193,7 +193,8 @@ class Dataset:
         options = options or EventOptions()
         _check_split(split, validation_from, test_from)
         bad_items, bad_events = rejects or [Rejects("items", True), Rejects("interactions", True)]
-        interactions = tables.exploded(tables.renamed(interactions, options.columns), bad_events)
+        interactions = tables.renamed(interactions, options.columns, bad_events.source)
+        interactions = tables.exploded(interactions, bad_events)
         replaced = split is not None and "split" in interactions.column_names
         if replaced:
             interactions = interactions.drop_columns("split")
@@ -222,8 +223,10 @@ class Dataset:
         notes = [*read.notes, *_texts(events), *_verbs(events)]
         if replaced:
             notes.append(f"the split column was replaced by the split by {how}")
+        counts = events.users_with_target(target)
+        if not any(counts):
+            notes.append(f"no event {target!r} has an item: there is nothing to evaluate")
         if cuts:
-            counts = events.users_with_target(target)
             said = ", ".join(f"{s} {n:,}" for s, n in zip(SPLITS, counts, strict=True))
             notes.append(f"users with an event to recommend ({target}): {said}")
         info = _measure(name, events, target, how, read.time_unit)
@@ -257,7 +260,7 @@ class Dataset:
         """
         table = None
         if items is not None:
-            table = tables.renamed(hub.table(items), item_columns or {})
+            table = tables.renamed(hub.table(items), item_columns or {}, hub.name(items, "items"))
         called = name or hub.name(interactions, "interactions")
         return cls.from_tables(table, hub.table(interactions), name=called, **options)
 
@@ -397,11 +400,22 @@ def _check_info(info: DatasetInfo) -> None:
         raise ValueError(msg)
 
 
+def _read(
+    path: str | Path, needed: Sequence[str], columns: Mapping[str, str], rejects: Rejects
+) -> pa.Table:
+    """A file under our names; the needed columns hold no lists or objects."""
+    scalar = [columns.get(n, n) for n in needed]
+    return tables.renamed(
+        tables.read(path, rejects=rejects, scalar=scalar), columns, rejects.source
+    )
+
+
 def _default_target(events: Interactions) -> str:
     found = next((b for b in _TARGETS if b in events.behaviors), None)
     if found:
         return found
-    counts = [int((events.columns.behavior == c).sum()) for c in range(len(events.behaviors))]
+    c = events.columns
+    counts = [int(((c.behavior == b) & (c.row >= 0)).sum()) for b in range(len(events.behaviors))]
     return events.behaviors[counts.index(max(counts))]
 
 
@@ -409,12 +423,12 @@ def _catalog_of_events(table: pa.Table, rejects: Rejects) -> Catalog:
     """The catalog of interactions that carry titles: an item's first title counts."""
     if "title" not in table.column_names:
         msg = (
-            "No items file was given, and the interactions have no title column. Expected titles "
+            f"No items file was given, and {rejects.source} has no title column. Expected titles "
             "to recommend: write items.csv with the columns item_id,title (one row an item) and "
             f"give it with --items. Found columns: {', '.join(tables.names(table))}."
         )
         raise DataError(msg)
-    tables.require(table, ["item_id"], "interactions")
+    tables.require(table, ["item_id", "title"], rejects.source)
     titles: dict[str, str] = {}
     pairs = zip(tables.strings(table["item_id"]), tables.strings(table["title"]), strict=True)
     for item_id, title in pairs:
@@ -478,7 +492,7 @@ def _verbs(events: Interactions) -> list[str]:
     said = ", ".join(f"{one_line(b)} ({n:,} events)" for n, b in most)
     more = f" and {len(lacking) - len(most):,} more" if len(lacking) > len(most) else ""
     return [
-        f"verbs.json lacks {len(lacking):,} behaviors, said by their own names: {said}{more}; "
+        f"verbs.json lacks {len(lacking):,} of {len(events.behaviors):,} behaviors, said by their own names: {said}{more}; "
         "write their verbs into DIR/en/verbs.json and give --prompts DIR"
     ]
 

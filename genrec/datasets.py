@@ -172,9 +172,11 @@ def histories(
     """
     rejects = options.pop("rejects", None) or Rejects(hub.name(data, "histories"), strict=True)
     columns = options.pop("columns", {})
-    table = tables.exploded(tables.renamed(hub.table(data, split), columns), rejects)
+    table = tables.exploded(
+        tables.renamed(hub.table(data, split), columns, rejects.source), rejects
+    )
     if "item_id" not in table.column_names:
-        tables.require(table, ["title"], "histories")
+        tables.require(table, ["title"], rejects.source)
         rows = [(t, catalog.rows_of_title(t)[0]) for t in tables.strings(table["title"])]
         ids = [catalog[found[0]].item_id if found else title for title, found in rows]
         table = table.append_column("item_id", pa.array(ids, pa.string()))

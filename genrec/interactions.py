@@ -20,6 +20,7 @@ from genrec.catalog import Catalog
 from genrec.errors import DataError, RequestError, UnknownUserError
 from genrec.tables import Rejects
 
+NEEDED = ("user_id", "item_id", "behavior", "timestamp", "position")
 SPLITS = ("train", "validation", "test")
 IntArray = npt.NDArray[np.int64]
 
@@ -113,8 +114,9 @@ class Interactions:
         **options: Any,
     ) -> Interactions:
         """Interactions from a CSV, JSONL (also .gz) or Parquet file; see ``from_table``."""
+        rejects = rejects or Rejects(Path(path).name, strict=True)
         return cls.from_table(
-            tables.read(path, rejects=rejects), catalog, rejects=rejects, **options
+            tables.read(path, rejects=rejects, scalar=NEEDED), catalog, rejects=rejects, **options
         )
 
     @classmethod

@@ -307,13 +307,13 @@ def test_what_prompts_will_show_otherwise_is_said(tmp_path: Path) -> None:
     assert "2 titles hold line breaks or control characters, shown as spaces" in notes
     assert "2 texts hold line breaks or control characters, shown as spaces" in notes
     assert (
-        "verbs.json lacks 2 behaviors, said by their own names: ask (2 events), answer (1 events); "
+        "verbs.json lacks 2 of 3 behaviors, said by their own names: ask (2 events), answer (1 events); "
         "write their verbs into DIR/en/verbs.json and give --prompts DIR"
     ) in notes
     many = "".join(f"u,a,{n},did{n % 12},\n" for n in range(30))
     one, two = write(tmp_path, events="user_id,item_id,timestamp,behavior,text\n" + many)
     (note,) = (n for n in Dataset.prepare(one, two)[0].info.notes if n.startswith("verbs"))
-    assert "lacks 12 behaviors" in note
+    assert "lacks 12 of 12 behaviors" in note
     assert "did0 (3 events), did1 (3 events)" in note
     assert "did9 (2 events) and 2 more;" in note
 
