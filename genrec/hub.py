@@ -59,7 +59,7 @@ def _library() -> Any:
     except ImportError as error:
         msg = (
             "Hugging Face datasets need the library datasets, which is not installed. Expected "
-            "it: pip install 'genrec[datasets]'."
+            "it: pip install datasets."
         )
         raise DataError(msg) from error
     return datasets

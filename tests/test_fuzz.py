@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_ingest import cells
 
-from genrec import Dataset
+from genrec import Catalog, Dataset
 from genrec.errors import GenrecError
+from genrec.tables import Rejects
 
 ITEMS = 'item_id,title\na,Red mug\nb,"Mug, blue"\nc,"Doll, 12"" tall"\n'
 ROWS = [
@@ -96,6 +97,25 @@ def test_damaged_csv(
     kept_whole = {line.decode().split(",")[0] for line in untouched if line.startswith(b"user")}
     swallowed = " ".join(cell for row in rows for cell in row if "\n" in cell)
     assert all(u in found or u in swallowed for u in kept_whole - {"user_id"})
+
+
+@given(changes=st.lists(change, min_size=1, max_size=3))
+def test_damaged_items(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[str, float, int, bytes]]
+) -> None:
+    items = [{"item_id": f"i{n}", "title": f'Mug {n}, "red"', "price": f"{n}.5"} for n in range(9)]
+    header, body = csv_text(items, list(items[0])).encode().split(b"\n", 1)
+    data = header + b"\n" + damaged(body, changes)
+    path = tmp_path_factory.mktemp("fuzz") / "items.csv"
+    path.write_bytes(data)
+    rejects = Rejects("items.csv")
+    try:
+        catalog = Catalog.read(path, rejects=rejects)
+    except GenrecError:
+        return
+    text = data.decode("utf-8", "replace")
+    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+    assert len(catalog) + len(rejects.rows) == len(rows) - 1
 
 
 @given(st.data())
