@@ -10,10 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from genrec import tables
+from genrec import hub, tables
 from genrec.errors import DataError, RequestError
 from genrec.tables import Rejects
 from genrec.text import normalized, visible
+
+NEEDED = ("item_id", "title")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,9 @@ class Catalog:
             self._items.append(item)
         if not self._items:
             msg = (
-                "The catalog has no items. Expected at least one row with an item_id and a title"
-                f"{rejects.first_reason()}. Check the items file."
+                f"The catalog has no items: {rejects.source} has no usable row"
+                f"{rejects.first_reason()}. Expected at least one with an item_id and a title; "
+                "check the items file."
             )
             raise DataError(msg)
         self._by_title: dict[str, list[int]] | None = None
@@ -94,7 +97,8 @@ class Catalog:
         Raises:
             DataError: a column is missing, or as in ``Catalog``.
         """
-        tables.require(table, ["item_id", "title"], "items")
+        rejects = rejects or Rejects("items", strict=True)
+        tables.require(table, list(NEEDED), rejects.source)
         ids = tables.strings(table["item_id"])
         titles = tables.strings(table["title"])
         names = [n for n in table.column_names if n not in {"item_id", "title", tables.ROW}]
@@ -111,12 +115,37 @@ class Catalog:
 
     @classmethod
     def read(cls, path: str | Path, *, rejects: Rejects | None = None) -> Catalog:
-        """A catalog from a CSV (also .gz) or Parquet file.
+        """A catalog from a CSV, JSONL (also .gz) or Parquet file.
 
         Raises:
             DataError: the file cannot be read, or as in ``from_table``.
         """
-        return cls.from_table(tables.read(path, rejects=rejects), rejects=rejects)
+        rejects = rejects or Rejects(Path(path).name, strict=True)
+        return cls.from_table(tables.read(path, rejects=rejects, scalar=NEEDED), rejects=rejects)
+
+    @classmethod
+    def from_hf(
+        cls,
+        data: Any,
+        split: str | None = None,
+        *,
+        columns: Mapping[str, str] | None = None,
+        rejects: Rejects | None = None,
+    ) -> Catalog:
+        """A catalog from a Hugging Face dataset with the columns item_id and title.
+
+        Args:
+            data: a ``datasets.Dataset``, or the id of one on the hub.
+            split: see ``genrec.hub.table``.
+            columns: our name -> the dataset's column, such as ``{"title": "name"}``.
+            rejects: where items that cannot be kept are recorded; without it the first one raises.
+
+        Raises:
+            DataError: the dataset cannot be had, or as in ``from_table``.
+        """
+        rejects = rejects or Rejects(hub.name(data, "items"), strict=True)
+        table = tables.renamed(hub.table(data, split), columns or {}, rejects.source)
+        return cls.from_table(table, rejects=rejects)
 
     def to_table(self) -> pa.Table:
         """An Arrow table with item_id, title and the attributes, one row an item."""

@@ -140,6 +140,23 @@ def prepare(
         list[str] | None, typer.Option(help="OURS=THEIRS: a column of the items by its name.")
     ] = None,
     target_behavior: TargetBehavior = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="last-unit (of each user) or global-time (the same for all). "
+            "(default: a split column as given, else last-unit)",
+            show_default=False,
+        ),
+    ] = None,
+    validation_from: Annotated[
+        str | None,
+        typer.Option(
+            help="With global-time: ISO date, or number in the time unit. (default: after 80% of events)"
+        ),
+    ] = None,
+    test_from: Annotated[
+        str | None, typer.Option(help="Likewise, where test begins. (default: after 90%)")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="A bad row is an error.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -149,6 +166,7 @@ def prepare(
     from genrec import display
     from genrec.dataset import Dataset
     from genrec.ingest import EventOptions
+    from genrec.interactions import said_time
 
     with display.working("Preparing ...", quiet=json) as say:
         dataset, rejects = Dataset.prepare(
@@ -163,6 +181,9 @@ def prepare(
                 unit=unit,
             ),
             item_columns=_mapping(item_column),
+            split=split,
+            validation_from=validation_from,
+            test_from=test_from,
             strict=strict,
             say=say,
         )
@@ -175,7 +196,11 @@ def prepare(
         f"{info.name}: {info.users:,} users, {info.items:,} items, {info.events:,} events -> {out}"
     )
     parts = ", ".join(f"{s} {n:,}" for s, n in info.split_events.items())
-    how = "as given" if info.split == "given" else f"by last {info.unit or 'event'}"
+    how = {
+        "given": "as given",
+        "global time": "by time, "
+        + ", ".join(f"{s} from {said_time(t)}" for s, t in info.split_times.items()),
+    }.get(info.split, f"by last {info.unit or 'event'}")
     display.print_line(f"split {how}: {parts} events")
     display.print_line(
         f"asked for: {info.target_behavior}; {info.repeat_share:.1%} of its units begin with an "

@@ -10,27 +10,33 @@ import csv
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genrec import embedding, tables
+from genrec import embedding, hub, tables
+from genrec.catalog import NEEDED as ITEM_COLUMNS
 from genrec.catalog import Catalog, Item
-from genrec.errors import DataError
-from genrec.ingest import EventOptions, Ingested, ingest
+from genrec.errors import DataError, SettingsError
+from genrec.ingest import EventOptions, Ingested, ingest, moment
+from genrec.interactions import NEEDED as EVENT_COLUMNS
 from genrec.interactions import SPLITS, Interactions
-from genrec.prompts import CASES, TitleForm
+from genrec.prompts import CASES, TitleForm, shipped_verbs
 from genrec.tables import Rejects
-from genrec.text import one_line
+from genrec.text import breaks_line, one_line
 
 FORMAT_VERSION = 1
 REPEATS_INCLUDE_SEEN = 0.05
 FILES = frozenset(
     {"dataset.json", "catalog.parquet", "interactions.parquet", "rejected.csv", *embedding.FILES}
 )
+SPLIT_WAYS = ("last-unit", "global-time")
 _TARGETS = ("buy", "purchase", "order")
 
 
@@ -46,7 +52,8 @@ class DatasetInfo:
         exclude_seen: that default.
         case: how titles are written for the model.
         unit: the basket column, None where every event is a unit.
-        split: ``last unit``, or ``given`` where the interactions had a split column.
+        split: ``last unit``, ``global time``, or ``given`` where the interactions had a split
+            column.
         time_unit: of the timestamps as given; stored ones are seconds since 1970, or positions.
         users, items, events: how many were kept.
         split_events: events in train, validation and test.
@@ -55,6 +62,7 @@ class DatasetInfo:
         rejected: rows that were not kept, by reason.
         catalog_hash: SHA-256 of the catalog.
         format_version: of the folder.
+        split_times: for ``global time``, when validation and test begin, as stored timestamps.
     """
 
     name: str
@@ -74,6 +82,7 @@ class DatasetInfo:
     rejected: dict[str, int]
     catalog_hash: str
     format_version: int = FORMAT_VERSION
+    split_times: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,9 @@ class Dataset:
         target_behavior: str | None = None,
         options: EventOptions | None = None,
         item_columns: Mapping[str, str] | None = None,
+        split: str | None = None,
+        validation_from: str | float | None = None,
+        test_from: str | float | None = None,
         strict: bool = False,
         say: Callable[[str], None] = lambda message: None,
     ) -> tuple[Dataset, list[Rejects]]:
@@ -110,6 +122,11 @@ class Dataset:
                 data has it, else the most frequent.
             options: names, units and defaults of the interactions.
             item_columns: our name -> the items file's column.
+            split: ``last-unit`` (``Interactions.split_last_unit``) or ``global-time``
+                (``split_global_time``); None takes a split column as given, else last-unit.
+            validation_from: where validation begins, for global-time: an ISO date, or a number in
+                the data's time unit; None for the time that 80% of the events lie before.
+            test_from: where test begins, likewise; None for 90%.
             strict: a bad row is an error.
             say: called with a line of text before each step.
 
@@ -118,18 +135,17 @@ class Dataset:
 
         Raises:
             DataError: a file cannot be used.
+            SettingsError: an option cannot be used.
         """
         options = options or EventOptions()
         bad_items = Rejects(Path(items or interactions).name, strict)
         bad_events = Rejects(Path(interactions).name, strict)
         say(f"Reading {interactions} ...")
-        table = tables.renamed(tables.read(interactions, rejects=bad_events), options.columns)
+        table = _read(interactions, EVENT_COLUMNS, options.columns, bad_events)
         table_of_items = None
         if items is not None:
             say(f"Reading {items} ...")
-            table_of_items = tables.renamed(
-                tables.read(items, rejects=bad_items), item_columns or {}
-            )
+            table_of_items = _read(items, ITEM_COLUMNS, item_columns or {}, bad_items)
         say("Checking, splitting and measuring ...")
         rejects = [bad_items, bad_events]
         dataset = cls.from_tables(
@@ -138,6 +154,9 @@ class Dataset:
             name=name or Path(interactions).name.split(".")[0],
             target_behavior=target_behavior,
             options=replace(options, columns={}),
+            split=split,
+            validation_from=validation_from,
+            test_from=test_from,
             rejects=rejects,
         )
         return dataset, rejects if items is not None else rejects[1:]
@@ -151,6 +170,9 @@ class Dataset:
         name: str,
         target_behavior: str | None = None,
         options: EventOptions | None = None,
+        split: str | None = None,
+        validation_from: str | float | None = None,
+        test_from: str | float | None = None,
         rejects: list[Rejects] | None = None,
     ) -> Dataset:
         """Checks, splits and measures two Arrow tables; ``prepare`` does it for files.
@@ -161,15 +183,24 @@ class Dataset:
             name: for display.
             target_behavior: see ``prepare``.
             options: names, units and defaults of the interactions.
+            split: see ``prepare``; so are validation_from and test_from.
+            validation_from: where validation begins.
+            test_from: where test begins.
             rejects: where bad items and bad interactions are recorded, in this order; without it
                 the first one raises.
 
         Raises:
             DataError: a table cannot be used.
+            SettingsError: an option cannot be used.
         """
         options = options or EventOptions()
+        _check_split(split, validation_from, test_from)
         bad_items, bad_events = rejects or [Rejects("items", True), Rejects("interactions", True)]
-        interactions = tables.renamed(interactions, options.columns)
+        interactions = tables.renamed(interactions, options.columns, bad_events.source)
+        interactions = tables.exploded(interactions, bad_events)
+        replaced = split is not None and "split" in interactions.column_names
+        if replaced:
+            interactions = interactions.drop_columns("split")
         catalog = (
             _catalog_of_events(interactions, bad_items)
             if items is None
@@ -184,12 +215,57 @@ class Dataset:
                 f"Expected one of: {', '.join(events.behaviors)}."
             )
             raise DataError(msg)
-        if not read.given_split:
+        how, cuts = "given" if read.given_split else "last unit", {}
+        if split == "global-time":
+            how, cuts = "global time", _cuts(read, validation_from, test_from)
+            events = events.split_global_time(cuts["validation"], cuts["test"])
+        elif not read.given_split:
             events = events.split_last_unit(target)
         counted = [bad_events] if items is None else [bad_items, bad_events]
         rejected = {f"{r.source}: {why}": n for r in counted for why, n in r.counts().items()}
-        info = _measure(name, events, target, read)
-        return cls(catalog, events, replace(info, rejected=rejected))
+        notes = [*read.notes, *_texts(events), *_verbs(events)]
+        if replaced:
+            notes.append(f"the split column was replaced by the split by {how}")
+        counts = events.users_with_target(target)
+        if not any(counts):
+            notes.append(f"no event {target!r} has an item: there is nothing to evaluate")
+        if cuts:
+            said = ", ".join(f"{s} {n:,}" for s, n in zip(SPLITS, counts, strict=True))
+            notes.append(f"users with an event to recommend ({target}): {said}")
+        info = _measure(name, events, target, how, read.time_unit)
+        info = replace(info, split_times=cuts, notes=notes, rejected=rejected)
+        return cls(catalog, events, info)
+
+    @classmethod
+    def from_hf(
+        cls,
+        items: Any,
+        interactions: Any,
+        *,
+        name: str | None = None,
+        item_columns: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Dataset:
+        """Checks, splits and measures two Hugging Face datasets.
+
+        Args:
+            items: a ``datasets.Dataset`` or the id of one on the hub, with item_id, title and any
+                attributes; None where the interactions have a title.
+            interactions: likewise, one row an event, or one row a user with lists
+                (``tables.exploded``).
+            name: for display; the id where None.
+            item_columns: our name -> the items' column.
+            **options: those of ``from_tables``, such as ``options=EventOptions(...)``.
+
+        Raises:
+            DataError: a dataset cannot be had or used.
+            SettingsError: an option cannot be used.
+        """
+        table = None
+        if items is not None:
+            table = tables.renamed(hub.table(items), item_columns or {}, hub.name(items, "items"))
+        called = name or hub.name(interactions, "interactions")
+        return cls.from_tables(table, hub.table(interactions), name=called, **options)
 
     def save(self, folder: str | Path, rejects: list[Rejects] | None = None) -> None:
         """Writes the dataset folder: beside its place first, then renamed into it.
@@ -262,7 +338,8 @@ class Dataset:
                     f"{FORMAT_VERSION}. Run `genrec prepare` again with this version of genrec."
                 )
                 raise DataError(msg)
-            info = DatasetInfo(**{f.name: values[f.name] for f in fields(DatasetInfo)})
+            known = [f.name for f in fields(DatasetInfo) if f.name in values]
+            info = DatasetInfo(**{name: values[name] for name in known})
             _check_info(info)
             catalog = Catalog.read(folder / "catalog.parquet")
             unit = "none" if info.unit is None else "unit"
@@ -288,17 +365,60 @@ class Dataset:
         return replace(self, info=replace(self.info, name=name))
 
 
+def _check_split(
+    split: str | None, validation_from: str | float | None, test_from: str | float | None
+) -> None:
+    if split not in {None, *SPLIT_WAYS}:
+        msg = f"split={split!r} is not known. Expected one of: {', '.join(SPLIT_WAYS)}."
+        raise SettingsError(msg)
+    if split != "global-time" and (validation_from, test_from) != (None, None):
+        msg = (
+            f"validation_from={validation_from!r} and test_from={test_from!r} with "
+            f"split={split!r}. Expected them with the split global-time only; leave them out, or "
+            "add --split global-time."
+        )
+        raise SettingsError(msg)
+
+
+def _cuts(
+    read: Ingested, validation_from: str | float | None, test_from: str | float | None
+) -> dict[str, float]:
+    """When validation and test begin, as stored timestamps."""
+    if read.time_unit == "position":
+        msg = (
+            "split='global-time' with positions, which cannot be compared between users. Expected "
+            "times; use --split last-unit, or say --time-unit s, ms or day if the numbers are times."
+        )
+        raise DataError(msg)
+    given = {"validation": (validation_from, 0.8), "test": (test_from, 0.9)}
+    return {
+        part: read.interactions.time_quantile(share) if at is None else moment(at, read.time_unit)
+        for part, (at, share) in given.items()
+    }
+
+
 def _check_info(info: DatasetInfo) -> None:
     if not isinstance(info.exclude_seen, bool) or info.case not in CASES:
         msg = f"exclude_seen={info.exclude_seen!r}, case={info.case!r}"
         raise ValueError(msg)
 
 
+def _read(
+    path: str | Path, needed: Sequence[str], columns: Mapping[str, str], rejects: Rejects
+) -> pa.Table:
+    """A file under our names; the needed columns hold no lists or objects."""
+    scalar = [columns.get(n, n) for n in needed]
+    return tables.renamed(
+        tables.read(path, rejects=rejects, scalar=scalar), columns, rejects.source
+    )
+
+
 def _default_target(events: Interactions) -> str:
     found = next((b for b in _TARGETS if b in events.behaviors), None)
     if found:
         return found
-    counts = [int((events.columns.behavior == c).sum()) for c in range(len(events.behaviors))]
+    c = events.columns
+    counts = [int(((c.behavior == b) & (c.row >= 0)).sum()) for b in range(len(events.behaviors))]
     return events.behaviors[counts.index(max(counts))]
 
 
@@ -306,12 +426,12 @@ def _catalog_of_events(table: pa.Table, rejects: Rejects) -> Catalog:
     """The catalog of interactions that carry titles: an item's first title counts."""
     if "title" not in table.column_names:
         msg = (
-            "No items file was given, and the interactions have no title column. Expected titles "
+            f"No items file was given, and {rejects.source} has no title column. Expected titles "
             "to recommend: write items.csv with the columns item_id,title (one row an item) and "
             f"give it with --items. Found columns: {', '.join(tables.names(table))}."
         )
         raise DataError(msg)
-    tables.require(table, ["item_id"], "interactions")
+    tables.require(table, ["item_id", "title"], rejects.source)
     titles: dict[str, str] = {}
     pairs = zip(tables.strings(table["item_id"]), tables.strings(table["title"]), strict=True)
     for item_id, title in pairs:
@@ -320,7 +440,9 @@ def _catalog_of_events(table: pa.Table, rejects: Rejects) -> Catalog:
     return Catalog((Item(i, t) for i, t in titles.items()), rejects=rejects)
 
 
-def _measure(name: str, events: Interactions, target: str, read: Ingested) -> DatasetInfo:
+def _measure(
+    name: str, events: Interactions, target: str, split: str, time_unit: str
+) -> DatasetInfo:
     repeat_share = events.repeat_share(target)
     return DatasetInfo(
         name=name,
@@ -329,17 +451,53 @@ def _measure(name: str, events: Interactions, target: str, read: Ingested) -> Da
         exclude_seen=repeat_share <= REPEATS_INCLUDE_SEEN,
         case=TitleForm.of(events.catalog).case,
         unit=events.unit_name,
-        split="given" if read.given_split else "last unit",
-        time_unit=read.time_unit,
+        split=split,
+        time_unit=time_unit,
         users=len(events.user_ids),
         items=len(events.catalog),
         events=len(events),
         split_events={s: int((events.columns.split == i).sum()) for i, s in enumerate(SPLITS)},
         tied=events.tied(),
-        notes=list(read.notes),
+        notes=[],
         rejected={},
         catalog_hash=events.catalog.hash(),
     )
+
+
+def _texts(events: Interactions) -> list[str]:
+    """Remarks on titles and texts."""
+    titles = events.catalog.titles
+    found = Counter(titles)
+    shared = sum(n for n in found.values() if n > 1)
+    texts = [] if events.text is None else events.text.to_pylist()
+    notes = []
+    if shared:
+        notes.append(f"{shared:,} items share their title with another item")
+    for what, count in (
+        ("titles", sum(map(breaks_line, titles))),
+        ("texts", sum(map(breaks_line, texts))),
+    ):
+        if count:
+            notes.append(
+                f"{count:,} {what} hold line breaks or control characters, shown as spaces"
+            )
+    return notes
+
+
+def _verbs(events: Interactions) -> list[str]:
+    """A remark on behaviors that the verb table of the prompts lacks."""
+    known = shipped_verbs()
+    counts = np.bincount(events.columns.behavior, minlength=len(events.behaviors)).tolist()
+    lacking = [(n, b) for b, n in zip(events.behaviors, counts, strict=True) if b not in known]
+    if not lacking:
+        return []
+    most = sorted(lacking, key=lambda pair: -pair[0])[:10]
+    said = ", ".join(f"{one_line(b)} ({n:,} events)" for n, b in most)
+    more = f" and {len(lacking) - len(most):,} more" if len(lacking) > len(most) else ""
+    return [
+        f"verbs.json lacks {len(lacking):,} of {len(events.behaviors):,} behaviors, said by their own names: {said}{more}; "
+        "write their verbs into DIR/en/verbs.json and give --prompts DIR"
+    ]
 
 
 def _replaceable(folder: Path) -> bool:

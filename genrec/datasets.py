@@ -16,9 +16,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from genrec import hub, tables
+from genrec.catalog import Catalog
 from genrec.dataset import Dataset as Dataset
 from genrec.errors import DataError
 from genrec.ingest import EventOptions
+from genrec.interactions import History, Interactions
 from genrec.tables import Rejects
 
 EMBEDDED = ("online_retail_demo",)
@@ -143,6 +146,42 @@ def amazon(reviews: str | Path, metadata: str | Path) -> Dataset:
         )
         raise DataError(msg)
     return _dataset(_table(items), _table(events), Path(reviews).name.split(".")[0], EventOptions())
+
+
+def histories(
+    data: Any, catalog: Catalog, split: str | None = None, **options: Any
+) -> list[History]:
+    """The histories of a Hugging Face dataset with one row a user, whose events stand in lists.
+
+    ``item_id`` or ``title`` holds lists, oldest first; behavior, timestamp, value and text may be
+    lists as long, or one value for all. A title stands for the first item of the catalog that has
+    it. Recommend for them with ``Recommender.recommend_many``.
+
+    Args:
+        data: a ``datasets.Dataset``, or the id of one on the hub.
+        catalog: the items.
+        split: see ``genrec.hub.table``.
+        **options: ``rejects``, and the fields of ``EventOptions``, such as ``behavior="buy"`` where
+            there is no such column, or ``columns={"item_id": "history"}``.
+
+    Returns:
+        One history a user, in the dataset's order.
+
+    Raises:
+        DataError: the dataset cannot be had, a row cannot be used, or nothing is left.
+    """
+    rejects = options.pop("rejects", None) or Rejects(hub.name(data, "histories"), strict=True)
+    columns = options.pop("columns", {})
+    table = tables.exploded(
+        tables.renamed(hub.table(data, split), columns, rejects.source), rejects
+    )
+    if "item_id" not in table.column_names:
+        tables.require(table, ["title"], rejects.source)
+        rows = [(t, catalog.rows_of_title(t)[0]) for t in tables.strings(table["title"])]
+        ids = [catalog[found[0]].item_id if found else title for title, found in rows]
+        table = table.append_column("item_id", pa.array(ids, pa.string()))
+    found = Interactions.from_table(table, catalog, rejects=rejects, **options)
+    return [found.history(user) for user in found.user_ids]
 
 
 _RATING = ["user_id", "item_id", "rating", "timestamp"]

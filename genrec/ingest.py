@@ -85,7 +85,7 @@ def ingest(
 
     Needed: user_id, item_id, timestamp or position, and behavior or rating. Optional: value, text
     (a search, a comment; then item_id may be empty), a basket column, split, and any others, which
-    are kept as attributes.
+    are kept as attributes. A table with one row a user is read by ``tables.exploded``.
 
     Args:
         table: one row an event, in file order, which breaks ties in time.
@@ -99,27 +99,36 @@ def ingest(
     """
     options = options or EventOptions()
     rejects = rejects if rejects is not None else Rejects("interactions", strict=True)
-    table = tables.renamed(table, options.columns)
+    source = rejects.source
+    table = tables.exploded(tables.renamed(table, options.columns, source), rejects)
     notes: list[str] = []
-    tables.require(table, ["user_id", "item_id"], "interactions")
-    table = _with_behavior(table, options, notes)
+    tables.require(table, ["user_id", "item_id"], source)
+    table = _with_behavior(table, options, notes, source)
     when = next((c for c in TIME_COLUMNS if c in table.column_names), None)
     if when is None:
-        tables.require(table, ["timestamp"], "interactions")
-    time, time_unit = _times(table, when or "timestamp", options.time_unit, notes)
+        when = "timestamp"
+        tables.require(table, [when], source)
+    present = [
+        n for n in ("behavior", when, *VALUE_COLUMNS, "text", "split") if n in table.column_names
+    ]
+    tables.require(table, present, source)
+    time, time_unit = _times(table, when, options.time_unit, notes)
     row, keep = _check(table, catalog, time, rejects)
     if not keep.any():
         msg = (
-            "No interaction is usable: every row was rejected"
-            f"{rejects.first_reason()}. Mend the rows, or name the right columns."
+            f"No interaction of {source} is usable: every row was rejected"
+            f"{rejects.first_reason() or ', for there is none'}. Mend the rows, or name the right "
+            "columns."
         )
         raise DataError(msg)
-    interactions = _build(table, catalog, options, time, row, keep, when or "timestamp")
+    interactions = _build(table, catalog, options, time, row, keep, when, source)
     notes += _remarks(interactions)
     return Ingested(interactions, tuple(notes), time_unit, "split" in table.column_names)
 
 
-def _with_behavior(table: pa.Table, options: EventOptions, notes: list[str]) -> pa.Table:
+def _with_behavior(
+    table: pa.Table, options: EventOptions, notes: list[str], source: str
+) -> pa.Table:
     if "behavior" in table.column_names:
         return table
     behavior = options.behavior
@@ -127,7 +136,7 @@ def _with_behavior(table: pa.Table, options: EventOptions, notes: list[str]) -> 
         behavior = "rate"
     if behavior is None:
         msg = (
-            "The interactions table has no column 'behavior'. Expected what the user did, such as "
+            f"{source} has no column 'behavior'. Expected what the user did, such as "
             "buy or view; add the column, name another with --column behavior=NAME, or give one "
             f"behavior for all rows. Found: {', '.join(tables.names(table))}."
         )
@@ -151,6 +160,27 @@ def _times(table: pa.Table, name: str, unit: str, notes: list[str]) -> tuple[Flo
         unit = "position" if name == "position" else _guess_unit(time)
         notes.append(f"time unit of column {name!r} guessed: {unit}")
     return time * TIME_UNITS[unit], unit
+
+
+def moment(given: str | float, time_unit: str) -> float:
+    """A time that a person gave, in seconds (or as a position): an ISO date, or a number.
+
+    Args:
+        given: such as ``2011-11-01`` or ``1320105600``.
+        time_unit: of a number, as in ``Ingested.time_unit``.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    number = tables.number(str(given))
+    seconds = _date(str(given)) if np.isnan(number) else number * TIME_UNITS[time_unit]
+    if not np.isfinite(seconds):
+        msg = (
+            f"{given!r} is no time. Expected an ISO date such as 2011-11-01 or "
+            f"2011-11-01T12:00:00, or a number in the unit of the data ({time_unit})."
+        )
+        raise SettingsError(msg)
+    return seconds
 
 
 def _guess_unit(time: FloatArray) -> str:
@@ -219,7 +249,7 @@ def _check(
         names = tables.names(table)
         cells = table.select(names).take(pa.array(bad)).to_pylist()
         for place, reason, values in zip(bad.tolist(), reasons, cells, strict=True):
-            full = f"{reason} {values['item_id']!r}" if reason.endswith("item_id") else reason
+            full = f"{reason} {item[place].as_py()!r}" if reason.endswith("item_id") else reason
             rejects.add(numbers[place], full, list(values.values()))
     return row, keep
 
@@ -244,6 +274,7 @@ def _build(
     row: IntArray,
     keep: BoolArray,
     when: str,
+    source: str,
 ) -> Interactions:
     kept = table.filter(pa.array(keep))
     users, user = tables.codes(kept["user_id"])
@@ -251,7 +282,7 @@ def _build(
     order = np.lexsort((time[keep], user))  # stable: ties keep file order
     kept = kept.take(pa.array(order))
     user = user[order]
-    unit = _unit_column(kept, options.unit)
+    unit = _unit_column(kept, options.unit, source)
     unit_ids, unit_code = _units(kept, unit, user)
     value = next((c for c in VALUE_COLUMNS if c in kept.column_names), None)
     text = tables.text(kept["text"]).combine_chunks() if "text" in kept.column_names else None
@@ -268,7 +299,7 @@ def _build(
             timestamp=time[keep][order],
             value=np.full(len(order), np.nan) if value is None else tables.numbers(kept[value]),
             unit=unit_code,
-            split=_split_codes(kept),
+            split=_split_codes(kept, source),
         ),
         unit_name=unit,
         unit_ids=unit_ids,
@@ -290,13 +321,13 @@ def _free(names: list[str]) -> dict[str, str]:
     return found
 
 
-def _unit_column(table: pa.Table, unit: str | None) -> str | None:
+def _unit_column(table: pa.Table, unit: str | None, source: str) -> str | None:
     if unit == "none":
         return None
+    unit = unit or next((c for c in UNIT_COLUMNS if c in table.column_names), None)
     if unit is not None:
-        tables.require(table, [unit], "interactions")
-        return unit
-    return next((c for c in UNIT_COLUMNS if c in table.column_names), None)
+        tables.require(table, [unit], source)
+    return unit
 
 
 def _units(kept: pa.Table, unit: str | None, user: IntArray) -> tuple[list[str] | None, IntArray]:
@@ -312,14 +343,19 @@ def _units(kept: pa.Table, unit: str | None, user: IntArray) -> tuple[list[str] 
     return [names[c] for c in code[first]], codes.astype(np.int64)
 
 
-def _split_codes(kept: pa.Table) -> IntArray:
+def _split_codes(kept: pa.Table, source: str) -> IntArray:
     if "split" not in kept.column_names:
         return np.zeros(kept.num_rows, dtype=np.int64)
     names, code = tables.codes(kept["split"])
     known = [_SPLIT_NAMES.get(n, n) for n in names]
-    unknown = sorted(set(known) - set(SPLITS))
+    unknown = [n for n in known if n not in SPLITS]
     if unknown:
-        msg = f"The split column holds {unknown[0]!r}. Expected one of {', '.join(SPLITS)}."
+        place = int(np.argmax(code == known.index(unknown[0])))
+        msg = (
+            f"The split column holds {unknown[0]!r} ({source}, data row "
+            f"{tables.row_numbers(kept)[place]}). Expected one of {', '.join(SPLITS)}; mend the "
+            "cell, or choose a split with --split."
+        )
         raise DataError(msg)
     return np.array([SPLITS.index(n) for n in known], dtype=np.int64)[code]
 
@@ -331,6 +367,12 @@ def _remarks(interactions: Interactions) -> list[str]:
     values = c.value[np.isfinite(c.value)]
     if len(values):
         notes.append(f"values from {values.min():g} to {values.max():g}")
+    back = (c.user[1:] == c.user[:-1]) & (c.split[1:] < c.split[:-1])
+    if back.any():
+        notes.append(
+            f"{len(np.unique(c.user[1:][back])):,} users have events of an earlier part of the "
+            "split after events of a later one"
+        )
     tied = (c.user[1:] == c.user[:-1]) & (c.timestamp[1:] == c.timestamp[:-1])
     at = np.flatnonzero(np.append(tied, False) | np.append(False, tied))  # only these can repeat
     columns = [c.user[at], c.timestamp[at], c.row[at], c.behavior[at], np.nan_to_num(c.value[at])]

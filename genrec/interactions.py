@@ -5,6 +5,7 @@ Knows the catalog's rows, nothing of prompts or models.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from genrec import tables
+from genrec import hub, tables
 from genrec.catalog import Catalog
 from genrec.errors import DataError, RequestError, UnknownUserError
 from genrec.tables import Rejects
 
+NEEDED = ("user_id", "item_id", "behavior", "timestamp", "position")
 SPLITS = ("train", "validation", "test")
 IntArray = npt.NDArray[np.int64]
 
@@ -112,8 +114,9 @@ class Interactions:
         **options: Any,
     ) -> Interactions:
         """Interactions from a CSV, JSONL (also .gz) or Parquet file; see ``from_table``."""
+        rejects = rejects or Rejects(Path(path).name, strict=True)
         return cls.from_table(
-            tables.read(path, rejects=rejects), catalog, rejects=rejects, **options
+            tables.read(path, rejects=rejects, scalar=NEEDED), catalog, rejects=rejects, **options
         )
 
     @classmethod
@@ -134,6 +137,32 @@ class Interactions:
         from genrec.ingest import EventOptions, ingest
 
         return ingest(table, catalog, EventOptions(**options), rejects=rejects).interactions
+
+    @classmethod
+    def from_hf(
+        cls,
+        data: Any,
+        catalog: Catalog,
+        split: str | None = None,
+        *,
+        rejects: Rejects | None = None,
+        **options: Any,
+    ) -> Interactions:
+        """Interactions from a Hugging Face dataset: one row an event, or one row a user with lists.
+
+        Args:
+            data: a ``datasets.Dataset``, or the id of one on the hub.
+            catalog: the items; an event with another item is rejected.
+            split: see ``genrec.hub.table``.
+            rejects: where bad rows are recorded; without it the first one raises.
+            **options: fields of ``genrec.ingest.EventOptions``, such as
+                ``columns={"item_id": "history"}``.
+
+        Raises:
+            DataError: the dataset cannot be had, a column is missing or nothing is left.
+        """
+        rejects = rejects or Rejects(hub.name(data, "interactions"), strict=True)
+        return cls.from_table(hub.table(data, split), catalog, rejects=rejects, **options)
 
     def split_last_unit(self, target: str) -> Interactions:
         """The three-part split by last unit: a copy with new split labels.
@@ -161,6 +190,55 @@ class Interactions:
         split[two[c.user] & (index >= validation[c.user])] = 1
         split[two[c.user] & (index >= test[c.user])] = 2
         return self._replace_split(split)
+
+    def split_global_time(
+        self, validation_from: float | None = None, test_from: float | None = None
+    ) -> Interactions:
+        """The three-part split by time, the same for all users: a copy with new split labels.
+
+        What begins before ``validation_from`` is train, what begins at ``test_from`` or later is
+        test, what lies between is validation. A basket is never cut, its first event decides; so
+        do baskets of one user that overlap, together. A user's events may all be of one part, or
+        of test only, and a part may hold many of a user's units: ``targets`` gives the first of
+        them, and ``history(user, before=split)`` ends where the part begins.
+
+        Args:
+            validation_from: in the unit of the timestamps (seconds); the time that 80% of the
+                events lie before where None.
+            test_from: likewise, 90%.
+
+        Raises:
+            DataError: the times are in the wrong order, or leave train or test without an event.
+        """
+        c = self.columns
+        first = self.time_quantile(0.8) if validation_from is None else validation_from
+        second = self.time_quantile(0.9) if test_from is None else test_from
+        last = np.zeros(len(self), dtype=np.int64)  # the place of a unit's last event
+        last[c.unit] = np.arange(len(self))
+        end = np.maximum.accumulate(last[c.unit])
+        begins = np.append(True, end[:-1] < np.arange(1, len(self)))
+        time = c.timestamp[begins][np.cumsum(begins) - 1]
+        split = (time >= first).astype(np.int64) + (time >= second)
+        if not first <= second or not (split == 0).any() or not (split == 2).any():
+            low, high = said_time(float(c.timestamp.min())), said_time(float(c.timestamp.max()))
+            msg = (
+                f"validation from {said_time(first)} and test from {said_time(second)} leave "
+                f"{(split == 0).sum():,} events for train and {(split == 2).sum():,} for test. "
+                f"Expected two times in order between {low} and {high}; give others "
+                "(--validation-from, --test-from), or split by last unit (--split last-unit)."
+            )
+            raise DataError(msg)
+        return self._replace_split(split)
+
+    def time_quantile(self, share: float) -> float:
+        """The time of the event before which a share (0 to 1) of all events lies."""
+        return float(np.quantile(self.columns.timestamp, share, method="higher"))
+
+    def users_with_target(self, behavior: str) -> list[int]:
+        """How many users have an item with this behavior in train, validation and test."""
+        c = self.columns
+        is_target = (c.behavior == self.behaviors.index(behavior)) & (c.row >= 0)
+        return [len(np.unique(c.user[is_target & (c.split == s)])) for s in range(len(SPLITS))]
 
     def _no_behavior(self, behavior: str) -> DataError:
         known = ", ".join(self.behaviors)
@@ -297,6 +375,19 @@ class Interactions:
             for name in self.attributes.column_names:
                 data[name] = self.attributes[name]
         return pa.table(data)
+
+
+def said_time(seconds: float) -> str:
+    """Seconds since 1970 as an ISO time in UTC, or as a number where there is none.
+
+    >>> said_time(978300760.0), said_time(1e13)
+    ('2000-12-31T22:12:40Z', '10000000000000')
+    """
+    try:
+        moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:.15g}"
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _split_code(split: str) -> int:

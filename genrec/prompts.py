@@ -384,6 +384,11 @@ class Template:
         raise PromptError(msg)
 
 
+def shipped_verbs(language: str = "en") -> dict[str, Verb]:
+    """Behavior -> how it is said, as shipped for a language."""
+    return _verbs(folder() / language / "verbs.json")
+
+
 def spoken_verbs() -> dict[str, tuple[str, ...]]:
     """Behavior -> how it is said in any shipped language, to understand what people type."""
     said: dict[str, tuple[str, ...]] = {}

@@ -6,6 +6,8 @@ import re
 import unicodedata
 
 _SPACE = re.compile(r"\s+")
+# Control (Cc), surrogate (Cs), line and paragraph separators (Zl, Zp), bidirectional overrides.
+_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def one_line(text: str) -> str:
@@ -18,17 +20,16 @@ def one_line(text: str) -> str:
     >>> one_line("RED\tMUG\x1b[31m\n bought: ")
     'RED MUG [31m bought:'
     """
-    return _SPACE.sub(" ", "".join(" " if _breaks_line(c) else c for c in text)).strip()
+    return _SPACE.sub(" ", _BREAKS.sub(" ", text)).strip()
 
 
-def _breaks_line(character: str) -> bool:
-    if " " <= character <= "~":
-        return False
-    return (
-        unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}
-        or "\u202a" <= character <= "\u202e"
-        or "\u2066" <= character <= "\u2069"
-    )
+def breaks_line(text: str) -> bool:
+    r"""Whether a text holds characters that ``one_line`` replaces by spaces.
+
+    >>> breaks_line("mug\x1b[31m"), breaks_line("red mug")
+    (True, False)
+    """
+    return _BREAKS.search(text) is not None
 
 
 def visible(text: str) -> bool:

@@ -18,7 +18,7 @@ PACKAGE = Path(genrec.__file__).parent
 ORDER = [
     ["errors", "text", "reading", "config"],
     ["weights", "embedding"],
-    ["tables", "catalog", "interactions", "metrics"],
+    ["tables", "hub", "catalog", "interactions", "metrics"],
     ["prompts", "trie", "encoding", "baselines"],
     ["ingest", "dataset", "datasets", "evaluation", "matching", "reader"],
     ["token_tree", "model", "decoding", "generation", "explaining"],
@@ -74,7 +74,7 @@ def loaded(code: str) -> set[str]:
     ],
 )
 def test_heavy_libraries_load_late(code: str) -> None:
-    heavy = {"torch", "transformers", "peft", "sentence_transformers", "gguf"}
+    heavy = {"torch", "transformers", "peft", "sentence_transformers", "gguf", "datasets"}
     assert not loaded(code) & heavy
 
 

@@ -292,3 +292,33 @@ def test_repeated_rows_are_counted_and_kept(tmp_path: Path) -> None:
     data = prepare(tmp_path, events + "u,a,1,buy,3\nv,a,1,buy,2\nu,a,2,buy,2\n")
     assert len(data.interactions) == 8
     assert "3 rows repeat another row; they were kept" in data.info.notes
+
+
+def test_what_prompts_will_show_otherwise_is_said(tmp_path: Path) -> None:
+    rows = ["u,a,1,ask,hi", 'u,b,2,answer,"two\nlines"', "v,a,1,ask,\x1b[1m", "v,b,2,buy,"]
+    items = 'item_id,title\na,Red mug\nb,Red mug\nc,"Red\nmug"\nd,\x1b[31mDoll\n'
+    one, two = write(
+        tmp_path,
+        items=items,
+        events="user_id,item_id,timestamp,behavior,text\n" + "\n".join(rows) + "\n",
+    )
+    notes = Dataset.prepare(one, two)[0].info.notes
+    assert "2 items share their title with another item" in notes
+    assert "2 titles hold line breaks or control characters, shown as spaces" in notes
+    assert "2 texts hold line breaks or control characters, shown as spaces" in notes
+    assert (
+        "verbs.json lacks 2 of 3 behaviors, said by their own names: ask (2 events), answer (1 events); "
+        "write their verbs into DIR/en/verbs.json and give --prompts DIR"
+    ) in notes
+    many = "".join(f"u,a,{n},did{n % 12},\n" for n in range(30))
+    one, two = write(tmp_path, events="user_id,item_id,timestamp,behavior,text\n" + many)
+    (note,) = (n for n in Dataset.prepare(one, two)[0].info.notes if n.startswith("verbs"))
+    assert "lacks 12 of 12 behaviors" in note
+    assert "did0 (3 events), did1 (3 events)" in note
+    assert "did9 (2 events) and 2 more;" in note
+
+
+def test_the_values_of_ratings_are_said(tmp_path: Path) -> None:
+    rows = "".join(f"u,a,{n},{n % 5 + 1}\n" for n in range(9))
+    data = prepare(tmp_path, f"user_id,item_id,timestamp,rating\n{rows}")
+    assert "values from 1 to 5" in data.info.notes
