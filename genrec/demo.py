@@ -99,12 +99,14 @@ _CHINESE = _Story(
     protocol="last-out",
     cases=evaluation.last_out,
     caution="先说明：默认模型（1.35 亿参数）是英文模型，几乎读不懂中文，所以下面的排序和分数说明不了什么，"
-    "只用来演示流程。\n想看能读中文的效果，请换多语言模型：--model gemma3-270m（按需下载约 238 MB，"
-    "须遵守 Gemma 使用条款），\n或用 --model 指定更大的多语言模型（Hugging Face 模型名或本地文件夹）。\n"
+    "只用来演示流程。\n要用能读中文的模型，请加 --model gemma3-270m（多语言，按需下载约 238 MB，"
+    "须遵守 Gemma 使用条款，\n在 CPU 上慢几倍），或用 --model 指定更大的多语言模型"
+    "（Hugging Face 模型名或本地文件夹）。\n"
     "In English: the default model (135M parameters) is an English one that can barely read Chinese, "
     "so the\nranking and the numbers below say little; they show how it works. For a model that "
-    "reads Chinese take\n--model gemma3-270m (about 238 MB, fetched on request, Gemma Terms of Use) "
-    "or the hub id or folder of\na larger multilingual one.",
+    "reads Chinese take\n--model gemma3-270m (multilingual, about 238 MB fetched on request, Gemma "
+    "Terms of Use, several times\nslower on a CPU) or the hub id or folder of a larger "
+    "multilingual one.",
     loading="正在加载 {model} ……",
     data_heading="数据",
     data="{info.name}：{info.users} 位用户、{info.items} 个条目（商品、新闻、视频、音乐、社交）、"
