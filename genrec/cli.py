@@ -350,6 +350,7 @@ def index(
 @app.command()
 def demo(
     model: Model = "smollm2-135m",
+    language: Annotated[str, typer.Option(help="en, or zh: the same on made Chinese data.")] = "en",
     users: Annotated[int, typer.Option(help="Users in the small evaluation.")] = 30,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -359,7 +360,9 @@ def demo(
     """Show it all on embedded data: data, prompt, recommendations, a hit rate. A few minutes."""
     from genrec import demo as walk
 
-    walk.run(model, users, device=device, dtype=dtype, threads=threads, json=json)
+    walk.run(
+        model, users, language=language, device=device, dtype=dtype, threads=threads, json=json
+    )
 
 
 @app.command()

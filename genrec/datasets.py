@@ -1,4 +1,4 @@
-"""Datasets by name: the embedded sample, and loaders of public data from the user's own folders.
+"""Datasets by name: the embedded ones, and loaders of public data from the user's own folders.
 
 Nothing is downloaded. Each loader reads the files as their publishers wrote them.
 """
@@ -24,14 +24,15 @@ from genrec.ingest import EventOptions
 from genrec.interactions import History, Interactions
 from genrec.tables import Rejects
 
-EMBEDDED = ("online_retail_demo",)
+EMBEDDED = {"online_retail_demo": "csv.gz", "zh_mini": "csv"}
 
 
 def load(name: str = "online_retail_demo") -> Dataset:
     """A dataset that is embedded in the package.
 
     ``online_retail_demo``: 995 customers, 2,064 products and 55,864 events of UCI Online Retail
-    (Chen 2015, https://doi.org/10.24432/C5BW33, CC BY 4.0); see its data card.
+    (Chen 2015, https://doi.org/10.24432/C5BW33, CC BY 4.0). ``zh_mini``: 60 users, 240 items and
+    955 events in Chinese, made up by the authors, for trying things out. See their data cards.
 
     Raises:
         DataError: there is none of this name.
@@ -42,9 +43,9 @@ def load(name: str = "online_retail_demo") -> Dataset:
             "prepare wrote is loaded with genrec.Dataset.load(folder)."
         )
         raise DataError(msg)
-    folder = Path(__file__).parent / "data" / name
+    folder, ending = Path(__file__).parent / "data" / name, EMBEDDED[name]
     dataset, _ = Dataset.prepare(
-        folder / "items.csv.gz", folder / "interactions.csv.gz", name=name, strict=True
+        folder / f"items.{ending}", folder / f"interactions.{ending}", name=name, strict=True
     )
     return dataset
 

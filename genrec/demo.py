@@ -1,4 +1,4 @@
-"""``genrec demo``: the whole line on embedded data, told step by step.
+"""``genrec demo``: the whole line on embedded data, told step by step, in English or Chinese.
 
 Knows the recommender and how answers look, nothing below.
 """
@@ -6,6 +6,7 @@ Knows the recommender and how answers look, nothing below.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,19 +14,127 @@ from genrec import display, evaluation
 from genrec.baselines import Popular
 from genrec.dataset import Dataset
 from genrec.datasets import load
-from genrec.evaluation import Result
+from genrec.errors import SettingsError
+from genrec.evaluation import Case, Result
+from genrec.interactions import History
 from genrec.recommender import RecommendationList, Recommender
+from genrec.weights import DEFAULT_MODEL
 
-DATASET = "online_retail_demo"
-CUSTOMER = "12493"
-TYPED = "bought: RED RETROSPOT MUG; viewed: JUMBO BAG PINK POLKADOT; bought: Set/6 red spotty paper cups"
-METRICS = ("hit_rate@10", "ndcg@10", "recall@10")
 _K = 10
 
 
 @dataclass(frozen=True, slots=True)
+class _Story:
+    """What the demo shows in one language, and its words; names in braces are filled in.
+
+    ``caution`` is said before anything else where the default model runs.
+    """
+
+    dataset: str
+    customer: str
+    typed: str
+    command: str
+    protocol: str
+    cases: Callable[[Dataset], list[Case]]
+    caution: str
+    loading: str
+    data_heading: str
+    data: str
+    customer_heading: str
+    event_columns: tuple[str, str]
+    prompt_heading: str
+    untrained: str
+    answer_heading: str
+    typed_heading: str
+    asking: str
+    evaluation_heading: str
+    evaluation: str
+    systems: tuple[str, str, str]
+    system: str
+    metrics: Mapping[str, str]
+    few: str
+    end: str
+
+
+_ENGLISH = _Story(
+    dataset="online_retail_demo",
+    customer="12493",
+    typed="bought: RED RETROSPOT MUG; viewed: JUMBO BAG PINK POLKADOT; "
+    "bought: Set/6 red spotty paper cups",
+    command='genrec recommend DIR --history "{typed}"',
+    protocol="demo-v1",
+    cases=evaluation.demo_v1,
+    caution="",
+    loading="Loading {model} ...",
+    data_heading="The data",
+    data="{info.name}: {info.users:,} customers of a British gift shop, {info.items:,} products, "
+    "{info.events:,} events, 2010-2011 (UCI Online Retail, CC BY 4.0).",
+    customer_heading="What customer {customer} did last",
+    event_columns=("event", "title"),
+    prompt_heading="What the model reads (the prompt ends where the next title begins)",
+    untrained="an untrained {model}, no training and no demonstrations",
+    answer_heading="Ten recommendations for customer {customer}",
+    typed_heading="The same for a history typed by hand",
+    asking="Asking for {n} held-out purchases",
+    evaluation_heading="Does it know what they bought next?",
+    evaluation="Protocol demo-v1 on a fixed sample of {n} of {all} customers: their last invoice "
+    "was held out;\nis its first item among the ten? With 95% intervals over customers.",
+    systems=("zero-shot", "popular", "difference"),
+    system="system",
+    metrics={
+        "hit_rate@10": "hit rate@10",
+        "ndcg@10": "NDCG@10",
+        "recall@10": "recall@10 of the basket",
+    },
+    few="{n} customers are few, so the intervals are wide; all 887 are in benchmarks/RESULTS.md.",
+    end="{seconds:.0f} s in all, {model}",
+)
+
+_CHINESE = _Story(
+    dataset="zh_mini",
+    customer="u01",
+    typed="浏览：城市夜跑路线指南：沿河五公里；购买：轻量透气跑步鞋 男款；"
+    "购买：不锈钢保温杯（７５０毫升）",
+    command='genrec recommend DIR --language zh --history "{typed}"',
+    protocol="last-out",
+    cases=evaluation.last_out,
+    caution="先说明：默认模型（1.35 亿参数）是英文模型，几乎读不懂中文，所以下面的排序和分数说明不了什么，"
+    "只用来演示流程。\n要用能读中文的模型，请加 --model gemma3-270m（多语言，按需下载约 238 MB，"
+    "须遵守 Gemma 使用条款，\n在 CPU 上慢几倍），或用 --model 指定更大的多语言模型"
+    "（Hugging Face 模型名或本地文件夹）。\n"
+    "In English: the default model (135M parameters) is an English one that can barely read Chinese, "
+    "so the\nranking and the numbers below say little; they show how it works. For a model that "
+    "reads Chinese take\n--model gemma3-270m (multilingual, about 238 MB fetched on request, Gemma "
+    "Terms of Use, several times\nslower on a CPU) or the hub id or folder of a larger "
+    "multilingual one.",
+    loading="正在加载 {model} ……",
+    data_heading="数据",
+    data="{info.name}：{info.users} 位用户、{info.items} 个条目（商品、新闻、视频、音乐、社交）、"
+    "{info.events} 条行为。\n全部由 genrec 的作者编写，没有真实的人、店铺、品牌或行为（Apache-2.0）。",
+    customer_heading="用户 {customer} 最近做了什么",
+    event_columns=("行为", "标题"),
+    prompt_heading="模型读到的内容（提示词到下一个标题开始处为止）",
+    untrained="{model}，未经训练，也没有示例",
+    answer_heading="给用户 {customer} 的十条推荐",
+    typed_heading="换成手写的历史，同样可以推荐",
+    asking="正在预测 {n} 次留出的购买",
+    evaluation_heading="它猜得到用户接下来买什么吗？",
+    evaluation="评测方案 last-out：从 {all} 位用户中固定抽取 {n} 位，留出每人最后一次购买，"
+    "看它在不在前十名里。\n方括号内是按用户计算的 95% 置信区间。数据是编写的，分数不代表真实效果。",
+    systems=("零样本", "热门商品", "差值"),
+    system="方法",
+    metrics={"hit_rate@10": "命中率@10", "ndcg@10": "NDCG@10"},
+    few="用户只有 {n} 位，所以区间很宽；--users 60 评测全部用户。",
+    end="共用时 {seconds:.0f} 秒，{model}",
+)
+
+_STORIES = {"en": _ENGLISH, "zh": _CHINESE}
+
+
+@dataclass(frozen=True, slots=True)
 class _Report:
-    dataset: Dataset
+    story: _Story
+    caution: str
     answer: RecommendationList
     typed: RecommendationList
     ours: Result
@@ -36,6 +145,7 @@ def run(
     model: str,
     users: int,
     *,
+    language: str = "en",
     device: str = "auto",
     dtype: str = "auto",
     threads: int | None = None,
@@ -46,6 +156,7 @@ def run(
     Args:
         model: see ``LanguageModel.load``.
         users: how many users the small evaluation has.
+        language: ``en`` on a British gift shop, ``zh`` on the made data ``zh_mini``.
         device: see ``LanguageModel.load``.
         dtype: see ``LanguageModel.load``.
         threads: see ``LanguageModel.load``.
@@ -55,68 +166,82 @@ def run(
         GenrecError: as the parts that it shows.
     """
     started = time.monotonic()
-    dataset = load(DATASET)
+    story = _story(language)
+    caution = story.caution if model == DEFAULT_MODEL else ""
+    dataset = load(story.dataset)
     if not json:
-        _show_data(dataset)
-    with display.working(f"Loading {model} ...", quiet=json) as say:
+        _show_data(story, dataset, caution)
+    with display.working(story.loading.format(model=model), quiet=json) as say:
         recommender = Recommender(
-            dataset, model, device=device, dtype=dtype, threads=threads, say=say
+            dataset,
+            model,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+            say=say,
+            language=language,
         )
-    history = recommender.history(CUSTOMER, before="test")
+    history = recommender.history(story.customer, before="test")
     if not json:
-        _show_customer(recommender)
-        _heading("Ten recommendations for customer " + CUSTOMER)
+        _show_customer(story, recommender)
+        _heading(story.answer_heading.format(customer=story.customer))
     answer = recommender.recommend(history, _K)
     if not json:
         display.print_recommendations(answer)
-        _heading("The same for a history typed by hand")
-        display.print_line(f'  genrec recommend DIR --history "{TYPED}"\n', "dim")
-    typed = recommender.recommend(TYPED, _K)
+        _heading(story.typed_heading)
+        display.print_line(f"  {story.command.format(typed=story.typed)}\n", "dim")
+    typed = recommender.recommend(story.typed, _K)
     if not json:
         display.print_recommendations(typed)
-    ours, popular = _evaluate(recommender, users)
-    report = _Report(dataset, answer, typed, ours, popular)
+    cases = story.cases(dataset)
+    ours, popular = _evaluate(story, recommender, evaluation.sample(cases, users))
+    report = _Report(story, caution, answer, typed, ours, popular)
     if json:
         display.print_json(_to_dict(report))
         return
-    _show_evaluation(report)
-    display.note(f"\n{time.monotonic() - started:.0f} s in all, {recommender.model.describe()}")
+    _show_evaluation(report, len(cases))
+    seconds = time.monotonic() - started
+    display.note("\n" + story.end.format(seconds=seconds, model=recommender.model.describe()))
+
+
+def _story(language: str) -> _Story:
+    if language not in _STORIES:
+        msg = f"language={language!r} has no demo. Expected one of: {', '.join(_STORIES)}."
+        raise SettingsError(msg)
+    return _STORIES[language]
 
 
 def _heading(text: str) -> None:
     display.print_line(f"\n{text}", "bold green")
 
 
-def _show_data(dataset: Dataset) -> None:
-    info = dataset.info
-    _heading("The data")
-    display.print_line(
-        f"{info.name}: {info.users:,} customers of a British gift shop, {info.items:,} products, "
-        f"{info.events:,} events, 2010-2011 (UCI Online Retail, CC BY 4.0)."
-    )
+def _show_data(story: _Story, dataset: Dataset, caution: str) -> None:
+    if caution:
+        display.print_line(caution, "yellow")
+    _heading(story.data_heading)
+    display.print_line(story.data.format(info=dataset.info))
 
 
-def _show_customer(recommender: Recommender) -> None:
-    history = recommender.history(CUSTOMER, before="test")
-    _heading(f"What customer {CUSTOMER} did last")
+def _show_customer(story: _Story, recommender: Recommender) -> None:
+    history = recommender.history(story.customer, before="test")
+    _heading(story.customer_heading.format(customer=story.customer))
     catalog = recommender.catalog
     rows = [
         [recommender.template.verb(i.behavior).past, catalog[catalog.row(i.item_id)].title]
         for i in history.latest(5).interactions
         if i.item_id is not None
     ]
-    display.print_table(["event", "title"], rows)
-    _heading("What the model reads (the prompt ends where the next title begins)")
+    display.print_table(story.event_columns, rows)
+    _heading(story.prompt_heading)
     display.print_prompt(
         recommender.prompt(history),
-        f"an untrained {recommender.model.describe()}, no training and no demonstrations",
+        story.untrained.format(model=recommender.model.describe()),
     )
 
 
-def _evaluate(recommender: Recommender, users: int) -> tuple[Result, Result]:
+def _evaluate(story: _Story, recommender: Recommender, cases: list[Case]) -> tuple[Result, Result]:
     assert recommender.dataset is not None
-    cases = evaluation.sample(evaluation.demo_v1(recommender.dataset), users)
-    with display.progress(f"Asking for {len(cases)} held-out purchases", len(cases)) as bar:
+    with display.progress(story.asking.format(n=len(cases)), len(cases)) as bar:
         ours = evaluation.run(
             "zero-shot",
             lambda h: [r.item_id for r in recommender.recommend(h, _K)],
@@ -124,44 +249,46 @@ def _evaluate(recommender: Recommender, users: int) -> tuple[Result, Result]:
             progress=bar,
         )
     baseline = Popular(recommender.dataset.interactions, recommender.behavior)
-    return ours, evaluation.run(baseline.name, lambda h: baseline.rank(h, _K), cases)
+
+    def popular(history: History) -> list[str]:
+        seen = set(history.item_ids) if recommender.exclude_seen else set()
+        return [i for i in baseline.rank(history, _K + len(seen)) if i not in seen][:_K]
+
+    return ours, evaluation.run(baseline.name, popular, cases)
 
 
-def _show_evaluation(report: _Report) -> None:
-    _heading("Does it know what they bought next?")
-    n = len(report.ours.cases)
-    display.print_line(
-        f"Protocol demo-v1 on a fixed sample of {n} of 887 customers: their last invoice was held "
-        "out;\nis its first item among the ten? With 95% intervals over customers.\n"
-    )
-    rows = [
-        [result.name, *(str(result.mean(m)) for m in METRICS)]
-        for result in (report.ours, report.popular)
+def _show_evaluation(report: _Report, available: int) -> None:
+    story, n = report.story, len(report.ours.cases)
+    _heading(story.evaluation_heading)
+    display.print_line(story.evaluation.format(n=n, all=available) + "\n")
+    ours, popular = report.ours, report.popular
+    values = [
+        [str(ours.mean(m)) for m in story.metrics],
+        [str(popular.mean(m)) for m in story.metrics],
+        [str(ours.minus(popular, m)) for m in story.metrics],
     ]
-    rows.append(["difference", *(str(report.ours.minus(report.popular, m)) for m in METRICS)])
-    names = ["system", "hit rate@10", "NDCG@10", "recall@10 of the basket"]
-    display.print_table(names, rows)
-    display.print_line(
-        f"\n{n} customers are few, so the intervals are wide; all 887 are in benchmarks/RESULTS.md."
-    )
+    rows = [[name, *row] for name, row in zip(story.systems, values, strict=True)]
+    display.print_table([story.system, *story.metrics.values()], rows)
+    display.print_line("\n" + story.few.format(n=n))
 
 
 def _to_dict(report: _Report) -> dict[str, Any]:
     systems = {
         result.name: {
             m: {"mean": i.mean, "low": i.low, "high": i.high}
-            for m in METRICS
+            for m in report.story.metrics
             for i in [result.mean(m)]
         }
         for result in (report.ours, report.popular)
     }
     return {
         "schema_version": 1,
-        "dataset": report.dataset.info.name,
+        "dataset": report.story.dataset,
+        "caution": report.caution,
         "customer": report.answer.to_dict(),
         "typed": report.typed.to_dict(),
         "evaluation": {
-            "protocol": "demo-v1",
+            "protocol": report.story.protocol,
             "users": len(report.ours.cases),
             "systems": systems,
         },

@@ -2,7 +2,7 @@
 
 Titles, verbs and all other text are tokenised piece by piece, so that a title has the same ids
 wherever it stands, and no text can become a control token: none of the ids in the tokenizer's
-table of added tokens ever comes out.
+table of added tokens ever comes out, plain white space apart.
 """
 
 from __future__ import annotations
@@ -54,7 +54,11 @@ class Encoder:
         """
         self.form = form
         self._tokenizer = tokenizer
-        self._added = {int(i): t.content for i, t in tokenizer.added_tokens_decoder.items()}
+        self._added = {  # but for line breaks and tabs, which are added tokens in Gemma
+            int(i): t.content
+            for i, t in tokenizer.added_tokens_decoder.items()
+            if t.special or t.content.strip()
+        }
         self._cache: dict[str, tuple[int, ...]] = {}
         self.start = self._start_ids()
         self.terminator = self.text(form.terminator)
@@ -64,6 +68,11 @@ class Encoder:
                 "Expected a tokenizer that keeps it; choose another model or template."
             )
             raise ModelError(msg)
+
+    @property
+    def control_ids(self) -> frozenset[int]:
+        """The ids that no text may have."""
+        return frozenset(self._added)
 
     def _start_ids(self) -> tuple[int, ...]:
         """What the tokenizer puts before any text (a begin-of-text id, or nothing)."""
@@ -75,7 +84,7 @@ class Encoder:
         return ()
 
     def text(self, text: str) -> tuple[int, ...]:
-        """The ids of one piece of text, cached; never an added token's."""
+        """The ids of one piece of text, cached; never an added token's that could be a control token."""
         if text not in self._cache:
             if len(self._cache) > 100_000:
                 self._cache.clear()

@@ -12,11 +12,11 @@ import numpy as np
 from genrec import metrics
 from genrec.dataset import Dataset
 from genrec.errors import DataError, RequestError
-from genrec.interactions import History
+from genrec.interactions import History, Interaction
 from genrec.metrics import FloatArray, Interval
 
 DEMO_V1_MIN_EARLIER = 5
-DEMO_V1_EVENTS = 25
+EVENTS = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,35 @@ def demo_v1(dataset: Dataset, split: str = "test") -> list[Case]:
         split: ``test`` or ``validation``.
     """
     behavior = dataset.info.target_behavior
+    return _cases(dataset, split, lambda i: i.behavior == behavior, DEMO_V1_MIN_EARLIER)
+
+
+def last_out(dataset: Dataset, split: str = "test") -> list[Case]:
+    """The cases of protocol ``last-out``, for data of several behaviors.
+
+    The last unit with the target behavior out (the one before it for split ``validation``),
+    everybody who has events before it, history the latest 25 events of any behavior; whether seen
+    items may be recommended is the recommender's setting.
+
+    Args:
+        dataset: with a split.
+        split: ``test`` or ``validation``.
+    """
+    return _cases(dataset, split, lambda i: True, 1)
+
+
+def _cases(
+    dataset: Dataset, split: str, shown: Callable[[Interaction], bool], least: int
+) -> list[Case]:
+    """Everybody with a target in the split and at least so many earlier events to show."""
     events = dataset.interactions
     cases = []
     for user in events.user_ids:
-        past = events.history(user, before=split).interactions
-        bought = tuple(i for i in past if i.behavior == behavior)
-        targets = events.targets(user, split, behavior)
-        if len(bought) < DEMO_V1_MIN_EARLIER or not targets:
+        past = tuple(i for i in events.history(user, before=split).interactions if shown(i))
+        targets = events.targets(user, split, dataset.info.target_behavior)
+        if len(past) < least or not targets:
             continue
-        history = History(bought, user).latest(DEMO_V1_EVENTS)
+        history = History(past, user).latest(EVENTS)
         basket = tuple(t.item_id for t in targets if t.item_id is not None)
         cases.append(Case(user, history, basket[0], basket))
     return cases

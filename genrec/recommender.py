@@ -493,7 +493,7 @@ class Recommender:
             decode=lambda ids: str(tokenizer.decode(list(ids))),
             terminator=self.encoder.form.terminator,
             eos=() if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),),
-            banned=tuple(int(i) for i in tokenizer.added_tokens_decoder),
+            banned=tuple(self.encoder.control_ids),
             max_tokens=settings.max_title_tokens,
         )
         tree = self.model.prefill(self.prompt(read).ids)

@@ -149,6 +149,7 @@ def test_few_shot(run: Run, data: Path, model: Path) -> None:
         ),
         (["prompt", "DATA", "--user", "u", "--max-prompt-tokens", "3"], 4, "budget of 3"),
         (["prepare", "--items", "no.csv", "--interactions", "no.csv", "--out", "o"], 3, "No file"),
+        (["demo", "--language", "xx"], 2, "language='xx' has no demo. Expected one of: en, zh."),
         (["frobnicate"], 2, "No such command"),
         (["recommend", "DATA", "--nope"], 2, "No such option"),
     ],
@@ -183,6 +184,26 @@ def test_the_cache_follows_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert weights.cache_folder() == tmp_path / "genrec"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
     assert weights.cache_folder() == Path.home() / ".cache" / "genrec"
+
+
+def test_the_chinese_demo(run: Run, model: Path) -> None:
+    value = answer(run, "demo", "--language", "zh", "--users", 1, "--model", model)
+    assert [u["match"] for u in value["typed"]["understood"]] == ["exact", "exact", "normalized"]
+    assert (value["dataset"], value["evaluation"]["protocol"]) == ("zh_mini", "last-out")
+    assert value["caution"] == ""
+    code, out, err = run("demo", "--language", "zh", "--users", 1, "--model", model)
+    assert code == 0, err
+    assert "英文模型" not in out
+    for part in ("用户 u01 最近做了什么", "购买了\t", "用户的历史记录", "十条推荐", "命中率@10"):
+        assert part in out
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_the_chinese_demo_warns_of_the_english_model_before_anything_else(run: Run) -> None:
+    code, out, err = run("demo", "--language", "zh", "--users", 1)
+    assert code == 0, err
+    assert out.index("几乎读不懂中文") < out.index("barely read Chinese") < out.index("zh_mini")
 
 
 @pytest.mark.model

@@ -1,15 +1,59 @@
-"""Loaders of public data, on small files in their publishers' layouts."""
+"""The embedded datasets; loaders of public data, on small files in their publishers' layouts."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
+import runpy
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from genrec import Dataset, datasets
+from genrec import Dataset, datasets, prompts
 from genrec.errors import DataError
+
+HAN = re.compile(r"[\u4e00-\u9fff]")
+ROOT = Path(__file__).parent.parent
+
+
+def test_zh_mini_is_what_its_data_card_says() -> None:
+    data = datasets.load("zh_mini")
+    assert data.info.rejected == {}
+    assert (data.info.users, data.info.items, data.info.events) == (60, 240, 955)
+    assert (data.info.target_behavior, data.info.exclude_seen) == ("buy", True)
+    assert data.info.case == "as_is"
+    assert Counter(i.attributes["category"] for i in data.catalog) == {
+        "商品": 96, "新闻": 48, "视频": 32, "音乐": 32, "社交": 32,
+    }  # fmt: skip
+    assert len(set(data.catalog.titles)) == 240
+    assert all(HAN.search(t) for t in data.catalog.titles)
+    events = data.interactions
+    assert set(events.behaviors) == {
+        "browse", "buy", "read", "watch", "listen", "follow", "search",
+    }  # fmt: skip
+    verbs = json.loads((prompts.folder() / "zh" / "verbs.json").read_text(encoding="utf-8"))
+    assert set(events.behaviors) <= set(verbs)
+    for user in events.user_ids:
+        history = events.history(user)
+        assert 12 <= len(history) <= 20
+        assert len(set(history.item_ids)) == len(history.item_ids)
+        assert history.interactions[-1].behavior == "buy"
+        topics = {data.catalog[data.catalog.row(i)].attributes["topic"] for i in history.item_ids}
+        assert len(topics) <= 3
+
+
+def test_zh_mini_comes_from_its_script(tmp_path: Path) -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "make_zh_mini.py"))
+    script["main"](tmp_path / "again.csv")
+    committed = ROOT / "genrec" / "data" / "zh_mini" / "interactions.csv"
+    assert (tmp_path / "again.csv").read_bytes() == committed.read_bytes()
+
+
+def test_an_unknown_name() -> None:
+    with pytest.raises(DataError, match="Expected one of: online_retail_demo, zh_mini"):
+        datasets.load("nope")
 
 
 def check(data: Dataset, titles: list[str], values: list[float]) -> None:

@@ -1,4 +1,4 @@
-"""The README's commands and code run as they stand."""
+"""The commands and code of both READMEs run as they stand."""
 
 from __future__ import annotations
 
@@ -10,30 +10,35 @@ import pytest
 import tiny
 from test_cli import Run, model, run
 
-from genrec import cli
+from genrec import Catalog, History, Interaction, Item, cli
+from genrec.prompts import Template
 
 assert callable(model)
 assert callable(run)
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+README_ZH = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+BOTH = pytest.mark.parametrize("readme", [README, README_ZH], ids=["en", "zh"])
 
 
-def block(language: str, holding: str) -> str:
+def block(readme: str, language: str, holding: str) -> str:
     blocks: list[tuple[str, str]] = re.findall(
-        r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE
+        r"^```(\w*)\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE
     )
     return next(b for name, b in blocks if name == language and holding in b)
 
 
+@BOTH
 def test_the_commands_run(
-    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readme: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    sample = ROOT / "genrec" / "data" / "online_retail_demo"
+    lines = block(readme, "console", "genrec prepare").splitlines()
+    sample = ROOT / lines[0].removeprefix("$ sample=")
     commands = [
         line.removeprefix("$ genrec ").replace("$sample", str(sample))
-        for line in block("console", "genrec prepare").splitlines()
+        for line in lines
         if line.startswith("$ genrec ")
     ]
     assert len(commands) >= 6
@@ -46,26 +51,40 @@ def test_the_commands_run(
         assert out
 
 
-def python_block() -> str:
-    return block("python", "import genrec")
+def python_block(readme: str) -> str:
+    return block(readme, "python", "import genrec")
 
 
-def test_the_first_recommendation_takes_at_most_ten_lines() -> None:
-    assert len([line for line in python_block().splitlines() if line.strip()]) <= 10
+@BOTH
+def test_the_first_recommendation_takes_at_most_ten_lines(readme: str) -> None:
+    assert len([line for line in python_block(readme).splitlines() if line.strip()]) <= 10
 
 
+@BOTH
 @pytest.mark.model
-def test_the_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(python_block(), "README.md", "exec"), {})
+def test_the_python_runs(capsys: pytest.CaptureFixture[str], readme: str) -> None:
+    exec(compile(python_block(readme), "README", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["1", "2", "3", "4", "5"]
 
 
 def test_the_file_tree_lists_every_module() -> None:
-    tree = block("", "genrec/\n  __init__")
+    tree = block(README, "", "genrec/\n  __init__")
     listed = set(re.findall(r"^  (\w+)\s", tree, re.MULTILINE))
     modules = {p.stem for p in (ROOT / "genrec").glob("*.py")}
     assert modules <= listed
+
+
+def test_the_chinese_sentence_is_what_the_template_writes() -> None:
+    catalog = Catalog([Item(str(n), t) for n, t in enumerate(["跑步鞋", "运动袜", "水壶"])])
+    events = (
+        Interaction("0", "browse"),
+        Interaction("1", "buy"),
+        Interaction("2", "rate", value=5),
+    )
+    template = Template.load("sentence", "zh")
+    prompt = template.render(catalog, History(events), "buy", scale=5)
+    assert block(README_ZH, "", "接下来会购买") == prompt.text + "\n"
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:

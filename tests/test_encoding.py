@@ -39,6 +39,15 @@ def test_the_tokenizer_alone_would_have_made_control_tokens(kind: str) -> None:
         assert token_id in ids
 
 
+def test_line_breaks_that_are_added_tokens_stay() -> None:
+    """As in Gemma's tokenizer."""
+    tokenizer = tiny.byte_level(tiny.SPECIAL, ["\n", "\n\n", "<tool_call>"])
+    encoder = Encoder(tokenizer, TitleForm())
+    assert tokenizer.decode(encoder.terminator) == "\n"
+    assert tokenizer.decode(encoder.text("a\n\nb")) == "a\n\nb"
+    assert tokenizer.decode(encoder.text("a\n<tool_call>")) == "a\n< tool_call>"
+
+
 @given(KINDS, st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=6), st.data())
 def test_titles_are_not_prefixes_of_one_another(
     kind: str, titles: list[str], data: st.DataObject

@@ -8,6 +8,7 @@ import pytest
 
 from genrec import Dataset, History, evaluation
 from genrec.baselines import Popular
+from genrec.datasets import load
 from genrec.errors import DataError
 
 
@@ -55,6 +56,17 @@ def test_validation_cases_see_train_only(demo_data: Dataset) -> None:
         train = demo_data.interactions.history(case.user_id, before="validation").interactions
         bought = [i.item_id for i in train if i.behavior == "buy"]
         assert list(case.history.item_ids) == bought[-25:]
+
+
+def test_last_out_shows_every_behavior_before_the_last_purchase() -> None:
+    data = load("zh_mini")
+    cases = evaluation.last_out(data)
+    assert len(cases) == 60
+    assert {i.behavior for c in cases for i in c.history.interactions} > {"buy", "read", "search"}
+    for case in cases:
+        history = data.interactions.history(case.user_id)
+        assert case.history == History(history.interactions[:-1], case.user_id)
+        assert case.basket == (case.target,) == (history.interactions[-1].item_id,)
 
 
 def test_popular_counts_what_it_may(demo_data: Dataset) -> None:
