@@ -59,7 +59,7 @@ class _Sentence:
         words: token ids -> the words that may still be written.
         prefix: ids of the word that is being written.
         parts: catalog rows of names, and the words between them as ids.
-        used: words that were written, but for the last.
+        used: words that were written.
         ended: whether it came to its end.
     """
 
@@ -291,10 +291,15 @@ class Explainer:
                 ids += part
                 text += str(decode(ids))[len(before) :]
         evidence = sentence.parts[0] if sentence.parts else None
-        if sentence.ended and "\ufffd" not in text:
+        if sentence.ended and "\ufffd" not in text and not self._only_repeats(sentence):
             return Explanation(text.strip(), "generated")
         assert not isinstance(evidence, list)
         return Explanation(self._plain(events, evidence), "template")
+
+    def _only_repeats(self, sentence: _Sentence) -> bool:
+        """Whether a sentence says of an item no more than that it is called what it is called."""
+        content = "".join(w for w in sentence.used if w not in self._plain_words)
+        return content == "".join(_LETTERS.findall(self._catalog[sentence.row].title.lower()))
 
 
 def _pieces(text: str) -> set[str]:
