@@ -79,8 +79,11 @@ class SentenceEmbedder(Embedder):
 
         with quiet_transformers():
             from sentence_transformers import SentenceTransformer
+            from sentence_transformers.util import is_sentence_transformer_model
 
             try:
+                if not place or not is_sentence_transformer_model(place):  # a causal model, say
+                    raise ValueError("no modules.json was found.")
                 self._model = SentenceTransformer(
                     place,
                     device="cpu",

@@ -213,6 +213,7 @@ class TextMatcher:
         self._encoder = encoder
         self._folder = folder
         self._say = say
+        self._near: dict[tuple[str, bool], Match] = {}
 
     @cached_property
     def _titles(self) -> tuple[list[str], list[str], list[list[int]]]:
@@ -256,7 +257,14 @@ class TextMatcher:
             return Match(tuple(rows), how, 1.0)
         if not fuzzy:
             return Match((), "none", 0.0)
-        text = normalized(text)
+        key = normalized(text), semantic
+        if key not in self._near:
+            if len(self._near) > 10_000:
+                self._near.clear()
+            self._near[key] = self._matched(*key)
+        return self._near[key]
+
+    def _matched(self, text: str, semantic: bool) -> Match:
         near = self._nearest(text)
         if near.rows or not semantic or self.meaning is None or not text or not self._titles[0]:
             return near
