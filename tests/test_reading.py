@@ -28,7 +28,6 @@ def test_tokens_a_letter_decide() -> None:
 
     assert "latin" in Reading.of(words).read
     assert Reading.of(letters).read == ("han", "kana", "hangul")
-    assert "han" in Reading.of(words).spelled  # a sentence without spaces is one word, not two
 
 
 def test_unknown_tokens_are_not_read() -> None:
