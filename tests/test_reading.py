@@ -48,7 +48,8 @@ def test_nine_letters_in_ten_must_be_of_scripts_that_are_read() -> None:
     assert not reading.reads("abcdefgh 杯")
     assert not reading.reads("red zzz")
     assert reading.reads("500 !")
-    assert reading.reads("")
+    assert not reading.reads("☕")
+    assert not reading.reads("")
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
