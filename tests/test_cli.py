@@ -144,7 +144,7 @@ def test_index_and_match(
     for encoder in ("auto", "mine", "ngrams", "none"):
         options = ["--history", "dlol", "--match-threshold", "0.5", "--encoder", encoder]
         (found,) = answer(run, *arguments, *options)["understood"]
-        expected = {"ngrams": "none", "none": "none"}.get(encoder, "embedding")
+        expected = {"ngrams": "ngrams", "none": "none"}.get(encoder, "embedding")
         assert found["match"] == expected
     value = answer(run, *arguments, "--user", "u", "--decoder", "match", "--n-samples", 5)
     assert value["decoder"] == "match"

@@ -43,8 +43,9 @@ def spellings(tokenizer: Any) -> list[str]:
     wide = {c: c + 0xFEE0 for c in range(0x21, 0x7F)}
     forms = [
         f"{form} "
-        for t in tokens
-        for form in (
+        for n, t in enumerate(tokens)
+        for form in (t,) * (n >= 300) or (  # Gemma has 6,000 that differ by a number
+
             t, f"x{t}y", t + t, f"{t[:2]}{t}{t[2:]}", f" {t} ", f"\n{t}\n", t.upper(), t.lower(),
             t.translate(wide), " ".join(t), f"{t}\x00{t}", f'"{t}"',
         )
@@ -58,7 +59,7 @@ def spellings(tokenizer: Any) -> list[str]:
     return [*texts, text]
 
 
-def check_pasted(tokenizer: Any) -> None:
+def check_pasted(tokenizer: Any, names: str = "*/*") -> None:
     """No control id is in a prompt or a title, beyond what the chat template itself writes."""
     texts = spellings(tokenizer)
     harmless = ["mug"] * len(texts)
@@ -79,7 +80,7 @@ def check_pasted(tokenizer: Any) -> None:
         ids = encoder.prompt(prompt).ids
         return [i for i in ids if i in encoder.control_ids]
 
-    for file in folder().glob("*/*.jinja"):
+    for file in folder().glob(f"{names}.jinja"):
         template = Template.load(file.stem, file.parent.name)
         if file.stem != "explain":
             expected = controls(template, harmless)
@@ -93,6 +94,7 @@ def test_pasted_control_tokens_are_text(kind: str) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.slow
 @pytest.mark.parametrize("name", weights.MODELS)
 def test_pasted_control_tokens_of_real_models_are_text(name: str) -> None:
     packaged = weights.PACKAGED[name]
@@ -100,7 +102,7 @@ def test_pasted_control_tokens_of_real_models_are_text(name: str) -> None:
         pytest.skip(f"{name} is not in the cache")
     from transformers import AutoTokenizer
 
-    check_pasted(AutoTokenizer.from_pretrained(packaged.place))
+    check_pasted(AutoTokenizer.from_pretrained(packaged.place), "en/chat")
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)

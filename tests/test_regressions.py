@@ -368,7 +368,7 @@ def test_unknown_behaviors_are_named(tmp_path: Path) -> None:
         Dataset.prepare(items, events, target_behavior="zzz")
 
 
-N = 19_000
+N = 9_000
 LONG = {
     "spaces": "x" + " " * N + "y",
     "spaces after a comma": "," + " " * N + "x",

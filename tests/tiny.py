@@ -152,4 +152,4 @@ class LatinEmbedder(Embedder):
             for character in text:
                 counts[row, ord(character) % 64] += 1
         counts += 1e-3
-        return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+        return np.asarray(counts / np.linalg.norm(counts, axis=1, keepdims=True), np.float32)
