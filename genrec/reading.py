@@ -103,14 +103,14 @@ class Reading:
     def reads(self, text: str) -> bool:
         """Whether nine in ten of a text's letters are of scripts that it reads, and no word unknown.
 
-        A text without letters is read.
+        A text without letters and digits is not read: to many models all emoji are one token.
         """
         found = scripts(text)
         letters = sum(found.values())
         if sum(found[s] for s in self.read) < LEAST_READ * letters:
             return False
-        words = "".join(c if script(c) or c.isdigit() else " " for c in text)
-        return not letters or self.count(" ".join(words.split()))[1] == 0
+        words = "".join(c if script(c) or c.isdigit() else " " for c in text).split()
+        return bool(words) and self.count(" ".join(words))[1] == 0
 
 
 def of_transformers(tokenizer: object) -> Reading:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from genrec.generation import Ending, Generated
+
 
 class DictTrie:
     """A trie of nested dicts; a leaf holds its rows under the key None."""
@@ -53,3 +55,24 @@ def logprobs(
 def ranked(values: Sequence[float], rows: Sequence[int]) -> list[int]:
     """Rows by falling value, ties by row."""
     return sorted(rows, key=lambda r: (-values[r], r))
+
+
+def enumerated(model: Any, prompt: Sequence[int], ending: Ending) -> list[Generated]:
+    """Every text that may be written, the most probable first, each token by a plain pass."""
+    found = []
+    open_: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
+    while open_:
+        prefix, so_far = open_.pop()
+        values = ending.logprobs(forward(model, [*prompt, *prefix])[None])[0].tolist()
+        for token, value in enumerate(values):
+            ids, total = (*prefix, token), so_far + value
+            if value == float("-inf"):
+                continue
+            text = ending.ended(ids)
+            if text is not None:
+                found.append(Generated(text, total, True))
+            elif len(ids) == ending.max_tokens:
+                found.append(Generated(ending.decode(ids), total, False))
+            else:
+                open_.append((ids, total))
+    return sorted(found, key=lambda g: -g.logprob)

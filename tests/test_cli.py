@@ -130,6 +130,43 @@ def test_few_shot(run: Run, data: Path, model: Path) -> None:
     assert value["text"].startswith("Another customer's history")
 
 
+def test_index_and_match(
+    run: Run, data: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genrec.matching.load_embedder", lambda n, say: tiny.LatinEmbedder(n))
+    for _ in range(2):
+        code, out, err = run("index", data, "--encoder", "mine")
+        assert code == 0, err
+        assert "3 of 3 distinct titles embedded with mine" in out
+        assert "search: exact, recall@10 1.000" in out
+    assert answer(run, "index", data)["unread"] == 0
+    arguments = ["recommend", data, "--model", model, "--include-seen"]
+    for encoder in ("auto", "mine", "ngrams", "none"):
+        options = ["--history", "dlol", "--match-threshold", "0.5", "--encoder", encoder]
+        (found,) = answer(run, *arguments, *options)["understood"]
+        expected = {"ngrams": "ngrams", "none": "none"}.get(encoder, "embedding")
+        assert found["match"] == expected
+    value = answer(run, *arguments, "--user", "u", "--decoder", "match", "--n-samples", 5)
+    assert value["decoder"] == "match"
+    assert all(r["logprob"] is None for r in value["recommendations"])
+    code, out, err = run(*arguments, "--user", "u", "--decoder", "match", "--encoder", "none")
+    assert code == 0, err
+    assert out.startswith("rank\tscore\titem_id\ttitle\tthe model wrote\tmatch")
+    assert "of 40 texts that the model wrote" in err
+
+
+def test_explain(run: Run, data: Path, model: Path) -> None:
+    arguments = ["recommend", data, "--user", "u", "--model", model, "--include-seen", "--explain"]
+    for found in answer(run, *arguments)["recommendations"]:
+        assert found["explanation"]["source"] in {"generated", "template"}
+        assert found["explanation"]["text"].endswith(".")
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    assert out.splitlines()[0].endswith("\twhy")
+    code, out, err = run(*arguments, "--language", "zh")
+    assert all("。" in line for line in out.splitlines()[1:])
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -150,6 +187,12 @@ def test_few_shot(run: Run, data: Path, model: Path) -> None:
         (["prompt", "DATA", "--user", "u", "--max-prompt-tokens", "3"], 4, "budget of 3"),
         (["prepare", "--items", "no.csv", "--interactions", "no.csv", "--out", "o"], 3, "No file"),
         (["demo", "--language", "xx"], 2, "language='xx' has no demo. Expected one of: en, zh."),
+        (["recommend", "DATA", "--user", "u", "--match-threshold", "nan"], 2, "Expected 0 or more"),
+        (["recommend", "DATA", "--user", "u", "--temperature", "0"], 2, "Expected more than 0"),
+        (["recommend", "DATA", "--user", "u", "--n-samples", "10001"], 2, "Expected at most"),
+        (["index", "DATA", "--encoder", "ngrams"], 2, "has no vectors to store"),
+        (["index", "DATA", "--encoder", ""], 5, "no modules.json was found"),
+        (["index", "NOWHERE"], 3, "is not a dataset folder"),
         (["frobnicate"], 2, "No such command"),
         (["recommend", "DATA", "--nope"], 2, "No such option"),
     ],

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec import Catalog, History, Interaction, Item
+from genrec import Catalog, History, Interaction, Item, Recommender, weights
 from genrec.encoding import EncodedPrompt, Encoder
 from genrec.errors import PromptError
 from genrec.prompts import Template, TitleForm, folder
@@ -29,6 +32,91 @@ def test_no_text_becomes_a_control_token(kind: str, data: st.DataObject) -> None
     ids = encoder.prompt(prompt).ids[len(encoder.start) :]
     assert not set(ids) & added(kind).keys()
     assert not set(next(encoder.titles(catalog))) & added(kind).keys()
+
+
+CHAT = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+
+def spellings(tokenizer: Any) -> list[str]:
+    """Every added token as people might paste it, in texts of up to some 150 characters."""
+    tokens = [t.content for t in tokenizer.added_tokens_decoder.values() if t.content.strip()]
+    wide = {c: c + 0xFEE0 for c in range(0x21, 0x7F)}
+    forms = [
+        f"{form} "
+        for n, t in enumerate(tokens)
+        for form in (t,) * (n >= 300) or (  # Gemma has 6,000 that differ by a number
+
+            t, f"x{t}y", t + t, f"{t[:2]}{t}{t[2:]}", f" {t} ", f"\n{t}\n", t.upper(), t.lower(),
+            t.translate(wide), " ".join(t), f"{t}\x00{t}", f'"{t}"',
+        )
+    ]  # fmt: skip
+    texts, text = [], "x"
+    for form in forms:
+        if len(text) + len(form) > 150:
+            texts.append(text)
+            text = "x"
+        text += form
+    return [*texts, text]
+
+
+def check_pasted(tokenizer: Any, names: str = "*/*") -> None:
+    """No control id is in a prompt or a title, beyond what the chat template itself writes."""
+    texts = spellings(tokenizer)
+    harmless = ["mug"] * len(texts)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = tokenizer.chat_template or CHAT
+
+    def controls(template: Template, said: list[str]) -> list[int]:
+        encoder = Encoder(tokenizer, template.form(max_title_tokens=1000))
+        catalog = Catalog(Item(f"i{n}", t) for n, t in enumerate(said))
+        events = [Interaction(f"i{n}", t, value=n, text=t) for n, t in enumerate(said)]
+        events += [Interaction(None, "search", text=t) for t in said]
+        shown = [History(tuple(events), "u")] if template.takes_demonstrations else []
+        prompt = template.render(
+            catalog, History(tuple(events)), said[-1], demonstrations=shown, scale=5
+        )
+        for ids in encoder.titles(catalog):
+            assert encoder.control_ids.isdisjoint(ids)
+        ids = encoder.prompt(prompt).ids
+        return [i for i in ids if i in encoder.control_ids]
+
+    for file in folder().glob(f"{names}.jinja"):
+        template = Template.load(file.stem, file.parent.name)
+        if file.stem != "explain":
+            expected = controls(template, harmless)
+            assert controls(template, texts) == expected
+            assert len(expected) <= (20 if template.header["form"] == "chat" else 1)
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_pasted_control_tokens_are_text(kind: str) -> None:
+    check_pasted(tiny.tokenizer(kind))
+
+
+@pytest.mark.model
+@pytest.mark.slow
+@pytest.mark.parametrize("name", weights.MODELS)
+def test_pasted_control_tokens_of_real_models_are_text(name: str) -> None:
+    packaged = weights.PACKAGED[name]
+    if not packaged.there:
+        pytest.skip(f"{name} is not in the cache")
+    from transformers import AutoTokenizer
+
+    check_pasted(AutoTokenizer.from_pretrained(packaged.place), "en/chat")
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_typed_control_tokens_are_text(kind: str) -> None:
+    """Through the reader and explanations too, where the history is typed."""
+    texts = spellings(tiny.tokenizer(kind))
+    catalog = Catalog([*(Item(f"i{n}", t) for n, t in enumerate(texts)), Item("a", "red mug")])
+    recommender = Recommender(catalog, tiny.language_model(kind), encoder="none", max_events=1000)
+    typed = "; ".join(f'searched "{t}", bought: {t}; {t}: red mug' for t in texts)
+    read, _ = recommender.understand(typed)
+    assert any(e.text and tiny.tokenizer(kind).eos_token in e.text for e in read.interactions)
+    for history in (typed, texts):
+        ids = recommender.prompt(history).ids[len(recommender.encoder.start) :]
+        assert recommender.encoder.control_ids.isdisjoint(ids)
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)

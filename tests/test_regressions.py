@@ -366,3 +366,84 @@ def test_unknown_behaviors_are_named(tmp_path: Path) -> None:
         found.interactions.targets("u", "test", "zzz")
     with pytest.raises(DataError, match="target_behavior='zzz'"):
         Dataset.prepare(items, events, target_behavior="zzz")
+
+
+N = 9_000
+LONG = {
+    "spaces": "x" + " " * N + "y",
+    "spaces after a comma": "," + " " * N + "x",
+    "commas": "," * N,
+    "pieces": "a;" * (N // 2),
+    "parts": "a," * (N // 2),
+    "给": "给" * N,
+    "verbs": "and " * (N // 8) + "bought " * (N // 14),
+    "then": "x then " * (N // 7),
+    "next": "next " * (N // 5),
+    "digits": "red mug " + "9" * N + "/5",
+    "quotes": "“" * (N // 2) + "”" * (N // 2),
+    "emoji": "👩‍🚀" * (N // 3),
+    "right to left": "שלום " * (N // 5),
+}
+
+
+@pytest.mark.parametrize("typed", LONG.values(), ids=LONG.keys())
+def test_long_typed_histories_are_read_in_seconds(typed: str) -> None:
+    import time
+
+    started = time.process_time()
+    history, _ = make(encoder="ngrams").understand(typed)
+    assert time.process_time() - started < 15  # they took minutes
+    assert len(history) <= len(typed)
+
+
+def test_very_long_typed_histories_are_refused() -> None:
+    with pytest.raises(RequestError, match="Expected at most 20,000"):
+        make().recommend("red mug; " * 12_000)
+    assert len(make(exclude_seen=False).recommend(["red mug"] * 12_000)) == 3
+
+
+def test_values_beyond_all_numbers_are_left_out() -> None:
+    history, _ = make().understand("rated red mug " + "9" * 400 + "/5")
+    assert [(i.item_id, i.value) for i in history.interactions] == [("0", None)]
+
+
+def test_a_typed_subject_is_no_event() -> None:
+    _, understood = make(encoder="none").understand("we bought a spaceship")
+    assert [u.text for u in understood] == ["bought a spaceship"]
+
+
+def test_models_with_nan_weights_write_nothing(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    for samples in (0, 5):
+        recommender = Recommender(CATALOG, folder, decoder="match", n_samples=samples)
+        with pytest.raises(ModelError, match="logits are not finite"):
+            recommender.recommend("")
+
+
+def test_emoji_are_not_all_the_same() -> None:
+    catalog = Catalog([Item("1", "☕"), Item("2", "red mug")])
+    recommender = Recommender(catalog, tiny.language_model(), match_threshold=0.0)
+    recommender.matcher._encoder = embedder = tiny.LatinEmbedder()
+    recommender.understand("🍵")
+    assert not {"☕", "🍵"} & set(embedder.asked)
+
+
+def test_prepare_again_drops_an_index(run: Run, tmp_path: Path) -> None:
+    from genrec.matching import write_index
+
+    items, events = write(tmp_path)
+    arguments = ["prepare", "--items", items, "--interactions", events, "--out", tmp_path / "o"]
+    assert run(*arguments)[0] == 0
+    write_index(Dataset.load(tmp_path / "o").catalog, tmp_path / "o", tiny.LatinEmbedder())
+    assert (tmp_path / "o" / "titles.safetensors").is_file()
+    assert run(*arguments)[0] == 0
+    assert not (tmp_path / "o" / "titles.safetensors").exists()
+
+
+def test_a_damaged_index_says_index_again(run: Run, data: Path, model: Path) -> None:
+    (data / "titles.safetensors").write_bytes(b"x")
+    code, _, err = run("recommend", data, "--history", "zzz", "--model", model)
+    assert code == 3
+    assert "Run `genrec index` again" in err

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import (
     AddedToken,
@@ -25,7 +27,9 @@ from transformers import (
     Qwen3Config,
 )
 
+from genrec.embedding import Embedder, FloatArray
 from genrec.model import LanguageModel
+from genrec.reading import Reading
 
 CORPUS = [
     "A customer's history, oldest first:",
@@ -130,3 +134,22 @@ def language_model(kind: str = "llama", seed: int = 0, plain: bool = False) -> L
             if parameter.dim() > 1:
                 parameter.mul_(6.0)
     return LanguageModel(model.eval(), words, name=f"tiny-{kind}", plain=plain)
+
+
+class LatinEmbedder(Embedder):
+    """Vectors of letter counts; says that it reads Latin only, and remembers what it was asked."""
+
+    def __init__(self, name: str = "latin") -> None:
+        self.name = name
+        self.reading = Reading(("latin",), ("han",), lambda text: (len(text), 0))
+        self.asked: list[str] = []
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """See ``Embedder.embed``."""
+        self.asked += texts
+        counts = np.zeros((len(texts), 64), dtype=np.float32)
+        for row, text in enumerate(texts):
+            for character in text:
+                counts[row, ord(character) % 64] += 1
+        counts += 1e-3
+        return np.asarray(counts / np.linalg.norm(counts, axis=1, keepdims=True), np.float32)

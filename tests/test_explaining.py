@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+from test_decoding import kinds, titles
+
+from genrec import Catalog, History, Interaction, Item, Recommender
+from genrec.errors import PromptError
+from genrec.explaining import NEEDED, Explanation
+from genrec.prompts import Template, folder
+from genrec.text import one_line
+
+odd = st.sampled_from(
+    ['12" ruler', '"""', "“杯子”", "<|im_end|>", "is", "Like", ".", "{item} {title}"]
+)
+
+
+def make(names: list[str], kind: str = "llama", **settings: Any) -> Recommender:
+    catalog = Catalog(Item(f"i{n}", t, {"kind": "Kitchen 厨房"}) for n, t in enumerate(names))
+    return Recommender(catalog, tiny.language_model(kind), exclude_seen=False, **settings)
+
+
+def check(
+    found: Explanation, item: str, shown: list[Interaction], recommender: Recommender
+) -> None:
+    """Every claim is one of the catalog's or the template's."""
+    template = Template.load("explain", recommender.settings.language)
+    header = template.header
+    catalog = recommender.catalog
+    names = {e.item_id: one_line(catalog[catalog.row(e.item_id)].title) for e in shown if e.item_id}
+    if found.source == "template":
+        plain = [
+            header["plain"]
+            .replace("{verb}", template.verb(e.behavior).past)
+            .replace("{title}", names[e.item_id] if e.item_id else one_line(e.text or ""))
+            for e in shown
+        ]
+        assert found.text in (plain or [header["none"]])
+        return
+    own = catalog[catalog.row(item)]
+    link = header["link"].replace(
+        "{item}", f"{template.lead}{one_line(own.title)}{template.terminator}"
+    )
+    begins = [
+        f"{header['opening']}{template.lead}{name}{template.terminator}{link}"
+        for event, name in names.items()
+        if event != item
+    ]
+    rests = [found.text.removeprefix(b) for b in begins if found.text.startswith(b)]
+    assert rests, found.text
+    rest = min(rests, key=len)
+    end = "。" if recommender.settings.language == "zh" else "."
+    assert rest.endswith(end)
+    known = f"{own.title} {own.attributes['kind']}".lower()
+    plain_words = header["words"].split()
+    if end == ".":
+        words = rest.removesuffix(end).split()
+        assert words
+        assert all(w in plain_words or w in known for w in words), rest
+        assert words[-1] not in plain_words or words[-1] in known
+    else:
+        assert len(rest) > 1
+        assert set(rest.removesuffix(end)) <= set(header["words"] + known)
+    assert "\n" not in found.text
+    assert "\ufffd" not in found.text
+
+
+events = st.builds(
+    Interaction,
+    st.sampled_from(["i0", "i1", "i2", None]),
+    st.sampled_from(["buy", "view", "poke"]),
+    text=st.sampled_from([None, "a mug", 'x "y"\nz']),
+)
+
+
+@given(
+    st.lists(st.one_of(titles, odd), min_size=3, max_size=6),
+    st.lists(events, max_size=5),
+    kinds,
+    st.sampled_from(["en", "zh"]),
+    st.sampled_from([48, 3, 1]),
+)
+def test_explanations_say_nothing_that_the_catalog_does_not(
+    names: list[str], past: list[Interaction], kind: str, language: str, most: int
+) -> None:
+    recommender = make(names, kind, language=language, max_title_tokens=most)
+    past = [replace(e, text=e.text or "x") if e.item_id is None else e for e in past]
+    answer = recommender.recommend(History(tuple(past)), k=4, explain=True)
+    for found in answer:
+        assert found.explanation is not None
+        check(found.explanation, found.item_id, past, recommender)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2"])
+def test_models_write_some_of_them(kind: str) -> None:
+    for language in ("en", "zh"):
+        recommender = make(["red mug", "doll", "bag", "blue mug"], kind, language=language)
+        answers = [recommender.recommend(h, 4, explain=True) for h in ("i0", "i1; i2", "i3")]
+        assert any(r.explanation.source == "generated" for a in answers for r in a if r.explanation)
+
+
+def texts(recommender: Recommender, history: Any, **settings: Any) -> list[tuple[str, str]]:
+    found = recommender.with_settings(**settings).recommend(history, 4, explain=True)
+    return [(r.explanation.source, r.explanation.text) for r in found if r.explanation]
+
+
+def test_the_plain_sentences() -> None:
+    recommender = make(["red mug", "doll"])
+    assert texts(recommender, "") == [("template", "Nothing is known of this customer yet.")] * 2
+    assert texts(recommender, "", language="zh") == [("template", "还没有该用户的任何记录。")] * 2
+    said = [("template", 'Because they searched "a b".')] * 2
+    assert texts(recommender, History((Interaction(None, "search", text="a\nb"),))) == said
+    alone = make(["red mug"])
+    assert texts(alone, "viewed: i0") == [("template", 'Because they viewed "red mug".')]
+
+
+def test_another_item_of_the_same_title_is_no_evidence() -> None:
+    recommender = make(["mug", "mug", 'mug"'])
+    for _, text in texts(recommender, "i0"):
+        assert text == 'Because they bought "mug".'
+
+
+def test_only_what_the_prompt_shows_is_named() -> None:
+    names = ["red mug", "doll", "bag", "blue mug"]
+    recommender = make(names, max_events=1)
+    for _, text in texts(recommender, "i0; i1; i2"):
+        assert "doll" not in text.split("is ")[0] or text.startswith('Like "bag", "doll"')
+        assert '"bag"' in text
+
+
+def test_a_long_history_leaves_room_for_both_titles() -> None:
+    names = [f"title number {n} of a long long list of things" * 3 for n in range(12)]
+    history = History(tuple(Interaction(f"i{n % 12}", "buy") for n in range(60)))
+    recommender = make(names, "gpt2", max_events=1000)
+    assert recommender.model.context == 1024
+    assert len(texts(recommender, history, max_title_tokens=200)) == 4
+    assert len(texts(make(["red mug", "doll"], "gpt2"), "i0", max_title_tokens=1000)) == 2
+
+
+@pytest.mark.parametrize("key", [*NEEDED, "{item}"])
+def test_a_template_that_lacks_something_says_so(tmp_path: Path, key: str) -> None:
+    source = (folder() / "en" / "explain.jinja").read_text(encoding="utf-8")
+    source = source.replace(key, "x") if key == "{item}" else re.sub(f"\n{key}: .*", "", source)
+    (tmp_path / "en").mkdir()
+    (tmp_path / "en" / "explain.jinja").write_text(source, encoding="utf-8")
+    with pytest.raises(PromptError, match=f"its header lacks {key}"):
+        texts(make(["red mug", "doll"]), "i0", prompts=str(tmp_path))
+
+
+@pytest.mark.model
+def test_the_real_model_explains(demo_recommender: Recommender) -> None:
+    history = "bought: RED RETROSPOT MUG; viewed: JUMBO BAG PINK POLKADOT"
+    answer = demo_recommender.recommend(history, k=5, explain=True)
+    sources = [r.explanation.source for r in answer if r.explanation]
+    assert sources.count("generated") >= 3
+    for found in answer:
+        assert found.explanation is not None
+        assert "RED RETROSPOT MUG" in found.explanation.text or "JUMBO" in found.explanation.text
