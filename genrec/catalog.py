@@ -207,8 +207,9 @@ class Catalog:
             self._by_title = by_title
         if title in self._by_title:
             return list(self._by_title[title]), "exact"
-        found = self._by_normalized.get(normalized(title), [])
-        return list(found), "normalized" if found and normalized(title) else ""
+        text = normalized(title)
+        found = self._by_normalized.get(text, []) if text else []
+        return list(found), "normalized" if found else ""
 
     def hash(self) -> str:
         """A SHA-256 (hex) over ids and titles in row order: equal catalogs, equal hashes."""
