@@ -100,6 +100,16 @@ class SentenceEmbedder(Embedder):
                 )
                 raise ModelError(msg) from error
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over every parameter's name, shape and up to 1,024 of its values."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self._model.state_dict().items()):
+            flat = value.detach().reshape(-1)
+            sample = flat[:: max(1, flat.numel() // 1024)][:1024].float()
+            digest.update(f"{name}{tuple(value.shape)}".encode() + sample.numpy().tobytes())
+        return digest.hexdigest()
+
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """See ``Embedder.embed``."""
         vectors = self._model.encode(

@@ -138,6 +138,14 @@ class LanguageModel:
         return int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
 
     @property
+    def ends(self) -> tuple[int, ...]:
+        """The ids that end a text or a turn, the tokenizer's and the model's own."""
+        settings = getattr(self.model, "generation_config", None)
+        own = getattr(settings, "eos_token_id", None)
+        ids = [self.tokenizer.eos_token_id, *(own if isinstance(own, list | tuple) else [own])]
+        return tuple(dict.fromkeys(int(i) for i in ids if i is not None))
+
+    @property
     def threads(self) -> int:
         """Torch's threads, which count where the model is on a CPU."""
         return torch.get_num_threads()

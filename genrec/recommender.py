@@ -497,7 +497,7 @@ class Recommender:
         ending = Ending(
             decode=lambda ids: str(tokenizer.decode(list(ids))),
             terminator=self.encoder.form.terminator,
-            eos=() if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),),
+            eos=self.model.ends,
             banned=tuple(self.encoder.control_ids),
             max_tokens=min(settings.max_title_tokens, self.model.context - len(prompt)),
         )
