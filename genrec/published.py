@@ -78,7 +78,7 @@ def _column(name: str) -> tuple[str, str, int] | None:
 
 
 def _tables(row: Mapping[str, object]) -> dict[str, dict[str, dict[int, _Value]]]:
-    """group -> kind -> k -> value of one row."""
+    """The values of one row, by group, kind of metric and k."""
     tables: dict[str, dict[str, dict[int, _Value]]] = defaultdict(lambda: defaultdict(dict))
     digits = max((_digits(repr(c)) for c in row.values() if isinstance(c, float)), default=0)
     for column, cell in row.items():
