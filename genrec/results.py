@@ -23,6 +23,7 @@ from genrec.systems import slug
 SCHEMA_VERSION = 1
 LEAST_USERS = 500  # for saying that one system beats another
 LOWER_IS_BETTER = ("nats", "seconds", "invalid")
+SLICE_DRAWS = 2_000  # resamples for the interval of a slice
 MAIN = ("nats", "hit_rate@1", "hit_rate@10", "ndcg@10")
 
 
@@ -182,7 +183,7 @@ class Evaluation:
     @cached_property
     def intervals(self) -> dict[str, dict[str, Interval]]:
         """System -> metric -> mean and 95% interval; all from the same resamples of users."""
-        return {r.name: intervals(r.values) for r in self.results}
+        return self._grouped({(r.name, m): v for r in self.results for m, v in r.values.items()})
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
@@ -194,16 +195,31 @@ class Evaluation:
 
     @cached_property
     def by_slice(self) -> dict[str, dict[str, dict[str, dict[str, Interval]]]]:
-        """Kind -> label -> system -> metric -> interval, for the main metrics."""
+        """Kind -> label -> system -> metric -> interval, for the main metrics.
+
+        A kind of which all users have the same label is left out.
+        """
         found: dict[str, dict[str, dict[str, dict[str, Interval]]]] = {}
         for kind, labels in self.slices.items():
             array = np.array(labels)
-            for label in sorted(set(labels), key=_natural):
+            several = sorted(set(labels), key=_natural) if len(set(labels)) > 1 else []
+            for label in several:
                 inside = array == label
-                found.setdefault(kind, {})[label] = {
-                    r.name: intervals({m: r.values[m][inside] for m in MAIN if m in r.values})
+                values = {
+                    (r.name, m): r.values[m][inside]
                     for r in self.results
+                    for m in MAIN
+                    if m in r.values
                 }
+                found.setdefault(kind, {})[label] = self._grouped(values, SLICE_DRAWS)
+        return found
+
+    def _grouped(
+        self, values: Mapping[tuple[str, str], FloatArray], draws: int | None = None
+    ) -> dict[str, dict[str, Interval]]:
+        found: dict[str, dict[str, Interval]] = {r.name: {} for r in self.results}
+        for (name, metric), interval in intervals(values, draws).items():
+            found[name][metric] = interval
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -274,18 +290,20 @@ class Evaluation:
         _replace(folder / "result.json", lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def intervals(values: Mapping[str, FloatArray]) -> dict[str, Interval]:
-    """Mean and 95% interval of each metric over the users who have a value; none for nobody."""
-    whole = [m for m, v in values.items() if len(v) and not np.isnan(v).any()]
+def intervals(
+    values: Mapping[tuple[str, str], FloatArray], draws: int | None = None
+) -> dict[tuple[str, str], Interval]:
+    """Mean and 95% interval of each over the users who have a value; none where nobody has."""
+    whole = [name for name, v in values.items() if len(v) and not np.isnan(v).any()]
     found = {}
     if whole:
-        together = metrics.bootstraps(np.stack([values[m] for m in whole], axis=1))
+        together = metrics.bootstraps(np.stack([values[n] for n in whole], axis=1), draws=draws)
         found = dict(zip(whole, together, strict=True))
-    for metric, v in values.items():
+    for name, v in values.items():
         some = v[~np.isnan(v)]
-        if metric not in found and len(some):
-            found[metric] = metrics.bootstrap(some)
-    return {metric: found[metric] for metric in values if metric in found}
+        if name not in found and len(some):
+            found[name] = metrics.bootstrap(some, draws=draws)
+    return {name: found[name] for name in values if name in found}
 
 
 def _natural(label: str) -> tuple[float, str]:
