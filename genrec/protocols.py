@@ -35,7 +35,8 @@ class Case:
         target: the item that came next.
         basket: all items of the unit that came next, the target first.
         events: the data.
-        shown: (n,) places in its columns of what the system may see, oldest first.
+        at: the target's place in its columns.
+        shown: (n,) places of what the system may see, oldest first.
         candidates: where only these items are ranked, the target among them.
     """
 
@@ -43,6 +44,7 @@ class Case:
     target: str
     basket: tuple[str, ...]
     events: Interactions = field(repr=False, compare=False)
+    at: int = field(repr=False, compare=False)
     shown: IntArray = field(repr=False, compare=False)
     candidates: tuple[str, ...] | None = None
 
@@ -268,9 +270,10 @@ def _cases(
             earlier = earlier[wanted[earlier]]
         if len(earlier) < least:
             continue
-        basket = tuple(ids[row] for row in c.row[inside[c.unit[inside] == unit]])
+        targets = inside[c.unit[inside] == unit]
+        basket = tuple(ids[row] for row in c.row[targets])
         shown = earlier[max(0, len(earlier) - latest) :] if latest else earlier
-        found.append(Case(user, basket[0], basket, events, shown))
+        found.append(Case(user, basket[0], basket, events, int(targets[0]), shown))
     return found
 
 

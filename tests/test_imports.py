@@ -23,7 +23,7 @@ ORDER = [
     ["ingest", "dataset", "datasets", "baselines", "protocols", "matching", "reader"],
     ["token_tree", "model", "decoding", "generation", "explaining"],
     ["recommender", "doctor"],
-    ["systems", "results", "evaluation"],
+    ["systems", "results", "evaluation", "report", "audit"],
     ["display", "demo", "cli"],
 ]
 # Inside functions only: weights converts with a loaded transformers, and embedding loads one,
