@@ -398,6 +398,8 @@ def evaluate(
     names = usual if against is None else [n.strip() for n in against.split(",") if n.strip()]
     systems: list[Any] = [n for n in names if n != "none"]
     dataset = Dataset.load(data)
+    if target_behavior is not None:
+        dataset = protocols.for_behavior(dataset, target_behavior)
     protocol = protocol or protocols.default_protocol(dataset)
     dataset = protocols.under(dataset, protocol)
     total = len(protocols.sample(protocols.cases(dataset, protocol, split), users))

@@ -176,6 +176,21 @@ def under(dataset: Dataset, protocol: str) -> Dataset:
     return replace(dataset, interactions=events, info=info)
 
 
+def for_behavior(dataset: Dataset, behavior: str) -> Dataset:
+    """The dataset with another behavior to recommend for, and split by its last unit anew.
+
+    Raises:
+        DataError: no event has that behavior.
+    """
+    if behavior == dataset.info.target_behavior:
+        return dataset
+    events = dataset.interactions.split_last_unit(behavior)
+    if dataset.info.split != "last unit":
+        events = dataset.interactions
+    info = replace(dataset.info, target_behavior=behavior)
+    return replace(dataset, interactions=events, info=info)
+
+
 def cases(
     dataset: Dataset,
     protocol: str,

@@ -48,12 +48,15 @@ class Result:
     reliability: Calibration | None = None
 
     def per_user(self, metric: str) -> FloatArray:
-        """(users,) values of a metric: one of ``values``, or with any k ``hit_rate@K``, ``ndcg@K``,
-        ``mrr@K`` of the target or ``recall@K`` of the whole basket.
+        """(users,) values of a metric.
+
+        Args:
+            metric: one of ``values``, or with any k ``hit_rate@K``, ``ndcg@K``, ``mrr@K`` of the
+                target or ``recall@K`` of the whole basket.
 
         Raises:
             RequestError: there is no such metric.
-        """  # noqa: D205
+        """
         if metric in self.values:
             return self.values[metric]
         name, _, k = metric.partition("@")

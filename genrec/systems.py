@@ -154,8 +154,7 @@ def ready(
     for each in given:
         name, system = named(each)
         if isinstance(system, Recommender):
-            if system.settings.few_shot and system.dataset is not None:
-                _same_split(system.dataset, dataset)
+            _fits(system, dataset)
             found.append(Written(system, name or name_of(system)))
             continue
         key = f"seed={seed}"
@@ -179,11 +178,27 @@ def ready(
     return found
 
 
-def _same_split(one: Dataset, other: Dataset) -> None:
-    if one.info.split != other.info.split:
+def _fits(recommender: Recommender, dataset: Dataset) -> None:
+    """Whether a recommender can be evaluated on a dataset."""
+    info = dataset.info
+    if recommender.catalog.hash() != dataset.catalog.hash():
         msg = (
-            f"The recommender shows demonstrations from data split by {one.info.split}, and the "
-            f"protocol needs {other.info.split}. Expected a recommender on "
+            f"The recommender has a catalog of {len(recommender.catalog):,} items that is not the "
+            f"one of {info.name} ({len(dataset.catalog):,} items). Expected the same."
+        )
+        raise RequestError(msg)
+    if recommender.behavior != info.target_behavior:
+        msg = (
+            f"The recommender is for {recommender.behavior!r} and the targets are "
+            f"{info.target_behavior!r}. Expected the same; use "
+            f"protocols.for_behavior(dataset, {recommender.behavior!r})."
+        )
+        raise RequestError(msg)
+    own = recommender.dataset
+    if recommender.settings.few_shot and own is not None and own.info.split != info.split:
+        msg = (
+            f"The recommender shows demonstrations from data split by {own.info.split}, and the "
+            f"protocol needs {info.split}. Expected a recommender on "
             "protocols.under(dataset, protocol), so that no demonstration holds a target."
         )
         raise RequestError(msg)

@@ -262,8 +262,10 @@ def test_the_json_of_an_evaluation(zh_data: Dataset, zh_recommender: Recommender
             assert interval["mean"] <= interval["high"] + 1e-9
     assert set(value["whole"]["popular"]) == {"coverage@10", "gini@10"}
     assert {c["metric"] for c in value["comparisons"]} == {"ndcg@10"}
-    counted = sum(label["users"] for label in value["slices"]["history"].values())
-    assert counted == 6
+    assert value["slices"]
+    for labels in value["slices"].values():
+        assert sum(label["users"] for label in labels.values()) == 6
+        assert all(set(label["systems"]) == {"tiny-llama", "popular"} for label in labels.values())
 
 
 def test_nats_need_a_distribution_over_items(zh_data: Dataset) -> None:
@@ -333,6 +335,21 @@ def test_few_shot_must_not_show_the_targets(zh_data: Dataset) -> None:
     shown = Recommender(zh_data, tiny.language_model(), few_shot=1)
     with pytest.raises(RequestError, match="no demonstration holds a target"):
         evaluation.evaluate(zh_data, [shown], protocol="global-time", users=2)
+
+
+def test_another_behavior_is_evaluated_by_its_own_last_unit(zh_data: Dataset) -> None:
+    browsed = protocols.for_behavior(zh_data, "browse")
+    events = browsed.interactions
+    for case in protocols.cases(browsed, "last-unit"):
+        assert events.interaction(case.at).behavior == "browse"
+    asked = Recommender(zh_data, tiny.language_model(), target_behavior="browse")
+    with pytest.raises(RequestError, match="is for 'browse' and the targets are 'buy'"):
+        evaluation.evaluate(zh_data, [asked], users=2)
+    assert len(evaluation.evaluate(browsed, [asked], users=2).cases) == 2
+    with pytest.raises(DataError, match="No interaction has the behavior 'fly'"):
+        protocols.for_behavior(zh_data, "fly")
+    with pytest.raises(RequestError, match="is not the one of online_retail_demo"):
+        evaluation.evaluate(load("online_retail_demo"), [asked])
 
 
 def test_compare_says_what_can_be_said(zh_data: Dataset) -> None:
