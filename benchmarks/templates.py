@@ -1,6 +1,7 @@
 """Templates and value forms against the list form: nats per target on validation, paired.
 
     python benchmarks/templates.py --users 150 --threads 1
+    python benchmarks/templates.py --movielens ml-100k --forms next_item "next_item, values"
 
 The nats of a target are minus the log of the probability that the model gives it among all items:
 lower is better, and log(N) is what a uniform guess has. Nothing here looks at test.
@@ -9,45 +10,68 @@ lower is better, and log(N) is what a uniform guess has. Nothing here looks at t
 from __future__ import annotations
 
 import argparse
+import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from genrec import LanguageModel, Recommender, evaluation, metrics
-from genrec.datasets import load
+from genrec.datasets import load, recbole
+from genrec.prompts import folder as shipped
 
 FORMS: dict[str, dict[str, Any]] = {
     "next_item": {},
-    "next_item, values": {"values": True},
     "sentence": {"template": "sentence"},
+    "next_item, values": {"values": True},
+    "next_item, values, number": {"values": True, "prompts": "{value}"},
+    "next_item, values, words": {"values": True, "prompts": "{value} out of {scale}"},
     "sentence, values": {"template": "sentence", "values": True},
-    "chat": {"template": "chat"},
     "next_item, as given": {"case": "as_is"},
     "few_shot, 2": {"few_shot": 2},
+    "chat": {"template": "chat"},
 }
+
+
+def verbs(folder: Path, value: str) -> str:
+    """A folder of own prompts in which every value has this form."""
+    table = json.loads((shipped() / "en" / "verbs.json").read_text(encoding="utf-8"))
+    (folder / "en").mkdir(parents=True)
+    changed = {b: {**v, "value": value} for b, v in table.items() if "value" in v}
+    (folder / "en" / "verbs.json").write_text(json.dumps(changed), encoding="utf-8")
+    return str(folder)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--users", type=int, default=150)
+    parser.add_argument("--movielens", type=Path, help="folder of ml-100k.inter and ml-100k.item")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
     arguments = parser.parse_args()
-    data = load("online_retail_demo")
+    data = recbole(arguments.movielens) if arguments.movielens else load("online_retail_demo")
     cases = evaluation.sample(evaluation.demo_v1(data, "validation"), arguments.users, seed=1)
     model = LanguageModel.load(arguments.model, threads=arguments.threads, say=print)
     base = None
     print(f"{len(cases)} users, {model.describe()}, uniform {np.log(len(data.catalog)):.3f} nats")
     for name in arguments.forms:
-        recommender = Recommender(data, model, **FORMS[name])
+        settings = dict(FORMS[name])
+        if "prompts" in settings:
+            folder = Path(tempfile.mkdtemp()) / "prompts"
+            settings["prompts"] = verbs(folder, settings["prompts"])
+        recommender = Recommender(data, model, **settings)
         nats = np.array(
             [-recommender.score(c.history, [c.target])[0].score for c in cases], dtype=np.float64
         )
         tokens = np.mean([len(recommender.prompt(c.history).ids) for c in cases])
         base = nats if base is None else base
         difference = metrics.bootstrap(nats - base)
-        print(f"{name:20} {metrics.bootstrap(nats)}  difference {difference}  {tokens:.0f} tokens")
+        print(
+            f"{name:26} {metrics.bootstrap(nats)}  difference {difference}  {tokens:.0f} tokens",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -140,6 +140,13 @@ def prepare(
         list[str] | None, typer.Option(help="OURS=THEIRS: a column of the items by its name.")
     ] = None,
     target_behavior: TargetBehavior = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(help="Further interactions that are the validation part (a given split)."),
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="Further interactions that are the test part.")
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -181,6 +188,8 @@ def prepare(
                 unit=unit,
             ),
             item_columns=_mapping(item_column),
+            validation=validation,
+            test=test,
             split=split,
             validation_from=validation_from,
             test_from=test_from,

@@ -11,6 +11,7 @@ from genrec.errors import SettingsError
 
 DECODERS = ("trie", "match")
 NORMALIZATIONS = ("catalog", "vocab")
+MOST_SAMPLES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +83,14 @@ class Settings:
             ("seed", 0),
         ):
             value = getattr(self, name)
-            if value is not None and value < least:
+            if value is not None and not value >= least:  # which NaN is not either
                 msg = f"{name}={value}. Expected {least} or more."
                 raise SettingsError(msg)
         if not 0 < self.temperature < 100:
-            msg = f"temperature={self.temperature}. Expected more than 0, such as 0.7 or 1."
+            msg = f"temperature={self.temperature}. Expected more than 0 and less than 100."
+            raise SettingsError(msg)
+        if self.n_samples > MOST_SAMPLES:
+            msg = f"n_samples={self.n_samples}. Expected at most {MOST_SAMPLES:,}."
             raise SettingsError(msg)
 
     @classmethod

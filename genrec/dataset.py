@@ -104,6 +104,8 @@ class Dataset:
         target_behavior: str | None = None,
         options: EventOptions | None = None,
         item_columns: Mapping[str, str] | None = None,
+        validation: str | Path | None = None,
+        test: str | Path | None = None,
         split: str | None = None,
         validation_from: str | float | None = None,
         test_from: str | float | None = None,
@@ -122,6 +124,9 @@ class Dataset:
                 data has it, else the most frequent.
             options: names, units and defaults of the interactions.
             item_columns: our name -> the items file's column.
+            validation: a further file of interactions, which are the validation part, where the
+                split is given as files; the first file is then train.
+            test: likewise, the test part.
             split: ``last-unit`` (``Interactions.split_last_unit``) or ``global-time``
                 (``split_global_time``); None takes a split column as given, else last-unit.
             validation_from: where validation begins, for global-time: an ISO date, or a number in
@@ -142,6 +147,9 @@ class Dataset:
         bad_events = Rejects(Path(interactions).name, strict)
         say(f"Reading {interactions} ...")
         table = _read(interactions, EVENT_COLUMNS, options.columns, bad_events)
+        given = [(p, s) for p, s in ((validation, "validation"), (test, "test")) if p is not None]
+        if given:
+            table = _with_files(table, given, options.columns, bad_events, split, say)
         table_of_items = None
         if items is not None:
             say(f"Reading {items} ...")
@@ -222,7 +230,7 @@ class Dataset:
         elif not read.given_split:
             events = events.split_last_unit(target)
         counted = [bad_events] if items is None else [bad_items, bad_events]
-        rejected = {f"{r.source}: {why}": n for r in counted for why, n in r.counts().items()}
+        rejected = {why: n for r in counted for why, n in r.counts(sources=True).items()}
         notes = [*read.notes, *_texts(events), *_verbs(events)]
         if replaced:
             notes.append(f"the split column was replaced by the split by {how}")
@@ -411,6 +419,29 @@ def _read(
     return tables.renamed(
         tables.read(path, rejects=rejects, scalar=scalar), columns, rejects.source
     )
+
+
+def _with_files(
+    train: pa.Table,
+    given: Sequence[tuple[str | Path, str]],
+    columns: Mapping[str, str],
+    rejects: Rejects,
+    split: str | None,
+    say: Callable[[str], None],
+) -> pa.Table:
+    """The interactions of train and of further files, with the split that they are of."""
+    if split is not None:
+        msg = f"split={split!r} beside files for validation or test. Expected one of the two."
+        raise SettingsError(msg)
+    parts = [(rejects.source, train)]
+    bad: list[Rejects] = []
+    for path, _ in given:
+        say(f"Reading {path} ...")
+        bad.append(Rejects(Path(path).name, rejects.strict))
+        parts.append((bad[-1].source, _read(path, EVENT_COLUMNS, columns, bad[-1])))
+    for further in bad:
+        rejects.rows += further.rows
+    return tables.stacked(parts, "split", ["train", *(name for _, name in given)], rejects)
 
 
 def _default_target(events: Interactions) -> str:

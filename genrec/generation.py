@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from genrec.decoding import NOT_FINITE
+from genrec.errors import ModelError
 from genrec.token_tree import ROOT, TokenTree
 
 Decode = Callable[[Sequence[int]], str]
@@ -50,10 +52,16 @@ class Ending:
     max_tokens: int
 
     def logprobs(self, logits: torch.Tensor) -> torch.Tensor:
-        """(n, V) float64 log-probabilities over what may be written; the rest is -inf."""
+        """(n, V) float64 log-probabilities over what may be written; the rest is -inf.
+
+        Raises:
+            ModelError: the logits are not finite.
+        """
         values = logits.double()
         never = [i for i in self.banned if i not in self.eos]
         values[:, never] = -torch.inf
+        if not torch.logsumexp(values, dim=-1).isfinite().all():
+            raise ModelError(NOT_FINITE)
         return torch.log_softmax(values, dim=-1)
 
     def ended(self, ids: Sequence[int]) -> str | None:
@@ -90,7 +98,8 @@ def sample(
     done: list[Generated] = []
     for length in range(1, ending.max_tokens + 1):
         logprobs = ending.logprobs(logits).cpu()
-        chances = torch.softmax(logprobs / temperature, dim=-1)
+        best = logprobs.max(dim=-1, keepdim=True).values  # so that the least temperature is one
+        chances = torch.softmax((logprobs - best) / temperature, dim=-1)
         grown: dict[tuple[int, int], int] = {}
         for place, prefix in enumerate(live):
             drawn = torch.multinomial(chances[place], prefix.copies, True, generator=generator)

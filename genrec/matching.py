@@ -19,7 +19,7 @@ import numpy as np
 
 from genrec.catalog import Catalog
 from genrec.embedding import (
-    NGRAM_THRESHOLD,
+    NGRAM_BAR,
     CharNgrams,
     Embedder,
     TitleIndex,
@@ -34,8 +34,6 @@ from genrec.text import normalized
 _NUMBER = re.compile(r"\d+")
 THRESHOLD = 0.86  # of the fuzzy stage; measured: benchmarks/matching.py
 MARGIN = 0.02
-EMBEDDING_THRESHOLD = 0.75  # of an encoder for which none was measured
-EMBEDDING_MARGIN = 0.05
 LARGEST_UNASKED = 5_000  # titles that ``auto`` embeds when they are first needed
 
 
@@ -79,7 +77,8 @@ class Meaning:
         Args:
             titles: N distinct normalised titles.
             encoder: a loaded one, or a name as for ``load_embedder``; ``auto``: that of the index
-                in the folder, else minilm for at most 5,000 titles, else character n-grams only;
+                in the folder, else minilm for at most 5,000 titles in Latin script, else character
+                n-grams only;
                 ``ngrams``: character n-grams only.
             folder: where ``genrec index`` put an index.
             catalog_hash: of the catalog that the index has to belong to.
@@ -103,6 +102,8 @@ class Meaning:
         if name != "auto":
             return load_embedder(name, say=self._say)
         indexed = encoder_of(self._folder) if self._folder is not None else None
+        if indexed is None and main_script(list(self._titles)) != "latin":
+            return None  # what ``auto`` would load reads Latin only
         if indexed is None and len(self._titles) > LARGEST_UNASKED:
             self.notes.append(
                 f"{len(self._titles):,} titles are not embedded unasked: character n-grams were "
@@ -153,20 +154,20 @@ class Meaning:
         """The n-grams of all titles."""
         return CharNgrams(self._titles)
 
-    def nearest(self, text: str) -> tuple[str, float, list[tuple[int, float]]]:
-        """Which way a normalised text was compared, that way's threshold, and the two nearest.
+    def nearest(self, text: str) -> tuple[str, tuple[float, float], list[tuple[int, float]]]:
+        """Which way a normalised text was compared, that way's bar, and the two nearest.
 
         Returns:
-            ``embedding`` or ``ngrams``, the threshold, and (place, cosine) of up to two titles.
+            ``embedding`` or ``ngrams``, the least cosine and margin of a match, and (place, cosine)
+            of up to two titles.
         """
         embedder = self.embedder
         if embedder is not None and embedder.reading.reads(text) and self.readable:
             places, cosines = self.index.nearest(embedder.embed([text]), 2)
             found = [self.readable[p] for p in places[0].tolist()]
-            threshold = embedder.threshold or EMBEDDING_THRESHOLD
-            return "embedding", threshold, list(zip(found, cosines[0].tolist(), strict=True))
+            return "embedding", embedder.bar, list(zip(found, cosines[0].tolist(), strict=True))
         near, values = self.ngrams.nearest(text, 2)
-        return "ngrams", NGRAM_THRESHOLD, list(zip(near.tolist(), values.tolist(), strict=True))
+        return "ngrams", NGRAM_BAR, list(zip(near.tolist(), values.tolist(), strict=True))
 
 
 class TextMatcher:
@@ -187,7 +188,7 @@ class TextMatcher:
         margin: float = MARGIN,
         encoder: str | Embedder | None = None,
         semantic_threshold: float | None = None,
-        semantic_margin: float = EMBEDDING_MARGIN,
+        semantic_margin: float | None = None,
         folder: str | Path | None = None,
         say: Callable[[str], None] = lambda message: None,
     ) -> None:
@@ -200,7 +201,7 @@ class TextMatcher:
             encoder: see ``Meaning``; None for no such stage.
             semantic_threshold: the least cosine of a match by meaning; None takes what was
                 measured for the encoder, or for character n-grams.
-            semantic_margin: how far it must be ahead of the next title.
+            semantic_margin: how far it must be ahead of the next title; None as measured.
             folder: where ``genrec index`` put an index.
             say: called with a line of text before each slow step.
         """
@@ -212,6 +213,7 @@ class TextMatcher:
         self._encoder = encoder
         self._folder = folder
         self._say = say
+        self._near: dict[tuple[str, bool], Match] = {}
 
     @cached_property
     def _titles(self) -> tuple[list[str], list[str], list[list[int]]]:
@@ -255,7 +257,14 @@ class TextMatcher:
             return Match(tuple(rows), how, 1.0)
         if not fuzzy:
             return Match((), "none", 0.0)
-        text = normalized(text)
+        key = normalized(text), semantic
+        if key not in self._near:
+            if len(self._near) > 10_000:
+                self._near.clear()
+            self._near[key] = self._matched(*key)
+        return self._near[key]
+
+    def _matched(self, text: str, semantic: bool) -> Match:
         near = self._nearest(text)
         if near.rows or not semantic or self.meaning is None or not text or not self._titles[0]:
             return near
@@ -279,10 +288,12 @@ class TextMatcher:
         return self._judged(text, best, "fuzzy", self._threshold, self._margin)
 
     def _by_meaning(self, meaning: Meaning, text: str) -> Match:
-        how, threshold, best = meaning.nearest(text)
+        how, (threshold, margin), best = meaning.nearest(text)
         if self._semantic_threshold is not None:
             threshold = self._semantic_threshold
-        return self._judged(text, best, how, threshold, self._semantic_margin)
+        if self._semantic_margin is not None:
+            margin = self._semantic_margin
+        return self._judged(text, best, how, threshold, margin)
 
     def _judged(
         self,

@@ -11,8 +11,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import isfinite
 
 from genrec.catalog import Catalog
+from genrec.errors import RequestError
 from genrec.interactions import History, Interaction
 from genrec.matching import Match, TextMatcher
 from genrec.reading import script
@@ -26,14 +28,14 @@ _VALUE = re.compile(
     r"[(（]?(?<![\d.])(\d+(?:\.\d+)?)\s*(?:/\s*\d+(?:\.\d+)?|(?:分钟|分|件|次|星|stars?|pcs|min|times)(?!\w))\s*[)）]?",
     re.IGNORECASE,
 )
-_GAVE = re.compile(r"给(.+?)打了?(\d+(?:\.\d+)?)分")
+_GAVE = re.compile(r"给(.{1,200}?)打了?(\d+(?:\.\d+)?)分")
 _FILLER = re.compile(
     r"^(?:(?:(?:the|a)\s+)?(?:user|customer)|i|we|they|he|she|and|then|also|first|next)\b[\s,:]*"
     r"|^(?:用户|顾客|客户|然后|接着|之后|随后|并且|最近|我|他|她|又|还|并|先|再)",
     re.IGNORECASE,
 )
 _REQUEST = re.compile(
-    r"[\s,，。]*(?:\b(?:and\s+)?(?:next\b,?\s*)?(?:(?:the\s+)?(?:user|customer)|they|i|he|she)\s+will\b[\w\s]{0,30}"
+    r"(?:\b(?:and\s+)?(?:next\b,?\s*)?(?:(?:the\s+)?(?:user|customer)|they|i|he|she)\s+will\b[\w\s]{0,30}"
     r"|\b(?:and\s+)?next\s*[:：?]?|接下来.{0,8}|下一步.{0,8})[:：?？.。…\s]*$",
     re.IGNORECASE,
 )
@@ -41,6 +43,7 @@ _WROTE = ("wrote", "写道", "评论说", "说")
 _TRIM = " \t,，、。|"
 _JOIN = 4  # a title may itself hold up to three separators
 _MOST_CUTS = 24  # the most cuts inside one title
+LONGEST = 20_000  # characters of a typed history; the prompt shows 25 events of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,16 @@ class HistoryReader:
         Args:
             history: text with ``;``, line breaks, commas or verbs between events, or a list of ids
                 or titles, each with or without a verb before it.
+
+        Raises:
+            RequestError: a text is longer than ``LONGEST``.
         """
+        if isinstance(history, str) and len(history) > LONGEST:
+            msg = (
+                f"A typed history of {len(history):,} characters. Expected at most {LONGEST:,}; "
+                "give a list of item ids or titles, or a user of a dataset."
+            )
+            raise RequestError(msg)
         pieces = _PIECE.split(history) if isinstance(history, str) else list(history)
         pieces = [p.strip() for p in pieces]
         understood: list[Understood] = []
@@ -113,7 +125,7 @@ class HistoryReader:
             if not pieces[at]:
                 at += 1
                 continue
-            taken, found = self._longest(pieces[at:], isinstance(history, str))
+            taken, found = self._longest(pieces[at : at + _JOIN], isinstance(history, str))
             understood.extend(found)
             at += taken
         events = tuple(
@@ -128,7 +140,7 @@ class HistoryReader:
         alone = self._whole(pieces[0])
         if alone is not None:
             return 1, [alone]
-        for n in range(min(_JOIN, len(pieces)) if text else 1, 1, -1):
+        for n in range(len(pieces) if text else 1, 1, -1):
             joined = self._whole("; ".join(pieces[:n]))
             if joined is not None:
                 return n, [joined]
@@ -149,7 +161,7 @@ class HistoryReader:
 
     def _apart(self, piece: str) -> list[Understood]:
         """The events of a piece that is no title: known titles first, then what is between them."""
-        piece = _GAVE.sub(r"评价了\1，\2分，", piece)
+        piece = _GAVE.sub(r"评价了\1，\2分，", " ".join(piece.split()))
         trimmed = _REQUEST.sub("", piece).strip(_TRIM)
         piece = trimmed or piece
         cuts = self._cuts(piece)
@@ -166,7 +178,8 @@ class HistoryReader:
         """Adds what a stretch without a known title says: a value, a comment, or an event."""
         value = _VALUE.fullmatch(part)
         if value is not None and found:
-            found[-1] = replace(found[-1], value=float(value[1]))
+            number = float(value[1])
+            found[-1] = replace(found[-1], value=number if isfinite(number) else None)
             return
         bare = _without_filler(part)
         for verb in _WROTE:
@@ -205,12 +218,16 @@ class HistoryReader:
         self, piece: str, cuts: Sequence[int]
     ) -> list[tuple[int, int, Understood | None]]:
         """The stretches of a piece, as titles or not: those by which most letters are explained."""
+        known: dict[str, Understood | None] = {"": None}
         best: list[float] = [0.0] * len(cuts)
         choice: list[tuple[int, Understood | None]] = [(0, None)] * len(cuts)
         for j in range(1, len(cuts)):
             best[j], choice[j] = best[j - 1], (j - 1, None)
             for i in range(max(0, j - _MOST_CUTS), j):
-                found = self._title(piece[cuts[i] : cuts[j]])
+                part = piece[cuts[i] : cuts[j]].strip(_TRIM)
+                if part not in known:
+                    known[part] = self._title(part)
+                found = known[part]
                 if found is None:
                     continue
                 gain = best[i] + len(normalized(found.title or "")) - 0.5  # few long ones win
@@ -229,7 +246,6 @@ class HistoryReader:
 
     def _title(self, part: str) -> Understood | None:
         """A stretch that is a title as it stands, with or without a verb; behavior '' if without."""
-        part = part.strip(_TRIM)
         bare = _without_filler(part)
         for text in dict.fromkeys((part, bare)):
             found = self._lookup(part, text, "", near=False)
@@ -248,9 +264,10 @@ class HistoryReader:
             part = (part or "").strip(_TRIM)
             if not part:
                 continue
+            bare = _without_filler(part)
             starts = [m.start() for m in self._leading.finditer(part)] if self._leading else []
-            starts = [s for s in starts if s > 0 and _without_filler(part[:s]).strip(_TRIM)]
-            behavior, title = self._after_verb(_without_filler(part))
+            starts = [s for s in starts if s > len(part) - len(bare)]
+            behavior, title = self._after_verb(bare)
             near = self._matcher.match(title if behavior else part, semantic=False)
             if near.rows or not starts:
                 parts.append(part)

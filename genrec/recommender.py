@@ -378,10 +378,10 @@ class Recommender:
             msg = f"k={k!r}. Expected a whole number, 1 or more."
             raise RequestError(msg)
         read, understood = self.understand(history)
+        allowed = self._allowed(read) if self.exclude_seen else None
         if self.settings.decoder == "match":
-            answer = self._matched(read, understood, int(k))
+            answer = self._matched(read, understood, int(k), allowed)
         else:
-            allowed = self._allowed(read) if self.exclude_seen else None
             width = self.settings.beam_size or max(2 * k, 20)
             answer = self._answer(read, understood, int(k), allowed, max(width, k))
         return self._explained(answer, read) if explain else answer
@@ -441,6 +441,16 @@ class Recommender:
         allowed[self.catalog.rows(history.item_ids)] = False
         return allowed
 
+    def _count(self, allowed: npt.NDArray[np.bool_] | None) -> int:
+        n = len(self.catalog) if allowed is None else int(allowed.sum())
+        if n == 0:
+            msg = (
+                "No item may be returned: every item is excluded or there are no candidates. "
+                "Expected at least one; include seen items or give candidates."
+            )
+            raise RequestError(msg)
+        return n
+
     def _answer(
         self,
         history: History,
@@ -451,13 +461,7 @@ class Recommender:
     ) -> RecommendationList:
         from genrec.decoding import search
 
-        n = len(self.catalog) if allowed is None else int(allowed.sum())
-        if n == 0:
-            msg = (
-                "No item may be returned: every item is excluded or there are no candidates. "
-                "Expected at least one; include seen items or give candidates."
-            )
-            raise RequestError(msg)
+        n = self._count(allowed)
         prompt = self.prompt(history)
         ranking = search(
             self.trie,
@@ -487,6 +491,7 @@ class Recommender:
         from genrec.generation import Ending, beams, sample
 
         read, _ = self.understand(history)
+        prompt = self.prompt(read).ids
         tokenizer = self.model.tokenizer
         settings = self.settings
         ending = Ending(
@@ -494,26 +499,30 @@ class Recommender:
             terminator=self.encoder.form.terminator,
             eos=() if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),),
             banned=tuple(self.encoder.control_ids),
-            max_tokens=settings.max_title_tokens,
+            max_tokens=min(settings.max_title_tokens, self.model.context - len(prompt)),
         )
-        tree = self.model.prefill(self.prompt(read).ids)
+        tree = self.model.prefill(prompt)
         if settings.n_samples:
             n, temperature = settings.n_samples, settings.temperature
             return sample(tree, ending, n=n, temperature=temperature, seed=settings.seed)
         return beams(tree, ending, n=settings.beam_size or 20)
 
     def _matched(
-        self, history: History, understood: tuple[Understood, ...], k: int
+        self,
+        history: History,
+        understood: tuple[Understood, ...],
+        k: int,
+        allowed: npt.NDArray[np.bool_] | None,
     ) -> RecommendationList:
         """The items that freely written texts name, by how much was written of each."""
+        n = self._count(allowed)
         written = self.generate(history)
         drawn = bool(self.settings.n_samples)
-        seen = set(self.catalog.rows(history.item_ids)) if self.exclude_seen else set()
         found: dict[int, tuple[float, list[str], Match]] = {}
         nothing = already = 0
         for text in sorted(written, key=lambda g: (-g.logprob, g.text)):
             match = self.matcher.match(text.text)
-            rows = [r for r in match.rows if r not in seen]
+            rows = [r for r in match.rows if allowed is None or allowed[r]]
             nothing += not match.rows
             already += bool(match.rows) and not rows
             weight = 1 / len(written) if drawn else float(np.exp(text.logprob))
@@ -524,11 +533,12 @@ class Recommender:
                 found[row] = (score + weight / len(match.rows), texts, first)
         best = sorted(found.items(), key=lambda pair: (-pair[1][0], pair[0]))[:k]
         notes = list(self.matcher.notes)
-        if len(best) < min(k, len(self.catalog)):
+        if len(best) < min(k, n):
+            more = "n_samples" if drawn else "beam_size"
             notes.append(
                 f"{len(best)} of {k} items: of {len(written)} texts that the model wrote, "
                 f"{nothing} matched no item and {already} an item of the history. Expected fewer "
-                "than k with the decoder match; raise n_samples, or use the decoder trie."
+                f"than k with the decoder match; raise {more}, or use the decoder trie."
             )
         items = tuple(
             Recommendation(

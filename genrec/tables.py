@@ -37,11 +37,15 @@ _BROKEN = "\ufdd0"  # a code point that no text may hold; it marks broken bytes
 
 @dataclass
 class Rejects:
-    """Rows that were not kept: source, row number from 1 (header not counted), reason, cells."""
+    """Rows that were not kept: source, row number from 1 (header not counted), reason, cells.
+
+    ``parts`` are the first row numbers of further sources, where several files make one table.
+    """
 
     source: str
     strict: bool = False
     rows: list[tuple[str, int, str, str]] = field(default_factory=list)
+    parts: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, number: int, reason: str, cells: Sequence[object]) -> None:
         """Records one row.
@@ -49,17 +53,28 @@ class Rejects:
         Raises:
             DataError: rejects are strict.
         """
+        source = self.source
+        first = max((start for start, _ in self.parts if start <= number), default=None)
+        if first is not None:
+            source, number = dict(self.parts)[first], number - first + 1
         if self.strict:
             msg = (
-                f"{self.source}, data row {number}: {reason}. Expected every row to be usable; "
+                f"{source}, data row {number}: {reason}. Expected every row to be usable; "
                 "mend the row (`genrec prepare` without --strict sets such rows aside)."
             )
             raise DataError(msg)
-        self.rows.append((self.source, number, reason, " | ".join(str(c) for c in cells)))
+        self.rows.append((source, number, reason, " | ".join(str(c) for c in cells)))
 
-    def counts(self) -> dict[str, int]:
-        """How many rows were rejected for each kind of reason (what follows a quote is dropped)."""
-        kinds = Counter(reason.split(" '")[0].split(' "')[0] for _, _, reason, _ in self.rows)
+    def counts(self, *, sources: bool = False) -> dict[str, int]:
+        """How many rows were rejected for each kind of reason (what follows a quote is dropped).
+
+        Args:
+            sources: begin each reason with its file.
+        """
+        kinds = Counter(
+            (f"{source}: " if sources else "") + reason.split(" '")[0].split(' "')[0]
+            for source, _, reason, _ in self.rows
+        )
         return dict(kinds.most_common())
 
     def first_reason(self) -> str:
@@ -369,6 +384,38 @@ def row_numbers(table: pa.Table) -> list[int]:
     if ROW in table.column_names:
         return [int(n) for n in table[ROW].to_pylist()]
     return list(range(1, table.num_rows + 1))
+
+
+def stacked(
+    parts: Sequence[tuple[str, pa.Table]], column: str, values: Sequence[str], rejects: Rejects
+) -> pa.Table:
+    """Several files as one table, with a column that says from which each row is.
+
+    Args:
+        parts: source and table; the rejects learn where each begins.
+        column: its name; one that is there is replaced.
+        values: what it holds for each part.
+        rejects: of the whole.
+
+    Raises:
+        DataError: columns of one name are of kinds that do not go together.
+    """
+    tables: list[pa.Table] = []
+    start = 0
+    for (source, table), value in zip(parts, values, strict=True):
+        if tables:
+            rejects.parts.append((start + 1, source))
+        rows = np.array(row_numbers(table), dtype=np.int64)
+        table = table.select([n for n in names(table) if n != column])
+        table = table.append_column(column, pa.repeat(value, table.num_rows))
+        tables.append(table.append_column(ROW, pa.array(rows + start)))
+        start += int(rows.max(initial=0)) + 1_000_000_000  # more than a file has rows
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        named = ", ".join(source for source, _ in parts)
+        msg = f"{named} do not go together: {error}. Expected the same columns in each; mend them."
+        raise DataError(msg) from error
 
 
 def names(table: pa.Table) -> list[str]:

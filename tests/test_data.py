@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from genrec import Catalog, Dataset, Interactions, Item
 from genrec.datasets import load
-from genrec.errors import DataError, RequestError, UnknownUserError
+from genrec.errors import DataError, RequestError, SettingsError, UnknownUserError
 from genrec.tables import Rejects
 
 ITEMS = "item_id,title,price,colour\na,Red mug,1.5,red\nb,Blue mug,2,\nc,Doll,,pink\n"
@@ -377,3 +377,28 @@ def test_a_position_decides_over_a_timestamp(tmp_path: Path) -> None:
     assert Dataset.load(tmp_path / "out").interactions.history("u") == data.interactions.history(
         "u"
     )
+
+
+def test_a_split_given_as_files(tmp_path: Path) -> None:
+    head = "user_id,item_id,timestamp,behavior\n"
+    items, train = write(tmp_path, events=f"{head}u,a,1,buy\nu,x,2,buy\n")
+    (tmp_path / "valid.csv").write_text(f"{head}u,b,3,buy\nu,y,4,buy\nu,a,never,buy\n")
+    (tmp_path / "test.jsonl").write_text(
+        '{"user_id": "u", "item_id": "a", "timestamp": 5, "behavior": "buy", "device": "tv"}\n[]\n'
+    )
+    found, rejects = Dataset.prepare(
+        items, train, validation=tmp_path / "valid.csv", test=tmp_path / "test.jsonl"
+    )
+    assert found.info.split == "given"
+    assert found.info.split_events == {"train": 1, "validation": 1, "test": 1}
+    assert [(i.item_id, i.attributes["device"]) for i in found.interactions.history("u").interactions] == [
+        ("a", None), ("b", None), ("a", "tv"),
+    ]  # fmt: skip
+    assert sorted((r[0], r[1]) for r in rejects[1].rows) == [
+        (train.name, 2), ("test.jsonl", 2), ("valid.csv", 2), ("valid.csv", 3),
+    ]  # fmt: skip
+    with pytest.raises(SettingsError, match="Expected one of the two"):
+        Dataset.prepare(items, train, test=tmp_path / "valid.csv", split="last-unit")
+    (tmp_path / "one.csv").write_text(f"{head}u,a,1,buy\n")
+    with pytest.raises(DataError, match=r"valid\.csv, data row 2"):
+        Dataset.prepare(items, tmp_path / "one.csv", validation=tmp_path / "valid.csv", strict=True)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 import runpy
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
+from test_cli import Run, run
+
+assert callable(run)
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -41,3 +47,46 @@ def test_few_shot(capsys: pytest.CaptureFixture[str]) -> None:
     text = output("03_few_shot.py", capsys, "--users", "2", "--shots", "1")
     for name in ("0-shot", "1-shot", "popular"):
         assert name in text
+
+
+def transcript(path: Path, run: Run) -> str:
+    """A Markdown file with what its commands print now after each of them."""
+    lines: list[str] = []
+    document = iter(path.read_text(encoding="utf-8").splitlines())
+    inside = False
+    for line in document:
+        if line.startswith("```"):
+            inside = line == "```console"
+        elif inside and not line.startswith("$ "):
+            continue  # what was printed before
+        lines.append(line)
+        if not inside or not line.startswith("$ "):
+            continue
+        name, *arguments = shlex.split(line[2:])
+        if name == "cat" and ">" in arguments:
+            text = list(iter(lambda: next(document), "END"))
+            Path(arguments[1]).write_text("\n".join(text) + "\n", encoding="utf-8")
+            lines += [*text, "END"]
+        elif name == "cat":
+            lines += Path(arguments[0]).read_text(encoding="utf-8").splitlines()
+        else:
+            code, out, err = run(*arguments)
+            assert code == 0, (line, err)
+            lines += [*out.splitlines(), *err.splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("language", ["", ".zh"])
+def test_csv_to_recommendations(
+    language: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GENREC_UPDATE=1 writes the outputs; numbers may differ from machine to machine."""
+    path = EXAMPLES / f"02_csv_to_recommendations{language}.md"
+    monkeypatch.chdir(tmp_path)
+    now = transcript(path, run)
+    if os.environ.get("GENREC_UPDATE"):
+        path.write_text(now, encoding="utf-8")
+    written = path.read_text(encoding="utf-8")
+    assert re.sub(r"\d+", "#", now) == re.sub(r"\d+", "#", written)
+    assert len(re.sub(r"^```console.*?^```", "", written, flags=re.S | re.M).splitlines()) <= 30
