@@ -116,7 +116,7 @@ def overall(evaluation: Evaluation) -> Table:
             np.array_equal(r.values[metric], r.values[f"hit_rate@{k}"]) for r in evaluation.results
         ):
             continue  # every basket is of one item
-        rows.append([metric, *(said(found[n].get(metric)) for n in names)])
+        rows.append([metric, *(said(found[n].get(metric), metric) for n in names)])
     for metric in dict.fromkeys(m for r in evaluation.results for m in r.whole):
         rows.append([metric, *(_figure(r.whole.get(metric)) for r in evaluation.results)])
     return Table(["metric", *names], rows)
@@ -134,9 +134,13 @@ def sliced(evaluation: Evaluation, metric: str) -> Table:
     return Table(["slice", "of", "users", *names], rows)
 
 
-def said(interval: Interval | None) -> str:
-    """A mean with its interval, to four decimals; a dash for none."""
-    return "-" if interval is None else str(interval)
+def said(interval: Interval | None, metric: str = "") -> str:
+    """A mean with its interval, to four decimals (seconds to three digits); a dash for none."""
+    if interval is None:
+        return "-"
+    if metric == "seconds":
+        return f"{interval.mean:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
+    return str(interval)
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
@@ -225,7 +229,11 @@ def _example(evaluation: Evaluation, case: Case) -> list[Block]:
     rows = [[c[i] if i < len(c) else "" for c in columns.values()] for i in range(height)]
     return [
         Heading(f"User {case.user_id}", 3),
-        Lines([f"Came next (→): {'; '.join(_title(case, i) for i in case.basket[:_SHOWN])}"]),
+        Lines(
+            [
+                f"Came next (→; the first is the target): {'; '.join(_title(case, i) for i in case.basket[:_SHOWN])}"
+            ]
+        ),
         Table(list(columns), rows),
     ]
 
