@@ -89,7 +89,8 @@ def as_rows(ranked: Sequence[Sequence[str]], row_of: Mapping[str, int]) -> RowAr
     lengths = np.fromiter(map(len, ranked), np.int64, len(ranked))
     rows = np.full((len(ranked), int(lengths.max(initial=0))), END, dtype=np.int32)
     ids = itertools.chain.from_iterable(ranked)
-    found = np.fromiter((row_of.get(i, UNKNOWN) for i in ids), np.int32, int(lengths.sum()))
+    each = map(row_of.get, ids, itertools.repeat(UNKNOWN))
+    found = np.fromiter(each, np.int32, int(lengths.sum()))
     rows[np.arange(rows.shape[1]) < lengths[:, None]] = found
     return rows
 
@@ -349,7 +350,7 @@ def bootstrap(
     Args:
         values: (users,) numbers; at least one.
         level: the share of bootstrap means inside.
-        draws: resamples; None is 10,000, or for more than 20,000 users 2 * 10^8 / users, at least
+        draws: resamples; None is 10,000, or for more than 10,000 users 10^8 / users, at least
             1,000.
         seed: of the resampling.
     """
@@ -362,7 +363,7 @@ def bootstraps(
     """``bootstrap`` of each column of (users, M) values, all from the same resamples."""
     v = np.asarray(values, dtype=np.float64)
     n = len(v)
-    draws = draws or min(10_000, max(1_000, 200_000_000 // n))
+    draws = draws or min(10_000, max(1_000, 100_000_000 // n))
     rng = np.random.default_rng(seed)
     size = max(1, _CELLS // n)
     means = np.empty((draws, v.shape[1]))
