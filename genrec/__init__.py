@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from genrec.config import Settings as Settings
     from genrec.dataset import Dataset as Dataset
     from genrec.errors import GenrecError as GenrecError
+    from genrec.evaluation import compare as compare
+    from genrec.evaluation import evaluate as evaluate
     from genrec.interactions import History as History
     from genrec.interactions import Interaction as Interaction
     from genrec.interactions import Interactions as Interactions
@@ -39,6 +41,8 @@ _HOME = {
     "RecommendationList": "recommender",
     "Recommender": "recommender",
     "Settings": "config",
+    "compare": "evaluation",
+    "evaluate": "evaluation",
 }
 _MODULES = {"datasets"}
 
@@ -56,7 +60,9 @@ __all__ = [
     "Recommender",
     "Settings",
     "__version__",
+    "compare",
     "datasets",
+    "evaluate",
 ]
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from genrec.dataset import Dataset
+from genrec.errors import SettingsError
 from genrec.interactions import History, Interactions
+
+NAMES = ("popular",)
 
 
 class Baseline(Protocol):
@@ -15,8 +20,8 @@ class Baseline(Protocol):
 
     name: str
 
-    def rank(self, history: History, k: int) -> Sequence[str]:
-        """The k best item ids, best first."""
+    def rank(self, history: History, k: int, *, exclude_seen: bool = False) -> Sequence[str]:
+        """The k best item ids, best first; fewer only where fewer are allowed."""
         ...
 
 
@@ -41,6 +46,26 @@ class Popular:
             interactions.catalog[int(row)].item_id for row in np.argsort(-counts, kind="stable")
         ]
 
-    def rank(self, history: History, k: int) -> Sequence[str]:
-        """The k most frequent items; the history is not looked at."""
-        return self.order[:k]
+    def rank(self, history: History, k: int, *, exclude_seen: bool = False) -> Sequence[str]:
+        """The k most frequent items; the history only says what is left out."""
+        seen = set(history.item_ids) if exclude_seen else set()
+        return [i for i in self.order[: k + len(seen)] if i not in seen][:k]
+
+
+def fit(
+    name: str,
+    dataset: Dataset,
+    *,
+    before: str = "validation",
+    folder: str | Path | None = None,
+    seed: int = 0,
+) -> Baseline:
+    """A fitted baseline.
+
+    Raises:
+        SettingsError: there is no such baseline.
+    """
+    if name not in NAMES:
+        msg = f"{name!r} is not a baseline. Expected one of: {', '.join(NAMES)}."
+        raise SettingsError(msg)
+    return Popular(dataset.interactions, dataset.info.target_behavior, before=before)

@@ -326,6 +326,165 @@ def recommend(
 
 
 @app.command()
+def evaluate(
+    data: Data,
+    model: Model = "smollm2-135m",
+    no_model: Annotated[
+        bool, typer.Option("--no-model", help="Evaluate only what --against names.")
+    ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Baselines to compare with, separated by commas; none for none. "
+            "(default: popular,markov)",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="validation, for choices, or test.")] = "test",
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="last-unit, last-out, demo-v1, global-time, given, or candidates-20. "
+            "(default: that of the data's split)",
+            show_default=False,
+        ),
+    ] = None,
+    users: Annotated[
+        int | None, typer.Option(help="So many users, the same every time. (default: all)")
+    ] = None,
+    fit_on: Annotated[
+        str | None,
+        typer.Option(
+            help="What baselines count: train or train+validation. "
+            "(default: train; for demo-v1 on test both)",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for per-user values; a run that was killed goes on from there."),
+    ] = None,
+    report: Annotated[
+        list[Path] | None, typer.Option(help="Write a report: F.html or F.md; may be repeated.")
+    ] = None,
+    template: Template = None,
+    language: Language = "en",
+    prompts: Prompts = None,
+    values: Values = False,
+    few_shot: FewShot = 0,
+    decoder: Decoder = "trie",
+    normalization: Normalization = "catalog",
+    beam_size: BeamSize = None,
+    n_samples: NSamples = 40,
+    temperature: Temperature = 0.7,
+    encoder: TextEncoder = "auto",
+    match_threshold: MatchThreshold = None,
+    case: Case = None,
+    max_title_tokens: MaxTitleTokens = 48,
+    max_events: MaxEvents = 25,
+    max_prompt_tokens: MaxPromptTokens = 2048,
+    target_behavior: TargetBehavior = None,
+    exclude_seen: Seen = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = None,
+    json: AsJson = False,
+) -> None:
+    """Measure the model and baselines on held-out events, with intervals and differences."""
+    from genrec import baselines, display, protocols
+    from genrec import evaluation as evaluating
+    from genrec import report as reports
+    from genrec.config import Settings
+    from genrec.dataset import Dataset
+    from genrec.recommender import Recommender
+
+    settings = _settings(locals())
+    Settings.of({n: v for n, v in settings.items() if n not in {"device", "dtype", "threads"}})
+    for path in report or []:
+        reports.check(path)
+    usual = [n for n in ("popular", "markov") if n in baselines.NAMES]
+    names = usual if against is None else [n.strip() for n in against.split(",") if n.strip()]
+    systems: list[Any] = [n for n in names if n != "none"]
+    dataset = Dataset.load(data)
+    if target_behavior is not None:
+        dataset = protocols.for_behavior(dataset, target_behavior)
+    protocol = protocol or protocols.default_protocol(dataset)
+    dataset = protocols.under(dataset, protocol)
+    total = len(protocols.sample(protocols.cases(dataset, protocol, split), users))
+    if not no_model:
+        with display.working(f"Loading {model} ...", quiet=json) as say:
+            systems.insert(0, Recommender(dataset, model, say=say, **settings))
+    with display.progress("Evaluating", total, quiet=json) as bar:
+        found = evaluating.evaluate(
+            dataset,
+            systems,
+            protocol=protocol,
+            split=split,
+            users=users,
+            fit_on=fit_on,
+            exclude_seen=exclude_seen,
+            seed=seed,
+            out=out,
+            progress=lambda system, done: bar(done),
+        )
+    for path in report or []:
+        reports.write(found, path)
+    if json:
+        display.print_json(found.to_dict())
+        return
+    table = reports.overall(found)
+    display.print_table(table.header, table.rows)
+    if found.by_slice:
+        display.print_line("")
+        table = reports.sliced(found, reports.main_metric(found))
+        display.print_line(f"{reports.main_metric(found)} by slice", "bold")
+        display.print_table(table.header, table.rows)
+    display.print_line("")
+    for remark in reports.remarks(found):
+        display.print_line(remark)
+
+
+@app.command()
+def audit(
+    data: Data,
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    protocol: Annotated[
+        str | None, typer.Option(help="As in evaluate. (default: that of the data's split)")
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="CSV of published results, with columns such as HR@10 and NDCG@10."),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Look for what misleads: leaks, ties, shared titles, repeats; how far counting goes."""
+    from genrec import audit as auditing
+    from genrec import display, tables
+    from genrec.dataset import Dataset
+    from genrec.tables import Rejects
+
+    rows = None
+    if table is not None:
+        read = tables.read(table, rejects=Rejects(table.name, strict=True))
+        rows = read.select(tables.names(read)).to_pylist()
+    with display.working(f"Looking at {data} ...", quiet=json) as say:
+        found = auditing.audit(
+            Dataset.load(data), protocol=protocol, split=split, table=rows, say=say
+        )
+    if json:
+        display.print_json(found.to_dict())
+        return
+    display.print_line(
+        f"{found.dataset}: protocol {found.protocol}, split {found.split}, {found.users:,} users"
+    )
+    display.print_table(
+        ["level", "check", "found", "what to do"],
+        [[f.level, f.check, f.said, f.advice or "-"] for f in found.findings],
+    )
+
+
+@app.command()
 def index(
     data: Data,
     encoder: TextEncoder = "minilm",

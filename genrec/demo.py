@@ -6,7 +6,7 @@ Knows the recommender and how answers look, nothing below.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -250,9 +250,8 @@ def _evaluate(story: _Story, recommender: Recommender, cases: list[Case]) -> tup
         )
     baseline = Popular(recommender.dataset.interactions, recommender.behavior)
 
-    def popular(history: History) -> list[str]:
-        seen = set(history.item_ids) if recommender.exclude_seen else set()
-        return [i for i in baseline.rank(history, _K + len(seen)) if i not in seen][:_K]
+    def popular(history: History) -> Sequence[str]:
+        return baseline.rank(history, _K, exclude_seen=recommender.exclude_seen)
 
     return ours, evaluation.run(baseline.name, popular, cases)
 

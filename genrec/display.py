@@ -95,8 +95,11 @@ def working(message: str, *, quiet: bool = False) -> Iterator[Callable[[str], No
 
 
 @contextmanager
-def progress(message: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(message: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
     """A progress bar on standard error; gives a function that takes how many are done."""
+    if quiet:
+        yield lambda done: None
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,127 +1,256 @@
-"""Evaluation: protocols as lists of cases, and resumable runs over them."""
+"""Evaluation: systems over the cases of a protocol; resumable, per user first.
+
+What ranks is a ``Recommender``, a baseline (``genrec.baselines``) or a baseline's name. Lists come
+first, and are logged user by user; every figure is computed from them afterwards.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from genrec import metrics
+from genrec import __version__, metrics, protocols
 from genrec.dataset import Dataset
-from genrec.errors import DataError, RequestError
-from genrec.interactions import History, Interaction
-from genrec.metrics import FloatArray, Interval
+from genrec.embedding import CharNgrams
+from genrec.errors import RequestError
+from genrec.interactions import History
+from genrec.metrics import Calibration, FloatArray, RowArray
+from genrec.protocols import Case as Case
+from genrec.protocols import demo_v1 as demo_v1
+from genrec.protocols import last_out as last_out
+from genrec.protocols import sample as sample
+from genrec.recommender import Recommender
+from genrec.results import Comparison as Comparison
+from genrec.results import Evaluation as Evaluation
+from genrec.results import Result as Result
+from genrec.results import compare as compare
+from genrec.systems import Answer, Progress, answers, named, ready, slug
+from genrec.text import normalized
 
-DEMO_V1_MIN_EARLIER = 5
-EVENTS = 25
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One user to recommend to.
-
-    Attributes:
-        user_id: the user.
-        history: what the system may see, oldest first.
-        target: the item that came next.
-        basket: all items of the unit that came next, the target first.
-    """
-
-    user_id: str
-    history: History
-    target: str
-    basket: tuple[str, ...]
+KS = (5, 10, 20)
+AT = 10  # the k of what is measured once
 
 
-def demo_v1(dataset: Dataset, split: str = "test") -> list[Case]:
-    """The cases of protocol ``demo-v1``.
-
-    Purchases only, users with at least 5 earlier ones, the last purchase invoice out (the one
-    before it for split ``validation``), history the latest 25 purchases, seen items may be
-    recommended, the target is the invoice's first item in file order.
-
-    Args:
-        dataset: ``genrec.datasets.load("online_retail_demo")`` or one of the same kind.
-        split: ``test`` or ``validation``.
-    """
-    behavior = dataset.info.target_behavior
-    return _cases(dataset, split, lambda i: i.behavior == behavior, DEMO_V1_MIN_EARLIER)
-
-
-def last_out(dataset: Dataset, split: str = "test") -> list[Case]:
-    """The cases of protocol ``last-out``, for data of several behaviors.
-
-    The last unit with the target behavior out (the one before it for split ``validation``),
-    everybody who has events before it, history the latest 25 events of any behavior; whether seen
-    items may be recommended is the recommender's setting.
+def evaluate(
+    dataset: Dataset,
+    systems: Sequence[Any],
+    *,
+    protocol: str | None = None,
+    split: str = "test",
+    users: int | None = None,
+    fit_on: str | None = None,
+    exclude_seen: bool | None = None,
+    candidates: Mapping[str, Sequence[str]] | None = None,
+    vectors: Any = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: Progress = lambda system, done: None,
+) -> Evaluation:
+    """Ranks the catalog for every user of a protocol with every system, and measures.
 
     Args:
-        dataset: with a split.
+        dataset: with a split; it is split anew where the protocol needs another one.
+        systems: ours first: a ``Recommender``, a baseline or the name of one, or a pair of a name
+            and one of these.
+        protocol: one of ``protocols.NAMES``; None for that of the dataset's split.
         split: ``test`` or ``validation``.
+        users: how many, the same seeded sample every time; all where None.
+        fit_on: what baselines given by name are fitted on, ``train`` or ``train+validation``; None
+            is train, and for ``demo-v1`` on test both.
+        exclude_seen: whether items of the history are left out; None is the recommenders' setting,
+            which is the dataset's habit unless it was set.
+        candidates: for ``candidates-20``: user_id -> items, in place of random ones.
+        vectors: (N, D) unit vectors of the items for diversity; None for character n-grams of the
+            titles.
+        seed: of the sample, random candidates and what is random in a baseline.
+        out: a folder for per-user values and the log of lists; a run that was killed goes on from
+            there. Nothing is kept where None.
+        progress: called with a system's name and how many users it has done.
+
+    Raises:
+        RequestError: an argument cannot be used.
+        DataError: the folder holds lists of another run under the same name.
     """
-    return _cases(dataset, split, lambda i: True, 1)
-
-
-def _cases(
-    dataset: Dataset, split: str, shown: Callable[[Interaction], bool], least: int
-) -> list[Case]:
-    """Everybody with a target in the split and at least so many earlier events to show."""
-    events = dataset.interactions
-    cases = []
-    for user in events.user_ids:
-        past = tuple(i for i in events.history(user, before=split).interactions if shown(i))
-        targets = events.targets(user, split, dataset.info.target_behavior)
-        if len(past) < least or not targets:
-            continue
-        history = History(past, user).latest(EVENTS)
-        basket = tuple(t.item_id for t in targets if t.item_id is not None)
-        cases.append(Case(user, history, basket[0], basket))
-    return cases
-
-
-def sample(cases: Sequence[Case], users: int | None, seed: int = 0) -> list[Case]:
-    """The same seeded sample of users every time, in the order of the cases; all for None."""
-    if users is None or users >= len(cases):
-        return list(cases)
-    if users < 1:
-        msg = f"users={users}. Expected 1 or more."
+    if not systems:
+        msg = "No systems were given. Expected at least one, such as 'popular' or a Recommender."
         raise RequestError(msg)
-    chosen = np.random.default_rng(seed).permutation(len(cases))[:users]
-    return [cases[i] for i in sorted(chosen)]
+    protocol = protocol or protocols.default_protocol(dataset)
+    dataset = protocols.under(dataset, protocol)
+    before = _before(fit_on, protocol, split)
+    exclude = _exclude_seen(dataset, systems, exclude_seen)
+    every = protocols.cases(dataset, protocol, split, candidates=candidates, seed=seed)
+    chosen = sample(every, users, seed)
+    ks = (1, 5, 10) if protocol == protocols.NAMES[-1] else KS
+    data = protocols.fingerprint(dataset)
+    about = json.dumps([data, protocol, split, max(ks), exclude, __version__])
+    if candidates is not None:
+        about += hashlib.sha256(repr([c.candidates for c in every]).encode()).hexdigest()
+    found = ready(dataset, systems, exclude, before, seed)
+    said = "given vectors" if vectors is not None else "character n-grams of titles"
+    measure = _Measure(dataset, chosen, ks, exclude, before, vectors)
+    results = []
+    for system in found:
+        log = None if out is None else Path(out) / f"{slug(system.name)}.jsonl"
+        key = hashlib.sha256(f"{about}{system.key}".encode()).hexdigest()[:16]
+        done = answers(system, chosen, max(ks), log=log, key=key, progress=progress)
+        results.append(measure.result(system.name, done))
+    evaluation = Evaluation(
+        dataset.info.name,
+        protocol,
+        split,
+        "train" if before == "validation" else "train + validation",
+        exclude,
+        seed,
+        said,
+        chosen,
+        protocols.slices(dataset, chosen, before),
+        results,
+    )
+    if out is not None:
+        evaluation.save(out)
+    return evaluation
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Ranked lists of one system over cases, with per-user values.
+def _before(fit_on: str | None, protocol: str, split: str) -> str:
+    """The split before which systems are fitted."""
+    ways = {"train": "validation", "train+validation": "test"}
+    if fit_on is None:
+        return "test" if (protocol, split) == ("demo-v1", "test") else "validation"
+    if fit_on not in ways:
+        msg = f"fit_on={fit_on!r} is not known. Expected one of: {', '.join(ways)}."
+        raise RequestError(msg)
+    if (fit_on, split) == ("train+validation", "validation"):
+        msg = (
+            "fit_on='train+validation' with split='validation' would count the targets. Expected "
+            "fit_on='train'."
+        )
+        raise RequestError(msg)
+    return ways[fit_on]
 
-    Attributes:
-        name: of the system.
-        cases: (users,) the cases.
-        ranked: (users,) lists of item ids.
-    """
 
-    name: str
+def _exclude_seen(dataset: Dataset, systems: Sequence[Any], asked: bool | None) -> bool:
+    """The one rule for all systems."""
+    ours = {s.exclude_seen for s in (named(s)[1] for s in systems) if isinstance(s, Recommender)}
+    if len(ours) > 1 or (asked is not None and ours and ours != {asked}):
+        msg = (
+            f"exclude_seen={asked} with recommenders of which it is {sorted(ours)}. Expected one "
+            "rule for all; give the recommenders the same exclude_seen."
+        )
+        raise RequestError(msg)
+    if asked is not None:
+        return asked
+    return ours.pop() if ours else dataset.info.exclude_seen
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """Computes per-user values of lists; what does not depend on the system is made once."""
+
+    dataset: Dataset
     cases: Sequence[Case]
-    ranked: Sequence[Sequence[str]]
+    ks: Sequence[int]
+    exclude_seen: bool
+    before: str
+    vectors: Any
 
-    def per_user(self, metric: str) -> FloatArray:
-        """(users,) values of ``hit_rate@K``, ``ndcg@K`` or ``recall@K`` (of the whole basket)."""
-        name, _, k = metric.partition("@")
-        if name == "recall":
-            return metrics.recall([c.basket for c in self.cases], self.ranked, int(k))
-        ranks = [metrics.rank_of(c.target, r) for c, r in zip(self.cases, self.ranked, strict=True)]
-        return {"hit_rate": metrics.hit_rate, "ndcg": metrics.ndcg}[name](ranks, int(k))
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {item.item_id: row for row, item in enumerate(self.dataset.catalog)}
 
-    def mean(self, metric: str) -> Interval:
-        """The mean over users with its 95% bootstrap interval."""
-        return metrics.bootstrap(self.per_user(metric))
+    @cached_property
+    def _targets(self) -> RowArray:
+        return np.array([self._row_of[c.target] for c in self.cases], dtype=np.int32)
 
-    def minus(self, other: Result, metric: str) -> Interval:
-        """The paired difference per user, mean and 95% bootstrap interval."""
-        return metrics.bootstrap(self.per_user(metric) - other.per_user(metric))
+    @cached_property
+    def _baskets(self) -> list[list[int]]:
+        return [sorted({self._row_of[i] for i in c.basket}) for c in self.cases]
+
+    @cached_property
+    def _seen(self) -> list[list[int]]:
+        rows = self.dataset.interactions.columns.row
+        return [[r for r in np.unique(rows[c.shown]).tolist() if r >= 0] for c in self.cases]
+
+    @cached_property
+    def _counts(self) -> Any:
+        return protocols.counts(self.dataset, self.before)
+
+    @cached_property
+    def _vectors(self) -> Any:
+        if self.vectors is not None:
+            return self.vectors
+        return CharNgrams([normalized(t) or t for t in self.dataset.catalog.titles]).vectors
+
+    def result(self, name: str, answers: Sequence[Answer]) -> Result:
+        """The values of a system's answers, one a case."""
+        ranked = [a.items for a in answers]
+        rows = metrics.as_rows(ranked, self._row_of)
+        ranks = metrics.ranks_of(self._targets, rows)
+        hit = metrics.hits(_joined(self._baskets), metrics.starts(self._baskets), rows)
+        basket_sizes = np.diff(metrics.starts(self._baskets))
+        values: dict[str, FloatArray] = {}
+        nats = np.array([np.nan if a.nats is None else a.nats for a in answers])
+        if not np.isnan(nats).any():
+            values["nats"] = nats
+        for k in self.ks:
+            values[f"hit_rate@{k}"] = metrics.hit_rate(ranks, k)
+            values[f"ndcg@{k}"] = metrics.ndcg(ranks, k)
+            values[f"mrr@{k}"] = metrics.mrr(ranks, k)
+            values[f"recall@{k}"] = metrics.set_metrics(hit, basket_sizes, k)["recall"]
+        values[f"novelty@{AT}"] = metrics.novelty(rows, self._counts, AT)
+        values[f"popularity@{AT}"] = metrics.popularity(rows, self._counts, AT)
+        values[f"diversity@{AT}"] = metrics.diversity(rows, self._vectors, AT)
+        values["invalid"] = self._invalid(rows)
+        if all(a.exact is not None for a in answers):
+            values["exact"] = np.array([float(bool(a.exact)) for a in answers])
+        if all(a.seconds is not None for a in answers):
+            values["seconds"] = np.array([a.seconds for a in answers], dtype=np.float64)
+        n = len(self.dataset.catalog)
+        whole = {
+            f"coverage@{AT}": metrics.coverage(rows, n, AT),
+            f"gini@{AT}": metrics.gini(metrics.exposure(rows, n, AT)),
+        }
+        reliability = self._reliability(answers, ranks)
+        if reliability is not None:
+            whole["calibration_error"] = reliability.error
+        return Result(name, self.cases, ranked, values, whole, reliability)
+
+    def _invalid(self, rows: RowArray) -> FloatArray:
+        """(users,) 1 where a list is short, holds an item twice, or one that is not allowed."""
+        k, n = max(self.ks), len(self.dataset.catalog)
+        among = [c.candidates for c in self.cases]
+        if any(a is not None for a in among):
+            allowed = [[self._row_of[i] for i in a or ()] for a in among]
+            inside = metrics.hits(_joined(allowed), metrics.starts(allowed), rows)
+            bad = metrics.invalid(rows, np.minimum(k, [len(a) for a in allowed]))
+            bad |= (~inside & (rows != metrics.END)).any(axis=1)
+            return bad.astype(np.float64)
+        seen = self._seen if self.exclude_seen else [[] for _ in self.cases]
+        bad = metrics.invalid(rows, np.minimum(k, [n - len(s) for s in seen]))
+        bad |= metrics.hits(_joined(seen), metrics.starts(seen), rows).any(axis=1)
+        return bad.astype(np.float64)
+
+    def _reliability(self, answers: Sequence[Answer], ranks: Any) -> Calibration | None:
+        """Of the probabilities of the first ten of each list: is the item the target?"""
+        stated = [a.probabilities for a in answers]
+        if any(s is None for s in stated):
+            return None
+        pairs = [
+            (p, float(place == rank))
+            for s, rank in zip(stated, ranks.tolist(), strict=True)
+            for place, p in enumerate((s or ())[:AT], start=1)
+        ]
+        return metrics.calibration([p for p, _ in pairs], [y for _, y in pairs]) if pairs else None
+
+
+def _joined(sets: Sequence[Sequence[int]]) -> Any:
+    return np.array([row for each in sets for row in each], dtype=np.int64)
 
 
 def run(
@@ -133,55 +262,30 @@ def run(
     key: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> Result:
-    """Ranks every case, resumably.
+    """Ranks every case with a function, resumably.
 
     Args:
         name: of the system.
         rank: a history to ranked item ids.
         cases: whom to rank for.
-        log: a JSONL file to which each user's list is appended at once; users that it already
-            holds are not ranked again, and a last line cut off by a kill is dropped.
+        log: see ``answers``.
         key: what the lists depend on (model, settings); a log written under another is refused.
         progress: called with the number of users done.
 
     Raises:
         DataError: the log was written by another system or for other settings.
     """
-    done = _read_log(log, name, key) if log else {}
-    ranked = []
-    for number, case in enumerate(cases, start=1):
-        if case.user_id not in done:
-            done[case.user_id] = list(rank(case.history))
-            if log:
-                line = {"system": name, "key": key, "user_id": case.user_id}
-                _append(log, json.dumps({**line, "items": done[case.user_id]}))
-        ranked.append(done[case.user_id])
-        if progress:
-            progress(number)
-    return Result(name, cases, ranked)
+    say: Progress = lambda system, done: progress(done) if progress else None  # noqa: E731
+    done = answers(_Function(name, rank), cases, 0, log=log, key=key, progress=say)
+    return Result(name, cases, [a.items for a in done])
 
 
-def _append(log: Path, line: str) -> None:
-    with log.open("a", encoding="utf-8") as stream:
-        stream.write(line + "\n")
+@dataclass(slots=True)
+class _Function:
+    name: str
+    rank: Callable[[History], Sequence[str]]
+    key: str = ""
+    batch: int = 1
 
-
-def _read_log(log: Path, name: str, key: str) -> dict[str, list[str]]:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    if not log.exists():
-        return {}
-    text = log.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if whole != text:
-        log.write_bytes(whole)
-    done = {}
-    for line in whole.decode("utf-8").splitlines():
-        entry = json.loads(line)
-        if (entry["system"], entry["key"]) != (name, key):
-            msg = (
-                f"{log} was written for system {entry['system']!r} with key {entry['key']!r}, not "
-                f"{name!r} with {key!r}. Expected the same run; choose another log or delete it."
-            )
-            raise DataError(msg)
-        done[entry["user_id"]] = entry["items"]
-    return done
+    def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
+        return [Answer(list(self.rank(case.history))) for case in cases]

@@ -260,3 +260,63 @@ def test_demo_runs_and_reports(run: Run) -> None:
     assert code == 0, err
     for part in ("The data", "What the model reads", "Ten recommendations", "hit rate@10"):
         assert part in out
+
+
+@pytest.fixture
+def shop(run: Run, tmp_path: Path) -> Path:
+    sample = Path(cli.__file__).parent / "data" / "zh_mini"
+    items, events = sample / "items.csv", sample / "interactions.csv"
+    code, _, err = run(
+        "prepare", "--items", items, "--interactions", events, "--out", tmp_path / "shop"
+    )
+    assert code == 0, err
+    return tmp_path / "shop"
+
+
+def test_evaluate(run: Run, shop: Path, model: Path, tmp_path: Path) -> None:
+    base = ("evaluate", shop, "--model", model, "--users", 4, "--against", "popular")
+    value = answer(run, *base, "--out", tmp_path / "out", "--report", tmp_path / "r.html",
+                   "--report", tmp_path / "r.md")  # fmt: skip
+    assert value["schema_version"] == 1
+    assert (value["protocol"], value["users"]) == ("last-unit", 4)
+    assert list(value["systems"]) == [model.name, "popular"]
+    assert set(value["systems"]["popular"]["ndcg@10"]) == {"mean", "low", "high"}
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert {"popular.parquet", "popular.jsonl", "result.json", f"{model.name}.parquet"} <= names
+    assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    code, out, _ = run(*base, "--out", tmp_path / "out")
+    assert code == 0
+    assert out.splitlines()[0] == f"metric\t{model.name}\tpopular"
+    assert f"{model.name} is " in out
+    assert "seen items" in out
+
+
+def test_evaluate_without_a_model(run: Run, shop: Path, tmp_path: Path) -> None:
+    value = answer(run, "evaluate", shop, "--no-model", "--against", "popular",
+                   "--protocol", "candidates-20")  # fmt: skip
+    assert list(value["systems"]) == ["popular"]
+    assert value["users"] == 60
+    assert "hit_rate@1" in value["systems"]["popular"]
+    for wrong, said in (
+        (("--report", tmp_path / "r.pdf"), "ends with .html or .md"),
+        (("--protocol", "x"), "protocol='x' is not known"),
+        (("--against", "best"), "'best' is not a baseline"),
+        (("--against", "none"), "No systems were given"),
+        (("--users", 0), "users=0"),
+    ):
+        code, out, err = run("evaluate", shop, "--no-model", *wrong)
+        assert code in {2, 6}
+        assert said in err
+        assert not out
+
+
+def test_audit(run: Run, shop: Path, tmp_path: Path) -> None:
+    table = tmp_path / "published.csv"
+    table.write_text("model,HR@10,NDCG@10\ntheirs,.0400,.0450\n")
+    code, out, err = run("audit", shop, "--table", table)
+    assert code == 0, err
+    assert "NDCG@10 0.045 is above HR@10 0.04" in out
+    value = answer(run, "audit", shop)
+    assert {"users", "ties", "shared titles", "future", "counting"} <= {
+        f["check"] for f in value["findings"]
+    }

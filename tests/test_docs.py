@@ -51,6 +51,23 @@ def test_the_commands_run(
         assert out
 
 
+def test_the_evaluation_runs(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sample = ROOT / "genrec" / "data" / "online_retail_demo"
+    files = ("--items", sample / "items.csv.gz", "--interactions", sample / "interactions.csv.gz")
+    assert run("prepare", *files, "--out", "shop")[0] == 0
+    for line in block(README, "console", "genrec evaluate").splitlines():
+        arguments = shlex.split(line.removeprefix("$ genrec "))
+        if arguments[0] == "evaluate" and "--no-model" not in arguments:
+            arguments += ["--model", str(model)]
+        code, out, err = run(*arguments)
+        assert code == 0, (line, err)
+        assert out
+    assert (tmp_path / "runs" / "zero-shot.html").is_file()
+
+
 def python_block(readme: str) -> str:
     return block(readme, "python", "import genrec")
 
@@ -90,7 +107,7 @@ def test_the_chinese_sentence_is_what_the_template_writes() -> None:
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     from typer.testing import CliRunner
 
-    for command in ("prepare", "prompt", "recommend", "demo", "doctor"):
+    for command in ("prepare", "prompt", "recommend", "evaluate", "audit", "demo", "doctor"):
         result = CliRunner().invoke(cli.app, [command, "--help"])
         assert result.exit_code == 0
         assert command in README or command in ("demo",)

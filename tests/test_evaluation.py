@@ -1,15 +1,25 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import tiny
 
-from genrec import Dataset, History, evaluation
+from genrec import Dataset, History, Recommender, baselines, evaluation, metrics, protocols
 from genrec.baselines import Popular
 from genrec.datasets import load
-from genrec.errors import DataError
+from genrec.errors import DataError, RequestError
+from genrec.tables import Rejects
 
 
 def test_demo_v1_has_the_counts_that_it_is_known_by(demo_data: Dataset) -> None:
@@ -125,3 +135,302 @@ def test_results_compare_per_user(demo_data: Dataset) -> None:
     assert oracle.mean("hit_rate@10").mean == 1.0
     assert oracle.minus(perfect, "ndcg@10").low == 1.0
     assert oracle.per_user("recall@10") == pytest.approx([1 / len(set(c.basket)) for c in cases])
+
+
+@pytest.fixture(scope="module")
+def zh_data() -> Dataset:
+    return load("zh_mini")
+
+
+@pytest.fixture(scope="module")
+def zh_recommender(zh_data: Dataset) -> Recommender:
+    return Recommender(zh_data, tiny.language_model())
+
+
+def made(rows: list[tuple[str, str, int, str]], items: str = "abcdefgh") -> Dataset:
+    """A dataset of (user, item, time, split) rows."""
+    names = ("user_id", "item_id", "timestamp", "split")
+    columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    events = pa.table({**columns, "behavior": ["buy"] * len(rows)})
+    catalog = pa.table({"item_id": list(items), "title": [f"title {i}" for i in items]})
+    return Dataset.from_tables(catalog, events, name="made", rejects=[Rejects("i"), Rejects("e")])
+
+
+def test_last_unit_shows_all_before_the_last_unit(demo_data: Dataset) -> None:
+    cases = protocols.last_unit(demo_data)
+    assert len(cases) >= 887
+    for case in cases[:40]:
+        assert case.history == demo_data.interactions.history(case.user_id, before="test")
+        targets = demo_data.interactions.targets(case.user_id, "test", "buy")
+        assert case.basket == tuple(t.item_id for t in targets)
+
+
+def test_given_windows_have_their_last_unit_out() -> None:
+    rows = [("w", item, time, "test") for time, item in enumerate("abc")]
+    rows += [("u", "a", 0, "train"), ("u", "b", 1, "test"), ("u", "c", 2, "test")]
+    rows += [("one", "a", 0, "test")]
+    dataset = made(rows)
+    cases = {c.user_id: c for c in protocols.cases(dataset, "given")}
+    assert cases["w"].history.item_ids == ("a", "b")
+    assert cases["w"].target == "c"
+    assert cases["u"].history.item_ids == ("a",)
+    assert cases["u"].target == "b"
+    assert "one" not in cases
+    assert protocols.default_protocol(dataset) == "given"
+
+
+def test_protocols_split_anew_where_they_must(demo_data: Dataset) -> None:
+    assert protocols.under(demo_data, "last-unit") is demo_data
+    by_time = protocols.under(demo_data, "global-time")
+    assert by_time.info.split == "global time"
+    begin = by_time.interactions.columns.timestamp[by_time.interactions.columns.split == 2].min()
+    cases = protocols.cases(demo_data, "global-time")
+    assert all(i.timestamp < begin for c in cases[:50] for i in c.history.interactions)
+    with pytest.raises(DataError, match="Expected interactions with a split column"):
+        protocols.under(demo_data, "given")
+    with pytest.raises(RequestError, match="protocol='x' is not known"):
+        protocols.under(demo_data, "x")
+
+
+def test_candidates_hold_the_target_and_nothing_known(zh_data: Dataset) -> None:
+    cases = protocols.cases(zh_data, "candidates-20")
+    again = protocols.cases(zh_data, "candidates-20")
+    for case, same in zip(cases, again, strict=True):
+        assert case.candidates == same.candidates
+        assert case.candidates is not None
+        assert len(set(case.candidates)) == 20
+        assert case.target in case.candidates
+        assert not set(case.candidates) & set(case.history.item_ids)
+    own = {c.user_id: ["x001", c.target] for c in cases}
+    with pytest.raises(RequestError, match="'x001' is not in the catalog"):
+        protocols.cases(zh_data, "candidates-20", candidates=own)
+    with pytest.raises(RequestError, match="lack the target"):
+        protocols.cases(zh_data, "candidates-20", candidates={})
+
+
+def test_slices_of_cases() -> None:
+    rows = [("u", "a", 0, "train"), ("u", "b", 1, "test"), ("v", "a", 0, "train"),
+            ("v", "a", 1, "test"), ("w", "a", 1, "test"), ("w", "b", 2, "test")]  # fmt: skip
+    dataset = made(rows)
+    cases = protocols.cases(dataset, "given")
+    found = protocols.slices(dataset, cases)
+    assert [c.user_id for c in cases] == ["u", "v", "w"]
+    assert found["item"] == ["cold", "warm", "cold"]
+    assert found["user"] == ["warm", "warm", "cold"]
+    assert found["target_events"] == ["0", "1-4", "0"]
+    assert found["history"] == ["1-4"] * 3
+    assert found["last_behavior"] == ["buy"] * 3
+    assert found["script"] == ["latin"] * 3
+
+
+def test_evaluate_is_what_the_lists_say(zh_data: Dataset, zh_recommender: Recommender) -> None:
+    found = evaluation.evaluate(zh_data, [zh_recommender, "popular"], users=12)
+    ours, popular = found.results
+    assert [r.name for r in found.results] == ["tiny-llama", "popular"]
+    cases = evaluation.sample(protocols.cases(zh_data, "last-unit"), 12)
+    assert [c.user_id for c in ours.cases] == [c.user_id for c in cases]
+    plain = baselines.fit("popular", zh_data, before="validation")
+    for case, mine, theirs in zip(cases, ours.ranked, popular.ranked, strict=True):
+        answer = zh_recommender.recommend(case.history, 20)
+        assert list(mine) == [r.item_id for r in answer]
+        rule = zh_recommender.exclude_seen
+        assert list(theirs) == list(plain.rank(case.history, 20, exclude_seen=rule))
+    for result in found.results:
+        ranks = [metrics.rank_of(c.target, r) for c, r in zip(cases, result.ranked, strict=True)]
+        assert result.per_user("ndcg@5").tolist() == metrics.ndcg(ranks, 5).tolist()
+        assert result.per_user("hit_rate@7").tolist() == metrics.hit_rate(ranks, 7).tolist()
+        assert not result.per_user("invalid").any()
+    scores = [zh_recommender.score(c.history, [c.target])[0].score for c in cases]
+    assert ours.per_user("nats") == pytest.approx(-np.array(scores))
+    assert "nats" not in popular.values
+    assert ours.reliability is not None
+    assert ours.reliability.count.sum() == 120
+
+
+def test_the_json_of_an_evaluation(zh_data: Dataset, zh_recommender: Recommender) -> None:
+    value = evaluation.evaluate(zh_data, [zh_recommender, "popular"], users=6).to_dict()
+    json.dumps(value, allow_nan=False)
+    assert (value["schema_version"], value["protocol"], value["users"]) == (1, "last-unit", 6)
+    assert list(value["systems"]) == ["tiny-llama", "popular"]
+    assert {"nats", "hit_rate@10", "ndcg@10", "mrr@5", "recall@20"} <= set(
+        value["systems"]["tiny-llama"]
+    )
+    for system in value["systems"].values():
+        for interval in system.values():
+            assert set(interval) == {"mean", "low", "high"}
+            assert interval["low"] <= interval["mean"] + 1e-9
+            assert interval["mean"] <= interval["high"] + 1e-9
+    assert set(value["whole"]["popular"]) == {"coverage@10", "gini@10"}
+    assert {c["metric"] for c in value["comparisons"]} == {"ndcg@10"}
+    assert value["slices"]
+    for labels in value["slices"].values():
+        assert sum(label["users"] for label in labels.values()) == 6
+        assert all(set(label["systems"]) == {"tiny-llama", "popular"} for label in labels.values())
+
+
+def test_nats_need_a_distribution_over_items(zh_data: Dataset) -> None:
+    plain = Recommender(zh_data, tiny.language_model(), normalization="vocab")
+    found = evaluation.evaluate(zh_data, [plain], users=2)
+    assert "nats" not in found.results[0].values
+    assert found.results[0].reliability is None
+
+
+def test_the_seen_rule_is_that_of_recommend(zh_data: Dataset) -> None:
+    keeps = Recommender(zh_data, tiny.language_model(), exclude_seen=False)
+    found = evaluation.evaluate(zh_data, [keeps, "popular"], users=4)
+    assert not found.exclude_seen
+    with pytest.raises(RequestError, match="Expected one rule for all"):
+        evaluation.evaluate(zh_data, [keeps], exclude_seen=True)
+    without = evaluation.evaluate(zh_data, ["popular"], exclude_seen=True)
+    for case, ranked in zip(without.cases, without.results[0].ranked, strict=True):
+        assert not set(ranked) & set(case.history.item_ids)
+    assert not without.results[0].per_user("invalid").any()
+
+
+class Broken:
+    name = "broken"
+
+    def rank(self, history: History, k: int, *, exclude_seen: bool = False) -> Sequence[str]:
+        return [history.item_ids[0]] * k if len(history) > 3 else ["?"]
+
+
+def test_broken_lists_are_counted(zh_data: Dataset) -> None:
+    found = evaluation.evaluate(zh_data, [Broken()], exclude_seen=True)
+    assert found.results[0].mean("invalid").mean == 1.0
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_candidates_are_ranked_by_everybody(zh_data: Dataset, zh_recommender: Recommender) -> None:
+    found = evaluation.evaluate(
+        zh_data, [zh_recommender, "popular"], protocol="candidates-20", users=5
+    )
+    for result in found.results:
+        assert not result.per_user("invalid").any()
+        for case, ranked in zip(found.cases, result.ranked, strict=True):
+            assert len(ranked) == 10
+            assert set(ranked) <= set(case.candidates or ())
+    assert found.comparisons[0].metric == "hit_rate@1"
+
+
+def test_what_cannot_be_evaluated_is_said(zh_data: Dataset) -> None:
+    for systems, said in (
+        ([], "No systems were given"),
+        ([3], "3 is no system"),
+        (["popular", "popular"], "the same name"),
+        ([("a", "popular"), ("a", Popular(zh_data.interactions, "buy"))], "the same name"),
+    ):
+        with pytest.raises(RequestError, match=said):
+            evaluation.evaluate(zh_data, systems)
+    with pytest.raises(RequestError, match="would count the targets"):
+        evaluation.evaluate(zh_data, ["popular"], split="validation", fit_on="train+validation")
+    with pytest.raises(RequestError, match="is not known"):
+        evaluation.evaluate(zh_data, ["popular"], fit_on="all")
+    with pytest.raises(RequestError, match="split='train' is not known"):
+        evaluation.evaluate(zh_data, ["popular"], split="train")
+    with pytest.raises(RequestError, match="metric='loss' is not known"):
+        evaluation.evaluate(zh_data, ["popular"]).results[0].per_user("loss")
+
+
+def test_few_shot_must_not_show_the_targets(zh_data: Dataset) -> None:
+    shown = Recommender(zh_data, tiny.language_model(), few_shot=1)
+    with pytest.raises(RequestError, match="no demonstration holds a target"):
+        evaluation.evaluate(zh_data, [shown], protocol="global-time", users=2)
+
+
+def test_another_behavior_is_evaluated_by_its_own_last_unit(zh_data: Dataset) -> None:
+    browsed = protocols.for_behavior(zh_data, "browse")
+    events = browsed.interactions
+    for case in protocols.cases(browsed, "last-unit"):
+        assert events.interaction(case.at).behavior == "browse"
+    asked = Recommender(zh_data, tiny.language_model(), target_behavior="browse")
+    with pytest.raises(RequestError, match="is for 'browse' and the targets are 'buy'"):
+        evaluation.evaluate(zh_data, [asked], users=2)
+    assert len(evaluation.evaluate(browsed, [asked], users=2).cases) == 2
+    with pytest.raises(DataError, match="No interaction has the behavior 'fly'"):
+        protocols.for_behavior(zh_data, "fly")
+    with pytest.raises(RequestError, match="is not the one of online_retail_demo"):
+        evaluation.evaluate(load("online_retail_demo"), [asked])
+
+
+def test_compare_says_what_can_be_said(zh_data: Dataset) -> None:
+    cases = protocols.cases(zh_data, "last-unit")
+    good = evaluation.Result("good", cases, [[c.target] for c in cases])
+    bad = evaluation.Result("bad", cases, [["?"] for c in cases])
+    better = evaluation.compare(good, bad)
+    assert better.verdict == "better"
+    assert str(better) == (
+        "good is better than bad in ndcg@10: difference +1.0000 [+1.0000, +1.0000], 60 users; "
+        "fewer than 500 users, so this is a report and no claim"
+    )
+    assert evaluation.compare(bad, good).verdict == "worse"
+    assert str(evaluation.compare(good, good)).startswith("good is not distinguishable from good")
+    low = evaluation.Result("low", cases, bad.ranked, {"nats": np.ones(60)})
+    high = evaluation.Result("high", cases, bad.ranked, {"nats": np.full(60, 2.0)})
+    assert evaluation.compare(low, high, "nats").verdict == "better"
+    with pytest.raises(RequestError, match="different users or targets"):
+        evaluation.compare(good, evaluation.Result("few", cases[:5], [[]] * 5))
+
+
+SLOW = """
+import sys, time
+from genrec import evaluation
+from genrec.datasets import load
+
+class Slow:
+    name = "slow"
+    def rank(self, history, k, *, exclude_seen=False):
+        with open(sys.argv[2], "a") as stream:
+            print(history.user_id, file=stream)
+        time.sleep(float(sys.argv[3]))
+        return items[int(history.user_id[1:]) :][:k]
+
+data = load("zh_mini")
+items = [i.item_id for i in data.catalog]
+evaluation.evaluate(data, [Slow()], users=20, exclude_seen=False, out=sys.argv[1])
+"""
+
+
+def test_an_evaluation_goes_on_after_kill_9(tmp_path: Path, zh_data: Dataset) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    asked, out, log = tmp_path / "asked", tmp_path / "out", tmp_path / "out" / "slow.jsonl"
+
+    def start(seconds: float, where: Path = out) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(script), str(where), str(asked), str(seconds)]
+        return subprocess.Popen(command)
+
+    killed = start(0.2)
+    while not log.exists() or log.read_bytes().count(b"\n") < 4:
+        assert killed.poll() is None
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    kept = [json.loads(line)["user_id"] for line in log.read_bytes().split(b"\n")[:-1]]
+    assert 4 <= len(kept) < 20
+    asked.unlink()
+    assert start(0).wait() == 0
+    assert len(asked.read_text().splitlines()) == 20 - len(kept)
+    assert not set(asked.read_text().splitlines()) & set(kept)
+    assert start(0, tmp_path / "whole").wait() == 0
+    one, two = (pq.read_table(tmp_path / d / "slow.parquet") for d in ("out", "whole"))
+    assert one.drop_columns(["seconds"]).equals(two.drop_columns(["seconds"]))
+    assert one.num_rows == 20
+
+
+def test_a_folder_keeps_values_and_grows(tmp_path: Path, zh_data: Dataset) -> None:
+    few = evaluation.evaluate(zh_data, ["popular"], users=10, out=tmp_path)
+    more = evaluation.evaluate(zh_data, ["popular"], users=30, out=tmp_path)
+    assert {c.user_id for c in few.cases} < {c.user_id for c in more.cases}
+    table = pq.read_table(tmp_path / "popular.parquet")
+    assert table["user_id"].to_pylist() == [c.user_id for c in more.cases]
+    assert table["ndcg@10"].to_pylist() == more.results[0].per_user("ndcg@10").tolist()
+    assert table["items"].to_pylist() == [list(r) for r in more.results[0].ranked]
+    assert len((tmp_path / "popular.jsonl").read_text().splitlines()) == 30
+    written = json.loads((tmp_path / "result.json").read_text())
+    assert written["users"] == 30
+    with pytest.raises(DataError, match="other data, protocol, model or settings"):
+        evaluation.evaluate(zh_data, ["popular"], users=10, out=tmp_path, fit_on="train+validation")
+    again: dict[str, Any] = evaluation.evaluate(
+        zh_data, ["popular"], users=30, out=tmp_path
+    ).to_dict()
+    assert again == written

@@ -18,11 +18,12 @@ PACKAGE = Path(genrec.__file__).parent
 ORDER = [
     ["errors", "text", "reading", "config"],
     ["weights", "embedding"],
-    ["tables", "hub", "catalog", "interactions", "metrics"],
-    ["prompts", "trie", "encoding", "baselines"],
-    ["ingest", "dataset", "datasets", "evaluation", "matching", "reader"],
+    ["tables", "hub", "catalog", "interactions", "metrics", "published"],
+    ["prompts", "trie", "encoding"],
+    ["ingest", "dataset", "datasets", "baselines", "protocols", "matching", "reader"],
     ["token_tree", "model", "decoding", "generation", "explaining"],
     ["recommender", "doctor"],
+    ["systems", "results", "evaluation", "report", "audit"],
     ["display", "demo", "cli"],
 ]
 # Inside functions only: weights converts with a loaded transformers, and embedding loads one,
@@ -68,7 +69,7 @@ def loaded(code: str) -> set[str]:
     "code",
     [
         "import genrec",
-        "import genrec; genrec.Catalog; genrec.Recommender; genrec.datasets.load",
+        "import genrec; genrec.Catalog; genrec.Recommender; genrec.datasets.load; genrec.evaluate",
         "import genrec.cli\nfrom typer.testing import CliRunner\n"
         "assert CliRunner().invoke(genrec.cli.app, ['--help']).exit_code == 0",
     ],
@@ -82,7 +83,7 @@ def test_public_names() -> None:
     assert sorted(genrec.__all__) == [
         "Catalog", "Dataset", "GenrecError", "History", "Interaction", "Interactions", "Item",
         "LanguageModel", "Recommendation", "RecommendationList", "Recommender", "Settings",
-        "__version__", "datasets",
+        "__version__", "compare", "datasets", "evaluate",
     ]  # fmt: skip
     for name in genrec.__all__:
         assert getattr(genrec, name) is not None

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import tiny
+
+from genrec import Dataset, Recommender, evaluation, report
+from genrec.datasets import load
+from genrec.errors import SettingsError
+from genrec.results import Evaluation
+
+EVIL = "<script>alert(1)</script> | **bold** $x^2$ <img src=x onerror=y> `a` [l](javascript:1)"
+
+
+@pytest.fixture(scope="module")
+def evaluated() -> Evaluation:
+    data = load("zh_mini")
+    return evaluation.evaluate(data, [Recommender(data, tiny.language_model()), "popular"], users=9)
+
+
+class Page(HTMLParser):
+    """Tags, attributes and texts of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def test_a_page_holds_everything_and_no_script(evaluated: Evaluation, tmp_path: Path) -> None:
+    report.write(evaluated, tmp_path / "new" / "r.html")
+    page = Page((tmp_path / "new" / "r.html").read_text(encoding="utf-8"))
+    assert page.tags.count("img") == 3
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    sources = [value or "" for name, value in page.attributes if name in {"src", "href"}]
+    assert all(s.startswith("data:image/png;base64,") for s in sources)
+    for source in sources:
+        assert base64.b64decode(source.partition(",")[2])[:8] == b"\x89PNG\r\n\x1a\n"
+    text = " ".join(page.texts)
+    for words in ("ndcg@10", "nats", "tiny-llama", "popular", "protocol last-unit", "not disting"):
+        assert words in text
+
+
+def test_markdown_has_the_same_tables(evaluated: Evaluation, tmp_path: Path) -> None:
+    report.write(evaluated, tmp_path / "r.md")
+    text = (tmp_path / "r.md").read_text(encoding="utf-8")
+    assert len(re.findall(r"^!\[.*\]\(data:image/png;base64,", text, re.MULTILINE)) == 3
+    ours = evaluated.intervals["tiny-llama"]["ndcg@10"]
+    assert str(ours).replace("[", r"\[").replace("]", r"\]") in text
+
+
+def test_texts_of_the_data_are_shown_as_text(tmp_path: Path) -> None:
+    users = [f"{u}{EVIL}" for u in "abc"]
+    events = pa.table(
+        {
+            "user_id": [u for u in users for _ in range(4)],
+            "item_id": ["0", "1", "2", "3"] * 3,
+            "timestamp": list(range(4)) * 3,
+            "behavior": ["buy<b>"] * 12,
+        }
+    )
+    items = pa.table({"item_id": list("0123"), "title": [f"{n} {EVIL}" for n in range(4)]})
+    dataset = Dataset.from_tables(items, events, name=EVIL)
+    found = evaluation.evaluate(dataset, [(EVIL, "popular")], exclude_seen=False)
+    for ending in ("html", "md"):
+        report.write(found, tmp_path / f"r.{ending}")
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert set(page.tags) <= {
+        "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "img", "table",
+        "thead", "tbody", "tr", "th", "td",
+    }  # fmt: skip
+    assert "onerror" not in [name for name, _ in page.attributes]
+    assert any(EVIL in t for t in page.texts)
+    text = (tmp_path / "r.md").read_text(encoding="utf-8")
+    assert "<script" not in text.replace("\\<script", "")
+    assert "[l](" not in text.replace("\\[l\\]\\(", "")
+
+
+def test_other_endings_are_refused(evaluated: Evaluation, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"Expected a file name that ends with \.html or \.md"):
+        report.write(evaluated, tmp_path / "r.pdf")
