@@ -324,6 +324,11 @@ class CharNgrams:
         )
         self._matrix = self._vectorizer.fit_transform(titles).T.tocsr()
 
+    @property
+    def vectors(self) -> Any:
+        """(N, n-grams) sparse, rows of unit length."""
+        return self._matrix.T.tocsr()
+
     def nearest(self, text: str, n: int) -> tuple[IntArray, FloatArray]:
         """(n,) places and cosines of the nearest titles, the nearest first; n at most N."""
         row = (self._vectorizer.transform([text]) @ self._matrix).toarray()[0]
