@@ -479,7 +479,9 @@ class Content(Scorer):
     def learn(self, events: Events) -> Arrays:
         """The (N, D) vectors of the titles, and popularity for empty histories."""
         vectors = title_vectors(self.catalog, self.settings["encoder"], self.say)
-        found = {"vectors": vectors} if isinstance(vectors, np.ndarray) else _parts("grams", vectors)
+        found = (
+            {"vectors": vectors} if isinstance(vectors, np.ndarray) else _parts("grams", vectors)
+        )
         return {**found, "popularity": events.popularity()}
 
     @cached_property

@@ -6,7 +6,6 @@ Knows catalog rows, nothing of titles. ``Sequences``, ``Transformer`` and ``trai
 
 from __future__ import annotations
 
-import json
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -127,9 +126,7 @@ class Transformer(nn.Module):
         for i, (qkv, out) in enumerate(zip(self.qkv, self.out, strict=True)):
             parts = qkv(self.norms[2 * i](x)).unflatten(-1, (3, self.heads, -1))
             q, k, v = parts.permute(2, 0, 3, 1, 4)
-            seen = functional.scaled_dot_product_attention(
-                q, k, v, dropout_p=rate, is_causal=True
-            )
+            seen = functional.scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=True)
             x = x + functional.dropout(out(seen.transpose(1, 2).flatten(2)), rate)
             inner = functional.gelu(self.up[i](self.norms[2 * i + 1](x)))
             x = x + functional.dropout(self.down[i](inner), rate)
@@ -266,9 +263,7 @@ def _checkpoint(
     new.replace(work / _CHECKPOINT)
 
 
-def _resume(
-    net: Net, optimizer: torch.optim.Optimizer, work: Path | None
-) -> tuple[int, float]:
+def _resume(net: Net, optimizer: torch.optim.Optimizer, work: Path | None) -> tuple[int, float]:
     """Epochs and seconds of the checkpoint that was loaded; 0, 0 where there is none."""
     if work is None or not (work / _CHECKPOINT).is_file():
         return 0, 0.0
@@ -318,7 +313,9 @@ class NetScorer(Scorer):
         """The trained net."""
         with torch.random.fork_rng(devices=[]):
             net = self.build()
-        state = {n[4:]: torch.from_numpy(np.array(a)) for n, a in self.arrays.items() if n[:4] == "net."}
+        state = {
+            n[4:]: torch.from_numpy(np.array(a)) for n, a in self.arrays.items() if n[:4] == "net."
+        }
         net.load_state_dict(state)
         return net.eval()
 
