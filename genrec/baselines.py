@@ -10,9 +10,10 @@ import contextlib
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -36,7 +37,7 @@ FOLDER = "baselines"  # in a dataset folder
 NAMES = (
     "popular", "markov", "itemknn", "userknn", "ease", "content", "mf", "bpr", "sasrec", "textseq",
 )  # fmt: skip
-_CHUNK = 256  # histories that are scored at once
+_CHUNK = 4_000_000  # scores that are held at once
 _LEAST_READ = 0.9  # of the titles, for an encoder to be asked about a catalog
 
 
@@ -207,7 +208,8 @@ class Scorer(ABC):
 
     def scores(self, history: History) -> FloatArray:
         """(N,) scores by catalog row; higher is better."""
-        return self.scores_many([history])[0]
+        scores: FloatArray = self.scores_many([history])[0]
+        return scores
 
     def rank(self, history: History, k: int, *, exclude_seen: bool = False) -> list[str]:
         """See ``Baseline.rank``."""
@@ -225,8 +227,11 @@ class Scorer(ABC):
             msg = f"k={k!r}. Expected a whole number, 1 or more."
             raise RequestError(msg)
         ranked = []
-        for first in range(0, len(histories), _CHUNK):
-            chunk = histories[first : first + _CHUNK]
+        size = max(1, _CHUNK // len(self.catalog))
+        for first in range(0, len(histories), size):
+            chunk = histories[first : first + size]
+            for history in chunk:
+                self.catalog.rows(history.item_ids)  # all are known
             scores = self.scores_many(chunk)
             for history, values in zip(chunk, scores, strict=True):
                 allowed = without_seen(self.catalog, history, values) if exclude_seen else values
@@ -532,14 +537,29 @@ def title_vectors(catalog: Catalog, encoder: str | Embedder, say: Say) -> Any:
     )
 
 
+SIMPLE: dict[str, type[Scorer]] = {
+    "popular": Popular,
+    "markov": Markov,
+    "itemknn": ItemKNN,
+    "userknn": UserKNN,
+    "ease": EASE,
+    "content": Content,
+}
+
+
 def classes() -> dict[str, type[Scorer]]:
     """The baselines by name; those that need torch are imported now."""
     from genrec.factors import BPR, MF
     from genrec.sasrec import SASRec
     from genrec.textseq import TextSequence
 
-    found: list[type[Scorer]] = [Popular, Markov, ItemKNN, UserKNN, EASE, Content, MF, BPR]
-    return {c.name: c for c in [*found, SASRec, TextSequence]}
+    return {
+        **SIMPLE,
+        MF.name: MF,
+        BPR.name: BPR,
+        SASRec.name: SASRec,
+        TextSequence.name: TextSequence,
+    }
 
 
 def fit(
@@ -575,8 +595,7 @@ def fit(
     if name not in NAMES:
         msg = f"{name!r} is not a baseline. Expected one of: {', '.join(NAMES)}."
         raise SettingsError(msg)
-    simple: list[type[Scorer]] = [Popular, Markov, ItemKNN, UserKNN, EASE, Content]
-    kind = {c.name: c for c in simple}.get(name) or classes()[name]
+    kind = SIMPLE.get(name) or classes()[name]
     if name == "markov":
         settings.setdefault("keep_repeats", not dataset.info.exclude_seen)
     if "seed" in kind.defaults:
@@ -675,7 +694,7 @@ def _unit_rows(matrix: Any) -> Any:
 def _strongest(matrix: Any, n: int) -> Any:
     """A sparse matrix with the n highest values of each row; ties by column."""
     kept = np.zeros(len(matrix.data), dtype=bool)
-    for first, last in _spans(matrix.indptr):
+    for first, last in pairwise(matrix.indptr.tolist()):
         if last - first <= n:
             kept[first:last] = True
             continue
@@ -685,8 +704,3 @@ def _strongest(matrix: Any, n: int) -> Any:
     slim.data = np.where(kept, matrix.data, 0.0)
     slim.eliminate_zeros()
     return slim
-
-
-def _spans(starts: IntArray) -> Iterator[tuple[int, int]]:
-    bounds = starts.tolist()
-    return zip(bounds[:-1], bounds[1:], strict=True)

@@ -41,7 +41,7 @@ FILES = frozenset(
         "rejected.csv",
         "baselines",
         *embedding.FILES,
-    }  # fmt: skip
+    }
 )
 SPLIT_WAYS = ("last-unit", "global-time")
 _TARGETS = ("buy", "purchase", "order")

@@ -116,7 +116,7 @@ class BPR(Scorer):
         count = np.asarray(baskets.sum(axis=1))
         users = (baskets @ self.arrays["users_of_items"]) / np.maximum(count, 1.0)[:, None]
         scores = users @ self.arrays["items"].T + self.arrays["biases"]
-        scores[:, ~known] = scores.min() - 1.0  # cornac has nothing on them
+        scores[:, ~known] = scores.min(axis=1, keepdims=True) - 1.0  # cornac has nothing on them
         return or_popular(scores, count > 0, self.arrays["popularity"])
 
 

@@ -93,8 +93,13 @@ class Batch:
 
     def but_last(self) -> Batch:
         """The same without the last column."""
-        parts = (self.row, self.behavior, self.gap, self.target)
-        return Batch(*(p[:, :-1] for p in parts), self.length.clamp(max=self.row.shape[1] - 1))
+        return Batch(
+            self.row[:, :-1],
+            self.behavior[:, :-1],
+            self.gap[:, :-1],
+            self.target[:, :-1],
+            self.length.clamp(max=self.row.shape[1] - 1),
+        )
 
 
 class Transformer(nn.Module):

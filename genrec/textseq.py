@@ -7,6 +7,7 @@ times a projection of its title's vector.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -88,7 +89,7 @@ class TextNet(Net):
     def items(self) -> Tensor:
         """See ``Net.items``."""
         vectors: Tensor = self.output(self.titles)
-        return vectors * self.norm.normalized_shape[0] ** -0.5
+        return vectors / math.sqrt(vectors.shape[1])
 
 
 class TextSequence(NetScorer):
