@@ -24,6 +24,7 @@ from genrec.baselines import Arrays, Events, FloatArray, IntArray, Say, Scorer, 
 from genrec.interactions import History
 
 _CHECKPOINT = "checkpoint.safetensors"
+_CHUNK = 256  # targets whose logits are there at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +151,29 @@ class Net(nn.Module):
     def items(self) -> Tensor:
         """(N, D) vectors of the items; the logit of an item is state times vector."""
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy (nats) of the next item over all N items, mean over the targets."""
+    def backward(self, batch: Batch) -> float:
+        """Adds up gradients of the cross-entropy (nats) of the next item over all N items.
+
+        A chunk of targets at a time: logits of all at once would not fit into the cache, and twice
+        the time would go into fetching memory.
+
+        Returns:
+            The loss, mean over the targets, of which there has to be one.
+        """
         wanted = batch.target[:, 1:]
         states, following = self.states(batch.but_last())[wanted], batch.row[:, 1:][wanted]
-        return functional.cross_entropy(states @ self.items().T, following)
+        items = self.items()
+        near, far = states.detach().requires_grad_(), items.detach().requires_grad_()
+        total = 0.0
+        for first in range(0, len(near), _CHUNK):
+            logits = near[first : first + _CHUNK] @ far.T
+            loss = functional.cross_entropy(
+                logits, following[first : first + _CHUNK], reduction="sum"
+            ) / len(near)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        torch.autograd.backward([states, items], [near.grad, far.grad])
+        return total
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:
@@ -198,13 +217,13 @@ def train(
 ) -> int:
     """Trains a net in place with Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
 
-    Each epoch ends with a checkpoint (weights, moments, seconds); a fit that was killed goes on
+    Each epoch ends with a checkpoint (weights, moments, seconds of processor time); a fit that was killed goes on
     after its last one and gives what it would have given.
 
     Args:
         net: to be trained; left in evaluation mode.
         sequences: of at most the net's length; those of one event teach nothing.
-        settings: ``epochs``, ``minutes`` (no epoch begins after these), ``batch`` (sequences),
+        settings: ``epochs``, ``minutes`` (of processor time; no epoch begins after these), ``batch`` (sequences),
             ``rate`` and ``seed``.
         work: a folder for checkpoints; None for none.
         say: called with a line of text after each epoch.
@@ -217,7 +236,7 @@ def train(
     useful = np.flatnonzero(sequences.lengths() > 1)
     with torch.random.fork_rng(devices=[]):
         while epoch < settings["epochs"] and seconds < 60 * settings["minutes"] and len(useful):
-            began = time.monotonic()
+            began = time.process_time()
             torch.manual_seed(settings["seed"] * 1_000_003 + epoch)
             rng = np.random.default_rng([settings["seed"], epoch])
             net.train()
@@ -227,13 +246,11 @@ def train(
                 targets = int(batch.target[:, 1:].sum())
                 if not targets:
                     continue
-                loss = net.loss(batch)
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                total, count = total + net.backward(batch) * targets, count + targets
                 optimizer.step()
-                total, count = total + float(loss.detach()) * targets, count + targets
             epoch += 1
-            seconds += time.monotonic() - began
+            seconds += time.process_time() - began
             _checkpoint(net, optimizer, epoch, seconds, work)
             say(f"epoch {epoch}: {total / max(count, 1):.4f} nats a target, {seconds:.0f} s")
     net.eval()
