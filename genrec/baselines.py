@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -22,15 +22,13 @@ import numpy.typing as npt
 
 from genrec.catalog import Catalog
 from genrec.dataset import Dataset
-from genrec.embedding import CharNgrams, Embedder, embed_titles, load_embedder
-from genrec.errors import DataError, ModelError, RequestError, SettingsError
+from genrec.errors import DataError, RequestError, SettingsError
 from genrec.interactions import History, Interactions
-from genrec.text import normalized
+from genrec.vectors import Say, title_vectors
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 Arrays = Mapping[str, npt.NDArray[Any]]
-Say = Callable[[str], None]
 
 VERSION = 1  # of what is fitted; another one makes kept files stale
 FOLDER = "baselines"  # in a dataset folder
@@ -38,7 +36,6 @@ NAMES = (
     "popular", "markov", "itemknn", "userknn", "ease", "content", "mf", "bpr", "sasrec", "textseq",
 )  # fmt: skip
 _CHUNK = 4_000_000  # scores that are held at once
-_LEAST_READ = 0.9  # of the titles, for an encoder to be asked about a catalog
 
 
 class Baseline(Protocol):
@@ -508,33 +505,6 @@ class Content(Scorer):
             scores = (_unit_rows(mean.tocsr()) @ self._vectors.T).toarray()
         known = latest.sum(axis=1) > 0
         return or_popular(scores.astype(np.float64), known, self.arrays["popularity"])
-
-
-def title_vectors(catalog: Catalog, encoder: str | Embedder, say: Say) -> Any:
-    """(N, D) unit vectors of a catalog's titles: dense, or sparse character n-grams.
-
-    N-grams where they are asked for, where the encoder cannot be had, and where it reads fewer
-    than nine in ten titles: one that maps all words of a script to the same tokens says that all
-    titles are equal.
-    """
-    titles = [normalized(t) or t for t in catalog.titles]
-    if encoder == "ngrams":
-        return CharNgrams(titles).vectors
-    try:
-        embedder = encoder if isinstance(encoder, Embedder) else load_embedder(encoder, say=say)
-    except ModelError as error:
-        say(f"no encoder, character n-grams are used: {error}")
-        return CharNgrams(titles).vectors
-    read = sum(map(embedder.reading.reads, titles))
-    if read < _LEAST_READ * len(titles):
-        say(
-            f"encoder {embedder.name!r} reads {read:,} of {len(titles):,} titles; "
-            "character n-grams are used"
-        )
-        return CharNgrams(titles).vectors
-    return embed_titles(
-        embedder, titles, lambda done: say(f"{done:,} of {len(titles):,} titles embedded")
-    )
 
 
 SIMPLE: dict[str, type[Scorer]] = {

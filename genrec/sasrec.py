@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from genrec.baselines import Arrays, Events, FloatArray, IntArray, Say, Scorer, or_popular
+from genrec.baselines import Arrays, Events, FloatArray, IntArray, Scorer, or_popular
 from genrec.interactions import History
+from genrec.vectors import Say
 
 _CHECKPOINT = "checkpoint.safetensors"
 _CHUNK = 256  # targets whose logits are there at once

@@ -12,25 +12,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from genrec.baselines import Arrays, Events, FloatArray, title_vectors
+from genrec.baselines import Arrays, Events, FloatArray
 from genrec.errors import SettingsError
 from genrec.interactions import History, Interactions
 from genrec.sasrec import Batch, Net, NetScorer, Sequences, Transformer, start
+from genrec.vectors import dense, title_vectors
 
 FUSIONS = ("concat", "mean", "weighted")
 BODIES = ("lstm", "gru", "transformer")
 _GAPS = 32  # buckets of time gaps: powers of two of seconds
-_WIDTH = 256  # of title vectors made from character n-grams
 
 
 class TextNet(Net):
     """Title, behavior and time gap of each event, fused, through a recurrent net or transformer."""
 
-    def __init__(self, titles: FloatArray, behaviors: int, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, titles: npt.NDArray[Any], behaviors: int, settings: Mapping[str, Any]
+    ) -> None:
         """Random weights.
 
         Args:
@@ -161,19 +164,6 @@ class TextSequence(NetScorer):
         return Sequences(
             starts, row, behavior, _gaps(starts, time), np.ones(len(row), dtype=np.bool_)
         )
-
-
-def dense(vectors: Any) -> FloatArray:
-    """(N, W) dense vectors; sparse ones are cut to the 256 directions that say most (SVD)."""
-    if isinstance(vectors, np.ndarray):
-        return vectors
-    from sklearn.decomposition import TruncatedSVD
-
-    width = min(_WIDTH, *(n - 1 for n in vectors.shape))
-    if width < 1:
-        return np.asarray(vectors.toarray())
-    found = TruncatedSVD(width, random_state=0).fit_transform(vectors)
-    return np.asarray(found)
 
 
 def _gaps(starts: np.ndarray[Any, Any], time: np.ndarray[Any, Any]) -> FloatArray:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import tiny
 
-from genrec import Dataset, History, Interaction, Recommender, baselines
+from genrec import Dataset, History, Interaction, Recommender, baselines, vectors
 from genrec.baselines import NAMES, Baseline, Events, Markov, Popular, Scorer
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.interactions import Interactions
@@ -290,10 +290,8 @@ def test_content_reads_other_scripts() -> None:
         name = "latin"
         reading = type("R", (), {"reads": staticmethod(lambda text: False)})
 
-    from genrec import baselines as module
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "load_embedder", lambda name, say: Latin())
+        patch.setattr(vectors, "load_embedder", lambda name, say: Latin())
         content = baselines.fit("content", data, say=said.append)
     assert "character n-grams are used" in said[0]
     assert content.rank(bought("a"), 2, exclude_seen=True)[0] == "b"

@@ -20,7 +20,7 @@ ORDER = [
     ["weights", "embedding"],
     ["tables", "hub", "catalog", "interactions", "metrics"],
     ["prompts", "trie", "encoding"],
-    ["ingest", "dataset", "datasets", "baselines", "evaluation", "matching", "reader"],
+    ["ingest", "dataset", "datasets", "vectors", "baselines", "evaluation", "matching", "reader"],
     ["factors", "sasrec", "textseq"],
     ["token_tree", "model", "decoding", "generation", "explaining"],
     ["recommender", "doctor"],
