@@ -144,7 +144,7 @@ def lastfm(folder: Path) -> Task:
         others = [
             r for r in rng.permutation(len(data.catalog)).tolist() if r not in {target, *seen}
         ]
-        candidates.append([target, *others[: CANDIDATES - 1]])
+        candidates.append(rng.permutation([target, *others[: CANDIDATES - 1]]).tolist())
     published = ["LLaRA (p): HR@1 .5246"]
     return Task(data, cases, False, ("train", "both"), published, candidates)
 
@@ -222,9 +222,12 @@ def ranks_of(task: Task, scorer: Scorer) -> list[int]:
     ranks = []
     for first in range(0, len(histories), 256):
         scores = scorer.scores_many(histories[first : first + 256])
-        for values, among in zip(scores, task.candidates[first : first + 256], strict=True):
-            # The target stands first among its candidates: ties must not be decided by that.
-            ranks.append(1 + int((values[among[1:]] >= values[among[0]]).sum()))
+        some = slice(first, first + 256)
+        for case, values, among in zip(
+            task.cases[some], scores, task.candidates[some], strict=True
+        ):
+            order = np.argsort(-values[among], kind="stable")  # ties by the shuffled candidates
+            ranks.append(1 + [among[i] for i in order].index(task.data.catalog.row(case.target)))
     return ranks
 
 
@@ -249,7 +252,10 @@ def zero_shot(
 
 def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> dict[str, Any]:
     """Ranks of every case and seconds, from the file that an earlier run left where there is one."""
-    state = [name, system, fit, task.data.info.catalog_hash, [c.user_id for c in task.cases]]
+    state = [
+        baselines.VERSION, name, system, fit, task.data.info.catalog_hash,
+        [c.user_id for c in task.cases], task.candidates,
+    ]  # fmt: skip
     key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
     path = arguments.out / f"{name}-{system}-{fit}-{key}.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
