@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from genrec.catalog import Catalog
 from genrec.dataset import Dataset
 from genrec.embedding import CharNgrams, embed_titles, load_embedder
-from genrec.errors import DataError, ModelError, SettingsError
+from genrec.errors import DataError, SettingsError
 from genrec.text import normalized
 
 FloatArray = npt.NDArray[np.float32]
@@ -29,18 +29,21 @@ _WIDTH = 256  # of vectors made from character n-grams
 def title_vectors(catalog: Catalog, encoder: str, say: Say) -> Any:
     """(N, D) unit vectors of a catalog's titles: dense, or sparse character n-grams.
 
-    N-grams where they are asked for, where the encoder cannot be had, and where it reads fewer
-    than nine in ten titles: one that maps all words of a script to the same tokens says that all
-    titles are equal.
+    N-grams where they are asked for, and where the encoder reads fewer than nine in ten titles: one
+    that maps all words of a script to the same tokens says that all titles are equal.
+
+    Args:
+        catalog: the items.
+        encoder: a name as for ``genrec.embedding.load_embedder``, or ``ngrams``.
+        say: called with a line of text now and then.
+
+    Raises:
+        ModelError: the encoder cannot be had.
     """
     titles = [normalized(t) or t for t in catalog.titles]
     if encoder == "ngrams":
         return CharNgrams(titles).vectors
-    try:
-        embedder = load_embedder(encoder, say=say)
-    except ModelError as error:
-        say(f"no encoder, character n-grams are used: {error}")
-        return CharNgrams(titles).vectors
+    embedder = load_embedder(encoder, say=say)
     read = sum(map(embedder.reading.reads, titles))
     if read < _LEAST_READ * len(titles):
         say(
