@@ -251,8 +251,7 @@ def _evaluate(story: _Story, recommender: Recommender, cases: list[Case]) -> tup
     baseline = Popular(recommender.dataset.interactions, recommender.behavior)
 
     def popular(history: History) -> list[str]:
-        seen = set(history.item_ids) if recommender.exclude_seen else set()
-        return [i for i in baseline.rank(history, _K + len(seen)) if i not in seen][:_K]
+        return baseline.rank(history, _K, exclude_seen=recommender.exclude_seen)
 
     return ours, evaluation.run(baseline.name, popular, cases)
 
