@@ -374,18 +374,21 @@ class ItemKNN(Scorer):
 
     Sarwar et al. 2001 (https://doi.org/10.1145/371920.372071), for implicit feedback: all values
     are 1, and the weights are not divided by their sum, or every item would score the same.
-    Setting ``neighbours``: how many of the items most like it count for an item; None for all.
+
+    Settings: ``neighbours`` is how many of the items most like it count for an item, None for all;
+    ``itself`` whether it is one of them, which tells only where seen items may come back.
     """
 
     name = "itemknn"
-    defaults: ClassVar[Mapping[str, Any]] = {"neighbours": None}
+    defaults: ClassVar[Mapping[str, Any]] = {"neighbours": None, "itself": True}
 
     def learn(self, events: Events) -> Arrays:
-        """The (N, N) cosines without the diagonal."""
+        """The (N, N) cosines."""
         unit = _unit_rows(events.matrix().T.tocsr())
         cosines = (unit @ unit.T).tocsr()
-        cosines.setdiag(0.0)
-        cosines.eliminate_zeros()
+        if not self.settings["itself"]:
+            cosines.setdiag(0.0)
+            cosines.eliminate_zeros()
         if self.settings["neighbours"] is not None:
             cosines = _strongest(cosines, self.settings["neighbours"])
         return {**_parts("cosines", cosines.T.tocsr()), "popularity": events.popularity()}

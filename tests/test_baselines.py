@@ -265,6 +265,17 @@ def test_popular_excludes(data: Dataset) -> None:
     assert popular.rank(bought(*top), 3, exclude_seen=True) == popular.order[3:6]
 
 
+def test_an_item_is_its_own_neighbour_unless_said(data: Dataset) -> None:
+    one, other = fitted("itemknn", data), fitted("itemknn", data, itself=False)
+    for item_id in ("0", "5"):
+        row = data.catalog.row(item_id)
+        assert one.scores(bought(item_id)).argmax() == row
+        assert other.scores(bought(item_id))[row] < 0
+        assert one.rank(bought(item_id), 9, exclude_seen=True) == other.rank(
+            bought(item_id), 9, exclude_seen=True
+        )
+
+
 def test_content_prefers_like_titles(data: Dataset) -> None:
     ranked = fitted("content", data).rank(bought("0"), 4, exclude_seen=True)  # red mug
     assert set(ranked) <= {"1", "2", "3", *(str(n) for n in range(4, 24, 4))}
