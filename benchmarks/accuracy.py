@@ -252,7 +252,9 @@ def zero_shot(
 
 def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> dict[str, Any]:
     """Ranks of every case and seconds, from the file that an earlier run left where there is one."""
+    kinds = {} if system == "zero-shot" else dict(baselines.classes()[system].defaults)
     state = [
+        kinds,
         baselines.VERSION, name, system, fit, task.data.info.catalog_hash,
         [c.user_id for c in task.cases], task.candidates,
     ]  # fmt: skip
