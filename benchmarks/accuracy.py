@@ -1,0 +1,371 @@
+"""Every baseline on one public data set, by its published protocol. Resumable.
+
+    python benchmarks/accuracy.py beauty --data DIR --threads 1
+    python benchmarks/accuracy.py lastfm --data DIR --systems popular,markov,sasrec --fit train
+    python benchmarks/accuracy.py beauty --data DIR --systems zero-shot --users 500
+
+DIR (or $GENREC_DATA) holds the folders s3_beauty, s3_toys, msl_amazon_books, llara_lastfm,
+online_retail, stackexchange_quantum and ml-100k (the atomic files of RecBole, which its wheel has);
+demo is embedded in the package. Fits, their checkpoints and the ranks of every user are kept in
+.results/accuracy; run it again to go on.
+
+Scoring is by item id. All items compete, but for lastfm, where the 20 candidates are the target
+and 19 other items, drawn once with a seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import csv
+import gzip
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from demo_v1 import ROOT, _commit
+
+from genrec import Dataset, Recommender, baselines, metrics, protocols
+from genrec.baselines import Scorer
+from genrec.datasets import load, recbole
+from genrec.interactions import History, Interaction
+
+K = 20
+CANDIDATES = 20
+BEFORE = {"train": "validation", "both": "test"}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One user to recommend to: what the system may see, and what came next."""
+
+    user_id: str
+    history: History
+    target: str
+    basket: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set with its protocol.
+
+    Attributes:
+        data: what is fitted on; its split says which events may be seen.
+        cases: whom to rank for.
+        exclude_seen: whether items of the history are left out.
+        fits: ``train`` (as published rows are fitted) and, where there is one, ``both`` (train and
+            validation).
+        published: rows of others, copied from their papers or repositories.
+        candidates: (cases, 20) rows; None where all items compete.
+    """
+
+    data: Dataset
+    cases: list[Case]
+    exclude_seen: bool
+    fits: Sequence[str] = ("train", "both")
+    published: Sequence[str] = ()
+    candidates: Sequence[list[int]] | None = None
+
+    @property
+    def metrics(self) -> Sequence[str]:
+        if self.candidates is not None:
+            return ("hit_rate@1",)
+        return ("hit_rate@5", "hit_rate@10", "ndcg@5", "ndcg@10")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def tables(folder: Path, columns: Sequence[str]) -> tuple[pa.Table, pa.Table]:
+    """Items and events of a folder; an item without a title is called by its id, so that all stay."""
+    items = rows(folder / "items.csv.gz")
+    events = rows(folder / "interactions.csv.gz")
+    titles = [r["title"] or f"untitled {r['item_id']}" for r in items]
+    found = pa.table({"item_id": [r["item_id"] for r in items], "title": titles})
+    return found, pa.table({c: [r[c] for r in events] for c in columns})
+
+
+def whole_histories(cases: Sequence[protocols.Case]) -> list[Case]:
+    return [Case(c.user_id, c.history, c.target, c.basket) for c in cases]
+
+
+def sample(cases: Sequence[Case], users: int | None) -> list[Case]:
+    """The same seeded sample of users every time, in the order of the cases; all for None."""
+    if users is None or users >= len(cases):
+        return list(cases)
+    chosen = np.random.default_rng(0).permutation(len(cases))[:users]
+    return [cases[i] for i in sorted(chosen.tolist())]
+
+
+def whole(data: Dataset) -> list[Case]:
+    """Everybody with a test event, the whole history before it, validation included."""
+    c, ids = data.interactions.columns, [i.item_id for i in data.catalog]
+    cases = []
+    for user in data.interactions.user_ids:
+        where = data.interactions.events(user)
+        test = where.start + np.flatnonzero(c.split[where] == 2)
+        if not len(test):
+            continue
+        past = tuple(
+            Interaction(
+                ids[c.row[i]], data.interactions.behaviors[c.behavior[i]], float(c.timestamp[i])
+            )
+            for i in range(where.start, int(test[0]))
+        )
+        target = ids[c.row[int(test[0])]]
+        cases.append(Case(user, History(past, user), target, (target,)))
+    return cases
+
+
+def amazon(folder: Path, published: Sequence[str]) -> Task:
+    """Leave-last-out in the order of ``position``, seen items left out."""
+    items, events = tables(folder, ["user_id", "item_id", "position", "behavior"])
+    data = Dataset.from_tables(items, events, name=folder.name)
+    return Task(data, whole(data), True, published=published)
+
+
+def books(folder: Path) -> Task:
+    """MSL's own windows: the last id is the target; seen items may come back."""
+    items, events = tables(folder, ["user_id", "item_id", "behavior", "split"])
+    events = events.append_column("position", pa.array(range(len(events))))
+    data = Dataset.from_tables(items, events, name=folder.name)
+    cases = []
+    for number, row in enumerate(rows(folder / "test.csv.gz")):
+        *past, target = map(str, ast.literal_eval(row["item_ids"]))
+        if target in data.catalog:
+            known = tuple(Interaction(i, "rate") for i in past if i in data.catalog)
+            user = f"{row['user_id']}-{number}"
+            cases.append(Case(user, History(known, user), target, (target,)))
+    return Task(data, cases, False, fits=("train",))
+
+
+def lastfm(folder: Path) -> Task:
+    """LLaRA's rows with at least 3 items; 20 candidates, HitRatio@1."""
+    items, events = tables(folder, ["user_id", "item_id", "timestamp", "behavior", "split"])
+    data = Dataset.from_tables(items, events, name=folder.name)
+    rng = np.random.default_rng(0)
+    cases, candidates = [], []
+    for number, row in enumerate(rows(folder / "test.csv.gz")):
+        past = [i for i in row["seq"].split() if i in data.catalog]
+        if int(row["len_seq"]) < 3 or row["next"] not in data.catalog:
+            continue
+        history = History(tuple(Interaction(i, "listen") for i in past), f"te{number}")
+        cases.append(Case(f"te{number}", history, row["next"], (row["next"],)))
+        target, seen = data.catalog.row(row["next"]), set(data.catalog.rows(past))
+        others = [
+            r for r in rng.permutation(len(data.catalog)).tolist() if r not in {target, *seen}
+        ]
+        candidates.append(rng.permutation([target, *others[: CANDIDATES - 1]]).tolist())
+    published = ["LLaRA (p): HR@1 .5246"]
+    return Task(data, cases, False, ("train", "both"), published, candidates)
+
+
+def retail(folder: Path) -> Task:
+    """The last invoice out: its first item is the target; seen items may come back."""
+    columns = ["user_id", "item_id", "timestamp", "behavior", "value", "invoice"]
+    items, events = tables(folder, columns)
+    data = Dataset.from_tables(items, events, name=folder.name)
+    return Task(data, whole_histories(protocols.last_out(data)), data.info.exclude_seen)
+
+
+def stackexchange(folder: Path) -> Task:
+    """The last event of the most frequent behavior out; all behaviors are shown."""
+    items, events = tables(folder, ["user_id", "item_id", "timestamp", "behavior"])
+    data = Dataset.from_tables(items, events, name=folder.name)
+    return Task(data, whole_histories(protocols.last_out(data)), data.info.exclude_seen)
+
+
+def movielens(folder: Path) -> Task:
+    """Leave-last-out by time, seen items left out."""
+    data = recbole(folder, "ml-100k")
+    return Task(data, whole(data), True)
+
+
+def demo(folder: Path) -> Task:
+    """Protocol demo-v1, see genrec.protocols."""
+    del folder
+    data = load("online_retail_demo")
+    return Task(data, whole_histories(protocols.demo_v1(data)), False)
+
+
+BEAUTY = [
+    "SASRec (p, phonism/genrec): R@5 .0469, R@10 .0688, N@5 .0305, N@10 .0375",
+    "HSTU (p, phonism/genrec): R@5 .0486, R@10 .0708, N@5 .0340, N@10 .0412",
+    "TIGER (p, paper): R@5 .0454, R@10 .0648, N@5 .0321, N@10 .0384",
+    "LC-Rec (p, phonism/genrec): R@5 .0525, R@10 .0791, N@5 .0352, N@10 .0438",
+    "RPG, RecBole SASRec-CE, GRLM, OpenOneRec (p): R@10 .0809, .0821, .0846, .0924",
+]
+TOYS = [
+    "SASRec (p, phonism/genrec): R@5 .0483, R@10 .0700, N@5 .0304, N@10 .0374",
+    "HSTU (p, phonism/genrec): R@5 .0504, R@10 .0685, N@5 .0368, N@10 .0427",
+    "TIGER (p, paper): R@5 .0521, R@10 .0712, N@5 .0371, N@10 .0432",
+    "LC-Rec (p, phonism/genrec): R@5 .0444, R@10 .0683, N@5 .0294, N@10 .0371",
+    "RPG, GRLM, OpenOneRec (p): R@10 .0869, .0942, .0953",
+]
+TASKS: dict[str, tuple[str, Callable[[Path], Task]]] = {
+    "beauty": ("s3_beauty", lambda folder: amazon(folder, BEAUTY)),
+    "toys": ("s3_toys", lambda folder: amazon(folder, TOYS)),
+    "books": ("msl_amazon_books", books),
+    "lastfm": ("llara_lastfm", lastfm),
+    "retail": ("online_retail", retail),
+    "stackexchange": ("stackexchange_quantum", stackexchange),
+    "ml-100k": ("ml-100k", movielens),
+    "demo": ("", demo),
+}
+
+
+def chosen(task: Task, users: int | None) -> Task:
+    """The task on the same seeded sample of users every time."""
+    cases = sample(task.cases, users)
+    candidates = None
+    if task.candidates is not None:
+        of = {c.user_id: r for c, r in zip(task.cases, task.candidates, strict=True)}
+        candidates = [of[c.user_id] for c in cases]
+    return Task(task.data, cases, task.exclude_seen, task.fits, task.published, candidates)
+
+
+def ranks_of(task: Task, scorer: Scorer) -> list[int]:
+    """(cases,) the rank of each target from 1, 0 where it is not among the first 20."""
+    histories = [c.history for c in task.cases]
+    if task.candidates is None:
+        lists = scorer.rank_many(histories, K, exclude_seen=task.exclude_seen)
+        return [metrics.rank_of(c.target, r) for c, r in zip(task.cases, lists, strict=True)]
+    ranks = []
+    for first in range(0, len(histories), 256):
+        scores = scorer.scores_many(histories[first : first + 256])
+        some = slice(first, first + 256)
+        for case, values, among in zip(
+            task.cases[some], scores, task.candidates[some], strict=True
+        ):
+            order = np.argsort(-values[among], kind="stable")  # ties by the shuffled candidates
+            ranks.append(1 + [among[i] for i in order].index(task.data.catalog.row(case.target)))
+    return ranks
+
+
+def zero_shot(
+    task: Task, model: str, threads: int, done: dict[str, int]
+) -> Iterator[tuple[str, int]]:
+    """(user, rank) of each case that is not done, by an untrained language model."""
+    recommender = Recommender(
+        task.data, model, threads=threads, exclude_seen=task.exclude_seen, say=print
+    )
+    for number, case in enumerate(task.cases):
+        if case.user_id in done:
+            continue
+        history = case.history.latest(protocols.EVENTS)
+        if task.candidates is None:
+            found = [r.item_id for r in recommender.recommend(history, K)]
+        else:
+            ids = [task.data.catalog[r].item_id for r in task.candidates[number]]
+            found = [r.item_id for r in recommender.score(history, ids)]
+        yield case.user_id, metrics.rank_of(case.target, found)
+
+
+def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> dict[str, Any]:
+    """Ranks of every case and seconds, from the file that an earlier run left where there is one."""
+    kinds = {} if system == "zero-shot" else dict(baselines.classes()[system].defaults)
+    state = [
+        kinds,
+        baselines.VERSION, name, system, fit, task.data.info.catalog_hash,
+        [c.user_id for c in task.cases], task.candidates,
+    ]  # fmt: skip
+    key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
+    path = arguments.out / f"{name}-{system}-{fit}-{key}.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    if found.get("done"):
+        return found
+    began = time.monotonic()
+    if system == "zero-shot":
+        ranks = dict(found.get("ranks", {}))
+        spent = float(found.get("rank_s", 0.0))
+        for user, rank in zero_shot(task, arguments.model, arguments.threads, ranks):
+            ranks[user] = rank
+            _write(path, {"ranks": ranks, "rank_s": spent + time.monotonic() - began})
+            if len(ranks) % 20 == 0:
+                print(f"{len(ranks)} of {len(task.cases)} users", flush=True)
+        found = {"ranks": ranks, "fit_s": 0.0, "rank_s": spent + time.monotonic() - began}
+    else:
+        fitted = baselines.fit(
+            system,
+            task.data,
+            before=BEFORE[fit],
+            folder=arguments.out / "fits" / name,
+            say=lambda text: print(f"  {text}", flush=True),
+        )
+        between = time.monotonic()
+        values = ranks_of(task, fitted)
+        found = {
+            "ranks": {c.user_id: r for c, r in zip(task.cases, values, strict=True)},
+            "fit_s": round(between - began, 1),
+            "rank_s": round(time.monotonic() - between, 1),
+        }
+    found = {**found, "done": True, "commit": _commit(), "date": time.strftime("%Y-%m-%d")}
+    _write(path, found)
+    return found
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(values))
+    new.replace(path)
+
+
+def interval(values: Any) -> str:
+    found = metrics.bootstrap(values, draws=2000)
+    return f"{found.mean:.4f} [{found.low:.4f}, {found.high:.4f}]".replace("0.", ".")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("set", choices=list(TASKS))
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("GENREC_DATA", ".")))
+    parser.add_argument("--systems", default=",".join(baselines.NAMES))
+    parser.add_argument("--fit", default="train,both", help="train, both (train + validation)")
+    parser.add_argument("--users", type=int, default=None)
+    parser.add_argument("--model", default="smollm2-135m", help="of the system zero-shot")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=ROOT / ".results" / "accuracy")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(arguments.threads)
+    folder, make = TASKS[arguments.set]
+    task = chosen(make(arguments.data / folder), arguments.users)
+    data = task.data.info
+    print(f"{arguments.set}: {data.users:,} users, {data.items:,} items, {data.events:,} events")
+    seen = "left out" if task.exclude_seen else "may come back"
+    print(f"{len(task.cases):,} cases, seen items {seen}, commit {_commit()}\n", flush=True)
+    lines = [f"| system | fitted on | {' | '.join(task.metrics)} | fit s | rank s |"]
+    lines.append("|---" * (len(task.metrics) + 4) + "|")
+    for system in arguments.systems.split(","):
+        for fit in [f for f in arguments.fit.split(",") if f in task.fits]:
+            if system == "zero-shot" and fit != "train":
+                continue
+            found = measured(arguments.set, system, fit, task, arguments)
+            ranks = [found["ranks"][c.user_id] for c in task.cases]
+            cells = []
+            for metric in task.metrics:
+                which, _, k = metric.partition("@")
+                per_user = {"hit_rate": metrics.hit_rate, "ndcg": metrics.ndcg}[which]
+                cells.append(interval(per_user(ranks, int(k))))
+            said = {"train": "train", "both": "train + validation"}[fit]
+            said = "nothing" if system == "zero-shot" else said
+            times = f"{found['fit_s']:.0f} | {found['rank_s']:.0f}"
+            lines.append(f"| {system} | {said} | {' | '.join(cells)} | {times} |")
+            print(lines[-1], flush=True)
+    print("\n" + "\n".join([*lines, "", *task.published]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Items and users as vectors of their titles, for the baselines and for use in other models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from genrec.catalog import Catalog
+from genrec.dataset import Dataset
+from genrec.embedding import CharNgrams, embed_titles, load_embedder
+from genrec.errors import DataError, SettingsError
+from genrec.text import normalized
+
+FloatArray = npt.NDArray[np.float32]
+Say = Callable[[str], None]
+
+ENDINGS = (".safetensors", ".parquet")
+_LEAST_READ = 0.9  # of the titles, for an encoder to be asked about a catalog
+_WIDTH = 256  # of vectors made from character n-grams
+
+
+def title_vectors(catalog: Catalog, encoder: str, say: Say) -> Any:
+    """(N, D) unit vectors of a catalog's titles: dense, or sparse character n-grams.
+
+    N-grams where they are asked for, and where the encoder reads fewer than nine in ten titles: one
+    that maps all words of a script to the same tokens says that all titles are equal.
+
+    Args:
+        catalog: the items.
+        encoder: a name as for ``genrec.embedding.load_embedder``, or ``ngrams``.
+        say: called with a line of text now and then.
+
+    Raises:
+        ModelError: the encoder cannot be had.
+    """
+    titles = [normalized(t) or t for t in catalog.titles]
+    if encoder == "ngrams":
+        return CharNgrams(titles).vectors
+    embedder = load_embedder(encoder, say=say)
+    read = sum(map(embedder.reading.reads, titles))
+    if read < _LEAST_READ * len(titles):
+        say(
+            f"encoder {embedder.name!r} reads {read:,} of {len(titles):,} titles; "
+            "character n-grams are used"
+        )
+        return CharNgrams(titles).vectors
+    return embed_titles(
+        embedder, titles, lambda done: say(f"{done:,} of {len(titles):,} titles embedded")
+    )
+
+
+def dense(vectors: Any) -> FloatArray:
+    """(N, W) dense vectors; sparse ones are cut to the 256 directions that say most (SVD)."""
+    if isinstance(vectors, np.ndarray):
+        return vectors
+    from sklearn.decomposition import TruncatedSVD
+
+    width = min(_WIDTH, *(n - 1 for n in vectors.shape))
+    if width < 1:
+        return np.asarray(vectors.toarray(), dtype=np.float32)
+    found = TruncatedSVD(width, random_state=0).fit_transform(vectors)
+    return np.asarray(found, dtype=np.float32)
+
+
+def item_vectors(
+    dataset: Dataset, encoder: str = "minilm", *, say: Say = lambda message: None
+) -> FloatArray:
+    """(N, W) unit vectors of the titles, by catalog row; see ``title_vectors``."""
+    return _unit(dense(title_vectors(dataset.catalog, encoder, say)))
+
+
+def user_vectors(
+    dataset: Dataset,
+    items: FloatArray,
+    *,
+    before: str | None = None,
+    decay: float = 0.8,
+    last: int = 25,
+) -> FloatArray:
+    """(U, W) unit vectors of the users, in the order of ``interactions.user_ids``.
+
+    A user is the mean of the vectors of the latest items, the newest weighing 1 and each older one
+    ``decay`` times as much; zeros for somebody without any.
+
+    Args:
+        dataset: the users.
+        items: (N, W) vectors of the items.
+        before: a split; only what lies before the user's part of it. None for all events.
+        decay: in 0 to 1.
+        last: how many items are looked at.
+    """
+    events = dataset.interactions
+    vectors = np.zeros((len(events.user_ids), items.shape[1]), dtype=np.float32)
+    for number, user in enumerate(events.user_ids):
+        rows = dataset.catalog.rows(events.history(user, before=before).item_ids)[::-1][:last]
+        if rows:
+            vectors[number] = decay ** np.arange(len(rows)) @ items[rows]
+    return _unit(vectors)
+
+
+def save(path: str | Path, ids: Sequence[str], vectors: FloatArray, name: str) -> None:
+    """Writes vectors with their ids.
+
+    Args:
+        path: ends in ``.safetensors`` (tensor ``vectors``; the ids are JSON in the metadata, key
+            ``ids``) or ``.parquet`` (columns NAME and ``vector``).
+        ids: n ids.
+        vectors: (n, W).
+        name: ``item_id`` or ``user_id``.
+
+    Raises:
+        SettingsError: the path ends in something else.
+        DataError: the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".parquet":
+            column = pa.array(list(vectors), pa.list_(pa.float32(), vectors.shape[1]))
+            pq.write_table(pa.table({name: pa.array(ids, pa.string()), "vector": column}), path)
+        elif path.suffix == ".safetensors":
+            from safetensors.numpy import save_file
+
+            about = {"ids": json.dumps(list(ids)), "of": name}
+            save_file({"vectors": np.ascontiguousarray(vectors)}, path, metadata=about)
+            path.chmod(0o644)  # safetensors writes it for its owner only
+        else:
+            raise SettingsError(wrong_ending(path))
+    except OSError as error:
+        msg = f"{str(path)!r} could not be written: {error}. Choose another place."
+        raise DataError(msg) from error
+
+
+def wrong_ending(path: Path) -> str:
+    """What to say of a file name that ``save`` cannot use."""
+    return f"{str(path)!r} cannot hold vectors. Expected a name in {' or '.join(ENDINGS)}."
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(length > 0, length, 1.0), dtype=np.float32)

@@ -1,0 +1,77 @@
+"""The benchmark on the embedded data, and what must come out on public data where it is there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import accuracy
+import numpy as np
+import pytest
+
+from genrec import baselines, metrics
+
+DATA = Path(os.environ.get("GENREC_DATA", "/nowhere"))
+PUBLIC = pytest.mark.skipif(
+    not (DATA / "s3_beauty").is_dir(), reason="needs s3_beauty and s3_toys in $GENREC_DATA"
+)
+
+
+def test_it_runs_and_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["demo", "--systems", "popular,markov", "--users", "40", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["accuracy.py", *arguments])
+    accuracy.main()
+    first = capsys.readouterr().out
+    assert "40 cases, seen items may come back" in first
+    assert first.count("| markov | train") == 4  # as it is measured, and in the table
+    monkeypatch.setattr(baselines, "fit", lambda *a, **k: pytest.fail("fitted again"))
+    accuracy.main()
+    assert capsys.readouterr().out == first
+
+
+def test_candidates_are_ranked_by_score_alone() -> None:
+    task = accuracy.demo(Path())
+    some = task.cases[:30]
+    candidates = [
+        [task.data.catalog.row(c.target), *(r for r in range(20) if task.data.catalog[r].item_id != c.target)]
+        for c in some
+    ]  # fmt: skip
+    shuffled = [np.random.default_rng(0).permutation(c).tolist() for c in candidates]
+    popular = baselines.fit("popular", task.data)
+    for among in (candidates, shuffled):
+        few = accuracy.Task(task.data, some, False, candidates=among)
+        ranks = accuracy.ranks_of(few, popular)
+        for case, rank, rows in zip(some, ranks, among, strict=True):
+            scores = popular.scores(case.history)
+            own = scores[task.data.catalog.row(case.target)]
+            higher, equal = (scores[rows] > own).sum(), (scores[rows] == own).sum()
+            assert 1 + higher <= rank <= higher + equal
+
+
+@PUBLIC
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "system", "before", "expected", "within"),
+    [
+        ("s3_beauty", "markov", "test", (0.0598, 0.0782, 0.0441, 0.0501), 5e-4),
+        ("s3_beauty", "markov", "validation", (None, 0.0700, None, 0.0447), 5e-4),
+        ("s3_beauty", "popular", "test", (0.0077, 0.0135, 0.0042, 0.0061), 5e-4),
+        ("s3_beauty", "itemknn", "test", (None, 0.0643, None, 0.0376), 3e-3),
+        ("s3_toys", "markov", "test", (0.0744, 0.0923, 0.0558, 0.0616), 5e-4),
+        ("s3_toys", "markov", "validation", (None, 0.0829, None, 0.0545), 5e-4),
+        ("s3_toys", "popular", "test", (0.0065, 0.0090, 0.0044, 0.0052), 5e-4),
+    ],
+)
+def test_counting_is_reproduced(
+    name: str, system: str, before: str, expected: tuple[float | None, ...], within: float
+) -> None:
+    task = accuracy.amazon(DATA / name, ())
+    ranks = accuracy.ranks_of(task, baselines.fit(system, task.data, before=before))
+    found = [metrics.hit_rate(ranks, 5), metrics.hit_rate(ranks, 10)]
+    found += [metrics.ndcg(ranks, 5), metrics.ndcg(ranks, 10)]
+    for values, value in zip(found, expected, strict=True):
+        if value is not None:
+            assert float(values.mean()) == pytest.approx(value, abs=within)
