@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from genrec import weights
 from genrec.catalog import Catalog
 from genrec.dataset import Dataset
 from genrec.errors import DataError, RequestError, SettingsError
@@ -600,15 +601,9 @@ def fit(
 
 
 def _save(path: Path, arrays: Arrays, about: str) -> None:
-    """Writes arrays beside their place, then renames the file into it."""
-    from safetensors.numpy import save_file
-
+    """Writes arrays into the folder of fitted baselines."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    whole = {n: np.ascontiguousarray(a) for n, a in arrays.items()}
-    save_file(whole, new, metadata={"about": about})
-    new.chmod(0o644)  # safetensors writes it for its owner only
-    new.replace(path)
+    weights.write_arrays(path, arrays, {"about": about})
 
 
 def _load(path: Path, about: str) -> dict[str, npt.NDArray[Any]] | None:

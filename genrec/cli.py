@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from genrec import __version__
+from genrec.config import Settings
 from genrec.errors import GenrecError, SettingsError
 from genrec.text import printable
 
@@ -97,6 +102,63 @@ Seen = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Picks the demonstrations.")]
 K = Annotated[int, typer.Option("-k", "--k", help="How many items.")]
+
+
+_LOADING = {"device": (Device, "auto"), "dtype": (Dtype, "auto"), "threads": (Threads, None)}
+_SETTINGS = {
+    "template": Template,
+    "language": Language,
+    "prompts": Prompts,
+    "values": Values,
+    "few_shot": FewShot,
+    "decoder": Decoder,
+    "normalization": Normalization,
+    "beam_size": BeamSize,
+    "n_samples": NSamples,
+    "temperature": Temperature,
+    "encoder": TextEncoder,
+    "match_threshold": MatchThreshold,
+    "case": Case,
+    "max_title_tokens": MaxTitleTokens,
+    "max_events": MaxEvents,
+    "max_prompt_tokens": MaxPromptTokens,
+    "target_behavior": TargetBehavior,
+    "exclude_seen": Seen,
+    "seed": Seed,
+}
+Chosen = dict[str, Any] | None  # a recommender's settings, filled in by ``_with_settings``
+
+
+def _with_settings(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command a recommender's options, in place of its argument ``settings``.
+
+    Their defaults are those of ``genrec.config.Settings``.
+
+    Args:
+        without: settings that say nothing to this command.
+    """
+    defaults = {f.name: f.default for f in fields(Settings)}
+    options = {n: (a, defaults[n]) for n, a in _SETTINGS.items() if n not in without} | _LOADING
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def call(**given: Any) -> None:
+            command(settings={name: given.pop(name) for name in options}, **given)
+
+        parameters = []
+        for parameter in inspect.signature(command, eval_str=True).parameters.values():
+            if parameter.name == "settings":
+                for name, (annotation, default) in options.items():
+                    parameters.append(
+                        parameter.replace(name=name, annotation=annotation, default=default)
+                    )
+            else:
+                parameters.append(parameter)
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {p.name: p.annotation for p in parameters}
+        return call
+
+    return decorate
 
 
 @app.callback(invoke_without_command=True)
@@ -226,36 +288,18 @@ def prepare(
 
 
 @app.command()
+@_with_settings("beam_size", "n_samples", "temperature")
 def prompt(
     data: Data,
     user: User = None,
     history: Typed = None,
     model: Model = "smollm2-135m",
-    template: Template = None,
-    language: Language = "en",
-    prompts: Prompts = None,
-    values: Values = False,
-    few_shot: FewShot = 0,
-    decoder: Decoder = "trie",
-    normalization: Normalization = "catalog",
-    encoder: TextEncoder = "auto",
-    match_threshold: MatchThreshold = None,
-    case: Case = None,
-    max_title_tokens: MaxTitleTokens = 48,
-    max_events: MaxEvents = 25,
-    max_prompt_tokens: MaxPromptTokens = 2048,
-    target_behavior: TargetBehavior = None,
-    exclude_seen: Seen = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    threads: Threads = None,
+    settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
     """Show exactly what the model will read, with a token count."""
     from genrec import display
 
-    settings = _settings(locals())
     recommender, given = _recommender(settings, data, user, history, model, quiet=json)
     read, understood = recommender.understand(given)
     encoded = recommender.prompt(read)
@@ -281,41 +325,20 @@ def prompt(
 
 
 @app.command()
+@_with_settings()
 def recommend(
     data: Data,
     user: User = None,
     history: Typed = None,
     k: K = 10,
     model: Model = "smollm2-135m",
-    template: Template = None,
-    language: Language = "en",
-    prompts: Prompts = None,
-    values: Values = False,
-    few_shot: FewShot = 0,
-    decoder: Decoder = "trie",
-    normalization: Normalization = "catalog",
-    beam_size: BeamSize = None,
-    n_samples: NSamples = 40,
-    temperature: Temperature = 0.7,
-    encoder: TextEncoder = "auto",
-    match_threshold: MatchThreshold = None,
     explain: Explain = False,
-    case: Case = None,
-    max_title_tokens: MaxTitleTokens = 48,
-    max_events: MaxEvents = 25,
-    max_prompt_tokens: MaxPromptTokens = 2048,
-    target_behavior: TargetBehavior = None,
-    exclude_seen: Seen = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    threads: Threads = None,
+    settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
     """Recommend the next items for a user or a typed history."""
     from genrec import display
 
-    settings = _settings(locals())
     recommender, given = _recommender(settings, data, user, history, model, quiet=json)
     with display.working("Searching ...", quiet=json):
         answer = recommender.recommend(given, k, explain=explain)
@@ -326,6 +349,7 @@ def recommend(
 
 
 @app.command()
+@_with_settings()
 def evaluate(
     data: Data,
     model: Model = "smollm2-135m",
@@ -367,48 +391,26 @@ def evaluate(
     report: Annotated[
         list[Path] | None, typer.Option(help="Write a report: F.html or F.md; may be repeated.")
     ] = None,
-    template: Template = None,
-    language: Language = "en",
-    prompts: Prompts = None,
-    values: Values = False,
-    few_shot: FewShot = 0,
-    decoder: Decoder = "trie",
-    normalization: Normalization = "catalog",
-    beam_size: BeamSize = None,
-    n_samples: NSamples = 40,
-    temperature: Temperature = 0.7,
-    encoder: TextEncoder = "auto",
-    match_threshold: MatchThreshold = None,
-    case: Case = None,
-    max_title_tokens: MaxTitleTokens = 48,
-    max_events: MaxEvents = 25,
-    max_prompt_tokens: MaxPromptTokens = 2048,
-    target_behavior: TargetBehavior = None,
-    exclude_seen: Seen = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    threads: Threads = None,
+    settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
     """Measure the model and baselines on held-out events, with intervals and differences."""
     from genrec import baselines, display, protocols
     from genrec import evaluation as evaluating
     from genrec import report as reports
-    from genrec.config import Settings
     from genrec.dataset import Dataset
     from genrec.recommender import Recommender
 
-    settings = _settings(locals())
-    Settings.of({n: v for n, v in settings.items() if n not in {"device", "dtype", "threads"}})
+    assert settings is not None
+    Settings.of({n: v for n, v in settings.items() if n not in _LOADING})
     for path in report or []:
         reports.check(path)
     usual = [n for n in ("popular", "markov") if n in baselines.NAMES]
     names = usual if against is None else [n.strip() for n in against.split(",") if n.strip()]
     systems: list[Any] = [n for n in names if n != "none"]
     dataset = Dataset.load(data)
-    if target_behavior is not None:
-        dataset = protocols.for_behavior(dataset, target_behavior)
+    if settings["target_behavior"] is not None:
+        dataset = protocols.for_behavior(dataset, settings["target_behavior"])
     protocol = protocol or protocols.default_protocol(dataset)
     dataset = protocols.under(dataset, protocol)
     total = len(protocols.sample(protocols.cases(dataset, protocol, split), users))
@@ -423,8 +425,8 @@ def evaluate(
             split=split,
             users=users,
             fit_on=fit_on,
-            exclude_seen=exclude_seen,
-            seed=seed,
+            exclude_seen=settings["exclude_seen"],
+            seed=settings["seed"],
             out=out,
             progress=lambda system, done: bar(done),
         )
@@ -557,39 +559,8 @@ def doctor(
     display.print_table(["part", "what", "found"], rows)
 
 
-_SETTINGS = (
-    "template",
-    "language",
-    "prompts",
-    "values",
-    "few_shot",
-    "decoder",
-    "normalization",
-    "beam_size",
-    "n_samples",
-    "temperature",
-    "encoder",
-    "match_threshold",
-    "case",
-    "max_title_tokens",
-    "max_events",
-    "max_prompt_tokens",
-    "target_behavior",
-    "exclude_seen",
-    "seed",
-    "device",
-    "dtype",
-    "threads",
-)
-
-
-def _settings(given: dict[str, Any]) -> dict[str, Any]:
-    """The recommender's options among a command's arguments."""
-    return {name: given[name] for name in _SETTINGS if name in given}
-
-
 def _recommender(
-    settings: dict[str, Any],
+    settings: Chosen,
     data: Path,
     user: str | None,
     history: str | None,
@@ -599,7 +570,6 @@ def _recommender(
 ) -> tuple[Recommender, Any]:
     """The recommender for a dataset folder, and the history that was asked about."""
     from genrec import display
-    from genrec.config import Settings
     from genrec.dataset import Dataset
     from genrec.recommender import Recommender
 
@@ -609,7 +579,8 @@ def _recommender(
             'them: --user ID, or --history "bought: TITLE; ..." (empty for a new user).'
         )
         raise SettingsError(msg)
-    Settings.of({n: v for n, v in settings.items() if n not in {"device", "dtype", "threads"}})
+    assert settings is not None
+    Settings.of({n: v for n, v in settings.items() if n not in _LOADING})
     dataset = Dataset.load(data)
     known = dataset.interactions.history(user) if user is not None else None
     with display.working(f"Loading {model} ...", quiet=quiet) as say:

@@ -26,8 +26,8 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 Say = Callable[[str], None]
 
-EXACT_BELOW = 100_000  # vectors; up to here a matrix product answers in about 10 ms
-FILES = ("titles.safetensors", "titles.faiss")
+EXACT_BELOW = 100_000  # vectors; up to here a matrix product is quick enough
+FILES = ("titles.safetensors", "titles.faiss", "titles.new")  # the last while it is written
 _CHUNK = 512
 
 
@@ -103,12 +103,7 @@ class SentenceEmbedder(Embedder):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over every parameter's name, shape and up to 1,024 of its values."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self._model.state_dict().items()):
-            flat = value.detach().reshape(-1)
-            sample = flat[:: max(1, flat.numel() // 1024)][:1024].float()
-            digest.update(f"{name}{tuple(value.shape)}".encode() + sample.numpy().tobytes())
-        return digest.hexdigest()
+        return weights.fingerprint(self._model.state_dict())
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """See ``Embedder.embed``."""
@@ -212,8 +207,7 @@ class TitleIndex:
         rng = np.random.default_rng(seed)
         chosen = rng.choice(len(self.vectors), size=min(sample, len(self.vectors)), replace=False)
         found, _ = self.nearest(self.vectors[chosen], n)
-        true, cosines = self._compared(self.vectors[chosen], n)
-        del true
+        _, cosines = self._compared(self.vectors[chosen], n)
         # By cosine and not by place: titles of the same vector are as good as one another.
         mine = np.einsum("qnd,qd->qn", self.vectors[found], self.vectors[chosen])
         return float(np.mean(mine >= cosines[:, -1:] - 1e-5))
@@ -225,8 +219,6 @@ class TitleIndex:
             folder: an existing folder.
             about: what has to be the same when it is loaded.
         """
-        from safetensors.numpy import save_file
-
         folder = Path(folder)
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
@@ -237,12 +229,11 @@ class TitleIndex:
             data = faiss.serialize_index(self.graph).tobytes()
             digest = hashlib.sha256(data).hexdigest()
             (folder / FILES[1]).write_bytes(data)
-        save_file(
-            {"vectors": self.vectors.astype(np.float16)},
+        weights.write_arrays(
             folder / FILES[0],
-            metadata={"about": json.dumps(about, sort_keys=True), "graph": digest},
+            {"vectors": self.vectors.astype(np.float16)},
+            {"about": json.dumps(about, sort_keys=True), "graph": digest},
         )
-        (folder / FILES[0]).chmod(0o644)  # safetensors writes it for its owner only
 
     @classmethod
     def load(cls, folder: str | Path, about: dict[str, str]) -> TitleIndex | None:

@@ -18,7 +18,6 @@ import numpy as np
 
 from genrec import __version__, metrics, protocols
 from genrec.dataset import Dataset
-from genrec.embedding import CharNgrams
 from genrec.errors import RequestError
 from genrec.interactions import History
 from genrec.metrics import Calibration, FloatArray, RowArray
@@ -32,7 +31,7 @@ from genrec.results import Evaluation as Evaluation
 from genrec.results import Result as Result
 from genrec.results import compare as compare
 from genrec.systems import Answer, Progress, answers, named, ready, slug
-from genrec.text import normalized
+from genrec.vectors import title_vectors
 
 KS = (5, 10, 20)
 AT = 10  # the k of what is measured once
@@ -185,7 +184,7 @@ class _Measure:
     def _vectors(self) -> Any:
         if self.vectors is not None:
             return self.vectors
-        return CharNgrams([normalized(t) or t for t in self.dataset.catalog.titles]).vectors
+        return title_vectors(self.dataset.catalog, "ngrams", lambda text: None)
 
     def result(self, name: str, answers: Sequence[Answer]) -> Result:
         """The values of a system's answers, one a case."""

@@ -84,7 +84,7 @@ class Meaning:
             catalog_hash: of the catalog that the index has to belong to.
             say: called with a line of text before each slow step.
         """
-        self._titles = titles
+        self.titles = titles
         self._folder = folder
         self._hash = catalog_hash
         self._say = say
@@ -102,11 +102,11 @@ class Meaning:
         if name != "auto":
             return load_embedder(name, say=self._say)
         indexed = encoder_of(self._folder) if self._folder is not None else None
-        if indexed is None and main_script(list(self._titles)) != "latin":
+        if indexed is None and main_script(list(self.titles)) != "latin":
             return None  # what ``auto`` would load reads Latin only
-        if indexed is None and len(self._titles) > LARGEST_UNASKED:
+        if indexed is None and len(self.titles) > LARGEST_UNASKED:
             self.notes.append(
-                f"{len(self._titles):,} titles are not embedded unasked: character n-grams were "
+                f"{len(self.titles):,} titles are not embedded unasked: character n-grams were "
                 "used; run `genrec index DIR` once."
             )
             return None
@@ -122,7 +122,7 @@ class Meaning:
         if self.embedder is None:
             return []
         reads = self.embedder.reading.reads
-        return [i for i, title in enumerate(self._titles) if reads(title)]
+        return [i for i, title in enumerate(self.titles) if reads(title)]
 
     @cached_property
     def index(self) -> TitleIndex:
@@ -135,7 +135,7 @@ class Meaning:
                 return found
         if len(self.readable) > 200:
             self._say(f"Embedding {len(self.readable):,} titles with {embedder.name} ...")
-        return TitleIndex(embed_titles(embedder, [self._titles[i] for i in self.readable]))
+        return TitleIndex(embed_titles(embedder, [self.titles[i] for i in self.readable]))
 
     @property
     def about(self) -> dict[str, str]:
@@ -152,7 +152,7 @@ class Meaning:
     @cached_property
     def ngrams(self) -> CharNgrams:
         """The n-grams of all titles."""
-        return CharNgrams(self._titles)
+        return CharNgrams(self.titles)
 
     def nearest(self, text: str) -> tuple[str, tuple[float, float], list[tuple[int, float]]]:
         """Which way a normalised text was compared, that way's bar, and the two nearest.
@@ -352,9 +352,9 @@ def write_index(
             "sentence-transformers folder or hub id."
         )
         raise SettingsError(msg)
-    titles = list(dict.fromkeys(t for t in map(normalized, catalog.titles) if t))
-    meaning = Meaning(titles, encoder, catalog_hash=catalog.hash(), say=say)
-    embedder = meaning.embedder
+    meaning = TextMatcher(catalog, encoder=encoder, say=say).meaning
+    assert meaning is not None
+    titles, embedder = list(meaning.titles), meaning.embedder
     assert embedder is not None
     if not meaning.readable:
         msg = (

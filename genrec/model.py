@@ -6,7 +6,6 @@ Knows token ids and logits, nothing of items.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import warnings
@@ -177,13 +176,7 @@ class LanguageModel:
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over every parameter's name, shape and up to 1,024 of its values."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.model.state_dict().items()):
-            flat = value.detach().reshape(-1)
-            sample = flat[:: max(1, flat.numel() // 1024)][:1024].to("cpu", torch.float32)
-            digest.update(f"{name}{tuple(value.shape)}".encode())
-            digest.update(sample.numpy().tobytes())
-        return digest.hexdigest()
+        return weights.fingerprint(self.model.state_dict())
 
 
 def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:

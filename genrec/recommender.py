@@ -168,8 +168,10 @@ class Recommender:
         name = self.settings.template or ("few_shot" if shots else "next_item")
         self.template = Template.load(name, self.settings.language, own=self.settings.prompts)
         if "opening" in self.template.header:
-            msg = f"template={name!r} writes explanations. Expected one for the next item; ask for "
-            msg += "explanations with recommend(..., explain=True) or --explain."
+            msg = (
+                f"template={name!r} writes explanations. Expected one for the next item; ask for "
+                "explanations with recommend(..., explain=True) or --explain."
+            )
             raise SettingsError(msg)
         self._check_few_shot(name, shots)
         self.behavior = self._behavior()
@@ -399,7 +401,7 @@ class Recommender:
         return replace(answer, recommendations=tuple(replace(r, explanation=e) for r, e in pairs))
 
     def recommend_many(
-        self, histories: Sequence[HistoryLike], k: int = 10
+        self, histories: Sequence[HistoryLike], k: int = 10, *, explain: bool = False
     ) -> list[RecommendationList]:
         """``recommend`` for several histories, in order.
 
@@ -409,7 +411,7 @@ class Recommender:
         if isinstance(histories, str | History):
             msg = f"histories is one {type(histories).__name__}. Expected a list of histories."
             raise RequestError(msg)
-        return [self.recommend(h, k) for h in histories]
+        return [self.recommend(h, k, explain=explain) for h in histories]
 
     def score(
         self, history: HistoryLike = "", candidates: Sequence[str] | None = None
@@ -482,16 +484,16 @@ class Recommender:
             self.matcher.notes if understood else (),
         )
 
-    def generate(self, history: HistoryLike = "") -> list[Generated]:
+    def generate(self, history: HistoryLike | EncodedPrompt = "") -> list[Generated]:
         """What the model writes freely after the prompt, as the decoder ``match`` uses it.
 
         ``n_samples`` texts drawn with ``temperature`` and ``seed``, or where it is 0 the best texts
-        of a beam search (``beam_size``, 20 where None), the best first.
+        of a beam search (``beam_size``, 20 where None), the best first. A prompt that was made
+        already may stand for the history.
         """
         from genrec.generation import Ending, beams, sample
 
-        read, _ = self.understand(history)
-        prompt = self.prompt(read).ids
+        prompt = (history if isinstance(history, EncodedPrompt) else self.prompt(history)).ids
         tokenizer = self.model.tokenizer
         settings = self.settings
         ending = Ending(
@@ -516,7 +518,8 @@ class Recommender:
     ) -> RecommendationList:
         """The items that freely written texts name, by how much was written of each."""
         n = self._count(allowed)
-        written = self.generate(history)
+        prompt = self.prompt(history)
+        written = self.generate(prompt)
         drawn = bool(self.settings.n_samples)
         found: dict[int, tuple[float, list[str], Match]] = {}
         nothing = already = 0
@@ -553,7 +556,6 @@ class Recommender:
             )
             for rank, (row, (score, texts, match)) in enumerate(best, start=1)
         )
-        prompt = self.prompt(history)
         excluded = "excluded" if self.exclude_seen else "included"
         return self._list(history, understood, prompt, items, excluded, k, notes)
 

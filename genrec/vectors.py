@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from genrec import weights
 from genrec.catalog import Catalog
 from genrec.dataset import Dataset
 from genrec.embedding import CharNgrams, embed_titles, load_embedder
@@ -125,11 +126,8 @@ def save(path: str | Path, ids: Sequence[str], vectors: FloatArray, name: str) -
             column = pa.array(list(vectors), pa.list_(pa.float32(), vectors.shape[1]))
             pq.write_table(pa.table({name: pa.array(ids, pa.string()), "vector": column}), path)
         elif path.suffix == ".safetensors":
-            from safetensors.numpy import save_file
-
             about = {"ids": json.dumps(list(ids)), "of": name}
-            save_file({"vectors": np.ascontiguousarray(vectors)}, path, metadata=about)
-            path.chmod(0o644)  # safetensors writes it for its owner only
+            weights.write_arrays(path, {"vectors": vectors}, about)
         else:
             raise SettingsError(wrong_ending(path))
     except OSError as error:

@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from genrec.errors import ModelError
 
@@ -109,6 +110,33 @@ PACKAGED = {
     )
 }
 MODELS = tuple(p.name for p in PACKAGED.values() if p.gguf)
+
+
+def fingerprint(state: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) over every torch tensor's name, shape and up to 1,024 of its values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        flat = value.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 1024)][:1024].float().cpu()
+        digest.update(f"{name}{tuple(value.shape)}".encode() + sample.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any], about: Mapping[str, str]) -> None:
+    """Writes NumPy arrays as a safetensors file: beside its place first, then renamed into it.
+
+    Args:
+        path: of the file; what is beside it for a moment ends in ``.new`` instead.
+        arrays: by name.
+        about: the file's metadata.
+    """
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    new = path.with_suffix(".new")
+    save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, new, metadata=dict(about))
+    new.chmod(0o644)  # safetensors writes it for its owner only
+    new.replace(path)
 
 
 def ways(packaged: Packaged = PACKAGED[DEFAULT_MODEL]) -> str:

@@ -73,7 +73,7 @@ def check_pasted(tokenizer: Any) -> None:
         events += [Interaction(None, "search", text=t) for t in said]
         shown = [History(tuple(events), "u")] if template.takes_demonstrations else []
         prompt = template.render(
-            catalog, History(tuple(events)), said[-1], demonstrations=shown, scale=5
+            catalog, History(tuple(events)), said[-1], demonstrations=shown, scale=5, item=0
         )
         control = encoder.control_ids
         assert all(control.isdisjoint(ids) for ids in encoder.titles(catalog))
@@ -81,10 +81,9 @@ def check_pasted(tokenizer: Any) -> None:
 
     for file in folder().glob("*/*.jinja"):
         template = Template.load(file.stem, file.parent.name)
-        if file.stem != "explain":
-            expected = controls(template, harmless)
-            assert controls(template, texts) == expected
-            assert len(expected) <= (20 if template.header["form"] == "chat" else 1)
+        expected = controls(template, harmless)
+        assert controls(template, texts) == expected
+        assert len(expected) <= (20 if template.header["form"] == "chat" else 1)
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
@@ -111,7 +110,7 @@ def test_pasted_control_tokens_of_real_models_are_text(name: str) -> None:
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_typed_control_tokens_are_text(kind: str) -> None:
-    """Through the reader and explanations too, where the history is typed."""
+    """Through the reader too, where the history is typed."""
     texts = spellings(tiny.tokenizer(kind))
     catalog = Catalog([*(Item(f"i{n}", t) for n, t in enumerate(texts)), Item("a", "red mug")])
     recommender = Recommender(catalog, tiny.language_model(kind), encoder="none", max_events=1000)
