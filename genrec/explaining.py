@@ -2,9 +2,10 @@
 
 The sentence begins with a title of the history, chosen by the model under a trie of the titles in
 the prompt, and the item's own. After them the model writes words, each once: those of the item's
-title and attributes, and the template's list of plain words. So it can claim nothing that the
-catalog does not say. What fails the check is replaced by a plain sentence on the same event. The
-evidence is what the model names, not yet what its ranking rests on.
+title and attributes, and the template's list of plain words. So it names no other item and invents
+no attribute; true words can still be joined to a wrong claim. What fails the check is replaced by a
+plain sentence on the same event. The evidence is what the model names, not yet what its ranking
+rests on.
 """
 
 from __future__ import annotations
