@@ -1,228 +1,619 @@
-"""Search over a TitleTrie with a TokenTree: which items, with what probability.
+"""Search over a TitleTrie with a TokenTree: which items, with what probability, and how surely.
 
 Knows tokens, nodes and rows, nothing of prompts or titles' texts. At each node the model's
 log-softmax is taken over the node's children only ("catalog"), so that the probabilities of all
 items sum to 1 and tokens without an alternative need no evaluation; or over the whole vocabulary
 ("vocab"), as plain generation does.
+
+log P only falls along a path, so it bounds all that is below a prefix. Every search keeps the
+prefixes that it did not follow, and knows from them what it may have missed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from genrec.errors import ModelError
-from genrec.token_tree import ROOT, TokenTree
-from genrec.trie import TitleTrie
+from genrec.token_tree import ROOT, Outputs, TokenTree
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-_PASS = 256  # most runs given to the model in one pass
+WIDTH = 16  # prefixes of each prompt that best-first search follows in one pass
+TOLERANCE = 2e-4  # scores that are nearer are not told apart, in float32
+_PASS = 512  # most tokens given to the model in one pass
 NOT_FINITE = (
     "The model's logits are not finite: its weights or its precision are broken. "
     "Expected numbers; try dtype=float32, or get the model again."
 )
 
 
+class Trie(Protocol):
+    """What search needs of a trie; see ``TitleTrie``."""
+
+    root: int
+    token: Any
+    n_items: int
+
+    def children(self, nodes: IntArray) -> tuple[IntArray, IntArray]: ...
+    def is_leaf(self, nodes: IntArray) -> BoolArray: ...
+    def runs(self, nodes: IntArray) -> list[list[int]]: ...
+    def run_lengths(self, nodes: IntArray) -> IntArray: ...
+    def tokens(self, nodes: IntArray) -> IntArray: ...
+    def intervals(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]: ...
+    def rows_at(self, positions: IntArray) -> IntArray: ...
+
+
+class Allowed(Protocol):
+    """Which positions may be returned to each of U users."""
+
+    def counts(self, user: IntArray, low: IntArray, high: IntArray) -> IntArray:
+        """(C,) how many of the positions low to high - 1."""
+        ...
+
+    def keeps(self, user: IntArray, positions: IntArray) -> BoolArray:
+        """(P,) whether each position."""
+        ...
+
+
+class Prior(Protocol):
+    """A weight above 0 for every position, for each of U users: what is likely without the model."""
+
+    def mass(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
+        """(C,) the sum of the weights of positions low to high - 1."""
+        ...
+
+    def best(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
+        """(C,) the log of the greatest of them."""
+        ...
+
+    def at(self, user: IntArray, positions: IntArray) -> FloatArray:
+        """(P,) the log of each."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """How much of a list is certain.
+
+    Attributes:
+        exact: no item outside the list has a higher score than one in it.
+        ties: exact only up to scores that differ by less than the tolerance.
+        certain_ranks: how many of the first ranks are those of the exact list, up to ties.
+        missed_mass_bound: the probability of the prefixes that were not followed although an item
+            below may belong to the list, in all.
+        nodes: prefixes that were followed.
+        tokens: tokens that the model read after the prompt.
+    """
+
+    exact: bool
+    ties: bool
+    certain_ranks: int
+    missed_mass_bound: float
+    nodes: int
+    tokens: int
+
+
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Items by falling log-probability; equal ones by rising row.
+    """Items by falling score; equal ones by rising row.
 
     Attributes:
         rows: (n,) catalog rows.
-        logprobs: (n,) natural logarithms.
-        evaluated: tokens that went through the model after the prompt.
+        logprobs: (n,) natural logarithms of their probabilities.
+        scores: (n,) what ranks them: logprobs, with a prior on the score more, drawn: perturbed.
+        certificate: how much of it is certain.
     """
 
     rows: IntArray
     logprobs: FloatArray
-    evaluated: int
+    scores: FloatArray
+    certificate: Certificate
 
 
 @dataclass(frozen=True, slots=True)
-class _Live:
-    """Prefixes that can still grow, by all their children; logits are not kept."""
+class Options:
+    """How to search.
 
-    handle: IntArray  # (L,) token tree handles of the prefixes
-    child: IntArray  # (C,) trie nodes
-    source: IntArray  # (C,) index of each child's prefix
-    logprob: FloatArray  # (C,) log-probability of each child
+    Attributes:
+        search: ``exact``: best-first until nothing outside the list can be better; ``beam``: the
+            best ``beam_size`` prefixes of each level; ``auto``: best-first for ``budget`` tokens.
+        beam_size: of ``beam``.
+        normalization: ``catalog`` or ``vocab``.
+        temperature: logits are divided by it at each node.
+        max_nodes: the most prefixes that best-first search follows for one prompt; then the best
+            that can be had fast fill the list.
+        budget: of ``auto``: tokens for one prompt.
+        fusion: what a prior does: ``node``: weighs a node's children, so that P stays a
+            distribution; ``score``: is added to the final score.
+        beta: how much a prior counts: its weights to this power, 0 or more.
+        min_probability: items below are left out.
+        draw: the seed of k draws without replacement from P, in place of its k best; None ranks.
+        tolerance: scores that are nearer are not told apart.
+        width: prefixes of each prompt that best-first search follows in one pass.
+    """
+
+    search: str = "auto"
+    beam_size: int = 20
+    normalization: str = "catalog"
+    temperature: float = 1.0
+    max_nodes: int = 20_000
+    budget: int = 512
+    fusion: str = "node"
+    beta: float = 1.0
+    min_probability: float = 0.0
+    draw: int | None = None
+    tolerance: float = TOLERANCE
+    width: int = WIDTH
+
+
+@dataclass(slots=True)
+class _Open:
+    """Prefixes that were not followed yet, one an entry; a prefix ends before a node's run."""
+
+    user: IntArray
+    node: IntArray  # whose first token is scored already
+    parent: IntArray  # token tree handle above the node's run
+    logprob: FloatArray  # of what is scored
+    bound: FloatArray  # no item below has a higher score
+    level: IntArray  # nodes above
+
+    @classmethod
+    def none(cls) -> _Open:
+        whole, real = np.empty(0, dtype=np.int64), np.empty(0)
+        return cls(whole, whole, whole, real, real, whole)
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def __getitem__(self, which: Any) -> _Open:
+        return _Open(*(getattr(self, name)[which] for name in self.__slots__))
+
+    def __add__(self, other: _Open) -> _Open:
+        return _Open(
+            *(np.concatenate([getattr(self, n), getattr(other, n)]) for n in self.__slots__)
+        )
+
+
+@dataclass(slots=True)
+class _Found:
+    """Items that were reached."""
+
+    user: IntArray
+    row: IntArray
+    logprob: FloatArray
+    score: FloatArray
 
 
 def search(
-    trie: TitleTrie,
+    trie: Trie,
     tree: TokenTree,
+    k: int | Sequence[int],
     *,
-    k: int,
-    beam_size: int | None = None,
-    allowed: BoolArray | None = None,
-    normalization: str = "catalog",
-    skip_forced: bool = True,
-    like_generate: bool = False,
-) -> Ranking:
-    """The k best items by beam search, or by scoring every allowed item.
+    allowed: Allowed | None = None,
+    prior: Prior | None = None,
+    options: Options | None = None,
+) -> list[Ranking]:
+    """The k best items for each of U prompts.
 
-    The beam keeps ``beam_size`` unfinished prefixes a step; finished titles stand beside them and
-    are never dropped for unfinished ones. log P only falls along a path, so the search ends when
-    no prefix can enter the k best. With ``beam_size >= k``, k items come back whenever k are
-    allowed.
+    k items come back whenever k are allowed and reach ``min_probability``, however the search ends.
 
     Args:
         trie: the catalog.
-        tree: a token tree over the prompt.
-        k: how many items, at least 1.
-        beam_size: None keeps every prefix: all allowed items are scored exactly.
-        allowed: (N,) by catalog row; others are not returned and their own subtrees not entered.
-            The probabilities are those over all items, allowed or not.
-        normalization: ``catalog`` or ``vocab``.
-        skip_forced: do not evaluate tokens that have no alternative (catalog only); without it
-            every token takes a step of its own, as in ``generate``.
-        like_generate: keep only what transformers' ``generate`` would keep, for comparisons: of
-            each step's continuations the ``2 * beam_size`` best, of the titles that end there
-            those among the ``beam_size`` best. Needs a beam_size, and skips nothing.
+        tree: over the U prompts.
+        k: how many items, at least 1; one number for each prompt, or one for all.
+        allowed: what may be returned. The probabilities are those over all items, allowed or not.
+        prior: weights that are fused with the model's.
+        options: how to search.
 
-    Returns:
-        At most k items. log P(item) is log P(title) - log m where m items share the title.
+    Raises:
+        ModelError: the model's logits are not finite.
     """
-    skip_forced = skip_forced and normalization == "catalog" and not like_generate
-    positions = np.ones(trie.n_items, dtype=bool) if allowed is None else allowed[trie.order]
-    below = np.concatenate([[0], np.cumsum(positions)])  # allowed positions before each position
-    leaves: list[IntArray] = []
-    finals: list[FloatArray] = []
-    worst = -np.inf  # of the k best so far
-    evaluated = 0
-    live, used = _start(trie, tree, normalization, skip_forced, leaves, finals)
-    evaluated += used
-    while live is not None:
-        child, source, logprob = live.child, live.source, live.logprob
-        enter = below[trie.high[child]] > below[trie.low[child]]
-        child, source, logprob = child[enter], source[enter], logprob[enter]
-        end = trie.skip[child] if skip_forced else child
-        done = trie.is_leaf(end)
-        kept = done
-        if like_generate and beam_size is not None:
-            place = np.argsort(np.argsort(-logprob, kind="stable"))
-            kept = done & (place < beam_size)
-            logprob = np.where(place < 2 * beam_size, logprob, -np.inf)
-        leaves.append(end[kept])
-        finals.append(logprob[kept])
-        worst = _kth(trie, below, leaves, finals, k)
-        grows = np.flatnonzero(~done & (logprob >= worst) & np.isfinite(logprob))
-        if beam_size is not None and len(grows) > beam_size:
-            best = np.lexsort((child[grows], -logprob[grows]))[:beam_size]
-            grows = grows[np.sort(best)]
-        if not len(grows):
-            break
-        runs = [trie.run(int(child[g]), int(end[g])) for g in grows]
-        parents = live.handle[source[grows]]
-        live = _grow(trie, tree, parents, runs, end[grows], logprob[grows], normalization)
-        evaluated += sum(len(r) for r in runs)
-    rows, logprobs = _items(trie, positions, np.concatenate(leaves), np.concatenate(finals))
-    order = np.lexsort((rows, -logprobs))[:k]
-    return Ranking(rows[order], logprobs[order], evaluated)
+    users = len(tree.root)
+    counts = np.full(users, k) if isinstance(k, int | np.integer) else np.asarray(k)
+    return _Search(trie, tree, counts, allowed, prior, options or Options()).run()
 
 
-def _start(
-    trie: TitleTrie,
+def score(
+    trie: Trie,
     tree: TokenTree,
-    normalization: str,
-    skip_forced: bool,
-    leaves: list[IntArray],
-    finals: list[FloatArray],
-) -> tuple[_Live | None, int]:
-    """The root as the one live prefix, past any tokens with which every title begins."""
-    root, zero = np.array([0]), np.array([0.0])
-    end = int(trie.skip[0]) if skip_forced else 0
-    if end == 0:
-        logits = tree.logits[None]
-        child, source, logprob = _children(trie, root, zero, logits, normalization)
-        return _Live(np.array([ROOT]), child, source, logprob), 0
-    if trie.is_leaf(np.array([end]))[0]:
-        leaves.append(np.array([end]))
-        finals.append(zero)
-        return None, 0
-    run = trie.run(int(trie.first_child[0]), end)
-    live = _grow(trie, tree, np.array([ROOT]), [run], np.array([end]), zero, normalization)
-    return live, len(run)
+    *,
+    allowed: Allowed | None = None,
+    prior: Prior | None = None,
+    options: Options | None = None,
+) -> list[Ranking]:
+    """All allowed items of each prompt with their exact scores; as ``search`` with k of all."""
+    found = options or Options()
+    everything = Options(
+        **{n: getattr(found, n) for n in found.__slots__}
+        | {"search": "exact", "width": 1 << 40, "max_nodes": 1 << 40}
+    )
+    return search(trie, tree, trie.n_items, allowed=allowed, prior=prior, options=everything)
 
 
-def _grow(
-    trie: TitleTrie,
-    tree: TokenTree,
-    parents: IntArray,
-    runs: Sequence[Sequence[int]],
-    node: IntArray,
-    logprob: FloatArray,
-    normalization: str,
-) -> _Live:
-    """Extends the tree by runs that end at trie nodes, in passes of bounded size."""
-    handles: list[int] = []
-    children: list[tuple[IntArray, IntArray, FloatArray]] = []
-    for first in range(0, len(runs), _PASS):
-        part = slice(first, first + _PASS)
-        new, logits = tree.extend(parents[part].tolist(), runs[part])
-        handles.extend(new)
-        child, source, values = _children(trie, node[part], logprob[part], logits, normalization)
-        children.append((child, source + first, values))
-    child, source, values = (np.concatenate(arrays) for arrays in zip(*children, strict=True))
-    return _Live(np.array(handles, dtype=np.int64), child, source, values)
+class _Search:
+    """One search over a batch of prompts."""
+
+    def __init__(
+        self,
+        trie: Trie,
+        tree: TokenTree,
+        k: IntArray,
+        allowed: Allowed | None,
+        prior: Prior | None,
+        options: Options,
+    ) -> None:
+        self._trie, self._tree, self._k = trie, tree, k
+        self._allowed, self._options = allowed, options
+        self._prior = prior if options.beta else None
+        self._users = len(k)
+        self._nodes = np.zeros(self._users, dtype=np.int64)
+        self._tokens = np.zeros(self._users, dtype=np.int64)
+        least = options.min_probability
+        self._floor = float(np.log(least)) if least > 0 else -np.inf
+        self._found = _Found(*(np.empty(0, dtype=t) for t in (np.int64, np.int64, float, float)))
+        self._worst = np.full(self._users, -np.inf)  # a score that new items must exceed
+        self._left = np.full(self._users, -np.inf)  # the highest bound that was not worth following
+
+    def run(self) -> list[Ranking]:
+        """Searches; one ranking a prompt."""
+        size = self._options.beam_size
+        rest = self._start()
+        if self._options.search == "beam":
+            rest = self._dive(rest, size)
+        else:
+            rest = self._best_first(rest)
+        # Whoever lacks items still, though there are more, gets them by going straight down.
+        while (lacks := self._lacking()[(rest := self._promising(rest)).user]).any():
+            rest = rest[~lacks] + self._dive(rest[lacks], size)
+        return self._rankings(rest)
+
+    def _start(self) -> _Open:
+        user, zero = np.arange(self._users), np.zeros(self._users)
+        node, level = np.full(self._users, self._trie.root), np.zeros(self._users, dtype=np.int64)
+        handle = np.full(self._users, ROOT)
+        return self._children(user, node, handle, zero, zero, level, self._tree.root)
+
+    def _promising(self, rest: _Open) -> _Open:
+        """Without the prefixes below which nothing can better a list."""
+        promising = rest.bound > self._worst[rest.user]
+        np.maximum.at(self._left, rest.user[~promising], rest.bound[~promising])
+        return rest[promising]
+
+    def _best_first(self, rest: _Open) -> _Open:
+        """Follows the prefixes with the highest bounds until none can better a list."""
+        options = self._options
+        while len(rest := self._promising(rest)):
+            going = self._nodes[rest.user] < options.max_nodes
+            if options.search == "auto":
+                going &= self._tokens[rest.user] < options.budget
+            chosen = self._first(rest, options.width, going)
+            if not len(chosen):
+                break
+            rest = rest[_others(chosen, len(rest))] + self._follow(rest[chosen])
+        return rest
+
+    def _dive(self, live: _Open, size: int) -> _Open:
+        """Follows the best ``size`` prefixes of each level; gives those that were not followed."""
+        left = _Open.none()
+        while len(live := self._promising(live)):
+            chosen = self._first(live, size, np.ones(len(live), dtype=bool))
+            left += live[_others(chosen, len(live))]
+            live = self._follow(live[chosen])
+        return left
+
+    def _lacking(self) -> BoolArray:
+        """(U,) whose list is shorter than asked for."""
+        return np.bincount(self._found.user, minlength=self._users) < self._k
+
+    def _first(self, rest: _Open, size: int, which: BoolArray) -> IntArray:
+        """Indices of the ``size`` entries of each user with the highest bounds, of some entries."""
+        some = np.flatnonzero(which)
+        if not len(some) or size >= len(some):
+            return some
+        order = some[np.lexsort((-rest.bound[some], rest.user[some]))]
+        return np.sort(order[_places(rest.user[order]) < size])
+
+    def _follow(self, chosen: _Open) -> _Open:
+        """Reads the runs of prefixes; gives the prefixes below, and keeps the items found."""
+        lengths = self._trie.run_lengths(chosen.node)
+        below, first = _Open.none(), 0
+        passed = np.cumsum(lengths)
+        while first < len(chosen):
+            before = passed[first - 1] if first else 0
+            stop = max(int(np.searchsorted(passed, before + _PASS, side="right")), first + 1)
+            below += self._follow_some(chosen[first:stop])
+            first = stop
+        return below
+
+    def _follow_some(self, part: _Open) -> _Open:
+        runs = self._trie.runs(part.node)
+        self._nodes += np.bincount(part.user, minlength=self._users)
+        if self._options.normalization == "catalog":
+            self._count_tokens(part.user, runs)
+            handles, outputs = self._tree.grow(part.user.tolist(), part.parent.tolist(), runs)
+            logprob = part.logprob
+        else:
+            ends = self._trie.is_leaf(part.node)
+            read = [r[:-1] if e else r for r, e in zip(runs, ends.tolist(), strict=True)]
+            self._count_tokens(part.user, read)
+            handles, every = self._tree.grow(
+                part.user.tolist(), part.parent.tolist(), read, every=True
+            )
+            logprob = part.logprob + self._within(runs, read, every)
+            if ends.any():
+                self._reach(part.user[ends], part.node[ends], logprob[ends], part.bound[ends])
+            inner = ~ends
+            if not inner.any():
+                return _Open.none()
+            after = np.cumsum([len(r) for r in read])[inner] - 1
+            outputs = every.some(after)
+            part, logprob, handles = part[inner], logprob[inner], handles[inner]
+        return self._children(
+            part.user, part.node, handles, logprob, part.bound, part.level, outputs
+        )
+
+    def _count_tokens(self, user: IntArray, runs: Sequence[Sequence[int]]) -> None:
+        lengths = [len(r) for r in runs]
+        self._tokens += np.bincount(user, lengths, self._users).astype(np.int64)
+
+    def _within(
+        self, runs: Sequence[Sequence[int]], read: Sequence[Sequence[int]], every: Outputs
+    ) -> FloatArray:
+        """(L,) log-probability of each run after its first token."""
+        source, token, owner, start = [], [], [], 0
+        for number, (run, known) in enumerate(zip(runs, read, strict=True)):
+            source += range(start, start + len(run) - 1)
+            token += run[1:]
+            owner += [number] * (len(run) - 1)
+            start += len(known)
+        if not token:
+            return np.zeros(len(runs))
+        rows = np.array(source)
+        temperature = self._options.temperature
+        values = every.at(rows, np.array(token)) / temperature - _norms(every, temperature)[rows]
+        return np.bincount(owner, values, len(runs))
+
+    def _children(
+        self,
+        user: IntArray,
+        node: IntArray,
+        handle: IntArray,
+        logprob: FloatArray,
+        above: FloatArray,
+        level: IntArray,
+        outputs: Outputs,
+    ) -> _Open:
+        """The children of L nodes: those that end are kept as items, the others given back."""
+        options, trie = self._options, self._trie
+        child, count = trie.children(node)
+        source = np.repeat(np.arange(len(node)), count)
+        start = np.cumsum(count) - count
+        owner = user[source]
+        fused = self._prior is not None and options.fusion == "node"
+        value = np.zeros(len(child))
+        if options.normalization == "catalog":
+            several = (count > 1)[source]  # the only child of a root is certain
+            if several.any():
+                value[several] = outputs.at(source[several], trie.tokens(child[several]))
+                value /= options.temperature
+                if fused:
+                    value += np.log(self._mass(owner, child))
+                value -= _logsumexp(value, start, source)
+        else:
+            value = outputs.at(source, trie.tokens(child)) / options.temperature
+            value -= _norms(outputs, options.temperature)[source]
+        value += logprob[source]
+        ends = trie.is_leaf(child)
+        if options.normalization == "vocab":
+            ends &= trie.run_lengths(child) == 1
+        enter = self._count(owner, child) > 0
+        if options.draw is not None:
+            bound = _perturbed(options.draw, owner, child, value, start, source, above)
+        elif self._prior is not None and not fused:
+            bound = value + options.beta * self._best(owner, child)
+        else:
+            bound = value
+        done = ends & enter
+        if done.any():
+            self._reach(owner[done], child[done], value[done], bound[done])
+        grows = np.flatnonzero(~ends & enter & (value >= self._floor) & np.isfinite(value))
+        return _Open(
+            owner[grows],
+            child[grows],
+            handle[source[grows]],
+            value[grows],
+            bound[grows],
+            level[source[grows]] + 1,
+        )
+
+    def _reach(
+        self, user: IntArray, leaf: IntArray, logprob: FloatArray, bound: FloatArray
+    ) -> None:
+        """Keeps the allowed items at leaves, of each user the best k and one more."""
+        options, trie = self._options, self._trie
+        owner, low, high = trie.intervals(leaf)
+        count = high - low
+        place = _ranges(low, count)
+        owner = np.repeat(owner, count)
+        who = user[owner]
+        if self._prior is None:
+            shared = np.bincount(owner, minlength=len(leaf))
+            value = (logprob - np.log(shared))[owner]
+            final = value
+        else:
+            weight = self._prior.at(who, place)
+            if options.fusion == "node":
+                start = np.searchsorted(owner, np.arange(len(leaf)))
+                share = options.beta * weight
+                value = logprob[owner] + share - _logsumexp(share, start, owner)
+                final = value
+            else:
+                shared = np.bincount(owner, minlength=len(leaf))
+                value = (logprob - np.log(shared))[owner]
+                final = value + options.beta * weight
+        rows = trie.rows_at(place)
+        if options.draw is not None:
+            start = np.searchsorted(owner, np.arange(len(leaf)))
+            final = _perturbed(options.draw, who, ~rows, value, start, owner, bound)
+        keep = value >= self._floor
+        if self._allowed is not None:
+            keep &= self._allowed.keeps(who, place)
+        old = self._found
+        users = np.concatenate([old.user, who[keep]])
+        rows = np.concatenate([old.row, rows[keep]])
+        logprobs = np.concatenate([old.logprob, value[keep]])
+        scores = np.concatenate([old.score, final[keep]])
+        order = np.lexsort((rows, -scores, users))
+        place = _places(users[order])
+        kept = place <= self._k[users[order]]
+        order, place = order[kept], place[kept]
+        self._found = _Found(users[order], rows[order], logprobs[order], scores[order])
+        last = place == self._k[users[order]] - 1
+        self._worst[users[order][last]] = scores[order][last]
+
+    def _count(self, user: IntArray, nodes: IntArray) -> IntArray:
+        """(C,) how many items below each node may be returned to its user."""
+        owner, low, high = self._trie.intervals(nodes)
+        if self._allowed is None:
+            count = high - low
+        else:
+            count = self._allowed.counts(user[owner], low, high)
+        return count if len(owner) == len(nodes) else _sums(owner, count, len(nodes))
+
+    def _mass(self, user: IntArray, nodes: IntArray) -> FloatArray:
+        assert self._prior is not None
+        owner, low, high = self._trie.intervals(nodes)
+        mass = self._prior.mass(user[owner], low, high)
+        mass = mass if len(owner) == len(nodes) else np.bincount(owner, mass, len(nodes))
+        return np.asarray(mass**self._options.beta)
+
+    def _best(self, user: IntArray, nodes: IntArray) -> FloatArray:
+        assert self._prior is not None
+        owner, low, high = self._trie.intervals(nodes)
+        best = self._prior.best(user[owner], low, high)
+        if len(owner) == len(nodes):
+            return best
+        found = np.full(len(nodes), -np.inf)
+        np.maximum.at(found, owner, best)
+        return found
+
+    def _rankings(self, rest: _Open) -> list[Ranking]:
+        found, tolerance = self._found, self._options.tolerance
+        bound = np.full(self._users, -np.inf)
+        np.maximum.at(bound, rest.user, rest.bound)
+        mass = np.bincount(rest.user, np.exp(rest.logprob), self._users)
+        rankings = []
+        for user in range(self._users):
+            which = np.flatnonzero(found.user == user)
+            which, cut = which[: self._k[user]], which[self._k[user] :]
+            scores, best = found.score[which], float(bound[user])
+            full = len(scores) == self._k[user]
+            worst = float(scores[-1]) if full else -np.inf
+            exact = best == -np.inf or best <= worst + tolerance
+            outside = max([best, float(self._left[user]), *found.score[cut].tolist()])
+            certificate = Certificate(
+                exact=exact,
+                ties=exact and full and outside > worst - tolerance,
+                certain_ranks=int((scores >= best - tolerance).sum()),
+                missed_mass_bound=float(min(mass[user], 1.0)),
+                nodes=int(self._nodes[user]),
+                tokens=int(self._tokens[user]),
+            )
+            rankings.append(Ranking(found.row[which], found.logprob[which], scores, certificate))
+        return rankings
 
 
-def _children(
-    trie: TitleTrie,
-    node: IntArray,
-    logprob: FloatArray,
-    logits: torch.Tensor,
-    normalization: str,
-) -> tuple[IntArray, IntArray, FloatArray]:
-    """All children of L nodes with (L, V) logits: node, index of the parent, log-probability."""
-    first = trie.first_child[node]
-    count = trie.first_child[node + 1] - first
-    start = np.cumsum(count) - count
-    source = np.repeat(np.arange(len(count)), count)
-    child = np.arange(int(count.sum())) - start[source] + first[source]
-    device = logits.device
-    index = torch.from_numpy(source).to(device), torch.from_numpy(trie.token[child]).to(device)
-    values = logits[index].double().cpu().numpy()
-    if normalization == "catalog":
-        peak = np.maximum.reduceat(values, start)
-        total = np.add.reduceat(np.exp(values - peak[source]), start)
-        norm = peak + np.log(total)
-    else:
-        norm = torch.logsumexp(logits.double(), dim=-1).cpu().numpy()
+def _norms(outputs: Outputs, temperature: float) -> FloatArray:
+    norms = outputs.norms(temperature)
+    if not np.isfinite(norms).all():
+        raise ModelError(NOT_FINITE)
+    return norms
+
+
+def _sums(owner: IntArray, values: IntArray, n: int) -> IntArray:
+    """(n,) sums of the values of each owner."""
+    return np.bincount(owner, values, n).astype(np.int64)
+
+
+def _others(chosen: IntArray, n: int) -> BoolArray:
+    """(n,) all but the chosen."""
+    others = np.ones(n, dtype=bool)
+    others[chosen] = False
+    return others
+
+
+def _places(groups: IntArray) -> IntArray:
+    """The place of each entry in its group, from 0; entries of a group are neighbours."""
+    return np.arange(len(groups)) - np.searchsorted(groups, groups)
+
+
+def _ranges(first: IntArray, count: IntArray) -> IntArray:
+    """first[0], first[0] + 1, ... (count[0] of them), first[1], ..."""
+    offset = np.cumsum(count) - count
+    return np.arange(int(count.sum())) + np.repeat(first - offset, count)
+
+
+def _logsumexp(values: FloatArray, start: IntArray, source: IntArray) -> FloatArray:
+    """(C,) for each entry the log of the sum of exp over its group.
+
+    Raises:
+        ModelError: a sum is not finite.
+    """
+    peak = np.maximum.reduceat(values, start)
+    with np.errstate(invalid="ignore"):
+        norm = peak + np.log(np.add.reduceat(np.exp(values - peak[source]), start))
     if not np.isfinite(norm).all():
         raise ModelError(NOT_FINITE)
-    return child, source, logprob[source] + values - norm[source]
+    return np.asarray(norm[source])
 
 
-def _kth(
-    trie: TitleTrie, below: IntArray, leaves: list[IntArray], finals: list[FloatArray], k: int
-) -> float:
-    """The log-probability of the k-th best finished item; -inf with fewer than k."""
-    leaf, final = np.concatenate(leaves), np.concatenate(finals)
-    count = below[trie.high[leaf]] - below[trie.low[leaf]]
-    if count.sum() < k:
-        return -np.inf
-    score = final - np.log(trie.high[leaf] - trie.low[leaf])
-    order = np.argsort(-score, kind="stable")
-    return float(score[order][np.searchsorted(np.cumsum(count[order]), k)])
+def _perturbed(
+    seed: int,
+    user: IntArray,
+    name: IntArray,
+    logprob: FloatArray,
+    start: IntArray,
+    source: IntArray,
+    above: FloatArray,
+) -> FloatArray:
+    """(C,) Gumbel-perturbed log-probabilities whose maximum in each group is that of its parent.
+
+    The k items with the highest ones are k draws without replacement (Kool et al. 2019, Stochastic
+    Beams and Where to Find Them, https://arxiv.org/abs/1903.06059, appendix B.3).
+
+    Args:
+        seed: of the noise, which depends on seed, user and name only.
+        user: (C,) users.
+        name: (C,) a number of its own for each entry of a user.
+        logprob: (C,) log-probabilities.
+        start: (L,) where each group begins.
+        source: (C,) the group of each.
+        above: (L,) the perturbed log-probability of each group's parent.
+    """
+    noise = -np.log(-np.log(_uniform(seed, user, name)))
+    value = logprob + noise
+    peak = np.maximum.reduceat(value, start)[source]
+    top = above[source]
+    with np.errstate(divide="ignore"):
+        v = top - value + np.log1p(-np.exp(np.minimum(value - peak, 0.0)))
+    return np.asarray(top - np.maximum(v, 0.0) - np.log1p(np.exp(-np.abs(v))))
 
 
-def _items(
-    trie: TitleTrie, positions: BoolArray, leaf: IntArray, final: FloatArray
-) -> tuple[IntArray, FloatArray]:
-    """Rows of the allowed items at the leaves, a leaf's probability shared by all its items."""
-    low = trie.low[leaf]
-    count = trie.high[leaf] - low
-    source = np.repeat(np.arange(len(leaf)), count)
-    start = np.cumsum(count) - count
-    place = np.arange(int(count.sum())) - start[source] + low[source]
-    keep = positions[place]
-    logprob = (final - np.log(count))[source]
-    return trie.order[place[keep]], logprob[keep]
+def _uniform(seed: int, user: IntArray, name: IntArray) -> FloatArray:
+    """(C,) numbers above 0 and below 1 by hashing (splitmix64, Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        x = name.astype(np.uint64)
+        for salt in (seed, user):
+            x = x + np.asarray(salt).astype(np.uint64) * np.uint64(0xD1342543DE82EF95)
+            x = x + np.uint64(0x9E3779B97F4A7C15)
+            x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            x = x ^ (x >> np.uint64(31))
+    return np.asarray(((x >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52)

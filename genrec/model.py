@@ -17,7 +17,7 @@ import torch
 
 from genrec import weights
 from genrec.errors import ModelError, SettingsError
-from genrec.token_tree import CachedTree, PlainTree, TokenTree, tree_obstacle
+from genrec.token_tree import Body, CachedTree, PlainTree, Prefix, TokenTree, tree_obstacle
 
 MAX_THREADS = 512
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -66,7 +66,8 @@ class LanguageModel:
         self.name = name
         self.device = torch.device(next(model.parameters()).device)
         self.dtype: torch.dtype = next(model.parameters()).dtype
-        self.obstacle = "asked for" if plain else tree_obstacle(model)
+        self.body = Body(model)
+        self.obstacle = "asked for" if plain else tree_obstacle(self.body)
 
     @classmethod
     def load(
@@ -166,13 +167,34 @@ class LanguageModel:
         Raises:
             ModelError: the prompt does not fit the model.
         """
-        if not 0 < len(ids) <= self.context:
-            msg = (
-                f"A prompt of {len(ids)} tokens. Expected 1 to {self.context}, the most that "
-                f"{self.name} reads; lower max_prompt_tokens."
-            )
-            raise ModelError(msg)
-        return (PlainTree if self.obstacle else CachedTree)(self.model, ids)
+        return self.prefill_many([ids])
+
+    def prefill_many(
+        self, prompts: Sequence[Sequence[int]], prefix: Prefix | None = None
+    ) -> TokenTree:
+        """Reads several prompts in one pass; see ``prefill``.
+
+        Args:
+            prompts: token ids of each.
+            prefix: of ``prefix``, with which they all begin; it is not read again.
+
+        Raises:
+            ModelError: a prompt does not fit the model.
+        """
+        for ids in prompts:
+            if not 0 < len(ids) <= self.context:
+                msg = (
+                    f"A prompt of {len(ids)} tokens. Expected 1 to {self.context}, the most that "
+                    f"{self.name} reads; lower max_prompt_tokens."
+                )
+                raise ModelError(msg)
+        if self.obstacle:
+            return PlainTree(self.body, prompts)
+        return CachedTree(self.body, prompts, prefix)
+
+    def prefix(self, ids: Sequence[int]) -> Prefix | None:
+        """Reads what several prompts begin with; None for a model that takes plain passes."""
+        return None if self.obstacle or not ids else Prefix(self.body, ids)
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over every parameter's name, shape and up to 1,024 of its values."""

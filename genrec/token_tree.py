@@ -1,9 +1,10 @@
-"""TokenTree: many continuations of one prompt over one key-value cache. Knows token ids only.
+"""TokenTree: many continuations of one or more prompts. Knows token ids only.
 
-The prompt is read once. Continuations are nodes appended to the one cache; each attends to the
-prompt and its own ancestors through a 4-D mask, at a position given by its depth. Nothing is
+A prompt is read once. Continuations are nodes appended to its key-value cache; each attends to
+the prompt and its own ancestors through a 4-D mask, at a position given by its depth. Nothing is
 expanded to beams, reordered or copied. (Tree attention as in SpecInfer, Miao et al. 2024,
-https://arxiv.org/abs/2305.09781, there for speculative decoding.)
+https://arxiv.org/abs/2305.09781, there for speculative decoding.) Several prompts stand in one
+batch, the shorter ones padded on the right, where no real token looks.
 """
 
 from __future__ import annotations
@@ -13,32 +14,198 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
 ROOT = -1  # the handle of the prompt's end
+_NOBODY = -2  # in place of a padding token's parent
+_PLAIN_BATCH = 16  # sequences in one plain pass
+_GATHERED = 1 << 24  # numbers gathered at once for single logits
+_NORMS = 64  # rows whose logits are made at once
+
+
+class Body:
+    """A causal language model in two parts, so that logits are computed only where needed.
+
+    Attributes:
+        model: the whole.
+        body: ids to hidden states; the whole model where it could not be divided.
+        head: hidden states to logits, a linear layer; None where it could not be divided.
+        windows: kind of attention layer -> how far back it looks; None for all the way.
+    """
+
+    def __init__(self, model: Any) -> None:
+        """Divides a transformers causal language model, LoRA-adapted or not."""
+        self.model = model
+        config = model.config.get_text_config()
+        self.n_layers = int(config.num_hidden_layers)
+        window = getattr(config, "sliding_window", None)
+        window = window if getattr(config, "use_sliding_window", True) else None
+        self.types = tuple(dict.fromkeys(getattr(config, "layer_types", None) or ()))
+        kinds = self.types or (("sliding_attention",) if window else ("full_attention",))
+        self.windows = {k: int(window) if k == "sliding_attention" and window else None for k in kinds}
+        parameter = next(model.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.body, self.head = getattr(base, base.base_model_prefix, None), None
+        head = base.get_output_embeddings()
+        if self.body is not None and isinstance(head, torch.nn.Linear):
+            self.head = head
+            if not self._divides():
+                self.head = None
+        if self.head is None:
+            self.body = model
+        self.keeps = "logits_to_keep" in inspect.signature(base.forward).parameters
+
+    @torch.inference_mode()
+    def _divides(self) -> bool:
+        """Whether hidden states through the head are the model's logits (no scaling, no cap)."""
+        ids = torch.tensor([[1, 2, 3]], device=self.device) % self.vocabulary
+        try:
+            hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
+            ours, theirs = self.head(hidden), self.model(input_ids=ids, use_cache=False).logits
+        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError):
+            return False
+        return bool(torch.allclose(ours, theirs, atol=1e-5, rtol=1e-4))
+
+    @property
+    def vocabulary(self) -> int:
+        """How many ids the model knows."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    @torch.inference_mode()
+    def __call__(self, keep: tuple[torch.Tensor, torch.Tensor], **inputs: Any) -> Outputs:
+        """One pass.
+
+        Args:
+            keep: (R,) rows and (R,) columns of the tokens after which logits may be asked for.
+            **inputs: as transformers has them.
+        """
+        if self.head is not None:
+            hidden = self.body(**inputs).last_hidden_state
+            return Outputs(hidden[keep], self.head)
+        if self.keeps and inputs["input_ids"].shape[0] == 1:
+            inputs["logits_to_keep"] = keep[1]
+            return Outputs(self.model(**inputs).logits[0], None)
+        return Outputs(self.model(**inputs).logits[keep], None)
+
+
+class Outputs:
+    """What is known after R tokens; logits are computed when they are asked for."""
+
+    def __init__(self, states: torch.Tensor, head: torch.nn.Linear | None) -> None:
+        """Keeps (R, D) hidden states with the head for them, or (R, V) logits without one."""
+        self._states, self._head = states, head
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    @torch.inference_mode()
+    def logits(self, rows: Any = slice(None)) -> torch.Tensor:
+        """(R, V) float32 logits, of all rows or some."""
+        states = self._states[rows]
+        logits: torch.Tensor = states if self._head is None else self._head(states)
+        return logits.float()
+
+    @torch.inference_mode()
+    def at(self, source: IntArray, token: IntArray) -> FloatArray:
+        """(C,) logits of single tokens after the given rows, which must not fall."""
+        if self._head is None:
+            index = torch.from_numpy(source), torch.from_numpy(token.astype(np.int64))
+            device = self._states.device
+            found = self._states[index[0].to(device), index[1].to(device)]
+            return np.asarray(found.double().cpu().numpy())
+        count = np.bincount(source, minlength=len(self))
+        wide = count > self._head.weight.shape[0] // 16
+        values = np.empty(len(source))
+        ends = np.cumsum(count)
+        for row in np.flatnonzero(wide):
+            part = slice(ends[row] - count[row], ends[row])
+            values[part] = self.logits(slice(row, row + 1))[0].double().cpu().numpy()[token[part]]
+        rest = np.flatnonzero(~wide[source])
+        step = max(_GATHERED // self._head.weight.shape[1], 1)
+        for first in range(0, len(rest), step):
+            part = rest[first : first + step]
+            values[part] = self._single(source[part], token[part])
+        return values
+
+    def _single(self, source: IntArray, token: IntArray) -> FloatArray:
+        assert self._head is not None
+        device = self._states.device
+        rows = torch.from_numpy(source).to(device)
+        ids = torch.from_numpy(token.astype(np.int64)).to(device)
+        logits = (self._head.weight[ids].float() * self._states[rows].float()).sum(dim=-1)
+        if self._head.bias is not None:
+            logits += self._head.bias[ids].float()
+        return np.asarray(logits.double().cpu().numpy())
+
+    def norms(self, temperature: float = 1.0) -> FloatArray:
+        """(R,) log of the sum of exp over all logits, these divided by the temperature."""
+        found = np.empty(len(self))
+        for first in range(0, len(self), _NORMS):
+            part = slice(first, first + _NORMS)
+            logits = self.logits(part).double() / temperature
+            found[part] = torch.logsumexp(logits, dim=-1).cpu().numpy()
+        return found
+
+    def some(self, rows: IntArray) -> Outputs:
+        """Of some rows."""
+        return Outputs(self._states[torch.from_numpy(rows).to(self._states.device)], self._head)
+
+    @staticmethod
+    def joined(parts: Sequence[Outputs]) -> Outputs:
+        """The rows of several, one after the other."""
+        return Outputs(torch.cat([p._states for p in parts]), parts[0]._head)
 
 
 class TokenTree(ABC):
-    """Continuations of one prompt of P tokens; nodes are named by handles, ROOT is the prompt."""
+    """Continuations of B prompts; nodes are named by handles, ROOT is the prompt's end.
 
-    logits: torch.Tensor  # (V,) float32, after the prompt
+    Attributes:
+        root: after each of the B prompts.
+    """
+
+    root: Outputs
 
     @abstractmethod
+    def grow(
+        self,
+        user: Sequence[int],
+        parents: Sequence[int],
+        runs: Sequence[Sequence[int]],
+        *,
+        every: bool = False,
+    ) -> tuple[IntArray, Outputs]:
+        """Appends runs of tokens below nodes, in one pass.
+
+        Args:
+            user: the prompt of each run.
+            parents: the node below which each run hangs; ROOT or a handle from an earlier call.
+            runs: one or more token ids each.
+            every: outputs after every token of every run, in order, in place of each run's last.
+
+        Returns:
+            The handle of each run's last token, and len(runs) outputs, with every as many as
+            there are tokens.
+        """
+
+    @property
+    def logits(self) -> torch.Tensor:
+        """(V,) float32, after the first prompt."""
+        return self.root.logits(slice(0, 1))[0]
+
     def extend(
         self, parents: Sequence[int], runs: Sequence[Sequence[int]], *, every: bool = False
     ) -> tuple[list[int], torch.Tensor]:
-        """Appends runs of tokens below nodes.
-
-        Args:
-            parents: the node below which each run hangs; ROOT or a handle from an earlier call.
-            runs: one or more token ids each.
-            every: logits after every token of every run, in order, in place of each run's last.
-
-        Returns:
-            The handle of each run's last token, and float32 logits, (len(runs), V) or, with
-            every, (all tokens, V).
-        """
+        """``grow`` for the first prompt, with all logits: (runs, V), or with every (tokens, V)."""
+        handles, outputs = self.grow([0] * len(runs), parents, runs, every=every)
+        return handles.tolist(), outputs.logits()
 
 
 class _GrowingLayer(DynamicLayer):
@@ -51,7 +218,7 @@ class _GrowingLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Appends (1, heads, T, D) keys and values; returns views of all so far."""
+        """Appends (B, heads, T, D) keys and values; returns views of all so far."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
@@ -71,144 +238,248 @@ class _GrowingLayer(DynamicLayer):
         new[:, :, : self.length] = old[:, :, : self.length]
         return new
 
+    def repeated(self, n: int) -> _GrowingLayer:
+        """The same keys and values for n prompts, in a buffer of their own."""
+        layer = _GrowingLayer()
+        shape = (n, -1, -1, -1)
+        keys, values = self.keys[:, :, : self.length], self.values[:, :, : self.length]
+        layer.update(keys.expand(shape), values.expand(shape))
+        return layer
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Forgets all prompts but some."""
+        self.keys = self.keys[:, :, : self.length][rows]
+        self.values = self.values[:, :, : self.length][rows]
+
     def get_seq_length(self) -> int:
         """Tokens held."""
         return self.length
 
 
-class CachedTree(TokenTree):
-    """The fast tree, for models whose layers are all full attention."""
+class Prefix:
+    """The keys and values of the tokens with which several prompts begin.
 
-    def __init__(self, model: Any, ids: Sequence[int]) -> None:
-        """Reads the prompt.
+    Attributes:
+        ids: those tokens.
+    """
+
+    def __init__(self, body: Body, ids: Sequence[int]) -> None:
+        """Reads the tokens, at least one."""
+        self.ids = tuple(ids)
+        self.layers = [_GrowingLayer() for _ in range(body.n_layers)]
+        body(
+            (torch.tensor([0]), torch.tensor([len(ids) - 1])),
+            input_ids=torch.tensor([list(ids)], device=body.device),
+            position_ids=torch.arange(len(ids), device=body.device)[None],
+            past_key_values=Cache(layers=list(self.layers)),
+            use_cache=True,
+        )
+
+
+class CachedTree(TokenTree):
+    """The fast tree, for models whose layers are all attention, full or in a sliding window."""
+
+    def __init__(
+        self, body: Body, prompts: Sequence[Sequence[int]], prefix: Prefix | None = None
+    ) -> None:
+        """Reads the prompts.
 
         Args:
-            model: a transformers causal language model without a ``tree_obstacle``.
-            ids: token ids of the prompt, at least one.
+            body: a model without a ``tree_obstacle``.
+            prompts: token ids of each, at least one.
+            prefix: with which all of them begin and that none of them is; it is not read again.
         """
-        self._model = model
-        self._prompt = len(ids)
-        config = model.config.get_text_config()
-        self._cache = Cache(layers=[_GrowingLayer() for _ in range(config.num_hidden_layers)])
-        parameter = next(model.parameters())
-        self._device, self._dtype = parameter.device, parameter.dtype
-        self._parent = torch.empty(0, dtype=torch.long)  # (nodes,) handle of each node's parent
-        self._depth = torch.empty(0, dtype=torch.long)  # (nodes,) tokens below the prompt, from 1
-        keep = torch.tensor([len(ids) - 1])
-        self.logits = self._forward(list(ids), torch.arange(len(ids)), None, keep)[0]
+        self._body = body
+        n, skipped = len(prompts), len(prefix.ids) if prefix else 0
+        length = np.array([len(p) for p in prompts])
+        widest = int(length.max())
+        ids = torch.zeros((n, widest - skipped), dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt) - skipped] = torch.tensor(list(prompt[skipped:]))
+        layers = prefix.layers if prefix else [_GrowingLayer() for _ in range(body.n_layers)]
+        self._layers = [layer.repeated(n) for layer in layers] if prefix else layers
+        self._cache = Cache(layers=list(self._layers))
+        self._prompt, self._length = widest, length  # slots of prompts; (B,) tokens of each
+        self._row = np.arange(n)  # of each user in the batch; _NOBODY once forgotten
+        self._parent = np.empty((n, 0), dtype=np.int64)  # (B, slots) handle of each node's parent
+        self._depth = np.empty((n, 0), dtype=np.int64)  # (B, slots) tokens below the prompt
+        rows = torch.arange(n, device=body.device)
+        self.root = body(
+            (rows, torch.from_numpy(length - skipped - 1).to(body.device)),
+            input_ids=ids.to(body.device),
+            position_ids=torch.arange(skipped, widest, device=body.device)[None].expand(n, -1),
+            past_key_values=self._cache,
+            use_cache=True,
+        )
 
-    def _forward(
+    def grow(
         self,
-        ids: list[int],
-        positions: torch.Tensor,
-        mask: torch.Tensor | None,
-        keep: torch.Tensor,
-    ) -> torch.Tensor:
-        """(len(keep), V) float32 logits at the kept places of one pass over ids (T,)."""
-        with torch.inference_mode():
-            output = self._model(
-                input_ids=torch.tensor([ids], device=self._device),
-                position_ids=positions.to(self._device)[None],
-                attention_mask=mask,
-                past_key_values=self._cache,
-                use_cache=True,
-                logits_to_keep=keep.to(self._device),
-            )
-        logits: torch.Tensor = output.logits[0].float()
-        return logits
+        user: Sequence[int],
+        parents: Sequence[int],
+        runs: Sequence[Sequence[int]],
+        *,
+        every: bool = False,
+    ) -> tuple[IntArray, Outputs]:
+        """See ``TokenTree.grow``."""
+        users = np.asarray(user, dtype=np.int64)
+        self._forget(users)
+        row = self._row[users]
+        length = np.array([len(r) for r in runs])
+        # Each token's row in the batch and its column there, users' runs side by side.
+        order = np.argsort(row, kind="stable")
+        before = np.cumsum(length[order]) - length[order]
+        first = np.empty_like(before)
+        starts = np.searchsorted(row[order], row[order])
+        first[order] = before - before[starts]
+        rows = np.repeat(row, length)
+        ends = np.cumsum(length)
+        within = np.arange(ends[-1]) - np.repeat(ends - length, length)
+        columns = np.repeat(first, length) + within
+        width = int(columns.max()) + 1
+        base = self._parent.shape[1]
+        handles = base + columns
+        above = np.asarray(parents, dtype=np.int64)
+        start_depth = np.where(above == ROOT, 0, self._depth[row, above] if base else 0)
+        above = np.where(within == 0, np.repeat(above, length), handles - 1)
+        n = len(self._parent)
+        self._parent = np.hstack([self._parent, np.full((n, width), _NOBODY)])
+        self._depth = np.hstack([self._depth, np.zeros((n, width), dtype=np.int64)])
+        self._parent[rows, handles] = above
+        self._depth[rows, handles] = np.repeat(start_depth, length) + within + 1
+        ids = np.zeros((n, width), dtype=np.int64)
+        ids[rows, columns] = np.fromiter((t for run in runs for t in run), np.int64, int(ends[-1]))
+        position = self._length[:, None] - 1 + self._depth[:, base:]
+        kept = np.arange(ends[-1]) if every else ends - 1
+        device = self._body.device
+        keep = (
+            torch.from_numpy(rows[kept]).to(device),
+            torch.from_numpy(columns[kept]).to(device),
+        )
+        outputs = self._body(
+            keep,
+            input_ids=torch.from_numpy(ids).to(device),
+            position_ids=torch.from_numpy(position).to(device),
+            attention_mask=self._mask(rows, columns, handles, position),
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        return handles[ends - 1], outputs
 
-    def extend(
-        self, parents: Sequence[int], runs: Sequence[Sequence[int]], *, every: bool = False
-    ) -> tuple[list[int], torch.Tensor]:
-        """See ``TokenTree.extend``."""
-        first = len(self._parent)
-        ids = [t for run in runs for t in run]
-        lengths = torch.tensor([len(r) for r in runs])
-        ends = torch.cumsum(lengths, 0)
-        new = torch.arange(first, first + len(ids))
-        above = new - 1  # within a run the parent is the token before
-        above[ends - lengths] = torch.tensor(list(parents))
-        start_depth = torch.tensor([0 if p == ROOT else int(self._depth[p]) for p in parents])
-        within = torch.arange(len(ids)) - (ends - lengths).repeat_interleave(lengths)
-        self._parent = torch.cat([self._parent, above])
-        self._depth = torch.cat([self._depth, start_depth.repeat_interleave(lengths) + within + 1])
-        positions = self._prompt - 1 + self._depth[first:]
-        keep = torch.arange(len(ids)) if every else ends - 1
-        logits = self._forward(ids, positions, self._mask(new), keep)
-        return (first + ends - 1).tolist(), logits
+    def _forget(self, users: IntArray) -> None:
+        """Drops prompts that nothing is appended to, where that halves the batch at least."""
+        rows = np.unique(self._row[users])
+        if 2 * len(rows) > len(self._parent):
+            return
+        for layer in self._layers:
+            layer.keep(torch.from_numpy(rows).to(self._body.device))
+        self._parent, self._depth = self._parent[rows], self._depth[rows]
+        self._length = self._length[rows]
+        moved = np.full(len(self._row), _NOBODY)
+        for new, old in enumerate(rows.tolist()):
+            moved[self._row == old] = new
+        self._row = moved
 
-    def _mask(self, new: torch.Tensor) -> torch.Tensor:
-        """(1, 1, T, P + nodes) additive: 0 for the prompt, the node and its ancestors, else -inf."""
-        mask = torch.full((len(new), self._prompt + len(self._parent)), float("-inf"))
-        mask[:, : self._prompt] = 0.0
-        rows, node = torch.arange(len(new)), new
+    def _mask(self, rows: IntArray, columns: IntArray, handles: IntArray, position: IntArray) -> Any:
+        """Additive (B, 1, T, slots): 0 for the prompt, the node and its ancestors, else -inf.
+
+        One for each kind of layer where there are several.
+        """
+        n, width = position.shape
+        slots = self._prompt + self._parent.shape[1]
+        seen = np.zeros((n, width, slots), dtype=bool)
+        seen[:, :, : self._prompt] = (np.arange(self._prompt) < self._length[:, None])[:, None]
+        row, column, node = rows, columns, handles
         while len(node):
-            mask[rows, self._prompt + node] = 0.0
-            node = self._parent[node]
-            rows, node = rows[node != ROOT], node[node != ROOT]
-        return mask.to(self._device, self._dtype)[None, None]
+            seen[row, column, self._prompt + node] = True
+            node = self._parent[row, node]
+            up = node != ROOT
+            row, column, node = row[up], column[up], node[up]
+        masks = {}
+        for kind, window in self._body.windows.items():
+            visible = seen
+            if window is not None:
+                prompt = np.broadcast_to(np.arange(self._prompt), (n, self._prompt))
+                where = np.hstack([prompt, self._length[:, None] - 1 + self._depth])
+                visible = seen & (where[:, None] > position[:, :, None] - window)
+                visible[..., 0] |= ~visible.any(axis=-1)  # padding must look somewhere
+            mask = torch.zeros(visible.shape, dtype=self._body.dtype)
+            mask.masked_fill_(torch.from_numpy(~visible), float("-inf"))
+            masks[kind] = mask[:, None].to(self._body.device)
+        return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
 class PlainTree(TokenTree):
-    """The slow tree, for any causal model: a full pass over prompt and path for every run.
+    """The slow tree, for any causal model: full passes over prompts and paths.
 
     It is also the reference of the fast one in tests.
     """
 
-    def __init__(self, model: Any, ids: Sequence[int]) -> None:
-        """Reads the prompt; as ``CachedTree``."""
-        self._model = model
-        self._ids = list(ids)
+    def __init__(self, body: Body, prompts: Sequence[Sequence[int]]) -> None:
+        """Reads the prompts; as ``CachedTree``."""
+        self._body = body
+        self._prompts = [list(p) for p in prompts]
         self._paths: list[list[int]] = []
-        self.logits = self._last_logits(self._ids, 1)[0]
+        self.root = self._read(self._prompts, [1] * len(prompts))
 
-    def _last_logits(self, ids: list[int], n: int) -> torch.Tensor:
-        device = next(self._model.parameters()).device
-        with torch.inference_mode():
-            output = self._model(input_ids=torch.tensor([ids], device=device), use_cache=False)
-        logits: torch.Tensor = output.logits[0, -n:].float()
-        return logits
+    def _read(self, sequences: Sequence[list[int]], last: Sequence[int]) -> Outputs:
+        """Outputs after the last tokens of sequences, padded on the right, where none looks."""
+        parts = []
+        for first in range(0, len(sequences), _PLAIN_BATCH):
+            some = sequences[first : first + _PLAIN_BATCH]
+            counts = last[first : first + _PLAIN_BATCH]
+            ids = torch.zeros((len(some), max(map(len, some))), dtype=torch.long)
+            for row, sequence in enumerate(some):
+                ids[row, : len(sequence)] = torch.tensor(sequence)
+            rows = [row for row, n in enumerate(counts) for _ in range(n)]
+            columns = [
+                i for s, n in zip(some, counts, strict=True) for i in range(len(s) - n, len(s))
+            ]
+            device = self._body.device
+            keep = torch.tensor(rows, device=device), torch.tensor(columns, device=device)
+            parts.append(self._body(keep, input_ids=ids.to(device), use_cache=False))
+        return Outputs.joined(parts)
 
-    def extend(
-        self, parents: Sequence[int], runs: Sequence[Sequence[int]], *, every: bool = False
-    ) -> tuple[list[int], torch.Tensor]:
-        """See ``TokenTree.extend``."""
-        handles, logits = [], []
+    def grow(
+        self,
+        user: Sequence[int],
+        parents: Sequence[int],
+        runs: Sequence[Sequence[int]],
+        *,
+        every: bool = False,
+    ) -> tuple[IntArray, Outputs]:
+        """See ``TokenTree.grow``."""
+        first = len(self._paths)
         for parent, run in zip(parents, runs, strict=True):
-            path = ([] if parent == ROOT else self._paths[parent]) + list(run)
-            logits.append(self._last_logits(self._ids + path, len(run) if every else 1))
-            handles.append(len(self._paths))
-            self._paths.append(path)
-        return handles, torch.cat(logits)
+            self._paths.append(([] if parent == ROOT else self._paths[parent]) + list(run))
+        sequences = [
+            self._prompts[u] + path for u, path in zip(user, self._paths[first:], strict=True)
+        ]
+        outputs = self._read(sequences, [len(run) if every else 1 for run in runs])
+        return np.arange(first, len(self._paths)), outputs
 
 
-def tree_obstacle(model: Any) -> str:
+def tree_obstacle(body: Body) -> str:
     """Why a model cannot take the fast tree, or the empty string.
 
-    Recurrent states and windows that slide over the cache see more or less than a node's
-    ancestors. What the configuration does not say, a probe of two branches does: the tree must
-    give the logits of plain passes.
+    Recurrent states see more than a node's ancestors. What the configuration does not say, a
+    probe of two branches does: the tree must give the logits of plain passes.
     """
-    config = model.config.get_text_config()
-    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+    others = sorted(set(body.windows) - {"full_attention", "sliding_attention"})
+    if others:
+        return f"it has {', '.join(others)} layers"
+    if body.head is None and not body.keeps:
         return "its forward pass takes no logits_to_keep"
-    types = set(getattr(config, "layer_types", None) or [])
-    if types - {"full_attention"}:
-        return f"it has {', '.join(sorted(types - {'full_attention'}))} layers"
-    window = getattr(config, "sliding_window", None)
-    if not types and window and getattr(config, "use_sliding_window", True):
-        return "it has a sliding attention window"
-    vocabulary = int(model.get_input_embeddings().weight.shape[0])
-    prompt, runs = [t % vocabulary for t in (3, 5, 7)], [[t % vocabulary] for t in (11, 13)]
+    n = body.vocabulary
+    prompt, runs = [t % n for t in (3, 5, 7)], [[t % n] for t in (11, 13)]
     try:
         with torch.random.fork_rng(devices=[]):
-            fast, slow = CachedTree(model, prompt), PlainTree(model, prompt)
+            fast, slow = CachedTree(body, [prompt]), PlainTree(body, [prompt])
             below = fast.extend([ROOT, ROOT], runs)[0], slow.extend([ROOT, ROOT], runs)[0]
             ours = fast.extend(below[0], runs[::-1])[1]
             plain = slow.extend(below[1], runs[::-1])[1]
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
         return f"a token tree fails on it ({type(error).__name__})"
-    tolerance = 1e-3 if next(model.parameters()).dtype == torch.float32 else 0.25
+    tolerance = 1e-3 if body.dtype == torch.float32 else 0.25
     if not torch.allclose(ours, plain, atol=tolerance, rtol=tolerance):
         return "a token tree gives other logits than plain passes"
     return ""

@@ -1,35 +1,48 @@
-"""TitleTrie: the catalog's titles as a prefix tree in flat arrays. Knows token ids and rows only.
+"""TitleTrie: the catalog's titles as a compressed prefix tree in flat arrays. Knows ids and rows only.
 
-Nodes are numbered level by level, children of a node are neighbours sorted by token id, and the
-leaves below a node are an interval of positions; ``order`` maps positions to catalog rows. The
-layout (level order, compressed sparse rows) follows STATIC (https://arxiv.org/abs/2602.22647).
+A node is the root, a place where titles part, or a title's end; the tokens between two nodes are
+the run on the way into the lower one. Nodes are numbered level by level, children of a node are
+neighbours sorted by token id, and the titles below a node are an interval of positions; ``order``
+maps positions to catalog rows. (Level order and compressed sparse rows as in STATIC,
+https://arxiv.org/abs/2602.22647; runs in one piece as in PATRICIA, Morrison 1968.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from genrec import weights
 from genrec.errors import DataError
 
 IntArray = npt.NDArray[np.int64]
-Int32Array = npt.NDArray[np.int32]
+BoolArray = npt.NDArray[np.bool_]
+Ids = npt.NDArray[np.integer]
+Chunk = tuple[Ids, IntArray]  # token ids of several titles in one array, and how many each has
+
+_CHUNK = 50_000  # titles made into one array at once
+_ARRAYS = ("token", "first_child", "low", "high", "run_start", "run", "order")
+FORMAT = "genrec-trie-1"
 
 
 class TitleTrie:
-    """A prefix tree over N token sequences.
+    """A prefix tree over N token sequences, E nodes of which node 0 is the root.
 
     Attributes:
-        token: (M,) the token id on the way into each of M nodes; -1 for node 0, the root.
-        first_child: (M + 1,) children of node n are first_child[n] to first_child[n + 1] - 1.
-        low, high: (M,) positions below node n are low[n] to high[n] - 1.
-        depth: (M,) tokens from the root.
+        token: (E,) the first token on the way into each node; 0 for the root.
+        first_child: (E + 1,) children of node n are first_child[n] to first_child[n + 1] - 1.
+        low, high: (E,) positions below node n are low[n] to high[n] - 1.
+        run: the tokens of all runs after their first, in the order of nodes.
+        run_start: (E + 1,) those of node n are run[run_start[n] : run_start[n + 1]].
         order: (N,) catalog row at each position; rows of one title are neighbours, in row order.
-        skip: (M,) where the forced run from n ends: the first node at or below n that is a leaf or
-            has two or more children.
+        max_depth: tokens of the longest title.
+        n_tokens: tokens of all titles, counted title by title.
     """
 
     def __init__(self, sequences: Iterable[Sequence[int]]) -> None:
@@ -41,65 +54,83 @@ class TitleTrie:
         Raises:
             DataError: there are none, one is empty, or one is a proper prefix of another.
         """
-        rows = [np.asarray(s, dtype=np.int32) for s in sequences]
-        if not rows:
-            msg = "A trie of no titles. Expected at least one; check the catalog."
-            raise DataError(msg)
-        length = np.array([len(r) for r in rows], dtype=np.int64)
-        if not length.all():
-            msg = f"Title {int(np.argmin(length))} has no tokens. Expected a terminator at least."
-            raise DataError(msg)
-        padded = np.full((len(rows), int(length.max()) + 1), -1, dtype=np.int32)
-        padded[np.arange(padded.shape[1]) < length[:, None]] = np.fromiter(
-            chain.from_iterable(rows), dtype=np.int32, count=int(length.sum())
-        )
-        order = np.lexsort(padded.T[::-1])
-        padded, length = padded[order], length[order]
-        shared = _shared_prefixes(padded, length)
-        self.order: IntArray = order.astype(np.int64)
-        self._build_levels(padded, length, shared)
+        self._build(_chunks(sequences))
 
-    def _build_levels(self, padded: Int32Array, length: IntArray, shared: IntArray) -> None:
-        """Numbers the nodes level by level; a node begins where the prefix so far is new."""
+    @classmethod
+    def of_chunks(cls, chunks: Iterable[Chunk]) -> TitleTrie:
+        """Builds the tree from arrays, for catalogs whose titles do not fit in lists.
+
+        Args:
+            chunks: token ids of the next titles, one after the other, and how many each title has.
+
+        Raises:
+            DataError: as the constructor.
+        """
+        trie = cls.__new__(cls)
+        trie._build(chunks)
+        return trie
+
+    def _build(self, chunks: Iterable[Chunk]) -> None:
+        flat, start = _gathered(chunks)
+        order = _sorted(flat, start)
+        flat, start = _taken(flat, start, order)
+        length = np.diff(start)
+        shared = _shared_prefixes(flat, start)
+        self.n_tokens = int(start[-1])
+        self.max_depth = int(length.max())
+        _refuse_prefixes(flat, start, shared)
+        first = np.flatnonzero(shared < length)  # of each distinct title: its first position
+        self._levels(flat, start, first, shared[first], length)
+        self.order = order.astype(_width(len(order)))
+
+    def _levels(
+        self, flat: Ids, start: IntArray, first: IntArray, shared: IntArray, length: IntArray
+    ) -> None:
+        """Numbers the nodes level by level.
+
+        Args:
+            flat: tokens of the sorted titles.
+            start: (N + 1,) where each title's begin.
+            first: (L,) the first position of each distinct title.
+            shared: (L,) tokens that each has in common with the one before it.
+            length: (N,) tokens of each title.
+        """
         n = len(length)
-        token, low, high, depth = (
-            [np.array([-1])],
-            [np.array([0])],
-            [np.array([n])],
-            [np.array([0])],
-        )
-        for d in range(1, int(length.max()) + 1):
-            begins = np.flatnonzero(shared < d)  # a new prefix of d tokens (or a shorter title)
-            ends = np.append(begins[1:], n)
-            real = length[begins] >= d
-            token.append(padded[begins[real], d - 1].astype(np.int64))
-            low.append(begins[real])
-            high.append(ends[real])
-            depth.append(np.full(int(real.sum()), d))
-        self.token: IntArray = np.concatenate(token)
-        self.low: IntArray = np.concatenate(low)
-        self.high: IntArray = np.concatenate(high)
-        self.depth: IntArray = np.concatenate(depth)
-        self.first_child = self._children([len(level) for level in token])
-        self.skip = self._skips()
+        ends = np.append(first, n)
+        low, high = np.array([0]), np.array([len(first)])  # of this level, in distinct titles
+        above, depth = np.array([0]), np.array([0])  # where the way in begins, where it ends
+        lows, highs, counts, begins, stops = [low], [ends[high]], [], [low], [low]
+        while len(low):
+            inner = np.flatnonzero(depth < length[first[low]])
+            # What the titles below a node share is the least of their neighbours' shares; a node's
+            # children begin where a title shares no more than the node's own depth.
+            size = high[inner] - low[inner]
+            place = _ranges(low[inner], size)
+            source = np.repeat(inner, size)
+            begin = (shared[place] <= depth[source]) | (place == low[source])
+            child_low, parent = place[begin], source[begin]
+            child_high = np.append(child_low[1:], 0)
+            last = np.flatnonzero(np.append(parent[1:] != parent[:-1], True)) if len(parent) else []
+            child_high[last] = high[parent[last]]
+            counts.append(np.bincount(parent, minlength=len(low)))
+            above = depth[parent]
+            low, high = child_low, child_high
+            depth = _branching(shared, low, high, length[first[low]])
+            lows.append(first[low])
+            highs.append(ends[high])
+            begins.append(start[first[low]] + above)
+            stops.append(start[first[low]] + depth)
+        whole = [np.concatenate(arrays) for arrays in (lows, highs, begins, stops, counts)]
+        self.low, self.high = (a.astype(_width(n)) for a in whole[:2])
+        begin, stop, count = whole[2:]
+        self.token = flat[begin]
+        self.token[0] = 0
+        begin[1:] += 1
+        self.run = flat[_ranges(begin, stop - begin)]
+        self.run_start = _starts(stop - begin)
+        self.first_child = _starts(np.append(count, np.zeros(len(begin) - len(count), int)), 1)
 
-    def _children(self, sizes: list[int]) -> IntArray:
-        """(M + 1,) first children: a node's children begin at its low on the next level."""
-        start = np.concatenate([[0], np.cumsum(sizes)])
-        first = np.full(len(self.token) + 1, len(self.token), dtype=np.int64)
-        for level in range(len(sizes) - 1):
-            nodes = slice(start[level], start[level + 1])
-            below = self.low[start[level + 1] : start[level + 2]]
-            first[nodes] = start[level + 1] + np.searchsorted(below, self.low[nodes])
-        return first
-
-    def _skips(self) -> IntArray:
-        skip = np.arange(len(self.token))
-        single = np.flatnonzero(np.diff(self.first_child) == 1)[::-1]
-        for d in range(int(self.depth.max()), -1, -1):
-            nodes = single[self.depth[single] == d]
-            skip[nodes] = skip[self.first_child[nodes]]
-        return skip
+    root = 0
 
     def __len__(self) -> int:
         """How many nodes there are, the root included."""
@@ -111,50 +142,191 @@ class TitleTrie:
         return len(self.order)
 
     @property
-    def max_depth(self) -> int:
-        """The tokens of the longest title, terminator included."""
-        return int(self.depth[-1])
+    def n_bytes(self) -> int:
+        """The memory of all arrays."""
+        return sum(getattr(self, name).nbytes for name in _ARRAYS)
 
-    def children(self, node: int) -> IntArray:
-        """The children of a node, sorted by token id; empty for a leaf."""
-        return np.arange(self.first_child[node], self.first_child[node + 1])
+    @property
+    def inner_tokens(self) -> int:
+        """The tokens that scoring every title by catalog-normalised log P evaluates."""
+        inner = np.flatnonzero(np.diff(self.first_child) > 0)
+        lengths = self.run_start[inner + 1].astype(np.int64) - self.run_start[inner] + 1
+        return int(lengths[inner > 0].sum())
 
-    def is_leaf(self, nodes: IntArray) -> npt.NDArray[np.bool_]:
-        """Which of the nodes are leaves."""
+    def children(self, nodes: IntArray) -> tuple[IntArray, IntArray]:
+        """Children of L nodes: their numbers one after the other, and (L,) how many each has."""
+        first = self.first_child[nodes].astype(np.int64)
+        count = self.first_child[nodes + 1].astype(np.int64) - first
+        return _ranges(first, count), count
+
+    def is_leaf(self, nodes: IntArray) -> BoolArray:
+        """Which of the nodes are titles' ends."""
         return np.asarray(self.first_child[nodes] == self.first_child[nodes + 1])
+
+    def tokens(self, nodes: IntArray) -> IntArray:
+        """The first token on the way into each node."""
+        return self.token[nodes].astype(np.int64)
+
+    def intervals(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+        """The intervals of positions below L nodes: index of the node, low and high of each."""
+        low, high = self.low[nodes].astype(np.int64), self.high[nodes].astype(np.int64)
+        return np.arange(len(low)), low, high
+
+    def rows_at(self, positions: IntArray) -> IntArray:
+        """The catalog row at each position."""
+        return self.order[positions].astype(np.int64)
+
+    def runs(self, nodes: IntArray) -> list[list[int]]:
+        """The tokens on the way into each node, one or more; none for the root."""
+        first, start = self.token[nodes].tolist(), self.run_start[nodes].tolist()
+        stop = self.run_start[nodes + 1].tolist()
+        run = self.run
+        return [
+            [] if node == 0 else [token, *run[low:high].tolist()] if high > low else [token]
+            for node, token, low, high in zip(nodes.tolist(), first, start, stop, strict=True)
+        ]
+
+    def run_lengths(self, nodes: IntArray) -> IntArray:
+        """How many tokens ``runs`` gives for each node."""
+        rest = self.run_start[nodes + 1].astype(np.int64) - self.run_start[nodes]
+        return np.where(nodes == 0, 0, rest + 1)
 
     def rows(self, node: int) -> IntArray:
         """The catalog rows below a node."""
-        return self.order[self.low[node] : self.high[node]]
-
-    def run(self, child: int, end: int) -> list[int]:
-        """The tokens from the way into child down to end, a node on its forced run."""
-        tokens = [int(self.token[child])]
-        node = child
-        while node != end:
-            node = int(self.first_child[node])
-            tokens.append(int(self.token[node]))
-        return tokens
+        return self.order[self.low[node] : self.high[node]].astype(np.int64)
 
     def positions(self) -> IntArray:
         """(N,) the position of each catalog row: the inverse of ``order``."""
         positions = np.empty_like(self.order)
-        positions[self.order] = np.arange(len(self.order))
+        positions[self.order] = np.arange(len(self.order), dtype=self.order.dtype)
         return positions
 
+    def save(self, path: str | Path) -> None:
+        """Writes the arrays to a safetensors file, beside its place and renamed."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        meta = {"format": FORMAT, "max_depth": str(self.max_depth), "n_tokens": str(self.n_tokens)}
+        weights.write_arrays(Path(path), arrays, meta)
 
-def _shared_prefixes(padded: Int32Array, length: IntArray) -> IntArray:
-    """(N,) tokens that a sorted sequence shares with the one before it; its length if equal."""
-    if len(length) == 1:
-        return np.array([-1])
-    differ = padded[1:] != padded[:-1]
-    shared = np.where(differ.any(axis=1), differ.argmax(axis=1), padded.shape[1])
-    prefix = (shared == length[:-1]) & (length[1:] > length[:-1])
-    if prefix.any():
-        where = int(np.argmax(prefix))
+    @classmethod
+    def load(cls, path: str | Path) -> TitleTrie:
+        """Maps the arrays of a file that ``save`` wrote into memory; nothing is read yet.
+
+        Raises:
+            DataError: the file is not there or is none of these.
+        """
+        arrays, meta = weights.map_arrays(Path(path))
+        if meta.get("format") != FORMAT or set(arrays) != set(_ARRAYS):
+            msg = f"{path} is no trie of this version. Expected a file that TitleTrie.save wrote."
+            raise DataError(msg)
+        trie = cls.__new__(cls)
+        for name, array in arrays.items():
+            setattr(trie, name, array)
+        trie.max_depth, trie.n_tokens = int(meta["max_depth"]), int(meta["n_tokens"])
+        return trie
+
+
+def _chunks(sequences: Iterable[Sequence[int]]) -> Iterator[Chunk]:
+    sequences = iter(sequences)
+    while some := list(islice(sequences, _CHUNK)):
+        length = np.fromiter(map(len, some), dtype=np.int64, count=len(some))
+        yield np.fromiter(chain.from_iterable(some), np.int64, int(length.sum())), length
+
+
+def _width(n: int) -> np.dtype[np.unsignedinteger]:
+    """The smallest unsigned kind that holds 0 to n."""
+    return np.dtype(np.uint16 if n < 1 << 16 else np.uint32 if n < 1 << 32 else np.uint64)
+
+
+def _ranges(first: IntArray, count: IntArray) -> IntArray:
+    """first[0], first[0] + 1, ... (count[0] of them), first[1], ..."""
+    total = int(count.sum())
+    if not total:
+        return np.empty(0, dtype=np.int64)
+    offset = np.cumsum(count) - count
+    return np.arange(total) + np.repeat(first - offset, count)
+
+
+def _starts(counts: IntArray, first: int = 0) -> npt.NDArray[np.unsignedinteger]:
+    """(len(counts) + 1,) where each begins whose sizes are counts, in the smallest width."""
+    starts = np.cumsum(np.concatenate([[first], counts]))
+    return starts.astype(_width(int(starts[-1])))
+
+
+def _gathered(chunks: Iterable[Chunk]) -> tuple[Ids, IntArray]:
+    """All tokens in the smallest width, and (N + 1,) where each title's begin."""
+    parts: list[Ids] = []
+    lengths: list[IntArray] = []
+    for tokens, length in chunks:
+        found = np.asarray(tokens)
+        if len(found) and int(found.min()) < 0:
+            msg = f"Token id {int(found.min())} in a title. Expected 0 or more."
+            raise DataError(msg)
+        kind = np.uint16 if not len(found) or int(found.max()) < 1 << 16 else np.uint32
+        parts.append(found.astype(kind))
+        lengths.append(np.asarray(length, dtype=np.int64))
+    if not sum(map(len, lengths)):
+        msg = "A trie of no titles. Expected at least one; check the catalog."
+        raise DataError(msg)
+    length = np.concatenate(lengths)
+    if not length.all():
+        msg = f"Title {int(np.argmin(length))} has no tokens. Expected a terminator at least."
+        raise DataError(msg)
+    return np.concatenate(parts), np.concatenate([[0], np.cumsum(length)])
+
+
+def _sorted(flat: Ids, start: IntArray) -> IntArray:
+    """(N,) the order of the titles by their tokens, equal ones by row."""
+    size = flat.dtype.itemsize
+    data = pa.py_buffer(flat.astype(flat.dtype.newbyteorder(">")))  # so that bytes sort as tokens
+    texts = pa.Array.from_buffers(
+        pa.large_binary(), len(start) - 1, [None, pa.py_buffer(start * size), data]
+    )
+    return np.asarray(pc.array_sort_indices(texts)).astype(np.int64)
+
+
+def _taken(flat: Ids, start: IntArray, order: IntArray) -> tuple[Ids, IntArray]:
+    """The titles in another order."""
+    length = np.diff(start)[order]
+    moved = np.concatenate([[0], np.cumsum(length)])
+    result = np.empty_like(flat)
+    for low in range(0, len(order), 1 << 20):  # so that the index stays small
+        high = min(low + (1 << 20), len(order))
+        result[moved[low] : moved[high]] = flat[_ranges(start[order[low:high]], length[low:high])]
+    return result, moved
+
+
+def _shared_prefixes(flat: Ids, start: IntArray) -> IntArray:
+    """(N,) tokens that each sorted title shares with the one before it; the first: none."""
+    length = np.diff(start)
+    shared = np.zeros(len(length), dtype=np.int64)
+    alive = np.arange(1, len(length))
+    depth = 0
+    while len(alive):
+        alive = alive[(length[alive] > depth) & (length[alive - 1] > depth)]
+        alive = alive[flat[start[alive] + depth] == flat[start[alive - 1] + depth]]
+        depth += 1
+        shared[alive] = depth
+    return shared
+
+
+def _refuse_prefixes(flat: Ids, start: IntArray, shared: IntArray) -> None:
+    length = np.diff(start)
+    prefix = np.flatnonzero((shared[1:] == length[:-1]) & (length[1:] > length[:-1]))
+    if len(prefix):
+        title = flat[start[prefix[0]] : start[prefix[0] + 1]].tolist()
         msg = (
-            f"Title tokens {padded[where, : length[where]].tolist()} are a prefix of another "
-            "title's. Expected every title to end with a terminator that none contains."
+            f"Title tokens {title} are a prefix of another title's. Expected every title to end "
+            "with a terminator that none contains."
         )
         raise DataError(msg)
-    return np.concatenate([[-1], shared]).astype(np.int64)
+
+
+def _branching(shared: IntArray, low: IntArray, high: IntArray, length: IntArray) -> IntArray:
+    """The depth at which the distinct titles low to high - 1 part; a single one's length."""
+    depth = length.copy()
+    several = np.flatnonzero(high - low > 1)
+    if len(several):
+        bounds = np.stack([low[several] + 1, high[several]], axis=1).ravel()
+        within = np.minimum.reduceat(np.append(shared, 0), bounds)[::2]
+        depth[several] = within
+    return depth
