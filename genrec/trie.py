@@ -131,6 +131,7 @@ class TitleTrie:
         self.first_child = _starts(np.append(count, np.zeros(len(begin) - len(count), int)), 1)
 
     root = 0
+    _positions: Ids | None = None  # made when first needed
 
     def __len__(self) -> int:
         """How many nodes there are, the root included."""
@@ -139,6 +140,11 @@ class TitleTrie:
     @property
     def n_items(self) -> int:
         """How many rows the trie holds."""
+        return len(self.order)
+
+    @property
+    def n_positions(self) -> int:
+        """How many positions there are; some may hold nothing where titles were removed."""
         return len(self.order)
 
     @property
@@ -200,6 +206,12 @@ class TitleTrie:
         positions = np.empty_like(self.order)
         positions[self.order] = np.arange(len(self.order), dtype=self.order.dtype)
         return positions
+
+    def positions_of(self, rows: IntArray) -> IntArray:
+        """The positions of some catalog rows."""
+        if self._positions is None:
+            self._positions = self.positions()
+        return self._positions[rows].astype(np.int64)
 
     def save(self, path: str | Path) -> None:
         """Writes the arrays to a safetensors file, beside its place and renamed."""

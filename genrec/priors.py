@@ -1,0 +1,181 @@
+"""What is likely without the model: a weight for every item, fused with the model's in search.
+
+Knows rows and positions, nothing of tokens. Where weights come from is the caller's business;
+popularity and its opposite, novelty, are here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from genrec.errors import RequestError, SettingsError
+from genrec.interactions import History, Interactions
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+NAMES = ("none", "popularity", "novelty")
+_LEAST = 1e-30  # of a weight, against the greatest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """Finite weights above 0 by catalog row; only their ratios count.
+
+    Attributes:
+        values: (N,) one for each row, or (S,) those of ``rows``.
+        rows: (S,) the rows that have weights of their own; None for all.
+        rest: the weight of every other row.
+    """
+
+    values: FloatArray
+    rows: IntArray | None = None
+    rest: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        every = np.append(self.values, self.rest)
+        if not (np.isfinite(every).all() and (every > 0).all()):
+            bad = every[~(np.isfinite(every) & (every > 0))][0]
+            msg = f"A prior weight of {bad}. Expected finite numbers above 0; smooth the prior."
+            raise RequestError(msg)
+        if self.rows is not None and (
+            len(self.rows) != len(self.values) or len(np.unique(self.rows)) < len(self.rows)
+        ):
+            msg = (
+                f"{len(self.values)} prior weights for {len(self.rows)} rows. Expected one for "
+                "each row, each row once."
+            )
+            raise RequestError(msg)
+
+
+class ItemPrior(Protocol):
+    """Where weights come from."""
+
+    def weights(self, history: History) -> Weights:
+        """The weights for a history."""
+        ...
+
+
+class Popularity:
+    """How often each item occurs in the training events, plus one; or one over that."""
+
+    def __init__(self, interactions: Interactions, n_items: int, *, novelty: bool = False) -> None:
+        """Counts the events of the train split."""
+        columns = interactions.columns
+        rows = columns.row[(columns.split == 0) & (columns.row >= 0)]
+        counts = np.bincount(rows, minlength=n_items) + 1.0
+        self._weights = Weights(1.0 / counts if novelty else counts)
+
+    def weights(self, history: History) -> Weights:
+        """The same for every history."""
+        del history
+        return self._weights
+
+
+class Places(Protocol):
+    """What is needed of a trie to go from rows to positions."""
+
+    @property
+    def n_positions(self) -> int: ...
+    def rows_at(self, positions: IntArray) -> IntArray: ...
+    def positions_of(self, rows: IntArray) -> IntArray: ...
+
+
+class Fused:
+    """The weights of U users by position, as search asks for them (``decoding.Prior``)."""
+
+    def __init__(self, weights: Sequence[Weights], trie: Places) -> None:
+        """Brings weights by row into the order of positions; equal objects are brought once."""
+        made: dict[int, _Dense | _Sparse] = {}
+        for each in weights:
+            if id(each) not in made:
+                made[id(each)] = (_Dense if each.rows is None else _Sparse)(each, trie)
+        self._users = [made[id(each)] for each in weights]
+
+    def mass(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
+        """See ``decoding.Prior``."""
+        return self._each("mass", user, low, high)
+
+    def best(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
+        """See ``decoding.Prior``."""
+        return self._each("best", user, low, high)
+
+    def at(self, user: IntArray, positions: IntArray) -> FloatArray:
+        """See ``decoding.Prior``."""
+        return self._each("best", user, positions, positions + 1)
+
+    def _each(self, name: str, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
+        if len(self._users) == 1:
+            found: FloatArray = getattr(self._users[0], name)(low, high)
+            return found
+        values = np.empty(len(user))
+        for number in np.unique(user).tolist():
+            which = user == number
+            values[which] = getattr(self._users[number], name)(low[which], high[which])
+        return values
+
+
+class _Dense:
+    """A weight for every position."""
+
+    def __init__(self, weights: Weights, trie: Places) -> None:
+        rows = trie.rows_at(np.arange(trie.n_positions))
+        if len(rows) and int(rows.max()) >= len(weights.values):
+            msg = (
+                f"Prior weights for {len(weights.values):,} rows, and the catalog has a row "
+                f"{int(rows.max()):,}. Expected one for each; make the prior for this catalog."
+            )
+            raise SettingsError(msg)
+        values = weights.values[rows] / weights.values.max()
+        values = np.maximum(values, _LEAST)
+        self._log = np.log(values)
+        self._sums = np.concatenate([[0.0], np.cumsum(values)])
+        self._least = float(values.min()) if len(values) else _LEAST
+
+    def mass(self, low: IntArray, high: IntArray) -> FloatArray:
+        # The difference of two sums loses what is small beside them; each item has the least.
+        return np.maximum(self._sums[high] - self._sums[low], self._least * (high - low))
+
+    def best(self, low: IntArray, high: IntArray) -> FloatArray:
+        return _maxima(self._log, low, high)
+
+
+class _Sparse:
+    """Weights at some positions, the same everywhere else."""
+
+    def __init__(self, weights: Weights, trie: Places) -> None:
+        assert weights.rows is not None
+        place = trie.positions_of(weights.rows)
+        order = np.argsort(place)
+        top = max(weights.rest, float(weights.values.max(initial=0.0)))
+        values = np.maximum(weights.values[order] / top, _LEAST)
+        self._rest = max(weights.rest / top, _LEAST)
+        self._place = place[order]
+        self._log = np.log(values)
+        self._sums = np.concatenate([[0.0], np.cumsum(values)])
+
+    def mass(self, low: IntArray, high: IntArray) -> FloatArray:
+        first, last = np.searchsorted(self._place, low), np.searchsorted(self._place, high)
+        others = self._rest * ((high - low) - (last - first))
+        return np.maximum(self._sums[last] - self._sums[first], 0.0) + np.maximum(others, _LEAST)
+
+    def best(self, low: IntArray, high: IntArray) -> FloatArray:
+        first, last = np.searchsorted(self._place, low), np.searchsorted(self._place, high)
+        others = np.where(high - low > last - first, np.log(self._rest), -np.inf)
+        return np.maximum(_maxima(self._log, first, last), others)
+
+
+def _maxima(values: FloatArray, low: IntArray, high: IntArray) -> FloatArray:
+    """(C,) the greatest of values[low] to values[high - 1]; -inf where there is none."""
+    found = np.full(len(low), -np.inf)
+    some = np.flatnonzero(high > low)
+    if len(some):
+        bounds = np.stack([low[some], high[some]], axis=1).ravel()
+        found[some] = np.maximum.reduceat(np.append(values, -np.inf), bounds)[::2]
+    return found
