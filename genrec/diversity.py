@@ -165,7 +165,7 @@ def per_title(titles: Sequence[str], k: int, cap: int = 1) -> IntArray:
 
 
 def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         msg = f"{name}={value!r}. Expected a whole number of at least 1."
         raise RequestError(msg)
 

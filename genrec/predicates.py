@@ -51,10 +51,11 @@ MAX_COMPARISONS = 500
 
 _ALLOWED = (
     "Expected comparisons of columns with constants or columns, such as price < 20, "
-    'brand in ("A", "B"), "mug" in title or brand is None, joined by and, or, not and brackets; '
+    'brand == "A", brand in ("A", "B"), "mug" in title or brand is None, joined by and, or, not and brackets; '
     'col("unit price") where a name has blanks'
 )
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_INSTEAD = {"number": "!= 0", "text": '== "TEXT"', "other": "is not None"}
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 _OPERATORS: dict[type[ast.cmpop], str] = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
@@ -191,10 +192,10 @@ class _Parser:
             self._refuse("it holds characters that no text may hold")
 
     def _refuse(self, why: str, node: ast.AST | None = None) -> NoReturn:
-        part = ast.get_source_segment(self.text, node) if node is not None else None  # type: ignore[arg-type]
+        part = ast.get_source_segment(self.text, node) if node is not None else None
         quoted = f"{_short(part)} is " if part else ""
         msg = f"The condition {_short(self.text)} cannot be read: {quoted}{why}. {_ALLOWED}."
-        raise RequestError(msg)
+        raise RequestError(msg) from None
 
     def _condition(self, node: ast.expr, depth: int) -> _Node:
         if depth > MAX_DEPTH:
@@ -235,7 +236,7 @@ class _Parser:
     def _is_none(self, whole: ast.Compare, left: ast.expr, name: str, right: ast.expr) -> _Missing:
         column = self._column(left)
         if column is None or not (isinstance(right, ast.Constant) and right.value is None):
-            self._refuse("not `column is None`, nor `is not None`; else write ==", whole)
+            self._refuse("neither `column is None` nor `column is not None` (else write ==)", whole)
         return _Missing(column, name == "is not")
 
     def _contained(self, whole: ast.Compare, left: ast.expr, name: str, right: ast.expr) -> _Node:
@@ -286,7 +287,7 @@ class _Parser:
             self._refuse(_said(node), node)
         found: object = value.value
         if found is None:
-            self._refuse("a value to compare with (write `column is None`)", node)
+            self._refuse("nothing to compare with (write `column is None`)", node)
         if sign < 0 and (isinstance(found, bool) or not isinstance(found, int | float)):
             self._refuse("the negative of what is no number", node)
         if isinstance(found, str):
@@ -372,13 +373,13 @@ class _Rows:
         values = self._column(column)
         if values.kind == "nothing":
             return ~values.missing
-        truth = _as_truth(values)
-        if truth is None:
+        truth, fits = _as(values, "truth")
+        if not fits.all():
             name = _written(values.name)
             self._refuse(
-                f"column {name} stands alone and holds {_example(values)}",
+                f"column {name} stands alone and holds {_example(values, fits)}",
                 f"Expected truth values (true, false, yes, no, 0, 1); write a comparison, such as "
-                f"{name} is not None",
+                f"{name} {_INSTEAD[values.kind]}",
             )
         return np.asarray(truth & ~values.missing)
 
@@ -424,15 +425,13 @@ class _Rows:
         """A side as values of a kind."""
         if not isinstance(side, _Values):
             return side
-        data = _as(side, kind)
-        if data is None:
-            against = (
-                f"column {_written(other.name)}" if isinstance(other, _Values) else repr(other)
-            )
+        data, fits = _as(side, kind)
+        if not fits.all():
+            against = f"column {_written(other.name)}" if isinstance(other, _Values) else repr(other)
             self._refuse(
-                f"column {_written(side.name)} holds {_example(side)} and is compared with "
+                f"column {_written(side.name)} holds {_example(side, fits)} and is compared with "
                 f"{_short(against, quote=False)}",
-                "Expected two numbers, two texts (in quotes) or two truth values",
+                "Expected two numbers, two texts (in quotes) or two truth values (True, False)",
             )
         return data
 
@@ -464,39 +463,32 @@ def _of_kind(name: str, kind: str, data: Any, missing: BoolArray) -> _Values:
     return _Values(name, "nothing" if missing.all() else kind, data, missing)
 
 
-def _as(values: _Values, kind: str) -> Any:
-    """A column's data as of a kind; None where it is not."""
-    if kind == "truth":
-        return _as_truth(values)
-    if kind == "number" and values.kind == "text":
-        return _as_numbers(values)
-    return values.data if values.kind == kind else None
+def _as(values: _Values, kind: str) -> tuple[Any, BoolArray]:
+    """A column's data as of a kind, and (N,) which rows can be read so; missing ones can."""
+    data, fits = values.data, np.zeros(len(values.missing), dtype=bool)
+    if kind == values.kind != "other":
+        return data, ~fits
+    if kind == "truth" and values.kind == "number":
+        data = values.data == 1
+        fits = data | (values.data == 0)
+    elif kind == "truth" and values.kind == "text":
+        words = pc.utf8_lower(pc.utf8_trim_whitespace(values.data))
+        data = _bools(pc.is_in(words, value_set=pa.array(_TRUE)))
+        fits = data | _bools(pc.is_in(words, value_set=pa.array(_FALSE)))
+    elif kind == "number" and values.kind == "text":
+        words = pc.utf8_trim_whitespace(values.data)
+        fits = _bools(pc.match_substring_regex(words, _NUMBER))
+        data = _numbers(words) if (fits | values.missing).all() else np.zeros(len(fits))
+        fits &= np.isfinite(data)
+    return data, fits | values.missing
 
 
-def _as_truth(values: _Values) -> BoolArray | None:
-    if values.kind == "truth":
-        return np.asarray(values.data)
-    if values.kind == "number":
-        true = values.data == 1
-        known = true | (values.data == 0) | values.missing
-        return np.asarray(true) if known.all() else None
-    if values.kind != "text":
-        return None
-    words = pc.utf8_lower(pc.utf8_trim_whitespace(values.data))
-    true = _bools(pc.is_in(words, value_set=pa.array(_TRUE)))
-    known = true | _bools(pc.is_in(words, value_set=pa.array(_FALSE))) | values.missing
-    return true if known.all() else None
-
-
-def _as_numbers(values: _Values) -> Any:
-    words = pc.utf8_trim_whitespace(values.data)
-    if not pc.all(pc.match_substring_regex(words, _NUMBER)).as_py():
-        return None
+def _numbers(words: Any) -> Any:
+    """Texts that are numbers, as int64 where all can be, else as doubles; 0 where missing."""
     try:
-        data = np.asarray(words.cast(pa.int64()).fill_null(0))
+        return np.asarray(words.cast(pa.int64()).fill_null(0))
     except pa.ArrowInvalid:
-        data = np.asarray(words.cast(pa.float64()).fill_null(0.0))
-    return data if np.isfinite(data).all() else None
+        return np.asarray(words.cast(pa.float64()).fill_null(0.0))
 
 
 def _kind_of(value: _Values | Constant) -> str:
@@ -555,13 +547,14 @@ def _written(name: str) -> str:
     return f"col({name!r})"
 
 
-def _example(values: _Values) -> str:
-    """``texts such as 'A'``: what a column holds, in words."""
-    if values.kind in ("truth", "other"):
-        return {"truth": "truth values", "other": "what cannot be compared"}[values.kind]
-    first = values.data[int(np.argmin(values.missing))]
-    said = repr(first.as_py()) if values.kind == "text" else str(first)
-    return f"{values.kind}s such as {_short(said, quote=False)}"
+def _example(values: _Values, fits: BoolArray) -> str:
+    """What a column holds in the first row that does not fit, in words."""
+    first = int(np.argmin(fits))
+    if values.kind == "text":
+        return f"the text {_short(values.data[first].as_py())}"
+    if values.kind == "number":
+        return f"the number {values.data[first]}"
+    return "truth values" if values.kind == "truth" else f"values of type {values.data.type}"
 
 
 def _short(value: object, *, quote: bool = True) -> str:
