@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ class Catalog:
                 "check the items file."
             )
             raise DataError(msg)
+        self._columns: dict[str, pa.Array] = {}
         self._by_title: dict[str, list[int]] | None = None
         self._by_normalized: dict[str, list[int]] = {}
 
@@ -149,14 +151,29 @@ class Catalog:
 
     def to_table(self) -> pa.Table:
         """An Arrow table with item_id, title and the attributes, one row an item."""
-        names = list(dict.fromkeys(n for item in self._items for n in item.attributes))
-        columns: dict[str, pa.Array] = {
-            "item_id": pa.array([i.item_id for i in self._items], pa.string()),
-            "title": pa.array([i.title for i in self._items], pa.string()),
-        }
-        for name in names:
-            columns[name] = _column([i.attributes.get(name) for i in self._items])
-        return pa.table(columns)
+        return pa.table({name: self.column(name) for name in self.columns})
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """item_id, title and the names of all attributes, in order of first appearance."""
+        attributes = dict.fromkeys(n for item in self._items for n in item.attributes)
+        return (*NEEDED, *attributes)
+
+    def column(self, name: str) -> pa.Array:
+        """(N,) a column by row, null where an item lacks it; kept, so that it is made once.
+
+        Raises:
+            KeyError: no item has it; see ``columns``.
+        """
+        if name not in self.columns:
+            raise KeyError(name)
+        if name not in self._columns:
+            if name in NEEDED:
+                values = [getattr(i, name) for i in self._items]
+                self._columns[name] = pa.array(values, pa.string())
+            else:
+                self._columns[name] = _column([i.attributes.get(name) for i in self._items])
+        return self._columns[name]
 
     def __len__(self) -> int:
         return len(self._items)
@@ -226,8 +243,12 @@ def _title(item: object) -> list[object]:
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """An Arrow column; values of mixed kinds become text."""
+    """An Arrow column; values of mixed kinds, or too large for 64 bits, become text."""
     try:
         return pa.array(values)
-    except pa.ArrowException:
-        return pa.array([None if v is None else str(v) for v in values], pa.string())
+    except (pa.ArrowException, OverflowError):
+        # A NaN among texts is how pandas writes a missing one.
+        missing = [v is None or (isinstance(v, float) and v != v) for v in values]
+        return pa.array(
+            [None if gone else str(v) for v, gone in zip(values, missing, strict=True)], pa.string()
+        )

@@ -1,0 +1,238 @@
+"""Which of the ranked candidates to show, so that they are not all alike. Knows no items.
+
+Two ways, alone or together: maximal marginal relevance (Carbonell and Goldstein 1998, The use of
+MMR, diversity-based reranking, https://doi.org/10.1145/290941.291025), and caps on how often a
+value (a brand, a title) may occur.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable, Mapping, Sequence
+from numbers import Integral
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from genrec.errors import RequestError
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+Values = Sequence[Hashable | None]
+
+
+def mmr(scores: npt.ArrayLike, vectors: npt.ArrayLike, k: int, trade_off: float) -> IntArray:
+    """The k candidates chosen one by one, each relevant and unlike those chosen before.
+
+    The next one has the largest ``trade_off * relevance - (1 - trade_off) * similarity``, where
+    relevance is the score, from 0 for the least to 1 for the greatest of the candidates, and
+    similarity the largest cosine with one that is chosen already (0 for the first). Ties go to the
+    higher score, then to the earlier place; so trade_off 1 is the order by score.
+
+    Args:
+        scores: (n,) finite, higher is better.
+        vectors: (n, D) of unit length; a row of zeros is unlike all others.
+        k: how many, at least 1; all n where there are fewer.
+        trade_off: from 0 (unlike above all) to 1 (scores alone).
+
+    Returns:
+        (min(k, n),) indices of candidates, in the order of choice.
+
+    Raises:
+        RequestError: an argument is not as above.
+
+    >>> mmr([3.0, 2.0, 1.0], [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], k=2, trade_off=0.5).tolist()
+    [0, 2]
+    """
+    return choose(scores, k, vectors=vectors, trade_off=trade_off)
+
+
+def choose(
+    scores: npt.ArrayLike,
+    k: int,
+    *,
+    vectors: npt.ArrayLike | None = None,
+    trade_off: float = 1.0,
+    columns: Mapping[str, Values] | None = None,
+    caps: Mapping[str, int] | None = None,
+) -> IntArray:
+    """``mmr`` in which a candidate is passed over once one of its values has reached its cap.
+
+    Args:
+        scores: (n,) finite, higher is better.
+        k: how many, at least 1.
+        vectors: (n, D) of unit length, as in ``mmr``; not needed where trade_off is 1.
+        trade_off: as in ``mmr``.
+        columns: n values each, as in ``capped``.
+        caps: as in ``capped``.
+
+    Returns:
+        (at most k,) indices, in the order of choice; fewer where the caps leave fewer.
+
+    Raises:
+        RequestError: an argument is not as above.
+    """
+    score = _scores(scores)
+    n = len(score)
+    _check_count("k", k)
+    if not 0 <= trade_off <= 1:  # a NaN neither
+        msg = f"trade_off={trade_off!r}. Expected a number from 0 (unlike) to 1 (by score)."
+        raise RequestError(msg)
+    if vectors is None and trade_off != 1:
+        msg = f"trade_off={trade_off!r} without vectors. Expected (n, D) vectors, or trade_off=1."
+        raise RequestError(msg)
+    vector = np.zeros((n, 1)) if vectors is None else _vectors(vectors, n)
+    codes = _coded(columns or {}, caps or {}, n)
+    if not n:
+        return np.zeros(0, dtype=np.int64)
+    order = np.argsort(-score, kind="stable")  # so that argmax takes the best of equals
+    score, vector, codes = score[order], vector[order], codes[:, order]
+    relevance = (score - score[-1]) / (float(np.ptp(score)) or 1.0)
+    left = [np.full(n, min(cap, n)) for cap in (caps or {}).values()]
+    similarity = np.zeros(n)
+    is_open = np.ones(n, dtype=bool)
+    chosen: list[int] = []
+    while len(chosen) < k and is_open.any():
+        value = trade_off * relevance - (1 - trade_off) * similarity
+        best = int(np.argmax(np.where(is_open, value, -np.inf)))
+        cosine = vector @ vector[best]
+        similarity = np.maximum(similarity, cosine) if chosen else cosine
+        chosen.append(best)
+        is_open[best] = False
+        for code, rest in zip(codes, left, strict=True):
+            if code[best] >= 0:
+                rest[code[best]] -= 1
+                if not rest[code[best]]:
+                    is_open &= code != code[best]
+    return order[np.array(chosen, dtype=np.int64)]
+
+
+@overload
+def capped(values: Values, k: int, cap: int) -> IntArray: ...
+
+
+@overload
+def capped(values: Mapping[str, Values], k: int, cap: Mapping[str, int]) -> IntArray: ...
+
+
+def capped(values: Values | Mapping[str, Values], k: int, cap: int | Mapping[str, int]) -> IntArray:
+    """The first k candidates among which no value occurs too often.
+
+    Args:
+        values: the candidates' values, in their order; or several columns of them by name. None,
+            NaN and blank text are missing values and never capped.
+        k: how many, at least 1.
+        cap: how often a value may occur, at least 1; with columns, the cap of each that has one.
+
+    Returns:
+        (at most k,) rising indices of candidates; fewer where the caps leave fewer.
+
+    Raises:
+        RequestError: a cap or k is below 1, a capped column is not there, columns differ in
+            length, or a value cannot be hashed.
+
+    >>> capped(["A", "A", None, "A", "B", None], k=4, cap=1).tolist()
+    [0, 2, 4, 5]
+    """
+    columns: Mapping[str, Values] = values if isinstance(values, Mapping) else {"values": values}
+    caps: Mapping[str, int] = cap if isinstance(cap, Mapping) else dict.fromkeys(columns, cap)
+    _check_count("k", k)
+    n = len(next(iter(columns.values()), ()))
+    codes = _coded(columns, caps, n)
+    left = [np.full(n, min(c, n)) for c in caps.values()]
+    chosen: list[int] = []
+    for place in range(n):
+        counted = [(rest, c) for rest, c in zip(left, codes[:, place], strict=True) if c >= 0]
+        if all(rest[c] for rest, c in counted):
+            for rest, c in counted:
+                rest[c] -= 1
+            chosen.append(place)
+            if len(chosen) == k:
+                break
+    return np.array(chosen, dtype=np.int64)
+
+
+def per_title(titles: Sequence[str], k: int, cap: int = 1) -> IntArray:
+    """The first k candidates with no title more than cap times; as ``capped``.
+
+    Args:
+        titles: in the form in which two titles count as one, such as ``text.normalized``'s.
+        k: how many, at least 1.
+        cap: how often a title may occur, at least 1.
+    """
+    return capped(titles, k, cap)
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        msg = f"{name}={value!r}. Expected a whole number of at least 1."
+        raise RequestError(msg)
+
+
+def _scores(scores: npt.ArrayLike) -> FloatArray:
+    score = np.asarray(scores, dtype=np.float64)
+    if score.ndim != 1:
+        msg = f"Scores of shape {score.shape}. Expected one number for each candidate."
+        raise RequestError(msg)
+    with np.errstate(all="ignore"):
+        if len(score) and not np.isfinite(np.ptp(score)):
+            bad = score[~np.isfinite(score)]
+            msg = (
+                f"Scores with {bad[0] if len(bad) else 'a range beyond double precision'}. "
+                "Expected finite numbers; leave such candidates out."
+            )
+            raise RequestError(msg)
+    return score
+
+
+def _vectors(vectors: npt.ArrayLike, n: int) -> FloatArray:
+    vector = np.asarray(vectors, dtype=np.float64)
+    if vector.ndim != 2 or len(vector) != n:
+        msg = (
+            f"Vectors of shape {vector.shape} for {n} candidates. Expected ({n}, D): a row for "
+            "each candidate."
+        )
+        raise RequestError(msg)
+    norm = np.linalg.norm(vector, axis=1)
+    bad = np.flatnonzero(~((np.abs(norm - 1) < 1e-2) | (norm == 0)))
+    if len(bad):
+        msg = (
+            f"Vector {bad[0]} has length {norm[bad[0]]:.4g}. Expected vectors of length 1; divide "
+            "each by its length."
+        )
+        raise RequestError(msg)
+    return vector
+
+
+def _coded(columns: Mapping[str, Values], caps: Mapping[str, int], n: int) -> IntArray:
+    """(caps, n) the values of each capped column as numbers below n; -1 where missing."""
+    codes = np.full((len(caps), n), -1, dtype=np.int64)
+    for row, (name, cap) in zip(codes, caps.items(), strict=True):
+        _check_count(f"The cap of {name!r}", cap)
+        if name not in columns:
+            near = difflib.get_close_matches(name, columns)
+            msg = (
+                f"A cap on {name!r}, of which there are no values. Expected one of "
+                f"{', '.join(map(repr, near or columns)) or '(no columns given)'}."
+            )
+            raise RequestError(msg)
+        if len(columns[name]) != n:
+            msg = f"{len(columns[name])} values of {name!r} for {n} candidates. Expected {n}."
+            raise RequestError(msg)
+        seen: dict[Hashable, int] = {}
+        for place, value in enumerate(columns[name]):
+            try:
+                if not _missing(value):
+                    row[place] = seen.setdefault(value, len(seen))
+            except TypeError as error:
+                msg = (
+                    f"Value {value!r:.80} of {name!r} cannot be counted: {error}. Expected texts or "
+                    "numbers."
+                )
+                raise RequestError(msg) from error
+    return codes
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
