@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from genrec.errors import ModelError
 from genrec.token_tree import ROOT, Outputs, TokenTree
+from genrec.trie import ranges
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -38,16 +39,39 @@ class Trie(Protocol):
     """What search needs of a trie; see ``TitleTrie``."""
 
     root: int
-    token: Any
-    n_items: int
 
-    def children(self, nodes: IntArray) -> tuple[IntArray, IntArray]: ...
-    def is_leaf(self, nodes: IntArray) -> BoolArray: ...
-    def runs(self, nodes: IntArray) -> list[list[int]]: ...
-    def run_lengths(self, nodes: IntArray) -> IntArray: ...
-    def tokens(self, nodes: IntArray) -> IntArray: ...
-    def intervals(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]: ...
-    def rows_at(self, positions: IntArray) -> IntArray: ...
+    @property
+    def n_items(self) -> int:
+        """How many items it holds."""
+        ...
+
+    def children(self, nodes: IntArray) -> tuple[IntArray, IntArray]:
+        """See ``TitleTrie.children``."""
+        ...
+
+    def is_leaf(self, nodes: IntArray) -> BoolArray:
+        """See ``TitleTrie.is_leaf``."""
+        ...
+
+    def runs(self, nodes: IntArray) -> list[list[int]]:
+        """See ``TitleTrie.runs``."""
+        ...
+
+    def run_lengths(self, nodes: IntArray) -> IntArray:
+        """See ``TitleTrie.run_lengths``."""
+        ...
+
+    def tokens(self, nodes: IntArray) -> IntArray:
+        """See ``TitleTrie.tokens``."""
+        ...
+
+    def intervals(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+        """See ``TitleTrie.intervals``."""
+        ...
+
+    def rows_at(self, positions: IntArray) -> IntArray:
+        """See ``TitleTrie.rows_at``."""
+        ...
 
 
 class Allowed(Protocol):
@@ -367,7 +391,10 @@ class _Search:
         self, runs: Sequence[Sequence[int]], read: Sequence[Sequence[int]], every: Outputs
     ) -> FloatArray:
         """(L,) log-probability of each run after its first token."""
-        source, token, owner, start = [], [], [], 0
+        source: list[int] = []
+        token: list[int] = []
+        owner: list[int] = []
+        start = 0
         for number, (run, known) in enumerate(zip(runs, read, strict=True)):
             source += range(start, start + len(run) - 1)
             token += run[1:]
@@ -378,7 +405,7 @@ class _Search:
         rows = np.array(source)
         temperature = self._options.temperature
         values = every.at(rows, np.array(token)) / temperature - _norms(every, temperature)[rows]
-        return np.bincount(owner, values, len(runs))
+        return np.bincount(owner, values, len(runs)).astype(np.float64)
 
     def _children(
         self,
@@ -440,7 +467,7 @@ class _Search:
         options, trie = self._options, self._trie
         owner, low, high = trie.intervals(leaf)
         count = high - low
-        place = _ranges(low, count)
+        place = ranges(low, count)
         owner = np.repeat(owner, count)
         who = user[owner]
         if self._prior is None:
@@ -491,7 +518,8 @@ class _Search:
         assert self._prior is not None
         owner, low, high = self._trie.intervals(nodes)
         mass = self._prior.mass(user[owner], low, high)
-        mass = mass if len(owner) == len(nodes) else np.bincount(owner, mass, len(nodes))
+        if len(owner) > len(nodes):
+            mass = np.bincount(owner, mass, len(nodes)).astype(np.float64)
         return np.asarray(mass**self._options.beta)
 
     def _best(self, user: IntArray, nodes: IntArray) -> FloatArray:
@@ -552,12 +580,6 @@ def _others(chosen: IntArray, n: int) -> BoolArray:
 def _places(groups: IntArray) -> IntArray:
     """The place of each entry in its group, from 0; entries of a group are neighbours."""
     return np.arange(len(groups)) - np.searchsorted(groups, groups)
-
-
-def _ranges(first: IntArray, count: IntArray) -> IntArray:
-    """first[0], first[0] + 1, ... (count[0] of them), first[1], ..."""
-    offset = np.cumsum(count) - count
-    return np.arange(int(count.sum())) + np.repeat(first - offset, count)
 
 
 def _logsumexp(values: FloatArray, start: IntArray, source: IntArray) -> FloatArray:

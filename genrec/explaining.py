@@ -233,15 +233,16 @@ class Explainer:
     def _next_of_name(self, sentence: _Sentence, logits: torch.Tensor, node: int) -> list[int]:
         """The next tokens of the evidence's title; after it the link and the item's own title."""
         trie = sentence.trie
-        children = trie.children(node)
-        child = int(children[int(logits[torch.from_numpy(trie.token[children])].argmax())])
-        end = int(trie.skip[child])
-        run = trie.run(child, end)
-        sentence.node = end
-        if not trie.is_leaf(np.array([end]))[0]:
+        children, _ = trie.children(np.array([node]))
+        tokens = torch.from_numpy(trie.tokens(children))
+        best = int(logits[tokens].argmax())
+        end = children[best : best + 1]
+        (run,) = trie.runs(end)
+        sentence.node = int(end[0])
+        if not trie.is_leaf(end)[0]:
             return run
         sentence.node = None
-        sentence.parts.append(sentence.rows[int(trie.rows(end)[0])])
+        sentence.parts.append(sentence.rows[int(trie.rows(int(end[0]))[0])])
         sentence.words = self._words_for(sentence.row)
         before, _, after = self._template.header["link"].partition("{item}")
         own = self._title(sentence.row)

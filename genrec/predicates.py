@@ -427,7 +427,9 @@ class _Rows:
             return side
         data, fits = _as(side, kind)
         if not fits.all():
-            against = f"column {_written(other.name)}" if isinstance(other, _Values) else repr(other)
+            against = (
+                f"column {_written(other.name)}" if isinstance(other, _Values) else repr(other)
+            )
             self._refuse(
                 f"column {_written(side.name)} holds {_example(side, fits)} and is compared with "
                 f"{_short(against, quote=False)}",

@@ -69,7 +69,7 @@ class Popularity:
         """Counts the events of the train split."""
         columns = interactions.columns
         rows = columns.row[(columns.split == 0) & (columns.row >= 0)]
-        counts = np.bincount(rows, minlength=n_items) + 1.0
+        counts = (np.bincount(rows, minlength=n_items) + 1).astype(np.float64)
         self._weights = Weights(1.0 / counts if novelty else counts)
 
     def weights(self, history: History) -> Weights:
@@ -82,9 +82,17 @@ class Places(Protocol):
     """What is needed of a trie to go from rows to positions."""
 
     @property
-    def n_positions(self) -> int: ...
-    def rows_at(self, positions: IntArray) -> IntArray: ...
-    def positions_of(self, rows: IntArray) -> IntArray: ...
+    def n_positions(self) -> int:
+        """How many positions there are."""
+        ...
+
+    def rows_at(self, positions: IntArray) -> IntArray:
+        """The catalog row at each position."""
+        ...
+
+    def positions_of(self, rows: IntArray) -> IntArray:
+        """The position of each row."""
+        ...
 
 
 class Fused:
@@ -140,7 +148,8 @@ class _Dense:
 
     def mass(self, low: IntArray, high: IntArray) -> FloatArray:
         # The difference of two sums loses what is small beside them; each item has the least.
-        return np.maximum(self._sums[high] - self._sums[low], self._least * (high - low))
+        least = self._least * (high - low)
+        return np.asarray(np.maximum(self._sums[high] - self._sums[low], least))
 
     def best(self, low: IntArray, high: IntArray) -> FloatArray:
         return _maxima(self._log, low, high)
@@ -163,12 +172,13 @@ class _Sparse:
     def mass(self, low: IntArray, high: IntArray) -> FloatArray:
         first, last = np.searchsorted(self._place, low), np.searchsorted(self._place, high)
         others = self._rest * ((high - low) - (last - first))
-        return np.maximum(self._sums[last] - self._sums[first], 0.0) + np.maximum(others, _LEAST)
+        listed = np.maximum(self._sums[last] - self._sums[first], 0.0)
+        return np.asarray(listed + np.maximum(others, _LEAST))
 
     def best(self, low: IntArray, high: IntArray) -> FloatArray:
         first, last = np.searchsorted(self._place, low), np.searchsorted(self._place, high)
         others = np.where(high - low > last - first, np.log(self._rest), -np.inf)
-        return np.maximum(_maxima(self._log, first, last), others)
+        return np.asarray(np.maximum(_maxima(self._log, first, last), others))
 
 
 def _maxima(values: FloatArray, low: IntArray, high: IntArray) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -645,7 +646,9 @@ class Recommender:
     ) -> list[Ranking]:
         """The k best of each; with caps or diversity the k chosen from more."""
         k = int(wishes.k)
-        options = self._options(max(batch, key=lambda a: len(a.prompt.ids)), k, wishes.min_probability)
+        options = self._options(
+            max(batch, key=lambda a: len(a.prompt.ids)), k, wishes.min_probability
+        )
         if not wishes.chooses:
             sizes = [min(k, a.size) for a in batch]
             return self._search(tree, prior, batch, sizes, options)
@@ -678,7 +681,12 @@ class Recommender:
             vectors = self.title_vectors(ranking.rows)
             trade_off = 1.0 - wishes.diversity
             which = diversity.choose(
-                ranking.scores, vectors, int(wishes.k), trade_off, columns=columns, caps=caps
+                ranking.scores,
+                int(wishes.k),
+                vectors=vectors,
+                trade_off=trade_off,
+                columns=columns,
+                caps=caps,
             )
         else:
             which = diversity.capped(columns, int(wishes.k), caps)
@@ -704,7 +712,8 @@ class Recommender:
     def title_vectors(self, rows: IntArray) -> FloatArray:
         """(n, D) unit vectors of the titles of some rows: the matcher's, or of character n-grams."""
         titles = [self.catalog[r].title for r in rows.tolist()]
-        embedder = self.matcher.embedder
+        meaning = self.matcher.meaning
+        embedder = meaning.embedder if meaning is not None else None
         if embedder is not None and all(embedder.reading.reads(t) for t in titles):
             return np.asarray(embedder.embed(titles), dtype=np.float64)
         return np.asarray(CharNgrams(titles).vectors.toarray(), dtype=np.float64)
@@ -773,9 +782,7 @@ class Recommender:
         filters = Filters([a.allowed for a in batch])
         return search(self.trie, tree, sizes, allowed=filters, prior=prior, options=options)
 
-    def _answer(
-        self, asked: _Asked, ranking: Ranking, k: int, seen: str
-    ) -> RecommendationList:
+    def _answer(self, asked: _Asked, ranking: Ranking, k: int, seen: str) -> RecommendationList:
         notes = self.matcher.notes if asked.understood else ()
         answer = self._list(asked, self._recommendations(ranking), seen, k, notes)
         certificate = asdict(ranking.certificate)
@@ -783,23 +790,22 @@ class Recommender:
 
     def with_nats(
         self, history: HistoryLike, k: int, target: str
-    ) -> tuple[RecommendationList, float]:
-        """``recommend``, and -ln P of one item over all items, for one reading of the prompt.
+    ) -> tuple[RecommendationList, float, float]:
+        """``recommend``, -ln P of one item over all items, and the seconds that the list took.
 
-        With the decoder ``match`` or normalization ``vocab`` the second is NaN.
+        The prompt is read once for both. For the decoder ``trie`` and normalization ``catalog``.
         """
-        settings = self.settings
-        if (settings.normalization, settings.decoder) != ("catalog", "trie"):
-            return self.recommend(history, k), float("nan")
+        started = time.perf_counter()
         wishes = Wishes(k)
         asked = self._asked(history, self._common(wishes))
         tree, prior = self._read([asked])
         seen = "excluded" if self.exclude_seen else "included"
         answer = self._answer(asked, self._chosen(tree, prior, [asked], wishes)[0], k, seen)
+        seconds = time.perf_counter() - started
         only = self._common(Wishes(1, allow=[target]))
         options = self._exactly(asked)
         (ranking,) = self._search(tree, prior, [replace(asked, allowed=only, size=1)], [1], options)
-        return answer, -float(ranking.logprobs[0])
+        return answer, -float(ranking.logprobs[0]), seconds
 
     def generate(self, history: HistoryLike | EncodedPrompt = "") -> list[Generated]:
         """What the model writes freely after the prompt, as the decoder ``match`` uses it.
@@ -835,9 +841,7 @@ class Recommender:
             )
             raise RequestError(msg)
         prompt, k = asked.prompt, int(wishes.k)
-        allowed = np.zeros(len(self.catalog), dtype=bool)
-        rows = np.arange(len(self.catalog))
-        allowed[rows] = asked.allowed.keeps(self.trie.positions_of(rows))
+        allowed = asked.allowed.keeps(self.trie.positions_of(np.arange(len(self.catalog))))
         written = self.generate(prompt)
         drawn = bool(self.settings.n_samples)
         found: dict[int, tuple[float, list[str], Match]] = {}
@@ -934,7 +938,7 @@ def shared_start(sequences: Sequence[Sequence[int]]) -> int:
     >>> shared_start([[1, 2, 3], [1, 2], [1, 2, 4]])
     2
     """
-    first, last = min(sequences), max(sequences)
+    first, last = min(map(list, sequences)), max(map(list, sequences))
     same = (a == b for a, b in zip(first, last, strict=False))
     return sum(takewhile(bool, same))
 

@@ -88,16 +88,21 @@ class Written:
 
     def _answer(self, case: Case, k: int) -> Answer:
         history, started = case.history, time.perf_counter()
-        if case.candidates is None:
-            answer = self._recommender.recommend(history, k)
-        else:
+        nats = probabilities = seconds = None
+        if case.candidates is not None:
             answer = self._recommender.score(history, case.candidates)
-        seconds = time.perf_counter() - started
-        nats = probabilities = None
+        elif self._distribution:
+            answer, nats, seconds = self._recommender.with_nats(history, k, case.target)
+        else:
+            answer = self._recommender.recommend(history, k)
+        if seconds is None:
+            seconds = time.perf_counter() - started
         if self._distribution:
             probabilities = [r.probability for r in answer[:k]]
+        if self._distribution and nats is None:
             nats = -self._recommender.score(history, [case.target])[0].score
-        exact = answer.details.get("exact")
+        certificate = answer.details.get("certificate")
+        exact = None if certificate is None else bool(certificate["exact"])
         return Answer([r.item_id for r in answer[:k]], probabilities, nats, exact, seconds)
 
 

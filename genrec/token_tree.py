@@ -49,27 +49,28 @@ class Body:
         window = window if getattr(config, "use_sliding_window", True) else None
         self.types = tuple(dict.fromkeys(getattr(config, "layer_types", None) or ()))
         kinds = self.types or (("sliding_attention",) if window else ("full_attention",))
-        self.windows = {k: int(window) if k == "sliding_attention" and window else None for k in kinds}
+        self.windows = {
+            k: int(window) if k == "sliding_attention" and window else None for k in kinds
+        }
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.body, self.head = getattr(base, base.base_model_prefix, None), None
+        self.body: Any = getattr(base, base.base_model_prefix, None)
+        self.head: torch.nn.Linear | None = None
         head = base.get_output_embeddings()
         if self.body is not None and isinstance(head, torch.nn.Linear):
-            self.head = head
-            if not self._divides():
-                self.head = None
+            self.head = head if self._divides(head) else None
         if self.head is None:
             self.body = model
         self.keeps = "logits_to_keep" in inspect.signature(base.forward).parameters
 
     @torch.inference_mode()
-    def _divides(self) -> bool:
+    def _divides(self, head: torch.nn.Linear) -> bool:
         """Whether hidden states through the head are the model's logits (no scaling, no cap)."""
         ids = torch.tensor([[1, 2, 3]], device=self.device) % self.vocabulary
         try:
             hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
-            ours, theirs = self.head(hidden), self.model(input_ids=ids, use_cache=False).logits
+            ours, theirs = head(hidden), self.model(input_ids=ids, use_cache=False).logits
         except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError):
             return False
         return bool(torch.allclose(ours, theirs, atol=1e-5, rtol=1e-4))
@@ -125,9 +126,10 @@ class Outputs:
         wide = count > self._head.weight.shape[0] // 16
         values = np.empty(len(source))
         ends = np.cumsum(count)
-        for row in np.flatnonzero(wide):
-            part = slice(ends[row] - count[row], ends[row])
-            values[part] = self.logits(slice(row, row + 1))[0].double().cpu().numpy()[token[part]]
+        for row in np.flatnonzero(wide).tolist():
+            of_row = slice(ends[row] - count[row], ends[row])
+            logits = self.logits(slice(row, row + 1))[0].double().cpu().numpy()
+            values[of_row] = logits[token[of_row]]
         rest = np.flatnonzero(~wide[source])
         step = max(_GATHERED // self._head.weight.shape[1], 1)
         for first in range(0, len(rest), step):
@@ -379,7 +381,9 @@ class CachedTree(TokenTree):
             moved[self._row == old] = new
         self._row = moved
 
-    def _mask(self, rows: IntArray, columns: IntArray, handles: IntArray, position: IntArray) -> Any:
+    def _mask(
+        self, rows: IntArray, columns: IntArray, handles: IntArray, position: IntArray
+    ) -> Any:
         """Additive (B, 1, T, slots): 0 for the prompt, the node and its ancestors, else -inf.
 
         One for each kind of layer where there are several.

@@ -105,12 +105,12 @@ class TitleTrie:
             # What the titles below a node share is the least of their neighbours' shares; a node's
             # children begin where a title shares no more than the node's own depth.
             size = high[inner] - low[inner]
-            place = _ranges(low[inner], size)
+            place = ranges(low[inner], size)
             source = np.repeat(inner, size)
             begin = (shared[place] <= depth[source]) | (place == low[source])
             child_low, parent = place[begin], source[begin]
-            child_high = np.append(child_low[1:], 0)
-            last = np.flatnonzero(np.append(parent[1:] != parent[:-1], True)) if len(parent) else []
+            child_high = np.append(child_low[1:], 0)[: len(child_low)]
+            last = np.flatnonzero(np.diff(parent, append=-1))
             child_high[last] = high[parent[last]]
             counts.append(np.bincount(parent, minlength=len(low)))
             above = depth[parent]
@@ -126,7 +126,7 @@ class TitleTrie:
         self.token = flat[begin]
         self.token[0] = 0
         begin[1:] += 1
-        self.run = flat[_ranges(begin, stop - begin)]
+        self.run = flat[ranges(begin, stop - begin)]
         self.run_start = _starts(stop - begin)
         self.first_child = _starts(np.append(count, np.zeros(len(begin) - len(count), int)), 1)
 
@@ -163,15 +163,15 @@ class TitleTrie:
         """Children of L nodes: their numbers one after the other, and (L,) how many each has."""
         first = self.first_child[nodes].astype(np.int64)
         count = self.first_child[nodes + 1].astype(np.int64) - first
-        return _ranges(first, count), count
+        return ranges(first, count), count
 
     def is_leaf(self, nodes: IntArray) -> BoolArray:
         """Which of the nodes are titles' ends."""
-        return np.asarray(self.first_child[nodes] == self.first_child[nodes + 1])
+        return np.asarray(self.first_child[nodes] == self.first_child[nodes + 1], dtype=np.bool_)
 
     def tokens(self, nodes: IntArray) -> IntArray:
         """The first token on the way into each node."""
-        return self.token[nodes].astype(np.int64)
+        return np.asarray(self.token[nodes], dtype=np.int64)
 
     def intervals(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
         """The intervals of positions below L nodes: index of the node, low and high of each."""
@@ -199,7 +199,7 @@ class TitleTrie:
 
     def rows(self, node: int) -> IntArray:
         """The catalog rows below a node."""
-        return self.order[self.low[node] : self.high[node]].astype(np.int64)
+        return np.asarray(self.order[self.low[node] : self.high[node]], dtype=np.int64)
 
     def positions(self) -> IntArray:
         """(N,) the position of each catalog row: the inverse of ``order``."""
@@ -211,7 +211,7 @@ class TitleTrie:
         """The positions of some catalog rows."""
         if self._positions is None:
             self._positions = self.positions()
-        return self._positions[rows].astype(np.int64)
+        return np.asarray(self._positions[rows], dtype=np.int64)
 
     def save(self, path: str | Path) -> None:
         """Writes the arrays to a safetensors file, beside its place and renamed."""
@@ -249,13 +249,13 @@ def _width(n: int) -> np.dtype[np.unsignedinteger]:
     return np.dtype(np.uint16 if n < 1 << 16 else np.uint32 if n < 1 << 32 else np.uint64)
 
 
-def _ranges(first: IntArray, count: IntArray) -> IntArray:
+def ranges(first: IntArray, count: IntArray) -> IntArray:
     """first[0], first[0] + 1, ... (count[0] of them), first[1], ..."""
     total = int(count.sum())
     if not total:
         return np.empty(0, dtype=np.int64)
     offset = np.cumsum(count) - count
-    return np.arange(total) + np.repeat(first - offset, count)
+    return np.asarray(np.arange(total) + np.repeat(first - offset, count))
 
 
 def _starts(counts: IntArray, first: int = 0) -> npt.NDArray[np.unsignedinteger]:
@@ -303,7 +303,7 @@ def _taken(flat: Ids, start: IntArray, order: IntArray) -> tuple[Ids, IntArray]:
     result = np.empty_like(flat)
     for low in range(0, len(order), 1 << 20):  # so that the index stays small
         high = min(low + (1 << 20), len(order))
-        result[moved[low] : moved[high]] = flat[_ranges(start[order[low:high]], length[low:high])]
+        result[moved[low] : moved[high]] = flat[ranges(start[order[low:high]], length[low:high])]
     return result, moved
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from reference import forward, logprobs, ranked
 
 from genrec import Catalog, History, Interaction, Item, Recommender
-from genrec.decoding import Ranking, search
+from genrec.decoding import Options, Ranking, score, search
+from genrec.filters import Filter, Filters
 from genrec.recommender import RecommendationList
 from genrec.text import visible
 from genrec.token_tree import ROOT
@@ -119,30 +120,13 @@ def test_candidates_keep_the_probabilities_of_the_whole_catalog(
     same_list(answer, values, sorted(set(rows)))
 
 
-@given(requests())
-def test_skipping_forced_tokens_changes_nothing(request: tuple[Recommender, History]) -> None:
-    recommender, history = request
-    wide: dict[str, Any] = {"k": len(recommender.catalog), "beam_size": None}
-    lists = [
-        search(
-            recommender.trie,
-            recommender.model.prefill(recommender.prompt(history).ids),
-            skip_forced=skip,
-            **wide,
-        )
-        for skip in (True, False)
-    ]
-    values = [dict(zip(r.rows.tolist(), r.logprobs.tolist(), strict=True)) for r in lists]
-    assert values[0] == pytest.approx(values[1], abs=1e-4)
-    assert lists[0].evaluated <= lists[1].evaluated
-
-
 def test_one_item_needs_no_evaluation() -> None:
     recommender = Recommender(Catalog([Item("i0", "red mug")]), tiny.language_model())
     answer = recommender.recommend("", k=5)
     assert [(r.item_id, r.logprob) for r in answer] == [("i0", 0.0)]
-    ranking = search(recommender.trie, recommender.model.prefill([5, 6]), k=1)
-    assert ranking.evaluated == 0
+    (ranking,) = search(recommender.trie, recommender.model.prefill([5, 6]), k=1)
+    assert ranking.certificate.tokens == 0
+    assert ranking.certificate.exact
 
 
 def test_duplicates_share_their_probability_and_all_come_back() -> None:
@@ -191,61 +175,186 @@ def crowded(kind: str = "llama", **settings: Any) -> Recommender:
     return Recommender(catalog, tiny.language_model(kind), **settings)
 
 
+def best(recommender: Recommender, prompt: Any, k: int, **options: Any) -> Ranking:
+    tree = recommender.model.prefill(prompt)
+    return search(recommender.trie, tree, k, options=Options(**options))[0]
+
+
 @pytest.mark.parametrize("mode", ["catalog", "vocab"])
-def test_pruning_never_costs_an_item_of_a_wide_search(mode: str) -> None:
+@pytest.mark.parametrize("width", [1, 3, 16, 1000])
+def test_best_first_search_finds_the_true_best(mode: str, width: int) -> None:
     recommender = crowded(normalization=mode)
     prompt = recommender.prompt("i3; i17").ids
-
-    def best(k: int) -> Ranking:
-        tree = recommender.model.prefill(prompt)
-        return search(recommender.trie, tree, k=k, beam_size=None, normalization=mode)
-
-    full = best(300)
+    (full,) = score(
+        recommender.trie, recommender.model.prefill(prompt), options=Options(normalization=mode)
+    )
+    assert len(full.rows) == 300
     for k in (1, 2, 3, 5, 8, 13, 40):
-        part = best(k)
+        part = best(recommender, prompt, k, search="exact", normalization=mode, width=width)
         assert part.logprobs == pytest.approx(full.logprobs[:k], abs=1e-4)
-        assert part.evaluated <= full.evaluated
+        assert part.certificate.tokens <= full.certificate.tokens
+        assert part.certificate.exact
+        assert part.certificate.certain_ranks == k
+        assert part.certificate.missed_mass_bound == 0.0
+
+
+@pytest.mark.parametrize("mode", ["catalog", "vocab"])
+@pytest.mark.parametrize("kind", [*tiny.KINDS, "mistral", "gemma3"])
+def test_certificates_never_claim_what_is_false(kind: str, mode: str) -> None:
+    recommender = crowded(kind, normalization=mode)
+    prompt = recommender.prompt("i3; i17").ids
+    (full,) = score(
+        recommender.trie, recommender.model.prefill(prompt), options=Options(normalization=mode)
+    )
+    truth = dict(zip(full.rows.tolist(), full.logprobs.tolist(), strict=True))
+    claims = []
+    for k in (1, 5, 20):
+        for size in (1, 3, 8, 40):
+            for how in ({"search": "beam"}, {"search": "exact", "max_nodes": size}):
+                found = best(recommender, prompt, k, beam_size=size, normalization=mode, **how)
+                assert len(found.rows) == k
+                assert found.logprobs == pytest.approx(
+                    [truth[r] for r in found.rows.tolist()], abs=1e-4
+                )
+                certificate = found.certificate
+                certain = certificate.certain_ranks
+                assert found.logprobs[:certain] == pytest.approx(full.logprobs[:certain], abs=4e-4)
+                assert certificate.exact == (certain == k)
+                missed = [p for r, p in truth.items() if r not in set(found.rows.tolist())]
+                better = [p for p in missed if p > found.logprobs[-1] + 4e-4]
+                assert np.exp(better).sum() <= certificate.missed_mass_bound + 1e-6
+                claims.append(certificate.exact)
+    assert {True, False} == set(claims)
+
+
+def test_equal_scores_are_said_to_be_ties() -> None:
+    recommender = crowded()
+    model = tiny.language_model("llama", seed=7)
+    recommender.model.model, before = model.model, recommender.model.model
+    recommender.model.model = before
+    flat = Recommender(
+        Catalog(Item(f"i{n}", f"{a} {b}") for n, (a, b) in enumerate(PAIRS)), flat_model()
+    )
+    answer = flat.recommend("", k=3)
+    certificate = answer.details["certificate"]
+    assert certificate["exact"]
+    assert certificate["ties"]
+    single = Recommender(Catalog([Item("a", "red mug")]), tiny.language_model())
+    assert not single.recommend("").details["certificate"]["ties"]
+
+
+PAIRS = [(a, b) for a in ("red", "blue", "doll") for b in ("mug", "house", "set")]
+
+
+def flat_model() -> Any:
+    """A model whose logits are all equal."""
+    import copy
+
+    import torch
+
+    model = copy.copy(tiny.language_model("gpt2"))
+    model.model = copy.deepcopy(model.model)
+    with torch.no_grad():
+        model.model.get_output_embeddings().weight.zero_()
+    return type(model)(model.model, model.tokenizer, name="flat")
+
+
+@given(requests(), st.integers(1, 12), st.integers(0, 3))
+def test_a_batch_gives_what_single_requests_give(
+    request: tuple[Recommender, History], k: int, shorter: int
+) -> None:
+    recommender, history = request
+    many = [history, History(), history.latest(shorter)]
+    if recommender.exclude_seen and len(set(history.item_ids)) == len(recommender.catalog):
+        return
+    together = recommender.recommend_many(many, k, batch_size=3)
+    for answer, each in zip(together, many, strict=True):
+        alone = recommender.recommend(each, k)
+        assert [r.logprob for r in answer] == pytest.approx([r.logprob for r in alone], abs=2e-4)
+        assert len({r.item_id for r in answer}) == len(alone)
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_a_narrow_beam_is_not_spent_on_what_may_not_be_returned(kind: str) -> None:
     recommender = crowded(kind)
     prompt = recommender.prompt("i3").ids
+    trie, model = recommender.trie, recommender.model
     rng = np.random.default_rng(1)
-    for _ in range(5):
-        allowed = np.zeros(300, dtype=bool)
-        allowed[rng.choice(300, size=7, replace=False)] = True
-        ranking = search(
-            recommender.trie,
-            recommender.model.prefill(prompt),
-            k=7,
-            beam_size=7,
-            allowed=allowed,
-        )
-        assert sorted(ranking.rows.tolist()) == np.flatnonzero(allowed).tolist()
-        narrow = search(
-            recommender.trie, recommender.model.prefill(prompt), k=2, beam_size=2, allowed=allowed
-        )
+    for search_kind in ("beam", "exact", "auto"):
+        rows = np.sort(rng.choice(300, size=7, replace=False))
+        allowed = Filters([Filter.allow(trie.positions_of(rows), 300)])
+        options = Options(search=search_kind, beam_size=7, width=2, max_nodes=2)
+        (ranking,) = search(trie, model.prefill(prompt), 7, allowed=allowed, options=options)
+        assert sorted(ranking.rows.tolist()) == rows.tolist()
+        options = Options(search=search_kind, beam_size=2, width=2, max_nodes=2)
+        (narrow,) = search(trie, model.prefill(prompt), 2, allowed=allowed, options=options)
         assert len(narrow.rows) == 2
-        assert allowed[narrow.rows].all()
+        assert set(narrow.rows.tolist()) <= set(rows.tolist())
 
 
-@pytest.mark.parametrize("kind", tiny.KINDS)
+@pytest.mark.parametrize("kind", [*tiny.KINDS, "mistral", "gemma3"])
 def test_every_branching_node_has_the_logits_of_a_plain_pass(kind: str) -> None:
     recommender = crowded(kind)
     trie, model = recommender.trie, recommender.model
+    assert model.obstacle == ""
     prompt = recommender.prompt("i3; i17").ids
     tree = model.prefill(prompt)
     places: dict[int, tuple[int, list[int]]] = {0: (ROOT, [])}  # node -> handle, path
     checked = 0
     for node in range(len(trie)):  # level order: a node's parent comes before it
         handle, path = places[node]
-        for child in trie.children(node).tolist():
-            run = [int(trie.token[child])]
+        children, _ = trie.children(np.array([node]))
+        for child, run in zip(children.tolist(), trie.runs(children), strict=True):
             (below,), logits = tree.extend([handle], [run])
             places[child] = (below, path + run)
-            if len(trie.children(child)) > 1:
+            if len(trie.children(np.array([child]))[0]) > 1:
                 plain = forward(model.model, [*prompt, *path, *run])
                 assert torch.allclose(logits[0].double(), plain, atol=1e-4)
                 checked += 1
     assert checked > 50
+
+
+@given(requests(), st.integers(1, 5), st.integers(0, 1000))
+def test_draws_are_of_different_items_and_repeatable(
+    request: tuple[Recommender, History], k: int, seed: int
+) -> None:
+    recommender, history = request
+    if recommender.exclude_seen and len(set(history.item_ids)) == len(recommender.catalog):
+        return
+    drawn = recommender.with_settings(search="sample", seed=seed)
+    one, two = drawn.recommend(history, k), drawn.recommend(history, k)
+    assert one == two
+    assert len({r.item_id for r in one}) == len(one)
+    values = {r.item_id: r.logprob for r in recommender.score(history)}
+    for r in one:
+        assert r.logprob == pytest.approx(values[r.item_id], abs=1e-4)
+    assert all(a.score >= b.score for a, b in pairwise(one))
+
+
+def test_first_draws_follow_the_distribution() -> None:
+    recommender = crowded(search="sample", node_temperature=3.0)
+    prompt = recommender.prompt("i3").ids
+    tree = recommender.model.prefill(prompt)
+    (full,) = score(recommender.trie, tree, options=Options(temperature=3.0))
+    chance = np.zeros(300)
+    chance[full.rows] = np.exp(full.logprobs)
+    assert chance.sum() == pytest.approx(1.0)
+    first, second = np.zeros(300), np.zeros(300)
+    n = 1500
+    for seed in range(n):
+        options = Options(search="exact", draw=seed, temperature=3.0)
+        rows = search(recommender.trie, tree, 2, options=options)[0].rows
+        first[rows[0]] += 1
+        second[rows[1]] += 1
+    again = np.array(
+        [
+            sum(chance[j] * chance[i] / (1 - chance[j]) for j in range(300) if j != i)
+            for i in range(300)
+        ]
+    )
+    for counts, expected in ((first, chance), (second, again)):
+        groups = np.array_split(np.argsort(-expected), 12)
+        found = np.array([counts[g].sum() for g in groups])
+        wanted = np.array([expected[g].sum() for g in groups]) * n
+        statistic = float(((found - wanted) ** 2 / np.maximum(wanted, 1e-9)).sum())
+        assert statistic < 40  # chi-squared with 11 degrees of freedom: p = 4e-5

@@ -85,7 +85,9 @@ def same(one: TitleTrie, two: TitleTrie) -> None:
 
 
 @given(st.one_of(sequences, wide))
-def test_saved_and_mapped(tmp_path_factory: pytest.TempPathFactory, titles: list[list[int]]) -> None:
+def test_saved_and_mapped(
+    tmp_path_factory: pytest.TempPathFactory, titles: list[list[int]]
+) -> None:
     path = tmp_path_factory.mktemp("trie") / "trie.safetensors"
     trie = TitleTrie(titles)
     trie.save(path)

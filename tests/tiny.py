@@ -19,6 +19,7 @@ from tokenizers import (
 )
 from transformers import (
     AutoModelForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -118,13 +119,20 @@ def config(kind: str, vocabulary: int) -> Any:
         return Qwen3Config(**sizes, head_dim=8)
     if kind == "mistral":
         return MistralConfig(**sizes, sliding_window=16)
+    if kind == "gemma3":
+        return Gemma3TextConfig(
+            **sizes,
+            head_dim=8,
+            sliding_window=16,
+            layer_types=["sliding_attention", "full_attention"],
+        )
     return {"qwen2": Qwen2Config}.get(kind, LlamaConfig)(**sizes)
 
 
 @functools.cache
 def language_model(kind: str = "llama", seed: int = 0, plain: bool = False) -> LanguageModel:
     """A random model of a kind; weights are scaled up so that its distributions are not flat."""
-    words = tokenizer("llama" if kind == "mistral" else kind)
+    words = tokenizer("llama" if kind in {"mistral", "gemma3"} else kind)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(
         config(kind, len(words)), dtype=torch.float32, attn_implementation="sdpa"
