@@ -17,10 +17,11 @@ A text is parsed by Python's ``ast`` and never run: what is not in the grammar i
 with a missing value is False whichever it is, ``!=`` and ``not in`` too; a missing truth value is
 False. ``not`` turns the result round, so ``not price > 5`` holds where ``price`` is missing.
 
-**Kinds.** Both sides of a comparison are numbers, texts or truth values. A text column stands for
-numbers where each of its values is one, and a column of texts (true, false, yes, no, 0, 1, in any
-case) or numbers (0, 1) for truth values where each of its values is one. Dates are ISO text.
-Texts are compared by code point, whole numbers exactly, other numbers as doubles.
+**Kinds.** Both sides of a comparison are numbers, texts or truth values. Beside a number, a text
+column stands for numbers if every value is one; beside a truth value or alone, a column of texts
+(true, false, yes, no, 0, 1, in any case) or of numbers (0, 1) stands for truth values. Two text
+columns are compared as texts. Dates are ISO text. Texts are compared by code point, case and all;
+whole numbers exactly, other numbers as doubles.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ MAX_COMPARISONS = 500
 
 _ALLOWED = (
     "Expected comparisons of columns with constants or columns, such as price < 20, "
-    'brand == "A", brand in ("A", "B"), "mug" in title or brand is None, joined by and, or, not and brackets; '
-    'col("unit price") where a name has blanks'
+    'brand == "A", brand in ("A", "B"), "mug" in title or brand is None, '
+    'joined by and, or, not and brackets; col("unit price") for a name that is no Python name'
 )
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _INSTEAD = {"number": "!= 0", "text": '== "TEXT"', "other": "is not None"}

@@ -98,7 +98,7 @@ def test_a_few_of_many_cost_a_few() -> None:
     tracemalloc.start()
     one = Filter.deny(rows, n) & Filter.deny([7], n)
     joined = Filters([one, Filter.allow([3, n - 1], n), Filter.all(n)], Filter.deny([3], n))
-    user = np.array([0, 0, 1, 2], dtype=np.int32)
+    user = np.array([0, 0, 1, 2])
     counts = joined.counts(user, np.zeros(4, dtype=np.int64), np.full(4, n))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
