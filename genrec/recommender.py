@@ -47,6 +47,7 @@ _PREFIX = 32  # tokens that prompts must share for these to be read once
 _PREFIXES = 4  # read beginnings that are kept
 _CONDITIONS = 32  # conditions whose rows are kept
 _COARSE = 0.05  # scores that are nearer are not told apart in half precision
+_BUDGET = 256  # tokens that a search may take at least
 _EVERY = 1 << 40
 _TITLES = "title as the model sees it"
 
@@ -731,7 +732,7 @@ class Recommender:
             normalization=settings.normalization,
             temperature=settings.node_temperature,
             max_nodes=settings.max_nodes,
-            budget=2 * n if whole else n,
+            budget=max(2 * n if whole else n, _BUDGET),
             fusion=settings.fusion,
             beta=settings.prior_weight,
             min_probability=min_probability,
