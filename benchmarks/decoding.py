@@ -1,12 +1,19 @@
-"""Our beam search against ``generate`` with a prefix function: the same model, prompts and titles.
+"""Our search against ``generate`` with a prefix function: the same model, prompts and titles.
 
-    python benchmarks/decoding.py --threads 1
-    python benchmarks/decoding.py --threads 2 --beams 20 --events 25
+    python benchmarks/decoding.py --gate --threads 1
+    python benchmarks/decoding.py --threads 1 --tokens 64 256 1000 --beams 10 20 --batches 1 8
 
-Each repetition runs ours and the peer in turn on one prompt; reported are the medians and the
-median of the pairwise ratios with its range. ``stepwise`` skips nothing, as the peer; ``default``
-leaves forced tokens out. ``ten_found`` is how many of the true ten best titles (every item scored)
-each finds, on average; only for catalog-normalised scores, where scoring every item is cheap.
+Every repetition runs the peer and ours in turn on the same prompts, of exactly so many tokens
+(histories of validation users, one after the other, cut at the front). Reported are medians and
+the median of the pairwise ratios with its range. Systems:
+
+- ``peer``: ``generate(num_beams=K, prefix_allowed_tokens_fn=...)``, a Python dict trie.
+- ``prefill``: reading the prompts alone.
+- ``beam``, ``exact``: ours with this search, K best items, K beams. In the rows of the gate also
+  ``beam10`` and ``exact10``, the ten best items.
+
+``found`` is how many of the true ten best titles (every item scored) each has among its first ten;
+for catalog-normalised scores. Cells are kept in .results/decoding and not measured again.
 """
 
 from __future__ import annotations
@@ -17,13 +24,15 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from peer import generate
+from demo_v1 import ROOT, _commit
+from peer import generate_many
 
 from genrec import Recommender, evaluation
 from genrec.datasets import load
-from genrec.decoding import Ranking, search
+from genrec.decoding import Options, Ranking, score, search
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
@@ -32,80 +41,106 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - started, value
 
 
-def ours(model: Recommender, prompt: Sequence[int], beams: int, mode: str, skip: bool) -> Ranking:
-    return search(
-        model.trie,
-        model.model.prefill(prompt),
-        k=beams,
-        beam_size=beams,
-        normalization=mode,
-        skip_forced=skip,
-    )
+def ours(
+    model: Recommender, prompts: Sequence[Sequence[int]], k: int, beams: int, mode: str, kind: str
+) -> list[Ranking]:
+    options = Options(search=kind, beam_size=beams, normalization=mode)
+    return search(model.trie, model.model.prefill_many(prompts), k, options=options)
+
+
+def prompts_of(model: Recommender, tokens: int, n: int) -> list[list[int]]:
+    """N prompts of exactly so many tokens that end as a recommender's do."""
+    assert model.dataset is not None
+    cases = [c for c in evaluation.demo_v1(model.dataset, "validation") if len(c.history) == 25]
+    ids = [list(model.prompt(c.history).ids) for c in evaluation.sample(cases, 12 * n, seed=7)]
+    found = []
+    for first in range(0, len(ids), 12):
+        joined = [t for one in ids[first : first + 12] for t in one]
+        found.append(joined[-tokens:])
+    return found
+
+
+def measure(model: Recommender, cell: dict[str, Any], repetitions: int) -> dict[str, Any]:
+    """One cell of the table."""
+    beams, mode, batch = cell["beams"], cell["mode"], cell["batch"]
+    sequences = list(model.encoder.titles(model.catalog))
+    prompts = prompts_of(model, cell["tokens"], batch * repetitions)
+    kinds = {"beam": beams, "exact": beams}
+    if cell["gate"]:
+        kinds |= {"beam10": 10, "exact10": 10}
+    times: dict[str, list[float]] = {name: [] for name in ("peer", "prefill", *kinds)}
+    found: dict[str, list[int]] = {name: [] for name in ("peer", *kinds)}
+    tokens: dict[str, list[int]] = {name: [] for name in kinds}
+    for turn in range(repetitions):
+        some = prompts[turn * batch : (turn + 1) * batch]
+        times["prefill"].append(timed(partial(model.model.prefill_many, some))[0])
+        lists: dict[str, list[list[tuple[int, ...]]]] = {}
+        for name, k in kinds.items():
+            kind = name.removesuffix("10")
+            seconds, rankings = timed(partial(ours, model, some, k, beams, mode, kind))
+            times[name].append(seconds)
+            tokens[name] += [r.certificate.tokens for r in rankings]
+            lists[name] = [[sequences[row] for row in r.rows.tolist()] for r in rankings]
+        seconds, theirs = timed(
+            partial(generate_many, model.model.model, some, sequences, beams, mode == "catalog")
+        )
+        times["peer"].append(seconds)
+        lists["peer"] = [[title for title, _ in one] for one in theirs]
+        if mode == "catalog":
+            truth = score(model.trie, model.model.prefill_many(some))
+            for place, ranking in enumerate(truth):
+                best = list(dict.fromkeys(sequences[r] for r in ranking.rows.tolist()))[:10]
+                for name, titles in lists.items():
+                    mine = list(dict.fromkeys(titles[place]))[:10]
+                    found[name].append(len(set(best) & set(mine)))
+        print(".", end="", flush=True)
+    report: dict[str, Any] = {**cell, "threads": model.model.threads}
+    report["found"] = {n: round(statistics.mean(f), 2) for n, f in found.items() if f}
+    report["tokens"] = {n: statistics.median(t) for n, t in tokens.items()}
+    report["seconds"] = {n: round(statistics.median(t), 3) for n, t in times.items()}
+    for other in ("peer", "prefill"):
+        for name in kinds:
+            pairs = list(zip(times[other], times[name], strict=True))
+            ratios = [p / o if other == "peer" else o / p for p, o in pairs]
+            middle = statistics.median(ratios)
+            said = f"{middle:.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+            report[f"peer/{name}" if other == "peer" else f"{name}/prefill"] = said
+    return report | {"commit": _commit(), "date": time.strftime("%Y-%m-%d")}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--gate", action="store_true", help="256 tokens, K of 20, one user")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[256])
     parser.add_argument("--beams", type=int, nargs="+", default=[10, 20])
-    parser.add_argument("--events", type=int, nargs="+", default=[16, 22])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1])
+    parser.add_argument("--modes", nargs="+", default=["catalog", "vocab"])
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=ROOT / ".results" / "decoding")
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     data = load("online_retail_demo")
-    model = Recommender(data, arguments.model, threads=arguments.threads)
-    sequences = list(model.encoder.titles(data.catalog))
-    cases = [c for c in evaluation.demo_v1(data, "validation") if len(c.history) == 25]
-    cases = evaluation.sample(cases, arguments.repetitions, seed=7)
-    for events in arguments.events:
-        prompts = [model.prompt(c.history.latest(events)).ids for c in cases]
-        for beams in arguments.beams:
-            for mode in ("catalog", "vocab"):
-                compare(model, sequences, prompts, beams, mode)
-
-
-def compare(
-    model: Recommender,
-    sequences: Sequence[tuple[int, ...]],
-    prompts: Sequence[Sequence[int]],
-    beams: int,
-    mode: str,
-) -> None:
-    kinds = {"stepwise": False} if mode == "vocab" else {"default": True, "stepwise": False}
-    times: dict[str, list[float]] = {name: [] for name in ("peer", "prefill", *kinds)}
-    found: dict[str, list[int]] = {name: [] for name in ("peer", *kinds)}
-    renormalize = mode == "catalog"
-    for prompt in prompts:
-        times["prefill"].append(timed(partial(model.model.prefill, prompt))[0])
-        seconds, theirs = timed(
-            partial(generate, model.model.model, prompt, sequences, beams, renormalize=renormalize)
-        )
-        times["peer"].append(seconds)
-        lists = {"peer": [title for title, _ in theirs]}
-        for name, skip in kinds.items():
-            seconds, ranking = timed(partial(ours, model, prompt, beams, mode, skip))
-            times[name].append(seconds)
-            lists[name] = list(dict.fromkeys(sequences[row] for row in ranking.rows.tolist()))
-        if mode == "catalog":
-            exact = search(model.trie, model.model.prefill(prompt), k=20, beam_size=None)
-            best = list(dict.fromkeys(sequences[row] for row in exact.rows.tolist()))[:10]
-            for name, titles in lists.items():
-                found[name].append(len(set(best) & set(titles[:10])))
-    tokens = [len(p) for p in prompts]
-    report: dict[str, Any] = {
-        "mode": mode,
-        "threads": model.model.threads,
-        "prompt_tokens": f"{min(tokens)}-{max(tokens)}",
-        "beams": beams,
-        "ten_found": {n: statistics.mean(f) for n, f in found.items() if f},
-    }
-    for name, values in times.items():
-        report[f"{name}_s"] = round(statistics.median(values), 2)
-    for name in kinds:
-        ratios = [p / o for p, o in zip(times["peer"], times[name], strict=True)]
-        report[f"peer/{name}"] = (
-            f"{statistics.median(ratios):.1f} ({min(ratios):.1f}-{max(ratios):.1f})"
-        )
-    print(json.dumps(report), flush=True)
+    model = Recommender(data, arguments.model, threads=arguments.threads, device=arguments.device)
+    cells = [
+        {"tokens": t, "beams": k, "batch": b, "mode": m, "gate": arguments.gate}
+        for t in ([256] if arguments.gate else arguments.tokens)
+        for k in ([20] if arguments.gate else arguments.beams)
+        for b in ([1] if arguments.gate else arguments.batches)
+        for m in arguments.modes
+        if not (t == 1000 and b > 1 and k > 10)
+    ]
+    for cell in cells:
+        name = "-".join(map(str, [*cell.values(), arguments.threads, model.model.device.type]))
+        path = arguments.out / f"{name}.json"
+        if not path.is_file():
+            path.write_text(json.dumps(measure(model, cell, arguments.repetitions)))
+            print()
+        print(json.dumps(json.loads(path.read_text())), flush=True)
 
 
 if __name__ == "__main__":

@@ -34,19 +34,31 @@ def generate(
     *,
     renormalize: bool,
 ) -> list[tuple[tuple[int, ...], float]]:
-    """Title token sequences with their summed log-probabilities, best first.
+    """``generate_many`` for one prompt."""
+    return generate_many(model, [prompt], sequences, beams, renormalize)[0]
+
+
+def generate_many(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    sequences: Sequence[Sequence[int]],
+    beams: int,
+    renormalize: bool,
+) -> list[list[tuple[tuple[int, ...], float]]]:
+    """Title token sequences with their summed log-probabilities, best first, for each prompt.
 
     Args:
         model: a transformers causal language model.
-        prompt: token ids.
+        prompts: token ids, as many of each.
         sequences: token ids of all titles; each ends with the same terminator id.
         beams: how many.
         renormalize: True for probabilities over the legal tokens, False over the vocabulary.
     """
-    end = sequences[0][-1]
+    end, (length,) = sequences[0][-1], {len(p) for p in prompts}
+    ids = torch.tensor([list(p) for p in prompts], device=model.device)
     output = model.generate(
-        torch.tensor([list(prompt)], device=model.device),
-        attention_mask=torch.ones((1, len(prompt)), dtype=torch.long, device=model.device),
+        ids,
+        attention_mask=torch.ones_like(ids),
         num_beams=beams,
         num_return_sequences=beams,
         do_sample=False,
@@ -56,14 +68,14 @@ def generate(
         eos_token_id=end,
         pad_token_id=end,
         renormalize_logits=renormalize,
-        prefix_allowed_tokens_fn=PrefixFunction(sequences, len(prompt)),
+        prefix_allowed_tokens_fn=PrefixFunction(sequences, length),
         return_dict_in_generate=True,
         output_scores=True,
     )
     found = []
-    for ids, score in zip(output.sequences, output.sequences_scores.tolist(), strict=True):
-        title = ids[len(prompt) :].tolist()
+    for row, score in zip(output.sequences, output.sequences_scores.tolist(), strict=True):
+        title = row[length:].tolist()
         found.append(
             (tuple(title[: title.index(end) + 1]) if end in title else tuple(title), score)
         )
-    return found
+    return [found[i : i + beams] for i in range(0, len(found), beams)]

@@ -85,7 +85,26 @@ Normalization = Annotated[
     str, typer.Option(help="catalog: probabilities over items; vocab: as plain generation.")
 ]
 BeamSize = Annotated[
-    int | None, typer.Option(help="Prefixes kept a step. At least k. (default: max(2k, 20))")
+    int | None, typer.Option(help="Prefixes a beam keeps a level. (default: max(2k, 20))")
+]
+Search = Annotated[
+    str,
+    typer.Option(
+        help="auto: exact as far as that costs no more than the prompt; exact; beam; or sample: "
+        "k different items drawn from the exact distribution."
+    ),
+]
+MaxNodes = Annotated[int, typer.Option(help="Most prefixes followed to make a list exact.")]
+NodeTemperature = Annotated[float, typer.Option(help="Of the distribution over items.")]
+PriorName = Annotated[
+    str, typer.Option("--prior", help="Fused with the model: none, popularity or novelty.")
+]
+PriorWeight = Annotated[float, typer.Option(help="How much the prior counts: its power.")]
+Fusion = Annotated[
+    str, typer.Option(help="node: the prior weighs every choice; score: it is added at the end.")
+]
+Items = Annotated[
+    Path | None, typer.Option("--items", help="File with one item_id a line. (default: all items)")
 ]
 Case = Annotated[str | None, typer.Option(help="Titles for the model: as_is or lower.")]
 MaxTitleTokens = Annotated[int, typer.Option(help="Longer titles are cut for the model.")]
@@ -113,7 +132,13 @@ _SETTINGS = {
     "few_shot": FewShot,
     "decoder": Decoder,
     "normalization": Normalization,
+    "search": Search,
+    "max_nodes": MaxNodes,
     "beam_size": BeamSize,
+    "node_temperature": NodeTemperature,
+    "prior": PriorName,
+    "prior_weight": PriorWeight,
+    "fusion": Fusion,
     "n_samples": NSamples,
     "temperature": Temperature,
     "encoder": TextEncoder,
@@ -126,6 +151,10 @@ _SETTINGS = {
     "exclude_seen": Seen,
     "seed": Seed,
 }
+_SEARCHING = (
+    "search", "max_nodes", "beam_size", "node_temperature", "prior", "prior_weight", "fusion",
+    "n_samples", "temperature",
+)  # fmt: skip
 Chosen = dict[str, Any] | None  # a recommender's settings, filled in by ``_with_settings``
 
 
@@ -288,7 +317,7 @@ def prepare(
 
 
 @app.command()
-@_with_settings("beam_size", "n_samples", "temperature")
+@_with_settings(*_SEARCHING)
 def prompt(
     data: Data,
     user: User = None,
@@ -333,15 +362,98 @@ def recommend(
     k: K = 10,
     model: Model = "smollm2-135m",
     explain: Explain = False,
+    where: Annotated[
+        str | None,
+        typer.Option(help='Condition on the catalog\'s columns: "price < 20 and in_stock".'),
+    ] = None,
+    allow: Annotated[
+        Path | None, typer.Option(help="File with one item_id a line: only these may come back.")
+    ] = None,
+    deny: Annotated[
+        Path | None, typer.Option(help="File with one item_id a line: these may not come back.")
+    ] = None,
+    min_probability: Annotated[float, typer.Option(help="Leave out items below.")] = 0.0,
+    per_title: Annotated[int | None, typer.Option(help="Most items with one title.")] = None,
+    cap: Annotated[
+        list[str] | None,
+        typer.Option(help="COLUMN=N: most items with one value of a column. May be repeated."),
+    ] = None,
+    diversity: Annotated[
+        float, typer.Option(help="0 ranks by score alone, 1 by unlikeness of titles alone.")
+    ] = 0.0,
     settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
     """Recommend the next items for a user or a typed history."""
     from genrec import display
 
+    caps = {name: _whole(n, f"--cap {name}") for name, n in _mapping(cap).items()}
+    allowed, denied = _ids(allow), _ids(deny) or []
     recommender, given = _recommender(settings, data, user, history, model, quiet=json)
     with display.working("Searching ...", quiet=json):
-        answer = recommender.recommend(given, k, explain=explain)
+        answer = recommender.recommend(
+            given,
+            k,
+            explain=explain,
+            allow=allowed,
+            deny=denied,
+            where=where,
+            min_probability=min_probability,
+            per_title=per_title,
+            caps=caps,
+            diversity=diversity,
+        )
+    if json:
+        display.print_json(answer.to_dict())
+    else:
+        display.print_recommendations(answer)
+
+
+@app.command()
+@_with_settings(*_SEARCHING[:3], *_SEARCHING[-2:], "decoder")
+def rank(
+    data: Data,
+    user: User = None,
+    history: Typed = None,
+    items: Items = None,
+    model: Model = "smollm2-135m",
+    settings: Chosen = None,
+    json: AsJson = False,
+) -> None:
+    """Rank given items, such as another system's candidates, by their exact probability.
+
+    Items of the history are left out where that is the data's habit; `score` keeps them.
+    """
+    from genrec import display
+
+    candidates = _ids(items)
+    recommender, given = _recommender(settings, data, user, history, model, quiet=json)
+    with display.working("Scoring ...", quiet=json):
+        answer = recommender.rank(given, candidates)
+    if json:
+        display.print_json(answer.to_dict())
+    else:
+        display.print_recommendations(answer)
+
+
+@app.command()
+@_with_settings(*_SEARCHING[:3], *_SEARCHING[-2:], "decoder", "exclude_seen")
+def score(
+    data: Data,
+    user: User = None,
+    history: Typed = None,
+    items: Items = None,
+    model: Model = "smollm2-135m",
+    settings: Chosen = None,
+    json: AsJson = False,
+) -> None:
+    """As `rank`, but every item keeps its place, those of the history too."""
+    from genrec import display
+
+    candidates = _ids(items)
+    recommender, given = _recommender(settings, data, user, history, model, quiet=json)
+    with display.working("Scoring ...", quiet=json):
+        answer = recommender.score(given, candidates)
     if json:
         display.print_json(answer.to_dict())
     else:
@@ -597,6 +709,31 @@ def _mapping(pairs: list[str] | None) -> dict[str, str]:
             raise SettingsError(msg)
         found[ours] = theirs
     return found
+
+
+def _ids(path: Path | None) -> list[str] | None:
+    """The item ids of a file, one a line, each once."""
+    from genrec.errors import DataError
+
+    if path is None:
+        return None
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path} cannot be read ({error}). Expected a UTF-8 file with one item_id a line."
+        raise DataError(msg) from error
+    found = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    if not found:
+        msg = f"{path} names no items. Expected one item_id a line."
+        raise DataError(msg)
+    return found
+
+
+def _whole(text: str, name: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        msg = f"{name}={text!r}. Expected a whole number, 1 or more."
+        raise SettingsError(msg)
+    return int(text)
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -139,8 +139,22 @@ def print_recommendations(answer: RecommendationList) -> None:
         f" asked for {answer.behavior!r}; prompt of {answer.prompt_tokens} tokens, "
         f"{answer.events} events; seen items {answer.seen}"
     )
+    if "certificate" in answer.details:
+        note(_certainty(answer))
     for remark in answer.notes:
         note(remark)
+
+
+def _certainty(answer: RecommendationList) -> str:
+    """How sure a list is, in one line."""
+    found = answer.details["certificate"]
+    cost = f"{found['nodes']:,} prefixes, {found['tokens']:,} tokens after the prompt"
+    if found["exact"]:
+        return f"exact: no other item belongs to this list{' (up to ties)' * found['ties']}; {cost}"
+    return (
+        f"the first {found['certain_ranks']} are certain; what was not looked at has a probability "
+        f"of {found['missed_mass_bound']:.3f} at most; {cost}"
+    )
 
 
 def _matched(found: Recommendation) -> str:

@@ -602,29 +602,40 @@ class Recommender:
         pairs = zip(answer.recommendations, sentences, strict=True)
         return replace(answer, recommendations=tuple(replace(r, explanation=e) for r, e in pairs))
 
-    def score(
+    def rank(
         self, history: HistoryLike = "", candidates: Sequence[str] | None = None
     ) -> RecommendationList:
-        """Ranks given items (all where None), seen ones too, by their exact probability.
+        """Ranks given items (all where None) by their exact score, for another system's candidates.
 
-        The probabilities are those over the whole catalog, so they do not depend on the
-        candidates.
+        Items of the history are left out where ``exclude_seen`` says so; ``score`` keeps them. The
+        probabilities are those over the whole catalog, so they do not depend on the candidates.
 
         Args:
             history: see ``understand``.
             candidates: item ids, each counted once.
 
         Raises:
-            RequestError: a candidate is not in the catalog, or there are none.
+            RequestError: a candidate is not in the catalog, or none is left.
         """
+        return self._ranked(history, candidates, seen=self.exclude_seen)
+
+    def score(
+        self, history: HistoryLike = "", candidates: Sequence[str] | None = None
+    ) -> RecommendationList:
+        """``rank`` that keeps every item, those of the history too."""
+        return self._ranked(history, candidates, seen=False)
+
+    def _ranked(
+        self, history: HistoryLike, candidates: Sequence[str] | None, *, seen: bool
+    ) -> RecommendationList:
         if isinstance(candidates, str):
             msg = f"candidates={candidates!r} is one text. Expected a list of item ids."
             raise RequestError(msg)
-        asked = self._asked(history, self._common(Wishes(1, allow=candidates)), seen=False)
+        asked = self._asked(history, self._common(Wishes(1, allow=candidates)), seen=seen)
         tree, prior = self._read([asked])
-        options = self._exactly(asked)
-        (ranking,) = self._search(tree, prior, [asked], [asked.size], options)
-        return self._answer(asked, ranking, asked.size, "included")
+        (ranking,) = self._search(tree, prior, [asked], [asked.size], self._exactly(asked))
+        answer = self._answer(asked, ranking, asked.size, "excluded" if seen else "included")
+        return replace(answer, decoder="trie")
 
     def _answers(
         self, asked: Sequence[_Asked], wishes: Wishes, batch_size: int

@@ -1,46 +1,38 @@
-"""The real model against transformers' own beam search, nothing skipped."""
+"""The real model against transformers' own beam search."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import stepwise
 import tiny
 from peer import generate
 
 from genrec import Catalog, Item, LanguageModel, Recommender, evaluation
-from genrec.decoding import search
+from genrec.decoding import Options, search
 
 CUSTOMERS = 2
 
 
-def best_titles(
-    recommender: Recommender, prompt: tuple[int, ...], beams: int, normalization: str
-) -> list[tuple[tuple[int, ...], float]]:
-    """Our list by title, as ``generate`` gives it: items that share a title are one entry."""
+def check(recommender: Recommender, prompt: tuple[int, ...], beams: int, mode: str) -> None:
+    """The slow search is ``generate``'s; the fast one finds all that it finds, and better."""
     sequences = list(recommender.encoder.titles(recommender.catalog))
-    ranking = search(
-        recommender.trie,
-        recommender.model.prefill(prompt),
-        k=2 * beams,
-        beam_size=beams,
-        normalization=normalization,
-        like_generate=True,
-    )
+    model = recommender.model
+    theirs = generate(model.model, prompt, sequences, beams, renormalize=mode == "catalog")
+    slow = stepwise.beams(sequences, model.prefill(prompt), beams, mode)
+    assert [t for t, _ in slow] == [t for t, _ in theirs]
+    assert [v for _, v in slow] == pytest.approx([v for _, v in theirs], abs=1e-3)
+    options = Options(search="exact", normalization=mode)
+    (ours,) = search(recommender.trie, model.prefill(prompt), 4 * beams, options=options)
     found: dict[tuple[int, ...], float] = {}
-    for row, value in zip(ranking.rows.tolist(), ranking.logprobs.tolist(), strict=True):
+    for row, value in zip(ours.rows.tolist(), ours.logprobs.tolist(), strict=True):
         shared = sum(s == sequences[row] for s in sequences)
         found.setdefault(sequences[row], value + float(np.log(shared)))
-    return sorted(found.items(), key=lambda pair: -pair[1])[:beams]
-
-
-def check(recommender: Recommender, prompt: tuple[int, ...], beams: int, mode: str) -> None:
-    sequences = list(recommender.encoder.titles(recommender.catalog))
-    theirs = generate(
-        recommender.model.model, prompt, sequences, beams, renormalize=mode == "catalog"
-    )
-    ours = best_titles(recommender, prompt, beams, mode)
-    assert [t for t, _ in ours] == [t for t, _ in theirs]
-    assert [v for _, v in ours] == pytest.approx([v for _, v in theirs], abs=1e-3)
+    best = sorted(found.items(), key=lambda pair: -pair[1])[:beams]
+    for (title, value), (_, their_value) in zip(best, theirs, strict=True):
+        assert value > their_value - 1e-3
+        same = [v for t, v in theirs if t == title]
+        assert same == pytest.approx([value] * len(same), abs=1e-3)
 
 
 @pytest.mark.model
@@ -69,15 +61,28 @@ def test_tiny_models_give_the_list_of_generate(kind: str, mode: str) -> None:
 
 
 @pytest.mark.model
-def test_a_beam_without_skipping_equals_one_with_it(
+def test_exact_search_on_the_real_model_equals_scoring_every_item(
     demo_recommender: Recommender, smollm2: LanguageModel
 ) -> None:
-    """Forced tokens add nothing to log P; on the real model too."""
-    prompt = demo_recommender.prompt("bought: RED RETROSPOT MUG").ids
-    lists = [
-        search(demo_recommender.trie, smollm2.prefill(prompt), k=10, beam_size=40, skip_forced=skip)
-        for skip in (True, False)
-    ]
-    assert lists[0].rows.tolist() == lists[1].rows.tolist()
-    assert lists[0].logprobs == pytest.approx(lists[1].logprobs, abs=1e-3)
-    assert lists[0].evaluated < lists[1].evaluated / 2
+    """And the slow search, one token a step, gives the same where its beam is wide."""
+    recommender = demo_recommender
+    history = "bought: RED RETROSPOT MUG"
+    scored = {r.item_id: r for r in recommender.score(history)}
+    assert sum(r.probability for r in scored.values()) == pytest.approx(1.0, abs=1e-6)
+    prompt = recommender.prompt(history).ids
+    for search_kind in ("exact", "beam"):
+        exact = recommender.with_settings(search=search_kind, exclude_seen=False, beam_size=40)
+        answer = exact.recommend(history, 10)
+        certificate = answer.details["certificate"]
+        assert certificate["exact"]
+        expected = list(scored.values())[:10]
+        assert [r.logprob for r in answer] == pytest.approx([r.logprob for r in expected], abs=2e-4)
+        for r in answer:
+            assert r.logprob == pytest.approx(scored[r.item_id].logprob, abs=1e-4)
+        assert certificate["tokens"] < 0.2 * recommender.trie.inner_tokens
+    sequences = list(recommender.encoder.titles(recommender.catalog))
+    slow = stepwise.beams(sequences, smollm2.prefill(prompt), 40, like_generate=False)
+    values = {sequences[recommender.catalog.row(i)]: r for i, r in scored.items()}
+    for title, value in slow[:10]:
+        shared = sum(s == title for s in sequences)
+        assert value - float(np.log(shared)) == pytest.approx(values[title].logprob, abs=1e-3)
