@@ -105,13 +105,14 @@ class TitleTrie:
             # What the titles below a node share is the least of their neighbours' shares; a node's
             # children begin where a title shares no more than the node's own depth.
             size = high[inner] - low[inner]
-            place = _ranges(low[inner], size)
+            place = ranges(low[inner], size)
             source = np.repeat(inner, size)
             begin = (shared[place] <= depth[source]) | (place == low[source])
             child_low, parent = place[begin], source[begin]
             child_high = np.append(child_low[1:], 0)
-            last = np.flatnonzero(np.append(parent[1:] != parent[:-1], True)) if len(parent) else []
-            child_high[last] = high[parent[last]]
+            if len(parent):
+                last = np.flatnonzero(np.append(parent[1:] != parent[:-1], True))
+                child_high[last] = high[parent[last]]
             counts.append(np.bincount(parent, minlength=len(low)))
             above = depth[parent]
             low, high = child_low, child_high
@@ -126,11 +127,12 @@ class TitleTrie:
         self.token = flat[begin]
         self.token[0] = 0
         begin[1:] += 1
-        self.run = flat[_ranges(begin, stop - begin)]
+        self.run = flat[ranges(begin, stop - begin)]
         self.run_start = _starts(stop - begin)
         self.first_child = _starts(np.append(count, np.zeros(len(begin) - len(count), int)), 1)
 
     root = 0
+    _positions: Ids | None = None
 
     def __len__(self) -> int:
         """How many nodes there are, the root included."""
@@ -157,7 +159,7 @@ class TitleTrie:
         """Children of L nodes: their numbers one after the other, and (L,) how many each has."""
         first = self.first_child[nodes].astype(np.int64)
         count = self.first_child[nodes + 1].astype(np.int64) - first
-        return _ranges(first, count), count
+        return ranges(first, count), count
 
     def is_leaf(self, nodes: IntArray) -> BoolArray:
         """Which of the nodes are titles' ends."""
@@ -165,7 +167,7 @@ class TitleTrie:
 
     def tokens(self, nodes: IntArray) -> IntArray:
         """The first token on the way into each node."""
-        return self.token[nodes].astype(np.int64)
+        return np.asarray(self.token[nodes], dtype=np.int64)
 
     def intervals(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
         """The intervals of positions below L nodes: index of the node, low and high of each."""
@@ -195,11 +197,25 @@ class TitleTrie:
         """The catalog rows below a node."""
         return self.order[self.low[node] : self.high[node]].astype(np.int64)
 
-    def positions(self) -> IntArray:
-        """(N,) the position of each catalog row: the inverse of ``order``."""
-        positions = np.empty_like(self.order)
-        positions[self.order] = np.arange(len(self.order), dtype=self.order.dtype)
-        return positions
+    def positions(self) -> Ids:
+        """(N,) the position of each catalog row: the inverse of ``order``, made once."""
+        if self._positions is None:
+            positions = np.empty_like(self.order)
+            positions[self.order] = np.arange(len(self.order), dtype=self.order.dtype)
+            self._positions = positions
+        return self._positions
+
+    def positions_of(self, rows: IntArray) -> IntArray:
+        """The position of each of some catalog rows."""
+        return self.positions()[rows].astype(np.int64)
+
+    def title(self, position: int) -> list[int]:
+        """The tokens of the title at a position."""
+        node, tokens = self.root, list[int]()
+        while (first := int(self.first_child[node])) < (last := int(self.first_child[node + 1])):
+            node = first + int(np.searchsorted(self.low[first:last], position, side="right")) - 1
+            tokens += self.runs(np.array([node]))[0]
+        return tokens
 
     def save(self, path: str | Path) -> None:
         """Writes the arrays to a safetensors file, beside its place and renamed."""
@@ -237,13 +253,13 @@ def _width(n: int) -> np.dtype[np.unsignedinteger]:
     return np.dtype(np.uint16 if n < 1 << 16 else np.uint32 if n < 1 << 32 else np.uint64)
 
 
-def _ranges(first: IntArray, count: IntArray) -> IntArray:
+def ranges(first: IntArray, count: IntArray) -> IntArray:
     """first[0], first[0] + 1, ... (count[0] of them), first[1], ..."""
     total = int(count.sum())
     if not total:
         return np.empty(0, dtype=np.int64)
     offset = np.cumsum(count) - count
-    return np.arange(total) + np.repeat(first - offset, count)
+    return np.asarray(np.arange(total) + np.repeat(first - offset, count))
 
 
 def _starts(counts: IntArray, first: int = 0) -> npt.NDArray[np.unsignedinteger]:
@@ -291,7 +307,7 @@ def _taken(flat: Ids, start: IntArray, order: IntArray) -> tuple[Ids, IntArray]:
     result = np.empty_like(flat)
     for low in range(0, len(order), 1 << 20):  # so that the index stays small
         high = min(low + (1 << 20), len(order))
-        result[moved[low] : moved[high]] = flat[_ranges(start[order[low:high]], length[low:high])]
+        result[moved[low] : moved[high]] = flat[ranges(start[order[low:high]], length[low:high])]
     return result, moved
 
 
@@ -313,12 +329,15 @@ def _refuse_prefixes(flat: Ids, start: IntArray, shared: IntArray) -> None:
     length = np.diff(start)
     prefix = np.flatnonzero((shared[1:] == length[:-1]) & (length[1:] > length[:-1]))
     if len(prefix):
-        title = flat[start[prefix[0]] : start[prefix[0] + 1]].tolist()
-        msg = (
-            f"Title tokens {title} are a prefix of another title's. Expected every title to end "
-            "with a terminator that none contains."
-        )
-        raise DataError(msg)
+        raise prefix_error(flat[start[prefix[0]] : start[prefix[0] + 1]].tolist())
+
+
+def prefix_error(title: Sequence[int]) -> DataError:
+    """What is raised where a title is a proper prefix of another."""
+    return DataError(
+        f"Title tokens {list(title)} are a prefix of another title's. Expected every title to end "
+        "with a terminator that none contains."
+    )
 
 
 def _branching(shared: IntArray, low: IntArray, high: IntArray, length: IntArray) -> IntArray:

@@ -19,7 +19,7 @@ ORDER = [
     ["errors", "text", "reading", "config"],
     ["weights", "embedding"],
     ["tables", "hub", "catalog", "interactions", "metrics", "published"],
-    ["prompts", "trie", "encoding"],
+    ["prompts", "trie", "overlay", "encoding"],
     ["ingest", "dataset", "datasets", "vectors", "baselines", "protocols", "matching", "reader"],
     ["factors", "sasrec", "textseq"],
     ["token_tree", "model", "decoding", "generation", "explaining"],
