@@ -88,7 +88,7 @@ def check(live: LiveTrie, titles: Titles) -> None:
     places = live.positions_of(np.array(rows[::-1]))
     assert live.rows_at(places).tolist() == rows[::-1]
     assert (places < live.n_positions).all()
-    everyone = live.positions_of(np.arange(60))
+    everyone = live.positions_of(np.arange(300))
     assert everyone.tolist() == places[::-1].tolist()
     _, low, high = live.intervals(np.array([live.root]))
     inside = np.concatenate([np.arange(a, b) for a, b in zip(low, high, strict=True)])
