@@ -127,7 +127,7 @@ class TitleTrie:
         self.token = flat[begin]
         self.token[0] = 0
         begin[1:] += 1
-        self.run = flat[ranges(begin, stop - begin)]
+        self.run = _picked(flat, begin, stop - begin)
         self.run_start = _starts(stop - begin)
         self.first_child = _starts(np.append(count, np.zeros(len(begin) - len(count), int)), 1)
 
@@ -303,12 +303,18 @@ def _sorted(flat: Ids, start: IntArray) -> IntArray:
 def _taken(flat: Ids, start: IntArray, order: IntArray) -> tuple[Ids, IntArray]:
     """The titles in another order."""
     length = np.diff(start)[order]
-    moved = np.concatenate([[0], np.cumsum(length)])
-    result = np.empty_like(flat)
-    for low in range(0, len(order), 1 << 20):  # so that the index stays small
-        high = min(low + (1 << 20), len(order))
-        result[moved[low] : moved[high]] = flat[ranges(start[order[low:high]], length[low:high])]
-    return result, moved
+    return _picked(flat, start[order], length), np.concatenate([[0], np.cumsum(length)])
+
+
+def _picked(flat: Ids, first: IntArray, count: IntArray) -> Ids:
+    """The entries ``ranges(first, count)`` of flat."""
+    result = np.empty(int(count.sum()), dtype=flat.dtype)
+    done = 0
+    for low in range(0, len(count), _CHUNK):  # so that the index stays small
+        some = ranges(first[low : low + _CHUNK], count[low : low + _CHUNK])
+        result[done : done + len(some)] = flat[some]
+        done += len(some)
+    return result
 
 
 def _shared_prefixes(flat: Ids, start: IntArray) -> IntArray:
