@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,39 @@ class Catalog:
             else:
                 self._columns[name] = _column([i.attributes.get(name) for i in self._items])
         return self._columns[name]
+
+    def edited(self, add: Sequence[Item] = (), retitle: Mapping[str, str] | None = None) -> Catalog:
+        """A catalog with further items and other titles; rows stay as they are, this one too.
+
+        Args:
+            add: items with new ids; they get the next rows.
+            retitle: item_id -> its new title.
+
+        Raises:
+            DataError: an item is not as in ``Catalog``, or a title is empty.
+            RequestError: an id to retitle is not in the catalog.
+        """
+        items = list(self._items)
+        for item_id, title in (retitle or {}).items():
+            row = self.row(item_id)
+            items[row] = replace(items[row], title=title)
+            if problem := self._problem(items[row], {}):
+                msg = f"Item {item_id!r} cannot be retitled: {problem}. Expected a visible title."
+                raise DataError(msg)
+        where = dict.fromkeys(self._row, 0)
+        for item in add:
+            if problem := self._problem(item, where):
+                known = item.item_id in self._row if isinstance(item, Item) else False
+                why = "its id is in the catalog" if known else problem
+                msg = f"{item!r:.100} cannot be added: {why}. Expected an Item with a new id."
+                raise DataError(msg)
+            where[item.item_id] = 0
+        new = copy.copy(self)
+        new._items = [*items, *add]
+        new._row = dict(zip(where, range(len(where)), strict=True))
+        new._columns, new._by_title, new._by_normalized = {}, None, {}
+        new.__dict__.pop("columns", None)
+        return new
 
     def __len__(self) -> int:
         return len(self._items)

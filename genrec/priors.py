@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from genrec.errors import RequestError, SettingsError
+from genrec.errors import RequestError
 from genrec.interactions import History, Interactions
 
 IntArray = npt.NDArray[np.int64]
@@ -28,8 +28,8 @@ class Weights:
     """Finite weights above 0 by catalog row; only their ratios count.
 
     Attributes:
-        values: (N,) one for each row, or (S,) those of ``rows``.
-        rows: (S,) the rows that have weights of their own; None for all.
+        values: (N,) of rows 0 to N - 1, or (S,) those of ``rows``.
+        rows: (S,) the rows that have weights of their own; None for the first N.
         rest: the weight of every other row.
     """
 
@@ -90,8 +90,8 @@ class Places(Protocol):
         """The catalog row at each position."""
         ...
 
-    def positions_of(self, rows: IntArray) -> IntArray:
-        """The position of each row."""
+    def places(self, rows: IntArray) -> IntArray:
+        """(R,) the position of each row, -1 for a row that is not there."""
         ...
 
 
@@ -134,14 +134,10 @@ class _Dense:
 
     def __init__(self, weights: Weights, trie: Places) -> None:
         rows = trie.rows_at(np.arange(trie.n_positions))
-        if len(rows) and int(rows.max()) >= len(weights.values):
-            msg = (
-                f"Prior weights for {len(weights.values):,} rows, and the catalog has a row "
-                f"{int(rows.max()):,}. Expected one for each; make the prior for this catalog."
-            )
-            raise SettingsError(msg)
-        values = weights.values[rows] / weights.values.max()
-        values = np.maximum(values, _LEAST)
+        known = rows < len(weights.values)
+        values = np.full(len(rows), weights.rest)
+        values[known] = weights.values[rows[known]]
+        values = np.maximum(values / values.max(), _LEAST)
         self._log = np.log(values)
         self._sums = np.concatenate([[0.0], np.cumsum(values)])
         self._least = float(values.min()) if len(values) else _LEAST
@@ -160,8 +156,9 @@ class _Sparse:
 
     def __init__(self, weights: Weights, trie: Places) -> None:
         assert weights.rows is not None
-        place = trie.positions_of(weights.rows)
+        place = trie.places(weights.rows)
         order = np.argsort(place)
+        order = order[place[order] >= 0]
         top = max(weights.rest, float(weights.values.max(initial=0.0)))
         values = np.maximum(weights.values[order] / top, _LEAST)
         self._rest = max(weights.rest / top, _LEAST)

@@ -14,15 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from genrec import diversity
-from genrec.catalog import Catalog
+from genrec.catalog import Catalog, Item
 from genrec.config import Settings
 from genrec.dataset import Dataset
 from genrec.embedding import CharNgrams
 from genrec.encoding import EncodedPrompt, Encoder
 from genrec.errors import RequestError, SettingsError
 from genrec.filters import Filter, Filters
+from genrec.gate import Gate
 from genrec.interactions import History, Interaction
 from genrec.matching import Match, TextMatcher
+from genrec.overlay import LiveTrie
 from genrec.predicates import Predicate
 from genrec.priors import Fused, ItemPrior, Popularity
 from genrec.prompts import Template, TitleForm, spoken_verbs
@@ -109,9 +111,11 @@ class Wishes:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        for name, value in (("k", self.k), ("per_title", self.per_title), *self.caps.items()):
+        counts = [("k", self.k), *self.caps.items()]
+        counts += [] if self.per_title is None else [("per_title", self.per_title)]
+        for name, value in counts:
             whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if value is not None and not (whole and value >= 1):
+            if not (whole and value >= 1):
                 msg = f"{name}={value!r}. Expected a whole number, 1 or more."
                 raise RequestError(msg)
         for name in ("min_probability", "diversity"):
@@ -253,8 +257,10 @@ class Recommender:
         self.encoder = Encoder(self.model.tokenizer, self._form())
         if len(self.catalog) > 5_000:
             say(f"Building the trie of {len(self.catalog):,} titles ...")
-        self.trie = TitleTrie(self.encoder.titles(self.catalog))
+        self.trie: TitleTrie | LiveTrie = TitleTrie(self.encoder.titles(self.catalog))
         self.prior = self._prior()
+        self._gate = Gate()
+        self._removed: set[int] = set()
         self._prefixes: dict[tuple[int, ...], Prefix | None] = {}
         self._conditions: dict[str, npt.NDArray[np.bool_]] = {}
         self._columns: dict[str, npt.NDArray[np.object_]] = {}
@@ -531,16 +537,17 @@ class Recommender:
         explain: bool = False,
         batch_size: int = 1,
     ) -> list[RecommendationList]:
-        common = self._common(wishes)
-        asked = [self._asked(h, common) for h in histories]
-        if self.settings.decoder == "match":
-            answers = [self._matched(a, wishes) for a in asked]
-        else:
-            answers = self._answers(asked, wishes, batch_size)
-        if explain:
-            pairs = zip(answers, asked, strict=True)
-            answers = [self._explained(answer, a.history) for answer, a in pairs]
-        return answers
+        with self._gate.request():
+            common = self._common(wishes)
+            asked = [self._asked(h, common) for h in histories]
+            if self.settings.decoder == "match":
+                answers = [self._matched(a, wishes) for a in asked]
+            else:
+                answers = self._answers(asked, wishes, batch_size)
+            if explain:
+                pairs = zip(answers, asked, strict=True)
+                answers = [self._explained(answer, a.history) for answer, a in pairs]
+            return answers
 
     def _common(self, wishes: Wishes) -> Filter:
         """What the wishes allow whoever asks."""
@@ -631,11 +638,12 @@ class Recommender:
         if isinstance(candidates, str):
             msg = f"candidates={candidates!r} is one text. Expected a list of item ids."
             raise RequestError(msg)
-        asked = self._asked(history, self._common(Wishes(1, allow=candidates)), seen=seen)
-        tree, prior = self._read([asked])
-        (ranking,) = self._search(tree, prior, [asked], [asked.size], self._exactly(asked))
-        answer = self._answer(asked, ranking, asked.size, "excluded" if seen else "included")
-        return replace(answer, decoder="trie")
+        with self._gate.request():
+            asked = self._asked(history, self._common(Wishes(1, allow=candidates)), seen=seen)
+            tree, prior = self._read([asked])
+            (ranking,) = self._search(tree, prior, [asked], [asked.size], self._exactly(asked))
+            answer = self._answer(asked, ranking, asked.size, "excluded" if seen else "included")
+            return replace(answer, decoder="trie")
 
     def _answers(
         self, asked: Sequence[_Asked], wishes: Wishes, batch_size: int
@@ -853,7 +861,9 @@ class Recommender:
             )
             raise RequestError(msg)
         prompt, k = asked.prompt, int(wishes.k)
-        allowed = asked.allowed.keeps(self.trie.positions_of(np.arange(len(self.catalog))))
+        place = self.trie.places(np.arange(len(self.catalog)))
+        allowed = place >= 0
+        allowed[allowed] = asked.allowed.keeps(place[allowed])
         written = self.generate(prompt)
         drawn = bool(self.settings.n_samples)
         found: dict[int, tuple[float, list[str], Match]] = {}
@@ -930,6 +940,74 @@ class Recommender:
             )
         return ()
 
+    def add_items(self, items: Iterable[Item]) -> None:
+        """Adds items to the catalog, which the next request can recommend; nothing is retrained.
+
+        An item that was removed comes back with its new title. Requests that run go on first.
+
+        Raises:
+            DataError: an id is there already, or an item is not as in ``Catalog``.
+        """
+        given = list(items)
+        back = {
+            i.item_id: i.title
+            for i in given
+            if isinstance(i, Item) and i.item_id in self.catalog
+            and self.catalog.row(i.item_id) in self._removed
+        }  # fmt: skip
+        self._edit(add=[i for i in given if getattr(i, "item_id", None) not in back], retitle=back)
+
+    def remove_items(self, item_ids: Sequence[str]) -> None:
+        """Takes items out: they are no longer recommended and no longer take a share of P.
+
+        Histories still show them. Requests that run go on first.
+
+        Raises:
+            RequestError: an id is not in the catalog, or no item would be left.
+        """
+        self._edit(remove=item_ids)
+
+    def retitle_items(self, titles: Mapping[str, str]) -> None:
+        """Gives items other titles, item_id -> title. Requests that run go on first.
+
+        Raises:
+            RequestError: an id is not in the catalog or was removed.
+            DataError: a title is empty.
+        """
+        for item_id in titles:
+            if self.catalog.row(item_id) in self._removed:
+                msg = f"Item {item_id!r} was removed. Expected one that is there; add it again."
+                raise RequestError(msg)
+        self._edit(retitle=titles)
+
+    def _edit(
+        self,
+        add: Sequence[Item] = (),
+        remove: Sequence[str] = (),
+        retitle: Mapping[str, str] | None = None,
+    ) -> None:
+        with self._gate.edit():
+            gone = set(self._rows(remove, "item_ids").tolist()) - self._removed
+            catalog = self.catalog.edited(add, retitle)
+            changed = catalog.rows(list(retitle or {}))
+            rows = [*changed, *range(len(self.catalog), len(catalog))]
+            form = self.encoder.form
+            titles = {r: self.encoder.title(form.render(catalog[r].title)) for r in rows}
+            removed = (self._removed | gone) - set(changed)
+            if len(removed) == len(catalog):
+                msg = "No item would be left. Expected at least one; add others first."
+                raise RequestError(msg)
+            live = self.trie if isinstance(self.trie, LiveTrie) else LiveTrie(self.trie)
+            old = gone | (set(changed) - self._removed)
+            trie = live.edited(titles, old)
+            if trie.due() and trie.n_edits > 2 * len(removed):
+                trie = LiveTrie(TitleTrie(self.encoder.titles(catalog))).edited({}, removed)
+            self.catalog, self.trie, self._removed = catalog, trie, removed
+            self._conditions.clear()
+            self._columns.clear()
+            for name in ("_reader", "matcher", "_explainer", "_unread"):
+                self.__dict__.pop(name, None)
+
     def _recommendations(self, ranking: Ranking) -> tuple[Recommendation, ...]:
         arrays = ranking.rows, ranking.logprobs, ranking.scores
         triples = zip(*(a.tolist() for a in arrays), strict=True)
@@ -941,7 +1019,15 @@ class Recommender:
     def with_settings(self, **changes: Any) -> Recommender:
         """A recommender with other settings that shares the loaded model."""
         values = {**asdict(self.settings), **changes}
-        return Recommender(self.dataset or self.catalog, self.model, **values)
+        new = Recommender(self.dataset or self.catalog, self.model, **values)
+        if self.catalog is not new.catalog or self._removed:
+            known, now = new.catalog, self.catalog
+            new._edit(
+                add=[now[r] for r in range(len(known), len(now))],
+                retitle={i.item_id: now[r].title for r, i in enumerate(known) if now[r] != i},
+            )
+            new._edit(remove=[now[r].item_id for r in self._removed])
+        return new
 
 
 def shared_start(sequences: Sequence[Sequence[int]]) -> int:

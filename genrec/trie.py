@@ -109,9 +109,10 @@ class TitleTrie:
             source = np.repeat(inner, size)
             begin = (shared[place] <= depth[source]) | (place == low[source])
             child_low, parent = place[begin], source[begin]
-            child_high = np.append(child_low[1:], 0)[: len(child_low)]
-            last = np.flatnonzero(np.diff(parent, append=-1))
-            child_high[last] = high[parent[last]]
+            child_high = np.append(child_low[1:], 0)
+            if len(parent):
+                last = np.flatnonzero(np.append(parent[1:] != parent[:-1], True))
+                child_high[last] = high[parent[last]]
             counts.append(np.bincount(parent, minlength=len(low)))
             above = depth[parent]
             low, high = child_low, child_high
@@ -126,12 +127,12 @@ class TitleTrie:
         self.token = flat[begin]
         self.token[0] = 0
         begin[1:] += 1
-        self.run = flat[ranges(begin, stop - begin)]
+        self.run = _picked(flat, begin, stop - begin)
         self.run_start = _starts(stop - begin)
         self.first_child = _starts(np.append(count, np.zeros(len(begin) - len(count), int)), 1)
 
     root = 0
-    _positions: Ids | None = None  # made when first needed
+    _positions: Ids | None = None
 
     def __len__(self) -> int:
         """How many nodes there are, the root included."""
@@ -144,7 +145,7 @@ class TitleTrie:
 
     @property
     def n_positions(self) -> int:
-        """How many positions there are; some may hold nothing where titles were removed."""
+        """How many positions there are."""
         return len(self.order)
 
     @property
@@ -201,17 +202,32 @@ class TitleTrie:
         """The catalog rows below a node."""
         return np.asarray(self.order[self.low[node] : self.high[node]], dtype=np.int64)
 
-    def positions(self) -> IntArray:
-        """(N,) the position of each catalog row: the inverse of ``order``."""
-        positions = np.empty_like(self.order)
-        positions[self.order] = np.arange(len(self.order), dtype=self.order.dtype)
-        return positions
+    def positions(self) -> Ids:
+        """(N,) the position of each catalog row: the inverse of ``order``, made once."""
+        if self._positions is None:
+            positions = np.empty_like(self.order)
+            positions[self.order] = np.arange(len(self.order), dtype=self.order.dtype)
+            self._positions = positions
+        return self._positions
 
     def positions_of(self, rows: IntArray) -> IntArray:
-        """The positions of some catalog rows."""
-        if self._positions is None:
-            self._positions = self.positions()
-        return np.asarray(self._positions[rows], dtype=np.int64)
+        """The position of each of some catalog rows."""
+        return np.asarray(self.positions()[rows], dtype=np.int64)
+
+    def places(self, rows: IntArray) -> IntArray:
+        """(R,) the position of each of some rows, -1 for a row that the trie does not hold."""
+        known = (rows >= 0) & (rows < self.n_items)
+        places = np.full(len(rows), -1)
+        places[known] = self.positions_of(rows[known])
+        return places
+
+    def title(self, position: int) -> list[int]:
+        """The tokens of the title at a position."""
+        node, tokens = self.root, list[int]()
+        while (first := int(self.first_child[node])) < (last := int(self.first_child[node + 1])):
+            node = first + int(np.searchsorted(self.low[first:last], position, side="right")) - 1
+            tokens += self.runs(np.array([node]))[0]
+        return tokens
 
     def save(self, path: str | Path) -> None:
         """Writes the arrays to a safetensors file, beside its place and renamed."""
@@ -299,12 +315,18 @@ def _sorted(flat: Ids, start: IntArray) -> IntArray:
 def _taken(flat: Ids, start: IntArray, order: IntArray) -> tuple[Ids, IntArray]:
     """The titles in another order."""
     length = np.diff(start)[order]
-    moved = np.concatenate([[0], np.cumsum(length)])
-    result = np.empty_like(flat)
-    for low in range(0, len(order), 1 << 20):  # so that the index stays small
-        high = min(low + (1 << 20), len(order))
-        result[moved[low] : moved[high]] = flat[ranges(start[order[low:high]], length[low:high])]
-    return result, moved
+    return _picked(flat, start[order], length), np.concatenate([[0], np.cumsum(length)])
+
+
+def _picked(flat: Ids, first: IntArray, count: IntArray) -> Ids:
+    """The entries ``ranges(first, count)`` of flat."""
+    result = np.empty(int(count.sum()), dtype=flat.dtype)
+    done = 0
+    for low in range(0, len(count), _CHUNK):  # so that the index stays small
+        some = ranges(first[low : low + _CHUNK], count[low : low + _CHUNK])
+        result[done : done + len(some)] = flat[some]
+        done += len(some)
+    return result
 
 
 def _shared_prefixes(flat: Ids, start: IntArray) -> IntArray:
@@ -325,12 +347,15 @@ def _refuse_prefixes(flat: Ids, start: IntArray, shared: IntArray) -> None:
     length = np.diff(start)
     prefix = np.flatnonzero((shared[1:] == length[:-1]) & (length[1:] > length[:-1]))
     if len(prefix):
-        title = flat[start[prefix[0]] : start[prefix[0] + 1]].tolist()
-        msg = (
-            f"Title tokens {title} are a prefix of another title's. Expected every title to end "
-            "with a terminator that none contains."
-        )
-        raise DataError(msg)
+        raise prefix_error(flat[start[prefix[0]] : start[prefix[0] + 1]].tolist())
+
+
+def prefix_error(title: Sequence[int]) -> DataError:
+    """What is raised where a title is a proper prefix of another."""
+    return DataError(
+        f"Title tokens {list(title)} are a prefix of another title's. Expected every title to end "
+        "with a terminator that none contains."
+    )
 
 
 def _branching(shared: IntArray, low: IntArray, high: IntArray, length: IntArray) -> IntArray:

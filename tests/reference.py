@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,6 +50,40 @@ def logprobs(
                 total += float(logits[token] - torch.logsumexp(over, 0))
             node = node[token]
         result.append(total - float(torch.log(torch.tensor(float(len(node[None]))))))
+    return result
+
+
+def fused_logprobs(
+    model: Any,
+    prompt: Sequence[int],
+    sequences: Sequence[Sequence[int]],
+    weights: Sequence[float],
+    beta: float,
+) -> list[float]:
+    """Gives log P of every row where each child's share is weighed by its weight to the power beta."""
+    root = DictTrie(sequences).root
+    result = [0.0] * len(sequences)
+
+    def rows(node: dict[Any, Any]) -> list[int]:
+        return [r for t, b in node.items() for r in (b if t is None else rows(b))]
+
+    def visit(node: dict[Any, Any], prefix: tuple[int, ...], so_far: float) -> None:
+        if None in node:
+            shares = torch.tensor([beta * math.log(weights[r]) for r in node[None]]).double()
+            values = torch.log_softmax(shares, 0).tolist()
+            for row, value in zip(node[None], values, strict=True):
+                result[row] = so_far + value
+            return
+        tokens = list(node)
+        shares = torch.zeros(1).double()
+        if len(tokens) > 1:
+            mass = [sum(weights[r] for r in rows(node[t])) for t in tokens]
+            logits = forward(model, [*prompt, *prefix])[tokens]
+            shares = torch.log_softmax(logits + beta * torch.tensor(mass).double().log(), 0)
+        for token, value in zip(tokens, shares.tolist(), strict=True):
+            visit(node[token], (*prefix, token), so_far + value)
+
+    visit(root, (), 0.0)
     return result
 
 

@@ -7,6 +7,7 @@ of the fast one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,11 +35,11 @@ def beams(
             there those among the ``n`` best, as ``generate`` does; else every title that ends.
     """
     root = DictTrie(sequences).root
-    live = [((), 0.0, ROOT, root)]
+    live: list[tuple[tuple[int, ...], float, int, dict[Any, Any]]] = [((), 0.0, ROOT, root)]
     logits = tree.logits[None].double()
     done: list[tuple[tuple[int, ...], float]] = []
     while live:
-        found = []
+        found: list[tuple[tuple[int, ...], float, int, dict[Any, Any]]] = []
         for place, (path, value, handle, node) in enumerate(live):
             tokens = [t for t in node if t is not None]
             over = logits[place] if normalization == "vocab" else logits[place][tokens]

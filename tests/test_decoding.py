@@ -19,6 +19,7 @@ from genrec.filters import Filter, Filters
 from genrec.recommender import RecommendationList
 from genrec.text import visible
 from genrec.token_tree import ROOT
+from genrec.trie import TitleTrie
 
 # Short words over a small alphabet make shared prefixes and duplicates likely; the rest is what
 # real catalogs are full of.
@@ -228,10 +229,6 @@ def test_certificates_never_claim_what_is_false(kind: str, mode: str) -> None:
 
 
 def test_equal_scores_are_said_to_be_ties() -> None:
-    recommender = crowded()
-    model = tiny.language_model("llama", seed=7)
-    recommender.model.model, before = model.model, recommender.model.model
-    recommender.model.model = before
     flat = Recommender(
         Catalog(Item(f"i{n}", f"{a} {b}") for n, (a, b) in enumerate(PAIRS)), flat_model()
     )
@@ -296,6 +293,7 @@ def test_a_narrow_beam_is_not_spent_on_what_may_not_be_returned(kind: str) -> No
 def test_every_branching_node_has_the_logits_of_a_plain_pass(kind: str) -> None:
     recommender = crowded(kind)
     trie, model = recommender.trie, recommender.model
+    assert isinstance(trie, TitleTrie)
     assert model.obstacle == ""
     prompt = recommender.prompt("i3; i17").ids
     tree = model.prefill(prompt)

@@ -16,10 +16,10 @@ PACKAGE = Path(genrec.__file__).parent
 # Imports go one way: a module may import from lines above its own, and its neighbours on its line
 # only to the left.
 ORDER = [
-    ["errors", "text", "reading", "config"],
+    ["errors", "text", "reading", "config", "gate"],
     ["weights", "embedding"],
     ["tables", "hub", "catalog", "interactions", "metrics", "published"],
-    ["prompts", "trie", "encoding", "predicates", "filters", "diversity", "priors"],
+    ["prompts", "trie", "overlay", "encoding", "predicates", "filters", "diversity", "priors"],
     ["ingest", "dataset", "datasets", "vectors", "baselines", "protocols", "matching", "reader"],
     ["factors", "sasrec", "textseq"],
     ["token_tree", "model", "decoding", "generation", "explaining"],

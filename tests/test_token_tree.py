@@ -76,7 +76,7 @@ def test_several_prompts_do_not_see_each_other(kind: str, tree_class: str) -> No
 def test_a_shared_beginning_is_read_once(kind: str) -> None:
     model = tiny.language_model(kind).model
     body = Body(model)
-    prompts = [LONG[:20] + [4, 9], LONG[:20] + LONG, LONG[:21]]
+    prompts = [[*LONG[:20], 4, 9], LONG[:20] + LONG, LONG[:21]]
     prefix = Prefix(body, LONG[:20])
     for _ in range(2):  # the prefix is not changed by what is read after it
         tree = CachedTree(body, prompts, prefix)

@@ -49,6 +49,9 @@ def test_children_are_sorted_and_subtrees_are_intervals(titles: list[list[int]])
     trie = TitleTrie(titles)
     assert sorted(trie.order.tolist()) == list(range(len(titles)))
     assert trie.order[trie.positions()].tolist() == list(range(len(titles)))
+    rows = np.arange(len(titles))[::-2]
+    assert trie.rows_at(trie.positions_of(rows)).tolist() == rows.tolist()
+    assert [trie.title(p) for p in trie.positions().tolist()] == titles
     for node in range(len(trie)):
         children, (count,) = trie.children(np.array([node]))
         assert count == len(children)
@@ -95,6 +98,8 @@ def test_saved_and_mapped(
     same(loaded, trie)
     assert walk(loaded) == walk(trie)
     assert isinstance(loaded.token, np.memmap)
+    assert loaded.positions().dtype == loaded.order.dtype
+    assert loaded.positions() is loaded.positions()
 
 
 @pytest.mark.parametrize("cut", [0, 4, 60, -1])

@@ -1,0 +1,170 @@
+"""A trie of many titles: seconds, peak memory and bytes; also tokenising them.
+
+    python benchmarks/scale.py --titles 10000 100000 1000000 10000000
+    python benchmarks/scale.py --titles 1000000 --text
+
+Each size is built in a process of its own from synthetic token ids (``synthetic.py``), saved, and
+mapped in another one. Building excludes making the ids; its peak is that of the whole process. Bytes
+a title token are those of all arrays, with the inverse permutation that filters need.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from synthetic import Words, demo
+
+from genrec.trie import Chunk, TitleTrie
+
+
+def peak() -> float:
+    """Gigabytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+class Timed:
+    """Chunks, and the seconds (by the clock, of the processor) that making them took."""
+
+    def __init__(self, chunks: Iterator[Chunk]) -> None:
+        self._chunks = chunks
+        self.seconds = self.cpu = 0.0
+
+    def __iter__(self) -> Timed:
+        return self
+
+    def __next__(self) -> Chunk:
+        started, cpu = time.perf_counter(), time.process_time()
+        try:
+            return next(self._chunks)
+        finally:
+            self.seconds += time.perf_counter() - started
+            self.cpu += time.process_time() - cpu
+
+
+def build(place: Path, n: int, multiple: int) -> dict[str, Any]:
+    before, started, cpu = peak(), time.perf_counter(), time.process_time()
+    chunks = Timed(Words.load(place / "words.npz").chunks(n, multiple=multiple))
+    trie = TitleTrie.of_chunks(chunks)
+    seconds = time.perf_counter() - started - chunks.seconds
+    cpu = time.process_time() - cpu - chunks.cpu
+    highest = peak()
+    started = time.perf_counter()
+    trie.save(place / "trie.safetensors")
+    n_bytes = trie.n_bytes + trie.order.nbytes
+    return {
+        "titles": n,
+        "id_bytes": trie.token.itemsize,
+        "tokens_a_title": round(trie.n_tokens / n, 1),
+        "nodes_a_title": round(len(trie) / n, 2),
+        "build_s": round(seconds, 2),
+        "build_cpu_s": round(cpu, 2),
+        "ids_s": round(chunks.seconds, 2),
+        "peak_gb": round(highest, 2),
+        "of_which_imports_gb": round(before, 2),
+        "bytes_a_token": round(n_bytes / trie.n_tokens, 2),
+        "trie_gb": round(n_bytes / 1e9, 3),
+        "save_s": round(time.perf_counter() - started, 2),
+    }
+
+
+def query(place: Path) -> dict[str, Any]:
+    """Maps the trie and takes one step of a search: the root's children and what is below them."""
+    started = time.perf_counter()
+    trie = TitleTrie.load(place / "trie.safetensors")
+    loaded = time.perf_counter()
+    children, _ = trie.children(np.array([trie.root]))
+    trie.tokens(children), trie.is_leaf(children), trie.intervals(children)
+    trie.runs(children[:20])
+    asked = time.perf_counter()
+    trie.positions_of(np.array([0]))
+    return {
+        "load_s": round(loaded - started, 4),
+        "first_query_s": round(asked - started, 4),
+        "inverse_s": round(time.perf_counter() - asked, 2),
+        "root_children": len(children),
+    }
+
+
+def tokenise(n: int) -> dict[str, Any]:
+    """The same titles as texts, through ``Encoder.titles`` into a trie."""
+    from genrec.catalog import Catalog, Item
+
+    words, names, encoder = demo()
+    texts = []
+    for flat, length in words.numbers(n):
+        word = iter([names[w] for w in flat.tolist()])
+        texts += [" ".join(next(word) for _ in range(size)) for size in length.tolist()]
+    catalog = Catalog(Item(str(row), text) for row, text in enumerate(texts))
+    del texts
+    before, started = peak(), time.perf_counter()
+    tokens = sum(len(ids) for ids in encoder.titles(catalog))
+    seconds, highest = time.perf_counter() - started, peak()
+    started = time.perf_counter()
+    trie = TitleTrie(encoder.titles(catalog))
+    again = time.perf_counter() - started
+    assert tokens == trie.n_tokens
+    expected = TitleTrie.of_chunks(words.chunks(n))
+    assert np.array_equal(trie.order, expected.order)
+    assert np.array_equal(trie.run, expected.run)
+    return {
+        "titles": n,
+        "tokenise_s": round(seconds, 1),
+        "titles_a_second": round(n / seconds),
+        "peak_gb": round(highest, 2),
+        "of_which_catalog_gb": round(before, 2),
+        "tokenise_and_build_s": round(again, 1),
+        "its_peak_gb": round(peak(), 2),
+    }
+
+
+def child(*arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, __file__, "--child", *arguments], check=True, stdout=subprocess.PIPE
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--titles", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--multiples", type=int, nargs="+", default=[1, 5], help="of token ids")
+    parser.add_argument("--text", action="store_true", help="tokenise texts too")
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        kind, *rest = arguments.child
+        if kind == "text":
+            report = tokenise(int(rest[0]))
+        elif kind == "words":
+            demo()[0].save(Path(rest[0]))
+            report = {}
+        elif kind == "build":
+            report = build(Path(rest[0]), int(rest[1]), int(rest[2]))
+        else:
+            report = query(Path(rest[0]))
+        print(json.dumps(report))
+        return
+    for n in arguments.titles:
+        if arguments.text:
+            print(json.dumps(child("text", str(n))), flush=True)
+            continue
+        for multiple in arguments.multiples:
+            with tempfile.TemporaryDirectory() as folder:
+                child("words", f"{folder}/words.npz")  # a child's peak begins with its parent's
+                report = child("build", folder, str(n), str(multiple)) | child("query", folder)
+                print(json.dumps(report), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Synthetic titles, made as token ids so that ten million take seconds. Used by scale, constraint.
+
+Words of the embedded demo catalog, each tokenised with its space, are chained: the next word
+follows the last one in some demo title (four times of five) or is any word, by frequency. A title is as long
+as two demo titles: 9 words, 14 tokens on average, as in Amazon Toys (7 and 14; Beauty 11 and 22).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from genrec.trie import Chunk, ranges
+
+IntArray = npt.NDArray[np.int64]
+CHUNK = 100_000  # titles made at once
+STAY = 0.8  # of a title's next words follow the one before in a demo title
+
+
+@dataclass(frozen=True)
+class Words:
+    """What titles are made of: W words, of which the last ends a title.
+
+    Attributes:
+        token: token ids of all words; those of word w are token[start[w] : start[w + 1]].
+        start: (W + 1,) see there.
+        every: words of all demo titles, one after the other, each as often as it stands there.
+        first: the first word of each demo title.
+        length: words of each demo title.
+        follows: words that follow each word: follows[place[w] : place[w + 1]].
+        place: (W + 1,) see there.
+    """
+
+    token: IntArray
+    start: IntArray
+    every: IntArray
+    first: IntArray
+    length: IntArray
+    follows: IntArray
+    place: IntArray
+
+    @classmethod
+    def of_demo(cls, encoder: Any, titles: list[str]) -> tuple[Words, list[str]]:
+        """Words of titles under an ``Encoder``, and their texts."""
+        split = [encoder.form.render(title).split() for title in titles]
+        names = sorted({word for words in split for word in words})
+        number = {name: n for n, name in enumerate(names)}
+        tokens = [*(encoder.text(f" {name}") for name in names), encoder.terminator]
+        pairs = sorted((number[a], number[b]) for w in split for a, b in pairwise(w))
+        before, follows = np.array(pairs).T
+        words = cls(
+            token=np.concatenate([np.array(t) for t in tokens]),
+            start=np.cumsum([0, *map(len, tokens)]),
+            every=np.array([number[word] for w in split for word in w]),
+            first=np.array([number[w[0]] for w in split]),
+            length=np.array([len(w) for w in split]),
+            follows=follows,
+            place=np.searchsorted(before, np.arange(len(tokens) + 1)),
+        )
+        return words, names
+
+    def save(self, path: Path) -> None:
+        np.savez(path, **vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Words:
+        return cls(**np.load(path))
+
+    def numbers(self, n: int, seed: int = 0) -> Iterator[tuple[IntArray, IntArray]]:
+        """Word numbers of n titles, some at a time, and how many words each title has."""
+        rng = np.random.default_rng(seed)
+        for done in range(0, n, CHUNK):
+            size = min(CHUNK, n - done)
+            length = rng.choice(self.length, size) + rng.choice(self.length, size)
+            table = np.empty((size, int(length.max())), dtype=np.int64)
+            table[:, 0] = rng.choice(self.first, size)
+            for column in range(1, table.shape[1]):
+                last = table[:, column - 1]
+                count = self.place[last + 1] - self.place[last]
+                step = self.place[last] + (rng.random(size) * count).astype(np.int64)
+                stays = (rng.random(size) < STAY) & (count > 0)
+                next_ = self.follows[np.where(stays, step, 0)]
+                table[:, column] = np.where(stays, next_, rng.choice(self.every, size))
+            yield table[np.arange(table.shape[1]) < length[:, None]], length
+
+    def chunks(self, n: int, seed: int = 0, multiple: int = 1) -> Iterator[Chunk]:
+        """Token ids of n titles, some at a time, and how many tokens each title has.
+
+        Args:
+            n: how many titles.
+            seed: of the titles.
+            multiple: ids are multiplied by it, to be those of a greater vocabulary.
+        """
+        sizes, end = np.diff(self.start), len(self.start) - 2
+        for words, length in self.numbers(n, seed):
+            ends = np.cumsum(length)
+            whole = np.insert(words, ends, end)
+            count = sizes[whole]
+            tokens = self.token[ranges(self.start[whole], count)] * multiple
+            stops = ends + np.arange(len(length))  # where the terminators stand in whole
+            yield tokens, np.diff(np.append(0, np.cumsum(count)[stops]))
+
+
+def demo() -> tuple[Words, list[str], Any]:
+    """Words of the demo under the default model's tokenizer, their texts, and the encoder."""
+    from transformers import AutoTokenizer
+
+    from genrec.datasets import load
+    from genrec.encoding import Encoder
+    from genrec.prompts import TitleForm
+    from genrec.weights import DEFAULT_MODEL, ensure
+
+    catalog = load("online_retail_demo").catalog
+    tokenizer = AutoTokenizer.from_pretrained(ensure(DEFAULT_MODEL))
+    encoder = Encoder(tokenizer, TitleForm.of(catalog))
+    return *Words.of_demo(encoder, list(catalog.titles)), encoder

@@ -1,0 +1,64 @@
+"""Gate: many requests at a time, or one edit alone. Knows threads only."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Gate:
+    """Lets an edit wait for the requests that run, and later requests for the edit.
+
+    A request may open another on its own thread. An edit that opens a request, or a request that
+    opens an edit, on its own thread is an error.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = 0
+        self._editing = False
+        self._waiting = 0
+        self._mine = threading.local()
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """While a request runs."""
+        depth: int = getattr(self._mine, "depth", 0)
+        if not depth:
+            with self._changed:
+                self._changed.wait_for(lambda: not (self._editing or self._waiting))
+                self._running += 1
+        self._mine.depth = depth + 1
+        try:
+            yield
+        finally:
+            self._mine.depth = depth
+            if not depth:
+                with self._changed:
+                    self._running -= 1
+                    self._changed.notify_all()
+
+    @contextmanager
+    def edit(self) -> Iterator[None]:
+        """While an edit is made; edits wait for each other too.
+
+        Raises:
+            RuntimeError: this thread is inside a request.
+        """
+        if getattr(self._mine, "depth", 0):
+            msg = "An edit inside a request of the same thread would wait for itself."
+            raise RuntimeError(msg)
+        with self._changed:
+            self._waiting += 1
+            try:
+                self._changed.wait_for(lambda: not (self._editing or self._running))
+            finally:
+                self._waiting -= 1
+            self._editing = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._editing = False
+                self._changed.notify_all()
