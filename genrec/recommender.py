@@ -492,7 +492,7 @@ class Recommender:
             RequestError: k < 1, every item is excluded, or a wish cannot be understood.
         """
         wishes = Wishes(
-            k, allow, tuple(deny), where, min_probability, per_title, dict(caps or {}), diversity
+            k, allow, deny, where, min_probability, per_title, dict(caps or {}), diversity
         )
         return self._recommend([history], wishes, explain)[0]
 
@@ -523,7 +523,6 @@ class Recommender:
         if not isinstance(batch_size, int) or batch_size < 1:
             msg = f"batch_size={batch_size!r}. Expected a whole number, 1 or more."
             raise RequestError(msg)
-        wishes["deny"] = tuple(wishes.get("deny", ()))
         known = [f.name for f in fields(Wishes)]
         if unknown := sorted(set(wishes) - set(known)):
             msg = f"{unknown[0]!r} is no wish. Expected some of: {', '.join(known)}."

@@ -320,3 +320,60 @@ def test_audit(run: Run, shop: Path, tmp_path: Path) -> None:
     assert {"users", "ties", "shared titles", "future", "counting"} <= {
         f["check"] for f in value["findings"]
     }
+
+
+def test_rank_and_score_given_items(run: Run, data: Path, model: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "items.txt"
+    listed.write_text("b\na\n\nb\n", encoding="utf-8")
+    arguments = [data, "--history", "a", "--model", model]
+    scored = answer(run, "score", *arguments, "--items", listed)
+    assert {r["item_id"] for r in scored["recommendations"]} == {"a", "b"}
+    assert scored["seen"] == "included"
+    assert scored["certificate"]["exact"]
+    everything = answer(run, "score", *arguments)
+    assert len(everything["recommendations"]) == 3
+    values = {r["item_id"]: r["logprob"] for r in everything["recommendations"]}
+    for r in scored["recommendations"]:
+        assert r["logprob"] == pytest.approx(values[r["item_id"]], abs=1e-4)
+    ranked = answer(run, "rank", *arguments, "--items", listed, "--exclude-seen")
+    assert [r["item_id"] for r in ranked["recommendations"]] == ["b"]
+    assert ranked["seen"] == "excluded"
+    code, _, err = run("rank", *arguments, "--items", listed, "--include-seen")
+    assert code == 0
+    assert "exact: no other item belongs to this list" in err
+    listed.write_text("nobody\n", encoding="utf-8")
+    code, _, err = run("score", *arguments, "--items", listed)
+    assert code == 6
+    assert "'nobody' is not in the catalog" in err
+    for content in (b"", b"\xff\xfe\x00"):
+        listed.write_bytes(content)
+        code, _, err = run("rank", *arguments, "--items", listed)
+        assert code == 3
+        assert "one item_id a line" in err
+
+
+def test_recommend_with_wishes(run: Run, data: Path, model: Path, tmp_path: Path) -> None:
+    arguments = ["recommend", data, "--history", "", "--model", model, "--include-seen"]
+    listed = tmp_path / "deny.txt"
+    listed.write_text("a\n", encoding="utf-8")
+    found = answer(run, *arguments, "--deny", listed)
+    assert {r["item_id"] for r in found["recommendations"]} == {"b", "c"}
+    found = answer(run, *arguments, "--where", 'item_id != "b"', "--allow", listed)
+    assert [r["item_id"] for r in found["recommendations"]] == ["a"]
+    for how in ("auto", "exact", "beam", "sample"):
+        found = answer(run, *arguments, "--search", how, "--prior", "popularity", "-k", 2)
+        assert len(found["recommendations"]) == 2
+        assert set(found["certificate"]) == {
+            "exact", "ties", "certain_ranks", "missed_mass_bound", "nodes", "tokens",
+        }  # fmt: skip
+    for wrong, message in (
+        (("--where", "os.system('x')"), "Expected"),
+        (("--cap", "brand"), "OURS=THEIRS"),
+        (("--cap", "title=x"), "whole number"),
+        (("--search", "best"), "is not known"),
+        (("--prior-weight", -1), "prior_weight"),
+        (("--allow", tmp_path / "none"), "cannot be read"),
+    ):
+        code, _, err = run(*arguments, *wrong)
+        assert code in {2, 3, 6}, (wrong, code)
+        assert message in err
