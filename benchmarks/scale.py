@@ -51,9 +51,9 @@ class Timed:
             self.cpu += time.process_time() - cpu
 
 
-def build(place: Path, n: int, multiple: int) -> dict[str, Any]:
+def build(place: Path, n: int, multiple: int, phrases: int) -> dict[str, Any]:
     before, started, cpu = peak(), time.perf_counter(), time.process_time()
-    chunks = Timed(Words.load(place / "words.npz").chunks(n, multiple=multiple))
+    chunks = Timed(Words.load(place / "words.npz").chunks(n, multiple=multiple, phrases=phrases))
     trie = TitleTrie.of_chunks(chunks)
     seconds = time.perf_counter() - started - chunks.seconds
     cpu = time.process_time() - cpu - chunks.cpu
@@ -139,6 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--titles", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--multiples", type=int, nargs="+", default=[1, 5], help="of token ids")
+    parser.add_argument("--phrases", type=int, default=2, help="how long titles are")
     parser.add_argument("--text", action="store_true", help="tokenise texts too")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -150,7 +151,7 @@ def main() -> None:
             demo()[0].save(Path(rest[0]))
             report = {}
         elif kind == "build":
-            report = build(Path(rest[0]), int(rest[1]), int(rest[2]))
+            report = build(Path(rest[0]), *map(int, rest[1:]))
         else:
             report = query(Path(rest[0]))
         print(json.dumps(report))
@@ -162,7 +163,8 @@ def main() -> None:
         for multiple in arguments.multiples:
             with tempfile.TemporaryDirectory() as folder:
                 child("words", f"{folder}/words.npz")  # a child's peak begins with its parent's
-                report = child("build", folder, str(n), str(multiple)) | child("query", folder)
+                report = child("build", folder, str(n), str(multiple), str(arguments.phrases))
+                report |= child("query", folder)
                 print(json.dumps(report), flush=True)
 
 

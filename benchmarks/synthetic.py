@@ -1,8 +1,9 @@
 """Synthetic titles, made as token ids so that ten million take seconds. Used by scale, constraint.
 
 Words of the embedded demo catalog, each tokenised with its space, are chained: the next word
-follows the last one in some demo title (four times of five) or is any word, by frequency. A title is as long
-as two demo titles: 9 words, 14 tokens on average, as in Amazon Toys (7 and 14; Beauty 11 and 22).
+follows the last one in some demo title (four times of five) or is any word, by frequency. A title
+is as long as two demo titles: 9 words, 13 tokens on average, as in Amazon Toys (7 and 14; Beauty has
+11 and 22, the demo 4 and 7).
 """
 
 from __future__ import annotations
@@ -72,12 +73,14 @@ class Words:
     def load(cls, path: Path) -> Words:
         return cls(**np.load(path))
 
-    def numbers(self, n: int, seed: int = 0) -> Iterator[tuple[IntArray, IntArray]]:
+    def numbers(
+        self, n: int, seed: int = 0, phrases: int = 2
+    ) -> Iterator[tuple[IntArray, IntArray]]:
         """Word numbers of n titles, some at a time, and how many words each title has."""
         rng = np.random.default_rng(seed)
         for done in range(0, n, CHUNK):
             size = min(CHUNK, n - done)
-            length = rng.choice(self.length, size) + rng.choice(self.length, size)
+            length = rng.choice(self.length, (phrases, size)).sum(axis=0)
             table = np.empty((size, int(length.max())), dtype=np.int64)
             table[:, 0] = rng.choice(self.first, size)
             for column in range(1, table.shape[1]):
@@ -89,16 +92,19 @@ class Words:
                 table[:, column] = np.where(stays, next_, rng.choice(self.every, size))
             yield table[np.arange(table.shape[1]) < length[:, None]], length
 
-    def chunks(self, n: int, seed: int = 0, multiple: int = 1) -> Iterator[Chunk]:
+    def chunks(
+        self, n: int, seed: int = 0, *, phrases: int = 2, multiple: int = 1
+    ) -> Iterator[Chunk]:
         """Token ids of n titles, some at a time, and how many tokens each title has.
 
         Args:
             n: how many titles.
             seed: of the titles.
+            phrases: a title is as long as so many demo titles.
             multiple: ids are multiplied by it, to be those of a greater vocabulary.
         """
         sizes, end = np.diff(self.start), len(self.start) - 2
-        for words, length in self.numbers(n, seed):
+        for words, length in self.numbers(n, seed, phrases):
             ends = np.cumsum(length)
             whole = np.insert(words, ends, end)
             count = sizes[whole]
