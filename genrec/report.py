@@ -249,7 +249,8 @@ def hit_rate_curves(evaluation: Evaluation) -> bytes:
     longest = max((len(r) for s in evaluation.results for r in s.ranked), default=1)
     ks = range(1, min(_CURVE, max(longest, 1)) + 1)
     for result, color, mark in _styled(evaluation.results):
-        values = np.stack([_hits(result, k) for k in ks], axis=1)
+        ranks = result.ranks()
+        values = np.stack([metrics.hit_rate(ranks, k) for k in ks], axis=1)
         found = metrics.bootstraps(values, draws=2_000)
         axes[0].plot(
             ks,
@@ -266,10 +267,6 @@ def hit_rate_curves(evaluation: Evaluation) -> bytes:
     axes[0].xaxis.get_major_locator().set_params(integer=True)
     _legend(figure, axes[0])
     return _png(figure)
-
-
-def _hits(result: Result, k: int) -> Any:
-    return result.per_user(f"hit_rate@{k}")
 
 
 def reliability(evaluation: Evaluation) -> bytes:
