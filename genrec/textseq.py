@@ -132,7 +132,8 @@ class TextSequence(NetScorer):
 
     def learn(self, events: Events) -> Arrays:
         """See ``NetScorer.learn``; the titles' vectors are among the weights."""
-        self.titles = dense(title_vectors(self.catalog, self.settings["encoder"], self.say))
+        encoder = self.settings["encoder"]
+        self.titles = dense(title_vectors(self.catalog, encoder, self.say, self.index))
         return super().learn(events)
 
     def build(self) -> Net:
