@@ -73,7 +73,10 @@ def indexed(folder: Path, titles: list[str]) -> Dataset:
     return dataset
 
 
-PLAIN = [f"{color} thing" for color in ["pink", "grey", "teal", "gold", "cyan", "lime", "plum", "navy", "rust"]]
+PLAIN = [
+    f"{color} thing"
+    for color in ["pink", "grey", "teal", "gold", "cyan", "lime", "plum", "navy", "rust"]
+]
 TITLES = ["Red mug", "blue MUG", "blue mug", "!!!", *PLAIN, *(f"{p} of wood" for p in PLAIN), "bus",
           "红色杯子"]  # fmt: skip
 
