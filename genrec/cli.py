@@ -478,7 +478,8 @@ def audit(
         display.print_json(found.to_dict())
         return
     display.print_line(
-        f"{found.dataset}: protocol {found.protocol}, split {found.split}, {found.users:,} users"
+        f"{found.dataset}: protocol {found.protocol}, split {found.split}, {found.users:,} users; "
+        f"{found.count('warning')} warnings, {found.count('note')} notes"
     )
     display.print_table(
         ["level", "check", "found", "what to do"],

@@ -316,6 +316,9 @@ def test_audit(run: Run, shop: Path, tmp_path: Path) -> None:
     code, out, err = run("audit", shop, "--table", table)
     assert code == 0, err
     assert "NDCG@10 0.045 is above HR@10 0.04" in out
+    warnings = sum(line.startswith("warning\t") for line in out.splitlines())
+    assert f"; {warnings} warnings, " in out.splitlines()[0]
+    assert warnings >= 1
     value = answer(run, "audit", shop)
     assert {"users", "ties", "shared titles", "future", "counting"} <= {
         f["check"] for f in value["findings"]
