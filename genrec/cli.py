@@ -91,7 +91,14 @@ Case = Annotated[str | None, typer.Option(help="Titles for the model: as_is or l
 MaxTitleTokens = Annotated[int, typer.Option(help="Longer titles are cut for the model.")]
 MaxEvents = Annotated[int, typer.Option(help="Most events of a history in a prompt.")]
 MaxPromptTokens = Annotated[int, typer.Option(help="Most tokens of a prompt.")]
-TargetBehavior = Annotated[str | None, typer.Option(help="What to recommend for, such as buy.")]
+TargetBehavior = Annotated[
+    str | None,
+    typer.Option(
+        help="What to recommend for, such as buy. (default: what `prepare` took: buy, purchase or "
+        "order, else the most frequent)",
+        show_default=False,
+    ),
+]
 Seen = Annotated[
     bool | None,
     typer.Option(
