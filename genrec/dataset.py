@@ -242,6 +242,11 @@ class Dataset:
         if replaced:
             notes.append(f"the split column was replaced by the split by {how}")
         counts = events.users_with_target(target)
+        if target_behavior is None and target not in _TARGETS and len(events.behaviors) > 1:
+            notes.append(
+                f"{target!r} is asked for, the most frequent of {len(events.behaviors)} behaviors; "
+                "--target-behavior chooses another"
+            )
         if not any(counts):
             notes.append(f"no event {target!r} has an item: there is nothing to evaluate")
         if cuts:

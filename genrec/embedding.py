@@ -242,25 +242,47 @@ class TitleIndex:
         Raises:
             DataError: a file is damaged.
         """
-        folder = Path(folder)
-        if not (folder / FILES[0]).is_file():
+        found = _stored(folder, about)
+        if found is None:
             return None
-        try:
-            from safetensors import safe_open
+        vectors, digest = found
+        return cls(vectors, graph=_read_graph(Path(folder) / FILES[1], digest))
 
-            with safe_open(folder / FILES[0], framework="numpy") as file:
-                metadata = file.metadata() or {}
-                if json.loads(metadata["about"]) != about:
-                    return None
-                vectors = file.get_tensor("vectors").astype(np.float32)
-            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-            vectors /= np.where(norms > 0, norms, 1.0)
-            return cls(vectors, graph=_read_graph(folder / FILES[1], metadata["graph"]))
-        except DataError:
-            raise
-        except Exception as error:  # safetensors has errors of its own
-            msg = f"{folder / FILES[0]} is damaged: {error!r:.200}. Run `genrec index` again."
-            raise DataError(msg) from error
+
+def made_of(embedder: Embedder, catalog_hash: str, titles: int) -> dict[str, str]:
+    """What an index in a folder has to have been made of: encoder, catalog, how many titles."""
+    return {
+        "encoder": embedder.name,
+        "fingerprint": embedder.fingerprint,
+        "catalog": catalog_hash,
+        "titles": str(titles),
+    }
+
+
+def stored_vectors(folder: str | Path, about: dict[str, str]) -> FloatArray | None:
+    """The unit vectors of the index in a folder; see ``TitleIndex.load``."""
+    found = _stored(folder, about)
+    return None if found is None else found[0]
+
+
+def _stored(folder: str | Path, about: dict[str, str]) -> tuple[FloatArray, str] | None:
+    """The vectors in a folder and the digest of their graph."""
+    path = Path(folder) / FILES[0]
+    if not path.is_file():
+        return None
+    try:
+        from safetensors import safe_open
+
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if json.loads(metadata["about"]) != about:
+                return None
+            vectors = file.get_tensor("vectors").astype(np.float32)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / np.where(norms > 0, norms, 1.0), metadata["graph"]
+    except Exception as error:  # safetensors has errors of its own
+        msg = f"{path} is damaged: {error!r:.200}. Run `genrec index` again."
+        raise DataError(msg) from error
 
 
 def encoder_of(folder: str | Path) -> str | None:

@@ -26,6 +26,7 @@ from genrec.embedding import (
     embed_titles,
     encoder_of,
     load_embedder,
+    made_of,
 )
 from genrec.errors import DataError, ModelError, SettingsError
 from genrec.reading import main_script
@@ -142,12 +143,7 @@ class Meaning:
         """What an index has to have been made of."""
         embedder = self.embedder
         assert embedder is not None
-        return {
-            "encoder": embedder.name,
-            "fingerprint": embedder.fingerprint,
-            "catalog": self._hash,
-            "titles": str(len(self.readable)),
-        }
+        return made_of(embedder, self._hash, len(self.readable))
 
     @cached_property
     def ngrams(self) -> CharNgrams:

@@ -22,7 +22,8 @@ RowArray = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
 
 END, UNKNOWN = -1, -2
-_CELLS = 1_000_000  # of a matrix, worked on at a time
+_ALIKE_ABOVE = 10_000  # users; fewer are resampled one by one
+_CELLS = 250_000  # of a matrix, worked on at a time
 
 
 def rank_of(target: str, ranked: Sequence[str]) -> int:
@@ -124,19 +125,16 @@ def hits(relevant: npt.ArrayLike, start: IntArray, ranked: RowArray) -> BoolArra
         start: (U + 1,) where each user's rows begin.
         ranked: (U, K) lists.
     """
-    rows = np.asarray(relevant, dtype=np.int64)
+    rows, many = np.asarray(relevant), np.diff(start)
     found = np.zeros(ranked.shape, dtype=bool)
     for part in _parts(ranked):
-        users = np.arange(part.start, part.stop)
-        here = slice(int(start[part.start]), int(start[part.stop]))
-        width = int(max(rows[here].max(initial=0), ranked[part].max(initial=0))) + 1
-        owner = np.repeat(users, np.diff(start[part.start : part.stop + 1]))
-        wanted = np.unique(owner * width + rows[here])
-        listed = users[:, None] * width + ranked[part]
-        if len(wanted):
-            place = np.minimum(np.searchsorted(wanted, listed), len(wanted) - 1)
-            found[part] = (wanted[place] == listed) & (ranked[part] >= 0)
-        found[part] &= ~_repeated(ranked[part])
+        lists, here = ranked[part], found[part]
+        for n in range(int(many[part].max(initial=0))):
+            users = np.flatnonzero(many[part] > n)
+            here[users] |= lists[users] == rows[start[part][users] + n, None]
+        here &= lists >= 0
+        several = np.flatnonzero(here.sum(axis=1) > 1)
+        here[several] &= ~_repeated(lists[several])
     return found
 
 
@@ -250,12 +248,17 @@ def diversity(ranked: RowArray, vectors: Any, k: int) -> FloatArray:
     found = np.full(len(ranked), np.nan)
     for part in _parts(ranked, len(ranked[:1, :k].T) * 100):
         top = ranked[part, :k]
-        place = np.nonzero(top >= 0)
-        shape = (len(top), vectors.shape[0])
-        chosen = sparse.csr_array((np.ones(len(place[0])), (place[0], top[place])), shape=shape)
-        total = chosen @ vectors
-        square = total.multiply(total).sum(axis=1) if sparse.issparse(total) else (total**2).sum(1)
         n = (top >= 0).sum(axis=1)
+        place = np.concatenate([[0], np.cumsum(n)]).astype(np.int32)
+        chosen = sparse.csr_array(  # of the vectors' own types: others would copy them each time
+            (np.ones(place[-1], vectors.dtype), top[top >= 0].astype(np.int32), place),
+            shape=(len(top), vectors.shape[0]),
+        )
+        total = chosen @ vectors
+        if sparse.issparse(total):
+            square = total.multiply(total).sum(axis=1, dtype=np.float64)
+        else:
+            square = np.einsum("ud,ud->u", total, total, dtype=np.float64)
         several = n > 1
         mean = (np.asarray(square).ravel() - n)[several] / (n * (n - 1))[several]
         found[part.start : part.stop][several] = 1.0 - mean
@@ -309,12 +312,14 @@ def _parts(ranked: RowArray, width: int | None = None) -> Iterator[slice]:
 
 def _repeated(rows: RowArray) -> BoolArray:
     """(u, K) whether a place holds an item that stands further up in its list, too."""
-    order = np.argsort(rows, axis=1, kind="stable")
-    ordered = np.take_along_axis(rows, order, axis=1)
-    same = np.zeros(rows.shape, dtype=bool)
-    same[:, 1:] = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
     found = np.zeros(rows.shape, dtype=bool)
-    np.put_along_axis(found, order, same, axis=1)
+    ordered = np.sort(rows, axis=1)  # much quicker than argsort, and enough for sound lists
+    same = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    users = np.flatnonzero(same.any(axis=1))
+    order = np.argsort(rows[users], axis=1, kind="stable")
+    later = np.zeros(order.shape, dtype=bool)
+    np.put_along_axis(later, order[:, 1:], same[users], axis=1)
+    found[users] = later
     return found
 
 
@@ -360,18 +365,39 @@ def bootstrap(
 def bootstraps(
     values: npt.ArrayLike, *, level: float = 0.95, draws: int | None = None, seed: int = 0
 ) -> list[Interval]:
-    """``bootstrap`` of each column of (users, M) values, all from the same resamples."""
+    """``bootstrap`` of each column of (users, M) values.
+
+    All columns come from the same resamples; but for more than 10,000 users a column with few
+    distinct values is resampled by itself, by how often each value comes.
+    """
     v = np.asarray(values, dtype=np.float64)
     n = len(v)
     draws = draws or min(10_000, max(1_000, 100_000_000 // n))
+    means = np.empty((v.shape[1], draws))
+    rest = list(range(v.shape[1]))
+    for column, of_users in enumerate(v.T if n > _ALIKE_ABOVE else ()):
+        distinct, count = np.unique(of_users, return_counts=True)
+        if len(distinct) <= min(n // 100, 1_000):
+            rng = np.random.default_rng(seed)
+            means[column] = rng.multinomial(n, count / n, draws) @ distinct / n
+            rest.remove(column)
+    if rest:
+        means[rest] = _resampled(np.ascontiguousarray(v[:, rest].T), draws, seed)
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(means, [tail, 1.0 - tail], axis=1)
+    return [Interval(*map(float, each)) for each in zip(v.mean(axis=0), low, high, strict=True)]
+
+
+def _resampled(columns: FloatArray, draws: int, seed: int) -> FloatArray:
+    """(M, draws) the means of (M, n) columns over resamples of n places."""
+    n = columns.shape[1]
     rng = np.random.default_rng(seed)
     size = max(1, _CELLS // n)
-    means = np.empty((draws, v.shape[1]))
+    means = np.empty((len(columns), draws))
     for first in range(0, draws, size):
         many = min(size, draws - first)
-        drawn = rng.integers(0, n, (many, n)) + n * np.arange(many)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=many * n).reshape(many, n)
-        means[first : first + many] = times @ v / n
-    tail = (1.0 - level) / 2.0
-    low, high = np.quantile(means, [tail, 1.0 - tail], axis=0)
-    return [Interval(*map(float, each)) for each in zip(v.mean(axis=0), low, high, strict=True)]
+        drawn = rng.integers(0, n, (many, n))
+        drawn += n * np.arange(many)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=many * n).astype(np.float64)
+        means[:, first : first + many] = columns @ times.reshape(many, n).T / n
+    return means

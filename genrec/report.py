@@ -32,20 +32,27 @@ _SHOWN = 5  # events and recommendations of an example
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 _MARKS = "os^Dvp*"
 _KINDS = {
-    "item": "target item, by whether it was seen before",
-    "user": "user, by whether they were seen before",
+    "item": "target item, by whether train has it",
+    "user": "user, by whether train has them",
     "history": "events in the history",
     "target_events": "earlier events of the target",
     "last_behavior": "last behavior in the history",
     "script": "script of the target's title",
 }
+_INTERVAL = re.compile(r"(-?[\d.e-]+) (\[[^\[\]<>&]+\])")
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; }
-table { border-collapse: collapse; margin: 1em 0; }
-th, td { padding: .2em .8em .2em 0; text-align: left; vertical-align: top; }
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 64em; margin: 2em auto; padding: 0 1em;
+  overflow-wrap: anywhere; }
+.wide { overflow-x: auto; margin: 1em 0; }
+table { border-collapse: collapse; overflow-wrap: break-word; }
+th, td { padding: .2em 1em .2em 0; text-align: left; vertical-align: top; }
+th:first-child, td:first-child { position: sticky; left: 0; background: Canvas; }
 thead th { border-bottom: 1px solid #888; }
-td { font-variant-numeric: tabular-nums; }
-img { max-width: 100%; }
+tbody tr:hover td { background: color-mix(in srgb, Canvas, #888 15%); }
+td { font-variant-numeric: tabular-nums; min-width: 4em; max-width: 30em; }
+td small { white-space: nowrap; opacity: .75; }
+img { width: 880px; min-width: 640px; max-width: 100%; height: auto; background: #fff; }
 """
 
 
@@ -197,7 +204,7 @@ def blocks(evaluation: Evaluation) -> list[Block]:
         found += [
             Heading("Slices"),
             Picture(f"{metric} by slice", slice_bars(evaluation, metric)),
-            Lines([f"{metric}, with 95% intervals:"]),
+            Lines([f"{metric}, with 95% intervals. {_kinds(evaluation)}"]),
             sliced(evaluation, metric),
         ]
     found.append(Heading("Example users"))
@@ -205,6 +212,11 @@ def blocks(evaluation: Evaluation) -> list[Block]:
         found += _example(evaluation, case)
     found.append(Lines([f"Made by genrec {__version__}."]))
     return found
+
+
+def _kinds(evaluation: Evaluation) -> str:
+    said = [f"{kind}: {_KINDS[kind]}" for kind in evaluation.by_slice if kind in _KINDS]
+    return f"Slices are by {'; '.join(said)}." if said else ""
 
 
 def _examples(cases: Sequence[Case]) -> list[Case]:
@@ -219,7 +231,7 @@ def _example(evaluation: Evaluation, case: Case) -> list[Block]:
         f"{i.behavior}: {i.text if i.item_id is None else catalog[catalog.row(i.item_id)].title}"
         for i in case.history.latest(_SHOWN).interactions
     ]
-    columns = {"last events": titles}
+    columns = {"last events, newest last": titles}
     for result in evaluation.results:
         columns[result.name] = [
             f"{'→ ' if i in case.basket else ''}{_title(case, i)}"
@@ -227,13 +239,12 @@ def _example(evaluation: Evaluation, case: Case) -> list[Block]:
         ]
     height = max(len(c) for c in columns.values())
     rows = [[c[i] if i < len(c) else "" for c in columns.values()] for i in range(height)]
+    came = "; ".join(_title(case, i) for i in case.basket[:_SHOWN])
+    more = f"; and {len(case.basket) - _SHOWN:,} more" if len(case.basket) > _SHOWN else ""
+    what = "Came next (→), the target first" if len(case.basket) > 1 else "Came next (→)"
     return [
         Heading(f"User {case.user_id}", 3),
-        Lines(
-            [
-                f"Came next (→; the first is the target): {'; '.join(_title(case, i) for i in case.basket[:_SHOWN])}"
-            ]
-        ),
+        Lines([f"{what}: {came}{more}"]),
         Table(list(columns), rows),
     ]
 
@@ -249,7 +260,8 @@ def hit_rate_curves(evaluation: Evaluation) -> bytes:
     longest = max((len(r) for s in evaluation.results for r in s.ranked), default=1)
     ks = range(1, min(_CURVE, max(longest, 1)) + 1)
     for result, color, mark in _styled(evaluation.results):
-        values = np.stack([_hits(result, k) for k in ks], axis=1)
+        ranks = result.ranks()
+        values = np.stack([metrics.hit_rate(ranks, k) for k in ks], axis=1)
         found = metrics.bootstraps(values, draws=2_000)
         axes[0].plot(
             ks,
@@ -266,10 +278,6 @@ def hit_rate_curves(evaluation: Evaluation) -> bytes:
     axes[0].xaxis.get_major_locator().set_params(integer=True)
     _legend(figure, axes[0])
     return _png(figure)
-
-
-def _hits(result: Result, k: int) -> Any:
-    return result.per_user(f"hit_rate@{k}")
 
 
 def reliability(evaluation: Evaluation) -> bytes:
@@ -392,12 +400,20 @@ def _html(block: Block) -> str:
     if isinstance(block, Lines):
         return "\n".join(f"<p>{_escaped(text)}</p>" for text in block.texts)
     if isinstance(block, Picture):
-        return f'<p><img alt="{_escaped(block.alt)}" src="{_data_uri(block)}"></p>'
-    head = "".join(f"<th>{_escaped(c)}</th>" for c in block.header)
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td>{_escaped(c)}</td>" for c in row) + "</tr>" for row in block.rows
-    )
-    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+        inside = f'<img alt="{_escaped(block.alt)}" src="{_data_uri(block)}">'
+    else:
+        head = "".join(f"<th>{_escaped(c)}</th>" for c in block.header)
+        rows = "\n".join(
+            "<tr>" + "".join(f"<td>{_cell(c)}</td>" for c in row) + "</tr>" for row in block.rows
+        )
+        inside = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+    return f'<div class="wide" tabindex="0">{inside}</div>'
+
+
+def _cell(text: str) -> str:
+    """A cell; an interval is never broken over two lines."""
+    found = _INTERVAL.fullmatch(text)
+    return f"{found[1]} <small>{found[2]}</small>" if found else _escaped(text)
 
 
 def to_markdown(found: Sequence[Block]) -> str:

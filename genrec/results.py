@@ -66,9 +66,12 @@ class Result:
             raise RequestError(msg)
         if name == "recall":
             return metrics.recall([c.basket for c in self.cases], self.ranked, int(k))
-        ranks = [metrics.rank_of(c.target, r) for c, r in zip(self.cases, self.ranked, strict=True)]
         of_ranks = {"hit_rate": metrics.hit_rate, "ndcg": metrics.ndcg, "mrr": metrics.mrr}
-        return of_ranks[name](ranks, int(k))
+        return of_ranks[name](self.ranks(), int(k))
+
+    def ranks(self) -> list[int]:
+        """(users,) the target's rank from 1; 0 where it is not in the list."""
+        return [metrics.rank_of(c.target, r) for c, r in zip(self.cases, self.ranked, strict=True)]
 
     def mean(self, metric: str) -> Interval:
         """The mean over users with its 95% bootstrap interval."""
@@ -185,7 +188,7 @@ class Evaluation:
 
     @cached_property
     def intervals(self) -> dict[str, dict[str, Interval]]:
-        """System -> metric -> mean and 95% interval; all from the same resamples of users."""
+        """System -> metric -> mean and 95% interval; see ``metrics.bootstraps``."""
         return self._grouped({(r.name, m): v for r in self.results for m, v in r.values.items()})
 
     @cached_property

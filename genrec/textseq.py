@@ -1,8 +1,8 @@
 """A sequence model over the vectors of titles: the next item, also one that nobody has taken yet.
 
-Each event is the title's vector from the text encoder, the behavior and the time since the event
-before, fused and run through a small LSTM, GRU or transformer; the logit of an item is the state
-times a projection of its title's vector.
+Each event is the title's vector (of a text encoder, or a language model's hidden states), the
+behavior and the time since the event before, fused and run through a small LSTM, GRU or
+transformer; the logit of an item is the state times a projection of its title's vector.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class TextSequence(NetScorer):
     https://arxiv.org/abs/1511.06939). All behaviors are read, events of the target behavior are
     predicted.
 
-    Settings: ``encoder`` as for ``content``; ``fuse`` is concat, mean or weighted; ``body`` is lstm,
+    Settings: ``encoder`` as for ``content``, such as ``lm:smollm2-135m``; ``fuse`` is concat, mean or weighted; ``body`` is lstm,
     gru or transformer; the rest as for ``sasrec``.
     """
 
@@ -132,7 +132,8 @@ class TextSequence(NetScorer):
 
     def learn(self, events: Events) -> Arrays:
         """See ``NetScorer.learn``; the titles' vectors are among the weights."""
-        self.titles = dense(title_vectors(self.catalog, self.settings["encoder"], self.say))
+        encoder = self.settings["encoder"]
+        self.titles = dense(title_vectors(self.catalog, encoder, self.say, self.index))
         return super().learn(events)
 
     def build(self) -> Net:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from genrec import weights
 from genrec.catalog import Catalog
 from genrec.dataset import Dataset
-from genrec.embedding import CharNgrams, embed_titles, load_embedder
+from genrec.embedding import CharNgrams, embed_titles, load_embedder, made_of, stored_vectors
 from genrec.errors import DataError, SettingsError
 from genrec.text import normalized
 
@@ -23,38 +23,72 @@ FloatArray = npt.NDArray[np.float32]
 Say = Callable[[str], None]
 
 ENDINGS = (".safetensors", ".parquet")
+LANGUAGE_MODEL = "lm:"  # before a model's name, where an encoder is asked for
 _LEAST_READ = 0.9  # of the titles, for an encoder to be asked about a catalog
 _WIDTH = 256  # of vectors made from character n-grams
 
 
-def title_vectors(catalog: Catalog, encoder: str, say: Say) -> Any:
+def title_vectors(
+    catalog: Catalog, encoder: str, say: Say, folder: str | Path | None = None
+) -> Any:
     """(N, D) unit vectors of a catalog's titles: dense, or sparse character n-grams.
 
+    An encoder ``lm:NAME`` is a language model, whose hidden states are taken (``genrec.hidden``).
     N-grams where they are asked for, and where the encoder reads fewer than nine in ten titles: one
     that maps all words of a script to the same tokens says that all titles are equal.
 
     Args:
         catalog: the items.
-        encoder: a name as for ``genrec.embedding.load_embedder``, or ``ngrams``.
+        encoder: a name as for ``genrec.embedding.load_embedder``, ``ngrams``, or ``lm:`` and a name
+            as for ``LanguageModel.load``.
         say: called with a line of text now and then.
+        folder: of the dataset. Where ``genrec index`` left vectors of this catalog and encoder,
+            they are taken (cosines differ by less than .002: they are kept in half precision).
 
     Raises:
-        ModelError: the encoder cannot be had.
+        ModelError: the encoder or model cannot be had.
+        DataError: the index in the folder is damaged.
     """
+    if encoder.startswith(LANGUAGE_MODEL):
+        return _states(catalog, encoder.removeprefix(LANGUAGE_MODEL), say)
     titles = [normalized(t) or t for t in catalog.titles]
     if encoder == "ngrams":
         return CharNgrams(titles).vectors
     embedder = load_embedder(encoder, say=say)
-    read = sum(map(embedder.reading.reads, titles))
+    distinct = list(dict.fromkeys(titles))
+    readable = [t for t in distinct if embedder.reading.reads(t)]
+    reads = set(readable)
+    read = sum(t in reads for t in titles)
     if read < _LEAST_READ * len(titles):
         say(
             f"encoder {embedder.name!r} reads {read:,} of {len(titles):,} titles; "
             "character n-grams are used"
         )
         return CharNgrams(titles).vectors
-    return embed_titles(
-        embedder, titles, lambda done: say(f"{done:,} of {len(titles):,} titles embedded")
+    indexed = [t for t in readable if normalized(t)]  # as genrec.matching has them
+    known = None
+    if folder is not None:
+        known = stored_vectors(folder, made_of(embedder, catalog.hash(), len(indexed)))
+    if known is None:
+        known, indexed = np.zeros((0, 0), np.float32), []
+    else:
+        say(f"{len(indexed):,} title vectors taken from {folder}")
+    place = {title: n for n, title in enumerate(indexed)}
+    missing = [t for t in distinct if t not in place]
+    found = embed_titles(
+        embedder, missing, lambda done: say(f"{done:,} of {len(missing):,} titles embedded")
     )
+    place |= {title: n for n, title in enumerate(missing, start=len(indexed))}
+    parts = [vectors for vectors in (known, found) if len(vectors)]
+    return np.concatenate(parts)[[place[t] for t in titles]]
+
+
+def _states(catalog: Catalog, name: str, say: Say) -> FloatArray:
+    from genrec.hidden import title_states
+    from genrec.model import LanguageModel
+
+    model = LanguageModel.load(name, say=say)
+    return title_states(model, catalog, lambda done: say(f"{done:,} titles read by {model.name}"))
 
 
 def dense(vectors: Any) -> FloatArray:
@@ -74,7 +108,7 @@ def item_vectors(
     dataset: Dataset, encoder: str = "minilm", *, say: Say = lambda message: None
 ) -> FloatArray:
     """(N, W) unit vectors of the titles, by catalog row; see ``title_vectors``."""
-    return _unit(dense(title_vectors(dataset.catalog, encoder, say)))
+    return _unit(dense(title_vectors(dataset.catalog, encoder, say, dataset.folder)))
 
 
 def user_vectors(

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import accuracy
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from genrec import baselines, metrics
+from genrec import Dataset, baselines, metrics
+from genrec.audit import Finding, audit
 
 DATA = Path(os.environ.get("GENREC_DATA", "/nowhere"))
 PUBLIC = pytest.mark.skipif(
@@ -49,6 +51,40 @@ def test_candidates_are_ranked_by_score_alone() -> None:
             own = scores[task.data.catalog.row(case.target)]
             higher, equal = (scores[rows] > own).sum(), (scores[rows] == own).sum()
             assert 1 + higher <= rank <= higher + equal
+
+
+@PUBLIC
+@pytest.mark.slow
+def test_the_audit_of_beauty() -> None:
+    columns = ["user_id", "item_id", "position", "timestamp", "behavior"]
+    items, events = accuracy.tables(DATA / "s3_beauty", columns)
+
+    def findings(events: pa.Table) -> dict[str, Finding]:
+        dataset = Dataset.from_tables(items, events, name="s3_beauty")
+        return {f.check: f for f in audit(dataset).findings}
+
+    honest = findings(events)
+    assert "42.7% of the targets fall on the same day" in honest["ties"].said
+    assert honest["ties"].level == "warning"
+    assert honest["ties"].advice
+    assert "55 of 12,101 items share their title" in honest["shared titles"].said
+    assert honest["shared titles"].figures["targets"] == pytest.approx(0.0077, abs=5e-5)
+    assert "Score by item id" in honest["shared titles"].advice
+    assert {c for c, f in honest.items() if f.level == "warning"} == {"ties"}
+
+    users = events["user_id"].to_numpy(zero_copy_only=False)
+    last = np.append(users[1:] != users[:-1], True)
+    split = np.where(last, "test", "train")
+    leaking = pa.concat_tables(
+        [
+            events.append_column("split", pa.array(split)),
+            events.filter(pa.array(last)).append_column("split", pa.array(["train"] * last.sum())),
+        ]
+    )
+    found = findings(leaking)
+    assert found["repeated events"].figures["targets_in_train"] == 1.0
+    assert found["repeated events"].level == "warning"
+    assert "The split leaks" in found["repeated events"].advice
 
 
 @PUBLIC

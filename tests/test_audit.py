@@ -126,6 +126,16 @@ def test_shared_titles_are_found() -> None:
     assert by_text > by_id
 
 
+def test_rejected_rows_are_said() -> None:
+    lost = [("u00", f"gone{n}", 1e9, "train") for n in range(3)]
+    finding = found(made(honest() + lost, time_unit="s"))["rejected rows"]
+    assert finding.level == "warning"
+    assert finding.figures == {"rows": 3, "events_kept": 60}
+    assert "3 rows were rejected by prepare, 60 events are left" in finding.said
+    assert "not in the items" in finding.said
+    assert found(made(honest(), time_unit="s"))["rejected rows"].level == "ok"
+
+
 def test_repeats_and_the_rule_are_said() -> None:
     findings = {f.check: f for f in audit(load("online_retail_demo")).findings}
     assert findings["repeats"].figures["repeat_share"] > 0.3

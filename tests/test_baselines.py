@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import tiny
 
-from genrec import Dataset, History, Interaction, Recommender, baselines, vectors
+from genrec import Dataset, History, Interaction, Recommender, baselines, evaluation, vectors
 from genrec.baselines import NAMES, Baseline, Events, Markov, Popular, Scorer
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.interactions import Interactions
@@ -198,6 +198,24 @@ def test_the_data_folder_keeps_fits(data: Dataset, tmp_path: Path) -> None:
     assert list((tmp_path / "shop" / "baselines").glob("markov-*.safetensors"))
     data.save(tmp_path / "shop")  # may still be replaced
     assert not (tmp_path / "shop" / "baselines").exists()
+
+
+def test_an_evaluation_takes_fits_from_the_data_folder(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data.save(tmp_path / "shop")
+    names = ["popular", "markov", "itemknn", "userknn", "ease", "mf"]
+    first = evaluation.evaluate(Dataset.load(tmp_path / "shop"), names)
+    kept = {p.name for p in (tmp_path / "shop" / "baselines").iterdir()}
+    assert len(kept) == len(names)
+    with monkeypatch.context() as patch:
+        for name in names:
+            patch.setattr(baselines.classes()[name], "learn", lambda *_: pytest.fail("fitted"))
+        again = evaluation.evaluate(Dataset.load(tmp_path / "shop"), names)
+    for one, other in zip(first.results, again.results, strict=True):
+        assert one.ranked == other.ranked
+    evaluation.evaluate(Dataset.load(tmp_path / "shop"), names, fit_on="train+validation")
+    assert len(list((tmp_path / "shop" / "baselines").iterdir())) == 2 * len(names)
 
 
 def test_unknown_names_and_settings(data: Dataset) -> None:

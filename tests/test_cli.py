@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -291,6 +294,31 @@ def test_evaluate(run: Run, shop: Path, model: Path, tmp_path: Path) -> None:
     assert "seen items" in out
 
 
+@pytest.mark.slow
+def test_evaluate_goes_on_after_kill_9(run: Run, shop: Path, model: Path, tmp_path: Path) -> None:
+    arguments = ["evaluate", shop, "--model", model, "--against", "popular", "--users", 30]
+    command = [sys.executable, "-m", "genrec.cli", *arguments, "--out", tmp_path / "out"]
+    log = tmp_path / "out" / f"{model.name}.jsonl"
+    killed = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
+    while not log.exists() or log.read_bytes().count(b"\n") < 2:
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    kept = log.read_bytes()
+    assert not (tmp_path / "out" / "result.json").exists()
+    log.write_bytes(kept + b'{"system": "cut of')  # a line that the kill cut off
+    value = answer(run, *arguments, "--out", tmp_path / "out")
+    assert log.read_bytes().startswith(kept[: kept.rfind(b"\n") + 1])
+    assert log.read_bytes().count(b"\n") == 30
+    whole = answer(run, *arguments, "--out", tmp_path / "whole")
+    for each in (value, whole):
+        for system in each["systems"].values():
+            del system["seconds"]
+    assert value["systems"] == whole["systems"]
+    assert value["slices"] == whole["slices"]
+
+
 def test_evaluate_without_a_model(run: Run, shop: Path, tmp_path: Path) -> None:
     value = answer(run, "evaluate", shop, "--no-model", "--against", "popular",
                    "--protocol", "candidates-20")  # fmt: skip
@@ -316,6 +344,9 @@ def test_audit(run: Run, shop: Path, tmp_path: Path) -> None:
     code, out, err = run("audit", shop, "--table", table)
     assert code == 0, err
     assert "NDCG@10 0.045 is above HR@10 0.04" in out
+    warnings = sum(line.startswith("warning\t") for line in out.splitlines())
+    assert f"; {warnings} warnings, " in out.splitlines()[0]
+    assert warnings >= 1
     value = answer(run, "audit", shop)
     assert {"users", "ties", "shared titles", "future", "counting"} <= {
         f["check"] for f in value["findings"]

@@ -332,7 +332,10 @@ def test_the_seen_rule_follows_the_repeats(tmp_path: Path) -> None:
 def test_target_behavior_is_buy_or_the_most_frequent(tmp_path: Path) -> None:
     assert prepared(tmp_path).info.target_behavior == "buy"
     events = "user_id,item_id,timestamp,behavior\nu,a,1,ask\nu,b,2,answer\nu,c,3,answer\n"
-    assert prepared(tmp_path, events=events).info.target_behavior == "answer"
+    info = prepared(tmp_path, events=events).info
+    assert info.target_behavior == "answer"
+    assert any("--target-behavior chooses another" in note for note in info.notes)
+    assert not any("--target-behavior" in note for note in prepared(tmp_path).info.notes)
 
 
 def test_the_embedded_data(demo_data: Dataset) -> None:

@@ -22,16 +22,16 @@ ORDER = [
     ["prompts", "trie", "overlay", "encoding", "predicates", "filters", "diversity", "priors"],
     ["ingest", "dataset", "datasets", "vectors", "baselines", "protocols", "matching", "reader"],
     ["factors", "sasrec", "textseq"],
-    ["token_tree", "model", "decoding", "generation", "explaining"],
+    ["token_tree", "model", "decoding", "generation", "explaining", "hidden"],
     ["recommender", "doctor"],
     ["systems", "results", "evaluation", "report", "audit"],
     ["display", "demo", "cli"],
 ]
 # Inside functions only: weights converts with a loaded transformers, and embedding loads one,
-# quietly; Interactions.read is a door to ingest, baselines.fit one to those that need more.
+# quietly; vectors asks a model for its states; Interactions.read is a door to ingest, baselines.fit one to those that need more.
 LATE = {
     ("weights", "model"), ("embedding", "model"), ("interactions", "ingest"),
-    ("baselines", "factors"), ("baselines", "sasrec"), ("baselines", "textseq"),
+    ("vectors", "hidden"), ("vectors", "model"), ("baselines", "factors"), ("baselines", "sasrec"), ("baselines", "textseq"),
 }  # fmt: skip
 
 

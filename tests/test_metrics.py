@@ -97,6 +97,27 @@ def test_a_repeated_item_hits_once_and_makes_a_list_invalid() -> None:
     assert metrics.invalid(lists, 4).all()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_hits_and_invalid_lists_are_those_found_one_by_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    lists = rng.integers(-2, 12, (200, 9)).astype(np.int32)  # many repeats and unknown items
+    relevant = [rng.integers(0, 12, rng.integers(0, 40)).tolist() for _ in range(200)]
+    joined = np.array([i for r in relevant for i in r])
+    found = metrics.hits(joined, metrics.starts(relevant), lists)
+    wanted = [
+        [i in wish and i not in ranked[:place] for place, i in enumerate(ranked)]
+        for wish, ranked in zip(relevant, lists.tolist(), strict=True)
+    ]
+    assert found.tolist() == wanted
+    bad = [
+        -2 in ranked or len({i for i in ranked if i >= 0}) < max(9, sum(i >= 0 for i in ranked))
+        for ranked in lists.tolist()
+    ]
+    assert metrics.invalid(lists, 9).tolist() == bad
+    short = [len(set(r) - {-1}) < len([i for i in r if i != -1]) or -2 in r for r in lists.tolist()]
+    assert metrics.invalid(lists, 0).tolist() == short
+
+
 def test_many_users_are_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     lists, relevant = made_lists(50, 12, 30)
     joined, start = np.concatenate(relevant), metrics.starts(relevant)
@@ -133,6 +154,23 @@ def test_many_intervals_at_once_are_those_of_each() -> None:
     values = np.random.default_rng(2).random((150, 3))
     assert metrics.bootstraps(values)[1].low == pytest.approx(metrics.bootstrap(values[:, 1]).low)
     assert metrics.bootstraps(values)[2].high == pytest.approx(metrics.bootstrap(values[:, 2]).high)
+
+
+def test_intervals_of_many_users_with_few_distinct_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    ranks = rng.integers(0, 40, 20_000)
+    values = np.stack([metrics.ndcg(ranks, 20), rng.random(20_000), metrics.hit_rate(ranks, 5)], 1)
+    found = metrics.bootstraps(values)
+    assert [i.mean for i in found] == pytest.approx(values.mean(axis=0))
+    assert found[0].low == pytest.approx(metrics.bootstrap(values[:, 0]).low)
+    monkeypatch.setattr(metrics, "_ALIKE_ABOVE", 1_000_000)
+    one_by_one = metrics.bootstraps(values)
+    assert found[1].low == pytest.approx(one_by_one[1].low, abs=1e-12)
+    for one, other, column in zip(found, one_by_one, values.T, strict=True):
+        error = column.std() / np.sqrt(20_000)
+        assert abs(one.low - other.low) < 0.1 * error
+        assert abs(one.high - other.high) < 0.1 * error
+        assert one.high - one.low == pytest.approx(2 * 1.96 * error, rel=0.05)
 
 
 def test_calibration_of_true_probabilities_is_near_zero() -> None:

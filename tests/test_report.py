@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import markdown_it
 import pyarrow as pa
 import pytest
 import tiny
@@ -73,7 +74,8 @@ def test_texts_of_the_data_are_shown_as_text(tmp_path: Path) -> None:
             "behavior": ["buy<b>"] * 12,
         }
     )
-    items = pa.table({"item_id": list("0123"), "title": [f"{n} {EVIL}" for n in range(4)]})
+    titles = [f"0 {EVIL}", "0.1 [<b>, 2]", "</td></table>", f"3 {EVIL}"]
+    items = pa.table({"item_id": list("0123"), "title": titles})
     dataset = Dataset.from_tables(items, events, name=EVIL)
     found = evaluation.evaluate(dataset, [(EVIL, "popular")], exclude_seen=False)
     for ending in ("html", "md"):
@@ -81,13 +83,45 @@ def test_texts_of_the_data_are_shown_as_text(tmp_path: Path) -> None:
     page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert set(page.tags) <= {
         "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "img", "table",
-        "thead", "tbody", "tr", "th", "td",
+        "thead", "tbody", "tr", "th", "td", "div", "small",
     }  # fmt: skip
     assert "onerror" not in [name for name, _ in page.attributes]
     assert any(EVIL in t for t in page.texts)
+    assert any(t.endswith("0.1 [<b>, 2]") for t in page.texts)
     text = (tmp_path / "r.md").read_text(encoding="utf-8")
     assert "<script" not in text.replace("\\<script", "")
     assert "[l](" not in text.replace("\\[l\\]\\(", "")
+    shown = Page(markdown_it.MarkdownIt("commonmark").enable("table").render(text))
+    assert set(shown.tags) <= {"h1", "h2", "h3", "p", "img", "table", "thead", "tbody", "tr", "th",
+                               "td"}  # fmt: skip
+    assert sum(EVIL in t for t in shown.texts) > 5
+
+
+def test_what_is_wide_scrolls_by_itself_and_intervals_stay_whole(evaluated: Evaluation) -> None:
+    text = report.to_html(report.blocks(evaluated))
+    assert len(re.findall(r"<(?:table|img)", text)) == len(
+        re.findall(r'<div class="wide" tabindex="0"><(?:table|img)', text)
+    )
+    assert ".wide { overflow-x: auto;" in text
+    ours = evaluated.intervals["tiny-llama"]["ndcg@10"]
+    mean, _, interval = str(ours).partition(" ")
+    assert f"<td>{mean} <small>{interval}</small></td>" in text
+    assert "td small { white-space: nowrap;" in text
+
+
+def test_examples_say_what_came_next_and_the_slices_what_they_are(
+    demo_data: Dataset, evaluated: Evaluation
+) -> None:
+    found = evaluation.evaluate(demo_data, ["popular"], users=40)
+    text = report.to_markdown(report.blocks(found))
+    more = [len(c.basket) - 5 for c in found.cases if len(c.basket) > 5]
+    told = [int(n) for n in re.findall(r"the target first: .*; and (\d+) more", text)]
+    assert told
+    assert set(told) <= set(more)
+    for kind in found.by_slice:
+        assert f"{kind}: " in report.to_html(report.blocks(found))
+    plain = report.to_html(report.blocks(evaluated))
+    assert "Came next (→): " in plain
 
 
 def test_other_endings_are_refused(evaluated: Evaluation, tmp_path: Path) -> None:

@@ -1,16 +1,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tiny
 from safetensors import safe_open
 from test_baselines import made
 from test_cli import Run, data, run
 
-from genrec import vectors
+from genrec import Dataset, baselines, vectors
+from genrec.errors import DataError
+from genrec.matching import write_index
 
 assert callable(run)
 assert callable(data)
@@ -51,6 +58,79 @@ def test_embed_writes_both_kinds_of_file(run: Run, data: Path, tmp_path: Path, w
         assert about["of"] == column
     assert found[0][0] == found[1][0]
     assert found[0][1] == pytest.approx(found[1][1])
+
+
+def indexed(folder: Path, titles: list[str]) -> Dataset:
+    """A dataset folder with a latin index; titles of i0, i1, ..."""
+    ids = [f"i{n}" for n in range(len(titles))]
+    items = pa.table({"item_id": ids, "title": titles})
+    rows = {"user_id": ["u"] * len(ids), "item_id": ids, "position": list(range(len(ids)))}
+    Dataset.from_tables(items, pa.table({**rows, "behavior": ["buy"] * len(ids)}), name="x").save(
+        folder
+    )
+    dataset = Dataset.load(folder)
+    write_index(dataset.catalog, folder, tiny.LatinEmbedder())
+    return dataset
+
+
+PLAIN = [
+    f"{color} thing"
+    for color in ["pink", "grey", "teal", "gold", "cyan", "lime", "plum", "navy", "rust"]
+]
+TITLES = ["Red mug", "blue MUG", "blue mug", "!!!", *PLAIN, *(f"{p} of wood" for p in PLAIN), "bus",
+          "红色杯子"]  # fmt: skip
+
+
+def test_vectors_of_an_index_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = indexed(tmp_path / "shop", TITLES)
+
+    def embedded(
+        use: Callable[[Dataset], object], dataset: Dataset = dataset, name: str = "latin"
+    ) -> set[str]:
+        embedder = tiny.LatinEmbedder(name)
+        embedder.fingerprint  # noqa: B018  embeds probe texts
+        embedder.asked.clear()
+        monkeypatch.setattr(vectors, "load_embedder", lambda name, say: embedder)
+        use(dataset)
+        return set(embedder.asked)
+
+    every = {"red mug", "blue mug", *TITLES[3:]}
+    not_indexed = {"!!!", "红色杯子"}  # has no words; is not read
+    uses: list[Callable[[Dataset], object]] = [
+        lambda d: vectors.item_vectors(d, "latin"),
+        lambda d: baselines.fit("content", d, encoder="latin"),
+        lambda d: baselines.fit("textseq", d, encoder="latin", epochs=1, hidden=8),
+    ]
+    for use in uses:
+        assert embedded(use) == not_indexed
+        assert embedded(use, replace(dataset, folder=None)) == every
+    assert embedded(uses[0], name="another encoder") == every
+    changed = indexed(tmp_path / "other", [*TITLES[:-2], "tram", "红色杯子"])
+    shutil.copy(tmp_path / "shop" / "titles.safetensors", tmp_path / "other")
+    assert embedded(uses[0], changed) == every - {"bus"} | {"tram"}
+    anew = vectors.item_vectors(replace(dataset, folder=None), "latin")
+    taken = vectors.item_vectors(dataset, "latin")
+    assert np.abs(anew @ anew.T - taken @ taken.T).max() < 0.002
+    assert np.array_equal(taken[1], taken[2])
+    assert not np.array_equal(taken[0], taken[1])
+    (tmp_path / "shop" / "titles.safetensors").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"is damaged.*genrec index"):
+        vectors.item_vectors(dataset, "latin")
+
+
+def test_embed_takes_the_vectors_of_index(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = tiny.LatinEmbedder("mine")
+    for module in ("matching", "vectors"):
+        monkeypatch.setattr(f"genrec.{module}.load_embedder", lambda name, say: embedder)
+    assert run("index", data, "--encoder", "mine")[0] == 0
+    embedder.asked.clear()
+    out = tmp_path / "x.parquet"
+    code, said, err = run("embed", data, "--items", "--encoder", "mine", "--out", out)
+    assert code == 0, err
+    assert said.startswith("3 vectors of 64 numbers")
+    assert embedder.asked == []
 
 
 def test_embed_says_what_it_cannot_do(run: Run, data: Path, tmp_path: Path) -> None:
