@@ -11,6 +11,7 @@ prefixes that it did not follow, and knows from them what it may have missed.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genrec.errors import ModelError
-from genrec.token_tree import ROOT, Outputs, TokenTree
+from genrec.token_tree import ROOT, Outputs, TokenTree, below
 from genrec.trie import ranges
 
 IntArray = npt.NDArray[np.int64]
@@ -27,7 +28,9 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 WIDTH = 16  # prefixes of each prompt that best-first search follows in one pass
+FILL = 32  # tokens that a pass may as well have
 TOLERANCE = 2e-4  # scores that are nearer are not told apart, in float32
+_NEAR = 1.0  # how far below the last of a list a prefix is still worth a guess
 _PASS = 512  # most tokens given to the model in one pass
 NOT_FINITE = (
     "The model's logits are not finite: its weights or its precision are broken. "
@@ -161,6 +164,8 @@ class Options:
         draw: the seed of k draws without replacement from P, in place of its k best; None ranks.
         tolerance: scores that are nearer are not told apart.
         width: prefixes of each prompt that best-first search follows in one pass.
+        fill: tokens up to which a pass is filled with prefixes that may be followed next, since a
+            small pass costs little less than one of so many; catalog-normalised only.
     """
 
     search: str = "auto"
@@ -175,6 +180,7 @@ class Options:
     draw: int | None = None
     tolerance: float = TOLERANCE
     width: int = WIDTH
+    fill: int = FILL
 
 
 @dataclass(slots=True)
@@ -347,41 +353,125 @@ class _Search:
     def _follow(self, chosen: _Open) -> _Open:
         """Reads the runs of prefixes; gives the prefixes below, and keeps the items found."""
         lengths = self._trie.run_lengths(chosen.node)
-        below, first = _Open.none(), 0
+        found, first = _Open.none(), 0
         passed = np.cumsum(lengths)
         while first < len(chosen):
             before = passed[first - 1] if first else 0
             stop = max(int(np.searchsorted(passed, before + _PASS, side="right")), first + 1)
-            below += self._follow_some(chosen[first:stop])
+            found += self._follow_some(chosen[first:stop])
             first = stop
-        return below
+        return found
 
     def _follow_some(self, part: _Open) -> _Open:
+        if self._options.normalization == "catalog":
+            return self._follow_ahead(part)
         runs = self._trie.runs(part.node)
         self._nodes += np.bincount(part.user, minlength=self._users)
-        if self._options.normalization == "catalog":
-            self._count_tokens(part.user, runs)
-            handles, outputs = self._tree.grow(part.user.tolist(), part.parent.tolist(), runs)
-            logprob = part.logprob
-        else:
-            ends = self._trie.is_leaf(part.node)
-            read = [r[:-1] if e else r for r, e in zip(runs, ends.tolist(), strict=True)]
-            self._count_tokens(part.user, read)
-            handles, every = self._tree.grow(
-                part.user.tolist(), part.parent.tolist(), read, every=True
-            )
-            logprob = part.logprob + self._within(runs, read, every)
-            if ends.any():
-                self._reach(part.user[ends], part.node[ends], logprob[ends], part.bound[ends])
-            inner = ~ends
-            if not inner.any():
-                return _Open.none()
-            after = np.cumsum([len(r) for r in read])[inner] - 1
-            outputs = every.some(after)
-            part, logprob, handles = part[inner], logprob[inner], handles[inner]
+        ends = self._trie.is_leaf(part.node)
+        read = [r[:-1] if e else r for r, e in zip(runs, ends.tolist(), strict=True)]
+        self._count_tokens(part.user, read)
+        handles, every = self._tree.grow(part.user.tolist(), part.parent.tolist(), read, every=True)
+        logprob = part.logprob + self._within(runs, read, every)
+        if ends.any():
+            self._reach(part.user[ends], part.node[ends], logprob[ends], part.bound[ends])
+        inner = ~ends
+        if not inner.any():
+            return _Open.none()
+        after = np.cumsum([len(r) for r in read])[inner] - 1
+        part, logprob, handles = part[inner], logprob[inner], handles[inner]
+        return self._below(part, handles, every.some(after), logprob)
+
+    def _below(
+        self, part: _Open, handle: IntArray, outputs: Outputs, logprob: FloatArray | None = None
+    ) -> _Open:
+        """The children of prefixes whose runs were read; see ``_children``."""
+        logprob = part.logprob if logprob is None else logprob
         return self._children(
-            part.user, part.node, handles, logprob, part.bound, part.level, outputs
+            part.user, part.node, handle, logprob, part.bound, part.level, outputs
         )
+
+    def _follow_ahead(self, part: _Open) -> _Open:
+        """Reads the runs of prefixes, and in the same pass some of those likely to come next."""
+        n = len(part)
+        node, above = self._ahead(part)
+        user = part.user.tolist()
+        for parent in above:
+            user.append(user[parent])
+        nodes = np.concatenate([part.node, np.array(node, dtype=np.int64)])
+        runs = self._trie.runs(nodes)
+        users = np.array(user)
+        self._nodes += np.bincount(users, minlength=self._users)
+        self._count_tokens(users, runs)
+        parents = part.parent.tolist() + [below(i) for i in above]
+        handles, outputs = self._tree.grow(user, parents, runs)
+        found = self._below(part, handles[:n], outputs.some(np.arange(n)))
+        rows = np.arange(n, len(nodes))
+        while len(rows):  # level by level, as their parents' children become known
+            at = {
+                key: i
+                for i, key in enumerate(zip(found.user.tolist(), found.node.tolist(), strict=True))
+            }
+            place = np.array([at.get((int(users[r]), int(nodes[r])), -1) for r in rows])
+            known = np.flatnonzero(place >= 0)
+            if not len(known):
+                break
+            chosen, ready = place[known], rows[known]
+            new = self._below(found[chosen], handles[ready], outputs.some(ready))
+            found = found[_others(chosen, len(found))] + new
+            rows = rows[place < 0]
+        return found
+
+    def _ahead(self, part: _Open) -> tuple[list[int], list[int]]:
+        """Prefixes below some, as far as a pass has room: nodes, and the index of each one's parent.
+
+        What the model will say is not known yet: a node is taken to be as likely below its parent
+        as its share of the items there.
+        """
+        room = self._options.fill - int(self._trie.run_lengths(part.node).sum())
+        nodes: list[int] = []
+        above: list[int] = []
+        if room <= 0:
+            return nodes, above
+        heap: list[tuple[float, int, int, int, int]] = []
+        self._guess(heap, part.user, part.node, part.bound, np.arange(len(part)), room)
+        while heap and room > 0:
+            value, node, length, user, parent = heapq.heappop(heap)
+            if length > room:
+                continue
+            room -= length
+            nodes.append(node)
+            above.append(parent)
+            place = np.array([len(part) + len(nodes) - 1])
+            self._guess(heap, np.array([user]), np.array([node]), np.array([-value]), place, room)
+        return nodes, above
+
+    def _guess(
+        self,
+        heap: list[tuple[float, int, int, int, int]],
+        user: IntArray,
+        node: IntArray,
+        bound: FloatArray,
+        place: IntArray,
+        room: int,
+    ) -> None:
+        """Puts the children of nodes that may be followed next on a heap, the likeliest first."""
+        trie = self._trie
+        child, count = trie.children(node)
+        source = np.repeat(np.arange(len(node)), count)
+        inner = ~trie.is_leaf(child)
+        child, source = child[inner], source[inner]
+        if not len(child):
+            return
+        below_child = self._count(user[source], child)
+        with np.errstate(divide="ignore"):
+            share = np.log(below_child) - np.log(self._count(user, node))[source]
+        guess = bound[source] + share
+        length = trie.run_lengths(child)
+        likely = np.flatnonzero((guess > self._worst[user[source]] - _NEAR) & (length <= room))
+        likely = likely[np.argsort(-guess[likely], kind="stable")[:room]]
+        arrays = (-guess, child, length, user[source], place[source])
+        for entry in zip(*(a[likely].tolist() for a in arrays), strict=True):
+            heapq.heappush(heap, entry)
 
     def _count_tokens(self, user: IntArray, runs: Sequence[Sequence[int]]) -> None:
         lengths = [len(r) for r in runs]

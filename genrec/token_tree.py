@@ -25,9 +25,15 @@ BoolArray = npt.NDArray[np.bool_]
 
 ROOT = -1  # the handle of the prompt's end
 _NOBODY = -2  # in place of a padding token's parent
+_WITHIN = -3  # and below: the end of a run of the same call
 _PLAIN_BATCH = 16  # sequences in one plain pass
 _GATHERED = 1 << 24  # numbers gathered at once for single logits
 _NORMS = 64  # rows whose logits are made at once
+
+
+def below(run: int) -> int:
+    """In place of a handle: the end of an earlier run of the same call, by its index."""
+    return _WITHIN - run
 
 
 class Body:
@@ -188,7 +194,8 @@ class TokenTree(ABC):
 
         Args:
             user: the prompt of each run.
-            parents: the node below which each run hangs; ROOT or a handle from an earlier call.
+            parents: the node below which each run hangs; ROOT, a handle from an earlier call, or
+                ``below`` an earlier run of this one.
             runs: one or more token ids each.
             every: outputs after every token of every run, in order, in place of each run's last.
 
@@ -340,8 +347,14 @@ class CachedTree(TokenTree):
         width = int(columns.max()) + 1
         base = self._parent.shape[1]
         handles = base + columns
-        above = np.asarray(parents, dtype=np.int64)
-        start_depth = np.where(above == ROOT, 0, self._depth[row, above] if base else 0)
+        above = np.array(parents, dtype=np.int64)
+        start_depth = np.zeros(len(above), dtype=np.int64)
+        old = above >= 0
+        start_depth[old] = self._depth[row[old], above[old]]
+        for new in np.flatnonzero(above <= _WITHIN).tolist():
+            parent = _WITHIN - int(above[new])
+            start_depth[new] = start_depth[parent] + length[parent]
+            above[new] = handles[ends[parent] - 1]
         above = np.where(within == 0, np.repeat(above, length), handles - 1)
         n = len(self._parent)
         self._parent = np.hstack([self._parent, np.full((n, width), _NOBODY)])
@@ -454,7 +467,8 @@ class PlainTree(TokenTree):
         """See ``TokenTree.grow``."""
         first = len(self._paths)
         for parent, run in zip(parents, runs, strict=True):
-            self._paths.append(([] if parent == ROOT else self._paths[parent]) + list(run))
+            place = first + _WITHIN - parent if parent <= _WITHIN else parent
+            self._paths.append(([] if parent == ROOT else self._paths[place]) + list(run))
         sequences = [
             self._prompts[u] + path for u, path in zip(user, self._paths[first:], strict=True)
         ]

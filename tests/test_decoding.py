@@ -182,8 +182,8 @@ def best(recommender: Recommender, prompt: Any, k: int, **options: Any) -> Ranki
 
 
 @pytest.mark.parametrize("mode", ["catalog", "vocab"])
-@pytest.mark.parametrize("width", [1, 3, 16, 1000])
-def test_best_first_search_finds_the_true_best(mode: str, width: int) -> None:
+@pytest.mark.parametrize(("width", "fill"), [(1, 0), (3, 9), (16, 0), (16, 32), (1000, 2000)])
+def test_best_first_search_finds_the_true_best(mode: str, width: int, fill: int) -> None:
     recommender = crowded(normalization=mode)
     prompt = recommender.prompt("i3; i17").ids
     (full,) = score(
@@ -191,7 +191,9 @@ def test_best_first_search_finds_the_true_best(mode: str, width: int) -> None:
     )
     assert len(full.rows) == 300
     for k in (1, 2, 3, 5, 8, 13, 40):
-        part = best(recommender, prompt, k, search="exact", normalization=mode, width=width)
+        part = best(
+            recommender, prompt, k, search="exact", normalization=mode, width=width, fill=fill
+        )
         assert part.logprobs == pytest.approx(full.logprobs[:k], abs=1e-4)
         assert part.certificate.tokens <= full.certificate.tokens
         assert part.certificate.exact

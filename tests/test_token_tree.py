@@ -8,7 +8,16 @@ import tiny
 import torch
 from reference import forward
 
-from genrec.token_tree import ROOT, Body, CachedTree, PlainTree, Prefix, TokenTree, tree_obstacle
+from genrec.token_tree import (
+    ROOT,
+    Body,
+    CachedTree,
+    PlainTree,
+    Prefix,
+    TokenTree,
+    below,
+    tree_obstacle,
+)
 
 PROMPT = [5, 9, 11, 30, 7, 8]
 LONG = [(7 * i + 3) % 300 for i in range(40)]  # longer than the sliding windows of 16
@@ -163,3 +172,22 @@ def test_a_recurrent_model_takes_the_slow_tree() -> None:
     _, outputs = tree.grow([1, 0], [ROOT, ROOT], [[4], [5, 6]])
     for path, logits in zip(([*PROMPT[:3], 4], [*PROMPT, 5, 6]), outputs.logits(), strict=True):
         assert torch.allclose(logits.double(), forward(model, path), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tree_class", ["cached", "plain"])
+def test_runs_may_hang_below_runs_of_the_same_pass(kind: str, tree_class: str) -> None:
+    model, tree = made(kind, tree_class, PROMPT, LONG)
+    first, _ = tree.grow([0, 1], [ROOT, ROOT], [[7, 8], [9]])
+    parents = [int(first[1]), ROOT, below(0), below(2), below(1), below(0)]
+    runs = [[4, 5], [6], [7], [8, 9, 3], [5, 5], [3]]
+    paths = [[9, 4, 5], [6], [9, 4, 5, 7], [9, 4, 5, 7, 8, 9, 3], [6, 5, 5], [9, 4, 5, 3]]
+    users = [1, 0, 1, 1, 0, 1]
+    handles, outputs = tree.grow(users, parents, runs)
+    last, further = tree.grow(users, handles.tolist(), [[2]] * 6)
+    assert len(set(zip(users, last.tolist(), strict=True))) == 6
+    for n, (user, path) in enumerate(zip(users, paths, strict=True)):
+        prompt = (PROMPT, LONG)[user]
+        for logits, ids in ((outputs, path), (further, [*path, 2])):
+            plain = forward(model, [*prompt, *ids])
+            assert torch.allclose(logits.logits()[n].double(), plain, atol=1e-4)
