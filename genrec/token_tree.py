@@ -109,6 +109,7 @@ class Outputs:
     def __init__(self, states: torch.Tensor, head: torch.nn.Linear | None) -> None:
         """Keeps (R, D) hidden states with the head for them, or (R, V) logits without one."""
         self._states, self._head = states, head
+        self._norms: dict[float, FloatArray] = {}  # by temperature
 
     def __len__(self) -> int:
         return len(self._states)
@@ -155,16 +156,22 @@ class Outputs:
 
     def norms(self, temperature: float = 1.0) -> FloatArray:
         """(R,) log of the sum of exp over all logits, these divided by the temperature."""
-        found = np.empty(len(self))
-        for first in range(0, len(self), _NORMS):
-            part = slice(first, first + _NORMS)
-            logits = self.logits(part).double() / temperature
-            found[part] = torch.logsumexp(logits, dim=-1).cpu().numpy()
-        return found
+        if temperature not in self._norms:
+            found = np.empty(len(self))
+            for first in range(0, len(self), _NORMS):
+                part = slice(first, first + _NORMS)
+                logits = self.logits(part)
+                logits = logits if temperature == 1.0 else logits / temperature
+                found[part] = torch.logsumexp(logits, dim=-1).double().cpu().numpy()
+            self._norms[temperature] = found
+        return self._norms[temperature]
 
     def some(self, rows: IntArray) -> Outputs:
         """Of some rows."""
-        return Outputs(self._states[torch.from_numpy(rows).to(self._states.device)], self._head)
+        index = torch.from_numpy(rows).to(self._states.device)
+        found = Outputs(self._states[index], self._head)
+        found._norms = {t: norms[rows] for t, norms in self._norms.items()}
+        return found
 
     @staticmethod
     def joined(parts: Sequence[Outputs]) -> Outputs:
