@@ -68,6 +68,22 @@ def test_the_evaluation_runs(
     assert (tmp_path / "runs" / "zero-shot.html").is_file()
 
 
+@BOTH
+def test_the_searches_run(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readme: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sample = ROOT / "genrec" / "data" / "online_retail_demo"
+    files = ("--items", sample / "items.csv.gz", "--interactions", sample / "interactions.csv.gz")
+    assert run("prepare", *files, "--out", "shop")[0] == 0
+    for name in ("sold_out.txt", "candidates.txt"):
+        (tmp_path / name).write_text("22720\n21977\n", encoding="utf-8")
+    for line in block(readme, "console", "genrec rank").splitlines():
+        code, out, err = run(*shlex.split(line.removeprefix("$ genrec ")), "--model", str(model))
+        assert code == 0, (line, err)
+        assert out
+
+
 def python_block(readme: str) -> str:
     return block(readme, "python", "import genrec")
 
