@@ -1,0 +1,108 @@
+"""How much of the trie exact search reads, and what a narrow filter costs, on a real catalog.
+
+    python benchmarks/exact.py --data DIR --titles 10000 --prompts 200 --threads 1
+
+DIR holds s3_beauty; its first titles that users of the sample do not need are left out until so many
+are left. For each of the seeded users' prompts: prefixes and tokens that exact search for the 10 best
+follows, against those of scoring every title over the same trie (prefixes shared, tails left out);
+and the seconds of that search, of beam search, and of both where a filter leaves a seeded 1% of the
+catalog, all in turn on one reading of the prompt. Kept in .results/exact, prompt by prompt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accuracy import TASKS, sample
+from demo_v1 import ROOT, _commit
+
+from genrec import Catalog, Recommender, protocols
+from genrec.decoding import Options, search
+from genrec.filters import Filter, Filters
+from genrec.trie import TitleTrie
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("GENREC_DATA", ".")))
+    parser.add_argument("--titles", type=int, default=10_000)
+    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=ROOT / ".results" / "exact")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    folder, make = TASKS["beauty"]
+    task = make(arguments.data / folder)
+    cases = sample(task.cases, arguments.prompts)
+    needed = {i for c in cases for i in c.history.item_ids}
+    others = [i for i in task.data.catalog if i.item_id not in needed]
+    kept = [i for i in task.data.catalog if i.item_id in needed]
+    catalog = Catalog([*kept, *others][: arguments.titles])
+    recommender = Recommender(catalog, arguments.model, threads=arguments.threads)
+    trie = recommender.trie
+    assert isinstance(trie, TitleTrie)
+    inner = int((np.diff(trie.first_child.astype(np.int64)) > 0).sum()) - 1
+    rng = np.random.default_rng(0)
+    rows = np.sort(rng.choice(len(catalog), size=len(catalog) // 100, replace=False))
+    narrow = Filters([Filter.allow(trie.positions_of(rows), len(catalog))])
+    log = arguments.out / f"{arguments.titles}-{arguments.threads}.jsonl"
+    lines = log.read_text().splitlines() if log.is_file() else []
+    with log.open("a") as stream:
+        for case in cases[len(lines) :]:
+            prompt = recommender.prompt(case.history.latest(protocols.EVENTS)).ids
+            found: dict[str, Any] = {"prompt": len(prompt)}
+            started = time.perf_counter()
+            tree = recommender.model.prefill(prompt)
+            found["prefill_s"] = time.perf_counter() - started
+            for name, allowed, kind in (
+                ("exact", None, "exact"),
+                ("exact_filtered", narrow, "exact"),
+                ("beam", None, "beam"),
+                ("beam_filtered", narrow, "beam"),
+            ):
+                options = Options(search=kind)
+                started = time.perf_counter()
+                (ranking,) = search(trie, tree, 10, allowed=allowed, options=options)
+                found[f"{name}_s"] = time.perf_counter() - started
+                certificate = ranking.certificate
+                found[name] = [certificate.nodes, certificate.tokens, certificate.exact]
+            stream.write(json.dumps(found) + "\n")
+            stream.flush()
+            lines.append(json.dumps(found))
+            if len(lines) % 20 == 0:
+                print(f"{len(lines)} of {len(cases)}", flush=True)
+    values = [json.loads(line) for line in lines]
+    print(f"{len(values)} prompts, {len(catalog):,} titles, commit {_commit()}")
+    print(f"whole trie: {inner:,} prefixes, {trie.inner_tokens:,} tokens")
+    for name in ("exact", "exact_filtered", "beam", "beam_filtered"):
+        nodes, tokens, exact = (np.array([v[name][i] for v in values]) for i in range(3))
+        for what, array, whole in (
+            ("prefixes", nodes, inner),
+            ("tokens", tokens, trie.inner_tokens),
+        ):
+            middle, high = np.percentile(array, [50, 95])
+            print(
+                f"{name}: {what} median {middle:.0f} (1/{whole / middle:.0f} of the whole), "
+                f"95th percentile {high:.0f} (1/{whole / high:.0f})"
+            )
+        print(f"{name}: exact in {exact.mean():.3f} of the prompts")
+    for name in ("exact", "beam"):
+        whole_s, part_s = (
+            np.array([v["prefill_s"] + v[f"{n}_s"] for v in values])
+            for n in (name, f"{name}_filtered")
+        )
+        ratios = np.percentile(part_s / whole_s, [50, 5, 95])
+        print(f"{name}: filtered / unfiltered, with the prompt: {ratios.round(2).tolist()}")
+
+
+if __name__ == "__main__":
+    main()
