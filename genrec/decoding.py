@@ -136,12 +136,15 @@ class Ranking:
         logprobs: (n,) natural logarithms of their probabilities.
         scores: (n,) what ranks them: logprobs, with a prior on the score more, drawn: perturbed.
         certificate: how much of it is certain.
+        chosen_from: how many candidates the list was chosen from, for caps and diversity; then the
+            certificate is of these. None for the best themselves.
     """
 
     rows: IntArray
     logprobs: FloatArray
     scores: FloatArray
     certificate: Certificate
+    chosen_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

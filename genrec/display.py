@@ -149,6 +149,9 @@ def _certainty(answer: RecommendationList) -> str:
     """How sure a list is, in one line."""
     found = answer.details["certificate"]
     cost = f"{found['nodes']:,} prefixes, {found['tokens']:,} tokens after the prompt"
+    if "chosen_from" in answer.details:
+        sure = "exactly" if found["exact"] else "not surely"
+        return f"chosen from the {answer.details['chosen_from']:,} best, {sure} these; {cost}"
     if found["exact"]:
         return f"exact: no other item belongs to this list{' (up to ties)' * found['ties']}; {cost}"
     return (

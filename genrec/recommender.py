@@ -714,6 +714,7 @@ class Recommender:
             rows=ranking.rows[which],
             logprobs=ranking.logprobs[which],
             scores=ranking.scores[which],
+            chosen_from=len(ranking.rows),
         )
 
     def _column(self, name: str) -> npt.NDArray[np.object_]:
@@ -804,8 +805,10 @@ class Recommender:
     def _answer(self, asked: _Asked, ranking: Ranking, k: int, seen: str) -> RecommendationList:
         notes = self.matcher.notes if asked.understood else ()
         answer = self._list(asked, self._recommendations(ranking), seen, k, notes)
-        certificate = asdict(ranking.certificate)
-        return replace(answer, details={**answer.details, "certificate": certificate})
+        details = {**answer.details, "certificate": asdict(ranking.certificate)}
+        if ranking.chosen_from is not None:
+            details["chosen_from"] = ranking.chosen_from
+        return replace(answer, details=details)
 
     def with_nats(
         self, history: HistoryLike, k: int, target: str

@@ -92,6 +92,8 @@ def test_caps_hold_and_fill_the_list_from_further_down() -> None:
         recommender.catalog[recommender.catalog.row(r.item_id)].attributes["brand"] for r in answer
     )
     assert brands == {"a": 2, "b": 2, "c": 2}
+    assert answer.details["chosen_from"] >= 24
+    assert "chosen_from" not in recommender.recommend("", 6).details
     assert len(recommender.recommend("", 10, caps={"brand": 3})) == 9
     one = recommender.recommend("", 50, per_title=1)
     names = [r.title for r in one]
