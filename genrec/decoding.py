@@ -326,6 +326,7 @@ class _Search:
             chosen = self._first(rest, options.width, going)
             if not len(chosen):
                 break
+            self._tree.keep(np.unique(rest.user))
             rest = rest[_others(chosen, len(rest))] + self._follow(rest[chosen])
         return rest
 
@@ -335,6 +336,9 @@ class _Search:
         while len(live := self._promising(live)):
             chosen = self._first(live, size, np.ones(len(live), dtype=bool))
             left += live[_others(chosen, len(live))]
+            # Whoever lacks items still may come back to what was left.
+            again = left.user[self._lacking()[left.user]]
+            self._tree.keep(np.unique(np.concatenate([live.user, again])))
             live = self._follow(live[chosen])
         return left
 

@@ -674,14 +674,19 @@ class Recommender:
         pool, pending = max(4 * k, 50), list(range(len(batch)))
         found: dict[int, Ranking] = {}
         while pending:
-            sizes = [min(pool, a.size) for a in batch]
-            rankings = self._search(tree, prior, batch, sizes, options)
-            for i in pending:
-                found[i] = self._diverse(rankings[i], wishes)
+            some = [batch[i] for i in pending]
+            if found:  # the tree may have forgotten them
+                tree, prior = self._read(some)
+            sizes = [min(pool, a.size) for a in some]
+            rankings = dict(
+                zip(pending, self._search(tree, prior, some, sizes, options), strict=True)
+            )
+            for i, ranking in rankings.items():
+                found[i] = self._diverse(ranking, wishes)
             # Caps may have used up the candidates: then more are looked at, at last all.
             pending = [
-                i for i in pending
-                if len(found[i].rows) < min(k, batch[i].size) and len(rankings[i].rows) == pool
+                i for i, ranking in rankings.items()
+                if len(found[i].rows) < min(k, batch[i].size) and len(ranking.rows) == pool
             ]  # fmt: skip
             pool *= 8
         return [found[i] for i in range(len(batch))]

@@ -361,3 +361,27 @@ def test_first_draws_follow_the_distribution() -> None:
         wanted = np.array([expected[g].sum() for g in groups]) * n
         statistic = float(((found - wanted) ** 2 / np.maximum(wanted, 1e-9)).sum())
         assert statistic < 40  # chi-squared with 11 degrees of freedom: p = 4e-5
+
+
+def test_whoever_comes_back_after_others_finished_is_still_known() -> None:
+    """Users of a batch end at different times; those that lack items go on, with true scores."""
+    recommender = crowded()
+    trie, model = recommender.trie, recommender.model
+    prompts = [recommender.prompt(h).ids for h in ("", "i3", "i3; i17; i4", "i2; i90; i7; i8")]
+    truth = []
+    for prompt in prompts:
+        (full,) = score(trie, model.prefill(prompt))
+        truth.append(dict(zip(full.rows.tolist(), full.logprobs.tolist(), strict=True)))
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        size = rng.integers(1, 300, size=4).tolist()
+        allowed = [Filter.allow(rng.choice(300, n, replace=False), 300) for n in size]
+        k = [min(int(rng.choice([1, 5, 50])), n) for n in size]
+        for how in ("auto", "exact", "beam"):
+            options = Options(search=how, beam_size=5, max_nodes=20, budget=20)
+            tree = model.prefill_many(prompts)
+            found = search(trie, tree, k, allowed=Filters(allowed), options=options)
+            for n, values, ranking in zip(k, truth, found, strict=True):
+                wanted = [values[r] for r in ranking.rows.tolist()]
+                assert len(ranking.rows) == n
+                assert ranking.logprobs == pytest.approx(wanted, abs=2e-4)

@@ -85,6 +85,22 @@ def test_a_batch_has_the_wishes_of_single_requests() -> None:
         recommender.recommend_many([""], colour="red")
 
 
+def test_a_batch_some_of_which_needs_a_longer_list() -> None:
+    items = [
+        Item(f"i{n}", f"{c} {t}", {"brand": "a" if n % 8 else str(n)})
+        for n, (c, t) in enumerate((c, t) for c in range(20) for t in range(20))
+    ]
+    recommender = Recommender(Catalog(items), tiny.language_model(), encoder="none", search="exact")
+    histories = ["", *(f"i{n}; i{n + 1}" * n for n in range(0, 300, 70))]
+    many = recommender.recommend_many(histories, 30, batch_size=8, caps={"brand": 1})
+    for answer, history in zip(many, histories, strict=True):
+        values = {r.item_id: r.logprob for r in recommender.score(history)}
+        assert len(answer) == 30
+        assert [r.logprob for r in answer] == pytest.approx(
+            [values[r.item_id] for r in answer], abs=2e-4
+        )
+
+
 def test_caps_hold_and_fill_the_list_from_further_down() -> None:
     recommender = shop(n=400, search="exact")
     answer = recommender.recommend("", 6, caps={"brand": 2})
