@@ -234,7 +234,7 @@ class Catalog:
         """
         try:
             return self._row[item_id]
-        except KeyError:
+        except (KeyError, TypeError):  # the latter for what cannot be a key
             msg = (
                 f"Item {item_id!r} is not in the catalog of {len(self):,} items. "
                 "Give an item_id of the catalog (the item_id column of the items file)."

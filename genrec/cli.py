@@ -126,7 +126,7 @@ Seen = Annotated[
         show_default=False,
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Picks the demonstrations.")]
+Seed = Annotated[int, typer.Option(help="Picks the demonstrations and what is drawn.")]
 K = Annotated[int, typer.Option("-k", "--k", help="How many items.")]
 
 

@@ -15,6 +15,7 @@ SEARCHES = ("auto", "exact", "beam", "sample")
 PRIORS = ("none", "popularity", "novelty")
 FUSIONS = ("node", "score")
 MOST_SAMPLES = 10_000
+MOST_WEIGHT = 1000  # of a prior; with it nothing else counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +112,35 @@ class Settings:
             if value is not None and not value >= least:  # which NaN is not either
                 msg = f"{name}={value}. Expected {least} or more."
                 raise SettingsError(msg)
-        for name in ("temperature", "node_temperature"):
-            if not 0 < getattr(self, name) < 100:
-                msg = f"{name}={getattr(self, name)}. Expected more than 0 and less than 100."
+        if not 0 < self.temperature < 100:
+            msg = f"temperature={self.temperature}. Expected more than 0 and less than 100."
+            raise SettingsError(msg)
+        if not 0.01 <= self.node_temperature < 100:
+            msg = (
+                f"node_temperature={self.node_temperature}. Expected 0.01 or more, below which "
+                "rounding decides, and less than 100."
+            )
+            raise SettingsError(msg)
+        for name, most in (("prior_weight", MOST_WEIGHT), ("seed", 2**63 - 1)):
+            if getattr(self, name) > most:
+                msg = f"{name}={getattr(self, name)}. Expected at most {most:,}."
                 raise SettingsError(msg)
         if self.normalization == "vocab" and self.prior != "none" and self.fusion == "node":
             msg = (
                 "normalization='vocab' with fusion='node', which needs a distribution over a "
                 "node's children. Expected normalization='catalog', or fusion='score'."
+            )
+            raise SettingsError(msg)
+        if self.search == "sample" and self.normalization == "vocab":
+            msg = (
+                "search='sample' with normalization='vocab', which is no distribution over items "
+                "to draw from. Expected normalization='catalog', or another search."
+            )
+            raise SettingsError(msg)
+        if self.search == "sample" and self.prior != "none" and self.fusion == "score":
+            msg = (
+                "search='sample' with fusion='score', which ranks but changes no probability. "
+                "Expected fusion='node', or another search."
             )
             raise SettingsError(msg)
         if self.n_samples > MOST_SAMPLES:

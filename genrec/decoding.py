@@ -26,6 +26,7 @@ from genrec.trie import ranges
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+Seeds = npt.NDArray[np.uint64]
 
 WIDTH = 16  # prefixes of each prompt that best-first search follows in one pass
 FILL = 32  # tokens that a pass may as well have
@@ -165,6 +166,9 @@ class Options:
         beta: how much a prior counts: its weights to this power, 0 or more.
         min_probability: items below are left out.
         draw: the seed of k draws without replacement from P, in place of its k best; None ranks.
+            One seed gives each prompt noise of its own; with one for each, a prompt's draws do
+            not depend on its place in the batch. Catalog-normalised only, and by P alone: a prior
+            on the score does not count.
         tolerance: scores that are nearer are not told apart.
         width: prefixes of each prompt that best-first search follows in one pass.
         fill: tokens up to which a pass is filled with prefixes that may be followed next, since a
@@ -180,7 +184,7 @@ class Options:
     fusion: str = "node"
     beta: float = 1.0
     min_probability: float = 0.0
-    draw: int | None = None
+    draw: int | tuple[int, ...] | None = None
     tolerance: float = TOLERANCE
     width: int = WIDTH
     fill: int = FILL
@@ -292,6 +296,9 @@ class _Search:
         self._floor = float(np.log(least)) if least > 0 else -np.inf
         self._found = _Found(*(np.empty(0, dtype=t) for t in (np.int64, np.int64, float, float)))
         self._worst = np.full(self._users, -np.inf)  # a score that new items must exceed
+        seeds = np.array([0 if options.draw is None else options.draw], dtype=np.uint64).ravel()
+        self._seed = np.resize(seeds, self._users)
+        self._salt = np.arange(self._users) * (len(seeds) == 1)
         self._left = np.full(self._users, -np.inf)  # the highest bound that was not worth following
 
     def run(self) -> list[Ranking]:
@@ -329,6 +336,7 @@ class _Search:
             chosen = self._first(rest, options.width, going)
             if not len(chosen):
                 break
+            self._tree.keep(np.unique(rest.user))
             rest = rest[_others(chosen, len(rest))] + self._follow(rest[chosen])
         return rest
 
@@ -338,6 +346,9 @@ class _Search:
         while len(live := self._promising(live)):
             chosen = self._first(live, size, np.ones(len(live), dtype=bool))
             left += live[_others(chosen, len(live))]
+            # Whoever lacks items still may come back to what was left.
+            again = left.user[self._lacking()[left.user]]
+            self._tree.keep(np.unique(np.concatenate([live.user, again])))
             live = self._follow(live[chosen])
         return left
 
@@ -524,7 +535,7 @@ class _Search:
                 value[several] = outputs.at(source[several], trie.tokens(child[several]))
                 value /= options.temperature
                 if fused:
-                    value += np.log(self._mass(owner, child))
+                    value += options.beta * np.log(self._mass(owner, child))
                 value -= _logsumexp(value, start, source)
         else:
             value = outputs.at(source, trie.tokens(child)) / options.temperature
@@ -535,7 +546,8 @@ class _Search:
             ends &= trie.run_lengths(child) == 1
         enter = self._count(owner, child) > 0
         if options.draw is not None:
-            bound = _perturbed(options.draw, owner, child, value, start, source, above)
+            seed, salt = self._seed[owner], self._salt[owner]
+            bound = _perturbed(seed, salt, child, value, start, source, above)
         elif self._prior is not None and not fused:
             bound = value + options.beta * self._best(owner, child)
         else:
@@ -581,7 +593,8 @@ class _Search:
         rows = trie.rows_at(place)
         if options.draw is not None:
             start = np.searchsorted(owner, np.arange(len(leaf)))
-            final = _perturbed(options.draw, who, ~rows, value, start, owner, bound)
+            seed, salt = self._seed[who], self._salt[who]
+            final = _perturbed(seed, salt, ~rows, value, start, owner, bound)
         keep = value >= self._floor
         if self._allowed is not None:
             keep &= self._allowed.keeps(who, place)
@@ -613,7 +626,7 @@ class _Search:
         mass = self._prior.mass(user[owner], low, high)
         if len(owner) > len(nodes):
             mass = np.bincount(owner, mass, len(nodes)).astype(np.float64)
-        return np.asarray(mass**self._options.beta)
+        return mass
 
     def _best(self, user: IntArray, nodes: IntArray) -> FloatArray:
         assert self._prior is not None
@@ -690,7 +703,7 @@ def _logsumexp(values: FloatArray, start: IntArray, source: IntArray) -> FloatAr
 
 
 def _perturbed(
-    seed: int,
+    seed: Seeds,
     user: IntArray,
     name: IntArray,
     logprob: FloatArray,
@@ -704,7 +717,7 @@ def _perturbed(
     Beams and Where to Find Them, https://arxiv.org/abs/1903.06059, appendix B.3).
 
     Args:
-        seed: of the noise, which depends on seed, user and name only.
+        seed: (C,) of the noise, which depends on seed, user and name only.
         user: (C,) users.
         name: (C,) a number of its own for each entry of a user.
         logprob: (C,) log-probabilities.
@@ -721,12 +734,12 @@ def _perturbed(
     return np.asarray(top - np.maximum(v, 0.0) - np.log1p(np.exp(-np.abs(v))))
 
 
-def _uniform(seed: int, user: IntArray, name: IntArray) -> FloatArray:
+def _uniform(seed: Seeds, user: IntArray, name: IntArray) -> FloatArray:
     """(C,) numbers above 0 and below 1 by hashing (splitmix64, Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         x = name.astype(np.uint64)
         for salt in (seed, user):
-            x = x + np.asarray(salt).astype(np.uint64) * np.uint64(0xD1342543DE82EF95)
+            x = x + salt.astype(np.uint64) * np.uint64(0xD1342543DE82EF95)
             x = x + np.uint64(0x9E3779B97F4A7C15)
             x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

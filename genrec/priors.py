@@ -21,6 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 
 NAMES = ("none", "popularity", "novelty")
 _LEAST = 1e-30  # of a weight, against the greatest
+_POOR = 1e-6  # sums smaller than this part of what is before them are not taken as differences
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +39,21 @@ class Weights:
     rest: float = 1.0
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Checks the values; lists become arrays."""
+        try:
+            values = np.asarray(self.values, dtype=np.float64)
+            rows = None if self.rows is None else np.asarray(self.rows, dtype=np.int64)
+            one = values.ndim == 1 and (rows is None or rows.ndim == 1)
+        except (TypeError, ValueError, OverflowError):
+            one = False
+        if not one:
+            msg = (
+                f"Prior weights {self.values!r:.80} for rows {self.rows!r:.80}. Expected a list of "
+                "numbers above 0, and a list of rows or None."
+            )
+            raise RequestError(msg)
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "rows", rows)
         every = np.append(self.values, self.rest)
         if not (np.isfinite(every).all() and (every > 0).all()):
             bad = every[~(np.isfinite(every) & (every > 0))][0]
@@ -102,6 +117,10 @@ class Fused:
         """Brings weights by row into the order of positions; equal objects are brought once."""
         made: dict[int, _Dense | _Sparse] = {}
         for each in weights:
+            kind: object = each  # checked for callers without a type checker
+            if not isinstance(kind, Weights):
+                msg = f"A prior gave {each!r:.80}. Expected genrec.priors.Weights."
+                raise RequestError(msg)
             if id(each) not in made:
                 made[id(each)] = (_Dense if each.rows is None else _Sparse)(each, trie)
         self._users = [made[id(each)] for each in weights]
@@ -139,13 +158,10 @@ class _Dense:
         values[known] = weights.values[rows[known]]
         values = np.maximum(values / values.max(), _LEAST)
         self._log = np.log(values)
-        self._sums = np.concatenate([[0.0], np.cumsum(values)])
-        self._least = float(values.min()) if len(values) else _LEAST
+        self._sums = _Sums(values)
 
     def mass(self, low: IntArray, high: IntArray) -> FloatArray:
-        # The difference of two sums loses what is small beside them; each item has the least.
-        least = self._least * (high - low)
-        return np.asarray(np.maximum(self._sums[high] - self._sums[low], least))
+        return self._sums.between(low, high)
 
     def best(self, low: IntArray, high: IntArray) -> FloatArray:
         return _maxima(self._log, low, high)
@@ -164,18 +180,35 @@ class _Sparse:
         self._rest = max(weights.rest / top, _LEAST)
         self._place = place[order]
         self._log = np.log(values)
-        self._sums = np.concatenate([[0.0], np.cumsum(values)])
+        self._sums = _Sums(values)
 
     def mass(self, low: IntArray, high: IntArray) -> FloatArray:
         first, last = np.searchsorted(self._place, low), np.searchsorted(self._place, high)
         others = self._rest * ((high - low) - (last - first))
-        listed = np.maximum(self._sums[last] - self._sums[first], 0.0)
-        return np.asarray(listed + np.maximum(others, _LEAST))
+        return self._sums.between(first, last) + others
 
     def best(self, low: IntArray, high: IntArray) -> FloatArray:
         first, last = np.searchsorted(self._place, low), np.searchsorted(self._place, high)
         others = np.where(high - low > last - first, np.log(self._rest), -np.inf)
         return np.asarray(np.maximum(_maxima(self._log, first, last), others))
+
+
+class _Sums:
+    """Sums of neighbours among positive values."""
+
+    def __init__(self, values: FloatArray) -> None:
+        self._values = values
+        self._before = np.concatenate([[0.0], np.cumsum(values)])
+
+    def between(self, low: IntArray, high: IntArray) -> FloatArray:
+        """(C,) the sum of values[low] to values[high - 1]; 0 where there is none."""
+        found: FloatArray = self._before[high] - self._before[low]
+        # The difference of two sums loses what is small beside them: that is added up anew.
+        poor = np.flatnonzero((high > low) & (found < _POOR * self._before[high]))
+        if len(poor):
+            bounds = np.stack([low[poor], high[poor]], axis=1).ravel()
+            found[poor] = np.add.reduceat(np.append(self._values, 0.0), bounds)[::2]
+        return found
 
 
 def _maxima(values: FloatArray, low: IntArray, high: IntArray) -> FloatArray:

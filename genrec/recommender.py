@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -111,6 +112,10 @@ class Wishes:
 
     def __post_init__(self) -> None:
         """Checks the values."""
+        caps: object = self.caps  # what is given is checked for callers without a type checker
+        if not isinstance(caps, Mapping):
+            msg = f"caps={caps!r}. Expected columns and numbers, such as {{'brand': 2}}."
+            raise RequestError(msg)
         counts = [("k", self.k), *self.caps.items()]
         counts += [] if self.per_title is None else [("per_title", self.per_title)]
         for name, value in counts:
@@ -120,7 +125,7 @@ class Wishes:
                 raise RequestError(msg)
         for name in ("min_probability", "diversity"):
             value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
+            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
             if not (number and 0 <= value <= 1):
                 msg = f"{name}={value!r}. Expected a number from 0 to 1."
                 raise RequestError(msg)
@@ -491,9 +496,7 @@ class Recommender:
         Raises:
             RequestError: k < 1, every item is excluded, or a wish cannot be understood.
         """
-        wishes = Wishes(
-            k, allow, deny, where, min_probability, per_title, dict(caps or {}), diversity
-        )
+        wishes = Wishes(k, allow, deny, where, min_probability, per_title, caps or {}, diversity)
         return self._recommend([history], wishes, explain)[0]
 
     def recommend_many(
@@ -517,7 +520,7 @@ class Recommender:
         Raises:
             RequestError: histories is a text or a single history, or as ``recommend``.
         """
-        if isinstance(histories, str | History):
+        if isinstance(histories, str | History) or not isinstance(histories, Iterable):
             msg = f"histories is one {type(histories).__name__}. Expected a list of histories."
             raise RequestError(msg)
         if not isinstance(batch_size, int) or batch_size < 1:
@@ -527,6 +530,7 @@ class Recommender:
         if unknown := sorted(set(wishes) - set(known)):
             msg = f"{unknown[0]!r} is no wish. Expected some of: {', '.join(known)}."
             raise RequestError(msg)
+        wishes["caps"] = wishes.get("caps") or {}
         return self._recommend(list(histories), Wishes(k, **wishes), explain, batch_size)
 
     def _recommend(
@@ -562,18 +566,18 @@ class Recommender:
         return found
 
     def _rows(self, item_ids: Sequence[str], name: str) -> IntArray:
-        if isinstance(item_ids, str):
-            msg = f"{name}={item_ids!r} is one text. Expected a list of item ids."
-            raise RequestError(msg)
+        _check_ids(item_ids, name)
         return np.array(sorted(set(self.catalog.rows(item_ids))), dtype=np.int64)
 
     def _where(self, condition: str) -> npt.NDArray[np.bool_]:
         """(N,) which rows meet a condition; kept for the next request."""
-        if condition not in self._conditions:
+        mask = self._conditions.get(condition)
+        if mask is None:
             if len(self._conditions) > _CONDITIONS:
                 self._conditions.clear()
-            self._conditions[condition] = Predicate.parse(condition).mask(self.catalog)
-        return self._conditions[condition]
+            mask = Predicate.parse(condition).mask(self.catalog)
+            self._conditions[condition] = mask
+        return mask
 
     def _asked(self, history: HistoryLike, common: Filter, *, seen: bool = True) -> _Asked:
         """A history as understood, with its prompt and what may be returned.
@@ -634,9 +638,8 @@ class Recommender:
     def _ranked(
         self, history: HistoryLike, candidates: Sequence[str] | None, *, seen: bool
     ) -> RecommendationList:
-        if isinstance(candidates, str):
-            msg = f"candidates={candidates!r} is one text. Expected a list of item ids."
-            raise RequestError(msg)
+        if candidates is not None:
+            _check_ids(candidates, "candidates")
         with self._gate.request():
             asked = self._asked(history, self._common(Wishes(1, allow=candidates)), seen=seen)
             tree, prior = self._read([asked])
@@ -674,14 +677,19 @@ class Recommender:
         pool, pending = max(4 * k, 50), list(range(len(batch)))
         found: dict[int, Ranking] = {}
         while pending:
-            sizes = [min(pool, a.size) for a in batch]
-            rankings = self._search(tree, prior, batch, sizes, options)
-            for i in pending:
-                found[i] = self._diverse(rankings[i], wishes)
+            some = [batch[i] for i in pending]
+            if found:  # the tree may have forgotten them
+                tree, prior = self._read(some)
+            sizes = [min(pool, a.size) for a in some]
+            rankings = dict(
+                zip(pending, self._search(tree, prior, some, sizes, options), strict=True)
+            )
+            for i, ranking in rankings.items():
+                found[i] = self._diverse(ranking, wishes)
             # Caps may have used up the candidates: then more are looked at, at last all.
             pending = [
-                i for i in pending
-                if len(found[i].rows) < min(k, batch[i].size) and len(rankings[i].rows) == pool
+                i for i, ranking in rankings.items()
+                if len(found[i].rows) < min(k, batch[i].size) and len(ranking.rows) == pool
             ]  # fmt: skip
             pool *= 8
         return [found[i] for i in range(len(batch))]
@@ -756,7 +764,7 @@ class Recommender:
             beta=settings.prior_weight,
             min_probability=min_probability,
             draw=settings.seed if settings.search == "sample" else None,
-            tolerance=TOLERANCE if fine else _COARSE,
+            tolerance=(TOLERANCE if fine else _COARSE) / min(settings.node_temperature, 1.0),
         )
 
     def _exactly(self, asked: _Asked) -> Options:
@@ -783,11 +791,13 @@ class Recommender:
         if shared < _PREFIX:
             return None
         key = tuple(prompts[0][:shared])
-        if key not in self._prefixes:
+        prefix = self._prefixes.get(key)
+        if prefix is None:
             if len(self._prefixes) >= _PREFIXES:
                 self._prefixes.clear()
-            self._prefixes[key] = self.model.prefix(key)
-        return self._prefixes[key]
+            prefix = self.model.prefix(key)
+            self._prefixes[key] = prefix
+        return prefix
 
     def _search(
         self,
@@ -799,6 +809,9 @@ class Recommender:
     ) -> list[Ranking]:
         from genrec.decoding import search
 
+        if isinstance(options.draw, int):  # the same draws for the same prompt in any batch
+            seeds = tuple(_seed(options.draw, a.prompt.ids) for a in batch)
+            options = replace(options, draw=seeds)
         filters = Filters([a.allowed for a in batch])
         return search(self.trie, tree, sizes, allowed=filters, prior=prior, options=options)
 
@@ -1041,6 +1054,21 @@ def shared_start(sequences: Sequence[Sequence[int]]) -> int:
     first, last = min(map(list, sequences)), max(map(list, sequences))
     same = (a == b for a, b in zip(first, last, strict=False))
     return sum(takewhile(bool, same))
+
+
+def _check_ids(given: object, name: str) -> None:
+    if isinstance(given, str):
+        msg = f"{name}={given!r} is one text. Expected a list of item ids."
+        raise RequestError(msg)
+    if not isinstance(given, Iterable):
+        msg = f"{name}={given!r:.80} is {type(given).__name__}. Expected a list of item ids."
+        raise RequestError(msg)
+
+
+def _seed(seed: int, ids: Sequence[int]) -> int:
+    """A seed for a prompt."""
+    data = np.array([seed, *ids], dtype=np.int64).tobytes()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def _no_history(given: object) -> RequestError:

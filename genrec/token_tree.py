@@ -211,6 +211,10 @@ class TokenTree(ABC):
             there are tokens.
         """
 
+    def keep(self, users: IntArray) -> None:
+        """Only these prompts will be grown from now on, so that the others may be forgotten."""
+        del users
+
     @property
     def logits(self) -> torch.Tensor:
         """(V,) float32, after the first prompt."""
@@ -337,9 +341,10 @@ class CachedTree(TokenTree):
         every: bool = False,
     ) -> tuple[IntArray, Outputs]:
         """See ``TokenTree.grow``."""
-        users = np.asarray(user, dtype=np.int64)
-        self._forget(users)
-        row = self._row[users]
+        row = self._row[np.asarray(user, dtype=np.int64)]
+        if (row == _NOBODY).any():
+            msg = "A prompt was forgotten that is grown again; see TokenTree.keep."
+            raise ValueError(msg)
         length = np.array([len(r) for r in runs])
         # Each token's row in the batch and its column there, users' runs side by side.
         order = np.argsort(row, kind="stable")
@@ -387,9 +392,10 @@ class CachedTree(TokenTree):
         )
         return handles[ends - 1], outputs
 
-    def _forget(self, users: IntArray) -> None:
-        """Drops prompts that nothing is appended to, where that halves the batch at least."""
+    def keep(self, users: IntArray) -> None:
+        """See ``TokenTree.keep``; the others are dropped where that halves the batch at least."""
         rows = np.unique(self._row[users])
+        rows = rows[rows != _NOBODY]
         if 2 * len(rows) > len(self._parent):
             return
         for layer in self._layers:

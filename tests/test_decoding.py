@@ -321,6 +321,7 @@ def test_draws_are_of_different_items_and_repeatable(
     recommender, history = request
     if recommender.exclude_seen and len(set(history.item_ids)) == len(recommender.catalog):
         return
+    recommender = recommender.with_settings(normalization="catalog")
     drawn = recommender.with_settings(search="sample", seed=seed)
     one, two = drawn.recommend(history, k), drawn.recommend(history, k)
     assert one == two
@@ -361,3 +362,56 @@ def test_first_draws_follow_the_distribution() -> None:
         wanted = np.array([expected[g].sum() for g in groups]) * n
         statistic = float(((found - wanted) ** 2 / np.maximum(wanted, 1e-9)).sum())
         assert statistic < 40  # chi-squared with 11 degrees of freedom: p = 4e-5
+
+
+def test_draws_do_not_depend_on_the_batch() -> None:
+    recommender = crowded(search="sample", node_temperature=3.0)
+    histories = ["i3", "", "i3; i17; i4", ""]
+    alone = [[r.item_id for r in recommender.recommend(h, 5)] for h in histories]
+    for size in (1, 3, 4):
+        many = recommender.recommend_many(histories, 5, batch_size=size)
+        assert [[r.item_id for r in answer] for answer in many] == alone
+    assert alone[0] != alone[1] == alone[3]
+    other = recommender.with_settings(seed=2**63 - 1).recommend("i3", 5)
+    assert [r.item_id for r in other] != alone[0]
+
+
+def test_the_tolerance_grows_as_the_temperature_falls() -> None:
+    """Logits are divided by it, and their rounding with them."""
+    recommender = crowded(search="exact", node_temperature=0.01)
+    answer = recommender.recommend("i3; i17", 30)
+    slow = Recommender(
+        recommender.catalog,
+        tiny.language_model(plain=True),
+        search="exact",
+        node_temperature=0.01,
+    )
+    truth = {r.item_id: r.logprob for r in slow.score("i3; i17")}
+    options = recommender._options(recommender._asked("i3", Filter.all(300)), 5, 0.0)
+    assert options.tolerance == pytest.approx(0.02)
+    for r in answer:
+        assert r.logprob == pytest.approx(truth[r.item_id], abs=options.tolerance)
+
+
+def test_whoever_comes_back_after_others_finished_is_still_known() -> None:
+    """Users of a batch end at different times; those that lack items go on, with true scores."""
+    recommender = crowded()
+    trie, model = recommender.trie, recommender.model
+    prompts = [recommender.prompt(h).ids for h in ("", "i3", "i3; i17; i4", "i2; i90; i7; i8")]
+    truth = []
+    for prompt in prompts:
+        (full,) = score(trie, model.prefill(prompt))
+        truth.append(dict(zip(full.rows.tolist(), full.logprobs.tolist(), strict=True)))
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        size = rng.integers(1, 300, size=4).tolist()
+        allowed = [Filter.allow(rng.choice(300, n, replace=False), 300) for n in size]
+        k = [min(int(rng.choice([1, 5, 50])), n) for n in size]
+        for how in ("auto", "exact", "beam"):
+            options = Options(search=how, beam_size=5, max_nodes=20, budget=20)
+            tree = model.prefill_many(prompts)
+            found = search(trie, tree, k, allowed=Filters(allowed), options=options)
+            for n, values, ranking in zip(k, truth, found, strict=True):
+                wanted = [values[r] for r in ranking.rows.tolist()]
+                assert len(ranking.rows) == n
+                assert ranking.logprobs == pytest.approx(wanted, abs=2e-4)

@@ -117,6 +117,21 @@ def test_adding_to_the_score_stays_exact(
     assert [r.score for r in answer] == pytest.approx(best + offset, abs=4e-4)
 
 
+@pytest.mark.parametrize("beta", [0.0, 30.0, 1000.0])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_great_weights_and_powers_stay_true(beta: float, sparse: bool) -> None:
+    names = ["red mug", "red doll", "red doll house", "blue mug", "set of 12", "set of 1"]
+    catalog = Catalog(Item(f"i{n}", t) for n, t in enumerate(names))
+    values = np.array([1.0, 1e-18, 2e-18, 1e-24, 3e-12, 5e-20])
+    recommender = Recommender(catalog, tiny.language_model(), prior_weight=beta, encoder="none")
+    recommender.prior = Given(Weights(values, np.arange(6) if sparse else None))
+    sequences = list(recommender.encoder.titles(catalog))
+    ids = recommender.prompt("").ids
+    expected = fused_logprobs(recommender.model.model, ids, sequences, values.tolist(), beta)
+    got = {int(r.item_id[1:]): r.logprob for r in recommender.score("")}
+    assert [got[r] for r in range(6)] == pytest.approx(expected, rel=1e-6, abs=1e-4)
+
+
 def test_popularity_and_novelty_pull_either_way(demo_data: Dataset) -> None:
     model = tiny.language_model("llama")
     columns = demo_data.interactions.columns
@@ -140,7 +155,24 @@ def test_a_prior_is_checked() -> None:
             Weights(np.array([1.0, bad]))
     with pytest.raises(RequestError, match="each row once"):
         Weights(np.array([1.0, 2.0]), np.array([0, 0]))
+    for bad in ([[1.0]], None, "x", ["x"]):
+        with pytest.raises(RequestError, match="Prior weights"):
+            Weights(bad)  # type: ignore[arg-type]
+    trie = TitleTrie([[1], [2]])
+    lists = Fused([Weights([1.0, 3.0], [1, 0])], trie)  # type: ignore[arg-type]
+    assert lists.mass(np.array([0]), np.array([0]), np.array([2])) == pytest.approx(4 / 3)
+    with pytest.raises(RequestError, match="A prior gave"):
+        Fused([np.ones(2)], trie)  # type: ignore[list-item]
     catalog = Catalog([Item("a", "red mug")])
+    for settings, message in (
+        ({"prior_weight": float("inf")}, "prior_weight=inf"),
+        ({"seed": 2**63}, "seed=9223372036854775808"),
+        ({"node_temperature": 1e-3}, "node_temperature=0.001"),
+        ({"search": "sample", "normalization": "vocab"}, "no distribution over items"),
+        ({"search": "sample", "prior": "novelty", "fusion": "score"}, "fusion='score'"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            Recommender(catalog, tiny.language_model(), **settings)  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="without a dataset"):
         Recommender(catalog, tiny.language_model(), prior="popularity")
     with pytest.raises(SettingsError, match="fusion='score'"):

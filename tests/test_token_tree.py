@@ -67,6 +67,7 @@ def test_several_prompts_do_not_see_each_other(kind: str, tree_class: str) -> No
             for e in ends
             if e[0] in ([0, 1, 2, 3, 4] if step < 2 else [1, 3] if step < 4 else [3])
         ]
+        tree.keep(np.array([e[0] for e in some]))
         chosen = [some[i] for i in rng.permutation(len(some))[:5]]
         runs = [rng.integers(3, 300, size=rng.integers(1, 4)).tolist() for _ in chosen]
         every = bool(step % 2)
@@ -79,6 +80,14 @@ def test_several_prompts_do_not_see_each_other(kind: str, tree_class: str) -> No
                 plain = forward(model, prompts[user] + path + run[:n])
                 assert torch.allclose(next(logits), plain, atol=1e-4)
             ends.append((user, handle, path + run))
+
+
+def test_a_prompt_that_was_forgotten_is_not_grown() -> None:
+    _, tree = made("llama", "cached", PROMPT, LONG, LONG[:9])
+    tree.keep(np.array([1]))
+    tree.grow([1], [ROOT], [[4]])
+    with pytest.raises(ValueError, match="forgotten"):
+        tree.grow([0], [ROOT], [[4]])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -83,6 +83,41 @@ def test_a_batch_has_the_wishes_of_single_requests() -> None:
         assert [r.item_id for r in answer] == [r.item_id for r in alone]
     with pytest.raises(RequestError, match="is no wish"):
         recommender.recommend_many([""], colour="red")
+    for bad in (None, 5, "i3"):
+        with pytest.raises(RequestError, match="histories is one"):
+            recommender.recommend_many(bad)  # type: ignore[arg-type]
+    assert len(recommender.recommend_many([""], 3, caps=None)[0]) == 3
+    with pytest.raises(RequestError, match="candidates=5"):
+        recommender.score("", 5)  # type: ignore[arg-type]
+
+
+def test_threads_may_ask_under_many_conditions() -> None:
+    """What is kept between requests is thrown away while others look for it."""
+    recommender = shop(n=5)
+
+    class Emptied(dict):  # type: ignore[type-arg]
+        def __contains__(self, key: object) -> bool:
+            return True  # as where another thread empties it right after the look
+
+    recommender._conditions, recommender._prefixes = Emptied(), Emptied()
+    assert len(recommender.recommend("", 2, where="price > 1")) == 2
+    assert len(recommender.recommend_many(["", "i3"], 2)) == 2
+
+
+def test_a_batch_some_of_which_needs_a_longer_list() -> None:
+    items = [
+        Item(f"i{n}", f"{c} {t}", {"brand": "a" if n % 8 else str(n)})
+        for n, (c, t) in enumerate((c, t) for c in range(20) for t in range(20))
+    ]
+    recommender = Recommender(Catalog(items), tiny.language_model(), encoder="none", search="exact")
+    histories = ["", *(f"i{n}; i{n + 1}" * n for n in range(0, 300, 70))]
+    many = recommender.recommend_many(histories, 30, batch_size=8, caps={"brand": 1})
+    for answer, history in zip(many, histories, strict=True):
+        values = {r.item_id: r.logprob for r in recommender.score(history)}
+        assert len(answer) == 30
+        assert [r.logprob for r in answer] == pytest.approx(
+            [values[r.item_id] for r in answer], abs=2e-4
+        )
 
 
 def test_caps_hold_and_fill_the_list_from_further_down() -> None:
@@ -141,6 +176,11 @@ def test_a_least_probability_ends_the_list() -> None:
         ({"allow": []}, "No item may be returned"),
         ({"allow": "i1"}, "one text"),
         ({"deny": ["nobody"]}, "nobody"),
+        ({"allow": 5}, "allow=5 is int"),
+        ({"allow": [["i1"]]}, "not in the catalog"),
+        ({"deny": 5}, "deny=5 is int"),
+        ({"caps": "brand"}, "caps='brand'"),
+        ({"caps": 5}, "caps=5"),
         ({"caps": {"colour": 2}}, "no column 'colour'"),
         ({"caps": {"brand": 0}}, "brand=0"),
         ({"per_title": 0}, "per_title=0"),
