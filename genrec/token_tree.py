@@ -49,7 +49,9 @@ class Body:
         window = window if getattr(config, "use_sliding_window", True) else None
         self.types = tuple(dict.fromkeys(getattr(config, "layer_types", None) or ()))
         kinds = self.types or (("sliding_attention",) if window else ("full_attention",))
-        self.windows = {k: int(window) if k == "sliding_attention" and window else None for k in kinds}
+        self.windows = {
+            k: int(window) if k == "sliding_attention" and window else None for k in kinds
+        }
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -379,7 +381,9 @@ class CachedTree(TokenTree):
             moved[self._row == old] = new
         self._row = moved
 
-    def _mask(self, rows: IntArray, columns: IntArray, handles: IntArray, position: IntArray) -> Any:
+    def _mask(
+        self, rows: IntArray, columns: IntArray, handles: IntArray, position: IntArray
+    ) -> Any:
         """Additive (B, 1, T, slots): 0 for the prompt, the node and its ancestors, else -inf.
 
         One for each kind of layer where there are several.
