@@ -4,7 +4,7 @@
     python benchmarks/scale.py --titles 1000000 --text
 
 Each size is built in a process of its own from synthetic token ids (``synthetic.py``), saved, and
-mapped in another one. Building excludes making the ids; its peak is that of the whole process. Bytes
+mapped in another one; some edits are laid over it. Building excludes making the ids; its peak is that of the whole process. Bytes
 a title token are those of all arrays, with the inverse permutation that filters need.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,10 @@ from typing import Any
 import numpy as np
 from synthetic import Words, demo
 
+from genrec.overlay import LiveTrie
 from genrec.trie import Chunk, TitleTrie
+
+EDITS = 200
 
 
 def peak() -> float:
@@ -53,13 +57,15 @@ class Timed:
 
 def build(place: Path, n: int, multiple: int, phrases: int) -> dict[str, Any]:
     before, started, cpu = peak(), time.perf_counter(), time.process_time()
-    chunks = Timed(Words.load(place / "words.npz").chunks(n, multiple=multiple, phrases=phrases))
+    words = Words.load(place / "words.npz")
+    chunks = Timed(words.chunks(n, multiple=multiple, phrases=phrases))
     trie = TitleTrie.of_chunks(chunks)
     seconds = time.perf_counter() - started - chunks.seconds
     cpu = time.process_time() - cpu - chunks.cpu
     highest = peak()
     started = time.perf_counter()
     trie.save(place / "trie.safetensors")
+    saved = time.perf_counter() - started
     n_bytes = trie.n_bytes + trie.order.nbytes
     return {
         "titles": n,
@@ -73,8 +79,21 @@ def build(place: Path, n: int, multiple: int, phrases: int) -> dict[str, Any]:
         "of_which_imports_gb": round(before, 2),
         "bytes_a_token": round(n_bytes / trie.n_tokens, 2),
         "trie_gb": round(n_bytes / 1e9, 3),
-        "save_s": round(time.perf_counter() - started, 2),
+        "save_s": round(saved, 2),
+        "edit_ms": round(edit_ms(trie, next(words.chunks(EDITS, seed=1, multiple=multiple))), 2),
     }
+
+
+def edit_ms(trie: TitleTrie, new: Chunk) -> float:
+    """The processor's milliseconds (median) for an edit that takes one title away and adds one."""
+    live, times = LiveTrie(trie), []
+    tokens, length = new
+    live.positions_of(np.array([0]))
+    for row, title in enumerate(np.split(tokens, np.cumsum(length)[:-1])):
+        started = time.process_time()
+        live = live.edited({trie.n_items + row: title.tolist()}, [row])
+        times.append(time.process_time() - started)
+    return statistics.median(times) * 1e3
 
 
 def query(place: Path) -> dict[str, Any]:
@@ -106,9 +125,10 @@ def tokenise(n: int) -> dict[str, Any]:
         texts += [" ".join(next(word) for _ in range(size)) for size in length.tolist()]
     catalog = Catalog(Item(str(row), text) for row, text in enumerate(texts))
     del texts
-    before, started = peak(), time.perf_counter()
+    before, started, cpu = peak(), time.perf_counter(), time.process_time()
     tokens = sum(len(ids) for ids in encoder.titles(catalog))
     seconds, highest = time.perf_counter() - started, peak()
+    cpu = time.process_time() - cpu
     started = time.perf_counter()
     trie = TitleTrie(encoder.titles(catalog))
     again = time.perf_counter() - started
@@ -119,6 +139,7 @@ def tokenise(n: int) -> dict[str, Any]:
     return {
         "titles": n,
         "tokenise_s": round(seconds, 1),
+        "tokenise_cpu_s": round(cpu, 1),
         "titles_a_second": round(n / seconds),
         "peak_gb": round(highest, 2),
         "of_which_catalog_gb": round(before, 2),

@@ -242,10 +242,10 @@ class LiveTrie:
             node = self._nodes[number - self._size]
             assert node is not None
             return node
-        one = np.array([number])
-        _, low, high = self.base.intervals(one)
-        run, children = tuple(self.base.runs(one)[0]), self.base.children(one)[0]
-        return _Node(run, children, np.stack([low, high], axis=1))
+        base, one = self.base, np.array([number])
+        children = np.arange(int(base.first_child[number]), int(base.first_child[number + 1]))
+        span = np.array([[int(base.low[number]), int(base.high[number])]])
+        return _Node(tuple(base.runs(one)[0]), children, span)
 
     def _fact(self, nodes: IntArray, mine: BoolArray, which: int) -> IntArray:
         """(L,) one fact of those nodes that are the overlay's; anything for the others."""
@@ -257,9 +257,8 @@ class LiveTrie:
         """Takes a node away, or from the base's view of it."""
         if number == _NEW:
             return
-        one = np.array([number])
-        if not self.is_leaf(one)[0]:
-            self._inner -= int(self.run_lengths(one)[0])
+        node = self._node(number)
+        self._inner -= len(node.run) if len(node.children) else 0
         if number >= self._size:
             self._nodes[number - self._size] = None
 
@@ -318,6 +317,9 @@ class LiveTrie:
             DataError: a title is a proper prefix of another.
         """
         is_root = number == self.root
+        if number == _NEW and len(adds) == 1:
+            ((title, place),) = adds
+            return self._put(number, _Node(title[depth:], _NONE, np.array([[place, place + 1]])))
         if number == _NEW:
             node = _Node(adds[-1][0][depth:], _NONE, _NONE.reshape(0, 2))
         else:
