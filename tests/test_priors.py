@@ -155,9 +155,9 @@ def test_a_prior_is_checked() -> None:
             Weights(np.array([1.0, bad]))
     with pytest.raises(RequestError, match="each row once"):
         Weights(np.array([1.0, 2.0]), np.array([0, 0]))
-    for bad in ([[1.0]], None, "x", ["x"]):
+    for wrong in ([[1.0]], None, "x", ["x"]):
         with pytest.raises(RequestError, match="Prior weights"):
-            Weights(bad)  # type: ignore[arg-type]
+            Weights(wrong)  # type: ignore[arg-type]
     trie = TitleTrie([[1], [2]])
     lists = Fused([Weights([1.0, 3.0], [1, 0])], trie)  # type: ignore[arg-type]
     assert lists.mass(np.array([0]), np.array([0]), np.array([2])) == pytest.approx(4 / 3)
@@ -172,7 +172,7 @@ def test_a_prior_is_checked() -> None:
         ({"search": "sample", "prior": "novelty", "fusion": "score"}, "fusion='score'"),
     ):
         with pytest.raises(SettingsError, match=message):
-            Recommender(catalog, tiny.language_model(), **settings)  # type: ignore[arg-type]
+            Recommender(catalog, tiny.language_model(), **settings)
     with pytest.raises(SettingsError, match="without a dataset"):
         Recommender(catalog, tiny.language_model(), prior="popularity")
     with pytest.raises(SettingsError, match="fusion='score'"):
