@@ -681,9 +681,8 @@ class Recommender:
             if found:  # the tree may have forgotten them
                 tree, prior = self._read(some)
             sizes = [min(pool, a.size) for a in some]
-            rankings = dict(
-                zip(pending, self._search(tree, prior, some, sizes, options), strict=True)
-            )
+            wide = replace(options, beam_size=max(options.beam_size, pool))
+            rankings = dict(zip(pending, self._search(tree, prior, some, sizes, wide), strict=True))
             for i, ranking in rankings.items():
                 found[i] = self._diverse(ranking, wishes)
             # Caps may have used up the candidates: then more are looked at, at last all.
