@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -176,24 +176,26 @@ class Catalog:
                 self._columns[name] = _column([i.attributes.get(name) for i in self._items])
         return self._columns[name]
 
-    def edited(self, add: Sequence[Item] = (), retitle: Mapping[str, str] | None = None) -> Catalog:
-        """A catalog with further items and other titles; rows stay as they are, this one too.
+    def edited(self, add: Sequence[Item] = (), change: Sequence[Item] = ()) -> Catalog:
+        """A catalog with further and changed items; rows stay as they are, and so does this one.
 
         Args:
             add: items with new ids; they get the next rows.
-            retitle: item_id -> its new title.
+            change: items with known ids, which take the place of those.
 
         Raises:
-            DataError: an item is not as in ``Catalog``, or a title is empty.
-            RequestError: an id to retitle is not in the catalog.
+            DataError: an item is not as in ``Catalog``.
+            RequestError: an id to change is not in the catalog.
         """
         items = list(self._items)
-        for item_id, title in (retitle or {}).items():
-            row = self.row(item_id)
-            items[row] = replace(items[row], title=title)
-            if problem := self._problem(items[row], {}):
-                msg = f"Item {item_id!r} cannot be retitled: {problem}. Expected a visible title."
+        for item in change:
+            row = self.row(item.item_id)
+            if problem := self._problem(item, {}):
+                msg = (
+                    f"Item {item.item_id!r} cannot be changed: {problem}. Expected a visible title."
+                )
                 raise DataError(msg)
+            items[row] = item
         where = dict.fromkeys(self._row, 0)
         for item in add:
             if problem := self._problem(item, where):

@@ -394,7 +394,9 @@ def recommend(
     """Recommend the next items for a user or a typed history."""
     from genrec import display
 
-    caps = {name: _whole(n, f"--cap {name}") for name, n in _mapping(cap).items()}
+    caps = {
+        n: _whole(m, f"--cap {n}") for n, m in _mapping(cap, "COLUMN=N, such as brand=2").items()
+    }
     allowed, denied = _ids(allow), _ids(deny) or []
     recommender, given = _recommender(settings, data, user, history, model, quiet=json)
     with display.working("Searching ...", quiet=json):
@@ -709,12 +711,14 @@ def _recommender(
     return recommender, known if known is not None else history
 
 
-def _mapping(pairs: list[str] | None) -> dict[str, str]:
+def _mapping(
+    pairs: list[str] | None, form: str = "OURS=THEIRS, such as item_id=product"
+) -> dict[str, str]:
     found = {}
     for pair in pairs or []:
         ours, equals, theirs = pair.partition("=")
         if not (ours and equals and theirs):
-            msg = f"{pair!r} names no column. Expected OURS=THEIRS, such as item_id=product."
+            msg = f"{pair!r} names no column. Expected {form}."
             raise SettingsError(msg)
         found[ours] = theirs
     return found

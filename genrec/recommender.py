@@ -20,7 +20,7 @@ from genrec.config import Settings
 from genrec.dataset import Dataset
 from genrec.embedding import CharNgrams
 from genrec.encoding import EncodedPrompt, Encoder
-from genrec.errors import RequestError, SettingsError
+from genrec.errors import DataError, RequestError, SettingsError
 from genrec.filters import Filter, Filters
 from genrec.gate import Gate
 from genrec.interactions import History, Interaction
@@ -263,7 +263,7 @@ class Recommender:
         if len(self.catalog) > 5_000:
             say(f"Building the trie of {len(self.catalog):,} titles ...")
         self.trie: TitleTrie | LiveTrie = TitleTrie(self.encoder.titles(self.catalog))
-        self.prior = self._prior()
+        self.prior = self._set_prior = self._prior()
         self._gate = Gate()
         self._removed: set[int] = set()
         self._prefixes: dict[tuple[int, ...], Prefix | None] = {}
@@ -957,19 +957,22 @@ class Recommender:
     def add_items(self, items: Iterable[Item]) -> None:
         """Adds items to the catalog, which the next request can recommend; nothing is retrained.
 
-        An item that was removed comes back with its new title. Requests that run go on first.
+        An item that was removed comes back as it is given. Requests that run go on first.
 
         Raises:
-            DataError: an id is there already, or an item is not as in ``Catalog``.
+            DataError: these are no items, an id is there already, or an item is not as in
+                ``Catalog``.
         """
-        given = list(items)
+        given = _listed(items, "items")
         back = {
-            i.item_id: i.title
+            i.item_id
             for i in given
-            if isinstance(i, Item) and i.item_id in self.catalog
+            if isinstance(i, Item)
+            and i.item_id in self.catalog
             and self.catalog.row(i.item_id) in self._removed
-        }  # fmt: skip
-        self._edit(add=[i for i in given if getattr(i, "item_id", None) not in back], retitle=back)
+        }
+        new = [i for i in given if getattr(i, "item_id", None) not in back]
+        self._edit(add=new, change=[i for i in given if getattr(i, "item_id", None) in back])
 
     def remove_items(self, item_ids: Sequence[str]) -> None:
         """Takes items out: they are no longer recommended and no longer take a share of P.
@@ -988,22 +991,29 @@ class Recommender:
             RequestError: an id is not in the catalog or was removed.
             DataError: a title is empty.
         """
-        for item_id in titles:
-            if self.catalog.row(item_id) in self._removed:
+        kind: object = titles  # checked for callers without a type checker
+        if not isinstance(kind, Mapping):
+            msg = f"titles is {type(titles).__name__}. Expected a mapping, item_id -> title."
+            raise RequestError(msg)
+        changed = []
+        for item_id, title in titles.items():
+            row = self.catalog.row(item_id)
+            if row in self._removed:
                 msg = f"Item {item_id!r} was removed. Expected one that is there; add it again."
                 raise RequestError(msg)
-        self._edit(retitle=titles)
+            changed.append(replace(self.catalog[row], title=title))
+        self._edit(change=changed)
 
     def _edit(
         self,
         add: Sequence[Item] = (),
         remove: Sequence[str] = (),
-        retitle: Mapping[str, str] | None = None,
+        change: Sequence[Item] = (),
     ) -> None:
         with self._gate.edit():
             gone = set(self._rows(remove, "item_ids").tolist()) - self._removed
-            catalog = self.catalog.edited(add, retitle)
-            changed = catalog.rows(list(retitle or {}))
+            catalog = self.catalog.edited(add, change)
+            changed = catalog.rows([i.item_id for i in change])
             rows = [*changed, *range(len(self.catalog), len(catalog))]
             form = self.encoder.form
             titles = {r: self.encoder.title(form.render(catalog[r].title)) for r in rows}
@@ -1031,16 +1041,18 @@ class Recommender:
         )
 
     def with_settings(self, **changes: Any) -> Recommender:
-        """A recommender with other settings that shares the loaded model."""
+        """A recommender with other settings that shares the loaded model, edits and own prior."""
         values = {**asdict(self.settings), **changes}
         new = Recommender(self.dataset or self.catalog, self.model, **values)
         if self.catalog is not new.catalog or self._removed:
             known, now = new.catalog, self.catalog
             new._edit(
                 add=[now[r] for r in range(len(known), len(now))],
-                retitle={i.item_id: now[r].title for r, i in enumerate(known) if now[r] != i},
+                change=[now[r] for r, i in enumerate(known) if now[r] != i],
             )
             new._edit(remove=[now[r].item_id for r in self._removed])
+        if self.prior is not self._set_prior:
+            new.prior = self.prior
         return new
 
 
@@ -1068,6 +1080,14 @@ def _seed(seed: int, ids: Sequence[int]) -> int:
     """A seed for a prompt."""
     data = np.array([seed, *ids], dtype=np.int64).tobytes()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def _listed(items: Iterable[Item], name: str) -> list[Item]:
+    try:
+        return list(items)
+    except TypeError:
+        msg = f"{name} is {type(items).__name__}. Expected a list of Items."
+        raise DataError(msg) from None
 
 
 def _no_history(given: object) -> RequestError:

@@ -399,7 +399,7 @@ def test_recommend_with_wishes(run: Run, data: Path, model: Path, tmp_path: Path
         }  # fmt: skip
     for wrong, message in (
         (("--where", "os.system('x')"), "Expected"),
-        (("--cap", "brand"), "OURS=THEIRS"),
+        (("--cap", "brand"), "COLUMN=N"),
         (("--cap", "title=x"), "whole number"),
         (("--search", "best"), "is not known"),
         (("--prior-weight", -1), "prior_weight"),

@@ -85,6 +85,22 @@ def test_an_item_that_was_removed_is_still_read_in_histories() -> None:
     assert {r.title for r in recommender.recommend("", 30) if r.item_id == "i3"} == {"red bag new"}
 
 
+def test_an_item_that_comes_back_has_its_new_attributes() -> None:
+    items = [Item("a", "red mug", {"price": 8}), Item("b", "blue mug", {"price": 9})]
+    recommender = Recommender(Catalog(items), tiny.language_model())
+    assert [r.item_id for r in recommender.recommend("", where="price < 9")] == ["a"]
+    recommender.remove_items(["a"])
+    recommender.add_items([Item("a", "red mug", {"price": 99})])
+    assert [r.item_id for r in recommender.recommend("", where="price < 10")] == ["b"]
+    recommender.retitle_items({"a": "doll"})
+    assert [r.title for r in recommender.recommend("", where="price > 10")] == ["doll"]
+
+
+def odd(value: Any) -> Any:
+    """A value of a wrong type, as callers without a type checker may give it."""
+    return value
+
+
 def test_mistakes_change_nothing() -> None:
     recommender = shop(3)
     before = recommender.score("").to_dict()
@@ -95,6 +111,9 @@ def test_mistakes_change_nothing() -> None:
         (lambda: recommender.remove_items(["i0", "i1", "i2"]), RequestError),
         (lambda: recommender.retitle_items({"i0": "ok", "i1": ""}), DataError),
         (lambda: recommender.retitle_items({"nobody": "x"}), RequestError),
+        (lambda: recommender.retitle_items(odd(["i0"])), RequestError),
+        (lambda: recommender.add_items(odd(5)), DataError),
+        (lambda: recommender.add_items(odd([5])), DataError),
     ]
     for mistake, error in mistakes:
         with pytest.raises(error):

@@ -64,9 +64,9 @@ class Given:
 
 
 def with_prior(recommender: Recommender, prior: ItemPrior, **settings: Any) -> Recommender:
-    new = recommender.with_settings(**settings)
-    new.prior = prior
-    return new
+    first = recommender.with_settings(**settings)
+    first.prior = prior
+    return first.with_settings()  # which keeps it
 
 
 @given(requests(), st.data(), st.sampled_from([0.3, 1.0, 2.0]), st.integers(1, 6))
