@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -199,12 +199,11 @@ class _Open:
     parent: IntArray  # token tree handle above the node's run
     logprob: FloatArray  # of what is scored
     bound: FloatArray  # no item below has a higher score
-    level: IntArray  # nodes above
 
     @classmethod
     def none(cls) -> _Open:
         whole, real = np.empty(0, dtype=np.int64), np.empty(0)
-        return cls(whole, whole, whole, real, real, whole)
+        return cls(whole, whole, whole, real, real)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -266,11 +265,7 @@ def score(
     options: Options | None = None,
 ) -> list[Ranking]:
     """All allowed items of each prompt with their exact scores; as ``search`` with k of all."""
-    found = options or Options()
-    everything = Options(
-        **{n: getattr(found, n) for n in found.__slots__}
-        | {"search": "exact", "width": 1 << 40, "max_nodes": 1 << 40}
-    )
+    everything = replace(options or Options(), search="exact", width=1 << 40, max_nodes=1 << 40)
     return search(trie, tree, trie.n_items, allowed=allowed, prior=prior, options=everything)
 
 
@@ -316,9 +311,8 @@ class _Search:
 
     def _start(self) -> _Open:
         user, zero = np.arange(self._users), np.zeros(self._users)
-        node, level = np.full(self._users, self._trie.root), np.zeros(self._users, dtype=np.int64)
-        handle = np.full(self._users, ROOT)
-        return self._children(user, node, handle, zero, zero, level, self._tree.root)
+        node, handle = np.full(self._users, self._trie.root), np.full(self._users, ROOT)
+        return self._children(user, node, handle, zero, zero, self._tree.root)
 
     def _promising(self, rest: _Open) -> _Open:
         """Without the prefixes below which nothing can better a list."""
@@ -400,9 +394,7 @@ class _Search:
     ) -> _Open:
         """The children of prefixes whose runs were read; see ``_children``."""
         logprob = part.logprob if logprob is None else logprob
-        return self._children(
-            part.user, part.node, handle, logprob, part.bound, part.level, outputs
-        )
+        return self._children(part.user, part.node, handle, logprob, part.bound, outputs)
 
     def _follow_ahead(self, part: _Open) -> _Open:
         """Reads the runs of prefixes, and in the same pass some of those likely to come next."""
@@ -518,7 +510,6 @@ class _Search:
         handle: IntArray,
         logprob: FloatArray,
         above: FloatArray,
-        level: IntArray,
         outputs: Outputs,
     ) -> _Open:
         """The children of L nodes: those that end are kept as items, the others given back."""
@@ -562,7 +553,6 @@ class _Search:
             handle[source[grows]],
             value[grows],
             bound[grows],
-            level[source[grows]] + 1,
         )
 
     def _reach(
