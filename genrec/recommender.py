@@ -790,6 +790,8 @@ class Recommender:
         if shared < _PREFIX:
             return None
         key = tuple(prompts[0][:shared])
+        if not self.settings.few_shot:  # what these happen to share; no later batch begins so
+            return self.model.prefix(key)
         prefix = self._prefixes.get(key)
         if prefix is None:
             if len(self._prefixes) >= _PREFIXES:
@@ -829,17 +831,17 @@ class Recommender:
 
         The prompt is read once for both. For the decoder ``trie`` and normalization ``catalog``.
         """
-        started = time.perf_counter()
-        wishes = Wishes(k)
-        asked = self._asked(history, self._common(wishes))
-        tree, prior = self._read([asked])
-        seen = "excluded" if self.exclude_seen else "included"
-        answer = self._answer(asked, self._chosen(tree, prior, [asked], wishes)[0], k, seen)
-        seconds = time.perf_counter() - started
-        only = self._common(Wishes(1, allow=[target]))
-        options = self._exactly(asked)
-        (ranking,) = self._search(tree, prior, [replace(asked, allowed=only, size=1)], [1], options)
-        return answer, -float(ranking.logprobs[0]), seconds
+        with self._gate.request():
+            started = time.perf_counter()
+            wishes = Wishes(k)
+            asked = self._asked(history, self._common(wishes))
+            tree, prior = self._read([asked])
+            seen = "excluded" if self.exclude_seen else "included"
+            answer = self._answer(asked, self._chosen(tree, prior, [asked], wishes)[0], k, seen)
+            seconds = time.perf_counter() - started
+            only = replace(asked, allowed=self._common(Wishes(1, allow=[target])), size=1)
+            (ranking,) = self._search(tree, prior, [only], [1], self._exactly(asked))
+            return answer, -float(ranking.logprobs[0]), seconds
 
     def generate(self, history: HistoryLike | EncodedPrompt = "") -> list[Generated]:
         """What the model writes freely after the prompt, as the decoder ``match`` uses it.
