@@ -413,11 +413,7 @@ class _Search:
         found = self._below(part, handles[:n], outputs.some(np.arange(n)))
         rows = np.arange(n, len(nodes))
         while len(rows):  # level by level, as their parents' children become known
-            at = {
-                key: i
-                for i, key in enumerate(zip(found.user.tolist(), found.node.tolist(), strict=True))
-            }
-            place = np.array([at.get((int(users[r]), int(nodes[r])), -1) for r in rows])
+            place = _found_at(found, users[rows], nodes[rows])
             known = np.flatnonzero(place >= 0)
             if not len(known):
                 break
@@ -652,6 +648,19 @@ class _Search:
             )
             rankings.append(Ranking(found.row[which], found.logprob[which], scores, certificate))
         return rankings
+
+
+def _found_at(entries: _Open, user: IntArray, node: IntArray) -> IntArray:
+    """(R,) the index of the entry of each user and node; -1 where there is none."""
+    place = np.full(len(user), -1)
+    if len(entries):
+        span = int(max(entries.node.max(), node.max())) + 1
+        keys, wanted = entries.user * span + entries.node, user * span + node
+        order = np.argsort(keys)
+        near = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
+        same = keys[near] == wanted
+        place[same] = near[same]
+    return place
 
 
 def _norms(outputs: Outputs, temperature: float) -> FloatArray:
