@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from genrec import datasets as datasets
+    from genrec.answers import Recommendation as Recommendation
+    from genrec.answers import RecommendationList as RecommendationList
     from genrec.catalog import Catalog as Catalog
     from genrec.catalog import Item as Item
     from genrec.config import Settings as Settings
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from genrec.interactions import Interaction as Interaction
     from genrec.interactions import Interactions as Interactions
     from genrec.model import LanguageModel as LanguageModel
-    from genrec.recommender import Recommendation as Recommendation
-    from genrec.recommender import RecommendationList as RecommendationList
     from genrec.recommender import Recommender as Recommender
 
 __version__ = "0.1.0"
@@ -37,8 +37,8 @@ _HOME = {
     "Interactions": "interactions",
     "Item": "catalog",
     "LanguageModel": "model",
-    "Recommendation": "recommender",
-    "RecommendationList": "recommender",
+    "Recommendation": "answers",
+    "RecommendationList": "answers",
     "Recommender": "recommender",
     "Settings": "config",
     "compare": "evaluation",

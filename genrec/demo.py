@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from genrec import display, evaluation
+from genrec.answers import RecommendationList
 from genrec.baselines import Popular
 from genrec.dataset import Dataset
 from genrec.datasets import load
 from genrec.errors import SettingsError
 from genrec.evaluation import Case, Result
 from genrec.interactions import History
-from genrec.recommender import RecommendationList, Recommender
+from genrec.recommender import Recommender
 from genrec.weights import DEFAULT_MODEL
 
 _K = 10

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from genrec.answers import Recommendation, RecommendationList
 from genrec.encoding import EncodedPrompt
 from genrec.reader import Understood
-from genrec.recommender import Recommendation, RecommendationList
 from genrec.text import one_line, printable
 
 Row = Sequence[str]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from reference import forward, logprobs, ranked
 
 from genrec import Catalog, History, Interaction, Item, Recommender
+from genrec.answers import RecommendationList
 from genrec.decoding import Options, Ranking, score, search
 from genrec.filters import Filter, Filters
-from genrec.recommender import RecommendationList
 from genrec.text import visible
 from genrec.token_tree import ROOT
 from genrec.trie import TitleTrie

@@ -23,6 +23,7 @@ ORDER = [
     ["ingest", "dataset", "datasets", "vectors", "baselines", "protocols", "matching", "reader"],
     ["factors", "sasrec", "textseq"],
     ["token_tree", "model", "decoding", "generation", "explaining", "hidden"],
+    ["answers"],
     ["recommender", "doctor"],
     ["systems", "results", "evaluation", "report", "audit"],
     ["display", "demo", "cli"],
