@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -88,14 +88,14 @@ class Settings:
     def __post_init__(self) -> None:
         """Checks the values."""
         for field in fields(self):
-            _kind(field.name, getattr(self, field.name), str(field.type))
+            kind(field.name, getattr(self, field.name), str(field.type))
         if self.case is not None:
-            _choice("case", self.case, ("as_is", "lower"))
-        _choice("decoder", self.decoder, DECODERS)
-        _choice("normalization", self.normalization, NORMALIZATIONS)
-        _choice("search", self.search, SEARCHES)
-        _choice("prior", self.prior, PRIORS)
-        _choice("fusion", self.fusion, FUSIONS)
+            choice("case", self.case, ("as_is", "lower"))
+        choice("decoder", self.decoder, DECODERS)
+        choice("normalization", self.normalization, NORMALIZATIONS)
+        choice("search", self.search, SEARCHES)
+        choice("prior", self.prior, PRIORS)
+        choice("fusion", self.fusion, FUSIONS)
         for name, least in (
             ("few_shot", 0),
             ("beam_size", 1),
@@ -154,17 +154,25 @@ class Settings:
         Raises:
             SettingsError: a key is not a setting; the message names the nearest one.
         """
-        names = [f.name for f in fields(cls)]
-        for key in values:
-            if key not in names:
-                near = difflib.get_close_matches(key, names, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                msg = f"{key!r} is not a setting.{hint} Expected one of: {', '.join(names)}."
-                raise SettingsError(msg)
+        known_keys(values, [f.name for f in fields(cls)])
         return cls(**values)
 
 
-def _kind(name: str, value: object, annotation: str) -> None:
+def known_keys(values: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Refuses a key that is not a setting; the message names the nearest one.
+
+    Raises:
+        SettingsError: there is one.
+    """
+    for key in values:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            msg = f"{key!r} is not a setting.{hint} Expected one of: {', '.join(names)}."
+            raise SettingsError(msg)
+
+
+def kind(name: str, value: object, annotation: str) -> None:
     """Checks a value against an annotation such as ``int | None``."""
     kinds = [k.strip() for k in annotation.split("|")]
     names = {"str": str, "int": int, "bool": bool, "float": (int, float)}
@@ -179,7 +187,8 @@ def _kind(name: str, value: object, annotation: str) -> None:
     raise SettingsError(msg)
 
 
-def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Checks that a value is one of some."""
     if value not in choices:
         msg = f"{name}={value!r} is not known. Expected one of: {', '.join(choices)}."
         raise SettingsError(msg)

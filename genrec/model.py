@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from genrec import weights
+from genrec import checkpoint, weights
+from genrec.checkpoint import Run
 from genrec.errors import ModelError, SettingsError
 from genrec.token_tree import Body, CachedTree, PlainTree, Prefix, TokenTree, tree_obstacle
 
@@ -130,6 +131,51 @@ class LanguageModel:
         _check_loaded(name, model, tokenizer, report)
         model.to(target).eval()
         return cls(model, tokenizer, name=name)
+
+    @classmethod
+    def of_run(
+        cls,
+        folder: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int | None = None,
+        say: Callable[[str], None] = lambda message: None,
+    ) -> LanguageModel:
+        """Loads what ``genrec train`` wrote: the base model with the adapter merged into it.
+
+        Args:
+            folder: of the run.
+            device: see ``load``.
+            dtype: see ``load``.
+            threads: see ``load``.
+            say: called with a line of text before each slow step.
+
+        Raises:
+            ModelError: the folder is no run, the base model cannot be had, or is another.
+        """
+        folder = Path(folder)
+        run = Run.read(folder)
+        options: dict[str, Any] = {"device": device, "dtype": dtype, "threads": threads, "say": say}
+        if (folder / checkpoint.WHOLE).is_dir():
+            found = cls.load(str(folder / checkpoint.WHOLE), **options)
+            found.name = f"{run.base_model} tuned as {folder.name}"
+            return found
+        base = cls.load(run.base_model, revision=run.base_revision, **options)
+        run.check(base=base.fingerprint())
+        from peft import PeftModel
+
+        with quiet_transformers():
+            try:
+                tuned = PeftModel.from_pretrained(base.model, str(folder / checkpoint.ADAPTER))
+                model = tuned.merge_and_unload().eval()
+            except Exception as error:  # whatever a broken adapter provokes
+                msg = (
+                    f"The adapter in {folder / checkpoint.ADAPTER} cannot be loaded: {error} "
+                    "Expected PEFT's files as training wrote them; copy the run folder again."
+                )
+                raise ModelError(msg) from error
+        return cls(model, base.tokenizer, name=f"{run.base_model} tuned as {folder.name}")
 
     @property
     def context(self) -> int:

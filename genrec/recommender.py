@@ -9,14 +9,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import takewhile
 from os import PathLike, fspath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from genrec import diversity
+from genrec import checkpoint, diversity
 from genrec.answers import Recommendation, RecommendationList, Wishes
 from genrec.catalog import Catalog, Item
+from genrec.checkpoint import Run
 from genrec.config import Settings
 from genrec.dataset import Dataset
 from genrec.embedding import CharNgrams
@@ -111,6 +113,7 @@ class Recommender:
             )
             raise SettingsError(msg)
         self.settings = Settings.of(settings)
+        self.run: Run | None = None
         self.catalog = data if isinstance(data, Catalog) else data.catalog
         self.dataset = data if isinstance(data, Dataset) else None
         shots = self.settings.few_shot
@@ -140,6 +143,45 @@ class Recommender:
         self._prefixes: dict[tuple[int, ...], Prefix | None] = {}
         self._conditions: dict[str, npt.NDArray[np.bool_]] = {}
         self._columns: dict[str, npt.NDArray[np.object_]] = {}
+
+    @classmethod
+    def load(
+        cls,
+        run: str | PathLike[str],
+        data: Dataset | Catalog | None = None,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int | None = None,
+        say: Callable[[str], None] = lambda message: None,
+        **settings: Any,
+    ) -> Recommender:
+        """Loads what ``genrec train`` wrote.
+
+        Args:
+            run: its folder.
+            data: a dataset or catalog; None is the catalog that was trained on (then there are no
+                users). Items that were not trained on can be recommended too.
+            device: see ``LanguageModel.load``.
+            dtype: see ``LanguageModel.load``.
+            threads: see ``LanguageModel.load``.
+            say: called with a line of text before each slow step.
+            **settings: in place of those that the run was trained with; of decoding, such as
+                ``search``.
+
+        Raises:
+            ModelError: the folder is no run, or prompt, tokenizer or base model have changed since.
+        """
+        folder = Path(run)
+        found = Run.read(folder)
+        from genrec.model import LanguageModel
+
+        model = LanguageModel.of_run(folder, device=device, dtype=dtype, threads=threads, say=say)
+        items = Catalog.read(folder / checkpoint.CATALOG) if data is None else data
+        new = cls(items, model, say=say, **{**found.settings, **settings})
+        found.check(template=new.template.hash, encoder=new.encoder.hash)
+        new.run = found
+        return new
 
     def _prior(self) -> ItemPrior | None:
         name = self.settings.prior
@@ -186,7 +228,7 @@ class Recommender:
         return self.template.form(case, self.settings.max_title_tokens)
 
     @cached_property
-    def _scale(self) -> float:
+    def scale(self) -> float:
         """The highest value in the data; 5 where there is none."""
         if self.dataset is None:
             return 5.0
@@ -327,7 +369,7 @@ class Recommender:
             ),
             max_events=self.settings.max_events,
             demonstrations=self.demonstrations(read.user_id),
-            scale=self._scale if self.settings.values else None,
+            scale=self.scale if self.settings.values else None,
         )
 
     def recommend(
@@ -926,6 +968,7 @@ class Recommender:
             new._edit(remove=[now[r].item_id for r in self._removed])
         if self.prior is not self._set_prior:
             new.prior = self.prior
+        new.run = self.run
         return new
 
 

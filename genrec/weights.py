@@ -115,11 +115,14 @@ MODELS = tuple(p.name for p in PACKAGED.values() if p.gguf)
 
 
 def fingerprint(state: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) over every torch tensor's name, shape and up to 1,024 of its values."""
+    """SHA-256 (hex) over every torch tensor's name, shape and up to 1,024 of its values.
+
+    In bfloat16, so that a model loaded in that precision or in float32 has the same.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
         flat = value.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 1024)][:1024].float().cpu()
+        sample = flat[:: max(1, flat.numel() // 1024)][:1024].bfloat16().float().cpu()
         digest.update(f"{name}{tuple(value.shape)}".encode() + sample.numpy().tobytes())
     return digest.hexdigest()
 

@@ -16,16 +16,18 @@ PACKAGE = Path(genrec.__file__).parent
 # Imports go one way: a module may import from lines above its own, and its neighbours on its line
 # only to the left.
 ORDER = [
-    ["errors", "text", "reading", "config", "gate"],
+    ["errors", "text", "reading", "config", "gate", "recipe"],
     ["weights", "embedding"],
     ["tables", "hub", "catalog", "interactions", "metrics", "published"],
     ["prompts", "trie", "overlay", "encoding", "predicates", "filters", "diversity", "priors"],
+    ["checkpoint", "rows"],
     ["ingest", "dataset", "datasets", "vectors", "baselines", "protocols", "matching", "reader"],
     ["factors", "sasrec", "textseq"],
-    ["token_tree", "model", "decoding", "generation", "explaining", "hidden"],
+    ["losses", "token_tree", "model", "decoding", "generation", "explaining", "hidden"],
     ["answers"],
     ["recommender", "doctor"],
     ["systems", "results", "evaluation", "report", "audit"],
+    ["training"],
     ["display", "demo", "cli"],
 ]
 # Inside functions only: weights converts with a loaded transformers, and embedding loads one,
