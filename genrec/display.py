@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,11 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from genrec.answers import Recommendation, RecommendationList
+from genrec.checkpoint import Run
 from genrec.encoding import EncodedPrompt
 from genrec.reader import Understood
 from genrec.text import one_line, printable
 
 Row = Sequence[str]
+Watch = Callable[[Mapping[str, Any]], None]
 
 
 def out() -> Console:
@@ -109,6 +112,70 @@ def progress(message: str, total: int, *, quiet: bool = False) -> Iterator[Calla
     with Progress(*columns, console=err(), transient=True) as bar:
         task = bar.add_task(message, total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def training(*, quiet: bool = False) -> Iterator[tuple[Callable[[str], None], Watch]]:
+    """Shows how training goes; gives what says a line and what takes each line of its log.
+
+    In a terminal a bar with nats per item, targets per second and the time left, and a line for each
+    validation; elsewhere a line for each line of the log.
+    """
+    if quiet:
+        yield lambda text: None, lambda line: None
+        return
+    console = err()
+    if not console.is_terminal:
+        yield _to_stderr, lambda line: _to_stderr(_training_line(line))
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,}/{task.total:,} targets"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("Training", total=None, visible=False)
+
+        def watch(line: Mapping[str, Any]) -> None:
+            if line.get("validation"):
+                bar.console.print(Text(_training_line(line)))
+                return
+            text = f"{line['nats']:.3f} nats an item, {line['targets_per_second']:.1f} targets/s"
+            done, total = int(line["targets"]), int(line["of"])
+            bar.update(task, completed=done, total=total, description=text, visible=True)
+
+        yield lambda text: bar.console.print(Text(text)), watch
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _training_line(line: Mapping[str, Any]) -> str:
+    if line.get("validation"):
+        return (
+            f"validation after {line['targets']:,} targets: {line['nats']:.3f} nats, HR@10 "
+            f"{line['hit_rate@10']:.4f}, NDCG@10 {line['ndcg@10']:.4f} ({line['users']} users)"
+        )
+    left = (line["of"] - line["targets"]) / max(line["targets_per_second"], 1e-9)
+    return (
+        f"{line['targets']:,} of {line['of']:,} targets, {line['nats']:.3f} nats an item, "
+        f"{line['targets_per_second']:.1f} targets/s, {max(left, 0) / 60:.0f} min left"
+    )
+
+
+def print_run(run: Run, out: Path) -> None:
+    """What a training run came to, and what to do next."""
+    state = "finished" if run.finished else "stopped early; go on with --resume"
+    print_line(f"{run.targets:,} targets learned from -> {out} ({state})")
+    best = run.metrics.get("best")
+    if best:
+        print_line(
+            f"best on validation, after {best['targets']:,} targets: {best['nats']:.3f} nats, HR@10 "
+            f"{best['hit_rate@10']:.4f}, NDCG@10 {best['ndcg@10']:.4f} ({best['users']} users)"
+        )
+    print_line(f"Use it: genrec recommend DIR --run {out} --user USER")
 
 
 def print_recommendations(answer: RecommendationList) -> None:

@@ -124,16 +124,16 @@ class Head:
     bias: Tensor | None = None
 
     def over(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """(R, C) float32 logits of C tokens after R states."""
+        """(R, C) logits in 32 bits or more, of C tokens after R states."""
         if self.weight is None:
-            return states[:, tokens].float()
+            return _wide(states[:, tokens])
         logits = states @ self.weight[tokens].to(states.dtype).T
         if self.bias is not None:
             logits = logits + self.bias[tokens]
         return _wide(logits)
 
     def each(self, states: Tensor, source: Tensor, tokens: Tensor) -> Tensor:
-        """(C,) float32 logits of single tokens after the states of the given indices."""
+        """(C,) logits, in 32 bits or more, of single tokens after the states of the given indices."""
         if self.weight is None:
             return _wide(states[source, tokens])
         rows = self.weight[tokens].to(states.dtype)

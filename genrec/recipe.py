@@ -51,7 +51,7 @@ class Training:
         weight_decay: of AdamW.
         max_grad_norm: gradients are cut to this norm.
         epochs: passes over the targets.
-        max_targets: at most so many targets are learned from, in place of epochs.
+        max_targets: how many targets are learned from, in place of epochs.
         max_minutes: stops with a checkpoint, from which ``--resume`` goes on.
         batch_size: packs per step and device.
         accumulate: how many of these make one step of the optimiser.
@@ -85,7 +85,7 @@ class Training:
     lora_dropout: float = 0.0
     dora: bool = False
     target_modules: str = "all-linear"
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     warmup: float = 0.05
     schedule: str = "cosine"
     weight_decay: float = 0.0
@@ -185,6 +185,20 @@ def _check_behaviors(behaviors: object, weights: object) -> None:
             f"behavior_weights={weights!r}. Expected behaviors and numbers from 0, as {{'buy': 2}}."
         )
         raise SettingsError(msg)
+
+
+def described() -> dict[str, str]:
+    """What each setting of ``Training`` is, from its docstring."""
+    lines = (Training.__doc__ or "").partition("Attributes:")[2].splitlines()
+    found: dict[str, str] = {}
+    name = ""
+    for line in lines:
+        text = line.strip()
+        if line.startswith("        ") and not line.startswith("         ") and ":" in text:
+            name, _, text = text.partition(":")
+        if name and text:
+            found[name] = f"{found.get(name, '')} {text.strip()}".strip().replace("``", "")
+    return found
 
 
 def resolved(values: Mapping[str, Any]) -> tuple[Settings, Training]:

@@ -9,6 +9,7 @@ import contextlib
 import importlib.metadata
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -263,7 +264,8 @@ class _Trainer(Trainer):
         super().__init__(data_collator=objective.batch, **rest)
         self._objective = objective
         self.model_accepts_loss_kwargs = True  # so that it divides nothing again
-        self.seen = np.zeros(3)  # sum of nats, targets, tokens since they were last read
+        self.seen = np.zeros(3)  # sum of nats, targets, tokens of this process, till they are read
+        self.learned = 0.0  # targets of all processes, likewise
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -272,6 +274,7 @@ class _Trainer(Trainer):
         n = torch.tensor(float(sum(len(b["weight"]) for b in batches)), device=device)
         if self.args.world_size > 1:
             n = self.accelerator.gather(n).sum()
+        self.learned += float(n)
         return batches, n
 
     def compute_loss(
@@ -420,7 +423,8 @@ class Session:
         """Logs, validates and saves where it is time to; whether to stop."""
         seen, self.trainer.seen = self.trainer.seen, np.zeros(3)
         self._since += seen
-        self.progress.targets += seen[1] * self.trainer.args.world_size
+        self.progress.targets += self.trainer.learned
+        self.trainer.learned = 0.0
         now = time.monotonic()
         t, step = self.training, int(state.global_step)
         if step % t.log_steps == 0 or step >= state.max_steps:
@@ -722,6 +726,8 @@ def _open(folder: Path, values: dict[str, Any], *, resume: bool) -> Path | None:
     """
     import yaml
 
+    if int(os.environ.get("RANK", "0")):  # the first process looks after the folder
+        return next(reversed(checkpoint.checkpoints(folder)), None)
     path = folder / checkpoint.SETTINGS
     values = json.loads(json.dumps(values))
     if folder.exists() and any(folder.iterdir()):
@@ -783,11 +789,12 @@ def _trainer(
     watch: Watch,
 ) -> tuple[_Trainer, Session]:
     """The Trainer and what happens beside its steps."""
-    t = training
+    t, several = training, int(os.environ.get("WORLD_SIZE", "1")) > 1
     with quiet_transformers():
         arguments = TrainingArguments(
             output_dir=str(folder / checkpoint.CHECKPOINTS),
             use_cpu=model.device.type == "cpu",
+            ddp_backend="gloo" if several and model.device.type == "cpu" else None,
             bf16=model.device.type == "cuda" and model.dtype == torch.bfloat16,
             per_device_train_batch_size=t.batch_size,
             gradient_accumulation_steps=t.accumulate,
@@ -809,9 +816,7 @@ def _trainer(
         )
     per_step = t.batch_size * t.accumulate * arguments.world_size
     steps = math.ceil(len(data) / per_step)
-    targets = data.n_targets * t.epochs
-    if t.max_targets is not None:
-        targets = min(targets, t.max_targets)
+    targets = data.n_targets * t.epochs if t.max_targets is None else t.max_targets
     arguments.max_steps = max(1, math.ceil(steps * targets / data.n_targets))
     arguments.warmup_steps = math.ceil(t.warmup * arguments.max_steps)
     session = Session(folder, t, None, watch, start, targets)

@@ -1,0 +1,5 @@
+"""``python -m genrec``."""
+
+from genrec.cli import main
+
+main()

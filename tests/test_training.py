@@ -1,0 +1,468 @@
+"""Training: losses equal what the decoder says, runs go on where they stopped, faults are named."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+from test_rows import dataset
+
+from genrec import Dataset, Recommender, checkpoint, recipe, training
+from genrec.errors import DataError, ModelError, SettingsError
+from genrec.losses import CatalogLoss, Head, batch
+from genrec.model import LanguageModel
+from genrec.recipe import Training
+from genrec.rows import TitlePaths
+
+ROOT = Path(__file__).parents[1]
+KINDS = ("llama", "gpt2", "qwen3", "gemma3", "mistral")
+
+
+def fresh(kind: str = "llama", dtype: torch.dtype = torch.float32) -> LanguageModel:
+    """A tiny model of one's own."""
+    shared = tiny.language_model(kind)
+    return LanguageModel(copy.deepcopy(shared.model).to(dtype), shared.tokenizer, name=kind)
+
+
+def doubled(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
+
+
+def made(n: int = 30, users: int = 1) -> Dataset:
+    """Baskets of one to three items."""
+    rng = np.random.default_rng(1)
+    baskets = [
+        [(int(i), "buy" if b else "view") for i, b in zip(rng.integers(0, 7, m), b, strict=True)]
+        for m, b in ((m, rng.integers(0, 3, m)) for m in rng.integers(1, 4, n))
+    ]
+    return dataset(baskets, users)
+
+
+def scored(
+    recommender: Recommender, data: Dataset, settings: Training, packs: list[int] | None = None
+) -> tuple[training.Examples, torch.Tensor, torch.Tensor]:
+    found, paths = training.examples(recommender, data, settings)
+    titles = list(recommender.encoder.titles(recommender.catalog))
+    objective = training.Objective(found, paths, recommender.model, settings, titles)
+    inputs = objective.batch(packs or list(range(len(found))))
+    if recommender.model.dtype == torch.float64:
+        inputs = doubled(inputs)
+    with torch.no_grad():
+        return found, *objective.losses(recommender.model.model, inputs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("basket", ["tree", "first", "as_is"])
+def test_a_targets_nats_are_what_recommend_says(kind: str, basket: str) -> None:
+    data = made(12)
+    recommender = Recommender(data, fresh(kind, torch.float64), exclude_seen=False)
+    settings = Training(basket=basket, pack_tokens=300, vocab_weight=0.0)
+    found, nats, _ = scored(recommender, data, settings)
+    c = data.interactions.columns
+    unit = np.arange(len(c.row)) if basket == "as_is" else c.unit
+    events = [int(e) for p in found.packs for i in p for e in found.rows[i].event]
+    assert len(events) > 5
+    asked: dict[str, Recommender] = {}
+    for value, event in zip(nats.tolist(), events, strict=True):
+        first = int(np.flatnonzero(unit == unit[event])[0])
+        if first > recommender.settings.max_events:
+            continue
+        known = [data.interactions.interaction(i) for i in range(first)]
+        target = data.interactions.interaction(event)
+        if target.behavior not in asked:
+            asked[target.behavior] = recommender.with_settings(target_behavior=target.behavior)
+        (said,) = asked[target.behavior].score(known or "", [str(target.item_id)])
+        assert said.logprob == pytest.approx(-value, abs=1e-5)
+
+
+def test_plain_models_learn_from_windows() -> None:
+    data = made(6)
+    shared = tiny.language_model()
+    model = LanguageModel(shared.model, shared.tokenizer, plain=True)
+    recommender = Recommender(data, model, exclude_seen=False)
+    with pytest.raises(SettingsError, match="takes no branches"):
+        training.examples(recommender, data, Training(basket="tree"))
+    _, slow, _ = scored(recommender, data, Training(layout="window", vocab_weight=0.0))
+    fast = Recommender(data, shared, exclude_seen=False)
+    found, nats, _ = scored(fast, data, Training(layout="window", vocab_weight=0.0))
+    assert len(found.packs) < len(found.rows)  # side by side
+    order = [i for p in found.packs for i in p]
+    assert slow[order].tolist() == pytest.approx(nats.tolist(), abs=1e-4)
+
+
+@pytest.mark.model
+def test_the_real_models_nats_are_what_recommend_says(
+    demo_data: Dataset, smollm2: LanguageModel
+) -> None:
+    recommender = Recommender(demo_data, smollm2, exclude_seen=False)
+    settings = Training(behaviors=("buy",), vocab_weight=0.0)
+    found, nats, _ = scored(recommender, demo_data, settings, [3])
+    row = found.rows[found.packs[3][0]]
+    user = demo_data.interactions.user_ids[demo_data.interactions.columns.user[row.event[0]]]
+    tried = 0
+    for target in range(0, len(row.item), max(1, len(row.item) // 5)):
+        event = int(row.event[target])
+        c = demo_data.interactions.columns
+        buys = [i for i in range(event) if c.user[i] == c.user[event] and c.behavior[i] == 0]
+        known = [demo_data.interactions.interaction(i) for i in buys if c.unit[i] != c.unit[event]]
+        shown = [str(k.item_id) for k in known]
+        ids = recommender.prompt(known).ids
+        if list(ids) != row.text_before(target):
+            continue  # a window that begins later
+        tried += 1
+        item = demo_data.catalog[int(row.item[target])].item_id
+        (said,) = recommender.score(known, [item])
+        assert said.logprob == pytest.approx(-float(nats[target]), abs=1e-4), (user, shown)
+    assert tried
+
+
+def test_mates_do_not_change_a_targets_loss() -> None:
+    losses = []
+    for mate in (1, 4, 5):
+        data = dataset([[(0, "buy"), (2, "view")], [(3, "buy"), (mate, "buy"), (6, "buy")]])
+        recommender = Recommender(data, fresh(dtype=torch.float64))
+        found, nats, whole = scored(recommender, data, Training(basket="tree"))
+        events = [int(e) for p in found.packs for i in p for e in found.rows[i].event]
+        losses.append([float(x[events.index(e)]) for x in (nats, whole) for e in (2, 4)])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-9)
+    assert losses[2] == pytest.approx(losses[0], abs=1e-9)
+
+
+def test_packed_rows_are_as_separate_ones() -> None:
+    data = made(5, users=6)
+    recommender = Recommender(data, fresh("gemma3", torch.float64))
+    together, nats, losses = scored(recommender, data, Training(pack_tokens=2000))
+    assert len(together.packs) < len(together.rows) / 2
+    paths = TitlePaths(recommender.trie)  # type: ignore[arg-type]
+    titles = list(recommender.encoder.titles(recommender.catalog))
+    alone = training.Examples(
+        together.rows, together.weights, [[i] for i in range(len(together.rows))]
+    )
+    objective = training.Objective(alone, paths, recommender.model, Training(), titles)
+    found = []
+    with torch.no_grad():
+        for i in (i for p in together.packs for i in p):
+            found.append(objective.losses(recommender.model.model, doubled(objective.batch([i]))))
+    assert torch.cat([f[0] for f in found]).tolist() == pytest.approx(nats.tolist(), abs=1e-9)
+    assert torch.cat([f[1] for f in found]).tolist() == pytest.approx(losses.tolist(), abs=1e-9)
+
+
+def test_the_loss_over_the_vocabulary_is_the_models_own() -> None:
+    data = made(4)
+    recommender = Recommender(data, fresh(dtype=torch.float64))
+    settings = Training(basket="tree", vocab_weight=0.5)
+    found, nats, losses = scored(recommender, data, settings)
+    titles = list(recommender.encoder.titles(data.catalog))
+    pairs = [
+        (found.rows[i], g) for p in found.packs for i in p for g in range(len(found.rows[i].item))
+    ]
+    for place, (row, g) in enumerate(pairs):
+        before, title = row.text_before(g), list(titles[row.item[g]])
+        with torch.no_grad():
+            logits = recommender.model.model(torch.tensor([before + title])).logits[0]
+        chances = torch.log_softmax(logits[len(before) - 1 : -1], dim=-1)
+        plain = -float(chances[range(len(title)), title].sum())
+        assert float(losses[place] - nats[place]) == pytest.approx(0.5 * plain, abs=1e-7)
+
+
+@pytest.mark.parametrize("children", [3, 200])
+def test_label_smoothing_spreads_a_share_over_the_children(children: int) -> None:
+    from genrec.rows import Row
+    from genrec.trie import TitleTrie
+
+    paths = TitlePaths(TitleTrie([(i + 1, 0) for i in range(children)]))
+    one = np.array([1])
+    row = Row(one, one - 1, one, one - 1, one - 1, one, np.array([1]), one)
+    inputs = doubled(batch([[row]], paths, [[np.ones(1)]]))
+    logits = torch.randn(1, children + 2, dtype=torch.float64)
+    nats, loss = CatalogLoss(paths, 0.3).nats(logits, inputs, Head())
+    chances = torch.log_softmax(logits[0, 1 : children + 1], dim=-1)
+    assert float(nats) == pytest.approx(-float(chances[1]))
+    wanted = -0.7 * float(chances[1]) - 0.3 * float(chances.mean())
+    assert float(loss) == pytest.approx(wanted)
+
+
+def test_weights_of_targets() -> None:
+    data = dataset([[(0, "buy")], [(0, "view")], [(1, "buy")]])
+    recommender = Recommender(data, fresh())
+    rows = training.examples(recommender, data, Training())[0].rows
+    half = Training(recency_half_life=1.0)
+    found = np.concatenate(training.target_weights(rows, data, half))
+    assert (found / found[-1]).tolist() == pytest.approx([0.25, 0.5, 1.0])
+    assert found.mean() == pytest.approx(1)
+    found = np.concatenate(
+        training.target_weights(rows, data, Training(behavior_weights={"view": 3.0}))
+    )
+    assert (found / found[0]).tolist() == pytest.approx([1, 3, 1])
+    found = np.concatenate(training.target_weights(rows, data, Training(popularity_strength=1.0)))
+    assert (found / found[0]).tolist() == pytest.approx([1, 1, 1.5])
+    for wrong in ({"steal": 1.0}, {"buy": 0.0, "view": 0.0}):
+        with pytest.raises(SettingsError, match="behavior"):
+            training.target_weights(rows, data, Training(behavior_weights=wrong))
+
+
+def test_settings_are_checked(tmp_path: Path) -> None:
+    for wrong in (
+        {"basket": "branch"},
+        {"lora_rank": -1},
+        {"learning_rate": 0.0},
+        {"behaviors": "buy"},
+        {"behavior_weights": {"buy": -1}},
+        {"quantize": "nf4", "lora_rank": 0},
+        {"holdout": 1.0},
+        {"layout": "window", "basket": "tree"},
+        {"epochs": float("nan")},
+    ):
+        with pytest.raises(SettingsError, match="Expected"):
+            Training(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(
+        SettingsError, match="'lora_rnk' is not a setting. Did you mean 'lora_rank'"
+    ):
+        recipe.resolved({"lora_rnk": 4})
+    file = tmp_path / "a.yaml"
+    for text in ("- 1", "a: [", "3"):
+        file.write_text(text)
+        with pytest.raises(SettingsError, match=r"a\.yaml"):
+            recipe.read(file)
+    with pytest.raises(SettingsError, match="Expected lines such as"):
+        recipe.read(tmp_path / "none.yaml")
+    with pytest.raises(SettingsError, match="behaviors='steal' is not in the data"):
+        training.examples(Recommender(made(3), fresh()), made(3), Training(behaviors=("steal",)))
+    nothing = dataset([[(0, "buy")]])
+    empty = Training(holdout=0.99)
+    recommender = Recommender(nothing, fresh())
+    if 0 not in training.kept_rows(7, empty):
+        with pytest.raises(DataError, match="Nothing to learn from"):
+            training.examples(recommender, nothing, empty)
+    assert set(recipe.described()) == {f.name for f in recipe.fields(Training)}
+
+
+FEW: dict[str, Any] = {
+    "max_targets": 60, "eval_users": 0, "learning_rate": 3e-3, "pack_tokens": 128,
+    "lora_dropout": 0.1, "threads": 1, "device": "cpu",
+}  # fmt: skip
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "adapter" / "adapter_model.safetensors")
+
+
+def test_a_run_is_loaded_and_recommends(tmp_path: Path) -> None:
+    data, lines = made(8, users=4), list[Any]()
+    place = tmp_path / "run"
+    model = saved(tmp_path)
+    run = training.train(
+        data.renamed("made"), place, str(model), watch=lines.append, **FEW | {"max_targets": 400}
+    )
+    assert run.finished
+    assert run.targets >= 400
+    nats = [line["nats"] for line in lines]
+    assert nats[-1] < nats[0]
+    recommender = Recommender.load(place, data, exclude_seen=False)
+    assert recommender.run == run
+    answer = recommender.recommend("bought: red mug")
+    assert sum(r.probability for r in recommender.score("")) == pytest.approx(1, abs=1e-4)
+    alone = Recommender.load(place, search="exact", exclude_seen=False).recommend("bought: red mug")
+    assert [r.item_id for r in alone] == [r.item_id for r in answer]
+    base = Recommender(data, str(model), exclude_seen=False).recommend("bought: red mug")
+    assert base[0].logprob != pytest.approx(answer[0].logprob, abs=1e-3)
+    with pytest.raises(ModelError, match="form of titles"):
+        Recommender.load(place, data, case="lower")
+    with pytest.raises(ModelError, match="the prompt template 'next_item'"):
+        Recommender.load(place, data, template="sentence")
+    values = json.loads((place / "run.json").read_text())
+    (place / "run.json").write_text(json.dumps(values | {"base_fingerprint": "0" * 64}))
+    with pytest.raises(ModelError, match="the base model"):
+        Recommender.load(place, data)
+    for text, wanted in (("{", "damaged"), ('{"format_version": 9}', "format_version 9")):
+        (place / "run.json").write_text(text)
+        with pytest.raises(ModelError, match=wanted):
+            Recommender.load(place, data)
+    (place / "run.json").unlink()
+    with pytest.raises(ModelError, match=r"not a run folder.*--resume"):
+        Recommender.load(place, data)
+    with pytest.raises(ModelError, match="not a run folder"):
+        Recommender.load(tmp_path, data)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_an_adapter_merged_is_as_the_adapter(tmp_path: Path, kind: str) -> None:
+    data = made(8, users=2)
+    model = fresh(kind)
+    folder = saved(tmp_path, kind)
+    training.train(data, tmp_path / "run", model, **FEW)
+    values = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(values | {"base_model": str(folder)}))
+    merged = Recommender.load(tmp_path / "run", data).score("bought: red mug")
+    apart = Recommender(data, LanguageModel(model.model, model.tokenizer)).score("bought: red mug")
+    plain = Recommender(data, fresh(kind)).score("bought: red mug")
+    assert [r.logprob for r in merged] == pytest.approx([r.logprob for r in apart], abs=1e-4)
+    assert [r.logprob for r in merged] != pytest.approx([r.logprob for r in plain], abs=1e-2)
+
+
+def test_all_weights_can_be_trained(tmp_path: Path) -> None:
+    data = made(6, users=2)
+    training.train(data, tmp_path / "run", str(saved(tmp_path)), **FEW | {"lora_rank": 0})
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+    assert len(Recommender.load(tmp_path / "run", data).recommend("")) == 7
+
+
+def saved(folder: Path, kind: str = "llama") -> Path:
+    """A tiny model as a folder."""
+    place = folder / f"tiny-{kind}"
+    model = tiny.language_model(kind)
+    model.model.save_pretrained(place)
+    model.tokenizer.save_pretrained(place)
+    return place
+
+
+def command(folder: Path, run: str, *options: str) -> list[str]:
+    return [
+        sys.executable, "-m", "genrec", "train", str(folder / "data"), "--out", str(folder / run),
+        "--model", str(folder / "tiny-llama"), "--max-targets", "400", "--eval-users", "2",
+        "--eval-every", "150", "--pack-tokens", "128", "--lora-dropout", "0.1", "--log-steps", "1",
+        "--save-steps", "3", "--threads", "1", "--device", "cpu", *options,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data and a tiny model."""
+    folder = tmp_path_factory.mktemp("runs")
+    data = made(8, users=12)
+    events = data.interactions.split_last_unit("buy")
+    from dataclasses import replace
+
+    replace(data, interactions=events, info=replace(data.info, split="last unit")).save(
+        folder / "data"
+    )
+    saved(folder)
+    return folder
+
+
+def test_killed_and_resumed_is_as_never_stopped(place: Path) -> None:
+    subprocess.run(command(place, "whole"), check=True, capture_output=True)
+    run = subprocess.Popen(command(place, "killed"), stderr=subprocess.DEVNULL)
+    log = place / "killed" / "log.jsonl"
+    for _ in range(1200):
+        time.sleep(0.05)
+        if log.is_file() and '"step": 8' in log.read_text():
+            break
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert not (place / "killed" / "run.json").exists()
+    (step,) = [p.name for p in checkpoint.checkpoints(place / "killed")][-1:]
+    assert step in {"step-6", "step-9"}
+    again = command(place, "killed", "--resume")
+    subprocess.run(again, check=True, capture_output=True)
+    whole, resumed = weights_of(place / "whole"), weights_of(place / "killed")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    final = [checkpoint.checkpoints(place / n)[-1] for n in ("whole", "killed")]
+    assert final[0].name == final[1].name
+    states = [load_file(p / "optimizer.safetensors") for p in final]
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    run_of = [checkpoint.Run.read(place / n) for n in ("whole", "killed")]
+    assert run_of[0].targets == run_of[1].targets
+    assert run_of[0].metrics == run_of[1].metrics
+    assert not list(place.rglob("*.bin")) + list(place.rglob("*.pt")) + list(place.rglob("*.pth"))
+
+
+def test_a_run_is_not_written_over(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("dear")
+    data, model = made(3), fresh()
+    with pytest.raises(SettingsError, match="is not empty"):
+        training.train(data, tmp_path / "other", model)
+    with pytest.raises(SettingsError, match="holds no run to go on with"):
+        training.train(data, tmp_path / "other", model, resume=True)
+    training.train(data, tmp_path / "run", model, **FEW)
+    with pytest.raises(SettingsError, match=r"lora_rank=2 \(it was 8\)"):
+        training.train(data, tmp_path / "run", fresh(), resume=True, **FEW | {"lora_rank": 2})
+
+
+def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    data, model = made(8, users=4), fresh()
+    steps = []
+
+    def poison(line: Any) -> None:
+        steps.append(line["step"])
+        if line["step"] == 4:
+            with torch.no_grad():
+                model.model.get_input_embeddings().weight.fill_(float("nan"))
+
+    options = FEW | {"log_steps": 1, "save_steps": 2, "max_targets": 400}
+    with pytest.raises(ModelError, match="loss is nan at step 5.*lower|loss is nan at step 5"):
+        training.train(data, tmp_path / "run", model, watch=poison, **options)
+    (*_, last) = checkpoint.checkpoints(tmp_path / "run")
+    assert last.name == "step-4"
+    assert all(
+        torch.isfinite(v).all() for v in load_file(last / "adapter_model.safetensors").values()
+    )
+    assert not (tmp_path / "run" / "run.json").exists()
+    run = training.train(data, tmp_path / "run", fresh(), resume=True, **options)
+    assert run.finished
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(place: Path) -> None:
+    code = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from genrec import checkpoint, training\n"
+        "first = training.Session._save\n"
+        "def save(self, state):\n"
+        "    if state.global_step > 3:\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "    first(self, state)\n"
+        "training.Session._save = save\n"
+        "from genrec.cli import main\n"
+        "sys.argv = ['genrec', *sys.argv[1:]]\n"
+        "main()\n"
+    )
+    arguments = command(place, "full")[3:]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == ModelError.exit_code, done.stderr[-2000:]
+    assert "checkpoint at step 6 could not be written" in done.stderr
+    assert "Make room on the disk" in done.stderr
+    assert [p.name for p in checkpoint.checkpoints(place / "full")] == ["step-3"]
+
+
+def test_time_that_is_up_stops_with_a_run_that_can_go_on(tmp_path: Path) -> None:
+    data = made(8, users=4)
+    options = FEW | {"max_targets": 200}
+    run = training.train(data, tmp_path / "run", fresh(), max_minutes=0.0, **options)
+    assert not run.finished
+    assert run.targets < 60
+    assert (tmp_path / "run" / "adapter").is_dir()
+    run = training.train(data, tmp_path / "run", fresh(), resume=True, **options)
+    assert run.finished
+    assert run.targets >= 150
+
+
+@pytest.mark.slow
+def test_two_processes_are_as_one_with_the_doubled_batch(place: Path) -> None:
+    base = command(place, "two", "--max-targets", "120", "--batch-size", "1", "--lora-dropout", "0")
+    launch = [
+        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+        "--num_machines", "1", "--main_process_port", "29611", "--mixed_precision", "no", "--dynamo_backend", "no",
+        "--num_cpu_threads_per_process", "1", str(ROOT / "scripts" / "train.py"), *base[4:],
+    ]  # fmt: skip
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    subprocess.run(launch, check=True, capture_output=True, env=environment)
+    one = command(place, "one", "--max-targets", "120", "--batch-size", "2", "--lora-dropout", "0")
+    subprocess.run(one, check=True, capture_output=True)
+    two, one_ = weights_of(place / "two"), weights_of(place / "one")
+    assert max(float((two[k] - one_[k]).abs().max()) for k in two) < 1e-5
+    assert checkpoint.Run.read(place / "two").targets == checkpoint.Run.read(place / "one").targets
