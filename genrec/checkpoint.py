@@ -40,7 +40,9 @@ class Run:
 
     Attributes:
         base_model: name or folder of the model that was trained.
-        base_fingerprint: of its weights (``weights.fingerprint``).
+        base_fingerprint: of its weights (``LanguageModel.fingerprint``); empty where they were
+            quantised.
+        base_kept: ``LanguageModel.kept_fingerprint``.
         base_revision: a hub revision, or None.
         template: name of the prompt template.
         template_hash: ``Template.hash``.
@@ -59,6 +61,7 @@ class Run:
 
     base_model: str
     base_fingerprint: str
+    base_kept: str
     base_revision: str | None
     template: str
     template_hash: str
@@ -114,7 +117,12 @@ class Run:
         write_text(folder / RUN, text + "\n")
 
     def check(
-        self, *, template: str | None = None, encoder: str | None = None, base: str | None = None
+        self,
+        *,
+        template: str | None = None,
+        encoder: str | None = None,
+        base: str | None = None,
+        kept: str | None = None,
     ) -> None:
         """Refuses a prompt, tokenizer or base model that differs from what was trained with.
 
@@ -122,6 +130,7 @@ class Run:
             template: the hash of the prompt template; None is not checked, here and below.
             encoder: the hash of the encoder.
             base: the fingerprint of the base model.
+            kept: that of what is not quantised.
 
         Raises:
             ModelError: one of them does; the message says which.
@@ -132,6 +141,7 @@ class Run:
                 (f"the prompt template {self.template!r}", self.template_hash, template),
                 ("the tokenizer or the form of titles", self.encoder_hash, encoder),
                 (f"the base model {self.base_model!r}", self.base_fingerprint, base),
+                (f"the base model {self.base_model!r}", self.base_kept, kept),
             )
             if ours is not None and theirs != ours
         ]

@@ -687,6 +687,29 @@ def train(
     display.print_run(run, out)
 
 
+@app.command()
+def merge(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that `train` wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+) -> None:
+    """Write a run as a plain model, its adapter merged, for other servers."""
+    from genrec import display
+    from genrec.checkpoint import Run
+
+    found = Run.read(run)
+    with display.working(f"Merging {run} ...") as say:
+        from genrec.model import LanguageModel
+
+        LanguageModel.of_run(run, device="cpu", dtype="float32", say=say).save(out)
+    display.print_line(f"{found.base_model} with the adapter of {run} -> {out}")
+    if not found.training.get("vocab_weight"):
+        display.print_line(
+            "It was trained with vocab_weight 0: it knows which title of the catalog comes next, "
+            "not how to write one freely. Constrain it to the catalog's titles, or train with "
+            "--vocab-weight above 0."
+        )
+
+
 def _number(text: str, name: str) -> float:
     try:
         return float(text)

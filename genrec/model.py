@@ -6,6 +6,7 @@ Knows token ids and logits, nothing of items.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import warnings
@@ -65,6 +66,7 @@ class LanguageModel:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
+        self.quantize = "none"
         self.device = torch.device(next(model.parameters()).device)
         self.dtype: torch.dtype = next(model.parameters()).dtype
         self.body = Body(model)
@@ -79,6 +81,7 @@ class LanguageModel:
         dtype: str = "auto",
         threads: int | None = None,
         revision: str | None = None,
+        quantize: str = "none",
         say: Callable[[str], None] = lambda message: None,
     ) -> LanguageModel:
         """Loads a model.
@@ -91,6 +94,7 @@ class LanguageModel:
                 float32, bfloat16, float16.
             threads: torch's threads on the CPU; None leaves them as they are.
             revision: a hub revision.
+            quantize: weights of linear layers in ``int8`` or ``nf4``, by bitsandbytes.
             say: called with a line of text before each slow step.
 
         Raises:
@@ -105,6 +109,7 @@ class LanguageModel:
         target = _device(device)
         precision = _dtype(dtype, target)
         folder = str(weights.ensure(name, say)) if name in weights.MODELS else name
+        small = _quantized(quantize, precision, target)
         with quiet_transformers():
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -120,6 +125,7 @@ class LanguageModel:
                     trust_remote_code=False,
                     use_safetensors=True,
                     attn_implementation="sdpa",
+                    **small,
                 )
             except Exception as error:  # whatever a broken or foreign folder provokes
                 kind = "folder" if Path(name).is_dir() else "hub id (no such folder here)"
@@ -129,8 +135,11 @@ class LanguageModel:
                 )
                 raise ModelError(msg) from error
         _check_loaded(name, model, tokenizer, report)
-        model.to(target).eval()
-        return cls(model, tokenizer, name=name)
+        if not small:
+            model.to(target)
+        found = cls(model.eval(), tokenizer, name=name)
+        found.quantize = quantize
+        return found
 
     @classmethod
     def of_run(
@@ -140,6 +149,7 @@ class LanguageModel:
         device: str = "auto",
         dtype: str = "auto",
         threads: int | None = None,
+        quantize: str = "none",
         say: Callable[[str], None] = lambda message: None,
     ) -> LanguageModel:
         """Loads what ``genrec train`` wrote: the base model with the adapter merged into it.
@@ -149,6 +159,7 @@ class LanguageModel:
             device: see ``load``.
             dtype: see ``load``.
             threads: see ``load``.
+            quantize: see ``load``; then the adapter stays beside the weights.
             say: called with a line of text before each slow step.
 
         Raises:
@@ -157,25 +168,58 @@ class LanguageModel:
         folder = Path(folder)
         run = Run.read(folder)
         options: dict[str, Any] = {"device": device, "dtype": dtype, "threads": threads, "say": say}
+        options["quantize"] = quantize
         if (folder / checkpoint.WHOLE).is_dir():
             found = cls.load(str(folder / checkpoint.WHOLE), **options)
             found.name = f"{run.base_model} tuned as {folder.name}"
             return found
         base = cls.load(run.base_model, revision=run.base_revision, **options)
-        run.check(base=base.fingerprint())
+        if base.dtype != torch.float16:  # whose numbers are others
+            whole = quantize == "none" and bool(run.base_fingerprint)
+            run.check(
+                base=base.fingerprint() if whole else None,
+                kept=None if whole else base.kept_fingerprint(),
+            )
         from peft import PeftModel
 
         with quiet_transformers():
             try:
                 tuned = PeftModel.from_pretrained(base.model, str(folder / checkpoint.ADAPTER))
-                model = tuned.merge_and_unload().eval()
+                model = tuned if quantize != "none" else tuned.merge_and_unload()
             except Exception as error:  # whatever a broken adapter provokes
                 msg = (
                     f"The adapter in {folder / checkpoint.ADAPTER} cannot be loaded: {error} "
                     "Expected PEFT's files as training wrote them; copy the run folder again."
                 )
                 raise ModelError(msg) from error
-        return cls(model, base.tokenizer, name=f"{run.base_model} tuned as {folder.name}")
+        found = cls(model.eval(), base.tokenizer, name=f"{run.base_model} tuned as {folder.name}")
+        found.quantize = quantize
+        return found
+
+    def save(self, folder: str | Path) -> None:
+        """Writes weights (safetensors), configuration and tokenizer into a folder.
+
+        Raises:
+            ModelError: it is not empty, cannot be written, or the weights are quantised.
+        """
+        place = Path(folder)
+        if self.quantize != "none":
+            msg = f"quantize={self.quantize!r}: such weights are not written. Expected none."
+            raise ModelError(msg)
+        if place.exists() and any(place.iterdir()):
+            msg = f"{place} is not empty. Nothing was changed. Expected a new or empty folder."
+            raise ModelError(msg)
+
+        def fill(work: Path) -> None:
+            with quiet_transformers():
+                self.model.save_pretrained(work)
+                self.tokenizer.save_pretrained(work)
+
+        try:
+            checkpoint.write_folder(place, fill)
+        except OSError as error:
+            msg = f"{place} could not be written: {error}. Choose another place."
+            raise ModelError(msg) from error
 
     @property
     def context(self) -> int:
@@ -251,6 +295,15 @@ class LanguageModel:
         """SHA-256 (hex) over every parameter's name, shape and up to 1,024 of its values."""
         return weights.fingerprint(self.model.state_dict())
 
+    def kept_fingerprint(self) -> str:
+        """Likewise over embeddings and norms only, which are the same when the rest is quantised."""
+        kept = {
+            name: value
+            for name, value in self.model.state_dict().items()
+            if "norm" in name or "embed" in name or "wte" in name
+        }
+        return weights.fingerprint(kept)
+
 
 def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:
     """Refuses a model some of whose weights were not in the files, or a foreign tokenizer."""
@@ -272,6 +325,37 @@ def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any])
             "Expected the tokenizer that belongs to the model; get both from one place."
         )
         raise ModelError(msg)
+
+
+def _quantized(kind: str, precision: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """The arguments that make transformers load weights in few bits; none for ``none``."""
+    if kind == "none":
+        return {}
+    if kind not in {"int8", "nf4"}:
+        msg = f"quantize={kind!r} is not known. Expected none, int8 or nf4."
+        raise SettingsError(msg)
+    if importlib.util.find_spec("bitsandbytes") is None:
+        msg = (
+            f"quantize={kind!r} needs bitsandbytes, which is not installed: "
+            "pip install 'genrec[quantize]'."
+        )
+        raise SettingsError(msg)
+    from transformers import BitsAndBytesConfig
+
+    # int8 says so at every product of float32 numbers
+    warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    settings = (
+        BitsAndBytesConfig(load_in_8bit=True)
+        if kind == "int8"
+        else BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=precision,
+        )
+    )
+    return {"quantization_config": settings, "device_map": {"": device}}
 
 
 def _device(device: str) -> torch.device:

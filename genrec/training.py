@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from genrec import checkpoint, metrics, protocols, recipe
+from genrec import checkpoint, curves, metrics, protocols, recipe
 from genrec.checkpoint import Run
 from genrec.config import Settings
 from genrec.dataset import Dataset
@@ -453,7 +453,9 @@ class Session:
         return bool(broadcast(word))
 
     def ends(self, state: Any) -> None:
-        """The last validation and checkpoint."""
+        """The last line, validation and checkpoint."""
+        if self._since[1] or not self.progress.seconds:
+            self._log(int(state.global_step), time.monotonic())
         if self._validate is not None and not any(
             v["step"] == state.global_step for v in self.progress.measured
         ):
@@ -610,6 +612,8 @@ def adapted(model: Any, training: Training) -> Any:
         return model.requires_grad_(True)
     from peft import LoraConfig, get_peft_model
 
+    model.requires_grad_(False)
+
     names: Any = training.target_modules
     if names != "all-linear":
         names = [n.strip() for n in names.split(",") if n.strip()]
@@ -682,7 +686,14 @@ def train(
     start = _open(folder, {**asdict(ours), **asdict(training)}, resume=resume)
     data = protocols.under(data, training.protocol or protocols.default_protocol(data))
     lm = (
-        LanguageModel.load(model, device=device, dtype=dtype, threads=threads, say=say)
+        LanguageModel.load(
+            model,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+            quantize=training.quantize,
+            say=say,
+        )
         if isinstance(model, str)
         else model
     )
@@ -761,9 +772,11 @@ def _described(
     recommender: Recommender, settings: Settings, training: Training, data: Dataset
 ) -> Run:
     names = ("genrec", "torch", "transformers", "peft", "accelerate")
+    whole = "" if recommender.model.quantize != "none" else recommender.model.fingerprint()
     return Run(
         base_model=recommender.model.name,
-        base_fingerprint=recommender.model.fingerprint(),
+        base_fingerprint=whole,
+        base_kept=recommender.model.kept_fingerprint(),
         base_revision=None,
         template=recommender.template.name,
         template_hash=recommender.template.hash,
@@ -886,4 +899,5 @@ def _finish(
     pq.write_table(recommender.catalog.to_table(), folder / checkpoint.CATALOG)
     assert isinstance(recommender.trie, TitleTrie)
     recommender.trie.save(folder / checkpoint.TRIE)
+    curves.write(folder, run, len(recommender.catalog))
     run.write(folder)

@@ -27,7 +27,7 @@ ORDER = [
     ["answers"],
     ["recommender", "doctor"],
     ["systems", "results", "evaluation", "report", "audit"],
-    ["training"],
+    ["curves", "training"],
     ["display", "demo", "cli"],
 ]
 # Inside functions only: weights converts with a loaded transformers, and embedding loads one,

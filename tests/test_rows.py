@@ -151,7 +151,7 @@ def test_many_branches_make_several_rows() -> None:
 def test_a_row_that_cannot_hold_a_title_is_refused() -> None:
     data = dataset([[(0, "buy")]])
     recommender = Recommender(data, tiny.language_model())
-    with pytest.raises(SettingsError, match="pack_tokens=20 .* Expected at least"):
+    with pytest.raises(SettingsError, match=r"pack_tokens=20 .* Expected at least"):
         maker(data, recommender, max_tokens=20)
 
 
