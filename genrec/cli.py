@@ -632,6 +632,10 @@ def _training_options() -> dict[str, tuple[Any, Any]]:
     return options | {n: (_SETTINGS[n], defaults[n]) for n in shown if n != "seed"} | _LOADING
 
 
+_PROMPT = (
+    "template", "language", "prompts", "values", "case", "max_title_tokens", "max_events",
+    "max_prompt_tokens", "target_behavior",
+)  # fmt: skip
 _UNTRAINED = (
     "few_shot", "decoder", "normalization", "encoder", "match_threshold", "exclude_seen",
 )  # fmt: skip
@@ -652,6 +656,19 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")
     ] = False,
+    since: Annotated[
+        Path | None,
+        typer.Option("--from", help="Run folder whose adapter is trained further."),
+    ] = None,
+    interactions: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --from: new events, as `prepare` takes them; old ones are replayed."
+        ),
+    ] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="With --interactions: new items, as `prepare` takes them.")
+    ] = None,
     settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
@@ -659,6 +676,7 @@ def train(
     from dataclasses import asdict
 
     from genrec import display, recipe
+    from genrec.checkpoint import Run
     from genrec.dataset import Dataset
 
     assert settings is not None
@@ -672,15 +690,44 @@ def train(
     written = {} if config is None else recipe.read(config)
     if resume and config is None and (out / "training.yaml").is_file():
         written = recipe.read(out / "training.yaml")
+    if since is not None and not resume:
+        earlier = Run.read(since)
+        prompt_of = {n: v for n, v in earlier.settings.items() if n in _PROMPT}
+        model = earlier.base_model if model == "smollm2-135m" else model
+        written = {**prompt_of, "behaviors": earlier.training["behaviors"], **written}
+    if (interactions or items) and since is None:
+        msg = "--interactions or --items without --from RUN. Expected the run to train further."
+        raise SettingsError(msg)
     values = {**written, **values}
     recipe.resolved(values)
-    dataset = Dataset.load(data)
+    dataset, new = Dataset.load(data), None
+    if interactions is not None:
+        from genrec.feedback import joined
+        from genrec.tables import Rejects
+
+        rejects = Rejects(interactions.name)
+        dataset, new = joined(dataset, interactions, items, rejects=rejects)
+        for why, count in rejects.counts().items():
+            display.print_line(f"rejected {count:,}: {why}")
+        values.setdefault("eval_users", 0)
     with display.training(quiet=json) as (say, watch):
         from genrec import training
 
         run = training.train(
-            dataset, out, model, resume=resume, say=say, watch=watch, **loading, **values
+            dataset,
+            out,
+            model,
+            resume=resume,
+            since=since,
+            new=new,
+            say=say,
+            watch=watch,
+            **loading,
+            **values,
         )
+    if new is not None and not (out / "data").exists():
+        dataset.save(out / "data", [rejects])
+        display.print_line(f"{int(new.sum()):,} new events; all of the data -> {out / 'data'}")
     if json:
         display.print_json({"schema_version": 1, "out": str(out), **asdict(run)})
         return

@@ -34,6 +34,7 @@ class Training:
         fit: ``train``, or ``both``, which is train and validation.
         holdout: the share of items that are no targets and not in the trie while training, to
             measure how the model does on items added later.
+        replay: with new events: how many old targets are learned again for each new one.
         vocab_weight: how much the loss over the whole vocabulary counts beside the loss over the
             catalog's trie (which is nats per item and has weight 1).
         label_smoothing: the share of a node's target that is spread over all its children.
@@ -75,6 +76,7 @@ class Training:
     behaviors: tuple[str, ...] | None = None
     fit: str = "train"
     holdout: float = 0.0
+    replay: float = 1.0
     vocab_weight: float = 0.1
     label_smoothing: float = 0.0
     recency_half_life: float | None = None
@@ -151,6 +153,7 @@ class Training:
 
 _LEAST: dict[str, float] = {
     "vocab_weight": 0,
+    "replay": 0,
     "recency_half_life": 1e-6,
     "popularity_strength": 0,
     "lora_rank": 0,

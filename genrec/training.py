@@ -38,6 +38,7 @@ from genrec.rows import Row, RowMaker, TitlePaths, of_users, packed
 from genrec.trie import TitleTrie
 
 Watch = Callable[[Mapping[str, Any]], None]
+BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 _KEPT = 2  # checkpoints
 _VALIDATIONS = 10  # in a run, where not said
@@ -77,7 +78,10 @@ class Examples(TorchDataset[int]):
 
 
 def examples(
-    recommender: Recommender, data: Dataset, training: Training
+    recommender: Recommender,
+    data: Dataset,
+    training: Training,
+    wanted: BoolArray | None = None,
 ) -> tuple[Examples, TitlePaths]:
     """What one pass learns from, and the trie's paths.
 
@@ -85,6 +89,7 @@ def examples(
         recommender: gives prompt, tokenizer and trie.
         data: with the split that training keeps to.
         training: the settings.
+        wanted: (E,) the only events that may be targets; all where None.
 
     Raises:
         SettingsError: behaviors are not in the data, or the model cannot take this layout.
@@ -117,7 +122,7 @@ def examples(
         overlap=training.overlap,
         scale=recommender.scale if settings.values else None,
     )
-    rows = of_users(maker, events, shown, shown)
+    rows = of_users(maker, events, shown, shown if wanted is None else shown & wanted)
     if not rows:
         msg = (
             f"Nothing to learn from: no event in {training.fit} has an item of the catalog. "
@@ -652,6 +657,8 @@ def train(
     model: str | LanguageModel = "smollm2-135m",
     *,
     resume: bool = False,
+    since: str | Path | None = None,
+    new: BoolArray | None = None,
     device: str = "auto",
     dtype: str = "auto",
     threads: int | None = None,
@@ -666,6 +673,9 @@ def train(
         out: the run folder; new or empty, or with ``resume`` one that was begun.
         model: name, folder or hub id, or a loaded model, which is changed.
         resume: go on from the last checkpoint, if there is one.
+        since: a run whose adapter is trained further, in place of a fresh one.
+        new: (E,) which events are feedback (``feedback.joined``): these are learned, and of the
+            others ``replay`` times as many, so that they are not forgotten.
         device: see ``LanguageModel.load``.
         dtype: see ``LanguageModel.load``.
         threads: see ``LanguageModel.load``.
@@ -702,16 +712,21 @@ def train(
     if lm.device.type == "cpu" and lm.dtype != torch.float32:
         say(f"{lm.describe()}: training in half precision on a CPU is slow and coarse.")
     say("Preparing the histories ...")
-    found, paths = examples(recommender, data, training)
+    wanted = None if new is None else _replayed(data, new, training)
+    found, paths = examples(recommender, data, training, wanted)
     torch.manual_seed(training.seed)
-    tuned = LanguageModel(adapted(lm.model, training), lm.tokenizer, name=lm.name)
+    if since is None:
+        tuned = LanguageModel(adapted(lm.model, training), lm.tokenizer, name=lm.name)
+    else:
+        tuned = LanguageModel(_continued(lm.model, Path(since), run), lm.tokenizer, name=lm.name)
     if training.gradient_checkpointing:
         tuned.model.gradient_checkpointing_enable({"use_reentrant": False})
         tuned.model.enable_input_require_grads()
     titles = list(recommender.encoder.titles(recommender.catalog))
     objective = Objective(found, paths, tuned, training, titles)
     trainer, session = _trainer(objective, found, tuned, training, folder, start, watch)
-    session._validate = _validator(data, ours, training, tuned)
+    if new is None:  # else the new events come after those that validate
+        session._validate = _validator(data, ours, training, tuned)
     session.trainer = trainer
     said = f"{found.n_targets:,} targets in {sum(map(len, found.rows)):,} tokens a pass"
     say(f"{said}, {trainer.args.max_steps:,} steps ...")
@@ -727,6 +742,41 @@ def train(
         _finish(folder, run, session, recommender, training)
     tuned.model.eval()
     return run
+
+
+def _replayed(data: Dataset, new: BoolArray, training: Training) -> BoolArray:
+    """(E,) the new events, and a seeded sample of the old ones of train."""
+    c = data.interactions.columns
+    old = np.flatnonzero(~new & (c.split == 0) & (c.row >= 0))
+    many = min(len(old), round(training.replay * int(new.sum())))
+    chosen = np.random.default_rng(training.seed).permutation(old)[:many]
+    wanted = new.copy()
+    wanted[chosen] = True
+    return wanted
+
+
+def _continued(model: Any, since: Path, run: Run) -> Any:
+    """A model with the adapter of an earlier run, to be trained further.
+
+    Raises:
+        ModelError: the earlier run is of another model, prompt or tokenizer, or has no adapter.
+    """
+    from peft import PeftModel
+
+    old = Run.read(since)
+    old.check(
+        template=run.template_hash,
+        encoder=run.encoder_hash,
+        base=run.base_fingerprint or None,
+        kept=run.base_kept,
+    )
+    if not (since / checkpoint.ADAPTER).is_dir():
+        msg = f"{since} has no adapter: all its weights were trained. Expected a run with one."
+        raise ModelError(msg)
+    with quiet_transformers():
+        return PeftModel.from_pretrained(
+            model.requires_grad_(False), str(since / checkpoint.ADAPTER), is_trainable=True
+        )
 
 
 def _open(folder: Path, values: dict[str, Any], *, resume: bool) -> Path | None:

@@ -1,0 +1,266 @@
+"""Training: targets per second against the usual recipe, and what each setting is worth. Resumable.
+
+    python benchmarks/training.py speed --threads 1
+    python benchmarks/training.py table --minutes 30 --users 300 --threads 1
+
+``speed`` alternates our rows with transformers' Trainer over sliding windows (a prompt of the last
+20 events, one target each, the loss over the whole vocabulary), with the same model, adapter and
+data; steps after the first of each turn are timed. ``table`` trains on train for so many minutes
+with each setting, and measures nats, HR@10 and NDCG@10 on validation users, how many freely written
+texts are titles, and nats on items held out of the trie. Runs are kept in .results/training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from demo_v1 import ROOT, _commit
+from torch.utils.data import Dataset as TorchDataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from genrec import Dataset, Recommender, metrics, protocols, training
+from genrec.datasets import load
+from genrec.interactions import History
+from genrec.model import LanguageModel
+from genrec.recipe import Training
+
+WINDOW = 20  # events before a target, in the usual recipe
+CELLS: dict[str, dict[str, Any]] = {
+    "tree, 0": {"basket": "tree", "vocab_weight": 0.0},
+    "first, 0": {"basket": "first", "vocab_weight": 0.0},
+    "as_is, 0": {"basket": "as_is", "vocab_weight": 0.0},
+    "tree, 0.1": {"basket": "tree", "vocab_weight": 0.1},
+    "tree, 1": {"basket": "tree", "vocab_weight": 1.0},
+}
+USUAL: dict[str, Any] = {"behaviors": ("buy",), "protocol": "demo-v1"}
+
+
+class Windows(TorchDataset[dict[str, list[int]]]):
+    """One prompt of the last events and one target each, as the usual recipe has it."""
+
+    def __init__(self, recommender: Recommender, data: Dataset, most: int) -> None:
+        events, c = data.interactions, data.interactions.columns
+        titles = list(recommender.encoder.titles(data.catalog))
+        self.examples: list[dict[str, list[int]]] = []
+        for user in events.user_ids:
+            where = events.events(user)
+            places = where.start + np.flatnonzero((c.split[where] == 0) & (c.behavior[where] == 0))
+            known = [events.interaction(i) for i in places.tolist()]
+            for i, place in enumerate(places.tolist()):
+                prompt = recommender.prompt(History(tuple(known[max(0, i - WINDOW) : i]))).ids
+                title = titles[c.row[place]]
+                self.examples.append(
+                    {"input_ids": [*prompt, *title], "labels": [-100] * len(prompt) + [*title]}
+                )
+            if len(self.examples) >= most:
+                break
+        np.random.default_rng(0).shuffle(self.examples)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        return self.examples[index]
+
+
+class Clock(TrainerCallback):
+    """Seconds of every step."""
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._at = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.steps.append(time.perf_counter() - self._at)
+
+
+def theirs(model: LanguageModel, data: Windows, out: Path, batch: int, steps: int) -> float:
+    """Targets per second of the usual recipe."""
+    from transformers import DataCollatorForSeq2Seq
+
+    clock = Clock()
+    arguments = TrainingArguments(
+        output_dir=str(out), per_device_train_batch_size=batch, max_steps=steps, report_to=[],
+        save_strategy="no", logging_strategy="no", disable_tqdm=True, learning_rate=1e-4,
+        use_cpu=model.device.type == "cpu", dataloader_pin_memory=False,
+        bf16=model.device.type == "cuda",
+    )  # fmt: skip
+    tokenizer = model.tokenizer
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    Trainer(
+        model=model.model,
+        args=arguments,
+        train_dataset=data,
+        data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
+        callbacks=[clock],
+    ).train()
+    return batch * (steps - 1) / sum(clock.steps[1:])
+
+
+def ours(
+    recommender: Recommender, data: Dataset, model: LanguageModel, recipe: Training, out: Path
+) -> float:
+    """Targets per second of our rows."""
+    found, paths = training.examples(recommender, data, recipe)
+    titles = list(recommender.encoder.titles(data.catalog))
+    objective = training.Objective(found, paths, model, recipe, titles)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    trainer, session = training._trainer(
+        objective, found, model, recipe, out, None, lambda line: None
+    )
+    session.trainer, clock = trainer, Clock()
+    seen: list[float] = []
+    session.step_ends = lambda state: bool(seen.append(trainer.seen[1]))  # type: ignore[method-assign,func-returns-value]
+    session.ends = lambda state: None  # type: ignore[method-assign]
+    trainer.add_callback(clock)
+    trainer.train()
+    return (seen[-1] - seen[0]) / sum(clock.steps[1:])
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    data = load("online_retail_demo")
+    base = LanguageModel.load(arguments.model, device=arguments.device, threads=arguments.threads)
+    recommender = Recommender(data, base)
+    windows = Windows(recommender, data, 4000)
+    print(f"{np.mean([len(e['input_ids']) for e in windows.examples]):.0f} tokens a window")
+    plain = Training(lora_rank=8)
+    tuned = LanguageModel(training.adapted(base.model, plain), base.tokenizer)
+    out = arguments.out / "speed"
+    found: dict[str, list[float]] = {name: [] for name in ("usual", *CELLS)}
+    for turn in range(arguments.turns):
+        for name in found:
+            if name == "usual":
+                value = theirs(tuned, windows, out, arguments.batch, arguments.steps)
+            else:
+                recipe = Training(**USUAL, **CELLS[name], max_targets=1)
+                per_step = training.examples(recommender, data, recipe)[0]
+                targets = per_step.n_targets / len(per_step) * arguments.steps
+                recipe = Training(**USUAL, **CELLS[name], max_targets=round(targets))
+                value = ours(recommender, data, tuned, recipe, out / "ours")
+            found[name].append(value)
+            print(f"turn {turn + 1}: {name}: {value:.2f} targets/s", flush=True)
+    print(f"\ncommit {_commit()}, {torch.get_num_threads()} threads, {tuned.describe()}\n")
+    print("| rows | targets/s | against the usual |\n|---|---|---|")
+    for name, values in found.items():
+        ratios = np.array(values) / np.array(found["usual"])
+        print(
+            f"| {name} | {np.median(values):.2f} | {np.median(ratios):.1f} "
+            f"({ratios.min():.1f} to {ratios.max():.1f}) |"
+        )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"\npeak memory of all together: {peak:.1f} GB")
+
+
+def measured(recommender: Recommender, cases: Sequence[protocols.Case]) -> dict[str, list[float]]:
+    """Nats and ranks of each user."""
+    found: dict[str, list[float]] = {"nats": [], "rank": []}
+    for case in cases:
+        answer, nats, _ = recommender.with_nats(case.history, 10, case.target)
+        found["nats"].append(nats)
+        found["rank"].append(metrics.rank_of(case.target, [r.item_id for r in answer]))
+    return found
+
+
+def written(recommender: Recommender, cases: Sequence[protocols.Case]) -> float:
+    """The share of freely drawn texts that are titles of the catalog, word for word."""
+    free = recommender.with_settings(n_samples=10, temperature=1.0)
+    form = recommender.encoder.form
+    titles = {form.render(t) for t in recommender.catalog.titles}
+    texts = [g.text.strip() for case in cases for g in free.generate(case.history)]
+    return float(np.mean([t in titles for t in texts]))
+
+
+def table(arguments: argparse.Namespace) -> None:
+    """Trains and measures each cell; what is there is not done again."""
+    data = load("online_retail_demo")
+    users = protocols.sample(protocols.cases(data, "demo-v1", "validation"), arguments.users)
+    print("| baskets, λ | targets | nats | HR@10 | NDCG@10 | texts that are titles | held out |")
+    print("|---|---|---|---|---|---|---|")
+    for name, cell in CELLS.items():
+        if arguments.cells and name not in arguments.cells:
+            continue
+        place = arguments.out / "table" / name.replace(", ", "-")
+        result = place.with_suffix(".json")
+        if not result.is_file():
+            _cell(arguments, data, users, place, result, cell)
+        values = json.loads(result.read_text(encoding="utf-8"))
+        nats = metrics.bootstrap(np.array(values["nats"]))
+        hits = np.mean(metrics.hit_rate(values["rank"], 10))
+        ndcg = np.mean(metrics.ndcg(values["rank"], 10))
+        print(
+            f"| {name} | {values['targets']:,} | {nats.mean:.3f} [{nats.low:.3f}, {nats.high:.3f}] "
+            f"| {hits:.4f} | {ndcg:.4f} | {values['written']:.3f} | {values['held_out']:.3f} |",
+            flush=True,
+        )
+
+
+def _cell(
+    arguments: argparse.Namespace,
+    data: Dataset,
+    users: Sequence[protocols.Case],
+    place: Path,
+    result: Path,
+    cell: dict[str, Any],
+) -> None:
+    settings = {**USUAL, **cell, "holdout": 0.05, "eval_users": 0, "epochs": 20.0}
+    settings |= {"schedule": "constant", "max_minutes": arguments.minutes}
+    if not (place / "run.json").is_file():
+        shutil.rmtree(place, ignore_errors=True)
+        training.train(
+            data, place, arguments.model, device=arguments.device, threads=arguments.threads,
+            say=lambda text: print(f"  {text}", flush=True), **settings,
+        )  # fmt: skip
+    options = {"device": arguments.device, "threads": arguments.threads}
+    recommender = Recommender.load(place, data, **options)
+    kept = set(training.kept_rows(len(data.catalog), Training(**settings)).tolist())
+    held = [c for c in users if data.catalog.row(c.target) not in kept]
+    every = protocols.cases(data, "demo-v1", "validation")
+    held += [c for c in every if data.catalog.row(c.target) not in kept and c not in held]
+    assert recommender.run is not None
+    found = {
+        **measured(recommender, [c for c in users if data.catalog.row(c.target) in kept]),
+        "held_out": float(np.mean(measured(recommender, held)["nats"])),
+        "held_out_users": len(held),
+        "written": written(recommender, users[:30]),
+        "targets": recommender.run.targets,
+        "commit": _commit(),
+    }
+    result.write_text(json.dumps(found), encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["speed", "table"])
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--turns", type=int, default=3, help="speed: alternating turns")
+    parser.add_argument(
+        "--steps", type=int, default=4, help="speed: steps a turn, the first untimed"
+    )
+    parser.add_argument("--batch", type=int, default=4, help="speed: windows a step, as usual")
+    parser.add_argument("--minutes", type=float, default=30.0, help="table: of training each")
+    parser.add_argument("--users", type=int, default=300, help="table: of validation")
+    parser.add_argument("--cells", nargs="*", help="table: only these")
+    parser.add_argument("--out", type=Path, default=ROOT / ".results" / "training")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    {"speed": speed, "table": table}[arguments.what](arguments)
+
+
+if __name__ == "__main__":
+    main()

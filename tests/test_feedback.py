@@ -1,0 +1,158 @@
+"""Feedback: new events and items joined to old ones, and an adapter trained further on them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_rows import dataset
+from test_training import FEW, fresh, made, saved
+
+from genrec import Dataset, Recommender, training
+from genrec.errors import DataError, ModelError
+from genrec.feedback import joined
+from genrec.tables import Rejects
+
+NEW = """user_id,item_id,behavior,timestamp,unit
+u0,i6,buy,90000000,late
+u0,new,buy,90000001,late
+u9,i1,view,90000002,other
+"""
+
+
+def files(folder: Path, text: str = NEW) -> tuple[Path, Path]:
+    (folder / "new.csv").write_text(text)
+    (folder / "items.csv").write_text("item_id,title\nnew,green vase\ni1,red mug (huge)\n")
+    return folder / "new.csv", folder / "items.csv"
+
+
+def test_what_is_new_comes_after_what_was(tmp_path: Path) -> None:
+    data = dataset([[(0, "buy"), (1, "view")], [(2, "buy")]], users=2)
+    both, new = joined(data, *files(tmp_path))
+    assert len(both.interactions) == len(data.interactions) + 3
+    assert new.sum() == 3
+    assert both.catalog.titles == [*data.catalog.titles[:1], "red mug (huge)", *data.catalog.titles[2:], "green vase"]  # fmt: skip
+    known = both.interactions.history("u0").item_ids
+    assert known == (*data.interactions.history("u0").item_ids, "i6", "new")
+    where = both.interactions.events("u0")
+    assert new[where].tolist() == [False] * 3 + [True] * 2
+    c = both.interactions.columns
+    assert c.unit[where].tolist()[-2] == c.unit[where].tolist()[-1] != c.unit[where].tolist()[-3]
+    assert both.interactions.history("u9").item_ids == ("i1",)
+    assert both.interactions.attributes is None
+    assert both.info.items == 8
+    both.save(tmp_path / "both")
+    again = Dataset.load(tmp_path / "both")
+    assert again.interactions.history("u0").item_ids == known
+
+
+def test_old_events_keep_their_split_and_new_ones_are_train(tmp_path: Path) -> None:
+    old = made(6, users=2)
+    events = old.interactions.split_last_unit("buy")
+    from dataclasses import replace
+
+    old = replace(old, interactions=events)
+    both, new = joined(old, *files(tmp_path))
+    c = both.interactions.columns
+    assert (c.split[new] == 0).all()
+    assert np.sort(c.split[~new]).tolist() == np.sort(events.columns.split).tolist()
+
+
+def test_positions_go_on_after_the_old_ones(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    table = pa.table(
+        {"user_id": ["a", "a"], "item_id": ["x", "y"], "behavior": ["buy"] * 2, "position": [5, 9]}
+    )
+    items = pa.table({"item_id": ["x", "y"], "title": ["one", "two"]})
+    old = Dataset.from_tables(items, table, name="p")
+    path = tmp_path / "new.csv"
+    path.write_text("user_id,item_id,behavior,position\na,x,buy,1\na,y,buy,2\n")
+    both, new = joined(old, path)
+    assert both.interactions.history("a").item_ids == ("x", "y", "x", "y")
+    assert new.tolist() == [False, False, True, True]
+
+
+def test_bad_feedback_is_rejected_with_reasons(tmp_path: Path) -> None:
+    data = dataset([[(0, "buy")]])
+    path, _ = files(tmp_path, NEW + "u1,nothing,buy,1,z\n")
+    rejects = Rejects("new.csv")
+    _, new = joined(data, path, rejects=rejects)
+    assert new.sum() == 2  # of the items it names, the catalog lacks two
+    assert sum(rejects.counts().values()) == 2
+    with pytest.raises(DataError, match="item_id"):
+        joined(data, path)
+    path.write_text("user_id,item_id,behavior,timestamp\nu1,nothing,buy,1\n")
+    with pytest.raises(DataError, match="Mend the rows"):
+        joined(data, path, rejects=Rejects("new.csv"))
+    path.write_text("who,what\n1,2\n")
+    with pytest.raises(DataError, match="has no column"):
+        joined(data, path, rejects=Rejects("new.csv"))
+
+
+def test_an_adapter_learns_the_new_and_keeps_the_old(tmp_path: Path) -> None:
+    data = dataset([[(0, "buy")], [(2, "buy")]] * 6, users=6)
+    base = str(saved(tmp_path))
+    first = FEW | {"max_targets": 500}
+    training.train(data, tmp_path / "first", base, **first)
+    rows = "".join(f"u{u},new,buy,{90_000_000 + u},b{u}\n" for u in range(6)) * 1
+    path, items = files(tmp_path, "user_id,item_id,behavior,timestamp,unit\n" + rows)
+    both, new = joined(data, path, items)
+    settings = FEW | {"max_targets": 150, "eval_users": 0}
+    run = training.train(
+        both, tmp_path / "second", base, since=tmp_path / "first", new=new, **settings
+    )
+    assert run.finished
+    history = data.interactions.history("u0").interactions
+
+    def nats(folder: str, item: str, n: int) -> float:
+        recommender = Recommender.load(tmp_path / folder, both)
+        found = recommender.score(list(history[:n]), [item])[0].logprob
+        assert found is not None
+        return -found
+
+    assert nats("second", "new", 12) < nats("first", "new", 12) - 0.5
+    assert nats("second", "i2", 11) < nats("first", "i2", 11) + 1.0
+    with pytest.raises(ModelError, match="form of titles"):
+        training.train(both, tmp_path / "x", base, since=tmp_path / "first", case="lower", **FEW)
+    with pytest.raises(ModelError, match="base model"):
+        training.train(both, tmp_path / "y", fresh("qwen3"), since=tmp_path / "first", **FEW)
+
+
+def test_replay_is_a_sample_of_the_old() -> None:
+    from genrec.recipe import Training
+
+    data = dataset([[(0, "buy")]] * 30)
+    new = np.zeros(30, dtype=np.bool_)
+    new[25:] = True
+    for share, many in ((0.0, 5), (2.0, 15), (100.0, 30)):
+        wanted = training._replayed(data, new, Training(replay=share))
+        assert wanted[25:].all()
+        assert wanted.sum() == many
+
+
+def test_the_command_joins_trains_and_writes_the_data(tmp_path: Path) -> None:
+    data, base = made(6, users=3), saved(tmp_path)
+    data.save(tmp_path / "data")
+    train = [sys.executable, "-m", "genrec", "train"]
+    few = ["--max-targets", "40", "--pack-tokens", "128", "--eval-users", "0", "--device", "cpu"]
+    run = str(tmp_path / "run")
+    first = [str(tmp_path / "data"), "--out", run, "--model", str(base), *few]
+    subprocess.run([*train, *first], check=True, capture_output=True)
+    path, items = files(tmp_path)
+    out = tmp_path / "again"
+    more = [str(tmp_path / "data"), "--out", str(out), "--from", run, *few]
+    alone = subprocess.run(
+        [*train, *first[:1], "--out", str(out), "--interactions", str(path)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert "without --from RUN" in alone.stderr
+    feedback = ["--interactions", str(path), "--items", str(items)]
+    subprocess.run([*train, *more, *feedback], check=True, capture_output=True)
+    assert "new" in Dataset.load(out / "data").catalog
+    ask = [sys.executable, "-m", "genrec", "recommend", str(out / "data"), "--run", str(out)]
+    done = subprocess.run([*ask, "--user", "u9"], check=True, capture_output=True, text=True)
+    assert "green vase" in done.stdout
