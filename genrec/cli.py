@@ -735,6 +735,36 @@ def train(
 
 
 @app.command()
+@_with_settings(*_SEARCHING, *_UNTRAINED)
+def examples(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="File to write: .jsonl or .parquet.")],
+    form: Annotated[
+        str, typer.Option("--format", help="prompt-completion, or messages of a chat.")
+    ] = "prompt-completion",
+    model: Model = "smollm2-135m",
+    behaviors: Annotated[
+        str | None, typer.Option(help="The only ones shown and predicted, with commas between.")
+    ] = None,
+    settings: Chosen = None,
+) -> None:
+    """Write training examples, one prompt and one title a row, for other trainers or for `train`."""
+    from genrec import display
+    from genrec.dataset import Dataset
+
+    assert settings is not None
+    values = {n: v for n, v in settings.items() if n not in _LOADING}
+    if behaviors is not None:
+        values["behaviors"] = tuple(b.strip() for b in behaviors.split(",") if b.strip())
+    dataset = Dataset.load(data)
+    with display.working("Writing examples ...") as say:
+        from genrec import training
+
+        many = training.write_examples(dataset, out, model, form=form, say=say, **values)
+    display.print_line(f"{many:,} examples -> {out}")
+
+
+@app.command()
 def merge(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that `train` wrote.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],

@@ -263,6 +263,19 @@ class Encoder:
                 high = middle
         return best
 
+    def plain(self, text: str) -> tuple[int, ...]:
+        """The ids of a whole prompt given as one text, after the tokenizer's own start ids."""
+        return (*self.start, *self._encode([text])[0])
+
+    def message(self, text: str) -> tuple[int, ...]:
+        """The ids of a user's message in the model's chat template, up to the answer.
+
+        Raises:
+            PromptError: the model has no chat template.
+        """
+        before, after = self._chat_frame
+        return (*self._trusted(before), *self._encode([text])[0], *self._trusted(after))
+
     @property
     def hash(self) -> str:
         """SHA-256 (hex) over what decides ids: vocabulary, added tokens and title form."""

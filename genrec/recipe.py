@@ -22,6 +22,8 @@ class Training:
     """How a model is trained.
 
     Attributes:
+        examples: a file of examples to learn from in place of the histories, as ``genrec examples``
+            writes it.
         layout: ``history``: one user's history is one sequence in which every title is predicted;
             ``window``: one prompt and one target, as at inference, for templates whose header
             says ``targets: last`` too.
@@ -71,6 +73,7 @@ class Training:
         seed: of the adapter's start, the order of the data and dropout.
     """
 
+    examples: str | None = None
     layout: str = "history"
     basket: str = "auto"
     behaviors: tuple[str, ...] | None = None

@@ -132,7 +132,7 @@ class Recommender:
             if isinstance(model, str | PathLike)
             else model
         )
-        self._say = say
+        self.say = say
         self.encoder = Encoder(self.model.tokenizer, self._form())
         if len(self.catalog) > 5_000:
             say(f"Building the trie of {len(self.catalog):,} titles ...")
@@ -261,7 +261,7 @@ class Recommender:
             encoder=None if encoder == "none" else encoder,
             semantic_threshold=self.settings.match_threshold,
             folder=self.dataset.folder if self.dataset is not None else None,
-            say=self._say,
+            say=self.say,
         )
 
     @cached_property

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genrec.catalog import Catalog
-from genrec.encoding import Encoder
+from genrec.encoding import EncodedPrompt, Encoder
 from genrec.errors import PromptError, SettingsError
 from genrec.interactions import History, Interaction, Interactions
 from genrec.prompts import Template
@@ -212,12 +212,36 @@ class RowMaker:
             shown: (n,) places of the user's events in the columns, oldest first.
             wanted: (n,) which of them are targets.
         """
+        units = self._units(shown, wanted)
+        if not units:
+            return
+        events = [self._events.interaction(i) for i in shown.tolist()]
+        if self._layout == "window":
+            for prompt, item, event in self._prompts(events, shown, units, user_id):
+                yield self._row(prompt.ids, [_Target(len(prompt.ids), (), item, event, True)])
+            return
+        for start, some in self._windows(events, self._events.columns.row[shown], units):
+            yield from self._window(events, shown, start, some)
+
+    def prompts(
+        self, user_id: str, shown: IntArray, wanted: BoolArray
+    ) -> Iterator[tuple[EncodedPrompt, int, int]]:
+        """One prompt for each target of a user, as inference has it, with its item and event.
+
+        Args:
+            user_id: see ``rows``.
+            shown: see ``rows``.
+            wanted: see ``rows``.
+        """
+        if units := self._units(shown, wanted):
+            events = [self._events.interaction(i) for i in shown.tolist()]
+            yield from self._prompts(events, shown, units, user_id)
+
+    def _units(self, shown: IntArray, wanted: BoolArray) -> list[tuple[int, list[int]]]:
+        """Where each unit with targets begins among a user's events, and which these are."""
         c = self._events.columns
         wanted = wanted & (c.row[shown] >= 0)
         wanted[wanted] = self._paths.copies[c.row[shown[wanted]]] > 0
-        if not wanted.any():
-            return
-        events = [self._events.interaction(i) for i in shown.tolist()]
         unit = np.arange(len(shown)) if self._basket == "as_is" else c.unit[shown]
         begins = np.flatnonzero(np.append(True, unit[1:] != unit[:-1]))
         units = [
@@ -226,12 +250,7 @@ class RowMaker:
         ]
         if self._basket == "first":
             units = [(first, within[:1]) for first, within in units]
-        units = [u for u in units if u[1]]
-        if self._layout == "window":
-            yield from self._prompts(events, shown, units, user_id)
-        else:
-            for start, some in self._windows(events, c.row[shown], units):
-                yield from self._window(events, shown, start, some)
+        return [u for u in units if u[1]]
 
     def _prompts(
         self,
@@ -239,8 +258,8 @@ class RowMaker:
         shown: IntArray,
         units: Sequence[tuple[int, list[int]]],
         user_id: str,
-    ) -> Iterator[Row]:
-        """One prompt and one target each, as inference has it."""
+    ) -> Iterator[tuple[EncodedPrompt, int, int]]:
+        """One prompt and one target each, as inference has it: prompt, item and event."""
         for first, within in units:
             for i in within:
                 prompt = self._encoder.fit(
@@ -252,9 +271,7 @@ class RowMaker:
                     max_events=self._max_events,
                     scale=self._scale,
                 )
-                item = int(self._events.columns.row[shown[i]])
-                ids = prompt.ids
-                yield self._row(ids, [_Target(len(ids), (), item, int(shown[i]), True)])
+                yield prompt, int(self._events.columns.row[shown[i]]), int(shown[i])
 
     @cached_property
     def _longest(self) -> int:

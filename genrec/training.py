@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from genrec import checkpoint, curves, metrics, protocols, recipe
+from genrec import checkpoint, curves, example_files, metrics, protocols, recipe
 from genrec.checkpoint import Run
 from genrec.config import Settings
 from genrec.dataset import Dataset
@@ -95,33 +95,12 @@ def examples(
         SettingsError: behaviors are not in the data, or the model cannot take this layout.
         DataError: there is nothing to learn from.
     """
-    events, c = data.interactions, data.interactions.columns
-    settings = recommender.settings
+    events = data.interactions
     paths = _paths(recommender, training)
-    shown = c.split <= (0 if training.fit == "train" else 1)
-    if training.behaviors is not None:
-        if unknown := [b for b in training.behaviors if b not in events.behaviors]:
-            msg = (
-                f"behaviors={unknown[0]!r} is not in the data. Expected some of: "
-                f"{', '.join(events.behaviors)}."
-            )
-            raise SettingsError(msg)
-        codes = [events.behaviors.index(b) for b in training.behaviors]
-        shown &= np.isin(c.behavior, codes)
-    maker = RowMaker(
-        recommender.encoder,
-        recommender.template,
-        events,
-        paths,
-        basket=_basket(training, data),
-        layout=training.layout,
-        whole_titles=training.vocab_weight > 0,
-        max_events=settings.max_events,
-        max_tokens=training.pack_tokens,
-        max_prompt_tokens=settings.max_prompt_tokens,
-        overlap=training.overlap,
-        scale=recommender.scale if settings.values else None,
-    )
+    if training.examples is not None:
+        return _of_file(recommender, training, paths), paths
+    shown = _shown(data, training)
+    maker = _maker(recommender, data, training, paths)
     rows = of_users(maker, events, shown, shown if wanted is None else shown & wanted)
     if not rows:
         msg = (
@@ -139,6 +118,111 @@ def examples(
     weights = target_weights(rows, data, training)
     packs = [[i] for i in range(len(rows))] if plain else packed(rows, training.pack_tokens)
     return Examples(rows, weights, packs), paths
+
+
+def _maker(
+    recommender: Recommender, data: Dataset, training: Training, paths: TitlePaths
+) -> RowMaker:
+    settings = recommender.settings
+    return RowMaker(
+        recommender.encoder,
+        recommender.template,
+        data.interactions,
+        paths,
+        basket=_basket(training, data),
+        layout=training.layout,
+        whole_titles=training.vocab_weight > 0,
+        max_events=settings.max_events,
+        max_tokens=training.pack_tokens,
+        max_prompt_tokens=settings.max_prompt_tokens,
+        overlap=training.overlap,
+        scale=recommender.scale if settings.values else None,
+    )
+
+
+def _of_file(recommender: Recommender, training: Training, paths: TitlePaths) -> Examples:
+    """What a file of examples says, every example of weight 1."""
+    assert training.examples is not None
+    rows, rejected = example_files.rows(
+        example_files.read(training.examples),
+        recommender.encoder,
+        recommender.catalog,
+        paths,
+        training.pack_tokens,
+    )
+    for reason, many in rejected.items():
+        recommender.say(f"left out {many:,} examples: {reason}")
+    ones = [np.ones(1) for _ in rows]
+    plain = bool(recommender.model.obstacle)
+    packs = [[i] for i in range(len(rows))] if plain else packed(rows, training.pack_tokens)
+    return Examples(rows, ones, packs)
+
+
+def write_examples(
+    data: Dataset,
+    out: str | Path,
+    model: str | LanguageModel = "smollm2-135m",
+    *,
+    form: str = "prompt-completion",
+    say: Callable[[str], None] = lambda message: None,
+    **settings: Any,
+) -> int:
+    """Writes one prompt and one title for every target of train, as JSON Lines or Parquet.
+
+    Args:
+        data: with a split.
+        out: the file, .jsonl or .parquet.
+        model: whose tokenizer counts the tokens of prompts.
+        form: ``prompt-completion``, or ``messages`` of a user and an assistant.
+        say: called with a line of text before each slow step.
+        **settings: as of ``train``.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        SettingsError: a setting, the form or the file's ending is not known.
+        DataError: there is nothing to write.
+    """
+    example_files.check(out, form)
+    ours, training = recipe.resolved(settings)
+    training = replace(training, layout="window", basket=_windowed(training.basket))
+    data = protocols.under(data, training.protocol or protocols.default_protocol(data))
+    recommender = Recommender(data, model, say=say, **asdict(ours))
+    maker = _maker(recommender, data, training, _paths(recommender, training))
+    shown = _shown(data, training)
+    found = example_files.examples(
+        maker, recommender.encoder, data.interactions, shown, shown, form
+    )
+    many = example_files.write(out, found)
+    if not many:
+        msg = f"No event in {training.fit} is a target. Expected histories; check the split."
+        raise DataError(msg)
+    return many
+
+
+def _windowed(basket: str) -> str:
+    return "first" if basket == "first" else "auto"
+
+
+def _shown(data: Dataset, training: Training) -> BoolArray:
+    """(E,) which events histories show.
+
+    Raises:
+        SettingsError: a behavior is not in the data.
+    """
+    events, c = data.interactions, data.interactions.columns
+    shown = c.split <= (0 if training.fit == "train" else 1)
+    if training.behaviors is not None:
+        if unknown := [b for b in training.behaviors if b not in events.behaviors]:
+            msg = (
+                f"behaviors={unknown[0]!r} is not in the data. Expected some of: "
+                f"{', '.join(events.behaviors)}."
+            )
+            raise SettingsError(msg)
+        codes = [events.behaviors.index(b) for b in training.behaviors]
+        shown &= np.isin(c.behavior, codes)
+    return np.asarray(shown, dtype=np.bool_)
 
 
 def _basket(training: Training, data: Dataset) -> str:

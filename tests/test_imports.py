@@ -22,7 +22,7 @@ ORDER = [
     ["prompts", "trie", "overlay", "encoding", "predicates", "filters", "diversity", "priors"],
     ["checkpoint", "rows"],
     ["ingest", "dataset", "datasets", "vectors", "baselines", "protocols", "matching", "reader"],
-    ["factors", "sasrec", "textseq", "feedback"],
+    ["factors", "sasrec", "textseq", "feedback", "example_files"],
     ["losses", "token_tree", "model", "decoding", "generation", "explaining", "hidden"],
     ["answers"],
     ["recommender", "doctor"],
