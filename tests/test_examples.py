@@ -6,6 +6,7 @@ import os
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -99,3 +100,21 @@ def test_llm_features(capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert "textseq" in text
     assert "popular" in text
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_fine_tune(tmp_path: Path) -> None:
+    few = {
+        "TARGETS": "60",
+        "USERS": "2",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        ["bash", str(EXAMPLES / "04_fine_tune.sh"), str(tmp_path / "out")],
+        env={**os.environ, **few}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "2 users" in done.stdout
+    assert "3 new events" in done.stdout
+    assert done.stdout.count("GLASS VASE") >= 2  # score names both, trained on or not
