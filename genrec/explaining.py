@@ -1,39 +1,72 @@
-"""One sentence on each recommendation, written by the model and checked. First form.
+"""Why an item is recommended: the evidence, and a sentence on it that the model wrote and that passed.
 
-The sentence begins with a title of the history, chosen by the model under a trie of the titles in
-the prompt, and the item's own. After them the model writes words, each once: those of the item's
-title and attributes, and the template's list of plain words. So it names no other item and invents
-no attribute; true words can still be joined to a wrong claim. What fails the check is replaced by a
-plain sentence on the same event. The evidence is what the model names, not yet what its ranking
-rests on.
+A sentence begins with a title of the events that speak most for the item, chosen by the model under
+a trie of their titles, and the item's own. Then the model writes on freely; ``claims`` checks every
+name, number, word and event against catalog and history. What fails is written once more, now from
+the words of the item's title and attributes and a few plain ones alone; what fails again is replaced
+by a plain sentence on the strongest event. No other title can be written in either way.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 
-from genrec.catalog import Catalog
+from genrec import evidence as evidencing
+from genrec.branches import shared_start
+from genrec.catalog import Catalog, Item
+from genrec.claims import LETTERS, Facts, foreign, pieces, problems
 from genrec.encoding import EncodedPrompt, Encoder
 from genrec.errors import PromptError
+from genrec.evidence import Change, Evidence, Question
 from genrec.interactions import History, Interaction
 from genrec.model import LanguageModel
-from genrec.prompts import Template
-from genrec.reading import script
+from genrec.prompts import Template, folder
 from genrec.text import one_line
-from genrec.token_tree import ROOT
+from genrec.token_tree import ROOT, TokenTree
 from genrec.trie import TitleTrie
 
 MAX_TOKENS = 48  # of a sentence, names included
-MAX_WORDS = 14  # after the evidence
-NEEDED = ("opening", "link", "plain", "none")  # in the header of a template
-_LETTERS = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
-_LONGEST_PIECE = 4  # characters of a word in a script that is written without spaces
+MAX_WORDS = 14  # after the names, where words are chosen
+MAX_FREE = 20  # tokens after the names, where they are not
+NAMED = 3  # events that speak most for an item, of which one is named
+NEEDED = ("opening", "link", "plain", "none", "silent")  # in the header of a template
+_ENDS = (".", "。", "!", "！", "?", "？")
+_QUOTES = '"“”„«»‹›「」『』'
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A sentence that did not pass.
+
+    Attributes:
+        text: as it was written.
+        why: what is wrong with it.
+    """
+
+    text: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Without:
+    """The list searched again without one event.
+
+    Attributes:
+        event: its place among the events that the prompt shows, from 0.
+        item_id: its item; None for an event of text only.
+        title: of its item, or its text.
+        rank: of the explained item in the new list; None where it has left it.
+    """
+
+    event: int
+    item_id: str | None
+    title: str
+    rank: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +74,21 @@ class Explanation:
     """Why an item is recommended.
 
     Attributes:
-        text: one sentence.
+        text: one or two sentences.
         source: ``generated`` by the model and checked, or ``template``: the plain sentence.
+        rejected: what the model wrote and the check did not pass.
+        evidence: what each event of the prompt does for the item's score, in the prompt's order.
+        without: where the item stands when one of the strongest events is left out.
+        demonstrations: how far the score falls without the demonstrations of a few-shot prompt, in
+            nats; None where there are none.
     """
 
     text: str
     source: str
+    rejected: tuple[Rejected, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    without: tuple[Without, ...] = ()
+    demonstrations: float | None = None
 
 
 @dataclass(slots=True)
@@ -54,11 +96,13 @@ class _Sentence:
     """A sentence that is being written: after its opening, names (rows) and words (ids).
 
     Attributes:
-        row: of the item that is explained.
-        rows: of the history, which the evidence may have.
+        user: its prompt's place in the batch.
+        facts: what it may say, of which item.
+        rows: of the events that may be named.
         trie: of their titles.
+        logits: (V,) after what was written.
         handle: in the token tree, of the last token.
-        node: in the trie while the evidence is being written, then None.
+        node: in the trie while the first name is being written, then None.
         words: token ids -> the words that may still be written.
         prefix: ids of the word that is being written.
         parts: catalog rows of names, and the words between them as ids.
@@ -66,10 +110,12 @@ class _Sentence:
         ended: whether it came to its end.
     """
 
-    row: int
+    user: int
+    facts: Facts
     rows: Sequence[int]
     trie: TitleTrie
-    handle: int
+    logits: torch.Tensor
+    handle: int = ROOT
     node: int | None = 0
     words: dict[tuple[int, ...], str] = field(default_factory=dict)
     prefix: tuple[int, ...] = ()
@@ -78,8 +124,70 @@ class _Sentence:
     ended: bool = False
 
 
+def explain_template(style: str, language: str, own: str | None) -> Template:
+    """The template of a style: ``explain.jinja`` is ``reason``, ``explain_NAME.jinja`` any other.
+
+    Args:
+        style: its name.
+        language: of the sentences.
+        own: a folder of the user's own templates, or None.
+
+    Raises:
+        PromptError: there is none; the message lists those there are.
+    """
+    name = "explain" if style == "reason" else f"explain_{style}"
+    try:
+        return Template.load(name, language, own=own)
+    except PromptError as error:
+        if "No template" not in str(error):
+            raise
+        places = [folder(), *([] if own is None else [type(folder())(own)])]
+        files = {f.stem for p in places for f in (p / language).glob("explain_*.jinja")}
+        known = ["reason", *sorted(f.removeprefix("explain_") for f in files)]
+        msg = f"style={style!r} is not known. Expected one of: {', '.join(known)}."
+        raise PromptError(msg) from None
+
+
+def explanations(
+    explainer: Explainer, question: Question, rows: Sequence[int], behavior: str, mode: str
+) -> list[Explanation]:
+    """An explanation of each of some items.
+
+    Args:
+        explainer: writes the sentences.
+        question: the request.
+        rows: catalog rows of the items.
+        behavior: what they are recommended for.
+        mode: of the evidence; the list is searched again with ``full`` only.
+    """
+    falls = evidencing.falls(question, rows, mode)
+    if not rows:
+        return []
+    catalog = explainer.catalog
+    found = [evidencing.of_item(question, catalog, falls, n) for n in range(len(rows))]
+    shots = evidencing.demonstrations(question, rows)
+    strongest = evidencing.strongest(falls) if mode == "full" else []
+    ranks = evidencing.ranks(question, [Change((e,)) for e in strongest])
+    told = explainer.explain(question.window, rows, behavior, found)
+    return [
+        replace(
+            one,
+            without=tuple(
+                Without(e, found[n][e].item_id, found[n][e].title, ranked.get(rows[n]))
+                for e, ranked in zip(strongest, ranks, strict=True)
+            ),
+            demonstrations=None if shots is None else float(shots[n]),
+        )
+        for n, one in enumerate(told)
+    ]
+
+
 class Explainer:
-    """Writes explanations with one model, one ``explain`` template and one catalog."""
+    """Writes sentences with one model, one ``explain`` template and one catalog.
+
+    Attributes:
+        catalog: the items.
+    """
 
     def __init__(
         self,
@@ -94,7 +202,7 @@ class Explainer:
 
         Args:
             model: writes the sentences.
-            template: with ``opening``, ``link``, ``plain`` and ``none`` in its header.
+            template: with ``NEEDED`` in its header.
             catalog: the items.
             case: how titles are written for the model.
             max_title_tokens: where they are cut for it.
@@ -110,132 +218,205 @@ class Explainer:
                 "the shipped explain.jinja."
             )
             raise PromptError(msg)
+        most = template.header.get("most", str(MAX_WORDS))
+        if not most.isdecimal() or int(most) < 1:
+            msg = f"Template {template.name!r} has most: {most}. Expected a number of words."
+            raise PromptError(msg)
+        self._most_words = int(most)
+        self.catalog = catalog
         self._model = model
         self._template = template
-        self._catalog = catalog
         self._encoder = Encoder(model.tokenizer, template.form(case, max_title_tokens))
 
     def explain(
         self,
-        history: History,
+        window: History,
         rows: Sequence[int],
         behavior: str,
-        *,
-        max_prompt_tokens: int = 2048,
-        max_events: int = 25,
+        evidence: Sequence[Sequence[Evidence]],
     ) -> list[Explanation]:
         """One explanation for each of the recommended items.
 
         Args:
-            history: what the recommendation was made from.
+            window: the events that the prompt showed.
             rows: catalog rows of the items.
             behavior: what they are recommended for.
-            max_prompt_tokens: the most tokens of a prompt.
-            max_events: the most events in it.
+            evidence: for each item that of each event.
 
         Raises:
             PromptError: the prompt does not fit.
         """
-        named = {*rows, *self._catalog.rows(history.latest(max_events).item_ids)}
-        longest = max((len(self._title(r)) for r in named), default=0)
-        link = len(self._encoder.text(self._template.header["link"]))
-        room = self._model.context - MAX_TOKENS - 2 * longest - link
-        prompts = [
-            self._encoder.fit(
-                self._template,
-                self._catalog,
-                history,
-                behavior,
-                max_tokens=min(max_prompt_tokens, room),
-                max_events=max_events,
-                item=row,
-            )
-            for row in rows
+        events = window.interactions
+        top = [self._top(events, row, found) for row, found in zip(rows, evidence, strict=True)]
+        answer = [
+            Explanation(self._plain(events, found), "template", evidence=tuple(found))
+            for found in evidence
         ]
-        if not prompts:
-            return []
-        shown = [self._shown(p, history) for p in prompts]
-        evidence = [self._evidence(e, row) for e, row in zip(shown, rows, strict=True)]
-        write = [n for n, found in enumerate(evidence) if found]
-        answer = [Explanation(self._plain(events, None), "template") for events in shown]
-        sentences = self._write(
-            [prompts[n] for n in write], [evidence[n] for n in write], [rows[n] for n in write]
+        write = [n for n, places in enumerate(top) if places]
+        written = self._written(
+            [self._prompt(window, rows[n], behavior, top[n]) for n in write],
+            [[self._row(events[i]) for i in sorted(top[n])] for n in write],
+            [self._facts(events, rows[n]) for n in write],
         )
-        for n, sentence in zip(write, sentences, strict=True):
-            answer[n] = self._finished(sentence, shown[n])
+        for n, (text, rejected) in zip(write, written, strict=True):
+            answer[n] = replace(answer[n], rejected=tuple(rejected))
+            if text is not None:
+                answer[n] = replace(answer[n], text=text, source="generated")
         return answer
 
-    def _evidence(self, events: Sequence[Interaction], row: int) -> list[int]:
-        """The rows of the events' items, but for those with the title that is explained."""
-        rows = [self._catalog.row(e.item_id) for e in events if e.item_id is not None]
-        return [r for r in dict.fromkeys(rows) if self._title(r) != self._title(row)]
+    def _row(self, event: Interaction) -> int:
+        assert event.item_id is not None
+        return self.catalog.row(event.item_id)
+
+    def _top(
+        self, events: Sequence[Interaction], row: int, evidence: Sequence[Evidence]
+    ) -> list[int]:
+        """The events that may be named: the strongest and others at least half as strong.
+
+        None where the strongest is no item or has the title that is explained: then the plain
+        sentence says so.
+        """
+        order = sorted(range(len(events)), key=lambda i: -evidence[i].nats)
+        most = max((e.nats for e in evidence), default=0.0)
+        own = self._title(row)
+        good = [
+            i
+            for i in order
+            if evidence[i].nats >= most / 2 > 0
+            and events[i].item_id is not None
+            and self._title(self._row(events[i])) != own
+        ]
+        return good[:NAMED] if good[:1] == order[:1] else []
+
+    def _prompt(
+        self, window: History, row: int, behavior: str, top: Sequence[int]
+    ) -> EncodedPrompt:
+        """The prompt for a sentence on an item: the same for all up to the item."""
+        events = window.interactions
+        longest = max(len(self._title(r)) for r in [row, *(self._row(events[i]) for i in top)])
+        link = len(self._encoder.text(self._template.header["link"]))
+        return self._encoder.fit(
+            self._template,
+            self.catalog,
+            window,
+            behavior,
+            max_tokens=self._model.context - MAX_TOKENS - 2 * longest - link,
+            max_events=len(events),
+            item=row,
+        )
 
     def _title(self, row: int) -> tuple[int, ...]:
-        return self._encoder.title(self._encoder.form.render(self._catalog[row].title))
+        return self._encoder.title(self._encoder.form.render(self.catalog[row].title))
 
-    def _shown(self, prompt: EncodedPrompt, history: History) -> list[Interaction]:
-        return list(history.latest(prompt.prompt.events).interactions)
-
-    def _plain(self, events: Sequence[Interaction], row: int | None) -> str:
-        """The sentence that is built and not written: on the event of a row, else on the last."""
+    def _plain(self, events: Sequence[Interaction], evidence: Sequence[Evidence]) -> str:
+        """The sentence that is built and not written: on the event that speaks most for the item."""
         header = self._template.header
-        for event in reversed(events):
-            if row is None or (event.item_id and self._catalog.row(event.item_id) == row):
-                title = event.text or ""
-                if event.item_id is not None:
-                    title = self._catalog[self._catalog.row(event.item_id)].title
-                verb = self._template.verb(event.behavior).past
-                text = header["plain"].replace("{verb}", verb)
-                return text.replace("{title}", one_line(title))
-        return header["none"]
+        if not events:
+            return header["none"]
+        best = max(range(len(events)), key=lambda i: evidence[i].nats)
+        if not evidence[best].nats > 0:
+            return header["silent"]
+        verb = self._template.verb(events[best].behavior).past
+        return header["plain"].replace("{verb}", verb).replace("{title}", evidence[best].title)
 
-    def _write(
+    def _facts(self, events: Sequence[Interaction], row: int) -> Facts:
+        """What a sentence on an item may say."""
+        template, header = self._template, self._template.header
+        fixed = (header["opening"], header["link"].replace("{item}", " "))
+        named = [e for e in events if e.item_id is not None]
+        return Facts(
+            self.catalog[row],
+            tuple((e.behavior, one_line(self.catalog[self._row(e)].title)) for e in named),
+            {b: v.forms for b, v in template.verbs.items()}
+            | {e.behavior: template.verb(e.behavior).forms for e in named},
+            (*fixed, *header.get("words", "").split(), *header.get("passing", "").split()),
+            header["opening"],
+        )
+
+    def _written(
         self,
         prompts: Sequence[EncodedPrompt],
-        evidence: Sequence[Sequence[int]],
-        rows: Sequence[int],
-    ) -> list[_Sentence]:
-        """All sentences together, a token of each at a time, over one tree."""
+        named: Sequence[Sequence[int]],
+        facts: Sequence[Facts],
+    ) -> list[tuple[str | None, list[Rejected]]]:
+        """For each prompt the sentence that passed, or None, and those that did not."""
         if not prompts:
             return []
-        ids = [p.ids for p in prompts]
-        shared = _shared([i[:-1] for i in ids])
-        tree = self._model.prefill(ids[0][:shared])
-        handles, logits = tree.extend([ROOT] * len(ids), [i[shared:] for i in ids])
-        sentences = [
-            _Sentence(row, past, self._trie(past), handle)
-            for handle, past, row in zip(handles, evidence, rows, strict=True)
-        ]
-        live = list(range(len(sentences)))
-        for _ in range(MAX_TOKENS):
-            runs = [self._next(sentences[n], logits[place]) for place, n in enumerate(live)]
-            going = [(n, run) for n, run in zip(live, runs, strict=True) if run]
-            live = [n for n, _ in going]
-            if not live:
+        tree, sentences = self._started([p.ids for p in prompts], named, facts)
+        self._write(tree, sentences, self._next_of_name)
+        found: list[tuple[str | None, list[Rejected]]] = [(None, []) for _ in sentences]
+        left = list(range(len(sentences)))
+        for step in (self._next_free, self._next_word):
+            tried = [
+                replace(s, parts=[*s.parts[:-1], []], words=self._words_for(s.facts.item))
+                for s in (sentences[n] for n in left)
+            ]
+            self._write(tree, tried, step)
+            for n, sentence in zip(left, tried, strict=True):
+                text = self._text(sentence)
+                wrong = self._problems(sentence, text)
+                if wrong:
+                    found[n][1].append(Rejected(text, "; ".join(wrong)))
+                else:
+                    found[n] = text, found[n][1]
+            left = [n for n in left if found[n][0] is None]
+            if not left:
                 break
-            parents = [sentences[n].handle for n in live]
-            handles, logits = tree.extend(parents, [run for _, run in going])
-            for n, handle in zip(live, handles, strict=True):
-                sentences[n].handle = handle
-        return sentences
+        return found
+
+    def _started(
+        self,
+        prompts: Sequence[Sequence[int]],
+        named: Sequence[Sequence[int]],
+        facts: Sequence[Facts],
+    ) -> tuple[TokenTree, list[_Sentence]]:
+        """The prompts as one tree, what they have in common read once, and a sentence on each."""
+        shared = min(shared_start(prompts), *(len(p) - 1 for p in prompts))
+        if shared:
+            tree = self._model.prefill(prompts[0][:shared])
+            users = [0] * len(prompts)
+            handles, outputs = tree.grow(users, [ROOT] * len(users), [p[shared:] for p in prompts])
+        else:
+            tree = self._model.prefill_many(prompts)
+            users, handles = list(range(len(prompts))), np.full(len(prompts), ROOT)
+            outputs = tree.root
+        logits = outputs.logits()
+        return tree, [
+            _Sentence(users[n], known, past, self._trie(past), logits[n], int(handles[n]))
+            for n, (past, known) in enumerate(zip(named, facts, strict=True))
+        ]
 
     def _trie(self, rows: Sequence[int]) -> TitleTrie:
         return TitleTrie(self._title(r) for r in rows)
 
-    def _next(self, sentence: _Sentence, logits: torch.Tensor) -> list[int]:
-        """Takes the most probable step that is allowed; gives its tokens, none at the end."""
-        return (
-            self._next_word(sentence, logits)
-            if sentence.node is None
-            else self._next_of_name(sentence, logits, sentence.node)
-        )
+    def _write(
+        self,
+        tree: TokenTree,
+        sentences: Sequence[_Sentence],
+        step: Callable[[_Sentence], list[int]],
+    ) -> None:
+        """Goes on with all sentences together until a step of each gives no tokens."""
+        live = list(sentences)
+        for _ in range(MAX_TOKENS):
+            runs = [(s, run) for s in live if (run := step(s))]
+            if not runs:
+                break
+            live = [s for s, _ in runs]
+            handles, outputs = tree.grow(
+                [s.user for s in live], [s.handle for s in live], [run for _, run in runs]
+            )
+            logits = outputs.logits()
+            for n, sentence in enumerate(live):
+                sentence.handle, sentence.logits = int(handles[n]), logits[n]
 
-    def _next_of_name(self, sentence: _Sentence, logits: torch.Tensor, node: int) -> list[int]:
-        """The next tokens of the evidence's title; after it the link and the item's own title."""
+    def _next_of_name(self, sentence: _Sentence) -> list[int]:
+        """The next tokens of an event's title; after it the link and the item's own title."""
+        if sentence.node is None:
+            return []
         trie = sentence.trie
-        children, _ = trie.children(np.array([node]))
+        children, _ = trie.children(np.array([sentence.node]))
         tokens = torch.from_numpy(trie.tokens(children))
-        best = int(logits[tokens].argmax())
+        best = int(sentence.logits[tokens].argmax())
         end = children[best : best + 1]
         (run,) = trie.runs(end)
         sentence.node = int(end[0])
@@ -243,15 +424,40 @@ class Explainer:
             return run
         sentence.node = None
         sentence.parts.append(sentence.rows[int(trie.rows(int(end[0]))[0])])
-        sentence.words = self._words_for(sentence.row)
         before, _, after = self._template.header["link"].partition("{item}")
-        own = self._title(sentence.row)
+        row = self.catalog.row(sentence.facts.item.item_id)
+        own = self._title(row)
         link = list(self._encoder.text(before)), list(own), list(self._encoder.text(after))
-        sentence.parts += [link[0], sentence.row, link[2]]
+        sentence.parts += [link[0], row, link[2], []]
         return [*run, *(i for ids in link for i in ids)]
 
-    def _next_word(self, sentence: _Sentence, logits: torch.Tensor) -> list[int]:
+    def _next_free(self, sentence: _Sentence) -> list[int]:
+        """The most probable token that is no control token and opens no name.
+
+        It stops at a word that cannot pass.
+        """
+        part = sentence.parts[-1]
+        assert isinstance(part, list)
+        if sentence.ended or len(part) >= MAX_FREE:
+            return []
+        logits = sentence.logits.clone()
+        logits[self._never] = -torch.inf
+        part.append(int(logits.argmax()))
+        text = str(self._model.tokenizer.decode(part))
+        sentence.ended = text.rstrip().endswith(_ENDS)
+        return [] if sentence.ended or foreign(text, sentence.facts) else part[-1:]
+
+    @cached_property
+    def _never(self) -> torch.Tensor:
+        """The ids that a freely written sentence may not have."""
+        vocabulary = self._model.tokenizer.get_vocab()
+        quotes = {i for t, i in vocabulary.items() if any(q in t for q in _QUOTES)}
+        return torch.tensor(sorted(quotes | self._encoder.control_ids))
+
+    def _next_word(self, sentence: _Sentence) -> list[int]:
         """The next token of a word, or of the end, which may not follow a plain word."""
+        if sentence.ended:
+            return []
         prefix, size = sentence.prefix, len(sentence.prefix)
         said = sentence.words.get(prefix, "")  # a whole word, so that another may begin
         longer = [ids for ids in sentence.words if len(ids) > size and ids[:size] == prefix]
@@ -259,13 +465,13 @@ class Explainer:
         allowed = set(within)
         if said or not prefix:
             may_end = bool(said) and said not in self._plain_words
-            full = len(sentence.used) + 1 >= MAX_WORDS
+            full = len(sentence.used) + 1 >= self._most_words
             others = [(ids, word) for ids, word in sentence.words.items() if word != said]
             allowed |= {ids[0] for ids, word in others if (may_end if not word else not full)}
         if not allowed:
             return []
         choices = sorted(allowed)
-        token = choices[int(logits[torch.tensor(choices)].argmax())]
+        token = choices[int(sentence.logits[torch.tensor(choices)].argmax())]
         if token not in within and said:
             sentence.used.append(said)
             sentence.words = {ids: w for ids, w in sentence.words.items() if w != said}
@@ -285,64 +491,46 @@ class Explainer:
     def _end(self) -> str:
         return "。" if self._template.header.get("language") == "zh" else "."
 
-    def _words_for(self, row: int) -> dict[tuple[int, ...], str]:
+    def _words_for(self, item: Item) -> dict[tuple[int, ...], str]:
         """Token ids -> word: what the catalog says of an item, plain words, and "" for the end."""
-        item = self._catalog[row]
         said = [item.title, *(v for v in item.attributes.values() if isinstance(v, str))]
-        words = set(self._plain_words).union(*(_pieces(one_line(t).lower()) for t in said))
+        words = set(self._plain_words).union(*(pieces(one_line(t).lower()) for t in said))
         spaced = " " if self._encoder.form.lead.startswith(" ") else ""
         found = {self._encoder.text(f"{spaced}{w}"): w for w in sorted(words)}
         found[self._encoder.text(self._end)] = ""
         return {ids: w for ids, w in found.items() if ids}
 
-    def _finished(self, sentence: _Sentence, events: Sequence[Interaction]) -> Explanation:
-        """The sentence as people read it, or the plain one where it fails the check."""
+    def _text(self, sentence: _Sentence) -> str:
+        """A sentence as people read it."""
         form = self._encoder.form
-        header = self._template.header
         decode = self._model.tokenizer.decode
-        text = header["opening"]
+        text = self._template.header["opening"]
         ids: list[int] = []
         for part in sentence.parts:
             if isinstance(part, int):
-                title = self._catalog[part].title
+                title = self.catalog[part].title
                 text += f"{form.lead}{one_line(title)}{form.terminator}"
                 ids += self._title(part)
             else:
                 before = str(decode(ids))
                 ids += part
                 text += str(decode(ids))[len(before) :]
-        evidence = sentence.parts[0] if sentence.parts else None
-        if sentence.ended and "\ufffd" not in text and not self._only_repeats(sentence):
-            return Explanation(text.strip(), "generated")
-        assert not isinstance(evidence, list)
-        return Explanation(self._plain(events, evidence), "template")
+        return one_line(text)
+
+    def _problems(self, sentence: _Sentence, text: str) -> tuple[str, ...]:
+        """What is wrong with a sentence that was written."""
+        if "\ufffd" in text:
+            return ("has characters that are none",)
+        found = problems(text, sentence.facts)
+        if not sentence.ended:
+            return found or ("has no end",)
+        return found or ("says no more than the item's name",) * self._only_repeats(sentence)
 
     def _only_repeats(self, sentence: _Sentence) -> bool:
         """Whether a sentence says of an item no more than that it is called what it is called."""
-        content = "".join(w for w in sentence.used if w not in self._plain_words)
-        return content == "".join(_LETTERS.findall(self._catalog[sentence.row].title.lower()))
-
-
-def _pieces(text: str) -> set[str]:
-    """The words of a text; of scripts without spaces, runs of two to four characters."""
-    words: set[str] = set()
-    for word in _LETTERS.findall(text):
-        if script(word[0]) in {"han", "kana", "thai"}:
-            words |= {
-                word[i : i + n]
-                for n in range(2, _LONGEST_PIECE + 1)
-                for i in range(len(word) - n + 1)
-            }
-        else:
-            words.add(word)
-    return words
-
-
-def _shared(sequences: Sequence[Sequence[int]]) -> int:
-    """How many first ids all sequences have in common, at least 1."""
-    first = sequences[0]
-    n = min(len(s) for s in sequences)
-    for i in range(n):
-        if any(s[i] != first[i] for s in sequences):
-            return max(i, 1)
-    return max(n, 1)
+        last = sentence.parts[-1]
+        assert isinstance(last, list)
+        said = LETTERS.findall(str(self._model.tokenizer.decode(last)).lower())
+        content = "".join(w for w in said if w not in self._plain_words)
+        name = "".join(LETTERS.findall(sentence.facts.item.title.lower()))
+        return not content or content == name

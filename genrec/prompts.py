@@ -194,9 +194,11 @@ class Template:
             and optionally ``lead``, ``terminator`` (both in double quotes) and ``targets``:
             ``every`` where each title of a history is preceded by what inference would write
             before it, else ``last``. ``explain`` templates also have ``opening`` (how the sentence
-            begins), ``link`` (how it goes on after the first title, with {item}), ``words`` (plain words
-            that it may hold beside those of the item's title), ``plain`` (the sentence where the model's own is not used, with {verb} and
-            {title}) and ``none`` (for an empty history).
+            begins), ``link`` (how it goes on after the first title, with {item}), ``words`` (plain
+            words that may be written beside those of the item's title), ``passing`` (further ones
+            that may stand in a freely written sentence), ``most`` (how many words), ``plain`` (the
+            sentence where the model's own is not used, with {verb} and {title}), ``silent`` (where
+            no event speaks for the item) and ``none`` (for an empty history).
         verbs: behavior -> how it is said.
         takes_demonstrations: whether it shows other users' histories.
     """
@@ -209,7 +211,7 @@ class Template:
             source: Jinja2 text. It may use events (each with ``verb``, ``title``, which is None
                 for an event of text only, ``text`` and ``value``, empty where there is none),
                 demonstrations (lists of events), next_verb, next_base, opening, item (the title
-                to be explained), and target, which comes last.
+                to be explained) and details (its attributes), and target, which comes last.
             verbs: behavior -> how it is said; one that it lacks is said by its own name.
 
         Raises:
@@ -338,6 +340,9 @@ class Template:
         }
         if item is not None:
             context["item"] = _Title(form.render(catalog[item].title), item)
+            attributes = catalog[item].attributes.items()
+            said = (f"{k.replace('_', ' ')}: {v}" for k, v in attributes if v is not None)
+            context["details"] = ", ".join(one_line(s)[:MAX_TEXT] for s in said)
         try:
             parts = self._template.root_render_func(self._template.new_context(context))
             segments = self._segments(_flatten(parts))
@@ -398,8 +403,10 @@ def spoken_verbs() -> dict[str, tuple[str, ...]]:
     return said
 
 
-_QUOTED = ("lead", "terminator", "opening", "link", "words", "plain", "none")
-_KEYS = ("for", "language", "form", "targets", *_QUOTED)
+_QUOTED = (
+    "lead", "terminator", "opening", "link", "words", "passing", "plain", "none", "silent",
+)  # fmt: skip
+_KEYS = ("for", "language", "form", "targets", "most", *_QUOTED)
 
 
 def _header(name: str, source: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import takewhile
 from os import PathLike, fspath
 from pathlib import Path
@@ -39,6 +39,7 @@ from genrec.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from genrec.decoding import Options, Ranking
+    from genrec.evidence import Question
     from genrec.explaining import Explainer
     from genrec.generation import Generated
     from genrec.model import LanguageModel
@@ -143,6 +144,7 @@ class Recommender:
         self._prefixes: dict[tuple[int, ...], Prefix | None] = {}
         self._conditions: dict[str, npt.NDArray[np.bool_]] = {}
         self._columns: dict[str, npt.NDArray[np.object_]] = {}
+        self._explainers: dict[str, Explainer] = {}
 
     @classmethod
     def load(
@@ -264,19 +266,21 @@ class Recommender:
             say=self.say,
         )
 
-    @cached_property
-    def _explainer(self) -> Explainer:
-        from genrec.explaining import Explainer
+    def _explainer(self, style: str) -> Explainer:
+        """What writes sentences of a style; see ``explain_template``."""
+        from genrec.explaining import Explainer, explain_template
 
-        template = Template.load("explain", self.settings.language, own=self.settings.prompts)
-        form = self.encoder.form
-        return Explainer(
-            self.model,
-            template,
-            self.catalog,
-            case=form.case,
-            max_title_tokens=form.max_title_tokens,
-        )
+        if style not in self._explainers:
+            template = explain_template(style, self.settings.language, self.settings.prompts)
+            form = self.encoder.form
+            self._explainers[style] = Explainer(
+                self.model,
+                template,
+                self.catalog,
+                case=form.case,
+                max_title_tokens=form.max_title_tokens,
+            )
+        return self._explainers[style]
 
     def understand(self, history: HistoryLike) -> tuple[History, tuple[Understood, ...]]:
         """A history in any of its forms, and for typed ones what became of each piece.
@@ -378,6 +382,8 @@ class Recommender:
         k: int = 10,
         *,
         explain: bool = False,
+        evidence: str = "full",
+        style: str = "reason",
         allow: Sequence[str] | None = None,
         deny: Sequence[str] = (),
         where: str | None = None,
@@ -395,7 +401,11 @@ class Recommender:
             history: see ``understand``; empty for a new user.
             k: how many; fewer come back only where fewer are allowed, or with the decoder
                 ``match``, and then ``notes`` says why.
-            explain: give each item one sentence on why.
+            explain: give each item its evidence and one sentence on why.
+            evidence: ``full``: each event of the history is left out by itself; ``fast``: in
+                groups first.
+            style: of the sentences: ``reason``, ``short``, ``pitch``, or your own ``explain_NAME``
+                template.
             allow: ids of the only items that may come back.
             deny: ids of items that may not.
             where: a condition on the catalog's columns, such as ``price < 20 and in_stock``; see
@@ -410,7 +420,7 @@ class Recommender:
             RequestError: k < 1, every item is excluded, or a wish cannot be understood.
         """
         wishes = Wishes(k, allow, deny, where, min_probability, per_title, caps or {}, diversity)
-        return self._recommend([history], wishes, explain)[0]
+        return self._recommend([history], wishes, (evidence, style) if explain else None)[0]
 
     def recommend_many(
         self,
@@ -418,6 +428,8 @@ class Recommender:
         k: int = 10,
         *,
         explain: bool = False,
+        evidence: str = "full",
+        style: str = "reason",
         batch_size: int = 8,
         **wishes: Any,
     ) -> list[RecommendationList]:
@@ -426,7 +438,9 @@ class Recommender:
         Args:
             histories: see ``understand``.
             k: how many for each.
-            explain: give each item one sentence on why.
+            explain: give each item its evidence and one sentence on why.
+            evidence: as of ``recommend``.
+            style: as of ``recommend``.
             batch_size: prompts in one pass.
             **wishes: as of ``recommend``, the same for all.
 
@@ -444,13 +458,14 @@ class Recommender:
             msg = f"{unknown[0]!r} is no wish. Expected some of: {', '.join(known)}."
             raise RequestError(msg)
         wishes["caps"] = wishes.get("caps") or {}
-        return self._recommend(list(histories), Wishes(k, **wishes), explain, batch_size)
+        how = (evidence, style) if explain else None
+        return self._recommend(list(histories), Wishes(k, **wishes), how, batch_size)
 
     def _recommend(
         self,
         histories: Sequence[HistoryLike],
         wishes: Wishes,
-        explain: bool = False,
+        explain: tuple[str, str] | None = None,
         batch_size: int = 1,
     ) -> list[RecommendationList]:
         with self._gate.request():
@@ -460,9 +475,9 @@ class Recommender:
                 answers = [self._matched(a, wishes) for a in asked]
             else:
                 answers = self._answers(asked, wishes, batch_size)
-            if explain:
+            if explain is not None:
                 pairs = zip(answers, asked, strict=True)
-                answers = [self._explained(answer, a.history) for answer, a in pairs]
+                answers = [self._explained(answer, a, wishes, explain) for answer, a in pairs]
             return answers
 
     def _common(self, wishes: Wishes) -> Filter:
@@ -513,16 +528,51 @@ class Recommender:
             raise RequestError(msg)
         return _Asked(read, understood, self.prompt(read), allowed, size)
 
-    def _explained(self, answer: RecommendationList, history: History) -> RecommendationList:
-        rows = self.catalog.rows([r.item_id for r in answer])
-        sentences = self._explainer.explain(
-            history,
-            rows,
-            self.behavior,
-            max_prompt_tokens=self.settings.max_prompt_tokens,
-            max_events=self.settings.max_events,
+    def _question(self, asked: _Asked, wishes: Wishes) -> Question:
+        """A request as its explanation needs it."""
+        from genrec.evidence import Question
+
+        shots = self.demonstrations(asked.history.user_id)
+
+        def search(changed: Sequence[tuple[History, EncodedPrompt]]) -> list[Ranking]:
+            batch = [replace(asked, history=h, prompt=p) for h, p in changed]
+            return self._chosen(*self._read(batch), batch, wishes)
+
+        return Question(
+            model=self.model,
+            trie=self.trie,
+            history=asked.history,
+            events=asked.prompt.prompt.events,
+            render=partial(self._rendered, shots),
+            bare=partial(self._rendered, ()) if shots else None,
+            search=search,
+            options=self._exactly(asked),
+            prior=self.prior,
+            prefix=self._prefix([asked.prompt.ids]),
         )
-        pairs = zip(answer.recommendations, sentences, strict=True)
+
+    def _rendered(self, demonstrations: Sequence[History], window: History) -> EncodedPrompt:
+        """The prompt for exactly these events."""
+        prompt = self.template.render(
+            self.catalog,
+            window,
+            self.behavior,
+            form=self.encoder.form,
+            demonstrations=demonstrations,
+            scale=self._scale if self.settings.values else None,
+        )
+        return self.encoder.prompt(prompt)
+
+    def _explained(
+        self, answer: RecommendationList, asked: _Asked, wishes: Wishes, how: tuple[str, str]
+    ) -> RecommendationList:
+        """A list with an explanation of each item, by kind of evidence and style."""
+        from genrec.explaining import explanations
+
+        rows = self.catalog.rows([r.item_id for r in answer])
+        question = self._question(asked, wishes)
+        found = explanations(self._explainer(how[1]), question, rows, self.behavior, how[0])
+        pairs = zip(answer.recommendations, found, strict=True)
         return replace(answer, recommendations=tuple(replace(r, explanation=e) for r, e in pairs))
 
     def rank(
@@ -944,7 +994,8 @@ class Recommender:
             self.catalog, self.trie, self._removed = catalog, trie, removed
             self._conditions.clear()
             self._columns.clear()
-            for name in ("_reader", "matcher", "_explainer", "_unread"):
+            self._explainers.clear()
+            for name in ("_reader", "matcher", "_unread"):
                 self.__dict__.pop(name, None)
 
     def _recommendations(self, ranking: Ranking) -> tuple[Recommendation, ...]:

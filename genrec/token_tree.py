@@ -215,6 +215,14 @@ class TokenTree(ABC):
         """Only these prompts will be grown from now on, so that the others may be forgotten."""
         del users
 
+    @abstractmethod
+    def mark(self) -> int:
+        """How far the tree has grown, for ``back``."""
+
+    @abstractmethod
+    def back(self, mark: int) -> None:
+        """Forgets all nodes that were grown since a mark."""
+
     @property
     def logits(self) -> torch.Tensor:
         """(V,) float32, after the first prompt."""
@@ -407,6 +415,16 @@ class CachedTree(TokenTree):
             moved[self._row == old] = new
         self._row = moved
 
+    def mark(self) -> int:
+        """See ``TokenTree.mark``."""
+        return self._parent.shape[1]
+
+    def back(self, mark: int) -> None:
+        """See ``TokenTree.back``."""
+        self._parent, self._depth = self._parent[:, :mark], self._depth[:, :mark]
+        for layer in self._layers:
+            layer.length = self._prompt + mark
+
     def _mask(
         self, rows: IntArray, columns: IntArray, handles: IntArray, position: IntArray
     ) -> Any:
@@ -487,6 +505,14 @@ class PlainTree(TokenTree):
         ]
         outputs = self._read(sequences, [len(run) if every else 1 for run in runs])
         return np.arange(first, len(self._paths)), outputs
+
+    def mark(self) -> int:
+        """See ``TokenTree.mark``."""
+        return len(self._paths)
+
+    def back(self, mark: int) -> None:
+        """See ``TokenTree.back``."""
+        del self._paths[mark:]
 
 
 def tree_obstacle(body: Body) -> str:
