@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,8 +20,15 @@ from genrec.encoding import EncodedPrompt
 from genrec.reader import Understood
 from genrec.text import one_line, printable
 
+if TYPE_CHECKING:
+    from genrec.evidence import Evidence
+    from genrec.explaining import Explanation
+    from genrec.whynot import ItemExplanation
+
 Row = Sequence[str]
 Watch = Callable[[Mapping[str, Any]], None]
+_BAR = 24  # characters of the longest bar
+_BARS = 6  # events of an item in a list
 
 
 def out() -> Console:
@@ -200,6 +207,7 @@ def print_recommendations(answer: RecommendationList) -> None:
         for row, r in zip(rows, answer, strict=True):
             row.append(_why(r))
     print_table(names, rows, right=right)
+    _print_evidence(answer)
     threads = f", {answer.details['threads']} thread(s)" if "threads" in answer.details else ""
     note(
         f"{answer.model} on {answer.details.get('device', '?')}{threads}; decoder {answer.decoder};"
@@ -210,6 +218,102 @@ def print_recommendations(answer: RecommendationList) -> None:
         note(_certainty(answer))
     for remark in answer.notes:
         note(remark)
+
+
+def _print_evidence(answer: RecommendationList) -> None:
+    """The strongest evidence of each item: bars in a terminal, in a pipe a second table."""
+    told = [(r, r.explanation) for r in answer if r.explanation and r.explanation.evidence]
+    if not told:
+        return
+    print_line("")
+    if not out().is_terminal:
+        names = ["rank", "event", "nats", "nats_model", "nats_prior", "behavior", "title"]
+        rows = [
+            [str(r.rank), str(n), *_parts(e), e.behavior, e.title]
+            for r, why in told
+            for n, e in _strongest(why, _BARS)
+        ]
+        print_table(names, rows)
+        return
+    for r, why in told:
+        print_line(f"{r.rank}. {r.title}", "bold")
+        for line in evidence_lines(why, _BARS):
+            print_line(f"   {line}")
+
+
+def _strongest(why: Explanation, most: int | None) -> list[tuple[int, Evidence]]:
+    """The strongest events with their places, from 1, in the order of the history."""
+    order = sorted(range(len(why.evidence)), key=lambda i: -abs(why.evidence[i].nats))
+    return [(i + 1, why.evidence[i]) for i in sorted(order[:most])]
+
+
+def _parts(e: Evidence) -> list[str]:
+    return [f"{nats:.4f}" for nats in (e.nats, e.nats_model, e.nats_prior)]
+
+
+def evidence_lines(why: Explanation, most: int | None = None) -> list[str]:
+    """A bar for each event, in the order of the history; with most only for the strongest."""
+    shown = _strongest(why, most)
+    peak = max((abs(e.nats) for e in why.evidence), default=0.0) or 1.0
+    prior = any(e.nats_prior for e in why.evidence)
+    lines = []
+    for _, e in shown:
+        bar = ("█" if e.nats > 0 else "░") * round(_BAR * abs(e.nats) / peak)
+        parts = f" (model {e.nats_model:+.2f}, prior {e.nats_prior:+.2f})" if prior else ""
+        lines.append(f"{e.nats:+7.2f} {bar:{_BAR}} {e.behavior}: {e.title}{parts}")
+    if weaker := len(why.evidence) - len(shown):
+        lines.append(f"{'':{_BAR + 8}} and {weaker} weaker")
+    if why.demonstrations is not None:
+        lines.append(f"{why.demonstrations:+7.2f} {'':{_BAR}} the demonstrations, together")
+    return lines
+
+
+def print_item(found: ItemExplanation) -> None:
+    """Where an item stands and why."""
+    why = found.explanation
+    plain = " (plain)" if why.source == "template" else ""
+    print_line(f"{found.title} ({found.item_id}): {standing(found)}", "bold")
+    print_line(f"{why.text}{plain}")
+    print_line("")
+    for line in [*evidence_lines(why), *changes(found)]:
+        print_line(line)
+    note(
+        "A bar is how far the item's score falls (in nats; ░ rises) without that event: what the "
+        "model rests on, not why anybody did anything."
+    )
+
+
+def standing(found: ItemExplanation) -> str:
+    """Probability and rank in words."""
+    rank = f"lower than {found.lower_than}" if found.rank is None else f"{found.rank}"
+    listed = "among" if found.recommended else "not among"
+    out_ = "" if found.allowed else "; it is an item of the history, which may not be returned"
+    return (
+        f"probability {found.probability:.3g}, rank {rank} of {found.among:,}; "
+        f"{listed} the {found.k} recommended{out_}"
+    )
+
+
+def changes(found: ItemExplanation) -> list[str]:
+    """What speaks against an item and what would raise it, a line each."""
+    lines = [f"against it: {e.behavior} {e.title} ({e.nats:+.2f} nats)" for e in found.against]
+    lines += [
+        (f"after {c.written!r}" if c.written else "at the beginning")
+        + f" the model rather writes titles such as {c.such_as} ({c.rather_share:.3f}) than "
+        f"{c.wanted!r} ({c.share:.3f})"
+        for c in found.choices
+    ]
+    for what, change in (("without", found.removal), ("with one more event,", found.addition)):
+        if change is not None:
+            rank = f"rank {change.rank}" if change.rank else f"still not among the {found.k}"
+            lines.append(
+                f"{what} {change.behavior} {change.title}: {change.nats:+.2f} nats, {rank}"
+            )
+    if found.addition is None and found.tried:
+        lines.append(f"none of {found.tried} items that were tried would raise it")
+    elif found.addition is not None:
+        lines[-1] += f" (best of {found.tried} items that were tried)"
+    return lines
 
 
 def _certainty(answer: RecommendationList) -> str:

@@ -298,3 +298,23 @@ def of_item(question: Question, catalog: Catalog, found: Falls, item: int) -> tu
         )
         for event, (model, prior) in zip(question.window.interactions, parts, strict=True)
     )
+
+
+def spans(question: Question) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """The prompt as one string, and where in it each event begins and ends.
+
+    An event is what is missing where it is left out; where its template writes the rest in another
+    way then, so that nothing can be cut out, its span is empty.
+    """
+    whole = question.render(question.window).text
+    found: list[tuple[int, int]] = []
+    end = 0
+    for place in range(question.events):
+        left = question.render(question.changed(Change((place,)))[0]).text
+        size = len(whole) - len(left)
+        places = range(end, len(left) + 1) if size > 0 else ()
+        fits = [a for a in places if whole[:a] + whole[a + size :] == left]
+        start = next((a for a in fits if whole[a - 1 : a] == "\n"), fits[0] if fits else end)
+        end = start + size if fits else end
+        found.append((start, end))
+    return whole, tuple(found)

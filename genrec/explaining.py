@@ -455,7 +455,7 @@ class Explainer:
         return torch.tensor(sorted(quotes | self._encoder.control_ids))
 
     def _next_word(self, sentence: _Sentence) -> list[int]:
-        """The next token of a word, or of the end, which may not follow a plain word."""
+        """The next token of a word, or of the end; neither it nor a plain word follows a plain one."""
         if sentence.ended:
             return []
         prefix, size = sentence.prefix, len(sentence.prefix)
@@ -467,6 +467,8 @@ class Explainer:
             may_end = bool(said) and said not in self._plain_words
             full = len(sentence.used) + 1 >= self._most_words
             others = [(ids, word) for ids, word in sentence.words.items() if word != said]
+            if said in self._plain_words:
+                others = [(ids, word) for ids, word in others if word not in self._plain_words]
             allowed |= {ids[0] for ids, word in others if (may_end if not word else not full)}
         if not allowed:
             return []

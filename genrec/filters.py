@@ -70,6 +70,11 @@ class Filter:
         one, two = sorted((self, other), key=lambda f: (f.denies, len(f.listed)))
         return Filter(one.listed[two.keeps(one.listed)], self.n, denies=False)
 
+    def also(self, positions: IntArray) -> Filter:
+        """What this allows, and these positions."""
+        change = np.setdiff1d if self.denies else np.union1d
+        return Filter(change(self.listed, positions), self.n, denies=self.denies)
+
     def counts(self, low: IntArray, high: IntArray) -> IntArray:
         """(C,) how many positions of each interval low to high - 1 are allowed.
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from genrec.generation import Generated
     from genrec.model import LanguageModel
     from genrec.token_tree import Prefix, TokenTree
+    from genrec.whynot import ItemExplanation
 
 HistoryLike = History | str | Iterable[str | int | Interaction]
 IntArray = npt.NDArray[np.int64]
@@ -516,10 +517,8 @@ class Recommender:
         read, understood = self.understand(history)
         allowed = common
         if seen and self.exclude_seen:
-            rows = np.array(self.catalog.rows(read.item_ids), dtype=np.int64)
-            n = self.trie.n_positions
-            allowed = common & Filter.deny(self.trie.positions_of(rows), n)
-        size = len(allowed) - (self.trie.n_positions - self.trie.n_items if allowed.denies else 0)
+            allowed = common & self._unseen(read)
+        size = self._size(allowed)
         if size < 1:
             msg = (
                 "No item may be returned: every item is excluded or there are no candidates. "
@@ -527,6 +526,15 @@ class Recommender:
             )
             raise RequestError(msg)
         return _Asked(read, understood, self.prompt(read), allowed, size)
+
+    def _unseen(self, history: History) -> Filter:
+        """All but the items of a history."""
+        rows = np.array(self.catalog.rows(history.item_ids), dtype=np.int64)
+        return Filter.deny(self.trie.positions_of(rows), self.trie.n_positions)
+
+    def _size(self, allowed: Filter) -> int:
+        """How many items a filter allows; one that denies counts the places of removed ones."""
+        return len(allowed) - (self.trie.n_positions - self.trie.n_items) * allowed.denies
 
     def _question(self, asked: _Asked, wishes: Wishes) -> Question:
         """A request as its explanation needs it."""
@@ -574,6 +582,58 @@ class Recommender:
         found = explanations(self._explainer(how[1]), question, rows, self.behavior, how[0])
         pairs = zip(answer.recommendations, found, strict=True)
         return replace(answer, recommendations=tuple(replace(r, explanation=e) for r, e in pairs))
+
+    def explain(
+        self,
+        history: HistoryLike,
+        item_id: str,
+        k: int = 10,
+        *,
+        evidence: str = "full",
+        style: str = "reason",
+    ) -> ItemExplanation:
+        """Why an item is recommended or is not, what speaks against it, and what would raise it.
+
+        Args:
+            history: see ``understand``.
+            item_id: any item of the catalog.
+            k: how many are recommended.
+            evidence: as of ``recommend``.
+            style: as of ``recommend``.
+
+        Raises:
+            RequestError: the item is not in the catalog or was removed, or as ``recommend``.
+        """
+        from genrec import whynot
+        from genrec.explaining import explanations
+
+        row = self.catalog.row(item_id)
+        wishes = Wishes(k)
+        with self._gate.request():
+            if row in self._removed:
+                msg = f"Item {item_id!r} was removed. Expected one that is there; add it again."
+                raise RequestError(msg)
+            asked = self._asked(history, self._common(wishes), seen=False)
+            allowed = self._unseen(asked.history) if self.exclude_seen else asked.allowed
+            listed = allowed
+            if self._size(allowed) < 1:
+                listed = allowed.also(self.trie.positions_of(np.array([row])))
+            asked = replace(asked, allowed=listed, size=self._size(listed))
+            question = self._question(asked, wishes)
+            explainer = self._explainer(style)
+            (found,) = explanations(explainer, question, [row], self.behavior, evidence)
+            decode = self.model.tokenizer.decode
+            return whynot.examined(
+                question, self.catalog, row, found, allowed, k, self.behavior, decode
+            )
+
+    def events_in_prompt(self, history: HistoryLike) -> tuple[str, tuple[tuple[int, int], ...]]:
+        """The prompt as one string, and where in it each event of the history begins and ends."""
+        from genrec.evidence import spans
+
+        with self._gate.request():
+            asked = self._asked(history, self._common(Wishes()), seen=False)
+            return spans(self._question(asked, Wishes()))
 
     def rank(
         self, history: HistoryLike = "", candidates: Sequence[str] | None = None

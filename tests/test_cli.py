@@ -167,7 +167,8 @@ def test_explain(run: Run, data: Path, model: Path) -> None:
     assert code == 0, err
     assert out.splitlines()[0].endswith("\twhy")
     code, out, err = run(*arguments, "--language", "zh")
-    assert all("。" in line for line in out.splitlines()[1:])
+    table = out.split("\n\n")[0]
+    assert all("。" in line for line in table.splitlines()[1:])
 
 
 @pytest.mark.parametrize(

@@ -102,11 +102,13 @@ def test_explanations_say_nothing_that_the_catalog_does_not(
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2"])
 def test_models_write_some_of_them(kind: str) -> None:
+    found = []
     for language in ("en", "zh"):
         recommender = make(["red mug", "doll", "bag", "blue mug"], kind, language=language)
-        past = ("i0", "i1; i2", "i3", "i0; i1", "i2; i3; i1", "i3; i0; i2")
-        answers = [recommender.recommend(h, 4, explain=True) for h in past]
-        assert any(r.explanation.source == "generated" for a in answers for r in a if r.explanation)
+        for past in ("i0", "i1; i2", "i3", "i3; i0; i2"):
+            answer = recommender.recommend(past, 4, explain=True)
+            found += [r.explanation.source for r in answer if r.explanation]
+    assert "generated" in found
 
 
 def texts(recommender: Recommender, history: Any, **settings: Any) -> list[tuple[str, str]]:

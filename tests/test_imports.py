@@ -24,12 +24,12 @@ ORDER = [
     ["ingest", "dataset", "datasets", "vectors", "baselines", "protocols", "matching", "reader"],
     ["factors", "sasrec", "textseq", "feedback", "example_files"],
     ["losses", "token_tree", "model", "decoding", "generation", "claims", "branches", "evidence"],
-    ["explaining", "hidden"],
+    ["explaining", "whynot", "hidden"],
     ["answers"],
     ["recommender", "doctor"],
     ["systems", "results", "evaluation", "report", "audit"],
     ["curves", "training"],
-    ["display", "demo", "cli"],
+    ["display", "page", "demo", "cli"],
 ]
 # Inside functions only: weights converts with a loaded transformers, and embedding loads one,
 # quietly; vectors asks a model for its states; Interactions.read is a door to ingest, baselines.fit one to those that need more.

@@ -81,7 +81,7 @@ def test_the_dataset_decides_about_seen_items(demo_data: Dataset) -> None:
         (
             lambda: make(template="nope"),
             PromptError,
-            "Expected one of: chat, explain, few_shot, next_item, sentence",
+            "Expected one of: chat, explain, explain_pitch, explain_short, few_shot, next_item",
         ),
         (lambda: make(max_prompt_tokens=2).recommend(""), PromptError, "Raise max_prompt_tokens"),
         (lambda: Recommender(CATALOG, "/no/such/model"), ModelError, "Ways to get a model"),

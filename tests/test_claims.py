@@ -1,0 +1,94 @@
+"""Claims that the checker must reject, and ones that it must pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from genrec import Item
+from genrec.claims import Facts, foreign, problems
+
+VERBS = {"buy": ("bought", "buy"), "view": ("viewed", "saw"), "like": ("liked", "like")}
+ITEM = Item(
+    "i1",
+    'SET OF 6 "TEA" TIME CASES',
+    {"price_gbp": 0.85, "color": "dark red", "weight_g": 120, "old": None},
+)
+FACTS = Facts(
+    ITEM,
+    (("buy", "RED MUG"), ("view", 'JUMBO BAG 12"'), ("view", "RED MUG")),
+    VERBS,
+    ("Like", ", is", "a the of for in with because they and costs"),
+    "Like",
+)
+ZH = Facts(
+    Item("g1", "速干跑步袜 3双装", {"category": "商品", "topic": "跑步"}),
+    (("buy", "轻量透气跑步鞋"), ("view", "不锈钢水壶")),
+    {"buy": ("购买了", "购买"), "view": ("浏览了", "浏览")},
+    ("和", "一样，", "是", "一款", "的", "因为您", "了"),
+    "和",
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Like "RED MUG", "SET OF 6 "TEA" TIME CASES" is a set of 6 tea cases.',
+        'Like "red mug", "SET OF 6 "TEA" TIME CASES" is dark red.',
+        'Because they bought "RED MUG".',
+        'Because they viewed "JUMBO BAG 12"" and "RED MUG".',
+        'Because they viewed: "JUMBO BAG 12"".',
+        "a case with the color dark red and price of 0.85 gbp.",
+        "a weight of 120 g.",
+        "costs 0.850 gbp",
+        "Like “RED MUG”, is a tea case.",
+        "",
+    ],
+)
+def test_true_sentences_pass(text: str) -> None:
+    assert problems(text, FACTS) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('Like "RED MUGS", is a set.', "names 'RED MUGS'"),
+        ('Like "BLUE MUG", is a set.', "neither the item nor in the history"),
+        ("Like “BLUE MUG”, is a set.", "names 'BLUE MUG'"),
+        ('Like "RED MUG" is "', "names ''"),
+        ('Because they bought "JUMBO BAG 12"".', "'buy', which is no event"),
+        ('Because they bought "RED MUG" and "JUMBO BAG 12"".', "no event"),
+        ('Because they liked "RED MUG".', "'like', which is no event"),
+        ('Because they saw "SET OF 6 "TEA" TIME CASES".', "no event"),
+        ("they bought a red case.", "word 'bought'"),
+        ("is a set of 12 tea cases.", "number 12"),
+        ("is a price of 120 gbp.", "number 120"),
+        ("costs 0.58 gbp.", "number 0.58"),
+        ("is a green case.", "word 'green'"),
+        ("is a set of six.", "word 'six'"),
+        ("is not a case.", "word 'not'"),
+        ("红色的杯子", "word '红色的杯子'"),
+        ("红色的杯子", "not written in latin"),
+    ],
+)
+def test_false_sentences_fail(text: str, why: str) -> None:
+    assert why in "; ".join(problems(text, FACTS))
+
+
+def test_chinese_sentences() -> None:
+    assert problems("和“轻量透气跑步鞋”一样，“速干跑步袜 3双装”是一款速干的跑步袜。", ZH) == ()
+    assert problems("因为您浏览了“不锈钢水壶”。", ZH) == ()
+    for text in (
+        "和“轻量跑步鞋”一样，是一款跑步袜。",
+        "因为您购买了“不锈钢水壶”。",
+        "是一款防水的跑步袜。",
+        "是一款5双装。",
+        "a running sock.",
+    ):
+        assert problems(text, ZH), text
+
+
+def test_a_word_that_is_still_being_written_is_not_judged() -> None:
+    assert not foreign(" a gre", FACTS)
+    assert foreign(" a green ", FACTS)
+    assert foreign(" a gre.", FACTS)
+    assert not foreign(" a case.", FACTS)

@@ -1,0 +1,264 @@
+"""Any item's place, what is against it and what would raise it: against scoring everything anew."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+from test_cli import Run, data, model, run
+from test_decoding import kinds, titles
+from test_evidence import Neighbours, past, shop
+
+from genrec import Catalog, History, Interaction, Item, Recommender, page
+from genrec.errors import RequestError, SettingsError
+
+assert callable(data)
+assert callable(model)
+assert callable(run)
+
+
+@given(
+    st.lists(titles, min_size=2, max_size=8),
+    kinds,
+    st.lists(st.integers(0, 1), max_size=3),
+    st.booleans(),
+    st.sampled_from(["node", "score", "none"]),
+)
+def test_the_rank_is_that_of_scoring_everything(
+    names: list[str], kind: str, seen: list[int], exclude: bool, fusion: str
+) -> None:
+    recommender = Recommender(
+        Catalog(Item(f"i{n}", t) for n, t in enumerate(names)),
+        tiny.language_model(kind),
+        exclude_seen=exclude,
+        fusion="score" if fusion == "none" else fusion,
+    )
+    if fusion != "none":
+        recommender.prior = Neighbours(len(names))
+    history = past(*seen)
+    every = list(recommender.score(history))
+    for item in recommender.catalog:
+        found = recommender.explain(history, item.item_id, 2, evidence="fast")
+        allowed = not (exclude and item.item_id in history.item_ids)
+        among = [
+            r
+            for r in every
+            if r.item_id == item.item_id or not (exclude and r.item_id in history.item_ids)
+        ]
+        own = next(r for r in every if r.item_id == item.item_id)
+        assert found.allowed == allowed
+        assert found.among == len(among)
+        assert found.logprob == pytest.approx(own.logprob, abs=1e-4)
+        assert found.rank is not None
+        above = sum(r.score > own.score + 1e-4 for r in among)
+        level = sum(abs(r.score - own.score) <= 1e-4 for r in among)
+        assert above < found.rank <= above + level
+        assert found.recommended == (allowed and found.rank <= 2)
+
+
+def test_the_best_removal_and_the_best_addition_are_those_of_trying_all() -> None:
+    recommender = shop(10, exclude_seen=False, search="exact")
+    history = past(1, 2, 3)
+    own = recommender.score(history, ["i7"])[0].score
+
+    def after(events: tuple[Interaction, ...]) -> float:
+        return recommender.score(History(events), ["i7"])[0].score - own
+
+    found = recommender.explain(history, "i7", 3)
+    events = history.interactions
+    without = [after(events[:i] + events[i + 1 :]) for i in range(3)]
+    if max(without) > 0:
+        assert found.removal is not None
+        assert found.removal.item_id == events[int(np.argmax(without))].item_id
+        assert found.removal.nats == pytest.approx(max(without), abs=1e-5)
+    tried = [f"i{i}" for i in (0, 4, 5, 6, 8, 9)]
+    rises = {i: after((*events, Interaction(i, "buy"))) for i in tried}
+    best = max(rises, key=lambda i: rises[i])
+    assert found.tried == len(tried)
+    assert found.addition is not None
+    assert found.addition.item_id == best
+    assert found.addition.nats == pytest.approx(rises[best], abs=1e-5)
+    again = recommender.recommend(History((*events, Interaction(best, "buy"))), 3)
+    ranks = {r.item_id: r.rank for r in again}
+    assert found.addition.rank == ranks.get("i7")
+
+
+def test_an_event_that_speaks_against_an_item_is_named() -> None:
+    recommender = shop(10, exclude_seen=False)
+    for item in ("i0", "i5", "i7"):
+        found = recommender.explain(past(1, 2, 3, 4), item)
+        negative = sorted(e.nats for e in found.explanation.evidence if e.nats < 0)
+        assert [e.nats for e in found.against] == negative[:3]
+        assert (found.removal is None) == (not negative)
+
+
+def test_choices_are_the_models_own_shares() -> None:
+    names = ["red mug", "red doll", "red doll house", "blue mug"]
+    recommender = Recommender(
+        Catalog(Item(f"i{n}", t) for n, t in enumerate(names)), tiny.language_model()
+    )
+    every = {r.item_id: r.probability for r in recommender.score("")}
+    for n in range(4):
+        found = recommender.explain("", f"i{n}")
+        assert all(c.rather_share > c.share > 0 for c in found.choices)
+        assert all(c.such_as in names for c in found.choices)
+        if not found.choices:  # then every step is the likeliest
+            assert found.rank == 1 or every[f"i{n}"] > 0.1
+
+
+def test_an_unknown_and_a_removed_item() -> None:
+    recommender = shop(5)
+    with pytest.raises(RequestError, match="'nope' is not in the catalog of 5 items"):
+        recommender.explain("", "nope")
+    recommender.remove_items(["i3"])
+    with pytest.raises(RequestError, match="'i3' was removed"):
+        recommender.explain("", "i3")
+
+
+def test_an_empty_history_still_has_a_rank_and_what_would_help() -> None:
+    found = shop(6).explain("", "i4")
+    assert found.explanation.evidence == ()
+    assert found.explanation.text == "Nothing is known of this customer yet."
+    assert found.removal is None
+    assert found.rank is not None
+    assert found.tried == 5
+
+
+def test_json_is_plain(run: Run, data: Path, model: Path) -> None:
+    arguments = ["explain", data, "--model", model]
+    code, out, err = run(*arguments, "--user", "u", "--item", "c", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["item_id"] == "c"
+    assert 0 < found["probability"] <= 1
+    assert found["rank"] >= 1
+    names = ["item_id", "title", "behavior", "nats", "nats_model", "nats_prior"]
+    assert found["explanation"]["evidence"]
+    assert all(list(e) == names for e in found["explanation"]["evidence"])
+    code, out, err = run(*arguments, "--history", "bought: red mug", "--item", "c")
+    assert code == 0, err
+    assert "probability" in out
+    assert "rests on, not why anybody did anything" in err
+
+
+def test_mistakes_on_the_command_line(run: Run, data: Path, model: Path, tmp_path: Path) -> None:
+    arguments = ["explain", data, "--model", model]
+    code, _, err = run(*arguments, "--user", "u", "--item", "nope")
+    assert code != 0
+    assert "Item 'nope' is not in the catalog" in err
+    code, _, err = run(*arguments, "--item", "c")
+    assert code != 0
+    assert "Neither --user and --history given" in err
+    code, _, err = run(*arguments, "--user", "u", "--item", "c", "--html", tmp_path / "x.pdf")
+    assert code != 0
+    assert "ends with .html" in err
+    code, _, err = run(*arguments, "--user", "u", "--item", "c", "--evidence", "some")
+    assert code != 0
+    assert "full, fast" in err
+
+
+class Page(HTMLParser):
+    """Tags and texts of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.marked: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        assert not [n for n, _ in attrs if n.startswith("on") or n in {"src", "href"}]
+        if tag == "mark":
+            self.marked.append("")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.tags and self.tags[-1] == "mark" and self.marked and not self.marked[-1]:
+            self.marked[-1] = data
+
+
+HOSTILE = ["<script>alert(1)</script>", "</pre><img src=x onerror=y>", "a & b \"c\" 'd'", "{{ x }}"]
+
+
+def test_pages_show_hostile_titles_as_text(tmp_path: Path) -> None:
+    recommender = Recommender(
+        Catalog(Item(f"i{n}", t) for n, t in enumerate(HOSTILE)),
+        tiny.language_model(),
+        exclude_seen=False,
+    )
+    search = Interaction(None, "search", text="<b>bold</b>\n</mark>")
+    history = History((*past(0, 1, 2).interactions, search), "<i>user</i>")
+    prompt, spans = recommender.events_in_prompt(history)
+    answer = recommender.recommend(history, 3, explain=True)
+    for text in (
+        page.of_list(answer, prompt, spans),
+        page.of_item(recommender.explain(history, "i0"), prompt, spans),
+    ):
+        page.write(tmp_path / "x.html", text)
+        seen = Page((tmp_path / "x.html").read_text(encoding="utf-8"))
+        assert not {"script", "img", "b", "i"} & set(seen.tags)
+        assert HOSTILE[0] in seen.text
+        assert "not the cause of anybody's behaviour" in seen.text
+        assert "default-src 'none'" in text
+        assert "<script" not in text
+
+
+@pytest.mark.parametrize("template", ["next_item", "sentence", "few_shot"])
+def test_each_event_is_shaded_and_nothing_else(template: str) -> None:
+    recommender = shop(8, template=template)
+    search = Interaction(None, "search", text="nice tin")
+    history = History((*past(1, 1, 2).interactions, search, *past(2).interactions))
+    prompt, spans = recommender.events_in_prompt(history)
+    assert prompt == recommender.prompt(history).text
+    inside = [prompt[a:b] for a, b in spans]
+    titles_ = ["blue red 1", "blue red 1", "doll red 2", "nice tin", "doll red 2"]
+    assert [re.sub(r"\s+", " ", t).count(n) for t, n in zip(inside, titles_, strict=True)] == [
+        1
+    ] * 5
+    assert all(a[1] <= b[0] for a, b in pairwise(spans))
+    answer = recommender.recommend(history, 1, explain=True)
+    shown = Page(page.of_list(answer, prompt, spans))
+    assert len(shown.marked) == 5
+    for text, title in zip(shown.marked, titles_, strict=True):
+        assert title in text
+
+
+def test_only_html_files_are_written() -> None:
+    with pytest.raises(SettingsError, match=r"ends with \.html"):
+        page.check("x.txt")
+
+
+def test_recommend_writes_a_page(run: Run, data: Path, model: Path, tmp_path: Path) -> None:
+    out_file = tmp_path / "pages" / "why.html"
+    code, out, err = run(
+        "recommend", data, "--user", "u", "--model", model, "--include-seen", "--html", out_file
+    )
+    assert code == 0, err
+    assert out.splitlines()[0].endswith("\twhy")
+    assert Page(out_file.read_text(encoding="utf-8")).tags.count("details") == 3
+
+
+def test_bars_are_drawn_to_scale() -> None:
+    from genrec.display import evidence_lines
+
+    recommender: Any = shop(8, exclude_seen=False)
+    (first, *_) = recommender.recommend(past(1, 2, 3), 1, explain=True)
+    lines = evidence_lines(first.explanation)
+    peak = max(abs(e.nats) for e in first.explanation.evidence)
+    for line, e in zip(lines, first.explanation.evidence, strict=True):
+        size = line.count("█") if e.nats > 0 else line.count("░")
+        assert size == round(24 * abs(e.nats) / peak)
+        assert f"{e.nats:+.2f}" in line
+        assert e.title in line
+    assert len(evidence_lines(first.explanation, 2)) == 3
