@@ -20,7 +20,7 @@ LETTERS = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _OPEN, _CLOSE = '"“„«‹「『', '"”“»›」』'
 _JOINED = re.compile(r"(?:[\s,，、;]|\band\b|\bor\b|&|和|与|及|或)*", re.IGNORECASE)
-_SPACELESS = {"han", "kana", "thai"}
+SPACELESS = {"han", "kana", "thai"}
 _LONGEST_PIECE = 4  # characters of a word in a script that is written without spaces
 _NAMED = "\ue000"  # in place of a name that was found, in what is left of a sentence
 
@@ -142,7 +142,7 @@ def _behaviors(text: str, facts: Facts) -> tuple[str, ...]:
     best: dict[str, int] = {}
     for behavior, forms in facts.verbs.items():
         for form in map(str.lower, forms):
-            whole = script(form[:1]) in _SPACELESS or not re.search(r"\w$", ending[: -len(form)])
+            whole = script(form[:1]) in SPACELESS or not re.search(r"\w$", ending[: -len(form)])
             if form and ending.endswith(form) and whole:
                 best[behavior] = max(best.get(behavior, 0), len(form))
     longest = max(best.values(), default=0)
@@ -153,7 +153,7 @@ def _without_verbs(rest: str, facts: Facts) -> str:
     """What is left of a sentence without the verbs before names, which are checked already."""
     forms = sorted({f for forms in facts.verbs.values() for f in forms if f}, key=len, reverse=True)
     for form in forms:
-        edge = "" if script(form[:1]) in _SPACELESS else r"\b"
+        edge = "" if script(form[:1]) in SPACELESS else r"\b"
         pattern = rf"{edge}{re.escape(form)}(?=\s*[:：]?\s*{_NAMED})"
         rest = re.sub(pattern, " ", rest, flags=re.IGNORECASE)
     return rest
@@ -175,7 +175,7 @@ def _check_numbers(rest: str, facts: Facts, found: list[str]) -> None:
 def foreign(text: str, facts: Facts) -> bool:
     """Whether a text without names that is still being written has a whole word that cannot pass."""
     words = [m for m in LETTERS.finditer(text.lower()) if m.end() < len(text)]
-    return any(script(m[0][0]) not in _SPACELESS and not _forms(m[0]) & facts.words for m in words)
+    return any(script(m[0][0]) not in SPACELESS and not _forms(m[0]) & facts.words for m in words)
 
 
 def _forms(word: str) -> set[str]:
@@ -185,7 +185,7 @@ def _forms(word: str) -> set[str]:
 
 def _check_words(rest: str, facts: Facts, found: list[str]) -> None:
     for word in LETTERS.findall(rest.lower()):
-        if script(word[0]) in _SPACELESS:
+        if script(word[0]) in SPACELESS:
             bad = _uncovered(word, facts.words)
         else:
             bad = "" if _forms(word) & facts.words else word
@@ -217,7 +217,7 @@ def pieces(text: str) -> set[str]:
     """
     words: set[str] = set()
     for word in LETTERS.findall(text):
-        if script(word[0]) in _SPACELESS and len(word) > 1:
+        if script(word[0]) in SPACELESS and len(word) > 1:
             words |= {
                 word[i : i + n]
                 for n in range(2, _LONGEST_PIECE + 1)

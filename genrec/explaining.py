@@ -19,19 +19,21 @@ import torch
 from genrec import evidence as evidencing
 from genrec.branches import shared_start
 from genrec.catalog import Catalog, Item
-from genrec.claims import LETTERS, Facts, foreign, pieces, problems
+from genrec.claims import LETTERS, SPACELESS, Facts, foreign, pieces, problems
 from genrec.encoding import EncodedPrompt, Encoder
 from genrec.errors import PromptError
 from genrec.evidence import Change, Evidence, Question
 from genrec.interactions import History, Interaction
 from genrec.model import LanguageModel
 from genrec.prompts import Template, folder
+from genrec.reading import script
 from genrec.text import one_line
 from genrec.token_tree import ROOT, TokenTree
 from genrec.trie import TitleTrie
 
 MAX_TOKENS = 48  # of a sentence, names included
 MAX_WORDS = 14  # after the names, where words are chosen
+LEAST_WORDS = 2  # that are not plain ones
 MAX_FREE = 20  # tokens after the names, where they are not
 NAMED = 3  # events that speak most for an item, of which one is named
 NEEDED = ("opening", "link", "plain", "none", "silent")  # in the header of a template
@@ -526,13 +528,18 @@ class Explainer:
         found = problems(text, sentence.facts)
         if not sentence.ended:
             return found or ("has no end",)
-        return found or ("says no more than the item's name",) * self._only_repeats(sentence)
+        return found or ("says too little",) * self._says_little(sentence)
 
-    def _only_repeats(self, sentence: _Sentence) -> bool:
-        """Whether a sentence says of an item no more than that it is called what it is called."""
+    def _says_little(self, sentence: _Sentence) -> bool:
+        """Whether a sentence says no more of an item than what it is called, or a single word."""
         last = sentence.parts[-1]
         assert isinstance(last, list)
         said = LETTERS.findall(str(self._model.tokenizer.decode(last)).lower())
-        content = "".join(w for w in said if w not in self._plain_words)
+        words = [w for w in said if w not in self._plain_words]
         name = "".join(LETTERS.findall(sentence.facts.item.title.lower()))
-        return not content or content == name
+        if any(script(w[0]) in SPACELESS for w in words):
+            rest = "".join(words)
+            for plain in sorted(self._plain_words, key=len, reverse=True):
+                rest = rest.replace(plain, "")
+            return rest in {"", name}
+        return "".join(words) == name or len(words) < LEAST_WORDS

@@ -50,6 +50,20 @@ def test_few_shot(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in text
 
 
+@pytest.mark.model
+@pytest.mark.slow
+def test_explain_and_check(capsys: pytest.CaptureFixture[str]) -> None:
+    """The output in examples/README.md is this one's, but for numbers and what depends on them."""
+    text = output("10_explain_and_check.py", capsys)
+    written = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\$ python examples/10_.*?\n(.*?)^```", written, flags=re.S | re.M)[0]
+    for here in ("evidence for ", "the strongest: ", "the latest: ", "why not REGENCY"):
+        assert here in text
+        assert here in shown
+    assert "rejected: " in text
+    assert len(text.splitlines()) >= 15
+
+
 def transcript(path: Path, run: Run) -> str:
     """A Markdown file with what its commands print now after each of them."""
     lines: list[str] = []

@@ -1,0 +1,59 @@
+"""Explanations that can be checked: evidence, a deletion test, a rejected sentence, why not.
+
+Evidence is how far the score of an item falls when an event is left out: what the model rests on,
+not why anybody bought anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from genrec import History, LanguageModel, Recommender, datasets
+from genrec.display import evidence_lines, standing
+
+TYPED = (
+    "bought: RED RETROSPOT MUG; bought: PARTY BUNTING; bought: JUMBO BAG PINK POLKADOT; "
+    "viewed: SET OF 3 CAKE TINS PANTRY DESIGN; bought: PACK OF 72 RETROSPOT CAKE CASES"
+)
+ASKED_FOR = "22423"  # REGENCY CAKESTAND 3 TIER
+
+
+def main() -> None:
+    """Runs the example."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--threads", type=int, default=None)
+    arguments = parser.parse_args()
+    model = LanguageModel.load(arguments.model, threads=arguments.threads)
+    recommender = Recommender(datasets.load("online_retail_demo"), model, exclude_seen=True)
+    history, _ = recommender.understand(TYPED)
+    answer = recommender.recommend(history, 3, explain=True)
+    for item in answer:
+        why = item.explanation
+        assert why
+        print(f"{item.rank}. {item.title}  {item.probability:.3f}\n   {why.text} ({why.source})")
+        for no in why.rejected:
+            print(f"   rejected: {no.text} ({no.why})")
+    first = answer[0]
+    assert first.explanation
+    print(f"\nevidence for {first.title}")
+    print("\n".join(evidence_lines(first.explanation)))
+
+    print("\ndeletion test: its score under another template, without one event")
+    other = Recommender(recommender.dataset or recommender.catalog, model, template="sentence")
+    events = history.interactions
+    nats = [e.nats for e in first.explanation.evidence]
+    before = other.score(history, [first.item_id])[0].score
+    for name, place in (("the strongest", nats.index(max(nats))), ("the latest", len(events) - 1)):
+        left = History(events[:place] + events[place + 1 :])
+        print(f"  {name}: {other.score(left, [first.item_id])[0].score - before:+.2f} nats")
+
+    found = recommender.explain(history, ASKED_FOR)
+    print(f"\nwhy not {found.title}? {standing(found)}")
+    for what, change in (("without", found.removal), ("with one more event:", found.addition)):
+        if change is not None:
+            print(f"  {what} {change.title}: {change.nats:+.2f} nats, rank {change.rank or '> 10'}")
+
+
+if __name__ == "__main__":
+    main()
