@@ -49,8 +49,8 @@ def question_of(recommender: Recommender, history: History) -> Question:
 
 def correlation(one: Sequence[float], two: Sequence[float]) -> float:
     """Spearman's, over events."""
-    ranks = [np.argsort(np.argsort(values)) for values in (one, two)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    ranks = np.stack([np.argsort(np.argsort(values)) for values in (one, two)])
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
 def agreement(one: Any, two: Any) -> tuple[int, float]:

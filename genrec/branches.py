@@ -102,7 +102,7 @@ class Branches:
         self._nodes: dict[int, Outputs] = {}
         head = min(*self._share, len(first) - 1)
         if prefix is not None and len(prefix.ids) >= head:
-            prefix = None
+            prefix = prefix.cut(head - 1) if head > 1 else None
         skipped = len(prefix.ids) if prefix is not None else 0
         self.n_tokens = head - skipped
         self._tree = model.prefill_many([first[:head]], prefix) if head else None

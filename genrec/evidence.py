@@ -81,6 +81,7 @@ class Question:
         render: a window to its prompt, with all other text as in the request.
         search: as the request was, for other histories and their prompts.
         options: to score given items; a draw counts as its distribution.
+        repeats: whether a list is the same when it is made again, and so worth comparing.
         bare: as ``render``, without the demonstrations of a few-shot prompt; None for no such.
         prior: which was fused, or None.
         prefix: with which the prompt begins, where that was read before.
@@ -93,6 +94,7 @@ class Question:
     render: Callable[[History], EncodedPrompt]
     search: Callable[[Sequence[tuple[History, EncodedPrompt]]], list[Ranking]]
     options: Options
+    repeats: bool = True
     bare: Callable[[History], EncodedPrompt] | None = None
     prior: ItemPrior | None = None
     prefix: Prefix | None = None

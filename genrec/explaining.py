@@ -168,7 +168,7 @@ def explanations(
     catalog = explainer.catalog
     found = [evidencing.of_item(question, catalog, falls, n) for n in range(len(rows))]
     shots = evidencing.demonstrations(question, rows)
-    strongest = evidencing.strongest(falls) if mode == "full" else []
+    strongest = evidencing.strongest(falls) if mode == "full" and question.repeats else []
     ranks = evidencing.ranks(question, [Change((e,)) for e in strongest])
     told = explainer.explain(question.window, rows, behavior, found)
     return [

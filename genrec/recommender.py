@@ -554,6 +554,7 @@ class Recommender:
             render=partial(self._rendered, shots),
             bare=partial(self._rendered, ()) if shots else None,
             search=search,
+            repeats=self.settings.decoder == "trie" and self.settings.search != "sample",
             options=self._exactly(asked),
             prior=self.prior,
             prefix=self._prefix([asked.prompt.ids]),
@@ -567,7 +568,7 @@ class Recommender:
             self.behavior,
             form=self.encoder.form,
             demonstrations=demonstrations,
-            scale=self._scale if self.settings.values else None,
+            scale=self.scale if self.settings.values else None,
         )
         return self.encoder.prompt(prompt)
 

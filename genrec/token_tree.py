@@ -274,6 +274,13 @@ class _GrowingLayer(DynamicLayer):
         layer.update(keys.expand(shape), values.expand(shape))
         return layer
 
+    def cut(self, n: int) -> _GrowingLayer:
+        """The first n keys and values, not copied; for reading alone."""
+        layer = _GrowingLayer()
+        layer.keys, layer.values = self.keys[:, :, :n], self.values[:, :, :n]
+        layer.length = n
+        return layer
+
     def keep(self, rows: torch.Tensor) -> None:
         """Forgets all prompts but some."""
         self.keys = self.keys[:, :, : self.length][rows]
@@ -302,6 +309,13 @@ class Prefix:
             past_key_values=Cache(layers=list(self.layers)),
             use_cache=True,
         )
+
+    def cut(self, n: int) -> Prefix:
+        """The first n of the tokens; nothing is read again."""
+        found = Prefix.__new__(Prefix)
+        found.ids = self.ids[:n]
+        found.layers = [layer.cut(n) for layer in self.layers]
+        return found
 
 
 class CachedTree(TokenTree):

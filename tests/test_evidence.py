@@ -10,7 +10,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import fused_logprobs, logprobs
-from test_decoding import kinds, titles
+from test_decoding import titles
 
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
 from genrec.errors import PromptError, RequestError
@@ -21,6 +21,7 @@ from genrec.prompts import Template
 
 TEMPLATES = ("next_item", "sentence")
 FORMS = ("none", "node", "score")
+models = st.sampled_from([*tiny.KINDS, "mistral", "gemma3"])
 
 
 class Neighbours:
@@ -94,7 +95,7 @@ def asked(draw: st.DrawFn) -> tuple[Recommender, History]:
     mode = draw(st.sampled_from(["catalog", "vocab"])) if fusion != "node" else "catalog"
     recommender = Recommender(
         Catalog(Item(f"i{n}", t) for n, t in enumerate(names)),
-        tiny.language_model(draw(kinds), plain=draw(st.booleans())),
+        tiny.language_model(draw(models), plain=draw(st.booleans())),
         template=draw(st.sampled_from(TEMPLATES)),
         normalization=mode,
         fusion="score" if fusion == "none" else fusion,
@@ -300,6 +301,7 @@ def test_a_draw_is_explained_by_its_distribution() -> None:
     }
     for r in drawn.recommend(past(1, 2), 3, explain=True):
         assert r.explanation is not None
+        assert r.explanation.without == ()
         for ours, theirs in zip(r.explanation.evidence, by_item[r.item_id], strict=True):
             assert ours.nats == pytest.approx(theirs.nats, abs=1e-6)
 
@@ -326,6 +328,25 @@ def test_the_demonstrations_have_their_share(demo_data: Dataset) -> None:
         assert r.explanation is not None
         fall = (with_them[r.item_id] or 0) - (without[r.item_id] or 0)
         assert r.explanation.demonstrations == pytest.approx(fall, abs=1e-4)
+    for i in range(4):
+        left = History(history.interactions[:i] + history.interactions[i + 1 :], history.user_id)
+        now = {r.item_id: r.logprob for r in recommender.score(left, list(with_them))}
+        for r in answer:
+            assert r.explanation is not None
+            fall = (with_them[r.item_id] or 0) - (now[r.item_id] or 0)
+            assert r.explanation.evidence[i].nats == pytest.approx(fall, abs=1e-4)
+
+
+def test_what_was_read_of_a_few_shot_prompt_is_not_read_again(demo_data: Dataset) -> None:
+    recommender = Recommender(demo_data, tiny.language_model(), few_shot=2)
+    history = recommender.history(demo_data.interactions.user_ids[5], before="test").latest(3)
+    recommender.recommend(history, 1)
+    question = question_of(recommender, history)
+    assert question.prefix is not None
+    found = Counterfactuals(question, [0], [Change((i,)) for i in range(3)])
+    assert (
+        found.n_tokens < len(question.render(question.window).ids) - len(question.prefix.ids) + 40
+    )
 
 
 def test_edits_of_the_catalog_are_seen() -> None:
