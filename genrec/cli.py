@@ -485,7 +485,9 @@ def recommend(
 @_with_settings("decoder", "n_samples", "temperature", "search", "max_nodes", "beam_size")
 def explain(
     data: Data,
-    item: Annotated[str, typer.Option(help="An item_id of the catalog, recommended or not.")],
+    item: Annotated[
+        str, typer.Option(help="An item_id of the catalog or a title, recommended or not.")
+    ],
     user: User = None,
     history: Typed = None,
     k: K = 10,

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -143,7 +144,7 @@ def explain_template(style: str, language: str, own: str | None) -> Template:
     except PromptError as error:
         if "No template" not in str(error):
             raise
-        places = [folder(), *([] if own is None else [type(folder())(own)])]
+        places = [folder(), *([] if own is None else [Path(own)])]
         files = {f.stem for p in places for f in (p / language).glob("explain_*.jinja")}
         known = ["reason", *sorted(f.removeprefix("explain_") for f in files)]
         msg = f"style={style!r} is not known. Expected one of: {', '.join(known)}."

@@ -342,7 +342,7 @@ class Template:
             context["item"] = _Title(form.render(catalog[item].title), item)
             attributes = catalog[item].attributes.items()
             said = (f"{k.replace('_', ' ')}: {v}" for k, v in attributes if v is not None)
-            context["details"] = ", ".join(one_line(s)[:MAX_TEXT] for s in said)
+            context["details"] = one_line(", ".join(said))[:MAX_TEXT]
         try:
             parts = self._template.root_render_func(self._template.new_context(context))
             segments = self._segments(_flatten(parts))

@@ -597,7 +597,7 @@ class Recommender:
 
         Args:
             history: see ``understand``.
-            item_id: any item of the catalog.
+            item_id: any item of the catalog, or a title that only one item has.
             k: how many are recommended.
             evidence: as of ``recommend``.
             style: as of ``recommend``.
@@ -608,7 +608,7 @@ class Recommender:
         from genrec import whynot
         from genrec.explaining import explanations
 
-        row = self.catalog.row(item_id)
+        row = self._row(item_id)
         wishes = Wishes(k)
         with self._gate.request():
             if row in self._removed:
@@ -627,6 +627,13 @@ class Recommender:
             return whynot.examined(
                 question, self.catalog, row, found, allowed, k, self.behavior, decode
             )
+
+    def _row(self, item: str) -> int:
+        """The row of an item by its id, or by a title that only it has."""
+        titled: list[int] = []
+        if isinstance(item, str) and item not in self.catalog:
+            titled, _ = self.catalog.rows_of_title(item)
+        return titled[0] if len(titled) == 1 else self.catalog.row(item)
 
     def events_in_prompt(self, history: HistoryLike) -> tuple[str, tuple[tuple[int, int], ...]]:
         """The prompt as one string, and where in it each event of the history begins and ends."""

@@ -24,7 +24,8 @@ odd = st.sampled_from(
 
 def make(names: list[str], kind: str = "llama", **settings: Any) -> Recommender:
     catalog = Catalog(Item(f"i{n}", t, {"kind": "Kitchen 厨房"}) for n, t in enumerate(names))
-    return Recommender(catalog, tiny.language_model(kind), exclude_seen=False, **settings)
+    settings = {"exclude_seen": False, **settings}
+    return Recommender(catalog, tiny.language_model(kind), **settings)
 
 
 def check(
@@ -159,6 +160,45 @@ def test_a_template_that_lacks_something_says_so(tmp_path: Path, key: str) -> No
     (tmp_path / "en" / "explain.jinja").write_text(source, encoding="utf-8")
     with pytest.raises(PromptError, match=f"its header lacks {key}"):
         texts(make(["red mug", "doll"]), "i0", prompts=str(tmp_path))
+
+
+@pytest.mark.parametrize("most", ["most: some", "most: 0"])
+def test_a_number_of_words_that_is_none(tmp_path: Path, most: str) -> None:
+    source = (folder() / "en" / "explain_short.jinja").read_text(encoding="utf-8")
+    (tmp_path / "en").mkdir()
+    path = tmp_path / "en" / "explain_mine.jinja"
+    path.write_text(source.replace("most: 4", most), encoding="utf-8")
+    recommender = make(["red mug", "doll"], prompts=str(tmp_path))
+    with pytest.raises(PromptError, match="Expected a number of words"):
+        recommender.recommend("i0", explain=True, style="mine")
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("style", ["reason", "short", "pitch"])
+def test_every_style_passes_its_own_check(style: str, language: str) -> None:
+    recommender = make(["red mug", "doll", "bag", "blue mug"], "qwen3", language=language)
+    name = "explain" if style == "reason" else f"explain_{style}"
+    header = Template.load(name, language).header
+    found = recommender.recommend("i0; viewed: i1; i3", 4, explain=True, style=style)
+    for r in found:
+        assert r.explanation is not None
+        if r.explanation.source == "generated":
+            assert r.explanation.text.startswith(header["opening"])
+        else:
+            assert r.explanation.text[:3] in {header["plain"][:3], header["silent"][:3]}
+
+
+def test_own_styles_are_used(tmp_path: Path) -> None:
+    source = (folder() / "en" / "explain.jinja").read_text(encoding="utf-8")
+    (tmp_path / "en").mkdir()
+    path = tmp_path / "en" / "explain_mine.jinja"
+    path.write_text(source.replace("Because they {verb}", "They {verb}"), encoding="utf-8")
+    recommender = make(["red mug"], prompts=str(tmp_path), exclude_seen=False)
+    answer = recommender.recommend("i0", 1, explain=True, style="mine")
+    assert answer[0].explanation is not None
+    assert answer[0].explanation.text == "No event of this history speaks for it."
+    with pytest.raises(PromptError, match=r"style='yours'.*mine"):
+        recommender.recommend("i0", 1, explain=True, style="yours")
 
 
 @pytest.mark.model

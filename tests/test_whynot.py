@@ -124,6 +124,14 @@ def test_an_unknown_and_a_removed_item() -> None:
         recommender.explain("", "i3")
 
 
+def test_an_item_may_be_given_by_a_title_that_is_its_own() -> None:
+    catalog = Catalog([Item("a", "red mug"), Item("b", "doll"), Item("c", "doll")])
+    recommender = Recommender(catalog, tiny.language_model())
+    assert recommender.explain("", "Red  MUG").item_id == "a"
+    with pytest.raises(RequestError, match="'doll' is not in the catalog"):
+        recommender.explain("", "doll")
+
+
 def test_an_empty_history_still_has_a_rank_and_what_would_help() -> None:
     found = shop(6).explain("", "i4")
     assert found.explanation.evidence == ()
