@@ -32,7 +32,7 @@ from genrec.token_tree import Prefix, TokenTree
 from genrec.trie import TitleTrie
 
 MODES = ("full", "fast")
-_READINGS = 2.0  # of the prompt: tokens that ``fast`` reads at most after the first look at groups
+_READINGS = 1.5  # of the prompt: tokens that ``fast`` reads at most after the first look at groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +214,9 @@ def falls(question: Question, rows: Sequence[int], mode: str = "full") -> Falls:
         question: the request.
         rows: catalog rows of the items.
         mode: ``full``: every event is left out by itself; ``fast``: groups of neighbours are left
-            out together, and the events of the groups that do most by themselves, as far as that
-            reads no more than twice the prompt; an event of another group has its share.
+            out together, and by themselves the events of the groups that do most for most items, as
+            far as that reads no more than one and a half prompts; an event of another group has
+            an equal share of its fall.
 
     Raises:
         RequestError: the mode is not known.
@@ -241,9 +242,10 @@ def falls(question: Question, rows: Sequence[int], mode: str = "full") -> Falls:
         for part in (first.model, first.prior)
     )
     left = _READINGS * len(question.render(question.window).ids)
-    most = np.abs(first.total).max(axis=1)
+    size_of = np.abs(first.total)
+    votes = np.bincount(size_of.argmax(axis=0), minlength=len(groups)) + size_of.max(axis=1) / 1e6
     chosen: list[int] = []
-    for group in sorted(range(len(groups)), key=lambda g: -most[g]):
+    for group in np.argsort(-votes, kind="stable").tolist():
         cost = found.cost(groups[group])
         if cost <= left and len(groups[group]) > 1:
             left -= cost
