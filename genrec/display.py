@@ -206,10 +206,23 @@ def print_recommendations(answer: RecommendationList) -> None:
         f" asked for {answer.behavior!r}; prompt of {answer.prompt_tokens} tokens, "
         f"{answer.events} events; seen items {answer.seen}"
     )
+    if "prior" in answer.details:
+        note(_spoken(answer))
     if "certificate" in answer.details:
         note(_certainty(answer))
     for remark in answer.notes:
         note(remark)
+
+
+def _spoken(answer: RecommendationList) -> str:
+    """Which parts a list comes from, in one line."""
+    prior = answer.details["prior"]
+    counted = f" (from {', '.join(prior['counted'])})" if prior["counted"] else ""
+    how = "weighing each choice" if prior["fusion"] == "node" else "added to the score"
+    return (
+        f"from the model (node temperature {prior['temperature']:g}) and the prior "
+        f"{prior['prior']}{counted}, {how} to the power {prior['weight']:g}"
+    )
 
 
 def _certainty(answer: RecommendationList) -> str:

@@ -22,11 +22,12 @@ ORDER = [
     ["prompts", "trie", "overlay", "encoding", "predicates", "filters", "diversity", "priors"],
     ["checkpoint", "rows"],
     ["ingest", "dataset", "datasets", "vectors", "baselines", "protocols", "matching", "reader"],
+    ["collaborative", "fusing"],
     ["factors", "sasrec", "textseq", "feedback", "example_files"],
     ["losses", "token_tree", "model", "decoding", "generation", "explaining", "hidden"],
     ["answers"],
     ["recommender", "doctor"],
-    ["systems", "results", "evaluation", "report", "audit"],
+    ["tuning", "systems", "results", "evaluation", "report", "audit"],
     ["curves", "training"],
     ["display", "demo", "cli"],
 ]
