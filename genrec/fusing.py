@@ -25,7 +25,7 @@ OTHER_WEIGHT = 0.3  # of popularity, novelty and one's own prior
 # model untrained (``genrec tune``); see benchmarks/RESULTS.md.
 FUSION = "score"
 WEIGHTS = {"node": 0.866, "score": 2.0}
-TEMPERATURES = {"node": 32.3, "score": 5.0}
+TEMPERATURES = {"node": 32.3, "score": 4.0}
 
 
 @dataclass(frozen=True, slots=True)
