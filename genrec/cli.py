@@ -830,6 +830,7 @@ def _number(text: str, name: str) -> float:
 def tune(
     data: Data,
     model: Model = "smollm2-135m",
+    run: RunFolder = None,
     users: Annotated[
         int, typer.Option(help="So many validation users, the same every time.")
     ] = 200,
@@ -855,12 +856,11 @@ def tune(
 
     from genrec import display, tuning
     from genrec.dataset import TUNED, Dataset
-    from genrec.recommender import Recommender
 
     assert settings is not None
     dataset = Dataset.load(data)
-    with display.working(f"Loading {model} ...", quiet=json) as say:
-        recommender = Recommender(dataset, model, say=say, prior="collaborative", **settings)
+    with display.working(f"Loading {run or model} ...", quiet=json) as say:
+        recommender = _loaded(dataset, model, run, settings, say)
     with display.progress("Scoring", users, quiet=json) as bar:
         found = tuning.tune(
             recommender, users=users, protocol=protocol, seed=settings["seed"], progress=bar

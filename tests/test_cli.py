@@ -258,7 +258,7 @@ def test_demo_runs_and_reports(run: Run) -> None:
     value = answer(run, "demo", "--users", 2)
     assert len(value["customer"]["recommendations"]) == 10
     assert [u["match"] for u in value["typed"]["understood"]] == ["exact", "exact", "normalized"]
-    assert set(value["evaluation"]["systems"]) == {"zero-shot", "popular"}
+    assert set(value["evaluation"]["systems"]) == {"zero-shot + prior", "popular"}
     code, out, err = run("demo", "--users", 1)
     assert code == 0, err
     for part in ("The data", "What the model reads", "Ten recommendations", "hit rate@10"):
