@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -179,7 +180,10 @@ def print_run(run: Run, out: Path) -> None:
 
 
 def print_recommendations(answer: RecommendationList) -> None:
-    """A ranked list with probabilities, and beneath it how it came about."""
+    """A ranked list with probabilities, and beneath it how it came about.
+
+    Where the prior is added to the score: the probabilities of model and prior, each alone.
+    """
     print_understood(answer.understood)
     if answer.decoder == "match":
         rows = [
@@ -188,6 +192,13 @@ def print_recommendations(answer: RecommendationList) -> None:
         ]
         names = ["rank", "score", "item_id", "title", "the model wrote", "match"]
         right: tuple[int, ...] = (0, 1)
+    elif answer.details.get("prior", {}).get("fusion") == "score":
+        rows = [
+            [str(r.rank), f"{r.score:.3f}", f"{r.probability:.4f}", _prior(r), r.item_id, r.title]
+            for r in answer
+        ]
+        names = ["rank", "score", "model", "prior", "item_id", "title"]
+        right = (0, 1, 2, 3)
     else:
         rows = [
             [str(r.rank), f"{r.probability:.4f}", f"{r.logprob:.3f}", r.item_id, r.title]
@@ -238,6 +249,10 @@ def _certainty(answer: RecommendationList) -> str:
         f"the first {found['certain_ranks']} are certain; what was not looked at has a probability "
         f"of {found['missed_mass_bound']:.3f} at most; {cost}"
     )
+
+
+def _prior(found: Recommendation) -> str:
+    return "-" if found.logprob_prior is None else f"{math.exp(found.logprob_prior):.4f}"
 
 
 def _matched(found: Recommendation) -> str:
