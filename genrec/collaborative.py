@@ -36,6 +36,7 @@ POPULAR = "popular"
 COUNTED = (POPULAR, "markov", "itemknn", "own", "recent")
 LEARNED = ("ease", "userknn", "sasrec", "textseq", "content")
 USERS = 1000  # of validation, at most, that mixing weights are fitted on
+ENOUGH = 50  # of them; with fewer, the mixing weights are the defaults
 LEAST = 0.01  # of the mixture is popularity's
 FORMAT_VERSION = 1
 _DEFAULT_MIX = {POPULAR: 0.4, "markov": 0.2, "itemknn": 0.2, "own": 0.15, "recent": 0.05}
@@ -254,7 +255,8 @@ class CollaborativePrior:
     ) -> CollaborativePrior:
         """Counts the events before a split.
 
-        The mixing weights are fitted on validation targets, with what was counted in train only.
+        The mixing weights are fitted on validation targets, with what was counted in train only; where
+        these are fewer than ``ENOUGH``, they are defaults.
 
         Args:
             dataset: with a split.
@@ -295,7 +297,9 @@ class CollaborativePrior:
         """The weights of sources under which the validation targets are most likely."""
         try:
             every = protocols.cases(dataset, protocols.default_protocol(dataset), "validation")
-        except RequestError:  # nobody to learn from
+        except RequestError:
+            every = []
+        if len(every) < ENOUGH:
             seen = not dataset.info.exclude_seen
             mix = {
                 n: w for n, w in _DEFAULT_MIX.items() if n in names and (seen or n not in _DECAYS)

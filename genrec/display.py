@@ -231,8 +231,8 @@ def _spoken(answer: RecommendationList) -> str:
     counted = f" (from {', '.join(prior['counted'])})" if prior["counted"] else ""
     how = "weighing each choice" if prior["fusion"] == "node" else "added to the score"
     return (
-        f"from the model (node temperature {prior['temperature']:g}) and the prior "
-        f"{prior['prior']}{counted}, {how} to the power {prior['weight']:g}"
+        f"from the model (node temperature {prior['temperature']:.3g}) and the prior "
+        f"{prior['prior']}{counted}, {how} to the power {prior['weight']:.3g}"
     )
 
 

@@ -26,6 +26,7 @@ OTHER_WEIGHT = 0.3  # of popularity, novelty and one's own prior
 FUSION = "score"
 WEIGHTS = {"node": 0.866, "score": 2.0}
 TEMPERATURES = {"node": 32.3, "score": 4.0}
+ENOUGH = 1000  # events; fewer say less, and what was fitted once counts in proportion
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ def name(settings: Settings, dataset: Dataset | None, behavior: str) -> str:
             "place of the catalog, or prior='none'."
         )
         raise SettingsError(msg)
-    if asked not in {"auto", "collaborative"} or _countable(dataset, behavior, settings):
+    if asked not in {"auto", "collaborative"} or countable(dataset, behavior, settings):
         return "collaborative" if asked == "auto" else asked
     if asked == "auto":
         return "none"
@@ -141,13 +142,14 @@ def name(settings: Settings, dataset: Dataset | None, behavior: str) -> str:
     raise SettingsError(msg)
 
 
-def _countable(dataset: Dataset, behavior: str, settings: Settings) -> bool:
+def countable(dataset: Dataset, behavior: str, settings: Settings) -> int:
+    """How many events the collaborative prior counts."""
     events, c = dataset.interactions, dataset.interactions.columns
     if behavior not in events.behaviors:
-        return False
+        return 0
     limit = SPLITS.index(BEFORE[settings.prior_events])
     wanted = (c.behavior == events.behaviors.index(behavior)) & (c.row >= 0) & (c.split < limit)
-    return bool(wanted.any())
+    return int(wanted.sum())
 
 
 def make(settings: Settings, dataset: Dataset, name: str, behavior: str) -> ItemPrior:
@@ -160,13 +162,16 @@ def make(settings: Settings, dataset: Dataset, name: str, behavior: str) -> Item
     return Popularity(dataset.interactions, n, novelty=novelty, before=before)
 
 
-def chosen(settings: Settings, prior: str, tuned: Tuned | None = None) -> Fusing:
+def chosen(
+    settings: Settings, prior: str, tuned: Tuned | None = None, events: int = ENOUGH
+) -> Fusing:
     """How a prior of a name counts.
 
     Args:
         settings: what is set there goes first.
         prior: ``none``, ``own`` or one of the settings' names.
         tuned: what was found for the dataset folder.
+        events: how many the prior counts.
     """
     alone = 1.0 if settings.node_temperature is None else settings.node_temperature
     vocab = settings.normalization == "vocab"
@@ -176,9 +181,11 @@ def chosen(settings: Settings, prior: str, tuned: Tuned | None = None) -> Fusing
         fitted = "the embedded sample" if tuned is None else f"{tuned.users} users of validation"
     if settings.fusion != "auto" or vocab or settings.search == "sample":
         fusion = "score" if vocab else settings.fusion.replace("auto", "node")
-    if prior == "collaborative":
-        weight = (WEIGHTS if tuned is None else tuned.weights)[fusion]
-        temperature = (TEMPERATURES if tuned is None else tuned.temperatures)[fusion]
+    if prior == "collaborative" and tuned is None:
+        share = min(events / ENOUGH, 1.0)
+        weight, temperature = WEIGHTS[fusion] * share, TEMPERATURES[fusion] ** share
+    elif prior == "collaborative" and tuned is not None:
+        weight, temperature = tuned.weights[fusion], tuned.temperatures[fusion]
     if settings.prior_weight is not None:
         weight, fitted = settings.prior_weight, ""
     if settings.node_temperature is not None or vocab or not fitted:

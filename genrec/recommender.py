@@ -213,13 +213,13 @@ class Recommender:
 
     @cached_property
     def _fusing(self) -> Fusing:
-        tuned = None
-        if self._prior_name == "collaborative" and self.dataset is not None:
+        name, tuned, events = self._prior_name, None, 0
+        if name == "collaborative" and self.dataset is not None:
             tuned = fusing.found(self.settings.tuned, self.dataset, self.tuning_key)
-        name = self._prior_name
+            events = fusing.countable(self.dataset, self.behavior, self.settings)
         if self.run is not None and tuned is None and self.settings.prior == "auto":
             name = "none"  # what was fitted for an untrained model is not for this one
-        return fusing.chosen(self.settings, name, tuned)
+        return fusing.chosen(self.settings, name, tuned, events)
 
     def tuning_key(self) -> str:
         """What the fitted weight and temperature depend on: model, prompt and behavior."""

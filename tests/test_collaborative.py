@@ -241,15 +241,19 @@ BEFORE_TEST = [[0, 1, 2, 3], [0, 1, 2, 5], [1, 2, 3, 0], [2, 1, 0, 6]]
 
 
 def test_test_events_change_nothing() -> None:
-    one = shop([[*e, 0] for e in BEFORE_TEST], SPLITS)
-    two = shop([[*e, 6] for e in BEFORE_TEST], SPLITS)
+    many, splits = BEFORE_TEST * 15, SPLITS * 15  # enough to fit mixing weights on
+    one = shop([[*e, 0] for e in many], splits)
+    two = shop([[*e, 6] for e in many], splits)
+    assert CollaborativePrior.fit(one).mix["itemknn"] != pytest.approx(0.2)
     for before in ("validation", "test"):
         fits = [CollaborativePrior.fit(data, before=before) for data in (one, two)]
         assert fits[0].mix == fits[1].mix
         assert dense(fits[0].weights(history(0, 1))) == dense(fits[1].weights(history(0, 1)))
     both = CollaborativePrior.fit(one, before="test").counts.popularity.sum()
-    assert both == 16
-    assert CollaborativePrior.fit(one).counts.popularity.sum() == 12
+    assert both == 240
+    assert CollaborativePrior.fit(one).counts.popularity.sum() == 180
+    few = CollaborativePrior.fit(shop([[*e, 0] for e in BEFORE_TEST], SPLITS))
+    assert few.mix["itemknn"] == pytest.approx(2 * few.mix["popular"] / 4)
 
 
 def test_validation_events_are_not_counted_in_train() -> None:

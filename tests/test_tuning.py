@@ -168,5 +168,8 @@ def test_settings_go_before_what_was_fitted() -> None:
     assert chosen(search="sample") == ("node", 3.0, 5.0)
     fused = fusing.chosen(settings, "collaborative")
     assert fused.weight == fusing.WEIGHTS[fusing.FUSION]
+    few = fusing.chosen(settings, "collaborative", events=100)
+    assert few.weight == pytest.approx(fused.weight / 10)
+    assert few.temperature == pytest.approx(fused.temperature**0.1)
     assert fusing.chosen(settings, "popularity").weight == 0.3
     assert fusing.chosen(settings, "none").temperature == 1.0
