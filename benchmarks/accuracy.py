@@ -272,7 +272,12 @@ def zero_shot(
 ) -> Iterator[tuple[str, int]]:
     """(user, rank) of each case that is not done, by an untrained language model."""
     recommender = Recommender(
-        task.data, model, threads=threads, exclude_seen=task.exclude_seen, say=print
+        task.data,
+        model,
+        threads=threads,
+        exclude_seen=task.exclude_seen,
+        prior="none",
+        say=print,
     )
     for number, case in enumerate(task.cases):
         if case.user_id in done:
