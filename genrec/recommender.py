@@ -195,7 +195,7 @@ class Recommender:
             if name != "none":
                 assert self.dataset is not None
                 if name == "collaborative" and len(self.dataset.interactions) > 100_000:
-                    self._say("Counting what people take together ...")
+                    self.say("Counting what people take together ...")
                 made = fusing.make(self.settings, self.dataset, name, self.behavior)
             self._priors.append(made)  # also for recommenders that share it
         return self._priors[0]
