@@ -3,6 +3,7 @@
     python benchmarks/accuracy.py beauty --data DIR --threads 1
     python benchmarks/accuracy.py lastfm --data DIR --systems popular,markov,sasrec --fit train
     python benchmarks/accuracy.py beauty --data DIR --systems zero-shot --users 500
+    python benchmarks/accuracy.py demo --systems prior
 
 DIR (or $GENREC_DATA) holds the folders s3_beauty, s3_toys, msl_amazon_books, llara_lastfm,
 online_retail, stackexchange_quantum and ml-100k (the atomic files of RecBole, which its wheel has);
@@ -35,10 +36,12 @@ from demo_v1 import ROOT, _commit
 
 from genrec import Dataset, Recommender, baselines, metrics, protocols
 from genrec.baselines import Scorer
+from genrec.collaborative import CollaborativePrior
 from genrec.datasets import load, recbole
 from genrec.interactions import History, Interaction
 
 K = 20
+PRIOR = "prior"  # the collaborative prior alone
 CANDIDATES = 20
 BEFORE = {"train": "validation", "both": "test"}
 
@@ -252,12 +255,29 @@ def ranks_of(task: Task, scorer: Scorer) -> list[int]:
     return ranks
 
 
+def ranks_by(task: Task, prior: CollaborativePrior) -> list[int]:
+    """``ranks_of`` by the collaborative prior alone."""
+    if task.candidates is None:
+        lists = [prior.rank(c.history, K, exclude_seen=task.exclude_seen) for c in task.cases]
+        return [metrics.rank_of(c.target, r) for c, r in zip(task.cases, lists, strict=True)]
+    ranks = []
+    for case, among in zip(task.cases, task.candidates, strict=True):
+        order = np.argsort(-prior.logprobs(case.history)[among], kind="stable")
+        ranks.append(1 + [among[i] for i in order].index(task.data.catalog.row(case.target)))
+    return ranks
+
+
 def zero_shot(
     task: Task, model: str, threads: int, done: dict[str, int]
 ) -> Iterator[tuple[str, int]]:
     """(user, rank) of each case that is not done, by an untrained language model."""
     recommender = Recommender(
-        task.data, model, threads=threads, exclude_seen=task.exclude_seen, say=print
+        task.data,
+        model,
+        threads=threads,
+        exclude_seen=task.exclude_seen,
+        prior="none",
+        say=print,
     )
     for number, case in enumerate(task.cases):
         if case.user_id in done:
@@ -273,7 +293,7 @@ def zero_shot(
 
 def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> dict[str, Any]:
     """Ranks of every case and seconds, from the file that an earlier run left where there is one."""
-    kinds = {} if system == "zero-shot" else dict(baselines.classes()[system].defaults)
+    kinds = {} if system in ("zero-shot", PRIOR) else dict(baselines.classes()[system].defaults)
     state = [
         kinds,
         baselines.VERSION, name, system, fit, task.data.info.catalog_hash,
@@ -295,15 +315,21 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
                 print(f"{len(ranks)} of {len(task.cases)} users", flush=True)
         found = {"ranks": ranks, "fit_s": 0.0, "rank_s": spent + time.monotonic() - began}
     else:
-        fitted = baselines.fit(
-            system,
-            task.data,
-            before=BEFORE[fit],
-            folder=arguments.out / "fits" / name,
-            say=lambda text: print(f"  {text}", flush=True),
-        )
-        between = time.monotonic()
-        values = ranks_of(task, fitted)
+        if system == PRIOR:
+            prior = CollaborativePrior.fit(task.data, before=BEFORE[fit])
+            print("  " + ", ".join(f"{n} {w:.3f}" for n, w in prior.mix.items()), flush=True)
+            between = time.monotonic()
+            values = ranks_by(task, prior)
+        else:
+            fitted = baselines.fit(
+                system,
+                task.data,
+                before=BEFORE[fit],
+                folder=arguments.out / "fits" / name,
+                say=lambda text: print(f"  {text}", flush=True),
+            )
+            between = time.monotonic()
+            values = ranks_of(task, fitted)
         found = {
             "ranks": {c.user_id: r for c, r in zip(task.cases, values, strict=True)},
             "fit_s": round(between - began, 1),

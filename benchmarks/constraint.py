@@ -92,7 +92,7 @@ def ours(
     tree: Any = None  # of the tree a step needs nothing but the outputs
     search = _Search(trie, tree, np.array([K]), None, None, OPTIONS)
     handles, zeros = np.arange(len(nodes)), np.zeros(len(nodes), dtype=np.int64)
-    found = search._children(zeros, nodes, handles, above, above, Outputs(logits, None))
+    found = search._children(zeros, nodes, handles, above, above, above, Outputs(logits, None))
     best = found[search._first(found, K, np.ones(len(found), dtype=bool))]
     tokens = trie.tokens(best.node)
     return dict(

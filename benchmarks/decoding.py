@@ -125,7 +125,9 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     data = load("online_retail_demo")
-    model = Recommender(data, arguments.model, threads=arguments.threads, device=arguments.device)
+    model = Recommender(
+        data, arguments.model, threads=arguments.threads, device=arguments.device, prior="none"
+    )
     cells = [
         {"tokens": t, "beams": k, "batch": b, "mode": m, "gate": arguments.gate}
         for t in ([256] if arguments.gate else arguments.tokens)

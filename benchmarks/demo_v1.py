@@ -38,7 +38,12 @@ def main() -> None:
     data = load("online_retail_demo")
     cases = evaluation.sample(evaluation.demo_v1(data, arguments.split), arguments.users)
     model = Recommender(
-        data, arguments.model, threads=arguments.threads, few_shot=arguments.few_shot, say=print
+        data,
+        arguments.model,
+        threads=arguments.threads,
+        few_shot=arguments.few_shot,
+        prior="none",
+        say=print,
     )
     name = f"{arguments.few_shot}-shot"
     state = [

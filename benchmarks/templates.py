@@ -61,7 +61,7 @@ def main() -> None:
         if "prompts" in settings:
             folder = Path(tempfile.mkdtemp()) / "prompts"
             settings["prompts"] = verbs(folder, settings["prompts"])
-        recommender = Recommender(data, model, **settings)
+        recommender = Recommender(data, model, prior="none", **settings)
         nats = np.array(
             [-recommender.score(c.history, [c.target])[0].score for c in cases], dtype=np.float64
         )

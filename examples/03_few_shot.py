@@ -24,7 +24,7 @@ def main() -> None:
     model = LanguageModel.load(arguments.model, threads=arguments.threads)
     results = []
     for shots in (0, arguments.shots):
-        recommender = Recommender(data, model, few_shot=shots)
+        recommender = Recommender(data, model, few_shot=shots, prior="none")
 
         def rank(history: History, by: Recommender = recommender) -> list[str]:
             return [item.item_id for item in by.recommend(history)]

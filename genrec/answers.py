@@ -25,13 +25,17 @@ class Recommendation:
         rank: from 1.
         item_id: the user's string.
         title: as given in the catalog.
-        logprob: natural log of the item's probability; None with the decoder ``match``.
-        score: higher is better; comparable within one list. The logprob, or with ``match`` the
-            share of the drawn texts (the probability of the beams) that named the item.
+        logprob: natural log of the item's probability under what ranked: model and prior by node,
+            or the model alone; None with the decoder ``match``.
+        score: higher is better; comparable within one list. The logprob, with a prior by score
+            the weighed ``logprob_prior`` more, or with ``match`` the share of the drawn texts (the probability of the beams) that named the item.
         texts: with ``match``: what the model wrote, as it wrote it.
         match: with ``match``: how the first of the texts was matched.
         similarity: of that text to the title, 0 to 1.
         explanation: one sentence, where it was asked for.
+        logprob_model: natural log of the model's probability alone, over the whole catalog, as it
+            is without a prior; None with ``match``.
+        logprob_prior: of the prior's alone; None without a prior.
     """
 
     rank: int
@@ -43,10 +47,12 @@ class Recommendation:
     match: str | None = None
     similarity: float | None = None
     explanation: Explanation | None = None
+    logprob_model: float | None = None
+    logprob_prior: float | None = None
 
     @property
     def probability(self) -> float:
-        """The probability that the model gives this item, exp(logprob); NaN without a logprob."""
+        """The probability of this item, exp(logprob); NaN without a logprob."""
         return float("nan") if self.logprob is None else float(np.exp(self.logprob))
 
     def to_dict(self) -> dict[str, Any]:

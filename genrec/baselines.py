@@ -320,17 +320,16 @@ class Markov(Scorer):
         events = events.of_users_with(self.settings["least"])
         same = events.user[1:] == events.user[:-1]
         n = len(self.catalog)
-        a, b = events.row[:-1][same], events.row[1:][same]
-        forward = sparse.csr_array((np.ones(len(a)), (a, b)), shape=(n, n))
+        forward = transitions(events.row[:-1][same], events.row[1:][same], n)
         weights = forward + self.settings["back"] * forward.T
         damped = weights @ sparse.dia_array(
             (1.0 / np.sqrt(popularity + self.settings["damping"])[None], [0]), shape=(n, n)
         )
-        return {**_parts("weights", damped), "popularity": popularity}
+        return {**parts("weights", damped), "popularity": popularity}
 
     @cached_property
     def _weights(self) -> Any:
-        return _joined("weights", self.arrays, len(self.catalog))
+        return joined("weights", self.arrays, len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
         """See ``Scorer.scores_many``."""
@@ -342,6 +341,19 @@ class Markov(Scorer):
             keep_repeats=self.settings["keep_repeats"],
         )
         return filled((latest @ self._weights).toarray(), self.arrays["popularity"])
+
+
+def transitions(before: IntArray, after: IntArray, n: int) -> Any:
+    """(n, n) sparse: how often the column's item came right after the row's.
+
+    Args:
+        before: (T,) rows of items.
+        after: (T,) what came after each.
+        n: how many items there are.
+    """
+    from scipy import sparse
+
+    return sparse.csr_array((np.ones(len(before)), (before, after)), shape=(n, n))
 
 
 def sparse_latest(
@@ -394,11 +406,11 @@ class ItemKNN(Scorer):
             cosines.eliminate_zeros()
         if self.settings["neighbours"] is not None:
             cosines = _strongest(cosines, self.settings["neighbours"])
-        return {**_parts("cosines", cosines.T.tocsr()), "popularity": events.popularity()}
+        return {**parts("cosines", cosines.T.tocsr()), "popularity": events.popularity()}
 
     @cached_property
     def _cosines(self) -> Any:
-        return _joined("cosines", self.arrays, len(self.catalog))
+        return joined("cosines", self.arrays, len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
         """See ``Scorer.scores_many``."""
@@ -418,11 +430,11 @@ class UserKNN(Scorer):
 
     def learn(self, events: Events) -> Arrays:
         """The (U, N) items of the users."""
-        return {**_parts("users", events.matrix()), "popularity": events.popularity()}
+        return {**parts("users", events.matrix()), "popularity": events.popularity()}
 
     @cached_property
     def _users(self) -> Any:
-        return _joined("users", self.arrays, len(self.catalog))
+        return joined("users", self.arrays, len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
         """See ``Scorer.scores_many``."""
@@ -488,16 +500,14 @@ class Content(Scorer):
     def learn(self, events: Events) -> Arrays:
         """The (N, D) vectors of the titles, and popularity for empty histories."""
         vectors = title_vectors(self.catalog, self.settings["encoder"], self.say, self.index)
-        found = (
-            {"vectors": vectors} if isinstance(vectors, np.ndarray) else _parts("grams", vectors)
-        )
+        found = {"vectors": vectors} if isinstance(vectors, np.ndarray) else parts("grams", vectors)
         return {**found, "popularity": events.popularity()}
 
     @cached_property
     def _vectors(self) -> Any:
         if "vectors" in self.arrays:
             return self.arrays["vectors"]
-        return _joined("grams", self.arrays, int(self.arrays["grams.width"][0]))
+        return joined("grams", self.arrays, int(self.arrays["grams.width"][0]))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
         """See ``Scorer.scores_many``."""
@@ -636,7 +646,7 @@ def _sparse_rows(
     return sparse.csr_array((values, (which, columns)), shape=(len(rows), n))
 
 
-def _parts(name: str, matrix: Any) -> dict[str, npt.NDArray[Any]]:
+def parts(name: str, matrix: Any) -> dict[str, npt.NDArray[Any]]:
     """A sparse matrix as arrays that a file holds."""
     matrix = matrix.tocsr()
     return {
@@ -647,12 +657,12 @@ def _parts(name: str, matrix: Any) -> dict[str, npt.NDArray[Any]]:
     }
 
 
-def _joined(name: str, arrays: Arrays, width: int) -> Any:
-    """The sparse matrix, of so many columns, that ``_parts`` took apart."""
+def joined(name: str, arrays: Arrays, width: int) -> Any:
+    """The sparse matrix, of so many columns, that ``parts`` took apart."""
     from scipy import sparse
 
-    parts = tuple(arrays[f"{name}.{part}"] for part in ("data", "columns", "starts"))
-    return sparse.csr_array(parts, shape=(len(parts[2]) - 1, width))
+    found = tuple(arrays[f"{name}.{part}"] for part in ("data", "columns", "starts"))
+    return sparse.csr_array(found, shape=(len(found[2]) - 1, width))
 
 
 def _unit_rows(matrix: Any) -> Any:

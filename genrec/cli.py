@@ -116,13 +116,41 @@ Search = Annotated[
     ),
 ]
 MaxNodes = Annotated[int, typer.Option(help="Most prefixes followed to make a list exact.")]
-NodeTemperature = Annotated[float, typer.Option(help="Of the distribution over items.")]
-PriorName = Annotated[
-    str, typer.Option("--prior", help="Fused with the model: none, popularity or novelty.")
+NodeTemperature = Annotated[
+    float | None,
+    typer.Option(
+        help="Of the distribution over items. (default: 1, with the collaborative prior as fitted)",
+        show_default=False,
+    ),
 ]
-PriorWeight = Annotated[float, typer.Option(help="How much the prior counts: its power.")]
+PriorName = Annotated[
+    str,
+    typer.Option(
+        "--prior",
+        help="Fused with the model: collaborative (what people who took this take next), "
+        "popularity, novelty, none, or auto: collaborative where there are events to count.",
+    ),
+]
+PriorEvents = Annotated[str, typer.Option(help="What it counts: train or train+validation.")]
+PriorWeight = Annotated[
+    float | None,
+    typer.Option(
+        help="How much the prior counts: its power. (default: as fitted; 0.3 for popularity and "
+        "novelty)",
+        show_default=False,
+    ),
+]
 Fusion = Annotated[
-    str, typer.Option(help="node: the prior weighs every choice; score: it is added at the end.")
+    str,
+    typer.Option(
+        help="node: the prior weighs every choice; score: it is added at the end; auto: as fitted."
+    ),
+]
+TunedFile = Annotated[
+    str | None,
+    typer.Option(
+        "--tuned", help="File that `tune` wrote. (default: DIR/tuned.json)", show_default=False
+    ),
 ]
 Items = Annotated[
     Path | None, typer.Option("--items", help="File with one item_id a line. (default: all items)")
@@ -165,8 +193,10 @@ _SETTINGS = {
     "beam_size": BeamSize,
     "node_temperature": NodeTemperature,
     "prior": PriorName,
+    "prior_events": PriorEvents,
     "prior_weight": PriorWeight,
     "fusion": Fusion,
+    "tuned": TunedFile,
     "n_samples": NSamples,
     "temperature": Temperature,
     "encoder": TextEncoder,
@@ -180,8 +210,8 @@ _SETTINGS = {
     "seed": Seed,
 }
 _SEARCHING = (
-    "search", "max_nodes", "beam_size", "node_temperature", "prior", "prior_weight", "fusion",
-    "n_samples", "temperature",
+    "search", "max_nodes", "beam_size", "node_temperature", "prior", "prior_events",
+    "prior_weight", "fusion", "tuned", "n_samples", "temperature",
 )  # fmt: skip
 
 
@@ -606,7 +636,7 @@ def evaluate(
     fit_on: Annotated[
         str | None,
         typer.Option(
-            help="What baselines count: train or train+validation. "
+            help="What baselines and the prior count: train or train+validation. "
             "(default: train; for demo-v1 on test both)",
             show_default=False,
         ),
@@ -861,6 +891,64 @@ def _number(text: str, name: str) -> float:
 
 
 @app.command()
+@_with_settings(*_SEARCHING, "decoder", "normalization")
+def tune(
+    data: Data,
+    model: Model = "smollm2-135m",
+    run: RunFolder = None,
+    users: Annotated[
+        int, typer.Option(help="So many validation users, the same every time.")
+    ] = 200,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="As in evaluate. (default: that of the data's split)", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file for what was found. (default: DIR/tuned.json, which `recommend`, "
+            "`rank`, `score` and `evaluate` read)",
+            show_default=False,
+        ),
+    ] = None,
+    settings: Chosen = None,
+    json: AsJson = False,
+) -> None:
+    """Fit how much the collaborative prior counts beside a model, on validation users only."""
+    from dataclasses import asdict
+
+    from genrec import display, tuning
+    from genrec.dataset import TUNED, Dataset
+
+    assert settings is not None
+    dataset = Dataset.load(data)
+    with display.working(f"Loading {run or model} ...", quiet=json) as say:
+        recommender = _loaded(dataset, model, run, settings, say)
+    with display.progress("Scoring", users, quiet=json) as bar:
+        found = tuning.tune(
+            recommender, users=users, protocol=protocol, seed=settings["seed"], progress=bar
+        )
+    place = out or data / TUNED
+    found.save(place)
+    if json:
+        display.print_json({"schema_version": 1, "out": str(place), **asdict(found)})
+        return
+    display.print_table(
+        ["validation", *found.ndcg],
+        [
+            [name, *(f"{values[k]:.4f}" if k in values else "-" for k in found.ndcg)]
+            for name, values in (("nats", found.nats), ("ndcg@10", found.ndcg))
+        ],
+    )
+    display.print_line(
+        f"fusion {found.fusion}, prior_weight {found.weights[found.fusion]:g}, node_temperature "
+        f"{found.temperatures[found.fusion]:g}, from {found.users} users -> {place}"
+    )
+
+
+@app.command()
 def audit(
     data: Data,
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
@@ -936,6 +1024,7 @@ def demo(
     model: Model = "smollm2-135m",
     language: Annotated[str, typer.Option(help="en, or zh: the same on made Chinese data.")] = "en",
     users: Annotated[int, typer.Option(help="Users in the small evaluation.")] = 30,
+    prior: PriorName = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: Threads = None,
@@ -945,7 +1034,14 @@ def demo(
     from genrec import demo as walk
 
     walk.run(
-        model, users, language=language, device=device, dtype=dtype, threads=threads, json=json
+        model,
+        users,
+        language=language,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        prior=prior,
+        json=json,
     )
 
 

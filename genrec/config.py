@@ -12,8 +12,9 @@ from genrec.errors import SettingsError
 DECODERS = ("trie", "match")
 NORMALIZATIONS = ("catalog", "vocab")
 SEARCHES = ("auto", "exact", "beam", "sample")
-PRIORS = ("none", "popularity", "novelty")
-FUSIONS = ("node", "score")
+PRIORS = ("auto", "none", "collaborative", "popularity", "novelty")
+FUSIONS = ("auto", "node", "score")
+PRIOR_EVENTS = ("train", "train+validation")
 MOST_SAMPLES = 10_000
 MOST_WEIGHT = 1000  # of a prior; with it nothing else counts
 
@@ -38,11 +39,17 @@ class Settings:
             drawn from the exact distribution, with ``seed``. Every list says how exact it is.
         max_nodes: the most prefixes that are followed to make a list exact.
         node_temperature: of the distribution over items: logits are divided by it at every node.
-        prior: weights of items that are fused with the model's: ``none``, ``popularity`` or
-            ``novelty`` (rare items first), counted in train.
-        prior_weight: how much they count: their power.
+            None is 1, or with a fitted ``prior_weight`` what was fitted with it.
+        prior: weights of items that are fused with the model's: ``collaborative`` (what people who
+            took this take next), ``popularity``, ``novelty`` (rare items first), ``none``; ``auto``
+            is collaborative where there are events to count, and none with ``vocab``.
+        prior_events: what a prior counts: ``train`` or ``train+validation``.
+        prior_weight: how much the prior counts: its power. None is what was fitted, and 0.3 for
+            other priors than the collaborative one.
         fusion: ``node``: they weigh the children of every node, so that probabilities stay a
-            distribution over items; ``score``: they are added to the log-probability.
+            distribution over items; ``score``: they are added to the log-probability; ``auto``:
+            what was fitted, and score with ``vocab``.
+        tuned: a file that ``genrec tune`` wrote; None for the one in the dataset's folder.
         beam_size: how many prefixes a beam keeps at each level; None is max(2 k, 20).
         n_samples: with ``match``: how many texts are drawn; 0 for beam search.
         temperature: of the draws.
@@ -68,10 +75,12 @@ class Settings:
     normalization: str = "catalog"
     search: str = "auto"
     max_nodes: int = 20_000
-    node_temperature: float = 1.0
-    prior: str = "none"
-    prior_weight: float = 0.3
-    fusion: str = "node"
+    node_temperature: float | None = None
+    prior: str = "auto"
+    prior_events: str = "train"
+    prior_weight: float | None = None
+    fusion: str = "auto"
+    tuned: str | None = None
     beam_size: int | None = None
     n_samples: int = 40
     temperature: float = 0.7
@@ -95,6 +104,7 @@ class Settings:
         choice("normalization", self.normalization, NORMALIZATIONS)
         choice("search", self.search, SEARCHES)
         choice("prior", self.prior, PRIORS)
+        choice("prior_events", self.prior_events, PRIOR_EVENTS)
         choice("fusion", self.fusion, FUSIONS)
         for name, least in (
             ("few_shot", 0),
@@ -115,17 +125,18 @@ class Settings:
         if not 0 < self.temperature < 100:
             msg = f"temperature={self.temperature}. Expected more than 0 and less than 100."
             raise SettingsError(msg)
-        if not 0.01 <= self.node_temperature < 100:
+        if self.node_temperature is not None and not 0.01 <= self.node_temperature < 100:
             msg = (
                 f"node_temperature={self.node_temperature}. Expected 0.01 or more, below which "
                 "rounding decides, and less than 100."
             )
             raise SettingsError(msg)
         for name, most in (("prior_weight", MOST_WEIGHT), ("seed", 2**63 - 1)):
-            if getattr(self, name) > most:
+            if (getattr(self, name) or 0) > most:
                 msg = f"{name}={getattr(self, name)}. Expected at most {most:,}."
                 raise SettingsError(msg)
-        if self.normalization == "vocab" and self.prior != "none" and self.fusion == "node":
+        prior = self.prior not in {"auto", "none"}
+        if self.normalization == "vocab" and prior and self.fusion == "node":
             msg = (
                 "normalization='vocab' with fusion='node', which needs a distribution over a "
                 "node's children. Expected normalization='catalog', or fusion='score'."
@@ -137,7 +148,7 @@ class Settings:
                 "to draw from. Expected normalization='catalog', or another search."
             )
             raise SettingsError(msg)
-        if self.search == "sample" and self.prior != "none" and self.fusion == "score":
+        if self.search == "sample" and prior and self.fusion == "score":
             msg = (
                 "search='sample' with fusion='score', which ranks but changes no probability. "
                 "Expected fusion='node', or another search."

@@ -33,6 +33,7 @@ from genrec.text import breaks_line, one_line
 
 FORMAT_VERSION = 1
 REPEATS_INCLUDE_SEEN = 0.05
+TUNED = "tuned.json"  # what `tune` found, in the folder
 FILES = frozenset(
     {
         "dataset.json",
@@ -40,6 +41,7 @@ FILES = frozenset(
         "interactions.parquet",
         "rejected.csv",
         "baselines",
+        TUNED,
         *embedding.FILES,
     }
 )

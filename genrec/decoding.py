@@ -137,6 +137,8 @@ class Ranking:
         logprobs: (n,) natural logarithms of their probabilities.
         scores: (n,) what ranks them: logprobs, with a prior on the score more, drawn: perturbed.
         certificate: how much of it is certain.
+        alone: (n,) natural logarithms of the model's own probabilities, without a prior.
+        prior: (n,) of the prior's own, over all items; None without a prior.
         chosen_from: how many candidates the list was chosen from, for caps and diversity; then the
             certificate is of these. None for the best themselves.
     """
@@ -145,7 +147,20 @@ class Ranking:
     logprobs: FloatArray
     scores: FloatArray
     certificate: Certificate
+    alone: FloatArray
+    prior: FloatArray | None = None
     chosen_from: int | None = None
+
+    def only(self, which: IntArray) -> Ranking:
+        """Some of the items, in that order."""
+        return replace(
+            self,
+            rows=self.rows[which],
+            logprobs=self.logprobs[which],
+            scores=self.scores[which],
+            alone=self.alone[which],
+            prior=None if self.prior is None else self.prior[which],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +179,8 @@ class Options:
         fusion: what a prior does: ``node``: weighs a node's children, so that P stays a
             distribution; ``score``: is added to the final score.
         beta: how much a prior counts: its weights to this power, 0 or more.
+        alone: the temperature at which the model's own probabilities are stated beside a prior;
+            None for ``temperature``. Catalog-normalised only.
         min_probability: items below are left out.
         draw: the seed of k draws without replacement from P, in place of its k best; None ranks.
             One seed gives each prompt noise of its own; with one for each, a prompt's draws do
@@ -183,6 +200,7 @@ class Options:
     budget: int = 512
     fusion: str = "node"
     beta: float = 1.0
+    alone: float | None = None
     min_probability: float = 0.0
     draw: int | tuple[int, ...] | None = None
     tolerance: float = TOLERANCE
@@ -198,12 +216,13 @@ class _Open:
     node: IntArray  # whose first token is scored already
     parent: IntArray  # token tree handle above the node's run
     logprob: FloatArray  # of what is scored
+    alone: FloatArray  # the same by the model alone
     bound: FloatArray  # no item below has a higher score
 
     @classmethod
     def none(cls) -> _Open:
         whole, real = np.empty(0, dtype=np.int64), np.empty(0)
-        return cls(whole, whole, whole, real, real)
+        return cls(whole, whole, whole, real, real, real)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -225,6 +244,8 @@ class _Found:
     row: IntArray
     logprob: FloatArray
     score: FloatArray
+    alone: FloatArray
+    prior: FloatArray  # log of its share of all weights
 
 
 def search(
@@ -289,12 +310,17 @@ class _Search:
         self._tokens = np.zeros(self._users, dtype=np.int64)
         least = options.min_probability
         self._floor = float(np.log(least)) if least > 0 else -np.inf
-        self._found = _Found(*(np.empty(0, dtype=t) for t in (np.int64, np.int64, float, float)))
+        kinds = (np.int64, np.int64, float, float, float, float)
+        self._found = _Found(*(np.empty(0, dtype=t) for t in kinds))
         self._worst = np.full(self._users, -np.inf)  # a score that new items must exceed
         seeds = np.array([0 if options.draw is None else options.draw], dtype=np.uint64).ravel()
         self._seed = np.resize(seeds, self._users)
         self._salt = np.arange(self._users) * (len(seeds) == 1)
         self._left = np.full(self._users, -np.inf)  # the highest bound that was not worth following
+        self._all = np.zeros(self._users)  # log of the sum of the prior's weights
+        if self._prior is not None:
+            root = np.full(self._users, trie.root)
+            self._all = np.log(self._mass(np.arange(self._users), root))
 
     def run(self) -> list[Ranking]:
         """Searches; one ranking a prompt."""
@@ -312,7 +338,7 @@ class _Search:
     def _start(self) -> _Open:
         user, zero = np.arange(self._users), np.zeros(self._users)
         node, handle = np.full(self._users, self._trie.root), np.full(self._users, ROOT)
-        return self._children(user, node, handle, zero, zero, self._tree.root)
+        return self._children(user, node, handle, zero, zero, zero, self._tree.root)
 
     def _promising(self, rest: _Open) -> _Open:
         """Without the prefixes below which nothing can better a list."""
@@ -381,7 +407,8 @@ class _Search:
         handles, every = self._tree.grow(part.user.tolist(), part.parent.tolist(), read, every=True)
         logprob = part.logprob + self._within(runs, read, every)
         if ends.any():
-            self._reach(part.user[ends], part.node[ends], logprob[ends], part.bound[ends])
+            done = logprob[ends]  # by the model alone, too: a prior does not change vocab's
+            self._reach(part.user[ends], part.node[ends], done, done, part.bound[ends])
         inner = ~ends
         if not inner.any():
             return _Open.none()
@@ -394,7 +421,8 @@ class _Search:
     ) -> _Open:
         """The children of prefixes whose runs were read; see ``_children``."""
         logprob = part.logprob if logprob is None else logprob
-        return self._children(part.user, part.node, handle, logprob, part.bound, outputs)
+        alone = part.alone + (logprob - part.logprob)
+        return self._children(part.user, part.node, handle, logprob, alone, part.bound, outputs)
 
     def _follow_ahead(self, part: _Open) -> _Open:
         """Reads the runs of prefixes, and in the same pass some of those likely to come next."""
@@ -505,6 +533,7 @@ class _Search:
         node: IntArray,
         handle: IntArray,
         logprob: FloatArray,
+        alone: FloatArray,
         above: FloatArray,
         outputs: Outputs,
     ) -> _Open:
@@ -515,11 +544,17 @@ class _Search:
         start = np.cumsum(count) - count
         owner = user[source]
         fused = self._prior is not None and options.fusion == "node"
+        other = options.alone not in {None, options.temperature}
+        apart = fused or (self._prior is not None and other)
         value = np.zeros(len(child))
+        own = value
         if options.normalization == "catalog":
             several = (count > 1)[source]  # the only child of a root is certain
             if several.any():
                 value[several] = outputs.at(source[several], trie.tokens(child[several]))
+                if apart:
+                    own = value / (options.alone or options.temperature)
+                    own -= _logsumexp(own, start, source)
                 value /= options.temperature
                 if fused:
                     value += options.beta * np.log(self._mass(owner, child))
@@ -527,6 +562,7 @@ class _Search:
         else:
             value = outputs.at(source, trie.tokens(child)) / options.temperature
             value -= _norms(outputs, options.temperature)[source]
+        own = own + alone[source] if apart else value
         value += logprob[source]
         ends = trie.is_leaf(child)
         if options.normalization == "vocab":
@@ -536,23 +572,29 @@ class _Search:
             seed, salt = self._seed[owner], self._salt[owner]
             bound = _perturbed(seed, salt, child, value, start, source, above)
         elif self._prior is not None and not fused:
-            bound = value + options.beta * self._best(owner, child)
+            bound = value + options.beta * (self._best(owner, child) - self._all[owner])
         else:
             bound = value
         done = ends & enter
         if done.any():
-            self._reach(owner[done], child[done], value[done], bound[done])
+            self._reach(owner[done], child[done], value[done], own[done], bound[done])
         grows = np.flatnonzero(~ends & enter & (value >= self._floor) & np.isfinite(value))
         return _Open(
             owner[grows],
             child[grows],
             handle[source[grows]],
             value[grows],
+            own[grows],
             bound[grows],
         )
 
     def _reach(
-        self, user: IntArray, leaf: IntArray, logprob: FloatArray, bound: FloatArray
+        self,
+        user: IntArray,
+        leaf: IntArray,
+        logprob: FloatArray,
+        alone: FloatArray,
+        bound: FloatArray,
     ) -> None:
         """Keeps the allowed items at leaves, of each user the best k and one more."""
         options, trie = self._options, self._trie
@@ -561,20 +603,16 @@ class _Search:
         place = ranges(low, count)
         owner = np.repeat(owner, count)
         who = user[owner]
-        if self._prior is None:
-            shared = np.bincount(owner, minlength=len(leaf))
-            value = (logprob - np.log(shared))[owner]
-            final = value
-        else:
-            weight = self._prior.at(who, place)
+        shared = np.log(np.bincount(owner, minlength=len(leaf)))
+        value = final = (logprob - shared)[owner]
+        weight = np.zeros(len(who))
+        if self._prior is not None:
+            weight = self._prior.at(who, place) - self._all[who]
             if options.fusion == "node":
                 start = np.searchsorted(owner, np.arange(len(leaf)))
                 share = options.beta * weight
-                value = logprob[owner] + share - _logsumexp(share, start, owner)
-                final = value
+                value = final = logprob[owner] + share - _logsumexp(share, start, owner)
             else:
-                shared = np.bincount(owner, minlength=len(leaf))
-                value = (logprob - np.log(shared))[owner]
                 final = value + options.beta * weight
         rows = trie.rows_at(place)
         if options.draw is not None:
@@ -584,18 +622,22 @@ class _Search:
         keep = value >= self._floor
         if self._allowed is not None:
             keep &= self._allowed.keeps(who, place)
+        new = (who, rows, value, final, (alone - shared)[owner], weight)
         old = self._found
-        users = np.concatenate([old.user, who[keep]])
-        rows = np.concatenate([old.row, rows[keep]])
-        logprobs = np.concatenate([old.logprob, value[keep]])
-        scores = np.concatenate([old.score, final[keep]])
-        order = np.lexsort((rows, -scores, users))
-        place = _places(users[order])
-        kept = place <= self._k[users[order]]
+        every = _Found(
+            *(
+                np.concatenate([getattr(old, n), a[keep]])
+                for n, a in zip(_Found.__slots__, new, strict=True)
+            )
+        )
+        order = np.lexsort((every.row, -every.score, every.user))
+        place = _places(every.user[order])
+        kept = place <= self._k[every.user[order]]
         order, place = order[kept], place[kept]
-        self._found = _Found(users[order], rows[order], logprobs[order], scores[order])
-        last = place == self._k[users[order]] - 1
-        self._worst[users[order][last]] = scores[order][last]
+        found = _Found(*(getattr(every, n)[order] for n in _Found.__slots__))
+        last = place == self._k[found.user] - 1
+        self._worst[found.user[last]] = found.score[last]
+        self._found = found
 
     def _count(self, user: IntArray, nodes: IntArray) -> IntArray:
         """(C,) how many items below each node may be returned to its user."""
@@ -646,7 +688,17 @@ class _Search:
                 nodes=int(self._nodes[user]),
                 tokens=int(self._tokens[user]),
             )
-            rankings.append(Ranking(found.row[which], found.logprob[which], scores, certificate))
+            prior = None if self._prior is None else found.prior[which]
+            rankings.append(
+                Ranking(
+                    found.row[which],
+                    found.logprob[which],
+                    scores,
+                    certificate,
+                    found.alone[which],
+                    prior,
+                )
+            )
         return rankings
 
 

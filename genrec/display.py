@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -186,7 +187,10 @@ def print_run(run: Run, out: Path) -> None:
 
 
 def print_recommendations(answer: RecommendationList) -> None:
-    """A ranked list with probabilities, and beneath it how it came about."""
+    """A ranked list with probabilities, and beneath it how it came about.
+
+    Where the prior is added to the score: the probabilities of model and prior, each alone.
+    """
     print_understood(answer.understood)
     if answer.decoder == "match":
         rows = [
@@ -195,6 +199,13 @@ def print_recommendations(answer: RecommendationList) -> None:
         ]
         names = ["rank", "score", "item_id", "title", "the model wrote", "match"]
         right: tuple[int, ...] = (0, 1)
+    elif answer.details.get("prior", {}).get("fusion") == "score":
+        rows = [
+            [str(r.rank), f"{r.score:.3f}", f"{r.probability:.4f}", _prior(r), r.item_id, r.title]
+            for r in answer
+        ]
+        names = ["rank", "score", "model", "prior", "item_id", "title"]
+        right = (0, 1, 2, 3)
     else:
         rows = [
             [str(r.rank), f"{r.probability:.4f}", f"{r.logprob:.3f}", r.item_id, r.title]
@@ -214,6 +225,8 @@ def print_recommendations(answer: RecommendationList) -> None:
         f" asked for {answer.behavior!r}; prompt of {answer.prompt_tokens} tokens, "
         f"{answer.events} events; seen items {answer.seen}"
     )
+    if "prior" in answer.details:
+        note(_spoken(answer))
     if "certificate" in answer.details:
         note(_certainty(answer))
     for remark in answer.notes:
@@ -316,6 +329,17 @@ def changes(found: ItemExplanation) -> list[str]:
     return lines
 
 
+def _spoken(answer: RecommendationList) -> str:
+    """Which parts a list comes from, in one line."""
+    prior = answer.details["prior"]
+    counted = f" (from {', '.join(prior['counted'])})" if prior["counted"] else ""
+    how = "weighing each choice" if prior["fusion"] == "node" else "added to the score"
+    return (
+        f"from the model (node temperature {prior['temperature']:.3g}) and the prior "
+        f"{prior['prior']}{counted}, {how} to the power {prior['weight']:.3g}"
+    )
+
+
 def _certainty(answer: RecommendationList) -> str:
     """How sure a list is, in one line."""
     found = answer.details["certificate"]
@@ -329,6 +353,10 @@ def _certainty(answer: RecommendationList) -> str:
         f"the first {found['certain_ranks']} are certain; what was not looked at has a probability "
         f"of {found['missed_mass_bound']:.3f} at most; {cost}"
     )
+
+
+def _prior(found: Recommendation) -> str:
+    return "-" if found.logprob_prior is None else f"{math.exp(found.logprob_prior):.4f}"
 
 
 def _matched(found: Recommendation) -> str:

@@ -61,8 +61,8 @@ def evaluate(
         protocol: one of ``protocols.NAMES``; None for that of the dataset's split.
         split: ``test`` or ``validation``.
         users: how many, the same seeded sample every time; all where None.
-        fit_on: what baselines given by name are fitted on, ``train`` or ``train+validation``; None
-            is train, and for ``demo-v1`` on test both.
+        fit_on: what baselines given by name are fitted on and recommenders' priors count,
+            ``train`` or ``train+validation``; None is train, and for ``demo-v1`` on test both.
         exclude_seen: whether items of the history are left out; None is the recommenders' setting,
             which is the dataset's habit unless it was set.
         candidates: for ``candidates-20``: user_id -> items, in place of random ones.

@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from genrec.errors import RequestError
-from genrec.interactions import History, Interactions
+from genrec.interactions import SPLITS, History, Interactions
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-NAMES = ("none", "popularity", "novelty")
 _LEAST = 1e-30  # of a weight, against the greatest
 _POOR = 1e-6  # sums smaller than this part of what is before them are not taken as differences
 
@@ -32,11 +31,16 @@ class Weights:
         values: (N,) of rows 0 to N - 1, or (S,) those of ``rows``.
         rows: (S,) the rows that have weights of their own; None for the first N.
         rest: the weight of every other row.
+        base: weights of all rows, to which those of ``rows`` are added; then ``rest`` says nothing.
+            One base for many histories is brought into the order of a trie once.
+        spoke: what they were counted from, for people.
     """
 
     values: FloatArray
     rows: IntArray | None = None
     rest: float = 1.0
+    base: Weights | None = None
+    spoke: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks the values; lists become arrays."""
@@ -67,6 +71,12 @@ class Weights:
                 "each row, each row once."
             )
             raise RequestError(msg)
+        if self.base is not None and (self.rows is None or self.base.rows is not None):
+            msg = (
+                "Prior weights with a base, where one of the two is of the wrong kind. Expected "
+                "weights for some rows, and a base for all."
+            )
+            raise RequestError(msg)
 
 
 class ItemPrior(Protocol):
@@ -80,12 +90,20 @@ class ItemPrior(Protocol):
 class Popularity:
     """How often each item occurs in the training events, plus one; or one over that."""
 
-    def __init__(self, interactions: Interactions, n_items: int, *, novelty: bool = False) -> None:
-        """Counts the events of the train split."""
+    def __init__(
+        self,
+        interactions: Interactions,
+        n_items: int,
+        *,
+        novelty: bool = False,
+        before: str = "validation",
+    ) -> None:
+        """Counts the events before a split: ``validation`` for train only."""
         columns = interactions.columns
-        rows = columns.row[(columns.split == 0) & (columns.row >= 0)]
+        rows = columns.row[(columns.split < SPLITS.index(before)) & (columns.row >= 0)]
         counts = (np.bincount(rows, minlength=n_items) + 1).astype(np.float64)
-        self._weights = Weights(1.0 / counts if novelty else counts)
+        name = "novelty" if novelty else "popularity"
+        self._weights = Weights(1.0 / counts if novelty else counts, spoke=(name,))
 
     def weights(self, history: History) -> Weights:
         """The same for every history."""
@@ -111,18 +129,36 @@ class Places(Protocol):
 
 
 class Fused:
-    """The weights of U users by position, as search asks for them (``decoding.Prior``)."""
+    """The weights of U users by position, as search asks for them (``decoding.Prior``).
 
-    def __init__(self, weights: Sequence[Weights], trie: Places) -> None:
-        """Brings weights by row into the order of positions; equal objects are brought once."""
-        made: dict[int, _Dense | _Sparse] = {}
+    Attributes:
+        spoke: of each user, what the weights were counted from.
+    """
+
+    def __init__(self, weights: Sequence[Weights], trie: Places, kept: Bases | None = None) -> None:
+        """Brings weights by row into the order of positions; equal objects are brought once.
+
+        Args:
+            weights: of U users.
+            trie: whose positions these are.
+            kept: bases that are there already, for further requests.
+        """
+        self.spoke = [each.spoke if isinstance(each, Weights) else () for each in weights]
+        made: dict[int, _Dense | _Sparse | _Added] = {}
+        kept = Bases() if kept is None else kept
         for each in weights:
             kind: object = each  # checked for callers without a type checker
             if not isinstance(kind, Weights):
                 msg = f"A prior gave {each!r:.80}. Expected genrec.priors.Weights."
                 raise RequestError(msg)
-            if id(each) not in made:
-                made[id(each)] = (_Dense if each.rows is None else _Sparse)(each, trie)
+            if id(each) in made:
+                continue
+            if each.rows is None:
+                made[id(each)] = kept.of(each, trie)
+            elif each.base is None:
+                made[id(each)] = _Sparse(each, trie)
+            else:
+                made[id(each)] = _Added(kept.of(each.base, trie), each, trie)
         self._users = [made[id(each)] for each in weights]
 
     def mass(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
@@ -156,15 +192,57 @@ class _Dense:
         known = rows < len(weights.values)
         values = np.full(len(rows), weights.rest)
         values[known] = weights.values[rows[known]]
-        values = np.maximum(values / values.max(), _LEAST)
-        self._log = np.log(values)
-        self._sums = _Sums(values)
+        self.top = float(values.max())
+        self.values = np.maximum(values / self.top, _LEAST)
+        self._log = np.log(self.values)
+        self._sums = _Sums(self.values)
 
     def mass(self, low: IntArray, high: IntArray) -> FloatArray:
         return self._sums.between(low, high)
 
     def best(self, low: IntArray, high: IntArray) -> FloatArray:
         return _maxima(self._log, low, high)
+
+
+class Bases:
+    """The dense weights that were last brought into the order of a trie."""
+
+    def __init__(self, size: int = 4) -> None:
+        """Keeps so many."""
+        self._size = size
+        self._found: list[tuple[Weights, Places, _Dense]] = []
+
+    def of(self, weights: Weights, trie: Places) -> _Dense:
+        """Weights in the order of a trie, which neither of them changes."""
+        for known, where, made in self._found:
+            if known is weights and where is trie:
+                return made
+        made = _Dense(weights, trie)
+        self._found = [(weights, trie, made), *self._found[: self._size - 1]]
+        return made
+
+
+class _Added:
+    """Weights that are added to dense ones at some positions."""
+
+    def __init__(self, base: _Dense, weights: Weights, trie: Places) -> None:
+        assert weights.rows is not None
+        place = trie.places(weights.rows)
+        order = np.argsort(place)
+        order = order[place[order] >= 0]
+        values = weights.values[order] / base.top
+        self._base, self._place = base, place[order]
+        self._log = np.log(base.values[self._place] + values)
+        self._sums = _Sums(values)
+
+    def mass(self, low: IntArray, high: IntArray) -> FloatArray:
+        first, last = np.searchsorted(self._place, low), np.searchsorted(self._place, high)
+        return self._base.mass(low, high) + self._sums.between(first, last)
+
+    def best(self, low: IntArray, high: IntArray) -> FloatArray:
+        first, last = np.searchsorted(self._place, low), np.searchsorted(self._place, high)
+        base = self._base.best(low, high)  # not above what it is with something added
+        return np.asarray(np.maximum(base, _maxima(self._log, first, last)))
 
 
 class _Sparse:

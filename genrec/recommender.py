@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from genrec import checkpoint, diversity
+from genrec import checkpoint, diversity, fusing
 from genrec.answers import Recommendation, RecommendationList, Wishes
 from genrec.catalog import Catalog, Item
 from genrec.checkpoint import Run
@@ -25,12 +25,13 @@ from genrec.embedding import CharNgrams
 from genrec.encoding import EncodedPrompt, Encoder
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.filters import Filter, Filters
+from genrec.fusing import Fusing
 from genrec.gate import Gate
 from genrec.interactions import History, Interaction
 from genrec.matching import Match, TextMatcher
 from genrec.overlay import LiveTrie
 from genrec.predicates import Predicate
-from genrec.priors import Fused, ItemPrior, Popularity
+from genrec.priors import Bases, Fused, ItemPrior
 from genrec.prompts import Template, TitleForm, spoken_verbs
 from genrec.reader import HistoryReader, Understood
 from genrec.reading import main_script, of_transformers
@@ -139,7 +140,10 @@ class Recommender:
         if len(self.catalog) > 5_000:
             say(f"Building the trie of {len(self.catalog):,} titles ...")
         self.trie: TitleTrie | LiveTrie = TitleTrie(self.encoder.titles(self.catalog))
-        self.prior = self._set_prior = self._prior()
+        self._prior_name = fusing.name(self.settings, self.dataset, self.behavior)
+        self._priors: list[ItemPrior | None] = []  # one, once it was counted or given
+        self._own_prior = False
+        self._bases = Bases()
         self._gate = Gate()
         self._removed: set[int] = set()
         self._prefixes: dict[tuple[int, ...], Prefix | None] = {}
@@ -186,18 +190,44 @@ class Recommender:
         new.run = found
         return new
 
-    def _prior(self) -> ItemPrior | None:
-        name = self.settings.prior
-        if name == "none":
-            return None
-        if self.dataset is None:
-            msg = (
-                f"prior={name!r} without a dataset, whose events it counts. Expected a Dataset in "
-                "place of the catalog, or prior='none'."
-            )
-            raise SettingsError(msg)
-        novelty = name == "novelty"
-        return Popularity(self.dataset.interactions, len(self.catalog), novelty=novelty)
+    @property
+    def prior(self) -> ItemPrior | None:
+        """What is fused with the model: as set, or anything with ``weights(history)``; or None."""
+        if not self._priors:
+            made, name = None, self._fusing.prior
+            if name != "none":
+                assert self.dataset is not None
+                if name == "collaborative" and len(self.dataset.interactions) > 100_000:
+                    self.say("Counting what people take together ...")
+                made = fusing.make(self.settings, self.dataset, name, self.behavior)
+            self._priors.append(made)  # also for recommenders that share it
+        return self._priors[0]
+
+    @prior.setter
+    def prior(self, prior: ItemPrior | None) -> None:
+        self._priors, self._own_prior = [prior], True
+
+    @property
+    def fusing(self) -> Fusing:
+        """How the prior counts: as set, else as fitted."""
+        if self._own_prior:
+            return fusing.chosen(self.settings, "none" if self.prior is None else "own")
+        return self._fusing
+
+    @cached_property
+    def _fusing(self) -> Fusing:
+        name, tuned, events = self._prior_name, None, 0
+        if name == "collaborative" and self.dataset is not None:
+            tuned = fusing.found(self.settings.tuned, self.dataset, self.tuning_key)
+            events = fusing.countable(self.dataset, self.behavior, self.settings)
+        if self.run is not None and tuned is None and self.settings.prior == "auto":
+            name = "none"  # what was fitted for an untrained model is not for this one
+        return fusing.chosen(self.settings, name, tuned, events)
+
+    def tuning_key(self) -> str:
+        """What the fitted weight and temperature depend on: model, prompt and behavior."""
+        parts = [self.model.fingerprint(), self.template.hash, self.encoder.hash, self.behavior]
+        return hashlib.sha256("\0".join([*parts, str(self.settings.few_shot)]).encode()).hexdigest()
 
     def _check_few_shot(self, template: str, shots: int) -> None:
         if shots and not self.template.takes_demonstrations:
@@ -675,7 +705,9 @@ class Recommender:
             asked = self._asked(history, self._common(Wishes(1, allow=candidates)), seen=seen)
             tree, prior = self._read([asked])
             (ranking,) = self._search(tree, prior, [asked], [asked.size], self._exactly(asked))
-            answer = self._answer(asked, ranking, asked.size, "excluded" if seen else "included")
+            answer = self._answer(
+                asked, ranking, asked.size, "excluded" if seen else "included", _spoke(prior)
+            )
             return replace(answer, decoder="trie")
 
     def _answers(
@@ -689,9 +721,10 @@ class Recommender:
             batch = [asked[i] for i in some]
             tree, prior = self._read(batch)
             rankings = self._chosen(tree, prior, batch, wishes)
-            for i, ranking in zip(some, rankings, strict=True):
+            for place, (i, ranking) in enumerate(zip(some, rankings, strict=True)):
                 seen = "excluded" if self.exclude_seen else "included"
-                answers[i] = self._answer(asked[i], ranking, int(wishes.k), seen)
+                spoke = _spoke(prior, place)
+                answers[i] = self._answer(asked[i], ranking, int(wishes.k), seen, spoke)
         return [answers[i] for i in range(len(asked))]
 
     def _chosen(
@@ -747,13 +780,7 @@ class Recommender:
             )
         else:
             which = diversity.capped(columns, int(wishes.k), caps)
-        return replace(
-            ranking,
-            rows=ranking.rows[which],
-            logprobs=ranking.logprobs[which],
-            scores=ranking.scores[which],
-            chosen_from=len(ranking.rows),
-        )
+        return replace(ranking.only(which), chosen_from=len(ranking.rows))
 
     def _column(self, name: str) -> npt.NDArray[np.object_]:
         """(N,) an attribute by row, None where it is missing."""
@@ -779,7 +806,7 @@ class Recommender:
     def _options(self, asked: _Asked, k: int, min_probability: float) -> Options:
         from genrec.decoding import TOLERANCE, Options
 
-        settings, trie = self.settings, self.trie
+        settings, trie, fused = self.settings, self.trie, self.fusing
         n = len(asked.prompt.ids)
         fine = self.model.precise
         whole = settings.normalization == "catalog" and trie.inner_tokens < 2 * n
@@ -787,14 +814,15 @@ class Recommender:
             search="exact" if settings.search == "sample" else settings.search,
             beam_size=max(settings.beam_size or max(2 * k, 20), k),
             normalization=settings.normalization,
-            temperature=settings.node_temperature,
+            temperature=fused.temperature,
             max_nodes=settings.max_nodes,
             budget=max(2 * n if whole else n, _BUDGET),
-            fusion=settings.fusion,
-            beta=settings.prior_weight,
+            fusion=fused.fusion,
+            beta=fused.weight,
+            alone=fused.alone,
             min_probability=min_probability,
             draw=settings.seed if settings.search == "sample" else None,
-            tolerance=(TOLERANCE if fine else _COARSE) / min(settings.node_temperature, 1.0),
+            tolerance=(TOLERANCE if fine else _COARSE) / min(fused.temperature, 1.0),
         )
 
     def _exactly(self, asked: _Asked) -> Options:
@@ -808,7 +836,7 @@ class Recommender:
         tree = self.model.prefill_many(prompts, self._prefix(prompts))
         source = self.prior
         weights = None if source is None else [source.weights(a.history) for a in batch]
-        return tree, None if weights is None else Fused(weights, self.trie)
+        return tree, None if weights is None else Fused(weights, self.trie, self._bases)
 
     def _prefix(self, prompts: Sequence[Sequence[int]]) -> Prefix | None:
         """What these prompts begin with, or what a prompt without events begins with too."""
@@ -847,10 +875,17 @@ class Recommender:
         filters = Filters([a.allowed for a in batch])
         return search(self.trie, tree, sizes, allowed=filters, prior=prior, options=options)
 
-    def _answer(self, asked: _Asked, ranking: Ranking, k: int, seen: str) -> RecommendationList:
+    def _answer(
+        self, asked: _Asked, ranking: Ranking, k: int, seen: str, spoke: Sequence[str]
+    ) -> RecommendationList:
         notes = self.matcher.notes if asked.understood else ()
         answer = self._list(asked, self._recommendations(ranking), seen, k, notes)
         details = {**answer.details, "certificate": asdict(ranking.certificate)}
+        if ranking.prior is not None:
+            details |= {
+                "parts": ["model", "prior"],
+                "prior": {**asdict(self.fusing), "counted": list(spoke)},
+            }
         if ranking.chosen_from is not None:
             details["chosen_from"] = ranking.chosen_from
         return replace(answer, details=details)
@@ -868,7 +903,8 @@ class Recommender:
             asked = self._asked(history, self._common(wishes))
             tree, prior = self._read([asked])
             seen = "excluded" if self.exclude_seen else "included"
-            answer = self._answer(asked, self._chosen(tree, prior, [asked], wishes)[0], k, seen)
+            (found,) = self._chosen(tree, prior, [asked], wishes)
+            answer = self._answer(asked, found, k, seen, _spoke(prior))
             seconds = time.perf_counter() - started
             only = replace(asked, allowed=self._common(Wishes(1, allow=[target])), size=1)
             (ranking,) = self._search(tree, prior, [only], [1], self._exactly(asked))
@@ -972,7 +1008,7 @@ class Recommender:
             behavior=self.behavior,
             asked=k,
             notes=(*self._unread, *notes),
-            details={"device": str(self.model.device), **details},
+            details={"device": str(self.model.device), **details, "parts": ["model"]},
         )
 
     @cached_property
@@ -1067,17 +1103,35 @@ class Recommender:
                 self.__dict__.pop(name, None)
 
     def _recommendations(self, ranking: Ranking) -> tuple[Recommendation, ...]:
-        arrays = ranking.rows, ranking.logprobs, ranking.scores
-        triples = zip(*(a.tolist() for a in arrays), strict=True)
+        arrays = ranking.rows, ranking.logprobs, ranking.scores, ranking.alone
+        columns = [a.tolist() for a in arrays]
+        columns.append(
+            [None] * len(columns[0]) if ranking.prior is None else ranking.prior.tolist()
+        )
         return tuple(
-            Recommendation(rank, self.catalog[row].item_id, self.catalog[row].title, value, score)
-            for rank, (row, value, score) in enumerate(triples, start=1)
+            Recommendation(
+                rank,
+                self.catalog[row].item_id,
+                self.catalog[row].title,
+                value,
+                score,
+                logprob_model=model,
+                logprob_prior=prior,
+            )
+            for rank, (row, value, score, model, prior) in enumerate(
+                zip(*columns, strict=True), start=1
+            )
         )
 
-    def with_settings(self, **changes: Any) -> Recommender:
-        """A recommender with other settings that shares the loaded model, edits and own prior."""
+    def with_settings(self, *, data: Dataset | None = None, **changes: Any) -> Recommender:
+        """A recommender with other settings that shares the loaded model, edits and own prior.
+
+        Args:
+            data: the dataset with another split; None for the same.
+            **changes: the settings.
+        """
         values = {**asdict(self.settings), **changes}
-        new = Recommender(self.dataset or self.catalog, self.model, **values)
+        new = Recommender(data or self.dataset or self.catalog, self.model, **values)
         if self.catalog is not new.catalog or self._removed:
             known, now = new.catalog, self.catalog
             new._edit(
@@ -1085,10 +1139,17 @@ class Recommender:
                 change=[now[r] for r, i in enumerate(known) if now[r] != i],
             )
             new._edit(remove=[now[r].item_id for r in self._removed])
-        if self.prior is not self._set_prior:
-            new.prior = self.prior
         new.run = self.run
+        if self._own_prior:
+            new.prior = self.prior
+        elif new._counts() == self._counts() and (data is None or data is self.dataset):
+            new._priors = self._priors
         return new
+
+    def _counts(self) -> tuple[object, ...]:
+        """What the prior that is counted depends on, beside the dataset."""
+        settings = self.settings
+        return self._fusing.prior, settings.prior_events, settings.seed, self.behavior
 
 
 def shared_start(sequences: Sequence[Sequence[int]]) -> int:
@@ -1109,6 +1170,11 @@ def _check_ids(given: object, name: str) -> None:
     if not isinstance(given, Iterable):
         msg = f"{name}={given!r:.80} is {type(given).__name__}. Expected a list of item ids."
         raise RequestError(msg)
+
+
+def _spoke(prior: Fused | None, place: int = 0) -> Sequence[str]:
+    """What the prior of a batch's request was counted from."""
+    return () if prior is None else prior.spoke[place]
 
 
 def _seed(seed: int, ids: Sequence[int]) -> int:

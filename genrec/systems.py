@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from genrec import baselines
 from genrec.dataset import Dataset
 from genrec.errors import DataError, RequestError
+from genrec.fusing import BEFORE
 from genrec.protocols import Case
 from genrec.recommender import Recommender
 
@@ -80,7 +81,7 @@ class Written:
         """Model, prompt, encoding and settings."""
         r = self._recommender
         parts = [r.model.fingerprint(), r.template.hash, r.encoder.hash, repr(r.settings)]
-        return " ".join(parts)
+        return " ".join([*parts, repr(r.fusing), repr(getattr(r.prior, "mix", ""))])
 
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
         """See ``System.answers``; a target costs one prompt and one path more."""
@@ -100,7 +101,7 @@ class Written:
         if self._distribution:
             probabilities = [r.probability for r in answer[:k]]
         if self._distribution and nats is None:
-            nats = -self._recommender.score(history, [case.target])[0].score
+            nats = -(self._recommender.score(history, [case.target])[0].logprob or 0.0)
         certificate = answer.details.get("certificate")
         exact = None if certificate is None else bool(certificate["exact"])
         return Answer([r.item_id for r in answer[:k]], probabilities, nats, exact, seconds)
@@ -149,7 +150,7 @@ def ready(
         dataset: with the protocol's split.
         given: see ``evaluate``.
         exclude_seen: whether items of the history are left out.
-        before: the split before which baselines are fitted.
+        before: the split before which baselines are fitted and priors counted.
         seed: of what is random in a baseline.
 
     Raises:
@@ -160,6 +161,7 @@ def ready(
         name, system = named(each)
         if isinstance(system, Recommender):
             _fits(system, dataset)
+            system = _counting(system, dataset, before)
             found.append(Written(system, name or name_of(system)))
             continue
         key = f"seed={seed}"
@@ -209,12 +211,27 @@ def _fits(recommender: Recommender, dataset: Dataset) -> None:
         raise RequestError(msg)
 
 
+def _counting(recommender: Recommender, dataset: Dataset, before: str) -> Recommender:
+    """A recommender whose prior counts the dataset's events before a split, and no others.
+
+    One's own prior stays as it is: what it counted is not known here.
+    """
+    fused = recommender.fusing.prior
+    events = next(e for e, limit in BEFORE.items() if limit == before)
+    known = recommender.dataset is not None and recommender.dataset.info.split == dataset.info.split
+    if fused in {"none", "own"} or (known and recommender.settings.prior_events == events):
+        return recommender
+    return recommender.with_settings(data=dataset, prior=fused, prior_events=events)
+
+
 def name_of(recommender: Recommender) -> str:
     """A recommender's name in tables: its model, and what makes it another system."""
     settings = recommender.settings
     parts = [Path(recommender.model.name).name]
     parts += [f"{settings.few_shot}-shot"] if settings.few_shot else []
     parts += [settings.decoder] if settings.decoder != "trie" else []
+    prior = recommender.settings.prior
+    parts += {"auto": [], "none": ["alone"]}.get(prior, [f"+ {prior}"])
     return " ".join(parts)
 
 

@@ -152,7 +152,10 @@ def map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """
     import numpy as np
 
-    kinds = {"U16": np.uint16, "U32": np.uint32, "U64": np.uint64, "I64": np.int64}
+    kinds = {
+        "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64, "I64": np.int64,
+        "F32": np.float32, "F64": np.float64,
+    }  # fmt: skip
     try:
         with path.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")

@@ -103,8 +103,8 @@ def test_recommend(run: Run, data: Path, model: Path) -> None:
     code, out, err = run("recommend", data, "--history", "Doll", "--model", model, "--include-seen")
     assert code == 0
     lines = [line.split("\t") for line in out.splitlines()]
-    assert lines[0] == ["rank", "probability", "logprob", "item_id", "title"]
-    assert {line[3] for line in lines[1:]} == {"a", "b", "c"}
+    assert lines[0] == ["rank", "score", "model", "prior", "item_id", "title"]
+    assert {line[4] for line in lines[1:]} == {"a", "b", "c"}
     assert "seen items included" in err
     assert "thread(s)" in err
 
@@ -259,7 +259,7 @@ def test_demo_runs_and_reports(run: Run) -> None:
     value = answer(run, "demo", "--users", 2)
     assert len(value["customer"]["recommendations"]) == 10
     assert [u["match"] for u in value["typed"]["understood"]] == ["exact", "exact", "normalized"]
-    assert set(value["evaluation"]["systems"]) == {"zero-shot", "popular"}
+    assert set(value["evaluation"]["systems"]) == {"zero-shot + prior", "popular"}
     code, out, err = run("demo", "--users", 1)
     assert code == 0, err
     for part in ("The data", "What the model reads", "Ten recommendations", "hit rate@10"):

@@ -98,6 +98,20 @@ def test_the_searches_run(
         assert out
 
 
+def test_the_prior_runs(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sample = ROOT / "genrec" / "data" / "online_retail_demo"
+    files = ("--items", sample / "items.csv.gz", "--interactions", sample / "interactions.csv.gz")
+    assert run("prepare", *files, "--out", "shop")[0] == 0
+    for line in block(README, "console", "genrec tune").splitlines():
+        code, out, err = run(*shlex.split(line.removeprefix("$ genrec ")), "--model", str(model))
+        assert code == 0, (line, err)
+        assert out
+    assert (tmp_path / "shop" / "tuned.json").is_file()
+
+
 def python_block(readme: str) -> str:
     return block(readme, "python", "import genrec")
 
@@ -142,6 +156,7 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         "prompt",
         "recommend",
         "explain",
+        "tune",
         "evaluate",
         "audit",
         "demo",

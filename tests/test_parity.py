@@ -73,7 +73,7 @@ def test_exact_search_on_the_real_model_equals_scoring_every_item(
     demo_recommender: Recommender, smollm2: LanguageModel
 ) -> None:
     """And the slow search, one token a step, gives the same where its beam is wide."""
-    recommender = demo_recommender
+    recommender = demo_recommender.with_settings(prior="none")
     history = "bought: RED RETROSPOT MUG"
     scored = {r.item_id: r for r in recommender.score(history)}
     assert sum(r.probability for r in scored.values()) == pytest.approx(1.0, abs=1e-6)

@@ -27,11 +27,17 @@ def test_intervals_equal_sums_over_their_positions(data: st.DataObject, n: int) 
     users, plain = [], []
     for _ in range(data.draw(st.integers(1, 3))):
         values = np.array(data.draw(st.lists(weights, min_size=n, max_size=n)))
-        if data.draw(st.booleans()):
+        how = data.draw(st.sampled_from(["dense", "sparse", "added"]))
+        rows = np.flatnonzero(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+        chosen = np.isin(np.arange(n), rows)
+        if how == "sparse":
             rest = data.draw(weights)
-            rows = np.flatnonzero(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
             users.append(Weights(values[rows], rows, rest))
-            values = np.where(np.isin(np.arange(n), rows), values, rest)
+            values = np.where(chosen, values, rest)
+        elif how == "added":
+            base = np.array(data.draw(st.lists(weights, min_size=n, max_size=n)))
+            users.append(Weights(values[rows], rows, base=Weights(base)))
+            values = base + np.where(chosen, values, 0.0)
         else:
             users.append(Weights(values))
         plain.append(values[trie.order])
@@ -170,10 +176,17 @@ def test_a_prior_is_checked() -> None:
         ({"node_temperature": 1e-3}, "node_temperature=0.001"),
         ({"search": "sample", "normalization": "vocab"}, "no distribution over items"),
         ({"search": "sample", "prior": "novelty", "fusion": "score"}, "fusion='score'"),
+        ({"prior_events": "test"}, "prior_events='test'"),
     ):
         with pytest.raises(SettingsError, match=message):
             Recommender(catalog, tiny.language_model(), **settings)
     with pytest.raises(SettingsError, match="without a dataset"):
         Recommender(catalog, tiny.language_model(), prior="popularity")
     with pytest.raises(SettingsError, match="fusion='score'"):
-        Recommender(catalog, tiny.language_model(), prior="popularity", normalization="vocab")
+        Recommender(
+            catalog,
+            tiny.language_model(),
+            prior="popularity",
+            normalization="vocab",
+            fusion="node",
+        )

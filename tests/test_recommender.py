@@ -43,7 +43,7 @@ def test_the_answer_says_how_it_came_about() -> None:
     assert value["seen"] == "excluded"
     assert [u["match"] for u in value["understood"]] == ["normalized", "none"]
     assert [list(r) for r in value["recommendations"]] == [
-        ["rank", "item_id", "title", "logprob", "score"]
+        ["rank", "item_id", "title", "logprob", "score", "logprob_model", "logprob_prior"]
     ] * 2
     assert answer[0].probability == pytest.approx(2.718281828 ** answer[0].score)
     assert value["prompt"]["tokens"] == len(make().prompt("red mug").ids)

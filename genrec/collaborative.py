@@ -1,0 +1,543 @@
+"""CollaborativePrior: what people who took this take next, as a weight for every item.
+
+A weight is a mixture of distributions over items, each counted from the users' events: what came
+right after the latest items (``markov``), what the same users have (``itemknn``), what this user
+has, soon (``recent``) or often (``own``), and how often anybody takes it (``popular``), which gives
+every item some weight. Fitted baselines (EASE, SASRec, ...) may be mixed in. The mixing weights are
+those under which the validation targets are most likely. Knows rows, nothing of tokens or models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from genrec import baselines, protocols
+from genrec.baselines import Events, Scorer, joined, parts, sparse_latest, transitions
+from genrec.catalog import Catalog
+from genrec.dataset import Dataset
+from genrec.errors import DataError, RequestError, SettingsError
+from genrec.interactions import History, Interaction
+from genrec.priors import Weights
+from genrec.weights import map_arrays, write_arrays
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+POPULAR = "popular"
+COUNTED = (POPULAR, "markov", "itemknn", "own", "recent")
+LEARNED = ("ease", "userknn", "sasrec", "textseq", "content")
+USERS = 1000  # of validation, at most, that mixing weights are fitted on
+ENOUGH = 50  # of them; with fewer, the mixing weights are the defaults
+LEAST = 0.01  # of the mixture is popularity's
+FORMAT_VERSION = 1
+_DEFAULT_MIX = {POPULAR: 0.4, "markov": 0.2, "itemknn": 0.2, "own": 0.15, "recent": 0.05}
+_SOFTMAX = {"sasrec": 1.0, "textseq": 1.0, "content": 20.0}  # what scores are multiplied by
+_BACK, _DECAY, _LAST = 0.3, 0.8, 5  # as of ``baselines.Markov``
+_DECAYS = {"own": 0.95, "recent": 0.8}  # of a step back in the user's own history
+_ROUNDS = 200  # of expectation and maximisation
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """What was counted from events; N items, U users.
+
+    Attributes:
+        catalog: the items.
+        user_ids: (U,) whose events were counted.
+        latest: (U,) the row of each user's latest event.
+        items: (U, N) sparse, 1 where a user has an item.
+        after: (N, N) sparse, how often the column's item came right after the row's.
+        both: (N, N) sparse, how many users have both.
+        popularity: (N,) events of each item.
+    """
+
+    catalog: Catalog
+    user_ids: tuple[str, ...]
+    latest: IntArray
+    items: Any
+    after: Any
+    both: Any
+    popularity: FloatArray
+
+    @classmethod
+    def none(cls, catalog: Catalog) -> Counts:
+        """Before anything was counted."""
+        from scipy import sparse
+
+        n = len(catalog)
+        square = sparse.csr_array((n, n))
+        nobody = np.empty(0, dtype=np.int64)
+        return cls(
+            catalog, (), nobody, sparse.csr_array((0, n)), square, square.copy(), np.zeros(n)
+        )
+
+    def over(self, catalog: Catalog) -> Counts:
+        """The same for a catalog with further items after these.
+
+        Raises:
+            RequestError: it does not begin with these items.
+        """
+        if catalog is self.catalog:
+            return self
+        n, old = len(catalog), len(self.catalog)
+        known = [item.item_id for item in self.catalog]
+        if n < old or [catalog[row].item_id for row in range(old)] != known:
+            msg = (
+                f"A catalog of {n:,} items for counts of {old:,} others. Expected the same items "
+                "in the same order, and further ones after them."
+            )
+            raise RequestError(msg)
+        return replace(
+            self,
+            catalog=catalog,
+            items=_sized(self.items, len(self.user_ids), n),
+            after=_sized(self.after, n, n),
+            both=_sized(self.both, n, n),
+            popularity=np.append(self.popularity, np.zeros(n - old)),
+        )
+
+    def more(self, names: Sequence[str], user: IntArray, row: IntArray) -> Counts:
+        """With further events.
+
+        Args:
+            names: (M,) ids of users, each once.
+            user: (E,) index into names, rising.
+            row: (E,) the items, each user's oldest first; all are later than what was counted.
+        """
+        from scipy import sparse
+
+        if not len(row):
+            return self
+        n, known = len(self.catalog), {u: code for code, u in enumerate(self.user_ids)}
+        new = [name for name in names if name not in known]
+        known |= {name: len(self.user_ids) + number for number, name in enumerate(new)}
+        code = np.array([known[name] for name in names], dtype=np.int64)
+        size = len(self.user_ids) + len(new)
+        latest = np.append(self.latest, np.full(len(new), -1))
+        begins = np.append(True, user[1:] != user[:-1])
+        before = np.where(begins, latest[code[user]], np.append(-1, row[:-1]))
+        follows = before >= 0
+        ends = np.append(begins[1:], True)
+        latest[code[user[ends]]] = row[ends]
+        items = _sized(self.items, size, n)
+        old = items[code]
+        had = sparse.csr_array((np.ones(len(row)), (user, row)), shape=(len(names), n)) + old
+        had.data[:] = 1.0  # repeats were summed
+        place = sparse.csr_array(
+            (np.ones(len(names)), (code, np.arange(len(names)))), shape=(size, len(names))
+        )
+        return replace(
+            self,
+            user_ids=(*self.user_ids, *new),
+            latest=latest,
+            items=_clean(items + place @ (had - old)),
+            after=_clean(self.after + transitions(before[follows], row[follows], n)),
+            both=_clean(self.both + had.T @ had - old.T @ old),
+            popularity=self.popularity + np.bincount(row, minlength=n),
+        )
+
+    @cached_property
+    def base(self) -> Weights:
+        """Popularity, smoothed; an item that is not known yet is one without events."""
+        total = float((self.popularity + 1.0).sum())
+        return Weights((self.popularity + 1.0) / total, rest=1.0 / total)
+
+    @cached_property
+    def _after(self) -> Any:
+        return _clean(self.after + _BACK * self.after.T)
+
+    @cached_property
+    def _near(self) -> Any:
+        """(N, N) sparse: the cosines of items as sets of users, without those to themselves."""
+        from scipy import sparse
+
+        users = self.both.diagonal()
+        root = np.divide(1.0, np.sqrt(users), out=np.zeros(len(users)), where=users > 0)
+        scale = sparse.dia_array((root[None], [0]), shape=self.both.shape)
+        itself = sparse.dia_array((users[None], [0]), shape=self.both.shape)
+        return _clean(scale @ _clean(self.both - itself) @ scale)
+
+    def shares(self, name: str, histories: Sequence[History]) -> Any:
+        """(H, N) sparse: a distribution over items for each history; empty where it has none."""
+        if name in _DECAYS:
+            return _unit(self._newest(histories, _DECAYS[name], 1 << 40))
+        if name == "markov":
+            return _unit(self._newest(histories, _DECAY, _LAST) @ self._after)
+        basket = self._newest(histories, 1.0, 1 << 40)
+        basket.data[:] = 1.0
+        return _unit(basket @ self._near)
+
+    def _newest(self, histories: Sequence[History], decay: float, last: int) -> Any:
+        return sparse_latest(self.catalog, histories, decay=decay, last=last, keep_repeats=True)
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """What a prior knows, in one object: an update puts another in its place."""
+
+    counts: Counts
+    mix: Mapping[str, float]
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+
+    def shares(self, name: str, histories: Sequence[History]) -> Any:
+        """(H, N) sparse or dense: see ``Counts.shares``."""
+        if name not in self.scorers:
+            return self.counts.shares(name, histories)
+        scores = self.scorers[name].scores_many(histories)
+        more = len(self.counts.catalog) - scores.shape[1]  # items that came later
+        scores = np.pad(scores, ((0, 0), (0, more)), constant_values=-np.inf)
+        scale = _SOFTMAX.get(name)
+        if scale is None:
+            found = np.maximum(scores, 0.0)
+        else:
+            found = np.exp(scale * (scores - scores.max(axis=1, keepdims=True)))
+        found[[not h.item_ids for h in histories]] = 0.0
+        total = found.sum(axis=1, keepdims=True)
+        return np.divide(found, total, out=np.zeros_like(found), where=total > 0)
+
+
+class CollaborativePrior:
+    """Weights of items for a history, from other users' events; see the module."""
+
+    name = "prior"
+
+    def __init__(
+        self,
+        counts: Counts,
+        mix: Mapping[str, float],
+        scorers: Mapping[str, Scorer] | None = None,
+    ) -> None:
+        """Wraps what was counted; ``fit`` makes one from a dataset.
+
+        Args:
+            counts: of events.
+            mix: how much each source counts, above 0 for ``popular``; only ratios count.
+            scorers: fitted baselines among the sources, by name.
+
+        Raises:
+            SettingsError: a source is not known, or a weight cannot be used.
+        """
+        scorers = scorers or {}
+        for name in mix:
+            if name not in COUNTED and name not in scorers:
+                known = ", ".join([*COUNTED, *LEARNED])
+                msg = f"{name!r} is no source of a prior. Expected some of: {known}."
+                raise SettingsError(msg)
+        values = np.array(list(mix.values()), dtype=np.float64)
+        if not (np.isfinite(values).all() and (values >= 0).all() and mix.get(POPULAR, 0) > 0):
+            msg = (
+                f"mix={dict(mix)}. Expected numbers of 0 or more, and more than 0 for "
+                f"{POPULAR!r}, so that no item has a weight of 0."
+            )
+            raise SettingsError(msg)
+        shares = {name: float(w / values.sum()) for name, w in zip(mix, values, strict=True)}
+        self._state = _State(counts, shares, scorers)
+
+    @classmethod
+    def fit(
+        cls,
+        dataset: Dataset,
+        *,
+        behavior: str | None = None,
+        before: str = "validation",
+        sources: Sequence[str] = COUNTED,
+        mix: Mapping[str, float] | None = None,
+        seed: int = 0,
+    ) -> CollaborativePrior:
+        """Counts the events before a split.
+
+        The mixing weights are fitted on validation targets, with what was counted in train only; where
+        these are fewer than ``ENOUGH``, they are defaults.
+
+        Args:
+            dataset: with a split.
+            behavior: whose events are counted; None for the dataset's target behavior.
+            before: ``validation`` for train only, ``test`` for train and validation.
+            sources: what is mixed: some of ``COUNTED`` and ``LEARNED``; those learned are fitted
+                baselines, kept in the dataset's folder.
+            mix: their weights; None fits them.
+            seed: of the sample of validation users, and of what is random in a baseline.
+
+        Raises:
+            SettingsError: a source is not known.
+            DataError: the behavior is not in the data.
+        """
+        behavior = behavior or dataset.info.target_behavior
+        if behavior != dataset.info.target_behavior:
+            info = replace(dataset.info, target_behavior=behavior)
+            dataset = replace(dataset, info=info)
+        names = tuple(dict.fromkeys([POPULAR, *(sources if mix is None else mix)]))
+
+        def counted(before: str, mix: Mapping[str, float]) -> CollaborativePrior:
+            scorers = {
+                name: baselines.fit(name, dataset, before=before, seed=seed)
+                for name in names
+                if name in LEARNED
+            }
+            return cls(count(dataset, behavior, before), mix, scorers)
+
+        if mix is not None:
+            return counted(before, mix)
+        first = counted("validation", dict.fromkeys(names, 1.0))
+        fitted = first.mixed_for(dataset, names, seed)
+        if before == "validation":
+            return cls(first._state.counts, fitted, first._state.scorers)
+        return counted(before, fitted)
+
+    def mixed_for(self, dataset: Dataset, names: Sequence[str], seed: int) -> dict[str, float]:
+        """The weights of sources under which the validation targets are most likely."""
+        try:
+            every = protocols.cases(dataset, protocols.default_protocol(dataset), "validation")
+        except RequestError:
+            every = []
+        if len(every) < ENOUGH:
+            seen = not dataset.info.exclude_seen
+            mix = {
+                n: w for n, w in _DEFAULT_MIX.items() if n in names and (seen or n not in _DECAYS)
+            }
+            return {**dict.fromkeys(names, 0.0), **mix, POPULAR: _DEFAULT_MIX[POPULAR]}
+        cases = protocols.sample(every, USERS, seed)
+        return self.mixed([c.history for c in cases], [c.target for c in cases], names)
+
+    def mixed(
+        self, histories: Sequence[History], targets: Sequence[str], names: Sequence[str]
+    ) -> dict[str, float]:
+        """The weights of sources under which targets are most likely after histories."""
+        state = self._state
+        rows = np.array(state.counts.catalog.rows(targets), dtype=np.int64)
+        user = np.arange(len(rows))
+        popular = state.counts.base.values[rows]
+        columns = []
+        for name in names:
+            if name == POPULAR:
+                columns.append(popular)
+                continue
+            found = state.shares(name, histories)
+            silent = np.asarray(found.sum(axis=1)).ravel() == 0
+            columns.append(np.where(silent, popular, np.asarray(found[user, rows]).ravel()))
+        shares = _likeliest(np.stack(columns, axis=1)).tolist()
+        mix = {n: w * (1 - LEAST) for n, w in zip(names, shares, strict=True)}
+        return {**mix, POPULAR: mix[POPULAR] + LEAST}
+
+    @property
+    def mix(self) -> dict[str, float]:
+        """How much each source counts; together 1."""
+        return dict(self._state.mix)
+
+    @property
+    def counts(self) -> Counts:
+        """What was counted."""
+        return self._state.counts
+
+    def weights(self, history: History) -> Weights:
+        """See ``genrec.priors.ItemPrior``.
+
+        A source that has nothing to say to a history leaves its share to popularity; for an empty
+        one that is all of it. Items of the history that are not known are passed over.
+        """
+        state = self._state
+        known = state.counts.catalog
+        events = tuple(i for i in history.interactions if i.item_id in known)
+        read = [History(events, history.user_id)]
+        rest, found, spoke = state.mix[POPULAR], [], [POPULAR]
+        for name, share in state.mix.items():
+            if name == POPULAR or share == 0:
+                continue
+            part = state.shares(name, read)
+            if part.sum() > 0:
+                found.append(share * part)
+                spoke.append(name)
+            else:
+                rest += share
+        base = state.counts.base
+        if not found:
+            return replace(base, spoke=tuple(spoke))
+        total = sum(found[1:], start=found[0])
+        if isinstance(total, np.ndarray) or hasattr(total, "A1"):
+            values = np.asarray(total).ravel() / rest + base.values
+            return Weights(values, rest=base.rest, spoke=tuple(spoke))
+        row = total.tocsr()
+        some = row.data > 0
+        return Weights(
+            row.data[some] / rest, row.indices[some].astype(np.int64), base=base, spoke=tuple(spoke)
+        )
+
+    def logprobs(self, history: History) -> FloatArray:
+        """(N,) log P of every item by the prior alone, by catalog row."""
+        weights = self.weights(history)
+        values = (weights.base or weights).values.copy()
+        if weights.rows is not None:
+            values[weights.rows] += weights.values
+        return np.asarray(np.log(values / values.sum()))
+
+    def rank(self, history: History, k: int, *, exclude_seen: bool = False) -> list[str]:
+        """See ``genrec.baselines.Baseline.rank``: so the prior can be evaluated alone."""
+        catalog, scores = self.counts.catalog, self.logprobs(history)
+        if exclude_seen:
+            scores = baselines.without_seen(catalog, history, scores)
+        return [catalog[row].item_id for row in baselines.best(scores, k).tolist()]
+
+    def update(
+        self, events: Mapping[str, Sequence[Interaction | str]], catalog: Catalog | None = None
+    ) -> None:
+        """Counts further events, as if they had been there from the beginning.
+
+        The mixing weights and fitted baselines among the sources stay as they are. Requests that
+        run go on with what was there.
+
+        Args:
+            events: user_id -> the user's new events or item ids, oldest first, later than those
+                that were counted. All are taken to be of the behavior that is counted.
+            catalog: one that has the new items too; None where there are none.
+
+        Raises:
+            RequestError: an item is not in the catalog, or the catalog is another.
+        """
+        kind: object = events  # checked for callers without a type checker
+        if not isinstance(kind, Mapping) or any(isinstance(e, str) for e in events.values()):
+            msg = (
+                f"events is {type(events).__name__}. Expected a mapping from user_id to a list of "
+                "item ids or Interactions."
+            )
+            raise RequestError(msg)
+        counts = self._state.counts.over(catalog or self._state.counts.catalog)
+        rows = [counts.catalog.rows(_ids(e)) for e in events.values()]
+        names = [name for name, r in zip(events, rows, strict=True) if r]
+        rows = [r for r in rows if r]
+        user = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
+        row = np.fromiter(chain.from_iterable(rows), dtype=np.int64)
+        self._state = replace(self._state, counts=counts.more(names, user, row))
+
+    def save(self, path: str | Path) -> None:
+        """Writes a safetensors file."""
+        state, counts = self._state, self._state.counts
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "popularity": counts.popularity,
+            "latest": counts.latest,
+            "users": np.frombuffer("\0".join(counts.user_ids).encode(), dtype=np.uint8),
+            **parts("items", counts.items),
+            **parts("after", counts.after),
+            **parts("both", counts.both),
+        }
+        learned = {}
+        for name, scorer in state.scorers.items():
+            arrays |= {f"{name}/{key}": array for key, array in scorer.arrays.items()}
+            learned[name] = {"behavior": scorer.behavior, "settings": scorer.settings}
+        about = {
+            "format_version": FORMAT_VERSION,
+            "catalog": counts.catalog.hash(),
+            "mix": dict(state.mix),
+            "learned": learned,
+        }
+        write_arrays(Path(path), arrays, {"prior": json.dumps(about)})
+
+    @classmethod
+    def load(cls, path: str | Path, data: Dataset | Catalog) -> CollaborativePrior:
+        """A prior that ``save`` wrote.
+
+        Args:
+            path: of the file.
+            data: the catalog that it was saved with; a dataset where baselines are among the
+                sources.
+
+        Raises:
+            DataError: it is no such file, or of another catalog.
+        """
+        arrays, header = map_arrays(Path(path))
+        catalog = data if isinstance(data, Catalog) else data.catalog
+        try:
+            about = json.loads(header["prior"])
+            version, learned = about["format_version"], about["learned"]
+        except (KeyError, ValueError, TypeError) as error:
+            msg = f"{path} is not a saved prior ({error!r}). Expected a file that `save` wrote."
+            raise DataError(msg) from error
+        if version != FORMAT_VERSION or about["catalog"] != catalog.hash():
+            msg = (
+                f"{path} was saved with format {version} for another catalog than this one of "
+                f"{len(catalog):,} items, or by another version. Expected the same; fit it again."
+            )
+            raise DataError(msg)
+        if learned and isinstance(data, Catalog):
+            msg = (
+                f"{path} mixes in {', '.join(learned)}, which need the dataset. Expected a Dataset "
+                "in place of the catalog."
+            )
+            raise DataError(msg)
+        n = len(catalog)
+        users = bytes(arrays["users"]).decode()
+        counts = Counts(
+            catalog,
+            tuple(users.split("\0")) if len(arrays["latest"]) else (),
+            np.array(arrays["latest"]),
+            joined("items", arrays, n),
+            joined("after", arrays, n),
+            joined("both", arrays, n),
+            np.array(arrays["popularity"]),
+        )
+        scorers = {}
+        for name, said in learned.items():
+            assert isinstance(data, Dataset)
+            own = {k.removeprefix(f"{name}/"): a for k, a in arrays.items() if "/" in k}
+            scorers[name] = baselines.classes()[name](
+                data.interactions, said["behavior"], arrays=own, **said["settings"]
+            )
+        return cls(counts, about["mix"], scorers)
+
+
+def count(dataset: Dataset, behavior: str, before: str) -> Counts:
+    """Counts a behavior's events before a split: ``validation`` for train only."""
+    events = Events.of(dataset.interactions, behavior, before)
+    who = dataset.interactions.columns.user[events.place]
+    codes = who[np.append(True, who[1:] != who[:-1])] if len(who) else who
+    names = [dataset.interactions.user_ids[code] for code in codes.tolist()]
+    return Counts.none(dataset.catalog).more(names, events.user, events.row)
+
+
+def _ids(events: Sequence[Interaction | str]) -> list[str]:
+    found = [e.item_id if isinstance(e, Interaction) else e for e in events]
+    return [item for item in found if item is not None]
+
+
+def _likeliest(columns: FloatArray) -> FloatArray:
+    """(M,) mixing weights that maximise the mean log of (U, M) @ weights.
+
+    By expectation and maximisation (Dempster et al. 1977), which cannot leave the only maximum out:
+    the function is concave.
+    """
+    weights = np.full(columns.shape[1], 1.0 / columns.shape[1])
+    for _ in range(_ROUNDS):
+        each = columns * weights
+        weights = (each / each.sum(axis=1, keepdims=True)).mean(axis=0)
+    return weights
+
+
+def _unit(matrix: Any) -> Any:
+    """Sparse rows that sum to 1; empty ones stay empty."""
+    found = matrix.tocsr()
+    total = np.asarray(found.sum(axis=1)).ravel()
+    found.data = found.data / np.repeat(np.where(total > 0, total, 1.0), np.diff(found.indptr))
+    return found
+
+
+def _clean(matrix: Any) -> Any:
+    """A sparse matrix in rows, sorted, without zeros."""
+    found = matrix.tocsr()
+    found.sum_duplicates()
+    found.eliminate_zeros()
+    return found
+
+
+def _sized(matrix: Any, rows: int, columns: int) -> Any:
+    """A sparse matrix with empty rows and columns after its own."""
+    found = matrix.copy()
+    found.resize((rows, columns))
+    return found

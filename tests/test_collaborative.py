@@ -1,0 +1,434 @@
+"""The collaborative prior: against slow counting, and fused with tiny models."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import fused_logprobs, logprobs
+
+import genrec
+from genrec import Catalog, Dataset, History, Interaction, Item, Recommender, baselines, protocols
+from genrec.collaborative import COUNTED, CollaborativePrior, Counts
+from genrec.errors import DataError, RequestError, SettingsError
+from genrec.priors import Weights
+from genrec.weights import write_arrays
+
+NAMES = ["red mug", "red doll", "red doll house", "blue mug", "blue mug", "set of 12", "set of 1"]
+EVEN = dict.fromkeys(COUNTED, 1.0)
+sequences = st.lists(
+    st.lists(st.integers(0, len(NAMES) - 1), min_size=1, max_size=8), min_size=1, max_size=6
+)
+
+
+def shop(events: Sequence[Sequence[int]], splits: Sequence[Sequence[str]] | None = None) -> Dataset:
+    """A dataset of buys: each user's rows, and the part that each event is of."""
+    items = pa.table({"item_id": [f"i{n}" for n in range(len(NAMES))], "title": NAMES})
+    rows: dict[str, list[Any]] = {"user_id": [], "item_id": [], "behavior": [], "timestamp": []}
+    parts = []
+    for user, bought in enumerate(events):
+        for time, row in enumerate(bought):
+            values = f"u{user}", f"i{row}", "buy", time * 100 + user
+            for name, value in zip(rows, values, strict=True):
+                rows[name].append(value)
+            parts.append(splits[user][time] if splits else "train")
+    table = pa.table(rows)
+    if splits:
+        table = table.append_column("split", pa.array(parts))
+    return Dataset.from_tables(items, table, name="shop")
+
+
+def history(*rows: int) -> History:
+    return History(tuple(Interaction(f"i{row}", "buy") for row in rows))
+
+
+def dense(weights: Weights, n: int = len(NAMES)) -> list[float]:
+    """Weights as a list, which sums to 1."""
+    if weights.rows is None:
+        values = np.append(weights.values, np.full(n - len(weights.values), weights.rest))
+    else:
+        assert weights.base is not None
+        values = np.array(dense(Weights(weights.base.values, rest=weights.base.rest), n))
+        base = weights.base.values.sum() + weights.base.rest * (n - len(weights.base.values))
+        values = values * base
+        values[weights.rows] += weights.values
+    found: list[float] = (values / values.sum()).tolist()
+    return found
+
+
+def counted(events: Sequence[Sequence[int]]) -> CollaborativePrior:
+    """A prior of even weights, counted in one go."""
+    prior = CollaborativePrior(Counts.none(catalog()), EVEN)
+    prior.update({f"u{n}": [f"i{row}" for row in rows] for n, rows in enumerate(events)})
+    return prior
+
+
+def catalog(more: int = 0) -> Catalog:
+    titles = [*NAMES, *(f"new thing {n}" for n in range(more))]
+    return Catalog(Item(f"i{n}", t) for n, t in enumerate(titles))
+
+
+def slowly(events: Sequence[Sequence[int]], rows: Sequence[int]) -> list[float]:
+    """The mixture of even weights by plain loops."""
+    n = len(NAMES)
+    popular = [1 + sum(row == i for e in events for row in e) for i in range(n)]
+    after = [[0.0] * n for _ in range(n)]
+    for bought in events:
+        for a, b in itertools.pairwise(bought):
+            after[a][b] += 1
+            after[b][a] += 0.3
+    users = [{u for u, e in enumerate(events) if i in e} for i in range(n)]
+
+    def cosine(i: int, j: int) -> float:
+        if i == j or not users[i] or not users[j]:
+            return 0.0
+        return len(users[i] & users[j]) / float(np.sqrt(len(users[i]) * len(users[j])))
+
+    newest = list(reversed(rows))
+    sources = [
+        [sum(0.8**k * after[a][i] for k, a in enumerate(newest[:5])) for i in range(n)],
+        [sum(cosine(i, j) for j in set(rows)) for i in range(n)],
+        [sum(0.95**k for k, a in enumerate(newest) if a == i) for i in range(n)],
+        [sum(0.8**k for k, a in enumerate(newest) if a == i) for i in range(n)],
+    ]
+    total = np.zeros(n)
+    for source in sources:
+        given = np.array(source if sum(source) else popular, dtype=np.float64)
+        total += given / given.sum() / 5
+    return list(total + np.array(popular) / sum(popular) / 5)
+
+
+@given(sequences, st.lists(st.integers(0, len(NAMES) - 1), max_size=8))
+def test_weights_equal_plain_counting(events: list[list[int]], rows: list[int]) -> None:
+    weights = counted(events).weights(history(*rows))
+    assert dense(weights) == pytest.approx(slowly(events, rows), abs=1e-9)
+    assert min(dense(weights)) > 0
+
+
+@given(sequences, st.integers(0, 2**16), st.lists(st.integers(0, len(NAMES) - 1), max_size=4))
+def test_an_update_equals_a_rebuild(events: list[list[int]], seed: int, rows: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    whole, prior = counted(events), CollaborativePrior(Counts.none(catalog()), EVEN)
+    left = {f"u{n}": [f"i{row}" for row in rows] for n, rows in enumerate(events)}
+    while any(left.values()):
+        some = {user: items[: rng.integers(4)] for user, items in left.items()}
+        prior.update(some)
+        left = {user: items[len(some[user]) :] for user, items in left.items()}
+    one, two = whole.counts, prior.counts
+    order = [two.user_ids.index(u) for u in one.user_ids]
+    assert one.latest.tolist() == two.latest[order].tolist()
+    assert (one.items.toarray() == two.items.toarray()[order]).all()
+    for name in ("after", "both"):
+        assert (getattr(one, name).toarray() == getattr(two, name).toarray()).all()
+    assert one.popularity.tolist() == two.popularity.tolist()
+    assert dense(whole.weights(history(*rows))) == dense(prior.weights(history(*rows)))
+
+
+def test_new_items_and_users_are_counted_and_fall_back() -> None:
+    prior = counted([[0, 1, 2], [0, 1]])
+    wide = catalog(2)
+    before = dense(prior.weights(History((Interaction("i8", "buy"),))), 9)
+    assert before[7] == before[8] == min(before)  # a new item is one without events
+    prior.update({"new": ["i0", "i8"], "u1": [Interaction("i8", "buy")]}, wide)
+    after = dense(prior.weights(history(0)), 9)
+    assert after[8] > after[7] > 0
+    again = CollaborativePrior(Counts.none(wide), EVEN)
+    again.update({"u0": ["i0", "i1", "i2"], "u1": ["i0", "i1", "i8"], "new": ["i0", "i8"]})
+    assert after == dense(again.weights(history(0)), 9)
+    assert prior.weights(History()).spoke == ("popular",)
+    assert prior.weights(history(3)).spoke == ("popular", "own", "recent")
+    assert prior.weights(history(0)).spoke == COUNTED
+    with pytest.raises(RequestError, match="same items"):
+        prior.update({}, catalog())
+    with pytest.raises(RequestError, match="mapping from user_id"):
+        prior.update({"u0": "i0"})
+    with pytest.raises(RequestError, match="not in the catalog"):
+        prior.update({"u0": ["nothing"]})
+
+
+def test_save_and_load(tmp_path: Path, demo_data: Dataset) -> None:
+    prior = counted([[0, 1, 2], [0, 1, 0, 5], [6]])
+    prior.save(tmp_path / "prior.safetensors")
+    loaded = CollaborativePrior.load(tmp_path / "prior.safetensors", catalog())
+    loaded.update({"u1": ["i6"], "x": ["i6"]})
+    prior.update({"u1": ["i6"], "x": ["i6"]})
+    for rows in ((), (0,), (5, 6)):
+        assert dense(prior.weights(history(*rows))) == dense(loaded.weights(history(*rows)))
+    assert loaded.mix == prior.mix
+    with pytest.raises(DataError, match="another catalog"):
+        CollaborativePrior.load(tmp_path / "prior.safetensors", catalog(1))
+    write_arrays(tmp_path / "x", {"a": np.zeros(1)}, {})
+    with pytest.raises(DataError, match="not a saved prior"):
+        CollaborativePrior.load(tmp_path / "x", catalog())
+    CollaborativePrior(Counts.none(catalog()), EVEN).save(tmp_path / "empty")
+    empty = CollaborativePrior.load(tmp_path / "empty", catalog())
+    # Three of five sources have nothing to say, and popularity is even.
+    assert dense(empty.weights(history(0)))[1:] == pytest.approx([3 / 5 / 7] * 6)
+    mixed = CollaborativePrior.fit(demo_data, mix={"popular": 1, "userknn": 1})
+    mixed.save(tmp_path / "mixed")
+    with pytest.raises(DataError, match="Expected a Dataset"):
+        CollaborativePrior.load(tmp_path / "mixed", demo_data.catalog)
+    read = CollaborativePrior.load(tmp_path / "mixed", demo_data)
+    known = demo_data.interactions.history("12493", before="test")
+    assert (read.weights(known).values == mixed.weights(known).values).all()
+
+
+@pytest.mark.parametrize("name", ["ease", "userknn"])
+def test_fitted_baselines_can_be_mixed_in(demo_data: Dataset, name: str) -> None:
+    prior = CollaborativePrior.fit(demo_data, mix={"popular": 1, name: 3})
+    known = demo_data.interactions.history("12493", before="test")
+    found = dense(prior.weights(known), len(demo_data.catalog))
+    best = baselines.fit(name, demo_data).rank(known, 5)
+    rows = demo_data.catalog.rows(best)
+    popular = prior.counts.base.values[rows] / prior.counts.base.values.sum()
+    assert (np.array(found)[rows] > popular).all()
+    assert prior.weights(known).spoke == ("popular", name)
+    assert prior.weights(History()).spoke == ("popular",)
+    new = Recommender(demo_data, tiny.language_model(), encoder="none")
+    new.prior = prior
+    new.add_items([Item("new", "A NEW THING")])
+    answer = new.score(known, ["new", best[0]])
+    assert [r.item_id for r in answer][-1:] != [best[0]] or answer[0].score > answer[1].score
+
+
+def test_mixing_weights_make_the_targets_likely(demo_data: Dataset) -> None:
+    prior = CollaborativePrior.fit(demo_data)
+    assert sum(prior.mix.values()) == pytest.approx(1)
+    assert prior.mix["popular"] > 0.01
+    cases = protocols.sample(protocols.demo_v1(demo_data, "validation"), 60)
+
+    def nats(mix: dict[str, float]) -> float:
+        made = CollaborativePrior(prior.counts, mix)
+        rows = demo_data.catalog.rows([c.target for c in cases])
+        n = len(demo_data.catalog)
+        return float(
+            np.mean(
+                [
+                    -np.log(dense(made.weights(c.history), n)[r])
+                    for c, r in zip(cases, rows, strict=True)
+                ]
+            )
+        )
+
+    fitted = prior.mixed([c.history for c in cases], [c.target for c in cases], COUNTED)
+    best = nats(fitted)
+    assert best < nats({"popular": 1.0}) - 0.3
+    for name in COUNTED:
+        assert best < nats({**fitted, name: fitted[name] + 0.1}) + 1e-3
+
+
+def test_mistakes_are_said() -> None:
+    counts = Counts.none(catalog())
+    with pytest.raises(SettingsError, match="'best' is no source"):
+        CollaborativePrior(counts, {"popular": 1.0, "best": 1.0})
+    for mix in ({"markov": 1.0}, {"popular": 0.0}, {"popular": 1.0, "markov": np.nan}):
+        with pytest.raises(SettingsError, match="Expected numbers of 0 or more"):
+            CollaborativePrior(counts, mix)
+
+
+# Leaks: what later parts hold must change nothing.
+
+SPLITS = [["train"] * 3 + ["validation", "test"]] * 4
+BEFORE_TEST = [[0, 1, 2, 3], [0, 1, 2, 5], [1, 2, 3, 0], [2, 1, 0, 6]]
+
+
+def test_test_events_change_nothing() -> None:
+    many, splits = BEFORE_TEST * 15, SPLITS * 15  # enough to fit mixing weights on
+    one = shop([[*e, 0] for e in many], splits)
+    two = shop([[*e, 6] for e in many], splits)
+    assert CollaborativePrior.fit(one).mix["itemknn"] != pytest.approx(0.2)
+    for before in ("validation", "test"):
+        fits = [CollaborativePrior.fit(data, before=before) for data in (one, two)]
+        assert fits[0].mix == fits[1].mix
+        assert dense(fits[0].weights(history(0, 1))) == dense(fits[1].weights(history(0, 1)))
+    both = CollaborativePrior.fit(one, before="test").counts.popularity.sum()
+    assert both == 240
+    assert CollaborativePrior.fit(one).counts.popularity.sum() == 180
+    few = CollaborativePrior.fit(shop([[*e, 0] for e in BEFORE_TEST], SPLITS))
+    assert few.mix["itemknn"] == pytest.approx(2 * few.mix["popular"] / 4)
+
+
+def test_validation_events_are_not_counted_in_train() -> None:
+    mix = dict.fromkeys(COUNTED, 1.0)
+    three = shop([[*e[:3], 6, 0] for e in BEFORE_TEST], SPLITS)
+    fits = [
+        CollaborativePrior.fit(data, mix=mix)
+        for data in (shop([[*e, 0] for e in BEFORE_TEST], SPLITS), three)
+    ]
+    assert dense(fits[0].weights(history(2))) == dense(fits[1].weights(history(2)))
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_evaluation_counts_what_it_may(split: str) -> None:
+    """A recommender counted on more than the protocol allows is counted anew."""
+    data = shop([[*e, 0] for e in BEFORE_TEST], SPLITS)
+    other = shop([[*e, 6] for e in BEFORE_TEST], SPLITS)
+    if split == "validation":
+        other = shop([[*e[:3], 4, 6] for e in BEFORE_TEST], SPLITS)
+    model = tiny.language_model()
+    for fit_on in ("train",) if split == "validation" else ("train", "train+validation"):
+        values = []
+        for each in (data, other):
+            ours = Recommender(
+                each,
+                model,
+                prior="popularity",
+                prior_events="train+validation",
+                exclude_seen=False,
+            )
+            found = genrec.evaluate(each, [ours], split=split, fit_on=fit_on)
+            assert found.results[0].name.endswith("+ popularity")
+            values.append(found.results[0].ranked)
+        assert values[0] == values[1]
+
+
+# Fused with a model.
+
+
+@given(sequences, st.lists(st.integers(0, len(NAMES) - 1), max_size=4), st.data())
+def test_fused_search_equals_slow_scoring(
+    events: list[list[int]], rows: list[int], data: st.DataObject
+) -> None:
+    beta = data.draw(st.sampled_from([0.3, 1.0, 2.0]))
+    temperature = data.draw(st.sampled_from([1.0, 3.0]))
+    fused = Recommender(
+        catalog(),
+        tiny.language_model(data.draw(st.sampled_from(tiny.KINDS))),
+        prior_weight=beta,
+        node_temperature=temperature,
+        exclude_seen=False,
+        encoder="none",
+    )
+    plain = fused.with_settings()
+    fused.prior = prior = counted(events)
+    values = dense(prior.weights(history(*rows)))
+    titles = list(fused.encoder.titles(fused.catalog))
+    model = Tempered(fused.model.model, temperature)
+    expected = fused_logprobs(model, fused.prompt(history(*rows)).ids, titles, values, beta)
+    everything = fused.score(history(*rows))
+    assert sum(r.probability for r in everything) == pytest.approx(1, abs=1e-6)
+    alone = {r.item_id: r.logprob for r in plain.score(history(*rows))}
+    best = fused.with_settings(search="exact").recommend(history(*rows), 3)
+    for answer in (everything, best):
+        for r in answer:
+            row = int(r.item_id[1:])
+            assert r.logprob == pytest.approx(expected[row], abs=2e-4)
+            assert r.logprob_model == pytest.approx(alone[r.item_id], abs=1e-5)
+            assert r.logprob_prior == pytest.approx(np.log(values[row]), abs=1e-9)
+    assert [r.logprob for r in best] == pytest.approx(sorted(expected)[:-4:-1], abs=2e-4)
+    assert best.details["certificate"]["exact"]
+
+
+class Tempered:
+    """A model whose logits are divided by a temperature."""
+
+    def __init__(self, model: Any, temperature: float) -> None:
+        self._model, self._temperature = model, temperature
+
+    def __call__(self, **inputs: Any) -> Any:
+        """As the model."""
+        found = self._model(**inputs)
+        found.logits = found.logits / self._temperature
+        return found
+
+
+@given(sequences, st.lists(st.integers(0, len(NAMES) - 1), max_size=4))
+def test_by_score_the_parts_add_up(events: list[list[int]], rows: list[int]) -> None:
+    for normalization in ("catalog", "vocab"):
+        fused = Recommender(
+            catalog(), tiny.language_model(), fusion="score", prior_weight=0.7, search="exact",
+            normalization=normalization, exclude_seen=False, encoder="none",
+        )  # fmt: skip
+        ids = fused.prompt(history(*rows)).ids
+        titles = list(fused.encoder.titles(fused.catalog))
+        plain = logprobs(fused.model.model, ids, titles, normalization)
+        fused.prior = prior = counted(events)
+        values = np.log(dense(prior.weights(history(*rows))))
+        scores = np.array(plain) + 0.7 * values
+        answer = fused.recommend(history(*rows), 4)
+        assert [r.score for r in answer] == pytest.approx(sorted(scores)[:-5:-1], abs=2e-4)
+        for r in answer:
+            assert r.logprob_prior is not None
+            assert (
+                r.logprob == r.logprob_model == pytest.approx(plain[int(r.item_id[1:])], abs=2e-4)
+            )
+            assert r.score == pytest.approx((r.logprob or 0) + 0.7 * r.logprob_prior, abs=1e-9)
+
+
+def test_the_stated_model_is_the_one_without_a_prior(demo_data: Dataset) -> None:
+    """Also where the fitted node temperature is another."""
+    model = tiny.language_model()
+    fused = Recommender(demo_data, model, encoder="none")
+    assert fused.fusing.prior == "collaborative"
+    known = fused.history("12493", before="test")
+    answer = fused.recommend(known, 10)
+    assert answer.details["parts"] == ["model", "prior"]
+    assert answer.details["prior"]["counted"] == ["popular", "markov", "itemknn", "own", "recent"]
+    plain = fused.with_settings(prior="none")
+    alone = plain.score(known, [r.item_id for r in answer])
+    assert alone.details["parts"] == ["model"]
+    values = {r.item_id: r.logprob for r in alone}
+    for r in answer:
+        assert r.logprob_model == pytest.approx(values[r.item_id], abs=1e-5)
+    assert all(r.logprob_prior is None for r in alone)
+    assert all(r.logprob_model == r.logprob for r in alone)
+    many = fused.recommend_many([known, "", known], 10, batch_size=3)
+    assert [r.item_id for r in many[0]] == [r.item_id for r in answer]
+    assert many[1].details["prior"]["counted"] == ["popular"]
+
+
+def test_edits_leave_probabilities_whole() -> None:
+    fused = Recommender(catalog(), tiny.language_model(), prior_weight=0.8, encoder="none",
+                        exclude_seen=False)  # fmt: skip
+    fused.prior = prior = counted([[0, 1, 2], [0, 1, 5], [6, 5]])
+    fused.remove_items(["i1"])
+    fused.add_items([Item("i7", "red doll house set"), Item("i8", "a lamp")])
+    fused.retitle_items({"i0": "green mug"})
+    answer = fused.score(history(0, 1))
+    assert len(answer) == 8
+    assert sum(r.probability for r in answer) == pytest.approx(1, abs=1e-6)
+    assert sum(np.exp(r.logprob_prior or 0) for r in answer) == pytest.approx(1, abs=1e-9)
+    assert sum(np.exp(r.logprob_model or 0) for r in answer) == pytest.approx(1, abs=1e-6)
+    prior.update({"z": ["i8", "i8"], "u0": ["i8"]}, fused.catalog)
+    again = fused.with_settings().score(history(0, 1, 8))
+    values = dense(prior.weights(history(0, 1, 8)), 9)
+    values[1] = 0.0
+    expected = {f"i{row}": v / sum(values) for row, v in enumerate(values)}
+    for r in again:
+        assert np.exp(r.logprob_prior or 0) == pytest.approx(expected[r.item_id], rel=1e-6)
+
+
+def test_auto_is_collaborative_where_there_are_events() -> None:
+    data, model = shop(BEFORE_TEST), tiny.language_model()
+
+    def name(given: Dataset | Catalog, **settings: Any) -> str:
+        return Recommender(given, model, encoder="none", **settings).fusing.prior
+
+    assert name(data) == "collaborative"
+    assert name(data, prior="none") == name(catalog()) == "none"
+    assert name(data, normalization="vocab") == "none"
+    assert name(data, decoder="match") == "none"
+    assert name(data, search="sample", fusion="score") == "none"
+    vocab = Recommender(data, model, prior="collaborative", normalization="vocab")
+    assert vocab.fusing.fusion == "score"
+    with pytest.raises(SettingsError, match="fusion='score'"):
+        name(data, prior="collaborative", normalization="vocab", fusion="node")
+    with pytest.raises(SettingsError, match="without a dataset"):
+        name(catalog(), prior="collaborative")
+    later = shop(BEFORE_TEST, [["test"] * 4] * 4)
+    assert name(later) == "none"
+    with pytest.raises(SettingsError, match="no event 'buy' lies in train"):
+        name(later, prior="collaborative")
+    ours = Recommender(data, model)
+    assert ours.with_settings().prior is ours.prior
+    ours.prior = None
+    assert ours.fusing.prior == "none"
+    assert ours.recommend(history(0), 2)[0].logprob_prior is None

@@ -1,0 +1,175 @@
+"""How much a prior counts, fitted on validation: against searches, and what is kept of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+from test_cli import Run, answer, model, run
+from test_collaborative import NAMES, catalog, counted, history, sequences, shop
+
+from genrec import Dataset, Recommender, fusing, protocols, tuning
+from genrec.datasets import load
+from genrec.errors import DataError, RequestError, SettingsError
+from genrec.fusing import Tuned
+
+assert callable(model)
+assert callable(run)
+
+
+@given(
+    sequences,
+    st.lists(st.integers(0, len(NAMES) - 1), max_size=3),
+    st.integers(0, len(NAMES) - 1),
+    st.sampled_from([0.3, 1.0, 2.0]),
+    st.sampled_from([0.5, 1.0]),
+)
+def test_a_scoring_pass_knows_what_any_search_would_find(
+    events: list[list[int]], rows: list[int], target: int, beta: float, a: float
+) -> None:
+    base = Recommender(catalog(), tiny.language_model(), exclude_seen=False, encoder="none")
+    base.prior = counted(events)
+    found = tuning.scored(base, history(*rows), f"i{target}")
+    assert found.rows[0] == target
+    assert sorted(found.rows.tolist()) == list(range(len(NAMES)))  # few enough for all
+    for weight, fusion in ((0.0, "node"), (beta, "node"), (beta, "score")):
+        made = base.with_settings(prior_weight=weight, node_temperature=1 / a, fusion=fusion)
+        wanted = {int(r.item_id[1:]): r for r in made.score(history(*rows))}
+        node = weight if fusion == "node" else 0.0
+        values = found.logprobs(a, node) + (weight - node) * found.prior
+        assert values == pytest.approx([wanted[r].score for r in found.rows.tolist()], abs=2e-4)
+        if weight:
+            prior = [wanted[r].logprob_prior for r in found.rows.tolist()]
+            assert found.prior == pytest.approx(prior, abs=1e-9)
+
+
+def passes(data: Dataset, users: int = 12) -> tuple[Recommender, list[tuning.Scored]]:
+    ours = Recommender(data, tiny.language_model(), prior="collaborative", encoder="none")
+    cases = protocols.cases(data, "last-unit", "validation")[:users]
+    return ours, [tuning.scored(ours, c.history, c.target) for c in cases]
+
+
+def test_what_is_fitted_is_the_best() -> None:
+    ours, each = passes(load("zh_mini"))
+    a, b, nats = tuning.fit_node(each)
+
+    def mean(a: float, b: float) -> float:
+        return float(np.mean([-e.logprobs(a, b)[0] for e in each]))
+
+    assert nats == pytest.approx(mean(a, b), abs=1e-6)
+    for more in (0.8, 1.25):
+        assert nats <= mean(max(a * more, 0.011), b) + 1e-5  # a temperature has a limit
+        assert nats <= mean(a, b * more) + 1e-5
+    found = tuning.tuned(ours, each)
+    assert found.nats["node"] <= min(mean(1.0, 0.0), mean(0.02, 1.0))
+    assert found.fusion == ("score" if found.ndcg["score"] > found.ndcg["node"] else "node")
+    assert set(found.ndcg) == {"model", "prior", "node", "score"}
+    assert found.nats["prior"] == pytest.approx(np.mean([-e.prior[0] for e in each]), abs=1e-4)
+
+
+def test_nothing_of_test_is_looked_at() -> None:
+    before = [[0, 1, 2, 3], [0, 1, 2, 5], [1, 2, 3, 0], [2, 1, 0, 6]]
+    splits = [["train"] * 3 + ["validation", "test"]] * 4
+    found = []
+    for last in (0, 6):
+        data = shop([[*e, last] for e in before], splits)
+        ours = Recommender(data, tiny.language_model(), prior_events="train+validation")
+        found.append(tuning.tune(ours, users=None))
+    assert found[0] == found[1]
+    assert found[0].users == 4
+
+
+def test_mistakes_are_said() -> None:
+    bare = Recommender(catalog(), tiny.language_model())
+    with pytest.raises(SettingsError, match="without a dataset"):
+        tuning.tune(bare)
+    ours = Recommender(shop([[0, 1, 2], [1, 2, 3]]), tiny.language_model(), prior="none")
+    ours.remove_items(["i6"])
+    with pytest.raises(RequestError, match="was edited"):
+        tuning.tune(ours)
+
+
+def test_what_was_found_is_used(run: Run, model: Path, tmp_path: Path) -> None:
+    data = tmp_path / "shop"
+    load("zh_mini").save(data)
+    shared = ("--model", model, "--users", 6)
+    value = answer(run, "tune", data, *shared)
+    assert value["out"] == str(data / "tuned.json")
+    assert value["users"] == 6
+    given = ("--user", "u01", "--model", model, "-k", 3)
+    first = answer(run, "recommend", data, *given)
+    fused = first["prior"]
+    fusion = value["fusion"]
+    assert fused["fusion"] == fusion
+    assert fused["weight"] == value["weights"][fusion]
+    assert fused["temperature"] == value["temperatures"][fusion]
+    assert fused["fitted"] == "6 users of validation"
+    assert first["parts"] == ["model", "prior"]
+    other = answer(run, "recommend", data, *given, "--fusion", "node")["prior"]
+    assert (other["weight"], other["fusion"]) == (value["weights"]["node"], "node")
+    own = answer(run, "recommend", data, *given, "--prior-weight", 0.5)["prior"]
+    assert (own["weight"], own["temperature"]) == (0.5, 1.0)
+    plain = answer(run, "recommend", data, *given, "--prior", "none")
+    assert "prior" not in plain
+    assert plain["parts"] == ["model"]
+    elsewhere = tmp_path / "found.json"
+    code, out, _ = run("tune", data, *shared, "--out", elsewhere, "--language", "zh")
+    assert code == 0
+    assert out.splitlines()[0] == "validation\tmodel\tprior\tnode\tscore"
+    code, _, err = run("recommend", data, *given, "--tuned", elsewhere)
+    assert code == 2
+    assert "was not written for this model, prompt and" in err
+    answer(run, "recommend", data, *given, "--tuned", elsewhere, "--language", "zh")
+    code, _, err = run("recommend", data, *given)
+    assert code == 0
+    assert "from the model (node temperature" in err
+    (data / "tuned.json").write_text('{"tuned": [{}]}')
+    code, _, err = run("recommend", data, *given)
+    assert code == 3
+    assert "run `genrec tune` again" in err
+
+
+def test_a_file_keeps_what_was_found_for_other_models(tmp_path: Path) -> None:
+    values = {"node": 1.0, "score": 2.0}
+    one = Tuned("a", "x", "node", values, values, 5, {"model": 1.0}, {"model": 0.5})
+    two = replace(one, key="b", users=9)
+    path = tmp_path / "tuned.json"
+    for each in (one, two, replace(one, users=7)):
+        each.save(path)
+    assert Tuned.load(path, "a") == replace(one, users=7)
+    assert Tuned.load(path, "b") == two
+    assert Tuned.load(path, "c") is Tuned.load(tmp_path / "none.json", "a") is None
+    assert len(json.loads(path.read_text())["tuned"]) == 2
+    path.write_text("[]")
+    with pytest.raises(DataError, match="is damaged"):
+        Tuned.load(path, "a")
+
+
+def test_settings_go_before_what_was_fitted() -> None:
+    values = {"node": 3.0, "score": 4.0}
+    tuned = Tuned("a", "x", "node", values, {"node": 5.0, "score": 6.0}, 5, {}, {})
+    settings = Recommender(catalog(), tiny.language_model()).settings
+
+    def chosen(**changes: object) -> tuple[str, float, float]:
+        made = fusing.chosen(replace(settings, **changes), "collaborative", tuned)  # type: ignore[arg-type]
+        return made.fusion, made.weight, made.temperature
+
+    assert chosen() == ("node", 3.0, 5.0)
+    assert chosen(fusion="score") == ("score", 4.0, 6.0)
+    assert chosen(prior_weight=0.5) == ("node", 0.5, 1.0)
+    assert chosen(node_temperature=2.0) == ("node", 3.0, 2.0)
+    assert chosen(normalization="vocab") == ("score", 4.0, 1.0)
+    assert chosen(search="sample") == ("node", 3.0, 5.0)
+    fused = fusing.chosen(settings, "collaborative")
+    assert fused.weight == fusing.WEIGHTS[fusing.FUSION]
+    few = fusing.chosen(settings, "collaborative", events=100)
+    assert few.weight == pytest.approx(fused.weight / 10)
+    assert few.temperature == pytest.approx(fused.temperature**0.1)
+    assert fusing.chosen(settings, "popularity").weight == 0.3
+    assert fusing.chosen(settings, "none").temperature == 1.0
