@@ -56,10 +56,12 @@ def plain_scores(
         found = np.array(logprobs(model, ids, sequences, settings.normalization))
         if prior_of is not None:
             values = np.array(weights_of(recommender, prior_of))
-            found = found + settings.prior_weight * np.log(values / values.max())
+            found = found + recommender.fusing.weight * np.log(values / values.sum())
     else:
         weights = weights_of(recommender, prior_of)
-        found = np.array(fused_logprobs(model, ids, sequences, weights, settings.prior_weight))
+        found = np.array(
+            fused_logprobs(model, ids, sequences, weights, recommender.fusing.weight)
+        )
     return found[rows]
 
 
