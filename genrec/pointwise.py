@@ -28,7 +28,7 @@ from genrec.recipe import Training
 from genrec.recommender import Recommender
 from genrec.rows import Row, packed, shared
 from genrec.tables import Rejects
-from genrec.training import Examples, Goal, Ready, Validate, target_weights
+from genrec.training import Examples, Goal, Ready, Validate, shown_events, target_weights
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -131,20 +131,6 @@ def _labels(data: Dataset, training: Training, behavior: str) -> IntArray:
         )
         raise SettingsError(msg)
     return np.where(says, np.where(c.value >= threshold, 1, 0), -1)
-
-
-def shown_events(events: Interactions, training: Training) -> BoolArray:
-    """(E,) the events with one of the ``behaviors`` that histories show."""
-    if training.behaviors is None:
-        return np.ones(len(events), dtype=np.bool_)
-    if unknown := [b for b in training.behaviors if b not in events.behaviors]:
-        msg = (
-            f"behaviors={unknown[0]!r} is not in the data. Expected some of: "
-            f"{', '.join(events.behaviors)}."
-        )
-        raise SettingsError(msg)
-    codes = [events.behaviors.index(b) for b in training.behaviors]
-    return np.isin(events.columns.behavior, codes)
 
 
 def _random(rng: np.random.Generator, n_items: int, seen: set[int], n: int) -> list[int]:
@@ -485,12 +471,21 @@ def _of_events(
 ) -> tuple[Pairs, Pairs | None]:
     """The pairs of train, and a fixed sample of those of validation."""
     question, behavior = recommender.question, recommender.behavior
-    chosen = pairs(data, training, behavior=behavior)
+    chosen = learned(data, training, behavior=behavior)
     found = examples(question, data, chosen, training, plain=plain)
     if not training.eval_users or training.fit == "both":
         return found, None
     few = sample(pairs(data, training, "validation", behavior=behavior), training.eval_users)
     return found, examples(question, data, few, training, plain=plain)
+
+
+def learned(data: Dataset, training: Training, *, behavior: str | None = None) -> list[Pair]:
+    """The pairs that are learned from: those of train, of each user the latest ``pairs_per_user``."""
+    found = pairs(data, training, behavior=behavior)
+    if training.pairs_per_user is None:
+        return found
+    of_user = itertools.groupby(found, key=lambda p: p.user_id)
+    return [p for _, some in of_user for p in list(some)[-training.pairs_per_user :]]
 
 
 def sample(

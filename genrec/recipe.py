@@ -33,6 +33,8 @@ class Training:
         like_threshold: with ``pointwise``: items are wanted where an event's value (a rating, say)
             is at least this, and others with a value are not; the question is then whether they
             will like it. None is all with the target behavior.
+        pairs_per_user: with ``pointwise``: of each user only the latest so many pairs are learned
+            from; None for all.
         pairs: with ``pointwise``: a CSV, JSONL or Parquet file with the columns text and label (buy
             or not_buy, yes or no, 1 or 0) to learn from in place of the histories; every tenth
             row, drawn by ``seed``, is for validation.
@@ -89,6 +91,7 @@ class Training:
     objective: str = "next"
     negatives: int | None = None
     like_threshold: float | None = None
+    pairs_per_user: int | None = None
     pairs: str | None = None
     layout: str = "history"
     basket: str = "auto"
@@ -172,7 +175,7 @@ class Training:
             raise SettingsError(msg)
 
     def _check_pointwise(self) -> None:
-        for name in ("negatives", "like_threshold", "pairs"):
+        for name in ("negatives", "like_threshold", "pairs_per_user", "pairs"):
             value = getattr(self, name)
             if value is not None and self.objective != "pointwise":
                 msg = (
@@ -190,6 +193,7 @@ class Training:
 
 _LEAST: dict[str, float] = {
     "negatives": 0,
+    "pairs_per_user": 1,
     "vocab_weight": 0,
     "replay": 0,
     "recency_half_life": 1e-6,

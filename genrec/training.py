@@ -31,6 +31,7 @@ from genrec.checkpoint import Run
 from genrec.config import Settings
 from genrec.dataset import Dataset
 from genrec.errors import DataError, ModelError, SettingsError
+from genrec.interactions import Interactions
 from genrec.losses import CatalogLoss, Head, batch, visible, vocab_nats
 from genrec.model import LanguageModel, quiet_transformers
 from genrec.recipe import Training
@@ -104,6 +105,21 @@ def examples(
         return _of_file(recommender, training, paths), paths
     shown = _shown(data, training)
     maker = _maker(recommender, data, training, paths)
+    shown = shown_events(events, training) & (c.split <= (0 if training.fit == "train" else 1))
+    maker = RowMaker(
+        recommender.encoder,
+        recommender.template,
+        events,
+        paths,
+        basket=_basket(training, data),
+        layout=training.layout,
+        whole_titles=training.vocab_weight > 0,
+        max_events=settings.max_events,
+        max_tokens=training.pack_tokens,
+        max_prompt_tokens=settings.max_prompt_tokens,
+        overlap=training.overlap,
+        scale=recommender.scale if settings.values else None,
+    )
     rows = of_users(maker, events, shown, shown if wanted is None else shown & wanted)
     if not rows:
         msg = (
@@ -226,6 +242,18 @@ def _shown(data: Dataset, training: Training) -> BoolArray:
         codes = [events.behaviors.index(b) for b in training.behaviors]
         shown &= np.isin(c.behavior, codes)
     return np.asarray(shown, dtype=np.bool_)
+def shown_events(events: Interactions, training: Training) -> npt.NDArray[np.bool_]:
+    """(E,) the events with one of the ``behaviors`` that histories show."""
+    if training.behaviors is None:
+        return np.ones(len(events), dtype=np.bool_)
+    if unknown := [b for b in training.behaviors if b not in events.behaviors]:
+        msg = (
+            f"behaviors={unknown[0]!r} is not in the data. Expected some of: "
+            f"{', '.join(events.behaviors)}."
+        )
+        raise SettingsError(msg)
+    codes = [events.behaviors.index(b) for b in training.behaviors]
+    return np.isin(events.columns.behavior, codes)
 
 
 def _basket(training: Training, data: Dataset) -> str:

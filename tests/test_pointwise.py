@@ -164,6 +164,10 @@ def test_pairs_are_of_their_part_and_negatives_are_new_to_the_user() -> None:
             assert len(drawn) == 3 or len(drawn) >= 7 - len(seen_rows)
     assert pointwise.pairs(data, settings) == pointwise.pairs(data, settings)
     assert pointwise.pairs(data, settings) != pointwise.pairs(data, replace(settings, seed=1))
+    few = pointwise.learned(data, replace(settings, pairs_per_user=5))
+    for user in data.interactions.user_ids:
+        of_user = [p for p in pointwise.pairs(data, settings) if p.user_id == user]
+        assert [p for p in few if p.user_id == user] == of_user[-5:]
     both = {p.event for p in pointwise.pairs(data, replace(settings, fit="both")) if p.label}
     assert both == {
         p.event
@@ -294,6 +298,7 @@ def test_labels_of_a_file(tmp_path: Path) -> None:
         {"negatives": 2},
         {"like_threshold": 4.0},
         {"pairs": "F.csv"},
+        {"pairs_per_user": 4},
         {"objective": "pointwise", "negatives": 0},
         {"objective": "pointwise", "negatives": -1},
     ],
