@@ -64,6 +64,7 @@ def pairs(
     part: str = "train",
     *,
     behavior: str | None = None,
+    wanted: BoolArray | None = None,
 ) -> list[Pair]:
     """The pairs of one part of the split, by user and time.
 
@@ -76,6 +77,7 @@ def pairs(
         training: the settings.
         part: ``train`` (with ``fit="both"`` validation too), ``validation`` or ``test``.
         behavior: the target; None is the data's.
+        wanted: (E,) the only events that may say something; all where None.
 
     Raises:
         SettingsError: no event has this behavior, or a value.
@@ -86,17 +88,19 @@ def pairs(
     inside = c.split == SPLITS.index(part)
     if part == "train" and training.fit == "both":
         inside = c.split <= 1
+    if wanted is not None:
+        inside &= wanted
     usual = 1 if training.like_threshold is None else 0
     n = usual if training.negatives is None else training.negatives
     rng = np.random.default_rng([training.seed, SPLITS.index(part)])
     found: list[Pair] = []
     for user in events.user_ids:
         where = events.events(user)
-        wanted = where.start + np.flatnonzero(inside[where] & (label[where] >= 0))
-        if not len(wanted):
+        said = where.start + np.flatnonzero(inside[where] & (label[where] >= 0))
+        if not len(said):
             continue
         _, begins, basket = np.unique(c.unit[where], return_index=True, return_inverse=True)
-        for at in wanted.tolist():
+        for at in said.tolist():
             unit = basket[at - where.start]
             first = where.start + int(begins[unit])
             found.append(Pair(user, first, int(c.row[at]), int(label[at]), at))
@@ -304,7 +308,13 @@ def branched(trunk: Ids, texts: Sequence[Ids], items: Sequence[int], events: Seq
 
 
 def examples(
-    question: Question, data: Dataset, found: Sequence[Pair], training: Training, *, plain: bool
+    question: Question,
+    data: Dataset,
+    found: Sequence[Pair],
+    training: Training,
+    *,
+    plain: bool,
+    part: str = "test",
 ) -> Pairs:
     """Pairs as packs of rows, weighed as ``training`` says (a random item as its neighbour).
 
@@ -314,11 +324,13 @@ def examples(
         found: the pairs.
         training: the settings.
         plain: for a model that takes no branches.
+        part: of the split, that they are of; histories show no later one.
     """
+    last = SPLITS.index("validation" if part == "train" and training.fit == "both" else part)
     maker = PairRows(
         question,
         data.interactions,
-        shown_events(data.interactions, training),
+        shown_events(data.interactions, training) & (data.interactions.columns.split <= last),
         max_tokens=training.pack_tokens,
         overlap=training.overlap,
         branches=not plain,
@@ -430,8 +442,16 @@ def measured(labels: npt.ArrayLike, chances: npt.ArrayLike) -> dict[str, float]:
     }
 
 
-def prepared(recommender: Recommender, data: Dataset, training: Training) -> tuple[Pairs, Ready]:
+def prepared(
+    recommender: Recommender, data: Dataset, training: Training, wanted: BoolArray | None = None
+) -> tuple[Pairs, Ready]:
     """What is learned from, and what gives objective and validation for the model to be trained.
+
+    Args:
+        recommender: gives the question.
+        data: with the split that training keeps to.
+        training: the settings.
+        wanted: (E,) the only events that may be learned from; all where None.
 
     Raises:
         SettingsError: the template does not ask about items, or a setting does not fit the data.
@@ -447,7 +467,7 @@ def prepared(recommender: Recommender, data: Dataset, training: Training) -> tup
     found, held_out = (
         _of_file(training.pairs, question, training, plain=plain)
         if training.pairs is not None
-        else _of_events(recommender, data, training, plain=plain)
+        else _of_events(recommender, data, training, wanted, plain=plain)
     )
 
     def ready(model: LanguageModel) -> tuple[Goal, Validate | None]:
@@ -467,21 +487,32 @@ def prepared(recommender: Recommender, data: Dataset, training: Training) -> tup
 
 
 def _of_events(
-    recommender: Recommender, data: Dataset, training: Training, *, plain: bool
+    recommender: Recommender,
+    data: Dataset,
+    training: Training,
+    wanted: BoolArray | None,
+    *,
+    plain: bool,
 ) -> tuple[Pairs, Pairs | None]:
     """The pairs of train, and a fixed sample of those of validation."""
     question, behavior = recommender.question, recommender.behavior
-    chosen = learned(data, training, behavior=behavior)
-    found = examples(question, data, chosen, training, plain=plain)
+    chosen = learned(data, training, behavior=behavior, wanted=wanted)
+    found = examples(question, data, chosen, training, plain=plain, part="train")
     if not training.eval_users or training.fit == "both":
         return found, None
     few = sample(pairs(data, training, "validation", behavior=behavior), training.eval_users)
-    return found, examples(question, data, few, training, plain=plain)
+    return found, examples(question, data, few, training, plain=plain, part="validation")
 
 
-def learned(data: Dataset, training: Training, *, behavior: str | None = None) -> list[Pair]:
+def learned(
+    data: Dataset,
+    training: Training,
+    *,
+    behavior: str | None = None,
+    wanted: BoolArray | None = None,
+) -> list[Pair]:
     """The pairs that are learned from: those of train, of each user the latest ``pairs_per_user``."""
-    found = pairs(data, training, behavior=behavior)
+    found = pairs(data, training, behavior=behavior, wanted=wanted)
     if training.pairs_per_user is None:
         return found
     of_user = itertools.groupby(found, key=lambda p: p.user_id)

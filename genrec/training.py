@@ -243,6 +243,7 @@ def _shown(data: Dataset, training: Training) -> BoolArray:
         shown &= np.isin(c.behavior, codes)
     return np.asarray(shown, dtype=np.bool_)
 def shown_events(events: Interactions, training: Training) -> npt.NDArray[np.bool_]:
+def shown_events(events: Interactions, training: Training) -> BoolArray:
     """(E,) the events with one of the ``behaviors`` that histories show."""
     if training.behaviors is None:
         return np.ones(len(events), dtype=np.bool_)
@@ -913,14 +914,18 @@ def _continued(model: Any, since: Path, run: Run) -> Any:
 
 
 def _prepared(
-    recommender: Recommender, data: Dataset, settings: Settings, training: Training
+    recommender: Recommender,
+    data: Dataset,
+    settings: Settings,
+    training: Training,
+    wanted: BoolArray | None,
 ) -> tuple[Examples, Ready]:
     """What is learned from, and what gives objective and validation for the model to be trained."""
     if training.objective == "pointwise":
         from genrec import pointwise
 
-        return pointwise.prepared(recommender, data, training)
-    found, paths = examples(recommender, data, training)
+        return pointwise.prepared(recommender, data, training, wanted)
+    found, paths = examples(recommender, data, training, wanted)
     titles = list(recommender.encoder.titles(recommender.catalog))
 
     def ready(model: LanguageModel) -> tuple[Goal, Validate | None]:
@@ -1100,5 +1105,5 @@ def _finish(
     pq.write_table(recommender.catalog.to_table(), folder / checkpoint.CATALOG)
     assert isinstance(recommender.trie, TitleTrie)
     recommender.trie.save(folder / checkpoint.TRIE)
-    curves.write(folder, run, len(recommender.catalog))
+    curves.write(folder, run, 2 if training.objective == "pointwise" else len(recommender.catalog))
     run.write(folder)
