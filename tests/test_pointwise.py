@@ -168,6 +168,8 @@ def test_pairs_are_of_their_part_and_negatives_are_new_to_the_user() -> None:
     for user in data.interactions.user_ids:
         of_user = [p for p in pointwise.pairs(data, settings) if p.user_id == user]
         assert [p for p in few if p.user_id == user] == of_user[-5:]
+    new = np.arange(len(c.row)) % 2 == 0
+    assert {p.event % 2 for p in pointwise.pairs(data, settings, wanted=new)} == {0}
     both = {p.event for p in pointwise.pairs(data, replace(settings, fit="both")) if p.label}
     assert both == {
         p.event
@@ -366,6 +368,9 @@ def test_the_commands(tmp_path: Path, run: Run) -> None:
     assert f"genrec likes DIR --run {tmp_path / 'run'}" in out
     found = json.loads((tmp_path / "run" / "run.json").read_text())
     assert found["metrics"]["last"]["pairs"] == 4
+    report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    assert "| targets | nats | AUC | pairs |" in report
+    assert "a uniform guess among 2 answers" in report
     asks = ("likes", tmp_path / "data", "--run", tmp_path / "run", "--items", items)
     code, out, err = run(*asks, "--user", "u1", "--json")
     assert code == 0, err
