@@ -183,6 +183,12 @@ class Training:
                     "objective='pointwise' only; drop it, or give that objective."
                 )
                 raise SettingsError(msg)
+        if self.objective == "pointwise" and self.examples is not None:
+            msg = (
+                f"examples={self.examples!r} with objective='pointwise', which learns from labels. "
+                "Expected pairs, a file with the columns text and label."
+            )
+            raise SettingsError(msg)
         if self.negatives == 0 and self.like_threshold is None and self.pairs is None:
             msg = (
                 "negatives=0, and nothing else says what is not wanted. Expected 1 or more, or a "

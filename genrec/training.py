@@ -105,21 +105,6 @@ def examples(
         return _of_file(recommender, training, paths), paths
     shown = _shown(data, training)
     maker = _maker(recommender, data, training, paths)
-    shown = shown_events(events, training) & (c.split <= (0 if training.fit == "train" else 1))
-    maker = RowMaker(
-        recommender.encoder,
-        recommender.template,
-        events,
-        paths,
-        basket=_basket(training, data),
-        layout=training.layout,
-        whole_titles=training.vocab_weight > 0,
-        max_events=settings.max_events,
-        max_tokens=training.pack_tokens,
-        max_prompt_tokens=settings.max_prompt_tokens,
-        overlap=training.overlap,
-        scale=recommender.scale if settings.values else None,
-    )
     rows = of_users(maker, events, shown, shown if wanted is None else shown & wanted)
     if not rows:
         msg = (
@@ -225,26 +210,17 @@ def _windowed(basket: str) -> str:
 
 
 def _shown(data: Dataset, training: Training) -> BoolArray:
-    """(E,) which events histories show.
+    """(E,) which events histories show while training."""
+    known = data.interactions.columns.split <= (0 if training.fit == "train" else 1)
+    return known & shown_events(data.interactions, training)
+
+
+def shown_events(events: Interactions, training: Training) -> BoolArray:
+    """(E,) the events with one of the ``behaviors`` that histories show.
 
     Raises:
-        SettingsError: a behavior is not in the data.
+        SettingsError: one of these is not in the data.
     """
-    events, c = data.interactions, data.interactions.columns
-    shown = c.split <= (0 if training.fit == "train" else 1)
-    if training.behaviors is not None:
-        if unknown := [b for b in training.behaviors if b not in events.behaviors]:
-            msg = (
-                f"behaviors={unknown[0]!r} is not in the data. Expected some of: "
-                f"{', '.join(events.behaviors)}."
-            )
-            raise SettingsError(msg)
-        codes = [events.behaviors.index(b) for b in training.behaviors]
-        shown &= np.isin(c.behavior, codes)
-    return np.asarray(shown, dtype=np.bool_)
-def shown_events(events: Interactions, training: Training) -> npt.NDArray[np.bool_]:
-def shown_events(events: Interactions, training: Training) -> BoolArray:
-    """(E,) the events with one of the ``behaviors`` that histories show."""
     if training.behaviors is None:
         return np.ones(len(events), dtype=np.bool_)
     if unknown := [b for b in training.behaviors if b not in events.behaviors]:

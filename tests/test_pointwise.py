@@ -301,6 +301,7 @@ def test_labels_of_a_file(tmp_path: Path) -> None:
         {"like_threshold": 4.0},
         {"pairs": "F.csv"},
         {"pairs_per_user": 4},
+        {"objective": "pointwise", "examples": "F.jsonl"},
         {"objective": "pointwise", "negatives": 0},
         {"objective": "pointwise", "negatives": -1},
     ],
