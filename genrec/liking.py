@@ -23,7 +23,7 @@ Ids = tuple[int, ...]
 _MANY = 64  # items asked about in one pass
 
 
-class Question:
+class YesNo:
     """One template's question about items, for one tokenizer and one catalog.
 
     Attributes:

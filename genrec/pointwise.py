@@ -21,7 +21,7 @@ from genrec import tables
 from genrec.dataset import Dataset
 from genrec.errors import DataError, SettingsError
 from genrec.interactions import SPLITS, History, Interactions
-from genrec.liking import Ids, Question
+from genrec.liking import Ids, YesNo
 from genrec.losses import laid, tensors
 from genrec.model import LanguageModel
 from genrec.recipe import Training
@@ -201,7 +201,7 @@ class PairRows:
 
     def __init__(
         self,
-        question: Question,
+        question: YesNo,
         events: Interactions,
         shown: BoolArray,
         *,
@@ -308,7 +308,7 @@ def branched(trunk: Ids, texts: Sequence[Ids], items: Sequence[int], events: Seq
 
 
 def examples(
-    question: Question,
+    question: YesNo,
     data: Dataset,
     found: Sequence[Pair],
     training: Training,
@@ -342,7 +342,7 @@ def examples(
 
 
 def of_texts(
-    question: Question,
+    question: YesNo,
     texts: Sequence[str],
     labels: Sequence[int],
     training: Training,
@@ -370,7 +370,7 @@ class Answers(Goal):
     """Yes or no: binary cross-entropy on the two answers' log-probabilities, all others left out."""
 
     def __init__(
-        self, data: Pairs, model: LanguageModel, question: Question, smoothing: float = 0.0
+        self, data: Pairs, model: LanguageModel, question: YesNo, smoothing: float = 0.0
     ) -> None:
         """Takes what all batches share.
 
@@ -533,7 +533,7 @@ def sample(
 
 
 def _of_file(
-    path: str, question: Question, training: Training, *, plain: bool
+    path: str, question: YesNo, training: Training, *, plain: bool
 ) -> tuple[Pairs, Pairs | None]:
     """The rows of a file, and the tenth of them that is held out, as far as a sample needs."""
     texts, labels = read_pairs(path)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from genrec.evidence import Question
     from genrec.explaining import Explainer
     from genrec.generation import Generated
-    from genrec.liking import Question
+    from genrec.liking import YesNo
     from genrec.model import LanguageModel
     from genrec.token_tree import Prefix, TokenTree
     from genrec.whynot import ItemExplanation
@@ -737,9 +737,9 @@ class Recommender:
         return found[0] if isinstance(items, str) else found
 
     @cached_property
-    def question(self) -> Question:
+    def question(self) -> YesNo:
         """How ``would_like`` asks."""
-        from genrec.liking import Question
+        from genrec.liking import YesNo
 
         template, encoder = self.template, self.encoder
         if template.answers is None:
@@ -747,7 +747,7 @@ class Recommender:
             template = Template.load(name, self.settings.language, own=own)
             form = template.form(encoder.form.case, encoder.form.max_title_tokens)
             encoder = Encoder(self.model.tokenizer, form)
-        return Question(
+        return YesNo(
             template,
             encoder,
             self.catalog,

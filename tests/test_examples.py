@@ -62,6 +62,10 @@ def test_explain_and_check(capsys: pytest.CaptureFixture[str]) -> None:
         assert here in shown
     assert "rejected: " in text
     assert len(text.splitlines()) >= 15
+
+
+@pytest.mark.model
+@pytest.mark.slow
 def test_buy_or_not(capsys: pytest.CaptureFixture[str]) -> None:
     text = output("05_buy_or_not.py", capsys, "--minutes", "0", "--customers", "1")
     for name in ("untrained log loss", "tuned     log loss", "learned from"):

@@ -21,7 +21,7 @@ from test_training import FEW, KINDS, doubled, fresh, saved
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender, pointwise, training
 from genrec.encoding import Encoder
 from genrec.errors import DataError, ModelError, PromptError, RequestError, SettingsError
-from genrec.liking import Question
+from genrec.liking import YesNo
 from genrec.model import LanguageModel
 from genrec.prompts import Template
 from genrec.recipe import Training, resolved
@@ -64,13 +64,13 @@ def answered(
     return nats, [(found.rows[i], g, int(y)) for i in order for g, y in enumerate(found.labels[i])]
 
 
-def question(kind: str = "llama", language: str = "en", answers: str | None = None) -> Question:
+def question(kind: str = "llama", language: str = "en", answers: str | None = None) -> YesNo:
     template = Template.load("would_like", language)
     if answers is not None:
         source = template.source.replace('answers: " yes", " no"', answers)
         template = Template("mine", source, template.verbs)
     catalog = Catalog([Item(str(n), t) for n, t in enumerate(TITLES)])
-    return Question(template, Encoder(tiny.tokenizer(kind), template.form()), catalog, "buy")
+    return YesNo(template, Encoder(tiny.tokenizer(kind), template.form()), catalog, "buy")
 
 
 def test_the_question_as_the_model_reads_it() -> None:
@@ -131,7 +131,7 @@ def test_templates_that_cannot_ask(change: tuple[str, str], message: str) -> Non
     encoder = Encoder(tiny.tokenizer("llama"), template.form())
 
     def ask() -> None:
-        mine = Question(Template("mine", source, template.verbs), encoder, catalog, "buy")
+        mine = YesNo(Template("mine", source, template.verbs), encoder, catalog, "buy")
         mine.known(History((Interaction("0", "buy"),)))
 
     with pytest.raises(PromptError, match=message) as caught:
