@@ -604,6 +604,51 @@ def score(
 
 
 @app.command()
+@_with_settings(*_SEARCHING, "decoder", "normalization", "few_shot", "exclude_seen")
+def likes(
+    data: Data,
+    items: Annotated[Path, typer.Option(help="File with one item_id a line.")],
+    user: User = None,
+    history: Typed = None,
+    model: Model = "smollm2-135m",
+    run: RunFolder = None,
+    settings: Chosen = None,
+    json: AsJson = False,
+) -> None:
+    """Ask of each item alone whether they will want it: the probability of yes against no.
+
+    Best with a run of `train --objective pointwise`; each item takes a title and a question.
+    """
+    from genrec import display
+
+    candidates = _ids(items)
+    assert candidates is not None
+    recommender, given = _recommender(settings, data, user, history, model, run, quiet=json)
+    with display.working("Asking ...", quiet=json):
+        read, understood = recommender.understand(given)
+        found = zip(candidates, recommender.would_like(read, candidates), strict=True)
+    answer = {
+        "schema_version": 1,
+        "user_id": read.user_id,
+        "model": recommender.model.name,
+        "behavior": recommender.behavior,
+        "items": [
+            {
+                "item_id": i,
+                "title": recommender.catalog[recommender.catalog.row(i)].title,
+                "probability": p,
+            }
+            for i, p in sorted(found, key=lambda pair: -pair[1])
+        ],
+        "understood": [_plain(u) for u in understood],
+    }
+    if json:
+        display.print_json(answer)
+    else:
+        display.print_likes(answer, understood)
+
+
+@app.command()
 @_with_settings()
 def evaluate(
     data: Data,
@@ -767,7 +812,11 @@ def train(
     settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
-    """Fine-tune a model on the histories of a dataset. Stop it at any time; --resume goes on."""
+    """Fine-tune a model on the histories of a dataset. Stop it at any time; --resume goes on.
+
+    --objective next (the default) learns to write the next item's title; pointwise learns to say
+    yes or no to one item, for `likes`.
+    """
     from dataclasses import asdict
 
     from genrec import display, recipe

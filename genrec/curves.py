@@ -48,13 +48,19 @@ def read_log(folder: Path) -> tuple[list[Line], list[Line]]:
     return [steps[s] for s in sorted(steps)], [validations[s] for s in sorted(validations)]
 
 
+_MEASURES = {
+    "targets": "targets", "nats": "nats", "hit_rate@10": "HR@10", "ndcg@10": "NDCG@10",
+    "auc": "AUC", "users": "users", "pairs": "pairs",
+}  # fmt: skip
+
+
 def write(folder: Path, run: Run, items: int) -> None:
     """Writes the report of a run; the picture only where matplotlib is installed.
 
     Args:
         folder: of the run.
         run: what run.json says.
-        items: of the catalog, for the nats of a uniform guess.
+        items: of the catalog, or answers, for the nats of a uniform guess.
     """
     steps, validations = read_log(folder)
     pictured = bool(steps) and importlib.util.find_spec("matplotlib") is not None
@@ -79,22 +85,24 @@ def _markdown(
     if steps:
         last = steps[-1]
         speed = sum(s["targets_per_second"] for s in steps) / len(steps)
+        what = "answer" if run.training.get("objective") == "pointwise" else "item"
         lines += [
             f"Training took {last['seconds'] / 60:.0f} minutes at {speed:.1f} targets a second; "
-            f"{steps[0]['nats']:.3f} nats an item at its beginning, {last['nats']:.3f} at its end "
-            f"(a uniform guess among {items:,} items: {math.log(items):.3f}).",
+            f"{steps[0]['nats']:.3f} nats an {what} at its beginning, {last['nats']:.3f} at its end "
+            f"(a uniform guess among {items:,} {what}s: {math.log(items):.3f}).",
             "",
         ]
     if pictured:
         lines += [f"![nats against targets]({CURVES})", ""]
     if validations:
-        lines += ["| targets | nats | HR@10 | NDCG@10 | users |", "|---|---|---|---|---|"]
+        names = [n for n in _MEASURES if n in validations[0]]
+        lines += [f"| {' | '.join(map(_MEASURES.__getitem__, names))} |", "|---" * len(names) + "|"]
         lines += [
-            f"| {v['targets']:,} | {v['nats']:.4f} | {v['hit_rate@10']:.4f} | "
-            f"{v['ndcg@10']:.4f} | {v['users']:,} |"
+            f"| {' | '.join(format(v[n], ',' if isinstance(v[n], int) else '.4f') for n in names)} |"
             for v in validations
         ]
-        lines += ["", "Validation, through the decoder, on the same users each time.", ""]
+        how = "on the same pairs" if "pairs" in names else "through the decoder, on the same users"
+        lines += ["", f"Validation, {how} each time.", ""]
     changed = _changed(run)
     if changed:
         lines += ["Settings that are not the defaults:", "", *(f"- {c}" for c in changed), ""]
@@ -127,12 +135,14 @@ def _draw(path: Path, steps: Sequence[Line], validations: Sequence[Line], items:
         [s["targets"] for s in steps], [s["nats"] for s in steps], color="#9ab", label="train"
     )
     nats.axhline(math.log(items), color="#888", linestyle=":", label="uniform guess")
-    nats.set_ylabel("nats an item")
+    nats.set_ylabel("nats")
     if validations:
         at = [v["targets"] for v in validations]
         nats.plot(at, [v["nats"] for v in validations], "o-", color="#b33", label="validation")
-        for name, color, mark in (("hit_rate@10", "#247", "o-"), ("ndcg@10", "#283", "s-")):
-            panels[1].plot(at, [v[name] for v in validations], mark, color=color, label=name)
+        styles = {"hit_rate@10": ("#247", "o-"), "ndcg@10": ("#283", "s-"), "auc": ("#247", "o-")}
+        for name, (color, mark) in styles.items():
+            if name in validations[0]:
+                panels[1].plot(at, [v[name] for v in validations], mark, color=color, label=name)
         panels[1].set_ylim(bottom=0)
         panels[1].legend(frameon=False)
     nats.legend(frameon=False)

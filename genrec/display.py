@@ -162,10 +162,7 @@ def _to_stderr(text: str) -> None:
 
 def _training_line(line: Mapping[str, Any]) -> str:
     if line.get("validation"):
-        return (
-            f"validation after {line['targets']:,} targets: {line['nats']:.3f} nats, HR@10 "
-            f"{line['hit_rate@10']:.4f}, NDCG@10 {line['ndcg@10']:.4f} ({line['users']} users)"
-        )
+        return f"validation after {line['targets']:,} targets: {_measured(line)}"
     left = (line["of"] - line["targets"]) / max(line["targets_per_second"], 1e-9)
     return (
         f"{line['targets']:,} of {line['of']:,} targets, {line['nats']:.3f} nats an item, "
@@ -179,11 +176,29 @@ def print_run(run: Run, out: Path) -> None:
     print_line(f"{run.targets:,} targets learned from -> {out} ({state})")
     best = run.metrics.get("best")
     if best:
-        print_line(
-            f"best on validation, after {best['targets']:,} targets: {best['nats']:.3f} nats, HR@10 "
-            f"{best['hit_rate@10']:.4f}, NDCG@10 {best['ndcg@10']:.4f} ({best['users']} users)"
-        )
-    print_line(f"Use it: genrec recommend DIR --run {out} --user USER")
+        print_line(f"best on validation, after {best['targets']:,} targets: {_measured(best)}")
+    use = "recommend DIR --run {} --user USER"
+    if run.training.get("objective") == "pointwise":
+        use = "likes DIR --run {} --user USER --items F"
+    print_line(f"Use it: genrec {use.format(out)}")
+
+
+def _measured(found: Mapping[str, Any]) -> str:
+    """What a validation found, in one line."""
+    if "auc" in found:
+        return f"log loss {found['nats']:.3f}, AUC {found['auc']:.4f} ({found['pairs']} pairs)"
+    return (
+        f"{found['nats']:.3f} nats, HR@10 {found['hit_rate@10']:.4f}, NDCG@10 "
+        f"{found['ndcg@10']:.4f} ({found['users']} users)"
+    )
+
+
+def print_likes(answer: Mapping[str, Any], understood: Sequence[Understood]) -> None:
+    """Items with the probability of yes, the surest first."""
+    print_understood(understood)
+    rows = [[f"{i['probability']:.4f}", i["item_id"], i["title"]] for i in answer["items"]]
+    print_table(["probability", "item_id", "title"], rows, right=(0,))
+    note(f"{answer['model']}; asked for {answer['behavior']!r}, yes against no")
 
 
 def print_recommendations(answer: RecommendationList) -> None:

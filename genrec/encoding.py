@@ -223,7 +223,7 @@ class Encoder:
             max_events: the most events of the history it may have.
             demonstrations: other users' histories; they are never cut.
             scale: the highest value that an event can have, to show values; None shows none.
-            item: the catalog row that an ``explain`` template asks about.
+            item: the catalog row that an ``explain`` or ``would_like`` template asks about.
 
         Raises:
             PromptError: not even the prompt without events fits.

@@ -5,8 +5,9 @@ Knows token ids and the trie, nothing of texts or of how training goes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,39 @@ def batch(
         each of M title tokens: vocab_source, vocab_token and vocab_target; weight and constant
         (ln of the items that share the title) of each target, (G,).
     """
+    found, first, place, items = laid(packs, weights, multiple=multiple)
+    step, count = paths.steps(items)
+    target = np.repeat(np.arange(len(items)), count)
+    offset = paths.offset[step]
+    found |= {
+        "source": np.where(offset == 0, first[target], place[target] + offset - 1),
+        "node": paths.node[step],
+        "choice": paths.choice[step],
+        "target": target,
+        "constant": np.log(paths.copies[items]),
+    }
+    if titles is not None:
+        lengths = np.array([len(titles[i]) for i in items.tolist()])
+        owner = np.repeat(np.arange(len(items)), lengths)
+        k = ranges(np.zeros(len(items), dtype=np.int64), lengths)
+        found["vocab_source"] = np.where(k == 0, first[owner], place[owner] + k - 1)
+        found["vocab_token"] = np.concatenate([np.array(titles[i]) for i in items.tolist()])
+        found["vocab_target"] = owner
+    return tensors(found)
+
+
+def laid(
+    packs: Sequence[Sequence[Row]],
+    weights: Sequence[Sequence[npt.NDArray[np.float64]]],
+    *,
+    multiple: int = 1,
+) -> tuple[dict[str, npt.NDArray[Any]], IntArray, IntArray, IntArray]:
+    """What ``batch`` says of the tokens and the targets' weights, whatever is to be written.
+
+    Returns:
+        Arrays by name, and for each of G targets which of the B * T states stands before it, where
+        its first token stands, and its item.
+    """
     n = len(packs)
     width = max(sum(map(len, pack)) for pack in packs)
     width = -(-width // multiple) * multiple
@@ -65,35 +99,25 @@ def batch(
             at.append(b * width + start + row.at)
             item.append(row.item)
             start += len(row)
-    first, place, items = (np.concatenate(parts) for parts in (before, at, item))
-    step, count = paths.steps(items)
-    target = np.repeat(np.arange(len(items)), count)
-    offset = paths.offset[step]
     found = {
         "input_ids": ids,
         "position_ids": position,
         "document": document,
         "limit": limit,
         "branch": branch,
-        "source": np.where(offset == 0, first[target], place[target] + offset - 1),
-        "node": paths.node[step],
-        "choice": paths.choice[step],
-        "target": target,
-        "constant": np.log(paths.copies[items]),
         "weight": np.concatenate([w for pack in weights for w in pack]),
     }
-    if titles is not None:
-        lengths = np.array([len(titles[i]) for i in items.tolist()])
-        owner = np.repeat(np.arange(len(items)), lengths)
-        k = ranges(np.zeros(len(items), dtype=np.int64), lengths)
-        found["vocab_source"] = np.where(k == 0, first[owner], place[owner] + k - 1)
-        found["vocab_token"] = np.concatenate([np.array(titles[i]) for i in items.tolist()])
-        found["vocab_target"] = owner
+    first, place, items = (np.concatenate(parts) for parts in (before, at, item))
+    return found, first, place, items
+
+
+def tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tensor]:
+    """Arrays by name as tensors, whole numbers in 64 bits, others in 32."""
     return {
         name: torch.from_numpy(np.ascontiguousarray(a)).to(
             torch.float32 if a.dtype == np.float64 else torch.long
         )
-        for name, a in found.items()
+        for name, a in arrays.items()
     }
 
 

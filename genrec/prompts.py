@@ -198,7 +198,9 @@ class Template:
             words that may be written beside those of the item's title), ``passing`` (further ones
             that may stand in a freely written sentence), ``most`` (how many words), ``plain`` (the
             sentence where the model's own is not used, with {verb} and {title}), ``silent`` (where
-            no event speaks for the item) and ``none`` (for an empty history).
+            no event speaks for the item) and ``none`` (for an empty history). Templates that ask
+            about one item have ``answers``: yes and no as the model writes them, such as
+            ``" yes", " no"``.
         verbs: behavior -> how it is said.
         takes_demonstrations: whether it shows other users' histories.
     """
@@ -211,7 +213,8 @@ class Template:
             source: Jinja2 text. It may use events (each with ``verb``, ``title``, which is None
                 for an event of text only, ``text`` and ``value``, empty where there is none),
                 demonstrations (lists of events), next_verb, next_base, opening, item (the title
-                to be explained) and details (its attributes), and target, which comes last.
+                to be explained or asked about) and details (its attributes), and target, which
+                comes last.
             verbs: behavior -> how it is said; one that it lacks is said by its own name.
 
         Raises:
@@ -272,6 +275,12 @@ class Template:
         data = json.dumps([self.source, verbs], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(data.encode("utf-8", "surrogatepass")).hexdigest()
 
+    @property
+    def answers(self) -> tuple[str, str] | None:
+        """Yes and no as the model writes them; None where the template asks for a title."""
+        given = self.header.get("answers")
+        return None if given is None else _answers(self.name, given)
+
     def form(self, case: str = "as_is", max_title_tokens: int = 48) -> TitleForm:
         """The title form of this template."""
         return TitleForm(case, max_title_tokens, self.lead, self.terminator)
@@ -303,7 +312,7 @@ class Template:
             demonstrations: whole histories of other users, for templates that take them.
             scale: the highest value that an event can have, to show values; None shows none.
             dropped: how many older events the caller has cut, kept in the prompt for display.
-            item: the catalog row that an ``explain`` template asks about.
+            item: the catalog row that an ``explain`` or ``would_like`` template asks about.
 
         Raises:
             PromptError: the template fails, changes a title, or does not end with the target.
@@ -406,7 +415,7 @@ def spoken_verbs() -> dict[str, tuple[str, ...]]:
 _QUOTED = (
     "lead", "terminator", "opening", "link", "words", "passing", "plain", "none", "silent",
 )  # fmt: skip
-_KEYS = ("for", "language", "form", "targets", "most", *_QUOTED)
+_KEYS = ("for", "language", "form", "targets", "most", "answers", *_QUOTED)
 
 
 def _header(name: str, source: str) -> dict[str, str]:
@@ -433,7 +442,24 @@ def _header(name: str, source: str) -> dict[str, str]:
     if header.get("targets", "every") not in {"every", "last"}:
         msg = f"Template {name!r} has targets: {header['targets']}. Expected every or last."
         raise PromptError(msg)
+    if "answers" in header:
+        _answers(name, header["answers"])
     return header
+
+
+def _answers(name: str, value: str) -> tuple[str, str]:
+    try:
+        found = json.loads(f"[{value}]")
+    except ValueError:
+        found = None
+    match found:
+        case [str(yes), str(no)] if yes and no:
+            return yes, no
+    msg = (
+        f"Template {name!r} has answers: {value}. Expected two texts in quotes, yes first, such as "
+        '" yes", " no".'
+    )
+    raise PromptError(msg)
 
 
 def _quoted(name: str, key: str, value: str) -> str:

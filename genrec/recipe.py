@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from genrec.config import Settings, choice, kind, known_keys
 from genrec.errors import SettingsError
 
+OBJECTIVES = ("next", "pointwise")
 LAYOUTS = ("history", "window")
 BASKETS = ("auto", "tree", "first", "as_is")
 FITS = ("train", "both")
@@ -24,6 +25,19 @@ class Training:
     Attributes:
         examples: a file of examples to learn from in place of the histories, as ``genrec examples``
             writes it.
+        objective: ``next``: titles of next items; ``pointwise``: yes or no, whether somebody will
+            want an item, as ``genrec likes`` asks. ``layout``, ``basket``, ``holdout`` and
+            ``vocab_weight`` say nothing to the latter.
+        negatives: with ``pointwise``: random items for each wanted one, none of the user's history
+            or basket; None is 1, and with ``like_threshold`` 0.
+        like_threshold: with ``pointwise``: items are wanted where an event's value (a rating, say)
+            is at least this, and others with a value are not; the question is then whether they
+            will like it. None is all with the target behavior.
+        pairs_per_user: with ``pointwise``: of each user only the latest so many pairs are learned
+            from; None for all.
+        pairs: with ``pointwise``: a CSV, JSONL or Parquet file with the columns text and label (buy
+            or not_buy, yes or no, 1 or 0) to learn from in place of the histories; every tenth
+            row, drawn by ``seed``, is for validation.
         layout: ``history``: one user's history is one sequence in which every title is predicted;
             ``window``: one prompt and one target, as at inference, for templates whose header
             says ``targets: last`` too.
@@ -74,6 +88,11 @@ class Training:
     """
 
     examples: str | None = None
+    objective: str = "next"
+    negatives: int | None = None
+    like_threshold: float | None = None
+    pairs_per_user: int | None = None
+    pairs: str | None = None
     layout: str = "history"
     basket: str = "auto"
     behaviors: tuple[str, ...] | None = None
@@ -124,6 +143,7 @@ class Training:
                 kind(f.name, getattr(self, f.name), str(f.type))
         _check_behaviors(self.behaviors, self.behavior_weights)
         for name, choices in (
+            ("objective", OBJECTIVES),
             ("layout", LAYOUTS),
             ("basket", BASKETS),
             ("fit", FITS),
@@ -146,6 +166,7 @@ class Training:
         if self.quantize != "none" and not self.lora_rank:
             msg = f"quantize={self.quantize!r} with lora_rank=0, which trains all weights. Expected a rank."
             raise SettingsError(msg)
+        self._check_pointwise()
         if self.layout == "window" and self.basket in {"tree", "as_is"}:
             msg = (
                 f"layout='window' with basket={self.basket!r}. Expected basket='first' for the "
@@ -153,8 +174,32 @@ class Training:
             )
             raise SettingsError(msg)
 
+    def _check_pointwise(self) -> None:
+        for name in ("negatives", "like_threshold", "pairs_per_user", "pairs"):
+            value = getattr(self, name)
+            if value is not None and self.objective != "pointwise":
+                msg = (
+                    f"{name}={value!r} with objective={self.objective!r}. Expected it with "
+                    "objective='pointwise' only; drop it, or give that objective."
+                )
+                raise SettingsError(msg)
+        if self.objective == "pointwise" and self.examples is not None:
+            msg = (
+                f"examples={self.examples!r} with objective='pointwise', which learns from labels. "
+                "Expected pairs, a file with the columns text and label."
+            )
+            raise SettingsError(msg)
+        if self.negatives == 0 and self.like_threshold is None and self.pairs is None:
+            msg = (
+                "negatives=0, and nothing else says what is not wanted. Expected 1 or more, or a "
+                "like_threshold."
+            )
+            raise SettingsError(msg)
+
 
 _LEAST: dict[str, float] = {
+    "negatives": 0,
+    "pairs_per_user": 1,
     "vocab_weight": 0,
     "replay": 0,
     "recency_half_life": 1e-6,
@@ -210,7 +255,8 @@ def described() -> dict[str, str]:
 def resolved(values: Mapping[str, Any]) -> tuple[Settings, Training]:
     """Both kinds of settings from one mapping, as a YAML file or the command line has them.
 
-    ``seed`` is of both.
+    ``seed`` is of both. With the objective ``pointwise`` the template is ``would_like`` where none
+    is said, and with a ``like_threshold`` what is asked is ``like``.
 
     Raises:
         SettingsError: a key is neither's; the message names the nearest one.
@@ -218,7 +264,15 @@ def resolved(values: Mapping[str, Any]) -> tuple[Settings, Training]:
     ours, theirs = ({f.name for f in fields(c)} for c in (Training, Settings))
     known_keys(values, [*ours, *theirs])
     training = Training(**{k: v for k, v in values.items() if k in ours})
-    return Settings(**{k: v for k, v in values.items() if k in theirs}), training
+    settings = Settings(**{k: v for k, v in values.items() if k in theirs})
+    if training.objective == "pointwise":
+        liked = "like" if training.like_threshold is not None else None
+        settings = replace(
+            settings,
+            template=settings.template or "would_like",
+            target_behavior=settings.target_behavior or liked,
+        )
+    return settings, training
 
 
 def read(path: str | Path) -> dict[str, Any]:

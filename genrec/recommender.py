@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from itertools import takewhile
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from genrec.evidence import Question
     from genrec.explaining import Explainer
     from genrec.generation import Generated
+    from genrec.liking import YesNo
     from genrec.model import LanguageModel
     from genrec.token_tree import Prefix, TokenTree
     from genrec.whynot import ItemExplanation
@@ -392,7 +393,14 @@ class Recommender:
 
         Raises:
             PromptError: not even the prompt without events fits the budget.
+            SettingsError: the template asks about one item.
         """
+        if self.template.answers is not None:
+            msg = (
+                f"template={self.template.name!r} asks whether somebody will want one item. Expected "
+                "would_like() or `genrec likes` with it; for lists give another template or run."
+            )
+            raise SettingsError(msg)
         read, _ = self.understand(history)
         return self.encoder.fit(
             self.template,
@@ -695,6 +703,59 @@ class Recommender:
     ) -> RecommendationList:
         """``rank`` that keeps every item, those of the history too."""
         return self._ranked(history, candidates, seen=False)
+
+    @overload  # a str is a sequence of str, too
+    def would_like(self, history: HistoryLike, items: str) -> float: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def would_like(self, history: HistoryLike, items: Sequence[str]) -> list[float]: ...
+
+    def would_like(self, history: HistoryLike, items: str | Sequence[str]) -> float | list[float]:
+        """The probability that somebody will want an item: yes against no, as the model answers.
+
+        Asked with this recommender's template where that names two answers, as after training with
+        ``objective="pointwise"``, else with the shipped ``would_like``. Untrained models answer,
+        too, but their probabilities are not calibrated.
+
+        Args:
+            history: see ``understand``; empty for a new user.
+            items: an item id, or a list of them, whose history is read once.
+
+        Returns:
+            A number from 0 to 1; a list of them for a list.
+
+        Raises:
+            RequestError: an item is not in the catalog.
+            PromptError: the template cannot ask this.
+        """
+        ids = [items] if isinstance(items, str) else items
+        _check_ids(ids, "items")
+        with self._gate.request():
+            rows = self.catalog.rows(ids)
+            read, _ = self.understand(history)
+            found = self.question.chances(self.model, read, rows)
+        return found[0] if isinstance(items, str) else found
+
+    @cached_property
+    def question(self) -> YesNo:
+        """How ``would_like`` asks."""
+        from genrec.liking import YesNo
+
+        template, encoder = self.template, self.encoder
+        if template.answers is None:
+            name, own = "would_like", self.settings.prompts
+            template = Template.load(name, self.settings.language, own=own)
+            form = template.form(encoder.form.case, encoder.form.max_title_tokens)
+            encoder = Encoder(self.model.tokenizer, form)
+        return YesNo(
+            template,
+            encoder,
+            self.catalog,
+            self.behavior,
+            max_tokens=min(self.settings.max_prompt_tokens, self.model.context),
+            max_events=self.settings.max_events,
+            scale=self.scale if self.settings.values else None,
+        )
 
     def _ranked(
         self, history: HistoryLike, candidates: Sequence[str] | None, *, seen: bool
@@ -1099,7 +1160,7 @@ class Recommender:
             self._conditions.clear()
             self._columns.clear()
             self._explainers.clear()
-            for name in ("_reader", "matcher", "_unread"):
+            for name in ("_reader", "matcher", "_unread", "question"):
                 self.__dict__.pop(name, None)
 
     def _recommendations(self, ranking: Ranking) -> tuple[Recommendation, ...]:

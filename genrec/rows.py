@@ -322,7 +322,7 @@ class RowMaker:
                     events[i].behavior != events[first].behavior or events[first].item_id is None
                 ):
                     known = self._before(events[start:first], events[i].behavior)
-                    limit = _shared(ids, known)
+                    limit = shared(ids, known)
                     head = known[limit:]
                 targets.append(_Target(limit, head, int(row[shown[i]]), int(shown[i]), own))
         yield from self._split(ids, targets)
@@ -418,7 +418,7 @@ class RowMaker:
         )
 
 
-def _shared(ids: Sequence[int], other: Sequence[int]) -> int:
+def shared(ids: Sequence[int], other: Sequence[int]) -> int:
     """How many first ids two sequences have in common."""
     n = 0
     while n < min(len(ids), len(other)) and ids[n] == other[n]:

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -30,6 +31,7 @@ from genrec.checkpoint import Run
 from genrec.config import Settings
 from genrec.dataset import Dataset
 from genrec.errors import DataError, ModelError, SettingsError
+from genrec.interactions import Interactions
 from genrec.losses import CatalogLoss, Head, batch, visible, vocab_nats
 from genrec.model import LanguageModel, quiet_transformers
 from genrec.recipe import Training
@@ -39,6 +41,8 @@ from genrec.trie import TitleTrie
 
 Watch = Callable[[Mapping[str, Any]], None]
 BoolArray = npt.NDArray[np.bool_]
+Validate = Callable[[], dict[str, Any]]
+Ready = Callable[[LanguageModel], tuple["Goal", Validate | None]]
 FloatArray = npt.NDArray[np.float64]
 _KEPT = 2  # checkpoints
 _VALIDATIONS = 10  # in a run, where not said
@@ -206,23 +210,27 @@ def _windowed(basket: str) -> str:
 
 
 def _shown(data: Dataset, training: Training) -> BoolArray:
-    """(E,) which events histories show.
+    """(E,) which events histories show while training."""
+    known = data.interactions.columns.split <= (0 if training.fit == "train" else 1)
+    return known & shown_events(data.interactions, training)
+
+
+def shown_events(events: Interactions, training: Training) -> BoolArray:
+    """(E,) the events with one of the ``behaviors`` that histories show.
 
     Raises:
-        SettingsError: a behavior is not in the data.
+        SettingsError: one of these is not in the data.
     """
-    events, c = data.interactions, data.interactions.columns
-    shown = c.split <= (0 if training.fit == "train" else 1)
-    if training.behaviors is not None:
-        if unknown := [b for b in training.behaviors if b not in events.behaviors]:
-            msg = (
-                f"behaviors={unknown[0]!r} is not in the data. Expected some of: "
-                f"{', '.join(events.behaviors)}."
-            )
-            raise SettingsError(msg)
-        codes = [events.behaviors.index(b) for b in training.behaviors]
-        shown &= np.isin(c.behavior, codes)
-    return np.asarray(shown, dtype=np.bool_)
+    if training.behaviors is None:
+        return np.ones(len(events), dtype=np.bool_)
+    if unknown := [b for b in training.behaviors if b not in events.behaviors]:
+        msg = (
+            f"behaviors={unknown[0]!r} is not in the data. Expected some of: "
+            f"{', '.join(events.behaviors)}."
+        )
+        raise SettingsError(msg)
+    codes = [events.behaviors.index(b) for b in training.behaviors]
+    return np.isin(events.columns.behavior, codes)
 
 
 def _basket(training: Training, data: Dataset) -> str:
@@ -278,40 +286,26 @@ def target_weights(rows: Sequence[Row], data: Dataset, training: Training) -> li
     return [weight[r.event] / mean for r in rows]
 
 
-class Objective:
-    """What is minimised: nats of each target over the trie, and a share over the vocabulary."""
+class Goal(ABC):
+    """What is minimised: packs to tensors, and these to a loss of each target.
 
-    def __init__(
-        self,
-        data: Examples,
-        paths: TitlePaths,
-        model: LanguageModel,
-        training: Training,
-        titles: Sequence[Sequence[int]],
-    ) -> None:
-        """Takes what all batches share; the model is already as it will be trained."""
-        self._data, self._paths, self._training = data, paths, training
-        self._titles = titles if training.vocab_weight else None
-        self._loss = CatalogLoss(paths, training.label_smoothing)
+    Attributes:
+        lean: whether only the logits that a loss needs are computed.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        """Takes the model as it will be trained."""
         self._body = model.body
         self._plain = bool(model.obstacle)
         self.lean = self._body.head is not None
 
+    @abstractmethod
     def batch(self, packs: Sequence[int]) -> dict[str, Tensor]:
-        """The collator: indices of packs to tensors."""
-        rows = [[self._data.rows[i] for i in self._data.packs[p]] for p in packs]
-        weights = [[self._data.weights[i] for i in self._data.packs[p]] for p in packs]
-        return batch(rows, self._paths, weights, titles=self._titles)
+        """The collator: indices of packs to tensors, ``weight`` and ``document`` among them."""
 
+    @abstractmethod
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """(G,) nats of each target, detached, and (G,) what is minimised, before its weight."""
-        inputs = dict(inputs)
-        self._loss.to(inputs["input_ids"].device)
-        states, head = self._states(model, inputs)
-        nats, losses = self._loss.nats(states, inputs, head)
-        if self._titles is not None:
-            losses = losses + self._training.vocab_weight * vocab_nats(states, inputs, head)
-        return nats, losses
 
     def _states(self, model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Head]:
         """States of all tokens with the layer that makes logits of them, or logits."""
@@ -346,10 +340,44 @@ class Objective:
         return masks if len(self._body.types) > 1 else next(iter(masks.values()))
 
 
+class Objective(Goal):
+    """Next items: nats of each target over the trie, and a share over the vocabulary."""
+
+    def __init__(
+        self,
+        data: Examples,
+        paths: TitlePaths,
+        model: LanguageModel,
+        training: Training,
+        titles: Sequence[Sequence[int]],
+    ) -> None:
+        """Takes what all batches share; the model is already as it will be trained."""
+        super().__init__(model)
+        self._data, self._paths, self._training = data, paths, training
+        self._titles = titles if training.vocab_weight else None
+        self._loss = CatalogLoss(paths, training.label_smoothing)
+
+    def batch(self, packs: Sequence[int]) -> dict[str, Tensor]:
+        """See ``Goal.batch``."""
+        rows = [[self._data.rows[i] for i in self._data.packs[p]] for p in packs]
+        weights = [[self._data.weights[i] for i in self._data.packs[p]] for p in packs]
+        return batch(rows, self._paths, weights, titles=self._titles)
+
+    def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """See ``Goal.losses``."""
+        inputs = dict(inputs)
+        self._loss.to(inputs["input_ids"].device)
+        states, head = self._states(model, inputs)
+        nats, losses = self._loss.nats(states, inputs, head)
+        if self._titles is not None:
+            losses = losses + self._training.vocab_weight * vocab_nats(states, inputs, head)
+        return nats, losses
+
+
 class _Trainer(Trainer):
     """transformers' Trainer with our loss; checkpoints are the callback's, in safetensors."""
 
-    def __init__(self, objective: Objective, **rest: Any) -> None:
+    def __init__(self, objective: Goal, **rest: Any) -> None:
         super().__init__(data_collator=objective.batch, **rest)
         self._objective = objective
         self.model_accepts_loss_kwargs = True  # so that it divides nothing again
@@ -447,7 +475,7 @@ class Session:
         self,
         folder: Path,
         training: Training,
-        validate: Callable[[], dict[str, Any]] | None,
+        validate: Validate | None,
         watch: Watch,
         resumed: Path | None,
         n_targets: float,
@@ -797,7 +825,7 @@ def train(
         say(f"{lm.describe()}: training in half precision on a CPU is slow and coarse.")
     say("Preparing the histories ...")
     wanted = None if new is None else _replayed(data, new, training)
-    found, paths = examples(recommender, data, training, wanted)
+    found, ready = _prepared(recommender, data, ours, training, wanted)
     torch.manual_seed(training.seed)
     if since is None:
         tuned = LanguageModel(adapted(lm.model, training), lm.tokenizer, name=lm.name)
@@ -806,11 +834,9 @@ def train(
     if training.gradient_checkpointing:
         tuned.model.gradient_checkpointing_enable({"use_reentrant": False})
         tuned.model.enable_input_require_grads()
-    titles = list(recommender.encoder.titles(recommender.catalog))
-    objective = Objective(found, paths, tuned, training, titles)
+    objective, validate = ready(tuned)
     trainer, session = _trainer(objective, found, tuned, training, folder, start, watch)
-    if new is None:  # else the new events come after those that validate
-        session._validate = _validator(data, ours, training, tuned)
+    session._validate = validate if new is None else None  # new events come after validation
     session.trainer = trainer
     said = f"{found.n_targets:,} targets in {sum(map(len, found.rows)):,} tokens a pass"
     say(f"{said}, {trainer.args.max_steps:,} steps ...")
@@ -863,6 +889,28 @@ def _continued(model: Any, since: Path, run: Run) -> Any:
         )
 
 
+def _prepared(
+    recommender: Recommender,
+    data: Dataset,
+    settings: Settings,
+    training: Training,
+    wanted: BoolArray | None,
+) -> tuple[Examples, Ready]:
+    """What is learned from, and what gives objective and validation for the model to be trained."""
+    if training.objective == "pointwise":
+        from genrec import pointwise
+
+        return pointwise.prepared(recommender, data, training, wanted)
+    found, paths = examples(recommender, data, training, wanted)
+    titles = list(recommender.encoder.titles(recommender.catalog))
+
+    def ready(model: LanguageModel) -> tuple[Goal, Validate | None]:
+        objective = Objective(found, paths, model, training, titles)
+        return objective, _validator(data, settings, training, model)
+
+    return found, ready
+
+
 def _open(folder: Path, values: dict[str, Any], *, resume: bool) -> Path | None:
     """Makes the run folder; the checkpoint to go on from, if any.
 
@@ -885,7 +933,7 @@ def _open(folder: Path, values: dict[str, Any], *, resume: bool) -> Path | None:
         if not path.is_file():
             msg = f"{folder} holds no run to go on with. Expected one that `genrec train` began."
             raise SettingsError(msg)
-        old = recipe.read(path)
+        old = {**asdict(Settings()), **asdict(Training()), **recipe.read(path)}
         changed = [
             f"{k}={values[k]!r} (it was {old.get(k)!r})"
             for k in values
@@ -927,7 +975,7 @@ def _described(
 
 
 def _trainer(
-    objective: Objective,
+    objective: Goal,
     data: Examples,
     model: LanguageModel,
     training: Training,
@@ -983,7 +1031,7 @@ def _trainer(
 
 def _validator(
     data: Dataset, settings: Settings, training: Training, model: LanguageModel
-) -> Callable[[], dict[str, Any]] | None:
+) -> Validate | None:
     """Measures nats, HR@10 and NDCG@10 on a fixed sample of validation users, by the decoder."""
     if not training.eval_users or training.fit == "both":
         return None
@@ -1033,5 +1081,5 @@ def _finish(
     pq.write_table(recommender.catalog.to_table(), folder / checkpoint.CATALOG)
     assert isinstance(recommender.trie, TitleTrie)
     recommender.trie.save(folder / checkpoint.TRIE)
-    curves.write(folder, run, len(recommender.catalog))
+    curves.write(folder, run, 2 if training.objective == "pointwise" else len(recommender.catalog))
     run.write(folder)

@@ -161,6 +161,7 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         "audit",
         "demo",
         "doctor",
+        "likes",
     ):
         result = CliRunner().invoke(cli.app, [command, "--help"])
         assert result.exit_code == 0

@@ -64,6 +64,14 @@ def test_explain_and_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(text.splitlines()) >= 15
 
 
+@pytest.mark.model
+@pytest.mark.slow
+def test_buy_or_not(capsys: pytest.CaptureFixture[str]) -> None:
+    text = output("05_buy_or_not.py", capsys, "--minutes", "0", "--customers", "1")
+    for name in ("untrained log loss", "tuned     log loss", "learned from"):
+        assert name in text
+
+
 def transcript(path: Path, run: Run) -> str:
     """A Markdown file with what its commands print now after each of them."""
     lines: list[str] = []

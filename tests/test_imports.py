@@ -25,18 +25,20 @@ ORDER = [
     ["collaborative", "fusing"],
     ["factors", "sasrec", "textseq", "feedback", "example_files"],
     ["losses", "token_tree", "model", "decoding", "generation", "claims", "branches", "evidence"],
-    ["explaining", "whynot", "hidden"],
+    ["explaining", "whynot", "hidden", "liking"],
     ["answers"],
     ["recommender", "doctor"],
     ["tuning", "systems", "results", "evaluation", "report", "audit"],
-    ["curves", "training"],
+    ["curves", "training", "pointwise"],
     ["display", "page", "demo", "cli"],
 ]
 # Inside functions only: weights converts with a loaded transformers, and embedding loads one,
-# quietly; vectors asks a model for its states; Interactions.read is a door to ingest, baselines.fit one to those that need more.
+# quietly; vectors asks a model for its states; Interactions.read is a door to ingest, baselines.fit one to those that need more,
+# and training.train one to another objective.
 LATE = {
     ("weights", "model"), ("embedding", "model"), ("interactions", "ingest"),
     ("vectors", "hidden"), ("vectors", "model"), ("baselines", "factors"), ("baselines", "sasrec"), ("baselines", "textseq"),
+    ("training", "pointwise"),
 }  # fmt: skip
 
 

@@ -148,7 +148,7 @@ def test_the_hash_follows_the_text_and_the_verbs() -> None:
 
 def test_every_shipped_template_has_a_header() -> None:
     files = list(folder().glob("*/*.jinja"))
-    assert len(files) == 13
+    assert len(files) == 15
     for file in files:
         head = file.read_text(encoding="utf-8").split("-#}")[0]
         for key in ("for:", "language:", "form:"):
@@ -163,6 +163,8 @@ def test_every_shipped_template_has_a_header() -> None:
         ('terminator: ""', "empty terminator"),
         ("targets: some", "Expected every or last"),
         ("form: poem", "Expected plain or chat"),
+        ('answers: " yes"', "Expected two texts in quotes"),
+        ('answers: " yes", ""', "Expected two texts in quotes"),
     ],
 )
 def test_bad_headers(header: str, message: str) -> None:

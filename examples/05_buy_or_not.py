@@ -1,0 +1,59 @@
+"""Buy or not: the model says yes or no to one item, before and after a little training.
+
+python examples/05_buy_or_not.py --minutes 0.3
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+from pathlib import Path
+
+from genrec import LanguageModel, Recommender, datasets, pointwise, training
+from genrec.recipe import Training
+
+
+def main() -> None:
+    """Runs the example."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--minutes", type=float, default=0.3, help="of training")
+    parser.add_argument("--customers", type=int, default=5, help="who are asked about")
+    parser.add_argument("--threads", type=int, default=None)
+    arguments = parser.parse_args()
+    data = datasets.load("online_retail_demo")
+    # What each bought next, and a random item beside each; nobody learns from these.
+    pairs = pointwise.pairs(data, Training(objective="pointwise"), "test")
+    pairs = pointwise.sample(pairs, arguments.customers, each=4)
+
+    def ask(name: str, recommender: Recommender) -> None:
+        chances: list[float] = []
+        for user, some in itertools.groupby(pairs, key=lambda p: p.user_id):
+            items = [data.catalog[p.row].item_id for p in some]
+            history = recommender.history(user, before="test")  # read once for all items
+            chances += recommender.would_like(history, items)
+        found = pointwise.measured([p.label for p in pairs], chances)
+        print(f"{name:9} log loss {found['log_loss']:.3f}, AUC {found['auc']:.3f}")
+
+    print(f"will they buy it? {len(pairs)} questions on {arguments.customers} customers")
+    model = LanguageModel.load(arguments.model, threads=arguments.threads)
+    ask("untrained", Recommender(data, model))
+    with tempfile.TemporaryDirectory() as folder:
+        run = training.train(
+            data,
+            Path(folder) / "run",
+            arguments.model,
+            objective="pointwise",
+            pairs_per_user=4,
+            max_targets=400,
+            max_minutes=arguments.minutes,
+            eval_users=0,
+            threads=arguments.threads,
+        )
+        ask("tuned", Recommender.load(Path(folder) / "run", data))
+    print(f"learned from {run.targets} pairs in {arguments.minutes:g} minutes")
+
+
+if __name__ == "__main__":
+    main()
