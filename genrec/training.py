@@ -192,7 +192,7 @@ def write_examples(
     ours, training = recipe.resolved(settings)
     training = replace(training, layout="window", basket=_windowed(training.basket))
     data = protocols.under(data, training.protocol or protocols.default_protocol(data))
-    recommender = Recommender(data, model, say=say, **asdict(ours))
+    recommender = Recommender(data, model, say=say, **asdict(replace(ours, prior="none")))
     maker = _maker(recommender, data, training, _paths(recommender, training))
     shown = _shown(data, training)
     found = example_files.examples(
@@ -819,7 +819,9 @@ def train(
         if isinstance(model, str)
         else model
     )
-    recommender = Recommender(data, lm, say=say, **asdict(replace(ours, search="auto")))
+    recommender = Recommender(
+        data, lm, say=say, **asdict(replace(ours, search="auto", prior="none", fusion="auto"))
+    )
     run = _described(recommender, ours, training, data)
     if lm.device.type == "cpu" and lm.dtype != torch.float32:
         say(f"{lm.describe()}: training in half precision on a CPU is slow and coarse.")
@@ -1037,7 +1039,7 @@ def _validator(
         return None
     protocol = training.protocol or protocols.default_protocol(data)
     cases = protocols.sample(protocols.cases(data, protocol, "validation"), training.eval_users)
-    plain = replace(settings, prior="none", normalization="catalog", decoder="trie")
+    plain = replace(settings, prior="none", fusion="auto", normalization="catalog", decoder="trie")
     recommender = Recommender(data, model, **asdict(plain))
 
     def validate() -> dict[str, Any]:
