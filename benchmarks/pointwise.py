@@ -38,7 +38,14 @@ import numpy as np
 import torch
 from demo_v1 import ROOT, _commit
 
-from genrec import Dataset, Recommender, checkpoint, pointwise, training, weights
+from genrec import (
+    Dataset,
+    Recommender,
+    checkpoint,
+    pointwise,
+    training,
+    weights,
+)
 from genrec.datasets import load, recbole
 from genrec.model import quiet_transformers
 from genrec.pointwise import Pair

@@ -27,7 +27,17 @@ from demo_v1 import ROOT, _commit
 from torch.utils.data import Dataset as TorchDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from genrec import Dataset, Recommender, metrics, protocols, training
+from genrec import (
+    Dataset,
+    Recommender,
+    adapters,
+    learning,
+    metrics,
+    objectives,
+    protocols,
+    session,
+    training,
+)
 from genrec.datasets import load
 from genrec.interactions import History
 from genrec.model import LanguageModel
@@ -112,18 +122,16 @@ def ours(
     recommender: Recommender, data: Dataset, model: LanguageModel, recipe: Training, out: Path
 ) -> float:
     """Targets per second of our rows."""
-    found, paths = training.examples(recommender, data, recipe)
+    found, paths = learning.examples(recommender, data, recipe)
     titles = list(recommender.encoder.titles(data.catalog))
-    objective = training.Objective(found, paths, model, recipe, titles)
+    objective = objectives.Objective(found, paths, model, recipe, titles)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    trainer, session = training._trainer(
-        objective, found, model, recipe, out, None, lambda line: None
-    )
-    session.trainer, clock = trainer, Clock()
+    trainer, beside = session.begun(objective, found, model, recipe, out, None, lambda line: None)
+    beside.trainer, clock = trainer, Clock()
     seen: list[float] = []
-    session.step_ends = lambda state: bool(seen.append(trainer.seen[1]))  # type: ignore[method-assign,func-returns-value]
-    session.ends = lambda state: None  # type: ignore[method-assign]
+    beside.step_ends = lambda state: bool(seen.append(trainer.seen[1]))  # type: ignore[method-assign,func-returns-value]
+    beside.ends = lambda state: None  # type: ignore[method-assign]
     trainer.add_callback(clock)
     trainer.train()
     return (seen[-1] - seen[0]) / sum(clock.steps[1:])
@@ -136,7 +144,7 @@ def speed(arguments: argparse.Namespace) -> None:
     windows = Windows(recommender, data, 4000)
     print(f"{np.mean([len(e['input_ids']) for e in windows.examples]):.0f} tokens a window")
     plain = Training(lora_rank=8)
-    tuned = LanguageModel(training.adapted(base.model, plain), base.tokenizer)
+    tuned = LanguageModel(adapters.adapted(base.model, plain), base.tokenizer)
     out = arguments.out / "speed"
     found: dict[str, list[float]] = {name: [] for name in ("usual", *CELLS)}
     for turn in range(arguments.turns):
@@ -145,7 +153,7 @@ def speed(arguments: argparse.Namespace) -> None:
                 value = theirs(tuned, windows, out, arguments.batch, arguments.steps)
             else:
                 recipe = Training(**USUAL, **CELLS[name], max_targets=1)
-                per_step = training.examples(recommender, data, recipe)[0]
+                per_step = learning.examples(recommender, data, recipe)[0]
                 targets = per_step.n_targets / len(per_step) * arguments.steps
                 recipe = Training(**USUAL, **CELLS[name], max_targets=round(targets))
                 value = ours(recommender, data, tuned, recipe, out / "ours")
@@ -224,7 +232,7 @@ def _cell(
         )  # fmt: skip
     options = {"device": arguments.device, "threads": arguments.threads}
     recommender = Recommender.load(place, data, **options)
-    kept = set(training.kept_rows(len(data.catalog), Training(**settings)).tolist())
+    kept = set(learning.kept_rows(len(data.catalog), Training(**settings)).tolist())
     held = [c for c in users if data.catalog.row(c.target) not in kept]
     every = protocols.cases(data, "demo-v1", "validation")
     held += [c for c in every if data.catalog.row(c.target) not in kept and c not in held]

@@ -902,9 +902,9 @@ def examples(
         values["behaviors"] = tuple(b.strip() for b in behaviors.split(",") if b.strip())
     dataset = Dataset.load(data)
     with display.working("Writing examples ...") as say:
-        from genrec import training
+        from genrec import learning
 
-        many = training.write_examples(dataset, out, model, form=form, say=say, **values)
+        many = learning.write_examples(dataset, out, model, form=form, say=say, **values)
     display.print_line(f"{many:,} examples -> {out}")
 
 

@@ -21,14 +21,15 @@ from genrec import tables
 from genrec.dataset import Dataset
 from genrec.errors import DataError, SettingsError
 from genrec.interactions import SPLITS, History, Interactions
+from genrec.learning import Examples, shown_events, target_weights
 from genrec.liking import Ids, YesNo
 from genrec.losses import laid, tensors
 from genrec.model import LanguageModel
+from genrec.objectives import Goal, Ready, Validate
 from genrec.recipe import Training
 from genrec.recommender import Recommender
 from genrec.rows import Row, packed, shared
 from genrec.tables import Rejects
-from genrec.training import Examples, Goal, Ready, Validate, shown_events, target_weights
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]

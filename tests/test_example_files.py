@@ -11,7 +11,7 @@ import tiny
 from test_rows import dataset
 from test_training import FEW, fresh, made
 
-from genrec import Recommender, example_files, training
+from genrec import Recommender, example_files, learning, training
 from genrec.errors import DataError, SettingsError
 from genrec.recipe import Training
 from genrec.rows import TitlePaths
@@ -23,7 +23,7 @@ def test_what_is_written_is_what_inference_reads(tmp_path: Path, form: str, endi
     datasets = pytest.importorskip("datasets")
     data = dataset([[(0, "buy"), (1, "buy")], [(3, "view")], [(5, "buy")]], users=2)
     path = tmp_path / f"examples{ending}"
-    many = training.write_examples(data, path, tiny.language_model(), form=form, case="lower")
+    many = learning.write_examples(data, path, tiny.language_model(), form=form, case="lower")
     assert many == 8
     kind = "json" if ending == ".jsonl" else "parquet"
     found = datasets.load_dataset(
@@ -46,11 +46,11 @@ def test_what_is_written_is_what_inference_reads(tmp_path: Path, form: str, endi
 
 def test_a_file_is_trained_on(tmp_path: Path) -> None:
     data, path = made(6, users=2), tmp_path / "examples.jsonl"
-    many = training.write_examples(data, path, tiny.language_model())
+    many = learning.write_examples(data, path, tiny.language_model())
     recommender = Recommender(data, tiny.language_model())
     settings = Training(examples=str(path), pack_tokens=200)
-    found, _ = training.examples(recommender, data, settings)
-    own, _ = training.examples(recommender, data, Training(layout="window", pack_tokens=200))
+    found, _ = learning.examples(recommender, data, settings)
+    own, _ = learning.examples(recommender, data, Training(layout="window", pack_tokens=200))
     assert found.n_targets == own.n_targets == many
     texts = [sorted(map(tuple, (r.ids.tolist() for r in e.rows))) for e in (found, own)]
     decode = recommender.model.tokenizer.decode
@@ -78,9 +78,9 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         example_files.read(tmp_path / "none.parquet")
     with pytest.raises(SettingsError, match="Expected a file name"):
-        training.write_examples(made(3), tmp_path / "a.txt", tiny.language_model())
+        learning.write_examples(made(3), tmp_path / "a.txt", tiny.language_model())
     with pytest.raises(SettingsError, match="format='chat' is not known"):
-        training.write_examples(made(3), tmp_path / "a.jsonl", tiny.language_model(), form="chat")
+        learning.write_examples(made(3), tmp_path / "a.jsonl", tiny.language_model(), form="chat")
 
 
 def test_completions_that_are_no_titles_are_left_out_and_counted() -> None:

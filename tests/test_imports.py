@@ -29,7 +29,7 @@ ORDER = [
     ["answers"],
     ["recommender", "doctor"],
     ["tuning", "systems", "results", "evaluation", "report", "audit"],
-    ["curves", "training", "pointwise"],
+    ["curves", "adapters", "learning", "objectives", "session", "training", "pointwise"],
     ["display", "page", "demo", "cli"],
 ]
 # Inside functions only: weights converts with a loaded transformers, and embedding loads one,

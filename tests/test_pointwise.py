@@ -18,7 +18,16 @@ from test_cli import Run, run
 from test_rows import TITLES, dataset
 from test_training import FEW, KINDS, doubled, fresh, saved
 
-from genrec import Catalog, Dataset, History, Interaction, Item, Recommender, pointwise, training
+from genrec import (
+    Catalog,
+    Dataset,
+    History,
+    Interaction,
+    Item,
+    Recommender,
+    pointwise,
+    training,
+)
 from genrec.encoding import Encoder
 from genrec.errors import DataError, ModelError, PromptError, RequestError, SettingsError
 from genrec.liking import YesNo

@@ -20,7 +20,15 @@ import torch
 from safetensors.torch import load_file
 from test_rows import dataset
 
-from genrec import Dataset, Recommender, checkpoint, recipe, training
+from genrec import (
+    Dataset,
+    Recommender,
+    checkpoint,
+    learning,
+    objectives,
+    recipe,
+    training,
+)
 from genrec.errors import DataError, ModelError, SettingsError
 from genrec.losses import CatalogLoss, Head, batch
 from genrec.model import LanguageModel
@@ -53,10 +61,10 @@ def made(n: int = 30, users: int = 1) -> Dataset:
 
 def scored(
     recommender: Recommender, data: Dataset, settings: Training, packs: list[int] | None = None
-) -> tuple[training.Examples, torch.Tensor, torch.Tensor]:
-    found, paths = training.examples(recommender, data, settings)
+) -> tuple[learning.Examples, torch.Tensor, torch.Tensor]:
+    found, paths = learning.examples(recommender, data, settings)
     titles = list(recommender.encoder.titles(recommender.catalog))
-    objective = training.Objective(found, paths, recommender.model, settings, titles)
+    objective = objectives.Objective(found, paths, recommender.model, settings, titles)
     inputs = objective.batch(packs or list(range(len(found))))
     if recommender.model.dtype == torch.float64:
         inputs = doubled(inputs)
@@ -94,7 +102,7 @@ def test_plain_models_learn_from_windows() -> None:
     model = LanguageModel(shared.model, shared.tokenizer, plain=True)
     recommender = Recommender(data, model, exclude_seen=False)
     with pytest.raises(SettingsError, match="takes no branches"):
-        training.examples(recommender, data, Training(basket="tree"))
+        learning.examples(recommender, data, Training(basket="tree"))
     _, slow, _ = scored(recommender, data, Training(layout="window", vocab_weight=0.0))
     fast = Recommender(data, shared, exclude_seen=False)
     found, nats, _ = scored(fast, data, Training(layout="window", vocab_weight=0.0))
@@ -148,10 +156,10 @@ def test_packed_rows_are_as_separate_ones() -> None:
     assert len(together.packs) < len(together.rows) / 2
     paths = TitlePaths(recommender.trie)  # type: ignore[arg-type]
     titles = list(recommender.encoder.titles(recommender.catalog))
-    alone = training.Examples(
+    alone = learning.Examples(
         together.rows, together.weights, [[i] for i in range(len(together.rows))]
     )
-    objective = training.Objective(alone, paths, recommender.model, Training(), titles)
+    objective = objectives.Objective(alone, paths, recommender.model, Training(), titles)
     found = []
     with torch.no_grad():
         for i in (i for p in together.packs for i in p):
@@ -198,20 +206,20 @@ def test_label_smoothing_spreads_a_share_over_the_children(children: int) -> Non
 def test_weights_of_targets() -> None:
     data = dataset([[(0, "buy")], [(0, "view")], [(1, "buy")]])
     recommender = Recommender(data, fresh())
-    rows = training.examples(recommender, data, Training())[0].rows
+    rows = learning.examples(recommender, data, Training())[0].rows
     half = Training(recency_half_life=1.0)
-    found = np.concatenate(training.target_weights(rows, data, half))
+    found = np.concatenate(learning.target_weights(rows, data, half))
     assert (found / found[-1]).tolist() == pytest.approx([0.25, 0.5, 1.0])
     assert found.mean() == pytest.approx(1)
     found = np.concatenate(
-        training.target_weights(rows, data, Training(behavior_weights={"view": 3.0}))
+        learning.target_weights(rows, data, Training(behavior_weights={"view": 3.0}))
     )
     assert (found / found[0]).tolist() == pytest.approx([1, 3, 1])
-    found = np.concatenate(training.target_weights(rows, data, Training(popularity_strength=1.0)))
+    found = np.concatenate(learning.target_weights(rows, data, Training(popularity_strength=1.0)))
     assert (found / found[0]).tolist() == pytest.approx([1, 1, 1.5])
     for wrong in ({"steal": 1.0}, {"buy": 0.0, "view": 0.0}):
         with pytest.raises(SettingsError, match="behavior"):
-            training.target_weights(rows, data, Training(behavior_weights=wrong))
+            learning.target_weights(rows, data, Training(behavior_weights=wrong))
 
 
 def test_settings_are_checked(tmp_path: Path) -> None:
@@ -238,13 +246,13 @@ def test_settings_are_checked(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="Expected lines such as"):
         recipe.read(tmp_path / "none.yaml")
     with pytest.raises(SettingsError, match="behaviors='steal' is not in the data"):
-        training.examples(Recommender(made(3), fresh()), made(3), Training(behaviors=("steal",)))
+        learning.examples(Recommender(made(3), fresh()), made(3), Training(behaviors=("steal",)))
     nothing = dataset([[(0, "buy")]])
     empty = Training(holdout=0.99)
     recommender = Recommender(nothing, fresh())
-    if 0 not in training.kept_rows(7, empty):
+    if 0 not in learning.kept_rows(7, empty):
         with pytest.raises(DataError, match="Nothing to learn from"):
-            training.examples(recommender, nothing, empty)
+            learning.examples(recommender, nothing, empty)
     assert set(recipe.described()) == {f.name for f in fields(Training)}
 
 
@@ -457,13 +465,13 @@ def test_a_full_disk_leaves_the_last_checkpoint(place: Path) -> None:
     code = (
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from genrec import checkpoint, training\n"
-        "first = training.Session._save\n"
+        "from genrec import checkpoint, session\n"
+        "first = session.Session._save\n"
         "def save(self, state):\n"
         "    if state.global_step > 3:\n"
         "        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "    first(self, state)\n"
-        "training.Session._save = save\n"
+        "session.Session._save = save\n"
         "from genrec.cli import main\n"
         "sys.argv = ['genrec', *sys.argv[1:]]\n"
         "main()\n"
