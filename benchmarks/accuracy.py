@@ -4,6 +4,7 @@
     python benchmarks/accuracy.py lastfm --data DIR --systems popular,markov,sasrec --fit train
     python benchmarks/accuracy.py beauty --data DIR --systems zero-shot --users 500
     python benchmarks/accuracy.py demo --systems prior
+    python benchmarks/accuracy.py demo --systems tuned,tuned-prior --run RUN --fit train
 
 DIR (or $GENREC_DATA) holds the folders s3_beauty, s3_toys, msl_amazon_books, llara_lastfm,
 online_retail, stackexchange_quantum and ml-100k (the atomic files of RecBole, which its wheel has);
@@ -34,7 +35,7 @@ import pyarrow as pa
 import torch
 from demo_v1 import ROOT, _commit
 
-from genrec import Dataset, Recommender, baselines, metrics, protocols
+from genrec import Dataset, Recommender, baselines, checkpoint, metrics, protocols
 from genrec.baselines import Scorer
 from genrec.collaborative import CollaborativePrior
 from genrec.datasets import load, recbole
@@ -42,6 +43,7 @@ from genrec.interactions import History, Interaction
 
 K = 20
 PRIOR = "prior"  # the collaborative prior alone
+WRITERS = ("zero-shot", "tuned", "tuned-prior")  # what a language model writes, alone or fused
 CANDIDATES = 20
 BEFORE = {"train": "validation", "both": "test"}
 
@@ -267,18 +269,16 @@ def ranks_by(task: Task, prior: CollaborativePrior) -> list[int]:
     return ranks
 
 
-def zero_shot(
-    task: Task, model: str, threads: int, done: dict[str, int]
+def written(
+    system: str, task: Task, arguments: Any, done: dict[str, int]
 ) -> Iterator[tuple[str, int]]:
-    """(user, rank) of each case that is not done, by an untrained language model."""
-    recommender = Recommender(
-        task.data,
-        model,
-        threads=threads,
-        exclude_seen=task.exclude_seen,
-        prior="none",
-        say=print,
-    )
+    """(user, rank) of each case that is not done, by a language model, untrained or of a run."""
+    options: dict[str, Any] = {"threads": arguments.threads, "exclude_seen": task.exclude_seen}
+    options |= {"prior": "collaborative" if system == "tuned-prior" else "none", "say": print}
+    if system == "zero-shot":
+        recommender = Recommender(task.data, arguments.model, **options)
+    else:
+        recommender = Recommender.load(arguments.run, task.data, **options)
     for number, case in enumerate(task.cases):
         if case.user_id in done:
             continue
@@ -293,7 +293,12 @@ def zero_shot(
 
 def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> dict[str, Any]:
     """Ranks of every case and seconds, from the file that an earlier run left where there is one."""
-    kinds = {} if system in ("zero-shot", PRIOR) else dict(baselines.classes()[system].defaults)
+    kinds: Any = {}
+    if system in ("tuned", "tuned-prior"):
+        adapter = arguments.run / checkpoint.ADAPTER / "adapter_model.safetensors"
+        kinds = hashlib.sha256(adapter.read_bytes()).hexdigest()
+    elif system not in (*WRITERS, PRIOR):
+        kinds = dict(baselines.classes()[system].defaults)
     state = [
         kinds,
         baselines.VERSION, name, system, fit, task.data.info.catalog_hash,
@@ -305,10 +310,10 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
     if found.get("done"):
         return found
     began = time.monotonic()
-    if system == "zero-shot":
+    if system in WRITERS:
         ranks = dict(found.get("ranks", {}))
         spent = float(found.get("rank_s", 0.0))
-        for user, rank in zero_shot(task, arguments.model, arguments.threads, ranks):
+        for user, rank in written(system, task, arguments, ranks):
             ranks[user] = rank
             _write(path, {"ranks": ranks, "rank_s": spent + time.monotonic() - began})
             if len(ranks) % 20 == 0:
@@ -361,6 +366,7 @@ def main() -> None:
     parser.add_argument("--fit", default="train,both", help="train, both (train + validation)")
     parser.add_argument("--users", type=int, default=None)
     parser.add_argument("--model", default="smollm2-135m", help="of the system zero-shot")
+    parser.add_argument("--run", type=Path, help="run folder, of the systems tuned and tuned-prior")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / ".results" / "accuracy")
     arguments = parser.parse_args()
@@ -376,7 +382,7 @@ def main() -> None:
     lines.append("|---" * (len(task.metrics) + 4) + "|")
     for system in arguments.systems.split(","):
         for fit in [f for f in arguments.fit.split(",") if f in task.fits]:
-            if system == "zero-shot" and fit != "train":
+            if system in WRITERS and fit != "train":
                 continue
             found = measured(arguments.set, system, fit, task, arguments)
             ranks = [found["ranks"][c.user_id] for c in task.cases]
