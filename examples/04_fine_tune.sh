@@ -6,7 +6,7 @@
 # 2,000 titles take some minutes on two cores; TARGETS=50000 is two passes over train.
 set -euo pipefail
 out=${1:-fine_tune}
-targets=${TARGETS:-2000} users=${USERS:-30} threads=${THREADS:-1}
+targets=${TARGETS:-2000} users=${USERS:-30} replay=${REPLAY:-20} threads=${THREADS:-1}
 quick=(--threads "$threads" --behaviors buy)
 data=$(python -c 'import genrec; print(genrec.__path__[0])')/data/online_retail_demo
 mkdir -p "$out"
@@ -31,7 +31,7 @@ GLASS1,RED GLASS VASE
 GLASS2,BLUE GLASS VASE
 END
 genrec train "$out/shop" "${quick[@]}" --from "$out/one" --vocab-weight 0 \
-  --interactions "$out/new.csv" --items "$out/new_items.csv" --replay 20 --epochs 1 \
+  --interactions "$out/new.csv" --items "$out/new_items.csv" --replay "$replay" --epochs 1 \
   --out "$out/two"
 genrec recommend "$out/two/data" --run "$out/two" --threads "$threads" --user 12493 -k 3
 genrec score "$out/two/data" --run "$out/two" --threads "$threads" --user 12493 \

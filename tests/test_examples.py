@@ -128,6 +128,7 @@ def test_llm_features(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.slow
 def test_fine_tune(tmp_path: Path) -> None:
     few = {
+        "REPLAY": "1",
         "TARGETS": "60",
         "USERS": "2",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
