@@ -76,7 +76,7 @@ def scored(
 @pytest.mark.parametrize("basket", ["tree", "first", "as_is"])
 def test_a_targets_nats_are_what_recommend_says(kind: str, basket: str) -> None:
     data = made(12)
-    recommender = Recommender(data, fresh(kind, torch.float64), exclude_seen=False)
+    recommender = Recommender(data, fresh(kind, torch.float64), exclude_seen=False, prior="none")
     settings = Training(basket=basket, pack_tokens=300, vocab_weight=0.0)
     found, nats, _ = scored(recommender, data, settings)
     c = data.interactions.columns
@@ -100,11 +100,11 @@ def test_plain_models_learn_from_windows() -> None:
     data = made(6)
     shared = tiny.language_model()
     model = LanguageModel(shared.model, shared.tokenizer, plain=True)
-    recommender = Recommender(data, model, exclude_seen=False)
+    recommender = Recommender(data, model, exclude_seen=False, prior="none")
     with pytest.raises(SettingsError, match="takes no branches"):
         learning.examples(recommender, data, Training(basket="tree"))
     _, slow, _ = scored(recommender, data, Training(layout="window", vocab_weight=0.0))
-    fast = Recommender(data, shared, exclude_seen=False)
+    fast = Recommender(data, shared, exclude_seen=False, prior="none")
     found, nats, _ = scored(fast, data, Training(layout="window", vocab_weight=0.0))
     assert len(found.packs) < len(found.rows)  # side by side
     order = [i for p in found.packs for i in p]
@@ -115,7 +115,7 @@ def test_plain_models_learn_from_windows() -> None:
 def test_the_real_models_nats_are_what_recommend_says(
     demo_data: Dataset, smollm2: LanguageModel
 ) -> None:
-    recommender = Recommender(demo_data, smollm2, exclude_seen=False)
+    recommender = Recommender(demo_data, smollm2, exclude_seen=False, prior="none")
     settings = Training(behaviors=("buy",), vocab_weight=0.0)
     found, nats, _ = scored(recommender, demo_data, settings, [3])
     row = found.rows[found.packs[3][0]]
@@ -281,13 +281,17 @@ def test_a_run_is_loaded_and_recommends(tmp_path: Path) -> None:
     assert "- `max_targets: 400`" in report
     nats = [line["nats"] for line in lines]
     assert nats[-1] < nats[0]
-    recommender = Recommender.load(place, data, exclude_seen=False)
+    recommender = Recommender.load(place, data, exclude_seen=False, prior="none")
     assert recommender.run == run
     answer = recommender.recommend("bought: red mug")
     assert sum(r.probability for r in recommender.score("")) == pytest.approx(1, abs=1e-4)
-    alone = Recommender.load(place, search="exact", exclude_seen=False).recommend("bought: red mug")
+    alone = Recommender.load(place, search="exact", exclude_seen=False, prior="none").recommend(
+        "bought: red mug"
+    )
     assert [r.item_id for r in alone] == [r.item_id for r in answer]
-    base = Recommender(data, str(model), exclude_seen=False).recommend("bought: red mug")
+    base = Recommender(data, str(model), exclude_seen=False, prior="none").recommend(
+        "bought: red mug"
+    )
     assert base[0].logprob != pytest.approx(answer[0].logprob, abs=1e-3)
     with pytest.raises(ModelError, match="form of titles"):
         Recommender.load(place, data, case="lower")
@@ -317,8 +321,10 @@ def test_an_adapter_merged_is_as_the_adapter(tmp_path: Path, kind: str) -> None:
     values = json.loads((tmp_path / "run" / "run.json").read_text())
     (tmp_path / "run" / "run.json").write_text(json.dumps(values | {"base_model": str(folder)}))
     merged = Recommender.load(tmp_path / "run", data).score("bought: red mug")
-    apart = Recommender(data, LanguageModel(model.model, model.tokenizer)).score("bought: red mug")
-    plain = Recommender(data, fresh(kind)).score("bought: red mug")
+    apart = Recommender(data, LanguageModel(model.model, model.tokenizer), prior="none").score(
+        "bought: red mug"
+    )
+    plain = Recommender(data, fresh(kind), prior="none").score("bought: red mug")
     assert [r.logprob for r in merged] == pytest.approx([r.logprob for r in apart], abs=1e-4)
     assert [r.logprob for r in merged] != pytest.approx([r.logprob for r in plain], abs=1e-2)
 
@@ -331,7 +337,7 @@ def test_a_merged_model_is_one_for_any_server(place: Path) -> None:
     assert "trained with vocab_weight 0" in done.stdout
     data = Dataset.load(place / "data")
     ours = Recommender.load(place / "m", data).score("bought: red mug")
-    theirs = Recommender(data, str(place / "merged")).score("bought: red mug")
+    theirs = Recommender(data, str(place / "merged"), prior="none").score("bought: red mug")
     assert [r.logprob for r in ours] == pytest.approx([r.logprob for r in theirs], abs=1e-5)
     again = subprocess.run([*merge, *arguments], capture_output=True, text=True)
     assert again.returncode == ModelError.exit_code
@@ -347,7 +353,7 @@ def test_quantised_weights_are_trained_on_and_used(tmp_path: Path, kind: str) ->
     tuned = weights_of(tmp_path / "run")
     assert all(float(v.abs().max()) > 0 for k, v in tuned.items() if "lora_B" in k)
     lm = LanguageModel.of_run(tmp_path / "run", quantize=kind, dtype="float32", device="cpu")
-    answer = Recommender(data, lm).score("bought: red mug")
+    answer = Recommender(data, lm, prior="none").score("bought: red mug")
     assert sum(r.probability for r in answer) == pytest.approx(1, abs=1e-3)
     full = Recommender.load(tmp_path / "run", data, dtype="float32").score("bought: red mug")
     assert [r.item_id for r in answer][:2] == [r.item_id for r in full][:2]
