@@ -314,14 +314,14 @@ def test_strongest_are_by_size_and_not_by_sign() -> None:
 
 
 def test_the_demonstrations_have_their_share(demo_data: Dataset) -> None:
-    recommender = Recommender(demo_data, tiny.language_model(), few_shot=2)
+    recommender = Recommender(demo_data, tiny.language_model(), few_shot=2, prior="none")
     history = recommender.history(demo_data.interactions.user_ids[5], before="test").latest(4)
     answer = recommender.recommend(history, 2, explain=True)
     rows = demo_data.catalog.rows([r.item_id for r in answer])
     with_them = {
         r.item_id: r.logprob for r in recommender.score(history, [r.item_id for r in answer])
     }
-    bare = Recommender(demo_data, recommender.model, template="few_shot")
+    bare = Recommender(demo_data, recommender.model, template="few_shot", prior="none")
     without = {r.item_id: r.logprob for r in bare.score(history, [r.item_id for r in answer])}
     assert len(rows) == 2
     for r in answer:
@@ -338,7 +338,7 @@ def test_the_demonstrations_have_their_share(demo_data: Dataset) -> None:
 
 
 def test_what_was_read_of_a_few_shot_prompt_is_not_read_again(demo_data: Dataset) -> None:
-    recommender = Recommender(demo_data, tiny.language_model(), few_shot=2)
+    recommender = Recommender(demo_data, tiny.language_model(), few_shot=2, prior="none")
     history = recommender.history(demo_data.interactions.user_ids[5], before="test").latest(3)
     recommender.recommend(history, 1)
     question = question_of(recommender, history)
