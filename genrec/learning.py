@@ -5,8 +5,9 @@ Knows recommenders for their prompts and tries; nothing of losses.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,19 @@ class Examples(TorchDataset[int]):
     def n_targets(self) -> int:
         """How many titles are predicted in one pass."""
         return sum(len(r.item) for r in self.rows)
+
+    def fingerprint(self) -> str:
+        """Of all tokens, targets, weights and packs: equal where the same is learned."""
+        digest = hashlib.sha256(repr([list(p) for p in self.packs]).encode())
+        for row, *more in zip(self.rows, *self._beside(), strict=True):
+            for part in [*(getattr(row, f.name) for f in fields(row)), *more]:
+                digest.update(len(part).to_bytes(8, "little"))
+                digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
+    def _beside(self) -> list[Sequence[npt.NDArray[Any]]]:
+        """What each row has beside its tokens."""
+        return [self.weights]
 
 
 def examples(

@@ -196,6 +196,9 @@ class Pairs(Examples):
 
     labels: Sequence[IntArray]
 
+    def _beside(self) -> list[Sequence[npt.NDArray[Any]]]:
+        return [self.weights, self.labels]
+
 
 class PairRows:
     """Makes rows of pairs."""

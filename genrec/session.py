@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from genrec import checkpoint
-from genrec.errors import ModelError
+from genrec.errors import ModelError, SettingsError
 from genrec.learning import Examples
 from genrec.model import LanguageModel, quiet_transformers
 from genrec.objectives import Goal, Validate
@@ -42,8 +42,13 @@ def begun(
     folder: Path,
     start: Path | None,
     watch: Watch,
+    learned: Mapping[str, str],
 ) -> tuple[_Trainer, Session]:
-    """The Trainer and what happens beside its steps."""
+    """The Trainer and what happens beside its steps.
+
+    Raises:
+        SettingsError: the checkpoint to go on from learned something else.
+    """
     t, several = training, int(os.environ.get("WORLD_SIZE", "1")) > 1
     with quiet_transformers():
         arguments = TrainingArguments(
@@ -74,7 +79,7 @@ def begun(
     targets = data.n_targets * t.epochs if t.max_targets is None else t.max_targets
     arguments.max_steps = max(1, math.ceil(steps * targets / data.n_targets))
     arguments.warmup_steps = math.ceil(t.warmup * arguments.max_steps)
-    session = Session(folder, t, None, watch, start, targets)
+    session = Session(folder, t, None, watch, start, targets, learned)
     trainer = _Trainer(
         objective,
         model=model.model,
@@ -194,6 +199,7 @@ class Session:
         watch: Watch,
         resumed: Path | None,
         n_targets: float,
+        learned: Mapping[str, str],
     ) -> None:
         """Takes what it needs of a run.
 
@@ -204,6 +210,11 @@ class Session:
             watch: called with each line of the log.
             resumed: the checkpoint to go on from.
             n_targets: how many targets the run will learn from.
+            learned: names and fingerprints of what a run that goes on must have in common with
+                the one that was begun.
+
+        Raises:
+            SettingsError: it has not.
         """
         self.folder, self.training, self.progress = folder, training, Progress()
         self.trainer: _Trainer
@@ -213,8 +224,10 @@ class Session:
         self._started = self._saved = self._logged = time.monotonic()
         self._since = np.zeros(3)
         self._rng: dict[str, Tensor] = {}
+        self._learned = dict(learned)
         if resumed is not None:
             values = json.loads((resumed / "state.json").read_text(encoding="utf-8"))
+            _same(self._learned, values.get("learned", {}), resumed)
             self.progress = Progress(**values["progress"])
             self._rng = load_file(resumed / "rng.safetensors")
             self._optimizer_state = values["optimizer"]
@@ -239,17 +252,27 @@ class Session:
             inner.last_epoch = self._optimizer_state["last_epoch"]
             inner._step_count = inner.last_epoch + 1
             inner._last_lr = list(self._optimizer_state["rates"])
+            if self.main:
+                self._forget(int(self._resumed.name.rpartition("-")[2]))
         elif self._validate is not None:
             self._measure(0)
         self._started = self._saved = self._logged = time.monotonic()
 
+    def _forget(self, step: int) -> None:
+        """Drops the log's lines after the checkpoint: these steps are done again."""
+        path = self.folder / checkpoint.LOG
+        with contextlib.suppress(FileNotFoundError):
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            checkpoint.write_text(path, "".join(x for x in lines if _step_of(x) <= step))
+
     def step_begins(self) -> None:
         """Puts the random numbers where the checkpoint had them, before the first step."""
-        if self._rng:
-            torch.set_rng_state(self._rng["cpu"])
-            if "cuda" in self._rng and torch.cuda.is_available():
-                torch.cuda.set_rng_state(self._rng["cuda"])
-            self._rng = {}
+        rank = self.trainer.args.process_index
+        if f"cpu.{rank}" in self._rng:
+            torch.set_rng_state(self._rng[f"cpu.{rank}"])
+        if f"cuda.{rank}" in self._rng and torch.cuda.is_available():
+            torch.cuda.set_rng_state(self._rng[f"cuda.{rank}"])
+        self._rng = {}
 
     def step_ends(self, state: Any) -> bool:
         """Logs, validates and saves where it is time to; whether to stop."""
@@ -353,16 +376,23 @@ class Session:
             model.save_pretrained(folder, safe_serialization=True)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
+    def _random_states(self) -> dict[str, Tensor]:
+        """Those of all processes; every process must call this."""
+        from accelerate.utils import gather_object
+
+        mine = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            mine["cuda"] = torch.cuda.get_rng_state()
+        several = self.trainer.args.world_size > 1
+        found = gather_object([mine]) if several else [mine]
+        return {f"{kind}.{i}": v for i, each in enumerate(found) for kind, v in each.items()}
+
     def _save(self, state: Any) -> None:
         """Writes a checkpoint, whole or not at all, and removes those before the last two."""
         self._saved = time.monotonic()
-        rng = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            rng["cuda"] = torch.cuda.get_rng_state()
+        rng = self._random_states()
         if not self.main:
             return
-        # Random states of other processes are not kept: with dropout a resumed run of several
-        # processes draws other masks.
 
         def fill(folder: Path) -> None:
             self._save_weights(folder)
@@ -371,6 +401,7 @@ class Session:
             state.save_to_json(str(folder / "trainer_state.json"))
             inner = _inner(self._scheduler, "scheduler")
             values = {
+                "learned": self._learned,
                 "progress": asdict(self.progress),
                 "optimizer": {
                     "rates": [g["lr"] for g in self._optimizer.param_groups],
@@ -392,6 +423,25 @@ class Session:
             with contextlib.suppress(OSError):
                 (old / "state.json").unlink()  # from now on it is none
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _same(now: Mapping[str, str], before: Mapping[str, str], place: Path) -> None:
+    changed = [name for name in now if now[name] != before.get(name)]
+    if changed:
+        msg = (
+            f"A run that goes on learns what it began with, but changed since {place}: "
+            f"{', '.join(changed)}. Expected the same data, model and files as at its beginning; "
+            "for others begin a new run in another folder, or train this one further with --from."
+        )
+        raise SettingsError(msg)
+
+
+def _step_of(line: str) -> float:
+    """A line of the log's step; infinite where the line was cut off."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _inner(wrapped: Any, name: str) -> Any:

@@ -1,6 +1,6 @@
 """Training: from a dataset to a run folder.
 
-What is learned from is ``examples``, what is minimised is ``objectives``, how it goes is ``session``.
+What is learned from is ``learning``, what is minimised is ``objectives``, how it goes is ``session``.
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ def train(
         tuned.model.gradient_checkpointing_enable({"use_reentrant": False})
         tuned.model.enable_input_require_grads()
     objective, validate = ready(tuned)
-    trainer, session = begun(objective, found, tuned, training, folder, start, watch)
+    trainer, session = begun(
+        objective, found, tuned, training, folder, start, watch, _learned(run, found)
+    )
     session._validate = validate if new is None else None  # new events come after validation
     session.trainer = trainer
     said = f"{found.n_targets:,} targets in {sum(map(len, found.rows)):,} tokens a pass"
@@ -129,6 +131,17 @@ def train(
         _finish(folder, run, session, recommender, training)
     tuned.model.eval()
     return run
+
+
+def _learned(run: Run, found: Examples) -> dict[str, str]:
+    """What a run that goes on must not change, by the names that an error gives them."""
+    return {
+        "the base model": run.base_fingerprint or run.base_kept,
+        "the prompt template": run.template_hash,
+        "the tokenizer or the form of titles": run.encoder_hash,
+        "the catalog": run.catalog_hash,
+        "what is learned (data, split, pairs, examples or new interactions)": found.fingerprint(),
+    }
 
 
 def _replayed(data: Dataset, new: BoolArray, training: Training) -> BoolArray:

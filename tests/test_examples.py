@@ -15,9 +15,6 @@ from test_cli import Run, run
 
 assert callable(run)
 
-FULL = pytest.mark.skipif(
-    int(os.environ.get("GENREC_EXAMPLES", "25")) < 250, reason="runs with scripts/test --full"
-)
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -129,7 +126,6 @@ def test_llm_features(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.model
 @pytest.mark.slow
-@FULL
 def test_fine_tune(tmp_path: Path) -> None:
     few = {
         "REPLAY": "1",

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_cli import Run, run
 from test_rows import dataset
-from test_training import FEW, fresh, made, saved
+from test_training import FEW, done, fresh, made, saved
 
 from genrec import Dataset, Recommender, training
 from genrec.errors import DataError, ModelError
 from genrec.feedback import joined
 from genrec.tables import Rejects
+
+assert callable(run)
 
 NEW = """user_id,item_id,behavior,timestamp,unit
 u0,i6,buy,90000000,late
@@ -134,25 +135,18 @@ def test_replay_is_a_sample_of_the_old() -> None:
         assert wanted.sum() == many
 
 
-def test_the_command_joins_trains_and_writes_the_data(tmp_path: Path) -> None:
+def test_the_command_joins_trains_and_writes_the_data(tmp_path: Path, run: Run) -> None:
     data, base = made(6, users=3), saved(tmp_path)
     data.save(tmp_path / "data")
-    train = [sys.executable, "-m", "genrec", "train"]
     few = ["--max-targets", "40", "--pack-tokens", "128", "--eval-users", "0", "--device", "cpu"]
-    run = str(tmp_path / "run")
-    first = [str(tmp_path / "data"), "--out", run, "--model", str(base), *few]
-    subprocess.run([*train, *first], check=True, capture_output=True)
+    first, out = str(tmp_path / "run"), tmp_path / "again"
+    train = ["train", str(tmp_path / "data"), "--out"]
+    done(run, [*train, first, "--model", str(base), *few])
     path, items = files(tmp_path)
-    out = tmp_path / "again"
-    more = [str(tmp_path / "data"), "--out", str(out), "--from", run, *few]
-    alone = subprocess.run(
-        [*train, *first[:1], "--out", str(out), "--interactions", str(path)],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert "without --from RUN" in alone.stderr
+    _, _, said = run(*train, out, "--interactions", path)
+    assert "without --from RUN" in said
     feedback = ["--interactions", str(path), "--items", str(items)]
-    subprocess.run([*train, *more, *feedback], check=True, capture_output=True)
+    done(run, [*train, str(out), "--from", first, *few, *feedback])
     assert "new" in Dataset.load(out / "data").catalog
-    ask = [sys.executable, "-m", "genrec", "recommend", str(out / "data"), "--run", str(out)]
-    done = subprocess.run([*ask, "--user", "u9"], check=True, capture_output=True, text=True)
-    assert "green vase" in done.stdout
+    ask = ["recommend", str(out / "data"), "--run", str(out), "--user", "u9"]
+    assert "green vase" in done(run, ask)

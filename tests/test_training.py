@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
+from test_cli import Run, run
 from test_rows import dataset
 
 from genrec import (
@@ -27,6 +29,7 @@ from genrec import (
     learning,
     objectives,
     recipe,
+    session,
     training,
 )
 from genrec.errors import DataError, ModelError, SettingsError
@@ -34,6 +37,8 @@ from genrec.losses import CatalogLoss, Head, batch
 from genrec.model import LanguageModel
 from genrec.recipe import Training
 from genrec.rows import TitlePaths
+
+assert callable(run)
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("llama", "gpt2", "qwen3", "gemma3", "mistral")
@@ -329,19 +334,17 @@ def test_an_adapter_merged_is_as_the_adapter(tmp_path: Path, kind: str) -> None:
     assert [r.logprob for r in merged] != pytest.approx([r.logprob for r in plain], abs=1e-2)
 
 
-def test_a_merged_model_is_one_for_any_server(place: Path) -> None:
-    merge = [sys.executable, "-m", "genrec", "merge"]
-    subprocess.run(command(place, "m", "--vocab-weight", "0", "--max-targets", "60"), check=True)
-    arguments = [str(place / "m"), "--out", str(place / "merged")]
-    done = subprocess.run([*merge, *arguments], check=True, capture_output=True, text=True)
-    assert "trained with vocab_weight 0" in done.stdout
+def test_a_merged_model_is_one_for_any_server(place: Path, run: Run) -> None:
+    done(run, train(place, "m", "--vocab-weight", "0", "--max-targets", "60"))
+    merge = ["merge", str(place / "m"), "--out", str(place / "merged")]
+    assert "trained with vocab_weight 0" in done(run, merge)
     data = Dataset.load(place / "data")
     ours = Recommender.load(place / "m", data).score("bought: red mug")
     theirs = Recommender(data, str(place / "merged"), prior="none").score("bought: red mug")
     assert [r.logprob for r in ours] == pytest.approx([r.logprob for r in theirs], abs=1e-5)
-    again = subprocess.run([*merge, *arguments], capture_output=True, text=True)
-    assert again.returncode == ModelError.exit_code
-    assert "is not empty" in again.stderr
+    code, _, said = run(*merge)
+    assert code == ModelError.exit_code
+    assert "is not empty" in said
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
@@ -379,13 +382,21 @@ def saved(folder: Path, kind: str = "llama") -> Path:
     return place
 
 
-def command(folder: Path, run: str, *options: str) -> list[str]:
+def train(folder: Path, name: str, *options: str) -> list[str]:
+    """The arguments of `genrec` for a small run."""
     return [
-        sys.executable, "-m", "genrec", "train", str(folder / "data"), "--out", str(folder / run),
+        "train", str(folder / "data"), "--out", str(folder / name),
         "--model", str(folder / "tiny-llama"), "--max-targets", "400", "--eval-users", "2",
         "--eval-every", "150", "--pack-tokens", "128", "--lora-dropout", "0.1", "--log-steps", "1",
         "--save-steps", "3", "--threads", "1", "--device", "cpu", *options,
     ]  # fmt: skip
+
+
+def done(run: Run, arguments: list[str]) -> str:
+    """What a command that must work prints."""
+    code, out, said = run(*arguments)
+    assert code == 0, said
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -403,21 +414,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_killed_and_resumed_is_as_never_stopped(place: Path) -> None:
-    subprocess.run(command(place, "whole"), check=True, capture_output=True)
-    run = subprocess.Popen(command(place, "killed"), stderr=subprocess.DEVNULL)
+def test_killed_and_resumed_is_as_never_stopped(place: Path, run: Run) -> None:
+    done(run, train(place, "whole"))
+    command = [sys.executable, "-m", "genrec", *train(place, "killed")]
+    killed = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     log = place / "killed" / "log.jsonl"
     for _ in range(1200):
         time.sleep(0.05)
         if log.is_file() and '"step": 8' in log.read_text():
             break
-    run.send_signal(signal.SIGKILL)
-    run.wait()
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
     assert not (place / "killed" / "run.json").exists()
     (step,) = [p.name for p in checkpoint.checkpoints(place / "killed")][-1:]
     assert step in {"step-6", "step-9"}
-    again = command(place, "killed", "--resume")
-    subprocess.run(again, check=True, capture_output=True)
+    done(run, train(place, "killed", "--resume"))
     whole, resumed = weights_of(place / "whole"), weights_of(place / "killed")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
@@ -444,6 +455,33 @@ def test_a_run_is_not_written_over(place: Path, tmp_path: Path) -> None:
         training.train(data, tmp_path / "run", fresh(), resume=True, **FEW | {"lora_rank": 2})
 
 
+def test_a_run_goes_on_only_with_what_it_learns(tmp_path: Path) -> None:
+    data, place, options = made(6, users=2), tmp_path / "run", FEW | {"log_steps": 1}
+    training.train(data, place, fresh(), max_minutes=0.0, **options)
+    events = data.interactions
+    others: dict[str, tuple[Dataset, LanguageModel, dict[str, Any]]] = {
+        "what is learned": (data, fresh(), {"new": np.arange(len(events)) < 3}),
+        "the base model": (data, fresh("qwen3"), {}),
+    }
+    from dataclasses import replace
+
+    items = [
+        replace(i, title=i.title + " again") if not n else i for n, i in enumerate(data.catalog)
+    ]
+    others["the catalog"] = (replace(data, catalog=type(data.catalog)(items)), fresh(), {})
+    for wanted, (other, model, more) in others.items():
+        with pytest.raises(SettingsError, match=f"changed since.*{wanted}"):
+            training.train(other, place, model, resume=True, **more, **options)
+    log = place / "log.jsonl"
+    step = json.loads(log.read_text().splitlines()[-1])["step"]
+    with log.open("a") as stream:  # steps after the checkpoint, and a line that a kill cut off
+        stream.write(json.dumps({"step": step + 1, "nats": 99.0}) + '\n{"step": ')
+    assert training.train(data, place, fresh(), resume=True, **options).finished
+    steps = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [s["step"] for s in steps] == list(range(1, len(steps) + 1))
+    assert all(s["nats"] < 99 for s in steps)
+
+
 def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(tmp_path: Path) -> None:
     data, model = made(8, users=4), fresh()
     steps = []
@@ -467,26 +505,29 @@ def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(tmp_path: Path) -> 
     assert run.finished
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(place: Path) -> None:
-    code = (
-        "import resource, signal, sys\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from genrec import checkpoint, session\n"
-        "first = session.Session._save\n"
-        "def save(self, state):\n"
-        "    if state.global_step > 3:\n"
-        "        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "    first(self, state)\n"
-        "session.Session._save = save\n"
-        "from genrec.cli import main\n"
-        "sys.argv = ['genrec', *sys.argv[1:]]\n"
-        "main()\n"
-    )
-    arguments = command(place, "full")[3:]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-    assert done.returncode == ModelError.exit_code, done.stderr[-2000:]
-    assert "checkpoint at step 6 could not be written" in done.stderr
-    assert "Make room on the disk" in done.stderr
+def test_a_full_disk_leaves_the_last_checkpoint(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = session.Session._save
+
+    def save(self: session.Session, state: Any) -> None:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if state.global_step > 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        try:
+            first(self, state)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    monkeypatch.setattr(session.Session, "_save", save)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        code, _, said = run(*train(place, "full"))
+    finally:
+        signal.signal(signal.SIGXFSZ, before)
+    assert code == ModelError.exit_code, said[-2000:]
+    assert "checkpoint at step 6 could not be written" in said
+    assert "Make room on the disk" in said
     assert [p.name for p in checkpoint.checkpoints(place / "full")] == ["step-3"]
 
 
@@ -503,17 +544,18 @@ def test_time_that_is_up_stops_with_a_run_that_can_go_on(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_two_processes_are_as_one_with_the_doubled_batch(place: Path) -> None:
-    base = command(place, "two", "--max-targets", "120", "--batch-size", "1", "--lora-dropout", "0")
+def test_two_processes_are_as_one_with_the_doubled_batch(place: Path, run: Run) -> None:
+    few = ["--max-targets", "120", "--lora-dropout", "0", "--batch-size"]
     launch = [
         sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
         "--num_machines", "1", "--main_process_port", "29611", "--mixed_precision", "no", "--dynamo_backend", "no",
-        "--num_cpu_threads_per_process", "1", str(ROOT / "scripts" / "train.py"), *base[4:],
+        "--num_cpu_threads_per_process", "1", str(ROOT / "scripts" / "train.py"), *train(place, "two", *few, "1")[1:],
     ]  # fmt: skip
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
     subprocess.run(launch, check=True, capture_output=True, env=environment)
-    one = command(place, "one", "--max-targets", "120", "--batch-size", "2", "--lora-dropout", "0")
-    subprocess.run(one, check=True, capture_output=True)
+    done(run, train(place, "one", *few, "2"))
     two, one_ = weights_of(place / "two"), weights_of(place / "one")
     assert max(float((two[k] - one_[k]).abs().max()) for k in two) < 1e-5
     assert checkpoint.Run.read(place / "two").targets == checkpoint.Run.read(place / "one").targets
+    last = checkpoint.checkpoints(place / "two")[-1]
+    assert set(load_file(last / "rng.safetensors")) == {"cpu.0", "cpu.1"}
