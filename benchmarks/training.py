@@ -127,7 +127,9 @@ def ours(
     objective = objectives.Objective(found, paths, model, recipe, titles)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    trainer, beside = session.begun(objective, found, model, recipe, out, None, lambda line: None)
+    trainer, beside = session.begun(
+        objective, found, model, recipe, out, None, lambda line: None, {}
+    )
     beside.trainer, clock = trainer, Clock()
     seen: list[float] = []
     beside.step_ends = lambda state: bool(seen.append(trainer.seen[1]))  # type: ignore[method-assign,func-returns-value]

@@ -189,6 +189,18 @@ def write_folder(place: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
+def shipped(name: str) -> Path | None:
+    """The run folder in the package that belongs to an embedded dataset; None where there is none."""
+    folder = Path(__file__).parent / "data" / name / "run"
+    return folder if name.isidentifier() and (folder / RUN).is_file() else None
+
+
+def located(run: str | os.PathLike[str]) -> Path:
+    """A run's folder: the path itself, or where no folder has it an embedded dataset's name."""
+    path = Path(run)
+    return path if path.exists() else shipped(str(run)) or path
+
+
 def checkpoints(run: Path) -> list[Path]:
     """The whole checkpoints of a run, the oldest first."""
     found = (run / CHECKPOINTS).glob("step-*")

@@ -48,7 +48,11 @@ Model = Annotated[
 ]
 RunFolder = Annotated[
     Path | None,
-    typer.Option("--run", help="Run folder that `train` wrote, in place of --model."),
+    typer.Option(
+        "--run",
+        help="Run folder that `train` wrote, or the name of an embedded dataset for the run in the "
+        "package, in place of --model.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
@@ -1073,6 +1077,13 @@ def demo(
     model: Model = "smollm2-135m",
     language: Annotated[str, typer.Option(help="en, or zh: the same on made Chinese data.")] = "en",
     users: Annotated[int, typer.Option(help="Users in the small evaluation.")] = 30,
+    run: Annotated[
+        str,
+        typer.Option(
+            help="Run folder to show beside the untrained model; auto is the one in the package, "
+            "where it fits model and language, none none."
+        ),
+    ] = "auto",
     prior: PriorName = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -1085,6 +1096,7 @@ def demo(
     walk.run(
         model,
         users,
+        run=run,
         language=language,
         device=device,
         dtype=dtype,

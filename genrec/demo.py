@@ -8,11 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from genrec import display, evaluation
+from genrec import checkpoint, display, evaluation
 from genrec.answers import RecommendationList
 from genrec.baselines import Popular
+from genrec.checkpoint import Run
 from genrec.dataset import Dataset
 from genrec.datasets import load
 from genrec.errors import SettingsError
@@ -46,12 +49,14 @@ class _Story:
     prompt_heading: str
     untrained: str
     answer_heading: str
+    tuned_heading: str
     typed_heading: str
     asking: str
     evaluation_heading: str
     evaluation: str
-    systems: tuple[str, str, str]
+    systems: Mapping[str, str]
     prior: str
+    difference: str
     system: str
     metrics: Mapping[str, str]
     few: str
@@ -76,13 +81,16 @@ _ENGLISH = _Story(
     prompt_heading="What the model reads (the prompt ends where the next title begins)",
     untrained="an untrained {model}, no training and no demonstrations",
     answer_heading="Ten recommendations for customer {customer}",
+    tuned_heading="The same after fine-tuning on the shop's earlier invoices ({targets:,} titles, "
+    "{run})",
     typed_heading="The same for a history typed by hand",
     asking="Asking for {n} held-out purchases",
     evaluation_heading="Does it know what they bought next?",
     evaluation="Protocol demo-v1 on a fixed sample of {n} of {all} customers: their last invoice "
     "was held out;\nis its first item among the ten? With 95% intervals over customers.",
-    systems=("zero-shot", "popular", "difference"),
+    systems={"zero-shot": "zero-shot", "tuned": "tuned", "popular": "popular"},
     prior=" + prior",
+    difference="{one} minus {other}",
     system="system",
     metrics={
         "hit_rate@10": "hit rate@10",
@@ -119,13 +127,15 @@ _CHINESE = _Story(
     prompt_heading="模型读到的内容（提示词到下一个标题开始处为止）",
     untrained="{model}，未经训练，也没有示例",
     answer_heading="给用户 {customer} 的十条推荐",
+    tuned_heading="同样的问题，在更早的行为上微调之后（{targets:,} 个标题，{run}）",
     typed_heading="换成手写的历史，同样可以推荐",
     asking="正在预测 {n} 次留出的购买",
     evaluation_heading="它猜得到用户接下来买什么吗？",
     evaluation="评测方案 last-out：从 {all} 位用户中固定抽取 {n} 位，留出每人最后一次购买，"
     "看它在不在前十名里。\n方括号内是按用户计算的 95% 置信区间。数据是编写的，分数不代表真实效果。",
-    systems=("零样本", "热门商品", "差值"),
+    systems={"zero-shot": "零样本", "tuned": "微调后", "popular": "热门商品"},
     prior=" + 协同先验",
+    difference="{one} 减 {other}",
     system="方法",
     metrics={"hit_rate@10": "命中率@10", "ndcg@10": "NDCG@10"},
     few="用户只有 {n} 位，所以区间很宽；--users 60 评测全部用户。",
@@ -136,19 +146,30 @@ _STORIES = {"en": _ENGLISH, "zh": _CHINESE}
 
 
 @dataclass(frozen=True, slots=True)
+class _Voice:
+    """One of the recommenders that the demo asks: untrained, or tuned."""
+
+    name: str
+    recommender: Recommender
+    answer: RecommendationList
+
+
+@dataclass(frozen=True, slots=True)
 class _Report:
+    """The results are those of the voices, in their order, and of popularity."""
+
     story: _Story
     caution: str
-    answer: RecommendationList
+    voices: Sequence[_Voice]
     typed: RecommendationList
-    ours: Result
-    popular: Result
+    results: Sequence[Result]
 
 
 def run(
     model: str,
     users: int,
     *,
+    run: str = "auto",
     language: str = "en",
     device: str = "auto",
     dtype: str = "auto",
@@ -161,6 +182,8 @@ def run(
     Args:
         model: see ``LanguageModel.load``.
         users: how many users the small evaluation has.
+        run: a run folder that was trained on this data, shown beside the untrained model; ``auto``
+            is the adapter in the package where there is one for model and language, ``none`` none.
         language: ``en`` on a British gift shop, ``zh`` on the made data ``zh_mini``.
         device: see ``LanguageModel.load``.
         dtype: see ``LanguageModel.load``.
@@ -177,39 +200,63 @@ def run(
     dataset = load(story.dataset)
     if not json:
         _show_data(story, dataset, caution)
+    tuned = _run(run, model, story)
+    options: dict[str, Any] = {
+        "device": device,
+        "dtype": dtype,
+        "threads": threads,
+        "prior": prior,
+        "prior_events": "train+validation",  # as the baseline; only test is asked for
+    }
     with display.working(story.loading.format(model=model), quiet=json) as say:
-        recommender = Recommender(
-            dataset,
-            model,
-            device=device,
-            dtype=dtype,
-            threads=threads,
-            say=say,
-            language=language,
-            prior=prior,
-            prior_events="train+validation",  # as the baseline; only test is asked for
-        )
+        recommender = Recommender(dataset, model, say=say, language=language, **options)
     history = recommender.history(story.customer, before="test")
     if not json:
         _show_customer(story, recommender)
-        _heading(story.answer_heading.format(customer=story.customer))
-    answer = recommender.recommend(history, _K)
+    voices = [_asked(story, recommender, history, None, quiet=json)]
+    if tuned is not None:
+        with display.working(story.loading.format(model=tuned), quiet=json) as say:
+            recommender = Recommender.load(tuned, dataset, say=say, **options)
+        voices.append(_asked(story, recommender, history, tuned, quiet=json))
     if not json:
-        display.print_recommendations(answer)
         _heading(story.typed_heading)
         display.print_line(f"  {story.command.format(typed=story.typed)}\n", "dim")
     typed = recommender.recommend(story.typed, _K)
     if not json:
         display.print_recommendations(typed)
     cases = story.cases(dataset)
-    ours, popular = _evaluate(story, recommender, evaluation.sample(cases, users))
-    report = _Report(story, caution, answer, typed, ours, popular)
+    results = _evaluate(story, voices, evaluation.sample(cases, users))
+    report = _Report(story, caution, voices, typed, results)
     if json:
         display.print_json(_to_dict(report))
         return
     _show_evaluation(report, len(cases))
     seconds = time.monotonic() - started
     display.note("\n" + story.end.format(seconds=seconds, model=recommender.model.describe()))
+
+
+def _run(run: str, model: str, story: _Story) -> Path | None:
+    """The run folder that is shown beside the untrained model."""
+    if run == "none":
+        return None
+    if run != "auto":
+        return checkpoint.located(run)
+    shipped = checkpoint.shipped(story.dataset)
+    return shipped if shipped is not None and Run.read(shipped).base_model == model else None
+
+
+def _asked(
+    story: _Story, recommender: Recommender, history: History, run: Path | None, *, quiet: bool
+) -> _Voice:
+    if not quiet and (run is None or recommender.run is None):
+        _heading(story.answer_heading.format(customer=story.customer))
+    elif not quiet and run is not None and recommender.run is not None:
+        _heading(story.tuned_heading.format(targets=recommender.run.targets, run=run.name))
+    answer = recommender.recommend(history, _K)
+    if not quiet:
+        display.print_recommendations(answer)
+    name = "zero-shot" if run is None else "tuned"
+    return _Voice(name + (" + prior" if recommender.prior else ""), recommender, answer)
 
 
 def _story(language: str) -> _Story:
@@ -247,36 +294,41 @@ def _show_customer(story: _Story, recommender: Recommender) -> None:
     )
 
 
-def _evaluate(story: _Story, recommender: Recommender, cases: list[Case]) -> tuple[Result, Result]:
-    assert recommender.dataset is not None
-    with display.progress(story.asking.format(n=len(cases)), len(cases)) as bar:
-        ours = evaluation.run(
-            "zero-shot + prior" if recommender.prior else "zero-shot",
-            lambda h: [r.item_id for r in recommender.recommend(h, _K)],
-            cases,
-            progress=bar,
-        )
-    baseline = Popular(recommender.dataset.interactions, recommender.behavior)
+def _evaluate(story: _Story, voices: Sequence[_Voice], cases: list[Case]) -> list[Result]:
+    results = []
+    for voice in voices:
+        recommend = partial(_ids, voice.recommender)
+        with display.progress(story.asking.format(n=len(cases)), len(cases)) as bar:
+            results.append(evaluation.run(voice.name, recommend, cases, progress=bar))
+    ours = voices[0].recommender
+    assert ours.dataset is not None
+    baseline = Popular(ours.dataset.interactions, ours.behavior)
 
     def popular(history: History) -> Sequence[str]:
-        return baseline.rank(history, _K, exclude_seen=recommender.exclude_seen)
+        return baseline.rank(history, _K, exclude_seen=ours.exclude_seen)
 
-    return ours, evaluation.run(baseline.name, popular, cases)
+    return [*results, evaluation.run(baseline.name, popular, cases)]
+
+
+def _ids(recommender: Recommender, history: History) -> list[str]:
+    return [r.item_id for r in recommender.recommend(history, _K)]
 
 
 def _show_evaluation(report: _Report, available: int) -> None:
-    story, n = report.story, len(report.ours.cases)
+    story, results = report.story, report.results
+    n = len(results[0].cases)
     _heading(story.evaluation_heading)
     display.print_line(story.evaluation.format(n=n, all=available) + "\n")
-    ours, popular = report.ours, report.popular
-    values = [
-        [str(ours.mean(m)) for m in story.metrics],
-        [str(popular.mean(m)) for m in story.metrics],
-        [str(ours.minus(popular, m)) for m in story.metrics],
-    ]
-    first, *others = story.systems
-    first += story.prior if "prior" in ours.name else ""
-    rows = [[name, *row] for name, row in zip([first, *others], values, strict=True)]
+
+    def said(result: Result) -> str:
+        name, _, more = result.name.partition(" + ")
+        return story.systems[name] + (story.prior if more else "")
+
+    rows = [[said(r), *(str(r.mean(m)) for m in story.metrics)] for r in results]
+    *_, best, popular = results
+    for other in (popular, *results[:-2]):
+        name = story.difference.format(one=said(best), other=said(other))
+        rows.append([name, *(str(best.minus(other, m)) for m in story.metrics)])
     display.print_table([story.system, *story.metrics.values()], rows)
     display.print_line("\n" + story.few.format(n=n))
 
@@ -288,17 +340,19 @@ def _to_dict(report: _Report) -> dict[str, Any]:
             for m in report.story.metrics
             for i in [result.mean(m)]
         }
-        for result in (report.ours, report.popular)
+        for result in report.results
     }
+    *beside, last = report.voices
     return {
         "schema_version": 1,
         "dataset": report.story.dataset,
         "caution": report.caution,
-        "customer": report.answer.to_dict(),
+        "customer": last.answer.to_dict(),
+        "beside": {voice.name: voice.answer.to_dict() for voice in beside},
         "typed": report.typed.to_dict(),
         "evaluation": {
             "protocol": report.story.protocol,
-            "users": len(report.ours.cases),
+            "users": len(report.results[0].cases),
             "systems": systems,
         },
     }

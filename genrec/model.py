@@ -165,7 +165,7 @@ class LanguageModel:
         Raises:
             ModelError: the folder is no run, the base model cannot be had, or is another.
         """
-        folder = Path(folder)
+        folder = checkpoint.located(folder)
         run = Run.read(folder)
         options: dict[str, Any] = {"device": device, "dtype": dtype, "threads": threads, "say": say}
         options["quantize"] = quantize
