@@ -888,15 +888,29 @@ def examples(
     data: Data,
     out: Annotated[Path, typer.Option(help="File to write: .jsonl or .parquet.")],
     form: Annotated[
-        str, typer.Option("--format", help="prompt-completion, or messages of a chat.")
+        str,
+        typer.Option(
+            "--format",
+            help="prompt-completion, messages of a chat, or pointwise: pairs of text and label, "
+            "for --pairs.",
+        ),
     ] = "prompt-completion",
     model: Model = "smollm2-135m",
     behaviors: Annotated[
         str | None, typer.Option(help="The only ones shown and predicted, with commas between.")
     ] = None,
+    negatives: Annotated[
+        int | None, typer.Option(help="With pointwise: random items for each wanted one.")
+    ] = None,
+    like_threshold: Annotated[
+        float | None, typer.Option(help="With pointwise: wanted is what has this value or more.")
+    ] = None,
+    pairs_per_user: Annotated[
+        int | None, typer.Option(help="With pointwise: of each user the latest so many.")
+    ] = None,
     settings: Chosen = None,
 ) -> None:
-    """Write training examples, one prompt and one title a row, for other trainers or for `train`."""
+    """Write training examples, for other trainers or for `train`: prompts and titles, or pairs."""
     from genrec import display
     from genrec.dataset import Dataset
 
@@ -906,9 +920,14 @@ def examples(
         values["behaviors"] = tuple(b.strip() for b in behaviors.split(",") if b.strip())
     dataset = Dataset.load(data)
     with display.working("Writing examples ...") as say:
-        from genrec import learning
+        from genrec import learning, pointwise
 
-        many = learning.write_examples(dataset, out, model, form=form, say=say, **values)
+        if form == "pointwise":
+            values |= {"negatives": negatives, "like_threshold": like_threshold}
+            values["pairs_per_user"] = pairs_per_user
+            many = pointwise.write_pairs(dataset, out, model, say=say, **values)
+        else:
+            many = learning.write_examples(dataset, out, model, form=form, say=say, **values)
     display.print_line(f"{many:,} examples -> {out}")
 
 

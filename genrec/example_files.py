@@ -32,8 +32,13 @@ BoolArray = npt.NDArray[np.bool_]
 def check(path: str | Path, form: str) -> None:
     """Whether such a file can be written; raises as ``write``."""
     if form not in FORMATS:
-        msg = f"format={form!r} is not known. Expected one of: {', '.join(FORMATS)}."
+        msg = f"format={form!r} is not known. Expected one of: {', '.join(FORMATS)}, pointwise."
         raise SettingsError(msg)
+    check_ending(path)
+
+
+def check_ending(path: str | Path) -> None:
+    """Whether a file's name says which format it has; raises as ``write``."""
     if Path(path).suffix not in ENDINGS:
         msg = f"out={str(path)!r}. Expected a file name that ends with {' or '.join(ENDINGS)}."
         raise SettingsError(msg)

@@ -7,6 +7,7 @@ all items share, and then the item with the question on it. The same ids serve t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -130,6 +131,13 @@ class YesNo:
         """An item's title and what follows, up to where the answers differ."""
         title = self._encoder.form.render(self._catalog[row].title)
         return (*self._encoder.title(title), *self._asked)
+
+    def words(self, history: History, row: int) -> str:
+        """History and item as one text, which ``text`` makes a question of."""
+        prompt, place = self._fit(history, self._room)
+        known = replace(prompt.prompt, segments=prompt.prompt.segments[:place]).text
+        form = self._encoder.form
+        return f"{known}{form.lead}{form.render(self._catalog[row].title)}"
 
     def text(self, text: str) -> Ids:
         """A whole question whose history and item are a text; a long one loses its beginning."""

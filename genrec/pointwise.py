@@ -7,8 +7,8 @@ of a user's window are branches of one row, so that their common history is read
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from genrec import tables
+from genrec import example_files, protocols, recipe, tables
 from genrec.dataset import Dataset
 from genrec.errors import DataError, SettingsError
 from genrec.interactions import SPLITS, History, Interactions
@@ -521,6 +521,57 @@ def learned(
         return found
     of_user = itertools.groupby(found, key=lambda p: p.user_id)
     return [p for _, some in of_user for p in list(some)[-training.pairs_per_user :]]
+
+
+def write_pairs(
+    data: Dataset,
+    out: str | Path,
+    model: str | LanguageModel = "smollm2-135m",
+    *,
+    say: Callable[[str], None] = lambda message: None,
+    **settings: Any,
+) -> int:
+    """Writes the pairs that are learned from, one text and label a row, as ``--pairs`` takes them.
+
+    Args:
+        data: with a split.
+        out: the file, .jsonl or .parquet.
+        model: whose tokenizer counts the tokens of histories.
+        say: called with a line of text before each slow step.
+        **settings: as of ``train``.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        SettingsError: a setting or the file's ending is not known, or does not fit the data.
+        DataError: all pairs, or none, are wanted.
+    """
+    example_files.check_ending(out)
+    ours, training = recipe.resolved({**settings, "objective": "pointwise"})
+    data = protocols.under(data, training.protocol or protocols.default_protocol(data))
+    recommender = Recommender(data, model, say=say, **asdict(replace(ours, prior="none")))
+    question, events = recommender.question, data.interactions
+    shown = shown_events(events, training) & (
+        events.columns.split <= (1 if training.fit == "both" else 0)
+    )
+    chosen = learned(data, training, behavior=recommender.behavior)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for user, some in itertools.groupby(chosen, key=lambda p: p.user_id):
+            where = events.events(user)
+            places = where.start + np.flatnonzero(shown[where])
+            known = [events.interaction(i) for i in places.tolist()]
+            for pair in some:
+                history = History(tuple(known[: int(np.searchsorted(places, pair.first))]))
+                yield {
+                    "text": question.words(history, pair.row),
+                    "label": "buy" if pair.label else "not_buy",
+                    "user_id": user,
+                    "item_id": data.catalog[pair.row].item_id,
+                }
+
+    return example_files.write(out, rows())
 
 
 def sample(

@@ -394,3 +394,27 @@ def test_the_commands(tmp_path: Path, run: Run) -> None:
     code, _, err = run("recommend", tmp_path / "data", "--run", tmp_path / "run", "--user", "u1")
     assert code == SettingsError.exit_code
     assert "genrec likes" in err
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_pairs_are_written_as_they_are_read(tmp_path: Path, ending: str) -> None:
+    data = made(8, users=3)
+    path = tmp_path / f"pairs{ending}"
+    model = fresh()
+    asked: dict[str, Any] = {"negatives": 2, "case": "lower"}
+    many = pointwise.write_pairs(data, path, model, **asked)
+    texts, labels = pointwise.read_pairs(path)
+    recommender = Recommender(data, model, prior="none", template="would_like", case="lower")
+    chosen = pointwise.learned(data, Training(objective="pointwise", negatives=2), behavior="buy")
+    assert many == len(texts) == len(chosen)
+    assert labels == [p.label for p in chosen]
+    decode = model.tokenizer.decode
+    rows = pointwise.examples(
+        recommender.question, data, chosen, Training(objective="pointwise", layout="window",
+        negatives=2, pack_tokens=2000), plain=True, part="train",
+    ).rows  # fmt: skip
+    assert [decode(recommender.question.text(t)) for t in texts] == [
+        decode(row.ids.tolist()) for row in rows
+    ]
+    with pytest.raises(SettingsError, match="Expected a file name"):
+        pointwise.write_pairs(data, tmp_path / "pairs.csv", model)
