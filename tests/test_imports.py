@@ -30,7 +30,8 @@ ORDER = [
     ["recommender", "doctor"],
     ["tuning", "systems", "results", "evaluation", "report", "audit"],
     ["curves", "adapters", "learning", "objectives", "session", "training", "pointwise"],
-    ["display", "page", "demo", "cli"],
+    ["display", "page", "demo", "options"],
+    ["commands_data", "commands_ask", "commands_learn", "cli"],
 ]
 # Inside functions only: weights converts with a loaded transformers, and embedding loads one,
 # quietly; vectors asks a model for its states; Interactions.read is a door to ingest, baselines.fit one to those that need more,
