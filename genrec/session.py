@@ -49,9 +49,41 @@ def begun(
     Raises:
         SettingsError: the checkpoint to go on from learned something else.
     """
-    t, several = training, int(os.environ.get("WORLD_SIZE", "1")) > 1
+    arguments = _arguments(model, training, folder)
+    t = training
+    per_step = t.batch_size * t.accumulate * arguments.world_size
+    steps = math.ceil(len(data) / per_step)
+    targets = data.n_targets * t.epochs if t.max_targets is None else t.max_targets
+    arguments.max_steps = max(1, math.ceil(steps * targets / data.n_targets))
+    arguments.warmup_steps = math.ceil(t.warmup * arguments.max_steps)
+    session = Session(folder, t, None, watch, start, targets, learned)
+    try:
+        trainer = _Trainer(
+            objective,
+            model=model.model,
+            args=arguments,
+            train_dataset=data,
+            callbacks=[_Callback(session)],
+            processing_class=None,
+        )
+    except (ImportError, RuntimeError, ValueError) as error:
+        if t.report_to == "none":
+            raise
+        msg = (
+            f"report_to={t.report_to!r}: {error} Expected none, or trackers that transformers knows "
+            "and that are installed, with commas between."
+        )
+        raise SettingsError(msg) from error
+    from transformers.trainer_callback import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    return trainer, session
+
+
+def _arguments(model: LanguageModel, t: Training, folder: Path) -> TrainingArguments:
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     with quiet_transformers():
-        arguments = TrainingArguments(
+        return TrainingArguments(
             output_dir=str(folder / checkpoint.CHECKPOINTS),
             use_cpu=model.device.type == "cpu",
             ddp_backend="gloo" if several and model.device.type == "cpu" else None,
@@ -74,24 +106,6 @@ def begun(
             seed=t.seed,
             data_seed=t.seed,
         )
-    per_step = t.batch_size * t.accumulate * arguments.world_size
-    steps = math.ceil(len(data) / per_step)
-    targets = data.n_targets * t.epochs if t.max_targets is None else t.max_targets
-    arguments.max_steps = max(1, math.ceil(steps * targets / data.n_targets))
-    arguments.warmup_steps = math.ceil(t.warmup * arguments.max_steps)
-    session = Session(folder, t, None, watch, start, targets, learned)
-    trainer = _Trainer(
-        objective,
-        model=model.model,
-        args=arguments,
-        train_dataset=data,
-        callbacks=[_Callback(session)],
-        processing_class=None,
-    )
-    from transformers.trainer_callback import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
-    return trainer, session
 
 
 class _Trainer(Trainer):

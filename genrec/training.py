@@ -117,6 +117,7 @@ def train(
     )
     session._validate = validate if new is None else None  # new events come after validation
     session.trainer = trainer
+    _keep_settings(folder, {**asdict(ours), **asdict(training)})
     said = f"{found.n_targets:,} targets in {sum(map(len, found.rows)):,} tokens a pass"
     say(f"{said}, {trainer.args.max_steps:,} steps ...")
     trainer.train(resume_from_checkpoint=None if start is None else str(start))
@@ -178,13 +179,11 @@ def _prepared(
 
 
 def _open(folder: Path, values: dict[str, Any], *, resume: bool) -> Path | None:
-    """Makes the run folder; the checkpoint to go on from, if any.
+    """Looks whether a run may be written there; the checkpoint to go on from, if any.
 
     Raises:
         SettingsError: something is there already, or the settings differ from the run's.
     """
-    import yaml
-
     if int(os.environ.get("RANK", "0")):  # the first process looks after the folder
         return next(reversed(checkpoint.checkpoints(folder)), None)
     path = folder / checkpoint.SETTINGS
@@ -211,9 +210,19 @@ def _open(folder: Path, values: dict[str, Any], *, resume: bool) -> Path | None:
                 f"same as in {path}; begin a new run in another folder for others."
             )
             raise SettingsError(msg)
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     return next(reversed(checkpoint.checkpoints(folder)), None)
+
+
+def _keep_settings(folder: Path, values: dict[str, Any]) -> None:
+    """Makes the run folder, when all that can be wrong before the first step is known to be right."""
+    import yaml
+
+    if int(os.environ.get("RANK", "0")):
+        return
+    values = json.loads(json.dumps(values))
+    folder.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    checkpoint.write_text(folder / checkpoint.SETTINGS, text)
 
 
 def _described(

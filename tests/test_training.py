@@ -258,6 +258,10 @@ def test_settings_are_checked(tmp_path: Path) -> None:
     if 0 not in learning.kept_rows(7, empty):
         with pytest.raises(DataError, match="Nothing to learn from"):
             learning.examples(recommender, nothing, empty)
+    for name in ("nothing", "none, nothing"):
+        with pytest.raises(SettingsError, match=r"report_to=.*Expected none, or trackers"):
+            training.train(made(3), tmp_path / "run", fresh(), report_to=name, **FEW)
+        assert not (tmp_path / "run").exists()
     assert set(recipe.described()) == {f.name for f in fields(Training)}
 
 
