@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, partial
-from itertools import takewhile
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -22,7 +21,7 @@ from genrec.checkpoint import Run
 from genrec.config import Settings
 from genrec.dataset import Dataset
 from genrec.embedding import CharNgrams
-from genrec.encoding import EncodedPrompt, Encoder
+from genrec.encoding import EncodedPrompt, Encoder, shared_start
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.filters import Filter, Filters
 from genrec.fusing import Fusing
@@ -1211,17 +1210,6 @@ class Recommender:
         """What the prior that is counted depends on, beside the dataset."""
         settings = self.settings
         return self._fusing.prior, settings.prior_events, settings.seed, self.behavior
-
-
-def shared_start(sequences: Sequence[Sequence[int]]) -> int:
-    """How many first ids all sequences have in common.
-
-    >>> shared_start([[1, 2, 3], [1, 2], [1, 2, 4]])
-    2
-    """
-    first, last = min(map(list, sequences)), max(map(list, sequences))
-    same = (a == b for a, b in zip(first, last, strict=False))
-    return sum(takewhile(bool, same))
 
 
 def _check_ids(given: object, name: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genrec.catalog import Catalog
-from genrec.encoding import EncodedPrompt, Encoder
+from genrec.encoding import EncodedPrompt, Encoder, shared_start
 from genrec.errors import PromptError, SettingsError
 from genrec.interactions import History, Interaction, Interactions
 from genrec.prompts import Template
@@ -322,7 +322,7 @@ class RowMaker:
                     events[i].behavior != events[first].behavior or events[first].item_id is None
                 ):
                     known = self._before(events[start:first], events[i].behavior)
-                    limit = shared(ids, known)
+                    limit = shared_start([ids, known])
                     head = known[limit:]
                 targets.append(_Target(limit, head, int(row[shown[i]]), int(shown[i]), own))
         yield from self._split(ids, targets)
@@ -416,14 +416,6 @@ class RowMaker:
             np.array([t.item for t in targets]),
             np.array([t.event for t in targets]),
         )
-
-
-def shared(ids: Sequence[int], other: Sequence[int]) -> int:
-    """How many first ids two sequences have in common."""
-    n = 0
-    while n < min(len(ids), len(other)) and ids[n] == other[n]:
-        n += 1
-    return n
 
 
 def packed(rows: Sequence[Row], most: int) -> list[list[int]]:
