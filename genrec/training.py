@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from genrec import checkpoint, curves, metrics, protocols, recipe
+from genrec import checkpoint, curves, folders, metrics, protocols, recipe
 from genrec.adapters import adapted, continued
 from genrec.checkpoint import Run
 from genrec.config import Settings
@@ -276,7 +276,7 @@ def _finish(
         if not training.lora_rank:
             recommender.model.tokenizer.save_pretrained(place)
 
-    checkpoint.write_folder(folder / name, fill)
+    folders.write(folder / name, fill)
     pq.write_table(recommender.catalog.to_table(), folder / checkpoint.CATALOG)
     assert isinstance(recommender.trie, TitleTrie)
     recommender.trie.save(folder / checkpoint.TRIE)
