@@ -154,8 +154,8 @@ def _prepared(
         from genrec import pointwise
 
         return pointwise.prepared(recommender, data, training, wanted)
-    found, paths = examples(recommender, data, training, wanted)
     titles = list(recommender.encoder.titles(recommender.catalog))
+    found, paths = examples(recommender, data, training, wanted, titles)
 
     def ready(model: LanguageModel) -> tuple[Goal, Validate | None]:
         objective = Objective(found, paths, model, training, titles)
