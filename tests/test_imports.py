@@ -27,6 +27,7 @@ ORDER = [
     ["losses", "token_tree", "model", "decoding", "generation", "claims", "branches", "evidence"],
     ["explaining", "whynot", "hidden", "liking"],
     ["answers"],
+    ["stock", "asking", "searching", "writing", "answering"],
     ["recommender", "doctor"],
     ["tuning", "systems", "results", "evaluation", "report", "audit"],
     ["curves", "adapters", "learning", "objectives", "session", "training", "pointwise"],
