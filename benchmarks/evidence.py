@@ -43,8 +43,8 @@ BOTH = 15  # users whose evidence is found under both templates
 
 def question_of(recommender: Recommender, history: History) -> Question:
     wishes = Wishes(10)
-    asked = recommender._asked(history, recommender._common(wishes))
-    return recommender._question(asked, wishes)
+    asked = recommender._asker.asked(history, recommender._stock.allowed(wishes))
+    return recommender._searcher.question(asked, wishes)
 
 
 def correlation(one: Sequence[float], two: Sequence[float]) -> float:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from genrec.decoding import Trie
+from genrec.encoding import shared_start
 from genrec.model import LanguageModel
-from genrec.token_tree import _WITHIN, ROOT, IntArray, Outputs, Prefix, TokenTree, below
+from genrec.token_tree import ROOT, WITHIN, IntArray, Outputs, Prefix, TokenTree, below
 
 PASS = 512  # tokens of one pass
 
@@ -235,7 +236,7 @@ class _Known(TokenTree):
         handles: list[int] = []
         rows: list[int] = []
         for one, parent, run in zip(user, parents, runs, strict=True):
-            above = handles[_WITHIN - parent] if parent <= _WITHIN else parent
+            above = handles[WITHIN - parent] if parent <= WITHIN else parent
             place = self._index[above, tuple(run)]
             handles.append(place)
             base = one * int(self._start[-1])
@@ -249,16 +250,3 @@ class _Known(TokenTree):
 
     def back(self, mark: int) -> None:
         """Nothing grows."""
-
-
-def shared_start(sequences: Sequence[Sequence[int]]) -> int:
-    """How many first ids all sequences have in common.
-
-    >>> shared_start([[1, 2, 3], [1, 2], [1, 2, 4]])
-    2
-    """
-    n = min(map(len, sequences))
-    for i in range(n):
-        if any(s[i] != sequences[0][i] for s in sequences):
-            return i
-    return n

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -162,31 +160,6 @@ def write_text(path: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     new.replace(path)
-
-
-def write_folder(place: Path, fill: Callable[[Path], None]) -> None:
-    """Fills a new folder and puts it in a place, in which there may be an old one.
-
-    A process that dies leaves the old one, the new one, or a hidden folder beside them.
-
-    Args:
-        place: where it is to be.
-        fill: writes files into the folder that it is given.
-    """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    try:
-        fill(work)
-        work.chmod(0o755)
-        old = None
-        if place.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{place.name}-old-", dir=place.parent))
-            place.rename(old / "old")
-        work.rename(place)
-        if old is not None:
-            shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def shipped(name: str) -> Path | None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genrec import embedding, hub, tables
+from genrec import embedding, folders, hub, tables
 from genrec.catalog import NEEDED as ITEM_COLUMNS
 from genrec.catalog import Catalog, Item
 from genrec.errors import DataError, SettingsError
@@ -305,21 +304,13 @@ class Dataset:
                 "another --out."
             )
             raise DataError(msg)
-        work = None
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-            self._write(work, rejects or [])
-            work.chmod(0o755)
-            _swap(work, folder)
+            folders.write(folder, partial(self._write, rejects or []))
         except (OSError, pa.ArrowException) as error:
             msg = f"{folder} could not be written: {error}. Nothing was changed; choose another place."
             raise DataError(msg) from error
-        finally:
-            if work is not None:
-                shutil.rmtree(work, ignore_errors=True)
 
-    def _write(self, folder: Path, rejects: list[Rejects]) -> None:
+    def _write(self, rejects: list[Rejects], folder: Path) -> None:
         pq.write_table(self.catalog.to_table(), folder / "catalog.parquet")
         pq.write_table(self.interactions.to_table(), folder / "interactions.parquet")
         rows = [row for r in rejects for row in r.rows]
@@ -559,20 +550,3 @@ def _replaceable(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(values, dict) and "catalog_hash" in values
-
-
-def _swap(new: Path, place: Path) -> None:
-    """Puts a finished folder in its place; an old one is moved aside first and then removed."""
-    if not place.exists():
-        new.rename(place)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{place.name}-old-", dir=place.parent))
-    try:
-        place.rename(old / "old")
-        try:
-            new.rename(place)
-        except OSError:
-            (old / "old").rename(place)
-            raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 from genrec.catalog import Catalog
@@ -283,3 +284,14 @@ class Encoder:
         probe = "Red mug 12 pcs, 红色杯子 ☕ " + "".join(chr(c) for c in range(33, 127))
         digest.update(repr((len(self._tokenizer), self.text(probe), self.terminator)).encode())
         return digest.hexdigest()
+
+
+def shared_start(sequences: Sequence[Sequence[int]]) -> int:
+    """How many first ids all sequences have in common.
+
+    >>> shared_start([[1, 2, 3], [1, 2], [1, 2, 4]])
+    2
+    """
+    first, last = min(map(list, sequences)), max(map(list, sequences))
+    same = (a == b for a, b in zip(first, last, strict=False))
+    return sum(takewhile(bool, same))

@@ -18,10 +18,9 @@ import numpy as np
 import torch
 
 from genrec import evidence as evidencing
-from genrec.branches import shared_start
 from genrec.catalog import Catalog, Item
 from genrec.claims import LETTERS, SPACELESS, Facts, foreign, pieces, problems
-from genrec.encoding import EncodedPrompt, Encoder
+from genrec.encoding import EncodedPrompt, Encoder, shared_start
 from genrec.errors import PromptError
 from genrec.evidence import Change, Evidence, Question
 from genrec.interactions import History, Interaction

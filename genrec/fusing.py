@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +218,85 @@ def found(given: str | None, dataset: Dataset | None, key: Callable[[], str]) ->
     if dataset is None or dataset.folder is None or not (dataset.folder / TUNED).is_file():
         return None
     return Tuned.load(dataset.folder / TUNED, key())
+
+
+class PriorSource:
+    """The prior of one recommender and how it counts.
+
+    Attributes:
+        own: whether one was given in place of that of the settings.
+        trained: whether the model was, so that what was fitted for an untrained one is not for it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        dataset: Dataset | None,
+        behavior: str,
+        key: Callable[[], str],
+        say: Callable[[str], None],
+    ) -> None:
+        """Counts nothing yet.
+
+        Args:
+            settings: of the recommender.
+            dataset: whose events are counted.
+            behavior: what is asked for.
+            key: makes the key of what was tuned.
+            say: called with a line of text before a slow step.
+
+        Raises:
+            SettingsError: a prior is asked for that has nothing to count.
+        """
+        self._settings, self._dataset, self._behavior = settings, dataset, behavior
+        self._key, self._say = key, say
+        self._name = name(settings, dataset, behavior)
+        self._made: list[ItemPrior | None] = []  # one, once it was counted or given
+        self.own = self.trained = False
+
+    @property
+    def prior(self) -> ItemPrior | None:
+        """What is fused with the model: counted when it is first asked for, or given; or None."""
+        if not self._made:
+            made, called = None, self._set.prior
+            if called != "none":
+                assert self._dataset is not None
+                if called == "collaborative" and len(self._dataset.interactions) > 100_000:
+                    self._say("Counting what people take together ...")
+                made = make(self._settings, self._dataset, called, self._behavior)
+            self._made.append(made)  # also for recommenders that share it
+        return self._made[0]
+
+    @prior.setter
+    def prior(self, prior: ItemPrior | None) -> None:
+        self._made, self.own = [prior], True
+
+    @property
+    def fusing(self) -> Fusing:
+        """How the prior counts: as set, else as fitted."""
+        if self.own:
+            return chosen(self._settings, "none" if self.prior is None else "own")
+        return self._set
+
+    @cached_property
+    def _set(self) -> Fusing:
+        """How the prior of the settings counts."""
+        called, tuned, events = self._name, None, 0
+        if called == "collaborative" and self._dataset is not None:
+            tuned = found(self._settings.tuned, self._dataset, self._key)
+            events = countable(self._dataset, self._behavior, self._settings)
+        if self.trained and tuned is None and self._settings.prior == "auto":
+            called = "none"
+        return chosen(self._settings, called, tuned, events)
+
+    def take(self, other: PriorSource, *, same_data: bool) -> None:
+        """Shares another's prior, where it was given or would be counted alike."""
+        if other.own:
+            self.prior = other.prior
+        elif self._counts() == other._counts() and same_data:
+            self._made = other._made
+
+    def _counts(self) -> tuple[object, ...]:
+        """What the prior that is counted depends on, beside the dataset."""
+        settings = self._settings
+        return self._set.prior, settings.prior_events, settings.seed, self._behavior

@@ -28,6 +28,7 @@ from genrec.trie import TitleTrie
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
+Titles = Sequence[tuple[int, ...]]
 _DAY = 86_400.0
 
 
@@ -77,6 +78,7 @@ def examples(
     data: Dataset,
     training: Training,
     wanted: BoolArray | None = None,
+    titles: Titles | None = None,
 ) -> tuple[Examples, TitlePaths]:
     """What one pass learns from, and the trie's paths.
 
@@ -85,17 +87,19 @@ def examples(
         data: with the split that training keeps to.
         training: the settings.
         wanted: (E,) the only events that may be targets; all where None.
+        titles: token ids by catalog row; made here where None.
 
     Raises:
         SettingsError: behaviors are not in the data, or the model cannot take this layout.
         DataError: there is nothing to learn from.
     """
     events = data.interactions
-    paths = _paths(recommender, training)
+    titles = list(recommender.encoder.titles(recommender.catalog)) if titles is None else titles
+    paths = _paths(recommender, training, titles)
     if training.examples is not None:
         return _of_file(recommender, training, paths), paths
     shown = _shown(data, training)
-    maker = _maker(recommender, data, training, paths)
+    maker = _maker(recommender, data, training, paths, titles)
     rows = of_users(maker, events, shown, shown if wanted is None else shown & wanted)
     if not rows:
         msg = (
@@ -116,7 +120,11 @@ def examples(
 
 
 def _maker(
-    recommender: Recommender, data: Dataset, training: Training, paths: TitlePaths
+    recommender: Recommender,
+    data: Dataset,
+    training: Training,
+    paths: TitlePaths,
+    titles: Titles,
 ) -> RowMaker:
     settings = recommender.settings
     return RowMaker(
@@ -132,6 +140,7 @@ def _maker(
         max_prompt_tokens=settings.max_prompt_tokens,
         overlap=training.overlap,
         scale=recommender.scale if settings.values else None,
+        titles=titles,
     )
 
 
@@ -184,7 +193,8 @@ def write_examples(
     training = replace(training, layout="window", basket=_windowed(training.basket))
     data = protocols.under(data, training.protocol or protocols.default_protocol(data))
     recommender = Recommender(data, model, say=say, **asdict(replace(ours, prior="none")))
-    maker = _maker(recommender, data, training, _paths(recommender, training))
+    titles = list(recommender.encoder.titles(recommender.catalog))
+    maker = _maker(recommender, data, training, _paths(recommender, training, titles), titles)
     shown = _shown(data, training)
     found = example_files.examples(
         maker, recommender.encoder, data.interactions, shown, shown, form
@@ -230,7 +240,7 @@ def _basket(training: Training, data: Dataset) -> str:
     return "tree" if data.info.unit is not None else "as_is"
 
 
-def _paths(recommender: Recommender, training: Training) -> TitlePaths:
+def _paths(recommender: Recommender, training: Training, titles: Titles) -> TitlePaths:
     """Of the whole catalog, or without the items that are held out."""
     n = len(recommender.catalog)
     if not training.holdout:
@@ -238,7 +248,6 @@ def _paths(recommender: Recommender, training: Training) -> TitlePaths:
         assert isinstance(trie, TitleTrie)
         return TitlePaths(trie)
     kept = kept_rows(n, training)
-    titles = list(recommender.encoder.titles(recommender.catalog))
     return TitlePaths(TitleTrie([titles[r] for r in kept]), kept, n)
 
 

@@ -12,12 +12,11 @@ from dataclasses import replace
 import numpy as np
 
 from genrec.catalog import Catalog
-from genrec.encoding import EncodedPrompt, Encoder
+from genrec.encoding import EncodedPrompt, Encoder, shared_start
 from genrec.errors import PromptError
 from genrec.interactions import History
 from genrec.model import LanguageModel
 from genrec.prompts import Template
-from genrec.rows import shared
 from genrec.token_tree import ROOT
 
 Ids = tuple[int, ...]
@@ -79,7 +78,7 @@ class YesNo:
             self._fail("its header has no answers")
         assert self._template.answers is not None
         yes, no = map(self._encoder.text, self._template.answers)
-        n = shared(yes, no)
+        n = shared_start([yes, no])
         if n == min(len(yes), len(no)):
             self._fail(
                 f"to this model's tokenizer one of its answers {' and '.join(self._template.answers)} "

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from genrec import checkpoint, weights
+from genrec import checkpoint, folders, weights
 from genrec.checkpoint import Run
 from genrec.errors import ModelError, SettingsError
 from genrec.token_tree import Body, CachedTree, PlainTree, Prefix, TokenTree, tree_obstacle
@@ -216,7 +216,7 @@ class LanguageModel:
                 self.tokenizer.save_pretrained(work)
 
         try:
-            checkpoint.write_folder(place, fill)
+            folders.write(place, fill)
         except OSError as error:
             msg = f"{place} could not be written: {error}. Choose another place."
             raise ModelError(msg) from error

@@ -84,7 +84,15 @@ class Objective(Goal):
         training: Training,
         titles: Sequence[Sequence[int]],
     ) -> None:
-        """Takes what all batches share; the model is already as it will be trained."""
+        """Takes what all batches share.
+
+        Args:
+            data: the packs.
+            paths: of the trie.
+            model: as it will be trained.
+            training: the settings.
+            titles: token ids by catalog row; used only where ``vocab_weight`` is above 0.
+        """
         super().__init__(model)
         self._data, self._paths, self._training = data, paths, training
         self._titles = titles if training.vocab_weight else None

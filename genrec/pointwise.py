@@ -19,6 +19,7 @@ from torch import Tensor
 
 from genrec import example_files, protocols, recipe, tables
 from genrec.dataset import Dataset
+from genrec.encoding import shared_start
 from genrec.errors import DataError, SettingsError
 from genrec.interactions import SPLITS, History, Interactions
 from genrec.learning import Examples, shown_events, target_weights
@@ -28,7 +29,7 @@ from genrec.model import LanguageModel
 from genrec.objectives import Goal, Ready, Validate
 from genrec.recipe import Training
 from genrec.recommender import Recommender
-from genrec.rows import Row, packed, shared
+from genrec.rows import Row, packed
 from genrec.tables import Rejects
 
 IntArray = npt.NDArray[np.int64]
@@ -265,7 +266,7 @@ class PairRows:
         trunk = max((known for known, _, _ in some), key=len)
         size = len(trunk)
         for known, run, _ in some:
-            size += len(known) - shared(trunk, known) + len(run)
+            size += len(known) - shared_start([trunk, known]) + len(run)
         return size <= self._max_tokens
 
 
@@ -290,7 +291,7 @@ def branched(trunk: Ids, texts: Sequence[Ids], items: Sequence[int], events: Seq
     limit, branch = [np.arange(1, len(trunk) + 1)], [np.zeros(len(trunk), dtype=np.int64)]
     before, size = [], len(trunk)
     for number, text in enumerate(texts, start=1):
-        n = shared(trunk, text)
+        n = shared_start([trunk, text])
         run = text[n:]
         tokens.append(np.array(run, dtype=np.int64))
         position.append(np.arange(n, len(text)))

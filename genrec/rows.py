@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from genrec.catalog import Catalog
-from genrec.encoding import EncodedPrompt, Encoder
+from genrec.encoding import EncodedPrompt, Encoder, shared_start
 from genrec.errors import PromptError, SettingsError
 from genrec.interactions import History, Interaction, Interactions
 from genrec.prompts import Template
@@ -155,6 +154,7 @@ class RowMaker:
         max_prompt_tokens: int = 2048,
         overlap: float = 0.5,
         scale: float | None = None,
+        titles: Sequence[tuple[int, ...]] | None = None,
     ) -> None:
         """Takes what is the same for all users.
 
@@ -171,6 +171,7 @@ class RowMaker:
             max_prompt_tokens: the most tokens before a target with ``window``.
             overlap: how much of ``max_events`` a long history's next window shows again.
             scale: the highest value that an event can have, to show values; None shows none.
+            titles: token ids by catalog row; made here where None.
 
         Raises:
             SettingsError: the template does not allow this layout, or a row could not hold a title.
@@ -187,17 +188,14 @@ class RowMaker:
         self._max_events, self._max_tokens, self._overlap = max_events, max_tokens, overlap
         self._max_prompt = max_prompt_tokens
         self._scale = scale
-        longest = max(len(t) for t in self._titles)
-        if max_tokens < 2 * longest + 16:
+        self._titles = list(encoder.titles(events.catalog)) if titles is None else titles
+        self._longest = max(map(len, self._titles))
+        if max_tokens < 2 * self._longest + 16:
             msg = (
-                f"pack_tokens={max_tokens} with titles of up to {longest} tokens. Expected at least "
-                f"{2 * longest + 16}; raise it, or lower max_title_tokens."
+                f"pack_tokens={max_tokens} with titles of up to {self._longest} tokens. Expected at "
+                f"least {2 * self._longest + 16}; raise it, or lower max_title_tokens."
             )
             raise SettingsError(msg)
-
-    @cached_property
-    def _titles(self) -> list[tuple[int, ...]]:
-        return list(self._encoder.titles(self._events.catalog))
 
     @property
     def catalog(self) -> Catalog:
@@ -273,10 +271,6 @@ class RowMaker:
                 )
                 yield prompt, int(self._events.columns.row[shown[i]]), int(shown[i])
 
-    @cached_property
-    def _longest(self) -> int:
-        return max(map(len, self._titles))
-
     def _windows(
         self, events: Sequence[Interaction], row: IntArray, units: Sequence[tuple[int, list[int]]]
     ) -> Iterator[tuple[int, list[tuple[int, list[int]]]]]:
@@ -322,7 +316,7 @@ class RowMaker:
                     events[i].behavior != events[first].behavior or events[first].item_id is None
                 ):
                     known = self._before(events[start:first], events[i].behavior)
-                    limit = shared(ids, known)
+                    limit = shared_start([ids, known])
                     head = known[limit:]
                 targets.append(_Target(limit, head, int(row[shown[i]]), int(shown[i]), own))
         yield from self._split(ids, targets)
@@ -416,14 +410,6 @@ class RowMaker:
             np.array([t.item for t in targets]),
             np.array([t.event for t in targets]),
         )
-
-
-def shared(ids: Sequence[int], other: Sequence[int]) -> int:
-    """How many first ids two sequences have in common."""
-    n = 0
-    while n < min(len(ids), len(other)) and ids[n] == other[n]:
-        n += 1
-    return n
 
 
 def packed(rows: Sequence[Row], most: int) -> list[list[int]]:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from genrec import checkpoint
+from genrec import checkpoint, folders
 from genrec.errors import ModelError, SettingsError
 from genrec.learning import Examples
 from genrec.model import LanguageModel, quiet_transformers
@@ -375,7 +375,7 @@ class Session:
         self._say({"validation": True, **found, "seconds": round(self.progress.seconds, 1)})
         self._logged += time.monotonic() - began
         if self.main and step and (before is None or found["nats"] < before["nats"]):
-            checkpoint.write_folder(self.folder / "best", self._save_weights)
+            folders.write(self.folder / "best", self._save_weights)
         best = self.progress.best
         since = [v for v in self.progress.measured if best and v["step"] > best["step"]]
         return bool(self.training.patience) and len(since) >= self.training.patience
@@ -426,7 +426,7 @@ class Session:
 
         place = self.folder / checkpoint.CHECKPOINTS / f"step-{state.global_step}"
         try:
-            checkpoint.write_folder(place, fill)
+            folders.write(place, fill)
         except (OSError, RuntimeError) as error:
             msg = (
                 f"The checkpoint at step {state.global_step} could not be written: {error}. The "

@@ -24,8 +24,8 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 ROOT = -1  # the handle of the prompt's end
+WITHIN = -3  # and below: the end of a run of the same call; see ``below``
 _NOBODY = -2  # in place of a padding token's parent
-_WITHIN = -3  # and below: the end of a run of the same call
 _PLAIN_BATCH = 16  # sequences in one plain pass
 _GATHERED = 1 << 24  # numbers gathered at once for single logits
 _NORMS = 64  # rows whose logits are made at once
@@ -33,7 +33,7 @@ _NORMS = 64  # rows whose logits are made at once
 
 def below(run: int) -> int:
     """In place of a handle: the end of an earlier run of the same call, by its index."""
-    return _WITHIN - run
+    return WITHIN - run
 
 
 class Body:
@@ -385,8 +385,8 @@ class CachedTree(TokenTree):
         start_depth = np.zeros(len(above), dtype=np.int64)
         old = above >= 0
         start_depth[old] = self._depth[row[old], above[old]]
-        for new in np.flatnonzero(above <= _WITHIN).tolist():
-            parent = _WITHIN - int(above[new])
+        for new in np.flatnonzero(above <= WITHIN).tolist():
+            parent = WITHIN - int(above[new])
             start_depth[new] = start_depth[parent] + length[parent]
             above[new] = handles[ends[parent] - 1]
         above = np.where(within == 0, np.repeat(above, length), handles - 1)
@@ -512,7 +512,7 @@ class PlainTree(TokenTree):
         """See ``TokenTree.grow``."""
         first = len(self._paths)
         for parent, run in zip(parents, runs, strict=True):
-            place = first + _WITHIN - parent if parent <= _WITHIN else parent
+            place = first + WITHIN - parent if parent <= WITHIN else parent
             self._paths.append(([] if parent == ROOT else self._paths[place]) + list(run))
         sequences = [
             self._prompts[u] + path for u, path in zip(user, self._paths[first:], strict=True)

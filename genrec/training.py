@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from genrec import checkpoint, curves, metrics, protocols, recipe
+from genrec import checkpoint, curves, folders, metrics, protocols, recipe
 from genrec.adapters import adapted, continued
 from genrec.checkpoint import Run
 from genrec.config import Settings
@@ -168,8 +168,8 @@ def _prepared(
         from genrec import pointwise
 
         return pointwise.prepared(recommender, data, training, wanted)
-    found, paths = examples(recommender, data, training, wanted)
     titles = list(recommender.encoder.titles(recommender.catalog))
+    found, paths = examples(recommender, data, training, wanted, titles)
 
     def ready(model: LanguageModel) -> tuple[Goal, Validate | None]:
         objective = Objective(found, paths, model, training, titles)
@@ -298,7 +298,7 @@ def _finish(
         if not training.lora_rank:
             recommender.model.tokenizer.save_pretrained(place)
 
-    checkpoint.write_folder(folder / name, fill)
+    folders.write(folder / name, fill)
     pq.write_table(recommender.catalog.to_table(), folder / checkpoint.CATALOG)
     assert isinstance(recommender.trie, TitleTrie)
     recommender.trie.save(folder / checkpoint.TRIE)

@@ -306,7 +306,7 @@ def _addition(
     last = max((e.timestamp for e in question.history.interactions), default=0.0)
     changes = [
         Change(added=Interaction(catalog[r].item_id, behavior, last))
-        for r in _candidates(question, catalog, row, best)
+        for r in _candidates(question, catalog, row, behavior, best)
     ]
     longest = question.trie.max_depth
     changes = changes if room > 3 * longest else []
@@ -323,7 +323,9 @@ def _addition(
     return WhatIf(event.item_id, title, behavior, rise, after.get(row)), len(changes)
 
 
-def _candidates(question: Question, catalog: Catalog, row: int, best: Sequence[int]) -> list[int]:
+def _candidates(
+    question: Question, catalog: Catalog, row: int, behavior: str, best: Sequence[int]
+) -> list[int]:
     """Rows of the items that are tried, but for the item itself and those of the history."""
     item = catalog[row]
     found: list[int] = []
@@ -332,7 +334,7 @@ def _candidates(question: Question, catalog: Catalog, row: int, best: Sequence[i
         found += CharNgrams(titles).nearest(titles[row], LIKE + len(question.window))[0].tolist()
     found = _others(question, catalog, row, found)[:LIKE]
     if question.prior is not None:
-        weights = question.prior.weights(History((Interaction(item.item_id, "buy"),)))
+        weights = question.prior.weights(History((Interaction(item.item_id, behavior),)))
         order = np.argsort(-weights.values, kind="stable")[:OTHERS]
         found += (order if weights.rows is None else weights.rows[order]).tolist()
     return _others(question, catalog, row, [*found, *best[:OTHERS]])

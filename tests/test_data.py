@@ -275,16 +275,26 @@ def test_saving_replaces_only_dataset_folders(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
 
+@pytest.mark.parametrize("fails", ["write", "swap"])
 def test_a_failed_save_leaves_the_old_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
     data = prepared(tmp_path)
     data.save(tmp_path / "out")
+    rename = Path.rename
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pq, "write_table", full)
+    def once(self: Path, target: Path) -> Path:
+        if self.name.startswith(".out-") and target.name == "out":
+            full()
+        return rename(self, target)
+
+    if fails == "write":
+        monkeypatch.setattr(pq, "write_table", full)
+    else:
+        monkeypatch.setattr(Path, "rename", once)
     with pytest.raises(DataError, match="No space left on device"):
         data.renamed("second").save(tmp_path / "out")
     assert Dataset.load(tmp_path / "out").info.name == data.info.name

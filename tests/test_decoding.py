@@ -387,7 +387,8 @@ def test_the_tolerance_grows_as_the_temperature_falls() -> None:
         node_temperature=0.01,
     )
     truth = {r.item_id: r.logprob for r in slow.score("i3; i17")}
-    options = recommender._options(recommender._asked("i3", Filter.all(300)), 5, 0.0)
+    request = recommender._asker.asked("i3", Filter.all(300))
+    options = recommender._searcher.options(request, 5, 0.0)
     assert options.tolerance == pytest.approx(0.02)
     for r in answer:
         assert r.logprob == pytest.approx(truth[r.item_id], abs=options.tolerance)

@@ -121,8 +121,9 @@ def asked(draw: st.DrawFn) -> tuple[Recommender, History]:
 def question_of(recommender: Recommender, history: History) -> Any:
     from genrec.answers import Wishes
 
-    common = recommender._common(Wishes())
-    return recommender._question(recommender._asked(history, common, seen=False), Wishes())
+    common = recommender._stock.allowed(Wishes())
+    asked = recommender._asker.asked(history, common, seen=False)
+    return recommender._searcher.question(asked, Wishes())
 
 
 @given(asked())

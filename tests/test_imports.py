@@ -16,7 +16,7 @@ PACKAGE = Path(genrec.__file__).parent
 # Imports go one way: a module may import from lines above its own, and its neighbours on its line
 # only to the left.
 ORDER = [
-    ["errors", "text", "reading", "config", "gate", "recipe"],
+    ["errors", "text", "folders", "reading", "config", "gate", "recipe"],
     ["weights", "embedding"],
     ["tables", "hub", "catalog", "interactions", "metrics", "published"],
     ["prompts", "trie", "overlay", "encoding", "predicates", "filters", "diversity", "priors"],
@@ -27,6 +27,7 @@ ORDER = [
     ["losses", "token_tree", "model", "decoding", "generation", "claims", "branches", "evidence"],
     ["explaining", "whynot", "hidden", "liking"],
     ["answers"],
+    ["stock", "asking", "searching", "writing", "answering"],
     ["recommender", "doctor"],
     ["tuning", "systems", "results", "evaluation", "report", "audit"],
     ["curves", "adapters", "learning", "objectives", "session", "training", "pointwise"],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tiny
 from hypothesis import given
@@ -18,8 +19,10 @@ from test_cli import Run, data, model, run
 from test_decoding import kinds, titles
 from test_evidence import Neighbours, past, shop
 
-from genrec import Catalog, History, Interaction, Item, Recommender, page
+from genrec import Catalog, Dataset, History, Interaction, Item, Recommender, page
 from genrec.errors import RequestError, SettingsError
+from genrec.ingest import EventOptions
+from genrec.priors import Weights
 
 assert callable(data)
 assert callable(model)
@@ -90,6 +93,45 @@ def test_the_best_removal_and_the_best_addition_are_those_of_trying_all() -> Non
     again = recommender.recommend(History((*events, Interaction(best, "buy"))), 3)
     ranks = {r.item_id: r.rank for r in again}
     assert found.addition.rank == ranks.get("i7")
+
+
+class Partners:
+    """A prior by which whoever read one of two items reads the other; other behaviors say nothing."""
+
+    def weights(self, history: History) -> Weights:
+        """See ``ItemPrior``."""
+        values = np.ones(40)
+        for event in history.interactions:
+            if event.behavior == "read" and event.item_id in {"i7", "i33"}:
+                values[7 if event.item_id == "i33" else 33] = 1e6
+        return Weights(values)
+
+
+def test_what_is_tried_is_what_goes_with_the_item_by_the_behavior_of_the_data() -> None:
+    items = pa.table(
+        {
+            "item_id": [f"i{n}" for n in range(40)],
+            "title": [f"red mug {n}" if n < 30 else f"blue doll {n}" for n in range(40)],
+        }
+    )
+    events = pa.table(
+        {
+            "user_id": ["u", "u", "v", "v"],
+            "item_id": ["i1", "i2", "i3", "i4"],
+            "behavior": ["read"] * 4,
+            "timestamp": [1, 2, 3, 4],
+        }
+    )
+    data = Dataset.from_tables(items, events, name="made", options=EventOptions(time_unit="s"))
+    recommender = Recommender(data, tiny.language_model(), encoder="none", prior_weight=1.0)
+    recommender.prior = Partners()
+    history = History((Interaction("i1", "read"),))
+    assert "i33" not in {r.item_id for r in recommender.recommend(history, 10)}
+    found = recommender.explain(history, "i7", 10)
+    assert found.behavior == "read"
+    assert found.addition is not None
+    assert found.addition.item_id == "i33"
+    assert found.addition.behavior == "read"
 
 
 def test_an_event_that_speaks_against_an_item_is_named() -> None:

@@ -99,7 +99,7 @@ def test_threads_may_ask_under_many_conditions() -> None:
         def __contains__(self, key: object) -> bool:
             return True  # as where another thread empties it right after the look
 
-    recommender._conditions, recommender._prefixes = Emptied(), Emptied()
+    recommender._stock._conditions, recommender._searcher._prefixes = Emptied(), Emptied()
     assert len(recommender.recommend("", 2, where="price > 1")) == 2
     assert len(recommender.recommend_many(["", "i3"], 2)) == 2
 
