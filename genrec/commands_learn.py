@@ -248,8 +248,8 @@ def tune(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="JSON file for what was found. (default: DIR/tuned.json, which `recommend`, "
-            "`rank`, `score` and `evaluate` read)",
+            help="JSON file for what was found. (default: tuned.json in the run's folder with "
+            "--run, else in DIR; `recommend`, `rank`, `score` and `evaluate` read it)",
             show_default=False,
         ),
     ] = None,
@@ -259,7 +259,7 @@ def tune(
     """Fit how much the collaborative prior counts beside a model, on validation users only."""
     from dataclasses import asdict
 
-    from genrec import display, tuning
+    from genrec import checkpoint, display, tuning
     from genrec.dataset import TUNED, Dataset
 
     assert settings is not None
@@ -270,7 +270,7 @@ def tune(
         found = tuning.tune(
             recommender, users=users, protocol=protocol, seed=settings["seed"], progress=bar
         )
-    place = out or data / TUNED
+    place = out or (data if run is None else checkpoint.located(run)) / TUNED
     found.save(place)
     if json:
         display.print_json({"schema_version": 1, "out": str(place), **asdict(found)})

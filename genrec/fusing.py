@@ -194,12 +194,12 @@ def chosen(
     return Fusing(prior, weight, fusion, temperature, alone, fitted)
 
 
-def found(given: str | None, dataset: Dataset | None, key: Callable[[], str]) -> Tuned | None:
+def found(given: str | None, folder: Path | None, key: Callable[[], str]) -> Tuned | None:
     """What ``genrec tune`` found for a key, which is made only where there is a file.
 
     Args:
-        given: the file; None for that of the dataset's folder, where there is one.
-        dataset: with the folder.
+        given: the file; None for that of the folder, where there is one.
+        folder: of the run, or of the dataset where the model is no run's.
         key: makes the key.
 
     Raises:
@@ -215,9 +215,9 @@ def found(given: str | None, dataset: Dataset | None, key: Callable[[], str]) ->
             )
             raise SettingsError(msg)
         return tuned
-    if dataset is None or dataset.folder is None or not (dataset.folder / TUNED).is_file():
+    if folder is None or not (folder / TUNED).is_file():
         return None
-    return Tuned.load(dataset.folder / TUNED, key())
+    return Tuned.load(folder / TUNED, key())
 
 
 class PriorSource:
@@ -225,7 +225,8 @@ class PriorSource:
 
     Attributes:
         own: whether one was given in place of that of the settings.
-        trained: whether the model was, so that what was fitted for an untrained one is not for it.
+        run: the folder of the run that the model is from: what was fitted for an untrained one is
+            not for it.
     """
 
     def __init__(
@@ -252,7 +253,8 @@ class PriorSource:
         self._key, self._say = key, say
         self._name = name(settings, dataset, behavior)
         self._made: list[ItemPrior | None] = []  # one, once it was counted or given
-        self.own = self.trained = False
+        self.own = False
+        self.run: Path | None = None
 
     @property
     def prior(self) -> ItemPrior | None:
@@ -283,9 +285,10 @@ class PriorSource:
         """How the prior of the settings counts."""
         called, tuned, events = self._name, None, 0
         if called == "collaborative" and self._dataset is not None:
-            tuned = found(self._settings.tuned, self._dataset, self._key)
+            folder = self._dataset.folder if self.run is None else self.run
+            tuned = found(self._settings.tuned, folder, self._key)
             events = countable(self._dataset, self._behavior, self._settings)
-        if self.trained and tuned is None and self._settings.prior == "auto":
+        if self.run is not None and tuned is None and self._settings.prior == "auto":
             called = "none"
         return chosen(self._settings, called, tuned, events)
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
-from functools import partial
 from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -106,8 +104,7 @@ class Recommender:
         self._asker = Asker(
             self.settings, self.dataset, self._stock, template, behavior, self.model, say
         )
-        key = partial(_tuning_key, self.model, self._asker)
-        self._source = PriorSource(self.settings, self.dataset, behavior, key, say)
+        self._source = PriorSource(self.settings, self.dataset, behavior, self.tuning_key, say)
         self._searcher = Searcher(self.model, self._asker, self._source)
         self._answerer = Answerer(self.model, self._asker, self._searcher, self._source)
         self._gate = Gate()
@@ -140,7 +137,7 @@ class Recommender:
         Raises:
             ModelError: the folder is no run, or prompt, tokenizer or base model have changed since.
         """
-        folder = Path(run)
+        folder = checkpoint.located(run)
         found = Run.read(folder)
         from genrec.model import LanguageModel
 
@@ -148,11 +145,8 @@ class Recommender:
         items = Catalog.read(folder / checkpoint.CATALOG) if data is None else data
         new = cls(items, model, say=say, **{**found.settings, **settings})
         found.check(template=new.template.hash, encoder=new.encoder.hash)
-        new._set_run(found)
+        new.run, new._source.run = found, folder
         return new
-
-    def _set_run(self, run: Run | None) -> None:
-        self.run, self._source.trained = run, run is not None
 
     @property
     def catalog(self) -> Catalog:
@@ -213,8 +207,17 @@ class Recommender:
         return self._source.fusing
 
     def tuning_key(self) -> str:
-        """What the fitted weight and temperature depend on: model, prompt and behavior."""
-        return _tuning_key(self.model, self._asker)
+        """What the fitted weight and temperature depend on: model, prompt and behavior.
+
+        A run keeps its own in its folder, by the name of the data in place of the model.
+        """
+        a = self._asker
+        if self.run is None:
+            what = self.model.fingerprint()
+        else:
+            what = f"run on {'' if self.dataset is None else self.dataset.info.name}"
+        parts = [what, a.template.hash, a.encoder.hash, a.behavior, str(a.settings.few_shot)]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def understand(self, history: HistoryLike) -> tuple[History, tuple[Understood, ...]]:
         """A history in any of its forms, and for typed ones what became of each piece.
@@ -533,15 +536,9 @@ class Recommender:
         new = Recommender(data or self.dataset or self.catalog, self.model, **values)
         if self.catalog is not new.catalog or self._stock.removed:
             new._edit(*self._stock.since(new.catalog))
-        new._set_run(self.run)
+        new.run, new._source.run = self.run, self._source.run
         new._source.take(self._source, same_data=data is None or data is self.dataset)
         return new
-
-
-def _tuning_key(model: LanguageModel, asker: Asker) -> str:
-    shots = str(asker.settings.few_shot)
-    parts = [model.fingerprint(), asker.template.hash, asker.encoder.hash, asker.behavior, shots]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _load(

@@ -135,6 +135,30 @@ def test_what_was_found_is_used(run: Run, model: Path, tmp_path: Path) -> None:
     assert "run `genrec tune` again" in err
 
 
+def test_a_run_keeps_its_own(run: Run, model: Path, tmp_path: Path) -> None:
+    data, one = tmp_path / "shop", tmp_path / "one"
+    load("zh_mini").save(data)
+    few = ("--max-targets", 40, "--eval-users", 0, "--language", "zh", "--device", "cpu")
+    code, _, err = run("train", data, "--out", one, "--model", model, *few)
+    assert code == 0, err
+    asked = ("recommend", data, "--run", one, "--user", "u01", "-k", 3)
+    assert answer(run, *asked)["parts"] == ["model"]
+    value = answer(run, "tune", data, "--run", one, "--users", 6)
+    assert value["out"] == str(one / "tuned.json")
+    assert not (data / "tuned.json").exists()
+    fused = answer(run, *asked)
+    assert fused["parts"] == ["model", "prior"]
+    assert fused["prior"]["weight"] == value["weights"][value["fusion"]]
+    # Another run on the same data, such as one fitted on validation too, can take it.
+    code, _, err = run(
+        "train", data, "--out", tmp_path / "two", "--model", model, "--fit", "both", *few
+    )
+    assert code == 0, err
+    two = ("recommend", data, "--run", tmp_path / "two", "--user", "u01", "-k", 3)
+    assert answer(run, *two)["parts"] == ["model"]
+    assert answer(run, *two, "--tuned", one / "tuned.json")["prior"] == fused["prior"]
+
+
 def test_a_file_keeps_what_was_found_for_other_models(tmp_path: Path) -> None:
     values = {"node": 1.0, "score": 2.0}
     one = Tuned("a", "x", "node", values, values, 5, {"model": 1.0}, {"model": 0.5})
