@@ -12,8 +12,13 @@ from genrec.model import quiet_transformers
 from genrec.recipe import Training
 
 
-def adapted(model: Any, training: Training) -> Any:
+def adapted(model: Any, training: Training, base: str | None = None) -> Any:
     """A model with a fresh adapter, or all of it where the rank is 0.
+
+    Args:
+        model: transformers' model.
+        training: the settings.
+        base: the model's name for PEFT's files, in place of the folder that it was loaded from.
 
     Raises:
         SettingsError: no layer has a name of ``target_modules``.
@@ -38,7 +43,10 @@ def adapted(model: Any, training: Training) -> Any:
     )
     try:
         with quiet_transformers():
-            return get_peft_model(model, settings)
+            tuned = get_peft_model(model, settings)
+            if base is not None:
+                tuned.peft_config["default"].base_model_name_or_path = base
+            return tuned
     except ValueError as error:
         layers = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if _linear(m)})
         msg = (

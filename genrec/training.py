@@ -105,7 +105,9 @@ def train(
     found, ready = _prepared(recommender, data, ours, training, wanted)
     torch.manual_seed(training.seed)
     if since is None:
-        tuned = LanguageModel(adapted(lm.model, training), lm.tokenizer, name=lm.name)
+        tuned = LanguageModel(
+            adapted(lm.model, training, run.base_model), lm.tokenizer, name=lm.name
+        )
     else:
         tuned = LanguageModel(continued(lm.model, Path(since), run), lm.tokenizer, name=lm.name)
     if training.gradient_checkpointing:

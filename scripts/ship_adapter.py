@@ -1,0 +1,70 @@
+"""Puts a run into the package as the adapter of an embedded dataset.
+
+    python scripts/ship_adapter.py RUN online_retail_demo --card CARD.md
+
+The adapter's weights are rounded to bfloat16, which halves the file; what is measured of it is to be
+measured after that. The card is the file README.md beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+import genrec
+from genrec import checkpoint, folders
+from genrec.checkpoint import Run
+
+KEPT = (checkpoint.RUN, checkpoint.CATALOG, checkpoint.TRIE, checkpoint.SETTINGS, checkpoint.LOG)
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def ship(run: Path, place: Path, card: Path) -> None:
+    """Writes the folder of a run that others can use, in one piece."""
+    about = Run.read(run)
+
+    def fill(folder: Path) -> None:
+        for name in KEPT:
+            shutil.copy(run / name, folder / name)
+        adapter = folder / checkpoint.ADAPTER
+        adapter.mkdir()
+        weights = load_file(run / checkpoint.ADAPTER / WEIGHTS)
+        rounded = {name: value.to(torch.bfloat16) for name, value in weights.items()}
+        save_file(rounded, adapter / WEIGHTS)
+        config = json.loads((run / checkpoint.ADAPTER / CONFIG).read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = about.base_model
+        config["target_modules"] = sorted(config["target_modules"])
+        (adapter / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        shutil.copy(card, folder / "README.md")
+        tuned = run / "tuned.json"
+        if tuned.is_file():
+            shutil.copy(tuned, folder / tuned.name)
+
+    folders.write(place, fill)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("dataset")
+    parser.add_argument("--card", type=Path, required=True)
+    arguments = parser.parse_args()
+    data = Path(genrec.__file__).parent / "data" / arguments.dataset
+    if not data.is_dir():
+        parser.error(f"{data} is no embedded dataset")
+    ship(arguments.run, data / "run", arguments.card)
+    size = sum(p.stat().st_size for p in (data / "run").rglob("*") if p.is_file())
+    print(f"{data / 'run'}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
