@@ -95,11 +95,11 @@ def examples(
     """
     events = data.interactions
     titles = list(recommender.encoder.titles(recommender.catalog)) if titles is None else titles
-    paths = _paths(recommender, training, titles)
+    paths = paths_of(recommender, training, titles)
     if training.examples is not None:
         return _of_file(recommender, training, paths), paths
-    shown = _shown(data, training)
-    maker = _maker(recommender, data, training, paths, titles)
+    shown = shown_of(data, training)
+    maker = maker_of(recommender, data, training, paths, titles)
     rows = of_users(maker, events, shown, shown if wanted is None else shown & wanted)
     if not rows:
         msg = (
@@ -119,13 +119,14 @@ def examples(
     return Examples(rows, weights, packs), paths
 
 
-def _maker(
+def maker_of(
     recommender: Recommender,
     data: Dataset,
     training: Training,
     paths: TitlePaths,
     titles: Titles,
 ) -> RowMaker:
+    """What makes rows as the settings say."""
     settings = recommender.settings
     return RowMaker(
         recommender.encoder,
@@ -190,12 +191,12 @@ def write_examples(
     """
     example_files.check(out, form)
     ours, training = recipe.resolved(settings)
-    training = replace(training, layout="window", basket=_windowed(training.basket))
+    training = replace(training, layout="window", basket=windowed(training.basket))
     data = protocols.under(data, training.protocol or protocols.default_protocol(data))
     recommender = Recommender(data, model, say=say, **asdict(replace(ours, prior="none")))
     titles = list(recommender.encoder.titles(recommender.catalog))
-    maker = _maker(recommender, data, training, _paths(recommender, training, titles), titles)
-    shown = _shown(data, training)
+    maker = maker_of(recommender, data, training, paths_of(recommender, training, titles), titles)
+    shown = shown_of(data, training)
     found = example_files.examples(
         maker, recommender.encoder, data.interactions, shown, shown, form
     )
@@ -206,11 +207,12 @@ def write_examples(
     return many
 
 
-def _windowed(basket: str) -> str:
+def windowed(basket: str) -> str:
+    """What a basket is where each target has a prompt of its own."""
     return "first" if basket == "first" else "auto"
 
 
-def _shown(data: Dataset, training: Training) -> BoolArray:
+def shown_of(data: Dataset, training: Training) -> BoolArray:
     """(E,) which events histories show while training."""
     known = data.interactions.columns.split <= (0 if training.fit == "train" else 1)
     return known & shown_events(data.interactions, training)
@@ -240,7 +242,7 @@ def _basket(training: Training, data: Dataset) -> str:
     return "tree" if data.info.unit is not None else "as_is"
 
 
-def _paths(recommender: Recommender, training: Training, titles: Titles) -> TitlePaths:
+def paths_of(recommender: Recommender, training: Training, titles: Titles) -> TitlePaths:
     """Of the whole catalog, or without the items that are held out."""
     n = len(recommender.catalog)
     if not training.holdout:

@@ -235,6 +235,17 @@ class RowMaker:
             events = [self._events.interaction(i) for i in shown.tolist()]
             yield from self._prompts(events, shown, units, user_id)
 
+    def apart(self, ids: Sequence[int], items: Sequence[int], events: Sequence[int]) -> Row:
+        """A row of a prompt and titles after it that do not see each other.
+
+        Args:
+            ids: the prompt's.
+            items: catalog rows of the titles.
+            events: a place in the event columns for each.
+        """
+        both = zip(items, events, strict=True)
+        return self._row(tuple(ids), [_Target(len(ids), (), i, e, False) for i, e in both])
+
     def _units(self, shown: IntArray, wanted: BoolArray) -> list[tuple[int, list[int]]]:
         """Where each unit with targets begins among a user's events, and which these are."""
         c = self._events.columns

@@ -80,6 +80,9 @@ def train(
     """
     ours, training = recipe.resolved(settings)
     folder = Path(out)
+    if training.objective == "sdpo" and since is None:
+        msg = "objective='sdpo' is a second stage. Expected the run to begin from: --from RUN."
+        raise SettingsError(msg)
     start = _open(folder, {**asdict(ours), **asdict(training)}, resume=resume)
     data = protocols.under(data, training.protocol or protocols.default_protocol(data))
     lm = (
@@ -100,9 +103,6 @@ def train(
     run = _described(recommender, ours, training, data)
     if lm.device.type == "cpu" and lm.dtype != torch.float32:
         say(f"{lm.describe()}: training in half precision on a CPU is slow and coarse.")
-    say("Preparing the histories ...")
-    wanted = None if new is None else _replayed(data, new, training)
-    found, ready = _prepared(recommender, data, ours, training, wanted)
     torch.manual_seed(training.seed)
     if since is None:
         tuned = LanguageModel(
@@ -110,6 +110,12 @@ def train(
         )
     else:
         tuned = LanguageModel(continued(lm.model, Path(since), run), lm.tokenizer, name=lm.name)
+    wanted = None if new is None else _replayed(data, new, training)
+    if training.objective == "sdpo":  # asks the model as it is now, and keeps what it said
+        _keep_settings(folder, {**asdict(ours), **asdict(training)})
+        tuned.model.eval()
+    say("Preparing the histories ...")
+    found, ready = _prepared(recommender, data, ours, training, wanted, folder)
     if training.gradient_checkpointing:
         tuned.model.gradient_checkpointing_enable({"use_reentrant": False})
         tuned.model.enable_input_require_grads()
@@ -164,8 +170,19 @@ def _prepared(
     settings: Settings,
     training: Training,
     wanted: BoolArray | None,
+    folder: Path,
 ) -> tuple[Examples, Ready]:
     """What is learned from, and what gives objective and validation for the model to be trained."""
+    if training.objective == "sdpo":
+        from genrec import preferences
+
+        chosen, ways = preferences.prepared(recommender, data, training, wanted, folder)
+
+        def staged(model: LanguageModel) -> tuple[Goal, Validate | None]:
+            goal = preferences.Preference(chosen, ways, model, training)
+            return goal, _validator(data, settings, training, model)
+
+        return chosen, staged
     if training.objective == "pointwise":
         from genrec import pointwise
 

@@ -30,7 +30,16 @@ ORDER = [
     ["stock", "asking", "searching", "writing", "answering"],
     ["recommender", "doctor"],
     ["tuning", "systems", "results", "evaluation", "report", "audit"],
-    ["curves", "adapters", "learning", "objectives", "session", "training", "pointwise"],
+    [
+        "curves",
+        "adapters",
+        "learning",
+        "objectives",
+        "session",
+        "training",
+        "pointwise",
+        "preferences",
+    ],
     ["display", "page", "demo", "options"],
     ["commands_data", "commands_ask", "commands_learn", "cli"],
 ]
@@ -40,7 +49,7 @@ ORDER = [
 LATE = {
     ("weights", "model"), ("embedding", "model"), ("interactions", "ingest"),
     ("vectors", "hidden"), ("vectors", "model"), ("baselines", "factors"), ("baselines", "sasrec"), ("baselines", "textseq"),
-    ("training", "pointwise"),
+    ("training", "pointwise"), ("training", "preferences"),
 }  # fmt: skip
 
 
