@@ -174,6 +174,11 @@ def located(run: str | os.PathLike[str]) -> Path:
     return path if path.exists() else shipped(str(run)) or path
 
 
+def called(run: Path) -> str:
+    """What people know a run by: its folder's name, of one in the package the dataset's."""
+    return run.parent.name if run.name == "run" else run.name
+
+
 def checkpoints(run: Path) -> list[Path]:
     """The whole checkpoints of a run, the oldest first."""
     found = (run / CHECKPOINTS).glob("step-*")

@@ -251,7 +251,9 @@ def _asked(
     if not quiet and (run is None or recommender.run is None):
         _heading(story.answer_heading.format(customer=story.customer))
     elif not quiet and run is not None and recommender.run is not None:
-        _heading(story.tuned_heading.format(targets=recommender.run.targets, run=run.name))
+        _heading(
+            story.tuned_heading.format(targets=recommender.run.targets, run=checkpoint.called(run))
+        )
     answer = recommender.recommend(history, _K)
     if not quiet:
         display.print_recommendations(answer)

@@ -171,7 +171,7 @@ class LanguageModel:
         options["quantize"] = quantize
         if (folder / checkpoint.WHOLE).is_dir():
             found = cls.load(str(folder / checkpoint.WHOLE), **options)
-            found.name = f"{run.base_model} tuned as {folder.name}"
+            found.name = f"{run.base_model} tuned as {checkpoint.called(folder)}"
             return found
         base = cls.load(run.base_model, revision=run.base_revision, **options)
         if base.dtype != torch.float16:  # whose numbers are others
@@ -192,7 +192,11 @@ class LanguageModel:
                     "Expected PEFT's files as training wrote them; copy the run folder again."
                 )
                 raise ModelError(msg) from error
-        found = cls(model.eval(), base.tokenizer, name=f"{run.base_model} tuned as {folder.name}")
+        found = cls(
+            model.eval(),
+            base.tokenizer,
+            name=f"{run.base_model} tuned as {checkpoint.called(folder)}",
+        )
         found.quantize = quantize
         return found
 

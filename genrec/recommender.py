@@ -209,13 +209,11 @@ class Recommender:
     def tuning_key(self) -> str:
         """What the fitted weight and temperature depend on: model, prompt and behavior.
 
-        A run keeps its own in its folder, by the name of the data in place of the model.
+        A run keeps its own in its folder, so that the model need not be in it, whose fingerprint
+        depends on the device.
         """
         a = self._asker
-        if self.run is None:
-            what = self.model.fingerprint()
-        else:
-            what = f"run on {'' if self.dataset is None else self.dataset.info.name}"
+        what = self.model.fingerprint() if self.run is None else "run"
         parts = [what, a.template.hash, a.encoder.hash, a.behavior, str(a.settings.few_shot)]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -42,6 +42,8 @@ def ship(run: Path, place: Path, card: Path) -> None:
         config["target_modules"] = sorted(config["target_modules"])
         (adapter / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         shutil.copy(card, folder / "README.md")
+        for path in folder.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         tuned = run / "tuned.json"
         if tuned.is_file():
             shutil.copy(tuned, folder / tuned.name)

@@ -259,11 +259,19 @@ def test_demo_runs_and_reports(run: Run) -> None:
     value = answer(run, "demo", "--users", 2)
     assert len(value["customer"]["recommendations"]) == 10
     assert [u["match"] for u in value["typed"]["understood"]] == ["exact", "exact", "normalized"]
-    assert set(value["evaluation"]["systems"]) == {"zero-shot + prior", "popular"}
+    assert list(value["evaluation"]["systems"]) == ["zero-shot + prior", "tuned + prior", "popular"]
+    (beside,) = value["beside"].values()
+    assert len(beside["recommendations"]) == 10
+    assert beside["recommendations"] != value["customer"]["recommendations"]
     code, out, err = run("demo", "--users", 1)
     assert code == 0, err
     for part in ("The data", "What the model reads", "Ten recommendations", "hit rate@10"):
         assert part in out
+    assert "The same after fine-tuning" in out
+    assert "tuned + prior minus zero-shot + prior" in out
+    assert list(answer(run, "demo", "--users", 1, "--run", "none")["evaluation"]["systems"]) == [
+        "zero-shot + prior", "popular",
+    ]  # fmt: skip
 
 
 @pytest.fixture
