@@ -24,7 +24,7 @@ from genrec.text import one_line, printable
 if TYPE_CHECKING:
     from genrec.evidence import Evidence
     from genrec.explaining import Explanation
-    from genrec.faithfulness import Faithfulness
+    from genrec.judgements import Faithfulness
     from genrec.whynot import ItemExplanation
 
 Row = Sequence[str]

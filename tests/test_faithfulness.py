@@ -21,9 +21,6 @@ from genrec.embedding import CharNgrams
 from genrec.errors import DataError, PromptError, RequestError
 from genrec.explaining import Explanation, explain_template
 from genrec.faithfulness import (
-    WAYS,
-    Faithfulness,
-    Judged,
     Likeness,
     elsewhere,
     faithfulness,
@@ -31,6 +28,7 @@ from genrec.faithfulness import (
     orders,
     told_from,
 )
+from genrec.judgements import WAYS, Faithfulness, Judged
 from genrec.metrics import bootstrap
 from genrec.priors import Weights
 from genrec.protocols import cases, sample

@@ -29,7 +29,7 @@ ORDER = [
     ["answers"],
     ["stock", "asking", "searching", "writing", "answering"],
     ["recommender", "doctor"],
-    ["tuning", "systems", "results", "evaluation", "faithfulness", "report", "audit"],
+    ["tuning", "systems", "results", "evaluation", "judgements", "faithfulness", "report", "audit"],
     ["curves", "adapters", "learning", "objectives", "session", "training", "pointwise"],
     ["display", "page", "demo", "options"],
     ["commands_data", "commands_ask", "commands_learn", "cli"],
