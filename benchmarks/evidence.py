@@ -1,20 +1,16 @@
-"""Whether evidence is true of the model, and what it costs: a deletion test on the demo's users.
+"""Whether explanations are true of the model, and what evidence costs, on the demo's users.
 
-    python benchmarks/evidence.py --users 60 --threads 1 [--prior popularity] [--language-model M]
+    python benchmarks/evidence.py --users 100 --threads 1 [--run RUN] [--prior popularity]
     python benchmarks/evidence.py --costs 8 --threads 1
 
-For the first recommendation of seeded demo-v1 test users with at least six events, under one template
-(``next_item``), the evidence of every event; then the score of the same item under another template
-(``sentence``), where one, two and three events are left out: those with the most evidence, the most
-recent ones, those whose titles are most like the item's (character n-grams), and random ones. Means
-of the fall in nats with bootstrap intervals over users, and the paired differences, also of the area
-between the curves (the mean over one, two and three). ``kept`` is the fall where all but three events
-are left out. Beside it how far the two templates, and full and fast evidence, agree on the strongest
-event, and their rank correlation over events. Logged user by user in .results/evidence.
+``--users``: ``genrec.faithfulness`` on so many seeded demo-v1 test users with at least four events, by
+title embeddings or ``--encoder ngrams``: deletion, sufficiency, shares. ``--other`` names the template
+of the test. Logged user by user in .results/evidence.
 
 ``--costs``: for so many users with 25 events the recommendation of ten items, fast and full evidence
 for all ten, by turns: seconds of the processor, the median of the ratios, and tokens read against the
-floor (what stands after each event, and the items' branching tokens, for every event).
+floor (what stands after each event, and the items' branching tokens, for every event). Beside it how
+far full and fast evidence agree on the strongest event, and their rank correlation over events.
 """
 
 from __future__ import annotations
@@ -23,22 +19,18 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from demo_v1 import ROOT, _commit
 
-from genrec import History, LanguageModel, Recommender, evaluation, metrics
+from genrec import History, Recommender, display, evaluation
 from genrec.answers import Wishes
 from genrec.datasets import load
-from genrec.embedding import CharNgrams
 from genrec.evidence import Change, Counterfactuals, Question, falls
-
-WAYS = ("evidence", "recent", "similar", "random")
-MOST = 3  # events left out, and kept
-BOTH = 15  # users whose evidence is found under both templates
+from genrec.faithfulness import faithfulness
+from genrec.systems import name_of, slug
 
 
 def question_of(recommender: Recommender, history: History) -> Question:
@@ -53,108 +45,37 @@ def correlation(one: Sequence[float], two: Sequence[float]) -> float:
     return float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
-def agreement(one: Any, two: Any) -> tuple[int, float]:
-    """Whether the strongest event is the same, and the rank correlation."""
-    return int(one.argmax() == two.argmax()), correlation(one, two)
-
-
-def orders(values: Sequence[float], likeness: Sequence[float], seed: int) -> dict[str, list[int]]:
-    """Events in the order in which each way would leave them out."""
-    n = len(values)
-    return {
-        "evidence": np.argsort(-np.array(values), kind="stable").tolist(),
-        "recent": list(range(n))[::-1],
-        "similar": np.argsort(-np.array(likeness), kind="stable").tolist(),
-        "random": np.random.default_rng(seed).permutation(n).tolist(),
-    }
-
-
-def examined(ours: Recommender, other: Recommender, likeness: Any, case: Any, n: int) -> Any:
-    """One user's figures."""
-    history = case.history
-    (first,) = ours.recommend(history, 1)
-    row = ours.catalog.row(first.item_id)
-    question, elsewhere = question_of(ours, history), question_of(other, history)
-    full = falls(question, [row]).total[:, 0]
-    fast = falls(question, [row], "fast").total[:, 0]
-    events = question.events
-    rows = ours.catalog.rows([str(e.item_id) for e in question.window.interactions])
-    ways = orders(full.tolist(), likeness(row, rows), n)
-    sets = {(w, m): tuple(sorted(o[:m])) for w, o in ways.items() for m in range(1, MOST + 1)}
-    for way, order in ways.items():
-        sets[way, -MOST] = tuple(sorted(order[MOST:]))
-    singles = [(i,) for i in range(events)] if n < BOTH else []
-    places = {s: i for i, s in enumerate(dict.fromkeys([*singles, *sets.values()]))}
-    found = Counterfactuals(elsewhere, [row], [Change(s) for s in places])
-    fall = found.falls(range(len(places))).total[:, 0]
-    theirs = fall[: len(singles)]
-    return {
-        "user": case.history.user_id,
-        "item": first.item_id,
-        "events": events,
-        "fall": {w: [float(fall[places[sets[w, m]]]) for m in range(1, MOST + 1)] for w in WAYS},
-        "kept": {w: float(fall[places[sets[w, -MOST]]]) for w in WAYS},
-        "templates": agreement(full, theirs) if singles else None,
-        "fast": agreement(full, fast),
-        "own_title": int(rows[int(full.argmax())] == row),
-    }
-
-
-def liker(recommender: Recommender) -> Callable[[int, Sequence[int]], list[float]]:
-    """How much the titles of some rows are like one's."""
-    vectors = CharNgrams([t.lower() for t in recommender.catalog.titles]).vectors
-
-    def like(row: int, rows: Sequence[int]) -> list[float]:
-        found: list[float] = (vectors[list(rows)] @ vectors[row].T).toarray()[:, 0].tolist()
-        return found
-
-    return like
-
-
-def report(values: Sequence[Any]) -> None:
-    def mean(numbers: Sequence[float]) -> str:
-        found = metrics.bootstrap(np.array(numbers))
-        return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
-
-    print("left out | one | two | three | area | evidence minus it (area) | kept three: fall")
-    ours = [statistics.mean(v["fall"]["evidence"]) for v in values]
-    for way in WAYS:
-        curve = [mean([v["fall"][way][m] for v in values]) for m in range(MOST)]
-        area = [statistics.mean(v["fall"][way]) for v in values]
-        paired = mean([a - b for a, b in zip(ours, area, strict=True)])
-        kept = mean([v["kept"][way] for v in values])
-        print(" | ".join([way, *curve, mean(area), "-" if way == "evidence" else paired, kept]))
-    for name, what in (("templates", "next_item and sentence"), ("fast", "full and fast")):
-        both = [v[name] for v in values if v[name] is not None]
-        same, ranks = (mean([b[i] for b in both]) for i in (0, 1))
-        print(f"{what}, {len(both)} users: same strongest event {same}, rank correlation {ranks}")
-    print(f"the strongest event is of the item itself: {mean([v['own_title'] for v in values])}")
-
-
-def deletion(arguments: argparse.Namespace, model: LanguageModel) -> None:
+def recommender_of(arguments: argparse.Namespace) -> Recommender:
+    """On the demo: a run, or the model untrained."""
     data = load("online_retail_demo")
-    settings: dict[str, Any] = {"prior": arguments.prior, "fusion": arguments.fusion}
-    ours = Recommender(data, model, **settings)
-    other = Recommender(data, model, template="sentence", **settings)
-    cases = [c for c in evaluation.sample(evaluation.demo_v1(data), 300) if len(c.history) >= 6]
-    log = arguments.out / f"{arguments.model}-{arguments.prior}-{arguments.fusion}.jsonl"
-    lines = log.read_text().splitlines() if log.is_file() else []
-    likeness = liker(ours)
-    with log.open("a") as stream:
-        for n, case in enumerate(cases[: arguments.users]):
-            if n < len(lines):
-                continue
-            lines.append(json.dumps(examined(ours, other, likeness, case, n)))
-            stream.write(lines[-1] + "\n")
-            stream.flush()
-            print(".", end="", flush=True)
-    print(f"\n{len(lines)} users, {model.describe()}, prior {arguments.prior}, commit {_commit()}")
-    report([json.loads(line) for line in lines[: arguments.users]])
+    settings = {"prior": arguments.prior, "fusion": arguments.fusion}
+    given = {name: value for name, value in settings.items() if value is not None}
+    if arguments.run is not None:
+        return Recommender.load(arguments.run, data, threads=arguments.threads, **given)
+    return Recommender(data, arguments.model, threads=arguments.threads, **given)
 
 
-def costs(arguments: argparse.Namespace, model: LanguageModel) -> None:
-    data = load("online_retail_demo")
-    ours = Recommender(data, model)
+def deletion(arguments: argparse.Namespace, ours: Recommender) -> None:
+    assert ours.dataset is not None
+    name = "-".join([name_of(ours), arguments.prior or "auto", arguments.fusion or "auto"])
+    name = "-".join([name, *([arguments.run.name] if arguments.run is not None else [])])
+    found = faithfulness(
+        ours.dataset,
+        ours,
+        users=arguments.users,
+        protocol="demo-v1",
+        other=arguments.other,
+        encoder=arguments.encoder,
+        out=arguments.out / f"{slug(name)}-{arguments.encoder}.jsonl",
+        progress=lambda done: print(f"\r{done} users", end="", flush=True),
+    )
+    print(f"\n{ours.model.describe()}, {ours.fusing}, commit {_commit()}")
+    display.print_faithfulness(found)
+
+
+def costs(arguments: argparse.Namespace, ours: Recommender) -> None:
+    data = ours.dataset
+    assert data is not None
     cases = [c for c in evaluation.sample(evaluation.demo_v1(data), 300) if len(c.history) >= 25]
     ratios: dict[str, list[float]] = {"fast": [], "full": []}
     floors: list[float] = []
@@ -186,7 +107,9 @@ def costs(arguments: argparse.Namespace, model: LanguageModel) -> None:
             ]
         )
         print(json.dumps({k: round(v, 2) for k, v in seconds.items()}), flush=True)
-    print(f"{len(floors)} users of 25 events, ten items, {model.describe()}, commit {_commit()}")
+    print(
+        f"{len(floors)} users of 25 events, ten items, {ours.model.describe()}, commit {_commit()}"
+    )
     for name, values in ratios.items():
         middle = statistics.median(values)
         print(f"{name} / recommendation: {middle:.2f} ({min(values):.2f}-{max(values):.2f})")
@@ -200,19 +123,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--run", type=Path, help="run folder, in place of --model")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--users", type=int, default=0)
     parser.add_argument("--costs", type=int, default=0)
-    parser.add_argument("--prior", default="none")
-    parser.add_argument("--fusion", default="node")
+    parser.add_argument("--prior", help="(default: as the recommender has it)")
+    parser.add_argument("--fusion")
+    parser.add_argument("--other", help="template of the deletion test")
+    parser.add_argument("--encoder", default="minilm")
     parser.add_argument("--out", type=Path, default=ROOT / ".results" / "evidence")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    model = LanguageModel.load(arguments.model, threads=arguments.threads)
+    ours = recommender_of(arguments)
     if arguments.users:
-        deletion(arguments, model)
+        deletion(arguments, ours)
     if arguments.costs:
-        costs(arguments, model)
+        costs(arguments, ours)
 
 
 if __name__ == "__main__":

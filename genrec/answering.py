@@ -239,6 +239,26 @@ class Answerer:
             question, stock.catalog, row, found, allowed, wishes.k, behavior, decode
         )
 
+    def falls(
+        self, history: HistoryLike, row: int, left_out: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """See ``Recommender.falls``."""
+        from genrec.evidence import Change, Counterfactuals
+
+        asked = self._asker.asked(history, self._stock.allowed(Wishes()), seen=False)
+        question = self._searcher.question(asked, Wishes())
+        events = range(question.events)
+        for places in left_out:
+            if not all(p in events for p in places):
+                msg = (
+                    f"Events {list(places)} of a prompt that shows {len(events)}. Expected their "
+                    f"places, from 0 for the oldest to {len(events) - 1}."
+                )
+                raise RequestError(msg)
+        changes = [Change(tuple(places)) for places in left_out]
+        found = Counterfactuals(question, [row], changes).falls(range(len(changes)))
+        return [float(fall) for fall in found.total[:, 0]]
+
     def spans(self, history: HistoryLike) -> tuple[str, tuple[tuple[int, int], ...]]:
         """See ``Recommender.events_in_prompt``."""
         from genrec.evidence import spans

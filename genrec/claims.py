@@ -96,6 +96,11 @@ def problems(text: str, facts: Facts) -> tuple[str, ...]:
     return tuple(found)
 
 
+def names(text: str, facts: Facts) -> list[str]:
+    """The names of the item and of events that stand in a sentence, in its order."""
+    return _unnamed(text, facts, [])[1]
+
+
 def _unnamed(text: str, facts: Facts, found: list[str]) -> tuple[str, list[str], list[str]]:
     """A sentence without names, the names, and what stands before each."""
     rest, names, before, start, place = "", [], [], 0, 0

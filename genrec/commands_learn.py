@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from genrec.config import Settings
-from genrec.errors import SettingsError
+from genrec.errors import RequestError, SettingsError
 from genrec.options import (
     LOADING,
     SEARCHING,
@@ -18,6 +18,7 @@ from genrec.options import (
     AsJson,
     Chosen,
     Data,
+    Given,
     Model,
     RunFolder,
     loaded,
@@ -325,9 +326,20 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    explanations: Annotated[
+        bool,
+        typer.Option(
+            "--explanations",
+            help="Measure instead whether the sentences of first recommendations name what the "
+            "model rests on: 100 users unless --users says otherwise.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for per-user values; a run that was killed goes on from there."),
+        typer.Option(
+            help="Folder for per-user values, with --explanations a JSONL file; a run that was "
+            "killed goes on from there."
+        ),
     ] = None,
     report: Annotated[
         list[Path] | None, typer.Option(help="Write a report: F.html or F.md; may be repeated.")
@@ -335,7 +347,11 @@ def evaluate(
     settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
-    """Measure the model and baselines on held-out events, with intervals and differences."""
+    """Measure the model and baselines on held-out events, with intervals and differences.
+
+    With --explanations: whether the score of the first recommendation falls, under another prompt
+    template, without the events that its sentence names.
+    """
     from genrec import baselines, display, protocols
     from genrec import evaluation as evaluating
     from genrec import report as reports
@@ -343,6 +359,17 @@ def evaluate(
 
     assert settings is not None
     Settings.of({n: v for n, v in settings.items() if n not in LOADING})
+    if explanations:
+        given = {"--against": against, "--report": report, "--no-model": no_model}
+        if wrong := [name for name, value in given.items() if value]:
+            msg = (
+                f"--explanations with {wrong[0]}. Expected one of them: sentences are a model's, and "
+                "are not compared with baselines or written into reports."
+            )
+            raise SettingsError(msg)
+        asked = {"users": users, "protocol": protocol, "split": split, "fit_on": fit_on, "out": out}
+        _evaluate_explanations(data, model, run, settings, asked, json=json)
+        return
     for path in report or []:
         reports.check(path)
     usual = [n for n in ("popular", "markov") if n in baselines.NAMES]
@@ -385,3 +412,55 @@ def evaluate(
     display.print_line("")
     for remark in reports.remarks(found):
         display.print_line(remark)
+
+
+def _evaluate_explanations(
+    data: Path, model: str, run: Path | None, settings: Given, asked: dict[str, Any], *, json: bool
+) -> None:
+    """``evaluate --explanations``; ``asked`` as arguments of ``faithfulness``."""
+    from genrec import display, protocols
+    from genrec.dataset import Dataset
+    from genrec.faithfulness import USERS, faithfulness
+
+    dataset = Dataset.load(data)
+    if settings["target_behavior"] is not None:
+        dataset = protocols.for_behavior(dataset, settings["target_behavior"])
+    if run is not None:
+        _shares_items(run, dataset)
+    protocol = asked["protocol"] or protocols.default_protocol(dataset)
+    dataset = protocols.under(dataset, protocol)
+    users = USERS if asked["users"] is None else asked["users"]
+    total = len(protocols.sample(protocols.cases(dataset, protocol, asked["split"]), users))
+    asked |= {"protocol": protocol, "users": users}
+    encoder = {"auto": "minilm", "none": "ngrams"}.get(settings["encoder"], settings["encoder"])
+    with display.working(f"Loading {run or model} ...", quiet=json) as say:
+        recommender = loaded(dataset, model, run, settings, say)
+    with display.progress("Explaining", total, quiet=json) as bar:
+        found = faithfulness(
+            dataset,
+            recommender,
+            encoder=encoder,
+            seed=settings["seed"],
+            progress=bar,
+            **asked,
+        )
+    if json:
+        display.print_json(found.to_dict())
+    else:
+        display.print_faithfulness(found)
+
+
+def _shares_items(run: Path, dataset: Any) -> None:
+    """Refuses a run that was trained on none of a dataset's titles."""
+    from genrec import checkpoint
+    from genrec.catalog import Catalog
+
+    folder = checkpoint.located(run)
+    checkpoint.Run.read(folder)
+    trained = Catalog.read(folder / checkpoint.CATALOG)
+    if not set(trained.titles) & set(dataset.catalog.titles):
+        msg = (
+            f"{run} was trained on {len(trained):,} items, and {dataset.info.name} has none of their "
+            "titles. Expected a run on this data or on a part of it."
+        )
+        raise RequestError(msg)

@@ -24,6 +24,7 @@ from genrec.text import one_line, printable
 if TYPE_CHECKING:
     from genrec.evidence import Evidence
     from genrec.explaining import Explanation
+    from genrec.judgements import Faithfulness
     from genrec.whynot import ItemExplanation
 
 Row = Sequence[str]
@@ -342,6 +343,40 @@ def changes(found: ItemExplanation) -> list[str]:
     elif found.addition is not None:
         lines[-1] += f" (best of {found.tried} items that were tried)"
     return lines
+
+
+def print_faithfulness(found: Faithfulness) -> None:
+    """What is left of a score without the events that sentences name, and shares of sentences."""
+    for title, curves in (("left out", found.deletion), ("kept alone", found.sufficiency)):
+        if curves is not None:
+            header = [title, "one event", "two", "three", "area", "named minus it"]
+            rows = [
+                [
+                    way,
+                    *map(str, points),
+                    str(curves.area[way]),
+                    str(curves.minus[way]) if way in curves.minus else "-",
+                ]
+                for way, points in curves.points.items()
+            ]
+            print_table(header, rows)
+            print_line("")
+    shares = [[name.replace("_", " "), str(i)] for name, i in found.shares.items()]
+    print_table(["of the users", "share"], shares)
+    print_line("")
+    print_line(
+        f"{found.dataset}: first recommendation of {found.system} for {len(found.users):,} users, "
+        f"protocol {found.protocol}, split {found.split}, seed {found.seed}; {len(found.naming):,} "
+        "sentences name an event, and the falls are theirs."
+    )
+    print_line(
+        f"Falls of the score in nats under {found.other}, evidence under {found.template}; titles "
+        f"compared by {found.encoder}; 95% bootstrap intervals over users."
+    )
+    claims = found.unsupported
+    print_line(f"Unsupported claims that the checker finds in these sentences: {len(claims)}.")
+    for user, text, why in claims:
+        print_line(f"  {user}: {text} ({why})")
 
 
 def _spoken(answer: RecommendationList) -> str:

@@ -82,7 +82,7 @@ def evaluate(
         raise RequestError(msg)
     protocol = protocol or protocols.default_protocol(dataset)
     dataset = protocols.under(dataset, protocol)
-    before = _before(fit_on, protocol, split)
+    before = before_of(fit_on, protocol, split)
     exclude = _exclude_seen(dataset, systems, exclude_seen)
     every = protocols.cases(dataset, protocol, split, candidates=candidates, seed=seed)
     chosen = sample(every, users, seed)
@@ -117,8 +117,12 @@ def evaluate(
     return evaluation
 
 
-def _before(fit_on: str | None, protocol: str, split: str) -> str:
-    """The split before which systems are fitted."""
+def before_of(fit_on: str | None, protocol: str, split: str) -> str:
+    """The split before which systems are fitted; see ``evaluate``.
+
+    Raises:
+        RequestError: there is no such way, or it would count the targets.
+    """
     ways = {"train": "validation", "train+validation": "test"}
     if fit_on is None:
         return "test" if (protocol, split) == ("demo-v1", "test") else "validation"

@@ -184,6 +184,30 @@ def explanations(
     ]
 
 
+def facts_of(
+    template: Template, catalog: Catalog, events: Sequence[Interaction], row: int
+) -> Facts:
+    """What a sentence that is written on an item may say.
+
+    Args:
+        template: of the sentence.
+        catalog: the items.
+        events: that the prompt shows.
+        row: the item's catalog row.
+    """
+    header = template.header
+    fixed = (header["opening"], header["link"].replace("{item}", " "))
+    named = [(e.behavior, e.item_id) for e in events if e.item_id is not None]
+    return Facts(
+        catalog[row],
+        tuple((b, one_line(catalog[catalog.row(item_id)].title)) for b, item_id in named),
+        {b: v.forms for b, v in template.verbs.items()}
+        | {b: template.verb(b).forms for b, _ in named},
+        (*fixed, *header.get("words", "").split(), *header.get("passing", "").split()),
+        header["opening"],
+    )
+
+
 class Explainer:
     """Writes sentences with one model, one ``explain`` template and one catalog.
 
@@ -258,7 +282,7 @@ class Explainer:
         written = self._written(
             [self._prompt(window, rows[n], behavior, top[n]) for n in write],
             [[self._row(events[i]) for i in sorted(top[n])] for n in write],
-            [self._facts(events, rows[n]) for n in write],
+            [facts_of(self._template, self.catalog, events, rows[n]) for n in write],
         )
         for n, (text, rejected) in zip(write, written, strict=True):
             answer[n] = replace(answer[n], rejected=tuple(rejected))
@@ -320,20 +344,6 @@ class Explainer:
             return header["silent"]
         verb = self._template.verb(events[best].behavior).past
         return header["plain"].replace("{verb}", verb).replace("{title}", evidence[best].title)
-
-    def _facts(self, events: Sequence[Interaction], row: int) -> Facts:
-        """What a sentence on an item may say."""
-        template, header = self._template, self._template.header
-        fixed = (header["opening"], header["link"].replace("{item}", " "))
-        named = [e for e in events if e.item_id is not None]
-        return Facts(
-            self.catalog[row],
-            tuple((e.behavior, one_line(self.catalog[self._row(e)].title)) for e in named),
-            {b: v.forms for b, v in template.verbs.items()}
-            | {e.behavior: template.verb(e.behavior).forms for e in named},
-            (*fixed, *header.get("words", "").split(), *header.get("passing", "").split()),
-            header["opening"],
-        )
 
     def _written(
         self,

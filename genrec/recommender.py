@@ -379,13 +379,38 @@ class Recommender:
         Raises:
             RequestError: the item is not in the catalog or was removed, or as ``recommend``.
         """
-        row = self._stock.row(item_id)
         wishes = Wishes(k)
         with self._gate.request():
-            if row in self._stock.removed:
-                msg = f"Item {item_id!r} was removed. Expected one that is there; add it again."
-                raise RequestError(msg)
+            row = self._present(item_id)
             return self._answerer.examined(history, row, wishes, (evidence, style))
+
+    def _present(self, item_id: str) -> int:
+        """The row of an item that can be recommended."""
+        row = self._stock.row(item_id)
+        if row in self._stock.removed:
+            msg = f"Item {item_id!r} was removed. Expected one that is there; add it again."
+            raise RequestError(msg)
+        return row
+
+    def falls(
+        self, history: HistoryLike, item_id: str, left_out: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """How far an item's score falls, in nats, when several events are left out together.
+
+        Args:
+            history: see ``understand``.
+            item_id: any item of the catalog, or a title that only one item has.
+            left_out: sets of places among the events that the prompt shows, from 0 for the oldest.
+
+        Returns:
+            One number for each set; below 0 where the score rises.
+
+        Raises:
+            RequestError: the item is not in the catalog or was removed, or the prompt shows no
+                such event.
+        """
+        with self._gate.request():
+            return self._answerer.falls(history, self._present(item_id), left_out)
 
     def events_in_prompt(self, history: HistoryLike) -> tuple[str, tuple[tuple[int, int], ...]]:
         """The prompt as one string, and where in it each event of the history begins and ends."""

@@ -160,8 +160,8 @@ def ready(
     for each in given:
         name, system = named(each)
         if isinstance(system, Recommender):
-            _fits(system, dataset)
-            system = _counting(system, dataset, before)
+            fits(system, dataset)
+            system = counting(system, dataset, before)
             found.append(Written(system, name or name_of(system)))
             continue
         key = f"seed={seed}"
@@ -185,8 +185,12 @@ def ready(
     return found
 
 
-def _fits(recommender: Recommender, dataset: Dataset) -> None:
-    """Whether a recommender can be evaluated on a dataset."""
+def fits(recommender: Recommender, dataset: Dataset) -> None:
+    """Refuses a recommender that cannot be evaluated on a dataset.
+
+    Raises:
+        RequestError: it has other items, another behavior, or demonstrations that hold targets.
+    """
     info = dataset.info
     if recommender.catalog.hash() != dataset.catalog.hash():
         msg = (
@@ -211,7 +215,7 @@ def _fits(recommender: Recommender, dataset: Dataset) -> None:
         raise RequestError(msg)
 
 
-def _counting(recommender: Recommender, dataset: Dataset, before: str) -> Recommender:
+def counting(recommender: Recommender, dataset: Dataset, before: str) -> Recommender:
     """A recommender whose prior counts the dataset's events before a split, and no others.
 
     One's own prior stays as it is: what it counted is not known here.
@@ -292,22 +296,42 @@ def _line(name: str, key: str, case: Case, answer: Answer) -> str:
 
 
 def _read_log(log: Path, name: str, key: str) -> dict[str, Answer]:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    if not log.exists():
-        return {}
-    text = log.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if whole != text:
-        log.write_bytes(whole)
     done = {}
-    for line in whole.decode("utf-8").split("\n")[:-1]:
-        entry = json.loads(line)
-        if (entry["system"], entry["key"]) != (name, key):
+    for entry in whole_lines(log):
+        if (entry.get("system"), entry.get("key")) != (name, key):
             msg = (
-                f"{log} was written for system {entry['system']!r} with key {entry['key']!r}, not "
-                f"{name!r} with {key!r}: other data, protocol, model or settings. Expected the "
-                "same run; choose another folder or delete it."
+                f"{log} was written for system {entry.get('system')!r} with key "
+                f"{entry.get('key')!r}, not {name!r} with {key!r}: other data, protocol, model or "
+                "settings. Expected the same run; choose another folder or delete it."
             )
             raise DataError(msg)
         done[entry["user_id"]] = Answer(**{f: entry[f] for f in _FIELDS if f in entry})
     return done
+
+
+def whole_lines(log: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file that is appended to; a last line cut off by a kill is dropped.
+
+    Raises:
+        DataError: the file holds something else.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if not log.exists():
+        return []
+    try:
+        text = log.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        rest = text[len(whole) :]
+        found = [json.loads(line) for line in whole.decode("utf-8").split("\n")[:-1]]
+        if all(isinstance(entry, dict) for entry in found) and rest[:1] in {b"", b"{"}:
+            if rest:
+                log.write_bytes(whole)
+            return found
+        problem = "a line is no object"
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    msg = (
+        f"{log} is no log of an evaluation: {problem}. Expected one object of JSON a line; choose "
+        "another place or delete it."
+    )
+    raise DataError(msg)
