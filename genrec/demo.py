@@ -297,11 +297,17 @@ def _show_customer(story: _Story, recommender: Recommender) -> None:
 
 
 def _evaluate(story: _Story, voices: Sequence[_Voice], cases: list[Case]) -> list[Result]:
-    results = []
+    asked: list[tuple[str, Recommender]] = []
     for voice in voices:
-        recommend = partial(_ids, voice.recommender)
+        if voice.recommender.prior is not None:  # what the model does by itself
+            alone = voice.recommender.with_settings(prior="none")
+            asked.append((voice.name.partition(" + ")[0], alone))
+        asked.append((voice.name, voice.recommender))
+    results = []
+    for name, recommender in asked:
         with display.progress(story.asking.format(n=len(cases)), len(cases)) as bar:
-            results.append(evaluation.run(voice.name, recommend, cases, progress=bar))
+            recommend = partial(_ids, recommender)
+            results.append(evaluation.run(name, recommend, cases, progress=bar))
     ours = voices[0].recommender
     assert ours.dataset is not None
     baseline = Popular(ours.dataset.interactions, ours.behavior)
@@ -328,7 +334,7 @@ def _show_evaluation(report: _Report, available: int) -> None:
 
     rows = [[said(r), *(str(r.mean(m)) for m in story.metrics)] for r in results]
     *_, best, popular = results
-    for other in (popular, *results[:-2]):
+    for other in (popular, results[0]) if len(results) > 2 else (popular,):
         name = story.difference.format(one=said(best), other=said(other))
         rows.append([name, *(str(best.minus(other, m)) for m in story.metrics)])
     display.print_table([story.system, *story.metrics.values()], rows)
