@@ -215,10 +215,9 @@ def merge(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
 ) -> None:
     """Write a run as a plain model, its adapter merged, for other servers."""
-    from genrec import display
-    from genrec.checkpoint import Run
+    from genrec import checkpoint, display
 
-    found = Run.read(run)
+    found = checkpoint.Run.read(checkpoint.located(run))
     with display.working(f"Merging {run} ...") as say:
         from genrec.model import LanguageModel
 
@@ -264,6 +263,9 @@ def tune(
     from genrec.dataset import TUNED, Dataset
 
     assert settings is not None
+    if out is None and run is not None and checkpoint.located(run) != run:
+        msg = f"--run {run} is in the package, which is not written to. Expected --out F.json, too."
+        raise SettingsError(msg)
     dataset = Dataset.load(data)
     with display.working(f"Loading {run or model} ...", quiet=json) as say:
         recommender = loaded(dataset, model, run, settings, say)
@@ -271,7 +273,7 @@ def tune(
         found = tuning.tune(
             recommender, users=users, protocol=protocol, seed=settings["seed"], progress=bar
         )
-    place = out or (data if run is None else checkpoint.located(run)) / TUNED
+    place = out or (data if run is None else run) / TUNED
     found.save(place)
     if json:
         display.print_json({"schema_version": 1, "out": str(place), **asdict(found)})

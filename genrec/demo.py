@@ -156,7 +156,7 @@ class _Voice:
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """The results are those of the voices, in their order, and of popularity."""
+    """The results are those of the voices in their order, each alone first, and of popularity."""
 
     story: _Story
     caution: str

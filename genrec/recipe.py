@@ -171,7 +171,7 @@ class Training:
         if self.quantize != "none" and not self.lora_rank:
             msg = f"quantize={self.quantize!r} with lora_rank=0, which trains all weights. Expected a rank."
             raise SettingsError(msg)
-        self._check_pointwise()
+        self._check_objective()
         if self.layout == "window" and self.basket in {"tree", "as_is"}:
             msg = (
                 f"layout='window' with basket={self.basket!r}. Expected basket='first' for the "
@@ -179,7 +179,7 @@ class Training:
             )
             raise SettingsError(msg)
 
-    def _check_pointwise(self) -> None:
+    def _check_objective(self) -> None:
         listing = self.objective == "sdpo"
         for name in ("negatives", "like_threshold", "pairs_per_user", "pairs"):
             value = getattr(self, name)

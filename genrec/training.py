@@ -103,13 +103,7 @@ def train(
     run = _described(recommender, ours, training, data)
     if lm.device.type == "cpu" and lm.dtype != torch.float32:
         say(f"{lm.describe()}: training in half precision on a CPU is slow and coarse.")
-    torch.manual_seed(training.seed)
-    if since is None:
-        tuned = LanguageModel(
-            adapted(lm.model, training, run.base_model), lm.tokenizer, name=lm.name
-        )
-    else:
-        tuned = LanguageModel(continued(lm.model, Path(since), run), lm.tokenizer, name=lm.name)
+    tuned = _to_train(lm, training, run, since)
     wanted = None if new is None else _replayed(data, new, training)
     if training.objective == "sdpo":  # asks the model as it is now, and keeps what it said
         _keep_settings(folder, {**asdict(ours), **asdict(training)})
@@ -140,6 +134,18 @@ def train(
         _finish(folder, run, session, recommender, training)
     tuned.model.eval()
     return run
+
+
+def _to_train(
+    lm: LanguageModel, training: Training, run: Run, since: str | Path | None
+) -> LanguageModel:
+    """The model with a fresh adapter, drawn by the seed, or with that of an earlier run."""
+    torch.manual_seed(training.seed)
+    if since is None:
+        model = adapted(lm.model, training, run.base_model)
+    else:
+        model = continued(lm.model, checkpoint.located(since), run)
+    return LanguageModel(model, lm.tokenizer, name=lm.name)
 
 
 def _learned(run: Run, found: Examples) -> dict[str, str]:

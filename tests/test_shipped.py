@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from test_cli import Run as Command
+from test_cli import run
 
 from genrec import Dataset, Recommender, checkpoint
 from genrec.checkpoint import Run
 from genrec.errors import ModelError
+
+assert callable(run)
 
 NAME = "online_retail_demo"
 
@@ -23,14 +27,14 @@ def folder() -> Path:
 
 def test_it_is_small_and_says_where_it_is_from(demo_data: Dataset) -> None:
     assert sum(p.stat().st_size for p in folder().rglob("*") if p.is_file()) < 10e6
-    run = Run.read(folder())
-    assert run.finished
-    assert run.base_model == "smollm2-135m"
-    assert run.training["fit"] == "both"  # never test
-    assert run.training["seed"] == 0
-    assert run.catalog_hash == demo_data.catalog.hash()
+    about = Run.read(folder())
+    assert about.finished
+    assert about.base_model == "smollm2-135m"
+    assert about.training["fit"] == "both"  # never test
+    assert about.training["seed"] == 0
+    assert about.catalog_hash == demo_data.catalog.hash()
     card = (folder() / "README.md").read_text(encoding="utf-8")
-    for part in ("CC BY 4.0", "Apache-2.0", "genrec train", f"{run.targets:,} titles", "HR@10"):
+    for part in ("CC BY 4.0", "Apache-2.0", "genrec train", f"{about.targets:,} titles", "HR@10"):
         assert part in card
     config = json.loads((folder() / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "smollm2-135m"
@@ -45,6 +49,14 @@ def test_names_that_are_no_embedded_datasets() -> None:
     assert checkpoint.shipped("../online_retail_demo") is None
     with pytest.raises(ModelError, match="'nothing' is not a run folder"):
         Recommender.load("nothing")
+
+
+def test_nothing_is_written_into_the_package(run: Command, tmp_path: Path) -> None:
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in folder().iterdir())
+    code, _, said = run("tune", tmp_path, "--run", NAME)
+    assert code == 2
+    assert "Expected --out" in said
+    assert sorted((p.name, p.stat().st_mtime_ns) for p in folder().iterdir()) == before
 
 
 @pytest.mark.model
