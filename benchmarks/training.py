@@ -6,8 +6,9 @@
 ``speed`` alternates our rows with transformers' Trainer over sliding windows (a prompt of the last
 20 events, one target each, the loss over the whole vocabulary), with the same model, adapter and
 data; steps after the first of each turn are timed. ``table`` trains on train for so many minutes
-with each setting, and measures nats, HR@10 and NDCG@10 on validation users, how many freely written
-texts are titles, and nats on items held out of the trie. Runs are kept in .results/training.
+with each setting, and with the usual recipe at our learning rate (a run of its own, kept by its
+result), and measures nats on validation users, how many freely written texts are titles, and nats on
+items held out of the trie, all without a prior. Runs are kept in .results/training.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import json
 import resource
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,13 @@ USUAL: dict[str, Any] = {"behaviors": ("buy",), "protocol": "demo-v1"}
 class Windows(TorchDataset[dict[str, list[int]]]):
     """One prompt of the last events and one target each, as the usual recipe has it."""
 
-    def __init__(self, recommender: Recommender, data: Dataset, most: int) -> None:
+    def __init__(
+        self,
+        recommender: Recommender,
+        data: Dataset,
+        most: int,
+        kept: Container[int] = range(10**9),
+    ) -> None:
         events, c = data.interactions, data.interactions.columns
         titles = list(recommender.encoder.titles(data.catalog))
         self.examples: list[dict[str, list[int]]] = []
@@ -66,6 +73,8 @@ class Windows(TorchDataset[dict[str, list[int]]]):
             places = where.start + np.flatnonzero((c.split[where] == 0) & (c.behavior[where] == 0))
             known = [events.interaction(i) for i in places.tolist()]
             for i, place in enumerate(places.tolist()):
+                if int(c.row[place]) not in kept:
+                    continue
                 prompt = recommender.prompt(History(tuple(known[max(0, i - WINDOW) : i]))).ids
                 title = titles[c.row[place]]
                 self.examples.append(
@@ -95,26 +104,51 @@ class Clock(TrainerCallback):
         self.steps.append(time.perf_counter() - self._at)
 
 
-def theirs(model: LanguageModel, data: Windows, out: Path, batch: int, steps: int) -> float:
-    """Targets per second of the usual recipe."""
+class Until(TrainerCallback):
+    """Stops after so many minutes."""
+
+    def __init__(self, minutes: float) -> None:
+        self._end = time.perf_counter() + 60 * minutes
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop = time.perf_counter() > self._end
+
+
+def usual(
+    model: LanguageModel,
+    data: Windows,
+    out: Path,
+    batch: int,
+    steps: int,
+    rate: float,
+    *beside: Any,
+) -> int:
+    """Trains as usual; the steps that were taken."""
     from transformers import DataCollatorForSeq2Seq
 
-    clock = Clock()
     arguments = TrainingArguments(
         output_dir=str(out), per_device_train_batch_size=batch, max_steps=steps, report_to=[],
-        save_strategy="no", logging_strategy="no", disable_tqdm=True, learning_rate=1e-4,
-        use_cpu=model.device.type == "cpu", dataloader_pin_memory=False,
-        bf16=model.device.type == "cuda",
+        save_strategy="no", logging_strategy="no", disable_tqdm=True, learning_rate=rate,
+        lr_scheduler_type="constant", use_cpu=model.device.type == "cpu",
+        dataloader_pin_memory=False, bf16=model.device.type == "cuda",
     )  # fmt: skip
     tokenizer = model.tokenizer
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    Trainer(
+    trainer = Trainer(
         model=model.model,
         args=arguments,
         train_dataset=data,
         data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True),
-        callbacks=[clock],
-    ).train()
+        callbacks=[*beside],
+    )
+    trainer.train()
+    return int(trainer.state.global_step)
+
+
+def theirs(model: LanguageModel, data: Windows, out: Path, batch: int, steps: int) -> float:
+    """Targets per second of the usual recipe."""
+    clock = Clock()
+    usual(model, data, out, batch, steps, 1e-4, clock)
     return batch * (steps - 1) / sum(clock.steps[1:])
 
 
@@ -142,7 +176,7 @@ def ours(
 def speed(arguments: argparse.Namespace) -> None:
     data = load("online_retail_demo")
     base = LanguageModel.load(arguments.model, device=arguments.device, threads=arguments.threads)
-    recommender = Recommender(data, base)
+    recommender = Recommender(data, base, prior="none")
     windows = Windows(recommender, data, 4000)
     print(f"{np.mean([len(e['input_ids']) for e in windows.examples]):.0f} tokens a window")
     plain = Training(lora_rank=8)
@@ -173,13 +207,13 @@ def speed(arguments: argparse.Namespace) -> None:
     print(f"\npeak memory of all together: {peak:.1f} GB")
 
 
-def measured(recommender: Recommender, cases: Sequence[protocols.Case]) -> dict[str, list[float]]:
-    """Nats and ranks of each user."""
-    found: dict[str, list[float]] = {"nats": [], "rank": []}
+def nats(recommender: Recommender, cases: Sequence[protocols.Case]) -> list[float]:
+    """Of each user's next item, over all items."""
+    found = []
     for case in cases:
-        answer, nats, _ = recommender.with_nats(case.history, 10, case.target)
-        found["nats"].append(nats)
-        found["rank"].append(metrics.rank_of(case.target, [r.item_id for r in answer]))
+        (one,) = recommender.score(case.history.latest(protocols.EVENTS), [case.target])
+        assert one.logprob is not None
+        found.append(-one.logprob)
     return found
 
 
@@ -196,22 +230,21 @@ def table(arguments: argparse.Namespace) -> None:
     """Trains and measures each cell; what is there is not done again."""
     data = load("online_retail_demo")
     users = protocols.sample(protocols.cases(data, "demo-v1", "validation"), arguments.users)
-    print("| baskets, λ | targets | nats | HR@10 | NDCG@10 | texts that are titles | held out |")
-    print("|---|---|---|---|---|---|---|")
-    for name, cell in CELLS.items():
+    print("| baskets, λ | targets | nats | texts that are titles | held out |")
+    print("|---|---|---|---|---|")
+    for name, cell in (CELLS | {"usual": {}}).items():
         if arguments.cells and name not in arguments.cells:
             continue
         place = arguments.out / "table" / name.replace(", ", "-")
         result = place.with_suffix(".json")
         if not result.is_file():
+            place.parent.mkdir(exist_ok=True)
             _cell(arguments, data, users, place, result, cell)
         values = json.loads(result.read_text(encoding="utf-8"))
-        nats = metrics.bootstrap(np.array(values["nats"]))
-        hits = np.mean(metrics.hit_rate(values["rank"], 10))
-        ndcg = np.mean(metrics.ndcg(values["rank"], 10))
+        told = metrics.bootstrap(np.array(values["nats"]))
         print(
-            f"| {name} | {values['targets']:,} | {nats.mean:.3f} [{nats.low:.3f}, {nats.high:.3f}] "
-            f"| {hits:.4f} | {ndcg:.4f} | {values['written']:.3f} | {values['held_out']:.3f} |",
+            f"| {name} | {values['targets']:,} | {told.mean:.3f} [{told.low:.3f}, {told.high:.3f}] "
+            f"| {values['written']:.3f} | {values['held_out']:.3f} |",
             flush=True,
         )
 
@@ -224,27 +257,39 @@ def _cell(
     result: Path,
     cell: dict[str, Any],
 ) -> None:
+    """One setting, trained and measured; an empty one is the usual recipe."""
     settings = {**USUAL, **cell, "holdout": 0.05, "eval_users": 0, "epochs": 20.0}
     settings |= {"schedule": "constant", "max_minutes": arguments.minutes}
-    if not (place / "run.json").is_file():
-        shutil.rmtree(place, ignore_errors=True)
-        training.train(
-            data, place, arguments.model, device=arguments.device, threads=arguments.threads,
-            say=lambda text: print(f"  {text}", flush=True), **settings,
-        )  # fmt: skip
+    recipe = Training(**settings)
+    kept = set(learning.kept_rows(len(data.catalog), recipe).tolist())
     options = {"device": arguments.device, "threads": arguments.threads}
-    recommender = Recommender.load(place, data, **options)
-    kept = set(learning.kept_rows(len(data.catalog), Training(**settings)).tolist())
-    held = [c for c in users if data.catalog.row(c.target) not in kept]
+    if not cell:
+        base = LanguageModel.load(arguments.model, **options)
+        windows = Windows(Recommender(data, base, prior="none"), data, 10**9, kept)
+        tuned = LanguageModel(adapters.adapted(base.model, recipe), base.tokenizer)
+        steps = len(windows) // arguments.batch
+        rate, until = recipe.learning_rate, Until(arguments.minutes)
+        steps = usual(tuned, windows, place, arguments.batch, steps, rate, until)
+        tuned.model.eval()
+        recommender, targets = Recommender(data, tuned, prior="none"), steps * arguments.batch
+    else:
+        if not (place / "run.json").is_file():
+            shutil.rmtree(place, ignore_errors=True)
+            training.train(
+                data, place, arguments.model, say=lambda text: print(f"  {text}", flush=True),
+                **options, **settings,
+            )  # fmt: skip
+        recommender = Recommender.load(place, data, prior="none", **options)
+        assert recommender.run is not None
+        targets = recommender.run.targets
     every = protocols.cases(data, "demo-v1", "validation")
-    held += [c for c in every if data.catalog.row(c.target) not in kept and c not in held]
-    assert recommender.run is not None
+    held = [c for c in every if data.catalog.row(c.target) not in kept]
     found = {
-        **measured(recommender, [c for c in users if data.catalog.row(c.target) in kept]),
-        "held_out": float(np.mean(measured(recommender, held)["nats"])),
+        "nats": nats(recommender, [c for c in users if data.catalog.row(c.target) in kept]),
+        "held_out": float(np.mean(nats(recommender, held))),
         "held_out_users": len(held),
         "written": written(recommender, users[:30]),
-        "targets": recommender.run.targets,
+        "targets": targets,
         "commit": _commit(),
     }
     result.write_text(json.dumps(found), encoding="utf-8")
