@@ -259,7 +259,7 @@ def _cell(
 ) -> None:
     """One setting, trained and measured; an empty one is the usual recipe."""
     settings = {**USUAL, **cell, "holdout": 0.05, "eval_users": 0, "epochs": 20.0}
-    settings |= {"schedule": "constant", "max_minutes": arguments.minutes}
+    settings |= {"schedule": "constant", "warmup": 0.003, "max_minutes": arguments.minutes}
     recipe = Training(**settings)
     kept = set(learning.kept_rows(len(data.catalog), recipe).tolist())
     options = {"device": arguments.device, "threads": arguments.threads}
