@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +24,27 @@ from demo_v1 import _commit
 
 from genrec.claims import LETTERS, Facts, problems
 from genrec.datasets import load
+from genrec.explaining import facts_of
 from genrec.prompts import Template
 from genrec.text import one_line
 
 N = 500
 ENGLISH = {
-    "like": 'Like "{h}", "{x}" is a {w}.',
+    "like": 'Because of "{h}", we suggest "{x}", which has to do with {w}.',
     "event": 'Because they {v} "{h}".',
     "events": 'Because they {v} "{h}" and "{g}".',
-    "number": 'Like "{h}", "{x}" has the {n}.',
+    "number": 'Because of "{h}", we suggest "{x}", which has to do with the {n}.',
 }
 CHINESE = {
-    "like": "和“{h}”一样，“{x}”是{w}的。",
+    "like": "因为“{h}”，推荐“{x}”，关键词是{w}。",
     "event": "因为您{v}“{h}”。",
     "events": "因为您{v}“{h}”和“{g}”。",
-    "number": "和“{h}”一样，“{x}”是{n}的。",
+    "number": "因为“{h}”，推荐“{x}”，关键词是{n}。",
 }
 PLAIN = {
-    "en": "Like , is a the of for in with because they has also and from it its on that this to",
-    "zh": "和 一样 是 一款 一种 的 也是 因为您",
-}
+    "en": ("they",),
+    "zh": ("您",),
+}  # words of the plain sentence, which the checker never sees
 
 
 class Maker:
@@ -74,8 +76,13 @@ class Maker:
             words = self.words(item.title)
             if len({t for _, t in events}) > 1 and len(words) > 1:
                 break
-        verbs = {b: v.forms for b, v in self.template.verbs.items()}
-        facts = Facts(item, tuple(events), verbs, tuple(PLAIN[self.language].split()), "Like")
+        facts = facts_of(
+            self.template,
+            self.data.catalog,
+            history.interactions,
+            self.data.catalog.row(item.item_id),
+        )
+        facts = replace(facts, plain=(*facts.plain, *PLAIN[self.language]))
         behavior, title = self.pick(events)
         same = [t for b, t in events if b == behavior]
         values = {
@@ -143,8 +150,7 @@ class Maker:
         return self.forms["like"].format(**values)
 
     def wrong_word(self, facts: Facts, values: dict[str, Any]) -> str | None:
-        own = " ".join(facts.said).lower()
-        own += f" {PLAIN[self.language].lower()}"
+        own = " ".join((*facts.said, *facts.plain)).lower()
         others = [w for w in self.words(self.foreign(facts)) if w.removesuffix("s") not in own]
         if not others:
             return None

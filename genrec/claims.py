@@ -2,7 +2,8 @@
 
 The vocabulary is closed: outside the names of items a sentence may hold the words of the item's
 title and attributes and the plain words that it is given. So a claim that the catalog does not make
-cannot be put in other words. What it cannot see is true words joined to something wrong.
+cannot be put in other words. What it cannot see is true words joined to something wrong, so the
+shipped templates have no words that join them but "and": an item has to do with each word of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from genrec.catalog import Item
 from genrec.reading import main_script, script, scripts
@@ -59,6 +61,12 @@ class Facts:
     def words(self) -> frozenset[str]:
         """The words that may be used, and of scripts without spaces their pieces."""
         return frozenset().union(*(pieces(text.lower()) for text in (*self.said, *self.plain)))
+
+    @cached_property
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        """Words that follow each other in what the catalog says of the item."""
+        texts = [LETTERS.findall(text.lower()) for text in self.said]
+        return frozenset(pair for words in texts for pair in pairwise(words))
 
     @cached_property
     def numbers(self) -> Mapping[str, frozenset[float]]:

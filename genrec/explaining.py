@@ -9,7 +9,7 @@ by a plain sentence on the strongest event. No other title can be written in eit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -109,6 +109,7 @@ class _Sentence:
         prefix: ids of the word that is being written.
         parts: catalog rows of names, and the words between them as ids.
         used: words that were written.
+        span: how many words that are not plain it must have, and may have.
         ended: whether it came to its end.
     """
 
@@ -123,6 +124,7 @@ class _Sentence:
     prefix: tuple[int, ...] = ()
     parts: list[int | list[int]] = field(default_factory=list)
     used: list[str] = field(default_factory=list)
+    span: tuple[int, int] = (LEAST_WORDS, MAX_WORDS)
     ended: bool = False
 
 
@@ -360,8 +362,10 @@ class Explainer:
         left = list(range(len(sentences)))
         for step in (self._next_free, self._next_word):
             tried = [
-                replace(s, parts=[*s.parts[:-1], []], words=self._words_for(s.facts.item))
-                for s in (sentences[n] for n in left)
+                replace(s, parts=[*s.parts[:-1], []], words=words, span=self._span(s.facts, words))
+                for s, words in (
+                    (s, self._words_for(s.facts.item)) for s in map(sentences.__getitem__, left)
+                )
             ]
             self._write(tree, tried, step)
             for n, sentence in zip(left, tried, strict=True):
@@ -467,21 +471,20 @@ class Explainer:
         return torch.tensor(sorted(quotes | self._encoder.control_ids))
 
     def _next_word(self, sentence: _Sentence) -> list[int]:
-        """The next token of a word, or of the end; neither it nor a plain word follows a plain one."""
+        """The next token of a word, or of the end."""
         if sentence.ended:
             return []
         prefix, size = sentence.prefix, len(sentence.prefix)
         said = sentence.words.get(prefix, "")  # a whole word, so that another may begin
-        longer = [ids for ids in sentence.words if len(ids) > size and ids[:size] == prefix]
-        within = frozenset(ids[size] for ids in longer) if prefix else frozenset()
+        within: set[int] = set()
+        if prefix:
+            words = self._following(sentence, sentence.used)
+            within = {ids[size] for ids in words if len(ids) > size and ids[:size] == prefix}
         allowed = set(within)
         if said or not prefix:
-            may_end = bool(said) and said not in self._plain_words
-            full = len(sentence.used) + 1 >= self._most_words
-            others = [(ids, word) for ids, word in sentence.words.items() if word != said]
-            if said in self._plain_words:
-                others = [(ids, word) for ids, word in others if word not in self._plain_words]
-            allowed |= {ids[0] for ids, word in others if (may_end if not word else not full)}
+            used = [*sentence.used, said] if said else sentence.used
+            words = self._following(sentence, used)
+            allowed |= {ids[0] for ids, word in words.items() if word != said}
         if not allowed:
             return []
         choices = sorted(allowed)
@@ -497,6 +500,26 @@ class Explainer:
         sentence.ended = sentence.words.get(sentence.prefix) == ""
         return [] if sentence.ended else [token]
 
+    def _following(self, sentence: _Sentence, used: Sequence[str]) -> dict[tuple[int, ...], str]:
+        """What may follow some words: plain ones only others, and the end enough of those.
+
+        Two others follow each other only as they do in the catalog, lest they become a new word.
+        """
+        plain = self._plain_words
+        told = sum(w not in plain for w in used)
+        before = bool(used) and used[-1] not in plain
+        full = len(used) >= self._most_words or told >= sentence.span[1]
+        pairs = sentence.facts.pairs
+
+        def fits(word: str) -> bool:
+            if not word:
+                return before and told >= sentence.span[0]
+            return not full and (
+                before if word in plain else not before or (used[-1], word) in pairs
+            )
+
+        return {ids: word for ids, word in sentence.words.items() if fits(word)}
+
     @cached_property
     def _plain_words(self) -> frozenset[str]:
         return frozenset(self._template.header.get("words", "").split())
@@ -508,11 +531,26 @@ class Explainer:
     def _words_for(self, item: Item) -> dict[tuple[int, ...], str]:
         """Token ids -> word: what the catalog says of an item, plain words, and "" for the end."""
         said = [item.title, *(v for v in item.attributes.values() if isinstance(v, str))]
-        words = set(self._plain_words).union(*(pieces(one_line(t).lower()) for t in said))
+        words = set().union(*(pieces(one_line(t).lower()) for t in said))
+        empty = set(self._template.header.get("empty", "").split())
+        words = {
+            w for w in words if not empty & ({w[0], w[-1]} if script(w[0]) in SPACELESS else {w})
+        }
+        words |= self._plain_words
         spaced = " " if self._encoder.form.lead.startswith(" ") else ""
         found = {self._encoder.text(f"{spaced}{w}"): w for w in sorted(words)}
         found[self._encoder.text(self._end)] = ""
         return {ids: w for ids, w in found.items() if ids}
+
+    def _span(self, facts: Facts, words: Mapping[tuple[int, ...], str]) -> tuple[int, int]:
+        """How many of some words a sentence needs and may have: fewer than there are.
+
+        In scripts without spaces one piece will do, since it may be several words.
+        """
+        if facts.script in SPACELESS:
+            return 1, self._most_words
+        own = [w for w in words.values() if w and w not in self._plain_words]
+        return LEAST_WORDS, max(len(own) - 1, LEAST_WORDS)
 
     def _text(self, sentence: _Sentence) -> str:
         """A sentence as people read it."""
@@ -545,7 +583,8 @@ class Explainer:
         last = sentence.parts[-1]
         assert isinstance(last, list)
         said = LETTERS.findall(str(self._model.tokenizer.decode(last)).lower())
-        words = [w for w in said if w not in self._plain_words]
+        passing = self._template.header.get("passing", "").split()
+        words = [w for w in said if w not in self._plain_words and w not in passing]
         name = "".join(LETTERS.findall(sentence.facts.item.title.lower()))
         if any(script(w[0]) in SPACELESS for w in words):
             rest = "".join(words)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from genrec import Item
+from genrec import Catalog, Interaction, Item
 from genrec.claims import Facts, foreign, problems
+from genrec.explaining import explain_template, facts_of
 
 VERBS = {"buy": ("bought", "buy"), "view": ("viewed", "saw"), "like": ("liked", "like")}
 ITEM = Item(
@@ -92,3 +93,28 @@ def test_a_word_that_is_still_being_written_is_not_judged() -> None:
     assert foreign(" a green ", FACTS)
     assert foreign(" a gre.", FACTS)
     assert not foreign(" a case.", FACTS)
+
+
+SHOP = Catalog(
+    [Item("a", "red mug"), Item("b", "CHOCOLATE BOX RIBBONS"), Item("c", "不锈钢保温杯")]
+)
+
+
+@pytest.mark.parametrize("style", ["reason", "short", "pitch"])
+def test_shipped_templates_let_nothing_be_called_what_its_words_alone_may_not_mean(
+    style: str,
+) -> None:
+    template = explain_template(style, "en", None)
+    facts = facts_of(template, SHOP, [Interaction("a", "buy")], 1)
+    begins = f'{template.header["opening"]} "red mug"'
+    link = template.header["link"].replace("{item}", ' "CHOCOLATE BOX RIBBONS"')
+    assert problems(f"{begins}{link} chocolate and ribbons.", facts) == ()
+    for wrong in ("is a chocolate box.", "for a box.", "chocolate in a box.", "from ribbons."):
+        assert problems(f"{begins}{link} {wrong}", facts), wrong
+
+
+def test_shipped_chinese_templates_name_key_words() -> None:
+    template = explain_template("reason", "zh", None)
+    facts = facts_of(template, SHOP, [Interaction("a", "buy")], 2)
+    assert problems("因为“red mug”，推荐“不锈钢保温杯”，关键词是保温杯。", facts) == ()
+    assert problems("因为“red mug”，推荐“不锈钢保温杯”，是一款保温杯。", facts)

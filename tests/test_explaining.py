@@ -201,6 +201,50 @@ def test_own_styles_are_used(tmp_path: Path) -> None:
         recommender.recommend("i0", 1, explain=True, style="yours")
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2"])
+def test_words_are_chosen_of_those_that_say_something(kind: str) -> None:
+    names = ["red mug of the tin", "set of 3 doll in box", "bag for a blue mug", "mug with lid on"]
+    recommender = make(names, kind)
+    header = Template.load("explain", "en").header
+    seen = 0
+    for past in ("i0", "i1; i2", "i3", "i3; i0; i2"):
+        for found in recommender.recommend(past, 4, explain=True):
+            assert found.explanation is not None
+            if found.explanation.source != "generated" or not found.explanation.rejected:
+                continue  # written freely
+            rest = found.explanation.text.split(header["link"].partition("{item}")[2])[-1]
+            words = re.findall(r"[^\W\d_]+", rest.lower())
+            said = [w for w in words if w not in header["words"]]
+            assert len(said) >= 2
+            assert not set(said) & set(header["empty"].split())
+            own = {*found.title.split(), "kitchen", "厨房"} - {*header["empty"].split(), "3"}
+            assert len(said) < max(len(own), 3)
+            text = f"{found.title} | Kitchen 厨房".lower()
+            assert all(part in text for part in " ".join(words).split(" and ")), rest
+            assert words[0] != "and"
+            assert words[-1] != "and"
+            seen += 1
+    assert seen
+
+
+def test_pieces_of_words_are_not_put_together() -> None:
+    recommender = make(["不锈钢保温杯", "茶室里的古琴与流水", "红陶花盆"], "qwen3", language="zh")
+    header = Template.load("explain", "zh").header
+    end = header["link"].partition("{item}")[2]
+    seen = 0
+    for past in ("i0", "i1", "i2", "i2; i0"):
+        for found in recommender.recommend(past, 3, explain=True):
+            assert found.explanation is not None
+            if found.explanation.source != "generated" or not found.explanation.rejected:
+                continue
+            rest = found.explanation.text.split(end)[-1].removesuffix("。")
+            for piece in re.split("[和与]", rest):
+                assert piece in f"{found.title} kitchen 厨房", rest
+                assert not {piece[0], piece[-1]} & set(header["empty"].split())
+            seen += 1
+    assert seen
+
+
 @pytest.mark.model
 def test_the_real_model_explains(demo_recommender: Recommender) -> None:
     history = "bought: RED RETROSPOT MUG; viewed: JUMBO BAG PINK POLKADOT"

@@ -242,8 +242,10 @@ def test_what_a_sentence_names() -> None:
         facts = told_from(why, template, catalog, events, row)
         return named_by(why, facts, catalog, events), claims.problems(text, facts)
 
-    assert said('Like "red mug", "cake tin" is a tin.', "generated", 5) == ([0, 2], ())
-    assert said('Like "red mug", "doll house" is a doll.', "generated", 2) == ([0, 2], ())
+    text = 'Because of "red mug", we suggest "cake tin", which has to do with tin.'
+    assert said(text, "generated", 5) == ([0, 2], ())
+    text = 'Because of "red mug", we suggest "doll house", which has to do with doll.'
+    assert said(text, "generated", 2) == ([0, 2], ())
     assert said('Because they bought "red mug".', "template", 0) == ([0, 2], ())
     assert said('Because they searched for "a red hat".', "template", 0) == ([3], ())
     assert said("No event of this history speaks for it.", "template", 0) == ([], ())
