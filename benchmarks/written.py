@@ -1,0 +1,69 @@
+"""What a model writes on real recommendations, to be read sentence by sentence. Resumable.
+
+    python benchmarks/written.py --users 100 --threads 1
+
+For seeded demo-v1 test users, the ten best items for the last ten events, seen ones left out (else
+the strongest event often is the item itself), with the default sentences: a line each with its
+source, the item, the sentence, and what was rejected and why. Written to
+benchmarks/claims/written.tsv; users that are in it are not asked again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from demo_v1 import ROOT, _commit
+
+from genrec import Recommender, protocols
+from genrec.claims import problems
+from genrec.datasets import load
+from genrec.explaining import explain_template, facts_of
+
+HEADER = "user\tsource\titem\tsentence\trejected"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--users", type=int, default=100)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--run", default=None, help="a run folder or name, in place of --model")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "claims" / "written.tsv")
+    arguments = parser.parse_args()
+    data = load("online_retail_demo")
+    options = {"threads": arguments.threads, "exclude_seen": True}
+    recommender = (
+        Recommender(data, arguments.model, **options)
+        if arguments.run is None
+        else Recommender.load(arguments.run, data, **options)
+    )
+    template = explain_template("reason", "en", None)
+    lines = arguments.out.read_text("utf-8").splitlines() if arguments.out.is_file() else [HEADER]
+    done = {line.split("\t")[0] for line in lines[1:]}
+    for case in protocols.sample(protocols.cases(data, "demo-v1", "test"), arguments.users):
+        if case.user_id in done:
+            continue
+        shown = case.history.latest(10)
+        for r in recommender.recommend(shown, 10, explain=True, evidence="fast"):
+            why = r.explanation
+            assert why is not None
+            row = data.catalog.row(r.item_id)
+            facts = facts_of(template, data.catalog, shown.interactions, row)
+            if why.source == "generated" and (wrong := problems(why.text, facts)):
+                print(f"shipped, but: {why.text} ({'; '.join(wrong)})", flush=True)
+            rejected = " || ".join(f"{x.text} ({x.why})" for x in why.rejected)
+            lines.append("\t".join([case.user_id, why.source, r.item_id, why.text, rejected]))
+        arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sources = [line.split("\t")[1] for line in lines[1:]]
+    print(
+        f"{len(sources)} sentences, {sources.count('generated')} generated, "
+        f"{sum(line.split(chr(9))[4].count(' || ') + bool(line.split(chr(9))[4]) for line in lines[1:])} "
+        f"rejected, commit {_commit()}"
+    )
+
+
+if __name__ == "__main__":
+    main()
