@@ -1,12 +1,15 @@
 """How much of the trie exact search reads, and what a narrow filter costs, on a real catalog.
 
     python benchmarks/exact.py --data DIR --titles 10000 --prompts 200 --threads 1
+    python benchmarks/exact.py --set demo --systems exact
+    python benchmarks/exact.py --set demo --systems exact --run online_retail_demo
 
 DIR holds s3_beauty; its first titles that users of the sample do not need are left out until so many
 are left. For each of the seeded users' prompts: prefixes and tokens that exact search for the 10 best
 follows, against those of scoring every title over the same trie (prefixes shared, tails left out);
 and the seconds of that search, of beam search, and of both where a filter leaves a seeded 1% of the
-catalog, all in turn on one reading of the prompt. Kept in .results/exact, prompt by prompt.
+catalog, all in turn on one reading of the prompt. ``--set demo`` takes the embedded data and all its
+titles, for which there is a tuned model. Kept in .results/exact, prompt by prompt.
 """
 
 from __future__ import annotations
@@ -27,6 +30,13 @@ from genrec.decoding import Options, search
 from genrec.filters import Filter, Filters
 from genrec.trie import TitleTrie
 
+SYSTEMS = {
+    "exact": ("exact", False),
+    "exact_filtered": ("exact", True),
+    "beam": ("beam", False),
+    "beam_filtered": ("beam", True),
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -35,26 +45,34 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("GENREC_DATA", ".")))
     parser.add_argument("--titles", type=int, default=10_000)
     parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--set", choices=["beauty", "demo"], default="beauty")
+    parser.add_argument("--systems", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
     parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--run", default=None, help="a run folder or name, in place of --model")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / ".results" / "exact")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    folder, make = TASKS["beauty"]
+    folder, make = TASKS[arguments.set]
     task = make(arguments.data / folder)
     cases = sample(task.cases, arguments.prompts)
     needed = {i for c in cases for i in c.history.item_ids}
     others = [i for i in task.data.catalog if i.item_id not in needed]
     kept = [i for i in task.data.catalog if i.item_id in needed]
     catalog = Catalog([*kept, *others][: arguments.titles])
-    recommender = Recommender(catalog, arguments.model, threads=arguments.threads)
+    recommender = (
+        Recommender(catalog, arguments.model, threads=arguments.threads)
+        if arguments.run is None
+        else Recommender.load(arguments.run, catalog, threads=arguments.threads)
+    )
     trie = recommender.trie
     assert isinstance(trie, TitleTrie)
     inner = int((np.diff(trie.first_child.astype(np.int64)) > 0).sum()) - 1
     rng = np.random.default_rng(0)
     rows = np.sort(rng.choice(len(catalog), size=len(catalog) // 100, replace=False))
     narrow = Filters([Filter.allow(trie.positions_of(rows), len(catalog))])
-    log = arguments.out / f"{arguments.titles}-{arguments.threads}.jsonl"
+    name = f"{arguments.set}-{arguments.run or arguments.model}-{arguments.titles}"
+    log = arguments.out / f"{name}-{arguments.threads}-{'-'.join(arguments.systems)}.jsonl"
     lines = log.read_text().splitlines() if log.is_file() else []
     with log.open("a") as stream:
         for case in cases[len(lines) :]:
@@ -63,13 +81,9 @@ def main() -> None:
             started = time.perf_counter()
             tree = recommender.model.prefill(prompt)
             found["prefill_s"] = time.perf_counter() - started
-            for name, allowed, kind in (
-                ("exact", None, "exact"),
-                ("exact_filtered", narrow, "exact"),
-                ("beam", None, "beam"),
-                ("beam_filtered", narrow, "beam"),
-            ):
-                options = Options(search=kind)
+            for name in arguments.systems:
+                kind, filtered = SYSTEMS[name]
+                options, allowed = Options(search=kind), narrow if filtered else None
                 started = time.perf_counter()
                 (ranking,) = search(trie, tree, 10, allowed=allowed, options=options)
                 found[f"{name}_s"] = time.perf_counter() - started
@@ -83,7 +97,7 @@ def main() -> None:
     values = [json.loads(line) for line in lines]
     print(f"{len(values)} prompts, {len(catalog):,} titles, commit {_commit()}")
     print(f"whole trie: {inner:,} prefixes, {trie.inner_tokens:,} tokens")
-    for name in ("exact", "exact_filtered", "beam", "beam_filtered"):
+    for name in arguments.systems:
         nodes, tokens, exact = (np.array([v[name][i] for v in values]) for i in range(3))
         for what, array, whole in (
             ("prefixes", nodes, inner),
@@ -96,6 +110,8 @@ def main() -> None:
             )
         print(f"{name}: exact in {exact.mean():.3f} of the prompts")
     for name in ("exact", "beam"):
+        if f"{name}_filtered" not in arguments.systems:
+            continue
         whole_s, part_s = (
             np.array([v["prefill_s"] + v[f"{n}_s"] for v in values])
             for n in (name, f"{name}_filtered")

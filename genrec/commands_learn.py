@@ -11,6 +11,7 @@ import typer
 from genrec.config import Settings
 from genrec.errors import RequestError, SettingsError
 from genrec.options import (
+    ASKING,
     LOADING,
     SEARCHING,
     SETTINGS,
@@ -162,7 +163,7 @@ def _number(text: str, name: str) -> float:
         raise SettingsError(msg) from None
 
 
-@with_settings(*SEARCHING, *UNTRAINED)
+@with_settings(*SEARCHING, *UNTRAINED, "quantize")
 def examples(
     data: Data,
     out: Annotated[Path, typer.Option(help="File to write: .jsonl or .parquet.")],
@@ -360,7 +361,7 @@ def evaluate(
     from genrec.dataset import Dataset
 
     assert settings is not None
-    Settings.of({n: v for n, v in settings.items() if n not in LOADING})
+    Settings.of({n: v for n, v in settings.items() if n not in ASKING})
     if explanations:
         given = {"--against": against, "--report": report, "--no-model": no_model}
         if wrong := [name for name, value in given.items() if value]:

@@ -255,7 +255,8 @@ class LanguageModel:
         threads = ""
         if self.device.type == "cpu":
             threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"{self.name} ({precision}, {self.device}{threads})"
+        bits = "" if self.quantize == "none" else f", weights in {self.quantize}"
+        return f"{self.name} ({precision}{bits}, {self.device}{threads})"
 
     def prefill(self, ids: Sequence[int]) -> TokenTree:
         """Reads a prompt once; its continuations can then be scored on the tree.

@@ -43,6 +43,9 @@ RunFolder = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Quantize = Annotated[
+    str, typer.Option(help="Weights in few bits, by bitsandbytes: none, int8 or nf4.")
+]
 Threads = Annotated[int | None, typer.Option(help="CPU threads for torch.")]
 Template = Annotated[str | None, typer.Option(help="Prompt template, such as next_item.")]
 Prompts = Annotated[
@@ -169,6 +172,7 @@ Seen = Annotated[
 Seed = Annotated[int, typer.Option(help="Picks the demonstrations and what is drawn.")]
 K = Annotated[int, typer.Option("-k", "--k", help="How many items.")]
 LOADING = {"device": (Device, "auto"), "dtype": (Dtype, "auto"), "threads": (Threads, None)}
+ASKING = LOADING | {"quantize": (Quantize, "none")}
 SETTINGS = {
     "template": Template,
     "language": Language,
@@ -229,9 +233,8 @@ def with_settings(*without: str) -> Callable[[Callable[..., None]], Callable[...
         without: settings that say nothing to this command.
     """
     defaults = {f.name: f.default for f in fields(Settings)}
-    return with_options(
-        {n: (a, defaults[n]) for n, a in SETTINGS.items() if n not in without} | LOADING
-    )
+    options = {n: (a, defaults[n]) for n, a in SETTINGS.items()} | ASKING
+    return with_options({n: o for n, o in options.items() if n not in without})
 
 
 def with_options(
@@ -294,7 +297,7 @@ def asked(
         )
         raise SettingsError(msg)
     assert settings is not None
-    Settings.of({n: v for n, v in settings.items() if n not in LOADING})
+    Settings.of({n: v for n, v in settings.items() if n not in ASKING})
     dataset = Dataset.load(data)
     known = dataset.interactions.history(user) if user is not None else None
     with display.working(f"Loading {run or model} ...", quiet=quiet) as say:

@@ -59,6 +59,7 @@ class Recommender:
         device: str = "auto",
         dtype: str = "auto",
         threads: int | None = None,
+        quantize: str = "none",
         say: Callable[[str], None] = lambda message: None,
         **settings: Any,
     ) -> None:
@@ -70,6 +71,7 @@ class Recommender:
             device: see ``LanguageModel.load``.
             dtype: see ``LanguageModel.load``.
             threads: see ``LanguageModel.load``.
+            quantize: see ``LanguageModel.load``.
             say: called with a line of text before each slow step.
             **settings: fields of ``genrec.config.Settings``.
 
@@ -92,7 +94,14 @@ class Recommender:
         template = template_of(self.settings, self.dataset)
         behavior = behavior_of(self.settings, self.dataset, template)
         self.model = (
-            _load(fspath(model), device, dtype, threads, say)
+            _load(
+                fspath(model),
+                device=device,
+                dtype=dtype,
+                threads=threads,
+                quantize=quantize,
+                say=say,
+            )
             if isinstance(model, str | PathLike)
             else model
         )
@@ -118,6 +127,7 @@ class Recommender:
         device: str = "auto",
         dtype: str = "auto",
         threads: int | None = None,
+        quantize: str = "none",
         say: Callable[[str], None] = lambda message: None,
         **settings: Any,
     ) -> Recommender:
@@ -130,6 +140,7 @@ class Recommender:
             device: see ``LanguageModel.load``.
             dtype: see ``LanguageModel.load``.
             threads: see ``LanguageModel.load``.
+            quantize: see ``LanguageModel.load``.
             say: called with a line of text before each slow step.
             **settings: in place of those that the run was trained with; of decoding, such as
                 ``search``.
@@ -141,7 +152,9 @@ class Recommender:
         found = Run.read(folder)
         from genrec.model import LanguageModel
 
-        model = LanguageModel.of_run(folder, device=device, dtype=dtype, threads=threads, say=say)
+        model = LanguageModel.of_run(
+            folder, device=device, dtype=dtype, threads=threads, quantize=quantize, say=say
+        )
         items = Catalog.read(folder / checkpoint.CATALOG) if data is None else data
         new = cls(items, model, say=say, **{**found.settings, **settings})
         found.check(template=new.template.hash, encoder=new.encoder.hash)
@@ -564,9 +577,7 @@ class Recommender:
         return new
 
 
-def _load(
-    name: str, device: str, dtype: str, threads: int | None, say: Callable[[str], None]
-) -> LanguageModel:
+def _load(name: str, **options: Any) -> LanguageModel:
     from genrec.model import LanguageModel
 
-    return LanguageModel.load(name, device=device, dtype=dtype, threads=threads, say=say)
+    return LanguageModel.load(name, **options)

@@ -360,7 +360,15 @@ def test_quantised_weights_are_trained_on_and_used(tmp_path: Path, kind: str) ->
     tuned = weights_of(tmp_path / "run")
     assert all(float(v.abs().max()) > 0 for k, v in tuned.items() if "lora_B" in k)
     lm = LanguageModel.of_run(tmp_path / "run", quantize=kind, dtype="float32", device="cpu")
+    assert f"weights in {kind}" in lm.describe()
     answer = Recommender(data, lm, prior="none").score("bought: red mug")
+    options: dict[str, Any] = {"quantize": kind, "dtype": "float32", "device": "cpu"}
+    loaded = Recommender.load(tmp_path / "run", data, **options).score("bought: red mug")
+    assert [r.logprob for r in loaded] == [r.logprob for r in answer]
+    plain = [Recommender(data, str(base), **options | {"quantize": q}) for q in (kind, "none")]
+    said = [[r.logprob for r in p.score("bought: red mug")] for p in plain]
+    assert said[0] != said[1]
+    assert said[0] == pytest.approx(said[1], abs=0.5)
     assert sum(r.probability for r in answer) == pytest.approx(1, abs=1e-3)
     full = Recommender.load(tmp_path / "run", data, dtype="float32").score("bought: red mug")
     assert [r.item_id for r in answer][:2] == [r.item_id for r in full][:2]
@@ -416,6 +424,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     saved(folder)
     return folder
+
+
+def test_quantised_weights_answer(place: Path, run: Run) -> None:
+    pytest.importorskip("bitsandbytes")
+    asked = ["recommend", str(place / "data"), "--model", str(place / "tiny-llama"), "--history"]
+    asked += ["bought: red mug", "-k", "3", "--prior", "none", "--json"]
+    plain = json.loads(done(run, asked))["recommendations"]
+    small = json.loads(done(run, [*asked, "--quantize", "nf4"]))["recommendations"]
+    assert len(small) == len(plain) == 3
+    assert [i["logprob"] for i in small] != [i["logprob"] for i in plain]
+    code, _, said = run(*asked, "--quantize", "int2")
+    assert code == SettingsError.exit_code
+    assert "Expected none, int8 or nf4" in said
 
 
 def test_killed_and_resumed_is_as_never_stopped(place: Path, run: Run) -> None:
