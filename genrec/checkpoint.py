@@ -5,6 +5,8 @@ RUN/
     adapter/            PEFT's files (safetensors), or model/ where all weights were trained
     catalog.parquet     the items that were trained on
     trie.safetensors    their titles
+    tuned.json          how much a prior counts beside the model, from ``genrec tune --run RUN``
+    prior.safetensors   that prior, for those who load the run without the data
     training.yaml       the resolved settings, which ``genrec train --config`` takes
     log.jsonl           what was seen while it ran
     checkpoints/        from which ``--resume`` goes on
@@ -27,6 +29,7 @@ ADAPTER = "adapter"
 WHOLE = "model"
 CATALOG = "catalog.parquet"
 TRIE = "trie.safetensors"
+PRIOR = "prior.safetensors"
 SETTINGS = "training.yaml"
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"

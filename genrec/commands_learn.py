@@ -257,10 +257,15 @@ def tune(
     settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
-    """Fit how much the collaborative prior counts beside a model, on validation users only."""
+    """Fit how much the collaborative prior counts beside a model, on validation users only.
+
+    With --run the prior is kept in the run's folder, too, for those who load it without the data; it
+    holds the user ids whose events it counted.
+    """
     from dataclasses import asdict
 
     from genrec import checkpoint, display, tuning
+    from genrec.collaborative import CollaborativePrior
     from genrec.dataset import TUNED, Dataset
 
     assert settings is not None
@@ -276,6 +281,10 @@ def tune(
         )
     place = out or (data if run is None else run) / TUNED
     found.save(place)
+    if run is not None and out is None:
+        prior = recommender.with_settings(prior="collaborative").prior
+        assert isinstance(prior, CollaborativePrior)
+        prior.save(run / checkpoint.PRIOR)
     if json:
         display.print_json({"schema_version": 1, "out": str(place), **asdict(found)})
         return

@@ -227,6 +227,7 @@ class PriorSource:
         own: whether one was given in place of that of the settings.
         run: the folder of the run that the model is from: what was fitted for an untrained one is
             not for it.
+        saved: the prior that lies in the run's folder, for a recommender without a dataset.
     """
 
     def __init__(
@@ -255,13 +256,17 @@ class PriorSource:
         self._made: list[ItemPrior | None] = []  # one, once it was counted or given
         self.own = False
         self.run: Path | None = None
+        self.saved: CollaborativePrior | None = None
 
     @property
     def prior(self) -> ItemPrior | None:
         """What is fused with the model: counted when it is first asked for, or given; or None."""
         if not self._made:
-            made, called = None, self._set.prior
-            if called != "none":
+            called = self._set.prior
+            made: ItemPrior | None = None
+            if called == "collaborative" and self._dataset is None:
+                made = self.saved
+            elif called != "none":
                 assert self._dataset is not None
                 if called == "collaborative" and len(self._dataset.interactions) > 100_000:
                     self._say("Counting what people take together ...")
@@ -284,7 +289,10 @@ class PriorSource:
     def _set(self) -> Fusing:
         """How the prior of the settings counts."""
         called, tuned, events = self._name, None, 0
-        if called == "collaborative" and self._dataset is not None:
+        if self.saved is not None and self._settings.prior == "auto":
+            called, tuned = "collaborative", found(self._settings.tuned, self.run, self._key)
+            events = int(self.saved.counts.popularity.sum())
+        elif called == "collaborative" and self._dataset is not None:
             folder = self._dataset.folder if self.run is None else self.run
             tuned = found(self._settings.tuned, folder, self._key)
             events = countable(self._dataset, self._behavior, self._settings)
@@ -294,6 +302,8 @@ class PriorSource:
 
     def take(self, other: PriorSource, *, same_data: bool) -> None:
         """Shares another's prior, where it was given or would be counted alike."""
+        if self._dataset is None:
+            self.saved = other.saved
         if other.own:
             self.prior = other.prior
         elif self._counts() == other._counts() and same_data:

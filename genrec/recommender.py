@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from os import PathLike, fspath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -39,6 +40,7 @@ from genrec.trie import TitleTrie
 from genrec.weights import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from genrec.collaborative import CollaborativePrior
     from genrec.generation import Generated
     from genrec.liking import YesNo
     from genrec.model import LanguageModel
@@ -136,7 +138,8 @@ class Recommender:
         Args:
             run: its folder.
             data: a dataset or catalog; None is the catalog that was trained on (then there are no
-                users). Items that were not trained on can be recommended too.
+                users). Items that were not trained on can be recommended too. Without a dataset the
+                prior is the one that ``genrec tune --run`` kept in the folder, if there is one.
             device: see ``LanguageModel.load``.
             dtype: see ``LanguageModel.load``.
             threads: see ``LanguageModel.load``.
@@ -159,6 +162,8 @@ class Recommender:
         new = cls(items, model, say=say, **{**found.settings, **settings})
         found.check(template=new.template.hash, encoder=new.encoder.hash)
         new.run, new._source.run = found, folder
+        if new.dataset is None:
+            new._source.saved = _saved_prior(folder, new)
         return new
 
     @property
@@ -575,6 +580,21 @@ class Recommender:
         new.run, new._source.run = self.run, self._source.run
         new._source.take(self._source, same_data=data is None or data is self.dataset)
         return new
+
+
+def _saved_prior(folder: Path, recommender: Recommender) -> CollaborativePrior | None:
+    """The prior in a run's folder, if it is of this catalog or of its first items."""
+    from genrec.collaborative import CollaborativePrior as Prior
+
+    if not (folder / checkpoint.PRIOR).is_file():
+        return None
+    prior = Prior.load(folder / checkpoint.PRIOR, Catalog.read(folder / checkpoint.CATALOG))
+    try:
+        prior.update({}, recommender.catalog)
+    except RequestError:
+        recommender.say("The run's prior counts other items than this catalog's: not used.")
+        return None
+    return prior
 
 
 def _load(name: str, **options: Any) -> LanguageModel:

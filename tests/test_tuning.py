@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_cli import Run, answer, model, run
 from test_collaborative import NAMES, catalog, counted, history, sequences, shop
 
-from genrec import Dataset, Recommender, fusing, protocols, tuning
+from genrec import Catalog, Dataset, Item, Recommender, fusing, protocols, tuning
 from genrec.datasets import load
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.fusing import Tuned
@@ -149,6 +149,25 @@ def test_a_run_keeps_its_own(run: Run, model: Path, tmp_path: Path) -> None:
     fused = answer(run, *asked)
     assert fused["parts"] == ["model", "prior"]
     assert fused["prior"]["weight"] == value["weights"][value["fusion"]]
+    # Without the data, the prior that was kept counts as it did.
+    whole, alone = Recommender.load(one, Dataset.load(data)), Recommender.load(one)
+    past = whole.history("u01")
+    wanted = [(r.item_id, r.score, r.logprob_prior) for r in whole.recommend(past, 5)]
+    names, numbers = [w[0] for w in wanted], [w[1:] for w in wanted]
+    for other in (alone, alone.with_settings(seed=3)):
+        found = other.recommend(past, 5)
+        assert found.to_dict()["parts"] == ["model", "prior"]
+        assert [r.item_id for r in found] == names
+        assert [(r.score, r.logprob_prior) for r in found] == [pytest.approx(n) for n in numbers]
+    assert alone.with_settings(prior="none").prior is None
+    items = list(whole.catalog)
+    more = Recommender.load(one, Catalog([*items, Item("new", "全新的杯子")]))
+    assert more.prior is not None
+    assert {r.item_id for r in more.score(past)} == {i.item_id for i in items} | {"new"}
+    said: list[str] = []
+    less = Recommender.load(one, Catalog(items[1:]), say=said.append)
+    assert less.prior is None
+    assert "not used" in " ".join(said)
     # Another run on the same data, such as one fitted on validation too, can take it.
     code, _, err = run(
         "train", data, "--out", tmp_path / "two", "--model", model, "--fit", "both", *few
