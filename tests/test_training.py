@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -568,19 +569,38 @@ def test_time_that_is_up_stops_with_a_run_that_can_go_on(tmp_path: Path) -> None
     assert run.targets >= 150
 
 
-@pytest.mark.slow
-def test_two_processes_are_as_one_with_the_doubled_batch(place: Path, run: Run) -> None:
-    few = ["--max-targets", "120", "--lora-dropout", "0", "--batch-size"]
+def launched(place: Path, name: str, *options: str) -> None:
+    """A run of two processes."""
     launch = [
         sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
         "--num_machines", "1", "--main_process_port", "29611", "--mixed_precision", "no", "--dynamo_backend", "no",
-        "--num_cpu_threads_per_process", "1", str(ROOT / "scripts" / "train.py"), *train(place, "two", *few, "1")[1:],
+        "--num_cpu_threads_per_process", "1", str(ROOT / "scripts" / "train.py"), *train(place, name, *options)[1:],
     ]  # fmt: skip
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
     subprocess.run(launch, check=True, capture_output=True, env=environment)
+
+
+@pytest.mark.slow
+def test_two_processes_are_as_one_with_the_doubled_batch(place: Path, run: Run) -> None:
+    few = ["--max-targets", "120", "--lora-dropout", "0", "--batch-size"]
+    launched(place, "two", *few, "1")
     done(run, train(place, "one", *few, "2"))
     two, one_ = weights_of(place / "two"), weights_of(place / "one")
     assert max(float((two[k] - one_[k]).abs().max()) for k in two) < 1e-5
     assert checkpoint.Run.read(place / "two").targets == checkpoint.Run.read(place / "one").targets
     last = checkpoint.checkpoints(place / "two")[-1]
     assert set(load_file(last / "rng.safetensors")) == {"cpu.0", "cpu.1"}
+
+
+@pytest.mark.slow
+def test_two_processes_that_go_on_are_as_never_stopped(place: Path) -> None:
+    few = ["--max-targets", "120", "--lora-dropout", "0.2", "--batch-size", "1"]
+    launched(place, "both", *few)
+    begun = place / "begun"
+    first = checkpoint.checkpoints(place / "both")[0]
+    shutil.copytree(first, begun / checkpoint.CHECKPOINTS / first.name)
+    for name in (checkpoint.SETTINGS, checkpoint.LOG):
+        shutil.copy(place / "both" / name, begun / name)
+    launched(place, "begun", *few, "--resume")
+    whole, again = weights_of(place / "both"), weights_of(begun)
+    assert all(torch.equal(whole[k], again[k]) for k in whole)
