@@ -206,6 +206,16 @@ class Counterfactuals:
             (self.own - other_prior + other_model - both) / 2,
         )
 
+    def prior_falls(self, changes: Sequence[int]) -> FloatArray:
+        """(C, R) how far the scores fall with the prior of a changed history; no pass of the model.
+
+        By score that is the prior's part; by node it is the part under the model as it was.
+        """
+        which = [c + 1 for c in changes]
+        if all(self._weights[w] is self._weights[0] for w in which):
+            return np.zeros((len(which), len(self._rows)))
+        return np.asarray(self.own - self._scores([0] * len(which), which))
+
 
 def falls(question: Question, rows: Sequence[int], mode: str = "full") -> Falls:
     """The fall of each item's score for each event that the prompt shows.
@@ -215,8 +225,9 @@ def falls(question: Question, rows: Sequence[int], mode: str = "full") -> Falls:
         rows: catalog rows of the items.
         mode: ``full``: every event is left out by itself; ``fast``: groups of neighbours are left
             out together, and by themselves the events of the groups that do most for most items, as
-            far as that reads no more than one and a half prompts; an event of another group has
-            an equal share of its fall.
+            far as that reads no more than one and a half prompts. For an event of another group the
+            model's part is an equal share of the group's, and the prior's part that under the model
+            as it was, which needs no reading.
 
     Raises:
         RequestError: the mode is not known.
@@ -235,15 +246,13 @@ def falls(question: Question, rows: Sequence[int], mode: str = "full") -> Falls:
     groups = [tuple(range(low, min(low + size, n))) for low in range(0, n, size)]
     found = Counterfactuals(question, rows, [*singles, *(Change(g) for g in groups)])
     first = found.falls(range(n, n + len(groups)))
-    model, prior = (
-        np.concatenate(
-            [np.repeat(part[[g]], len(group), 0) / len(group) for g, group in enumerate(groups)]
-        )
-        for part in (first.model, first.prior)
-    )
+    group_of = np.repeat(np.arange(len(groups)), [len(g) for g in groups])
+    model = (first.model / np.array([[len(g)] for g in groups]))[group_of]
+    prior = found.prior_falls(range(n))
     left = _READINGS * len(question.render(question.window).ids)
-    size_of = np.abs(first.total)
-    votes = np.bincount(size_of.argmax(axis=0), minlength=len(groups)) + size_of.max(axis=1) / 1e6
+    most = np.abs(first.model).max(axis=1) + np.abs(first.prior).max(axis=1)
+    best = group_of[np.abs(model + prior).argmax(axis=0)]
+    votes = np.bincount(best, minlength=len(groups)) + most / 1e6
     chosen: list[int] = []
     for group in np.argsort(-votes, kind="stable").tolist():
         cost = found.cost(groups[group])
