@@ -1,0 +1,100 @@
+"""What fitted baselines add to the collaborative prior, by the protocols of ``accuracy.py``. Resumable.
+
+    python benchmarks/mixes.py demo
+    python benchmarks/mixes.py beauty --data DIR --with sasrec content
+
+The prior counts train. Beside what it mixes by itself it is given each of the baselines, fitted on
+train, and then all of them; mixing weights are those under which the targets of validation users are
+most likely. Nats are of validation users who took no part in that (two halves, crosswise); R@10 and
+N@10 are of the test cases, with paired differences from the prior as it is. Fits are those of
+``accuracy.py``, in its folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from accuracy import BEFORE, TASKS, chosen, interval, ranks_by
+from demo_v1 import ROOT, _commit
+
+from genrec import baselines, metrics, protocols
+from genrec.collaborative import COUNTED, CollaborativePrior, count
+
+USERS = 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("set", choices=list(TASKS))
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("GENREC_DATA", ".")))
+    parser.add_argument("--with", dest="more", nargs="+", default=["ease", "content", "sasrec"])
+    parser.add_argument("--users", type=int, default=None)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=ROOT / ".results" / "accuracy")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    folder, make = TASKS[arguments.set]
+    task = chosen(make(arguments.data / folder), arguments.users)
+    data = task.data
+    behavior = data.info.target_behavior
+    counts = count(data, behavior, BEFORE["train"])
+    scorers = {
+        name: baselines.fit(
+            name,
+            data,
+            before=BEFORE["train"],
+            folder=arguments.out / "fits" / arguments.set,
+            say=lambda text: print(f"  {text}", flush=True),
+        )
+        for name in arguments.more
+    }
+    every = protocols.cases(data, protocols.default_protocol(data), "validation")
+    cases = protocols.sample(every, USERS)
+    halves = [cases[::2], cases[1::2]]
+    print(f"{arguments.set}: {len(cases)} users of validation, {len(task.cases)} cases of test")
+    print(f"commit {_commit()}\n")
+    print("| mixed in | weights | nats | R@10 | N@10 | s a history |\n|---|---|---|---|---|---|")
+    plain: list[int] = []
+    for more in [(), *((n,) for n in scorers), *([tuple(scorers)] if len(scorers) > 1 else [])]:
+        names = (*COUNTED, *more)
+        own = {n: scorers[n] for n in more}
+        first = CollaborativePrior(counts, dict.fromkeys(names, 1.0), own)
+
+        def fitted(some: list[protocols.Case]) -> CollaborativePrior:
+            told = [c.history for c in some], [c.target for c in some]
+            return CollaborativePrior(counts, first.mixed(*told, names), own)  # noqa: B023
+
+        nats = []
+        for one, other in (halves, halves[::-1]):
+            prior = fitted(one)
+            for case in other:
+                row = data.catalog.row(case.target)
+                nats.append(-float(prior.logprobs(case.history)[row]))
+        prior = fitted(cases)
+        began = time.process_time()
+        ranks = ranks_by(task, prior)
+        seconds = (time.process_time() - began) / len(ranks)
+        plain = plain or ranks
+        cells = []
+        for metric in (metrics.hit_rate, metrics.ndcg):
+            mine, before = np.array(metric(ranks, 10)), np.array(metric(plain, 10))
+            d = metrics.bootstrap(mine - before, draws=2000)
+            beside = f" ({d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}])" if more else ""
+            cells.append(interval(mine) + beside)
+        weights = ", ".join(f"{n} {w:.3f}" for n, w in prior.mix.items())
+        print(
+            f"| {', '.join(more) or 'nothing'} | {weights} | {np.mean(nats):.4f} "
+            f"| {' | '.join(cells)} | {seconds:.3f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
