@@ -10,7 +10,7 @@ those under which the validation targets are most likely. Knows rows, nothing of
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -23,6 +23,8 @@ import numpy.typing as npt
 from genrec import baselines, protocols
 from genrec.baselines import Events, Scorer, joined, parts, sparse_latest, transitions
 from genrec.catalog import Catalog
+from genrec.config import COUNTED as COUNTED
+from genrec.config import LEARNED as LEARNED
 from genrec.dataset import Dataset
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.interactions import History, Interaction
@@ -33,8 +35,6 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 POPULAR = "popular"
-COUNTED = (POPULAR, "markov", "itemknn", "own", "recent")
-LEARNED = ("ease", "userknn", "sasrec", "textseq", "content")
 USERS = 1000  # of validation, at most, that mixing weights are fitted on
 ENOUGH = 50  # of them; with fewer, the mixing weights are the defaults
 LEAST = 0.01  # of the mixture is popularity's
@@ -252,6 +252,7 @@ class CollaborativePrior:
         sources: Sequence[str] = COUNTED,
         mix: Mapping[str, float] | None = None,
         seed: int = 0,
+        say: Callable[[str], None] = lambda message: None,
     ) -> CollaborativePrior:
         """Counts the events before a split.
 
@@ -266,6 +267,7 @@ class CollaborativePrior:
                 baselines, kept in the dataset's folder.
             mix: their weights; None fits them.
             seed: of the sample of validation users, and of what is random in a baseline.
+            say: called with a line of text while a baseline is fitted.
 
         Raises:
             SettingsError: a source is not known.
@@ -279,7 +281,7 @@ class CollaborativePrior:
 
         def counted(before: str, mix: Mapping[str, float]) -> CollaborativePrior:
             scorers = {
-                name: baselines.fit(name, dataset, before=before, seed=seed)
+                name: baselines.fit(name, dataset, before=before, seed=seed, say=say)
                 for name in names
                 if name in LEARNED
             }

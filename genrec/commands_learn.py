@@ -232,7 +232,7 @@ def merge(
         )
 
 
-@with_settings(*SEARCHING, "decoder", "normalization")
+@with_settings(*(n for n in SEARCHING if n != "prior_sources"), "decoder", "normalization")
 def tune(
     data: Data,
     model: Model = "smollm2-135m",

@@ -16,6 +16,8 @@ PRIORS = ("auto", "none", "collaborative", "popularity", "novelty")
 FUSIONS = ("auto", "node", "score")
 PRIOR_EVENTS = ("train", "train+validation")
 MOST_SAMPLES = 10_000
+COUNTED = ("popular", "markov", "itemknn", "own", "recent")  # sources of the collaborative prior
+LEARNED = ("ease", "userknn", "sasrec", "textseq", "content")  # further ones: fitted baselines
 MOST_WEIGHT = 1000  # of a prior; with it nothing else counts
 
 
@@ -43,6 +45,9 @@ class Settings:
         prior: weights of items that are fused with the model's: ``collaborative`` (what people who
             took this take next), ``popularity``, ``novelty`` (rare items first), ``none``; ``auto``
             is collaborative where there are events to count, and none with ``vocab``.
+        prior_sources: what the collaborative prior mixes: ``auto`` (what it counts itself), or names
+            separated by commas of ``COUNTED`` and ``LEARNED``; the latter are fitted baselines, kept
+            in the dataset's folder. What a source counts for is fitted on validation.
         prior_events: what a prior counts: ``train`` or ``train+validation``.
         prior_weight: how much the prior counts: its power. None is what was fitted, and 0.3 for
             other priors than the collaborative one.
@@ -77,6 +82,7 @@ class Settings:
     max_nodes: int = 20_000
     node_temperature: float | None = None
     prior: str = "auto"
+    prior_sources: str = "auto"
     prior_events: str = "train"
     prior_weight: float | None = None
     fusion: str = "auto"
@@ -105,6 +111,8 @@ class Settings:
         choice("search", self.search, SEARCHES)
         choice("prior", self.prior, PRIORS)
         choice("prior_events", self.prior_events, PRIOR_EVENTS)
+        for source in self.sources:
+            choice("prior_sources", source, COUNTED + LEARNED)
         choice("fusion", self.fusion, FUSIONS)
         for name, least in (
             ("few_shot", 0),
@@ -157,6 +165,13 @@ class Settings:
         if self.n_samples > MOST_SAMPLES:
             msg = f"n_samples={self.n_samples}. Expected at most {MOST_SAMPLES:,}."
             raise SettingsError(msg)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """``prior_sources`` by name."""
+        if self.prior_sources == "auto":
+            return COUNTED
+        return tuple(name.strip() for name in self.prior_sources.split(","))
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Settings:

@@ -153,12 +153,20 @@ def countable(dataset: Dataset, behavior: str, settings: Settings) -> int:
     return int(wanted.sum())
 
 
-def make(settings: Settings, dataset: Dataset, name: str, behavior: str) -> ItemPrior:
-    """Counts the prior of a name."""
+def make(
+    settings: Settings,
+    dataset: Dataset,
+    name: str,
+    behavior: str,
+    say: Callable[[str], None] = lambda message: None,
+) -> ItemPrior:
+    """Counts the prior of a name; ``say`` is called while what is learned is fitted."""
     before = BEFORE[settings.prior_events]
     if name == "collaborative":
-        seed = settings.seed
-        return CollaborativePrior.fit(dataset, behavior=behavior, before=before, seed=seed)
+        what, seed = settings.sources, settings.seed
+        return CollaborativePrior.fit(
+            dataset, behavior=behavior, before=before, sources=what, seed=seed, say=say
+        )
     n, novelty = len(dataset.catalog), name == "novelty"
     return Popularity(dataset.interactions, n, novelty=novelty, before=before)
 
@@ -270,7 +278,7 @@ class PriorSource:
                 assert self._dataset is not None
                 if called == "collaborative" and len(self._dataset.interactions) > 100_000:
                     self._say("Counting what people take together ...")
-                made = make(self._settings, self._dataset, called, self._behavior)
+                made = make(self._settings, self._dataset, called, self._behavior, self._say)
             self._made.append(made)  # also for recommenders that share it
         return self._made[0]
 
@@ -312,4 +320,5 @@ class PriorSource:
     def _counts(self) -> tuple[object, ...]:
         """What the prior that is counted depends on, beside the dataset."""
         settings = self._settings
-        return self._set.prior, settings.prior_events, settings.seed, self._behavior
+        what = settings.sources, settings.prior_events, settings.seed
+        return self._set.prior, *what, self._behavior

@@ -125,6 +125,14 @@ PriorName = Annotated[
         "popularity, novelty, none, or auto: collaborative where there are events to count.",
     ),
 ]
+PriorSources = Annotated[
+    str,
+    typer.Option(
+        help="What the collaborative prior mixes: popular, markov, itemknn, own and recent (auto), "
+        "and of ease, userknn, content, sasrec and textseq, which are fitted once; names separated "
+        "by commas."
+    ),
+]
 PriorEvents = Annotated[str, typer.Option(help="What it counts: train or train+validation.")]
 PriorWeight = Annotated[
     float | None,
@@ -186,6 +194,7 @@ SETTINGS = {
     "beam_size": BeamSize,
     "node_temperature": NodeTemperature,
     "prior": PriorName,
+    "prior_sources": PriorSources,
     "prior_events": PriorEvents,
     "prior_weight": PriorWeight,
     "fusion": Fusion,
@@ -203,8 +212,8 @@ SETTINGS = {
     "seed": Seed,
 }
 SEARCHING = (
-    "search", "max_nodes", "beam_size", "node_temperature", "prior", "prior_events",
-    "prior_weight", "fusion", "tuned", "n_samples", "temperature",
+    "search", "max_nodes", "beam_size", "node_temperature", "prior", "prior_sources",
+    "prior_events", "prior_weight", "fusion", "tuned", "n_samples", "temperature",
 )  # fmt: skip
 
 

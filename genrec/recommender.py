@@ -25,7 +25,7 @@ from genrec.checkpoint import Run
 from genrec.config import Settings
 from genrec.dataset import Dataset
 from genrec.encoding import EncodedPrompt, Encoder
-from genrec.errors import RequestError, SettingsError
+from genrec.errors import DataError, RequestError, SettingsError
 from genrec.fusing import Fusing, PriorSource
 from genrec.gate import Gate
 from genrec.interactions import History
@@ -233,6 +233,8 @@ class Recommender:
         a = self._asker
         what = self.model.fingerprint() if self.run is None else "run"
         parts = [what, a.template.hash, a.encoder.hash, a.behavior, str(a.settings.few_shot)]
+        if a.settings.prior_sources != "auto":
+            parts += a.settings.sources
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def understand(self, history: HistoryLike) -> tuple[History, tuple[Understood, ...]]:
@@ -588,11 +590,11 @@ def _saved_prior(folder: Path, recommender: Recommender) -> CollaborativePrior |
 
     if not (folder / checkpoint.PRIOR).is_file():
         return None
-    prior = Prior.load(folder / checkpoint.PRIOR, Catalog.read(folder / checkpoint.CATALOG))
     try:
+        prior = Prior.load(folder / checkpoint.PRIOR, Catalog.read(folder / checkpoint.CATALOG))
         prior.update({}, recommender.catalog)
-    except RequestError:
-        recommender.say("The run's prior counts other items than this catalog's: not used.")
+    except (DataError, RequestError) as error:
+        recommender.say(f"The run's prior is not used: {error}")
         return None
     return prior
 

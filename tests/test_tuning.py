@@ -15,6 +15,7 @@ from test_cli import Run, answer, model, run
 from test_collaborative import NAMES, catalog, counted, history, sequences, shop
 
 from genrec import Catalog, Dataset, Item, Recommender, fusing, protocols, tuning
+from genrec.collaborative import CollaborativePrior
 from genrec.datasets import load
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.fusing import Tuned
@@ -176,6 +177,35 @@ def test_a_run_keeps_its_own(run: Run, model: Path, tmp_path: Path) -> None:
     two = ("recommend", data, "--run", tmp_path / "two", "--user", "u01", "-k", 3)
     assert answer(run, *two)["parts"] == ["model"]
     assert answer(run, *two, "--tuned", one / "tuned.json")["prior"] == fused["prior"]
+
+
+def test_the_sources_of_the_prior_are_a_setting(run: Run, model: Path, tmp_path: Path) -> None:
+    data, one = tmp_path / "shop", tmp_path / "one"
+    load("zh_mini").save(data)
+    asked = ("recommend", data, "--model", model, "--user", "u01", "--language", "zh")
+    plain = answer(run, *asked)
+    mixed = answer(run, *asked, "--prior-sources", "popular,itemknn, ease")
+    assert set(mixed["prior"]["counted"]) == {"popular", "itemknn", "ease"}
+    assert set(plain["prior"]["counted"]) <= {"popular", "markov", "itemknn", "own", "recent"}
+    assert any((data / "baselines").glob("ease-*.safetensors"))
+    code, _, err = run(*asked, "--prior-sources", "popular,easy")
+    assert code == SettingsError.exit_code
+    assert "'easy' is not known" in err
+    dataset = Dataset.load(data)
+    default = Recommender(dataset, tiny.language_model())
+    other = default.with_settings(prior_sources="ease")
+    assert default.tuning_key() != other.tuning_key()
+    assert default.tuning_key() == default.with_settings(prior_sources="auto").tuning_key()
+    assert isinstance(other.prior, CollaborativePrior)
+    assert set(other.prior.mix) == {"popular", "ease"}
+    # What is learned needs the data: a run that is loaded without has no prior then.
+    few = ("--max-targets", 40, "--eval-users", 0, "--language", "zh", "--device", "cpu")
+    code, _, err = run("train", data, "--out", one, "--model", model, *few)
+    assert code == 0, err
+    answer(run, "tune", data, "--run", one, "--users", 6, "--prior-sources", "itemknn,ease")
+    said: list[str] = []
+    assert Recommender.load(one, say=said.append).prior is None
+    assert "need the dataset" in " ".join(said)
 
 
 def test_a_file_keeps_what_was_found_for_other_models(tmp_path: Path) -> None:
