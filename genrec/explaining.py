@@ -461,7 +461,12 @@ class Explainer:
         part.append(int(logits.argmax()))
         text = str(self._model.tokenizer.decode(part))
         sentence.ended = text.rstrip().endswith(_ENDS)
-        return [] if sentence.ended or foreign(text, sentence.facts) else part[-1:]
+        return [] if sentence.ended or foreign(text, self._of_item(sentence.facts)) else part[-1:]
+
+    def _of_item(self, facts: Facts) -> Facts:
+        """What may be said after the names: words of the item, none of opening and link."""
+        header = self._template.header
+        return replace(facts, plain=(header.get("words", ""), header.get("passing", "")))
 
     @cached_property
     def _never(self) -> torch.Tensor:
@@ -533,9 +538,13 @@ class Explainer:
         said = [item.title, *(v for v in item.attributes.values() if isinstance(v, str))]
         words = set().union(*(pieces(one_line(t).lower()) for t in said))
         empty = set(self._template.header.get("empty", "").split())
-        words = {
-            w for w in words if not empty & ({w[0], w[-1]} if script(w[0]) in SPACELESS else {w})
-        }
+
+        def says_something(word: str) -> bool:
+            if script(word[0]) in SPACELESS:
+                return not empty & {word[0], word[-1]}
+            return len(word) > 1 and word not in empty
+
+        words = {word for word in words if says_something(word)}
         words |= self._plain_words
         spaced = " " if self._encoder.form.lead.startswith(" ") else ""
         found = {self._encoder.text(f"{spaced}{w}"): w for w in sorted(words)}
@@ -573,7 +582,12 @@ class Explainer:
         """What is wrong with a sentence that was written."""
         if "\ufffd" in text:
             return ("has characters that are none",)
+        last = sentence.parts[-1]
+        assert isinstance(last, list)
+        said = str(self._model.tokenizer.decode(last))
         found = problems(text, sentence.facts)
+        if not found and foreign(f"{said} ", self._of_item(sentence.facts)):
+            found = ("says of the item what only opening and link may say",)
         if not sentence.ended:
             return found or ("has no end",)
         return found or ("says too little",) * self._says_little(sentence)
