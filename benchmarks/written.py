@@ -4,7 +4,7 @@
 
 For seeded demo-v1 test users, the ten best items for the last ten events, seen ones left out (else
 the strongest event often is the item itself), with the default sentences: a line each with its
-source, the item, the sentence, and what was rejected and why. Written to
+source, the item, the sentence, and of what was rejected what follows the names, and why. Written to
 benchmarks/claims/written.tsv; users that are in it are not asked again.
 """
 
@@ -54,7 +54,9 @@ def main() -> None:
             facts = facts_of(template, data.catalog, shown.interactions, row)
             if why.source == "generated" and (wrong := problems(why.text, facts)):
                 print(f"shipped, but: {why.text} ({'; '.join(wrong)})", flush=True)
-            rejected = " || ".join(f"{x.text} ({x.why})" for x in why.rejected)
+            rejected = " || ".join(
+                f"{x.text.rpartition(r.title)[2]} ({x.why})" for x in why.rejected
+            )
             lines.append("\t".join([case.user_id, why.source, r.item_id, why.text, rejected]))
         arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     sources = [line.split("\t")[1] for line in lines[1:]]
