@@ -55,6 +55,10 @@ for _command in (
 
 def main() -> None:
     """Runs the command line; a user's mistake is one message and an exit code, no traceback."""
+    # Threads of torch that wait should sleep, not spin: on a machine with other work a spinning one
+    # keeps the one that it waits for from running, and all takes three to ten times as long. Read
+    # when torch is loaded, which is later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except GenrecError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,18 @@ def test_every_error_is_in_the_tree() -> None:
     for one in classes:
         assert issubclass(one, errors.GenrecError)
         assert one.__name__ in (errors.__doc__ or "")
+
+
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_the_command_lets_waiting_threads_sleep_unless_told_otherwise(given: str | None) -> None:
+    code = (
+        "import os, sys\nfrom genrec.cli import main\nsys.argv = ['genrec', '--version']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "assert 'torch' not in sys.modules\nprint(os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.split()[-1] == (given or "PASSIVE")
