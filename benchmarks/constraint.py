@@ -9,12 +9,15 @@ masks, log_softmax again, 2 K best. Prefixes are those of random titles, at plac
 K of equal length at once; a live trie has one title of a hundred replaced, 10,000 at most. A
 repetition is 20 steps of each; reported are the processor's microseconds a step (median) and the
 median of the ratios (lowest to highest), all on one thread. With ``--fan-outs``, K nodes with that
-many children (up to a quarter more) are taken instead.
+many children (up to a quarter more) are taken instead. With ``--device cuda --users 32``, the step
+of ``device_beam`` by turns with the host's, for K prefixes of each user at the widest level, by the
+clock, the device awaited after each repetition.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import gc
 import json
 import statistics
@@ -34,6 +37,7 @@ from scale import child
 from synthetic import Words
 from transformers import LogitNormalization, PrefixConstrainedLogitsProcessor
 
+from genrec import device_beam
 from genrec.decoding import Options, Trie, _Search
 from genrec.overlay import LiveTrie
 from genrec.token_tree import Outputs
@@ -238,12 +242,68 @@ def equal_fan_outs(
         yield report
 
 
+def on_device(
+    trie: TitleTrie, device: torch.device, users: int, repetitions: int
+) -> dict[str, Any]:
+    """The step of each user's K prefixes on a device, and the host's with what it copies."""
+    ours = device_beam.on_device(trie, device)
+    number, level = max(
+        enumerate(ours.levels(K)), key=lambda entry: entry[1].children * entry[1].beams
+    )
+    node = np.array([trie.root])
+    for _ in range(number):
+        child, _ = trie.children(node)
+        node = child[~trie.is_leaf(child)]
+    rng = np.random.default_rng(0)
+    nodes = np.stack([rng.choice(node, K, replace=len(node) < K) for _ in range(users)])
+    outputs = Outputs(torch.randn(users * K, VOCABULARY, device=device) * 3, None)
+    above = np.log(rng.random((users, K)))
+    k = torch.full((users, 1), K, device=device)
+    begins = device_beam.Beam(ours, k, K)
+    begins.node = torch.from_numpy(nodes).to(device)
+    begins.value = torch.from_numpy(above).to(device)
+    who = np.repeat(np.arange(users), K)
+
+    def theirs() -> None:
+        tree: Any = None
+        search = _Search(trie, tree, np.full(users, K), None, None, OPTIONS)
+        flat = above.ravel()
+        found = search._children(who, nodes.ravel(), who, flat, flat, flat, outputs)
+        search._first(found, K, np.ones(len(found), dtype=bool))
+
+    def device_step() -> None:
+        beam = copy.copy(begins)
+        beam.left = []
+        beam.step(outputs, level)
+
+    def seconds(call: Callable[[], None]) -> float:
+        started = time.perf_counter()
+        for _ in range(STEPS):
+            call()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - started) / STEPS * 1e6
+
+    times: dict[str, list[float]] = {"device": [], "host": []}
+    for _ in range(repetitions + 1):  # the first one warms
+        times["device"].append(seconds(device_step))
+        times["host"].append(seconds(theirs))
+    ratios = [h / d for h, d in zip(times["host"][1:], times["device"][1:], strict=True)]
+    return {
+        "titles": trie.n_items, "users": users, "children": level.children,
+        **{f"{name}_us": round(statistics.median(taken[1:])) for name, taken in times.items()},
+        "host/device": spread(ratios),
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--titles", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--peer", action="store_true", help="run the peer too")
     parser.add_argument("--fan-outs", type=int, nargs="+", help="compare sizes at equal fan-out")
     parser.add_argument("--repetitions", type=int, default=15)
+    parser.add_argument("--device", help="compare the step on a device with the host's")
+    parser.add_argument("--users", type=int, default=32, help="with --device")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     gc.disable()  # of the peer's millions of dicts
@@ -257,6 +317,12 @@ def main() -> None:
         return
     for n in arguments.titles:
         trie = TitleTrie.of_chunks(words.chunks(n))
+        if arguments.device:
+            device = torch.device(arguments.device)
+            with torch.inference_mode():
+                found = on_device(trie, device, arguments.users, arguments.repetitions)
+            print(json.dumps(found), flush=True)
+            continue
         report = compare(trie, words, arguments.peer, arguments.repetitions)
         print(json.dumps(report), flush=True)
 

@@ -19,9 +19,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from genrec import device_beam
 from genrec.errors import ModelError
-from genrec.token_tree import ROOT, Outputs, TokenTree, below
-from genrec.trie import ranges
+from genrec.filters import Filters
+from genrec.token_tree import ROOT, CachedTree, Outputs, TokenTree, below
+from genrec.trie import TitleTrie, ranges
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -190,6 +192,9 @@ class Options:
         width: prefixes of each prompt that best-first search follows in one pass.
         fill: tokens up to which a pass is filled with prefixes that may be followed next, since a
             small pass costs little less than one of so many; catalog-normalised only.
+        on_device: whether a beam goes from level to level without the host (``device_beam``, which
+            fills no passes); None where the model is not on a CPU. Catalog-normalised, without a
+            prior and on a catalog without edits only; else it says nothing.
     """
 
     search: str = "auto"
@@ -206,6 +211,7 @@ class Options:
     tolerance: float = TOLERANCE
     width: int = WIDTH
     fill: int = FILL
+    on_device: bool | None = None
 
 
 @dataclass(slots=True)
@@ -274,7 +280,25 @@ def search(
     """
     users = len(tree.root)
     counts = np.full(users, k) if isinstance(k, int | np.integer) else np.asarray(k)
-    return _Search(trie, tree, counts, allowed, prior, options or Options()).run()
+    options = options or Options()
+    if _fits_device(trie, tree, allowed, prior, options):
+        found = _Search(trie, tree, counts, allowed, None, options).run_on_device()
+        if found is not None:
+            return found
+    return _Search(trie, tree, counts, allowed, prior, options).run()
+
+
+def _fits_device(
+    trie: Trie, tree: TokenTree, allowed: Allowed | None, prior: Prior | None, options: Options
+) -> bool:
+    """Whether a beam can do without the host, and is to."""
+    plain = (options.search, options.normalization, options.draw) == ("beam", "catalog", None)
+    if not plain or (prior is not None and options.beta) or options.on_device is False:
+        return False
+    known = isinstance(trie, TitleTrie) and isinstance(allowed, Filters | None)
+    if not (known and isinstance(tree, CachedTree) and tree.whole):
+        return False
+    return options.on_device or tree.device.type != "cpu"
 
 
 def score(
@@ -334,6 +358,33 @@ class _Search:
         while (lacks := self._lacking()[(rest := self._promising(rest)).user]).any():
             rest = rest[~lacks] + self._dive(rest[lacks], size)
         return self._rankings(rest)
+
+    def run_on_device(self) -> list[Ranking] | None:
+        """As ``run`` by beam; None where a list is not full though there are more items."""
+        options, trie, tree = self._options, self._trie, self._tree
+        assert isinstance(trie, TitleTrie)
+        assert isinstance(tree, CachedTree)
+        assert isinstance(self._allowed, Filters | None)
+        reached = device_beam.beam(
+            device_beam.on_device(trie, tree.device),
+            tree,
+            self._k,
+            options.beam_size,
+            filters=self._allowed,
+            temperature=options.temperature,
+            floor=self._floor,
+        )
+        if not reached.finite:
+            raise ModelError(NOT_FINITE)
+        self._nodes, self._tokens = reached.nodes, reached.tokens
+        user, place = np.nonzero(reached.leaf >= 0)
+        value = reached.logprob[user, place]
+        self._reach(user, reached.leaf[user, place], value, value, value)
+        left = np.concatenate([np.empty((self._users, 0)), *reached.left], axis=1)
+        user, place = np.nonzero(left > -np.inf)
+        value, zero = left[user, place], np.zeros(len(user), dtype=np.int64)
+        rest = self._promising(_Open(user, zero, zero, value, value, value))
+        return None if self._lacking()[rest.user].any() else self._rankings(rest)
 
     def _start(self) -> _Open:
         user, zero = np.arange(self._users), np.zeros(self._users)

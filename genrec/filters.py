@@ -95,6 +95,9 @@ class Filters:
 
     Attributes:
         n: how many positions there are.
+        common: what applies to all of them.
+        denies: (U,) whether each one's listed positions are denied.
+        keys: all listed positions, sorted; those of user u are u * (n + 1) more.
     """
 
     def __init__(self, filters: Sequence[Filter], common: Filter | None = None) -> None:
@@ -111,14 +114,14 @@ class Filters:
             msg = "A batch of no filters. Expected one for each user; give at least one."
             raise RequestError(msg)
         self.n = filters[0].n
-        self._common = common if common is not None else Filter.all(self.n)
-        for one in (*filters, self._common):
+        self.common = common if common is not None else Filter.all(self.n)
+        for one in (*filters, self.common):
             _same(self.n, one.n)
-        listed = [f.listed[self._common.keeps(f.listed)] for f in filters]
-        self._denies = np.array([f.denies for f in filters])
+        listed = [f.listed[self.common.keeps(f.listed)] for f in filters]
+        self.denies = np.array([f.denies for f in filters])
         self._size = np.array([len(positions) for positions in listed], dtype=np.int64)
         users = np.repeat(np.arange(len(filters)), self._size)
-        self._keys: IntArray = users * (self.n + 1) + np.concatenate(listed)
+        self.keys: IntArray = users * (self.n + 1) + np.concatenate(listed)
 
     def __len__(self) -> int:
         """How many users there are."""
@@ -127,7 +130,7 @@ class Filters:
     @property
     def totals(self) -> IntArray:
         """(U,) how many positions each user may be given."""
-        return np.where(self._denies, len(self._common) - self._size, self._size)
+        return np.where(self.denies, len(self.common) - self._size, self._size)
 
     def counts(self, user: IntArray, low: IntArray, high: IntArray) -> IntArray:
         """(C,) how many positions of each interval low to high - 1 its user may be given.
@@ -138,9 +141,9 @@ class Filters:
             high: (C,) from low to n.
         """
         start = np.asarray(user, dtype=np.int64) * (self.n + 1)
-        found = np.searchsorted(self._keys, start + high)
-        found -= np.searchsorted(self._keys, start + low)
-        return np.where(self._denies[user], self._common.counts(low, high) - found, found)
+        found = np.searchsorted(self.keys, start + high)
+        found -= np.searchsorted(self.keys, start + low)
+        return np.where(self.denies[user], self.common.counts(low, high) - found, found)
 
     def keeps(self, user: IntArray, positions: IntArray) -> BoolArray:
         """(P,) whether each of P positions may be given to its user, each (P,)."""

@@ -154,6 +154,21 @@ class Outputs:
             logits += self._head.bias[ids].float()
         return np.asarray(logits.double().cpu().numpy())
 
+    @torch.inference_mode()
+    def on_device(self, source: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+        """(U, C) float64 logits of (U, C) single tokens after the given rows; the host waits not."""
+        single = self._head is not None and (
+            source.numel() * self._head.weight.shape[1] <= len(self) * self._head.weight.shape[0]
+        )
+        if not single:
+            return self.logits()[source, token].double()
+        assert self._head is not None
+        states = self._states[source].float()
+        logits = (self._head.weight[token].float() * states).sum(dim=-1)
+        if self._head.bias is not None:
+            logits += self._head.bias[token].float()
+        return logits.double()
+
     def norms(self, temperature: float = 1.0) -> FloatArray:
         """(R,) log of the sum of exp over all logits, these divided by the temperature."""
         if temperature not in self._norms:
@@ -438,6 +453,62 @@ class CachedTree(TokenTree):
         self._parent, self._depth = self._parent[:, :mark], self._depth[:, :mark]
         for layer in self._layers:
             layer.length = self._prompt + mark
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        device: torch.device = self._body.device
+        return device
+
+    @property
+    def whole(self) -> bool:
+        """Whether no prompt was forgotten, so that each one's row is its number."""
+        return len(self._parent) == len(self._row)
+
+    def places(self) -> torch.Tensor:
+        """(B,) tokens of each prompt, on the device, for ``read``."""
+        return torch.from_numpy(self._length).to(self._body.device)
+
+    def read(
+        self,
+        ids: torch.Tensor,
+        depth: torch.Tensor,
+        seen: torch.Tensor,
+        depths: torch.Tensor,
+        length: torch.Tensor,
+        keep: tuple[torch.Tensor, torch.Tensor],
+    ) -> Outputs:
+        """A pass over tokens that the host knows nothing of, for all prompts; ``back`` forgets them.
+
+        Args:
+            ids: (B, T) tokens, in slots of their own after the S - T slots that are there.
+            depth: (B, T) tokens below the prompt, of each.
+            seen: (B, T, S) which of the slots each attends to, itself among them.
+            depths: (B, S) of the slots.
+            length: (B,) of ``places``.
+            keep: (R,) rows and (R,) columns of the tokens after which logits may be asked for.
+        """
+        n, width = ids.shape
+        position = length[:, None] - 1 + depth
+        prompt = torch.arange(self._prompt, device=ids.device).expand(n, -1)
+        past = (prompt < length[:, None])[:, None].expand(-1, width, -1)
+        seen = torch.cat([past, seen], dim=2)
+        where = torch.cat([prompt, length[:, None] - 1 + depths], dim=1)
+        masks = {}
+        for kind, window in self._body.windows.items():
+            visible = seen
+            if window is not None:
+                visible = seen & (where[:, None] > position[:, :, None] - window)
+            mask = torch.zeros(visible.shape, dtype=self._body.dtype, device=ids.device)
+            masks[kind] = mask.masked_fill_(~visible, float("-inf"))[:, None]
+        return self._body(
+            keep,
+            input_ids=ids,
+            position_ids=position,
+            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
+            past_key_values=self._cache,
+            use_cache=True,
+        )
 
     def _mask(
         self, rows: IntArray, columns: IntArray, handles: IntArray, position: IntArray
