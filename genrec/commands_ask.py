@@ -38,7 +38,7 @@ from genrec.options import (
 )
 
 
-@with_settings(*SEARCHING)
+@with_settings(*SEARCHING, "quantize")
 def prompt(
     data: Data,
     user: User = None,

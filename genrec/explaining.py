@@ -100,6 +100,7 @@ class _Sentence:
     Attributes:
         user: its prompt's place in the batch.
         facts: what it may say, of which item.
+        tail: what it may say after the names: words of the item, none of opening and link.
         rows: of the events that may be named.
         trie: of their titles.
         logits: (V,) after what was written.
@@ -115,6 +116,7 @@ class _Sentence:
 
     user: int
     facts: Facts
+    tail: Facts
     rows: Sequence[int]
     trie: TitleTrie
     logits: torch.Tensor
@@ -398,7 +400,15 @@ class Explainer:
             outputs = tree.root
         logits = outputs.logits()
         return tree, [
-            _Sentence(users[n], known, past, self._trie(past), logits[n], int(handles[n]))
+            _Sentence(
+                users[n],
+                known,
+                self._of_item(known),
+                past,
+                self._trie(past),
+                logits[n],
+                int(handles[n]),
+            )
             for n, (past, known) in enumerate(zip(named, facts, strict=True))
         ]
 
@@ -461,7 +471,7 @@ class Explainer:
         part.append(int(logits.argmax()))
         text = str(self._model.tokenizer.decode(part))
         sentence.ended = text.rstrip().endswith(_ENDS)
-        return [] if sentence.ended or foreign(text, self._of_item(sentence.facts)) else part[-1:]
+        return [] if sentence.ended or foreign(text, sentence.tail) else part[-1:]
 
     def _of_item(self, facts: Facts) -> Facts:
         """What may be said after the names: words of the item, none of opening and link."""
@@ -586,20 +596,20 @@ class Explainer:
         assert isinstance(last, list)
         said = str(self._model.tokenizer.decode(last))
         found = problems(text, sentence.facts)
-        if not found and foreign(f"{said} ", self._of_item(sentence.facts)):
+        if not found and foreign(f"{said} ", sentence.tail):
             found = ("says of the item what only opening and link may say",)
         if not sentence.ended:
             return found or ("has no end",)
-        return found or ("says too little",) * self._says_little(sentence)
+        return found or ("says too little",) * self._says_little(said, sentence.facts.item)
 
-    def _says_little(self, sentence: _Sentence) -> bool:
-        """Whether a sentence says no more of an item than what it is called, or a single word."""
-        last = sentence.parts[-1]
-        assert isinstance(last, list)
-        said = LETTERS.findall(str(self._model.tokenizer.decode(last)).lower())
+    def _says_little(self, tail: str, item: Item) -> bool:
+        """Whether what stands after the names says no more than the item's title, or a word."""
         passing = self._template.header.get("passing", "").split()
-        words = [w for w in said if w not in self._plain_words and w not in passing]
-        name = "".join(LETTERS.findall(sentence.facts.item.title.lower()))
+        words = [
+            w for w in LETTERS.findall(tail.lower())
+            if w not in self._plain_words and w not in passing
+        ]  # fmt: skip
+        name = "".join(LETTERS.findall(item.title.lower()))
         if any(script(w[0]) in SPACELESS for w in words):
             rest = "".join(words)
             for plain in sorted(self._plain_words, key=len, reverse=True):
