@@ -1,10 +1,18 @@
 """CollaborativePrior: what people who took this take next, as a weight for every item.
 
-A weight is a mixture of distributions over items, each counted from the users' events: what came
-right after the latest items (``markov``), what the same users have (``itemknn``), what this user
-has, soon (``recent``) or often (``own``), and how often anybody takes it (``popular``), which gives
-every item some weight. Fitted baselines (EASE, SASRec, ...) may be mixed in. The mixing weights are
-those under which the validation targets are most likely. Knows rows, nothing of tokens or models.
+A weight is a mixture of distributions over items, each made from what was counted of the users' events:
+
+popular   how often anybody takes an item, which gives every item some weight
+trending  the same of the latest tenth of all events
+markov    what came right after the latest items; ``followed``: after any
+itemknn   what the same users have, by the cosine; ``nearest``: by its third power, so that the
+          nearest count most; ``latest``: by its square, of the latest items
+ease      the linear model that fits who has what best (Steck 2019, https://arxiv.org/abs/1905.03375),
+          of each item the 50 strongest weights above 0
+own       what this user has, often; ``recent``: and soon
+
+Fitted baselines (SASRec, ...) may be mixed in. The mixing weights are those under which the validation
+targets are most likely. Knows rows, nothing of tokens or models.
 """
 
 from __future__ import annotations
@@ -21,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genrec import baselines, protocols
-from genrec.baselines import Events, Scorer, joined, parts, sparse_latest, transitions
+from genrec.baselines import EASE, Events, Scorer, joined, parts, sparse_latest, transitions
 from genrec.catalog import Catalog
 from genrec.config import COUNTED as COUNTED
 from genrec.config import LEARNED as LEARNED
@@ -34,16 +42,35 @@ from genrec.weights import map_arrays, write_arrays
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-POPULAR = "popular"
+POPULAR, TRENDING = "popular", "trending"
 USERS = 1000  # of validation, at most, that mixing weights are fitted on
 ENOUGH = 50  # of them; with fewer, the mixing weights are the defaults
 LEAST = 0.01  # of the mixture is popularity's
-FORMAT_VERSION = 1
-_DEFAULT_MIX = {POPULAR: 0.4, "markov": 0.2, "itemknn": 0.2, "own": 0.15, "recent": 0.05}
+_LITTLE = 0.002  # a source that counts for less is left out, since each takes time
+FORMAT_VERSION = 2
+# About the mean of what was fitted on five sets (benchmarks/RESULTS.md), with more for popularity.
+_DEFAULT_MIX = {
+    POPULAR: 0.25, TRENDING: 0.07, "markov": 0.12, "followed": 0.08, "itemknn": 0.05,
+    "nearest": 0.15, "latest": 0.07, "ease": 0.08, "own": 0.1, "recent": 0.1,
+}  # fmt: skip
 _SOFTMAX = {"sasrec": 1.0, "textseq": 1.0, "content": 20.0}  # what scores are multiplied by
-_BACK, _DECAY, _LAST = 0.3, 0.8, 5  # as of ``baselines.Markov``
-_DECAYS = {"own": 0.95, "recent": 0.8}  # of a step back in the user's own history
-_ROUNDS = 200  # of expectation and maximisation
+_BACK = 0.3  # as of ``baselines.Markov``
+_ALL = 1 << 40
+_OWN = {"own": 0.95, "recent": 0.8}  # what a step back in the user's own history counts
+# What each source looks at: a step back counts so much, of so many of the latest events; None for
+# each item once.
+_READ: dict[str, tuple[float, int] | None] = {
+    "markov": (0.8, 5),  # as of ``baselines.Markov``
+    "followed": (0.95, _ALL),
+    "itemknn": None,
+    "nearest": None,
+    "latest": (0.5, 5),
+    "ease": None,
+}
+_NEWEST, _MOST_NEWEST = 0.1, 100_000  # of the events, and at most, are the latest
+_PENALTY = EASE.defaults["penalty"]
+_EASE_ITEMS, _EASE_NEAR = 5000, 50  # with the most users; weights kept of each
+_ROUNDS = 400  # of expectation and maximisation
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +85,7 @@ class Counts:
         after: (N, N) sparse, how often the column's item came right after the row's.
         both: (N, N) sparse, how many users have both.
         popularity: (N,) events of each item.
+        newest: the rows of the latest tenth of all events, oldest first.
     """
 
     catalog: Catalog
@@ -67,6 +95,7 @@ class Counts:
     after: Any
     both: Any
     popularity: FloatArray
+    newest: IntArray
 
     @classmethod
     def none(cls, catalog: Catalog) -> Counts:
@@ -77,7 +106,14 @@ class Counts:
         square = sparse.csr_array((n, n))
         nobody = np.empty(0, dtype=np.int64)
         return cls(
-            catalog, (), nobody, sparse.csr_array((0, n)), square, square.copy(), np.zeros(n)
+            catalog,
+            (),
+            nobody,
+            sparse.csr_array((0, n)),
+            square,
+            square.copy(),
+            np.zeros(n),
+            nobody,
         )
 
     def over(self, catalog: Catalog) -> Counts:
@@ -105,13 +141,20 @@ class Counts:
             popularity=np.append(self.popularity, np.zeros(n - old)),
         )
 
-    def more(self, names: Sequence[str], user: IntArray, row: IntArray) -> Counts:
+    def more(
+        self,
+        names: Sequence[str],
+        user: IntArray,
+        row: IntArray,
+        when: FloatArray | None = None,
+    ) -> Counts:
         """With further events.
 
         Args:
             names: (M,) ids of users, each once.
             user: (E,) index into names, rising.
             row: (E,) the items, each user's oldest first; all are later than what was counted.
+            when: (E,) their times; None where their order is that of time.
         """
         from scipy import sparse
 
@@ -143,13 +186,28 @@ class Counts:
             after=_clean(self.after + transitions(before[follows], row[follows], n)),
             both=_clean(self.both + had.T @ had - old.T @ old),
             popularity=self.popularity + np.bincount(row, minlength=n),
+            newest=self._newest_with(row if when is None else row[np.argsort(when, kind="stable")]),
         )
+
+    def _newest_with(self, row: IntArray) -> IntArray:
+        """The latest of all events, once some were added that are later than the others."""
+        total = int(self.popularity.sum()) + len(row)
+        size = min(max(int(total * _NEWEST), 1), _MOST_NEWEST)
+        return np.append(self.newest, row)[-size:]
 
     @cached_property
     def base(self) -> Weights:
         """Popularity, smoothed; an item that is not known yet is one without events."""
         total = float((self.popularity + 1.0).sum())
         return Weights((self.popularity + 1.0) / total, rest=1.0 / total)
+
+    @cached_property
+    def trend(self) -> FloatArray:
+        """(N,) the shares of the latest events; popularity where there are none."""
+        if not len(self.newest):
+            return self.base.values
+        found = np.bincount(self.newest, minlength=len(self.catalog))
+        return np.asarray(found / len(self.newest), dtype=np.float64)
 
     @cached_property
     def _after(self) -> Any:
@@ -166,17 +224,62 @@ class Counts:
         itself = sparse.dia_array((users[None], [0]), shape=self.both.shape)
         return _clean(scale @ _clean(self.both - itself) @ scale)
 
+    @cached_property
+    def ease(self) -> Any:
+        """(N, N) sparse: EASE's strongest weights above 0, among the items with the most users.
+
+        It takes half a second for 2,000 items, some five for 5,000.
+        """
+        from scipy import sparse
+        from scipy.linalg import lapack
+
+        n, users = len(self.catalog), self.both.diagonal()
+        some = np.sort(
+            np.argsort(-users, kind="stable")[: min(int((users > 0).sum()), _EASE_ITEMS)]
+        )
+        gram = self.both[some][:, some].toarray()
+        gram[np.diag_indices_from(gram)] += _PENALTY
+        if not len(some):
+            return sparse.csr_array((n, n))
+        # Symmetric and positive definite, so that Cholesky's factor will do; of its inverse the
+        # lower half is filled.
+        factor, failed = lapack.dpotrf(gram, lower=1, overwrite_a=1)
+        inverse, failed_too = lapack.dpotri(factor, lower=1, overwrite_c=1)
+        assert not failed
+        assert not failed_too
+        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        weights = inverse / -np.diag(inverse)
+        np.fill_diagonal(weights, 0.0)
+        near = np.argpartition(-weights, min(_EASE_NEAR, len(some)) - 1, axis=1)[:, :_EASE_NEAR]
+        values = np.take_along_axis(weights, near, axis=1)
+        kept = values > 0
+        source = np.broadcast_to(some[:, None], near.shape)
+        return _clean(
+            sparse.csr_array((values[kept], (source[kept], some[near[kept]])), shape=(n, n))
+        )
+
+    @cached_property
+    def _links(self) -> dict[str, Any]:
+        """(N, N) sparse matrices from what a history holds to what a source says."""
+        return {
+            "markov": self._after,
+            "followed": self._after,
+            "itemknn": self._near,
+            "nearest": self._near.power(3),
+            "latest": self._near.power(2),
+        }
+
     def shares(self, name: str, histories: Sequence[History]) -> Any:
         """(H, N) sparse: a distribution over items for each history; empty where it has none."""
-        if name in _DECAYS:
-            return _unit(self._newest(histories, _DECAYS[name], 1 << 40))
-        if name == "markov":
-            return _unit(self._newest(histories, _DECAY, _LAST) @ self._after)
-        basket = self._newest(histories, 1.0, 1 << 40)
-        basket.data[:] = 1.0
-        return _unit(basket @ self._near)
+        if name in _OWN:
+            return _unit(self._read(histories, _OWN[name], _ALL))
+        what = _READ[name]
+        known = self._read(histories, *(what or (1.0, _ALL)))
+        if what is None:
+            known.data[:] = 1.0
+        return _unit(known @ (self.ease if name == "ease" else self._links[name]))
 
-    def _newest(self, histories: Sequence[History], decay: float, last: int) -> Any:
+    def _read(self, histories: Sequence[History], decay: float, last: int) -> Any:
         return sparse_latest(self.catalog, histories, decay=decay, last=last, keep_repeats=True)
 
 
@@ -187,6 +290,23 @@ class _State:
     counts: Counts
     mix: Mapping[str, float]
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
+
+    def base(self, popular: float) -> Weights:
+        """Popular items, which count for so much, and trending ones: one object for one number."""
+        trending = self.mix.get(TRENDING, 0.0)
+        if not trending:
+            return self.counts.base
+        key = round(popular, 9)
+        if key not in self._bases:
+            base = self.counts.base
+            values = popular * base.values + trending * self.counts.trend
+            total = popular + trending
+            self._bases[key] = Weights(values / total, rest=popular * base.rest / total)
+        return self._bases[key]
+
+    @cached_property
+    def _bases(self) -> dict[float, Weights]:
+        return {}
 
     def shares(self, name: str, histories: Sequence[History]) -> Any:
         """(H, N) sparse or dense: see ``Counts.shares``."""
@@ -303,9 +423,7 @@ class CollaborativePrior:
             every = []
         if len(every) < ENOUGH:
             seen = not dataset.info.exclude_seen
-            mix = {
-                n: w for n, w in _DEFAULT_MIX.items() if n in names and (seen or n not in _DECAYS)
-            }
+            mix = {n: w for n, w in _DEFAULT_MIX.items() if n in names and (seen or n not in _OWN)}
             return {**dict.fromkeys(names, 0.0), **mix, POPULAR: _DEFAULT_MIX[POPULAR]}
         cases = protocols.sample(every, USERS, seed)
         return self.mixed([c.history for c in cases], [c.target for c in cases], names)
@@ -318,16 +436,20 @@ class CollaborativePrior:
         rows = np.array(state.counts.catalog.rows(targets), dtype=np.int64)
         user = np.arange(len(rows))
         popular = state.counts.base.values[rows]
-        columns = []
+        columns = {POPULAR: popular}
         for name in names:
-            if name == POPULAR:
-                columns.append(popular)
-                continue
-            found = state.shares(name, histories)
-            silent = np.asarray(found.sum(axis=1)).ravel() == 0
-            columns.append(np.where(silent, popular, np.asarray(found[user, rows]).ravel()))
-        shares = _likeliest(np.stack(columns, axis=1)).tolist()
-        mix = {n: w * (1 - LEAST) for n, w in zip(names, shares, strict=True)}
+            if name == TRENDING:
+                columns[name] = state.counts.trend[rows]
+            elif name != POPULAR:
+                found = state.shares(name, histories)
+                silent = np.asarray(found.sum(axis=1)).ravel() == 0
+                if not silent.all():
+                    said = np.asarray(found[user, rows]).ravel()
+                    columns[name] = np.where(silent, popular, said)
+        shares = _likeliest(np.stack([*columns.values()], axis=1))
+        shares = np.where(shares < _LITTLE, 0.0, shares)
+        weights = dict(zip(columns, (shares / shares.sum()).tolist(), strict=True))
+        mix = {n: weights.get(n, 0.0) * (1 - LEAST) for n in names}
         return {**mix, POPULAR: mix[POPULAR] + LEAST}
 
     @property
@@ -344,23 +466,24 @@ class CollaborativePrior:
         """See ``genrec.priors.ItemPrior``.
 
         A source that has nothing to say to a history leaves its share to popularity; for an empty
-        one that is all of it. Items of the history that are not known are passed over.
+        one all but ``trending`` do. Items of the history that are not known are passed over.
         """
         state = self._state
         known = state.counts.catalog
         events = tuple(i for i in history.interactions if i.item_id in known)
         read = [History(events, history.user_id)]
-        rest, found, spoke = state.mix[POPULAR], [], [POPULAR]
+        popular = state.mix[POPULAR]
+        found, spoke = [], [n for n in (POPULAR, TRENDING) if state.mix.get(n)]
         for name, share in state.mix.items():
-            if name == POPULAR or share == 0:
+            if name in {POPULAR, TRENDING} or share == 0:
                 continue
             part = state.shares(name, read)
             if part.sum() > 0:
                 found.append(share * part)
                 spoke.append(name)
             else:
-                rest += share
-        base = state.counts.base
+                popular += share
+        base, rest = state.base(popular), popular + state.mix.get(TRENDING, 0.0)
         if not found:
             return replace(base, spoke=tuple(spoke))
         total = sum(found[1:], start=found[0])
@@ -393,12 +516,14 @@ class CollaborativePrior:
     ) -> None:
         """Counts further events, as if they had been there from the beginning.
 
-        The mixing weights and fitted baselines among the sources stay as they are. Requests that
-        run go on with what was there.
+        The mixing weights and fitted baselines among the sources stay as they are; EASE's weights
+        are made anew by the next request (see ``Counts.ease``). Requests that run go on with what
+        was there.
 
         Args:
             events: user_id -> the user's new events or item ids, oldest first, later than those
-                that were counted. All are taken to be of the behavior that is counted.
+                that were counted. All are taken to be of the behavior that is counted. What is
+                trending goes by their times, those without one in the given order.
             catalog: one that has the new items too; None where there are none.
 
         Raises:
@@ -417,19 +542,23 @@ class CollaborativePrior:
         rows = [r for r in rows if r]
         user = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
         row = np.fromiter(chain.from_iterable(rows), dtype=np.int64)
-        self._state = replace(self._state, counts=counts.more(names, user, row))
+        when = np.array(list(chain.from_iterable(map(_times, events.values()))))
+        self._state = replace(self._state, counts=counts.more(names, user, row, when))
 
     def save(self, path: str | Path) -> None:
         """Writes a safetensors file."""
         state, counts = self._state, self._state.counts
         arrays: dict[str, npt.NDArray[Any]] = {
             "popularity": counts.popularity,
+            "newest": counts.newest,
             "latest": counts.latest,
             "users": np.frombuffer("\0".join(counts.user_ids).encode(), dtype=np.uint8),
             **parts("items", counts.items),
             **parts("after", counts.after),
             **parts("both", counts.both),
         }
+        if state.mix.get("ease"):
+            arrays |= parts("ease", counts.ease)
         learned = {}
         for name, scorer in state.scorers.items():
             arrays |= {f"{name}/{key}": array for key, array in scorer.arrays.items()}
@@ -484,7 +613,10 @@ class CollaborativePrior:
             joined("after", arrays, n),
             joined("both", arrays, n),
             np.array(arrays["popularity"]),
+            np.array(arrays["newest"]),
         )
+        if "ease.data" in arrays:
+            counts.__dict__["ease"] = joined("ease", arrays, n)  # made once
         scorers = {}
         for name, said in learned.items():
             assert isinstance(data, Dataset)
@@ -501,12 +633,22 @@ def count(dataset: Dataset, behavior: str, before: str) -> Counts:
     who = dataset.interactions.columns.user[events.place]
     codes = who[np.append(True, who[1:] != who[:-1])] if len(who) else who
     names = [dataset.interactions.user_ids[code] for code in codes.tolist()]
-    return Counts.none(dataset.catalog).more(names, events.user, events.row)
+    when = dataset.interactions.columns.timestamp[events.place]
+    return Counts.none(dataset.catalog).more(names, events.user, events.row, when)
 
 
 def _ids(events: Sequence[Interaction | str]) -> list[str]:
     found = [e.item_id if isinstance(e, Interaction) else e for e in events]
     return [item for item in found if item is not None]
+
+
+def _times(events: Sequence[Interaction | str]) -> list[float]:
+    """When the items of events were taken; 0 for what has no time."""
+    return [
+        e.timestamp if isinstance(e, Interaction) else 0.0
+        for e in events
+        if not (isinstance(e, Interaction) and e.item_id is None)
+    ]
 
 
 def _likeliest(columns: FloatArray) -> FloatArray:

@@ -16,8 +16,11 @@ PRIORS = ("auto", "none", "collaborative", "popularity", "novelty")
 FUSIONS = ("auto", "node", "score")
 PRIOR_EVENTS = ("train", "train+validation")
 MOST_SAMPLES = 10_000
-COUNTED = ("popular", "markov", "itemknn", "own", "recent")  # sources of the collaborative prior
-LEARNED = ("ease", "userknn", "sasrec", "textseq", "content")  # further ones: fitted baselines
+COUNTED = (  # sources of the collaborative prior
+    "popular", "trending", "markov", "followed", "itemknn", "nearest", "latest", "ease", "own",
+    "recent",
+)  # fmt: skip
+LEARNED = ("userknn", "sasrec", "textseq", "content")  # further ones: fitted baselines
 MOST_WEIGHT = 1000  # of a prior; with it nothing else counts
 
 

@@ -128,9 +128,9 @@ PriorName = Annotated[
 PriorSources = Annotated[
     str,
     typer.Option(
-        help="What the collaborative prior mixes: popular, markov, itemknn, own and recent (auto), "
-        "and of ease, userknn, content, sasrec and textseq, which are fitted once; names separated "
-        "by commas."
+        help="What the collaborative prior mixes: popular, trending, markov, followed, itemknn, "
+        "nearest, latest, ease, own and recent (auto), and of userknn, content, sasrec and textseq, "
+        "which are fitted once; names separated by commas."
     ),
 ]
 PriorEvents = Annotated[str, typer.Option(help="What it counts: train or train+validation.")]

@@ -92,18 +92,29 @@ def slowly(events: Sequence[Sequence[int]], rows: Sequence[int]) -> list[float]:
             return 0.0
         return len(users[i] & users[j]) / float(np.sqrt(len(users[i]) * len(users[j])))
 
+    gram = np.array([[len(users[i] & users[j]) for j in range(n)] for i in range(n)], float)
+    inverse = np.linalg.inv(gram + 250 * np.eye(n))
+    linear = np.maximum(-inverse / np.diag(inverse), 0) * (1 - np.eye(n))
+
     newest = list(reversed(rows))
     sources = [
         [sum(0.8**k * after[a][i] for k, a in enumerate(newest[:5])) for i in range(n)],
+        [sum(0.95**k * after[a][i] for k, a in enumerate(newest)) for i in range(n)],
         [sum(cosine(i, j) for j in set(rows)) for i in range(n)],
+        [sum(cosine(i, j) ** 3 for j in set(rows)) for i in range(n)],
+        [sum(0.5**k * cosine(i, a) ** 2 for k, a in enumerate(newest[:5])) for i in range(n)],
+        [sum(float(linear[a][i]) for a in set(rows)) for i in range(n)],
         [sum(0.95**k for k, a in enumerate(newest) if a == i) for i in range(n)],
         [sum(0.8**k for k, a in enumerate(newest) if a == i) for i in range(n)],
     ]
     total = np.zeros(n)
     for source in sources:
         given = np.array(source if sum(source) else popular, dtype=np.float64)
-        total += given / given.sum() / 5
-    return list(total + np.array(popular) / sum(popular) / 5)
+        total += given / given.sum() / 10
+    every = [row for e in events for row in e]
+    last = every[-max(len(every) // 10, 1) :]
+    total += np.bincount(last, minlength=n) / len(last) / 10
+    return list(total + np.array(popular) / sum(popular) / 10)
 
 
 @given(sequences, st.lists(st.integers(0, len(NAMES) - 1), max_size=8))
@@ -129,7 +140,58 @@ def test_an_update_equals_a_rebuild(events: list[list[int]], seed: int, rows: li
     for name in ("after", "both"):
         assert (getattr(one, name).toarray() == getattr(two, name).toarray()).all()
     assert one.popularity.tolist() == two.popularity.tolist()
-    assert dense(whole.weights(history(*rows))) == dense(prior.weights(history(*rows)))
+    both = [  # what is trending depends on the order of users' events, which is another here
+        CollaborativePrior(counts, {n: w for n, w in EVEN.items() if n != "trending"})
+        for counts in (one, two)
+    ]
+    assert dense(both[0].weights(history(*rows))) == dense(both[1].weights(history(*rows)))
+
+
+@given(st.lists(st.integers(0, len(NAMES) - 1), min_size=1, max_size=300), st.integers(1, 60))
+def test_trending_is_the_latest_tenth(rows: list[int], size: int) -> None:
+    prior = CollaborativePrior(Counts.none(catalog()), {"popular": 1.0, "trending": 1.0})
+    for first in range(0, len(rows), size):
+        prior.update({"u": [f"i{row}" for row in rows[first : first + size]]})
+    latest = rows[-max(len(rows) // 10, 1) :]
+    assert prior.counts.newest.tolist() == latest
+    share = np.bincount(latest, minlength=len(NAMES)) / len(latest)
+    expected = (prior.counts.base.values + share) / 2
+    for known in (history(), history(0)):
+        assert dense(prior.weights(known)) == pytest.approx(expected.tolist())
+
+
+def test_the_latest_are_those_of_time() -> None:
+    # Both users at once, the second a little later.
+    data = shop([[0] * 9 + [5, 2], [1] * 10 + [2]], [["train"] * 10 + ["test"]] * 2)
+    counts = CollaborativePrior.fit(data, mix={"popular": 1, "trending": 1}).counts
+    assert counts.newest.tolist() == [5, 1]
+    one, two = (CollaborativePrior(Counts.none(catalog()), EVEN) for _ in range(2))
+    early, late = Interaction("i3", "buy", 1.0), Interaction("i4", "buy", 2.0)
+    one.update({"a": [late], "b": [early]})
+    two.update({"a": ["i4"], "b": ["i3"]})
+    assert (one.counts.newest.tolist(), two.counts.newest.tolist()) == ([4], [3])
+
+
+def test_ease_is_the_baseline_s_strongest_weights(
+    demo_data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = baselines.fit("ease", demo_data).arrays["weights"]
+    counts = CollaborativePrior.fit(demo_data, mix={"popular": 1, "ease": 1}).counts
+    found = counts.ease.toarray()
+    assert (np.diff(counts.ease.indptr) <= 50).all()
+    assert (found >= 0).all()
+    kept = found > 0
+    assert found[kept] == pytest.approx(weights[kept], abs=1e-6)
+    left = np.where(kept, 0.0, weights)
+    full = np.diff(counts.ease.indptr) == 50
+    least = np.where(kept, found, np.inf).min(axis=1, initial=np.inf)
+    assert (left.max(axis=1) <= np.where(full, least, 0.0) + 1e-6).all()
+    monkeypatch.setattr("genrec.collaborative._EASE_ITEMS", 40)
+    few = CollaborativePrior.fit(demo_data, mix={"popular": 1, "ease": 1}).counts
+    users = few.both.diagonal()
+    rows, columns = few.ease.nonzero()
+    assert 20 < len({*rows.tolist(), *columns.tolist()}) <= 40
+    assert users[rows].min() >= np.sort(users)[-40]
 
 
 def test_new_items_and_users_are_counted_and_fall_back() -> None:
@@ -143,8 +205,8 @@ def test_new_items_and_users_are_counted_and_fall_back() -> None:
     again = CollaborativePrior(Counts.none(wide), EVEN)
     again.update({"u0": ["i0", "i1", "i2"], "u1": ["i0", "i1", "i8"], "new": ["i0", "i8"]})
     assert after == dense(again.weights(history(0)), 9)
-    assert prior.weights(History()).spoke == ("popular",)
-    assert prior.weights(history(3)).spoke == ("popular", "own", "recent")
+    assert prior.weights(History()).spoke == ("popular", "trending")
+    assert prior.weights(history(3)).spoke == ("popular", "trending", "own", "recent")
     assert prior.weights(history(0)).spoke == COUNTED
     with pytest.raises(RequestError, match="same items"):
         prior.update({}, catalog())
@@ -170,8 +232,8 @@ def test_save_and_load(tmp_path: Path, demo_data: Dataset) -> None:
         CollaborativePrior.load(tmp_path / "x", catalog())
     CollaborativePrior(Counts.none(catalog()), EVEN).save(tmp_path / "empty")
     empty = CollaborativePrior.load(tmp_path / "empty", catalog())
-    # Three of five sources have nothing to say, and popularity is even.
-    assert dense(empty.weights(history(0)))[1:] == pytest.approx([3 / 5 / 7] * 6)
+    # All but the history's own sources have nothing to say, and popularity is even.
+    assert dense(empty.weights(history(0)))[1:] == pytest.approx([8 / 10 / 7] * 6)
     mixed = CollaborativePrior.fit(demo_data, mix={"popular": 1, "userknn": 1})
     mixed.save(tmp_path / "mixed")
     with pytest.raises(DataError, match="Expected a Dataset"):
@@ -181,7 +243,7 @@ def test_save_and_load(tmp_path: Path, demo_data: Dataset) -> None:
     assert (read.weights(known).values == mixed.weights(known).values).all()
 
 
-@pytest.mark.parametrize("name", ["ease", "userknn"])
+@pytest.mark.parametrize("name", ["content", "userknn"])
 def test_fitted_baselines_can_be_mixed_in(demo_data: Dataset, name: str) -> None:
     prior = CollaborativePrior.fit(demo_data, mix={"popular": 1, name: 3})
     known = demo_data.interactions.history("12493", before="test")
@@ -244,7 +306,7 @@ def test_test_events_change_nothing() -> None:
     many, splits = BEFORE_TEST * 15, SPLITS * 15  # enough to fit mixing weights on
     one = shop([[*e, 0] for e in many], splits)
     two = shop([[*e, 6] for e in many], splits)
-    assert CollaborativePrior.fit(one).mix["itemknn"] != pytest.approx(0.2)
+    assert CollaborativePrior.fit(one).mix["itemknn"] != pytest.approx(0.05)
     for before in ("validation", "test"):
         fits = [CollaborativePrior.fit(data, before=before) for data in (one, two)]
         assert fits[0].mix == fits[1].mix
@@ -253,7 +315,7 @@ def test_test_events_change_nothing() -> None:
     assert both == 240
     assert CollaborativePrior.fit(one).counts.popularity.sum() == 180
     few = CollaborativePrior.fit(shop([[*e, 0] for e in BEFORE_TEST], SPLITS))
-    assert few.mix["itemknn"] == pytest.approx(2 * few.mix["popular"] / 4)
+    assert few.mix["itemknn"] == pytest.approx(few.mix["popular"] / 5)
 
 
 def test_validation_events_are_not_counted_in_train() -> None:
@@ -368,10 +430,13 @@ def test_the_stated_model_is_the_one_without_a_prior(demo_data: Dataset) -> None
     model = tiny.language_model()
     fused = Recommender(demo_data, model, encoder="none")
     assert fused.fusing.prior == "collaborative"
+    assert isinstance(fused.prior, CollaborativePrior)
     known = fused.history("12493", before="test")
     answer = fused.recommend(known, 10)
     assert answer.details["parts"] == ["model", "prior"]
-    assert answer.details["prior"]["counted"] == ["popular", "markov", "itemknn", "own", "recent"]
+    assert answer.details["prior"]["counted"] == [
+        n for n, weight in fused.prior.mix.items() if weight
+    ]
     plain = fused.with_settings(prior="none")
     alone = plain.score(known, [r.item_id for r in answer])
     assert alone.details["parts"] == ["model"]
@@ -382,7 +447,7 @@ def test_the_stated_model_is_the_one_without_a_prior(demo_data: Dataset) -> None
     assert all(r.logprob_model == r.logprob for r in alone)
     many = fused.recommend_many([known, "", known], 10, batch_size=3)
     assert [r.item_id for r in many[0]] == [r.item_id for r in answer]
-    assert many[1].details["prior"]["counted"] == ["popular"]
+    assert many[1].details["prior"]["counted"] == ["popular", "trending"]
 
 
 def test_edits_leave_probabilities_whole() -> None:

@@ -15,7 +15,7 @@ from test_cli import Run, answer, model, run
 from test_collaborative import NAMES, catalog, counted, history, sequences, shop
 
 from genrec import Catalog, Dataset, Item, Recommender, fusing, protocols, tuning
-from genrec.collaborative import CollaborativePrior
+from genrec.collaborative import COUNTED, CollaborativePrior
 from genrec.datasets import load
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.fusing import Tuned
@@ -184,25 +184,25 @@ def test_the_sources_of_the_prior_are_a_setting(run: Run, model: Path, tmp_path:
     load("zh_mini").save(data)
     asked = ("recommend", data, "--model", model, "--user", "u01", "--language", "zh")
     plain = answer(run, *asked)
-    mixed = answer(run, *asked, "--prior-sources", "popular,itemknn, ease")
-    assert set(mixed["prior"]["counted"]) == {"popular", "itemknn", "ease"}
-    assert set(plain["prior"]["counted"]) <= {"popular", "markov", "itemknn", "own", "recent"}
-    assert any((data / "baselines").glob("ease-*.safetensors"))
+    mixed = answer(run, *asked, "--prior-sources", "popular,itemknn, userknn")
+    assert {"popular"} < set(mixed["prior"]["counted"]) <= {"popular", "itemknn", "userknn"}
+    assert set(plain["prior"]["counted"]) <= set(COUNTED)
+    assert any((data / "baselines").glob("userknn-*.safetensors"))
     code, _, err = run(*asked, "--prior-sources", "popular,easy")
     assert code == SettingsError.exit_code
     assert "'easy' is not known" in err
     dataset = Dataset.load(data)
     default = Recommender(dataset, tiny.language_model())
-    other = default.with_settings(prior_sources="ease")
+    other = default.with_settings(prior_sources="content")
     assert default.tuning_key() != other.tuning_key()
     assert default.tuning_key() == default.with_settings(prior_sources="auto").tuning_key()
     assert isinstance(other.prior, CollaborativePrior)
-    assert set(other.prior.mix) == {"popular", "ease"}
+    assert set(other.prior.mix) == {"popular", "content"}
     # What is learned needs the data: a run that is loaded without has no prior then.
     few = ("--max-targets", 40, "--eval-users", 0, "--language", "zh", "--device", "cpu")
     code, _, err = run("train", data, "--out", one, "--model", model, *few)
     assert code == 0, err
-    answer(run, "tune", data, "--run", one, "--users", 6, "--prior-sources", "itemknn,ease")
+    answer(run, "tune", data, "--run", one, "--users", 6, "--prior-sources", "itemknn,userknn")
     said: list[str] = []
     assert Recommender.load(one, say=said.append).prior is None
     assert "need the dataset" in " ".join(said)
