@@ -1,10 +1,10 @@
-"""What fitted baselines add to the collaborative prior, by the protocols of ``accuracy.py``. Resumable.
+"""What sources add to the collaborative prior, by the protocols of ``accuracy.py``. Resumable.
 
-    python benchmarks/mixes.py demo
+    python benchmarks/mixes.py demo --base popular markov itemknn own recent --with trending ease
     python benchmarks/mixes.py beauty --data DIR --with sasrec content
 
-The prior counts train. Beside what it mixes by itself it is given each of the baselines, fitted on
-train, and then all of them; mixing weights are those under which the targets of validation users are
+The prior counts train. Beside the ``--base`` (all that it counts itself) it is given each of the other
+sources, counted or baselines fitted on train, and then all of them; mixing weights are those under which the targets of validation users are
 most likely. Nats are of validation users who took no part in that (two halves, crosswise); R@10 and
 N@10 are of the test cases, with paired differences from the prior as it is. Fits are those of
 ``accuracy.py``, in its folder.
@@ -23,7 +23,7 @@ from accuracy import BEFORE, TASKS, chosen, interval, ranks_by
 from demo_v1 import ROOT, _commit
 
 from genrec import baselines, metrics, protocols
-from genrec.collaborative import COUNTED, CollaborativePrior, count
+from genrec.collaborative import COUNTED, LEARNED, CollaborativePrior, count
 
 USERS = 1000
 
@@ -34,7 +34,8 @@ def main() -> None:
     )
     parser.add_argument("set", choices=list(TASKS))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("GENREC_DATA", ".")))
-    parser.add_argument("--with", dest="more", nargs="+", default=["ease", "content", "sasrec"])
+    parser.add_argument("--base", nargs="+", default=list(COUNTED), choices=COUNTED)
+    parser.add_argument("--with", dest="more", nargs="+", default=["content", "sasrec"])
     parser.add_argument("--users", type=int, default=None)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / ".results" / "accuracy")
@@ -54,7 +55,9 @@ def main() -> None:
             say=lambda text: print(f"  {text}", flush=True),
         )
         for name in arguments.more
+        if name in LEARNED
     }
+    others = [n for n in arguments.more if n in {*COUNTED, *LEARNED} - {*arguments.base}]
     every = protocols.cases(data, protocols.default_protocol(data), "validation")
     cases = protocols.sample(every, USERS)
     halves = [cases[::2], cases[1::2]]
@@ -62,9 +65,9 @@ def main() -> None:
     print(f"commit {_commit()}\n")
     print("| mixed in | weights | nats | R@10 | N@10 | s a history |\n|---|---|---|---|---|---|")
     plain: list[int] = []
-    for more in [(), *((n,) for n in scorers), *([tuple(scorers)] if len(scorers) > 1 else [])]:
-        names = (*COUNTED, *more)
-        own = {n: scorers[n] for n in more}
+    for more in [(), *((n,) for n in others), *([tuple(others)] if len(others) > 1 else [])]:
+        names = (*arguments.base, *more)
+        own = {n: scorers[n] for n in more if n in scorers}
         first = CollaborativePrior(counts, dict.fromkeys(names, 1.0), own)
 
         def fitted(some: list[protocols.Case]) -> CollaborativePrior:
@@ -88,7 +91,7 @@ def main() -> None:
             d = metrics.bootstrap(mine - before, draws=2000)
             beside = f" ({d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}])" if more else ""
             cells.append(interval(mine) + beside)
-        weights = ", ".join(f"{n} {w:.3f}" for n, w in prior.mix.items())
+        weights = ", ".join(f"{n} {w:.3f}" for n, w in prior.mix.items() if w)
         print(
             f"| {', '.join(more) or 'nothing'} | {weights} | {np.mean(nats):.4f} "
             f"| {' | '.join(cells)} | {seconds:.3f} |",
