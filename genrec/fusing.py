@@ -24,9 +24,9 @@ BEFORE = {"train": "validation", "train+validation": "test"}
 OTHER_WEIGHT = 0.3  # of popularity, novelty and one's own prior
 # Of the collaborative prior, fitted on 200 validation users of the embedded sample with the default
 # model untrained (``genrec tune``); see benchmarks/RESULTS.md.
-FUSION = "score"
-WEIGHTS = {"node": 0.866, "score": 2.0}
-TEMPERATURES = {"node": 32.3, "score": 4.0}
+FUSION = "node"
+WEIGHTS = {"node": 0.866, "score": 1.5}
+TEMPERATURES = {"node": 36.58, "score": 4.0}
 ENOUGH = 1000  # events; fewer say less, and what was fitted once counts in proportion
 
 
@@ -58,12 +58,14 @@ class Tuned:
     Attributes:
         key: of model, prompt and behavior; see ``key``.
         model: its name, for people.
-        fusion: the better one by NDCG@10 on validation.
+        fusion: the better one by NDCG@10 on validation, crosswise.
         weights: the prior's weight by fusion.
         temperatures: the node temperature by fusion.
         users: how many users of validation it was fitted on.
-        nats: -ln P(target) of the model alone, the prior alone and both by node.
-        ndcg: NDCG@10 of these and of both by score, within the candidates of model and prior.
+        nats: -ln P(target) of the model alone, the prior alone and both by node, the last of each
+            half of the users by what was fitted to the other half.
+        ndcg: NDCG@10 of these and of both by score, likewise, within the candidates of model and
+            prior.
     """
 
     key: str

@@ -68,7 +68,18 @@ def test_what_is_fitted_is_the_best() -> None:
         assert nats <= mean(max(a * more, 0.011), b) + 1e-5  # a temperature has a limit
         assert nats <= mean(a, b * more) + 1e-5
     found = tuning.tuned(ours, each)
-    assert found.nats["node"] <= min(mean(1.0, 0.0), mean(0.02, 1.0))
+    assert nats <= min(mean(1.0, 0.0), mean(0.02, 1.0))
+    halves = (each[::2], each[1::2])
+    crosswise = [
+        -e.logprobs(*tuning.fit_node(one)[:2])[0]
+        for one, two in (halves, halves[::-1])
+        for e in two
+    ]
+    assert found.nats["node"] == pytest.approx(np.mean(crosswise), abs=1e-4)
+    values = [
+        tuning.ndcg(two, tuning.fused(one, two)["score"]) for one, two in (halves, halves[::-1])
+    ]
+    assert found.ndcg["score"] == pytest.approx(np.concatenate(values).mean(), abs=1e-4)
     assert found.fusion == ("score" if found.ndcg["score"] > found.ndcg["node"] else "node")
     assert set(found.ndcg) == {"model", "prior", "node", "score"}
     assert found.nats["prior"] == pytest.approx(np.mean([-e.prior[0] for e in each]), abs=1e-4)
