@@ -205,7 +205,7 @@ def print_likes(answer: Mapping[str, Any], understood: Sequence[Understood]) -> 
 def print_recommendations(answer: RecommendationList) -> None:
     """A ranked list with probabilities, and beneath it how it came about.
 
-    Where the prior is added to the score: the probabilities of model and prior, each alone.
+    Beside a prior: the probabilities of model and prior, each alone.
     """
     print_understood(answer.understood)
     if answer.decoder == "match":
@@ -221,6 +221,13 @@ def print_recommendations(answer: RecommendationList) -> None:
             for r in answer
         ]
         names = ["rank", "score", "model", "prior", "item_id", "title"]
+        right = (0, 1, 2, 3)
+    elif "prior" in answer.details:
+        rows = [
+            [str(r.rank), f"{r.probability:.4f}", _model(r), _prior(r), r.item_id, r.title]
+            for r in answer
+        ]
+        names = ["rank", "probability", "model", "prior", "item_id", "title"]
         right = (0, 1, 2, 3)
     else:
         rows = [
@@ -403,6 +410,11 @@ def _certainty(answer: RecommendationList) -> str:
         f"the first {found['certain_ranks']} are certain; what was not looked at has a probability "
         f"of {found['missed_mass_bound']:.3f} at most; {cost}"
     )
+
+
+def _model(found: Recommendation) -> str:
+    """The model's own probability."""
+    return "-" if found.logprob_model is None else f"{math.exp(found.logprob_model):.4f}"
 
 
 def _prior(found: Recommendation) -> str:

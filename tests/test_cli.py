@@ -103,7 +103,7 @@ def test_recommend(run: Run, data: Path, model: Path) -> None:
     code, out, err = run("recommend", data, "--history", "Doll", "--model", model, "--include-seen")
     assert code == 0
     lines = [line.split("\t") for line in out.splitlines()]
-    assert lines[0] == ["rank", "score", "model", "prior", "item_id", "title"]
+    assert lines[0] == ["rank", "probability", "model", "prior", "item_id", "title"]
     assert {line[4] for line in lines[1:]} == {"a", "b", "c"}
     assert "seen items included" in err
     assert "thread(s)" in err
