@@ -76,7 +76,7 @@ def picture(found: list[dict[str, Any]], path: Path) -> None:
         )
     axes.set_xlabel("mean summed probability of the ten items")
     axes.set_ylabel("hit rate at 10 (95%)")
-    axes.legend()
+    axes.legend(loc="lower right", fontsize="small")
     figure.savefig(path)
 
 
