@@ -57,7 +57,7 @@ def test_explain_and_check(capsys: pytest.CaptureFixture[str]) -> None:
     text = output("10_explain_and_check.py", capsys)
     written = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     shown = re.findall(r"^\$ python examples/10_.*?\n(.*?)^```", written, flags=re.S | re.M)[0]
-    for here in ("evidence for ", "the strongest: ", "the latest: ", "why not REGENCY"):
+    for here in ("evidence for ", "the strongest: ", "the latest: ", "why not CUPCAKE LACE"):
         assert here in text
         assert here in shown
     assert "rejected: " in text
