@@ -86,7 +86,8 @@ class Counts:
         after: (N, N) sparse, how often the column's item came right after the row's.
         both: (N, N) sparse, how many users have both.
         popularity: (N,) events of each item.
-        newest: the rows of the latest tenth of all events, oldest first.
+        newest: the rows of the latest tenth of all events, oldest first; none where time is only
+            each user's order.
     """
 
     catalog: Catalog
@@ -308,13 +309,13 @@ class _State:
         trending = self.mix.get(TRENDING, 0.0)
         if not trending:
             return self.counts.base
-        key = round(popular, 9)
-        if key not in self._bases:
-            base = self.counts.base
-            values = popular * base.values + trending * self.counts.trend
-            total = popular + trending
-            self._bases[key] = Weights(values / total, rest=popular * base.rest / total)
-        return self._bases[key]
+        found = self._bases.get(popular)
+        if found is None:
+            base, total = self.counts.base, popular + trending
+            values = (popular * base.values + trending * self.counts.trend) / total
+            made = Weights(values, rest=popular * base.rest / total)
+            found = self._bases.setdefault(popular, made)
+        return found
 
     @cached_property
     def _bases(self) -> dict[float, Weights]:
@@ -451,7 +452,8 @@ class CollaborativePrior:
         columns = {POPULAR: popular}
         for name in names:
             if name == TRENDING:
-                columns[name] = state.counts.trend[rows]
+                if len(state.counts.newest):
+                    columns[name] = state.counts.trend[rows]
             elif name != POPULAR:
                 found = state.shares(name, histories)
                 silent = np.asarray(found.sum(axis=1)).ravel() == 0
@@ -535,7 +537,7 @@ class CollaborativePrior:
         Args:
             events: user_id -> the user's new events or item ids, oldest first, later than those
                 that were counted. All are taken to be of the behavior that is counted. What is
-                trending goes by their times, those without one in the given order.
+                trending goes by their times, or by the given order where one has none.
             catalog: one that has the new items too; None where there are none.
 
         Raises:
@@ -554,7 +556,8 @@ class CollaborativePrior:
         rows = [r for r in rows if r]
         user = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
         row = np.fromiter(chain.from_iterable(rows), dtype=np.int64)
-        when = np.array(list(chain.from_iterable(map(_times, events.values()))))
+        times = list(chain.from_iterable(map(_times, events.values())))
+        when = None if None in times else np.array(times, dtype=np.float64)
         self._state = replace(self._state, counts=counts.more(names, user, row, when))
 
     def save(self, path: str | Path) -> None:
@@ -646,7 +649,10 @@ def count(dataset: Dataset, behavior: str, before: str) -> Counts:
     codes = who[np.append(True, who[1:] != who[:-1])] if len(who) else who
     names = [dataset.interactions.user_ids[code] for code in codes.tolist()]
     when = dataset.interactions.columns.timestamp[events.place]
-    return Counts.none(dataset.catalog).more(names, events.user, events.row, when)
+    found = Counts.none(dataset.catalog).more(names, events.user, events.row, when)
+    if dataset.info.time_unit == "position":  # which says nothing of two users' events
+        found = replace(found, newest=found.newest[:0])
+    return found
 
 
 def _ids(events: Sequence[Interaction | str]) -> list[str]:
@@ -654,13 +660,16 @@ def _ids(events: Sequence[Interaction | str]) -> list[str]:
     return [item for item in found if item is not None]
 
 
-def _times(events: Sequence[Interaction | str]) -> list[float]:
-    """When the items of events were taken; 0 for what has no time."""
-    return [
-        e.timestamp if isinstance(e, Interaction) else 0.0
-        for e in events
-        if not (isinstance(e, Interaction) and e.item_id is None)
-    ]
+def _times(events: Sequence[Interaction | str]) -> list[float | None]:
+    """When the items of events were taken; None for what has no time."""
+    found: list[float | None] = []
+    for event in events:
+        if isinstance(event, str):
+            found.append(None)
+        elif event.item_id is not None:
+            when: float | None = event.timestamp  # callers without a type checker give None
+            found.append(None if when is None or not np.isfinite(when) else when)
+    return found
 
 
 def _likeliest(columns: FloatArray) -> FloatArray:

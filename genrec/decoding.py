@@ -193,8 +193,9 @@ class Options:
         fill: tokens up to which a pass is filled with prefixes that may be followed next, since a
             small pass costs little less than one of so many; catalog-normalised only.
         on_device: whether a beam goes from level to level without the host (``device_beam``, which
-            fills no passes); None where the model is not on a CPU. Catalog-normalised, without a
-            prior and on a catalog without edits only; else it says nothing.
+            fills no passes, and pads every run to the longest of its level); None where the model is
+            on a CUDA GPU. Catalog-normalised, without a prior, on a catalog without edits and where
+            the passes are not too large only; else it says nothing.
     """
 
     search: str = "auto"
@@ -298,7 +299,12 @@ def _fits_device(
     known = isinstance(trie, TitleTrie) and isinstance(allowed, Filters | None)
     if not (known and isinstance(tree, CachedTree) and tree.whole):
         return False
-    return options.on_device or tree.device.type != "cpu"
+    assert isinstance(trie, TitleTrie)
+    if not (options.on_device or tree.device.type == "cuda"):
+        return False
+    copied = device_beam.on_device(trie, tree.device)
+    users, longest = len(tree.root), tree.n_prompt
+    return device_beam.fits(copied, users, options.beam_size, longest)
 
 
 def score(

@@ -26,6 +26,7 @@ from genrec.trie import TitleTrie
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 NOTHING = float("-inf")
+MOST = 1 << 28  # cells of a pass's mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,9 @@ class Beam:
         width = self.node.shape[1]
         source = owner + width * torch.arange(len(owner), device=owner.device)[:, None]
         x = outputs.on_device(source, trie.token[child].long()) / self._temperature
-        self.broken |= (some & ~x.isfinite()).any()
+        self.broken |= (some & (x.isnan() | (x == -NOTHING))).any()
+        possible = torch.zeros_like(self.node).scatter_add(1, owner, (some & x.isfinite()).long())
+        self.broken |= (live & (possible == 0)).any()
         x = torch.where(some, x, NOTHING)
         value = x - _logsumexp(x, owner, width).gather(1, owner) + self.value.gather(1, owner)
         low, high = trie.low[child].long(), trie.high[child].long()
@@ -220,6 +223,19 @@ class Beam:
         self.score = best.values
         self.leaf = torch.cat([self.leaf, child], dim=1).gather(1, best.indices)
         self.logprob = torch.cat([self.logprob, value], dim=1).gather(1, best.indices)
+
+
+def fits(trie: DeviceTrie, users: int, size: int, prompt: int) -> bool:
+    """Whether the widest pass is not too large: every run is padded to its level's longest.
+
+    Args:
+        trie: the catalog.
+        users: how many prompts.
+        size: of the beam.
+        prompt: tokens of the longest prompt.
+    """
+    widths = [level.beams * level.run for level in trie.levels(size)]
+    return users * max(widths) * (prompt + sum(widths)) <= MOST
 
 
 @torch.inference_mode()

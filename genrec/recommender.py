@@ -233,8 +233,7 @@ class Recommender:
         a = self._asker
         what = self.model.fingerprint() if self.run is None else "run"
         parts = [what, a.template.hash, a.encoder.hash, a.behavior, str(a.settings.few_shot)]
-        if a.settings.prior_sources != "auto":
-            parts += a.settings.sources
+        parts += a.settings.sources
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def understand(self, history: HistoryLike) -> tuple[History, tuple[Understood, ...]]:

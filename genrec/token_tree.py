@@ -465,6 +465,11 @@ class CachedTree(TokenTree):
         """Whether no prompt was forgotten, so that each one's row is its number."""
         return len(self._parent) == len(self._row)
 
+    @property
+    def n_prompt(self) -> int:
+        """Tokens of the longest prompt."""
+        return self._prompt
+
     def places(self) -> torch.Tensor:
         """(B,) tokens of each prompt, on the device, for ``read``."""
         return torch.from_numpy(self._length).to(self._body.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,13 +163,18 @@ def test_trending_is_the_latest_tenth(rows: list[int], size: int) -> None:
 
 def test_the_latest_are_those_of_time() -> None:
     # Both users at once, the second a little later.
-    data = shop([[0] * 9 + [5, 2], [1] * 10 + [2]], [["train"] * 10 + ["test"]] * 2)
+    order = shop([[0] * 9 + [5, 2], [1] * 10 + [2]], [["train"] * 10 + ["test"]] * 2)
+    assert order.info.time_unit == "position"  # these compare within a user only
+    known = CollaborativePrior.fit(order, mix={"popular": 1, "trending": 1}).counts
+    assert known.newest.tolist() == []
+    assert known.trend.tolist() == known.base.values.tolist()
+    data = replace(order, info=replace(order.info, time_unit="s"))
     counts = CollaborativePrior.fit(data, mix={"popular": 1, "trending": 1}).counts
     assert counts.newest.tolist() == [5, 1]
     one, two = (CollaborativePrior(Counts.none(catalog()), EVEN) for _ in range(2))
     early, late = Interaction("i3", "buy", 1.0), Interaction("i4", "buy", 2.0)
     one.update({"a": [late], "b": [early]})
-    two.update({"a": ["i4"], "b": ["i3"]})
+    two.update({"a": [late], "b": ["i3"]})  # one has no time
     assert (one.counts.newest.tolist(), two.counts.newest.tolist()) == ([4], [3])
 
 

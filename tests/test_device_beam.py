@@ -125,9 +125,39 @@ def test_the_tree_is_afterwards_as_before() -> None:
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 
+def test_long_runs_are_left_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = [[n, m, END] for n in range(3, 20) for m in range(3, 6)]
+    titles += [[20, *[5] * 60, m, END] for m in (3, 4)]
+    trie = TitleTrie(titles)
+    device = DeviceTrie(trie, torch.device("cpu"))
+    assert max(level.run for level in device.levels(8)) == 61
+    assert device_beam.fits(device, 1, 8, 100)
+    assert not device_beam.fits(device, 64, 10_000, 4000)
+    monkeypatch.setattr(device_beam, "MOST", 10)
+    monkeypatch.setattr(device_beam, "beam", None)  # so that it cannot run
+    tree = tiny.language_model().prefill_many([[5, 6]])
+    (found,) = search(trie, tree, 3, options=Options(search="beam", on_device=True))
+    assert len(found.rows) == 3
+
+
+def test_impossible_tokens_are_no_error() -> None:
+    trie = TitleTrie([[3, END], [4, END], [6, END]])
+    logits = torch.zeros(1, 400)
+    logits[0, 3] = -torch.inf
+    for on_device in (False, True):
+        tree = tiny.language_model().prefill_many([[5, 6]])
+        tree.root = Outputs(logits, None)
+        options = Options(search="beam", on_device=on_device)
+        (found,) = search(trie, tree, 2, options=options)
+        assert found.rows.tolist() == [1, 2]
+
+
 def test_logits_that_are_no_numbers_are_an_error() -> None:
     trie = TitleTrie([[3, 4, END], [3, 5, END], [6, END]])
     tree = tiny.language_model().prefill_many([[5, 6]])
+    tree.root = Outputs(torch.full((1, 400), -torch.inf), None)
+    with pytest.raises(ModelError, match="not finite"):
+        search(trie, tree, 2, options=Options(search="beam", on_device=True))
     tree.root = Outputs(torch.full((1, 400), torch.nan), None)
     with pytest.raises(ModelError, match="not finite"):
         search(trie, tree, 2, options=Options(search="beam", on_device=True))
