@@ -4,12 +4,16 @@
     python benchmarks/accuracy.py lastfm --data DIR --systems popular,markov,sasrec --fit train
     python benchmarks/accuracy.py beauty --data DIR --systems zero-shot --users 500
     python benchmarks/accuracy.py demo --systems prior
+    python benchmarks/accuracy.py lastfm --data DIR --systems zero-shot-prior --users 500
     python benchmarks/accuracy.py demo --systems tuned,tuned-prior --run RUN --fit train
 
 DIR (or $GENREC_DATA) holds the folders s3_beauty, s3_toys, msl_amazon_books, llara_lastfm,
 online_retail, stackexchange_quantum and ml-100k (the atomic files of RecBole, which its wheel has);
 demo is embedded in the package. Fits, their checkpoints and the ranks of every user are kept in
 .results/accuracy; run it again to go on.
+
+What a prior counts for beside a model is fitted on 200 validation users where there are any, as
+`genrec tune` does, with the prior that counts train, and kept there too.
 
 Scoring is by item id. All items compete, but for lastfm, where the 20 candidates are the target
 and 19 other items, drawn once with a seed.
@@ -24,9 +28,10 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +40,21 @@ import pyarrow as pa
 import torch
 from demo_v1 import ROOT, _commit
 
-from genrec import Dataset, Recommender, baselines, checkpoint, metrics, protocols
+from genrec import Dataset, Recommender, baselines, checkpoint, metrics, protocols, tuning
 from genrec.baselines import Scorer
 from genrec.collaborative import CollaborativePrior
+from genrec.dataset import TUNED
 from genrec.datasets import load, recbole
+from genrec.errors import RequestError
+from genrec.fusing import Tuned
 from genrec.interactions import History, Interaction
 
 K = 20
 PRIOR = "prior"  # the collaborative prior alone
-WRITERS = ("zero-shot", "tuned", "tuned-prior")  # what a language model writes, alone or fused
+WRITERS = ("zero-shot", "zero-shot-prior", "tuned", "tuned-prior")  # a model, alone or fused
+AT = 10  # places of a list that a model writes
+EVENTS = {"train": "train", "both": "train+validation"}  # that a prior counts
+WRITING = 2  # version of how a model is asked: 2 has the whole history, ten places and nats
 CANDIDATES = 20
 BEFORE = {"train": "validation", "both": "test"}
 
@@ -70,6 +81,8 @@ class Task:
             validation).
         published: rows of others, copied from their papers or repositories.
         candidates: (cases, 20) rows; None where all items compete.
+        protocol: whose validation users the weights beside a model are fitted on; None for that of
+            the data's split.
     """
 
     data: Dataset
@@ -78,6 +91,7 @@ class Task:
     fits: Sequence[str] = ("train", "both")
     published: Sequence[str] = ()
     candidates: Sequence[list[int]] | None = None
+    protocol: str | None = None
 
     @property
     def metrics(self) -> Sequence[str]:
@@ -180,14 +194,16 @@ def retail(folder: Path) -> Task:
     columns = ["user_id", "item_id", "timestamp", "behavior", "value", "invoice"]
     items, events = tables(folder, columns)
     data = Dataset.from_tables(items, events, name=folder.name)
-    return Task(data, whole_histories(protocols.last_out(data)), data.info.exclude_seen)
+    cases = whole_histories(protocols.last_out(data))
+    return Task(data, cases, data.info.exclude_seen, protocol="last-out")
 
 
 def stackexchange(folder: Path) -> Task:
     """The last event of the most frequent behavior out; all behaviors are shown."""
     items, events = tables(folder, ["user_id", "item_id", "timestamp", "behavior"])
     data = Dataset.from_tables(items, events, name=folder.name)
-    return Task(data, whole_histories(protocols.last_out(data)), data.info.exclude_seen)
+    cases = whole_histories(protocols.last_out(data))
+    return Task(data, cases, data.info.exclude_seen, protocol="last-out")
 
 
 def movielens(folder: Path) -> Task:
@@ -200,7 +216,7 @@ def demo(folder: Path) -> Task:
     """Protocol demo-v1, see genrec.protocols."""
     del folder
     data = load("online_retail_demo")
-    return Task(data, whole_histories(protocols.demo_v1(data)), False)
+    return Task(data, whole_histories(protocols.demo_v1(data)), False, protocol="demo-v1")
 
 
 BEAUTY = [
@@ -236,7 +252,7 @@ def chosen(task: Task, users: int | None) -> Task:
     if task.candidates is not None:
         of = {c.user_id: r for c, r in zip(task.cases, task.candidates, strict=True)}
         candidates = [of[c.user_id] for c in cases]
-    return Task(task.data, cases, task.exclude_seen, task.fits, task.published, candidates)
+    return replace(task, cases=cases, candidates=candidates)
 
 
 def ranks_of(task: Task, scorer: Scorer) -> list[int]:
@@ -270,33 +286,69 @@ def ranks_by(task: Task, prior: CollaborativePrior) -> list[int]:
 
 
 def written(
-    system: str, task: Task, arguments: Any, done: dict[str, int]
-) -> Iterator[tuple[str, int]]:
-    """(user, rank) of each case that is not done, by a language model, untrained or of a run."""
-    options: dict[str, Any] = {"threads": arguments.threads, "exclude_seen": task.exclude_seen}
-    options |= {"prior": "collaborative" if system == "tuned-prior" else "none", "say": print}
-    if system == "zero-shot":
-        recommender = Recommender(task.data, arguments.model, **options)
-    else:
-        recommender = Recommender.load(arguments.run, task.data, **options)
+    recommender: Recommender, task: Task, done: Container[str]
+) -> Iterator[tuple[str, int, float | None, float]]:
+    """(user, rank, nats of the target, seconds of the list) of each case that is not done.
+
+    No nats where prior and model are fused by score, which is no distribution.
+    """
+    ranks = recommender.prior is None or recommender.fusing.fusion == "node"
     for number, case in enumerate(task.cases):
         if case.user_id in done:
             continue
-        history = case.history.latest(protocols.EVENTS)
         if task.candidates is None:
-            found = [r.item_id for r in recommender.recommend(history, K)]
+            answer, nats, seconds = recommender.with_nats(case.history, AT, case.target)
+            found = [r.item_id for r in answer]
         else:
             ids = [task.data.catalog[r].item_id for r in task.candidates[number]]
-            found = [r.item_id for r in recommender.score(history, ids)]
-        yield case.user_id, metrics.rank_of(case.target, found)
+            began = time.monotonic()
+            scores = recommender.score(case.history, ids)
+            seconds = time.monotonic() - began
+            found = [s.item_id for s in scores]
+            logprob = scores[found.index(case.target)].logprob
+            assert logprob is not None
+            nats = -logprob
+        yield case.user_id, metrics.rank_of(case.target, found), nats if ranks else None, seconds
+
+
+def writer(name: str, system: str, fit: str, task: Task, arguments: Any) -> Recommender:
+    """A language model, untrained or of a run; with a prior, weighed as fitted on validation."""
+    fused = system.endswith("-prior")
+    options: dict[str, Any] = {"threads": arguments.threads, "exclude_seen": task.exclude_seen}
+    options |= {"prior": "collaborative" if fused else "none", "prior_events": EVENTS[fit]}
+    if system.startswith("tuned"):
+        found = Recommender.load(arguments.run, task.data, say=print, **options)
+    else:
+        found = Recommender(task.data, arguments.model, say=print, **options)
+    if not fused:
+        return found
+    key = hashlib.sha256(f"{adapter_of(system, arguments)}".encode()).hexdigest()[:16]
+    path = arguments.out / "fits" / name / f"{key}-{TUNED}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if Tuned.load(path, found.tuning_key()) is None:
+        try:
+            tuning.tune(found, protocol=task.protocol).save(path)
+        except RequestError as error:  # nobody in validation
+            print(f"  default weights: {error}", flush=True)
+            return found
+    weighed = found.with_settings(tuned=str(path))
+    print(f"  {Tuned.load(path, found.tuning_key())}", flush=True)
+    return weighed
+
+
+def adapter_of(system: str, arguments: Any) -> str:
+    """What tells one model from another: the name of an untrained one, the digest of an adapter."""
+    if not system.startswith("tuned"):
+        return str(arguments.model)
+    place = checkpoint.located(arguments.run) / checkpoint.ADAPTER / "adapter_model.safetensors"
+    return hashlib.sha256(place.read_bytes()).hexdigest()
 
 
 def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> dict[str, Any]:
     """Ranks of every case and seconds, from the file that an earlier run left where there is one."""
     kinds: Any = {}
-    if system in ("tuned", "tuned-prior"):
-        adapter = arguments.run / checkpoint.ADAPTER / "adapter_model.safetensors"
-        kinds = hashlib.sha256(adapter.read_bytes()).hexdigest()
+    if system in WRITERS:
+        kinds = [WRITING, adapter_of(system, arguments)]
     elif system not in (*WRITERS, PRIOR):
         kinds = dict(baselines.classes()[system].defaults)
     state = [
@@ -311,14 +363,16 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
         return found
     began = time.monotonic()
     if system in WRITERS:
-        ranks = dict(found.get("ranks", {}))
-        spent = float(found.get("rank_s", 0.0))
-        for user, rank in written(system, task, arguments, ranks):
-            ranks[user] = rank
-            _write(path, {"ranks": ranks, "rank_s": spent + time.monotonic() - began})
-            if len(ranks) % 20 == 0:
-                print(f"{len(ranks)} of {len(task.cases)} users", flush=True)
-        found = {"ranks": ranks, "fit_s": 0.0, "rank_s": spent + time.monotonic() - began}
+        for key, value in {"ranks": {}, "nats": {}, "fit_s": 0.0, "rank_s": 0.0}.items():
+            found.setdefault(key, value)
+        recommender = writer(name, system, fit, task, arguments)
+        found["fit_s"] += time.monotonic() - began
+        for user, rank, nats, seconds in written(recommender, task, found["ranks"]):
+            found["ranks"][user], found["nats"][user] = rank, nats
+            found["rank_s"] += seconds
+            _write(path, found)
+            if len(found["ranks"]) % 20 == 0:
+                print(f"{len(found['ranks'])} of {len(task.cases)} users", flush=True)
     else:
         if system == PRIOR:
             prior = CollaborativePrior.fit(task.data, before=BEFORE[fit])
@@ -351,9 +405,35 @@ def _write(path: Path, values: dict[str, Any]) -> None:
     new.replace(path)
 
 
-def interval(values: Any) -> str:
+def interval(values: Any, digits: int = 4) -> str:
     found = metrics.bootstrap(values, draws=2000)
-    return f"{found.mean:.4f} [{found.low:.4f}, {found.high:.4f}]".replace("0.", ".")
+    said = [
+        re.sub(r"^(-?)0\.", r"\1.", f"{v:.{digits}f}") for v in (found.mean, found.low, found.high)
+    ]
+    return f"{said[0]} [{said[1]}, {said[2]}]"
+
+
+def per_user(metric: str, ranks: Sequence[int]) -> Any:
+    """(cases,) of hit_rate@k or ndcg@k."""
+    which, _, k = metric.partition("@")
+    return {"hit_rate": metrics.hit_rate, "ndcg": metrics.ndcg}[which](ranks, int(k))
+
+
+def differences(of: dict[str, Any], among: dict[str, Any], last: str) -> Iterator[str]:
+    """What each fused row has more than its model alone, the prior, and the best of the baselines.
+
+    Args:
+        of: the rows of one fit; system -> metric -> (cases,).
+        among: these, and what models alone have.
+        last: the metric that the best one is chosen by.
+    """
+    counting = {s: v for s, v in of.items() if s not in (*WRITERS, PRIOR)}
+    best = max(counting, key=lambda s: float(np.mean(counting[s][last])), default=None)
+    for system in [s for s in of if s.endswith("-prior")]:
+        for other in (system.removesuffix("-prior"), PRIOR, best):
+            if other in among:
+                cells = [f"{m} {interval(of[system][m] - among[other][m])}" for m in among[other]]
+                yield f"{system} less {other}: {', '.join(cells)}"
 
 
 def main() -> None:
@@ -378,25 +458,33 @@ def main() -> None:
     print(f"{arguments.set}: {data.users:,} users, {data.items:,} items, {data.events:,} events")
     seen = "left out" if task.exclude_seen else "may come back"
     print(f"{len(task.cases):,} cases, seen items {seen}, commit {_commit()}\n", flush=True)
-    lines = [f"| system | fitted on | {' | '.join(task.metrics)} | fit s | rank s |"]
-    lines.append("|---" * (len(task.metrics) + 4) + "|")
+    lines = [f"| system | fitted on | {' | '.join(task.metrics)} | nats | fit s | rank s |"]
+    lines.append("|---" * (len(task.metrics) + 5) + "|")
+    rows_of: dict[str, dict[str, Any]] = {}
     for system in arguments.systems.split(","):
         for fit in [f for f in arguments.fit.split(",") if f in task.fits]:
-            if system in WRITERS and fit != "train":
+            if system in ("zero-shot", "tuned") and fit != "train":
                 continue
             found = measured(arguments.set, system, fit, task, arguments)
             ranks = [found["ranks"][c.user_id] for c in task.cases]
-            cells = []
-            for metric in task.metrics:
-                which, _, k = metric.partition("@")
-                per_user = {"hit_rate": metrics.hit_rate, "ndcg": metrics.ndcg}[which]
-                cells.append(interval(per_user(ranks, int(k))))
+            values = {metric: per_user(metric, ranks) for metric in task.metrics}
+            rows_of.setdefault(fit, {})[system] = values
+            cells = [interval(v) for v in values.values()]
             said = {"train": "train", "both": "train + validation"}[fit]
             said = "nothing" if system == "zero-shot" else said
-            times = f"{found['fit_s']:.0f} | {found['rank_s']:.0f}"
-            lines.append(f"| {system} | {said} | {' | '.join(cells)} | {times} |")
+            said += (
+                ", weights on validation" if system.endswith("-prior") and fit == "train" else ""
+            )
+            nats = found.get("nats", {})
+            whole = len(nats) == len(ranks) and None not in nats.values()
+            cells.append(interval(np.array(list(nats.values())), 3) if whole else "-")
+            cells += [f"{found['fit_s']:.0f}", f"{found['rank_s']:.0f}"]
+            lines.append(f"| {system} | {said} | {' | '.join(cells)} |")
             print(lines[-1], flush=True)
     print("\n" + "\n".join([*lines, "", *task.published]))
+    for fit, of in rows_of.items():
+        for line in differences(of, {**rows_of.get("train", {}), **of}, task.metrics[-1]):
+            print(f"- {fit}: {line}")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,9 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
 def ours(
     model: Recommender, prompts: Sequence[Sequence[int]], k: int, beams: int, mode: str, kind: str
 ) -> list[Ranking]:
-    free = False if kind == HOST else None
-    search_by = kind.removesuffix(HOST.removeprefix("beam"))
-    options = Options(search=search_by, beam_size=beams, normalization=mode, on_device=free)
+    options = Options(search=kind, beam_size=beams, normalization=mode)
+    if kind == HOST:
+        options = replace(options, search="beam", on_device=False)
     return search(model.trie, model.model.prefill_many(prompts), k, options=options)
 
 

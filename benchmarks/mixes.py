@@ -3,11 +3,11 @@
     python benchmarks/mixes.py demo --base popular markov itemknn own recent --with trending ease
     python benchmarks/mixes.py beauty --data DIR --with sasrec content
 
-The prior counts train. Beside the ``--base`` (all that it counts itself) it is given each of the other
-sources, counted or baselines fitted on train, and then all of them; mixing weights are those under which the targets of validation users are
-most likely. Nats are of validation users who took no part in that (two halves, crosswise); R@10 and
-N@10 are of the test cases, with paired differences from the prior as it is. Fits are those of
-``accuracy.py``, in its folder.
+The prior counts train. Beside the ``--base`` (all that it counts itself) it is given each of the
+other sources, counted or baselines fitted on train, and then all of them; mixing weights are those under
+which the targets of validation users are most likely. Nats are of validation users who took no part in
+that (two halves, crosswise); R@10 and N@10 are of the test cases, with paired differences from the prior
+as it is. Fits are those of ``accuracy.py``, in its folder.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,32 @@ from genrec.collaborative import COUNTED, LEARNED, CollaborativePrior, count
 USERS = 1000
 
 
+def crosswise(
+    fitted: Callable[[Sequence[protocols.Case]], CollaborativePrior],
+    cases: Sequence[protocols.Case],
+) -> float:
+    """Mean nats of each half of the users by the prior that is fitted to the other half."""
+    halves, nats = (cases[::2], cases[1::2]), []
+    for one, other in (halves, halves[::-1]):
+        prior = fitted(one)
+        for case in other:
+            row = prior.counts.catalog.row(case.target)
+            nats.append(-float(prior.logprobs(case.history)[row]))
+    return float(np.mean(nats))
+
+
+def compared(ranks: Sequence[int], plain: Sequence[int] | None) -> list[str]:
+    """R@10 and N@10 with their intervals, and the paired differences from other ranks."""
+    cells = []
+    for metric in (metrics.hit_rate, metrics.ndcg):
+        mine, beside = np.array(metric(ranks, 10)), ""
+        if plain is not None:
+            d = metrics.bootstrap(mine - np.array(metric(plain, 10)), draws=2000)
+            beside = f" ({d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}])"
+        cells.append(interval(mine) + beside)
+    return cells
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -35,7 +62,13 @@ def main() -> None:
     parser.add_argument("set", choices=list(TASKS))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("GENREC_DATA", ".")))
     parser.add_argument("--base", nargs="+", default=list(COUNTED), choices=COUNTED)
-    parser.add_argument("--with", dest="more", nargs="+", default=["content", "sasrec"])
+    parser.add_argument(
+        "--with",
+        dest="more",
+        nargs="+",
+        default=["content", "sasrec"],
+        choices=[*COUNTED, *LEARNED],
+    )
     parser.add_argument("--users", type=int, default=None)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / ".results" / "accuracy")
@@ -57,10 +90,9 @@ def main() -> None:
         for name in arguments.more
         if name in LEARNED
     }
-    others = [n for n in arguments.more if n in {*COUNTED, *LEARNED} - {*arguments.base}]
+    others = [n for n in arguments.more if n not in arguments.base]
     every = protocols.cases(data, protocols.default_protocol(data), "validation")
     cases = protocols.sample(every, USERS)
-    halves = [cases[::2], cases[1::2]]
     print(f"{arguments.set}: {len(cases)} users of validation, {len(task.cases)} cases of test")
     print(f"commit {_commit()}\n")
     print("| mixed in | weights | nats | R@10 | N@10 | s a history |\n|---|---|---|---|---|---|")
@@ -70,30 +102,20 @@ def main() -> None:
         own = {n: scorers[n] for n in more if n in scorers}
         first = CollaborativePrior(counts, dict.fromkeys(names, 1.0), own)
 
-        def fitted(some: list[protocols.Case]) -> CollaborativePrior:
+        def fitted(some: Sequence[protocols.Case]) -> CollaborativePrior:
             told = [c.history for c in some], [c.target for c in some]
             return CollaborativePrior(counts, first.mixed(*told, names), own)  # noqa: B023
 
-        nats = []
-        for one, other in (halves, halves[::-1]):
-            prior = fitted(one)
-            for case in other:
-                row = data.catalog.row(case.target)
-                nats.append(-float(prior.logprobs(case.history)[row]))
+        nats = crosswise(fitted, cases)
         prior = fitted(cases)
         began = time.process_time()
         ranks = ranks_by(task, prior)
         seconds = (time.process_time() - began) / len(ranks)
         plain = plain or ranks
-        cells = []
-        for metric in (metrics.hit_rate, metrics.ndcg):
-            mine, before = np.array(metric(ranks, 10)), np.array(metric(plain, 10))
-            d = metrics.bootstrap(mine - before, draws=2000)
-            beside = f" ({d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}])" if more else ""
-            cells.append(interval(mine) + beside)
+        cells = compared(ranks, plain if more else None)
         weights = ", ".join(f"{n} {w:.3f}" for n, w in prior.mix.items() if w)
         print(
-            f"| {', '.join(more) or 'nothing'} | {weights} | {np.mean(nats):.4f} "
+            f"| {', '.join(more) or 'nothing'} | {weights} | {nats:.4f} "
             f"| {' | '.join(cells)} | {seconds:.3f} |",
             flush=True,
         )

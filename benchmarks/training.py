@@ -236,7 +236,7 @@ def table(arguments: argparse.Namespace) -> None:
         if arguments.cells and name not in arguments.cells:
             continue
         place = arguments.out / "table" / name.replace(", ", "-")
-        result = place.with_suffix(".json")
+        result = place.with_name(f"{place.name}.json")  # a name may hold a point
         if not result.is_file():
             place.parent.mkdir(exist_ok=True)
             _cell(arguments, data, users, place, result, cell)

@@ -13,7 +13,7 @@ mkdir -p "$out"
 
 genrec prepare --items "$data/items.csv.gz" --interactions "$data/interactions.csv.gz" \
   --name online_retail_demo --out "$out/shop"
-genrec train "$out/shop" "${quick[@]}" --protocol demo-v1 --vocab-weight 0 \
+genrec train "$out/shop" "${quick[@]}" --protocol demo-v1 \
   --max-targets "$targets" --eval-users "$users" --eval-every "$targets" --out "$out/one"
 genrec evaluate "$out/shop" --run "$out/one" --threads "$threads" --protocol demo-v1 \
   --split validation --users "$users" --against popular,markov
@@ -30,7 +30,7 @@ item_id,title
 GLASS1,RED GLASS VASE
 GLASS2,BLUE GLASS VASE
 END
-genrec train "$out/shop" "${quick[@]}" --from "$out/one" --vocab-weight 0 \
+genrec train "$out/shop" "${quick[@]}" --from "$out/one" \
   --interactions "$out/new.csv" --items "$out/new_items.csv" --replay "$replay" --epochs 1 \
   --out "$out/two"
 genrec recommend "$out/two/data" --run "$out/two" --threads "$threads" --user 12493 -k 3

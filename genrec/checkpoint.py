@@ -171,6 +171,11 @@ def shipped(name: str) -> Path | None:
     return folder if name.isidentifier() and (folder / RUN).is_file() else None
 
 
+def first_process() -> bool:
+    """Whether this is a run's only process, or of several the one that speaks and writes."""
+    return not int(os.environ.get("RANK", "0"))
+
+
 def located(run: str | os.PathLike[str]) -> Path:
     """A run's folder: the path itself, or where no folder has it an embedded dataset's name."""
     path = Path(run)

@@ -56,7 +56,7 @@ for _command in (
 def main() -> None:
     """Runs the command line; a user's mistake is one message and an exit code, no traceback."""
     # Threads of torch that wait should sleep, not spin: on a machine with other work a spinning one
-    # keeps the one that it waits for from running, and all takes three to ten times as long. Read
+    # keeps the one that it waits for from running, and all takes some three times as long. Read
     # when torch is loaded, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

@@ -57,15 +57,15 @@ _SOFTMAX = {"sasrec": 1.0, "textseq": 1.0, "content": 20.0}  # what scores are m
 _BACK = 0.3  # as of ``baselines.Markov``
 _ALL = 1 << 40
 _OWN = {"own": 0.95, "recent": 0.8}  # what a step back in the user's own history counts
-# What each source looks at: a step back counts so much, of so many of the latest events; None for
-# each item once.
-_READ: dict[str, tuple[float, int] | None] = {
-    "markov": (0.8, 5),  # as of ``baselines.Markov``
-    "followed": (0.95, _ALL),
-    "itemknn": None,
-    "nearest": None,
-    "latest": (0.5, 5),
-    "ease": None,
+# Of each source: the matrix from what a history holds to what it says, and what it looks at: a step
+# back counts so much, of so many of the latest events; None for each item once.
+_READ: dict[str, tuple[str, tuple[float, int] | None]] = {
+    "markov": ("_after", (0.8, 5)),  # as of ``baselines.Markov``
+    "followed": ("_after", (0.95, _ALL)),
+    "itemknn": ("_near", None),
+    "nearest": ("_nearest", None),
+    "latest": ("_nearer", (0.5, 5)),
+    "ease": ("ease", None),
 }
 _NEWEST, _MOST_NEWEST = 0.1, 100_000  # of the events, and at most, are the latest
 _PENALTY = EASE.defaults["penalty"]
@@ -271,26 +271,15 @@ class Counts:
     def _nearer(self) -> Any:
         return _powered(self._near, 2)
 
-    def _links(self, name: str) -> Any:
-        """(N, N) sparse: from what a history holds to what a source says."""
-        return {
-            "markov": lambda: self._after,
-            "followed": lambda: self._after,
-            "itemknn": lambda: self._near,
-            "nearest": lambda: self._nearest,
-            "latest": lambda: self._nearer,
-            "ease": lambda: self.ease,
-        }[name]()
-
     def shares(self, name: str, histories: Sequence[History]) -> Any:
         """(H, N) sparse: a distribution over items for each history; empty where it has none."""
         if name in _OWN:
             return _unit(self._read(histories, _OWN[name], _ALL))
-        what = _READ[name]
+        links, what = _READ[name]
         known = self._read(histories, *(what or (1.0, _ALL)))
         if what is None:
             known.data[:] = 1.0
-        return _unit(known @ self._links(name))
+        return _unit(known @ getattr(self, links))
 
     def _read(self, histories: Sequence[History], decay: float, last: int) -> Any:
         return sparse_latest(self.catalog, histories, decay=decay, last=last, keep_repeats=True)

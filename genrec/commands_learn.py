@@ -96,11 +96,12 @@ def train(
     """
     from dataclasses import asdict
 
-    from genrec import display, recipe
+    from genrec import checkpoint, display, recipe
     from genrec.checkpoint import Run
     from genrec.dataset import Dataset
 
     assert settings is not None
+    first = checkpoint.first_process()
     loading = {n: settings.pop(n) for n in LOADING}
     values = dict(settings.only)
     if "behaviors" in values:
@@ -128,10 +129,10 @@ def train(
 
         rejects = Rejects(interactions.name)
         dataset, new = joined(dataset, interactions, items, rejects=rejects)
-        for why, count in rejects.counts().items():
+        for why, count in rejects.counts().items() if first else ():
             display.print_line(f"rejected {count:,}: {why}")
         values.setdefault("eval_users", 0)
-    with display.training(quiet=json) as (say, watch):
+    with display.training(quiet=json or not first) as (say, watch):
         from genrec import training
 
         run = training.train(
@@ -146,6 +147,8 @@ def train(
             **loading,
             **values,
         )
+    if not first:
+        return
     if new is not None and not (out / "data").exists():
         dataset.save(out / "data", [rejects])
         display.print_line(f"{int(new.sum()):,} new events; all of the data -> {out / 'data'}")

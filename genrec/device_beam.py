@@ -283,17 +283,7 @@ def beam(
         above = depth.gather(1, found.owner)
         new = (above[..., None] + place + 1).view(users, width)
         known = path.gather(1, found.owner[..., None].expand(-1, -1, path.shape[2]))
-        own = (
-            torch.eye(level.beams, dtype=torch.bool, device=device)[:, None, :, None]
-            & (place[:, None] >= place)[None, :, None, :]
-        )
-        seen = torch.cat(
-            [
-                known[:, :, None].expand(-1, -1, n, -1).reshape(users, width, path.shape[2]),
-                own.view(width, width).expand(users, -1, -1),
-            ],
-            dim=2,
-        )
+        seen = _seen(known, n)
         depths = torch.cat([depths, new], dim=1)
         last = (length - 1).clamp(min=0) + n * torch.arange(level.beams, device=device)
         rows = torch.arange(users, device=device)[:, None].expand_as(last)
@@ -311,6 +301,23 @@ def beam(
         tokens.cpu().numpy(),
         not bool(found.broken),
     )
+
+
+def _seen(known: Tensor, run: int) -> Tensor:
+    """(U, B * run, S + B * run) which slots each token of B runs attends to, the runs in new slots.
+
+    Args:
+        known: (U, B, S) the slots of each run's ancestors.
+        run: tokens of each run, which attend to those before them and to themselves.
+    """
+    users, beams, slots = known.shape
+    place, width = torch.arange(run, device=known.device), beams * run
+    own = (
+        torch.eye(beams, dtype=torch.bool, device=known.device)[:, None, :, None]
+        & (place[:, None] >= place)[None, :, None, :]
+    )
+    above = known[:, :, None].expand(-1, -1, run, -1).reshape(users, width, slots)
+    return torch.cat([above, own.view(width, width).expand(users, -1, -1)], dim=2)
 
 
 def _between(listed: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -215,19 +215,14 @@ def print_recommendations(answer: RecommendationList) -> None:
         ]
         names = ["rank", "score", "item_id", "title", "the model wrote", "match"]
         right: tuple[int, ...] = (0, 1)
-    elif answer.details.get("prior", {}).get("fusion") == "score":
-        rows = [
-            [str(r.rank), f"{r.score:.3f}", f"{r.probability:.4f}", _prior(r), r.item_id, r.title]
-            for r in answer
-        ]
-        names = ["rank", "score", "model", "prior", "item_id", "title"]
-        right = (0, 1, 2, 3)
     elif "prior" in answer.details:
+        scored = answer.details["prior"]["fusion"] == "score"
+        ranked_by = [f"{r.score:.3f}" if scored else f"{r.probability:.4f}" for r in answer]
         rows = [
-            [str(r.rank), f"{r.probability:.4f}", _model(r), _prior(r), r.item_id, r.title]
-            for r in answer
+            [str(r.rank), by, _model(r), _prior(r), r.item_id, r.title]
+            for r, by in zip(answer, ranked_by, strict=True)
         ]
-        names = ["rank", "probability", "model", "prior", "item_id", "title"]
+        names = ["rank", "score" if scored else "probability", "model", "prior", "item_id", "title"]
         right = (0, 1, 2, 3)
     else:
         rows = [

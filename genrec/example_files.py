@@ -144,7 +144,13 @@ def _pair(row: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def rows(
-    found: Sequence[Example], encoder: Encoder, catalog: Catalog, paths: TitlePaths, most: int
+    found: Sequence[Example],
+    encoder: Encoder,
+    catalog: Catalog,
+    paths: TitlePaths,
+    most: int,
+    *,
+    whole_titles: bool = True,
 ) -> tuple[list[Row], dict[str, int]]:
     """Examples as rows to train on; prompts are tokenised as one text each.
 
@@ -154,6 +160,7 @@ def rows(
         catalog: whose titles the completions are.
         paths: of its trie.
         most: tokens that a row may have.
+        whole_titles: as of ``RowMaker``.
 
     Returns:
         The rows, and how many examples were left out, by reason.
@@ -179,7 +186,8 @@ def rows(
         if reason:
             rejected[reason] = rejected.get(reason, 0) + 1
             continue
-        made.append(_row([*ids, *answer], len(ids), item))
+        read = len(answer) if whole_titles else int(paths.needed[item])
+        made.append(_row([*ids, *answer[:read]], len(ids), item))
     if not made:
         msg = f"No example can be used: {rejected}. Expected completions that are titles."
         raise DataError(msg)

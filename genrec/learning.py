@@ -154,6 +154,7 @@ def _of_file(recommender: Recommender, training: Training, paths: TitlePaths) ->
         recommender.catalog,
         paths,
         training.pack_tokens,
+        whole_titles=training.vocab_weight > 0,
     )
     for reason, many in rejected.items():
         recommender.say(f"left out {many:,} examples: {reason}")

@@ -365,7 +365,10 @@ def _quantized(kind: str, precision: torch.dtype, device: torch.device) -> dict[
 
 def _device(device: str) -> torch.device:
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        own = os.environ.get("LOCAL_RANK")  # of several processes each has its own
+        return torch.device("cuda" if own is None else f"cuda:{own}")
     try:
         target = torch.device(device)
     except RuntimeError as error:

@@ -10,7 +10,7 @@ from typing import Any
 from genrec.config import Settings, choice, kind, known_keys
 from genrec.errors import SettingsError
 
-OBJECTIVES = ("next", "pointwise", "sdpo")
+OBJECTIVES = ("next", "pointwise")
 LAYOUTS = ("history", "window")
 BASKETS = ("auto", "tree", "first", "as_is")
 FITS = ("train", "both")
@@ -27,13 +27,9 @@ class Training:
             writes it.
         objective: ``next``: titles of next items; ``pointwise``: yes or no, whether somebody will
             want an item, as ``genrec likes`` asks. ``layout``, ``basket``, ``holdout`` and
-            ``vocab_weight`` say nothing to the latter. ``sdpo``: a second stage, with ``--from``: the
-            next item against items that the model lists itself (Softmax-DPO).
+            ``vocab_weight`` say nothing to the latter.
         negatives: with ``pointwise``: random items for each wanted one, none of the user's history
-            or basket; None is 1, and with ``like_threshold`` 0. With ``sdpo``: how many of the
-            model's list; None is 4.
-        dpo_beta: with ``sdpo``: how much a gain in log-probability counts; the larger, the less the
-            model moves away from where it stood.
+            or basket; None is 1, and with ``like_threshold`` 0.
         like_threshold: with ``pointwise``: items are wanted where an event's value (a rating, say)
             is at least this, and others with a value are not; the question is then whether they
             will like it. None is all with the target behavior.
@@ -56,7 +52,9 @@ class Training:
             measure how the model does on items added later.
         replay: with new events: how many old targets are learned again for each new one.
         vocab_weight: how much the loss over the whole vocabulary counts beside the loss over the
-            catalog's trie (which is nats per item and has weight 1).
+            catalog's trie (which is nats per item and has weight 1). Above 0 the model stays able
+            to write titles freely, for the decoder ``match`` and other servers, and learns more
+            slowly which one comes next.
         label_smoothing: the share of a node's target that is spread over all its children.
         recency_half_life: days after which a target counts half; None for all the same.
         behavior_weights: behavior -> how much its targets count; 1 for the others.
@@ -94,7 +92,6 @@ class Training:
     examples: str | None = None
     objective: str = "next"
     negatives: int | None = None
-    dpo_beta: float = 1.0
     like_threshold: float | None = None
     pairs_per_user: int | None = None
     pairs: str | None = None
@@ -104,7 +101,7 @@ class Training:
     fit: str = "train"
     holdout: float = 0.0
     replay: float = 1.0
-    vocab_weight: float = 0.1
+    vocab_weight: float = 0.0
     label_smoothing: float = 0.0
     recency_half_life: float | None = None
     behavior_weights: Mapping[str, float] = field(default_factory=dict)
@@ -180,11 +177,8 @@ class Training:
             raise SettingsError(msg)
 
     def _check_objective(self) -> None:
-        listing = self.objective == "sdpo"
         for name in ("negatives", "like_threshold", "pairs_per_user", "pairs"):
             value = getattr(self, name)
-            if listing and name == "negatives":
-                continue
             if value is not None and self.objective != "pointwise":
                 msg = (
                     f"{name}={value!r} with objective={self.objective!r}. Expected it with "
@@ -196,9 +190,6 @@ class Training:
                 f"examples={self.examples!r} with objective='pointwise', which learns from labels. "
                 "Expected pairs, a file with the columns text and label."
             )
-            raise SettingsError(msg)
-        if listing and self.examples is not None:
-            msg = f"examples={self.examples!r} with objective='sdpo', which learns from histories. Drop it."
             raise SettingsError(msg)
         if self.negatives == 0 and self.like_threshold is None and self.pairs is None:
             msg = (
@@ -212,7 +203,6 @@ _LEAST: dict[str, float] = {
     "negatives": 0,
     "pairs_per_user": 1,
     "vocab_weight": 0,
-    "dpo_beta": 1e-6,
     "replay": 0,
     "recency_half_life": 1e-6,
     "popularity_strength": 0,

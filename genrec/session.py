@@ -6,6 +6,7 @@ Knows objectives and weights, nothing of data or recommenders.
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
 import math
 import os
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from genrec import checkpoint, folders
@@ -31,6 +33,7 @@ from genrec.recipe import Training
 
 Watch = Callable[[Mapping[str, Any]], None]
 _KEPT = 2  # checkpoints
+_SHARDS = (1, 15)  # the first accelerate that is known to leave the last layer whole after a pass
 _VALIDATIONS = 10  # in a run, where not said
 
 
@@ -77,7 +80,21 @@ def begun(
     from transformers.trainer_callback import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
+    if trainer.is_fsdp_enabled:
+        _check_sharding(trainer.accelerator)
     return trainer, session
+
+
+def _check_sharding(accelerator: Any) -> None:
+    if not accelerator.is_fsdp2:
+        msg = (
+            "FSDP's first version is not supported. Expected fsdp_version: 2 in the configuration."
+        )
+        raise SettingsError(msg)
+    found = importlib.metadata.version("accelerate")
+    if tuple(map(int, found.split(".")[:2])) < _SHARDS:
+        msg = f"FSDP with accelerate {found}. Expected {'.'.join(map(str, _SHARDS))} or later."
+        raise SettingsError(msg)
 
 
 def _arguments(model: LanguageModel, t: Training, folder: Path) -> TrainingArguments:
@@ -117,6 +134,24 @@ class _Trainer(Trainer):
         self.model_accepts_loss_kwargs = True  # so that it divides nothing again
         self.seen = np.zeros(3)  # sum of nats, targets, tokens of this process, till they are read
         self.learned = 0.0  # targets of all processes, likewise
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
+    ) -> None:
+        """The weights of one of our checkpoints; into the shards, where the model is sharded."""
+        if not self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        kept: dict[str, Tensor] = {}
+        for path in Path(resume_from_checkpoint).glob("*model*.safetensors"):
+            kept |= load_file(path)
+        assert self.model is not None
+        with torch.no_grad():
+            for name, value in self.model.named_parameters():
+                if value.requires_grad:
+                    name = name.replace(".default", "")  # PEFT's of the adapter, which files lack
+                    found = kept[name if name in kept else name.removesuffix(".weight")]
+                    value.copy_(_like(found, value))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -251,6 +286,11 @@ class Session:
         """Whether this is the process that writes."""
         return bool(self.trainer.is_world_process_zero())
 
+    @property
+    def sharded(self) -> bool:
+        """Whether each process has a part of the weights only (FSDP)."""
+        return bool(self.trainer.is_fsdp_enabled)
+
     def begin(self, optimizer: Any, scheduler: Any) -> None:
         """Puts the optimiser where the checkpoint had it."""
         self._optimizer, self._scheduler = _inner(optimizer, "optimizer"), scheduler
@@ -375,19 +415,37 @@ class Session:
         self._say({"validation": True, **found, "seconds": round(self.progress.seconds, 1)})
         self._logged += time.monotonic() - began
         if self.main and step and (before is None or found["nats"] < before["nats"]):
-            folders.write(self.folder / "best", self._save_weights)
+            folders.write(self.folder / "best", self.save_weights)  # never of a sharded model
         best = self.progress.best
         since = [v for v in self.progress.measured if best and v["step"] > best["step"]]
         return bool(self.training.patience) and len(since) >= self.training.patience
 
-    def _save_weights(self, folder: Path) -> None:
+    def gathered(self) -> dict[str, Tensor] | None:
+        """Whole weights of a sharded model; every process must call this, and the first gets them."""
+        if not self.sharded:
+            return None
+        adapter = self.training.lora_rank > 0
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        for name, value in model.named_parameters():
-            if value.requires_grad and not torch.isfinite(value).all():
+        found = {
+            name: _whole(value, self.main)
+            for name, value in model.named_parameters()
+            if value.requires_grad or not adapter
+        }
+        return found if self.main else None
+
+    def save_weights(self, folder: Path, gathered: dict[str, Tensor] | None = None) -> None:
+        """Writes what is trained, of a sharded model what was gathered.
+
+        Raises:
+            ModelError: a weight is not finite.
+        """
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        for name, value in (gathered or dict(model.named_parameters())).items():
+            if (gathered or value.requires_grad) and not torch.isfinite(value).all():
                 msg = f"{name} is not finite. Expected numbers; the last checkpoint is as it was."
                 raise ModelError(msg)
         with quiet_transformers():
-            model.save_pretrained(folder, safe_serialization=True)
+            model.save_pretrained(folder, safe_serialization=True, state_dict=gathered)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
     def _random_states(self) -> dict[str, Tensor]:
@@ -404,13 +462,16 @@ class Session:
     def _save(self, state: Any) -> None:
         """Writes a checkpoint, whole or not at all, and removes those before the last two."""
         self._saved = time.monotonic()
-        rng = self._random_states()
+        rng, gathered = self._random_states(), self.gathered()
+        if not self.main and not self.sharded:
+            return
+        optimizer = _optimizer_tensors(self._optimizer, self.trainer.model, self.main)
         if not self.main:
             return
 
         def fill(folder: Path) -> None:
-            self._save_weights(folder)
-            _save_optimizer(self._optimizer, self.trainer.model, folder / "optimizer.safetensors")
+            self.save_weights(folder, gathered)
+            save_file(optimizer, folder / "optimizer.safetensors")
             save_file(rng, folder / "rng.safetensors")
             state.save_to_json(str(folder / "trainer_state.json"))
             inner = _inner(self._scheduler, "scheduler")
@@ -469,16 +530,30 @@ def _names(model: Any) -> dict[int, str]:
     return {id(p): name for name, p in model.named_parameters()}
 
 
-def _save_optimizer(optimizer: Any, model: Any, path: Path) -> None:
+def _whole(value: Tensor, keep: bool) -> Tensor:
+    """A tensor, on the CPU, or where it is not kept an empty one; sharded, all processes must call."""
+    value = value.detach()
+    whole = value.full_tensor() if isinstance(value, DTensor) else value
+    return whole.cpu().contiguous() if keep else torch.empty(0)
+
+
+def _like(value: Tensor, other: Tensor) -> Tensor:
+    """A whole tensor on the device of another, sharded as that is."""
+    value = value.to(other.device)
+    if not isinstance(other, DTensor):
+        return value
+    return distribute_tensor(value, other.device_mesh, other.placements)
+
+
+def _optimizer_tensors(optimizer: Any, model: Any, keep: bool) -> dict[str, Tensor]:
     """The state of every parameter, by its name."""
     names = _names(model)
-    tensors = {
-        f"{names[id(p)]}|{key}": value.detach().cpu().contiguous()
+    return {
+        f"{names[id(p)]}|{key}": _whole(value, keep)
         for p, values in optimizer.state.items()
         for key, value in values.items()
         if isinstance(value, Tensor)
     }
-    save_file(tensors, path)
 
 
 def _load_optimizer(optimizer: Any, model: Any, path: Path) -> None:
@@ -487,6 +562,6 @@ def _load_optimizer(optimizer: Any, model: Any, path: Path) -> None:
     for name, value in load_file(path).items():
         parameter, _, key = name.rpartition("|")
         owner = parameters[parameter]
-        value = value if key == "step" else value.to(owner.device)
+        value = value if key == "step" else _like(value, owner)
         state.setdefault(owner, {})[key] = value
     optimizer.state.update(state)

@@ -74,7 +74,10 @@ class Written:
         self.name = name
         self._recommender = recommender
         settings = recommender.settings
-        self._distribution = (settings.normalization, settings.decoder) == ("catalog", "trie")
+        # By score, what ranks is no distribution over items: neither nats nor probabilities are its.
+        ranks = recommender.prior is None or recommender.fusing.fusion == "node"
+        plain = (settings.normalization, settings.decoder) == ("catalog", "trie")
+        self._distribution = plain and ranks
 
     @cached_property
     def key(self) -> str:

@@ -145,14 +145,18 @@ class Outputs:
         return values
 
     def _single(self, source: IntArray, token: IntArray) -> FloatArray:
-        assert self._head is not None
         device = self._states.device
         rows = torch.from_numpy(source).to(device)
         ids = torch.from_numpy(token.astype(np.int64)).to(device)
+        return np.asarray(self._products(rows, ids).cpu().numpy())
+
+    def _products(self, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """float64 logits of single tokens after rows, both of one shape."""
+        assert self._head is not None
         logits = (self._head.weight[ids].float() * self._states[rows].float()).sum(dim=-1)
         if self._head.bias is not None:
             logits += self._head.bias[ids].float()
-        return np.asarray(logits.double().cpu().numpy())
+        return logits.double()
 
     @torch.inference_mode()
     def on_device(self, source: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
@@ -162,12 +166,7 @@ class Outputs:
         )
         if not single:
             return self.logits()[source, token].double()
-        assert self._head is not None
-        states = self._states[source].float()
-        logits = (self._head.weight[token].float() * states).sum(dim=-1)
-        if self._head.bias is not None:
-            logits += self._head.bias[token].float()
-        return logits.double()
+        return self._products(source, token)
 
     def norms(self, temperature: float = 1.0) -> FloatArray:
         """(R,) log of the sum of exp over all logits, these divided by the temperature."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -80,9 +79,6 @@ def train(
     """
     ours, training = recipe.resolved(settings)
     folder = Path(out)
-    if training.objective == "sdpo" and since is None:
-        msg = "objective='sdpo' is a second stage. Expected the run to begin from: --from RUN."
-        raise SettingsError(msg)
     start = _open(folder, {**asdict(ours), **asdict(training)}, resume=resume)
     data = protocols.under(data, training.protocol or protocols.default_protocol(data))
     lm = (
@@ -105,11 +101,8 @@ def train(
         say(f"{lm.describe()}: training in half precision on a CPU is slow and coarse.")
     tuned = _to_train(lm, training, run, since)
     wanted = None if new is None else _replayed(data, new, training)
-    if training.objective == "sdpo":  # asks the model as it is now, and keeps what it said
-        _keep_settings(folder, {**asdict(ours), **asdict(training)})
-        tuned.model.eval()
     say("Preparing the histories ...")
-    found, ready = _prepared(recommender, data, ours, training, wanted, folder)
+    found, ready = _prepared(recommender, data, ours, training, wanted)
     if training.gradient_checkpointing:
         tuned.model.gradient_checkpointing_enable({"use_reentrant": False})
         tuned.model.enable_input_require_grads()
@@ -117,12 +110,18 @@ def train(
     trainer, session = begun(
         objective, found, tuned, training, folder, start, watch, _learned(run, found)
     )
-    session._validate = validate if new is None else None  # new events come after validation
     session.trainer = trainer
+    if new is None and not session.sharded:  # new events come after validation
+        session._validate = validate
+    elif session.sharded and validate is not None:
+        say(
+            "Sharded weights: no validation meanwhile. `genrec evaluate` measures the finished run."
+        )
     _keep_settings(folder, {**asdict(ours), **asdict(training)})
     said = f"{found.n_targets:,} targets in {sum(map(len, found.rows)):,} tokens a pass"
     say(f"{said}, {trainer.args.max_steps:,} steps ...")
     trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    gathered = session.gathered()
     if session.main:
         measured = session.progress.measured
         run = replace(
@@ -131,7 +130,7 @@ def train(
             finished=trainer.state.global_step >= trainer.args.max_steps,
             metrics={"best": session.progress.best, "last": measured[-1] if measured else None},
         )
-        _finish(folder, run, session, recommender, training)
+        _finish(folder, run, session, recommender, training, gathered)
     tuned.model.eval()
     return run
 
@@ -176,19 +175,8 @@ def _prepared(
     settings: Settings,
     training: Training,
     wanted: BoolArray | None,
-    folder: Path,
 ) -> tuple[Examples, Ready]:
     """What is learned from, and what gives objective and validation for the model to be trained."""
-    if training.objective == "sdpo":
-        from genrec import preferences
-
-        chosen, ways = preferences.prepared(recommender, data, training, wanted, folder)
-
-        def staged(model: LanguageModel) -> tuple[Goal, Validate | None]:
-            goal = preferences.Preference(chosen, ways, model, training)
-            return goal, _validator(data, settings, training, model)
-
-        return chosen, staged
     if training.objective == "pointwise":
         from genrec import pointwise
 
@@ -209,7 +197,7 @@ def _open(folder: Path, values: dict[str, Any], *, resume: bool) -> Path | None:
     Raises:
         SettingsError: something is there already, or the settings differ from the run's.
     """
-    if int(os.environ.get("RANK", "0")):  # the first process looks after the folder
+    if not checkpoint.first_process():  # the first process looks after the folder
         return next(reversed(checkpoint.checkpoints(folder)), None)
     path = folder / checkpoint.SETTINGS
     values = json.loads(json.dumps(values))
@@ -242,7 +230,7 @@ def _keep_settings(folder: Path, values: dict[str, Any]) -> None:
     """Makes the run folder, when all that can be wrong before the first step is known to be right."""
     import yaml
 
-    if int(os.environ.get("RANK", "0")):
+    if not checkpoint.first_process():
         return
     values = json.loads(json.dumps(values))
     folder.mkdir(parents=True, exist_ok=True)
@@ -303,7 +291,12 @@ def _validator(
 
 
 def _finish(
-    folder: Path, run: Run, session: Session, recommender: Recommender, training: Training
+    folder: Path,
+    run: Run,
+    session: Session,
+    recommender: Recommender,
+    training: Training,
+    gathered: dict[str, torch.Tensor] | None,
 ) -> None:
     """Writes the run folder's parts, and run.json last."""
     import pyarrow.parquet as pq
@@ -319,7 +312,7 @@ def _finish(
 
             shutil.copytree(source, place, dirs_exist_ok=True)
         else:
-            session._save_weights(place)
+            session.save_weights(place, gathered)
         if not training.lora_rank:
             recommender.model.tokenizer.save_pretrained(place)
 

@@ -3,7 +3,8 @@
 The pass keeps the model's logits at every choice on the way to the target, to the model's best items
 and to the prior's. Everything else is arithmetic on them. By node, P of an item is a chain of choices
 whose logits are a * (model) + b * (log of the prior's mass), so the targets' log-likelihood is concave
-in a and b. By score, what counts is the order of the candidates, and a grid is tried.
+in a and b. What was fitted to the embedded sample counts as some more users, so that a few users do not
+say too much. By score, what counts is the order of the candidates, and a grid is tried.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from genrec.config import MOST_WEIGHT
 from genrec.decoding import Options, search
 from genrec.errors import RequestError, SettingsError
 from genrec.filters import Filter, Filters
-from genrec.fusing import WEIGHTS, Tuned
+from genrec.fusing import TEMPERATURES, WEIGHTS, Tuned
 from genrec.interactions import History
 from genrec.priors import Fused
 from genrec.recommender import Recommender
@@ -37,6 +38,8 @@ _LEAST, _MOST = 0.011, 90.0  # of one over the temperature
 _TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0)  # by score; above, the trie says more than the model
 _WEIGHTS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 16.0)
 _ROUNDS = 100
+_BEFORE = 20  # users that the embedded sample counts as, see benchmarks/RESULTS.md
+_ENOUGH = 50  # users by whom the kind of fusion is chosen; by node with fewer
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +225,11 @@ def _collected(
 
 
 def fit_node(passes: Sequence[Scored]) -> tuple[float, float, float]:
-    """1 / temperature and weight under which the targets are likeliest by node, and the nats."""
+    """1 / temperature and weight under which the targets are likeliest by node, and the nats.
+
+    The sample's own count as ``_BEFORE`` users: what moves away from them costs as much as it would cost
+    so many users whom they fit best, by the curvature that these passes have there.
+    """
     chosen = [each.path() for each in passes]
     logits, mass, start, taken, before = [], [], [], [], 0
     for each, (choices, took) in zip(passes, chosen, strict=True):
@@ -277,25 +284,39 @@ def _likeliest(
 
     source = np.repeat(np.arange(len(start)), np.diff(start, append=len(columns)))
 
-    def nats(values: FloatArray) -> tuple[float, FloatArray]:
-        x = columns @ values
+    def shares(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(C,) the probability of each child, and (L,) the log of each choice's sum."""
         peak = np.maximum.reduceat(x, start)
         share = np.exp(x - peak[source])
         total = np.add.reduceat(share, start)
-        share /= total[source]
-        loss = (peak + np.log(total) - x[taken]).sum() / users
+        return share / total[source], peak + np.log(total)
+
+    def nats(values: FloatArray) -> tuple[float, FloatArray]:
+        x = columns @ values
+        share, norm = shares(x)
         slope = (share @ columns - columns[taken].sum(axis=0)) / users
-        return float(loss), slope
+        return float((norm - x[taken]).sum() / users), slope
+
+    usual = np.array([1 / TEMPERATURES["node"], WEIGHTS["node"]])
+    share, _ = shares(columns @ usual)
+    mean = np.add.reduceat(share[:, None] * columns, start)
+    apart = columns - mean[source]
+    bend = (share[:, None] * apart).T @ apart / users * (_BEFORE / users)
+
+    def loss(values: FloatArray) -> tuple[float, FloatArray]:
+        value, slope = nats(values)
+        moved = values - usual
+        return value + float(moved @ bend @ moved) / 2, slope + bend @ moved
 
     found = minimize(
-        nats,
+        loss,
         np.array([0.3, 0.5]),
         jac=True,
         method="L-BFGS-B",
         bounds=[(_LEAST, _MOST), (0.0, float(MOST_WEIGHT))],
         options={"maxiter": _ROUNDS},
     )
-    return float(found.x[0]), float(found.x[1]), float(found.fun)
+    return float(found.x[0]), float(found.x[1]), nats(found.x)[0]
 
 
 def ndcg(passes: Sequence[Scored], scores: Sequence[FloatArray]) -> FloatArray:
@@ -322,7 +343,7 @@ def tuned(recommender: Recommender, passes: Sequence[Scored]) -> Tuned:
 
     What is stated of the two fusions, and the choice between them, is crosswise: of each half of the
     users by what was fitted to the other half, since a grid that is searched for the best NDCG always
-    looks good on the users that it was searched on.
+    looks good on the users that it was searched on. With fewer than ``_ENOUGH`` users it is by node.
     """
     a, b, _ = fit_node(passes)
     temperature, weight = fit_score(passes)
@@ -341,7 +362,7 @@ def tuned(recommender: Recommender, passes: Sequence[Scored]) -> Tuned:
     return Tuned(
         recommender.tuning_key(),
         recommender.model.name,
-        "score" if means["score"] > means["node"] else "node",
+        "score" if len(passes) >= _ENOUGH and means["score"] > means["node"] else "node",
         {"node": round(b, 4), "score": weight},
         {"node": round(1 / a, 4), "score": temperature},
         len(passes),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import accuracy
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from genrec import Dataset, baselines, metrics
+from genrec import Dataset, baselines, metrics, tuning
 from genrec.audit import Finding, audit
 
 DATA = Path(os.environ.get("GENREC_DATA", "/nowhere"))
@@ -51,6 +53,44 @@ def test_candidates_are_ranked_by_score_alone() -> None:
             own = scores[task.data.catalog.row(case.target)]
             higher, equal = (scores[rows] > own).sum(), (scores[rows] == own).sum()
             assert 1 + higher <= rank <= higher + equal
+
+
+def test_differences_are_paired_with_the_best_of_the_same_fit() -> None:
+    def row(*hits: float) -> dict[str, object]:
+        return {"hit_rate@10": np.array(hits), "ndcg@10": np.array(hits) / 2}
+
+    both = {
+        "popular": row(0, 0, 0), "ease": row(0, 1, 0), "prior": row(1, 1, 0), "zero-shot-prior": row(1, 1, 1)
+    }  # fmt: skip
+    said = list(accuracy.differences(both, {"zero-shot": row(0, 0, 1), **both}, "ndcg@10"))
+    assert [line.partition(":")[0] for line in said] == [
+        f"zero-shot-prior less {other}" for other in ("zero-shot", "prior", "ease")
+    ]
+    assert "hit_rate@10 .6667 [" in said[0]
+    assert "hit_rate@10 .3333 [" in said[1]
+    assert "ndcg@10 .3333 [" in said[2]
+
+
+@pytest.mark.model
+def test_a_model_and_its_prior_go_on_where_they_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = accuracy.chosen(accuracy.demo(Path()), 3)
+    arguments = SimpleNamespace(threads=1, model="smollm2-135m", run=None, out=tmp_path)
+    tune = tuning.tune
+    monkeypatch.setattr(tuning, "tune", lambda r, **k: tune(r, **k, users=4))
+    found = accuracy.measured("demo", "zero-shot-prior", "both", task, arguments)
+    assert set(found["ranks"]) == set(found["nats"]) == {c.user_id for c in task.cases}
+    (path,) = tmp_path.glob("demo-zero-shot-prior-both-*.json")
+    kept = {k: v for k, v in found.items() if k != "done"}
+    gone = task.cases[1].user_id
+    for part in ("ranks", "nats"):
+        kept[part] = {u: v for u, v in found[part].items() if u != gone}
+    path.write_text(json.dumps(kept))
+    monkeypatch.setattr(tuning, "tune", lambda *a, **k: pytest.fail("tuned again"))
+    again = accuracy.measured("demo", "zero-shot-prior", "both", task, arguments)
+    assert again["ranks"] == found["ranks"]
+    assert again["nats"] == found["nats"]
 
 
 @PUBLIC

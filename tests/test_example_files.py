@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +45,21 @@ def test_what_is_written_is_what_inference_reads(tmp_path: Path, form: str, endi
         assert (last["prompt"], last["completion"]) == (text, " doll house\n")
 
 
-def test_a_file_is_trained_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+def test_a_file_is_trained_on(tmp_path: Path, weight: float) -> None:
     data, path = made(6, users=2), tmp_path / "examples.jsonl"
     many = learning.write_examples(data, path, tiny.language_model())
     recommender = Recommender(data, tiny.language_model())
-    settings = Training(examples=str(path), pack_tokens=200)
+    settings = Training(examples=str(path), pack_tokens=200, vocab_weight=weight)
     found, _ = learning.examples(recommender, data, settings)
-    own, _ = learning.examples(recommender, data, Training(layout="window", pack_tokens=200))
+    own, _ = learning.examples(recommender, data, replace(settings, layout="window", examples=None))
     assert found.n_targets == own.n_targets == many
     texts = [sorted(map(tuple, (r.ids.tolist() for r in e.rows))) for e in (found, own)]
     decode = recommender.model.tokenizer.decode
     assert [decode(t) for t in texts[0]] == [decode(t) for t in texts[1]]
-    run = training.train(data, tmp_path / "run", fresh(), examples=str(path), **FEW)
+    run = training.train(
+        data, tmp_path / "run", fresh(), examples=str(path), vocab_weight=weight, **FEW
+    )
     assert run.finished
 
 

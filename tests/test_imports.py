@@ -42,7 +42,7 @@ ORDER = [
     ["recommender", "doctor"],
     ["tuning", "systems", "results", "evaluation", "judgements", "faithfulness", "report", "audit"],
     ["curves", "adapters", "learning", "objectives", "session"],
-    ["training", "pointwise", "preferences"],
+    ["training", "pointwise"],
     ["display", "page", "demo", "options"],
     ["commands_data", "commands_ask", "commands_learn", "cli"],
 ]
@@ -52,7 +52,7 @@ ORDER = [
 LATE = {
     ("weights", "model"), ("embedding", "model"), ("interactions", "ingest"),
     ("vectors", "hidden"), ("vectors", "model"), ("baselines", "factors"), ("baselines", "sasrec"), ("baselines", "textseq"),
-    ("training", "pointwise"), ("training", "preferences"),
+    ("training", "pointwise"),
 }  # fmt: skip
 
 

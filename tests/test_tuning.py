@@ -56,7 +56,24 @@ def passes(data: Dataset, users: int = 12) -> tuple[Recommender, list[tuning.Sco
     return ours, [tuning.scored(ours, c.history, c.target) for c in cases]
 
 
-def test_what_is_fitted_is_the_best() -> None:
+def cost(each: list[tuning.Scored], a: float, b: float) -> float:
+    """What moving away from the embedded sample's numbers costs beside nats: user by user."""
+    usual = np.array([1 / fusing.TEMPERATURES["node"], fusing.WEIGHTS["node"]])
+    bend = np.zeros((2, 2))
+    for one in each:
+        bounds = [*one.start.tolist(), len(one.logits)]
+        for choice in one.path()[0].tolist():
+            part = slice(bounds[choice], bounds[choice + 1])
+            both = np.stack([one.logits[part], one.mass[part]], axis=1)
+            share = np.exp(both @ usual - np.logaddexp.reduce(both @ usual))
+            bend += np.cov(both, rowvar=False, aweights=share, bias=True) if len(share) > 1 else 0
+    moved = np.array([a, b]) - usual
+    return float(tuning._BEFORE / len(each) ** 2 * moved @ bend @ moved / 2)
+
+
+@pytest.mark.parametrize("before", [0, 20])
+def test_what_is_fitted_is_the_best(before: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "_BEFORE", before)
     ours, each = passes(load("zh_mini"))
     a, b, nats = tuning.fit_node(each)
 
@@ -64,11 +81,14 @@ def test_what_is_fitted_is_the_best() -> None:
         return float(np.mean([-e.logprobs(a, b)[0] for e in each]))
 
     assert nats == pytest.approx(mean(a, b), abs=1e-6)
+    least = nats + cost(each, a, b)
+    assert bool(cost(each, a, b)) == bool(before)
     for more in (0.8, 1.25):
-        assert nats <= mean(max(a * more, 0.011), b) + 1e-5  # a temperature has a limit
-        assert nats <= mean(a, b * more) + 1e-5
+        near = max(a * more, 0.011)  # a temperature has a limit
+        assert least <= mean(near, b) + cost(each, near, b) + 1e-5
+        assert least <= mean(a, b * more) + cost(each, a, b * more) + 1e-5
     found = tuning.tuned(ours, each)
-    assert nats <= min(mean(1.0, 0.0), mean(0.02, 1.0))
+    assert least <= mean(1.0, 0.0) + cost(each, 1.0, 0.0)
     halves = (each[::2], each[1::2])
     crosswise = [
         -e.logprobs(*tuning.fit_node(one)[:2])[0]
@@ -80,9 +100,22 @@ def test_what_is_fitted_is_the_best() -> None:
         tuning.ndcg(two, tuning.fused(one, two)["score"]) for one, two in (halves, halves[::-1])
     ]
     assert found.ndcg["score"] == pytest.approx(np.concatenate(values).mean(), abs=1e-4)
-    assert found.fusion == ("score" if found.ndcg["score"] > found.ndcg["node"] else "node")
+    assert found.fusion == "node"  # too few users for another
+    monkeypatch.setattr(tuning, "_ENOUGH", len(each))
+    chosen = "score" if found.ndcg["score"] > found.ndcg["node"] else "node"
+    assert tuning.tuned(ours, each).fusion == chosen
     assert set(found.ndcg) == {"model", "prior", "node", "score"}
     assert found.nats["prior"] == pytest.approx(np.mean([-e.prior[0] for e in each]), abs=1e-4)
+
+
+def test_a_few_users_do_not_say_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, each = passes(load("zh_mini"), 1)
+    usual = np.array([1 / fusing.TEMPERATURES["node"], fusing.WEIGHTS["node"]])
+    moved = np.abs(np.array(tuning.fit_node(each)[:2]) - usual)
+    monkeypatch.setattr(tuning, "_BEFORE", 0)
+    alone = np.abs(np.array(tuning.fit_node(each)[:2]) - usual)
+    assert (moved <= alone + 1e-9).all()
+    assert moved[1] < 0.3 < alone[1]
 
 
 def test_nothing_of_test_is_looked_at() -> None:
