@@ -9,10 +9,12 @@ itemknn   what the same users have, by the cosine; ``nearest``: by its third pow
           nearest count most; ``latest``: by its square, of the latest items
 ease      the linear model that fits who has what best (Steck 2019, https://arxiv.org/abs/1905.03375),
           of each item the 50 strongest weights above 0
+titles    whose titles read like those of the latest items, so that new ones are found, too
 own       what this user has, often; ``recent``: and soon
 
 Fitted baselines (SASRec, ...) may be mixed in. The mixing weights are those under which the validation
-targets are most likely. Knows rows, nothing of tokens or models.
+targets are most likely, or, where there are few of them, the last targets of train. Knows rows and
+titles, nothing of tokens or models.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genrec import baselines, protocols
+from genrec.alike import AlikeTitles
 from genrec.baselines import EASE, Events, Scorer, joined, parts, sparse_latest, transitions
 from genrec.catalog import Catalog
 from genrec.config import COUNTED as COUNTED
@@ -51,7 +54,7 @@ FORMAT_VERSION = 2
 # About the mean of what was fitted on five sets (benchmarks/RESULTS.md), with more for popularity.
 _DEFAULT_MIX = {
     POPULAR: 0.25, TRENDING: 0.07, "markov": 0.12, "followed": 0.08, "itemknn": 0.05,
-    "nearest": 0.15, "latest": 0.07, "ease": 0.08, "own": 0.1, "recent": 0.1,
+    "nearest": 0.15, "latest": 0.07, "ease": 0.08, "titles": 0.04, "own": 0.1, "recent": 0.1,
 }  # fmt: skip
 _SOFTMAX = {"sasrec": 1.0, "textseq": 1.0, "content": 20.0}  # what scores are multiplied by
 _BACK = 0.3  # as of ``baselines.Markov``
@@ -67,6 +70,7 @@ _READ: dict[str, tuple[str, tuple[float, int] | None]] = {
     "latest": ("_nearer", (0.5, 5)),
     "ease": ("ease", None),
 }
+_ALIKE = (0.8, 25)  # likewise, of ``titles``
 _NEWEST, _MOST_NEWEST = 0.1, 100_000  # of the events, and at most, are the latest
 _PENALTY = EASE.defaults["penalty"]
 _EASE_ITEMS, _EASE_NEAR = 5000, 50  # with the most users; weights kept of each
@@ -180,7 +184,7 @@ class Counts:
         place = sparse.csr_array(
             (np.ones(len(names)), (code, np.arange(len(names)))), shape=(size, len(names))
         )
-        return replace(
+        found = replace(
             self,
             user_ids=(*self.user_ids, *new),
             latest=latest,
@@ -190,6 +194,9 @@ class Counts:
             popularity=self.popularity + np.bincount(row, minlength=n),
             newest=self._newest_with(row if when is None else row[np.argsort(when, kind="stable")]),
         )
+        if "alike" in self.__dict__:  # of the same titles
+            found.__dict__["alike"] = self.alike
+        return found
 
     def _newest_with(self, row: IntArray) -> IntArray:
         """The latest of all events, once some were added that are later than the others."""
@@ -264,6 +271,11 @@ class Counts:
         return _clean(sparse.csr_array((data, (rows, columns)), shape=(n, n)))
 
     @cached_property
+    def alike(self) -> AlikeTitles:
+        """The titles of the catalog."""
+        return AlikeTitles([item.title for item in self.catalog])
+
+    @cached_property
     def _nearest(self) -> Any:
         return _powered(self._near, 3)
 
@@ -275,6 +287,10 @@ class Counts:
         """(H, N) sparse: a distribution over items for each history; empty where it has none."""
         if name in _OWN:
             return _unit(self._read(histories, _OWN[name], _ALL))
+        if name == "titles":
+            known = self._read(histories, *_ALIKE)
+            rows = np.unique(known.indices)
+            return _unit(known[:, rows] @ self.alike.links(rows))
         links, what = _READ[name]
         known = self._read(histories, *(what or (1.0, _ALL)))
         if what is None:
@@ -379,7 +395,8 @@ class CollaborativePrior:
         """Counts the events before a split.
 
         The mixing weights are fitted on validation targets, with what was counted in train only; where
-        these are fewer than ``ENOUGH``, they are defaults.
+        these are fewer than ``ENOUGH``, on the last targets of train, with what was counted before
+        them; where these are too few, too, they are defaults.
 
         Args:
             dataset: with a split.
@@ -401,21 +418,22 @@ class CollaborativePrior:
             dataset = replace(dataset, info=info)
         names = tuple(dict.fromkeys([POPULAR, *(sources if mix is None else mix)]))
 
-        def counted(before: str, mix: Mapping[str, float]) -> CollaborativePrior:
+        def counted(data: Dataset, before: str, mix: Mapping[str, float]) -> CollaborativePrior:
             scorers = {
-                name: baselines.fit(name, dataset, before=before, seed=seed, say=say)
+                name: baselines.fit(name, data, before=before, seed=seed, say=say)
                 for name in names
                 if name in LEARNED
             }
-            return cls(count(dataset, behavior, before), mix, scorers)
+            return cls(count(data, behavior, before), mix, scorers)
 
         if mix is not None:
-            return counted(before, mix)
-        first = counted("validation", dict.fromkeys(names, 1.0))
-        fitted = first.mixed_for(dataset, names, seed)
-        if before == "validation":
+            return counted(dataset, before, mix)
+        fitting = protocols.with_validation(dataset, ENOUGH)
+        first = counted(fitting, "validation", dict.fromkeys(names, 1.0))
+        fitted = first.mixed_for(fitting, names, seed)
+        if before == "validation" and fitting is dataset:
             return cls(first._state.counts, fitted, first._state.scorers)
-        return counted(before, fitted)
+        return counted(dataset, before, fitted)
 
     def mixed_for(self, dataset: Dataset, names: Sequence[str], seed: int) -> dict[str, float]:
         """The weights of sources under which the validation targets are most likely."""

@@ -17,8 +17,8 @@ FUSIONS = ("auto", "node", "score")
 PRIOR_EVENTS = ("train", "train+validation")
 MOST_SAMPLES = 10_000
 COUNTED = (  # sources of the collaborative prior
-    "popular", "trending", "markov", "followed", "itemknn", "nearest", "latest", "ease", "own",
-    "recent",
+    "popular", "trending", "markov", "followed", "itemknn", "nearest", "latest", "ease", "titles",
+    "own", "recent",
 )  # fmt: skip
 LEARNED = ("userknn", "sasrec", "textseq", "content")  # further ones: fitted baselines
 MOST_WEIGHT = 1000  # of a prior; with it nothing else counts

@@ -191,6 +191,29 @@ class Interactions:
         split[two[c.user] & (index >= test[c.user])] = 2
         return self._replace_split(split)
 
+    def hold_last_train_unit(self, target: str) -> Interactions:
+        """A copy with another validation part: the last unit of everybody's train.
+
+        Of users with at least two units there, counted as in ``split_last_unit``; what was validation
+        is test. For what is fitted on validation where the data has none.
+
+        Args:
+            target: the behavior to be recommended for, such as ``buy``.
+
+        Raises:
+            DataError: no event has that behavior.
+        """
+        if target not in self.behaviors:
+            raise self._no_behavior(target)
+        c, index = self.columns, np.arange(len(self))
+        train = (c.behavior == self.behaviors.index(target)) & (c.row >= 0) & (c.split == 0)
+        last = self._last_unit_start(train)
+        earlier = np.zeros(len(self.user_ids), dtype=np.bool_)
+        earlier[c.user[train & (index < last[c.user])]] = True
+        split = np.minimum(2 * c.split, 2)
+        split[(c.split == 0) & earlier[c.user] & (index >= last[c.user])] = 1
+        return self._replace_split(split)
+
     def split_global_time(
         self, validation_from: float | None = None, test_from: float | None = None
     ) -> Interactions:

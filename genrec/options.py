@@ -129,8 +129,8 @@ PriorSources = Annotated[
     str,
     typer.Option(
         help="What the collaborative prior mixes: popular, trending, markov, followed, itemknn, "
-        "nearest, latest, ease, own and recent (auto), and of userknn, content, sasrec and textseq, "
-        "which are fitted once; names separated by commas."
+        "nearest, latest, ease, titles, own and recent (auto), and of userknn, content, sasrec and "
+        "textseq, which are fitted once; names separated by commas."
     ),
 ]
 PriorEvents = Annotated[str, typer.Option(help="What it counts: train or train+validation.")]

@@ -176,6 +176,25 @@ def under(dataset: Dataset, protocol: str) -> Dataset:
     return replace(dataset, interactions=events, info=info)
 
 
+def with_validation(dataset: Dataset, least: int) -> Dataset:
+    """The dataset with at least so many validation users, to fit something small on.
+
+    Itself where it has them, else one whose validation part is the last unit of everybody's train,
+    if that gives more. Such a copy is not to be evaluated on: what was learned from train has seen
+    that part.
+    """
+    target = dataset.info.target_behavior
+    if target not in dataset.interactions.behaviors:
+        return dataset
+    many = dataset.interactions.users_with_target(target)[1]
+    if many >= least:
+        return dataset
+    held = dataset.interactions.hold_last_train_unit(target)
+    if held.users_with_target(target)[1] <= many:
+        return dataset
+    return replace(dataset, interactions=held)
+
+
 def for_behavior(dataset: Dataset, behavior: str) -> Dataset:
     """The dataset with another behavior to recommend for, and split by its last unit anew.
 

@@ -381,7 +381,9 @@ def tune(
 ) -> Tuned:
     """Fits weight, node temperature and kind of fusion on users of validation.
 
-    The prior counts train only, and nothing of test is looked at.
+    The prior counts train only, and nothing of test is looked at. Where there are fewer than ``_ENOUGH``
+    such users and the model is no run's (which has learned from train), it is fitted on the last units
+    of train, and the prior counts what is before them.
 
     Args:
         recommender: with a dataset; its model, prompt and collaborative prior.
@@ -400,6 +402,8 @@ def tune(
         raise SettingsError(msg)
     protocol = protocol or protocols.default_protocol(dataset)
     dataset = protocols.under(dataset, protocol)
+    if recommender.run is None:
+        dataset = protocols.with_validation(dataset, _ENOUGH)
     recommender = recommender.with_settings(
         data=dataset,
         prior="collaborative",

@@ -15,6 +15,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import fused_logprobs, logprobs
+from test_alike import slowly as cubed
 
 import genrec
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender, baselines, protocols
@@ -25,6 +26,7 @@ from genrec.weights import write_arrays
 
 NAMES = ["red mug", "red doll", "red doll house", "blue mug", "blue mug", "set of 12", "set of 1"]
 EVEN = dict.fromkeys(COUNTED, 1.0)
+ALIKE = cubed(NAMES)
 sequences = st.lists(
     st.lists(st.integers(0, len(NAMES) - 1), min_size=1, max_size=8), min_size=1, max_size=6
 )
@@ -105,23 +107,24 @@ def slowly(events: Sequence[Sequence[int]], rows: Sequence[int]) -> list[float]:
         [sum(cosine(i, j) ** 3 for j in set(rows)) for i in range(n)],
         [sum(0.5**k * cosine(i, a) ** 2 for k, a in enumerate(newest[:5])) for i in range(n)],
         [sum(float(linear[a][i]) for a in set(rows)) for i in range(n)],
+        [sum(0.8**k * ALIKE[a][i] for k, a in enumerate(newest[:25])) for i in range(n)],
         [sum(0.95**k for k, a in enumerate(newest) if a == i) for i in range(n)],
         [sum(0.8**k for k, a in enumerate(newest) if a == i) for i in range(n)],
     ]
     total = np.zeros(n)
     for source in sources:
         given = np.array(source if sum(source) else popular, dtype=np.float64)
-        total += given / given.sum() / 10
+        total += given / given.sum() / len(COUNTED)
     every = [row for e in events for row in e]
     last = every[-max(len(every) // 10, 1) :]
-    total += np.bincount(last, minlength=n) / len(last) / 10
-    return list(total + np.array(popular) / sum(popular) / 10)
+    total += np.bincount(last, minlength=n) / len(last) / len(COUNTED)
+    return list(total + np.array(popular) / sum(popular) / len(COUNTED))
 
 
 @given(sequences, st.lists(st.integers(0, len(NAMES) - 1), max_size=8))
 def test_weights_equal_plain_counting(events: list[list[int]], rows: list[int]) -> None:
     weights = counted(events).weights(history(*rows))
-    assert dense(weights) == pytest.approx(slowly(events, rows), abs=1e-9)
+    assert dense(weights) == pytest.approx(slowly(events, rows), abs=1e-6)
     assert min(dense(weights)) > 0
 
 
@@ -205,6 +208,11 @@ def test_new_items_and_users_are_counted_and_fall_back() -> None:
     wide = catalog(2)
     before = dense(prior.weights(History((Interaction("i8", "buy"),))), 9)
     assert before[7] == before[8] == min(before)  # a new item is one without events
+    alike = CollaborativePrior(Counts.none(wide), {"popular": 1.0, "titles": 1.0})
+    found = dense(alike.weights(History((Interaction("i8", "buy"),))), 9)
+    assert found[7] > 5 * found[0]  # whose title says something nonetheless
+    assert alike.weights(history(4)).spoke == ("popular", "titles")
+    assert alike.weights(History()).spoke == ("popular",)
     prior.update({"new": ["i0", "i8"], "u1": [Interaction("i8", "buy")]}, wide)
     after = dense(prior.weights(history(0)), 9)
     assert after[8] > after[7] > 0
@@ -212,7 +220,7 @@ def test_new_items_and_users_are_counted_and_fall_back() -> None:
     again.update({"u0": ["i0", "i1", "i2"], "u1": ["i0", "i1", "i8"], "new": ["i0", "i8"]})
     assert after == dense(again.weights(history(0)), 9)
     assert prior.weights(History()).spoke == ("popular", "trending")
-    assert prior.weights(history(3)).spoke == ("popular", "trending", "own", "recent")
+    assert prior.weights(history(3)).spoke == ("popular", "trending", "titles", "own", "recent")
     assert prior.weights(history(0)).spoke == COUNTED
     with pytest.raises(RequestError, match="same items"):
         prior.update({}, catalog())
@@ -238,8 +246,10 @@ def test_save_and_load(tmp_path: Path, demo_data: Dataset) -> None:
         CollaborativePrior.load(tmp_path / "x", catalog())
     CollaborativePrior(Counts.none(catalog()), EVEN).save(tmp_path / "empty")
     empty = CollaborativePrior.load(tmp_path / "empty", catalog())
-    # All but the history's own sources have nothing to say, and popularity is even.
-    assert dense(empty.weights(history(0)))[1:] == pytest.approx([8 / 10 / 7] * 6)
+    # All but titles and the history's own have nothing to say, and popularity is even.
+    alike = np.array(ALIKE[0]) / sum(ALIKE[0])
+    expected = 8 / 11 / 7 + alike[1:] / 11
+    assert dense(empty.weights(history(0)))[1:] == pytest.approx(expected.tolist())
     mixed = CollaborativePrior.fit(demo_data, mix={"popular": 1, "userknn": 1})
     mixed.save(tmp_path / "mixed")
     with pytest.raises(DataError, match="Expected a Dataset"):
@@ -322,6 +332,20 @@ def test_test_events_change_nothing() -> None:
     assert CollaborativePrior.fit(one).counts.popularity.sum() == 180
     few = CollaborativePrior.fit(shop([[*e, 0] for e in BEFORE_TEST], SPLITS))
     assert few.mix["itemknn"] == pytest.approx(few.mix["popular"] / 5)
+
+
+def test_without_validation_the_last_of_train_are_fitted_on() -> None:
+    many = BEFORE_TEST * 15
+    train = shop([e[:3] for e in many], [["train"] * 3] * 60)
+    fit = CollaborativePrior.fit(train)
+    assert fit.counts.popularity.sum() == 180
+    held = shop([e[:3] for e in many], [["train", "train", "validation"]] * 60)
+    assert fit.mix == CollaborativePrior.fit(held).mix
+    some = shop([[*e, 0] for e in many], [SPLITS[0]] * 40 + [["train"] * 4 + ["test"]] * 20)
+    assert protocols.with_validation(some, 40) is some
+    assert protocols.with_validation(some, 50).interactions.users_with_target("buy") == [60, 60, 60]
+    single = shop([[0]] * 60, [["train"]] * 60)
+    assert protocols.with_validation(single, 50) is single
 
 
 def test_validation_events_are_not_counted_in_train() -> None:

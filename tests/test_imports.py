@@ -18,7 +18,7 @@ PACKAGE = Path(genrec.__file__).parent
 # only to the left.
 ORDER = [
     ["errors", "text", "folders", "reading", "config", "gate", "recipe"],
-    ["weights", "embedding"],
+    ["weights", "embedding", "alike"],
     ["tables", "hub", "catalog", "interactions", "metrics", "published"],
     ["prompts", "trie", "overlay", "encoding", "predicates", "filters", "diversity", "priors"],
     ["checkpoint", "rows"],

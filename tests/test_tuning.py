@@ -130,6 +130,15 @@ def test_nothing_of_test_is_looked_at() -> None:
     assert found[0].users == 4
 
 
+def test_without_validation_the_last_of_train_are_fitted_on() -> None:
+    before = [[0, 1, 2, 3], [0, 1, 2, 5], [1, 2, 3, 0], [2, 1, 0, 6]]
+    data = shop([*before], [["train"] * 4] * 4)
+    held = shop([*before], [["train"] * 3 + ["validation"]] * 4)
+    found = [tuning.tune(Recommender(d, tiny.language_model()), users=None) for d in (data, held)]
+    assert found[0] == found[1]
+    assert found[0].users == 4
+
+
 def test_mistakes_are_said() -> None:
     bare = Recommender(catalog(), tiny.language_model())
     with pytest.raises(SettingsError, match="without a dataset"):
@@ -205,6 +214,14 @@ def test_a_run_keeps_its_own(run: Run, model: Path, tmp_path: Path) -> None:
         assert [r.item_id for r in found] == names
         assert [(r.score, r.logprob_prior) for r in found] == [pytest.approx(n) for n in numbers]
     assert alone.with_settings(prior="none").prior is None
+    # What it learned from train is not to be fitted on.
+    events = whole.dataset.interactions  # type: ignore[union-attr]
+    train = replace(
+        Dataset.load(data), interactions=events._replace_split(0 * events.columns.split)
+    )
+    with pytest.raises(RequestError, match="in validation that protocol"):
+        tuning.tune(Recommender.load(one, train))
+    assert tuning.tune(Recommender(train, str(model)), users=2).users == 2
     items = list(whole.catalog)
     more = Recommender.load(one, Catalog([*items, Item("new", "全新的杯子")]))
     assert more.prior is not None

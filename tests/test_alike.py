@@ -1,0 +1,79 @@
+"""Titles that read alike: against plain loops."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genrec import alike
+from genrec.alike import AlikeTitles
+
+titles = st.lists(st.text("abc 电脑'", max_size=12), min_size=1, max_size=8)
+
+
+def grams(title: str) -> Counter[str]:
+    """The 3- and 4-grams of each word between two blanks; of a short one, itself once."""
+    found: Counter[str] = Counter()
+    for word in title.lower().split():
+        padded = f" {word} "
+        for n in (3, 4):
+            found.update(padded[i : i + n] for i in range(max(len(padded) - n, 0) + 1))
+            if len(padded) <= n:
+                break
+    return found
+
+
+def slowly(titles: list[str]) -> list[list[float]]:
+    """The third powers of all cosines, 0 of a title with itself."""
+    counts = [grams(t) for t in titles]
+    within = Counter(g for c in counts for g in c)
+    rare = {g: math.log((1 + len(titles)) / (1 + many)) + 1 for g, many in within.items()}
+    vectors = [{g: (1 + math.log(many)) * rare[g] for g, many in c.items()} for c in counts]
+    size = [math.sqrt(sum(v * v for v in vector.values())) for vector in vectors]
+
+    def cosine(i: int, j: int) -> float:
+        if i == j or not vectors[i] or not vectors[j]:
+            return 0.0
+        both = sum(v * vectors[j].get(g, 0.0) for g, v in vectors[i].items())
+        return both / size[i] / size[j]
+
+    return [[cosine(i, j) ** 3 for j in range(len(titles))] for i in range(len(titles))]
+
+
+@given(titles, st.integers(0, 2**16))
+def test_links_equal_plain_loops(some: list[str], seed: int) -> None:
+    rows = np.random.default_rng(seed).integers(len(some), size=3)
+    found = AlikeTitles(some)
+    expected = np.array(slowly(some))[rows]
+    for _ in range(2):  # made, then remembered
+        links = found.links(rows)
+        assert links.shape == (3, len(some))
+        assert links.toarray() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_nearest_are_kept_and_some_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [f"thing number {n} {n % 7} of {n % 3}" for n in range(200)]
+    whole = np.array(slowly(many))
+    monkeypatch.setattr(alike, "_KEPT", 10)
+    found = AlikeTitles(many)
+    for rows in (np.arange(8), np.arange(4, 12), np.arange(200)):
+        links = found.links(rows)
+        assert (np.diff(links.indptr) <= alike.NEAR).all()
+        for row, values in zip(rows, links.toarray(), strict=True):
+            least = np.sort(whole[row])[-alike.NEAR]
+            kept = values > 0
+            assert values[kept] == pytest.approx(whole[row][kept], abs=1e-5)
+            assert (values[whole[row] > least + 1e-5] > 0).all()
+    assert found.links(np.array([], dtype=np.int64)).shape == (0, 200)
+
+
+def test_nothing_to_compare_and_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    for some in ([" "], ["", "  "]):
+        assert AlikeTitles(some).links(np.array([0])).nnz == 0
+    monkeypatch.setattr(alike, "MOST", 1)
+    assert AlikeTitles(["red mug", "red mugs"]).links(np.arange(2)).nnz == 0
