@@ -1,0 +1,230 @@
+"""New items and new users, on the embedded data: who still finds what comes next. Resumable.
+
+    genrec train DIR --protocol demo-v1 --behaviors buy --holdout 0.1 --out RUN
+    python benchmarks/cold.py items --run RUN --threads 1
+    python benchmarks/cold.py users --users 200 --threads 1
+
+``items``: a tenth of the catalog was never sold: their events before test are gone, also from
+histories, nothing is fitted on them, and then they are in the catalog. Asked are the demo-v1 test cases
+whose target is one of them, among all items and among the new ones alone. RUN, which is optional,
+learned without the same items as targets. ``users``: seeded demo-v1 test cases of whose history only
+the latest 0, 1, 2 or 5 purchases are known. The run is that of the package, which learned from train and
+validation, as its prior and baselines do here; with ``items`` everything is fitted on train.
+
+Where model and prior are fused, their weights are fitted on 200 validation users of the same data
+(``items``), or are the defaults of the embedded sample and of the package's run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from demo_v1 import ROOT, _commit
+
+from genrec import Dataset, History, Recommender, baselines, learning, metrics, protocols, tuning
+from genrec.collaborative import CollaborativePrior
+from genrec.datasets import load
+from genrec.interactions import Interactions
+from genrec.recipe import Training
+
+K = 10
+SHOWN = (0, 1, 2, 5)
+Ranks = Callable[[History, str], dict[str, float]]
+
+
+def without(data: Dataset, rows: Sequence[int]) -> Dataset:
+    """The data without the events before test of some catalog rows."""
+    c = data.interactions.columns
+    kept = ~np.isin(c.row, rows) | (c.split == 2)
+    events = data.interactions.to_table().take(np.flatnonzero(kept))
+    return replace(data, interactions=Interactions.from_table(events, data.catalog), folder=None)
+
+
+def by_scores(
+    data: Dataset, scores: Callable[[History], Sequence[float]], new: Sequence[int]
+) -> Ranks:
+    """Ranks by a number for every item."""
+
+    def found(history: History, target: str) -> dict[str, float]:
+        values, row = np.asarray(scores(history), dtype=float), data.catalog.row(target)
+        made = {"all": float((values > values[row]).sum() + 1)}
+        if len(new):
+            made["new"] = float((values[list(new)] > values[row]).sum() + 1)
+        return {name: r if r <= K else 0.0 for name, r in made.items()}
+
+    return found
+
+
+def by_model(recommender: Recommender, new: Sequence[int]) -> Ranks:
+    """Ranks by a recommender, and the nats of the target."""
+    ids = [recommender.catalog[row].item_id for row in new]
+
+    def found(history: History, target: str) -> dict[str, float]:
+        answer, nats, _ = recommender.with_nats(history, K, target)
+        made = {"all": float(metrics.rank_of(target, [r.item_id for r in answer])), "nats": nats}
+        if ids:
+            best = [s.item_id for s in recommender.score(history, ids)][:K]
+            made["new"] = float(metrics.rank_of(target, best))
+        return made
+
+    return found
+
+
+def measured(
+    name: str, make: Callable[[], Ranks], asked: Sequence[tuple[str, History, str]], out: Path
+) -> list[dict[str, float]]:
+    """One line a case, kept in a file."""
+    path = out / f"{name}.json"
+    if path.is_file():
+        kept: list[dict[str, float]] = json.loads(path.read_text())
+        return kept
+    ranks = make()
+    found = [ranks(history, target) for _, history, target in asked]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found))
+    return found
+
+
+def cell(values: Sequence[float] | np.ndarray) -> str:
+    found = metrics.bootstrap(values)
+    return f"{found.mean:.4f} [{found.low:.4f}, {found.high:.4f}]".replace("0.", ".")
+
+
+def row(name: str, lines: Sequence[Mapping[str, float]], places: Sequence[str]) -> str:
+    cells = []
+    for place in places:
+        ranks = [int(line[place]) for line in lines]
+        cells += [cell(metrics.hit_rate(ranks, K)), cell(metrics.ndcg(ranks, K))]
+    nats = cell([line["nats"] for line in lines]) if "nats" in lines[0] else "-"
+    return f"| {name} | {' | '.join(cells)} | {nats} |"
+
+
+def fused(system: Recommender) -> Recommender:
+    """With a prior, weighed as fitted on validation."""
+    found = tuning.tune(system, protocol="demo-v1")
+    return system.with_settings(
+        prior="collaborative",
+        fusion="node",
+        prior_weight=found.weights["node"],
+        node_temperature=found.temperatures["node"],
+    )
+
+
+def items(arguments: argparse.Namespace) -> None:
+    data = load("online_retail_demo")
+    kept = set(learning.kept_rows(len(data.catalog), Training(holdout=0.1)).tolist())
+    new = [r for r in range(len(data.catalog)) if r not in kept]
+    data = without(data, new)
+    cases = [
+        c for c in protocols.cases(data, "demo-v1", "test") if data.catalog.row(c.target) in new
+    ]
+    asked = [(c.user_id, c.history, c.target) for c in cases]
+    options = {"threads": arguments.threads, "exclude_seen": False, "prior": "none"}
+
+    def scorer(name: str) -> Ranks:
+        made = baselines.fit(name, data)
+        return by_scores(data, lambda history: made.scores(history).tolist(), new)
+
+    def prior(mix: Mapping[str, float] | None = None) -> Ranks:
+        made = CollaborativePrior.fit(data, mix=mix)
+        return by_scores(data, lambda history: made.logprobs(history).tolist(), new)
+
+    def former() -> Ranks:
+        whole = CollaborativePrior.fit(data).mix
+        return prior({name: w for name, w in whole.items() if name != "titles"})
+
+    def base() -> Recommender:
+        return Recommender(data, arguments.model, **options)
+
+    def run() -> Recommender:
+        return Recommender.load(arguments.run, data, **options)
+
+    systems: dict[str, Callable[[], Ranks]] = {
+        "popular": lambda: scorer("popular"),
+        "content": lambda: scorer("content"),
+        "textseq": lambda: scorer("textseq"),
+        "prior without titles": former,
+        "prior": prior,
+        "zero-shot": lambda: by_model(base(), new),
+        "zero-shot + prior": lambda: by_model(fused(base()), new),
+    }
+    if arguments.run is not None:
+        systems["tuned"] = lambda: by_model(run(), new)
+        systems["tuned + prior"] = lambda: by_model(fused(run()), new)
+    print(f"{len(new)} new items of {len(data.catalog)}, {len(cases)} cases, commit {_commit()}\n")
+    print(
+        "| system | HR@10 of all | NDCG@10 of all | HR@10 of the new | NDCG@10 of the new | nats |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name, make in systems.items():
+        lines = measured(name, make, asked, arguments.out / "items")
+        print(row(name, lines, ["all", "new"]), flush=True)
+
+
+def users(arguments: argparse.Namespace) -> None:
+    data = load("online_retail_demo")
+    cases = protocols.sample(protocols.cases(data, "demo-v1", "test"), arguments.users)
+    options = {
+        "threads": arguments.threads,
+        "exclude_seen": False,
+        "prior_events": "train+validation",
+    }
+
+    def scorer(name: str) -> Ranks:
+        made = baselines.fit(name, data, before="test")
+        return by_scores(data, lambda history: made.scores(history).tolist(), [])
+
+    def prior() -> Ranks:
+        made = CollaborativePrior.fit(data, before="test")
+        return by_scores(data, lambda history: made.logprobs(history).tolist(), [])
+
+    def model(run: str | None, name: str) -> Ranks:
+        settings = {**options, "prior": name}
+        if run is None:
+            return by_model(Recommender(data, arguments.model, **settings), [])
+        return by_model(Recommender.load(run, data, **settings), [])
+
+    run = "online_retail_demo"
+    systems: dict[str, Callable[[], Ranks]] = {
+        "popular": lambda: scorer("popular"),
+        "markov": lambda: scorer("markov"),
+        "prior": prior,
+        "zero-shot": lambda: model(None, "none"),
+        "zero-shot + prior": lambda: model(None, "collaborative"),
+        "tuned": lambda: model(run, "none"),
+        "tuned + prior": lambda: model(run, "collaborative"),
+    }
+    print(f"{len(cases)} users, commit {_commit()}\n")
+    print("| purchases known | system | HR@10 | NDCG@10 | nats |\n|---|---|---|---|---|")
+    for shown in SHOWN:
+        asked = [(c.user_id, c.history.latest(shown), c.target) for c in cases]
+        for name, make in systems.items():
+            key = hashlib.sha256(f"{arguments.users}".encode()).hexdigest()[:8]
+            out = arguments.out / f"users-{key}-{shown}"
+            print(f"| {shown} {row(name, measured(name, make, asked, out), ['all'])}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=["items", "users"])
+    parser.add_argument("--run", type=Path, default=None)
+    parser.add_argument("--users", type=int, default=200)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=ROOT / ".results" / "cold")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    {"items": items, "users": users}[arguments.kind](arguments)
+
+
+if __name__ == "__main__":
+    main()
