@@ -25,7 +25,8 @@ def adapted(model: Any, training: Training, base: str | None = None) -> Any:
     """
     if not training.lora_rank:
         return model.requires_grad_(True)
-    from peft import LoraConfig, get_peft_model
+    with quiet_transformers():  # it loads bitsandbytes
+        from peft import LoraConfig, get_peft_model
 
     model.requires_grad_(False)
 
@@ -70,7 +71,8 @@ def continued(model: Any, since: Path, run: Run) -> Any:
     Raises:
         ModelError: the earlier run is of another model, prompt or tokenizer, or has no adapter.
     """
-    from peft import PeftModel
+    with quiet_transformers():
+        from peft import PeftModel
 
     old = Run.read(since)
     old.check(

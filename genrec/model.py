@@ -27,7 +27,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silences progress bars and warnings of transformers and its hub client inside the block."""
+    """Silences progress bars and warnings of transformers and what it loads inside the block."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging as transformers_logging
 
@@ -35,15 +35,17 @@ def quiet_transformers() -> Iterator[None]:
     transformers_logging.set_verbosity(logging.ERROR)
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
-    hub = logging.getLogger("huggingface_hub")
-    hub_level = hub.level
-    hub.setLevel(logging.ERROR)
+    others = [logging.getLogger(name) for name in ("huggingface_hub", "bitsandbytes")]
+    levels = [logger.level for logger in others]
+    for logger in others:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        hub.setLevel(hub_level)
+        for logger, before in zip(others, levels, strict=True):
+            logger.setLevel(before)
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()
@@ -180,9 +182,9 @@ class LanguageModel:
                 base=base.fingerprint() if whole else None,
                 kept=None if whole else base.kept_fingerprint(),
             )
-        from peft import PeftModel
-
         with quiet_transformers():
+            from peft import PeftModel
+
             try:
                 tuned = PeftModel.from_pretrained(base.model, str(folder / checkpoint.ADAPTER))
                 model = tuned if quantize != "none" else tuned.merge_and_unload()
