@@ -23,7 +23,7 @@ from genrec.config import Settings
 from genrec.dataset import Dataset
 from genrec.errors import SettingsError
 from genrec.learning import Examples, examples
-from genrec.model import LanguageModel
+from genrec.model import LanguageModel, fast_bf16_cpu
 from genrec.objectives import Goal, Objective, Ready, Validate
 from genrec.recipe import Training
 from genrec.recommender import Recommender
@@ -98,7 +98,10 @@ def train(
     )
     run = _described(recommender, ours, training, data)
     if lm.device.type == "cpu" and lm.dtype != torch.float32:
-        say(f"{lm.describe()}: training in half precision on a CPU is slow and coarse.")
+        if not (lm.dtype == torch.bfloat16 and fast_bf16_cpu()):
+            say(f"{lm.describe()}: half precision is slow on this CPU; --dtype float32 is not.")
+        elif not training.lora_rank:
+            say(f"{lm.describe()}: weights in half precision learn coarsely; --dtype float32.")
     tuned = _to_train(lm, training, run, since)
     wanted = None if new is None else _replayed(data, new, training)
     say("Preparing the histories ...")

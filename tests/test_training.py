@@ -272,6 +272,24 @@ FEW: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("fast", "rank", "said"),
+    [(True, 4, ""), (True, 0, "learn coarsely"), (False, 4, "slow on this CPU")],
+)
+def test_half_precision_is_warned_of_where_it_is_bad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, rank: int, said: str
+) -> None:
+    monkeypatch.setattr("genrec.training.fast_bf16_cpu", lambda: fast)
+    lines: list[str] = []
+    model = fresh(dtype=torch.bfloat16)
+    found = training.train(
+        made(), tmp_path / "run", model, say=lines.append, **{**FEW, "lora_rank": rank}
+    )
+    assert found.finished
+    warned = [line for line in lines if "half precision" in line]
+    assert (len(warned), all(said in line for line in warned)) == (int(bool(said)), True)
+
+
 def weights_of(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "adapter" / "adapter_model.safetensors")
 
