@@ -29,7 +29,7 @@ from genrec import Recommender, metrics, protocols
 from genrec.collaborative import CollaborativePrior
 from genrec.interactions import History
 
-K = 20
+K = 10
 DECODED = ("zero-shot", "node", "score")
 SYSTEMS = ("zero-shot", "prior", "node", "score")
 METRICS: dict[str, Callable[[Any], Any]] = {
