@@ -44,6 +44,12 @@ def test_it_is_small_and_says_where_it_is_from(demo_data: Dataset) -> None:
     )
 
 
+@pytest.mark.model
+def test_what_was_fitted_for_it_is_used(demo_data: Dataset) -> None:
+    fusing = Recommender.load(NAME, demo_data).fusing
+    assert (fusing.prior, fusing.fitted) == ("collaborative", "200 users of validation")
+
+
 def test_names_that_are_no_embedded_datasets() -> None:
     assert checkpoint.shipped("zh_mini") is None
     assert checkpoint.shipped("../online_retail_demo") is None
