@@ -54,12 +54,17 @@ def by_scores(
 
     def found(history: History, target: str) -> dict[str, float]:
         values, row = np.asarray(scores(history), dtype=float), data.catalog.row(target)
-        made = {"all": float((values > values[row]).sum() + 1)}
+        made = {"all": _place(values, values[row])}
         if len(new):
-            made["new"] = float((values[list(new)] > values[row]).sum() + 1)
+            made["new"] = _place(values[list(new)], values[row])
         return {name: r if r <= K else 0.0 for name, r in made.items()}
 
     return found
+
+
+def _place(values: np.ndarray, own: float) -> float:
+    """The rank of one of the values from 1, in the middle of those that are equal to it."""
+    return float((values > own).sum() + ((values == own).sum() + 1) // 2)
 
 
 def by_model(recommender: Recommender, new: Sequence[int]) -> Ranks:
