@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -99,7 +100,8 @@ def measured(
 
 def cell(values: Sequence[float] | np.ndarray) -> str:
     found = metrics.bootstrap(values)
-    return f"{found.mean:.4f} [{found.low:.4f}, {found.high:.4f}]".replace("0.", ".")
+    said = f"{found.mean:.4f} [{found.low:.4f}, {found.high:.4f}]"
+    return re.sub(r"(?<!\d)0\.", ".", said)
 
 
 def row(name: str, lines: Sequence[Mapping[str, float]], places: Sequence[str]) -> str:
