@@ -139,6 +139,11 @@ class LanguageModel:
         _check_loaded(name, model, tokenizer, report)
         if not small:
             model.to(target)
+        for layer in model.modules():
+            # bitsandbytes packs 4-bit layers for CPUs with bf16 instructions at the first pass without
+            # gradients: then none flow through them any more, and shapes that do not fit are errors.
+            if hasattr(layer, "support_avx512bf16_for_cpu"):
+                layer.support_avx512bf16_for_cpu = False
         found = cls(model.eval(), tokenizer, name=name)
         found.quantize = quantize
         return found

@@ -63,7 +63,7 @@ def train(
         new: (E,) which events are feedback (``feedback.joined``): these are learned, and of the
             others ``replay`` times as many, so that they are not forgotten.
         device: see ``LanguageModel.load``.
-        dtype: see ``LanguageModel.load``.
+        dtype: see ``LanguageModel.load``; with all weights, ``auto`` is float32 on a CPU.
         threads: see ``LanguageModel.load``.
         say: called with a line of text before each slow step.
         watch: called with each line of the log: step, nats, targets per second; or a validation.
@@ -81,6 +81,8 @@ def train(
     folder = Path(out)
     start = _open(folder, {**asdict(ours), **asdict(training)}, resume=resume)
     data = protocols.under(data, training.protocol or protocols.default_protocol(data))
+    if dtype == "auto" and not training.lora_rank and not torch.cuda.is_available():
+        dtype = "float32"  # weights that learn themselves take smaller steps than bfloat16 has
     lm = (
         LanguageModel.load(
             model,

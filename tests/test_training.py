@@ -268,7 +268,7 @@ def test_settings_are_checked(tmp_path: Path) -> None:
 
 FEW: dict[str, Any] = {
     "max_targets": 60, "eval_users": 0, "learning_rate": 3e-3, "pack_tokens": 128,
-    "lora_dropout": 0.1, "threads": 1, "device": "cpu",
+    "lora_dropout": 0.1, "threads": 1, "device": "cpu", "dtype": "float32",
 }  # fmt: skip
 
 
@@ -348,7 +348,7 @@ def test_an_adapter_merged_is_as_the_adapter(tmp_path: Path, kind: str) -> None:
     training.train(data, tmp_path / "run", model, **FEW)
     values = json.loads((tmp_path / "run" / "run.json").read_text())
     (tmp_path / "run" / "run.json").write_text(json.dumps(values | {"base_model": str(folder)}))
-    merged = Recommender.load(tmp_path / "run", data).score("bought: red mug")
+    merged = Recommender.load(tmp_path / "run", data, dtype="float32").score("bought: red mug")
     apart = Recommender(data, LanguageModel(model.model, model.tokenizer), prior="none").score(
         "bought: red mug"
     )
@@ -362,8 +362,9 @@ def test_a_merged_model_is_one_for_any_server(place: Path, run: Run) -> None:
     merge = ["merge", str(place / "m"), "--out", str(place / "merged")]
     assert "trained with vocab_weight 0" in done(run, merge)
     data = Dataset.load(place / "data")
-    ours = Recommender.load(place / "m", data).score("bought: red mug")
-    theirs = Recommender(data, str(place / "merged"), prior="none").score("bought: red mug")
+    exact: dict[str, Any] = {"dtype": "float32", "prior": "none"}
+    ours = Recommender.load(place / "m", data, **exact).score("bought: red mug")
+    theirs = Recommender(data, str(place / "merged"), **exact).score("bought: red mug")
     assert [r.logprob for r in ours] == pytest.approx([r.logprob for r in theirs], abs=1e-5)
     code, _, said = run(*merge)
     assert code == ModelError.exit_code
@@ -403,6 +404,29 @@ def test_quantised_weights_are_trained_on_and_used(tmp_path: Path, kind: str) ->
         LanguageModel.load(str(base), quantize="int2")
 
 
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_gradients_flow_through_quantised_weights_after_a_pass_without(
+    tmp_path: Path, kind: str
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    lm = LanguageModel.load(str(saved(tmp_path)), quantize=kind, dtype="float32", device="cpu")
+    embed = lm.model.get_input_embeddings()
+    ids = torch.tensor([[5, 6, 7]])
+
+    def gradient() -> torch.Tensor:
+        states = embed(ids).detach().requires_grad_(True)
+        lm.model(inputs_embeds=states).logits.pow(2).sum().backward()
+        found: torch.Tensor | None = states.grad
+        assert found is not None
+        return found
+
+    before = gradient()
+    with torch.no_grad():
+        lm.model(ids)
+    assert torch.allclose(gradient(), before, atol=1e-6)
+    assert float(before.abs().max()) > 0
+
+
 def test_all_weights_can_be_trained(tmp_path: Path) -> None:
     data = made(6, users=2)
     training.train(data, tmp_path / "run", str(saved(tmp_path)), **FEW | {"lora_rank": 0})
@@ -425,7 +449,7 @@ def train(folder: Path, name: str, *options: str) -> list[str]:
         "train", str(folder / "data"), "--out", str(folder / name),
         "--model", str(folder / "tiny-llama"), "--max-targets", "400", "--eval-users", "2",
         "--eval-every", "150", "--pack-tokens", "128", "--lora-dropout", "0.1", "--log-steps", "1",
-        "--save-steps", "3", "--threads", "1", "--device", "cpu", *options,
+        "--save-steps", "3", "--threads", "1", "--device", "cpu", "--dtype", "float32", *options,
     ]  # fmt: skip
 
 
@@ -454,7 +478,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_quantised_weights_answer(place: Path, run: Run) -> None:
     pytest.importorskip("bitsandbytes")
     asked = ["recommend", str(place / "data"), "--model", str(place / "tiny-llama"), "--history"]
-    asked += ["bought: red mug", "-k", "3", "--prior", "none", "--json"]
+    asked += ["bought: red mug", "-k", "3", "--prior", "none", "--dtype", "float32", "--json"]
     plain = json.loads(done(run, asked))["recommendations"]
     small = json.loads(done(run, [*asked, "--quantize", "nf4"]))["recommendations"]
     assert len(small) == len(plain) == 3
