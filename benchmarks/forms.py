@@ -1,0 +1,325 @@
+"""What more can be had of a model by asking it in several ways, alone and with the prior. Resumable.
+
+    python benchmarks/forms.py demo --threads 1
+    python benchmarks/forms.py beauty --data DIR --users 200 --threads 1
+    python benchmarks/forms.py beauty --data DIR --titles short
+    python benchmarks/forms.py demo --run RUN
+
+Sets are those of accuracy.py, users those of `genrec tune`: of validation, the prior counting train.
+The model reads every form of the prompt: other templates, events of one moment in another order, only the latest
+events or more of them, demonstrations, no history at all. Of the choices that lead to the target
+all children's logits are kept, in .results/forms; run it again to go on. The rest is arithmetic:
+``product`` takes the mean of the forms' log-probabilities at each choice, ``mean`` that of the item's
+probabilities; ``less nothing`` takes off what the model says without a history (popularity as the model
+has it), as much as the fit says. Temperature and weights, as few as there are columns, are fitted
+crosswise: of each half of the users by the other half, for the model alone and with the prior.
+
+``--titles short`` keeps of each title only as many words as tell it from all others, two at least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accuracy import TASKS, interval, rows
+from demo_v1 import ROOT, _commit
+from scipy.optimize import minimize
+
+from genrec import Recommender, protocols
+from genrec.interactions import History
+from genrec.priors import Fused
+from genrec.trie import TitleTrie
+from genrec.tuning import _collected
+
+FloatArray = npt.NDArray[np.float64]
+BASE = "next_item"
+ORDERS = ("order 1", "order 2", "order 3")
+WINDOWS = ("last 5", "last 10")
+SHORT = ("online_retail", "s3_beauty", "s3_toys", "msl_amazon_books")  # whose titles can be cut
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The choices that lead to one target: C children in all, L choices.
+
+    Attributes:
+        logits: form -> (C,) log-probabilities of the model among the children of each choice.
+        mass: (C,) log of the prior's weights below each child.
+        start: (L,) where the children of each choice begin.
+        taken: (L,) which child leads to the target.
+        tokens: form -> tokens of its prompt.
+    """
+
+    logits: dict[str, FloatArray]
+    mass: FloatArray
+    start: npt.NDArray[np.int64]
+    taken: npt.NDArray[np.int64]
+    tokens: dict[str, int]
+
+
+def shuffled(history: History, seed: int) -> History:
+    """Events of one moment in another order."""
+    rng = np.random.default_rng([seed, len(history.interactions)])
+    events = list(history.interactions)
+    order: list[int] = []
+    first = 0
+    for last in range(1, len(events) + 1):
+        if last == len(events) or events[last].timestamp != events[first].timestamp:
+            order += [first + int(i) for i in rng.permutation(last - first)]
+            first = last
+    return replace(history, interactions=tuple(events[i] for i in order))
+
+
+def forms(plain: Recommender) -> dict[str, Callable[[History], tuple[Recommender, History]]]:
+    """Each way to ask, as what is asked and with which history."""
+    asked = {
+        "sentence": plain.with_settings(template="sentence"),
+        "few_shot 2": plain.with_settings(few_shot=2),
+        "few_shot 4": plain.with_settings(few_shot=4),
+        "last 50": plain.with_settings(max_events=50),
+        **{name: plain.with_settings(max_events=int(name.split()[1])) for name in WINDOWS},
+    }
+    found: dict[str, Callable[[History], tuple[Recommender, History]]] = {
+        BASE: lambda history: (plain, history),
+        "nothing": lambda history: (plain, replace(history, interactions=())),
+    }
+    for name, system in asked.items():
+        found[name] = lambda history, system=system: (system, history)  # type: ignore[misc]
+    for seed, name in enumerate(ORDERS):
+        found[name] = lambda history, seed=seed: (plain, shuffled(history, seed))  # type: ignore[misc]
+    return found
+
+
+def read(system: Recommender, asked: History, whole: History, target: str) -> tuple[Any, int]:
+    """The logits of the choices that lead to a target, and the tokens of the prompt."""
+    trie, source = system.trie, system.prior
+    assert isinstance(trie, TitleTrie)
+    assert source is not None
+    prompt = system.prompt(asked).ids
+    place = trie.places(np.array([system.catalog.row(target)]))
+    tree = system.model.prefill(prompt)
+    fused = Fused([source.weights(whole)], trie)
+    return _collected(trie, tree, fused, place, np.zeros(1), np.ones(1, dtype=bool)), len(prompt)
+
+
+def path_of(asked: Mapping[str, Any], whole: History, target: str) -> dict[str, Any]:
+    """All forms' logits for one user, as arrays by name."""
+    found: dict[str, Any] = {}
+    for form, ask in asked.items():
+        system, history = ask(whole)
+        scored, tokens = read(system, history, whole, target)
+        choices, taken = scored.path()
+        bounds = np.append(scored.start, len(scored.logits))
+        parts = [slice(bounds[c], bounds[c + 1]) for c in choices]
+        logits = [scored.logits[p] - np.logaddexp.reduce(scored.logits[p]) for p in parts]
+        found[form] = np.concatenate(logits).astype(np.float32)
+        found[f"tokens {form}"] = tokens
+        start = np.cumsum([0, *(len(each) for each in logits)])[:-1]
+        found |= {
+            "mass": np.concatenate([scored.mass[p] for p in parts]),
+            "start": start,
+            "taken": start + taken - bounds[choices],
+        }
+    return found
+
+
+def loaded(values: Any) -> Steps:
+    names = [n for n in values.files if f"tokens {n}" in values.files]
+    return Steps(
+        {n: values[n].astype(np.float64) for n in names},
+        values["mass"],
+        values["start"],
+        values["taken"],
+        {n: int(values[f"tokens {n}"]) for n in names},
+    )
+
+
+def nats(
+    columns: Sequence[FloatArray], path: Steps, weights: FloatArray
+) -> tuple[float, FloatArray]:
+    """-ln P of a target for a sum of columns, and its slope by the weights."""
+    table = np.stack(columns, axis=1)
+    x = table @ weights
+    source = np.repeat(np.arange(len(path.start)), np.diff(path.start, append=len(x)))
+    peak = np.maximum.reduceat(x, path.start)
+    share = np.exp(x - peak[source])
+    total = np.add.reduceat(share, path.start)
+    share /= total[source]
+    value = float((peak + np.log(total) - x[path.taken]).sum())
+    return value, share @ table - table[path.taken].sum(axis=0)
+
+
+def crosswise(paths: Sequence[Steps], columns: Callable[[Steps], list[FloatArray]]) -> FloatArray:
+    """(U,) nats of each half of the users, weights fitted to the other half."""
+    made = [columns(path) for path in paths]
+    found = np.empty(len(paths))
+    for first in (0, 1):
+        others = range(1 - first, len(paths), 2)
+
+        def loss(weights: FloatArray, others: range = others) -> tuple[float, FloatArray]:
+            values = [nats(made[n], paths[n], weights) for n in others]
+            slope = np.sum([s for _, s in values], axis=0)
+            return sum(v for v, _ in values) / len(others), slope / len(others)
+
+        start = np.full(len(made[0]), 0.3)
+        best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 100}).x
+        for n in range(first, len(paths), 2):
+            found[n] = nats(made[n], paths[n], best)[0]
+    return found
+
+
+def combinations(of: Sequence[str]) -> dict[str, list[str]]:
+    """Which forms are put together."""
+    groups = {
+        "next_item, sentence": [BASE, "sentence"],
+        "next_item and three orders": [BASE, *ORDERS],
+        "next_item, last 5, last 10": [BASE, *WINDOWS],
+        "next_item, few_shot 2 and 4": [BASE, "few_shot 2", "few_shot 4"],
+        "all of these": [BASE, "sentence", *ORDERS, *WINDOWS, "few_shot 2", "few_shot 4"],
+    }
+    return {name: forms for name, forms in groups.items() if set(forms) <= set(of)}
+
+
+def table(paths: Sequence[Steps]) -> list[str]:
+    lines = [
+        "| form | tokens | nats alone | less next_item | nats with the prior | less next_item |"
+    ]
+    lines.append("|---" * 6 + "|")
+    base: list[FloatArray] = []
+
+    def row(name: str, values: Sequence[FloatArray], tokens: float) -> None:
+        if not base:
+            base.extend(values)
+        cells = []
+        for value, plain in zip(values, base, strict=True):
+            cells += [interval(value, 3), "" if plain is value else interval(value - plain, 3)]
+        lines.append(f"| {name} | {tokens:.0f} | {' | '.join(cells)} |")
+
+    def both(columns: Callable[[Steps], list[FloatArray]]) -> list[FloatArray]:
+        return [
+            crosswise(paths, columns),
+            crosswise(paths, lambda path: [*columns(path), path.mass]),
+        ]
+
+    single: dict[str, list[FloatArray]] = {}
+    tokens = {n: float(np.mean([p.tokens[n] for p in paths])) for n in paths[0].logits}
+    for name in paths[0].logits:
+        single[name] = both(lambda path, name=name: [path.logits[name]])  # type: ignore[misc]
+        row(name, single[name], tokens[name])
+    row(
+        "less nothing",
+        both(lambda path: [path.logits[BASE], path.logits["nothing"]]),
+        tokens[BASE] + tokens["nothing"],
+    )
+    for name, group in combinations(list(paths[0].logits)).items():
+        cost = sum(tokens[n] for n in group)
+        product = both(lambda path, group=group: [sum(path.logits[n] for n in group) / len(group)])  # type: ignore[misc]
+        row(f"{name}: product", product, cost)
+        mean = [
+            -np.logaddexp.reduce([-single[n][i] for n in group], axis=0) + np.log(len(group))
+            for i in (0, 1)
+        ]
+        row(f"{name}: mean", mean, cost)
+    return lines
+
+
+def short(titles: Sequence[str], least: int = 2) -> list[str]:
+    """As many first words of each title as tell it from all others, at least so many."""
+    words = [title.split() for title in titles]
+    counts = Counter(tuple(w[:n]) for w in words for n in range(1, len(w) + 1))
+    whole = Counter(tuple(w) for w in words)
+    found = []
+    for each in words:
+        same = whole[tuple(each)]  # items of the very same title stay together
+        lengths = range(min(least, len(each)), len(each) + 1)
+        n = next((n for n in lengths if counts[tuple(each[:n])] == same), len(each))
+        found.append(" ".join(each[:n]))
+    return found
+
+
+def cut(folder: Path, out: Path) -> Path:
+    """A copy of a folder with short titles; the other files are links."""
+    new = out / f"{folder.name}-short" / folder.name
+    if not new.is_dir():
+        new.mkdir(parents=True)
+        for path in folder.iterdir():
+            if path.name != "items.csv.gz":
+                (new / path.name).symlink_to(path.resolve())
+        items = rows(folder / "items.csv.gz")
+        for item, title in zip(items, short([r["title"] for r in items]), strict=True):
+            item["title"] = title
+        with gzip.open(new / "items.csv.gz", "wt", encoding="utf-8", newline="") as stream:
+            writer = csv.DictWriter(stream, list(items[0]))
+            writer.writeheader()
+            writer.writerows(items)
+    return new
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("set", choices=list(TASKS))
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("GENREC_DATA", ".")))
+    parser.add_argument("--users", type=int, default=200)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--run", help="run folder or name, in place of --model")
+    parser.add_argument("--titles", choices=("whole", "short"), default="whole")
+    parser.add_argument("--forms", help="only these, separated by commas")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=ROOT / ".results" / "forms")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    name, make = TASKS[arguments.set]
+    folder = arguments.data / name
+    if arguments.titles == "short":
+        if name not in SHORT:
+            parser.error(f"--titles short is for one of {', '.join(SHORT)}")
+        folder = cut(folder, arguments.out)
+    task = make(folder)
+    protocol = task.protocol or protocols.default_protocol(task.data)
+    data = protocols.with_validation(protocols.under(task.data, protocol), 50)
+    options: dict[str, Any] = {"threads": arguments.threads, "prior": "collaborative", "say": print}
+    if arguments.run:
+        plain = Recommender.load(arguments.run, data, **options)
+    else:
+        plain = Recommender(data, arguments.model, **options)
+    cases = protocols.sample(protocols.cases(data, protocol, "validation"), arguments.users, 0)
+    print(f"{arguments.set}: {len(cases)} validation users, {plain.model.name}, {_commit()}")
+    asked = forms(plain)
+    if arguments.forms:
+        asked = {n: asked[n] for n in (BASE, "nothing", *arguments.forms.split(","))}
+    state = [plain.tuning_key(), arguments.run, data.info.catalog_hash, sorted(asked)]
+    key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
+    kept = arguments.out / f"{arguments.set}-{key}"
+    kept.mkdir(parents=True, exist_ok=True)
+    paths, began = [], time.monotonic()
+    for number, case in enumerate(cases):
+        path = kept / f"{number}.npz"
+        if not path.is_file():
+            new = path.with_suffix(".new.npz")
+            np.savez(new, **path_of(asked, case.history, case.target))
+            new.replace(path)
+            if number % 20 == 19:
+                print(f"{number + 1} users, {time.monotonic() - began:.0f} s", flush=True)
+        with np.load(path, allow_pickle=False) as values:
+            paths.append(loaded(values))
+    print("\n".join(table(paths)))
+
+
+if __name__ == "__main__":
+    main()
