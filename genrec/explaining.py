@@ -19,12 +19,13 @@ import torch
 
 from genrec import evidence as evidencing
 from genrec.catalog import Catalog, Item
-from genrec.claims import LETTERS, SPACELESS, Facts, foreign, pieces, problems
+from genrec.claims import LETTERS, SPACELESS, Facts, foreign, problems
 from genrec.encoding import EncodedPrompt, Encoder, shared_start
 from genrec.errors import PromptError
 from genrec.evidence import Change, Evidence, Question
 from genrec.interactions import History, Interaction
 from genrec.model import LanguageModel
+from genrec.phrases import Phrases
 from genrec.prompts import Template, folder
 from genrec.reading import script
 from genrec.text import one_line
@@ -106,10 +107,10 @@ class _Sentence:
         logits: (V,) after what was written.
         handle: in the token tree, of the last token.
         node: in the trie while the first name is being written, then None.
-        words: token ids -> the words that may still be written.
-        prefix: ids of the word that is being written.
+        words: token ids -> the phrases that may still be written.
+        prefix: ids of the phrase that is being written.
         parts: catalog rows of names, and the words between them as ids.
-        used: words that were written.
+        used: phrases that were written, and the words between them.
         span: how many words that are not plain it must have, and may have.
         ended: whether it came to its end.
     """
@@ -486,11 +487,11 @@ class Explainer:
         return torch.tensor(sorted(quotes | self._encoder.control_ids))
 
     def _next_word(self, sentence: _Sentence) -> list[int]:
-        """The next token of a word, or of the end."""
+        """The next token of a phrase, or of the end."""
         if sentence.ended:
             return []
         prefix, size = sentence.prefix, len(sentence.prefix)
-        said = sentence.words.get(prefix, "")  # a whole word, so that another may begin
+        said = sentence.words.get(prefix, "")  # a whole phrase, so that another may begin
         within: set[int] = set()
         if prefix:
             words = self._following(sentence, sentence.used)
@@ -516,24 +517,33 @@ class Explainer:
         return [] if sentence.ended else [token]
 
     def _following(self, sentence: _Sentence, used: Sequence[str]) -> dict[tuple[int, ...], str]:
-        """What may follow some words: plain ones only others, and the end enough of those.
-
-        Two others follow each other only as they do in the catalog, lest they become a new word.
-        """
-        plain = self._plain_words
-        told = sum(w not in plain for w in used)
+        """What may follow some phrases: a plain word after each, another after that, and the end."""
+        plain, words = self._plain_words, sentence.words
+        done = [word for phrase in used if phrase not in plain for word in phrase.split()]
+        least, most = sentence.span
         before = bool(used) and used[-1] not in plain
-        full = len(used) >= self._most_words or told >= sentence.span[1]
-        pairs = sentence.facts.pairs
 
-        def fits(word: str) -> bool:
-            if not word:
-                return before and told >= sentence.span[0]
-            return not full and (
-                before if word in plain else not before or (used[-1], word) in pairs
+        def adds(phrase: str, said: Sequence[str]) -> bool:
+            more = phrase.split()
+            return len(said) + len(more) <= most and not set(more) & set(said)
+
+        def goes_on(said: Sequence[str]) -> bool:
+            return any(
+                p and p not in plain and adds(p, said) and len(said) + len(p.split()) >= least
+                for p in words.values()
             )
 
-        return {ids: word for ids, word in sentence.words.items() if fits(word)}
+        def fits(phrase: str) -> bool:
+            if not phrase:
+                return before and len(done) >= least
+            if phrase in plain:
+                return before and goes_on(done)
+            if before or not adds(phrase, done):
+                return False
+            said = [*done, *phrase.split()]
+            return len(said) >= least or goes_on(said)
+
+        return {ids: phrase for ids, phrase in words.items() if fits(phrase)}
 
     @cached_property
     def _plain_words(self) -> frozenset[str]:
@@ -543,33 +553,28 @@ class Explainer:
     def _end(self) -> str:
         return "。" if self._template.header.get("language") == "zh" else "."
 
+    @cached_property
+    def _phrases(self) -> Phrases:
+        empty = self._template.header.get("empty", "").split()
+        return Phrases(self.catalog, frozenset(empty))
+
     def _words_for(self, item: Item) -> dict[tuple[int, ...], str]:
-        """Token ids -> word: what the catalog says of an item, plain words, and "" for the end."""
-        said = [item.title, *(v for v in item.attributes.values() if isinstance(v, str))]
-        words = set().union(*(pieces(one_line(t).lower()) for t in said))
-        empty = set(self._template.header.get("empty", "").split())
-
-        def says_something(word: str) -> bool:
-            if script(word[0]) in SPACELESS:
-                return not empty & {word[0], word[-1]}
-            return len(word) > 1 and word not in empty
-
-        words = {word for word in words if says_something(word)}
-        words |= self._plain_words
+        """Token ids -> phrase: what the catalog says of an item, plain words, and "" for the end."""
+        words = self._phrases.of(item) | self._plain_words
         spaced = " " if self._encoder.form.lead.startswith(" ") else ""
         found = {self._encoder.text(f"{spaced}{w}"): w for w in sorted(words)}
         found[self._encoder.text(self._end)] = ""
         return {ids: w for ids, w in found.items() if ids}
 
-    def _span(self, facts: Facts, words: Mapping[tuple[int, ...], str]) -> tuple[int, int]:
-        """How many of some words a sentence needs and may have: fewer than there are.
+    def _span(self, facts: Facts, phrases: Mapping[tuple[int, ...], str]) -> tuple[int, int]:
+        """How many words a sentence needs and may have: fewer than there are.
 
         In scripts without spaces one piece will do, since it may be several words.
         """
         if facts.script in SPACELESS:
             return 1, self._most_words
-        own = [w for w in words.values() if w and w not in self._plain_words]
-        return LEAST_WORDS, max(len(own) - 1, LEAST_WORDS)
+        own = {w for p in phrases.values() if p not in self._plain_words for w in p.split()}
+        return LEAST_WORDS, min(max(len(own) - 1, LEAST_WORDS), self._most_words)
 
     def _text(self, sentence: _Sentence) -> str:
         """A sentence as people read it."""

@@ -1,0 +1,88 @@
+"""Which runs of an item's words can stand alone in a sentence.
+
+"Hot water bottle" is said, "hot water" out of it is not: a phrase may only end where the catalog lets
+one end. A word that hardly ever stands at the end of a title, or before a comma, a number or a small
+word, goes with what follows it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from genrec.catalog import Catalog, Item
+from genrec.claims import LETTERS, SPACELESS, pieces
+from genrec.reading import script
+from genrec.text import one_line
+
+LONGEST = 5  # words of a phrase
+_ENDING = 0.1  # the least share of a word's places after which a phrase may end
+_TITLES = 20_000  # that are looked at
+_BETWEEN = re.compile(r"[^\w\s'’-]|_|\d|(?<!\w)['’-]|['’-](?!\w)")  # words beside it are apart
+
+
+class Phrases:
+    """The phrases of a catalog's items.
+
+    >>> titles = ["Hot water bottle", "Baby bottle", "Cold water tap"]
+    >>> items = [Item(str(n), title) for n, title in enumerate(titles)]
+    >>> sorted(Phrases(Catalog(items)).of(items[0]))
+    ['bottle', 'hot water bottle', 'water bottle']
+    """
+
+    def __init__(self, catalog: Catalog, empty: frozenset[str] = frozenset()) -> None:
+        """Counts where the words of titles stand.
+
+        Args:
+            catalog: the items; of a large one some thousand titles are looked at.
+            empty: small words, which neither begin nor end a phrase.
+        """
+        self._empty = empty
+        places: Counter[str] = Counter()
+        ends: Counter[str] = Counter()
+        for row in range(0, len(catalog), max(1, len(catalog) // _TITLES)):
+            for run in _runs(catalog[row].title):
+                places.update(run)
+                ends.update(
+                    w for w, after in zip(run, [*run[1:], ""], strict=True) if self._stops(after)
+                )
+        self._ending = {w for w, n in places.items() if ends[w] >= _ENDING * n}
+
+    def of(self, item: Item) -> frozenset[str]:
+        """What may be said of an item: phrases of its title and of its attributes in words.
+
+        In scripts without spaces, pieces of two to four characters.
+        """
+        found: set[str] = set()
+        for text in (item.title, *(v for v in item.attributes.values() if isinstance(v, str))):
+            for run in _runs(text):
+                found.update(self._of(run))
+        return frozenset(found)
+
+    def _of(self, run: list[str]) -> Iterator[str]:
+        for first, word in enumerate(run):
+            if script(word[0]) in SPACELESS:
+                yield from (p for p in pieces(word) if not self._empty & {p[0], p[-1]})
+            elif self._says(word):
+                for last in range(first, min(first + LONGEST, len(run))):
+                    if script(run[last][0]) in SPACELESS:
+                        break
+                    after = run[last + 1] if last + 1 < len(run) else ""
+                    if self._says(run[last]) and (run[last] in self._ending or self._stops(after)):
+                        yield " ".join(run[first : last + 1])
+
+    def _says(self, word: str) -> bool:
+        return len(word) > 1 and word not in self._empty
+
+    def _stops(self, after: str) -> bool:
+        """Whether a phrase may end before this word."""
+        return not after or after in self._empty
+
+
+def _runs(text: str) -> Iterator[list[str]]:
+    """The words of a text that nothing but spaces stands between, in small letters."""
+    for part in _BETWEEN.split(one_line(text).lower()):
+        words = LETTERS.findall(part)
+        if words:
+            yield words

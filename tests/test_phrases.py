@@ -1,0 +1,57 @@
+"""Phrases of items: what may stand alone in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from genrec import Catalog
+from genrec.catalog import Item
+from genrec.phrases import LONGEST, Phrases
+
+SMALL = frozenset({"of", "the", "and", "的"})
+
+
+def phrases(title: str, others: Sequence[str] = (), **attributes: object) -> frozenset[str]:
+    items = [Item("0", title, attributes)]
+    items += [Item(str(n), other) for n, other in enumerate(others, 1)]
+    return Phrases(Catalog(items), SMALL).of(items[0])
+
+
+def test_a_phrase_ends_where_phrases_end() -> None:
+    found = phrases("TWO DOOR CURIO CABINET", ["Green door", "Curio shelf"])
+    assert "two door" in found
+    assert "curio cabinet" in found
+    assert not {"two", "curio", "door curio", "two door curio"} & found
+
+
+def test_numbers_and_marks_are_ends() -> None:
+    found = phrases("Paper set 6, lace (white) t-light - holder")
+    assert found == {"paper set", "set", "lace", "white", "t-light", "holder"}
+
+
+def test_small_words_are_within_only() -> None:
+    found = phrases("the house of cards")
+    assert found == {"house", "house of cards", "cards"}
+    assert phrases("of the") == frozenset()
+
+
+def test_attributes_say_something_too() -> None:
+    assert phrases("mug", tags="red kitchen", price=3.5) == {"mug", "red kitchen", "kitchen"}
+
+
+def test_scripts_without_spaces_have_pieces() -> None:
+    assert phrases("红的杯子 mug") == {"红的杯", "红的杯子", "杯子", "mug"}
+
+
+def test_phrases_are_not_endless() -> None:
+    found = phrases(
+        " ".join(f"w{chr(97 + n)}" for n in range(20)), [f"w{chr(97 + n)}" for n in range(20)]
+    )
+    assert max(len(p.split()) for p in found) == LONGEST
+
+
+@pytest.mark.parametrize("title", ["3", "...", "a", "\u200dx", "<|endoftext|>"])
+def test_titles_of_next_to_nothing(title: str) -> None:
+    assert all(len(p) > 1 for p in phrases(title))
