@@ -2,7 +2,7 @@
 
 "Hot water bottle" is said, "hot water" out of it is not: a phrase may only end where the catalog lets
 one end. A word that hardly ever stands at the end of a title, or before a comma, a number or a small
-word, goes with what follows it.
+word, goes with what follows it; so do two words, one of which mostly stands beside the other.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 from genrec.catalog import Catalog, Item
 from genrec.claims import LETTERS, SPACELESS, pieces
@@ -18,6 +19,8 @@ from genrec.text import one_line
 
 LONGEST = 5  # words of a phrase
 _ENDING = 0.1  # the least share of a word's places after which a phrase may end
+_BESIDE = 0.5  # more than this share of a word's places beside another: they go together
+_PAIRS = 3  # times, at least
 _TITLES = 20_000  # that are looked at
 _BETWEEN = re.compile(r"[^\w\s'’-]|_|\d|(?<!\w)['’-]|['’-](?!\w)")  # words beside it are apart
 
@@ -41,13 +44,17 @@ class Phrases:
         self._empty = empty
         places: Counter[str] = Counter()
         ends: Counter[str] = Counter()
+        pairs: Counter[tuple[str, str]] = Counter()
         for row in range(0, len(catalog), max(1, len(catalog) // _TITLES)):
             for run in _runs(catalog[row].title):
                 places.update(run)
-                ends.update(
-                    w for w, after in zip(run, [*run[1:], ""], strict=True) if self._stops(after)
-                )
+                pairs.update(pairwise(run))
+                after = [*run[1:], ""]
+                ends.update(w for w, n in zip(run, after, strict=True) if self._stops(n))
+        often = {pair: n for pair, n in pairs.items() if n >= _PAIRS}
         self._ending = {w for w, n in places.items() if ends[w] >= _ENDING * n}
+        self._no_end = {pair for pair, n in often.items() if n > _BESIDE * places[pair[0]]}
+        self._no_start = {pair for pair, n in often.items() if n > _BESIDE * places[pair[1]]}
 
     def of(self, item: Item) -> frozenset[str]:
         """What may be said of an item: phrases of its title and of its attributes in words.
@@ -64,13 +71,17 @@ class Phrases:
         for first, word in enumerate(run):
             if script(word[0]) in SPACELESS:
                 yield from (p for p in pieces(word) if not self._empty & {p[0], p[-1]})
-            elif self._says(word):
+            elif self._says(word) and (run[max(first - 1, 0)], word) not in self._no_start:
                 for last in range(first, min(first + LONGEST, len(run))):
                     if script(run[last][0]) in SPACELESS:
                         break
-                    after = run[last + 1] if last + 1 < len(run) else ""
-                    if self._says(run[last]) and (run[last] in self._ending or self._stops(after)):
+                    if self._says(run[last]) and self._ends(run, last):
                         yield " ".join(run[first : last + 1])
+
+    def _ends(self, run: list[str], last: int) -> bool:
+        after = run[last + 1] if last + 1 < len(run) else ""
+        word = run[last]
+        return self._stops(after) or (word in self._ending and (word, after) not in self._no_end)
 
     def _says(self, word: str) -> bool:
         return len(word) > 1 and word not in self._empty

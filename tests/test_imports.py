@@ -33,6 +33,7 @@ ORDER = [
         "decoding",
         "generation",
         "claims",
+        "phrases",
         "branches",
         "evidence",
     ],

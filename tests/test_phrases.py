@@ -26,6 +26,21 @@ def test_a_phrase_ends_where_phrases_end() -> None:
     assert not {"two", "curio", "door curio", "two door curio"} & found
 
 
+def test_words_that_stand_together_stay_together() -> None:
+    others = [
+        "hot water bottle",
+        "red hot water bottle",
+        "bottle",
+        "sign",
+        "metal sign",
+        "tin metal sign",
+    ]
+    found = phrases("wine metal sign", [*others, "metal"])
+    assert found == {"wine metal sign", "metal sign"}
+    found = phrases("chick hot water bottle", others)
+    assert found == {"chick hot water bottle", "hot water bottle"}
+
+
 def test_numbers_and_marks_are_ends() -> None:
     found = phrases("Paper set 6, lace (white) t-light - holder")
     assert found == {"paper set", "set", "lace", "white", "t-light", "holder"}
