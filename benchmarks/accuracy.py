@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy.py beauty --data DIR --threads 1
     python benchmarks/accuracy.py lastfm --data DIR --systems popular,markov,sasrec --fit train
-    python benchmarks/accuracy.py beauty --data DIR --systems zero-shot --users 500
+    python benchmarks/accuracy.py beauty --data DIR --systems zero-shot,few-shot --users 500
     python benchmarks/accuracy.py demo --systems prior
     python benchmarks/accuracy.py lastfm --data DIR --systems zero-shot-prior --users 500
     python benchmarks/accuracy.py demo --systems tuned,tuned-prior --run RUN --fit train
@@ -51,7 +51,8 @@ from genrec.interactions import History, Interaction
 
 K = 20
 PRIOR = "prior"  # the collaborative prior alone
-WRITERS = ("zero-shot", "zero-shot-prior", "tuned", "tuned-prior")  # a model, alone or fused
+WRITERS = ("zero-shot", "zero-shot-prior", "few-shot", "tuned", "tuned-prior")  # alone or fused
+SHOTS = 2  # demonstrations of few-shot
 AT = 10  # places of a list that a model writes
 EVENTS = {"train": "train", "both": "train+validation"}  # that a prior counts
 WRITING = 2  # version of how a model is asked: 2 has the whole history, ten places and nats
@@ -316,6 +317,8 @@ def writer(name: str, system: str, fit: str, task: Task, arguments: Any) -> Reco
     fused = system.endswith("-prior")
     options: dict[str, Any] = {"threads": arguments.threads, "exclude_seen": task.exclude_seen}
     options |= {"prior": "collaborative" if fused else "none", "prior_events": EVENTS[fit]}
+    if system == "few-shot":
+        options["few_shot"] = SHOTS
     if system.startswith("tuned"):
         found = Recommender.load(arguments.run, task.data, say=print, **options)
     else:
@@ -348,7 +351,7 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
     """Ranks of every case and seconds, from the file that an earlier run left where there is one."""
     kinds: Any = {}
     if system in WRITERS:
-        kinds = [WRITING, adapter_of(system, arguments)]
+        kinds = [WRITING, adapter_of(system, arguments), *[SHOTS] * (system == "few-shot")]
     elif system not in (*WRITERS, PRIOR):
         kinds = dict(baselines.classes()[system].defaults)
     state = [
@@ -463,7 +466,7 @@ def main() -> None:
     rows_of: dict[str, dict[str, Any]] = {}
     for system in arguments.systems.split(","):
         for fit in [f for f in arguments.fit.split(",") if f in task.fits]:
-            if system in ("zero-shot", "tuned") and fit != "train":
+            if system in ("zero-shot", "few-shot", "tuned") and fit != "train":
                 continue
             found = measured(arguments.set, system, fit, task, arguments)
             ranks = [found["ranks"][c.user_id] for c in task.cases]
@@ -471,7 +474,7 @@ def main() -> None:
             rows_of.setdefault(fit, {})[system] = values
             cells = [interval(v) for v in values.values()]
             said = {"train": "train", "both": "train + validation"}[fit]
-            said = "nothing" if system == "zero-shot" else said
+            said = {"zero-shot": "nothing", "few-shot": f"{SHOTS} shown"}.get(system, said)
             said += (
                 ", weights on validation" if system.endswith("-prior") and fit == "train" else ""
             )
