@@ -7,6 +7,7 @@ decoding can only write titles that are in the catalog.
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,6 +46,12 @@ _HOME = {
     "evaluate": "evaluation",
 }
 _MODULES = {"datasets"}
+
+# Where a CPU has bf16 instructions, it asks for an optional package whenever peft or the Trainer is
+# imported, also where nothing is quantized.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+    lambda record: "install kernels" not in str(record.msg)
+)
 
 __all__ = [
     "Catalog",

@@ -18,3 +18,10 @@ def test_loading_is_quiet_and_leaves_logging_as_it_was(caplog: pytest.LogCapture
         logging.getLogger(name).warning("said")
     assert "not said" not in caplog.text
     assert caplog.text.count("said") == 2
+
+
+def test_no_optional_package_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    said = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    said.warning("Failed: %s. Please make sure you already `pip install kernels`", "no such module")
+    said.warning("something else")
+    assert [record.message for record in caplog.records] == ["something else"]
