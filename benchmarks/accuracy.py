@@ -30,6 +30,7 @@ import json
 import os
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,11 +155,42 @@ def amazon(folder: Path, published: Sequence[str]) -> Task:
     return Task(data, whole(data), True, published=published)
 
 
+def times(events: Sequence[dict[str, str]], windows: Sequence[dict[str, str]]) -> list[float]:
+    """When each event was, from windows of them that say when their last one was.
+
+    An event between two such is as late as the next, one after them as the last, and one of a user
+    without any is as early as all; none of test is earlier than the first that is known.
+    """
+    of, places = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
+    for place, event in enumerate(events):
+        of[event["user_id"]].append(int(event["item_id"]))
+        places[event["user_id"]].append(place)
+    known: dict[int, float] = {}
+    for window in windows:
+        seen, user = ast.literal_eval(window["item_ids"]), window["user_id"]
+        n = len(seen)
+        for last in range(n - 1, len(of[user])):
+            if of[user][last - n + 1 : last + 1] == seen:
+                known[places[user][last]] = float(window["timestamp"])
+    first = min(known.values())
+    test = min(t for place, t in known.items() if events[place]["split"] == "test")
+    found = [first] * len(events)
+    for each in places.values():
+        when = max((known[p] for p in each if p in known), default=first)
+        for place in reversed(each):
+            when = known.get(place, when)
+            found[place] = max(when, test) if events[place]["split"] == "test" else when
+    return found
+
+
 def books(folder: Path) -> Task:
     """MSL's own windows: the last id is the target; seen items may come back."""
     items, events = tables(folder, ["user_id", "item_id", "behavior", "split"])
-    events = events.append_column("position", pa.array(range(len(events))))
-    data = Dataset.from_tables(items, events, name=folder.name)
+    windows = [*rows(folder / "train.csv.gz"), *rows(folder / "test.csv.gz")]
+    when = times(events.to_pylist(), windows)
+    data = Dataset.from_tables(
+        items, events.append_column("timestamp", pa.array(when)), name=folder.name
+    )
     cases = []
     for number, row in enumerate(rows(folder / "test.csv.gz")):
         *past, target = map(str, ast.literal_eval(row["item_ids"]))

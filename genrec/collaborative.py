@@ -13,8 +13,7 @@ titles    whose titles read like those of the latest items, so that new ones are
 own       what this user has, often; ``recent``: and soon
 
 Fitted baselines (SASRec, ...) may be mixed in. The mixing weights are those under which the validation
-targets are most likely, or, where there are few of them, the last targets of train. Knows rows and
-titles, nothing of tokens or models.
+targets are most likely, or, where there are few of them, some of train. Knows rows and titles, nothing of tokens or models.
 """
 
 from __future__ import annotations
@@ -395,8 +394,8 @@ class CollaborativePrior:
         """Counts the events before a split.
 
         The mixing weights are fitted on validation targets, with what was counted in train only; where
-        these are fewer than ``ENOUGH``, on the last targets of train, with what was counted before
-        them; where these are too few, too, they are defaults.
+        these are fewer than ``ENOUGH``, on some held out of train (``protocols.with_validation``), with
+        what was counted before them; where these are too few, too, they are defaults.
 
         Args:
             dataset: with a split.

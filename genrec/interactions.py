@@ -214,6 +214,48 @@ class Interactions:
         split[(c.split == 0) & earlier[c.user] & (index >= last[c.user])] = 1
         return self._replace_split(split)
 
+    def hold_latest_train(self, target: str, share: float = 0.1) -> Interactions:
+        """A copy with another validation part: the latest of train, the same moment for all users.
+
+        Validation is what begins once all but a share of train's target events are over; what was
+        validation is test. A basket is never cut, its first event decides.
+
+        Args:
+            target: the behavior to be recommended for, such as ``buy``.
+            share: of train's target events, 0 to 1.
+
+        Raises:
+            DataError: no event of train has that behavior.
+        """
+        if target not in self.behaviors:
+            raise self._no_behavior(target)
+        c = self.columns
+        train = (c.behavior == self.behaviors.index(target)) & (c.row >= 0) & (c.split == 0)
+        if not train.any():
+            raise self._no_behavior(target)
+        moment = np.quantile(c.timestamp[train], 1 - share, method="higher")
+        split = np.minimum(2 * c.split, 2)
+        split[(c.split == 0) & (self._unit_times() >= moment)] = 1
+        return self._replace_split(split)
+
+    def _unit_times(self) -> npt.NDArray[np.float64]:
+        """(E,) when the unit of each event begins; units of a user that overlap begin together."""
+        c = self.columns
+        last = np.zeros(len(self), dtype=np.int64)  # the place of a unit's last event
+        last[c.unit] = np.arange(len(self))
+        end = np.maximum.accumulate(last[c.unit])
+        begins = np.append(True, end[:-1] < np.arange(1, len(self)))
+        found: npt.NDArray[np.float64] = c.timestamp[begins][np.cumsum(begins) - 1]
+        return found
+
+    def one_after_another(self) -> bool:
+        """Whether test comes after train by time for all users, as near as one event in a hundred."""
+        c = self.columns
+        train, test = c.timestamp[c.split == 0], c.timestamp[c.split == 2]
+        if not len(train) or not len(test):
+            return False
+        return bool(np.quantile(train, 0.99) <= np.quantile(test, 0.01))
+
     def split_global_time(
         self, validation_from: float | None = None, test_from: float | None = None
     ) -> Interactions:
@@ -236,11 +278,7 @@ class Interactions:
         c = self.columns
         first = self.time_quantile(0.8) if validation_from is None else validation_from
         second = self.time_quantile(0.9) if test_from is None else test_from
-        last = np.zeros(len(self), dtype=np.int64)  # the place of a unit's last event
-        last[c.unit] = np.arange(len(self))
-        end = np.maximum.accumulate(last[c.unit])
-        begins = np.append(True, end[:-1] < np.arange(1, len(self)))
-        time = c.timestamp[begins][np.cumsum(begins) - 1]
+        time = self._unit_times()
         split = (time >= first).astype(np.int64) + (time >= second)
         if not first <= second or not (split == 0).any() or not (split == 2).any():
             low, high = said_time(float(c.timestamp.min())), said_time(float(c.timestamp.max()))

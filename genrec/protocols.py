@@ -179,9 +179,10 @@ def under(dataset: Dataset, protocol: str) -> Dataset:
 def with_validation(dataset: Dataset, least: int) -> Dataset:
     """The dataset with at least so many validation users, to fit something small on.
 
-    Itself where it has them, else one whose validation part is the last unit of everybody's train,
-    if that gives more. Such a copy is not to be evaluated on: what was learned from train has seen
-    that part.
+    Itself where it has them, else one whose validation part is held out of train as test is: its latest
+    tenth where test comes after train by time for all users, which has new items, too, as test has;
+    else the last unit of everybody's. Itself, too, where that gives no more. Such a copy is not to be
+    evaluated on: what was learned from train has seen that part.
     """
     target = dataset.info.target_behavior
     if target not in dataset.interactions.behaviors:
@@ -189,10 +190,16 @@ def with_validation(dataset: Dataset, least: int) -> Dataset:
     many = dataset.interactions.users_with_target(target)[1]
     if many >= least:
         return dataset
-    held = dataset.interactions.hold_last_train_unit(target)
-    if held.users_with_target(target)[1] <= many:
+    events, held = dataset.interactions, []
+    if dataset.info.time_unit != "position" and events.one_after_another():
+        held.append(events.hold_latest_train(target))
+    held.append(events.hold_last_train_unit(target))
+    for found in held:
+        if found.users_with_target(target)[1] >= least:
+            return replace(dataset, interactions=found)
+    if held[-1].users_with_target(target)[1] <= many:
         return dataset
-    return replace(dataset, interactions=held)
+    return replace(dataset, interactions=held[-1])
 
 
 def for_behavior(dataset: Dataset, behavior: str) -> Dataset:

@@ -382,8 +382,8 @@ def tune(
     """Fits weight, node temperature and kind of fusion on users of validation.
 
     The prior counts train only, and nothing of test is looked at. Where there are fewer than ``_ENOUGH``
-    such users and the model is no run's (which has learned from train), it is fitted on the last units
-    of train, and the prior counts what is before them.
+    such users and the model is no run's (which has learned from train), it is fitted on some held out
+    of train (``protocols.with_validation``), and the prior counts what is before them.
 
     Args:
         recommender: with a dataset; its model, prompt and collaborative prior.

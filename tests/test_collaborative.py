@@ -348,6 +348,30 @@ def test_without_validation_the_last_of_train_are_fitted_on() -> None:
     assert protocols.with_validation(single, 50) is single
 
 
+def test_where_test_is_later_than_train_the_latest_of_train_are_held_out() -> None:
+    many = BEFORE_TEST * 15
+    later = shop([[*e[:3], 0] for e in many], [["train"] * 3 + ["test"]] * 60)
+    assert later.interactions.one_after_another()
+    found = protocols.with_validation(later, 15).interactions
+    assert found.users_with_target("buy") == [60, 60, 60]  # positions are no times
+    later = replace(later, info=replace(later.info, time_unit="s"))
+    found = protocols.with_validation(later, 15).interactions
+    assert found.users_with_target("buy") == [60, 18, 60]  # a tenth of 180 events
+    held = found.columns.split == 1
+    assert (
+        found.columns.timestamp[held].min()
+        > found.columns.timestamp[found.columns.split == 0].max()
+    )
+    last = later.interactions.hold_last_train_unit("buy")
+    assert protocols.with_validation(later, 50).interactions.columns.split.tolist() == (
+        last.columns.split.tolist()
+    )  # too few of the latest
+    staggered = shop([[0] * (n % 7) + [1, 2] for n in range(60)],
+                     [["train"] * (n % 7 + 1) + ["test"] for n in range(60)])  # fmt: skip
+    assert not staggered.interactions.one_after_another()
+    assert not shop([[0, 1]] * 3, [["train"] * 2] * 3).interactions.one_after_another()
+
+
 def test_validation_events_are_not_counted_in_train() -> None:
     mix = dict.fromkeys(COUNTED, 1.0)
     three = shop([[*e[:3], 6, 0] for e in BEFORE_TEST], SPLITS)

@@ -205,3 +205,39 @@ def test_nothing_of_train_is_later_than_test(
             before = slice(0, index)
             same = (c.user[before] == c.user[index]) & (c.timestamp[before] < first)
             assert same.any()
+
+
+@given(st.lists(events, min_size=2, max_size=30), st.booleans(), st.floats(0.05, 0.9))
+def test_the_latest_of_train_is_held_out_for_all_users_at_once(
+    rows: list[tuple[int, int, int]], baskets: bool, share: float
+) -> None:
+    table = pa.Table.from_pylist(
+        [
+            {"user_id": f"u{user}", "item_id": "a", "behavior": "buy", "timestamp": float(time),
+             "number": n, **({"basket": f"{basket}"} if baskets else {})}
+            for n, (user, basket, time) in enumerate(rows)
+        ]
+    )  # fmt: skip
+    found = Interactions.from_table(table, Catalog([Item("a", "mug")]), time_unit="s")
+    try:
+        found = found.split_global_time(31.0 * share, 25.0)
+    except DataError:
+        return
+    before, after = found.columns, found.hold_latest_train("buy", share).columns
+    assert ((after.split == 2) == (before.split > 0)).all()
+    held, train = after.split == 1, after.split == 0
+    assert held.sum() <= max(1, share * (before.split == 0).sum()) or _tied(before)
+    if not baskets and held.any() and train.any():
+        assert after.timestamp[train].max() < after.timestamp[held].min()
+    for unit in set(after.unit.tolist()):
+        assert len(set(after.split[after.unit == unit].tolist())) == 1
+    with pytest.raises(DataError, match="view"):
+        found.hold_latest_train("view")
+
+
+def _tied(c: Any) -> bool:
+    """Whether events of train share their time, or a basket of several."""
+    train = c.split == 0
+    return bool(
+        len(set(c.timestamp[train].tolist())) < train.sum() or len(set(c.unit)) < len(c.unit)
+    )
