@@ -9,8 +9,8 @@ Sets are those of accuracy.py, users those of `genrec tune`: of validation, the 
 The model reads every form of the prompt: other templates, events of one moment in another order, only the latest
 events or more of them, demonstrations, no history at all. Of the choices that lead to the target
 all children's logits are kept, in .results/forms; run it again to go on. The rest is arithmetic:
-``product`` takes the mean of the forms' log-probabilities at each choice, ``mean`` that of the item's
-probabilities; ``less nothing`` takes off what the model says without a history (popularity as the model
+``product`` takes the mean of the forms' log-probabilities at each choice (where they have the same choices:
+another template may cut titles otherwise into tokens), ``mean`` that of the item's probabilities; ``less nothing`` takes off what the model says without a history (popularity as the model
 has it), as much as the fit says. Temperature and weights, as few as there are columns, are fitted
 crosswise: of each half of the users by the other half, for the model alone and with the prior.
 
@@ -28,7 +28,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +54,24 @@ SHORT = ("online_retail", "s3_beauty", "s3_toys", "msl_amazon_books")  # whose t
 
 @dataclass(frozen=True)
 class Steps:
-    """The choices that lead to one target: C children in all, L choices.
+    """The choices that lead to one target under one form: C children in all, L choices.
 
     Attributes:
-        logits: form -> (C,) log-probabilities of the model among the children of each choice.
+        logits: (C,) log-probabilities of the model among the children of each choice.
         mass: (C,) log of the prior's weights below each child.
         start: (L,) where the children of each choice begin.
         taken: (L,) which child leads to the target.
-        tokens: form -> tokens of its prompt.
+        tokens: of the prompt.
     """
 
-    logits: dict[str, FloatArray]
+    logits: FloatArray
     mass: FloatArray
     start: npt.NDArray[np.int64]
     taken: npt.NDArray[np.int64]
-    tokens: dict[str, int]
+    tokens: int
+
+
+Forms = dict[str, Steps]
 
 
 def shuffled(history: History, seed: int) -> History:
@@ -117,7 +120,7 @@ def read(system: Recommender, asked: History, whole: History, target: str) -> tu
 
 
 def path_of(asked: Mapping[str, Any], whole: History, target: str) -> dict[str, Any]:
-    """All forms' logits for one user, as arrays by name."""
+    """All forms' choices for one user, as arrays by name."""
     found: dict[str, Any] = {}
     for form, ask in asked.items():
         system, history = ask(whole)
@@ -126,26 +129,28 @@ def path_of(asked: Mapping[str, Any], whole: History, target: str) -> dict[str, 
         bounds = np.append(scored.start, len(scored.logits))
         parts = [slice(bounds[c], bounds[c + 1]) for c in choices]
         logits = [scored.logits[p] - np.logaddexp.reduce(scored.logits[p]) for p in parts]
-        found[form] = np.concatenate(logits).astype(np.float32)
-        found[f"tokens {form}"] = tokens
         start = np.cumsum([0, *(len(each) for each in logits)])[:-1]
-        found |= {
-            "mass": np.concatenate([scored.mass[p] for p in parts]),
-            "start": start,
-            "taken": start + taken - bounds[choices],
-        }
+        steps = Steps(
+            np.concatenate(logits).astype(np.float32),
+            np.concatenate([scored.mass[p] for p in parts]),
+            start,
+            start + taken - bounds[choices],
+            tokens,
+        )
+        found |= {f"{form}/{f.name}": getattr(steps, f.name) for f in fields(Steps)}
     return found
 
 
-def loaded(values: Any) -> Steps:
-    names = [n for n in values.files if f"tokens {n}" in values.files]
-    return Steps(
-        {n: values[n].astype(np.float64) for n in names},
-        values["mass"],
-        values["start"],
-        values["taken"],
-        {n: int(values[f"tokens {n}"]) for n in names},
-    )
+def loaded(values: Any) -> Forms:
+    names = [key.removesuffix("/logits") for key in values.files if key.endswith("/logits")]
+    return {n: Steps(**{f.name: values[f"{n}/{f.name}"] for f in fields(Steps)}) for n in names}
+
+
+def together(path: Forms, group: Sequence[str]) -> FloatArray | None:
+    """(C,) the mean of some forms' log-probabilities; None where they do not have the same choices."""
+    if len({len(path[n].logits) for n in group}) > 1:
+        return None
+    return np.asarray(np.mean([path[n].logits for n in group], axis=0), dtype=np.float64)
 
 
 def nats(
@@ -163,9 +168,8 @@ def nats(
     return value, share @ table - table[path.taken].sum(axis=0)
 
 
-def crosswise(paths: Sequence[Steps], columns: Callable[[Steps], list[FloatArray]]) -> FloatArray:
-    """(U,) nats of each half of the users, weights fitted to the other half."""
-    made = [columns(path) for path in paths]
+def crosswise(paths: Sequence[Steps], made: Sequence[list[FloatArray]]) -> FloatArray:
+    """(U,) nats of each half of the users by columns whose weights are fitted to the other half."""
     found = np.empty(len(paths))
     for first in (0, 1):
         others = range(1 - first, len(paths), 2)
@@ -194,7 +198,7 @@ def combinations(of: Sequence[str]) -> dict[str, list[str]]:
     return {name: forms for name, forms in groups.items() if set(forms) <= set(of)}
 
 
-def table(paths: Sequence[Steps]) -> list[str]:
+def table(paths: Sequence[Forms]) -> list[str]:
     lines = [
         "| form | tokens | nats alone | less next_item | nats with the prior | less next_item |"
     ]
@@ -209,26 +213,23 @@ def table(paths: Sequence[Steps]) -> list[str]:
             cells += [interval(value, 3), "" if plain is value else interval(value - plain, 3)]
         lines.append(f"| {name} | {tokens:.0f} | {' | '.join(cells)} |")
 
-    def both(columns: Callable[[Steps], list[FloatArray]]) -> list[FloatArray]:
-        return [
-            crosswise(paths, columns),
-            crosswise(paths, lambda path: [*columns(path), path.mass]),
-        ]
+    def both(form: str, columns: Sequence[list[FloatArray]]) -> list[FloatArray]:
+        steps = [path[form] for path in paths]
+        fused = [[*c, s.mass] for c, s in zip(columns, steps, strict=True)]
+        return [crosswise(steps, columns), crosswise(steps, fused)]
 
     single: dict[str, list[FloatArray]] = {}
-    tokens = {n: float(np.mean([p.tokens[n] for p in paths])) for n in paths[0].logits}
-    for name in paths[0].logits:
-        single[name] = both(lambda path, name=name: [path.logits[name]])  # type: ignore[misc]
+    tokens = {n: float(np.mean([p[n].tokens for p in paths])) for n in paths[0]}
+    for name in paths[0]:
+        single[name] = both(name, [[p[name].logits] for p in paths])
         row(name, single[name], tokens[name])
-    row(
-        "less nothing",
-        both(lambda path: [path.logits[BASE], path.logits["nothing"]]),
-        tokens[BASE] + tokens["nothing"],
-    )
-    for name, group in combinations(list(paths[0].logits)).items():
+    less = [[p[BASE].logits, p["nothing"].logits] for p in paths]
+    row("less nothing", both(BASE, less), tokens[BASE] + tokens["nothing"])
+    for name, group in combinations(list(paths[0])).items():
         cost = sum(tokens[n] for n in group)
-        product = both(lambda path, group=group: [sum(path.logits[n] for n in group) / len(group)])  # type: ignore[misc]
-        row(f"{name}: product", product, cost)
+        product = [together(p, group) for p in paths]
+        if all(p is not None for p in product):
+            row(f"{name}: product", both(BASE, [[p] for p in product if p is not None]), cost)
         mean = [
             -np.logaddexp.reduce([-single[n][i] for n in group], axis=0) + np.log(len(group))
             for i in (0, 1)
@@ -303,7 +304,7 @@ def main() -> None:
     asked = forms(plain)
     if arguments.forms:
         asked = {n: asked[n] for n in (BASE, "nothing", *arguments.forms.split(","))}
-    state = [plain.tuning_key(), arguments.run, data.info.catalog_hash, sorted(asked)]
+    state = [2, plain.tuning_key(), arguments.run, data.info.catalog_hash, sorted(asked)]
     key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
     kept = arguments.out / f"{arguments.set}-{key}"
     kept.mkdir(parents=True, exist_ok=True)
