@@ -2,7 +2,8 @@
 
 "Hot water bottle" is said, "hot water" out of it is not: a phrase may only end where the catalog lets
 one end. A word that hardly ever stands at the end of a title, or before a comma, a number or a small
-word, goes with what follows it; so do two words, one of which mostly stands beside the other.
+word, goes with what follows it; so does one that stands before another more often than at an end, and
+one that stands after another more often than at a beginning goes with that.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from genrec.text import one_line
 
 LONGEST = 5  # words of a phrase
 _ENDING = 0.1  # the least share of a word's places after which a phrase may end
-_BESIDE = 0.5  # more than this share of a word's places beside another: they go together
-_PAIRS = 3  # times, at least
+_PAIRS = 2  # times that two words stand side by side, at least, to go together
 _TITLES = 20_000  # that are looked at
 _BETWEEN = re.compile(r"[^\w\s'’-]|_|\d|(?<!\w)['’-]|['’-](?!\w)")  # words beside it are apart
 
@@ -43,18 +43,21 @@ class Phrases:
         """
         self._empty = empty
         places: Counter[str] = Counter()
+        begins: Counter[str] = Counter()
         ends: Counter[str] = Counter()
         pairs: Counter[tuple[str, str]] = Counter()
         for row in range(0, len(catalog), max(1, len(catalog) // _TITLES)):
             for run in _runs(catalog[row].title):
                 places.update(run)
                 pairs.update(pairwise(run))
-                after = [*run[1:], ""]
-                ends.update(w for w, n in zip(run, after, strict=True) if self._stops(n))
+                around = zip(["", *run], run, [*run[1:], ""], strict=False)
+                for before, word, after in around:
+                    begins[word] += self._stops(before)
+                    ends[word] += self._stops(after)
         often = {pair: n for pair, n in pairs.items() if n >= _PAIRS}
         self._ending = {w for w, n in places.items() if ends[w] >= _ENDING * n}
-        self._no_end = {pair for pair, n in often.items() if n > _BESIDE * places[pair[0]]}
-        self._no_start = {pair for pair, n in often.items() if n > _BESIDE * places[pair[1]]}
+        self._no_end = {pair for pair, n in often.items() if n > ends[pair[0]]}
+        self._no_start = {pair for pair, n in often.items() if n > begins[pair[1]]}
 
     def of(self, item: Item) -> frozenset[str]:
         """What may be said of an item: phrases of its title and of its attributes in words.
@@ -71,7 +74,7 @@ class Phrases:
         for first, word in enumerate(run):
             if script(word[0]) in SPACELESS:
                 yield from (p for p in pieces(word) if not self._empty & {p[0], p[-1]})
-            elif self._says(word) and (run[max(first - 1, 0)], word) not in self._no_start:
+            elif self._says(word) and not (first and (run[first - 1], word) in self._no_start):
                 for last in range(first, min(first + LONGEST, len(run))):
                     if script(run[last][0]) in SPACELESS:
                         break
@@ -86,9 +89,9 @@ class Phrases:
     def _says(self, word: str) -> bool:
         return len(word) > 1 and word not in self._empty
 
-    def _stops(self, after: str) -> bool:
-        """Whether a phrase may end before this word."""
-        return not after or after in self._empty
+    def _stops(self, beside: str) -> bool:
+        """Whether a phrase may end before this word, and begin after it."""
+        return not beside or beside in self._empty
 
 
 def _runs(text: str) -> Iterator[list[str]]:
