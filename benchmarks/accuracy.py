@@ -5,6 +5,7 @@
     python benchmarks/accuracy.py beauty --data DIR --systems zero-shot,few-shot --users 500
     python benchmarks/accuracy.py demo --systems prior
     python benchmarks/accuracy.py lastfm --data DIR --systems zero-shot-prior --users 500
+    python benchmarks/accuracy.py lastfm --data DIR --systems sasrec,prior --with sasrec
     python benchmarks/accuracy.py demo --systems tuned,tuned-prior --run RUN --fit train
 
 DIR (or $GENREC_DATA) holds the folders s3_beauty, s3_toys, msl_amazon_books, llara_lastfm,
@@ -43,7 +44,7 @@ from demo_v1 import ROOT, _commit
 
 from genrec import Dataset, Recommender, baselines, checkpoint, metrics, protocols, tuning
 from genrec.baselines import Scorer
-from genrec.collaborative import CollaborativePrior
+from genrec.collaborative import COUNTED, LEARNED, CollaborativePrior
 from genrec.dataset import TUNED
 from genrec.datasets import load, recbole
 from genrec.errors import RequestError
@@ -349,6 +350,8 @@ def writer(name: str, system: str, fit: str, task: Task, arguments: Any) -> Reco
     fused = system.endswith("-prior")
     options: dict[str, Any] = {"threads": arguments.threads, "exclude_seen": task.exclude_seen}
     options |= {"prior": "collaborative" if fused else "none", "prior_events": EVENTS[fit]}
+    if fused and arguments.mixed:
+        options["prior_sources"] = ",".join([*COUNTED, *arguments.mixed])
     if system == "few-shot":
         options["few_shot"] = SHOTS
     if system.startswith("tuned"):
@@ -386,6 +389,8 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
         kinds = [WRITING, adapter_of(system, arguments), *[SHOTS] * (system == "few-shot")]
     elif system not in (*WRITERS, PRIOR):
         kinds = dict(baselines.classes()[system].defaults)
+    if system == PRIOR or system.endswith("-prior"):
+        kinds = [kinds, *arguments.mixed] if arguments.mixed else kinds
     state = [
         kinds,
         baselines.VERSION, name, system, fit, task.data.info.catalog_hash,
@@ -410,7 +415,8 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
                 print(f"{len(found['ranks'])} of {len(task.cases)} users", flush=True)
     else:
         if system == PRIOR:
-            prior = CollaborativePrior.fit(task.data, before=BEFORE[fit])
+            sources = (*COUNTED, *arguments.mixed)
+            prior = CollaborativePrior.fit(task.data, before=BEFORE[fit], sources=sources)
             print("  " + ", ".join(f"{n} {w:.3f}" for n, w in prior.mix.items()), flush=True)
             between = time.monotonic()
             values = ranks_by(task, prior)
@@ -482,6 +488,8 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=None)
     parser.add_argument("--model", default="smollm2-135m", help="of the system zero-shot")
     parser.add_argument("--run", type=Path, help="run folder, of the systems tuned and tuned-prior")
+    parser.add_argument("--with", dest="mixed", nargs="+", default=[], choices=LEARNED,
+                        help="fitted baselines that the prior mixes in")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / ".results" / "accuracy")
     arguments = parser.parse_args()
@@ -489,6 +497,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     folder, make = TASKS[arguments.set]
     task = chosen(make(arguments.data / folder), arguments.users)
+    if arguments.mixed:  # so that these are kept
+        folder = arguments.out / "fits" / arguments.set
+        task = replace(task, data=replace(task.data, folder=folder))
     data = task.data.info
     print(f"{arguments.set}: {data.users:,} users, {data.items:,} items, {data.events:,} events")
     seen = "left out" if task.exclude_seen else "may come back"
@@ -514,7 +525,10 @@ def main() -> None:
             whole = len(nats) == len(ranks) and None not in nats.values()
             cells.append(interval(np.array(list(nats.values())), 3) if whole else "-")
             cells += [f"{found['fit_s']:.0f}", f"{found['rank_s']:.0f}"]
-            lines.append(f"| {system} | {said} | {' | '.join(cells)} |")
+            name = system
+            if arguments.mixed and (system == PRIOR or system.endswith("-prior")):
+                name += f" with {', '.join(arguments.mixed)}"
+            lines.append(f"| {name} | {said} | {' | '.join(cells)} |")
             print(lines[-1], flush=True)
     print("\n" + "\n".join([*lines, "", *task.published]))
     for fit, of in rows_of.items():
