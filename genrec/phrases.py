@@ -19,6 +19,7 @@ from genrec.reading import script
 from genrec.text import one_line
 
 LONGEST = 5  # words of a phrase
+_LETTERS = 1_000  # of each text that are looked at, lest a long description takes seconds
 _ENDING = 0.1  # the least share of a word's places after which a phrase may end
 _PAIRS = 2  # times that two words stand side by side, at least, to go together
 _TITLES = 20_000  # that are looked at
@@ -96,7 +97,7 @@ class Phrases:
 
 def _runs(text: str) -> Iterator[list[str]]:
     """The words of a text that nothing but spaces stands between, in small letters."""
-    for part in _BETWEEN.split(one_line(text).lower()):
+    for part in _BETWEEN.split(one_line(text[:_LETTERS]).lower()):
         words = LETTERS.findall(part)
         if words:
             yield words

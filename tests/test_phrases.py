@@ -70,3 +70,8 @@ def test_phrases_are_not_endless() -> None:
 @pytest.mark.parametrize("title", ["3", "...", "a", "\u200dx", "<|endoftext|>"])
 def test_titles_of_next_to_nothing(title: str) -> None:
     assert all(len(p) > 1 for p in phrases(title))
+
+
+def test_of_long_texts_the_beginning_counts() -> None:
+    found = phrases("mug", description="red mugs. " * 50_000 + "the end")
+    assert found == {"mug", "red mugs", "mugs"}
