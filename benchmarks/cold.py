@@ -30,7 +30,7 @@ import torch
 from demo_v1 import ROOT, _commit
 
 from genrec import Dataset, History, Recommender, baselines, learning, metrics, protocols, tuning
-from genrec.collaborative import CollaborativePrior
+from genrec.collaborative import COUNTED, CollaborativePrior
 from genrec.datasets import load
 from genrec.interactions import Interactions
 from genrec.recipe import Training
@@ -84,10 +84,16 @@ def by_model(recommender: Recommender, new: Sequence[int]) -> Ranks:
 
 
 def measured(
-    name: str, make: Callable[[], Ranks], asked: Sequence[tuple[str, History, str]], out: Path
+    name: str,
+    make: Callable[[], Ranks],
+    asked: Sequence[tuple[str, History, str]],
+    out: Path,
+    about: Sequence[str],
 ) -> list[dict[str, float]]:
-    """One line a case, kept in a file."""
-    path = out / f"{name}.json"
+    """One line a case, kept in a file; ``about`` is what else it depends on."""
+    state = [about, [(user, target, len(history)) for user, history, target in asked]]
+    key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
+    path = out / f"{name}-{key}.json"
     if path.is_file():
         kept: list[dict[str, float]] = json.loads(path.read_text())
         return kept
@@ -144,8 +150,8 @@ def items(arguments: argparse.Namespace) -> None:
         return by_scores(data, lambda history: made.logprobs(history).tolist(), new)
 
     def former() -> Ranks:
-        whole = CollaborativePrior.fit(data).mix
-        return prior({name: w for name, w in whole.items() if name != "titles"})
+        made = CollaborativePrior.fit(data, sources=[n for n in COUNTED if n != "titles"])
+        return by_scores(data, lambda history: made.logprobs(history).tolist(), new)
 
     def base() -> Recommender:
         return Recommender(data, arguments.model, **options)
@@ -165,13 +171,16 @@ def items(arguments: argparse.Namespace) -> None:
     if arguments.run is not None:
         systems["tuned"] = lambda: by_model(run(), new)
         systems["tuned + prior"] = lambda: by_model(fused(run()), new)
+    about = [arguments.model, protocols.fingerprint(data)]
+    if arguments.run is not None:
+        about.append((arguments.run / "run.json").read_text())
     print(f"{len(new)} new items of {len(data.catalog)}, {len(cases)} cases, commit {_commit()}\n")
     print(
         "| system | HR@10 of all | NDCG@10 of all | HR@10 of the new | NDCG@10 of the new | nats |"
     )
     print("|---|---|---|---|---|---|")
     for name, make in systems.items():
-        lines = measured(name, make, asked, arguments.out / "items")
+        lines = measured(name, make, asked, arguments.out / "items", about)
         print(row(name, lines, ["all", "new"]), flush=True)
 
 
@@ -208,14 +217,14 @@ def users(arguments: argparse.Namespace) -> None:
         "tuned": lambda: model(run, "none"),
         "tuned + prior": lambda: model(run, "collaborative"),
     }
+    about = [arguments.model, protocols.fingerprint(data)]
     print(f"{len(cases)} users, commit {_commit()}\n")
     print("| purchases known | system | HR@10 | NDCG@10 | nats |\n|---|---|---|---|---|")
     for shown in SHOWN:
         asked = [(c.user_id, c.history.latest(shown), c.target) for c in cases]
         for name, make in systems.items():
-            key = hashlib.sha256(f"{arguments.users}".encode()).hexdigest()[:8]
-            out = arguments.out / f"users-{key}-{shown}"
-            print(f"| {shown} {row(name, measured(name, make, asked, out), ['all'])}", flush=True)
+            lines = measured(name, make, asked, arguments.out / f"users-{shown}", about)
+            print(f"| {shown} {row(name, lines, ['all'])}", flush=True)
 
 
 def main() -> None:

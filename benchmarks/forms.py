@@ -40,6 +40,7 @@ from demo_v1 import ROOT, _commit
 from scipy.optimize import minimize
 
 from genrec import Recommender, protocols
+from genrec.collaborative import CollaborativePrior
 from genrec.interactions import History
 from genrec.priors import Fused
 from genrec.trie import TitleTrie
@@ -304,13 +305,14 @@ def main() -> None:
     asked = forms(plain)
     if arguments.forms:
         asked = {n: asked[n] for n in (BASE, "nothing", *arguments.forms.split(","))}
-    state = [2, plain.tuning_key(), arguments.run, data.info.catalog_hash, sorted(asked)]
-    key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
+    about = [plain.tuning_key(), arguments.run, protocol, protocols.fingerprint(data)]
+    state = [*about, plain.prior.mix if isinstance(plain.prior, CollaborativePrior) else None]
+    key = hashlib.sha256(json.dumps([*state, sorted(asked)]).encode()).hexdigest()[:16]
     kept = arguments.out / f"{arguments.set}-{key}"
     kept.mkdir(parents=True, exist_ok=True)
     paths, began = [], time.monotonic()
     for number, case in enumerate(cases):
-        path = kept / f"{number}.npz"
+        path = kept / f"{hashlib.sha256(case.user_id.encode()).hexdigest()[:16]}.npz"
         if not path.is_file():
             new = path.with_suffix(".new.npz")
             np.savez(new, **path_of(asked, case.history, case.target))

@@ -14,7 +14,8 @@ FloatArray = npt.NDArray[np.float64]
 NEAR = 50  # titles that are kept beside each
 MOST = 50_000  # titles of a catalog; a larger one has no neighbours, since each takes too long
 _POWER = 3  # of the cosine, so that the nearest count most
-_CHUNK = 256  # titles compared at a time
+_CHUNK = 256  # titles compared at a time, at most
+_CELLS = 2_000_000  # cosines held at a time
 _KEPT = 20_000  # titles whose neighbours are remembered
 
 
@@ -48,11 +49,14 @@ class AlikeTitles:
         """(R, N) sparse: the third powers of the cosines of ``NEAR`` others with each row's title."""
         from scipy import sparse
 
+        if not self._vectors.nnz:
+            return sparse.csr_array((len(rows), self._vectors.shape[0]))
         kept = self._found
         found = {row: kept[row] for row in rows.tolist() if row in kept}
         new = [row for row in rows.tolist() if row not in found]
-        for first in range(0, len(new), _CHUNK):
-            found |= self._nearest(new[first : first + _CHUNK])
+        size = max(1, min(_CHUNK, _CELLS // self._vectors.shape[0]))
+        for first in range(0, len(new), size):
+            found |= self._nearest(new[first : first + size])
         self._found = found if len(kept) + len(new) > _KEPT else {**kept, **found} if new else kept
         parts = [found[row] for row in rows.tolist()]
         bounds = np.cumsum([0, *(len(near) for near, _ in parts)])

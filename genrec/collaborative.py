@@ -130,6 +130,7 @@ class Counts:
         if catalog is self.catalog:
             return self
         n, old = len(catalog), len(self.catalog)
+        titles = [item.title for item in catalog]
         known = [item.item_id for item in self.catalog]
         if n < old or [catalog[row].item_id for row in range(old)] != known:
             msg = (
@@ -137,7 +138,7 @@ class Counts:
                 "in the same order, and further ones after them."
             )
             raise RequestError(msg)
-        return replace(
+        found = replace(
             self,
             catalog=catalog,
             items=_sized(self.items, len(self.user_ids), n),
@@ -145,6 +146,9 @@ class Counts:
             both=_sized(self.both, n, n),
             popularity=np.append(self.popularity, np.zeros(n - old)),
         )
+        if "alike" in self.__dict__ and titles == [item.title for item in self.catalog]:
+            found.__dict__["alike"] = self.alike
+        return found
 
     def more(
         self,

@@ -260,7 +260,7 @@ def tune(
     settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
-    """Fit how much the collaborative prior counts beside a model, on validation users only.
+    """Fit how much the collaborative prior counts beside a model, on validation users, never on test.
 
     With --run the prior is kept in the run's folder, too, for those who load it without the data; it
     holds the user ids whose events it counted.

@@ -61,7 +61,7 @@ class Tuned:
         fusion: the better one by NDCG@10 on validation, crosswise.
         weights: the prior's weight by fusion.
         temperatures: the node temperature by fusion.
-        users: how many users of validation it was fitted on.
+        users: how many users it was fitted on, of validation or held out of train.
         nats: -ln P(target) of the model alone, the prior alone and both by node, the last of each
             half of the users by what was fitted to the other half.
         ndcg: NDCG@10 of these and of both by score, likewise, within the candidates of model and
@@ -189,7 +189,7 @@ def chosen(
     fusion, weight, temperature, fitted = "node", OTHER_WEIGHT, alone, ""
     if prior == "collaborative":
         fusion = FUSION if tuned is None else tuned.fusion
-        fitted = "the embedded sample" if tuned is None else f"{tuned.users} users of validation"
+        fitted = "the embedded sample" if tuned is None else f"{tuned.users} users held out"
     if settings.fusion != "auto" or vocab or settings.search == "sample":
         fusion = "score" if vocab else settings.fusion.replace("auto", "node")
     if prior == "collaborative" and tuned is None:

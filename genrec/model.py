@@ -108,7 +108,7 @@ class LanguageModel:
                 msg = f"threads={threads!r}. Expected 1 to {MAX_THREADS}, best one per idle core."
                 raise SettingsError(msg)
             torch.set_num_threads(threads)
-        target = _device(device)
+        target = place(device)
         precision = _dtype(dtype, target)
         folder = str(weights.ensure(name, say)) if name in weights.MODELS else name
         small = _quantized(quantize, precision, target)
@@ -370,7 +370,12 @@ def _quantized(kind: str, precision: torch.dtype, device: torch.device) -> dict[
     return {"quantization_config": settings, "device_map": {"": device}}
 
 
-def _device(device: str) -> torch.device:
+def place(device: str) -> torch.device:
+    """The device that a name means; ``auto`` is a GPU where there is one, each process's own.
+
+    Raises:
+        SettingsError: the name is not known, or there is no such device.
+    """
     if device == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")

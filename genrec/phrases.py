@@ -91,13 +91,15 @@ class Phrases:
         return len(word) > 1 and word not in self._empty
 
     def _stops(self, beside: str) -> bool:
-        """Whether a phrase may end before this word, and begin after it."""
-        return not beside or beside in self._empty
+        """Whether a phrase may end before this word, and begin after it: nothing, a letter, a small one."""
+        return len(beside) < 2 or beside in self._empty
 
 
 def _runs(text: str) -> Iterator[list[str]]:
     """The words of a text that nothing but spaces stands between, in small letters."""
-    for part in _BETWEEN.split(one_line(text[:_LETTERS]).lower()):
+    if len(text) > _LETTERS:  # not within a word
+        text = text[:_LETTERS].rpartition(" ")[0] or text[:_LETTERS]
+    for part in _BETWEEN.split(one_line(text).lower()):
         words = LETTERS.findall(part)
         if words:
             yield words

@@ -21,6 +21,7 @@ from genrec.reading import main_script
 DEMO_V1_MIN_EARLIER = 5
 EVENTS = 25
 CANDIDATES = 20
+_KEPT_FOR_EACH = 4  # events of train for each that is held out of it
 PARTS = ("validation", "test")
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -181,25 +182,36 @@ def with_validation(dataset: Dataset, least: int) -> Dataset:
 
     Itself where it has them, else one whose validation part is held out of train as test is: its latest
     tenth where test comes after train by time for all users, which has new items, too, as test has;
-    else the last unit of everybody's. Itself, too, where that gives no more. Such a copy is not to be
-    evaluated on: what was learned from train has seen that part.
+    else, or where few of those have a history, the last unit of everybody's. Itself, too, where that gives
+    no more. Such a copy is not to be evaluated on: what was learned from train has seen that part.
     """
     target = dataset.info.target_behavior
     if target not in dataset.interactions.behaviors:
         return dataset
-    many = dataset.interactions.users_with_target(target)[1]
-    if many >= least:
+    events = dataset.interactions
+    train, many, _ = events.users_with_target(target)
+    if many >= least or not train:
         return dataset
-    events, held = dataset.interactions, []
+    held = []
     if dataset.info.time_unit != "position" and events.one_after_another():
-        held.append(events.hold_latest_train(target))
+        latest = events.hold_latest_train(target)
+        kept, taken, _ = np.bincount(latest.columns.split, minlength=len(SPLITS))
+        if kept >= _KEPT_FOR_EACH * taken:  # events of one moment may be many more than a tenth
+            held.append(latest)
     held.append(events.hold_last_train_unit(target))
-    for found in held:
-        if found.users_with_target(target)[1] >= least:
-            return replace(dataset, interactions=found)
-    if held[-1].users_with_target(target)[1] <= many:
-        return dataset
-    return replace(dataset, interactions=held[-1])
+    found, n = dataset, 0
+    for each in held:
+        found = replace(dataset, interactions=each)
+        n = _with_history(found)
+        if n >= least:
+            return found
+    return found if n > _with_history(dataset) else dataset
+
+
+def _with_history(dataset: Dataset) -> int:
+    """How many validation cases have a history."""
+    cases = PROTOCOLS[default_protocol(dataset)](dataset, "validation")
+    return sum(len(case.shown) > 0 for case in cases)
 
 
 def for_behavior(dataset: Dataset, behavior: str) -> Dataset:

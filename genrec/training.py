@@ -23,7 +23,7 @@ from genrec.config import Settings
 from genrec.dataset import Dataset
 from genrec.errors import SettingsError
 from genrec.learning import Examples, examples
-from genrec.model import LanguageModel, fast_bf16_cpu
+from genrec.model import LanguageModel, fast_bf16_cpu, place
 from genrec.objectives import Goal, Objective, Ready, Validate
 from genrec.recipe import Training
 from genrec.recommender import Recommender
@@ -81,7 +81,7 @@ def train(
     folder = Path(out)
     start = _open(folder, {**asdict(ours), **asdict(training)}, resume=resume)
     data = protocols.under(data, training.protocol or protocols.default_protocol(data))
-    if dtype == "auto" and not training.lora_rank and not torch.cuda.is_available():
+    if dtype == "auto" and not training.lora_rank and place(device).type != "cuda":
         dtype = "float32"  # weights that learn themselves take smaller steps than bfloat16 has
     lm = (
         LanguageModel.load(

@@ -76,4 +76,7 @@ def test_nothing_to_compare_and_too_many(monkeypatch: pytest.MonkeyPatch) -> Non
     for some in ([" "], ["", "  "]):
         assert AlikeTitles(some).links(np.array([0])).nnz == 0
     monkeypatch.setattr(alike, "MOST", 1)
-    assert AlikeTitles(["red mug", "red mugs"]).links(np.arange(2)).nnz == 0
+    large = AlikeTitles(["red mug", "red mugs"])
+    assert large.links(np.arange(2)).shape == (2, 2)
+    assert large.links(np.arange(2)).nnz == 0
+    assert large._found == {}  # and nothing was compared

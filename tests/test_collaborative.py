@@ -21,6 +21,7 @@ import genrec
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender, baselines, protocols
 from genrec.collaborative import COUNTED, CollaborativePrior, Counts
 from genrec.errors import DataError, RequestError, SettingsError
+from genrec.interactions import Interactions
 from genrec.priors import Weights
 from genrec.weights import write_arrays
 
@@ -348,6 +349,15 @@ def test_without_validation_the_last_of_train_are_fitted_on() -> None:
     assert protocols.with_validation(single, 50) is single
 
 
+def timed(data: Dataset, columns: Any) -> Dataset:
+    """The data with other columns, whose times are seconds."""
+    i = data.interactions
+    made = Interactions(
+        i.catalog, i.user_ids, i.behaviors, columns, unit_name=i.unit_name, unit_ids=i.unit_ids
+    )
+    return replace(data, interactions=made, info=replace(data.info, time_unit="s"))
+
+
 def test_where_test_is_later_than_train_the_latest_of_train_are_held_out() -> None:
     many = BEFORE_TEST * 15
     later = shop([[*e[:3], 0] for e in many], [["train"] * 3 + ["test"]] * 60)
@@ -366,6 +376,22 @@ def test_where_test_is_later_than_train_the_latest_of_train_are_held_out() -> No
     assert protocols.with_validation(later, 50).interactions.columns.split.tolist() == (
         last.columns.split.tolist()
     )  # too few of the latest
+    newcomers = shop(
+        [*[e[:3] for e in many], *[[3]] * 600, *[[1, 2]] * 60],
+        [*[["train"] * 3] * 60, *[["train"]] * 600, *[["train", "test"]] * 60],
+    )  # who came last in train came once: nothing is learned of histories from them
+    times = newcomers.interactions.columns.timestamp.copy()
+    times[180:780] = 50_000
+    times[newcomers.interactions.columns.split == 2] = 60_000
+    columns = replace(newcomers.interactions.columns, timestamp=times)
+    newcomers = timed(newcomers, columns)
+    assert protocols._with_history(protocols.with_validation(newcomers, 50)) >= 50
+    same = later.interactions.columns
+    day = replace(same, timestamp=np.where(same.split == 2, 2.0, 1.0))
+    found = protocols.with_validation(timed(later, day), 15).interactions
+    assert found.users_with_target("buy") == [60, 60, 60]  # all of train is of one moment
+    none = timed(later, replace(same, split=np.full(len(same.split), 2)))
+    assert protocols.with_validation(none, 15) is none
     staggered = shop([[0] * (n % 7) + [1, 2] for n in range(60)],
                      [["train"] * (n % 7 + 1) + ["test"] for n in range(60)])  # fmt: skip
     assert not staggered.interactions.one_after_another()

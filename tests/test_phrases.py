@@ -60,6 +60,17 @@ def test_scripts_without_spaces_have_pieces() -> None:
     assert phrases("红的杯子 mug") == {"红的杯", "红的杯子", "杯子", "mug"}
 
 
+def test_letters_are_ends_but_no_words() -> None:
+    assert phrases("plain tee L", ["plain tee m", "plain tee s"]) == {"plain tee"}
+    assert phrases("vitamin c") == {"vitamin"}
+
+
+def test_a_long_text_is_not_cut_within_a_word() -> None:
+    text = "mug " * 247 + "so it is wonderful"
+    assert text[:1000].endswith(" won")
+    assert not any("wond" in p for p in phrases("cup", description=text))
+
+
 def test_phrases_are_not_endless() -> None:
     found = phrases(
         " ".join(f"w{chr(97 + n)}" for n in range(20)), [f"w{chr(97 + n)}" for n in range(20)]

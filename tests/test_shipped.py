@@ -47,7 +47,7 @@ def test_it_is_small_and_says_where_it_is_from(demo_data: Dataset) -> None:
 @pytest.mark.model
 def test_what_was_fitted_for_it_is_used(demo_data: Dataset) -> None:
     fusing = Recommender.load(NAME, demo_data).fusing
-    assert (fusing.prior, fusing.fitted) == ("collaborative", "200 users of validation")
+    assert (fusing.prior, fusing.fitted) == ("collaborative", "200 users held out")
 
 
 def test_names_that_are_no_embedded_datasets() -> None:

@@ -163,7 +163,7 @@ def test_what_was_found_is_used(run: Run, model: Path, tmp_path: Path) -> None:
     assert fused["fusion"] == fusion
     assert fused["weight"] == value["weights"][fusion]
     assert fused["temperature"] == value["temperatures"][fusion]
-    assert fused["fitted"] == "6 users of validation"
+    assert fused["fitted"] == "6 users held out"
     assert first["parts"] == ["model", "prior"]
     other = answer(run, "recommend", data, *given, "--fusion", "node")["prior"]
     assert (other["weight"], other["fusion"]) == (value["weights"]["node"], "node")
