@@ -25,7 +25,7 @@ from genrec.errors import PromptError
 from genrec.evidence import Change, Evidence, Question
 from genrec.interactions import History, Interaction
 from genrec.model import LanguageModel
-from genrec.phrases import Phrases
+from genrec.phrases import LEAST, Phrases
 from genrec.prompts import Template, folder
 from genrec.reading import script
 from genrec.text import one_line
@@ -34,7 +34,6 @@ from genrec.trie import TitleTrie
 
 MAX_TOKENS = 48  # of a sentence, names included
 MAX_WORDS = 14  # after the names, where words are chosen
-LEAST_WORDS = 2  # that are not plain ones
 MAX_FREE = 20  # tokens after the names, where they are not
 NAMED = 3  # events that speak most for an item, of which one is named
 NEEDED = ("opening", "link", "plain", "none", "silent")  # in the header of a template
@@ -127,7 +126,7 @@ class _Sentence:
     prefix: tuple[int, ...] = ()
     parts: list[int | list[int]] = field(default_factory=list)
     used: list[str] = field(default_factory=list)
-    span: tuple[int, int] = (LEAST_WORDS, MAX_WORDS)
+    span: tuple[int, int] = (LEAST, MAX_WORDS)
     ended: bool = False
 
 
@@ -574,7 +573,7 @@ class Explainer:
         if facts.script in SPACELESS:
             return 1, self._most_words
         own = {w for p in phrases.values() if p not in self._plain_words for w in p.split()}
-        return LEAST_WORDS, min(max(len(own) - 1, LEAST_WORDS), self._most_words)
+        return LEAST, min(max(len(own) - 1, LEAST), self._most_words)
 
     def _text(self, sentence: _Sentence) -> str:
         """A sentence as people read it."""
@@ -620,4 +619,4 @@ class Explainer:
             for plain in sorted(self._plain_words, key=len, reverse=True):
                 rest = rest.replace(plain, "")
             return rest in {"", name}
-        return "".join(words) == name or len(words) < LEAST_WORDS
+        return "".join(words) == name or len(words) < LEAST

@@ -19,6 +19,7 @@ from genrec.reading import script
 from genrec.text import one_line
 
 LONGEST = 5  # words of a phrase
+LEAST = 2  # words that have to be said of an item, fewer than it has
 _LETTERS = 1_000  # of each text that are looked at, lest a long description takes seconds
 _ENDING = 0.1  # the least share of a word's places after which a phrase may end
 _PAIRS = 2  # times that two words stand side by side, at least, to go together
@@ -63,29 +64,38 @@ class Phrases:
     def of(self, item: Item) -> frozenset[str]:
         """What may be said of an item: phrases of its title and of its attributes in words.
 
-        In scripts without spaces, pieces of two to four characters.
+        In scripts without spaces, pieces of two to four characters. Where all would be said or nothing,
+        words may be parted that mostly stand together.
         """
-        found: set[str] = set()
-        for text in (item.title, *(v for v in item.attributes.values() if isinstance(v, str))):
-            for run in _runs(text):
-                found.update(self._of(run))
-        return frozenset(found)
+        texts = (item.title, *(v for v in item.attributes.values() if isinstance(v, str)))
+        runs = [run for text in texts for run in _runs(text)]
+        total = len({word for run in runs for word in run if self._says(word)})
+        found: frozenset[str] = frozenset()
+        for bound in (True, False):
+            found = frozenset(phrase for run in runs for phrase in self._of(run, bound))
+            sizes = [n for n in map(len, map(str.split, found)) if n < total]
+            if total <= LEAST or max(sizes, default=0) >= LEAST or len(sizes) >= LEAST:
+                break
+        return found
 
-    def _of(self, run: list[str]) -> Iterator[str]:
+    def _of(self, run: list[str], bound: bool) -> Iterator[str]:
+        """Phrases of a run; ``bound`` says whether words that mostly stand together are kept so."""
         for first, word in enumerate(run):
             if script(word[0]) in SPACELESS:
                 yield from (p for p in pieces(word) if not self._empty & {p[0], p[-1]})
-            elif self._says(word) and not (first and (run[first - 1], word) in self._no_start):
+            elif self._says(word) and not (
+                bound and first and (run[first - 1], word) in self._no_start
+            ):
                 for last in range(first, min(first + LONGEST, len(run))):
                     if script(run[last][0]) in SPACELESS:
                         break
-                    if self._says(run[last]) and self._ends(run, last):
+                    if self._says(run[last]) and self._ends(run, last, bound):
                         yield " ".join(run[first : last + 1])
 
-    def _ends(self, run: list[str], last: int) -> bool:
-        after = run[last + 1] if last + 1 < len(run) else ""
-        word = run[last]
-        return self._stops(after) or (word in self._ending and (word, after) not in self._no_end)
+    def _ends(self, run: list[str], last: int, bound: bool) -> bool:
+        word, after = run[last], run[last + 1] if last + 1 < len(run) else ""
+        parted = not bound or (word, after) not in self._no_end
+        return self._stops(after) or (word in self._ending and parted)
 
     def _says(self, word: str) -> bool:
         return len(word) > 1 and word not in self._empty

@@ -60,6 +60,13 @@ def test_scripts_without_spaces_have_pieces() -> None:
     assert phrases("红的杯子 mug") == {"红的杯", "红的杯子", "杯子", "mug"}
 
 
+def test_where_all_or_nothing_could_be_said_words_are_parted() -> None:
+    others = ["party invites dinosaurs", "party invites jazz"]
+    assert phrases("party invites jazz", others) == {"party invites jazz", "invites jazz", "jazz"}
+    assert phrases("egg frying pan", ["egg frying pan"]) == {"egg frying pan", "frying pan", "pan"}
+    assert phrases("party invites") == {"party invites", "invites"}  # two words are all there is
+
+
 def test_letters_are_ends_but_no_words() -> None:
     assert phrases("plain tee L", ["plain tee m", "plain tee s"]) == {"plain tee"}
     assert phrases("vitamin c") == {"vitamin"}
