@@ -167,6 +167,18 @@ def test_a_folder_of_an_earlier_version_still_loads(tmp_path: Path) -> None:
 events = st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 30))  # user, basket, time
 
 
+def bought(rows: list[tuple[int, int, int]], baskets: bool) -> Interactions:
+    """Purchases of one item by user, basket and time."""
+    table = pa.Table.from_pylist(
+        [
+            {"user_id": f"u{user}", "item_id": "a", "behavior": "buy", "timestamp": float(time),
+             "number": n, **({"basket": f"{basket}"} if baskets else {})}
+            for n, (user, basket, time) in enumerate(rows)
+        ]
+    )  # fmt: skip
+    return Interactions.from_table(table, Catalog([Item("a", "mug")]), time_unit="s")
+
+
 @given(
     st.lists(events, min_size=2, max_size=30),
     st.booleans(),
@@ -175,14 +187,7 @@ events = st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 30))  # 
 def test_nothing_of_train_is_later_than_test(
     rows: list[tuple[int, int, int]], baskets: bool, cuts: tuple[float, float]
 ) -> None:
-    table = pa.Table.from_pylist(
-        [
-            {"user_id": f"u{user}", "item_id": "a", "behavior": "buy", "timestamp": float(time),
-             "number": n, **({"basket": f"{basket}"} if baskets else {})}
-            for n, (user, basket, time) in enumerate(rows)
-        ]
-    )  # fmt: skip
-    found = Interactions.from_table(table, Catalog([Item("a", "mug")]), time_unit="s")
+    found = bought(rows, baskets)
     first, second = min(cuts), max(cuts)
     try:
         c = found.split_global_time(first, second).columns
@@ -211,14 +216,7 @@ def test_nothing_of_train_is_later_than_test(
 def test_the_latest_of_train_is_held_out_for_all_users_at_once(
     rows: list[tuple[int, int, int]], baskets: bool, share: float
 ) -> None:
-    table = pa.Table.from_pylist(
-        [
-            {"user_id": f"u{user}", "item_id": "a", "behavior": "buy", "timestamp": float(time),
-             "number": n, **({"basket": f"{basket}"} if baskets else {})}
-            for n, (user, basket, time) in enumerate(rows)
-        ]
-    )  # fmt: skip
-    found = Interactions.from_table(table, Catalog([Item("a", "mug")]), time_unit="s")
+    found = bought(rows, baskets)
     try:
         found = found.split_global_time(31.0 * share, 25.0)
     except DataError:
