@@ -76,7 +76,7 @@ def test_a_model_and_its_prior_go_on_where_they_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = accuracy.chosen(accuracy.demo(Path()), 3)
-    arguments = SimpleNamespace(threads=1, model="smollm2-135m", run=None, out=tmp_path)
+    arguments = SimpleNamespace(threads=1, model="smollm2-135m", run=None, mixed=[], out=tmp_path)
     tune = tuning.tune
     monkeypatch.setattr(tuning, "tune", lambda r, **k: tune(r, **k, users=4))
     found = accuracy.measured("demo", "zero-shot-prior", "both", task, arguments)

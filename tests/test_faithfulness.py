@@ -53,7 +53,7 @@ class Planted:
         return Weights(values)
 
 
-def shop(users: Sequence[str], split: str = "test") -> Dataset:
+def shop(users: Sequence[str], split: str = "test", titles: Sequence[str] = TITLES) -> Dataset:
     """Users who buy the items of a text such as "abc", the last of them in a split."""
     names = ("user_id", "item_id", "timestamp", "split", "behavior")
     rows = [
@@ -62,7 +62,7 @@ def shop(users: Sequence[str], split: str = "test") -> Dataset:
         for time, item in enumerate(bought)
     ]
     events = pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
-    catalog = pa.table({"item_id": list("abcdefgh"), "title": TITLES})
+    catalog = pa.table({"item_id": list("abcdefgh"), "title": list(titles)})
     return Dataset.from_tables(catalog, events, name="made", rejects=[Rejects("i"), Rejects("e")])
 
 
@@ -256,7 +256,12 @@ def test_what_a_sentence_names() -> None:
 
 @pytest.mark.parametrize("style", ["reason", "short", "pitch"])
 def test_sentences_that_were_shipped_pass_the_checker_again(style: str) -> None:
-    data = shop(["abcdef", "badcfe", "hgfdac", "cdefgh", "fghabc", "gacebd"])
+    titles = [
+        "red tea mug", "blue tea mug", "doll house kit", "paper chain of stars", "pink bag",
+        "round cake tin", "hat", "pen for kids and cats",
+    ]  # fmt: skip
+    users = ["abcdef", "badcfe", "hgfdac", "cdefgh", "fghabc", "gacebd"]
+    data = shop(users, titles=titles)
     found = faithfulness(data, of(data, prior="none"), style=style, encoder="ngrams")
     assert found.unsupported == []
     assert {u.source for u in found.users} == {"generated", "template"}
