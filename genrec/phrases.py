@@ -3,7 +3,8 @@
 "Hot water bottle" is said, "hot water" out of it is not: a phrase may only end where the catalog lets
 one end. A word that hardly ever stands at the end of a title, or before a comma, a number or a small
 word, goes with what follows it; so does one that stands before another more often than at an end, and
-one that stands after another more often than at a beginning goes with that.
+one that stands after another more often than at a beginning goes with that. Two words that one and the
+same third always follows go with it ("travel card wallet").
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ LEAST = 2  # words that have to be said of an item, fewer than it has
 _LETTERS = 1_000  # of each text that are looked at, lest a long description takes seconds
 _ENDING = 0.1  # the least share of a word's places after which a phrase may end
 _PAIRS = 2  # times that two words stand side by side, at least, to go together
+_ALWAYS = 3  # times that two words are seen, at least, to say what always follows
 _TITLES = 20_000  # that are looked at
 _BETWEEN = re.compile(r"[^\w\s'’-]|_|\d|(?<!\w)['’-]|['’-](?!\w)")  # words beside it are apart
 
@@ -48,6 +50,7 @@ class Phrases:
         begins: Counter[str] = Counter()
         ends: Counter[str] = Counter()
         pairs: Counter[tuple[str, str]] = Counter()
+        always: dict[tuple[str, str], str] = {}  # the word that always follows, or nothing
         for row in range(0, len(catalog), max(1, len(catalog) // _TITLES)):
             for run in _runs(catalog[row].title):
                 places.update(run)
@@ -56,10 +59,15 @@ class Phrases:
                 for before, word, after in around:
                     begins[word] += self._stops(before)
                     ends[word] += self._stops(after)
+                for pair, after in zip(pairwise(run), [*run[2:], ""], strict=False):
+                    follows = "" if self._stops(after) else after
+                    if always.setdefault(pair, follows) != follows:
+                        always[pair] = ""
         often = {pair: n for pair, n in pairs.items() if n >= _PAIRS}
         self._ending = {w for w, n in places.items() if ends[w] >= _ENDING * n}
         self._no_end = {pair for pair, n in often.items() if n > ends[pair[0]]}
         self._no_start = {pair for pair, n in often.items() if n > begins[pair[1]]}
+        self._goes_on = {pair for pair, n in pairs.items() if n >= _ALWAYS and always[pair]}
 
     def of(self, item: Item) -> frozenset[str]:
         """What may be said of an item: phrases of its title and of its attributes in words.
@@ -89,7 +97,8 @@ class Phrases:
                 for last in range(first, min(first + LONGEST, len(run))):
                     if script(run[last][0]) in SPACELESS:
                         break
-                    if self._says(run[last]) and self._ends(run, last, bound):
+                    torn = bound and last > first and (run[last - 1], run[last]) in self._goes_on
+                    if self._says(run[last]) and self._ends(run, last, bound) and not torn:
                         yield " ".join(run[first : last + 1])
 
     def _ends(self, run: list[str], last: int, bound: bool) -> bool:

@@ -41,6 +41,15 @@ def test_words_that_stand_together_stay_together() -> None:
     assert found == {"chick hot water bottle", "hot water bottle"}
 
 
+def test_two_words_stay_with_a_third_that_is_always_there() -> None:
+    others = ["wedding card", "birthday card", "gift card", "bus wallet"]
+    others += ["travel card wallet pantry", "travel card wallet skulls"]
+    found = phrases("travel card wallet jack", others)
+    assert "travel card wallet jack" in found
+    assert "travel card" not in found
+    assert "travel card" in phrases("travel card wallet jack", [*others, "travel card holder"])
+
+
 def test_numbers_and_marks_are_ends() -> None:
     found = phrases("Paper set 6, lace (white) t-light - holder")
     assert found == {"paper set", "set", "lace", "white", "t-light", "holder"}
