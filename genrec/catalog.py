@@ -18,6 +18,7 @@ from genrec.tables import Rejects
 from genrec.text import normalized, visible
 
 NEEDED = ("item_id", "title")
+_MISSING = {"", "nan", "null", "<na>", "#n/a", "n/a"}  # as spreadsheets and data frames write it
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,21 @@ class Item:
     item_id: str
     title: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """The attributes that have a value: neither None, nor NaN, nor a text that says as much.
+
+        >>> Item("1", "Mug", {"brand": "Acme", "price": "NaN", "size": None, "shop": " "}).known
+        {'brand': 'Acme'}
+        """
+        return {n: v for n, v in self.attributes.items() if not _missing(v)}
+
+
+def _missing(value: object) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() in _MISSING
+    return value is None or (isinstance(value, float) and value != value)
 
 
 class Catalog:

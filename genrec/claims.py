@@ -9,6 +9,7 @@ shipped templates have no words that join them but "and": an item has to do with
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,14 @@ from genrec.catalog import Item
 from genrec.reading import main_script, script, scripts
 from genrec.text import one_line
 
-LETTERS = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+# Accents and vowel signs that stand beside their letter, and what joins letters; \w has none of them.
+MARKS = "".join(
+    c for c in map(chr, range(0x300, 0xFE30)) if unicodedata.category(c) in {"Mn", "Mc"}
+)
+MARKS += "\u200c\u200d"
+_LETTER = rf"[^\W\d_][{MARKS}]*"
+LETTERS = re.compile(rf"(?:{_LETTER})+(?:['’-](?:{_LETTER})+)*")
+_CHARACTER = re.compile(rf".[{MARKS}]*", re.DOTALL)  # a letter and its marks
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _OPEN, _CLOSE = '"“„«‹「『', '"”“»›」』'
 _JOINED = re.compile(r"(?:[\s,，、;]|\band\b|\bor\b|&|和|与|及|或)*", re.IGNORECASE)
@@ -54,7 +62,7 @@ class Facts:
     @cached_property
     def said(self) -> tuple[str, ...]:
         """What the catalog says of the item."""
-        values = (f"{k.replace('_', ' ')} {v}" for k, v in self.item.attributes.items())
+        values = (f"{k.replace('_', ' ')} {v}" for k, v in self.item.known.items())
         return (one_line(self.item.title), *(one_line(v) for v in values))
 
     @cached_property
@@ -72,7 +80,7 @@ class Facts:
     def numbers(self) -> Mapping[str, frozenset[float]]:
         """Numbers by the words that they belong to: an attribute's name; "" for all of them."""
         found: dict[str, set[float]] = {"": set(_numbers(self.item.title))}
-        for name, value in self.item.attributes.items():
+        for name, value in self.item.known.items():
             of = set(_numbers(str(value)))
             found[""] |= of
             for word in LETTERS.findall(name.replace("_", " ").lower()):
@@ -208,14 +216,15 @@ def _check_words(rest: str, facts: Facts, found: list[str]) -> None:
 
 def _uncovered(text: str, words: frozenset[str]) -> str:
     """The first characters of a text that no known piece covers; empty where all are covered."""
+    letters = _CHARACTER.findall(text)
     reached = {0}
-    for end in range(1, len(text) + 1):
+    for end in range(1, len(letters) + 1):
         if any(
-            end - n in reached and text[end - n : end] in words
-            for n in range(1, _LONGEST_PIECE + 1)
+            end - n in reached and "".join(letters[end - n : end]) in words
+            for n in range(1, min(end, _LONGEST_PIECE) + 1)
         ):
             reached.add(end)
-    return "" if len(text) in reached else text[max(reached) :]
+    return "" if len(letters) in reached else "".join(letters[max(reached) :])
 
 
 def _numbers(text: str) -> list[float]:
@@ -230,11 +239,12 @@ def pieces(text: str) -> set[str]:
     """
     words: set[str] = set()
     for word in LETTERS.findall(text):
-        if script(word[0]) in SPACELESS and len(word) > 1:
+        letters = _CHARACTER.findall(word)
+        if script(word[0]) in SPACELESS and len(letters) > 1:
             words |= {
-                word[i : i + n]
+                "".join(letters[i : i + n])
                 for n in range(2, _LONGEST_PIECE + 1)
-                for i in range(len(word) - n + 1)
+                for i in range(len(letters) - n + 1)
             }
         else:
             words.add(word)

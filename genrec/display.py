@@ -267,7 +267,7 @@ def _print_evidence(answer: RecommendationList) -> None:
         print_table(names, rows)
         return
     for r, why in told:
-        print_line(f"{r.rank}. {r.title}", "bold")
+        print_line(f"{r.rank}. {one_line(r.title)}", "bold")
         for line in evidence_lines(why, _BARS):
             print_line(f"   {line}")
 
@@ -291,7 +291,9 @@ def evidence_lines(why: Explanation, most: int | None = None) -> list[str]:
     for _, e in shown:
         bar = ("█" if e.nats > 0 else "░") * round(_BAR * abs(e.nats) / peak)
         parts = f" (model {e.nats_model:+.2f}, prior {e.nats_prior:+.2f})" if prior else ""
-        lines.append(f"{e.nats:+7.2f} {bar:{_BAR}} {e.behavior}: {e.title}{parts}")
+        lines.append(
+            f"{e.nats:+7.2f} {bar:{_BAR}} {one_line(e.behavior)}: {one_line(e.title)}{parts}"
+        )
     if weaker := len(why.evidence) - len(shown):
         lines.append(f"{'':{_BAR + 8}} and {weaker} weaker")
     if why.demonstrations is not None:
@@ -303,7 +305,7 @@ def print_item(found: ItemExplanation) -> None:
     """Where an item stands and why."""
     why = found.explanation
     plain = " (plain)" if why.source == "template" else ""
-    print_line(f"{found.title} ({found.item_id}): {standing(found)}", "bold")
+    print_line(f"{one_line(found.title)} ({one_line(found.item_id)}): {standing(found)}", "bold")
     print_line(f"{why.text}{plain}")
     print_line("")
     for line in [*evidence_lines(why), *changes(found)]:
@@ -327,10 +329,13 @@ def standing(found: ItemExplanation) -> str:
 
 def changes(found: ItemExplanation) -> list[str]:
     """What speaks against an item and what would raise it, a line each."""
-    lines = [f"against it: {e.behavior} {e.title} ({e.nats:+.2f} nats)" for e in found.against]
+    lines = [
+        f"against it: {one_line(f'{e.behavior} {e.title}')} ({e.nats:+.2f} nats)"
+        for e in found.against
+    ]
     lines += [
         (f"after {c.written!r}" if c.written else "at the beginning")
-        + f" the model rather writes titles such as {c.such_as} ({c.rather_share:.3f}) than "
+        + f" the model rather writes titles such as {one_line(c.such_as)} ({c.rather_share:.3f}) than "
         f"{c.wanted!r} ({c.share:.3f})"
         for c in found.choices
     ]
@@ -338,7 +343,8 @@ def changes(found: ItemExplanation) -> list[str]:
         if change is not None:
             rank = f"rank {change.rank}" if change.rank else f"still not among the {found.k}"
             lines.append(
-                f"{what} {change.behavior} {change.title}: {change.nats:+.2f} nats, {rank}"
+                f"{what} {one_line(f'{change.behavior} {change.title}')}: {change.nats:+.2f} nats, "
+                f"{rank}"
             )
     if found.addition is None and found.tried:
         lines.append(f"none of {found.tried} items that were tried would raise it")

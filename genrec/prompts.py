@@ -350,8 +350,8 @@ class Template:
         }
         if item is not None:
             context["item"] = _Title(form.render(catalog[item].title), item)
-            attributes = catalog[item].attributes.items()
-            said = (f"{k.replace('_', ' ')}: {v}" for k, v in attributes if v is not None)
+            attributes = catalog[item].known.items()
+            said = (f"{k.replace('_', ' ')}: {v}" for k, v in attributes)
             context["details"] = one_line(", ".join(said))[:MAX_TEXT]
         try:
             parts = self._template.root_render_func(self._template.new_context(context))

@@ -30,7 +30,7 @@ SHOWN = 3  # events against, recommendations
 _MOST_TITLES = 20_000  # that are compared by character n-grams
 _MOST_TOKENS = 20_000  # of a catalog that is scored whole to find a rank
 _RARE = 1e-4  # in a larger one items below this probability are not ranked
-_NEAR = 1e-4  # relative; probabilities that are nearer are not told apart
+_NEAR = 1e-4  # nats; probabilities that are nearer are not told apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,8 @@ def _standing(
     only = Filters([Filter.allow(place, trie.n_positions)])
     (own,) = search(trie, tree, [1], allowed=only, prior=prior, options=options)
     by_probability = prior is None or options.fusion == "node"
-    floor = float(np.exp(own.logprobs[0])) * (1 - _NEAR) if by_probability else 0.0
+    near = max(options.tolerance, _NEAR)  # what rounding may make of it among others, in bfloat16
+    floor = float(np.exp(own.logprobs[0] - near)) if by_probability else 0.0
     if trie.inner_tokens > _MOST_TOKENS:
         floor = max(floor, _RARE)
     among = allowed.also(place)

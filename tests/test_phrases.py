@@ -42,12 +42,17 @@ def test_words_that_stand_together_stay_together() -> None:
 
 
 def test_two_words_stay_with_a_third_that_is_always_there() -> None:
-    others = ["wedding card", "birthday card", "gift card", "bus wallet"]
+    others = ["wedding card", "birthday card", "gift card", "thank you card", "bus wallet", "card"]
     others += ["travel card wallet pantry", "travel card wallet skulls"]
     found = phrases("travel card wallet jack", others)
     assert "travel card wallet jack" in found
     assert "travel card" not in found
+    assert "card wallet jack" not in found
     assert "travel card" in phrases("travel card wallet jack", [*others, "travel card holder"])
+    others = ["scented candles", *(f"scented {w}" for w in ("oil", "soap", "wax", "bath"))]
+    others += ["candles", "jam scented candles", "jam scented candles"]
+    assert "scented candles" in phrases("jam scented candles set", others)
+    assert "scented candles" not in phrases("jam scented candles set", others[1:])
 
 
 def test_numbers_and_marks_are_ends() -> None:
@@ -74,6 +79,17 @@ def test_where_all_or_nothing_could_be_said_words_are_parted() -> None:
     assert phrases("party invites jazz", others) == {"party invites jazz", "invites jazz", "jazz"}
     assert phrases("egg frying pan", ["egg frying pan"]) == {"egg frying pan", "frying pan", "pan"}
     assert phrases("party invites") == {"party invites", "invites"}  # two words are all there is
+
+
+def test_marks_belong_to_their_letters() -> None:
+    assert phrases("cafe\u0301 cre\u0300me, नीली किताब") >= {"cafe\u0301 cre\u0300me", "नीली किताब"}
+    found = phrases("ชาเย็น")
+    assert "เย็น" in found
+    assert not any(p.startswith("็") or p.endswith("ย") for p in found)
+
+
+def test_an_attribute_that_is_missing_says_nothing() -> None:
+    assert phrases("mug", brand="NaN", shop="null", price=float("nan")) == {"mug"}
 
 
 def test_letters_are_ends_but_no_words() -> None:

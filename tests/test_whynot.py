@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tiny
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import Run, data, model, run
@@ -22,6 +24,7 @@ from test_evidence import Neighbours, past, shop
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender, page
 from genrec.errors import RequestError, SettingsError
 from genrec.ingest import EventOptions
+from genrec.model import LanguageModel
 from genrec.priors import Weights
 
 assert callable(data)
@@ -66,6 +69,24 @@ def test_the_rank_is_that_of_scoring_everything(
         level = sum(abs(r.score - own.score) <= 1e-4 for r in among)
         assert above < found.rank <= above + level
         assert found.recommended == (allowed and found.rank <= 2)
+
+
+def test_the_rank_is_found_in_bfloat16() -> None:
+    """Where one item alone and all items together are not scored alike to the last digits."""
+    names = [f"{a} {b}" for a in ("red", "blue", "green") for b in ("mug", "bag", "lamp", "clock")]
+    fine = tiny.language_model("llama")
+    coarse = copy.deepcopy(fine.model).to(torch.bfloat16)
+    model = LanguageModel(coarse, fine.tokenizer, name="coarse")
+    recommender = Recommender(Catalog(Item(f"i{n}", t) for n, t in enumerate(names)), model)
+    assert not model.precise
+    for seen in ((), (0,), (3, 5)):
+        ranks = [
+            recommender.explain(past(*seen), i.item_id, evidence="fast").rank
+            for i in recommender.catalog
+            if i.item_id not in past(*seen).item_ids
+        ]
+        assert None not in ranks
+        assert len(set(ranks)) >= len(ranks) - 2
 
 
 def test_the_best_removal_and_the_best_addition_are_those_of_trying_all() -> None:
@@ -297,6 +318,22 @@ def test_recommend_writes_a_page(run: Run, data: Path, model: Path, tmp_path: Pa
     assert code == 0, err
     assert out.splitlines()[0].endswith("\twhy")
     assert Page(out_file.read_text(encoding="utf-8")).tags.count("details") == 3
+
+
+def test_titles_with_line_breaks_stay_on_one_line() -> None:
+    from genrec.display import changes, evidence_lines
+
+    names = ["red\nmug", "blue\x1b[31m mug", "red bag", "red\r\nlamp"]
+    recommender = Recommender(
+        Catalog(Item(f"i{n}", t) for n, t in enumerate(names)),
+        tiny.language_model("llama"),
+        exclude_seen=False,
+    )
+    for item in recommender.catalog:
+        found = recommender.explain(past(0, 1, 3), item.item_id, 1)
+        lines = [*evidence_lines(found.explanation), *changes(found)]
+        assert len(lines) > 3
+        assert not any(set(line) & set("\n\r\x1b") for line in lines)
 
 
 def test_bars_are_drawn_to_scale() -> None:
