@@ -24,7 +24,7 @@ from genrec.searching import Searcher
 
 if TYPE_CHECKING:
     from genrec.decoding import Ranking
-    from genrec.explaining import Explainer
+    from genrec.explaining import Explainer, Explanation
     from genrec.generation import Generated
     from genrec.model import LanguageModel
     from genrec.whynot import ItemExplanation
@@ -39,7 +39,7 @@ class Answerer:
         """Takes what makes requests, what ranks items for them, and what gives the prior."""
         self._model, self._asker, self._searcher, self._source = model, asker, searcher, source
         self._settings, self._stock = asker.settings, asker.stock
-        self._explainers: dict[str, Explainer] = {}
+        self._explainers: dict[tuple[str, bool], Explainer] = {}
 
     def forget(self) -> None:
         """Throws away what was made of the catalog before an edit."""
@@ -190,20 +190,21 @@ class Answerer:
             )
         return ()
 
-    def _explainer(self, style: str) -> Explainer:
-        """What writes sentences of a style; see ``explain_template``."""
+    def _explainer(self, style: str, listed: bool = True) -> Explainer:
+        """What writes sentences of a style on items that are recommended, or are not."""
         from genrec.explaining import Explainer, explain_template
 
-        if style not in self._explainers:
+        if (style, listed) not in self._explainers:
             settings, form = self._settings, self._asker.encoder.form
-            self._explainers[style] = Explainer(
+            self._explainers[style, listed] = Explainer(
                 self._model,
                 explain_template(style, settings.language, settings.prompts),
                 self._stock.catalog,
                 case=form.case,
                 max_title_tokens=form.max_title_tokens,
+                listed=listed,
             )
-        return self._explainers[style]
+        return self._explainers[style, listed]
 
     def explained(
         self, answer: RecommendationList, asked: Asked, wishes: Wishes, how: tuple[str, str]
@@ -233,10 +234,15 @@ class Answerer:
             listed = allowed.also(stock.trie.positions_of(np.array([row])))
         asked = replace(asked, allowed=listed, size=stock.size(listed))
         question = self._searcher.question(asked, wishes)
-        (found,) = explanations(self._explainer(how[1]), question, [row], behavior, how[0])
+
+        def explain(recommended: bool) -> Explanation:
+            writer = self._explainer(how[1], recommended)
+            (found,) = explanations(writer, question, [row], behavior, how[0])
+            return found
+
         decode = self._model.tokenizer.decode
         return whynot.examined(
-            question, stock.catalog, row, found, allowed, wishes.k, behavior, decode
+            question, stock.catalog, row, explain, allowed, wishes.k, behavior, decode
         )
 
     def falls(

@@ -18,7 +18,7 @@ from genrec.tables import Rejects
 from genrec.text import normalized, visible
 
 NEEDED = ("item_id", "title")
-_MISSING = {"", "nan", "null", "<na>", "#n/a", "n/a"}  # as spreadsheets and data frames write it
+MISSING = {"", "nan", "null", "<na>", "#n/a", "n/a"}  # as spreadsheets and data frames write it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Item:
 
 def _missing(value: object) -> bool:
     if isinstance(value, str):
-        return value.strip().lower() in _MISSING
+        return value.strip().lower() in MISSING
     return value is None or (isinstance(value, float) and value != value)
 
 

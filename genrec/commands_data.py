@@ -219,7 +219,7 @@ def embed(
     from genrec.dataset import Dataset
 
     if users == items:
-        msg = f"{'Both' if users else 'Neither'} --users and --items given. Expected one of them."
+        msg = f"{'Both --users and' if users else 'Neither --users nor'} --items given. Expected one of them."
         raise SettingsError(msg)
     if out.suffix not in vectors.ENDINGS:
         raise SettingsError(vectors.wrong_ending(out))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,9 @@ from genrec.options import (
     with_options,
     with_settings,
 )
+
+if TYPE_CHECKING:
+    from genrec.dataset import Dataset
 
 
 def _training_options() -> dict[str, tuple[Any, Any]]:
@@ -292,7 +295,7 @@ def tune(
         display.print_json({"schema_version": 1, "out": str(place), **asdict(found)})
         return
     display.print_table(
-        ["validation", *found.ndcg],
+        ["held out", *found.ndcg],
         [
             [name, *(f"{values[k]:.4f}" if k in values else "-" for k in found.ndcg)]
             for name, values in (("nats", found.nats), ("ndcg@10", found.ndcg))
@@ -396,6 +399,8 @@ def evaluate(
     protocol = protocol or protocols.default_protocol(dataset)
     dataset = protocols.under(dataset, protocol)
     total = len(protocols.sample(protocols.cases(dataset, protocol, split), users))
+    if run is not None and not no_model and (remark := _may_know(run, dataset, protocol, split)):
+        display.note(remark)
     if not no_model:
         with display.working(f"Loading {run or model} ...", quiet=json) as say:
             systems.insert(0, loaded(dataset, model, run, settings, say))
@@ -429,6 +434,22 @@ def evaluate(
         display.print_line(remark)
 
 
+def _may_know(run: Path, dataset: Dataset, protocol: str, split: str) -> str:
+    """A remark where a run may have learned from what it is asked for; empty where it has not."""
+    from genrec import checkpoint, protocols
+
+    found = checkpoint.Run.read(checkpoint.located(run))
+    if found.data_fingerprint != protocols.fingerprint(dataset):
+        under = found.training.get("protocol") or "that of the data then"
+        return (
+            f"{run} was trained on other events or another split (protocol {under}; here {protocol}): "
+            "it may have learned from what it is asked for here. Give the same data and --protocol."
+        )
+    if split == "validation" and found.training.get("fit") == "both":
+        return f"{run} has learned from validation, too: evaluate it on test."
+    return ""
+
+
 def _evaluate_explanations(
     data: Path, model: str, run: Path | None, settings: Given, asked: dict[str, Any], *, json: bool
 ) -> None:
@@ -446,6 +467,8 @@ def _evaluate_explanations(
     dataset = protocols.under(dataset, protocol)
     users = USERS if asked["users"] is None else asked["users"]
     total = len(protocols.sample(protocols.cases(dataset, protocol, asked["split"]), users))
+    if run is not None and (remark := _may_know(run, dataset, protocol, asked["split"])):
+        display.note(remark)
     asked |= {"protocol": protocol, "users": users}
     encoder = {"auto": "minilm", "none": "ngrams"}.get(settings["encoder"], settings["encoder"])
     with display.working(f"Loading {run or model} ...", quiet=json) as say:

@@ -298,6 +298,9 @@ def evidence_lines(why: Explanation, most: int | None = None) -> list[str]:
         lines.append(f"{'':{_BAR + 8}} and {weaker} weaker")
     if why.demonstrations is not None:
         lines.append(f"{why.demonstrations:+7.2f} {'':{_BAR}} the demonstrations, together")
+    if why.older is not None:
+        many = f"{why.older.events:,} older event{'s' if why.older.events > 1 else ''}"
+        lines.append(f"{why.older.nats:+7.2f} {'':{_BAR}} {many}, together, by the prior")
     return lines
 
 

@@ -63,10 +63,12 @@ class Change:
     Attributes:
         left_out: places of events in the window, from 0 for the oldest that the prompt shows.
         added: an event after all others.
+        without_older: whether the events that the prompt does not show are left out.
     """
 
     left_out: tuple[int, ...] = ()
     added: Interaction | None = None
+    without_older: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Question:
 
     def changed(self, change: Change) -> tuple[History, History]:
         """The window and the whole history after a change."""
-        before = len(self.history) - self.events
+        before = 0 if change.without_older else len(self.history) - self.events
         kept = [e for i, e in enumerate(self.window.interactions) if i not in change.left_out]
         kept += [] if change.added is None else [change.added]
         window, user = tuple(kept), self.history.user_id
@@ -121,10 +123,13 @@ class Falls:
     Attributes:
         model: (C, R) nats, the model's part.
         prior: (C, R) nats, the prior's part.
+        older: (R,) nats without all events that the prompt does not show, which only the prior knows;
+            None where there are none, or no prior.
     """
 
     model: FloatArray
     prior: FloatArray
+    older: FloatArray | None = None
 
     @property
     def total(self) -> FloatArray:
@@ -240,11 +245,14 @@ def falls(question: Question, rows: Sequence[int], mode: str = "full") -> Falls:
         nothing = np.zeros((n, len(rows)))
         return Falls(nothing, nothing)
     singles = [Change((i,)) for i in range(n)]
+    more = question.prior is not None and len(question.history) > n
+    last = [Change(without_older=True)] * more
     if mode == "full":
-        return Counterfactuals(question, rows, singles).falls(range(n))
+        every = Counterfactuals(question, rows, [*singles, *last])
+        return replace(every.falls(range(n)), older=every.prior_falls([n])[0] if more else None)
     size = max(round(n**0.5), 1)
     groups = [tuple(range(low, min(low + size, n))) for low in range(0, n, size)]
-    found = Counterfactuals(question, rows, [*singles, *(Change(g) for g in groups)])
+    found = Counterfactuals(question, rows, [*singles, *(Change(g) for g in groups), *last])
     first = found.falls(range(n, n + len(groups)))
     group_of = np.repeat(np.arange(len(groups)), [len(g) for g in groups])
     model = (first.model / np.array([[len(g)] for g in groups]))[group_of]
@@ -261,7 +269,7 @@ def falls(question: Question, rows: Sequence[int], mode: str = "full") -> Falls:
             chosen += groups[group]
     fine = found.falls(chosen)
     model[chosen], prior[chosen] = fine.model, fine.prior
-    return Falls(model, prior)
+    return Falls(model, prior, found.prior_falls([n + len(groups)])[0] if more else None)
 
 
 def strongest(found: Falls, n: int = 3) -> list[int]:

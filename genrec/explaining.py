@@ -9,6 +9,7 @@ by a plain sentence on the strongest event. No other title can be written in eit
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -72,6 +73,19 @@ class Without:
 
 
 @dataclass(frozen=True, slots=True)
+class Older:
+    """What the events that the prompt does not show do for an item, together, by the prior.
+
+    Attributes:
+        events: how many they are.
+        nats: how far the item's score falls without them; below 0 where it rises.
+    """
+
+    events: int
+    nats: float
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Why an item is recommended.
 
@@ -83,6 +97,8 @@ class Explanation:
         without: where the item stands when one of the strongest events is left out.
         demonstrations: how far the score falls without the demonstrations of a few-shot prompt, in
             nats; None where there are none.
+        older: what the events before those of the prompt do; None where there are none, or no prior,
+            since the model does not read them.
     """
 
     text: str
@@ -91,6 +107,7 @@ class Explanation:
     evidence: tuple[Evidence, ...] = ()
     without: tuple[Without, ...] = ()
     demonstrations: float | None = None
+    older: Older | None = None
 
 
 @dataclass(slots=True)
@@ -174,7 +191,9 @@ def explanations(
     shots = evidencing.demonstrations(question, rows)
     strongest = evidencing.strongest(falls) if mode == "full" and question.repeats else []
     ranks = evidencing.ranks(question, [Change((e,)) for e in strongest])
-    told = explainer.explain(question.window, rows, behavior, found)
+    many = len(question.history) - question.events
+    older = None if falls.older is None else [Older(many, n) for n in falls.older.tolist()]
+    told = explainer.explain(question.window, rows, behavior, found, older)
     return [
         replace(
             one,
@@ -227,6 +246,7 @@ class Explainer:
         *,
         case: str = "as_is",
         max_title_tokens: int = 48,
+        listed: bool = True,
     ) -> None:
         """Prepares an explainer.
 
@@ -236,10 +256,15 @@ class Explainer:
             catalog: the items.
             case: how titles are written for the model.
             max_title_tokens: where they are cut for it.
+            listed: whether the items are recommended; if not, the template's ``unlisted`` is its
+                ``link`` where it has one.
 
         Raises:
             PromptError: the template's header lacks something.
         """
+        if not listed and "unlisted" in template.header:
+            template = copy.copy(template)
+            template.header = {**template.header, "link": template.header["unlisted"]}
         missing = [key for key in NEEDED if key not in template.header]
         if missing or "{item}" not in template.header["link"]:
             msg = (
@@ -264,6 +289,7 @@ class Explainer:
         rows: Sequence[int],
         behavior: str,
         evidence: Sequence[Sequence[Evidence]],
+        older: Sequence[Older] | None = None,
     ) -> list[Explanation]:
         """One explanation for each of the recommended items.
 
@@ -272,15 +298,17 @@ class Explainer:
             rows: catalog rows of the items.
             behavior: what they are recommended for.
             evidence: for each item that of each event.
+            older: for each item that of the events before the window.
 
         Raises:
             PromptError: the prompt does not fit.
         """
         events = window.interactions
+        before = [None] * len(rows) if older is None else older
         top = [self._top(events, row, found) for row, found in zip(rows, evidence, strict=True)]
         answer = [
-            Explanation(self._plain(events, found), "template", evidence=tuple(found))
-            for found in evidence
+            Explanation(self._plain(events, found, o), "template", evidence=tuple(found), older=o)
+            for found, o in zip(evidence, before, strict=True)
         ]
         write = [n for n, places in enumerate(top) if places]
         written = self._written(
@@ -338,14 +366,17 @@ class Explainer:
     def _title(self, row: int) -> tuple[int, ...]:
         return self._encoder.title(self._encoder.form.render(self.catalog[row].title))
 
-    def _plain(self, events: Sequence[Interaction], evidence: Sequence[Evidence]) -> str:
+    def _plain(
+        self, events: Sequence[Interaction], evidence: Sequence[Evidence], older: Older | None
+    ) -> str:
         """The sentence that is built and not written: on the event that speaks most for the item."""
         header = self._template.header
         if not events:
             return header["none"]
         best = max(range(len(events)), key=lambda i: evidence[i].nats)
         if not evidence[best].nats > 0:
-            return header["silent"]
+            earlier = older is not None and older.nats > 0
+            return header.get("earlier", header["silent"]) if earlier else header["silent"]
         verb = self._template.verb(events[best].behavior).past
         return header["plain"].replace("{verb}", verb).replace("{title}", evidence[best].title)
 
@@ -607,12 +638,15 @@ class Explainer:
         return found or ("says too little",) * self._says_little(said, sentence.facts.item)
 
     def _says_little(self, tail: str, item: Item) -> bool:
-        """Whether what stands after the names says no more than the item's title, or a word."""
+        """Whether what stands after the names says no more than the item's title, or a word.
+
+        What an attribute is called says nothing: of any item it could be said that it has a brand.
+        """
         passing = self._template.header.get("passing", "").split()
-        words = [
-            w for w in LETTERS.findall(tail.lower())
-            if w not in self._plain_words and w not in passing
-        ]  # fmt: skip
+        values = " ".join([item.title, *map(str, item.known.values())]).lower()
+        called = set(LETTERS.findall(" ".join(item.known).replace("_", " ").lower()))
+        empty = {*self._plain_words, *passing} | (called - set(LETTERS.findall(values)))
+        words = [w for w in LETTERS.findall(tail.lower()) if w not in empty]
         name = "".join(LETTERS.findall(item.title.lower()))
         if any(script(w[0]) in SPACELESS for w in words):
             rest = "".join(words)

@@ -313,7 +313,7 @@ def told_from(
         facts,
         events=(*facts.events, *texts),
         verbs={**facts.verbs, **{b: template.verb(b).forms for b, _ in texts}},
-        plain=(*facts.plain, plain, header["none"], header["silent"]),
+        plain=(*facts.plain, plain, header["none"], header["silent"], header.get("earlier", "")),
         opening="",
     )
 

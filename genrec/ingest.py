@@ -106,14 +106,18 @@ def ingest(
     table = _with_behavior(table, options, notes, source)
     when = next((c for c in TIME_COLUMNS if c in table.column_names), None)
     if when is None:
-        when = "timestamp"
-        tables.require(table, [when], source)
+        msg = (
+            f"{source} has no column 'timestamp'. Expected the column timestamp, or position, a number "
+            f"that orders a user's events; found {', '.join(tables.names(table)) or 'none'}. Rename "
+            "the column, say --column timestamp=NAME, or add it."
+        )
+        raise DataError(msg)
     present = [
         n for n in ("behavior", when, *VALUE_COLUMNS, "text", "split") if n in table.column_names
     ]
     tables.require(table, present, source)
-    time, time_unit = _times(table, when, options.time_unit, notes)
-    row, keep = _check(table, catalog, time, rejects)
+    time, time_unit, strange = _times(table, when, options.time_unit, notes)
+    row, keep = _check(table, catalog, time, strange, rejects)
     if not keep.any():
         msg = (
             f"No interaction of {source} is usable: every row was rejected"
@@ -145,21 +149,28 @@ def _with_behavior(
     return table.append_column("behavior", pa.repeat(behavior, table.num_rows))
 
 
-def _times(table: pa.Table, name: str, unit: str, notes: list[str]) -> tuple[FloatArray, str]:
-    """Times in seconds (or plain positions), NaN where there is none, and the unit as given."""
+def _times(
+    table: pa.Table, name: str, unit: str, notes: list[str]
+) -> tuple[FloatArray, str, BoolArray]:
+    """Times in seconds (or plain positions), NaN where there is none, and the unit as given.
+
+    And which are numbers among dates or dates among numbers, and left out.
+    """
     time = tables.numbers(table[name])
     bad = np.flatnonzero(np.isnan(time))
+    strange = np.zeros(len(time), dtype=np.bool_)
     if len(bad):
         dates = _dates(table[name], bad)
+        strange[bad] = np.isfinite(dates)
         if np.isfinite(dates).sum() > np.isfinite(time).sum():
             full = np.full(len(time), np.nan)
             full[bad] = dates
             notes.append("time read as ISO dates, UTC where no zone is given")
-            return full, "s"
+            return full, "s", np.isfinite(time)
     if unit == "auto":
         unit = "position" if name == "position" else _guess_unit(time)
         notes.append(f"time unit of column {name!r} guessed: {unit}")
-    return time * TIME_UNITS[unit], unit
+    return time * TIME_UNITS[unit], unit, strange
 
 
 def moment(given: str | float, time_unit: str) -> float:
@@ -222,7 +233,7 @@ def _date(text: str) -> float:
 
 
 def _check(
-    table: pa.Table, catalog: Catalog, time: FloatArray, rejects: Rejects
+    table: pa.Table, catalog: Catalog, time: FloatArray, strange: BoolArray, rejects: Rejects
 ) -> tuple[IntArray, BoolArray]:
     """Catalog rows (-1 for an event of text only) and which table rows are kept."""
     user, item = tables.text(table["user_id"]), tables.text(table["item_id"])
@@ -235,6 +246,7 @@ def _check(
         (no_item & ~np.asarray(has_text), "not in the items file: item_id ''"),
         ((row < 0) & ~no_item, "not in the items file: item_id"),
         (_empty(tables.text(table["behavior"])), "empty behavior"),
+        (strange, "time is a number among ISO dates, or a date among numbers"),
         (~np.isfinite(time), "time is empty or not a number or ISO date"),
         (np.abs(np.nan_to_num(time, posinf=0.0, neginf=0.0)) > 1e13, "time is out of range"),
         (_no_number(table), "value is not a number"),

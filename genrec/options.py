@@ -301,8 +301,8 @@ def asked(
 
     if (user is None) == (history is None):
         msg = (
-            f"{'Neither' if user is None else 'Both'} --user and --history given. Expected one of "
-            'them: --user ID, or --history "bought: TITLE; ..." (empty for a new user).'
+            f"{'Neither --user nor' if user is None else 'Both --user and'} --history given. Expected "
+            'one of them: --user ID, or --history "bought: TITLE; ..." (empty for a new user).'
         )
         raise SettingsError(msg)
     assert settings is not None

@@ -6,6 +6,7 @@ Every text of the data (titles, searches, names) is shown as text, whatever it h
 from __future__ import annotations
 
 import html
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,10 +56,15 @@ def check(path: str | Path) -> None:
     """Refuses a file name before anything slow is done.
 
     Raises:
-        SettingsError: it does not end with .html.
+        SettingsError: it does not end with .html, or nothing can be written there.
     """
-    if Path(path).suffix != ".html":
+    path = Path(path)
+    if path.suffix != ".html":
         msg = f"html={str(path)!r}. Expected a file name that ends with .html."
+        raise SettingsError(msg)
+    place = next(p for p in path.absolute().parents if p.exists())
+    if path.is_dir() or not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        msg = f"html={str(path)!r} cannot be written. Expected a file in a folder that can be."
         raise SettingsError(msg)
 
 
@@ -125,6 +131,10 @@ def _explanation(why: Explanation, prompt: str, spans: Spans, more: Sequence[str
     lines = [*more, *(_without(w.title, w.rank) for w in why.without)]
     if why.demonstrations is not None:
         lines.append(f"The demonstrations, together: {why.demonstrations:+.2f} nats.")
+    if why.older is not None:
+        lines.append(
+            f"Older events, {why.older.events:,}, by the prior: {why.older.nats:+.2f} nats."
+        )
     parts.append(_list(lines))
     if why.rejected:
         said = [f"{r.text} ({r.why})" for r in why.rejected]

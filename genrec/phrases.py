@@ -4,7 +4,7 @@
 one end. A word that hardly ever stands at the end of a title, or before a comma, a number or a small
 word, goes with what follows it; so does one that stands before another more often than at an end, and
 one that stands after another more often than at a beginning goes with that. Two words that one and the
-same third always follows go with it ("travel card wallet"), and two that one always precedes.
+same third always follows go with it ("travel card wallet").
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ _ENDING = 0.1  # the least share of a word's places after which a phrase may end
 _PAIRS = 2  # times that two words stand side by side, at least, to go together
 _ALWAYS = 3  # times that two words are seen, at least, to say what always follows
 _TITLES = 20_000  # that are looked at
-_BETWEEN = re.compile(
-    rf"[^\w\s'’{MARKS}-]|_|\d|(?<![\w{MARKS}])['’-]|['’-](?!\w)"
-)  # words beside it are apart
+# What words beside it are apart for.
+_BETWEEN = re.compile(rf"[^\w\s'’{MARKS}-]|_|\d|(?<![\w{MARKS}])['’-]|['’-](?!\w)")
 
 
 class Phrases:
@@ -52,7 +51,7 @@ class Phrases:
         begins: Counter[str] = Counter()
         ends: Counter[str] = Counter()
         pairs: Counter[tuple[str, str]] = Counter()
-        always: tuple[dict[tuple[str, str], str], ...] = ({}, {})  # before and after two words
+        always: dict[tuple[str, str], str] = {}  # the word that always follows, or nothing
         for row in range(0, len(catalog), max(1, len(catalog) // _TITLES)):
             for run in _runs(catalog[row].title):
                 places.update(run)
@@ -61,19 +60,15 @@ class Phrases:
                 for before, word, after in around:
                     begins[word] += self._stops(before)
                     ends[word] += self._stops(after)
-                words = ["" if self._stops(word) else word for word in run]
-                for pair, *beside in zip(
-                    pairwise(run), ["", *words], [*words[2:], ""], strict=False
-                ):
-                    for where, word in zip(always, beside, strict=True):
-                        if where.setdefault(pair, word) != word:
-                            where[pair] = ""
+                for pair, after in zip(pairwise(run), [*run[2:], ""], strict=False):
+                    follows = "" if self._stops(after) else after
+                    if always.setdefault(pair, follows) != follows:
+                        always[pair] = ""
         often = {pair: n for pair, n in pairs.items() if n >= _PAIRS}
         self._ending = {w for w, n in places.items() if ends[w] >= _ENDING * n}
         self._no_end = {pair for pair, n in often.items() if n > ends[pair[0]]}
         self._no_start = {pair for pair, n in often.items() if n > begins[pair[1]]}
-        sure = [pair for pair, n in pairs.items() if n >= _ALWAYS]
-        self._goes_before, self._goes_on = ({p for p in sure if where[p]} for where in always)
+        self._goes_on = {pair for pair, n in pairs.items() if n >= _ALWAYS and always[pair]}
 
     def of(self, item: Item) -> frozenset[str]:
         """What may be said of an item: phrases of its title and of its attributes in words.
@@ -103,7 +98,7 @@ class Phrases:
                 for last in range(first, min(first + LONGEST, len(run))):
                     if script(run[last][0]) in SPACELESS:
                         break
-                    torn = bound and last > first and self._torn(run, first, last)
+                    torn = bound and last > first and (run[last - 1], run[last]) in self._goes_on
                     if self._says(run[last]) and self._ends(run, last, bound) and not torn:
                         yield " ".join(run[first : last + 1])
 
@@ -111,10 +106,6 @@ class Phrases:
         word, after = run[last], run[last + 1] if last + 1 < len(run) else ""
         parted = not bound or (word, after) not in self._no_end
         return self._stops(after) or (word in self._ending and parted)
-
-    def _torn(self, run: list[str], first: int, last: int) -> bool:
-        before, after = (run[first], run[first + 1]), (run[last - 1], run[last])
-        return before in self._goes_before or after in self._goes_on
 
     def _says(self, word: str) -> bool:
         return len(word) > 1 and word not in self._empty

@@ -13,7 +13,8 @@ A text is parsed by Python's ``ast`` and never run: what is not in the grammar i
     column      price, title, item_id; or col("unit price") where the name is no Python name
     constant    20, -1.5, "text", True, False
 
-**Missing values** are None, NaN and blank text (files have no other way to say None). A comparison
+**Missing values** are None, NaN and blank text (files have no other way to say None); in a column of
+texts that are numbers also what says as much (NaN, null, n/a). A comparison
 with a missing value is False whichever it is, ``!=`` and ``not in`` too; a missing truth value is
 False. ``not`` turns the result round, so ``not price > 5`` holds where ``price`` is missing.
 
@@ -40,7 +41,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.catalog import Catalog
+from genrec.catalog import MISSING, Catalog
 from genrec.errors import RequestError
 
 BoolArray = npt.NDArray[np.bool_]
@@ -457,7 +458,11 @@ def _values(name: str, column: Any) -> _Values:
     if pa.types.is_boolean(kind):
         return _of_kind(name, "truth", np.asarray(column.fill_null(False)), missing)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        missing |= _bools(pc.equal(pc.utf8_trim_whitespace(column), ""))
+        words = pc.utf8_trim_whitespace(column)
+        missing |= _bools(pc.equal(words, ""))
+        unknown = _bools(pc.is_in(pc.utf8_lower(words), value_set=pa.array(sorted(MISSING))))
+        if (missing | unknown | _bools(pc.match_substring_regex(words, _NUMBER))).all():
+            missing |= unknown  # NaN among numbers is one that is missing
         return _of_kind(name, "text", pc.if_else(pa.array(missing), None, column), missing)
     return _of_kind(name, "other", column, missing)
 

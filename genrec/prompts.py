@@ -194,12 +194,13 @@ class Template:
             and optionally ``lead``, ``terminator`` (both in double quotes) and ``targets``:
             ``every`` where each title of a history is preceded by what inference would write
             before it, else ``last``. ``explain`` templates also have ``opening`` (how the sentence
-            begins), ``link`` (how it goes on after the first title, with {item}), ``words`` (plain
+            begins), ``link`` (how it goes on after the first title, with {item}), ``unlisted`` (the
+            same where the item is not recommended), ``words`` (plain
             words that may be written between those of the item's title), ``empty`` (words of titles
             that say nothing alone, and in scripts without spaces characters that no word begins or
             ends with), ``passing`` (further ones that may stand in a freely written sentence), ``most`` (how many words), ``plain`` (the
             sentence where the model's own is not used, with {verb} and {title}), ``silent`` (where
-            no event speaks for the item) and ``none`` (for an empty history). Templates that ask
+            no event speaks for the item), ``earlier`` (where only older events than those shown do) and ``none`` (for an empty history). Templates that ask
             about one item have ``answers``: yes and no as the model writes them, such as
             ``" yes", " no"``.
         verbs: behavior -> how it is said.
@@ -414,7 +415,8 @@ def spoken_verbs() -> dict[str, tuple[str, ...]]:
 
 
 _QUOTED = (
-    "lead", "terminator", "opening", "link", "words", "empty", "passing", "plain", "none", "silent",
+    "lead", "terminator", "opening", "link", "unlisted", "words", "empty", "passing", "plain", "none",
+    "silent", "earlier",
 )  # fmt: skip
 _KEYS = ("for", "language", "form", "targets", "most", "answers", *_QUOTED)
 

@@ -22,6 +22,7 @@ from genrec.predicates import Predicate
 from genrec.trie import TitleTrie
 
 IntArray = npt.NDArray[np.int64]
+_SHOWN = 5  # items of one title that a message names
 _CONDITIONS = 32  # conditions whose rows are kept
 
 
@@ -140,11 +141,20 @@ class Stock:
         """The row of an item by its id, or by a title that only it has.
 
         Raises:
-            RequestError: it is neither.
+            RequestError: it is neither, or several have the title.
         """
         titled: list[int] = []
         if isinstance(item, str) and item not in self.catalog:
             titled, _ = self.catalog.rows_of_title(item)
+            titled = [row for row in titled if row not in self.removed] or titled
+        if len(titled) > 1:
+            ids = [self.catalog[row].item_id for row in titled]
+            more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+            msg = (
+                f"{len(ids)} items are called {item!r}: {', '.join(map(repr, ids[:_SHOWN]))}{more}. "
+                "Give the item_id of one of them."
+            )
+            raise RequestError(msg)
         return titled[0] if len(titled) == 1 else self.catalog.row(item)
 
     def rows(self, item_ids: Sequence[str], name: str) -> IntArray:

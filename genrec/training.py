@@ -22,6 +22,7 @@ from genrec.checkpoint import Run
 from genrec.config import Settings
 from genrec.dataset import Dataset
 from genrec.errors import SettingsError
+from genrec.interactions import SPLITS
 from genrec.learning import Examples, examples
 from genrec.model import LanguageModel, fast_bf16_cpu, place
 from genrec.objectives import Goal, Objective, Ready, Validate
@@ -79,8 +80,20 @@ def train(
     """
     ours, training = recipe.resolved(settings)
     folder = Path(out)
-    start = _open(folder, {**asdict(ours), **asdict(training)}, resume=resume)
     data = protocols.under(data, training.protocol or protocols.default_protocol(data))
+    part = data.interactions.columns.split == SPLITS.index("validation")
+    if (
+        training.eval_users
+        and training.pairs is None
+        and training.fit == "train"
+        and not part.any()
+    ):
+        say(
+            "The data has no validation part: nothing is measured meanwhile, and the last weights are "
+            "kept. `genrec prepare --split last-unit` makes one."
+        )
+        training = replace(training, eval_users=0)
+    start = _open(folder, {**asdict(ours), **asdict(training)}, resume=resume)
     if dtype == "auto" and not training.lora_rank and place(device).type != "cuda":
         dtype = "float32"  # weights that learn themselves take smaller steps than bfloat16 has
     lm = (

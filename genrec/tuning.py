@@ -415,7 +415,17 @@ def tune(
     if not isinstance(recommender.trie, TitleTrie):
         msg = "The recommender's catalog was edited. Expected the dataset's; make a new one."
         raise RequestError(msg)
-    cases = protocols.sample(protocols.cases(dataset, protocol, "validation"), users, seed)
+    try:
+        found = protocols.cases(dataset, protocol, "validation")
+    except RequestError as error:
+        if recommender.run is None:
+            raise
+        msg = (
+            f"{error} Of train nothing can be held out for a run, which has learned it; prepare the "
+            "data with --split last-unit, and train and tune on that."
+        )
+        raise RequestError(msg) from None
+    cases = protocols.sample(found, users, seed)
     passes = []
     for case in cases:
         passes.append(scored(recommender, case.history, case.target))

@@ -20,9 +20,11 @@ from genrec.evidence import Change, Counterfactuals, Evidence, Question, ranks
 from genrec.explaining import Explanation
 from genrec.filters import Filter, Filters
 from genrec.interactions import History, Interaction
+from genrec.overlay import LiveTrie
 from genrec.priors import Fused
 from genrec.text import one_line
 from genrec.token_tree import ROOT, TokenTree
+from genrec.trie import TitleTrie
 
 SCHEMA_VERSION = 1
 LIKE, OTHERS = 16, 8  # items tried: with the likest titles, and of each other kind
@@ -144,7 +146,7 @@ def examined(
     question: Question,
     catalog: Catalog,
     row: int,
-    explanation: Explanation,
+    explain: Callable[[bool], Explanation],
     allowed: Filter,
     k: int,
     behavior: str,
@@ -156,7 +158,7 @@ def examined(
         question: the request.
         catalog: the items.
         row: of the item.
-        explanation: of it.
+        explain: explains it, given whether it is recommended.
         allowed: what may be returned.
         k: how many are recommended.
         behavior: what is asked for.
@@ -168,7 +170,15 @@ def examined(
     prior = None if weights is None else Fused(weights, question.trie)
     own, rank, lower = _standing(question, tree, prior, place, allowed)
     (best,) = question.search([(question.history, question.render(question.window))])
+    listed = np.flatnonzero(best.rows == row)
+    if rank is None and len(listed):
+        rank, lower = int(listed[0]) + 1, 0
     item = catalog[row]
+    returned = bool(allowed.keeps(place)[0])
+    explanation = explain(returned and rank is not None and rank <= k)
+    if not returned:
+        without = tuple(replace(w, rank=None) for w in explanation.without)
+        explanation = replace(explanation, without=without)
     evidence = explanation.evidence
     against = sorted((e for e in evidence if e.nats < 0), key=lambda e: e.nats)
     added, tried = _addition(question, catalog, row, behavior, best.rows.tolist())
@@ -182,7 +192,7 @@ def examined(
         rank=rank,
         lower_than=lower,
         among=_count(question, allowed.also(place)),
-        allowed=bool(allowed.keeps(place)[0]),
+        allowed=returned,
         k=k,
         explanation=explanation,
         against=tuple(against[:SHOWN]),
@@ -190,6 +200,7 @@ def examined(
         instead=tuple(
             (n, catalog[r].item_id, catalog[r].title, float(s))
             for n, (r, s) in enumerate(zip(best.rows.tolist(), best.scores, strict=True), 1)
+            if returned or r != row
         )[:SHOWN],
         removal=_removal(question, row, evidence),
         addition=added,
@@ -258,11 +269,19 @@ def _choices(
             shares = np.exp(values - np.logaddexp.reduce(values))
             best = int(shares.argmax())
             if best != own:
-                texts = [_said(decode, written, runs[i]) for i in (own, best)]
+                texts = [
+                    _said(
+                        decode,
+                        written,
+                        runs[i],
+                        _rest(trie, int(child[i]), int(low[owner == i][0])),
+                    )
+                    for i in (own, best)
+                ]
                 some = trie.rows_at(low[owner == best][:1])
                 found.append(
                     Choice(
-                        _read(decode, written),
+                        one_line(_whole(decode, written)),
                         texts[0],
                         float(shares[own]),
                         texts[1],
@@ -278,13 +297,33 @@ def _choices(
     return found
 
 
-def _read(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> str:
-    return one_line(str(decode(list(ids))))
+def _whole(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> str:
+    """The text of tokens as far as its characters are whole."""
+    return str(decode(list(ids))).rstrip("\ufffd")
 
 
-def _said(decode: Callable[[Sequence[int]], str], before: list[int], run: list[int]) -> str:
-    """What a run of tokens adds to a text."""
-    return one_line(str(decode([*before, *run]))[len(str(decode(before))) :])
+def _said(
+    decode: Callable[[Sequence[int]], str], before: list[int], run: list[int], rest: list[int]
+) -> str:
+    """What a run of tokens adds to a title: one character at least, of the rest if need be."""
+    start = len(_whole(decode, before))
+    for end in range(len(rest) + 1):
+        said = _whole(decode, [*before, *run, *rest[:end]])[start:]
+        if said:
+            return one_line(said)
+    return ""
+
+
+def _rest(trie: TitleTrie | LiveTrie, node: int, position: int) -> list[int]:
+    """The tokens of the title at a position after a node of its path."""
+    tokens: list[int] = []
+    while not trie.is_leaf(np.array([node]))[0]:
+        child, _ = trie.children(np.array([node]))
+        owner, low, high = trie.intervals(child)
+        own = int(owner[(low <= position) & (position < high)][0])
+        node = int(child[own])
+        tokens += trie.runs(child[own : own + 1])[0]
+    return tokens
 
 
 def _removal(question: Question, row: int, evidence: Sequence[Evidence]) -> WhatIf | None:

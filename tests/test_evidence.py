@@ -137,6 +137,13 @@ def test_evidence_equals_plain_recomputation(request: tuple[Recommender, History
     assert found.prior == pytest.approx(prior, abs=2e-5)
     if recommender.prior is None:
         assert not found.prior.any()
+    if recommender.prior is None or len(history) == question.events:
+        assert found.older is None
+        return
+    window = question.window
+    before, after = (plain_scores(recommender, window, h, rows) for h in (history, window))
+    assert found.older == pytest.approx(before - after, abs=2e-5)
+    assert falls(question, rows, "fast").older == pytest.approx(found.older, abs=2e-5)
 
 
 @given(asked())
@@ -205,6 +212,24 @@ def test_the_prior_sees_the_whole_history_and_the_model_the_window() -> None:
     sums = [sum(weights_of(recommender, h)) for h in (history, past(6, 2))]
     fall = np.log(values[0] / sums[0]) - np.log(values[1] / sums[1])
     assert found.prior[0, 0] == pytest.approx(fall, abs=1e-9)
+
+
+@pytest.mark.parametrize(("language", "said"), [
+    ("en", "What they did earlier speaks for it."), ("zh", "更早的历史行为支持该商品。")
+])  # fmt: skip
+def test_older_events_speak_where_none_that_is_shown_does(language: str, said: str) -> None:
+    recommender = shop(max_events=1, exclude_seen=False, prior_weight=3.0, language=language)
+    recommender.prior = Neighbours(8)
+    found = recommender.explain(past(1, 1, 1, 6), "i2").explanation
+    assert found.older is not None
+    assert found.older.events == 3
+    assert found.older.nats > 0.5 > 0 > found.evidence[0].nats
+    assert (found.text, found.source) == (said, "template")
+    shown = recommender.explain(past(6, 6, 6, 1), "i2").explanation
+    assert shown.older is not None
+    assert shown.older.nats < 0
+    assert shown.text != said
+    assert recommender.explain(past(1), "i2").explanation.older is None
 
 
 def test_what_is_left_is_what_it_was_token_by_token() -> None:

@@ -229,6 +229,16 @@ def test_words_are_chosen_of_those_that_say_something(kind: str) -> None:
     assert seen
 
 
+def test_what_an_attribute_is_called_says_nothing() -> None:
+    item = Item("i0", "Blue mug", {"brand": "Acme", "unit_price": 3.5, "size": "NaN"})
+    recommender = Recommender(Catalog([item]), tiny.language_model("llama"))
+    explainer = recommender._answerer._explainer("reason")
+    for tail in (" the brand and the price.", " brand and blue.", " acme."):
+        assert explainer._says_little(tail, item), tail
+    for tail in (" blue and brand acme.", " acme and mug."):
+        assert not explainer._says_little(tail, item), tail
+
+
 def test_pieces_of_words_are_not_put_together() -> None:
     recommender = make(["不锈钢保温杯", "茶室里的古琴与流水", "红陶花盆"], "qwen3", language="zh")
     header = Template.load("explain", "zh").header

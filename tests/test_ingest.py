@@ -188,6 +188,20 @@ def test_json_lines(tmp_path: Path) -> None:
         Dataset.prepare(items, tmp_path / "none.jsonl")
 
 
+def test_times_of_another_kind_are_said_to_be_so(tmp_path: Path) -> None:
+    head = "user_id,item_id,timestamp,behavior\n"
+    numbers = [f"u,a,{1_300_000_000 + n},buy\n" for n in range(3)]
+    dates = [f"u,a,2011-01-0{n},buy\n" for n in range(1, 4)]
+    for most, other in ((numbers, dates[:1]), (dates, numbers[:1])):
+        items, path = write(tmp_path, events=head + "".join([*other, *most, "u,a,soon,buy\n"]))
+        data, rejects = Dataset.prepare(items, path)
+        assert len(data.interactions) == 3
+        assert [(r[1], r[2]) for r in rejects[1].rows] == [
+            (1, "time is a number among ISO dates, or a date among numbers"),
+            (5, "time is empty or not a number or ISO date"),
+        ]
+
+
 def test_rejected_rows_keep_their_cells(tmp_path: Path) -> None:
     items, path = write(
         tmp_path, events="user_id,item_id,timestamp,behavior,x\nu,zz,soon,buy,7\nu,a,1,buy,8\n"

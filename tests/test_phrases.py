@@ -47,12 +47,7 @@ def test_two_words_stay_with_a_third_that_is_always_there() -> None:
     found = phrases("travel card wallet jack", others)
     assert "travel card wallet jack" in found
     assert "travel card" not in found
-    assert "card wallet jack" not in found
     assert "travel card" in phrases("travel card wallet jack", [*others, "travel card holder"])
-    others = ["scented candles", *(f"scented {w}" for w in ("oil", "soap", "wax", "bath"))]
-    others += ["candles", "jam scented candles", "jam scented candles"]
-    assert "scented candles" in phrases("jam scented candles set", others)
-    assert "scented candles" not in phrases("jam scented candles set", others[1:])
 
 
 def test_numbers_and_marks_are_ends() -> None:

@@ -418,6 +418,18 @@ def test_what_is_no_condition(text: str, part: str) -> None:
     assert len(str(caught.value)) < 800
 
 
+def test_a_nan_among_numbers_in_a_file_is_missing() -> None:
+    values = ["3.5", "NaN", "", " n/a ", "2", "null"]
+    items = [Item(f"{n}", "t", {"price": v, "name": f"x{v}"}) for n, v in enumerate(values)]
+    keeps = {
+        text: np.flatnonzero(Predicate.parse(text).mask(Catalog(items))).tolist()
+        for text in ("price < 3", "price is None", "name == 'xNaN'")
+    }
+    assert keeps == {"price < 3": [4], "price is None": [1, 2, 3, 5], "name == 'xNaN'": [1]}
+    named = [Item("a", "t", {"brand": "Acme"}), Item("b", "t", {"brand": "Null"})]
+    assert Predicate.parse("brand == 'Null'").mask(Catalog(named)).tolist() == [False, True]
+
+
 def test_nan_and_inf_are_names_as_any_other() -> None:
     assert Predicate.parse("price < nan or price < inf").columns == ("price", "nan", "inf")
 

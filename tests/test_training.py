@@ -340,6 +340,46 @@ def test_a_run_is_loaded_and_recommends(tmp_path: Path) -> None:
         Recommender.load(tmp_path, data)
 
 
+@pytest.mark.parametrize("objective", ["next", "pointwise"])
+def test_data_without_a_validation_part_is_learned_from(
+    tmp_path: Path, run: Run, objective: str
+) -> None:
+    ids = [i.item_id for i in made(3).catalog]
+    rows = [f"u{n % 6},{ids[n % 7]},{n},buy,{'test' if n > 48 else 'train'}" for n in range(55)]
+    lines = "\n".join(["user_id,item_id,timestamp,behavior,split", *rows])
+    (tmp_path / "e.csv").write_text(f"{lines}\n")
+    names = "".join(f"{i.item_id},{i.title}\n" for i in made(3).catalog)
+    (tmp_path / "i.csv").write_text(f"item_id,title\n{names}")
+    data, _ = Dataset.prepare(tmp_path / "i.csv", tmp_path / "e.csv")
+    assert len(data.catalog) == 7
+    data.save(tmp_path / "data")
+    settings = {**FEW, "eval_users": 3, "objective": objective}
+    for n in range(2):  # also a run that goes on
+        said: list[str] = []
+        place = str(saved(tmp_path)) if not n else str(tmp_path / "tiny-llama")
+        found = training.train(
+            data, tmp_path / "run", place, say=said.append, resume=bool(n), **settings
+        )
+        assert found.finished
+        assert sum("no validation part" in line for line in said) == 1
+    if objective == "pointwise":
+        return
+    asked = [
+        "evaluate",
+        str(tmp_path / "data"),
+        "--run",
+        str(tmp_path / "run"),
+        "--against",
+        "none",
+    ]
+    code, _, shown = run(*asked)
+    assert code == 0
+    assert "may have learned" not in shown
+    code, _, shown = run(*asked, "--protocol", "last-unit")
+    assert code == 0
+    assert "may have learned from what it is asked for" in shown
+
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_an_adapter_merged_is_as_the_adapter(tmp_path: Path, kind: str) -> None:
     data = made(8, users=2)

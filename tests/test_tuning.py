@@ -175,7 +175,7 @@ def test_what_was_found_is_used(run: Run, model: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "found.json"
     code, out, _ = run("tune", data, *shared, "--out", elsewhere, "--language", "zh")
     assert code == 0
-    assert out.splitlines()[0] == "validation\tmodel\tprior\tnode\tscore"
+    assert out.splitlines()[0] == "held out\tmodel\tprior\tnode\tscore"
     code, _, err = run("recommend", data, *given, "--tuned", elsewhere)
     assert code == 2
     assert "was not written for this model, prompt and" in err

@@ -178,6 +178,49 @@ def test_choices_are_the_models_own_shares() -> None:
             assert found.rank == 1 or every[f"i{n}"] > 0.1
 
 
+def test_choices_are_whole_characters() -> None:
+    names = ["книга о море", "чашка большая", "чай", "🎁 подарок", "🎀 лента", "软底鞋", "软毛刷"]
+    recommender = Recommender(
+        Catalog(Item(f"i{n}", t) for n, t in enumerate(names)), tiny.language_model("gpt2")
+    )
+    seen = 0
+    for n, name in enumerate(names):
+        for choice in recommender.explain("", f"i{n}").choices:
+            assert "\ufffd" not in choice.written + choice.wanted + choice.rather
+            assert choice.wanted.strip()
+            assert name.replace(" ", "").startswith(
+                (choice.written + choice.wanted).replace(" ", "")
+            )
+            seen += len(choice.written.encode()) > len(choice.written)
+    assert seen
+
+
+@pytest.mark.parametrize(("language", "said", "unsaid"), [
+    ("en", ", we suggest", ", something speaks for"), ("zh", "，推荐", "，可以考虑")
+])  # fmt: skip
+def test_what_is_not_recommended_is_not_said_to_be(language: str, said: str, unsaid: str) -> None:
+    names = ["red mug tall", "red doll house", "blue mug small", "green bag long", "red bag large"]
+    recommender = Recommender(
+        Catalog(Item(f"i{n}", t) for n, t in enumerate(names)),
+        tiny.language_model("qwen3"),
+        language=language,
+    )
+    found = [
+        recommender.explain(past(*seen), i.item_id, k)
+        for seen in ((0, 1), (2, 3))
+        for i in recommender.catalog
+        for k in (1, 5)
+    ]
+    written = [(f.recommended, r.text) for f in found for r in f.explanation.rejected]
+    written += [
+        (f.recommended, f.explanation.text) for f in found if f.explanation.source == "generated"
+    ]
+    assert {recommended for recommended, _ in written} == {True, False}
+    for recommended, text in written:
+        assert (said in text) == recommended
+        assert (unsaid in text) != recommended
+
+
 def test_an_unknown_and_a_removed_item() -> None:
     recommender = shop(5)
     with pytest.raises(RequestError, match="'nope' is not in the catalog of 5 items"):
@@ -191,8 +234,20 @@ def test_an_item_may_be_given_by_a_title_that_is_its_own() -> None:
     catalog = Catalog([Item("a", "red mug"), Item("b", "doll"), Item("c", "doll")])
     recommender = Recommender(catalog, tiny.language_model())
     assert recommender.explain("", "Red  MUG").item_id == "a"
-    with pytest.raises(RequestError, match="'doll' is not in the catalog"):
+    with pytest.raises(RequestError, match=r"2 items are called 'doll': 'b', 'c'\. Give"):
         recommender.explain("", "doll")
+    recommender.remove_items(["b"])
+    assert recommender.explain("", "doll").item_id == "c"
+
+
+def test_where_all_items_were_had_none_is_recommended_instead() -> None:
+    recommender = shop(3, exclude_seen=True)
+    found = recommender.explain(past(0, 1, 2), "i1", 2)
+    assert not found.allowed
+    assert not found.recommended
+    assert found.instead == ()
+    assert found.explanation.without
+    assert all(w.rank is None for w in found.explanation.without)
 
 
 def test_an_empty_history_still_has_a_rank_and_what_would_help() -> None:
@@ -228,7 +283,7 @@ def test_mistakes_on_the_command_line(run: Run, data: Path, model: Path, tmp_pat
     assert "Item 'nope' is not in the catalog" in err
     code, _, err = run(*arguments, "--item", "c")
     assert code != 0
-    assert "Neither --user and --history given" in err
+    assert "Neither --user nor --history given" in err
     code, _, err = run(*arguments, "--user", "u", "--item", "c", "--html", tmp_path / "x.pdf")
     assert code != 0
     assert "ends with .html" in err
@@ -308,6 +363,16 @@ def test_each_event_is_shaded_and_nothing_else(template: str) -> None:
 def test_only_html_files_are_written() -> None:
     with pytest.raises(SettingsError, match=r"ends with \.html"):
         page.check("x.txt")
+
+
+def test_a_page_that_cannot_be_written_is_refused_before(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.html").mkdir()
+    for place in ("file/x.html", "folder.html", "file/deep/x.html"):
+        with pytest.raises(SettingsError, match="cannot be written"):
+            page.check(tmp_path / place)
+    page.check(tmp_path / "new" / "deep" / "x.html")
+    assert not (tmp_path / "new").exists()
 
 
 def test_recommend_writes_a_page(run: Run, data: Path, model: Path, tmp_path: Path) -> None:
