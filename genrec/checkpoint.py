@@ -191,4 +191,9 @@ def checkpoints(run: Path) -> list[Path]:
     """The whole checkpoints of a run, the oldest first."""
     found = (run / CHECKPOINTS).glob("step-*")
     whole = [p for p in found if p.name[5:].isdecimal() and (p / "state.json").is_file()]
-    return sorted(whole, key=lambda p: int(p.name[5:]))
+    return sorted(whole, key=step_of)
+
+
+def step_of(place: Path) -> int:
+    """How many steps were done at a checkpoint."""
+    return int(place.name.rpartition("-")[2])

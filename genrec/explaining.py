@@ -37,6 +37,7 @@ MAX_TOKENS = 48  # of a sentence, names included
 MAX_WORDS = 14  # after the names, where words are chosen
 MAX_FREE = 20  # tokens after the names, where they are not
 NAMED = 3  # events that speak most for an item, of which one is named
+FAINT = 0.01  # nats; an event whose absence takes less is not said to speak for an item
 NEEDED = ("opening", "link", "plain", "none", "silent")  # in the header of a template
 _ENDS = (".", "。", "!", "！", "?", "？")
 _QUOTES = '"“”„«»‹›「」『』'
@@ -340,7 +341,7 @@ class Explainer:
         good = [
             i
             for i in order
-            if evidence[i].nats >= most / 2 > 0
+            if evidence[i].nats >= max(most / 2, FAINT)
             and events[i].item_id is not None
             and self._title(self._row(events[i])) != own
         ]
@@ -374,8 +375,8 @@ class Explainer:
         if not events:
             return header["none"]
         best = max(range(len(events)), key=lambda i: evidence[i].nats)
-        if not evidence[best].nats > 0:
-            earlier = older is not None and older.nats > 0
+        if evidence[best].nats < FAINT:
+            earlier = older is not None and older.nats >= FAINT
             return header.get("earlier", header["silent"]) if earlier else header["silent"]
         verb = self._template.verb(events[best].behavior).past
         return header["plain"].replace("{verb}", verb).replace("{title}", evidence[best].title)

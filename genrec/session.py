@@ -307,7 +307,7 @@ class Session:
             inner._step_count = inner.last_epoch + 1
             inner._last_lr = list(self._optimizer_state["rates"])
             if self.main:
-                self._forget(int(self._resumed.name.rpartition("-")[2]))
+                self._forget(checkpoint.step_of(self._resumed))
         elif self._validate is not None:
             self._measure(0)
         self._started = self._saved = self._logged = time.monotonic()

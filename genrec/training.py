@@ -138,7 +138,13 @@ def train(
     _keep_settings(folder, {**asdict(ours), **asdict(training)})
     said = f"{found.n_targets:,} targets in {sum(map(len, found.rows)):,} tokens a pass"
     say(f"{said}, {trainer.args.max_steps:,} steps ...")
-    trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    done = 0 if start is None else checkpoint.step_of(start)
+    if start is not None and done >= trainer.args.max_steps and not session.sharded:
+        say("All steps were done: nothing is learned anew.")
+        trainer._load_from_checkpoint(str(start))
+        trainer.state.global_step = done
+    else:
+        trainer.train(resume_from_checkpoint=None if start is None else str(start))
     gathered = session.gathered()
     if session.main:
         measured = session.progress.measured

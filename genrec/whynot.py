@@ -29,7 +29,7 @@ from genrec.trie import TitleTrie
 SCHEMA_VERSION = 1
 LIKE, OTHERS = 16, 8  # items tried: with the likest titles, and of each other kind
 SHOWN = 3  # events against, recommendations
-_MOST_TITLES = 20_000  # that are compared by character n-grams
+_MOST_TITLES = 100_000  # that are compared by character n-grams
 _MOST_TOKENS = 20_000  # of a catalog that is scored whole to find a rank
 _RARE = 1e-4  # in a larger one items below this probability are not ranked
 _NEAR = 1e-4  # nats; probabilities that are nearer are not told apart
@@ -369,9 +369,11 @@ def _candidates(
     """Rows of the items that are tried, but for the item itself and those of the history."""
     item = catalog[row]
     found: list[int] = []
-    if len(catalog) <= _MOST_TITLES:
-        titles = [one_line(t).lower() for t in catalog.titles]
-        found += CharNgrams(titles).nearest(titles[row], LIKE + len(question.window))[0].tolist()
+    every = range(0, len(catalog), -(-len(catalog) // _MOST_TITLES))
+    titles = [one_line(catalog[r].title).lower() for r in every]
+    own = one_line(item.title).lower()
+    near = CharNgrams(titles).nearest(own, LIKE + len(question.window) + 1)[0]
+    found += [every[n] for n in near.tolist()]
     found = _others(question, catalog, row, found)[:LIKE]
     if question.prior is not None:
         weights = question.prior.weights(History((Interaction(item.item_id, behavior),)))

@@ -13,7 +13,7 @@ from test_decoding import kinds, titles
 
 from genrec import Catalog, History, Interaction, Item, Recommender
 from genrec.errors import PromptError
-from genrec.explaining import NEEDED, Explanation
+from genrec.explaining import FAINT, NEEDED, Explanation
 from genrec.prompts import Template, folder
 from genrec.text import one_line
 
@@ -37,7 +37,7 @@ def check(
     catalog = recommender.catalog
     names = {e.item_id: one_line(catalog[catalog.row(e.item_id)].title) for e in shown if e.item_id}
     most = max((e.nats for e in found.evidence), default=0.0)
-    best = [n for n, e in enumerate(found.evidence) if e.nats == most > 0]
+    best = [n for n, e in enumerate(found.evidence) if e.nats == most >= FAINT]
     if found.source == "template":
         plain = [
             header["plain"]
@@ -51,7 +51,7 @@ def check(
     link = header["link"].replace(
         "{item}", f"{template.lead}{one_line(own.title)}{template.terminator}"
     )
-    near = [e.item_id for e in found.evidence if e.nats >= most / 2 > 0]
+    near = [e.item_id for e in found.evidence if e.nats >= max(most / 2, FAINT)]
     begins = [
         f"{header['opening']}{template.lead}{names[i]}{template.terminator}{link}"
         for i in near

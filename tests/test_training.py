@@ -554,6 +554,17 @@ def test_killed_and_resumed_is_as_never_stopped(place: Path, run: Run) -> None:
     assert run_of[0].targets == run_of[1].targets
     assert run_of[0].metrics == run_of[1].metrics
     assert not list(place.rglob("*.bin")) + list(place.rglob("*.pt")) + list(place.rglob("*.pth"))
+    lines = log.read_text()
+    for lost in (False, True):  # a finished run learns no more, also where its end was cut off
+        if lost:
+            (place / "killed" / "run.json").unlink()
+        code, _, said = run(*train(place, "killed", "--resume"))
+        assert code == 0
+        assert "nothing is learned anew" in said
+        resumed = weights_of(place / "killed")
+        assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+        assert checkpoint.Run.read(place / "killed") == run_of[1]
+        assert log.read_text() == lines
 
 
 def test_a_run_is_not_written_over(place: Path, tmp_path: Path) -> None:
