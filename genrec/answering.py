@@ -210,14 +210,20 @@ class Answerer:
         self, answer: RecommendationList, asked: Asked, wishes: Wishes, how: tuple[str, str]
     ) -> RecommendationList:
         """A list with an explanation of each item, by kind of evidence and style."""
-        from genrec.explaining import explanations
+        from genrec.explaining import explanations, rounding
 
         rows = self._stock.catalog.rows([r.item_id for r in answer])
         question = self._searcher.question(asked, wishes)
         behavior = self._asker.behavior
         found = explanations(self._explainer(how[1]), question, rows, behavior, how[0])
         pairs = zip(answer.recommendations, found, strict=True)
-        return replace(answer, recommendations=tuple(replace(r, explanation=e) for r, e in pairs))
+        told = tuple(replace(r, explanation=e) for r, e in pairs)
+        notes = answer.notes
+        if (off := rounding(self._model, question.options.temperature)) > 0:
+            dtype = str(self._model.dtype).removeprefix("torch.")
+            said = f"In {dtype} evidence may be off by {off:.2g} nats; with --dtype float32 it is exact."
+            notes = (*notes, said)
+        return replace(answer, recommendations=told, notes=notes)
 
     def examined(
         self, history: HistoryLike, row: int, wishes: Wishes, how: tuple[str, str]

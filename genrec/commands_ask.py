@@ -32,6 +32,7 @@ from genrec.options import (
     Typed,
     User,
     asked,
+    exact,
     mapping,
     read_ids,
     with_settings,
@@ -118,6 +119,8 @@ def recommend(
     allowed, denied = read_ids(allow), read_ids(deny) or []
     if html is not None:
         page.check(html)
+    if explain or html is not None:
+        settings = exact(settings)
     recommender, given = asked(settings, data, user, history, model, run, quiet=json)
     with display.working("Searching ...", quiet=json):
         answer = recommender.recommend(
@@ -174,7 +177,7 @@ def explain(
 
     if html is not None:
         page.check(html)
-    recommender, given = asked(settings, data, user, history, model, run, quiet=json)
+    recommender, given = asked(exact(settings), data, user, history, model, run, quiet=json)
     with display.working("Explaining ...", quiet=json):
         read, understood = recommender.understand(given)
         found = recommender.explain(read, item, k, evidence=evidence, style=style)

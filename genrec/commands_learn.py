@@ -22,6 +22,7 @@ from genrec.options import (
     Given,
     Model,
     RunFolder,
+    exact,
     loaded,
     mapping,
     with_options,
@@ -472,7 +473,7 @@ def _evaluate_explanations(
     asked |= {"protocol": protocol, "users": users}
     encoder = {"auto": "minilm", "none": "ngrams"}.get(settings["encoder"], settings["encoder"])
     with display.working(f"Loading {run or model} ...", quiet=json) as say:
-        recommender = loaded(dataset, model, run, settings, say)
+        recommender = loaded(dataset, model, run, exact(settings), say)
     with display.progress("Explaining", total, quiet=json) as bar:
         found = faithfulness(
             dataset,

@@ -328,6 +328,19 @@ def loaded(
     return Recommender.load(run, dataset, say=say, **settings.only)
 
 
+def exact(settings: Given | None) -> Given:
+    """Settings for explanations: ``auto`` is float32 on a CPU.
+
+    Evidence is a difference of two scores; rounding in half precision may be as large as it is.
+    """
+    from genrec.model import place
+
+    assert settings is not None
+    if settings["dtype"] == "auto" and place(settings["device"]).type == "cpu":
+        return Given({**settings, "dtype": "float32"}, settings.named | {"dtype"})
+    return settings
+
+
 def mapping(
     pairs: list[str] | None, form: str = "OURS=THEIRS, such as item_id=product"
 ) -> dict[str, str]:

@@ -70,7 +70,7 @@ class Training:
         weight_decay: of AdamW.
         max_grad_norm: gradients are cut to this norm.
         epochs: passes over the targets.
-        max_targets: how many targets are learned from, in place of epochs.
+        max_targets: how many targets are learned from, to the next whole batch, in place of epochs.
         max_minutes: stops with a checkpoint, from which ``--resume`` goes on.
         batch_size: packs per step and device.
         accumulate: how many of these make one step of the optimiser.
@@ -78,7 +78,8 @@ class Training:
         overlap: of a long history's windows, as a share of ``max_events``.
         gradient_checkpointing: less memory, a third more time.
         quantize: the base model's weights: ``none``, ``int8`` or ``nf4`` (QLoRA).
-        protocol: whom to validate on; None is what the data's split is made for.
+        protocol: how the events are split into what is learned and whom to validate on; None is the
+            split of the data.
         eval_users: how many validation users are asked through the decoder.
         eval_every: targets between validations; None for ten in a run.
         patience: stops after so many validations without better nats; 0 for never.

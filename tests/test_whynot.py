@@ -401,6 +401,34 @@ def test_titles_with_line_breaks_stay_on_one_line() -> None:
         assert not any(set(line) & set("\n\r\x1b") for line in lines)
 
 
+def test_evidence_is_in_float32_on_a_cpu_or_says_what_it_is(
+    run: Run, data: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genrec.model.fast_bf16_cpu", lambda: True)
+    asked = [
+        "recommend",
+        str(data),
+        "--model",
+        str(model),
+        "--device",
+        "cpu",
+        "--history",
+        "Red mug",
+    ]
+    notes = {}
+    for name, more in {
+        "list": [],
+        "auto": ["--explain"],
+        "coarse": ["--explain", "--dtype", "bfloat16"],
+    }.items():
+        code, out, said = run(*asked, "--prior", "none", "--json", *more)
+        assert code == 0, said
+        notes[name] = [n for n in json.loads(out)["notes"] if "may be off by" in n]
+    assert notes["list"] == notes["auto"] == []
+    (note,) = notes["coarse"]
+    assert note == "In bfloat16 evidence may be off by 0.25 nats; with --dtype float32 it is exact."
+
+
 def test_bars_are_drawn_to_scale() -> None:
     from genrec.display import evidence_lines
 
