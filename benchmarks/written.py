@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from demo_v1 import ROOT, _commit
 
@@ -34,7 +35,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "claims" / "written.tsv")
     arguments = parser.parse_args()
     data = load("online_retail_demo")
-    options = {"threads": arguments.threads, "exclude_seen": True}
+    options: dict[str, Any] = {  # float32, as the commands that explain have it on a CPU
+        "threads": arguments.threads,
+        "exclude_seen": True,
+        "dtype": "float32",
+    }
     recommender = (
         Recommender(data, arguments.model, **options)
         if arguments.run is None
