@@ -150,7 +150,7 @@ class Run:
             msg = (
                 f"This run was trained with another version of {', and of '.join(changed)}: its "
                 "scores would be spoiled. Expected what it was trained with; put that back (drop "
-                "options that change it), or train again."
+                "options that change it, such as --template, --few-shot, --prompts, --case), or train again."
             )
             raise ModelError(msg)
 

@@ -313,10 +313,11 @@ def print_item(found: ItemExplanation) -> None:
     print_line("")
     for line in [*evidence_lines(why), *changes(found)]:
         print_line(line)
-    note(
-        "A bar is how far the item's score falls (in nats; ░ rises) without that event: what the "
-        "model rests on, not why anybody did anything."
-    )
+    if why.evidence:
+        note(
+            "A bar is how far the item's score falls (in nats; ░ rises) without that event: what the "
+            "model rests on, not why anybody did anything."
+        )
 
 
 def standing(found: ItemExplanation) -> str:
