@@ -210,7 +210,7 @@ class Answerer:
         self, answer: RecommendationList, asked: Asked, wishes: Wishes, how: tuple[str, str]
     ) -> RecommendationList:
         """A list with an explanation of each item, by kind of evidence and style."""
-        from genrec.explaining import explanations, rounding
+        from genrec.explaining import FAINT, explanations, rounding
 
         rows = self._stock.catalog.rows([r.item_id for r in answer])
         question = self._searcher.question(asked, wishes)
@@ -219,7 +219,7 @@ class Answerer:
         pairs = zip(answer.recommendations, found, strict=True)
         told = tuple(replace(r, explanation=e) for r, e in pairs)
         notes = answer.notes
-        if (off := rounding(self._model, question.options.temperature)) > 0:
+        if (off := rounding(self._model, question.options.temperature)) >= FAINT:
             dtype = str(self._model.dtype).removeprefix("torch.")
             said = f"In {dtype} evidence may be off by {off:.2g} nats; with --dtype float32 it is exact."
             notes = (*notes, said)
