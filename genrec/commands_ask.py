@@ -121,6 +121,9 @@ def recommend(
         page.check(html)
     if explain or html is not None:
         settings = exact(settings)
+    elif (style, evidence) != ("reason", "full"):
+        msg = "--style or --evidence given, but nothing is explained. Expected --explain or --html, too."
+        raise SettingsError(msg)
     recommender, given = asked(settings, data, user, history, model, run, quiet=json)
     with display.working("Searching ...", quiet=json):
         answer = recommender.recommend(
