@@ -320,7 +320,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="Baselines to compare with, separated by commas, of popular, markov, itemknn, "
-            "userknn, ease, content, mf, bpr, sasrec, textseq; none for none. "
+            "userknn, ease, content, mf, bpr, sasrec, textseq, prior (alone); none for none. "
             "(default: popular,markov)",
             show_default=False,
         ),

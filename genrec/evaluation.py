@@ -1,6 +1,7 @@
 """Evaluation: systems over the cases of a protocol; resumable, per user first.
 
-What ranks is a ``Recommender``, a baseline (``genrec.baselines``) or a baseline's name. Lists come
+What ranks is a ``Recommender``, a baseline (``genrec.baselines``), a baseline's name, or ``prior``, the
+collaborative prior alone. Lists come
 first, and are logged user by user; every figure is computed from them afterwards.
 """
 
@@ -56,8 +57,8 @@ def evaluate(
 
     Args:
         dataset: with a split; it is split anew where the protocol needs another one.
-        systems: ours first: a ``Recommender``, a baseline or the name of one, or a pair of a name
-            and one of these.
+        systems: ours first: a ``Recommender``, a baseline or the name of one, ``prior`` for the
+            collaborative prior alone, or a pair of a name and one of these.
         protocol: one of ``protocols.NAMES``; None for that of the dataset's split.
         split: ``test`` or ``validation``.
         users: how many, the same seeded sample every time; all where None.

@@ -142,7 +142,7 @@ def _with_behavior(
         msg = (
             f"{source} has no column 'behavior'. Expected what the user did, such as "
             "buy or view; add the column, name another with --column behavior=NAME, or give one "
-            f"behavior for all rows. Found: {', '.join(tables.names(table))}."
+            f"for all rows, say --behavior buy. Found: {', '.join(tables.names(table))}."
         )
         raise DataError(msg)
     notes.append(f"no behavior column: every row is taken as {behavior!r}")

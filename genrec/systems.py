@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from genrec import baselines
+from genrec.collaborative import COUNTED, CollaborativePrior
 from genrec.dataset import Dataset
-from genrec.errors import DataError, RequestError
+from genrec.errors import DataError, RequestError, SettingsError
 from genrec.fusing import BEFORE
 from genrec.protocols import Case
 from genrec.recommender import Recommender
 
 Progress = Callable[[str, int], None]
+NAMES = (*baselines.NAMES, CollaborativePrior.name)  # what may be asked for by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,10 @@ class Written:
 
 
 class Counted:
-    """A baseline as a system; many cases at once where it ranks many."""
+    """A baseline as a system; many cases at once where it ranks many, and nats where it has them."""
 
     def __init__(self, baseline: Any, name: str, *, exclude_seen: bool, key: str = "") -> None:
-        """Wraps what has ``rank`` of ``baselines.Baseline``, and ``rank_many`` where it can."""
+        """Wraps what has ``rank`` of ``baselines.Baseline``, and ``rank_many`` or ``logprobs``."""
         self.name = name
         self.key = f"{name} {key} exclude_seen={exclude_seen}"
         self.batch = 256 if hasattr(baseline, "rank_many") else 1
@@ -136,7 +138,17 @@ class Counted:
             kept = [set(case.candidates or ()) for case in cases]
             lists = [[i for i in r if i in s][:k] for r, s in zip(lists, kept, strict=True)]
         seconds = (time.perf_counter() - started) / len(cases)
-        return [Answer(list(ranked), seconds=seconds) for ranked in lists]
+        nats = [self._nats(case) for case in cases]
+        return [
+            Answer(list(ranked), nats=n, seconds=seconds)
+            for ranked, n in zip(lists, nats, strict=True)
+        ]
+
+    def _nats(self, case: Case) -> float | None:
+        logprobs = getattr(self._baseline, "logprobs", None)
+        if logprobs is None or case.candidates is not None:
+            return None
+        return -float(logprobs(case.history)[case.events.catalog.row(case.target)])
 
 
 def named(system: Any) -> tuple[str | None, Any]:
@@ -168,13 +180,21 @@ def ready(
             found.append(Written(system, name or name_of(system)))
             continue
         key = f"seed={seed}"
-        if isinstance(system, str):
+        if isinstance(system, str) and system not in NAMES:
+            msg = f"{system!r} is no system. Expected one of: {', '.join(NAMES)}."
+            raise SettingsError(msg)
+        if system == CollaborativePrior.name:
+            system = CollaborativePrior.fit(
+                dataset, before=before, sources=_sources(given), seed=seed
+            )
+            name, key = name or system.name, f"{key} before={before} {system.mix}"
+        elif isinstance(system, str):
             name, key = name or system, f"{key} before={before}"
             system = baselines.fit(system, dataset, before=before, seed=seed)
         if not hasattr(system, "rank"):
             msg = (
                 f"{system!r:.80} is no system. Expected a Recommender, something with "
-                f"rank(history, k, exclude_seen=...), or one of: {', '.join(baselines.NAMES)}."
+                f"rank(history, k, exclude_seen=...), or one of: {', '.join(NAMES)}."
             )
             raise RequestError(msg)
         found.append(Counted(system, name or system.name, exclude_seen=exclude_seen, key=key))
@@ -186,6 +206,14 @@ def ready(
         )
         raise RequestError(msg)
     return found
+
+
+def _sources(given: Sequence[Any]) -> Sequence[str]:
+    """What the prior mixes that is asked for by name: the same as a recommender's beside it."""
+    for _, system in map(named, given):
+        if isinstance(system, Recommender) and system.fusing.prior == "collaborative":
+            return system.settings.sources
+    return COUNTED
 
 
 def fits(recommender: Recommender, dataset: Dataset) -> None:

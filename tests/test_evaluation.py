@@ -17,8 +17,9 @@ import tiny
 
 from genrec import Dataset, History, Recommender, baselines, evaluation, metrics, protocols
 from genrec.baselines import Popular
+from genrec.collaborative import CollaborativePrior
 from genrec.datasets import load
-from genrec.errors import DataError, RequestError
+from genrec.errors import DataError, RequestError, SettingsError
 from genrec.tables import Rejects
 
 
@@ -287,6 +288,25 @@ def test_the_seen_rule_is_that_of_recommend(zh_data: Dataset) -> None:
     assert not without.results[0].per_user("invalid").any()
 
 
+def test_the_prior_alone_is_a_system(zh_data: Dataset) -> None:
+    one = Recommender(
+        zh_data, tiny.language_model(), prior="collaborative", prior_sources="popular,own"
+    )
+    found = evaluation.evaluate(zh_data, [one, "prior", "popular"], users=8)
+    prior = CollaborativePrior.fit(zh_data, sources=("popular", "own"))
+    lists, nats = found.results[1].ranked, found.results[1].per_user("nats").tolist()
+    for case, ranked, n in zip(found.cases, lists, nats, strict=True):
+        assert list(ranked) == prior.rank(case.history, 20, exclude_seen=found.exclude_seen)
+        assert n == pytest.approx(-prior.logprobs(case.history)[zh_data.catalog.row(case.target)])
+    alone = evaluation.evaluate(zh_data, ["prior"], users=8).results[0]
+    whole = CollaborativePrior.fit(zh_data)
+    assert [list(r) for r in alone.ranked] == [
+        whole.rank(c.history, 20, exclude_seen=found.exclude_seen) for c in found.cases
+    ]
+    twenty = evaluation.evaluate(zh_data, ["prior"], users=4, protocol="candidates-20")
+    assert not twenty.results[0].per_user("invalid").any()
+
+
 class Broken:
     name = "broken"
 
@@ -321,6 +341,8 @@ def test_what_cannot_be_evaluated_is_said(zh_data: Dataset) -> None:
     ):
         with pytest.raises(RequestError, match=said):
             evaluation.evaluate(zh_data, systems)
+    with pytest.raises(SettingsError, match=r"'best' is no system.* textseq, prior"):
+        evaluation.evaluate(zh_data, ["best"])
     with pytest.raises(RequestError, match="would count the targets"):
         evaluation.evaluate(zh_data, ["popular"], split="validation", fit_on="train+validation")
     with pytest.raises(RequestError, match="is not known"):
