@@ -234,7 +234,9 @@ class Answerer:
 
         stock, behavior = self._stock, self._asker.behavior
         asked = self._asker.asked(history, stock.allowed(wishes), seen=False)
-        allowed = stock.unseen(asked.history) if self._asker.exclude_seen else asked.allowed
+        allowed = asked.allowed
+        if self._asker.exclude_seen:
+            allowed = stock.unseen(asked.history, self._asker.leads)
         listed = allowed
         if stock.size(allowed) < 1:
             listed = allowed.also(stock.trie.positions_of(np.array([row])))

@@ -14,7 +14,7 @@ import numpy as np
 
 from genrec.catalog import Catalog
 from genrec.config import Settings
-from genrec.dataset import Dataset
+from genrec.dataset import Dataset, DatasetInfo
 from genrec.encoding import EncodedPrompt, Encoder
 from genrec.errors import RequestError, SettingsError
 from genrec.filters import Filter
@@ -161,7 +161,22 @@ class Asker:
         """Whether items of the history are left out: as set, else the dataset's own habit."""
         if self.settings.exclude_seen is not None:
             return self.settings.exclude_seen
-        return self.dataset.info.exclude_seen if self.dataset is not None else True
+        return self._habit.exclude_seen if self._habit is not None else True
+
+    @property
+    def leads(self) -> frozenset[str]:
+        """Behaviors of which an item does not count as seen, see ``DatasetInfo.leads``."""
+        return self._habit.leads if self._habit is not None else frozenset()
+
+    @cached_property
+    def _habit(self) -> DatasetInfo | None:
+        """What the dataset says of the behavior that is asked for, where it knows it."""
+        if self.dataset is None:
+            return None
+        info, events = self.dataset.info, self.dataset.interactions
+        if self.behavior == info.target_behavior or self.behavior not in events.behaviors:
+            return info
+        return info.asking_for(self.behavior, events)
 
     @cached_property
     def _reader(self) -> HistoryReader:
@@ -282,7 +297,7 @@ class Asker:
         read, understood = self.understand(history)
         allowed = common
         if seen and self.exclude_seen:
-            allowed = common & self.stock.unseen(read)
+            allowed = common & self.stock.unseen(read, self.leads)
         size = self.stock.size(allowed)
         if size < 1:
             msg = (

@@ -185,12 +185,15 @@ class _Look:
     def target_in_history(self) -> Finding:
         """Targets that the history already holds, by id and by title."""
         titles = self.dataset.catalog.titles
-        rows = self.dataset.interactions.columns.row
-        by_id = by_title = 0
+        events, leads = self.dataset.interactions, self.dataset.info.leads
+        rows, behavior = events.columns.row, events.columns.behavior
+        had = np.array([b not in leads for b in events.behaviors])
+        by_id = by_title = lost = 0
         for case in self.cases:
             shown = set(rows[case.shown].tolist()) - {-1}
             same = int(rows[case.at]) in shown
             by_id += same
+            lost += int(rows[case.at]) in rows[case.shown][had[behavior[case.shown]]]
             by_title += same or titles[rows[case.at]] in {titles[r] for r in shown}
         n = len(self.cases)
         figures = {"by_id": by_id / n, "by_title": by_title / n}
@@ -198,9 +201,9 @@ class _Look:
             f"{by_id / n:.1%} of the targets stand in the history by id, {by_title / n:.1%} by "
             "title."
         )
-        if self.dataset.info.exclude_seen and by_id:
+        if self.dataset.info.exclude_seen and lost:
             advice = (
-                f"Seen items are excluded, so {by_id:,} targets can never be hit: include them "
+                f"Seen items are excluded, so {lost:,} targets can never be hit: include them "
                 "(--include-seen), or leave these users out and say so."
             )
             return Finding("target in history", "warning", figures, said, advice)
@@ -223,10 +226,12 @@ class _Look:
     def repeats(self) -> Finding:
         """The habit of taking again, and the rule that follows."""
         info = self.dataset.info
-        rule = "excluded" if info.exclude_seen else "included"
+        rule, spared = "excluded" if info.exclude_seen else "included", ""
+        if info.exclude_seen and info.leads:
+            spared = f", but for those of {', '.join(sorted(info.leads))} only"
         said = (
             f"{info.repeat_share:.1%} of the units in train and validation begin with an item that "
-            f"the user had before; seen items are {rule} by default."
+            f"the user had before; seen items are {rule} by default{spared}."
         )
         return Finding("repeats", "ok", {"repeat_share": info.repeat_share}, said)
 

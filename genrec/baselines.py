@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -50,7 +50,7 @@ class Baseline(Protocol):
         Args:
             history: of anybody, in the data or not; may be empty.
             k: at least 1.
-            exclude_seen: whether items of the history are left out.
+            exclude_seen: whether items of the history are left out (see ``History.had``).
         """
         ...
 
@@ -149,9 +149,11 @@ class Scorer(ABC):
         name: what ``fit`` knows it by.
         settings: the defaults with what was given in their place.
         arrays: all that was learned.
+        leads: behaviors of which an item does not count as seen, see ``DatasetInfo.leads``.
     """
 
     name: str
+    leads: Collection[str] = frozenset()
     defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
@@ -234,7 +236,9 @@ class Scorer(ABC):
                 self.catalog.rows(history.item_ids)  # all are known
             scores = self.scores_many(chunk)
             for history, values in zip(chunk, scores, strict=True):
-                allowed = without_seen(self.catalog, history, values) if exclude_seen else values
+                allowed = values
+                if exclude_seen:
+                    allowed = without_seen(self.catalog, history, values, self.leads)
                 ranked.append([self.catalog[row].item_id for row in best(allowed, k).tolist()])
         return ranked
 
@@ -246,10 +250,12 @@ class Scorer(ABC):
         return _sparse_rows(sparse, rows, [[1.0] * len(r) for r in rows], len(self.catalog))
 
 
-def without_seen(catalog: Catalog, history: History, scores: FloatArray) -> FloatArray:
-    """(N,) scores with -inf for the items of a history: the one rule of ``exclude_seen``."""
+def without_seen(
+    catalog: Catalog, history: History, scores: FloatArray, leads: Collection[str]
+) -> FloatArray:
+    """(N,) scores with -inf for the items that were seen (``History.had``)."""
     allowed = scores.copy()
-    allowed[catalog.rows(history.item_ids)] = -np.inf
+    allowed[catalog.rows(history.had(leads))] = -np.inf
     return allowed
 
 
@@ -608,6 +614,7 @@ def fit(
         dataset.interactions, behavior, before=before, arrays=arrays, work=work,
         index=dataset.folder, say=say, **settings,
     )  # fmt: skip
+    fitted.leads = dataset.info.leads
     if path is not None and arrays is None:
         with contextlib.suppress(OSError):
             _save(path, fitted.arrays, text)

@@ -19,7 +19,7 @@ targets are most likely, or, where there are few of them, some of train. Knows r
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -350,6 +350,7 @@ class CollaborativePrior:
     """Weights of items for a history, from other users' events; see the module."""
 
     name = "prior"
+    leads: Collection[str] = frozenset()  # see ``DatasetInfo.leads``
 
     def __init__(
         self,
@@ -417,9 +418,16 @@ class CollaborativePrior:
         """
         behavior = behavior or dataset.info.target_behavior
         if behavior != dataset.info.target_behavior:
-            info = replace(dataset.info, target_behavior=behavior)
+            info = dataset.info.asking_for(behavior, dataset.interactions)
             dataset = replace(dataset, info=info)
         names = tuple(dict.fromkeys([POPULAR, *(sources if mix is None else mix)]))
+
+        def made(
+            counts: Counts, mix: Mapping[str, float], scorers: Mapping[str, Scorer]
+        ) -> CollaborativePrior:
+            prior = cls(counts, mix, scorers)
+            prior.leads = dataset.info.leads
+            return prior
 
         def counted(data: Dataset, before: str, mix: Mapping[str, float]) -> CollaborativePrior:
             scorers = {
@@ -427,7 +435,7 @@ class CollaborativePrior:
                 for name in names
                 if name in LEARNED
             }
-            return cls(count(data, behavior, before), mix, scorers)
+            return made(count(data, behavior, before), mix, scorers)
 
         if mix is not None:
             return counted(dataset, before, mix)
@@ -435,7 +443,7 @@ class CollaborativePrior:
         first = counted(fitting, "validation", dict.fromkeys(names, 1.0))
         fitted = first.mixed_for(fitting, names, seed)
         if before == "validation" and fitting is dataset:
-            return cls(first._state.counts, fitted, first._state.scorers)
+            return made(first._state.counts, fitted, first._state.scorers)
         return counted(dataset, before, fitted)
 
     def mixed_for(self, dataset: Dataset, names: Sequence[str], seed: int) -> dict[str, float]:
@@ -445,7 +453,7 @@ class CollaborativePrior:
         except RequestError:
             every = []
         if len(every) < ENOUGH:
-            seen = not dataset.info.exclude_seen
+            seen = not dataset.info.exclude_seen or bool(dataset.info.leads)
             mix = {n: w for n, w in _DEFAULT_MIX.items() if n in names and (seen or n not in _OWN)}
             return {**dict.fromkeys(names, 0.0), **mix, POPULAR: _DEFAULT_MIX[POPULAR]}
         cases = protocols.sample(every, USERS, seed)
@@ -532,7 +540,7 @@ class CollaborativePrior:
         """See ``genrec.baselines.Baseline.rank``: so the prior can be evaluated alone."""
         catalog, scores = self.counts.catalog, self.logprobs(history)
         if exclude_seen:
-            scores = baselines.without_seen(catalog, history, scores)
+            scores = baselines.without_seen(catalog, history, scores, self.leads)
         return [catalog[row].item_id for row in baselines.best(scores, k).tolist()]
 
     def update(
@@ -649,7 +657,10 @@ class CollaborativePrior:
             scorers[name] = baselines.classes()[name](
                 data.interactions, said["behavior"], arrays=own, **said["settings"]
             )
-        return cls(counts, about["mix"], scorers)
+        prior = cls(counts, about["mix"], scorers)
+        if isinstance(data, Dataset):
+            prior.leads = data.info.leads
+        return prior
 
 
 def count(dataset: Dataset, behavior: str, before: str) -> Counts:

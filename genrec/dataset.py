@@ -58,6 +58,8 @@ class DatasetInfo:
         repeat_share: share of units that begin with an item the user had before (train and
             validation); above 0.05 seen items may be recommended by default.
         exclude_seen: that default.
+        led_by: of every other behavior, the share of units that begin with an item the user had by
+            it before, of those that could; items of ``leads`` only do not count as seen.
         case: how titles are written for the model.
         unit: the basket column, None where every event is a unit.
         split: ``last unit``, ``global time``, or ``given`` where the interactions had a split
@@ -91,6 +93,27 @@ class DatasetInfo:
     catalog_hash: str
     format_version: int = FORMAT_VERSION
     split_times: dict[str, float] = field(default_factory=dict)
+    led_by: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def leads(self) -> frozenset[str]:
+        """Behaviors that lead to what is asked for, such as views that purchases come of.
+
+        An item that a user has by these only may come back, whatever ``exclude_seen`` is.
+        """
+        return frozenset(b for b, share in self.led_by.items() if share > REPEATS_INCLUDE_SEEN)
+
+    def asking_for(self, behavior: str, events: Interactions) -> DatasetInfo:
+        """The same for another behavior to recommend for, its habit measured."""
+        share = events.repeat_share(behavior)
+        others = [b for b in events.behaviors if b != behavior]
+        return replace(
+            self,
+            target_behavior=behavior,
+            repeat_share=round(share, 4),
+            exclude_seen=share <= REPEATS_INCLUDE_SEEN,
+            led_by={b: round(events.repeat_share(behavior, b), 4) for b in others},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,6 +437,9 @@ def _check_info(info: DatasetInfo) -> None:
     if not isinstance(info.exclude_seen, bool) or info.case not in CASES:
         msg = f"exclude_seen={info.exclude_seen!r}, case={info.case!r}"
         raise ValueError(msg)
+    if not all(isinstance(share, float | int) for share in info.led_by.values()):
+        msg = f"led_by={info.led_by!r}"
+        raise ValueError(msg)
 
 
 def _read(
@@ -479,12 +505,11 @@ def _catalog_of_events(table: pa.Table, rejects: Rejects) -> Catalog:
 def _measure(
     name: str, events: Interactions, target: str, split: str, time_unit: str
 ) -> DatasetInfo:
-    repeat_share = events.repeat_share(target)
-    return DatasetInfo(
+    info = DatasetInfo(
         name=name,
         target_behavior=target,
-        repeat_share=round(repeat_share, 4),
-        exclude_seen=repeat_share <= REPEATS_INCLUDE_SEEN,
+        repeat_share=0.0,
+        exclude_seen=True,
         case=TitleForm.of(events.catalog).case,
         unit=events.unit_name,
         split=split,
@@ -498,6 +523,7 @@ def _measure(
         rejected={},
         catalog_hash=events.catalog.hash(),
     )
+    return info.asking_for(target, events)
 
 
 def _texts(events: Interactions) -> list[str]:

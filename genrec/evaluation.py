@@ -90,6 +90,7 @@ def evaluate(
     ks = (1, 5, 10) if protocol == protocols.NAMES[-1] else KS
     data = protocols.fingerprint(dataset)
     about = json.dumps([data, protocol, split, max(ks), exclude, __version__])
+    about += " ".join(sorted(dataset.info.leads))
     if candidates is not None:
         about += hashlib.sha256(repr([c.candidates for c in every]).encode()).hexdigest()
     found = ready(dataset, systems, exclude, before, seed)
@@ -178,7 +179,9 @@ class _Measure:
 
     @cached_property
     def _seen(self) -> list[list[int]]:
-        rows = self.dataset.interactions.columns.row
+        events, leads = self.dataset.interactions, self.dataset.info.leads
+        had = np.array([b not in leads for b in events.behaviors])
+        rows = np.where(had[events.columns.behavior], events.columns.row, -1)
         return [[r for r in np.unique(rows[c.shown]).tolist() if r >= 0] for c in self.cases]
 
     @cached_property

@@ -6,7 +6,7 @@ Knows the catalog's rows, nothing of prompts or models.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,16 @@ class History:
     def item_ids(self) -> tuple[str, ...]:
         """The ids of the items, oldest first, with repeats; events of text only have none."""
         return tuple(i.item_id for i in self.interactions if i.item_id is not None)
+
+    def had(self, leads: Collection[str] = ()) -> tuple[str, ...]:
+        """The ids of the items that "seen" means: the one rule of ``exclude_seen``.
+
+        Args:
+            leads: behaviors that lead to what is asked for, as a view to a purchase: an item of these
+                events only does not count as seen.
+        """
+        found = (i for i in self.interactions if i.behavior not in leads)
+        return tuple(i.item_id for i in found if i.item_id is not None)
 
     def latest(self, n: int) -> History:
         """The last n interactions (all, where there are fewer)."""
@@ -390,25 +400,34 @@ class Interactions:
         ]
         return [self.interaction(i) for i in hits if c.unit[i] == c.unit[hits[0]]]
 
-    def repeat_share(self, behavior: str) -> float:
+    def repeat_share(self, behavior: str, after: str | None = None) -> float:
         """The share of a behavior's units that begin with an item the user had in an earlier unit.
 
-        Counted over each user's units but the first, in train and validation; 0 where there are
-        none. It says whether people in this data take again what they had.
+        Counted over the units, in train and validation, of users that have an earlier one; 0 where
+        there are none. It says whether people in this data take again what they had.
+
+        Args:
+            behavior: whose units.
+            after: by which behavior they had it, such as ``view``; None for the same behavior. Only
+                units after one with such an event count.
         """
         c = self.columns
-        use = (c.behavior == self.behaviors.index(behavior)) & (c.split < 2) & (c.row >= 0)
-        user, unit, row = c.user[use], c.unit[use], c.row[use]
-        if not len(user):
+        asked, had = self.behaviors.index(behavior), self.behaviors.index(after or behavior)
+        use = np.isin(c.behavior, [asked, had]) & (c.split < 2) & (c.row >= 0)
+        user, unit, row, kind = c.user[use], c.unit[use], c.row[use], c.behavior[use]
+        if asked not in kind:
             return 0.0
         new_user = np.append(True, user[1:] != user[:-1])
-        begins = new_user | np.append(True, unit[1:] != unit[:-1])  # the first event of a unit
-        run = np.cumsum(begins)
+        run = np.cumsum(new_user | np.append(True, unit[1:] != unit[:-1]))  # units, in order
         _, pair = np.unique(user * (int(row.max()) + 1) + row, return_inverse=True)
-        first_run = np.full(int(pair.max()) + 1, run[-1])
-        np.minimum.at(first_run, pair, run)
-        later = begins & ~new_user
-        return float((first_run[pair][later] < run[later]).mean()) if later.any() else 0.0
+        earliest = np.full((2, max(int(pair.max()), int(user.max())) + 1), run[-1])  # run by `had`
+        old = kind == had
+        np.minimum.at(earliest[0], pair[old], run[old])
+        np.minimum.at(earliest[1], user[old], run[old])
+        place = np.flatnonzero(kind == asked)
+        place = place[np.append(True, run[place][1:] != run[place][:-1])]  # each unit's first
+        place = place[earliest[1][user[place]] < run[place]]
+        return float((earliest[0][pair[place]] < run[place]).mean()) if len(place) else 0.0
 
     def tied(self) -> int:
         """How many events share user and time with the event before them, baskets aside."""

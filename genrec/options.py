@@ -173,7 +173,8 @@ Seen = Annotated[
     bool | None,
     typer.Option(
         "--exclude-seen/--include-seen",
-        help="Whether items of the history may come back. (default: the data's habit)",
+        help="Whether items that the user had may come back; those of behaviors that lead to what is "
+        "asked for, as views may to purchases, always may. (default: the data's habit)",
         show_default=False,
     ),
 ]

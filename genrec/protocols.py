@@ -225,7 +225,7 @@ def for_behavior(dataset: Dataset, behavior: str) -> Dataset:
     events = dataset.interactions.split_last_unit(behavior)
     if dataset.info.split != "last unit":
         events = dataset.interactions
-    info = replace(dataset.info, target_behavior=behavior)
+    info = dataset.info.asking_for(behavior, events)
     return replace(dataset, interactions=events, info=info)
 
 

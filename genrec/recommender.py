@@ -206,6 +206,11 @@ class Recommender:
         return self._asker.exclude_seen
 
     @property
+    def leads(self) -> frozenset[str]:
+        """Behaviors of which an item does not count as seen, such as views before purchases."""
+        return self._asker.leads
+
+    @property
     def matcher(self) -> TextMatcher:
         """Matches texts to titles, typed ones and those that the model wrote."""
         return self._asker.matcher

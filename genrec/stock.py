@@ -5,7 +5,7 @@ Knows items, rows and positions of the trie; nothing of prompts or models.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -195,9 +195,9 @@ class Stock:
             found &= Filter.allow(trie.positions_of(np.flatnonzero(mask)), n)
         return found
 
-    def unseen(self, history: History) -> Filter:
-        """All but the items of a history."""
-        rows = np.array(self.catalog.rows(history.item_ids), dtype=np.int64)
+    def unseen(self, history: History, leads: Collection[str]) -> Filter:
+        """All but the items that were seen (``History.had``)."""
+        rows = np.array(self.catalog.rows(history.had(leads)), dtype=np.int64)
         return Filter.deny(self.trie.positions_of(rows), self.trie.n_positions)
 
     def size(self, allowed: Filter) -> int:

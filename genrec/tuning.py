@@ -118,8 +118,9 @@ def scored(recommender: Recommender, history: History, target: str) -> Scored:
     assert source is not None
     prompt = recommender.prompt(history).ids
     tree = recommender.model.prefill(prompt)
-    seen = recommender.catalog.rows(history.item_ids) if recommender.exclude_seen else []
-    denied = trie.positions_of(np.array(sorted(set(seen)), dtype=np.int64))
+    seen = history.had(recommender.leads) if recommender.exclude_seen else ()
+    rows = sorted(set(recommender.catalog.rows(seen)))
+    denied = trie.positions_of(np.array(rows, dtype=np.int64))
     allowed = Filter.deny(denied, trie.n_positions)
     size = min(CANDIDATES, len(allowed))
     (ranking,) = search(

@@ -9,10 +9,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec import Catalog, Dataset, Interactions, Item
+from genrec import (
+    Catalog,
+    Dataset,
+    Interactions,
+    Item,
+    Recommender,
+    baselines,
+    evaluation,
+    protocols,
+    tuning,
+)
+from genrec.collaborative import CollaborativePrior
 from genrec.datasets import load
 from genrec.errors import DataError, RequestError, SettingsError, UnknownUserError
 from genrec.tables import Rejects
@@ -337,6 +349,82 @@ def test_the_seen_rule_follows_the_repeats(tmp_path: Path) -> None:
 
     assert info("abca") == (0.0, True)  # the last, a repeat, is test and not looked at
     assert info("abac") == (0.5, False)
+
+
+def share_of_repeats(events: list[tuple[int, int, int]], asked: int, had: int) -> float:
+    """``repeat_share`` event by event; an event is user, item, behavior, each a unit of its own."""
+    found = []
+    for place, (user, item, behavior) in enumerate(events):
+        before = [i for u, i, b in events[:place] if u == user and b == had]
+        if behavior == asked and before:
+            found.append(item in before)
+    return sum(found) / len(found) if found else 0.0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 2)), min_size=1),
+    st.integers(0, 2),
+    st.integers(0, 2),
+)
+def test_the_share_of_repeats_is_counted_by_behavior(
+    events: list[tuple[int, int, int]], asked: int, had: int
+) -> None:
+    codes = sorted({b for *_, b in events} | {asked, had})
+    rows = [*events, *((9, 0, b) for b in codes)]  # so that each behavior is there; user 9 is test
+    table = pa.table(
+        {
+            "user_id": [f"u{u}" for u, *_ in rows],
+            "item_id": [f"i{i}" for _, i, _ in rows],
+            "behavior": [f"b{b}" for *_, b in rows],
+            "timestamp": range(len(rows)),
+            "split": ["test" if u == 9 else "train" for u, *_ in rows],
+        }
+    )
+    catalog = Catalog([Item(f"i{i}", f"title {i}") for i in range(4)])
+    found = Interactions.from_table(table, catalog)
+    assert found.repeat_share(f"b{asked}", f"b{had}") == pytest.approx(
+        share_of_repeats(events, asked, had)
+    )
+    assert found.repeat_share(f"b{asked}") == found.repeat_share(f"b{asked}", f"b{asked}")
+
+
+def test_what_leads_to_a_purchase_does_not_count_as_seen(tmp_path: Path) -> None:
+    """People view what they buy, and buy nothing twice nor what they disliked."""
+    items = "item_id,title\n" + "".join(f"i{n},Thing {n}\n" for n in range(12))
+    rows, at = [], 0
+    for user in range(6):
+        for n in range(4):
+            item = (user + 3 * n) % 12
+            for other, behavior in ((item, "view"), (item, "buy"), ((item + 1) % 12, "dislike")):
+                at += 1
+                rows.append(f"u{user},i{other},{at},{behavior}\n")
+        rows.append(f"u{user},i{(user + 11) % 12},{at + 1},view\n")
+    events = f"user_id,item_id,timestamp,behavior\n{''.join(rows)}"
+    one, two = write(tmp_path, items, events)
+    data, _ = Dataset.prepare(one, two)
+    assert data.info.exclude_seen
+    assert data.info.led_by == {"view": 1.0, "dislike": 0.0}
+    assert data.info.leads == {"view"}
+    data.save(tmp_path / "out")
+    assert Dataset.load(tmp_path / "out").info.leads == {"view"}
+    for case in protocols.last_unit(data):
+        had = {i.item_id for i in case.history.interactions if i.behavior != "view"}
+        assert case.target in case.history.item_ids
+        prior = CollaborativePrior.fit(data)
+        ours = Recommender(data, tiny.language_model(), prior="collaborative")
+        for ranked in (
+            baselines.fit("popular", data).rank(case.history, 20, exclude_seen=True),
+            prior.rank(case.history, 20, exclude_seen=True),
+            [r.item_id for r in ours.recommend(case.history, 20)],
+        ):
+            assert set(ranked) == {i.item_id for i in data.catalog} - had
+        assert tuning.scored(ours, case.history, case.target).allowed[0]
+    (best,) = evaluation.evaluate(data, ["prior"]).results
+    assert best.mean("hit_rate@5").mean == 1.0
+    assert not best.per_user("invalid").any()
+    viewed = protocols.for_behavior(data, "view").info
+    assert viewed.leads == set()
+    assert Recommender(data, tiny.language_model(), target_behavior="view").leads == set()
 
 
 def test_target_behavior_is_buy_or_the_most_frequent(tmp_path: Path) -> None:
