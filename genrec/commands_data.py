@@ -115,13 +115,13 @@ def prepare(
     display.print_line(f"split {how}: {parts} events")
     display.print_line(
         f"asked for: {info.target_behavior}; {info.repeat_share:.1%} of its units begin with an item "
-        "that the user had by it before, so such items are "
+        "that the user had by it before, so seen items are "
         f"{'excluded' if info.exclude_seen else 'included'} by default"
     )
     if info.exclude_seen and info.leads:
         shares = ", ".join(f"{info.led_by[b]:.1%} ({b})" for b in sorted(info.leads))
         display.print_line(
-            f"{shares} of them begin with an item of such an event: these are not excluded"
+            f"{shares} of them begin with an item of such an event: those are not excluded"
         )
     display.print_line(
         f"titles for the model: {info.case}; ties in time kept in file order: {info.tied:,}"

@@ -99,9 +99,11 @@ class DatasetInfo:
     def leads(self) -> frozenset[str]:
         """Behaviors that lead to what is asked for, such as views that purchases come of.
 
-        An item that a user has by these only may come back, whatever ``exclude_seen`` is.
+        An item that a user has by these only may come back, whatever ``exclude_seen`` is. They lead
+        to it more often than repeats are, and than 0.05.
         """
-        return frozenset(b for b, share in self.led_by.items() if share > REPEATS_INCLUDE_SEEN)
+        least = max(REPEATS_INCLUDE_SEEN, self.repeat_share)
+        return frozenset(b for b, share in self.led_by.items() if share > least)
 
     def asking_for(self, behavior: str, events: Interactions) -> DatasetInfo:
         """The same for another behavior to recommend for, its habit measured."""

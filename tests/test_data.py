@@ -443,6 +443,8 @@ def test_the_embedded_data(demo_data: Dataset) -> None:
     assert (info.target_behavior, info.unit, info.case) == ("buy", "invoice", "lower")
     assert not info.exclude_seen
     assert 0.3 < info.repeat_share < 0.5
+    assert 0.05 < info.led_by["return"] < info.repeat_share
+    assert info.leads == set()  # who returned an item buys it again less often than who did not
     with pytest.raises(DataError, match="online_retail_demo"):
         load("nope")
 
