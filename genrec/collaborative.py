@@ -13,12 +13,14 @@ titles    whose titles read like those of the latest items, so that new ones are
 own       what this user has, often; ``recent``: and soon
 
 Fitted baselines (SASRec, ...) may be mixed in. The mixing weights are those under which the validation
-targets are most likely, or, where there are few of them, some of train. Knows rows and titles, nothing of tokens or models.
+targets are most likely, or, where there are few of them, some of train. Events of a behavior without
+which they are likelier, such as dislikes, are not read. Knows rows and titles, nothing of tokens or models.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -75,6 +77,8 @@ _PENALTY = EASE.defaults["penalty"]
 _EASE_ITEMS, _EASE_NEAR = 5000, 50  # with the most users; weights kept of each
 _CHUNK = 256  # of their rows at a time
 _ROUNDS = 400  # of expectation and maximisation
+_SELDOM = 0.01  # of the events: behaviors of fewer are read
+_SURE = 2.0  # standard errors by which targets are likelier without a behavior
 
 
 @dataclass(frozen=True, eq=False)
@@ -347,10 +351,17 @@ class _State:
 
 
 class CollaborativePrior:
-    """Weights of items for a history, from other users' events; see the module."""
+    """Weights of items for a history, from other users' events; see the module.
+
+    Attributes:
+        name: in tables.
+        leads: behaviors of which an item does not count as seen, see ``DatasetInfo.leads``.
+        unread: behaviors of which events are passed over.
+    """
 
     name = "prior"
-    leads: Collection[str] = frozenset()  # see ``DatasetInfo.leads``
+    leads: Collection[str] = frozenset()
+    unread: Collection[str] = frozenset()
 
     def __init__(
         self,
@@ -426,7 +437,7 @@ class CollaborativePrior:
             counts: Counts, mix: Mapping[str, float], scorers: Mapping[str, Scorer]
         ) -> CollaborativePrior:
             prior = cls(counts, mix, scorers)
-            prior.leads = dataset.info.leads
+            prior.leads, prior.unread = dataset.info.leads, unread
             return prior
 
         def counted(data: Dataset, before: str, mix: Mapping[str, float]) -> CollaborativePrior:
@@ -437,17 +448,20 @@ class CollaborativePrior:
             }
             return made(count(data, behavior, before), mix, scorers)
 
+        unread: Collection[str] = frozenset()
         if mix is not None:
             return counted(dataset, before, mix)
         fitting = protocols.with_validation(dataset, ENOUGH)
         first = counted(fitting, "validation", dict.fromkeys(names, 1.0))
-        fitted = first.mixed_for(fitting, names, seed)
+        fitted, unread = first.mixed_for(fitting, names, seed)
         if before == "validation" and fitting is dataset:
             return made(first._state.counts, fitted, first._state.scorers)
         return counted(dataset, before, fitted)
 
-    def mixed_for(self, dataset: Dataset, names: Sequence[str], seed: int) -> dict[str, float]:
-        """The weights of sources under which the validation targets are most likely."""
+    def mixed_for(
+        self, dataset: Dataset, names: Sequence[str], seed: int
+    ) -> tuple[dict[str, float], frozenset[str]]:
+        """The weights of sources under which the validation targets are most likely, and ``unread``."""
         try:
             every = protocols.cases(dataset, protocols.default_protocol(dataset), "validation")
         except RequestError:
@@ -455,14 +469,50 @@ class CollaborativePrior:
         if len(every) < ENOUGH:
             seen = not dataset.info.exclude_seen or bool(dataset.info.leads)
             mix = {n: w for n, w in _DEFAULT_MIX.items() if n in names and (seen or n not in _OWN)}
-            return {**dict.fromkeys(names, 0.0), **mix, POPULAR: _DEFAULT_MIX[POPULAR]}
+            mix = {**dict.fromkeys(names, 0.0), **mix, POPULAR: _DEFAULT_MIX[POPULAR]}
+            return mix, frozenset()
         cases = protocols.sample(every, USERS, seed)
-        return self.mixed([c.history for c in cases], [c.target for c in cases], names)
+        histories, targets = [c.history for c in cases], [c.target for c in cases]
+        unread = self._better_unread(histories, targets, names, dataset.info.target_behavior)
+        return self.mixed([_read(h, unread) for h in histories], targets, names), unread
+
+    def _better_unread(
+        self,
+        histories: Sequence[History],
+        targets: Sequence[str],
+        names: Sequence[str],
+        behavior: str,
+    ) -> frozenset[str]:
+        """Behaviors without which targets are likelier, beyond chance; the most frequent first.
+
+        Each is asked for once, without those found before it.
+        """
+        kinds = Counter(i.behavior for h in histories for i in h.interactions)
+        others = [b for b, n in kinds.most_common() if n >= _SELDOM * kinds.total()]
+        unread: frozenset[str] = frozenset()
+        loss = None
+        for kind in others:
+            if kind == behavior:
+                continue
+            if loss is None:
+                loss = self._fitted(histories, targets, names)[1]
+            without = unread | {kind}
+            other = self._fitted([_read(h, without) for h in histories], targets, names)[1]
+            gain = loss - other
+            if gain.mean() > _SURE * gain.std() / np.sqrt(len(gain)):
+                unread, loss = without, other
+        return unread
 
     def mixed(
         self, histories: Sequence[History], targets: Sequence[str], names: Sequence[str]
     ) -> dict[str, float]:
         """The weights of sources under which targets are most likely after histories."""
+        return self._fitted(histories, targets, names)[0]
+
+    def _fitted(
+        self, histories: Sequence[History], targets: Sequence[str], names: Sequence[str]
+    ) -> tuple[dict[str, float], FloatArray]:
+        """The weights, and (H,) -ln P of each target under them."""
         state = self._state
         rows = np.array(state.counts.catalog.rows(targets), dtype=np.int64)
         user = np.arange(len(rows))
@@ -478,11 +528,13 @@ class CollaborativePrior:
                 if not silent.all():
                     said = np.asarray(found[user, rows]).ravel()
                     columns[name] = np.where(silent, popular, said)
-        shares = _likeliest(np.stack([*columns.values()], axis=1))
+        each = np.stack([*columns.values()], axis=1)
+        shares = _likeliest(each)
+        loss = -np.log(each @ shares)
         shares = np.where(shares < _LITTLE, 0.0, shares)
         weights = dict(zip(columns, (shares / shares.sum()).tolist(), strict=True))
         mix = {n: weights.get(n, 0.0) * (1 - LEAST) for n in names}
-        return {**mix, POPULAR: mix[POPULAR] + LEAST}
+        return {**mix, POPULAR: mix[POPULAR] + LEAST}, loss
 
     @property
     def mix(self) -> dict[str, float]:
@@ -502,14 +554,15 @@ class CollaborativePrior:
         """
         state = self._state
         known = state.counts.catalog
-        events = tuple(i for i in history.interactions if i.item_id in known)
-        read = [History(events, history.user_id)]
+        read = _read(history, self.unread)
+        events = tuple(i for i in read.interactions if i.item_id in known)
+        histories = [History(events, history.user_id)]
         popular = state.mix[POPULAR]
         found, spoke = [], [n for n in (POPULAR, TRENDING) if state.mix.get(n)]
         for name, share in state.mix.items():
             if name in {POPULAR, TRENDING} or share == 0:
                 continue
-            part = state.shares(name, read)
+            part = state.shares(name, histories)
             if part.sum() > 0:
                 found.append(share * part)
                 spoke.append(name)
@@ -601,6 +654,7 @@ class CollaborativePrior:
             "catalog": counts.catalog.hash(),
             "mix": dict(state.mix),
             "learned": learned,
+            "unread": sorted(self.unread),
         }
         write_arrays(Path(path), arrays, {"prior": json.dumps(about)})
 
@@ -658,6 +712,7 @@ class CollaborativePrior:
                 data.interactions, said["behavior"], arrays=own, **said["settings"]
             )
         prior = cls(counts, about["mix"], scorers)
+        prior.unread = frozenset(about.get("unread", ()))
         if isinstance(data, Dataset):
             prior.leads = data.info.leads
         return prior
@@ -674,6 +729,14 @@ def count(dataset: Dataset, behavior: str, before: str) -> Counts:
     if dataset.info.time_unit == "position":  # which says nothing of two users' events
         found = replace(found, newest=found.newest[:0])
     return found
+
+
+def _read(history: History, unread: Collection[str]) -> History:
+    """A history without the events of some behaviors."""
+    if not unread:
+        return history
+    kept = tuple(i for i in history.interactions if i.behavior not in unread)
+    return History(kept, history.user_id)
 
 
 def _ids(events: Sequence[Interaction | str]) -> list[str]:

@@ -86,6 +86,7 @@ class Written:
         """Model, prompt, encoding and settings."""
         r = self._recommender
         parts = [r.model.fingerprint(), r.template.hash, r.encoder.hash, repr(r.settings)]
+        parts += sorted(getattr(r.prior, "unread", ()))
         return " ".join([*parts, repr(r.fusing), repr(getattr(r.prior, "mix", ""))])
 
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
@@ -187,7 +188,10 @@ def ready(
             system = CollaborativePrior.fit(
                 dataset, before=before, sources=_sources(given), seed=seed
             )
-            name, key = name or system.name, f"{key} before={before} {system.mix}"
+            name, key = (
+                name or system.name,
+                f"{key} before={before} {system.mix} {sorted(system.unread)}",
+            )
         elif isinstance(system, str):
             name, key = name or system, f"{key} before={before}"
             system = baselines.fit(system, dataset, before=before, seed=seed)

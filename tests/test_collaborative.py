@@ -577,3 +577,31 @@ def test_auto_is_collaborative_where_there_are_events() -> None:
     ours.prior = None
     assert ours.fusing.prior == "none"
     assert ours.recommend(history(0), 2)[0].logprob_prior is None
+
+
+def test_a_behavior_that_misleads_is_not_read(tmp_path: Path) -> None:
+    """Each user likes one half of the items and dislikes the other; views are of both, at random."""
+    rng, rows = np.random.default_rng(0), []
+    for user in range(80):
+        half = user % 2
+        order = rng.permutation(20)
+        for at, item in enumerate(order.tolist()):
+            behavior = "like" if item % 2 == half else "dislike"
+            rows.append((f"u{user}", f"i{item}", 2 * at, behavior))
+            rows.append((f"u{user}", f"i{rng.integers(20)}", 2 * at + 1, "view"))
+    names = ("user_id", "item_id", "timestamp", "behavior")
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    table = pa.table(dict(zip(names, columns, strict=True)))
+    ids, titles = [f"i{n}" for n in range(20)], [f"thing {n}" for n in range(20)]
+    items = pa.table({"item_id": ids, "title": titles})
+    data = Dataset.from_tables(items, table, name="halves", target_behavior="like")
+    prior = CollaborativePrior.fit(data)
+    assert "dislike" in prior.unread
+    both = History((Interaction("i0", "like"), Interaction("i1", "dislike")))
+    like = History((Interaction("i0", "like"),))
+    assert prior.logprobs(both).tolist() == prior.logprobs(like).tolist()
+    prior.save(tmp_path / "prior")
+    loaded = CollaborativePrior.load(tmp_path / "prior", data)
+    assert loaded.logprobs(both).tolist() == prior.logprobs(both).tolist()
+    loaded.unread = frozenset()
+    assert loaded.logprobs(both).tolist() != prior.logprobs(both).tolist()
