@@ -48,7 +48,7 @@ class Answerer:
 
     @property
     def _seen(self) -> str:
-        return "excluded" if self._asker.exclude_seen else "included"
+        return self._asker.seen(self._asker.exclude_seen)
 
     def lists(
         self, asked: Sequence[Asked], wishes: Wishes, batch_size: int
@@ -72,7 +72,7 @@ class Answerer:
         """All items that a request allows; ``seen``: those of the history were left out."""
         tree, prior = self._searcher.read([asked])
         ranking = self._searcher.every(tree, prior, asked)
-        said = "excluded" if seen else "included"
+        said = self._asker.seen(seen)
         answer = self._ranked(asked, ranking, asked.size, said, _spoke(prior))
         return replace(answer, decoder="trie")
 

@@ -72,7 +72,7 @@ class RecommendationList(Sequence[Recommendation]):
     user_id: str | None
     decoder: str
     model: str
-    seen: str  # "included" or "excluded"
+    seen: str  # "included", or "excluded" and which behaviors' items are not
     recommendations: tuple[Recommendation, ...]
     understood: tuple[Understood, ...] = ()
     prompt_tokens: int = 0

@@ -168,6 +168,13 @@ class Asker:
         """Behaviors of which an item does not count as seen, see ``DatasetInfo.leads``."""
         return self._habit.leads if self._habit is not None else frozenset()
 
+    def seen(self, excluded: bool) -> str:
+        """What became of seen items, for people."""
+        spared = sorted(self.leads & self._habit.led_by.keys()) if self._habit is not None else []
+        if not excluded:
+            return "included"
+        return f"excluded, but not those of {' and '.join(spared)} only" if spared else "excluded"
+
     @cached_property
     def _habit(self) -> DatasetInfo | None:
         """What the dataset says of the behavior that is asked for, where it knows it."""

@@ -227,8 +227,9 @@ class _Look:
         """The habit of taking again, and the rule that follows."""
         info = self.dataset.info
         rule, spared = "excluded" if info.exclude_seen else "included", ""
-        if info.exclude_seen and info.leads:
-            spared = f", but for those of {', '.join(sorted(info.leads))} only"
+        leads = sorted(info.leads & info.led_by.keys())
+        if info.exclude_seen and leads:
+            spared = f", but for those of {', '.join(leads)} only"
         said = (
             f"{info.repeat_share:.1%} of the units in train and validation begin with an item that "
             f"the user had before; seen items are {rule} by default{spared}."
@@ -421,9 +422,9 @@ class _Look:
             "histories_that_are_later": own / len(self.cases),
         }
         said = (
-            f"{(later > 0).mean():.1%} of the targets have train events later than they are, on "
-            f"average {later.mean():.1%} of all train events; {own:,} users have own train events "
-            "later than their target."
+            f"{(later > 0).mean():.1%} of the targets have events of earlier parts later than they "
+            f"are, on average {later.mean():.1%} of all those; {own:,} users have such events of "
+            "their own."
         )
         if own or (self.dataset.info.split != "last unit" and (later > 0).any()):
             advice = f"The future leaks into train: split anew{self._or_by_time}."

@@ -118,8 +118,9 @@ def prepare(
         "that the user had by it before, so seen items are "
         f"{'excluded' if info.exclude_seen else 'included'} by default"
     )
-    if info.exclude_seen and info.leads:
-        shares = ", ".join(f"{info.led_by[b]:.1%} ({b})" for b in sorted(info.leads))
+    leads = sorted(info.leads & info.led_by.keys())
+    if info.exclude_seen and leads:
+        shares = ", ".join(f"{info.led_by[b]:.1%} ({b})" for b in leads)
         display.print_line(
             f"{shares} of them begin with an item of such an event: those are not excluded"
         )

@@ -279,6 +279,9 @@ def tune(
     if out is None and run is not None and checkpoint.located(run) != run:
         msg = f"--run {run} is in the package, which is not written to. Expected --out F.json, too."
         raise SettingsError(msg)
+    if out is not None and not out.parent.is_dir():
+        msg = f"--out {out}: there is no folder {out.parent}. Expected a file in one that is there."
+        raise SettingsError(msg)
     dataset = Dataset.load(data)
     with display.working(f"Loading {run or model} ...", quiet=json) as say:
         recommender = loaded(dataset, model, run, settings, say)

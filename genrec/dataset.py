@@ -32,6 +32,8 @@ from genrec.text import breaks_line, one_line
 
 FORMAT_VERSION = 1
 REPEATS_INCLUDE_SEEN = 0.05
+_MANY = 0.2  # of the users
+LOOKS = frozenset({"browse", "view", "click", "cart", "search"})  # that may lead to a purchase
 TUNED = "tuned.json"  # what `tune` found, in the folder
 FILES = frozenset(
     {
@@ -100,10 +102,12 @@ class DatasetInfo:
         """Behaviors that lead to what is asked for, such as views that purchases come of.
 
         An item that a user has by these only may come back, whatever ``exclude_seen`` is. They lead
-        to it more often than repeats are, and than 0.05.
+        to it more often than repeats are, and than 0.05. Where there are some, ways of looking that the
+        data has no events of, but a typed history may, count among them.
         """
         least = max(REPEATS_INCLUDE_SEEN, self.repeat_share)
-        return frozenset(b for b, share in self.led_by.items() if share > least)
+        found = frozenset(b for b, share in self.led_by.items() if share > least)
+        return found | (LOOKS - {self.target_behavior, *self.led_by}) if found else found
 
     def asking_for(self, behavior: str, events: Interactions) -> DatasetInfo:
         """The same for another behavior to recommend for, its habit measured."""
@@ -275,6 +279,7 @@ class Dataset:
             )
         if not any(counts):
             notes.append(f"no event {target!r} has an item: there is nothing to evaluate")
+        notes += _bare(events, target)
         if cuts:
             said = ", ".join(f"{s} {n:,}" for s, n in zip(SPLITS, counts, strict=True))
             notes.append(f"users with an event to recommend ({target}): {said}")
@@ -546,6 +551,20 @@ def _texts(events: Interactions) -> list[str]:
                 f"{count:,} {what} hold line breaks or control characters, shown as spaces"
             )
     return notes
+
+
+def _bare(events: Interactions, target: str) -> list[str]:
+    """A remark where many of those who are recommended to have nothing in train."""
+    c = events.columns
+    wanted = (c.split > 0) & (c.behavior == events.behaviors.index(target)) & (c.row >= 0)
+    users = np.unique(c.user[wanted])
+    bare = len(np.setdiff1d(users, c.user[c.split == 0]))
+    if bare <= _MANY * len(users):
+        return []
+    return [
+        f"{bare:,} of {len(users):,} users with something held out have nothing in train, so there is "
+        "little to count and to learn from; of short sessions hold out whole ones, by a split column"
+    ]
 
 
 def _verbs(events: Interactions) -> list[str]:

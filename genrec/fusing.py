@@ -182,7 +182,7 @@ def chosen(
         settings: what is set there goes first.
         prior: ``none``, ``own`` or one of the settings' names.
         tuned: what was found for the dataset folder.
-        events: how many the prior counts.
+        events: how many there are to count or to read.
     """
     alone = 1.0 if settings.node_temperature is None else settings.node_temperature
     vocab = settings.normalization == "vocab"
@@ -305,7 +305,9 @@ class PriorSource:
         elif called == "collaborative" and self._dataset is not None:
             folder = self._dataset.folder if self.run is None else self.run
             tuned = found(self._settings.tuned, folder, self._key)
-            events = countable(self._dataset, self._behavior, self._settings)
+            c = self._dataset.interactions.columns
+            limit = SPLITS.index(BEFORE[self._settings.prior_events])
+            events = int(((c.row >= 0) & (c.split < limit)).sum())
         if self.run is not None and tuned is None and self._settings.prior == "auto":
             called = "none"
         return chosen(self._settings, called, tuned, events)

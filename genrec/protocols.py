@@ -178,7 +178,7 @@ def under(dataset: Dataset, protocol: str) -> Dataset:
 
 
 def with_validation(dataset: Dataset, least: int) -> Dataset:
-    """The dataset with at least so many validation users, to fit something small on.
+    """The dataset with at least so many validation users with a history, to fit something small on.
 
     Itself where it has them, else one whose validation part is held out of train as test is: its latest
     tenth where test comes after train by time for all users, which has new items, too, as test has;
@@ -189,8 +189,7 @@ def with_validation(dataset: Dataset, least: int) -> Dataset:
     if target not in dataset.interactions.behaviors:
         return dataset
     events = dataset.interactions
-    train, many, _ = events.users_with_target(target)
-    if many >= least or not train:
+    if not events.users_with_target(target)[0] or with_history(dataset) >= least:
         return dataset
     held = []
     if dataset.info.time_unit != "position" and events.one_after_another():
@@ -202,15 +201,18 @@ def with_validation(dataset: Dataset, least: int) -> Dataset:
     found, n = dataset, 0
     for each in held:
         found = replace(dataset, interactions=each)
-        n = _with_history(found)
+        n = with_history(found)
         if n >= least:
             return found
-    return found if n > _with_history(dataset) else dataset
+    return found if n > with_history(dataset) else dataset
 
 
-def _with_history(dataset: Dataset) -> int:
+def with_history(dataset: Dataset) -> int:
     """How many validation cases have a history."""
-    cases = PROTOCOLS[default_protocol(dataset)](dataset, "validation")
+    try:
+        cases = PROTOCOLS[default_protocol(dataset)](dataset, "validation")
+    except RequestError:  # nobody
+        return 0
     return sum(len(case.shown) > 0 for case in cases)
 
 

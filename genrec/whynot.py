@@ -265,7 +265,8 @@ def _choices(
         runs = trie.runs(child)
         if count[0] > 1:
             zeros = np.zeros(len(child), dtype=np.int64)
-            values = outputs.at(zeros, trie.tokens(child)) / question.options.temperature
+            alone = question.options.alone or question.options.temperature
+            values = outputs.at(zeros, trie.tokens(child)) / alone
             shares = np.exp(values - np.logaddexp.reduce(values))
             best = int(shares.argmax())
             if best != own:

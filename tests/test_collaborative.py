@@ -345,6 +345,12 @@ def test_without_validation_the_last_of_train_are_fitted_on() -> None:
     some = shop([[*e, 0] for e in many], [SPLITS[0]] * 40 + [["train"] * 4 + ["test"]] * 20)
     assert protocols.with_validation(some, 40) is some
     assert protocols.with_validation(some, 50).interactions.users_with_target("buy") == [60, 60, 60]
+    new = shop(
+        [*[e[:3] for e in many], *[[3]] * 60], [*[["train"] * 3] * 60, *[["validation"]] * 60]
+    )  # 60 validation users, all of them without a history
+    assert protocols.with_history(new) == 0
+    assert protocols.with_history(protocols.with_validation(new, 50)) == 60
+    assert CollaborativePrior.fit(new).mix == fit.mix
     single = shop([[0]] * 60, [["train"]] * 60)
     assert protocols.with_validation(single, 50) is single
 
@@ -385,7 +391,7 @@ def test_where_test_is_later_than_train_the_latest_of_train_are_held_out() -> No
     times[newcomers.interactions.columns.split == 2] = 60_000
     columns = replace(newcomers.interactions.columns, timestamp=times)
     newcomers = timed(newcomers, columns)
-    assert protocols._with_history(protocols.with_validation(newcomers, 50)) >= 50
+    assert protocols.with_history(protocols.with_validation(newcomers, 50)) >= 50
     same = later.interactions.columns
     day = replace(same, timestamp=np.where(same.split == 2, 2.0, 1.0))
     found = protocols.with_validation(timed(later, day), 15).interactions

@@ -404,9 +404,15 @@ def test_what_leads_to_a_purchase_does_not_count_as_seen(tmp_path: Path) -> None
     data, _ = Dataset.prepare(one, two)
     assert data.info.exclude_seen
     assert data.info.led_by == {"view": 1.0, "dislike": 0.0}
-    assert data.info.leads == {"view"}
+    assert {"view", "browse", "cart"} <= data.info.leads
+    assert not data.info.leads & {"buy", "dislike", "return"}
     data.save(tmp_path / "out")
-    assert Dataset.load(tmp_path / "out").info.leads == {"view"}
+    assert Dataset.load(tmp_path / "out").info.leads == data.info.leads
+    typed = Recommender(data, tiny.language_model(), prior="none")
+    for verb, back in (("viewed", True), ("looked at", True), ("bought", False)):
+        answer = typed.recommend(f"{verb} Thing 3", 12)
+        assert ("i3" in {r.item_id for r in answer}) == back
+        assert answer.seen == "excluded, but not those of view only"
     for case in protocols.last_unit(data):
         had = {i.item_id for i in case.history.interactions if i.behavior != "view"}
         assert case.target in case.history.item_ids
@@ -425,6 +431,13 @@ def test_what_leads_to_a_purchase_does_not_count_as_seen(tmp_path: Path) -> None
     viewed = protocols.for_behavior(data, "view").info
     assert viewed.leads == set()
     assert Recommender(data, tiny.language_model(), target_behavior="view").leads == set()
+
+
+def test_nothing_in_train_is_said(tmp_path: Path) -> None:
+    two = "".join(f"u{u},{item},{n},buy\n" for u in range(4) for n, item in enumerate("ab"))
+    data = prepared(tmp_path, events=f"user_id,item_id,timestamp,behavior\n{two}")
+    assert any("4 of 4 users with something held out have nothing" in n for n in data.info.notes)
+    assert not any("have nothing in train" in n for n in prepared(tmp_path).info.notes)
 
 
 def test_target_behavior_is_buy_or_the_most_frequent(tmp_path: Path) -> None:

@@ -178,6 +178,27 @@ def test_choices_are_the_models_own_shares() -> None:
             assert found.rank == 1 or every[f"i{n}"] > 0.1
 
 
+def test_choices_beside_a_prior_are_the_models_own_too() -> None:
+    names = ["red mug", "red doll", "red doll house", "blue mug", "blue hat", "red hat tall"]
+    ids = [f"i{n}" for n in range(len(names))]
+    rows = [
+        (f"u{u}", ids[(u + n) % len(ids)], 3 * n + u, "buy") for u in range(30) for n in range(4)
+    ]
+    columns = zip(*rows, strict=True)
+    keys = ("user_id", "item_id", "timestamp", "behavior")
+    events = pa.table({key: list(column) for key, column in zip(keys, columns, strict=True)})
+    data = Dataset.from_tables(pa.table({"item_id": ids, "title": names}), events, name="made")
+    fused = Recommender(data, tiny.language_model(), prior="collaborative", encoder="none")
+    alone = fused.with_settings(prior="none")
+    assert fused.fusing.temperature > 1.2
+    shares = []
+    for item in ids:
+        one, two = (r.explain(past(1, 2), item).choices for r in (alone, fused))
+        assert [c.share for c in one] == pytest.approx([c.share for c in two], abs=1e-4)
+        shares += [c.share for c in one]
+    assert shares
+
+
 def test_choices_are_whole_characters() -> None:
     names = ["книга о море", "чашка большая", "чай", "🎁 подарок", "🎀 лента", "软底鞋", "软毛刷"]
     recommender = Recommender(
