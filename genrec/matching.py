@@ -32,7 +32,7 @@ from genrec.errors import DataError, ModelError, SettingsError
 from genrec.reading import main_script
 from genrec.text import normalized
 
-_NUMBER = re.compile(r"\d+")
+_NUMBER = re.compile(r"\d+|\bx+[sml]\b")  # and sizes such as xl
 THRESHOLD = 0.86  # of the fuzzy stage; measured: benchmarks/matching.py
 MARGIN = 0.02
 LARGEST_UNASKED = 5_000  # titles that ``auto`` embeds when they are first needed

@@ -22,6 +22,7 @@ from genrec.predicates import Predicate
 from genrec.trie import TitleTrie
 
 IntArray = npt.NDArray[np.int64]
+_NEAR, _ALIKE = 3, 80  # titles named for one that is not there, and their likeness in percent
 _SHOWN = 5  # items of one title that a message names
 _CONDITIONS = 32  # conditions whose rows are kept
 
@@ -155,7 +156,20 @@ class Stock:
                 "Give the item_id of one of them."
             )
             raise RequestError(msg)
+        if isinstance(item, str) and not titled and item not in self.catalog:
+            raise RequestError(self._unknown(item))
         return titled[0] if len(titled) == 1 else self.catalog.row(item)
+
+    def _unknown(self, item: str) -> str:
+        """What to say of an item that is neither an id nor a title."""
+        from rapidfuzz import process
+
+        near = process.extract(item, self.catalog.titles, limit=_NEAR, score_cutoff=_ALIKE)
+        such = ", ".join(repr(title) for title, _, _ in near)
+        return (
+            f"Item {item!r} is not in the catalog of {len(self.catalog):,} items. Expected an item_id, or "
+            f"a title as the catalog has it{'; near it are ' + such if such else ''}."
+        )
 
     def rows(self, item_ids: Sequence[str], name: str) -> IntArray:
         """The different rows of some items, in order; ``name`` is that of the list, for errors.

@@ -199,6 +199,19 @@ def test_choices_beside_a_prior_are_the_models_own_too() -> None:
     assert shares
 
 
+def test_an_unknown_item_has_near_ones_named() -> None:
+    with pytest.raises(RequestError, match=r"item_id, or a title .* near it are 'red mug 7'"):
+        named().explain("", "red mug 77")
+    with pytest.raises(RequestError, match=r"a title as the catalog has it\.$"):
+        named().explain("", "xyz")
+
+
+def named() -> Recommender:
+    return Recommender(
+        Catalog([Item("a", "red mug 7"), Item("b", "blue doll")]), tiny.language_model()
+    )
+
+
 def test_choices_are_whole_characters() -> None:
     names = ["книга о море", "чашка большая", "чай", "🎁 подарок", "🎀 лента", "软底鞋", "软毛刷"]
     recommender = Recommender(
