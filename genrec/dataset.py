@@ -32,7 +32,7 @@ from genrec.text import breaks_line, one_line
 
 FORMAT_VERSION = 1
 REPEATS_INCLUDE_SEEN = 0.05
-_MANY = 0.2  # of the users
+_MANY, _SOME = 0.2, 20  # of the users, and at least
 LOOKS = frozenset({"browse", "view", "click", "cart", "search"})  # that may lead to a purchase
 TUNED = "tuned.json"  # what `tune` found, in the folder
 FILES = frozenset(
@@ -559,7 +559,7 @@ def _bare(events: Interactions, target: str) -> list[str]:
     wanted = (c.split > 0) & (c.behavior == events.behaviors.index(target)) & (c.row >= 0)
     users = np.unique(c.user[wanted])
     bare = len(np.setdiff1d(users, c.user[c.split == 0]))
-    if bare <= _MANY * len(users):
+    if bare < _SOME or bare <= _MANY * len(users):
         return []
     return [
         f"{bare:,} of {len(users):,} users with something held out have nothing in train, so there is "

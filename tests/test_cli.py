@@ -385,7 +385,7 @@ def test_rank_and_score_given_items(run: Run, data: Path, model: Path, tmp_path:
         assert r["logprob"] == pytest.approx(values[r["item_id"]], abs=1e-4)
     ranked = answer(run, "rank", *arguments, "--items", listed, "--exclude-seen")
     assert [r["item_id"] for r in ranked["recommendations"]] == ["b"]
-    assert ranked["seen"] == "excluded"
+    assert ranked["seen"] == "excluded, but not those of view only"
     code, _, err = run("rank", *arguments, "--items", listed, "--include-seen")
     assert code == 0
     assert "exact: no other item belongs to this list" in err

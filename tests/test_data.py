@@ -434,9 +434,9 @@ def test_what_leads_to_a_purchase_does_not_count_as_seen(tmp_path: Path) -> None
 
 
 def test_nothing_in_train_is_said(tmp_path: Path) -> None:
-    two = "".join(f"u{u},{item},{n},buy\n" for u in range(4) for n, item in enumerate("ab"))
+    two = "".join(f"u{u},{item},{n},buy\n" for u in range(24) for n, item in enumerate("ab"))
     data = prepared(tmp_path, events=f"user_id,item_id,timestamp,behavior\n{two}")
-    assert any("4 of 4 users with something held out have nothing" in n for n in data.info.notes)
+    assert any("24 of 24 users with something held out have nothing" in n for n in data.info.notes)
     assert not any("have nothing in train" in n for n in prepared(tmp_path).info.notes)
 
 
