@@ -466,7 +466,8 @@ class CollaborativePrior:
             every = protocols.cases(dataset, protocols.default_protocol(dataset), "validation")
         except RequestError:
             every = []
-        if sum(len(case.shown) > 0 for case in every) < ENOUGH:
+        told = sum(len(case.shown) > 0 for case in every)
+        if len(every) < ENOUGH or 2 * told < ENOUGH:
             seen = not dataset.info.exclude_seen or bool(dataset.info.leads)
             mix = {n: w for n, w in _DEFAULT_MIX.items() if n in names and (seen or n not in _OWN)}
             mix = {**dict.fromkeys(names, 0.0), **mix, POPULAR: _DEFAULT_MIX[POPULAR]}

@@ -178,7 +178,7 @@ def under(dataset: Dataset, protocol: str) -> Dataset:
 
 
 def with_validation(dataset: Dataset, least: int) -> Dataset:
-    """The dataset with at least so many validation users with a history, to fit something small on.
+    """The dataset with at least so many validation users, half with a history, to fit something small on.
 
     Itself where it has them, else one whose validation part is held out of train as test is: its latest
     tenth where test comes after train by time for all users, which has new items, too, as test has;
@@ -189,7 +189,8 @@ def with_validation(dataset: Dataset, least: int) -> Dataset:
     if target not in dataset.interactions.behaviors:
         return dataset
     events = dataset.interactions
-    if not events.users_with_target(target)[0] or with_history(dataset) >= least:
+    train, many, _ = events.users_with_target(target)
+    if not train or (many >= least and 2 * with_history(dataset) >= least):
         return dataset
     held = []
     if dataset.info.time_unit != "position" and events.one_after_another():
