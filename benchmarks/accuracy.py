@@ -42,14 +42,17 @@ import pyarrow as pa
 import torch
 from demo_v1 import ROOT, _commit
 
-from genrec import Dataset, Recommender, baselines, checkpoint, metrics, protocols, tuning
-from genrec.baselines import Scorer
-from genrec.collaborative import COUNTED, LEARNED, CollaborativePrior
-from genrec.dataset import TUNED
-from genrec.datasets import load, recbole
+from genrec import Dataset, Recommender, runs
+from genrec.baselines import base
+from genrec.baselines.base import Scorer
+from genrec.data import protocols
+from genrec.data.dataset import TUNED
+from genrec.data.datasets import load, recbole
+from genrec.data.interactions import History, Interaction
 from genrec.errors import RequestError
-from genrec.fusing import Tuned
-from genrec.interactions import History, Interaction
+from genrec.evaluation import metrics, tuning
+from genrec.priors.collaborative import COUNTED, LEARNED, CollaborativePrior
+from genrec.priors.fusion import Tuned
 
 K = 20
 PRIOR = "prior"  # the collaborative prior alone
@@ -378,7 +381,7 @@ def adapter_of(system: str, arguments: Any) -> str:
     """What tells one model from another: the name of an untrained one, the digest of an adapter."""
     if not system.startswith("tuned"):
         return str(arguments.model)
-    place = checkpoint.located(arguments.run) / checkpoint.ADAPTER / "adapter_model.safetensors"
+    place = runs.located(arguments.run) / runs.ADAPTER / "adapter_model.safetensors"
     return hashlib.sha256(place.read_bytes()).hexdigest()
 
 
@@ -388,12 +391,12 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
     if system in WRITERS:
         kinds = [WRITING, adapter_of(system, arguments), *[SHOTS] * (system == "few-shot")]
     elif system not in (*WRITERS, PRIOR):
-        kinds = dict(baselines.classes()[system].defaults)
+        kinds = dict(base.classes()[system].defaults)
     if system == PRIOR or system.endswith("-prior"):
         kinds = [kinds, *arguments.mixed] if arguments.mixed else kinds
     state = [
         kinds,
-        baselines.VERSION, name, system, fit, task.data.info.catalog_hash,
+        base.VERSION, name, system, fit, task.data.info.catalog_hash,
         [c.user_id for c in task.cases], task.candidates,
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
@@ -421,7 +424,7 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
             between = time.monotonic()
             values = ranks_by(task, prior)
         else:
-            fitted = baselines.fit(
+            fitted = base.fit(
                 system,
                 task.data,
                 before=BEFORE[fit],
@@ -483,7 +486,7 @@ def main() -> None:
     )
     parser.add_argument("set", choices=list(TASKS))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("GENREC_DATA", ".")))
-    parser.add_argument("--systems", default=",".join(baselines.NAMES))
+    parser.add_argument("--systems", default=",".join(base.NAMES))
     parser.add_argument("--fit", default="train,both", help="train, both (train + validation)")
     parser.add_argument("--users", type=int, default=None)
     parser.add_argument("--model", default="smollm2-135m", help="of the system zero-shot")

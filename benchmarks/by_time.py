@@ -19,8 +19,10 @@ import numpy.typing as npt
 from accuracy import TASKS, interval
 from demo_v1 import _commit
 
-from genrec import baselines, metrics, protocols
-from genrec.collaborative import CollaborativePrior
+from genrec.baselines import base
+from genrec.data import protocols
+from genrec.evaluation import metrics
+from genrec.priors.collaborative import CollaborativePrior
 
 FloatArray = npt.NDArray[np.float64]
 SETS = ("demo", "retail", "ml-100k", "stackexchange")
@@ -48,7 +50,7 @@ def main() -> None:
             "prior": [prior.rank(h, 10, exclude_seen=seen) for h in histories]
         }
         for system in SYSTEMS:
-            fitted = baselines.fit(system, data, before="test")
+            fitted = base.fit(system, data, before="test")
             lists[system] = list(fitted.rank_many(histories, 10, exclude_seen=seen))
         own: list[FloatArray] = []
         for system, found in lists.items():

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from demo_v1 import _commit
 
-from genrec import protocols
-from genrec.datasets import load
+from genrec.data import protocols
+from genrec.data.datasets import load
 
 K, BINS, Z = 10, 5, 1.959964
 

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from demo_v1 import _commit
 
-from genrec.claims import LETTERS, Facts, problems
-from genrec.datasets import load
-from genrec.explaining import facts_of
-from genrec.prompts import Template
+from genrec.data.datasets import load
+from genrec.explain.claims import LETTERS, Facts, problems
+from genrec.explain.sentences import facts_of
+from genrec.prompts.template import Template
 from genrec.text import one_line
 
 N = 500

@@ -29,11 +29,15 @@ import numpy as np
 import torch
 from demo_v1 import ROOT, _commit
 
-from genrec import Dataset, History, Recommender, baselines, learning, metrics, protocols, tuning
-from genrec.collaborative import COUNTED, CollaborativePrior
-from genrec.datasets import load
-from genrec.interactions import Interactions
-from genrec.recipe import Training
+from genrec import Dataset, History, Recommender
+from genrec.baselines.base import fit
+from genrec.data import protocols
+from genrec.data.datasets import load
+from genrec.data.interactions import Interactions
+from genrec.evaluation import metrics, tuning
+from genrec.priors.collaborative import COUNTED, CollaborativePrior
+from genrec.training import examples
+from genrec.training.config import Training
 
 K = 10
 SHOWN = (0, 1, 2, 5)
@@ -132,7 +136,7 @@ def fused(system: Recommender) -> Recommender:
 
 def items(arguments: argparse.Namespace) -> None:
     data = load("online_retail_demo")
-    kept = set(learning.kept_rows(len(data.catalog), Training(holdout=0.1)).tolist())
+    kept = set(examples.kept_rows(len(data.catalog), Training(holdout=0.1)).tolist())
     new = [r for r in range(len(data.catalog)) if r not in kept]
     data = without(data, new)
     cases = [
@@ -142,7 +146,7 @@ def items(arguments: argparse.Namespace) -> None:
     options = {"threads": arguments.threads, "exclude_seen": False, "prior": "none"}
 
     def scorer(name: str) -> Ranks:
-        made = baselines.fit(name, data)
+        made = fit(name, data)
         return by_scores(data, lambda history: made.scores(history).tolist(), new)
 
     def prior(mix: Mapping[str, float] | None = None) -> Ranks:
@@ -194,7 +198,7 @@ def users(arguments: argparse.Namespace) -> None:
     }
 
     def scorer(name: str) -> Ranks:
-        made = baselines.fit(name, data, before="test")
+        made = fit(name, data, before="test")
         return by_scores(data, lambda history: made.scores(history).tolist(), [])
 
     def prior() -> Ranks:

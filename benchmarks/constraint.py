@@ -37,11 +37,11 @@ from scale import child
 from synthetic import Words
 from transformers import LogitNormalization, PrefixConstrainedLogitsProcessor
 
-from genrec import device_beam
-from genrec.decoding import Options, Trie, _Search
-from genrec.overlay import LiveTrie
-from genrec.token_tree import Outputs
-from genrec.trie import TitleTrie
+from genrec.decoding import gpu_beam
+from genrec.decoding.live_trie import LiveTrie
+from genrec.decoding.search import Options, Trie, _Search
+from genrec.decoding.trie import TitleTrie
+from genrec.models.token_tree import Outputs
 
 IntArray = npt.NDArray[np.int64]
 K = 20
@@ -246,7 +246,7 @@ def on_device(
     trie: TitleTrie, device: torch.device, users: int, repetitions: int
 ) -> dict[str, Any]:
     """The step of each user's K prefixes on a device, and the host's with what it copies."""
-    ours = device_beam.on_device(trie, device)
+    ours = gpu_beam.on_device(trie, device)
     number, level = max(
         enumerate(ours.levels(K)), key=lambda entry: entry[1].children * entry[1].beams
     )
@@ -259,7 +259,7 @@ def on_device(
     outputs = Outputs(torch.randn(users * K, VOCABULARY, device=device) * 3, None)
     above = np.log(rng.random((users, K)))
     k = torch.full((users, 1), K, device=device)
-    begins = device_beam.Beam(ours, k, K)
+    begins = gpu_beam.Beam(ours, k, K)
     begins.node = torch.from_numpy(nodes).to(device)
     begins.value = torch.from_numpy(above).to(device)
     who = np.repeat(np.arange(users), K)

@@ -32,9 +32,10 @@ import torch
 from demo_v1 import ROOT, _commit
 from peer import generate_many
 
-from genrec import Recommender, evaluation
-from genrec.datasets import load
-from genrec.decoding import Options, Ranking, score, search
+from genrec import Recommender
+from genrec.data.datasets import load
+from genrec.decoding.search import Options, Ranking, score, search
+from genrec.evaluation import evaluator
 
 HOST = "beam by the host"  # on a GPU: with fuller passes, and the host between them
 
@@ -59,8 +60,8 @@ def ours(
 def prompts_of(model: Recommender, tokens: int, n: int) -> list[list[int]]:
     """N prompts of exactly so many tokens that end as a recommender's do."""
     assert model.dataset is not None
-    cases = [c for c in evaluation.demo_v1(model.dataset, "validation") if len(c.history) == 25]
-    ids = [list(model.prompt(c.history).ids) for c in evaluation.sample(cases, 12 * n, seed=7)]
+    cases = [c for c in evaluator.demo_v1(model.dataset, "validation") if len(c.history) == 25]
+    ids = [list(model.prompt(c.history).ids) for c in evaluator.sample(cases, 12 * n, seed=7)]
     found = []
     for first in range(0, len(ids), 12):
         joined = [t for one in ids[first : first + 12] for t in one]

@@ -15,10 +15,11 @@ import subprocess
 import time
 from pathlib import Path
 
-from genrec import Recommender, evaluation
-from genrec.baselines import Popular
-from genrec.datasets import load
-from genrec.interactions import History
+from genrec import Recommender
+from genrec.baselines.base import Popular
+from genrec.data.datasets import load
+from genrec.data.interactions import History
+from genrec.evaluation import evaluator
 
 METRICS = ("hit_rate@5", "hit_rate@10", "ndcg@5", "ndcg@10", "recall@10")
 ROOT = Path(__file__).parent.parent
@@ -36,7 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     commit = _commit()  # before the run: the tree may change while it goes on
     data = load("online_retail_demo")
-    cases = evaluation.sample(evaluation.demo_v1(data, arguments.split), arguments.users)
+    cases = evaluator.sample(evaluator.demo_v1(data, arguments.split), arguments.users)
     model = Recommender(
         data,
         arguments.model,
@@ -67,10 +68,10 @@ def main() -> None:
         return answer
 
     log = arguments.out / f"demo-v1-{arguments.split}-{name}-{key}.jsonl"
-    ours = evaluation.run(name, rank, cases, log=log, key=key)
+    ours = evaluator.run(name, rank, cases, log=log, key=key)
     before = "validation" if arguments.split == "validation" else "test"
     popular = Popular(data.interactions, data.info.target_behavior, before=before)
-    theirs = evaluation.run(popular.name, lambda h: popular.rank(h, arguments.k), cases)
+    theirs = evaluator.run(popular.name, lambda h: popular.rank(h, arguments.k), cases)
     print(f"\ndemo-v1, {arguments.split}, {len(cases)} users, {model.model.describe()}")
     print(f"commit {commit}")
     for metric in METRICS:

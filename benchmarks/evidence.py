@@ -25,12 +25,14 @@ from pathlib import Path
 import numpy as np
 from demo_v1 import ROOT, _commit
 
-from genrec import History, Recommender, display, evaluation
-from genrec.answers import Wishes
-from genrec.datasets import load
-from genrec.evidence import Change, Counterfactuals, Question, falls
-from genrec.faithfulness import faithfulness
-from genrec.systems import name_of, slug
+from genrec import History, Recommender
+from genrec.data.datasets import load
+from genrec.evaluation import evaluator
+from genrec.evaluation.faithfulness import faithfulness
+from genrec.evaluation.systems import name_of, slug
+from genrec.explain.evidence import Change, Counterfactuals, Question, falls
+from genrec.pipeline.types import Wishes
+from genrec.reports import terminal
 
 
 def question_of(recommender: Recommender, history: History) -> Question:
@@ -70,13 +72,13 @@ def deletion(arguments: argparse.Namespace, ours: Recommender) -> None:
         progress=lambda done: print(f"\r{done} users", end="", flush=True),
     )
     print(f"\n{ours.model.describe()}, {ours.fusing}, commit {_commit()}")
-    display.print_faithfulness(found)
+    terminal.print_faithfulness(found)
 
 
 def costs(arguments: argparse.Namespace, ours: Recommender) -> None:
     data = ours.dataset
     assert data is not None
-    cases = [c for c in evaluation.sample(evaluation.demo_v1(data), 300) if len(c.history) >= 25]
+    cases = [c for c in evaluator.sample(evaluator.demo_v1(data), 300) if len(c.history) >= 25]
     ratios: dict[str, list[float]] = {"fast": [], "full": []}
     floors: list[float] = []
     agree: list[list[float]] = []

@@ -25,10 +25,11 @@ import numpy as np
 from accuracy import TASKS, sample
 from demo_v1 import ROOT, _commit
 
-from genrec import Catalog, Recommender, protocols
-from genrec.decoding import Options, search
-from genrec.filters import Filter, Filters
-from genrec.trie import TitleTrie
+from genrec import Catalog, Recommender
+from genrec.data import protocols
+from genrec.decoding.filters import Filter, Filters
+from genrec.decoding.search import Options, search
+from genrec.decoding.trie import TitleTrie
 
 SYSTEMS = {
     "exact": ("exact", False),

@@ -26,12 +26,15 @@ import numpy as np
 from demo_v1 import ROOT, _commit
 from training import nats
 
-from genrec import Dataset, Recommender, checkpoint, learning, metrics, protocols
-from genrec.datasets import load
-from genrec.feedback import joined
-from genrec.interactions import Interactions
-from genrec.recipe import Training
-from genrec.training import train
+from genrec import Dataset, Recommender, runs
+from genrec.data import protocols
+from genrec.data.datasets import load
+from genrec.data.interactions import Interactions
+from genrec.data.updates import joined
+from genrec.evaluation import metrics
+from genrec.training import examples
+from genrec.training.config import Training
+from genrec.training.trainer import train
 
 Groups = dict[str, list[protocols.Case]]
 
@@ -102,13 +105,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=ROOT / ".results" / "feedback")
     arguments = parser.parse_args()
-    adapter = arguments.run / checkpoint.ADAPTER / "adapter_model.safetensors"
+    adapter = arguments.run / runs.ADAPTER / "adapter_model.safetensors"
     state = [hashlib.sha256(adapter.read_bytes()).hexdigest(), arguments.users, arguments.targets]
     place = arguments.out / hashlib.sha256(json.dumps(state).encode()).hexdigest()[:12]
     place.mkdir(parents=True, exist_ok=True)
-    recipe = Training(**checkpoint.Run.read(arguments.run).training)
+    recipe = Training(**runs.Run.read(arguments.run).training)
     data = load("online_retail_demo")
-    kept = set(learning.kept_rows(len(data.catalog), recipe).tolist())
+    kept = set(examples.kept_rows(len(data.catalog), recipe).tolist())
     old = part(data, 0, kept)
     write(part(data, 1), place / "new.csv")
     both, new = joined(old, place / "new.csv")

@@ -39,12 +39,13 @@ from accuracy import TASKS, interval, rows
 from demo_v1 import ROOT, _commit
 from scipy.optimize import minimize
 
-from genrec import Recommender, protocols
-from genrec.collaborative import CollaborativePrior
-from genrec.interactions import History
-from genrec.priors import Fused
-from genrec.trie import TitleTrie
-from genrec.tuning import _collected
+from genrec import Recommender
+from genrec.data import protocols
+from genrec.data.interactions import History
+from genrec.decoding.trie import TitleTrie
+from genrec.evaluation.tuning import _collected
+from genrec.priors.collaborative import CollaborativePrior
+from genrec.priors.weights import Fused
 
 FloatArray = npt.NDArray[np.float64]
 BASE = "next_item"

@@ -25,9 +25,11 @@ import numpy as np
 from accuracy import TASKS, Task, chosen
 from demo_v1 import ROOT, _commit
 
-from genrec import Recommender, metrics, protocols
-from genrec.collaborative import CollaborativePrior
-from genrec.interactions import History
+from genrec import Recommender
+from genrec.data import protocols
+from genrec.data.interactions import History
+from genrec.evaluation import metrics
+from genrec.priors.collaborative import CollaborativePrior
 
 K = 10
 DECODED = ("zero-shot", "node", "score")

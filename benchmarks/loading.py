@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from genrec.dataset import Dataset
+from genrec.data.dataset import Dataset
 
 
 def main() -> None:

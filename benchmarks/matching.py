@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from genrec import Catalog, Item
-from genrec.datasets import load
-from genrec.matching import TextMatcher
-from genrec.reading import main_script, script
-from genrec.tables import Rejects
+from genrec.data.datasets import load
+from genrec.data.readers.arrow import Rejects
+from genrec.matching.matcher import TextMatcher
+from genrec.models.coverage import main_script, script
 from genrec.text import normalized
 
 Random = np.random.Generator

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from genrec import metrics
+from genrec.evaluation import metrics
 
 KS = (5, 10, 20)
 

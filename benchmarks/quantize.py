@@ -23,10 +23,13 @@ import numpy as np
 from demo_v1 import ROOT, _commit
 from training import CELLS, USUAL, ours
 
-from genrec import Recommender, adapters, metrics, protocols
-from genrec.datasets import load
-from genrec.model import LanguageModel
-from genrec.recipe import Training
+from genrec import Recommender
+from genrec.data import protocols
+from genrec.data.datasets import load
+from genrec.evaluation import metrics
+from genrec.models.language_model import LanguageModel
+from genrec.training import lora
+from genrec.training.config import Training
 
 KINDS = ("none", "int8", "nf4")
 
@@ -86,7 +89,7 @@ def train(arguments: argparse.Namespace) -> None:
         for kind in arguments.kinds:
             base = LanguageModel.load(arguments.model, quantize=kind, **loading)
             recipe = Training(**USUAL, **CELLS["tree, 0"], quantize=kind, max_targets=260)
-            tuned = LanguageModel(adapters.adapted(base.model, recipe), base.tokenizer)
+            tuned = LanguageModel(lora.adapted(base.model, recipe), base.tokenizer)
             recommender = Recommender(data, base, prior="none")
             speed = ours(recommender, data, tuned, recipe, arguments.out / "train")
             found[kind].append(speed)

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from synthetic import Words, demo
 
-from genrec.overlay import LiveTrie
-from genrec.trie import Chunk, TitleTrie
+from genrec.decoding.live_trie import LiveTrie
+from genrec.decoding.trie import Chunk, TitleTrie
 
 EDITS = 200
 
@@ -116,7 +116,7 @@ def query(place: Path) -> dict[str, Any]:
 
 def tokenise(n: int) -> dict[str, Any]:
     """The same titles as texts, through ``Encoder.titles`` into a trie."""
-    from genrec.catalog import Catalog, Item
+    from genrec.data.catalog import Catalog, Item
 
     words, names, encoder = demo()
     texts = []

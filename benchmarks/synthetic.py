@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genrec.trie import Chunk, ranges
+from genrec.decoding.trie import Chunk, ranges
 
 IntArray = npt.NDArray[np.int64]
 CHUNK = 100_000  # titles made at once
@@ -117,10 +117,10 @@ def demo() -> tuple[Words, list[str], Any]:
     """Words of the demo under the default model's tokenizer, their texts, and the encoder."""
     from transformers import AutoTokenizer
 
-    from genrec.datasets import load
-    from genrec.encoding import Encoder
-    from genrec.prompts import TitleForm
-    from genrec.weights import DEFAULT_MODEL, ensure
+    from genrec.data.datasets import load
+    from genrec.models.packaged import DEFAULT_MODEL, ensure
+    from genrec.prompts.encoder import Encoder
+    from genrec.prompts.template import TitleForm
 
     catalog = load("online_retail_demo").catalog
     tokenizer = AutoTokenizer.from_pretrained(ensure(DEFAULT_MODEL))

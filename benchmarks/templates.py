@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from genrec import LanguageModel, Recommender, evaluation, metrics
-from genrec.datasets import load, recbole
-from genrec.prompts import folder as shipped
+from genrec import LanguageModel, Recommender
+from genrec.data.datasets import load, recbole
+from genrec.evaluation import evaluator, metrics
+from genrec.prompts.template import folder as shipped
 
 FORMS: dict[str, dict[str, Any]] = {
     "next_item": {},
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
     arguments = parser.parse_args()
     data = recbole(arguments.movielens) if arguments.movielens else load("online_retail_demo")
-    cases = evaluation.sample(evaluation.demo_v1(data, "validation"), arguments.users, seed=1)
+    cases = evaluator.sample(evaluator.demo_v1(data, "validation"), arguments.users, seed=1)
     model = LanguageModel.load(arguments.model, threads=arguments.threads, say=print)
     base = None
     print(f"{len(cases)} users, {model.describe()}, uniform {np.log(len(data.catalog)):.3f} nats")

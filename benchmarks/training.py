@@ -28,21 +28,15 @@ from demo_v1 import ROOT, _commit
 from torch.utils.data import Dataset as TorchDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from genrec import (
-    Dataset,
-    Recommender,
-    adapters,
-    learning,
-    metrics,
-    objectives,
-    protocols,
-    session,
-    training,
-)
-from genrec.datasets import load
-from genrec.interactions import History
-from genrec.model import LanguageModel
-from genrec.recipe import Training
+from genrec import Dataset, Recommender
+from genrec.data import protocols
+from genrec.data.datasets import load
+from genrec.data.interactions import History
+from genrec.evaluation import metrics
+from genrec.models.language_model import LanguageModel
+from genrec.training import examples, loop, lora, objectives
+from genrec.training.config import Training
+from genrec.training.trainer import train
 
 WINDOW = 20  # events before a target, in the usual recipe
 CELLS: dict[str, dict[str, Any]] = {
@@ -156,14 +150,12 @@ def ours(
     recommender: Recommender, data: Dataset, model: LanguageModel, recipe: Training, out: Path
 ) -> float:
     """Targets per second of our rows."""
-    found, paths = learning.examples(recommender, data, recipe)
+    found, paths = examples.examples(recommender, data, recipe)
     titles = list(recommender.encoder.titles(data.catalog))
     objective = objectives.Objective(found, paths, model, recipe, titles)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    trainer, beside = session.begun(
-        objective, found, model, recipe, out, None, lambda line: None, {}
-    )
+    trainer, beside = loop.begun(objective, found, model, recipe, out, None, lambda line: None, {})
     beside.trainer, clock = trainer, Clock()
     seen: list[float] = []
     beside.step_ends = lambda state: bool(seen.append(trainer.seen[1]))  # type: ignore[method-assign,func-returns-value]
@@ -180,7 +172,7 @@ def speed(arguments: argparse.Namespace) -> None:
     windows = Windows(recommender, data, 4000)
     print(f"{np.mean([len(e['input_ids']) for e in windows.examples]):.0f} tokens a window")
     plain = Training(lora_rank=8)
-    tuned = LanguageModel(adapters.adapted(base.model, plain), base.tokenizer)
+    tuned = LanguageModel(lora.adapted(base.model, plain), base.tokenizer)
     out = arguments.out / "speed"
     found: dict[str, list[float]] = {name: [] for name in ("usual", *CELLS)}
     for turn in range(arguments.turns):
@@ -189,7 +181,7 @@ def speed(arguments: argparse.Namespace) -> None:
                 value = theirs(tuned, windows, out, arguments.batch, arguments.steps)
             else:
                 recipe = Training(**USUAL, **CELLS[name], max_targets=1)
-                per_step = learning.examples(recommender, data, recipe)[0]
+                per_step = examples.examples(recommender, data, recipe)[0]
                 targets = per_step.n_targets / len(per_step) * arguments.steps
                 recipe = Training(**USUAL, **CELLS[name], max_targets=round(targets))
                 value = ours(recommender, data, tuned, recipe, out / "ours")
@@ -261,12 +253,12 @@ def _cell(
     settings = {**USUAL, **cell, "holdout": 0.05, "eval_users": 0, "epochs": 20.0}
     settings |= {"schedule": "constant", "warmup": 0.003, "max_minutes": arguments.minutes}
     recipe = Training(**settings)
-    kept = set(learning.kept_rows(len(data.catalog), recipe).tolist())
+    kept = set(examples.kept_rows(len(data.catalog), recipe).tolist())
     options = {"device": arguments.device, "threads": arguments.threads}
     if not cell:
         base = LanguageModel.load(arguments.model, **options)
         windows = Windows(Recommender(data, base, prior="none"), data, 10**9, kept)
-        tuned = LanguageModel(adapters.adapted(base.model, recipe), base.tokenizer)
+        tuned = LanguageModel(lora.adapted(base.model, recipe), base.tokenizer)
         steps = len(windows) // arguments.batch
         rate, until = recipe.learning_rate, Until(arguments.minutes)
         steps = usual(tuned, windows, place, arguments.batch, steps, rate, until)
@@ -275,7 +267,7 @@ def _cell(
     else:
         if not (place / "run.json").is_file():
             shutil.rmtree(place, ignore_errors=True)
-            training.train(
+            train(
                 data, place, arguments.model, say=lambda text: print(f"  {text}", flush=True),
                 **options, **settings,
             )  # fmt: skip

@@ -16,10 +16,11 @@ from typing import Any
 
 from demo_v1 import ROOT, _commit
 
-from genrec import Recommender, protocols
-from genrec.claims import problems
-from genrec.datasets import load
-from genrec.explaining import explain_template, facts_of
+from genrec import Recommender
+from genrec.data import protocols
+from genrec.data.datasets import load
+from genrec.explain.claims import problems
+from genrec.explain.sentences import explain_template, facts_of
 
 HEADER = "user\tsource\titem\tsentence\trejected"
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 
-from genrec import History, LanguageModel, Recommender, datasets, evaluation
-from genrec.baselines import Popular
+from genrec import History, LanguageModel, Recommender
+from genrec.baselines.base import Popular
+from genrec.data import datasets
+from genrec.evaluation import evaluator
 
 
 def main() -> None:
@@ -20,7 +22,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None)
     arguments = parser.parse_args()
     data = datasets.load("online_retail_demo")
-    cases = evaluation.sample(evaluation.demo_v1(data), arguments.users)
+    cases = evaluator.sample(evaluator.demo_v1(data), arguments.users)
     model = LanguageModel.load(arguments.model, threads=arguments.threads)
     results = []
     for shots in (0, arguments.shots):
@@ -29,9 +31,9 @@ def main() -> None:
         def rank(history: History, by: Recommender = recommender) -> list[str]:
             return [item.item_id for item in by.recommend(history)]
 
-        results.append(evaluation.run(f"{shots}-shot", rank, cases))
+        results.append(evaluator.run(f"{shots}-shot", rank, cases))
     popular = Popular(data.interactions, data.info.target_behavior)
-    results.append(evaluation.run("popular", lambda h: popular.rank(h, 10), cases))
+    results.append(evaluator.run("popular", lambda h: popular.rank(h, 10), cases))
     print(f"hit rate@10 on {len(cases)} customers, with 95% intervals")
     for result in results:
         print(f"  {result.name:8} {result.mean('hit_rate@10')}")

@@ -10,8 +10,10 @@ import itertools
 import tempfile
 from pathlib import Path
 
-from genrec import LanguageModel, Recommender, datasets, pointwise, training
-from genrec.recipe import Training
+from genrec import LanguageModel, Recommender
+from genrec.data import datasets
+from genrec.training import pointwise, trainer
+from genrec.training.config import Training
 
 
 def main() -> None:
@@ -40,7 +42,7 @@ def main() -> None:
     model = LanguageModel.load(arguments.model, threads=arguments.threads)
     ask("untrained", Recommender(data, model))
     with tempfile.TemporaryDirectory() as folder:
-        run = training.train(
+        run = trainer.train(
             data,
             Path(folder) / "run",
             arguments.model,

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import argparse
 
-from genrec import History, baselines, datasets, evaluation
+from genrec import History
+from genrec.baselines import base
+from genrec.data import datasets
+from genrec.evaluation import evaluator
 
 
 def main() -> None:
@@ -25,8 +28,8 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=200)
     arguments = parser.parse_args()
     data = datasets.load("online_retail_demo")
-    cases = evaluation.sample(evaluation.demo_v1(data), arguments.users)
-    net = baselines.fit(
+    cases = evaluator.sample(evaluator.demo_v1(data), arguments.users)
+    net = base.fit(
         "textseq",
         data,
         before="test",
@@ -36,14 +39,14 @@ def main() -> None:
         fuse=arguments.fuse,
         epochs=arguments.epochs,
     )
-    popular = baselines.fit("popular", data, before="test")
+    popular = base.fit("popular", data, before="test")
     print(f"hit rate@10 on {len(cases)} customers, with 95% intervals")
     for system in (net, popular):
 
-        def rank(history: History, by: baselines.Baseline = system) -> list[str]:
+        def rank(history: History, by: base.Baseline = system) -> list[str]:
             return list(by.rank(history, 10))
 
-        result = evaluation.run(system.name, rank, cases)
+        result = evaluator.run(system.name, rank, cases)
         print(f"  {system.name:8} {result.mean('hit_rate@10')}")
     (first,) = net.scores_many([cases[0].history])
     best = data.catalog[int(first.argmax())]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 
-from genrec import History, LanguageModel, Recommender, datasets
-from genrec.display import evidence_lines, standing
+from genrec import History, LanguageModel, Recommender
+from genrec.data import datasets
+from genrec.reports.terminal import evidence_lines, standing
 
 TYPED = (
     "bought: RED RETROSPOT MUG; bought: PARTY BUNTING; bought: JUMBO BAG PINK POLKADOT; "

@@ -11,41 +11,41 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from genrec import datasets as datasets
-    from genrec.answers import Recommendation as Recommendation
-    from genrec.answers import RecommendationList as RecommendationList
-    from genrec.catalog import Catalog as Catalog
-    from genrec.catalog import Item as Item
     from genrec.config import Settings as Settings
-    from genrec.dataset import Dataset as Dataset
+    from genrec.data import datasets as datasets
+    from genrec.data.catalog import Catalog as Catalog
+    from genrec.data.catalog import Item as Item
+    from genrec.data.dataset import Dataset as Dataset
+    from genrec.data.interactions import History as History
+    from genrec.data.interactions import Interaction as Interaction
+    from genrec.data.interactions import Interactions as Interactions
     from genrec.errors import GenrecError as GenrecError
-    from genrec.evaluation import compare as compare
-    from genrec.evaluation import evaluate as evaluate
-    from genrec.interactions import History as History
-    from genrec.interactions import Interaction as Interaction
-    from genrec.interactions import Interactions as Interactions
-    from genrec.model import LanguageModel as LanguageModel
+    from genrec.evaluation.evaluator import compare as compare
+    from genrec.evaluation.evaluator import evaluate as evaluate
+    from genrec.models.language_model import LanguageModel as LanguageModel
+    from genrec.pipeline.types import Recommendation as Recommendation
+    from genrec.pipeline.types import RecommendationList as RecommendationList
     from genrec.recommender import Recommender as Recommender
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Catalog": "catalog",
-    "Dataset": "dataset",
+    "Catalog": "data.catalog",
+    "Dataset": "data.dataset",
     "GenrecError": "errors",
-    "History": "interactions",
-    "Interaction": "interactions",
-    "Interactions": "interactions",
-    "Item": "catalog",
-    "LanguageModel": "model",
-    "Recommendation": "answers",
-    "RecommendationList": "answers",
+    "History": "data.interactions",
+    "Interaction": "data.interactions",
+    "Interactions": "data.interactions",
+    "Item": "data.catalog",
+    "LanguageModel": "models.language_model",
+    "Recommendation": "pipeline.types",
+    "RecommendationList": "pipeline.types",
     "Recommender": "recommender",
     "Settings": "config",
-    "compare": "evaluation",
-    "evaluate": "evaluation",
+    "compare": "evaluation.evaluator",
+    "evaluate": "evaluation.evaluator",
 }
-_MODULES = {"datasets"}
+_MODULES = {"datasets": "data.datasets"}
 
 # Where a CPU has bf16 instructions, it asks for an optional package whenever peft or the Trainer is
 # imported, also where nothing is quantized.
@@ -78,7 +78,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f"genrec.{_HOME[name]}"), name)
     if name in _MODULES:
-        return importlib.import_module(f"genrec.{name}")
+        return importlib.import_module(f"genrec.{_MODULES[name]}")
     msg = f"module 'genrec' has no attribute {name!r}"
     raise AttributeError(msg)
 

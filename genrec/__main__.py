@@ -1,5 +1,5 @@
 """``python -m genrec``."""
 
-from genrec.cli import main
+from genrec.cli.main import main
 
 main()

@@ -16,35 +16,35 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from genrec import checkpoint
-from genrec.answering import Answerer
-from genrec.answers import RecommendationList, Wishes
-from genrec.asking import Asker, HistoryLike, behavior_of, form_of, template_of
-from genrec.catalog import Catalog, Item
-from genrec.checkpoint import Run
+from genrec import runs
 from genrec.config import Settings
-from genrec.dataset import Dataset
-from genrec.encoding import EncodedPrompt, Encoder
+from genrec.data.catalog import Catalog, Item
+from genrec.data.dataset import Dataset
+from genrec.data.interactions import History
+from genrec.decoding.live_trie import LiveTrie
+from genrec.decoding.trie import TitleTrie
 from genrec.errors import DataError, RequestError, SettingsError
-from genrec.fusing import Fusing, PriorSource
-from genrec.gate import Gate
-from genrec.interactions import History
-from genrec.matching import TextMatcher
-from genrec.overlay import LiveTrie
-from genrec.priors import ItemPrior
-from genrec.prompts import Template
-from genrec.reader import Understood
-from genrec.searching import Searcher
-from genrec.stock import Edit, Stock, check_ids
-from genrec.trie import TitleTrie
-from genrec.weights import DEFAULT_MODEL
+from genrec.matching.history_parser import Understood
+from genrec.matching.matcher import TextMatcher
+from genrec.models.packaged import DEFAULT_MODEL
+from genrec.pipeline.catalog_index import Edit, Stock, check_ids
+from genrec.pipeline.locks import Gate
+from genrec.pipeline.request import Asker, HistoryLike, behavior_of, form_of, template_of
+from genrec.pipeline.response import Answerer
+from genrec.pipeline.trie_search import Searcher
+from genrec.pipeline.types import RecommendationList, Wishes
+from genrec.priors.fusion import Fusing, PriorSource
+from genrec.priors.weights import ItemPrior
+from genrec.prompts.encoder import EncodedPrompt, Encoder
+from genrec.prompts.template import Template
+from genrec.runs import Run
 
 if TYPE_CHECKING:
-    from genrec.collaborative import CollaborativePrior
-    from genrec.generation import Generated
-    from genrec.liking import YesNo
-    from genrec.model import LanguageModel
-    from genrec.whynot import ItemExplanation
+    from genrec.explain.counterfactuals import ItemExplanation
+    from genrec.models.generation import Generated
+    from genrec.models.language_model import LanguageModel
+    from genrec.pipeline.yes_no import YesNo
+    from genrec.priors.collaborative import CollaborativePrior
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -151,14 +151,14 @@ class Recommender:
         Raises:
             ModelError: the folder is no run, or prompt, tokenizer or base model have changed since.
         """
-        folder = checkpoint.located(run)
+        folder = runs.located(run)
         found = Run.read(folder)
-        from genrec.model import LanguageModel
+        from genrec.models.language_model import LanguageModel
 
         model = LanguageModel.of_run(
             folder, device=device, dtype=dtype, threads=threads, quantize=quantize, say=say
         )
-        items = Catalog.read(folder / checkpoint.CATALOG) if data is None else data
+        items = Catalog.read(folder / runs.CATALOG) if data is None else data
         new = cls(items, model, say=say, **{**found.settings, **settings})
         found.check(template=new.template.hash, encoder=new.encoder.hash)
         new.run, new._source.run = found, folder
@@ -590,12 +590,12 @@ class Recommender:
 
 def _saved_prior(folder: Path, recommender: Recommender) -> CollaborativePrior | None:
     """The prior in a run's folder, if it is of this catalog or of its first items."""
-    from genrec.collaborative import CollaborativePrior as Prior
+    from genrec.priors.collaborative import CollaborativePrior as Prior
 
-    if not (folder / checkpoint.PRIOR).is_file():
+    if not (folder / runs.PRIOR).is_file():
         return None
     try:
-        prior = Prior.load(folder / checkpoint.PRIOR, Catalog.read(folder / checkpoint.CATALOG))
+        prior = Prior.load(folder / runs.PRIOR, Catalog.read(folder / runs.CATALOG))
         prior.update({}, recommender.catalog)
     except (DataError, RequestError) as error:
         recommender.say(f"The run's prior is not used: {error}")
@@ -604,6 +604,6 @@ def _saved_prior(folder: Path, recommender: Recommender) -> CollaborativePrior |
 
 
 def _load(name: str, **options: Any) -> LanguageModel:
-    from genrec.model import LanguageModel
+    from genrec.models.language_model import LanguageModel
 
     return LanguageModel.load(name, **options)

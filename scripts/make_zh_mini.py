@@ -14,7 +14,7 @@ import random
 from datetime import datetime, timedelta
 from pathlib import Path
 
-FOLDER = Path(__file__).parent.parent / "genrec" / "data" / "zh_mini"
+FOLDER = Path(__file__).parent.parent / "genrec" / "data" / "samples" / "zh_mini"
 USERS = 60
 SEED = 20240301
 COLUMNS = ("user_id", "item_id", "timestamp", "behavior", "value", "text")

@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import genrec
-from genrec import checkpoint, folders
-from genrec.checkpoint import Run
+from genrec import files, runs
+from genrec.runs import Run
 
-KEPT = (checkpoint.RUN, checkpoint.CATALOG, checkpoint.TRIE, checkpoint.SETTINGS, checkpoint.LOG)
+KEPT = (runs.RUN, runs.CATALOG, runs.TRIE, runs.SETTINGS, runs.LOG)
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 
@@ -32,12 +32,12 @@ def ship(run: Path, place: Path, card: Path) -> None:
     def fill(folder: Path) -> None:
         for name in KEPT:
             shutil.copy(run / name, folder / name)
-        adapter = folder / checkpoint.ADAPTER
+        adapter = folder / runs.ADAPTER
         adapter.mkdir()
-        weights = load_file(run / checkpoint.ADAPTER / WEIGHTS)
+        weights = load_file(run / runs.ADAPTER / WEIGHTS)
         rounded = {name: value.to(torch.bfloat16) for name, value in weights.items()}
         save_file(rounded, adapter / WEIGHTS)
-        config = json.loads((run / checkpoint.ADAPTER / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((run / runs.ADAPTER / CONFIG).read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = about.base_model
         config["target_modules"] = sorted(config["target_modules"])
         (adapter / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -48,7 +48,7 @@ def ship(run: Path, place: Path, card: Path) -> None:
         if tuned.is_file():
             shutil.copy(tuned, folder / tuned.name)
 
-    folders.write(place, fill)
+    files.write(place, fill)
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("dataset")
     parser.add_argument("--card", type=Path, required=True)
     arguments = parser.parse_args()
-    data = Path(genrec.__file__).parent / "data" / arguments.dataset
+    data = Path(genrec.__file__).parent / "data" / "samples" / arguments.dataset
     if not data.is_dir():
         parser.error(f"{data} is no embedded dataset")
     ship(arguments.run, data / "run", arguments.card)

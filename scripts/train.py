@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from genrec.cli import main
+from genrec.cli.main import main
 
 sys.argv = ["genrec", "train", *sys.argv[1:]]
 main()

@@ -10,11 +10,11 @@ from pathlib import Path
 def main() -> None:
     """Checks that genrec comes from the wheel and answers."""
     import genrec
-    from genrec import prompts
+    from genrec.prompts import template
 
     home = Path(genrec.__file__).resolve().parent
     assert home.is_relative_to(Path(sys.argv[1]).resolve()), home
-    assert prompts.folder() == home / "templates", prompts.folder()
+    assert template.folder() == home / "templates", template.folder()
     assert (importlib.resources.files("genrec") / "py.typed").is_file()
     data = genrec.datasets.load("online_retail_demo")
     recommender = genrec.Recommender(data)

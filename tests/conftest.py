@@ -11,8 +11,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from genrec.datasets import Dataset, load
-from genrec.model import LanguageModel
+from genrec.data.datasets import Dataset, load
+from genrec.models.language_model import LanguageModel
 from genrec.recommender import Recommender
 
 settings.register_profile(

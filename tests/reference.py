@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from genrec.generation import Ending, Generated
+from genrec.models.generation import Ending, Generated
 
 
 class DictTrie:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from reference import DictTrie
 
-from genrec.token_tree import ROOT, TokenTree
+from genrec.models.token_tree import ROOT, TokenTree
 
 
 def beams(

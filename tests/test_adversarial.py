@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from genrec.decoding import Options, Ranking, score, search
-from genrec.filters import Filter, Filters
-from genrec.token_tree import Body, CachedTree
-from genrec.trie import TitleTrie
+from genrec.decoding.filters import Filter, Filters
+from genrec.decoding.search import Options, Ranking, score, search
+from genrec.decoding.trie import TitleTrie
+from genrec.models.token_tree import Body, CachedTree
 
 VOCABULARY = 131_072
 END = VOCABULARY - 1

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec import alike
-from genrec.alike import AlikeTitles
+from genrec.matching import ngrams
+from genrec.matching.ngrams import AlikeTitles
 
 titles = st.lists(st.text("abc 电脑'", max_size=12), min_size=1, max_size=8)
 
@@ -59,13 +59,13 @@ def test_links_equal_plain_loops(some: list[str], seed: int) -> None:
 def test_the_nearest_are_kept_and_some_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     many = [f"thing number {n} {n % 7} of {n % 3}" for n in range(200)]
     whole = np.array(slowly(many))
-    monkeypatch.setattr(alike, "_KEPT", 10)
+    monkeypatch.setattr(ngrams, "_KEPT", 10)
     found = AlikeTitles(many)
     for rows in (np.arange(8), np.arange(4, 12), np.arange(200)):
         links = found.links(rows)
-        assert (np.diff(links.indptr) <= alike.NEAR).all()
+        assert (np.diff(links.indptr) <= ngrams.NEAR).all()
         for row, values in zip(rows, links.toarray(), strict=True):
-            least = np.sort(whole[row])[-alike.NEAR]
+            least = np.sort(whole[row])[-ngrams.NEAR]
             kept = values > 0
             assert values[kept] == pytest.approx(whole[row][kept], abs=1e-5)
             assert (values[whole[row] > least + 1e-5] > 0).all()
@@ -75,7 +75,7 @@ def test_the_nearest_are_kept_and_some_remembered(monkeypatch: pytest.MonkeyPatc
 def test_nothing_to_compare_and_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     for some in ([" "], ["", "  "]):
         assert AlikeTitles(some).links(np.array([0])).nnz == 0
-    monkeypatch.setattr(alike, "MOST", 1)
+    monkeypatch.setattr(ngrams, "MOST", 1)
     large = AlikeTitles(["red mug", "red mugs"])
     assert large.links(np.arange(2)).shape == (2, 2)
     assert large.links(np.arange(2)).nnz == 0

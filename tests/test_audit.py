@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 from genrec import Dataset
-from genrec.audit import Finding, audit, published_table
-from genrec.datasets import load
-from genrec.ingest import EventOptions
-from genrec.tables import Rejects
+from genrec.data.datasets import load
+from genrec.data.ingest import EventOptions
+from genrec.data.readers.arrow import Rejects
+from genrec.evaluation.audit import Finding, audit, published_table
 
 Row = tuple[str, str, float, str]
 DAY = 86_400

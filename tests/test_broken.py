@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from genrec import Dataset
+from genrec.data.readers.arrow import Rejects
 from genrec.errors import DataError
-from genrec.tables import Rejects
 
 FOLDER = Path(__file__).parent / "broken"
 EXPECTED: dict[str, Any] = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from genrec import Catalog, Interaction, Item
-from genrec.claims import Facts, foreign, problems
-from genrec.explaining import explain_template, facts_of
+from genrec.explain.claims import Facts, foreign, problems
+from genrec.explain.sentences import explain_template, facts_of
 
 VERBS = {"buy": ("bought", "buy"), "view": ("viewed", "saw"), "like": ("liked", "like")}
 ITEM = Item(

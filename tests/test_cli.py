@@ -15,7 +15,8 @@ import pytest
 import tiny
 from test_data import EVENTS, ITEMS, write
 
-from genrec import cli
+import genrec
+from genrec.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -27,7 +28,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         capsys.readouterr()
         code = 0
         try:
-            cli.main()
+            main.main()
         except SystemExit as stop:
             code = int(stop.code or 0)
         captured = capsys.readouterr()
@@ -136,7 +137,9 @@ def test_few_shot(run: Run, data: Path, model: Path) -> None:
 def test_index_and_match(
     run: Run, data: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genrec.matching.load_embedder", lambda n, say: tiny.LatinEmbedder(n))
+    monkeypatch.setattr(
+        "genrec.matching.matcher.load_embedder", lambda n, say: tiny.LatinEmbedder(n)
+    )
     for _ in range(2):
         code, out, err = run("index", data, "--encoder", "mine")
         assert code == 0, err
@@ -231,12 +234,12 @@ def test_doctor(run: Run, model: Path) -> None:
 
 
 def test_the_cache_follows_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from genrec import weights
+    from genrec.models import packaged
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert weights.cache_folder() == tmp_path / "genrec"
+    assert packaged.cache_folder() == tmp_path / "genrec"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
-    assert weights.cache_folder() == Path.home() / ".cache" / "genrec"
+    assert packaged.cache_folder() == Path.home() / ".cache" / "genrec"
 
 
 def test_the_chinese_demo(run: Run, model: Path) -> None:
@@ -284,7 +287,7 @@ def test_demo_runs_and_reports(run: Run) -> None:
 
 @pytest.fixture
 def shop(run: Run, tmp_path: Path) -> Path:
-    sample = Path(cli.__file__).parent / "data" / "zh_mini"
+    sample = Path(genrec.__file__).parent / "data" / "samples" / "zh_mini"
     items, events = sample / "items.csv", sample / "interactions.csv"
     code, _, err = run(
         "prepare", "--items", items, "--interactions", events, "--out", tmp_path / "shop"
@@ -314,7 +317,7 @@ def test_evaluate(run: Run, shop: Path, model: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_evaluate_goes_on_after_kill_9(run: Run, shop: Path, model: Path, tmp_path: Path) -> None:
     arguments = ["evaluate", shop, "--model", model, "--against", "popular", "--users", 30]
-    command = [sys.executable, "-m", "genrec.cli", *arguments, "--out", tmp_path / "out"]
+    command = [sys.executable, "-m", "genrec.cli.main", *arguments, "--out", tmp_path / "out"]
     log = tmp_path / "out" / f"{model.name}.jsonl"
     killed = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
     while not log.exists() or log.read_bytes().count(b"\n") < 2:

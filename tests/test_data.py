@@ -13,21 +13,14 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec import (
-    Catalog,
-    Dataset,
-    Interactions,
-    Item,
-    Recommender,
-    baselines,
-    evaluation,
-    protocols,
-    tuning,
-)
-from genrec.collaborative import CollaborativePrior
-from genrec.datasets import load
+from genrec import Catalog, Dataset, Interactions, Item, Recommender
+from genrec.baselines import base
+from genrec.data import protocols
+from genrec.data.datasets import load
+from genrec.data.readers.arrow import Rejects
 from genrec.errors import DataError, RequestError, SettingsError, UnknownUserError
-from genrec.tables import Rejects
+from genrec.evaluation import evaluator, tuning
+from genrec.priors.collaborative import CollaborativePrior
 
 ITEMS = "item_id,title,price,colour\na,Red mug,1.5,red\nb,Blue mug,2,\nc,Doll,,pink\n"
 EVENTS = (
@@ -419,13 +412,13 @@ def test_what_leads_to_a_purchase_does_not_count_as_seen(tmp_path: Path) -> None
         prior = CollaborativePrior.fit(data)
         ours = Recommender(data, tiny.language_model(), prior="collaborative")
         for ranked in (
-            baselines.fit("popular", data).rank(case.history, 20, exclude_seen=True),
+            base.fit("popular", data).rank(case.history, 20, exclude_seen=True),
             prior.rank(case.history, 20, exclude_seen=True),
             [r.item_id for r in ours.recommend(case.history, 20)],
         ):
             assert set(ranked) == {i.item_id for i in data.catalog} - had
         assert tuning.scored(ours, case.history, case.target).allowed[0]
-    (best,) = evaluation.evaluate(data, ["prior"]).results
+    (best,) = evaluator.evaluate(data, ["prior"]).results
     assert best.mean("hit_rate@5").mean == 1.0
     assert not best.per_user("invalid").any()
     viewed = protocols.for_behavior(data, "view").info

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from genrec import Dataset, datasets, prompts
+from genrec import Dataset
+from genrec.data import datasets
 from genrec.errors import DataError
+from genrec.prompts import template
 
 HAN = re.compile(r"[\u4e00-\u9fff]")
 ROOT = Path(__file__).parent.parent
@@ -33,7 +35,7 @@ def test_zh_mini_is_what_its_data_card_says() -> None:
     assert set(events.behaviors) == {
         "browse", "buy", "read", "watch", "listen", "follow", "search",
     }  # fmt: skip
-    verbs = json.loads((prompts.folder() / "zh" / "verbs.json").read_text(encoding="utf-8"))
+    verbs = json.loads((template.folder() / "zh" / "verbs.json").read_text(encoding="utf-8"))
     assert set(events.behaviors) <= set(verbs)
     for user in events.user_ids:
         history = events.history(user)
@@ -47,7 +49,7 @@ def test_zh_mini_is_what_its_data_card_says() -> None:
 def test_zh_mini_comes_from_its_script(tmp_path: Path) -> None:
     script = runpy.run_path(str(ROOT / "scripts" / "make_zh_mini.py"))
     script["main"](tmp_path / "again.csv")
-    committed = ROOT / "genrec" / "data" / "zh_mini" / "interactions.csv"
+    committed = ROOT / "genrec" / "data" / "samples" / "zh_mini" / "interactions.csv"
     assert (tmp_path / "again.csv").read_bytes() == committed.read_bytes()
 
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from reference import forward, logprobs, ranked
 
 from genrec import Catalog, History, Interaction, Item, Recommender
-from genrec.answers import RecommendationList
-from genrec.decoding import Options, Ranking, score, search
-from genrec.filters import Filter, Filters
+from genrec.decoding.filters import Filter, Filters
+from genrec.decoding.search import Options, Ranking, score, search
+from genrec.decoding.trie import TitleTrie
+from genrec.models.token_tree import ROOT
+from genrec.pipeline.types import RecommendationList
 from genrec.text import visible
-from genrec.token_tree import ROOT
-from genrec.trie import TitleTrie
 
 # Short words over a small alphabet make shared prefixes and duplicates likely; the rest is what
 # real catalogs are full of.

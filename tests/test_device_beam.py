@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from genrec import device_beam, token_tree
-from genrec.decoding import Options, Ranking, search
-from genrec.device_beam import Beam, DeviceTrie
+from genrec.decoding import gpu_beam
+from genrec.decoding.filters import Filter, Filters
+from genrec.decoding.gpu_beam import Beam, DeviceTrie
+from genrec.decoding.search import Options, Ranking, search
+from genrec.decoding.trie import TitleTrie
 from genrec.errors import ModelError
-from genrec.filters import Filter, Filters
-from genrec.token_tree import Outputs
-from genrec.trie import TitleTrie
+from genrec.models import token_tree
+from genrec.models.token_tree import Outputs
 
 END = 2
 KINDS = ("llama", "qwen3", "gpt2", "mistral", "gemma3")
@@ -131,10 +132,10 @@ def test_long_runs_are_left_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None
     trie = TitleTrie(titles)
     device = DeviceTrie(trie, torch.device("cpu"))
     assert max(level.run for level in device.levels(8)) == 61
-    assert device_beam.fits(device, 1, 8, 100)
-    assert not device_beam.fits(device, 64, 10_000, 4000)
-    monkeypatch.setattr(device_beam, "MOST", 10)
-    monkeypatch.setattr(device_beam, "beam", None)  # so that it cannot run
+    assert gpu_beam.fits(device, 1, 8, 100)
+    assert not gpu_beam.fits(device, 64, 10_000, 4000)
+    monkeypatch.setattr(gpu_beam, "MOST", 10)
+    monkeypatch.setattr(gpu_beam, "beam", None)  # so that it cannot run
     tree = tiny.language_model().prefill_many([[5, 6]])
     (found,) = search(trie, tree, 3, options=Options(search="beam", on_device=True))
     assert len(found.rows) == 3
@@ -171,7 +172,7 @@ def test_no_step_looks_at_values(monkeypatch: pytest.MonkeyPatch) -> None:
     levels = device.levels(4)
     assert len(levels) == 3
     head = torch.nn.Linear(8, 40)
-    filters = device_beam.DeviceFilters(Filters([Filter.deny([3], 50)] * 2), torch.device("cpu"))
+    filters = gpu_beam.DeviceFilters(Filters([Filter.deny([3], 50)] * 2), torch.device("cpu"))
     counts = torch.tensor([[2], [3]])
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         with pytest.raises(DataDependentOutputException):
@@ -208,9 +209,9 @@ def test_a_gpu_is_never_waited_for() -> None:
     moved = type(plain)(copy.deepcopy(plain.model).cuda(), plain.tokenizer, name="tiny")
     tree = moved.prefill_many([[5, 6], [7, 8, 9]])
     assert isinstance(tree, token_tree.CachedTree)
-    device = device_beam.on_device(trie, tree.device)
+    device = gpu_beam.on_device(trie, tree.device)
     k = np.array([3, 3])
-    device_beam.beam(device, tree, k, 4)  # what is made once
+    gpu_beam.beam(device, tree, k, 4)  # what is made once
     found = search(trie, tree, 3, options=Options(search="beam", beam_size=4))
     host = search(trie, tree, 3, options=Options(search="beam", beam_size=4, on_device=False))
     assert [f.rows.tolist() for f in found] == [h.rows.tolist() for h in host]

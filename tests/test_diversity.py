@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec.diversity import capped, choose, mmr, per_title
 from genrec.errors import RequestError
+from genrec.pipeline.rerank import capped, choose, mmr, per_title
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -10,8 +10,9 @@ import pytest
 import tiny
 from test_cli import Run, model, run
 
-from genrec import Catalog, History, Interaction, Item, cli
-from genrec.prompts import Template
+from genrec import Catalog, History, Interaction, Item
+from genrec.cli import main
+from genrec.prompts.template import Template
 
 assert callable(model)
 assert callable(run)
@@ -55,7 +56,7 @@ def test_the_evaluation_runs(
     run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    sample = ROOT / "genrec" / "data" / "online_retail_demo"
+    sample = ROOT / "genrec" / "data" / "samples" / "online_retail_demo"
     files = ("--items", sample / "items.csv.gz", "--interactions", sample / "interactions.csv.gz")
     assert run("prepare", *files, "--out", "shop")[0] == 0
     for line in block(README, "console", "genrec evaluate").splitlines():
@@ -72,7 +73,7 @@ def test_the_explanations_run(
     run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    sample = ROOT / "genrec" / "data" / "online_retail_demo"
+    sample = ROOT / "genrec" / "data" / "samples" / "online_retail_demo"
     files = ("--items", sample / "items.csv.gz", "--interactions", sample / "interactions.csv.gz")
     assert run("prepare", *files, "--out", "shop")[0] == 0
     for line in block(README, "console", "genrec explain").splitlines():
@@ -87,7 +88,7 @@ def test_the_searches_run(
     run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readme: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    sample = ROOT / "genrec" / "data" / "online_retail_demo"
+    sample = ROOT / "genrec" / "data" / "samples" / "online_retail_demo"
     files = ("--items", sample / "items.csv.gz", "--interactions", sample / "interactions.csv.gz")
     assert run("prepare", *files, "--out", "shop")[0] == 0
     for name in ("sold_out.txt", "candidates.txt"):
@@ -102,7 +103,7 @@ def test_the_prior_runs(
     run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    sample = ROOT / "genrec" / "data" / "online_retail_demo"
+    sample = ROOT / "genrec" / "data" / "samples" / "online_retail_demo"
     files = ("--items", sample / "items.csv.gz", "--interactions", sample / "interactions.csv.gz")
     assert run("prepare", *files, "--out", "shop")[0] == 0
     for line in block(README, "console", "genrec tune").splitlines():
@@ -163,7 +164,7 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         "doctor",
         "likes",
     ):
-        result = CliRunner().invoke(cli.app, [command, "--help"])
+        result = CliRunner().invoke(main.app, [command, "--help"])
         assert result.exit_code == 0
         assert command in README or command in ("demo",)
 

@@ -8,7 +8,8 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec.embedding import (
+from genrec.errors import DataError, ModelError
+from genrec.matching.encoders import (
     FILES,
     CharNgrams,
     FloatArray,
@@ -18,7 +19,6 @@ from genrec.embedding import (
     encoder_of,
     load_embedder,
 )
-from genrec.errors import DataError, ModelError
 
 ABOUT = {"encoder": "latin", "catalog": "x"}
 

@@ -8,10 +8,11 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec import Catalog, History, Interaction, Item, Recommender, weights
-from genrec.encoding import EncodedPrompt, Encoder
+from genrec import Catalog, History, Interaction, Item, Recommender
 from genrec.errors import PromptError
-from genrec.prompts import Template, TitleForm, folder
+from genrec.models.packaged import DEFAULT_MODEL, PACKAGED
+from genrec.prompts.encoder import EncodedPrompt, Encoder
+from genrec.prompts.template import Template, TitleForm, folder
 
 KINDS = st.sampled_from(tiny.KINDS)
 
@@ -95,12 +96,12 @@ def test_pasted_control_tokens_are_text(kind: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        weights.DEFAULT_MODEL,
+        DEFAULT_MODEL,
         pytest.param("gemma3-270m", marks=pytest.mark.slow),  # 6,400 added tokens
     ],
 )
 def test_pasted_control_tokens_of_real_models_are_text(name: str) -> None:
-    packaged = weights.PACKAGED[name]
+    packaged = PACKAGED[name]
     if not packaged.there:
         pytest.skip(f"{name} is not in the cache")
     from transformers import AutoTokenizer

@@ -15,16 +15,19 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from genrec import Dataset, History, Recommender, baselines, evaluation, metrics, protocols
-from genrec.baselines import Popular
-from genrec.collaborative import CollaborativePrior
-from genrec.datasets import load
+from genrec import Dataset, History, Recommender
+from genrec.baselines import base
+from genrec.baselines.base import Popular
+from genrec.data import protocols
+from genrec.data.datasets import load
+from genrec.data.readers.arrow import Rejects
 from genrec.errors import DataError, RequestError, SettingsError
-from genrec.tables import Rejects
+from genrec.evaluation import evaluator, metrics
+from genrec.priors.collaborative import CollaborativePrior
 
 
 def test_demo_v1_has_the_counts_that_it_is_known_by(demo_data: Dataset) -> None:
-    cases = evaluation.demo_v1(demo_data)
+    cases = evaluator.demo_v1(demo_data)
     assert len(cases) == 887
     assert max(len(c.history) for c in cases) == 25
     assert min(len(c.history) for c in cases) == 5
@@ -54,14 +57,14 @@ def test_demo_v1_has_the_counts_that_it_is_known_by(demo_data: Dataset) -> None:
 
 
 def test_demo_v1_never_shows_the_target_basket(demo_data: Dataset) -> None:
-    for case in evaluation.demo_v1(demo_data):
+    for case in evaluator.demo_v1(demo_data):
         units = {i.unit for i in case.history.interactions}
         (unit,) = {t.unit for t in demo_data.interactions.targets(case.user_id, "test", "buy")}
         assert unit not in units
 
 
 def test_validation_cases_see_train_only(demo_data: Dataset) -> None:
-    cases = evaluation.demo_v1(demo_data, "validation")
+    cases = evaluator.demo_v1(demo_data, "validation")
     assert 400 < len(cases) < 887
     for case in cases[:50]:
         train = demo_data.interactions.history(case.user_id, before="validation").interactions
@@ -71,7 +74,7 @@ def test_validation_cases_see_train_only(demo_data: Dataset) -> None:
 
 def test_last_out_shows_every_behavior_before_the_last_purchase() -> None:
     data = load("zh_mini")
-    cases = evaluation.last_out(data)
+    cases = evaluator.last_out(data)
     assert len(cases) == 60
     assert {i.behavior for c in cases for i in c.history.interactions} > {"buy", "read", "search"}
     for case in cases:
@@ -93,17 +96,17 @@ def test_popular_counts_what_it_may(demo_data: Dataset) -> None:
 
 
 def test_samples_are_the_same_every_time(demo_data: Dataset) -> None:
-    cases = evaluation.demo_v1(demo_data)
-    one = [c.user_id for c in evaluation.sample(cases, 40)]
-    assert one == [c.user_id for c in evaluation.sample(cases, 40)]
+    cases = evaluator.demo_v1(demo_data)
+    one = [c.user_id for c in evaluator.sample(cases, 40)]
+    assert one == [c.user_id for c in evaluator.sample(cases, 40)]
     assert one == [c.user_id for c in cases if c.user_id in set(one)]
     assert len(one) == 40
-    assert one != [c.user_id for c in evaluation.sample(cases, 40, seed=1)]
-    assert evaluation.sample(cases, None) == cases
+    assert one != [c.user_id for c in evaluator.sample(cases, 40, seed=1)]
+    assert evaluator.sample(cases, None) == cases
 
 
 def test_a_killed_run_goes_on_where_it_was(demo_data: Dataset, tmp_path: Path) -> None:
-    cases = evaluation.demo_v1(demo_data)[:6]
+    cases = evaluator.demo_v1(demo_data)[:6]
     popular = Popular(demo_data.interactions, "buy")
     log = tmp_path / "new" / "log.jsonl"
     asked: list[str | None] = []
@@ -115,24 +118,24 @@ def test_a_killed_run_goes_on_where_it_was(demo_data: Dataset, tmp_path: Path) -
         return popular.rank(history, 3)
 
     with pytest.raises(KeyboardInterrupt):
-        evaluation.run("p", rank, cases, log=log, key="k")
+        evaluator.run("p", rank, cases, log=log, key="k")
     with log.open("a") as stream:
         stream.write('{"system": "p", "key": "k", "user_')  # a line cut off by kill -9
     asked.clear()
-    result = evaluation.run("p", rank, cases, log=log, key="k")
+    result = evaluator.run("p", rank, cases, log=log, key="k")
     assert asked == [c.user_id for c in cases[3:]]
     assert [json.loads(line)["user_id"] for line in log.read_text().splitlines()] == [
         c.user_id for c in cases
     ]
     assert result.ranked == [popular.rank(c.history, 3) for c in cases]
     with pytest.raises(DataError, match="was written for system 'p'"):
-        evaluation.run("p", rank, cases, log=log, key="other")
+        evaluator.run("p", rank, cases, log=log, key="other")
 
 
 def test_results_compare_per_user(demo_data: Dataset) -> None:
-    cases = evaluation.demo_v1(demo_data)[:50]
-    perfect = evaluation.run("oracle", lambda h: [], cases)
-    oracle = evaluation.Result("oracle", cases, [[c.target] for c in cases])
+    cases = evaluator.demo_v1(demo_data)[:50]
+    perfect = evaluator.run("oracle", lambda h: [], cases)
+    oracle = evaluator.Result("oracle", cases, [[c.target] for c in cases])
     assert oracle.mean("hit_rate@10").mean == 1.0
     assert oracle.minus(perfect, "ndcg@10").low == 1.0
     assert oracle.per_user("recall@10") == pytest.approx([1 / len(set(c.basket)) for c in cases])
@@ -225,12 +228,12 @@ def test_slices_of_cases() -> None:
 
 
 def test_evaluate_is_what_the_lists_say(zh_data: Dataset, zh_recommender: Recommender) -> None:
-    found = evaluation.evaluate(zh_data, [zh_recommender, "popular"], users=12)
+    found = evaluator.evaluate(zh_data, [zh_recommender, "popular"], users=12)
     ours, popular = found.results
     assert [r.name for r in found.results] == ["tiny-llama", "popular"]
-    cases = evaluation.sample(protocols.cases(zh_data, "last-unit"), 12)
+    cases = evaluator.sample(protocols.cases(zh_data, "last-unit"), 12)
     assert [c.user_id for c in ours.cases] == [c.user_id for c in cases]
-    plain = baselines.fit("popular", zh_data, before="validation")
+    plain = base.fit("popular", zh_data, before="validation")
     for case, mine, theirs in zip(cases, ours.ranked, popular.ranked, strict=True):
         answer = zh_recommender.recommend(case.history, 20)
         assert list(mine) == [r.item_id for r in answer]
@@ -249,7 +252,7 @@ def test_evaluate_is_what_the_lists_say(zh_data: Dataset, zh_recommender: Recomm
 
 
 def test_the_json_of_an_evaluation(zh_data: Dataset, zh_recommender: Recommender) -> None:
-    value = evaluation.evaluate(zh_data, [zh_recommender, "popular"], users=6).to_dict()
+    value = evaluator.evaluate(zh_data, [zh_recommender, "popular"], users=6).to_dict()
     json.dumps(value, allow_nan=False)
     assert (value["schema_version"], value["protocol"], value["users"]) == (1, "last-unit", 6)
     assert list(value["systems"]) == ["tiny-llama", "popular"]
@@ -271,18 +274,18 @@ def test_the_json_of_an_evaluation(zh_data: Dataset, zh_recommender: Recommender
 
 def test_nats_need_a_distribution_over_items(zh_data: Dataset) -> None:
     plain = Recommender(zh_data, tiny.language_model(), normalization="vocab")
-    found = evaluation.evaluate(zh_data, [plain], users=2)
+    found = evaluator.evaluate(zh_data, [plain], users=2)
     assert "nats" not in found.results[0].values
     assert found.results[0].reliability is None
 
 
 def test_the_seen_rule_is_that_of_recommend(zh_data: Dataset) -> None:
     keeps = Recommender(zh_data, tiny.language_model(), exclude_seen=False)
-    found = evaluation.evaluate(zh_data, [keeps, "popular"], users=4)
+    found = evaluator.evaluate(zh_data, [keeps, "popular"], users=4)
     assert not found.exclude_seen
     with pytest.raises(RequestError, match="Expected one rule for all"):
-        evaluation.evaluate(zh_data, [keeps], exclude_seen=True)
-    without = evaluation.evaluate(zh_data, ["popular"], exclude_seen=True)
+        evaluator.evaluate(zh_data, [keeps], exclude_seen=True)
+    without = evaluator.evaluate(zh_data, ["popular"], exclude_seen=True)
     for case, ranked in zip(without.cases, without.results[0].ranked, strict=True):
         assert not set(ranked) & set(case.history.item_ids)
     assert not without.results[0].per_user("invalid").any()
@@ -292,18 +295,18 @@ def test_the_prior_alone_is_a_system(zh_data: Dataset) -> None:
     one = Recommender(
         zh_data, tiny.language_model(), prior="collaborative", prior_sources="popular,own"
     )
-    found = evaluation.evaluate(zh_data, [one, "prior", "popular"], users=8)
+    found = evaluator.evaluate(zh_data, [one, "prior", "popular"], users=8)
     prior = CollaborativePrior.fit(zh_data, sources=("popular", "own"))
     lists, nats = found.results[1].ranked, found.results[1].per_user("nats").tolist()
     for case, ranked, n in zip(found.cases, lists, nats, strict=True):
         assert list(ranked) == prior.rank(case.history, 20, exclude_seen=found.exclude_seen)
         assert n == pytest.approx(-prior.logprobs(case.history)[zh_data.catalog.row(case.target)])
-    alone = evaluation.evaluate(zh_data, ["prior"], users=8).results[0]
+    alone = evaluator.evaluate(zh_data, ["prior"], users=8).results[0]
     whole = CollaborativePrior.fit(zh_data)
     assert [list(r) for r in alone.ranked] == [
         whole.rank(c.history, 20, exclude_seen=found.exclude_seen) for c in found.cases
     ]
-    twenty = evaluation.evaluate(zh_data, ["prior"], users=4, protocol="candidates-20")
+    twenty = evaluator.evaluate(zh_data, ["prior"], users=4, protocol="candidates-20")
     assert not twenty.results[0].per_user("invalid").any()
 
 
@@ -315,13 +318,13 @@ class Broken:
 
 
 def test_broken_lists_are_counted(zh_data: Dataset) -> None:
-    found = evaluation.evaluate(zh_data, [Broken()], exclude_seen=True)
+    found = evaluator.evaluate(zh_data, [Broken()], exclude_seen=True)
     assert found.results[0].mean("invalid").mean == 1.0
     json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_candidates_are_ranked_by_everybody(zh_data: Dataset, zh_recommender: Recommender) -> None:
-    found = evaluation.evaluate(
+    found = evaluator.evaluate(
         zh_data, [zh_recommender, "popular"], protocol="candidates-20", users=5
     )
     for result in found.results:
@@ -340,23 +343,23 @@ def test_what_cannot_be_evaluated_is_said(zh_data: Dataset) -> None:
         ([("a", "popular"), ("a", Popular(zh_data.interactions, "buy"))], "the same name"),
     ):
         with pytest.raises(RequestError, match=said):
-            evaluation.evaluate(zh_data, systems)
+            evaluator.evaluate(zh_data, systems)
     with pytest.raises(SettingsError, match=r"'best' is no system.* textseq, prior"):
-        evaluation.evaluate(zh_data, ["best"])
+        evaluator.evaluate(zh_data, ["best"])
     with pytest.raises(RequestError, match="would count the targets"):
-        evaluation.evaluate(zh_data, ["popular"], split="validation", fit_on="train+validation")
+        evaluator.evaluate(zh_data, ["popular"], split="validation", fit_on="train+validation")
     with pytest.raises(RequestError, match="is not known"):
-        evaluation.evaluate(zh_data, ["popular"], fit_on="all")
+        evaluator.evaluate(zh_data, ["popular"], fit_on="all")
     with pytest.raises(RequestError, match="split='train' is not known"):
-        evaluation.evaluate(zh_data, ["popular"], split="train")
+        evaluator.evaluate(zh_data, ["popular"], split="train")
     with pytest.raises(RequestError, match="metric='loss' is not known"):
-        evaluation.evaluate(zh_data, ["popular"]).results[0].per_user("loss")
+        evaluator.evaluate(zh_data, ["popular"]).results[0].per_user("loss")
 
 
 def test_few_shot_must_not_show_the_targets(zh_data: Dataset) -> None:
     shown = Recommender(zh_data, tiny.language_model(), few_shot=1)
     with pytest.raises(RequestError, match="no demonstration holds a target"):
-        evaluation.evaluate(zh_data, [shown], protocol="global-time", users=2)
+        evaluator.evaluate(zh_data, [shown], protocol="global-time", users=2)
 
 
 def test_another_behavior_is_evaluated_by_its_own_last_unit(zh_data: Dataset) -> None:
@@ -366,31 +369,31 @@ def test_another_behavior_is_evaluated_by_its_own_last_unit(zh_data: Dataset) ->
         assert events.interaction(case.at).behavior == "browse"
     asked = Recommender(zh_data, tiny.language_model(), target_behavior="browse")
     with pytest.raises(RequestError, match="is for 'browse' and the targets are 'buy'"):
-        evaluation.evaluate(zh_data, [asked], users=2)
-    assert len(evaluation.evaluate(browsed, [asked], users=2).cases) == 2
+        evaluator.evaluate(zh_data, [asked], users=2)
+    assert len(evaluator.evaluate(browsed, [asked], users=2).cases) == 2
     with pytest.raises(DataError, match="No interaction has the behavior 'fly'"):
         protocols.for_behavior(zh_data, "fly")
     with pytest.raises(RequestError, match="is not the one of online_retail_demo"):
-        evaluation.evaluate(load("online_retail_demo"), [asked])
+        evaluator.evaluate(load("online_retail_demo"), [asked])
 
 
 def test_compare_says_what_can_be_said(zh_data: Dataset) -> None:
     cases = protocols.cases(zh_data, "last-unit")
-    good = evaluation.Result("good", cases, [[c.target] for c in cases])
-    bad = evaluation.Result("bad", cases, [["?"] for c in cases])
-    better = evaluation.compare(good, bad)
+    good = evaluator.Result("good", cases, [[c.target] for c in cases])
+    bad = evaluator.Result("bad", cases, [["?"] for c in cases])
+    better = evaluator.compare(good, bad)
     assert better.verdict == "better"
     assert str(better) == (
         "good is better than bad in ndcg@10: difference +1.0000 [+1.0000, +1.0000], 60 users; "
         "fewer than 500 users, so this is a report and no claim"
     )
-    assert evaluation.compare(bad, good).verdict == "worse"
-    assert str(evaluation.compare(good, good)).startswith("good is not distinguishable from good")
-    low = evaluation.Result("low", cases, bad.ranked, {"nats": np.ones(60)})
-    high = evaluation.Result("high", cases, bad.ranked, {"nats": np.full(60, 2.0)})
-    assert evaluation.compare(low, high, "nats").verdict == "better"
+    assert evaluator.compare(bad, good).verdict == "worse"
+    assert str(evaluator.compare(good, good)).startswith("good is not distinguishable from good")
+    low = evaluator.Result("low", cases, bad.ranked, {"nats": np.ones(60)})
+    high = evaluator.Result("high", cases, bad.ranked, {"nats": np.full(60, 2.0)})
+    assert evaluator.compare(low, high, "nats").verdict == "better"
     with pytest.raises(RequestError, match="different users or targets"):
-        evaluation.compare(good, evaluation.Result("few", cases[:5], [[]] * 5))
+        evaluator.compare(good, evaluator.Result("few", cases[:5], [[]] * 5))
 
 
 SLOW = """
@@ -440,8 +443,8 @@ def test_an_evaluation_goes_on_after_kill_9(tmp_path: Path, zh_data: Dataset) ->
 
 
 def test_a_folder_keeps_values_and_grows(tmp_path: Path, zh_data: Dataset) -> None:
-    few = evaluation.evaluate(zh_data, ["popular"], users=10, out=tmp_path)
-    more = evaluation.evaluate(zh_data, ["popular"], users=30, out=tmp_path)
+    few = evaluator.evaluate(zh_data, ["popular"], users=10, out=tmp_path)
+    more = evaluator.evaluate(zh_data, ["popular"], users=30, out=tmp_path)
     assert {c.user_id for c in few.cases} < {c.user_id for c in more.cases}
     table = pq.read_table(tmp_path / "popular.parquet")
     assert table["user_id"].to_pylist() == [c.user_id for c in more.cases]
@@ -451,8 +454,8 @@ def test_a_folder_keeps_values_and_grows(tmp_path: Path, zh_data: Dataset) -> No
     written = json.loads((tmp_path / "result.json").read_text())
     assert written["users"] == 30
     with pytest.raises(DataError, match="other data, protocol, model or settings"):
-        evaluation.evaluate(zh_data, ["popular"], users=10, out=tmp_path, fit_on="train+validation")
-    again: dict[str, Any] = evaluation.evaluate(
+        evaluator.evaluate(zh_data, ["popular"], users=10, out=tmp_path, fit_on="train+validation")
+    again: dict[str, Any] = evaluator.evaluate(
         zh_data, ["popular"], users=30, out=tmp_path
     ).to_dict()
     assert again == written

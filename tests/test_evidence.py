@@ -14,10 +14,10 @@ from test_decoding import titles
 
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
 from genrec.errors import PromptError, RequestError
-from genrec.evidence import Change, Counterfactuals, falls, strongest
-from genrec.explaining import Explanation
-from genrec.priors import Weights
-from genrec.prompts import Template
+from genrec.explain.evidence import Change, Counterfactuals, falls, strongest
+from genrec.explain.sentences import Explanation
+from genrec.priors.weights import Weights
+from genrec.prompts.template import Template
 
 TEMPLATES = ("next_item", "sentence")
 FORMS = ("none", "node", "score")
@@ -119,7 +119,7 @@ def asked(draw: st.DrawFn) -> tuple[Recommender, History]:
 
 
 def question_of(recommender: Recommender, history: History) -> Any:
-    from genrec.answers import Wishes
+    from genrec.pipeline.types import Wishes
 
     common = recommender._stock.allowed(Wishes())
     asked = recommender._asker.asked(history, common, seen=False)

@@ -12,19 +12,20 @@ import tiny
 from test_rows import dataset
 from test_training import FEW, fresh, made
 
-from genrec import Recommender, example_files, learning, training
+from genrec import Recommender
 from genrec.errors import DataError, SettingsError
-from genrec.recipe import Training
-from genrec.rows import TitlePaths
+from genrec.training import examples, export, trainer
+from genrec.training.config import Training
+from genrec.training.sequences import TitlePaths
 
 
-@pytest.mark.parametrize("form", example_files.FORMATS)
-@pytest.mark.parametrize("ending", example_files.ENDINGS)
+@pytest.mark.parametrize("form", export.FORMATS)
+@pytest.mark.parametrize("ending", export.ENDINGS)
 def test_what_is_written_is_what_inference_reads(tmp_path: Path, form: str, ending: str) -> None:
     datasets = pytest.importorskip("datasets")
     data = dataset([[(0, "buy"), (1, "buy")], [(3, "view")], [(5, "buy")]], users=2)
     path = tmp_path / f"examples{ending}"
-    many = learning.write_examples(data, path, tiny.language_model(), form=form, case="lower")
+    many = examples.write_examples(data, path, tiny.language_model(), form=form, case="lower")
     assert many == 8
     kind = "json" if ending == ".jsonl" else "parquet"
     found = datasets.load_dataset(
@@ -48,16 +49,16 @@ def test_what_is_written_is_what_inference_reads(tmp_path: Path, form: str, endi
 @pytest.mark.parametrize("weight", [0.0, 0.1])
 def test_a_file_is_trained_on(tmp_path: Path, weight: float) -> None:
     data, path = made(6, users=2), tmp_path / "examples.jsonl"
-    many = learning.write_examples(data, path, tiny.language_model())
+    many = examples.write_examples(data, path, tiny.language_model())
     recommender = Recommender(data, tiny.language_model())
     settings = Training(examples=str(path), pack_tokens=200, vocab_weight=weight)
-    found, _ = learning.examples(recommender, data, settings)
-    own, _ = learning.examples(recommender, data, replace(settings, layout="window", examples=None))
+    found, _ = examples.examples(recommender, data, settings)
+    own, _ = examples.examples(recommender, data, replace(settings, layout="window", examples=None))
     assert found.n_targets == own.n_targets == many
     texts = [sorted(map(tuple, (r.ids.tolist() for r in e.rows))) for e in (found, own)]
     decode = recommender.model.tokenizer.decode
     assert [decode(t) for t in texts[0]] == [decode(t) for t in texts[1]]
-    run = training.train(
+    run = trainer.train(
         data, tmp_path / "run", fresh(), examples=str(path), vocab_weight=weight, **FEW
     )
     assert run.finished
@@ -74,17 +75,17 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     for row in bad:
         path.write_text(json.dumps(good) + "\n" + json.dumps(row) + "\n")
         with pytest.raises(DataError, match=r"bad\.jsonl, row 2: .* Expected \{'prompt'"):
-            example_files.read(path)
+            export.read(path)
     for text in ("", "{", "\n\n"):
         path.write_text(text)
         with pytest.raises(DataError, match=r"Expected"):
-            example_files.read(path)
+            export.read(path)
     with pytest.raises(DataError, match="cannot be read"):
-        example_files.read(tmp_path / "none.parquet")
+        export.read(tmp_path / "none.parquet")
     with pytest.raises(SettingsError, match="Expected a file name"):
-        learning.write_examples(made(3), tmp_path / "a.txt", tiny.language_model())
+        examples.write_examples(made(3), tmp_path / "a.txt", tiny.language_model())
     with pytest.raises(SettingsError, match="format='chat' is not known"):
-        learning.write_examples(made(3), tmp_path / "a.jsonl", tiny.language_model(), form="chat")
+        examples.write_examples(made(3), tmp_path / "a.jsonl", tiny.language_model(), form="chat")
 
 
 def test_completions_that_are_no_titles_are_left_out_and_counted() -> None:
@@ -96,14 +97,14 @@ def test_completions_that_are_no_titles_are_left_out_and_counted() -> None:
         {"prompt": "bought:", "completion": "a horse"},
         {"prompt": "bought: " * 200, "completion": "red mug"},
     ]
-    rows, rejected = example_files.rows(given, recommender.encoder, data.catalog, paths, 60)
+    rows, rejected = export.rows(given, recommender.encoder, data.catalog, paths, 60)
     assert len(rows) == 1
     assert rejected == {
         "the completion is no title of the catalog": 1,
         "more than 60 tokens (pack_tokens)": 1,
     }
     with pytest.raises(DataError, match="No example can be used"):
-        example_files.rows(given[1:], recommender.encoder, data.catalog, paths, 60)
+        export.rows(given[1:], recommender.encoder, data.catalog, paths, 60)
     text = "<|im_start|>bought:"
     ids = recommender.encoder.plain(text)
     assert not set(ids) & recommender.encoder.control_ids

@@ -13,8 +13,8 @@ from test_decoding import kinds, titles
 
 from genrec import Catalog, History, Interaction, Item, Recommender
 from genrec.errors import PromptError
-from genrec.explaining import FAINT, NEEDED, Explanation
-from genrec.prompts import Template, folder
+from genrec.explain.sentences import FAINT, NEEDED, Explanation
+from genrec.prompts.template import Template, folder
 from genrec.text import one_line
 
 odd = st.sampled_from(

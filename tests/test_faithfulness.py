@@ -15,12 +15,12 @@ import pytest
 import tiny
 from test_cli import Run, answer, model, run
 
-from genrec import Catalog, Dataset, History, Interaction, Item, Recommender, claims, display
-from genrec.datasets import load
-from genrec.embedding import CharNgrams
+from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
+from genrec.data.datasets import load
+from genrec.data.protocols import cases, sample
+from genrec.data.readers.arrow import Rejects
 from genrec.errors import DataError, PromptError, RequestError
-from genrec.explaining import Explanation, explain_template
-from genrec.faithfulness import (
+from genrec.evaluation.faithfulness import (
     Likeness,
     elsewhere,
     faithfulness,
@@ -28,11 +28,13 @@ from genrec.faithfulness import (
     orders,
     told_from,
 )
-from genrec.judgements import WAYS, Faithfulness, Judged
-from genrec.metrics import bootstrap
-from genrec.priors import Weights
-from genrec.protocols import cases, sample
-from genrec.tables import Rejects
+from genrec.evaluation.faithfulness_results import WAYS, Faithfulness, Judged
+from genrec.evaluation.metrics import bootstrap
+from genrec.explain import claims
+from genrec.explain.sentences import Explanation, explain_template
+from genrec.matching.encoders import CharNgrams
+from genrec.priors.weights import Weights
+from genrec.reports import terminal
 
 assert callable(model)
 assert callable(run)
@@ -225,7 +227,7 @@ def test_where_no_sentence_names_an_event_there_are_no_curves(
     assert found.to_dict()["sufficiency"] is None
     assert "names_strongest" not in found.shares
     assert "rank_correlation" not in found.shares
-    display.print_faithfulness(found)
+    terminal.print_faithfulness(found)
     assert "0 sentences name an event" in capsys.readouterr().out
 
 
@@ -283,7 +285,7 @@ def test_likeness_asks_the_encoder_only_about_what_it_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     embedder = tiny.LatinEmbedder()
-    monkeypatch.setattr("genrec.faithfulness.load_embedder", lambda name, say: embedder)
+    monkeypatch.setattr("genrec.evaluation.faithfulness.load_embedder", lambda name, say: embedder)
     catalog = Catalog(Item(str(n), t) for n, t in enumerate([*TITLES, "红色杯子", "红杯子"]))
     like = Likeness(catalog, "latin")
     one, none, same = like.of("Red Mug", ["pen", None, "red mug"])
@@ -475,12 +477,12 @@ def test_the_command_says_what_does_not_go_together(
 def test_a_run_must_know_some_of_the_titles(
     run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from genrec import checkpoint
+    from genrec import runs
 
     trained = tmp_path / "trained"
     trained.mkdir()
-    pq.write_table(shop(["abcdef"]).catalog.to_table(), trained / checkpoint.CATALOG)
-    monkeypatch.setattr(checkpoint.Run, "read", lambda path: None)
+    pq.write_table(shop(["abcdef"]).catalog.to_table(), trained / runs.CATALOG)
+    monkeypatch.setattr(runs.Run, "read", lambda path: None)
     code, _, err = run("evaluate", folder, "--explanations", "--run", trained)
     assert code == 6
     assert "was trained on 8 items, and zh_mini has none of their titles" in err

@@ -10,10 +10,11 @@ from test_cli import Run, run
 from test_rows import dataset
 from test_training import FEW, done, fresh, made, saved
 
-from genrec import Dataset, Recommender, training
+from genrec import Dataset, Recommender
+from genrec.data.readers.arrow import Rejects
+from genrec.data.updates import joined
 from genrec.errors import DataError, ModelError
-from genrec.feedback import joined
-from genrec.tables import Rejects
+from genrec.training import trainer
 
 assert callable(run)
 
@@ -98,12 +99,12 @@ def test_an_adapter_learns_the_new_and_keeps_the_old(tmp_path: Path) -> None:
     data = dataset([[(0, "buy")], [(2, "buy")]] * 6, users=6)
     base = str(saved(tmp_path))
     first = FEW | {"max_targets": 500}
-    training.train(data, tmp_path / "first", base, **first)
+    trainer.train(data, tmp_path / "first", base, **first)
     rows = "".join(f"u{u},new,buy,{90_000_000 + u},b{u}\n" for u in range(6)) * 1
     path, items = files(tmp_path, "user_id,item_id,behavior,timestamp,unit\n" + rows)
     both, new = joined(data, path, items)
     settings = FEW | {"max_targets": 150, "eval_users": 0}
-    run = training.train(
+    run = trainer.train(
         both, tmp_path / "second", base, since=tmp_path / "first", new=new, **settings
     )
     assert run.finished
@@ -118,19 +119,19 @@ def test_an_adapter_learns_the_new_and_keeps_the_old(tmp_path: Path) -> None:
     assert nats("second", "new", 12) < nats("first", "new", 12) - 0.5
     assert nats("second", "i2", 11) < nats("first", "i2", 11) + 1.0
     with pytest.raises(ModelError, match="form of titles"):
-        training.train(both, tmp_path / "x", base, since=tmp_path / "first", case="lower", **FEW)
+        trainer.train(both, tmp_path / "x", base, since=tmp_path / "first", case="lower", **FEW)
     with pytest.raises(ModelError, match="base model"):
-        training.train(both, tmp_path / "y", fresh("qwen3"), since=tmp_path / "first", **FEW)
+        trainer.train(both, tmp_path / "y", fresh("qwen3"), since=tmp_path / "first", **FEW)
 
 
 def test_replay_is_a_sample_of_the_old() -> None:
-    from genrec.recipe import Training
+    from genrec.training.config import Training
 
     data = dataset([[(0, "buy")]] * 30)
     new = np.zeros(30, dtype=np.bool_)
     new[25:] = True
     for share, many in ((0.0, 5), (2.0, 15), (100.0, 30)):
-        wanted = training._replayed(data, new, Training(replay=share))
+        wanted = trainer._replayed(data, new, Training(replay=share))
         assert wanted[25:].all()
         assert wanted.sum() == many
 

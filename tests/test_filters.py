@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genrec.decoding.filters import Filter, Filters
 from genrec.errors import RequestError
-from genrec.filters import Filter, Filters
 
 Mask = npt.NDArray[np.bool_]
 

@@ -10,10 +10,12 @@ import torch
 from test_baselines import made
 from test_cli import Run, data, model, run
 
-from genrec import Catalog, Item, baselines, hidden, vectors
-from genrec.encoding import Encoder
+from genrec import Catalog, Item
+from genrec.baselines import base
 from genrec.errors import ModelError
-from genrec.prompts import TitleForm
+from genrec.matching import hidden_states, vectors
+from genrec.prompts.encoder import Encoder
+from genrec.prompts.template import TitleForm
 
 assert callable(run)
 assert callable(data)
@@ -29,7 +31,7 @@ CATALOG = Catalog([Item(str(n), title) for n, title in enumerate(TITLES)])
 def test_states_are_those_of_titles_read_one_by_one(
     kind: str, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hidden, "_TOKENS", tokens)
+    monkeypatch.setattr(hidden_states, "_TOKENS", tokens)
     language_model = tiny.language_model(kind)
     encoder = Encoder(language_model.tokenizer, TitleForm())
     means = []
@@ -42,7 +44,7 @@ def test_states_are_those_of_titles_read_one_by_one(
     centred = np.stack(means) - np.mean(means, axis=0)
     wanted = centred / np.linalg.norm(centred, axis=1, keepdims=True)
     done: list[int] = []
-    found = hidden.title_states(language_model, CATALOG, done.append)
+    found = hidden_states.title_states(language_model, CATALOG, done.append)
     assert found == pytest.approx(wanted, abs=1e-4)
     assert np.array_equal(found[0], found[3])
     assert done[-1] == 5
@@ -69,9 +71,9 @@ def test_baselines_take_a_language_model(model: Path) -> None:
     encoder = f"lm:{model}"
     states = vectors.item_vectors(dataset, encoder)
     assert states.shape == (24, 32)
-    content = baselines.fit("content", dataset, encoder=encoder)
+    content = base.fit("content", dataset, encoder=encoder)
     assert content.arrays["vectors"] == pytest.approx(states)
-    net = baselines.fit("textseq", dataset, encoder=encoder, hidden=8, epochs=1)
+    net = base.fit("textseq", dataset, encoder=encoder, hidden=8, epochs=1)
     assert net.arrays["net.titles"] == pytest.approx(states)
     with pytest.raises(ModelError, match="'nothing'"):
-        baselines.fit("content", dataset, encoder="lm:nothing")
+        base.fit("content", dataset, encoder="lm:nothing")

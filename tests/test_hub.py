@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from genrec import Catalog, Dataset, Interactions, Item, datasets
+from genrec import Catalog, Dataset, Interactions, Item
+from genrec.data import datasets
+from genrec.data.ingest import EventOptions
+from genrec.data.readers.arrow import Rejects
 from genrec.errors import DataError
-from genrec.ingest import EventOptions
-from genrec.tables import Rejects
 
 ITEMS = library.Dataset.from_dict(
     {"item_id": [1, 2, 3], "title": ["Red mug", "Doll", "Bag"], "price": [1.5, None, 2.0]}

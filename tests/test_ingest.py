@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from test_data import ITEMS, write
 
 from genrec import Catalog, Dataset, Item
+from genrec.data.ingest import EventOptions, ingest
+from genrec.data.readers.arrow import Rejects, read
 from genrec.errors import DataError, GenrecError, SettingsError
-from genrec.ingest import EventOptions, ingest
-from genrec.tables import Rejects, read
 
 CATALOG = Catalog([Item("a", "Red mug"), Item("b", "Blue mug"), Item("c", "Doll")])
 

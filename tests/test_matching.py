@@ -7,8 +7,8 @@ import tiny
 
 from genrec import Catalog, Item
 from genrec.errors import DataError, ModelError, SettingsError
-from genrec.matching import THRESHOLD, TextMatcher, write_index
-from genrec.reader import HistoryReader
+from genrec.matching.history_parser import HistoryReader
+from genrec.matching.matcher import THRESHOLD, TextMatcher, write_index
 
 CATALOG = Catalog(
     [
@@ -179,8 +179,8 @@ def test_meaning_says_how_it_compared() -> None:
 
 
 def test_large_catalogs_are_not_embedded_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genrec.matching.LARGEST_UNASKED", 3)
-    monkeypatch.setattr("genrec.matching.load_embedder", None)
+    monkeypatch.setattr("genrec.matching.matcher.LARGEST_UNASKED", 3)
+    monkeypatch.setattr("genrec.matching.matcher.load_embedder", None)
     matcher = TextMatcher(MIXED, encoder="auto")
     assert matcher.match("red coffee mug").how == "exact"
     assert list(matcher.notes) == []
@@ -196,7 +196,7 @@ def test_an_encoder_that_cannot_be_had_is_a_note_unless_it_was_asked_for(
     def fails(name: str, say: object) -> None:
         raise ModelError(f"no {name}")
 
-    monkeypatch.setattr("genrec.matching.load_embedder", fails)
+    monkeypatch.setattr("genrec.matching.matcher.load_embedder", fails)
     matcher = TextMatcher(MIXED, encoder="auto")
     assert matcher.match("zzz zzz").how == "none"
     assert matcher.notes == ("no encoder, character n-grams were used: no minilm",)
@@ -212,7 +212,7 @@ def test_an_index_is_used_only_for_its_own_titles_and_encoder(
 
     def embedded(catalog: Catalog, folder: Path | None) -> set[str]:
         embedder = tiny.LatinEmbedder()
-        monkeypatch.setattr("genrec.matching.load_embedder", lambda name, say: embedder)
+        monkeypatch.setattr("genrec.matching.matcher.load_embedder", lambda name, say: embedder)
         TextMatcher(catalog, encoder="auto", folder=folder).match("some thing")
         return asked(embedder) - {"some thing"}
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from genrec import metrics
+from genrec.evaluation import metrics
 
 ranks = st.lists(st.integers(0, 30), min_size=1, max_size=30)
 

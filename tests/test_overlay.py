@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from reference import DictTrie
 from test_trie import END, walk
 
-from genrec.decoding import Options, search
+from genrec.decoding.live_trie import LiveTrie
+from genrec.decoding.search import Options, search
+from genrec.decoding.trie import TitleTrie
 from genrec.errors import DataError
-from genrec.overlay import LiveTrie
-from genrec.token_tree import Body, PlainTree
-from genrec.trie import TitleTrie
+from genrec.models.token_tree import Body, PlainTree
 
 Titles = dict[int, list[int]]
 Edits = tuple[Titles, list[int]]  # what is added, what is removed

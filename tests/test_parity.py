@@ -8,9 +8,10 @@ import stepwise
 import tiny
 from peer import generate
 
-from genrec import Catalog, Item, LanguageModel, Recommender, evaluation
-from genrec.decoding import Options, Ranking, score, search
-from genrec.filters import Filter, Filters
+from genrec import Catalog, Item, LanguageModel, Recommender
+from genrec.decoding.filters import Filter, Filters
+from genrec.decoding.search import Options, Ranking, score, search
+from genrec.evaluation import evaluator
 
 CUSTOMERS = 2
 
@@ -51,8 +52,8 @@ def test_the_real_model_gives_the_list_of_generate(
     demo_recommender: Recommender, mode: str, beams: int
 ) -> None:
     assert demo_recommender.dataset is not None
-    cases = evaluation.demo_v1(demo_recommender.dataset, "validation")
-    for case in evaluation.sample(cases, CUSTOMERS, seed=3):
+    cases = evaluator.demo_v1(demo_recommender.dataset, "validation")
+    for case in evaluator.sample(cases, CUSTOMERS, seed=3):
         prompt = demo_recommender.prompt(case.history.latest(6)).ids
         check(demo_recommender, prompt, beams, mode)
 

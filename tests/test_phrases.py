@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from genrec import Catalog
-from genrec.catalog import Item
-from genrec.phrases import LONGEST, Phrases
+from genrec.data.catalog import Item
+from genrec.explain.phrases import LONGEST, Phrases
 
 SMALL = frozenset({"of", "the", "and", "的"})
 

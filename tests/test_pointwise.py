@@ -18,23 +18,15 @@ from test_cli import Run, run
 from test_rows import TITLES, dataset
 from test_training import FEW, KINDS, doubled, fresh, saved
 
-from genrec import (
-    Catalog,
-    Dataset,
-    History,
-    Interaction,
-    Item,
-    Recommender,
-    pointwise,
-    training,
-)
-from genrec.encoding import Encoder
+from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
 from genrec.errors import DataError, ModelError, PromptError, RequestError, SettingsError
-from genrec.liking import YesNo
-from genrec.model import LanguageModel
-from genrec.prompts import Template
-from genrec.recipe import Training, resolved
-from genrec.rows import Row
+from genrec.models.language_model import LanguageModel
+from genrec.pipeline.yes_no import YesNo
+from genrec.prompts.encoder import Encoder
+from genrec.prompts.template import Template
+from genrec.training import pointwise, trainer
+from genrec.training.config import Training, resolved
+from genrec.training.sequences import Row
 
 assert callable(run)
 POINTWISE = Training(objective="pointwise", pack_tokens=400)
@@ -339,14 +331,14 @@ def test_a_run_learns_goes_on_and_answers(tmp_path: Path) -> None:
         "eval_every": 100, "pack_tokens": 256, "lora_rank": 0, "learning_rate": 1e-2,
     }  # fmt: skip
     lines: list[Any] = []
-    whole = training.train(data, tmp_path / "whole", str(model), watch=lines.append, **options)
+    whole = trainer.train(data, tmp_path / "whole", str(model), watch=lines.append, **options)
     first, *_, last = [line for line in lines if line.get("validation")]
     assert last["nats"] < 0.1 < first["nats"]
     assert last["auc"] == 1.0
     assert last["pairs"] == 8
     assert whole.finished
-    training.train(data, tmp_path / "parts", str(model), max_minutes=0.0, **options)
-    training.train(data, tmp_path / "parts", str(model), resume=True, **options)
+    trainer.train(data, tmp_path / "parts", str(model), max_minutes=0.0, **options)
+    trainer.train(data, tmp_path / "parts", str(model), resume=True, **options)
     one, other = weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts")
     assert all(torch.equal(one[k], other[k]) for k in one)
     recommender = Recommender.load(tmp_path / "whole", data)
@@ -357,7 +349,7 @@ def test_a_run_learns_goes_on_and_answers(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="prompt template"):
         Recommender.load(tmp_path / "whole", data, template="next_item")
     with pytest.raises(SettingsError, match="Expected one whose header has answers"):
-        training.train(data, tmp_path / "x", str(model), **options | {"template": "next_item"})
+        trainer.train(data, tmp_path / "x", str(model), **options | {"template": "next_item"})
 
 
 def test_the_commands(tmp_path: Path, run: Run) -> None:

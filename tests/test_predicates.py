@@ -17,9 +17,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from genrec.catalog import Catalog, Item
+from genrec.data.catalog import Catalog, Item
 from genrec.errors import RequestError
-from genrec.predicates import MAX_DEPTH, MAX_LENGTH, Predicate
+from genrec.pipeline.predicates import MAX_DEPTH, MAX_LENGTH, Predicate
 
 Row = dict[str, Any]
 Test = Callable[[Row], bool]

@@ -13,9 +13,9 @@ from reference import fused_logprobs, logprobs, ranked
 from test_decoding import requests
 
 from genrec import Catalog, Dataset, History, Item, Recommender
+from genrec.decoding.trie import TitleTrie
 from genrec.errors import RequestError, SettingsError
-from genrec.priors import Fused, ItemPrior, Weights
-from genrec.trie import TitleTrie
+from genrec.priors.weights import Fused, ItemPrior, Weights
 
 weights = st.floats(1e-3, 1e3)
 

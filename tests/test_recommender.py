@@ -8,7 +8,7 @@ import tiny
 
 from genrec import Catalog, Dataset, History, Interaction, Item, LanguageModel, Recommender
 from genrec.errors import ModelError, PromptError, RequestError, SettingsError
-from genrec.generation import Generated
+from genrec.models.generation import Generated
 
 CATALOG = Catalog(Item(f"i{n}", t) for n, t in enumerate(["red mug", "doll", "bag", "blue mug"]))
 
@@ -136,7 +136,7 @@ def test_demonstrations_are_seeded_and_never_ones_own(demo_data: Dataset) -> Non
 
 
 def test_too_many_demonstrations() -> None:
-    from genrec.datasets import load
+    from genrec.data.datasets import load
 
     data = load("online_retail_demo")
     recommender = Recommender(data, tiny.language_model(), few_shot=5000)

@@ -20,8 +20,8 @@ from test_cli import Run, data, model, run
 from test_data import EVENTS, ITEMS, write
 
 from genrec import Catalog, Dataset, History, Interaction, Item, LanguageModel, Recommender
+from genrec.data.ingest import EventOptions
 from genrec.errors import DataError, GenrecError, ModelError, RequestError, SettingsError
-from genrec.ingest import EventOptions
 
 assert all(callable(f) for f in (data, model, run))
 CATALOG = Catalog(Item(str(n), t) for n, t in enumerate(["red mug", "doll", "bag"]))
@@ -284,7 +284,7 @@ def test_cut_titles_are_shown_as_they_are_read() -> None:
 
 def test_help_keeps_its_defaults() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "genrec.cli", "recommend", "--help"],
+        [sys.executable, "-m", "genrec.cli.main", "recommend", "--help"],
         capture_output=True,
         text=True,
         check=True,
@@ -295,7 +295,7 @@ def test_help_keeps_its_defaults() -> None:
 
 
 def test_a_reader_that_goes_away(tmp_path: Path) -> None:
-    code = "import sys; sys.argv=['genrec','doctor','--json']; from genrec.cli import main; main()"
+    code = "import sys; sys.argv=['genrec','doctor','--json']; from genrec.cli.main import main; main()"
     done = subprocess.run(
         f'{sys.executable} -c "{code}" | head -c 1; echo ${{PIPESTATUS[0]}}',
         shell=True,
@@ -312,7 +312,7 @@ def test_a_full_disk_for_output() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system")
     done = subprocess.run(
-        f"{sys.executable} -m genrec.cli --version > /dev/full",
+        f"{sys.executable} -m genrec.cli.main --version > /dev/full",
         shell=True,
         capture_output=True,
         text=True,
@@ -352,7 +352,7 @@ def test_damaged_dataset_folders_say_prepare_again(tmp_path: Path) -> None:
 
 def test_duplicates_are_named_by_their_rows(tmp_path: Path) -> None:
     items = "item_id,title\n,x\n1,mug\n1,bag\n"
-    from genrec.tables import Rejects
+    from genrec.data.readers.arrow import Rejects
 
     rejects = Rejects("items.csv")
     Catalog.read(write(tmp_path, items=items)[0], rejects=rejects)
@@ -431,7 +431,7 @@ def test_emoji_are_not_all_the_same() -> None:
 
 
 def test_prepare_again_drops_an_index(run: Run, tmp_path: Path) -> None:
-    from genrec.matching import write_index
+    from genrec.matching.matcher import write_index
 
     items, events = write(tmp_path)
     arguments = ["prepare", "--items", items, "--interactions", events, "--out", tmp_path / "o"]

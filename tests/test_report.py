@@ -10,10 +10,12 @@ import pyarrow as pa
 import pytest
 import tiny
 
-from genrec import Dataset, Recommender, evaluation, report
-from genrec.datasets import load
+from genrec import Dataset, Recommender
+from genrec.data.datasets import load
 from genrec.errors import SettingsError
-from genrec.results import Evaluation
+from genrec.evaluation import evaluator
+from genrec.evaluation.results import Evaluation
+from genrec.reports import evaluation_report
 
 EVIL = "<script>alert(1)</script> | **bold** $x^2$ <img src=x onerror=y> `a` [l](javascript:1)"
 
@@ -21,7 +23,7 @@ EVIL = "<script>alert(1)</script> | **bold** $x^2$ <img src=x onerror=y> `a` [l]
 @pytest.fixture(scope="module")
 def evaluated() -> Evaluation:
     data = load("zh_mini")
-    return evaluation.evaluate(data, [Recommender(data, tiny.language_model()), "popular"], users=9)
+    return evaluator.evaluate(data, [Recommender(data, tiny.language_model()), "popular"], users=9)
 
 
 class Page(HTMLParser):
@@ -43,7 +45,7 @@ class Page(HTMLParser):
 
 
 def test_a_page_holds_everything_and_no_script(evaluated: Evaluation, tmp_path: Path) -> None:
-    report.write(evaluated, tmp_path / "new" / "r.html")
+    evaluation_report.write(evaluated, tmp_path / "new" / "r.html")
     page = Page((tmp_path / "new" / "r.html").read_text(encoding="utf-8"))
     assert page.tags.count("img") == 3
     assert not {"script", "link", "iframe"} & set(page.tags)
@@ -57,7 +59,7 @@ def test_a_page_holds_everything_and_no_script(evaluated: Evaluation, tmp_path: 
 
 
 def test_markdown_has_the_same_tables(evaluated: Evaluation, tmp_path: Path) -> None:
-    report.write(evaluated, tmp_path / "r.md")
+    evaluation_report.write(evaluated, tmp_path / "r.md")
     text = (tmp_path / "r.md").read_text(encoding="utf-8")
     assert len(re.findall(r"^!\[.*\]\(data:image/png;base64,", text, re.MULTILINE)) == 3
     ours = evaluated.intervals["tiny-llama"]["ndcg@10"]
@@ -77,9 +79,9 @@ def test_texts_of_the_data_are_shown_as_text(tmp_path: Path) -> None:
     titles = [f"0 {EVIL}", "0.1 [<b>, 2]", "</td></table>", f"3 {EVIL}"]
     items = pa.table({"item_id": list("0123"), "title": titles})
     dataset = Dataset.from_tables(items, events, name=EVIL)
-    found = evaluation.evaluate(dataset, [(EVIL, "popular")], exclude_seen=False)
+    found = evaluator.evaluate(dataset, [(EVIL, "popular")], exclude_seen=False)
     for ending in ("html", "md"):
-        report.write(found, tmp_path / f"r.{ending}")
+        evaluation_report.write(found, tmp_path / f"r.{ending}")
     page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert set(page.tags) <= {
         "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "img", "table",
@@ -98,7 +100,7 @@ def test_texts_of_the_data_are_shown_as_text(tmp_path: Path) -> None:
 
 
 def test_what_is_wide_scrolls_by_itself_and_intervals_stay_whole(evaluated: Evaluation) -> None:
-    text = report.to_html(report.blocks(evaluated))
+    text = evaluation_report.to_html(evaluation_report.blocks(evaluated))
     assert len(re.findall(r"<(?:table|img)", text)) == len(
         re.findall(r'<div class="wide" tabindex="0"><(?:table|img)', text)
     )
@@ -112,18 +114,18 @@ def test_what_is_wide_scrolls_by_itself_and_intervals_stay_whole(evaluated: Eval
 def test_examples_say_what_came_next_and_the_slices_what_they_are(
     demo_data: Dataset, evaluated: Evaluation
 ) -> None:
-    found = evaluation.evaluate(demo_data, ["popular"], users=40)
-    text = report.to_markdown(report.blocks(found))
+    found = evaluator.evaluate(demo_data, ["popular"], users=40)
+    text = evaluation_report.to_markdown(evaluation_report.blocks(found))
     more = [len(c.basket) - 5 for c in found.cases if len(c.basket) > 5]
     told = [int(n) for n in re.findall(r"the target first: .*; and (\d+) more", text)]
     assert told
     assert set(told) <= set(more)
     for kind in found.by_slice:
-        assert f"{kind}: " in report.to_html(report.blocks(found))
-    plain = report.to_html(report.blocks(evaluated))
+        assert f"{kind}: " in evaluation_report.to_html(evaluation_report.blocks(found))
+    plain = evaluation_report.to_html(evaluation_report.blocks(evaluated))
     assert "Came next (→): " in plain
 
 
 def test_other_endings_are_refused(evaluated: Evaluation, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"Expected a file name that ends with \.html or \.md"):
-        report.write(evaluated, tmp_path / "r.pdf")
+        evaluation_report.write(evaluated, tmp_path / "r.pdf")

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec import Dataset, Recommender
+from genrec.data.ingest import EventOptions
+from genrec.data.interactions import History
+from genrec.decoding.trie import TitleTrie
 from genrec.errors import SettingsError
-from genrec.ingest import EventOptions
-from genrec.interactions import History
-from genrec.prompts import Template
-from genrec.rows import RowMaker, TitlePaths, of_users, packed
-from genrec.trie import TitleTrie
+from genrec.prompts.template import Template
+from genrec.training.sequences import RowMaker, TitlePaths, of_users, packed
 
 TITLES = ["red mug", "red mug large", "blue bag", "blue bag", "paper chain kit", "doll house", "x"]
 

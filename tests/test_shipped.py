@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from test_cli import Run as Command
 from test_cli import run
 
-from genrec import Dataset, Recommender, checkpoint
-from genrec.checkpoint import Run
+from genrec import Dataset, Recommender, runs
 from genrec.errors import ModelError
+from genrec.runs import Run
 
 assert callable(run)
 
@@ -20,7 +20,7 @@ NAME = "online_retail_demo"
 
 
 def folder() -> Path:
-    found = checkpoint.shipped(NAME)
+    found = runs.shipped(NAME)
     assert found is not None
     return found
 
@@ -51,8 +51,8 @@ def test_what_was_fitted_for_it_is_used(demo_data: Dataset) -> None:
 
 
 def test_names_that_are_no_embedded_datasets() -> None:
-    assert checkpoint.shipped("zh_mini") is None
-    assert checkpoint.shipped("../online_retail_demo") is None
+    assert runs.shipped("zh_mini") is None
+    assert runs.shipped("../online_retail_demo") is None
     with pytest.raises(ModelError, match="'nothing' is not a run folder"):
         Recommender.load("nothing")
 

@@ -13,8 +13,8 @@ from test_cli import Run, run
 from test_data import EVENTS, splits, write
 
 from genrec import Catalog, Dataset, Interactions, Item
+from genrec.data.ingest import EventOptions
 from genrec.errors import DataError, SettingsError
-from genrec.ingest import EventOptions
 
 assert callable(run)
 HEAD = "user_id,item_id,timestamp,behavior\n"

@@ -8,7 +8,7 @@ import tiny
 import torch
 from reference import forward
 
-from genrec.token_tree import (
+from genrec.models.token_tree import (
     ROOT,
     Body,
     CachedTree,

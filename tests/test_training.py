@@ -23,21 +23,13 @@ from safetensors.torch import load_file
 from test_cli import Run, run
 from test_rows import dataset
 
-from genrec import (
-    Dataset,
-    Recommender,
-    checkpoint,
-    learning,
-    objectives,
-    recipe,
-    session,
-    training,
-)
+from genrec import Dataset, Recommender, runs
 from genrec.errors import DataError, ModelError, SettingsError
-from genrec.losses import CatalogLoss, Head, batch
-from genrec.model import LanguageModel
-from genrec.recipe import Training
-from genrec.rows import TitlePaths
+from genrec.models.language_model import LanguageModel
+from genrec.training import config, examples, loop, objectives, trainer
+from genrec.training.config import Training
+from genrec.training.losses import CatalogLoss, Head, batch
+from genrec.training.sequences import TitlePaths
 
 assert callable(run)
 
@@ -67,8 +59,8 @@ def made(n: int = 30, users: int = 1) -> Dataset:
 
 def scored(
     recommender: Recommender, data: Dataset, settings: Training, packs: list[int] | None = None
-) -> tuple[learning.Examples, torch.Tensor, torch.Tensor]:
-    found, paths = learning.examples(recommender, data, settings)
+) -> tuple[examples.Examples, torch.Tensor, torch.Tensor]:
+    found, paths = examples.examples(recommender, data, settings)
     titles = list(recommender.encoder.titles(recommender.catalog))
     objective = objectives.Objective(found, paths, recommender.model, settings, titles)
     inputs = objective.batch(packs or list(range(len(found))))
@@ -108,7 +100,7 @@ def test_plain_models_learn_from_windows() -> None:
     model = LanguageModel(shared.model, shared.tokenizer, plain=True)
     recommender = Recommender(data, model, exclude_seen=False, prior="none")
     with pytest.raises(SettingsError, match="takes no branches"):
-        learning.examples(recommender, data, Training(basket="tree"))
+        examples.examples(recommender, data, Training(basket="tree"))
     _, slow, _ = scored(recommender, data, Training(layout="window", vocab_weight=0.0))
     fast = Recommender(data, shared, exclude_seen=False, prior="none")
     found, nats, _ = scored(fast, data, Training(layout="window", vocab_weight=0.0))
@@ -162,7 +154,7 @@ def test_packed_rows_are_as_separate_ones() -> None:
     assert len(together.packs) < len(together.rows) / 2
     paths = TitlePaths(recommender.trie)  # type: ignore[arg-type]
     titles = list(recommender.encoder.titles(recommender.catalog))
-    alone = learning.Examples(
+    alone = examples.Examples(
         together.rows, together.weights, [[i] for i in range(len(together.rows))]
     )
     objective = objectives.Objective(alone, paths, recommender.model, Training(), titles)
@@ -194,8 +186,8 @@ def test_the_loss_over_the_vocabulary_is_the_models_own() -> None:
 
 @pytest.mark.parametrize("children", [3, 200])
 def test_label_smoothing_spreads_a_share_over_the_children(children: int) -> None:
-    from genrec.rows import Row
-    from genrec.trie import TitleTrie
+    from genrec.decoding.trie import TitleTrie
+    from genrec.training.sequences import Row
 
     paths = TitlePaths(TitleTrie([(i + 1, 0) for i in range(children)]))
     one = np.array([1])
@@ -212,20 +204,20 @@ def test_label_smoothing_spreads_a_share_over_the_children(children: int) -> Non
 def test_weights_of_targets() -> None:
     data = dataset([[(0, "buy")], [(0, "view")], [(1, "buy")]])
     recommender = Recommender(data, fresh())
-    rows = learning.examples(recommender, data, Training())[0].rows
+    rows = examples.examples(recommender, data, Training())[0].rows
     half = Training(recency_half_life=1.0)
-    found = np.concatenate(learning.target_weights(rows, data, half))
+    found = np.concatenate(examples.target_weights(rows, data, half))
     assert (found / found[-1]).tolist() == pytest.approx([0.25, 0.5, 1.0])
     assert found.mean() == pytest.approx(1)
     found = np.concatenate(
-        learning.target_weights(rows, data, Training(behavior_weights={"view": 3.0}))
+        examples.target_weights(rows, data, Training(behavior_weights={"view": 3.0}))
     )
     assert (found / found[0]).tolist() == pytest.approx([1, 3, 1])
-    found = np.concatenate(learning.target_weights(rows, data, Training(popularity_strength=1.0)))
+    found = np.concatenate(examples.target_weights(rows, data, Training(popularity_strength=1.0)))
     assert (found / found[0]).tolist() == pytest.approx([1, 1, 1.5])
     for wrong in ({"steal": 1.0}, {"buy": 0.0, "view": 0.0}):
         with pytest.raises(SettingsError, match="behavior"):
-            learning.target_weights(rows, data, Training(behavior_weights=wrong))
+            examples.target_weights(rows, data, Training(behavior_weights=wrong))
 
 
 def test_settings_are_checked(tmp_path: Path) -> None:
@@ -243,27 +235,27 @@ def test_settings_are_checked(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="Expected"):
             Training(**wrong)
     with pytest.raises(SettingsError, match="Did you mean 'lora_rank'"):
-        recipe.resolved({"lora_rnk": 4})
+        config.resolved({"lora_rnk": 4})
     file = tmp_path / "a.yaml"
     for text in ("- 1", "a: [", "3"):
         file.write_text(text)
         with pytest.raises(SettingsError, match=r"a\.yaml"):
-            recipe.read(file)
+            config.read(file)
     with pytest.raises(SettingsError, match="Expected lines such as"):
-        recipe.read(tmp_path / "none.yaml")
+        config.read(tmp_path / "none.yaml")
     with pytest.raises(SettingsError, match="behaviors='steal' is not in the data"):
-        learning.examples(Recommender(made(3), fresh()), made(3), Training(behaviors=("steal",)))
+        examples.examples(Recommender(made(3), fresh()), made(3), Training(behaviors=("steal",)))
     nothing = dataset([[(0, "buy")]])
     empty = Training(holdout=0.99)
     recommender = Recommender(nothing, fresh())
-    if 0 not in learning.kept_rows(7, empty):
+    if 0 not in examples.kept_rows(7, empty):
         with pytest.raises(DataError, match="Nothing to learn from"):
-            learning.examples(recommender, nothing, empty)
+            examples.examples(recommender, nothing, empty)
     for name in ("nothing", "none, nothing"):
         with pytest.raises(SettingsError, match=r"report_to=.*Expected none, or trackers"):
-            training.train(made(3), tmp_path / "run", fresh(), report_to=name, **FEW)
+            trainer.train(made(3), tmp_path / "run", fresh(), report_to=name, **FEW)
         assert not (tmp_path / "run").exists()
-    assert set(recipe.described()) == {f.name for f in fields(Training)}
+    assert set(config.described()) == {f.name for f in fields(Training)}
 
 
 FEW: dict[str, Any] = {
@@ -282,7 +274,7 @@ def test_half_precision_is_warned_of_where_it_is_bad(
     monkeypatch.setattr("genrec.training.fast_bf16_cpu", lambda: fast)
     lines: list[str] = []
     model = fresh(dtype=torch.bfloat16)
-    found = training.train(
+    found = trainer.train(
         made(), tmp_path / "run", model, say=lines.append, **{**FEW, "lora_rank": rank}
     )
     assert found.finished
@@ -298,7 +290,7 @@ def test_a_run_is_loaded_and_recommends(tmp_path: Path) -> None:
     data, lines = made(8, users=4), list[Any]()
     place = tmp_path / "run"
     model = saved(tmp_path)
-    run = training.train(
+    run = trainer.train(
         data.renamed("made"), place, str(model), watch=lines.append, **FEW | {"max_targets": 400}
     )
     assert run.finished
@@ -357,7 +349,7 @@ def test_data_without_a_validation_part_is_learned_from(
     for n in range(2):  # also a run that goes on
         said: list[str] = []
         place = str(saved(tmp_path)) if not n else str(tmp_path / "tiny-llama")
-        found = training.train(
+        found = trainer.train(
             data, tmp_path / "run", place, say=said.append, resume=bool(n), **settings
         )
         assert found.finished
@@ -385,7 +377,7 @@ def test_an_adapter_merged_is_as_the_adapter(tmp_path: Path, kind: str) -> None:
     data = made(8, users=2)
     model = fresh(kind)
     folder = saved(tmp_path, kind)
-    training.train(data, tmp_path / "run", model, **FEW)
+    trainer.train(data, tmp_path / "run", model, **FEW)
     values = json.loads((tmp_path / "run" / "run.json").read_text())
     (tmp_path / "run" / "run.json").write_text(json.dumps(values | {"base_model": str(folder)}))
     merged = Recommender.load(tmp_path / "run", data, dtype="float32").score("bought: red mug")
@@ -415,7 +407,7 @@ def test_a_merged_model_is_one_for_any_server(place: Path, run: Run) -> None:
 def test_quantised_weights_are_trained_on_and_used(tmp_path: Path, kind: str) -> None:
     pytest.importorskip("bitsandbytes")
     data, base = made(8, users=4), saved(tmp_path)
-    run = training.train(data, tmp_path / "run", str(base), **FEW | {"quantize": kind})
+    run = trainer.train(data, tmp_path / "run", str(base), **FEW | {"quantize": kind})
     assert run.finished
     tuned = weights_of(tmp_path / "run")
     assert all(float(v.abs().max()) > 0 for k, v in tuned.items() if "lora_B" in k)
@@ -469,7 +461,7 @@ def test_gradients_flow_through_quantised_weights_after_a_pass_without(
 
 def test_all_weights_can_be_trained(tmp_path: Path) -> None:
     data = made(6, users=2)
-    training.train(data, tmp_path / "run", str(saved(tmp_path)), **FEW | {"lora_rank": 0})
+    trainer.train(data, tmp_path / "run", str(saved(tmp_path)), **FEW | {"lora_rank": 0})
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
     assert len(Recommender.load(tmp_path / "run", data).recommend("")) == 7
 
@@ -540,17 +532,17 @@ def test_killed_and_resumed_is_as_never_stopped(place: Path, run: Run) -> None:
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
     assert not (place / "killed" / "run.json").exists()
-    (step,) = [p.name for p in checkpoint.checkpoints(place / "killed")][-1:]
+    (step,) = [p.name for p in runs.checkpoints(place / "killed")][-1:]
     assert step in {"step-6", "step-9"}
     done(run, train(place, "killed", "--resume"))
     whole, resumed = weights_of(place / "whole"), weights_of(place / "killed")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
-    final = [checkpoint.checkpoints(place / n)[-1] for n in ("whole", "killed")]
+    final = [runs.checkpoints(place / n)[-1] for n in ("whole", "killed")]
     assert final[0].name == final[1].name
     states = [load_file(p / "optimizer.safetensors") for p in final]
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
-    run_of = [checkpoint.Run.read(place / n) for n in ("whole", "killed")]
+    run_of = [runs.Run.read(place / n) for n in ("whole", "killed")]
     assert run_of[0].targets == run_of[1].targets
     assert run_of[0].metrics == run_of[1].metrics
     assert not list(place.rglob("*.bin")) + list(place.rglob("*.pt")) + list(place.rglob("*.pth"))
@@ -563,7 +555,7 @@ def test_killed_and_resumed_is_as_never_stopped(place: Path, run: Run) -> None:
         assert "nothing is learned anew" in said
         resumed = weights_of(place / "killed")
         assert all(torch.equal(whole[k], resumed[k]) for k in whole)
-        assert checkpoint.Run.read(place / "killed") == run_of[1]
+        assert runs.Run.read(place / "killed") == run_of[1]
         assert log.read_text() == lines
 
 
@@ -572,17 +564,17 @@ def test_a_run_is_not_written_over(place: Path, tmp_path: Path) -> None:
     (tmp_path / "other" / "letter.txt").write_text("dear")
     data, model = made(3), fresh()
     with pytest.raises(SettingsError, match="is not empty"):
-        training.train(data, tmp_path / "other", model)
+        trainer.train(data, tmp_path / "other", model)
     with pytest.raises(SettingsError, match="holds no run to go on with"):
-        training.train(data, tmp_path / "other", model, resume=True)
-    training.train(data, tmp_path / "run", model, **FEW)
+        trainer.train(data, tmp_path / "other", model, resume=True)
+    trainer.train(data, tmp_path / "run", model, **FEW)
     with pytest.raises(SettingsError, match=r"lora_rank=2 \(it was 8\)"):
-        training.train(data, tmp_path / "run", fresh(), resume=True, **FEW | {"lora_rank": 2})
+        trainer.train(data, tmp_path / "run", fresh(), resume=True, **FEW | {"lora_rank": 2})
 
 
 def test_a_run_goes_on_only_with_what_it_learns(tmp_path: Path) -> None:
     data, place, options = made(6, users=2), tmp_path / "run", FEW | {"log_steps": 1}
-    training.train(data, place, fresh(), max_minutes=0.0, **options)
+    trainer.train(data, place, fresh(), max_minutes=0.0, **options)
     events = data.interactions
     others: dict[str, tuple[Dataset, LanguageModel, dict[str, Any]]] = {
         "what is learned": (data, fresh(), {"new": np.arange(len(events)) < 3}),
@@ -596,12 +588,12 @@ def test_a_run_goes_on_only_with_what_it_learns(tmp_path: Path) -> None:
     others["the catalog"] = (replace(data, catalog=type(data.catalog)(items)), fresh(), {})
     for wanted, (other, model, more) in others.items():
         with pytest.raises(SettingsError, match=f"changed since.*{wanted}"):
-            training.train(other, place, model, resume=True, **more, **options)
+            trainer.train(other, place, model, resume=True, **more, **options)
     log = place / "log.jsonl"
     step = json.loads(log.read_text().splitlines()[-1])["step"]
     with log.open("a") as stream:  # steps after the checkpoint, and a line that a kill cut off
         stream.write(json.dumps({"step": step + 1, "nats": 99.0}) + '\n{"step": ')
-    assert training.train(data, place, fresh(), resume=True, **options).finished
+    assert trainer.train(data, place, fresh(), resume=True, **options).finished
     steps = [json.loads(line) for line in log.read_text().splitlines()]
     assert [s["step"] for s in steps] == list(range(1, len(steps) + 1))
     assert all(s["nats"] < 99 for s in steps)
@@ -619,23 +611,23 @@ def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(tmp_path: Path) -> 
 
     options = FEW | {"log_steps": 1, "save_steps": 2, "max_targets": 400}
     with pytest.raises(ModelError, match="loss is nan at step 5"):
-        training.train(data, tmp_path / "run", model, watch=poison, **options)
-    (*_, last) = checkpoint.checkpoints(tmp_path / "run")
+        trainer.train(data, tmp_path / "run", model, watch=poison, **options)
+    (*_, last) = runs.checkpoints(tmp_path / "run")
     assert last.name == "step-4"
     assert all(
         torch.isfinite(v).all() for v in load_file(last / "adapter_model.safetensors").values()
     )
     assert not (tmp_path / "run" / "run.json").exists()
-    run = training.train(data, tmp_path / "run", fresh(), resume=True, **options)
+    run = trainer.train(data, tmp_path / "run", fresh(), resume=True, **options)
     assert run.finished
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(
     place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = session.Session._save
+    first = loop.Session._save
 
-    def save(self: session.Session, state: Any) -> None:
+    def save(self: loop.Session, state: Any) -> None:
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         if state.global_step > 3:
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
@@ -644,7 +636,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    monkeypatch.setattr(session.Session, "_save", save)
+    monkeypatch.setattr(loop.Session, "_save", save)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         code, _, said = run(*train(place, "full"))
@@ -653,17 +645,17 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     assert code == ModelError.exit_code, said[-2000:]
     assert "checkpoint at step 6 could not be written" in said
     assert "Make room on the disk" in said
-    assert [p.name for p in checkpoint.checkpoints(place / "full")] == ["step-3"]
+    assert [p.name for p in runs.checkpoints(place / "full")] == ["step-3"]
 
 
 def test_time_that_is_up_stops_with_a_run_that_can_go_on(tmp_path: Path) -> None:
     data = made(8, users=4)
     options = FEW | {"max_targets": 200}
-    run = training.train(data, tmp_path / "run", fresh(), max_minutes=0.0, **options)
+    run = trainer.train(data, tmp_path / "run", fresh(), max_minutes=0.0, **options)
     assert not run.finished
     assert run.targets < 60
     assert (tmp_path / "run" / "adapter").is_dir()
-    run = training.train(data, tmp_path / "run", fresh(), resume=True, **options)
+    run = trainer.train(data, tmp_path / "run", fresh(), resume=True, **options)
     assert run.finished
     assert run.targets >= 150
 
@@ -696,8 +688,8 @@ def test_two_processes_are_as_one_with_the_doubled_batch(place: Path, run: Run) 
     done(run, train(place, "one", *few, "2"))
     two, one_ = weights_of(place / "two"), weights_of(place / "one")
     assert max(float((two[k] - one_[k]).abs().max()) for k in two) < 1e-5
-    assert checkpoint.Run.read(place / "two").targets == checkpoint.Run.read(place / "one").targets
-    last = checkpoint.checkpoints(place / "two")[-1]
+    assert runs.Run.read(place / "two").targets == runs.Run.read(place / "one").targets
+    last = runs.checkpoints(place / "two")[-1]
     assert set(load_file(last / "rng.safetensors")) == {"cpu.0", "cpu.1"}
 
 
@@ -706,9 +698,9 @@ def test_two_processes_that_go_on_are_as_never_stopped(place: Path) -> None:
     few = ["--max-targets", "120", "--lora-dropout", "0.2", "--batch-size", "1"]
     launched(place, "both", *few)
     begun = place / "begun"
-    first = checkpoint.checkpoints(place / "both")[0]
-    shutil.copytree(first, begun / checkpoint.CHECKPOINTS / first.name)
-    for name in (checkpoint.SETTINGS, checkpoint.LOG):
+    first = runs.checkpoints(place / "both")[0]
+    shutil.copytree(first, begun / runs.CHECKPOINTS / first.name)
+    for name in (runs.SETTINGS, runs.LOG):
         shutil.copy(place / "both" / name, begun / name)
     launched(place, "begun", *few, "--resume")
     whole, again = weights_of(place / "both"), weights_of(begun)
@@ -732,16 +724,14 @@ def test_sharded_weights_learn_and_go_on_as_whole_ones(place: Path, run: Run, we
     two, one_ = of(out), of(f"{weights}-one")
     assert two.keys() == one_.keys()
     assert max(float((two[k] - one_[k]).abs().max()) for k in two) < 1e-5
-    first, *_, last = checkpoint.checkpoints(place / out)
+    first, *_, last = runs.checkpoints(place / out)
     begun = place / f"{weights}-begun"
-    shutil.copytree(first, begun / checkpoint.CHECKPOINTS / first.name)
-    for file in (checkpoint.SETTINGS, checkpoint.LOG):
+    shutil.copytree(first, begun / runs.CHECKPOINTS / first.name)
+    for file in (runs.SETTINGS, runs.LOG):
         shutil.copy(place / out / file, begun / file)
     launched(place, begun.name, *few, "1", "--resume", sharded=True)
     again = of(begun.name)
     assert all(torch.equal(two[k], again[k]) for k in two)
-    states = [
-        load_file(p / "optimizer.safetensors") for p in (last, checkpoint.checkpoints(begun)[-1])
-    ]
+    states = [load_file(p / "optimizer.safetensors") for p in (last, runs.checkpoints(begun)[-1])]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import DictTrie
 
+from genrec.decoding.trie import TitleTrie
 from genrec.errors import DataError
-from genrec.trie import TitleTrie
 
 END = 0
 sequences = st.lists(
@@ -114,9 +114,9 @@ def test_a_broken_file_is_refused(tmp_path: Path, cut: int) -> None:
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
-    from genrec import weights
+    from genrec.models import packaged
 
-    weights.write_arrays(tmp_path / "x", {"a": np.arange(3)}, {})
+    packaged.write_arrays(tmp_path / "x", {"a": np.arange(3)}, {})
     with pytest.raises(DataError, match="no trie of this version"):
         TitleTrie.load(tmp_path / "x")
 

@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from test_cli import Run, answer, model, run
 from test_collaborative import NAMES, catalog, counted, history, sequences, shop
 
-from genrec import Catalog, Dataset, Item, Recommender, fusing, protocols, tuning
-from genrec.collaborative import COUNTED, CollaborativePrior
-from genrec.datasets import load
+from genrec import Catalog, Dataset, Item, Recommender
+from genrec.data import protocols
+from genrec.data.datasets import load
 from genrec.errors import DataError, RequestError, SettingsError
-from genrec.fusing import Tuned
+from genrec.evaluation import tuning
+from genrec.priors import fusion as fusing
+from genrec.priors.collaborative import COUNTED, CollaborativePrior
+from genrec.priors.fusion import Tuned
 
 assert callable(model)
 assert callable(run)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from genrec import weights
 from genrec.errors import ModelError
+from genrec.models import packaged as weights
 
 
 @pytest.fixture

@@ -21,11 +21,12 @@ from test_cli import Run, data, model, run
 from test_decoding import kinds, titles
 from test_evidence import Neighbours, past, shop
 
-from genrec import Catalog, Dataset, History, Interaction, Item, Recommender, page
+from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
+from genrec.data.ingest import EventOptions
 from genrec.errors import RequestError, SettingsError
-from genrec.ingest import EventOptions
-from genrec.model import LanguageModel
-from genrec.priors import Weights
+from genrec.models.language_model import LanguageModel
+from genrec.priors.weights import Weights
+from genrec.reports import explanation_page
 
 assert callable(data)
 assert callable(model)
@@ -362,10 +363,10 @@ def test_pages_show_hostile_titles_as_text(tmp_path: Path) -> None:
     prompt, spans = recommender.events_in_prompt(history)
     answer = recommender.recommend(history, 3, explain=True)
     for text in (
-        page.of_list(answer, prompt, spans),
-        page.of_item(recommender.explain(history, "i0"), prompt, spans),
+        explanation_page.of_list(answer, prompt, spans),
+        explanation_page.of_item(recommender.explain(history, "i0"), prompt, spans),
     ):
-        page.write(tmp_path / "x.html", text)
+        explanation_page.write(tmp_path / "x.html", text)
         seen = Page((tmp_path / "x.html").read_text(encoding="utf-8"))
         assert not {"script", "img", "b", "i"} & set(seen.tags)
         assert HOSTILE[0] in seen.text
@@ -388,7 +389,7 @@ def test_each_event_is_shaded_and_nothing_else(template: str) -> None:
     ] * 5
     assert all(a[1] <= b[0] for a, b in pairwise(spans))
     answer = recommender.recommend(history, 1, explain=True)
-    shown = Page(page.of_list(answer, prompt, spans))
+    shown = Page(explanation_page.of_list(answer, prompt, spans))
     assert len(shown.marked) == 5
     for text, title in zip(shown.marked, titles_, strict=True):
         assert title in text
@@ -396,7 +397,7 @@ def test_each_event_is_shaded_and_nothing_else(template: str) -> None:
 
 def test_only_html_files_are_written() -> None:
     with pytest.raises(SettingsError, match=r"ends with \.html"):
-        page.check("x.txt")
+        explanation_page.check("x.txt")
 
 
 def test_a_page_that_cannot_be_written_is_refused_before(tmp_path: Path) -> None:
@@ -404,8 +405,8 @@ def test_a_page_that_cannot_be_written_is_refused_before(tmp_path: Path) -> None
     (tmp_path / "folder.html").mkdir()
     for place in ("file/x.html", "folder.html", "file/deep/x.html"):
         with pytest.raises(SettingsError, match="cannot be written"):
-            page.check(tmp_path / place)
-    page.check(tmp_path / "new" / "deep" / "x.html")
+            explanation_page.check(tmp_path / place)
+    explanation_page.check(tmp_path / "new" / "deep" / "x.html")
     assert not (tmp_path / "new").exists()
 
 
@@ -420,7 +421,7 @@ def test_recommend_writes_a_page(run: Run, data: Path, model: Path, tmp_path: Pa
 
 
 def test_titles_with_line_breaks_stay_on_one_line() -> None:
-    from genrec.display import changes, evidence_lines
+    from genrec.reports.terminal import changes, evidence_lines
 
     names = ["red\nmug", "blue\x1b[31m mug", "red bag", "red\r\nlamp"]
     recommender = Recommender(
@@ -464,7 +465,7 @@ def test_evidence_is_in_float32_on_a_cpu_or_says_what_it_is(
 
 
 def test_bars_are_drawn_to_scale() -> None:
-    from genrec.display import evidence_lines
+    from genrec.reports.terminal import evidence_lines
 
     recommender: Any = shop(8, exclude_seen=False)
     (first, *_) = recommender.recommend(past(1, 2, 3), 1, explain=True)

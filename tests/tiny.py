@@ -28,9 +28,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from genrec.embedding import Embedder, FloatArray
-from genrec.model import LanguageModel
-from genrec.reading import Reading
+from genrec.matching.encoders import Embedder, FloatArray
+from genrec.models.coverage import Reading
+from genrec.models.language_model import LanguageModel
 
 CORPUS = [
     "A customer's history, oldest first:",

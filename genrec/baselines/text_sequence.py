@@ -1,0 +1,174 @@
+"""A sequence model over the vectors of titles: the next item, also one that nobody has taken yet.
+
+Each event is the title's vector (of a text encoder, or a language model's hidden states), the
+behavior and the time since the event before, fused and run through a small LSTM, GRU or
+transformer; the logit of an item is the state times a projection of its title's vector.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from genrec.baselines.base import Arrays, Events, FloatArray
+from genrec.baselines.sasrec import Batch, Net, NetScorer, Sequences, Transformer, start
+from genrec.data.interactions import History, Interactions
+from genrec.errors import SettingsError
+from genrec.matching.vectors import dense, title_vectors
+
+FUSIONS = ("concat", "mean", "weighted")
+BODIES = ("lstm", "gru", "transformer")
+_GAPS = 32  # buckets of time gaps: powers of two of seconds
+
+
+class TextNet(Net):
+    """Title, behavior and time gap of each event, fused, through a recurrent net or transformer."""
+
+    def __init__(
+        self, titles: npt.NDArray[Any], behaviors: int, settings: Mapping[str, Any]
+    ) -> None:
+        """Random weights.
+
+        Args:
+            titles: (N, W) vectors, not trained.
+            behaviors: how many there are; one more stands for others.
+            settings: those of ``TextSequence``.
+        """
+        super().__init__()
+        s, hidden = settings, settings["hidden"]
+        self.dropout, self.fuse, self.kind = s["dropout"], s["fuse"], s["body"]
+        self.titles: Tensor
+        self.register_buffer("titles", torch.from_numpy(np.asarray(titles, dtype=np.float32)))
+        self.input = nn.Linear(titles.shape[1], hidden)
+        self.output = nn.Linear(titles.shape[1], hidden)
+        self.behaviors = nn.Embedding(behaviors + 1, hidden)
+        self.gaps = nn.Embedding(_GAPS, hidden)
+        if self.fuse == "concat":
+            self.joined = nn.Linear(3 * hidden, hidden)
+        elif self.fuse == "weighted":
+            self.weights = nn.Parameter(torch.zeros(3))
+        self.body: nn.Module
+        if self.kind == "transformer":
+            self.body = Transformer(hidden, s["layers"], s["heads"], s["dropout"], s["length"])
+        else:
+            kind = nn.LSTM if self.kind == "lstm" else nn.GRU
+            inner = s["dropout"] if s["layers"] > 1 else 0.0
+            self.body = kind(hidden, hidden, s["layers"], batch_first=True, dropout=inner)
+        start(self)
+        for linear in (self.input, self.output):  # unit vectors come in: keep their scale
+            nn.init.normal_(linear.weight, std=1.0)
+        self.norm = nn.LayerNorm(hidden)
+
+    def states(self, batch: Batch) -> Tensor:
+        """See ``Net.states``."""
+        rate = self.dropout if self.training else 0.0
+        bucket = torch.log2(batch.gap.clamp(min=0) + 1).long().clamp(max=_GAPS - 1)
+        parts = [
+            self.input(self.titles[batch.row]),
+            self.behaviors(batch.behavior),
+            self.gaps(bucket),
+        ]
+        if self.fuse == "concat":
+            x = self.joined(torch.cat(parts, dim=-1))
+        elif self.fuse == "mean":
+            x = sum(parts[1:], parts[0]) / 3.0
+        else:
+            shares = torch.softmax(self.weights, dim=0)
+            x = sum(
+                (w * p for w, p in zip(shares[1:], parts[1:], strict=True)), shares[0] * parts[0]
+            )
+        x = functional.dropout(x, rate)
+        states = self.body(x) if self.kind == "transformer" else self.body(x)[0]
+        final: Tensor = self.norm(functional.dropout(states, rate))
+        return final
+
+    def items(self) -> Tensor:
+        """See ``Net.items``."""
+        vectors: Tensor = self.output(self.titles)
+        return vectors / math.sqrt(vectors.shape[1])
+
+
+class TextSequence(NetScorer):
+    """Titles in place of item ids in a sequential recommender, trained with full softmax.
+
+    As in Hou et al. 2022 (UniSRec, https://arxiv.org/abs/2206.05941) the item's vector is its
+    text's; the recurrent bodies are those of Hidasi et al. 2016 (GRU4Rec,
+    https://arxiv.org/abs/1511.06939). All behaviors are read, events of the target behavior are
+    predicted.
+
+    Settings: ``encoder`` as for ``content``, such as ``lm:smollm2-135m``; ``fuse`` is concat, mean or weighted; ``body`` is lstm,
+    gru or transformer; the rest as for ``sasrec``.
+    """
+
+    name = "textseq"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "encoder": "minilm", "fuse": "concat", "body": "gru", "hidden": 64, "layers": 1, "heads": 2,
+        "dropout": 0.2, "length": 50, "epochs": 30, "minutes": 60, "batch": 256, "rate": 1e-3,
+        "seed": 0,
+    }  # fmt: skip
+
+    def __init__(self, interactions: Interactions, behavior: str, **options: Any) -> None:
+        """See ``Scorer``.
+
+        Raises:
+            SettingsError: an unknown setting, fuse or body.
+        """
+        self.codes = {b: n for n, b in enumerate(interactions.behaviors)}
+        settings = self.settings_of({n: v for n, v in options.items() if n in self.defaults})
+        for name, known in (("fuse", FUSIONS), ("body", BODIES)):
+            if settings[name] not in known:
+                msg = (
+                    f"{name}={settings[name]!r} is not known. Expected one of: {', '.join(known)}."
+                )
+                raise SettingsError(msg)
+        super().__init__(interactions, behavior, **options)
+
+    def learn(self, events: Events) -> Arrays:
+        """See ``NetScorer.learn``; the titles' vectors are among the weights."""
+        encoder = self.settings["encoder"]
+        self.titles = dense(title_vectors(self.catalog, encoder, self.say, self.index))
+        return super().learn(events)
+
+    def build(self) -> Net:
+        """See ``NetScorer.build``."""
+        titles = self.arrays["net.titles"] if hasattr(self, "arrays") else self.titles
+        return TextNet(titles, len(self.codes), self.settings)
+
+    def sequences(self, events: Events) -> Sequences:
+        """The users' events of all behaviors before the split."""
+        c = events.interactions.columns
+        at = np.flatnonzero((c.split < events.limit) & (c.row >= 0))
+        _, user = np.unique(c.user[at], return_inverse=True)
+        starts = np.searchsorted(user, np.arange(int(user.max(initial=-1)) + 2))
+        target = c.behavior[at] == self.codes[self.behavior]
+        return Sequences(starts, c.row[at], c.behavior[at], _gaps(starts, c.timestamp[at]), target)
+
+    def read(self, histories: Sequence[History]) -> Sequences:
+        """See ``NetScorer.read``."""
+        kept = [
+            [i for i in h.interactions if i.item_id is not None][-self.settings["length"] :]
+            for h in histories
+        ]
+        starts = np.cumsum([0, *map(len, kept)])
+        events = [i for one in kept for i in one]
+        row = np.array([self.catalog.row(i.item_id or "") for i in events], dtype=np.int64)
+        other = len(self.codes)
+        behavior = np.array([self.codes.get(i.behavior, other) for i in events], dtype=np.int64)
+        time = np.array([i.timestamp for i in events], dtype=np.float64)
+        return Sequences(
+            starts, row, behavior, _gaps(starts, time), np.ones(len(row), dtype=np.bool_)
+        )
+
+
+def _gaps(starts: np.ndarray[Any, Any], time: np.ndarray[Any, Any]) -> FloatArray:
+    """(E,) what passed since the event before; 0 for the first of a sequence."""
+    gaps = np.diff(time, prepend=time[:1])
+    gaps[starts[:-1][starts[:-1] < len(gaps)]] = 0.0
+    return np.maximum(gaps, 0.0)

@@ -1,0 +1,1 @@
+"""From files to a dataset: catalog, events, splits, protocols. Knows no model."""

@@ -1,0 +1,306 @@
+"""The catalog: item_id, title and attributes of every item, by dense row. Knows no model."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from genrec.data.readers import arrow, huggingface
+from genrec.data.readers.arrow import Rejects
+from genrec.errors import DataError, RequestError
+from genrec.text import normalized, visible
+
+NEEDED = ("item_id", "title")
+MISSING = {"", "nan", "null", "<na>", "#n/a", "n/a"}  # as spreadsheets and data frames write it
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item: its id (the user's string), its title as given, and any further columns."""
+
+    item_id: str
+    title: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """The attributes that have a value: neither None, nor NaN, nor a text that says as much.
+
+        >>> Item("1", "Mug", {"brand": "Acme", "price": "NaN", "size": None, "shop": " "}).known
+        {'brand': 'Acme'}
+        """
+        return {n: v for n, v in self.attributes.items() if not _missing(v)}
+
+
+def _missing(value: object) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() in MISSING
+    return value is None or (isinstance(value, float) and value != value)
+
+
+class Catalog:
+    """All items; ``item_id`` outside, dense ``row`` (0 to N - 1, in file order) inside.
+
+    Titles may repeat: rows with one title are separate items. Ids may not, and a title must have
+    at least one visible character.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[object],
+        *,
+        numbers: Iterable[int] | None = None,
+        rejects: Rejects | None = None,
+    ) -> None:
+        """Builds a catalog.
+
+        Args:
+            items: ``Item``s, in the order that becomes their rows.
+            numbers: what each item is called in a message; 1, 2, ... where None.
+            rejects: where items that cannot be kept are recorded; without it the first one raises.
+
+        Raises:
+            DataError: an id is empty or repeated, a title is empty, or no item is left.
+        """
+        rejects = rejects if rejects is not None else Rejects("items", strict=True)
+        self._items: list[Item] = []
+        self._row: dict[str, int] = {}
+        given = enumerate(items, 1) if numbers is None else zip(numbers, items, strict=True)
+        where: dict[str, int] = {}
+        for number, item in given:
+            problem = self._problem(item, where)
+            if problem or not isinstance(item, Item):
+                rejects.add(number, problem, [getattr(item, "item_id", item), *_title(item)])
+                continue
+            where[item.item_id] = number
+            self._row[item.item_id] = len(self._items)
+            self._items.append(item)
+        if not self._items:
+            msg = (
+                f"The catalog has no items: {rejects.source} has no usable row"
+                f"{rejects.first_reason()}. Expected at least one with an item_id and a title; "
+                "check the items file."
+            )
+            raise DataError(msg)
+        self._columns: dict[str, pa.Array] = {}
+        self._by_title: dict[str, list[int]] | None = None
+        self._by_normalized: dict[str, list[int]] = {}
+
+    def _problem(self, item: object, where: Mapping[str, int]) -> str:
+        if not isinstance(item, Item):
+            return f"not an Item but {type(item).__name__}"
+        kinds = [type(part).__name__ for part in (item.item_id, item.title)]
+        if kinds != ["str", "str"]:
+            return f"item_id and title are {' and '.join(kinds)}, not both text"
+        if not item.item_id:
+            return "empty item_id"
+        if item.item_id in where:
+            return f"duplicate item_id {item.item_id!r} (first in data row {where[item.item_id]})"
+        if not visible(item.title):
+            return "empty title"
+        if {"item_id", "title"} & item.attributes.keys():
+            return "an attribute is called item_id or title"
+        return ""
+
+    @classmethod
+    def from_table(cls, table: pa.Table, *, rejects: Rejects | None = None) -> Catalog:
+        """A catalog from an Arrow table with the columns item_id and title.
+
+        Raises:
+            DataError: a column is missing, or as in ``Catalog``.
+        """
+        rejects = rejects or Rejects("items", strict=True)
+        arrow.require(table, list(NEEDED), rejects.source)
+        ids = arrow.strings(table["item_id"])
+        titles = arrow.strings(table["title"])
+        names = [n for n in table.column_names if n not in {"item_id", "title", arrow.ROW}]
+        columns = [arrow.plain(table, n) for n in names]
+        rows = zip(*columns, strict=True) if columns else iter([()] * len(ids))
+        return cls(
+            (
+                Item(i, t, dict(zip(names, values, strict=True)))
+                for i, t, values in zip(ids, titles, rows, strict=True)
+            ),
+            numbers=arrow.row_numbers(table),
+            rejects=rejects,
+        )
+
+    @classmethod
+    def read(cls, path: str | Path, *, rejects: Rejects | None = None) -> Catalog:
+        """A catalog from a CSV, JSONL (also .gz) or Parquet file.
+
+        Raises:
+            DataError: the file cannot be read, or as in ``from_table``.
+        """
+        rejects = rejects or Rejects(Path(path).name, strict=True)
+        return cls.from_table(arrow.read(path, rejects=rejects, scalar=NEEDED), rejects=rejects)
+
+    @classmethod
+    def from_hf(
+        cls,
+        data: Any,
+        split: str | None = None,
+        *,
+        columns: Mapping[str, str] | None = None,
+        rejects: Rejects | None = None,
+    ) -> Catalog:
+        """A catalog from a Hugging Face dataset with the columns item_id and title.
+
+        Args:
+            data: a ``datasets.Dataset``, or the id of one on the hub.
+            split: see ``genrec.hub.table``.
+            columns: our name -> the dataset's column, such as ``{"title": "name"}``.
+            rejects: where items that cannot be kept are recorded; without it the first one raises.
+
+        Raises:
+            DataError: the dataset cannot be had, or as in ``from_table``.
+        """
+        rejects = rejects or Rejects(huggingface.name(data, "items"), strict=True)
+        table = arrow.renamed(huggingface.table(data, split), columns or {}, rejects.source)
+        return cls.from_table(table, rejects=rejects)
+
+    def to_table(self) -> pa.Table:
+        """An Arrow table with item_id, title and the attributes, one row an item."""
+        return pa.table({name: self.column(name) for name in self.columns})
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """item_id, title and the names of all attributes, in order of first appearance."""
+        attributes = dict.fromkeys(n for item in self._items for n in item.attributes)
+        return (*NEEDED, *attributes)
+
+    def column(self, name: str) -> pa.Array:
+        """(N,) a column by row, null where an item lacks it; kept, so that it is made once.
+
+        Raises:
+            KeyError: no item has it; see ``columns``.
+        """
+        if name not in self.columns:
+            raise KeyError(name)
+        if name not in self._columns:
+            if name in NEEDED:
+                values = [getattr(i, name) for i in self._items]
+                self._columns[name] = pa.array(values, pa.string())
+            else:
+                self._columns[name] = _column([i.attributes.get(name) for i in self._items])
+        return self._columns[name]
+
+    def edited(self, add: Sequence[Item] = (), change: Sequence[Item] = ()) -> Catalog:
+        """A catalog with further and changed items; rows stay as they are, and so does this one.
+
+        Args:
+            add: items with new ids; they get the next rows.
+            change: items with known ids, which take the place of those.
+
+        Raises:
+            DataError: an item is not as in ``Catalog``.
+            RequestError: an id to change is not in the catalog.
+        """
+        items = list(self._items)
+        for item in change:
+            row = self.row(item.item_id)
+            if problem := self._problem(item, {}):
+                msg = (
+                    f"Item {item.item_id!r} cannot be changed: {problem}. Expected a visible title."
+                )
+                raise DataError(msg)
+            items[row] = item
+        where = dict.fromkeys(self._row, 0)
+        for item in add:
+            if problem := self._problem(item, where):
+                known = item.item_id in self._row if isinstance(item, Item) else False
+                why = "its id is in the catalog" if known else problem
+                msg = f"{item!r:.100} cannot be added: {why}. Expected an Item with a new id."
+                raise DataError(msg)
+            where[item.item_id] = 0
+        new = copy.copy(self)
+        new._items = [*items, *add]
+        new._row = dict(zip(where, range(len(where)), strict=True))
+        new._columns, new._by_title, new._by_normalized = {}, None, {}
+        new.__dict__.pop("columns", None)
+        return new
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items)
+
+    def __getitem__(self, row: int) -> Item:
+        return self._items[row]
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._row
+
+    @property
+    def titles(self) -> list[str]:
+        """Titles as given, by row."""
+        return [i.title for i in self._items]
+
+    def row(self, item_id: str) -> int:
+        """The row of an item.
+
+        Raises:
+            RequestError: the id is not in the catalog.
+        """
+        try:
+            return self._row[item_id]
+        except (KeyError, TypeError):  # the latter for what cannot be a key
+            msg = (
+                f"Item {item_id!r} is not in the catalog of {len(self):,} items. "
+                "Give an item_id of the catalog (the item_id column of the items file)."
+            )
+            raise RequestError(msg) from None
+
+    def rows(self, item_ids: Sequence[str]) -> list[int]:
+        """The rows of several items; raises as ``row`` does."""
+        return [self.row(i) for i in item_ids]
+
+    def rows_of_title(self, title: str) -> tuple[list[int], str]:
+        """Rows of the items with this title, and how it matched: ``exact``, ``normalized``, ``""``.
+
+        Several rows share a title where the catalog holds duplicates; they come in row order.
+        """
+        if self._by_title is None:
+            by_title: dict[str, list[int]] = {}
+            for row, item in enumerate(self._items):
+                by_title.setdefault(item.title, []).append(row)
+                self._by_normalized.setdefault(normalized(item.title), []).append(row)
+            self._by_title = by_title
+        if title in self._by_title:
+            return list(self._by_title[title]), "exact"
+        text = normalized(title)
+        found = self._by_normalized.get(text, []) if text else []
+        return list(found), "normalized" if found else ""
+
+    def hash(self) -> str:
+        """A SHA-256 (hex) over ids and titles in row order: equal catalogs, equal hashes."""
+        digest = hashlib.sha256()
+        for item in self._items:
+            for part in (item.item_id, item.title):
+                data = part.encode("utf-8", "surrogatepass")
+                digest.update(len(data).to_bytes(8, "big") + data)
+        return digest.hexdigest()
+
+
+def _title(item: object) -> list[object]:
+    return [item.title] if isinstance(item, Item) else []
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """An Arrow column; values of mixed kinds, or too large for 64 bits, become text."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        # A NaN among texts is how pandas writes a missing one.
+        missing = [v is None or (isinstance(v, float) and v != v) for v in values]
+        return pa.array(
+            [None if gone else str(v) for v, gone in zip(values, missing, strict=True)], pa.string()
+        )

@@ -1,0 +1,260 @@
+"""Datasets by name: the embedded ones, and loaders of public data from the user's own folders.
+
+Nothing is downloaded. Each loader reads the files as their publishers wrote them.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import gzip
+import importlib.util
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from genrec.data.catalog import Catalog
+from genrec.data.dataset import Dataset as Dataset
+from genrec.data.ingest import EventOptions
+from genrec.data.interactions import History, Interactions
+from genrec.data.readers import arrow, huggingface
+from genrec.data.readers.arrow import Rejects
+from genrec.errors import DataError
+
+EMBEDDED = {"online_retail_demo": "csv.gz", "zh_mini": "csv"}
+
+
+def load(name: str = "online_retail_demo") -> Dataset:
+    """A dataset that is embedded in the package.
+
+    ``online_retail_demo``: 995 customers, 2,064 products and 55,864 events of UCI Online Retail
+    (Chen 2015, https://doi.org/10.24432/C5BW33, CC BY 4.0). ``zh_mini``: 60 users, 240 items and
+    955 events in Chinese, made up by the authors, for trying things out. See their data cards.
+
+    Raises:
+        DataError: there is none of this name.
+    """
+    if name not in EMBEDDED:
+        msg = (
+            f"No embedded dataset {name!r}. Expected one of: {', '.join(EMBEDDED)}; a folder that "
+            "prepare wrote is loaded with genrec.Dataset.load(folder)."
+        )
+        raise DataError(msg)
+    folder, ending = Path(__file__).parent / "samples" / name, EMBEDDED[name]
+    dataset, _ = Dataset.prepare(
+        folder / f"items.{ending}", folder / f"interactions.{ending}", name=name, strict=True
+    )
+    return dataset
+
+
+def movielens(folder: str | Path) -> Dataset:
+    """MovieLens as GroupLens publishes it: ml-100k, ml-1m, ml-10m or a ml-latest folder.
+
+    A movie's title holds its year; its genres are an attribute (but in ml-100k, where they are
+    flags). Events are ``rate`` with the stars as value. GroupLens forbids redistribution, so get
+    the folder from them.
+
+    Args:
+        folder: the unpacked folder.
+
+    Raises:
+        DataError: the folder has none of the three layouts.
+    """
+    folder = Path(folder)
+    if (folder / "u.data").is_file():
+        events = _split_lines(folder / "u.data", "\t", _RATING)
+        items = _split_lines(folder / "u.item", "|", ["item_id", "title", "released"])
+    elif (folder / "ratings.dat").is_file():
+        events = _split_lines(folder / "ratings.dat", "::", _RATING)
+        items = _split_lines(folder / "movies.dat", "::", ["item_id", "title", "genres"])
+    elif (folder / "ratings.csv").is_file():
+        events = _renamed_csv(folder / "ratings.csv", _RATING)
+        items = _renamed_csv(folder / "movies.csv", ["item_id", "title", "genres"])
+    else:
+        msg = (
+            f"{str(folder)!r} is no MovieLens folder. Expected u.data and u.item (ml-100k), "
+            "ratings.dat and movies.dat (ml-1m), or ratings.csv and movies.csv (ml-latest)."
+        )
+        raise DataError(msg)
+    return _dataset(items, events, folder.resolve().name, EventOptions(time_unit="s"))
+
+
+def recbole(folder: str | Path | None = None, name: str = "ml-100k") -> Dataset:
+    """RecBole atomic files, ``NAME.inter`` and ``NAME.item``.
+
+    Args:
+        folder: the folder that holds them; None for the sample inside an installed recbole
+            package.
+        name: of the files.
+
+    Raises:
+        DataError: the files are not there or lack a user, an item or a title column.
+    """
+    if folder is None:
+        spec = importlib.util.find_spec("recbole")
+        if spec is None or spec.origin is None:
+            msg = "recbole is not installed. Expected it, or the folder that holds the .inter file."
+            raise DataError(msg)
+        folder = Path(spec.origin).parent / "dataset_example" / name
+    folder = Path(folder)
+    events = _atomic(folder / f"{name}.inter")
+    items = _atomic(folder / f"{name}.item")
+    if "title" not in items.column_names:
+        titles = [c for c in items.column_names if c.endswith(("title", "name"))]
+        if not titles:
+            msg = f"{name}.item has no title column; found {', '.join(items.column_names)}."
+            raise DataError(msg)
+        items = items.rename_columns(["title" if c == titles[0] else c for c in items.column_names])
+    return _dataset(items, events, name, EventOptions())
+
+
+def amazon(reviews: str | Path, metadata: str | Path) -> Dataset:
+    """Amazon reviews with titles: the layouts of 2014, 2018 and 2023 (JSON Lines, also .gz).
+
+    2014 and 2018: ``reviewerID, asin, overall, unixReviewTime`` and ``asin, title``; the metadata
+    of 2014 is Python literals. 2023: ``user_id, parent_asin, rating, timestamp`` (milliseconds)
+    and ``parent_asin, title``. Events are ``rate``; the review's summary or title is its text.
+
+    Args:
+        reviews: the reviews file.
+        metadata: the products file.
+
+    Raises:
+        DataError: a file cannot be read or has another layout.
+    """
+    events, items = [], []
+    for row in _records(Path(reviews)):
+        events.append(
+            {
+                "user_id": row.get("user_id") or row.get("reviewerID"),
+                "item_id": row.get("parent_asin") or row.get("asin"),
+                "rating": row.get("rating", row.get("overall")),
+                "timestamp": row.get("timestamp", row.get("unixReviewTime")),
+                "text": row.get("summary") or (row.get("title") if "rating" in row else None),
+            }
+        )
+    for row in _records(Path(metadata)):
+        item_id = row.get("parent_asin") or row.get("asin")
+        brand = row.get("brand") or row.get("store")
+        items.append({"item_id": item_id, "title": row.get("title"), "brand": brand})
+    if not any(e["user_id"] and e["item_id"] for e in events):
+        msg = (
+            f"{str(reviews)!r} has no reviewerID and asin (2014, 2018) or user_id and parent_asin "
+            "(2023). Expected one of these layouts."
+        )
+        raise DataError(msg)
+    return _dataset(_table(items), _table(events), Path(reviews).name.split(".")[0], EventOptions())
+
+
+def histories(
+    data: Any, catalog: Catalog, split: str | None = None, **options: Any
+) -> list[History]:
+    """The histories of a Hugging Face dataset with one row a user, whose events stand in lists.
+
+    ``item_id`` or ``title`` holds lists, oldest first; behavior, timestamp, value and text may be
+    lists as long, or one value for all. A title stands for the first item of the catalog that has
+    it. Recommend for them with ``Recommender.recommend_many``.
+
+    Args:
+        data: a ``datasets.Dataset``, or the id of one on the hub.
+        catalog: the items.
+        split: see ``genrec.hub.table``.
+        **options: ``rejects``, and the fields of ``EventOptions``, such as ``behavior="buy"`` where
+            there is no such column, or ``columns={"item_id": "history"}``.
+
+    Returns:
+        One history a user, in the dataset's order.
+
+    Raises:
+        DataError: the dataset cannot be had, a row cannot be used, or nothing is left.
+    """
+    rejects = options.pop("rejects", None) or Rejects(
+        huggingface.name(data, "histories"), strict=True
+    )
+    columns = options.pop("columns", {})
+    table = arrow.exploded(
+        arrow.renamed(huggingface.table(data, split), columns, rejects.source), rejects
+    )
+    if "item_id" not in table.column_names:
+        arrow.require(table, ["title"], rejects.source)
+        rows = [(t, catalog.rows_of_title(t)[0]) for t in arrow.strings(table["title"])]
+        ids = [catalog[found[0]].item_id if found else title for title, found in rows]
+        table = table.append_column("item_id", pa.array(ids, pa.string()))
+    found = Interactions.from_table(table, catalog, rejects=rejects, **options)
+    return [found.history(user) for user in found.user_ids]
+
+
+_RATING = ["user_id", "item_id", "rating", "timestamp"]
+
+
+def _dataset(items: pa.Table, events: pa.Table, name: str, options: EventOptions) -> Dataset:
+    rejects = [Rejects("items"), Rejects("interactions")]
+    return Dataset.from_tables(items, events, name=name, options=options, rejects=rejects)
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    names = list(rows[0]) if rows else ["item_id", "title"]
+    return pa.table(
+        {
+            n: pa.array([None if r[n] is None else str(r[n]) for r in rows], pa.string())
+            for n in names
+        }
+    )
+
+
+def _open(path: Path, encoding: str) -> Iterator[str]:
+    if not path.is_file():
+        msg = f"No file {str(path)!r}. Expected the publisher's file at this place."
+        raise DataError(msg)
+    opener: Callable[..., Any] = gzip.open if path.name.endswith(".gz") else open
+    try:
+        with opener(path, "rt", encoding=encoding, errors="replace", newline="") as stream:
+            yield from stream
+    except (OSError, EOFError) as error:
+        msg = f"{str(path)!r} cannot be read: {error}. Get the file again."
+        raise DataError(msg) from error
+
+
+def _split_lines(path: Path, separator: str, names: list[str]) -> pa.Table:
+    """A table of lines split at a separator, Latin-1 as GroupLens writes them."""
+    rows = [line.rstrip("\r\n").split(separator) for line in _open(path, "latin-1")]
+    return _table([dict(zip(names, [*r, *[None] * len(names)], strict=False)) for r in rows])
+
+
+def _renamed_csv(path: Path, names: list[str]) -> pa.Table:
+    reader = csv.reader(_open(path, "utf-8"))
+    next(reader, None)
+    return _table([dict(zip(names, [*r, *[None] * len(names)], strict=False)) for r in reader])
+
+
+def _atomic(path: Path) -> pa.Table:
+    """A RecBole atomic file: tab-separated, with a type after each column's name."""
+    lines = _open(path, "utf-8")
+    names = [n.split(":")[0] for n in next(lines, "").rstrip("\r\n").split("\t")]
+    for needed in ("item_id",):
+        if needed not in names:
+            msg = f"{str(path)!r} has no column {needed}:token; found {', '.join(names)}."
+            raise DataError(msg)
+    rows = [line.rstrip("\r\n").split("\t") for line in lines]
+    return _table([dict(zip(names, [*r, *[None] * len(names)], strict=False)) for r in rows])
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """JSON objects, or the Python literals of 2014, one a line; other lines are an error."""
+    for number, line in enumerate(_open(path, "utf-8"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            try:
+                row = ast.literal_eval(line.strip())
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                row = None
+        if not isinstance(row, dict):
+            msg = f"{str(path)!r}, line {number} is no JSON object. Mend or remove the line."
+            raise DataError(msg)
+        yield row

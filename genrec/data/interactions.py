@@ -1,0 +1,485 @@
+"""Interactions: who did what with which item, when; histories and the three-part split.
+
+Knows the catalog's rows, nothing of prompts or models.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from genrec.data.catalog import Catalog
+from genrec.data.readers import arrow, huggingface
+from genrec.data.readers.arrow import Rejects
+from genrec.errors import DataError, RequestError, UnknownUserError
+
+NEEDED = ("user_id", "item_id", "behavior", "timestamp", "position")
+SPLITS = ("train", "validation", "test")
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Interaction:
+    """One user, one item, one behavior, one timestamp (seconds or any rising number).
+
+    An interaction may carry ``text`` (a search, a comment); then ``item_id`` may be None.
+    """
+
+    item_id: str | None
+    behavior: str
+    timestamp: float = 0.0
+    value: float | None = None
+    unit: str | None = None
+    text: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """One user's interactions, oldest first. ``user_id`` is None for somebody not in the data."""
+
+    interactions: tuple[Interaction, ...] = ()
+    user_id: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.interactions)
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """The ids of the items, oldest first, with repeats; events of text only have none."""
+        return tuple(i.item_id for i in self.interactions if i.item_id is not None)
+
+    def had(self, leads: Collection[str] = ()) -> tuple[str, ...]:
+        """The ids of the items that "seen" means: the one rule of ``exclude_seen``.
+
+        Args:
+            leads: behaviors that lead to what is asked for, as a view to a purchase: an item of these
+                events only does not count as seen.
+        """
+        found = (i for i in self.interactions if i.behavior not in leads)
+        return tuple(i.item_id for i in found if i.item_id is not None)
+
+    def latest(self, n: int) -> History:
+        """The last n interactions (all, where there are fewer)."""
+        return History(self.interactions[max(0, len(self) - n) :], self.user_id)
+
+
+@dataclass(frozen=True, slots=True)
+class EventColumns:
+    """The events as arrays, sorted by user, then time, then place in the file; E events."""
+
+    user: IntArray  # (E,) code into user_ids, rising
+    row: IntArray  # (E,) catalog row, -1 for an event of text only
+    behavior: IntArray  # (E,) code into behaviors
+    timestamp: npt.NDArray[np.float64]  # (E,)
+    value: npt.NDArray[np.float64]  # (E,) NaN where there is none
+    unit: IntArray  # (E,) code of the basket; every event its own where there are none
+    split: IntArray  # (E,) 0 train, 1 validation, 2 test
+
+
+class Interactions:
+    """All interactions of all users, sorted, with a split label each."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        user_ids: Sequence[str],
+        behaviors: Sequence[str],
+        columns: EventColumns,
+        *,
+        unit_name: str | None = None,
+        unit_ids: Sequence[str] | None = None,
+        text: pa.Array | None = None,
+        attributes: pa.Table | None = None,
+    ) -> None:
+        """Wraps sorted columns; use ``from_table`` or ``read`` to make one from files."""
+        self.catalog = catalog
+        self.user_ids = tuple(user_ids)
+        self.behaviors = tuple(behaviors)
+        self.columns = columns
+        self.unit_name = unit_name
+        self.unit_ids = None if unit_ids is None else tuple(unit_ids)
+        self.text = text
+        self.attributes = attributes
+        self._code = {u: c for c, u in enumerate(self.user_ids)}
+        self._start = np.searchsorted(columns.user, np.arange(len(self.user_ids) + 1))
+
+    def __len__(self) -> int:
+        return len(self.columns.row)
+
+    @classmethod
+    def read(
+        cls,
+        path: str | Path,
+        catalog: Catalog,
+        *,
+        rejects: Rejects | None = None,
+        **options: Any,
+    ) -> Interactions:
+        """Interactions from a CSV, JSONL (also .gz) or Parquet file; see ``from_table``."""
+        rejects = rejects or Rejects(Path(path).name, strict=True)
+        return cls.from_table(
+            arrow.read(path, rejects=rejects, scalar=NEEDED), catalog, rejects=rejects, **options
+        )
+
+    @classmethod
+    def from_table(
+        cls, table: pa.Table, catalog: Catalog, *, rejects: Rejects | None = None, **options: Any
+    ) -> Interactions:
+        """Interactions from an Arrow table; see ``genrec.ingest.ingest``.
+
+        Args:
+            table: one row an event, in file order, which breaks ties in time.
+            catalog: the items; a row with another item is rejected.
+            rejects: where bad rows are recorded; without it the first one raises.
+            **options: fields of ``genrec.ingest.EventOptions``.
+
+        Raises:
+            DataError: a column is missing or nothing is left.
+        """
+        from genrec.data.ingest import EventOptions, ingest
+
+        return ingest(table, catalog, EventOptions(**options), rejects=rejects).interactions
+
+    @classmethod
+    def from_hf(
+        cls,
+        data: Any,
+        catalog: Catalog,
+        split: str | None = None,
+        *,
+        rejects: Rejects | None = None,
+        **options: Any,
+    ) -> Interactions:
+        """Interactions from a Hugging Face dataset: one row an event, or one row a user with lists.
+
+        Args:
+            data: a ``datasets.Dataset``, or the id of one on the hub.
+            catalog: the items; an event with another item is rejected.
+            split: see ``genrec.hub.table``.
+            rejects: where bad rows are recorded; without it the first one raises.
+            **options: fields of ``genrec.ingest.EventOptions``, such as
+                ``columns={"item_id": "history"}``.
+
+        Raises:
+            DataError: the dataset cannot be had, a column is missing or nothing is left.
+        """
+        rejects = rejects or Rejects(huggingface.name(data, "interactions"), strict=True)
+        return cls.from_table(huggingface.table(data, split), catalog, rejects=rejects, **options)
+
+    def split_last_unit(self, target: str) -> Interactions:
+        """The three-part split by last unit: a copy with new split labels.
+
+        A unit is a basket where the data has baskets, else an event; units are counted where they
+        hold an event of the target behavior. The user's last unit and all after its first event
+        is test, the last but one validation, what is before train. A user with two units has no
+        train part, one with a single unit has train only.
+
+        Args:
+            target: the behavior to be recommended for, such as ``buy``.
+
+        Raises:
+            DataError: no event has that behavior.
+        """
+        if target not in self.behaviors:
+            raise self._no_behavior(target)
+        c = self.columns
+        is_target = (c.behavior == self.behaviors.index(target)) & (c.row >= 0)
+        test = self._last_unit_start(is_target)
+        index = np.arange(len(self))
+        validation = self._last_unit_start(is_target & (index < test[c.user]))
+        two = validation >= 0  # users with at least two units
+        split = np.zeros(len(self), dtype=np.int64)
+        split[two[c.user] & (index >= validation[c.user])] = 1
+        split[two[c.user] & (index >= test[c.user])] = 2
+        return self._replace_split(split)
+
+    def hold_last_train_unit(self, target: str) -> Interactions:
+        """A copy with another validation part: the last unit of everybody's train.
+
+        Of users with at least two units there, counted as in ``split_last_unit``; what was validation
+        is test. For what is fitted on validation where the data has none.
+
+        Args:
+            target: the behavior to be recommended for, such as ``buy``.
+
+        Raises:
+            DataError: no event has that behavior.
+        """
+        if target not in self.behaviors:
+            raise self._no_behavior(target)
+        c, index = self.columns, np.arange(len(self))
+        train = (c.behavior == self.behaviors.index(target)) & (c.row >= 0) & (c.split == 0)
+        last = self._last_unit_start(train)
+        earlier = np.zeros(len(self.user_ids), dtype=np.bool_)
+        earlier[c.user[train & (index < last[c.user])]] = True
+        split = np.minimum(2 * c.split, 2)
+        split[(c.split == 0) & earlier[c.user] & (index >= last[c.user])] = 1
+        return self._replace_split(split)
+
+    def hold_latest_train(self, target: str, share: float = 0.1) -> Interactions:
+        """A copy with another validation part: the latest of train, the same moment for all users.
+
+        Validation is what begins once all but a share of train's target events are over; what was
+        validation is test. A basket is never cut, its first event decides.
+
+        Args:
+            target: the behavior to be recommended for, such as ``buy``.
+            share: of train's target events, 0 to 1.
+
+        Raises:
+            DataError: no event of train has that behavior.
+        """
+        if target not in self.behaviors:
+            raise self._no_behavior(target)
+        c = self.columns
+        train = (c.behavior == self.behaviors.index(target)) & (c.row >= 0) & (c.split == 0)
+        if not train.any():
+            raise self._no_behavior(target)
+        moment = np.quantile(c.timestamp[train], 1 - share, method="higher")
+        split = np.minimum(2 * c.split, 2)
+        split[(c.split == 0) & (self._unit_times() >= moment)] = 1
+        return self._replace_split(split)
+
+    def _unit_times(self) -> npt.NDArray[np.float64]:
+        """(E,) when the unit of each event begins; units of a user that overlap begin together."""
+        c = self.columns
+        last = np.zeros(len(self), dtype=np.int64)  # the place of a unit's last event
+        last[c.unit] = np.arange(len(self))
+        end = np.maximum.accumulate(last[c.unit])
+        begins = np.append(True, end[:-1] < np.arange(1, len(self)))
+        found: npt.NDArray[np.float64] = c.timestamp[begins][np.cumsum(begins) - 1]
+        return found
+
+    def one_after_another(self) -> bool:
+        """Whether test comes after train by time for all users, as near as one event in a hundred."""
+        c = self.columns
+        train, test = c.timestamp[c.split == 0], c.timestamp[c.split == 2]
+        if not len(train) or not len(test):
+            return False
+        return bool(np.quantile(train, 0.99) <= np.quantile(test, 0.01))
+
+    def split_global_time(
+        self, validation_from: float | None = None, test_from: float | None = None
+    ) -> Interactions:
+        """The three-part split by time, the same for all users: a copy with new split labels.
+
+        What begins before ``validation_from`` is train, what begins at ``test_from`` or later is
+        test, what lies between is validation. A basket is never cut, its first event decides; so
+        do baskets of one user that overlap, together. A user's events may all be of one part, or
+        of test only, and a part may hold many of a user's units: ``targets`` gives the first of
+        them, and ``history(user, before=split)`` ends where the part begins.
+
+        Args:
+            validation_from: in the unit of the timestamps (seconds); the time that 80% of the
+                events lie before where None.
+            test_from: likewise, 90%.
+
+        Raises:
+            DataError: the times are in the wrong order, or leave train or test without an event.
+        """
+        c = self.columns
+        first = self.time_quantile(0.8) if validation_from is None else validation_from
+        second = self.time_quantile(0.9) if test_from is None else test_from
+        time = self._unit_times()
+        split = (time >= first).astype(np.int64) + (time >= second)
+        if not first <= second or not (split == 0).any() or not (split == 2).any():
+            low, high = said_time(float(c.timestamp.min())), said_time(float(c.timestamp.max()))
+            msg = (
+                f"validation from {said_time(first)} and test from {said_time(second)} leave "
+                f"{(split == 0).sum():,} events for train and {(split == 2).sum():,} for test. "
+                f"Expected two times in order between {low} and {high}; give others "
+                "(--validation-from, --test-from), or split by last unit (--split last-unit)."
+            )
+            raise DataError(msg)
+        return self._replace_split(split)
+
+    def time_quantile(self, share: float) -> float:
+        """The time of the event before which a share (0 to 1) of all events lies."""
+        return float(np.quantile(self.columns.timestamp, share, method="higher"))
+
+    def users_with_target(self, behavior: str) -> list[int]:
+        """How many users have an item with this behavior in train, validation and test."""
+        c = self.columns
+        is_target = (c.behavior == self.behaviors.index(behavior)) & (c.row >= 0)
+        return [len(np.unique(c.user[is_target & (c.split == s)])) for s in range(len(SPLITS))]
+
+    def _no_behavior(self, behavior: str) -> DataError:
+        known = ", ".join(self.behaviors)
+        return DataError(f"No interaction has the behavior {behavior!r}. Expected one of: {known}.")
+
+    def _last_unit_start(self, wanted: npt.NDArray[np.bool_]) -> IntArray:
+        """(U,) the first event of the unit of each user's last wanted event; -1 without one."""
+        c = self.columns
+        index = np.arange(len(self))
+        last = np.full(len(self.user_ids), -1)
+        np.maximum.at(last, c.user[wanted], index[wanted])
+        unit = np.where(last >= 0, c.unit[last], -1)
+        same = c.unit == unit[c.user]
+        first = np.full(len(self.user_ids), len(self))
+        np.minimum.at(first, c.user[same], index[same])
+        return np.where(last >= 0, first, -1)
+
+    def _replace_split(self, split: IntArray) -> Interactions:
+        return Interactions(
+            self.catalog,
+            self.user_ids,
+            self.behaviors,
+            replace(self.columns, split=split),
+            unit_name=self.unit_name,
+            unit_ids=self.unit_ids,
+            text=self.text,
+            attributes=self.attributes,
+        )
+
+    def events(self, user_id: str) -> slice:
+        """The slice of the columns that holds a user's events.
+
+        Raises:
+            UnknownUserError: the user is not in the data.
+        """
+        if user_id not in self._code:
+            some = ", ".join(self.user_ids[:3])
+            msg = (
+                f"User {user_id!r} is not among the {len(self.user_ids):,} users of this dataset. "
+                f"Expected a user_id such as {some}; for somebody new give a history instead."
+            )
+            raise UnknownUserError(msg)
+        code = self._code[user_id]
+        return slice(int(self._start[code]), int(self._start[code + 1]))
+
+    def interaction(self, index: int) -> Interaction:
+        """The event at an index of the columns."""
+        c = self.columns
+        value = float(c.value[index])
+        return Interaction(
+            item_id=None if c.row[index] < 0 else self.catalog[int(c.row[index])].item_id,
+            behavior=self.behaviors[c.behavior[index]],
+            timestamp=float(c.timestamp[index]),
+            value=None if np.isnan(value) else value,
+            unit=None if self.unit_ids is None else self.unit_ids[c.unit[index]],
+            text=None if self.text is None else self.text[index].as_py() or None,
+            attributes={}
+            if self.attributes is None
+            else self.attributes.slice(index, 1).to_pylist()[0],
+        )
+
+    def history(self, user_id: str, *, before: str | None = None) -> History:
+        """A user's history.
+
+        Args:
+            user_id: the user.
+            before: a split; only what lies before the user's part of it. None for all events.
+
+        Raises:
+            UnknownUserError: the user is not in the data.
+        """
+        where = self.events(user_id)
+        limit = len(SPLITS) if before is None else _split_code(before)
+        indices = [i for i in range(where.start, where.stop) if self.columns.split[i] < limit]
+        return History(tuple(self.interaction(i) for i in indices), user_id)
+
+    def targets(self, user_id: str, split: str, behavior: str) -> list[Interaction]:
+        """The target events of a user's split: those of the behavior in its first unit."""
+        where = self.events(user_id)
+        if behavior not in self.behaviors:
+            raise self._no_behavior(behavior)
+        c = self.columns
+        code = self.behaviors.index(behavior)
+        hits = [
+            i
+            for i in range(where.start, where.stop)
+            if c.split[i] == _split_code(split) and c.behavior[i] == code and c.row[i] >= 0
+        ]
+        return [self.interaction(i) for i in hits if c.unit[i] == c.unit[hits[0]]]
+
+    def repeat_share(self, behavior: str, after: str | None = None) -> float:
+        """The share of a behavior's units that begin with an item the user had in an earlier unit.
+
+        Counted over the units, in train and validation, of users that have an earlier one; 0 where
+        there are none. It says whether people in this data take again what they had.
+
+        Args:
+            behavior: whose units.
+            after: by which behavior they had it, such as ``view``; None for the same behavior. Only
+                units after one with such an event count.
+        """
+        c = self.columns
+        asked, had = self.behaviors.index(behavior), self.behaviors.index(after or behavior)
+        use = np.isin(c.behavior, [asked, had]) & (c.split < 2) & (c.row >= 0)
+        user, unit, row, kind = c.user[use], c.unit[use], c.row[use], c.behavior[use]
+        if asked not in kind:
+            return 0.0
+        new_user = np.append(True, user[1:] != user[:-1])
+        run = np.cumsum(new_user | np.append(True, unit[1:] != unit[:-1]))  # units, in order
+        _, pair = np.unique(user * (int(row.max()) + 1) + row, return_inverse=True)
+        earliest = np.full((2, max(int(pair.max()), int(user.max())) + 1), run[-1])  # run by `had`
+        old = kind == had
+        np.minimum.at(earliest[0], pair[old], run[old])
+        np.minimum.at(earliest[1], user[old], run[old])
+        place = np.flatnonzero(kind == asked)
+        place = place[np.append(True, run[place][1:] != run[place][:-1])]  # each unit's first
+        place = place[earliest[1][user[place]] < run[place]]
+        return float((earliest[0][pair[place]] < run[place]).mean()) if len(place) else 0.0
+
+    def tied(self) -> int:
+        """How many events share user and time with the event before them, baskets aside."""
+        c = self.columns
+        same = (c.user[1:] == c.user[:-1]) & (c.timestamp[1:] == c.timestamp[:-1])
+        return int((same & ((c.unit[1:] != c.unit[:-1]) | (self.unit_ids is None))).sum())
+
+    def to_table(self) -> pa.Table:
+        """An Arrow table, one row an event, with names in place of codes and the split."""
+        c = self.columns
+        ids = pa.array([*(i.item_id for i in self.catalog), None], pa.string())
+        data: dict[str, pa.Array] = {
+            "user_id": _named(self.user_ids, c.user),
+            "item_id": ids.take(pa.array(np.where(c.row < 0, len(self.catalog), c.row))),
+            "behavior": _named(self.behaviors, c.behavior),
+            "timestamp": pa.array(_integral(c.timestamp)),
+            "value": pa.array(c.value, from_pandas=True),
+            "split": _named(SPLITS, c.split),
+        }
+        if self.unit_ids is not None:
+            data["unit"] = _named(self.unit_ids, c.unit)
+        if self.text is not None:
+            data["text"] = self.text
+        if self.attributes is not None:
+            for name in self.attributes.column_names:
+                data[name] = self.attributes[name]
+        return pa.table(data)
+
+
+def said_time(seconds: float) -> str:
+    """Seconds since 1970 as an ISO time in UTC, or as a number where there is none.
+
+    >>> said_time(978300760.0), said_time(1e13)
+    ('2000-12-31T22:12:40Z', '10000000000000')
+    """
+    try:
+        moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:.15g}"
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _split_code(split: str) -> int:
+    if split not in SPLITS:
+        msg = f"{split!r} is not a split. Expected one of {', '.join(SPLITS)}."
+        raise RequestError(msg)
+    return SPLITS.index(split)
+
+
+def _named(names: Sequence[str], codes: IntArray) -> pa.Array:
+    return pa.array(names, pa.string()).take(pa.array(codes))
+
+
+def _integral(values: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    return values.astype(np.int64) if np.all(values == np.floor(values)) else values

@@ -1,0 +1,1 @@
+"""Read tables from files, Arrow data and the Hugging Face hub."""

@@ -1,0 +1,1 @@
+"""Search the catalog's trie with a model. Knows token ids, nothing of text."""

@@ -1,0 +1,252 @@
+"""Branches: sequences that begin alike, and the same continuations of each. Knows token ids only.
+
+All of them are nodes of one token tree: what a sequence shares with the first one is read once, and
+its own tokens hang where the two part, together with the runs below its end. Several sequences are
+read in one pass; what was read is then looked up, so that a search over it reads nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from genrec.decoding.search import Trie
+from genrec.models.language_model import LanguageModel
+from genrec.models.token_tree import ROOT, WITHIN, IntArray, Outputs, Prefix, TokenTree, below
+from genrec.prompts.encoder import shared_start
+
+PASS = 512  # tokens of one pass
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Runs that are read below the end of each sequence.
+
+    Attributes:
+        parent: of each run: an earlier run by its index, or ROOT.
+        runs: token ids, at least one each.
+        every: whether outputs are wanted after every token of a run, not only its last.
+    """
+
+    parent: tuple[int, ...] = ()
+    runs: tuple[tuple[int, ...], ...] = ()
+    every: bool = False
+
+    @classmethod
+    def to(cls, trie: Trie, positions: IntArray, *, vocab: bool) -> Paths:
+        """The runs that scoring the titles at some positions of a trie reads.
+
+        Args:
+            trie: the catalog.
+            positions: of the titles.
+            vocab: whether probabilities are over the vocabulary, so that ends are read too.
+        """
+        wanted = np.unique(positions)
+        parent: list[int] = []
+        runs: list[tuple[int, ...]] = []
+        nodes, place = np.array([trie.root]), [ROOT]
+        while len(nodes):
+            child, count = trie.children(nodes)
+            source = np.repeat(np.arange(len(nodes)), count)
+            owner, low, high = trie.intervals(child)
+            hit = np.searchsorted(wanted, high) > np.searchsorted(wanted, low)
+            on = np.unique(owner[hit])
+            child, source = child[on], source[on]
+            found: list[int] = []
+            ends = trie.is_leaf(child)
+            for index, (run, end) in enumerate(zip(trie.runs(child), ends.tolist(), strict=True)):
+                read = run[: -1 if vocab else 0] if end else run
+                if read:
+                    parent.append(place[source[index]])
+                    runs.append(tuple(read))
+                found.append(len(runs) - 1)
+            nodes = child[~ends]
+            place = [p for p, end in zip(found, ends.tolist(), strict=True) if not end]
+        return cls(tuple(parent), tuple(runs), vocab)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens they have."""
+        return sum(map(len, self.runs))
+
+
+class Branches:
+    """B sequences, read when they are asked for.
+
+    Attributes:
+        n_tokens: how many tokens were read so far.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        sequences: Sequence[Sequence[int]],
+        paths: Paths,
+        prefix: Prefix | None = None,
+    ) -> None:
+        """Reads the first sequence.
+
+        Args:
+            model: reads them.
+            sequences: token ids, at least one each; the others are read by ``read``.
+            paths: what is read below the end of each.
+            prefix: with which they begin, where that was read before.
+        """
+        self._model, self._paths = model, paths
+        self._sequences = [tuple(s) for s in sequences]
+        first = self._sequences[0]
+        self._share = [min(shared_start([first, s]), len(s) - 1) for s in self._sequences]
+        self._share[0] = len(first)
+        self._roots: dict[int, Outputs] = {}
+        self._nodes: dict[int, Outputs] = {}
+        head = min(*self._share, len(first) - 1)
+        if prefix is not None and len(prefix.ids) >= head:
+            prefix = prefix.cut(head - 1) if head > 1 else None
+        skipped = len(prefix.ids) if prefix is not None else 0
+        self.n_tokens = head - skipped
+        self._tree = model.prefill_many([first[:head]], prefix) if head else None
+        self._at = {head: ROOT}
+        if self._tree is not None:
+            self._read_first(head)
+
+    def _read_first(self, head: int) -> None:
+        """The first sequence in pieces, so that others can go on from where they part from it."""
+        assert self._tree is not None
+        first = self._sequences[0]
+        cuts = sorted({*self._share, len(first)} - set(range(head + 1)))
+        starts = [head, *cuts[:-1]]
+        pieces = [first[a:b] for a, b in zip(starts, cuts, strict=True)]
+        parents = [ROOT, *(below(i) for i in range(len(pieces) - 1))]
+        handles = self._grow([0], parents, pieces, [len(pieces) - 1])
+        self._at |= dict(zip(cuts, handles[: len(cuts)].tolist(), strict=True))
+
+    def _grow(
+        self,
+        which: Sequence[int],
+        parents: Sequence[int],
+        runs: Sequence[Sequence[int]],
+        ends: Sequence[int],
+    ) -> IntArray:
+        """One pass: runs, and the paths below the ends of some; keeps the outputs after them.
+
+        Args:
+            which: sequences that end in this pass.
+            parents: of the runs.
+            runs: what is left of the sequences.
+            ends: for each sequence the index of its last run.
+        """
+        assert self._tree is not None
+        every = self._paths.every
+        above, all_runs = list(parents), list(runs)
+        size = len(self._paths.runs)
+        for end in ends:
+            base = len(all_runs)
+            above += [below(end if p == ROOT else base + p) for p in self._paths.parent]
+            all_runs += self._paths.runs
+        self.n_tokens += sum(map(len, all_runs))
+        handles, outputs = self._tree.grow([0] * len(all_runs), above, all_runs, every=every)
+        lengths = np.array([len(r) for r in all_runs])
+        last = np.cumsum(lengths) - 1 if every else np.arange(len(all_runs))
+        for place, (one, end) in enumerate(zip(which, ends, strict=True)):
+            self._roots[one] = outputs.some(last[[end]])
+            low = len(runs) + place * size
+            rows = np.arange(last[low - 1] + 1, last[low + size - 1] + 1)
+            self._nodes[one] = outputs.some(rows)
+        return handles
+
+    def read(self, which: Sequence[int]) -> None:
+        """Reads some sequences, but those that were read before."""
+        new = [i for i in which if i not in self._roots]
+        if self._tree is None:
+            self._read_apart(new)
+            return
+        for group in self._groups(new):
+            mark = self._tree.mark()
+            parents = [self._at[self._share[i]] for i in group]
+            runs = [self._sequences[i][self._share[i] :] for i in group]
+            self._grow(group, parents, runs, list(range(len(group))))
+            self._tree.back(mark)
+
+    def _groups(self, which: Sequence[int]) -> Iterator[list[int]]:
+        """As many as fit in a pass, but one at least."""
+        group: list[int] = []
+        size = 0
+        for i in which:
+            cost = self.cost(i)
+            if group and size + cost > PASS:
+                yield group
+                group, size = [], 0
+            group.append(i)
+            size += cost
+        if group:
+            yield group
+
+    def cost(self, which: int) -> int:
+        """How many tokens reading a sequence takes, with the runs below it."""
+        return len(self._sequences[which]) - self._share[which] + self._paths.tokens
+
+    def _read_apart(self, which: Sequence[int]) -> None:
+        """For sequences of which some have not even the first token in common with the first."""
+        for i in {0, *which} - set(self._roots):
+            self._tree = self._model.prefill(self._sequences[i])
+            self._roots[i] = self._tree.root
+            self.n_tokens += len(self._sequences[i])
+            if self._paths.runs:
+                above = [p if p == ROOT else below(p) for p in self._paths.parent]
+                self.n_tokens += self._paths.tokens
+                zeros = [0] * len(above)
+                runs, every = self._paths.runs, self._paths.every
+                self._nodes[i] = self._tree.grow(zeros, above, runs, every=every)[1]
+            self._tree = None
+
+    def view(self, which: Sequence[int]) -> TokenTree:
+        """A token tree over some sequences, which reads nothing: it knows the paths alone."""
+        self.read(which)
+        return _Known(
+            self._paths, [self._roots[i] for i in which], [self._nodes.get(i) for i in which]
+        )
+
+
+class _Known(TokenTree):
+    """What was read, to be looked up."""
+
+    def __init__(
+        self, paths: Paths, roots: Sequence[Outputs], nodes: Sequence[Outputs | None]
+    ) -> None:
+        self.root = Outputs.joined(roots)
+        self._index = {
+            (p, r): i for i, (p, r) in enumerate(zip(paths.parent, paths.runs, strict=True))
+        }
+        lengths = [len(r) if paths.every else 1 for r in paths.runs]
+        self._start = np.cumsum([0, *lengths])
+        some = [n for n in nodes if n is not None]
+        self._outputs = Outputs.joined(some) if some else self.root
+
+    def grow(
+        self,
+        user: Sequence[int],
+        parents: Sequence[int],
+        runs: Sequence[Sequence[int]],
+        *,
+        every: bool = False,
+    ) -> tuple[IntArray, Outputs]:
+        """See ``TokenTree.grow``; a run that was not read is a KeyError."""
+        handles: list[int] = []
+        rows: list[int] = []
+        for one, parent, run in zip(user, parents, runs, strict=True):
+            above = handles[WITHIN - parent] if parent <= WITHIN else parent
+            place = self._index[above, tuple(run)]
+            handles.append(place)
+            base = one * int(self._start[-1])
+            low, high = int(self._start[place]), int(self._start[place + 1])
+            rows += range(base + low if every else base + high - 1, base + high)
+        return np.array(handles), self._outputs.some(np.array(rows))
+
+    def mark(self) -> int:
+        """Nothing grows."""
+        return 0
+
+    def back(self, mark: int) -> None:
+        """Nothing grows."""

@@ -1,0 +1,1 @@
+"""Evaluate and compare recommenders under named protocols."""

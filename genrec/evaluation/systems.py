@@ -1,0 +1,372 @@
+"""Systems: what is evaluated, wrapped to answer cases, and the log of their answers.
+
+Knows recommenders and baselines, nothing of metrics.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from genrec.baselines import base
+from genrec.data.dataset import Dataset
+from genrec.data.protocols import Case
+from genrec.errors import DataError, RequestError, SettingsError
+from genrec.priors.collaborative import COUNTED, CollaborativePrior
+from genrec.priors.fusion import BEFORE
+from genrec.recommender import Recommender
+
+Progress = Callable[[str, int], None]
+NAMES = (*base.NAMES, CollaborativePrior.name)  # what may be asked for by name
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a system says for one case.
+
+    Attributes:
+        items: item ids, best first.
+        probabilities: of the items, where the system states them.
+        nats: -ln P(target), where P is a distribution over all items.
+        exact: whether these are surely the best k, where the system says.
+        seconds: for the list.
+    """
+
+    items: Sequence[str]
+    probabilities: Sequence[float] | None = None
+    nats: float | None = None
+    exact: bool | None = None
+    seconds: float | None = None
+
+
+class System(Protocol):
+    """What is evaluated.
+
+    Attributes:
+        name: for tables.
+        batch: how many cases it takes at once.
+    """
+
+    name: str
+    batch: int
+
+    @property
+    def key(self) -> str:
+        """What its lists depend on."""
+        ...
+
+    def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
+        """One answer a case, with k items where k are allowed."""
+        ...
+
+
+class Written:
+    """A ``Recommender`` as a system: its lists, their probabilities, and nats per target."""
+
+    batch = 1
+
+    def __init__(self, recommender: Recommender, name: str) -> None:
+        """Wraps a recommender."""
+        self.name = name
+        self._recommender = recommender
+        settings = recommender.settings
+        # By score, what ranks is no distribution over items: neither nats nor probabilities are its.
+        ranks = recommender.prior is None or recommender.fusing.fusion == "node"
+        plain = (settings.normalization, settings.decoder) == ("catalog", "trie")
+        self._distribution = plain and ranks
+
+    @cached_property
+    def key(self) -> str:
+        """Model, prompt, encoding and settings."""
+        r = self._recommender
+        parts = [r.model.fingerprint(), r.template.hash, r.encoder.hash, repr(r.settings)]
+        parts += sorted(getattr(r.prior, "unread", ()))
+        return " ".join([*parts, repr(r.fusing), repr(getattr(r.prior, "mix", ""))])
+
+    def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
+        """See ``System.answers``; a target costs one prompt and one path more."""
+        return [self._answer(case, k) for case in cases]
+
+    def _answer(self, case: Case, k: int) -> Answer:
+        history, started = case.history, time.perf_counter()
+        nats = probabilities = seconds = None
+        if case.candidates is not None:
+            answer = self._recommender.score(history, case.candidates)
+        elif self._distribution:
+            answer, nats, seconds = self._recommender.with_nats(history, k, case.target)
+        else:
+            answer = self._recommender.recommend(history, k)
+        if seconds is None:
+            seconds = time.perf_counter() - started
+        if self._distribution:
+            probabilities = [r.probability for r in answer[:k]]
+        if self._distribution and nats is None:
+            nats = -(self._recommender.score(history, [case.target])[0].logprob or 0.0)
+        certificate = answer.details.get("certificate")
+        exact = None if certificate is None else bool(certificate["exact"])
+        return Answer([r.item_id for r in answer[:k]], probabilities, nats, exact, seconds)
+
+
+class Counted:
+    """A baseline as a system; many cases at once where it ranks many, and nats where it has them."""
+
+    def __init__(self, baseline: Any, name: str, *, exclude_seen: bool, key: str = "") -> None:
+        """Wraps what has ``rank`` of ``baselines.Baseline``, and ``rank_many`` or ``logprobs``."""
+        self.name = name
+        self.key = f"{name} {key} exclude_seen={exclude_seen}"
+        self.batch = 256 if hasattr(baseline, "rank_many") else 1
+        self._baseline = baseline
+        self._exclude_seen = exclude_seen
+
+    def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
+        """See ``System.answers``; with candidates, these in the order of the whole ranking."""
+        histories, started = [case.history for case in cases], time.perf_counter()
+        among = any(case.candidates is not None for case in cases)
+        asked = len(cases[0].events.catalog) if among else k
+        exclude = self._exclude_seen and not among
+        many = getattr(self._baseline, "rank_many", None)
+        if many is None:
+            lists = [self._baseline.rank(h, asked, exclude_seen=exclude) for h in histories]
+        else:
+            lists = many(histories, asked, exclude_seen=exclude)
+        if among:
+            kept = [set(case.candidates or ()) for case in cases]
+            lists = [[i for i in r if i in s][:k] for r, s in zip(lists, kept, strict=True)]
+        seconds = (time.perf_counter() - started) / len(cases)
+        nats = [self._nats(case) for case in cases]
+        return [
+            Answer(list(ranked), nats=n, seconds=seconds)
+            for ranked, n in zip(lists, nats, strict=True)
+        ]
+
+    def _nats(self, case: Case) -> float | None:
+        logprobs = getattr(self._baseline, "logprobs", None)
+        if logprobs is None or case.candidates is not None:
+            return None
+        return -float(logprobs(case.history)[case.events.catalog.row(case.target)])
+
+
+def named(system: Any) -> tuple[str | None, Any]:
+    """A system with the name that it was given, None where it has its own."""
+    return system if isinstance(system, tuple) else (None, system)
+
+
+def ready(
+    dataset: Dataset, given: Sequence[Any], exclude_seen: bool, before: str, seed: int
+) -> list[System]:
+    """Systems, baselines by name fitted.
+
+    Args:
+        dataset: with the protocol's split.
+        given: see ``evaluate``.
+        exclude_seen: whether items of the history are left out.
+        before: the split before which baselines are fitted and priors counted.
+        seed: of what is random in a baseline.
+
+    Raises:
+        RequestError: one is no system, or two have the same name.
+    """
+    found: list[System] = []
+    for each in given:
+        name, system = named(each)
+        if isinstance(system, Recommender):
+            fits(system, dataset)
+            system = counting(system, dataset, before)
+            found.append(Written(system, name or name_of(system)))
+            continue
+        key = f"seed={seed}"
+        if isinstance(system, str) and system not in NAMES:
+            msg = f"{system!r} is no system. Expected one of: {', '.join(NAMES)}."
+            raise SettingsError(msg)
+        if system == CollaborativePrior.name:
+            system = CollaborativePrior.fit(
+                dataset, before=before, sources=_sources(given), seed=seed
+            )
+            name, key = (
+                name or system.name,
+                f"{key} before={before} {system.mix} {sorted(system.unread)}",
+            )
+        elif isinstance(system, str):
+            name, key = name or system, f"{key} before={before}"
+            system = base.fit(system, dataset, before=before, seed=seed)
+        if not hasattr(system, "rank"):
+            msg = (
+                f"{system!r:.80} is no system. Expected a Recommender, something with "
+                f"rank(history, k, exclude_seen=...), or one of: {', '.join(NAMES)}."
+            )
+            raise RequestError(msg)
+        found.append(Counted(system, name or system.name, exclude_seen=exclude_seen, key=key))
+    names = [slug(s.name) for s in found]
+    if len(set(names)) < len(names):
+        msg = (
+            f"Two systems have the same name: {', '.join(s.name for s in found)}. Expected "
+            "different ones; give pairs such as ('mine', recommender)."
+        )
+        raise RequestError(msg)
+    return found
+
+
+def _sources(given: Sequence[Any]) -> Sequence[str]:
+    """What the prior mixes that is asked for by name: the same as a recommender's beside it."""
+    for _, system in map(named, given):
+        if isinstance(system, Recommender) and system.fusing.prior == "collaborative":
+            return system.settings.sources
+    return COUNTED
+
+
+def fits(recommender: Recommender, dataset: Dataset) -> None:
+    """Refuses a recommender that cannot be evaluated on a dataset.
+
+    Raises:
+        RequestError: it has other items, another behavior, or demonstrations that hold targets.
+    """
+    info = dataset.info
+    if recommender.catalog.hash() != dataset.catalog.hash():
+        msg = (
+            f"The recommender has a catalog of {len(recommender.catalog):,} items that is not the "
+            f"one of {info.name} ({len(dataset.catalog):,} items). Expected the same."
+        )
+        raise RequestError(msg)
+    if recommender.behavior != info.target_behavior:
+        msg = (
+            f"The recommender is for {recommender.behavior!r} and the targets are "
+            f"{info.target_behavior!r}. Expected the same; use "
+            f"protocols.for_behavior(dataset, {recommender.behavior!r})."
+        )
+        raise RequestError(msg)
+    own = recommender.dataset
+    if recommender.settings.few_shot and own is not None and own.info.split != info.split:
+        msg = (
+            f"The recommender shows demonstrations from data split by {own.info.split}, and the "
+            f"protocol needs {info.split}. Expected a recommender on "
+            "protocols.under(dataset, protocol), so that no demonstration holds a target."
+        )
+        raise RequestError(msg)
+
+
+def counting(recommender: Recommender, dataset: Dataset, before: str) -> Recommender:
+    """A recommender whose prior counts the dataset's events before a split, and no others.
+
+    One's own prior stays as it is: what it counted is not known here.
+    """
+    fused = recommender.fusing.prior
+    events = next(e for e, limit in BEFORE.items() if limit == before)
+    known = recommender.dataset is not None and recommender.dataset.info.split == dataset.info.split
+    if fused in {"none", "own"} or (known and recommender.settings.prior_events == events):
+        return recommender
+    return recommender.with_settings(data=dataset, prior=fused, prior_events=events)
+
+
+def name_of(recommender: Recommender) -> str:
+    """A recommender's name in tables: its model, and what makes it another system."""
+    settings = recommender.settings
+    parts = [Path(recommender.model.name).name]
+    parts += [f"{settings.few_shot}-shot"] if settings.few_shot else []
+    parts += [settings.decoder] if settings.decoder != "trie" else []
+    prior = recommender.settings.prior
+    parts += {"auto": [], "none": ["alone"]}.get(prior, [f"+ {prior}"])
+    return " ".join(parts)
+
+
+def slug(name: str) -> str:
+    """A system's name as a file name.
+
+    >>> slug("smollm2-135m 4-shot"), slug("../x")
+    ('smollm2-135m-4-shot', 'x')
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "system"
+
+
+def answers(
+    system: System,
+    cases: Sequence[Case],
+    k: int,
+    *,
+    log: Path | None = None,
+    key: str = "",
+    progress: Progress = lambda system, done: None,
+) -> list[Answer]:
+    """A system's answers, one a case.
+
+    Args:
+        system: what answers.
+        cases: whom to rank for.
+        k: how many items a list.
+        log: a JSONL file to which each user's answer is appended at once; users that it already
+            holds are not ranked again, and a last line cut off by a kill is dropped.
+        key: what the answers depend on; a log written under another is refused.
+        progress: called with the system's name and the number of users done.
+
+    Raises:
+        DataError: the log was written by another system or for other settings.
+    """
+    known = _read_log(log, system.name, key) if log else {}
+    todo = [case for case in cases if case.user_id not in known]
+    progress(system.name, len(cases) - len(todo))
+    for first in range(0, len(todo), system.batch):
+        part = todo[first : first + system.batch]
+        new = system.answers(part, k)
+        known.update((case.user_id, answer) for case, answer in zip(part, new, strict=True))
+        if log:
+            lines = [_line(system.name, key, c, a) for c, a in zip(part, new, strict=True)]
+            with log.open("a", encoding="utf-8") as stream:
+                stream.write("".join(lines))
+        progress(system.name, len(cases) - len(todo) + first + len(part))
+    return [known[case.user_id] for case in cases]
+
+
+_FIELDS = ("items", "probabilities", "nats", "exact", "seconds")
+
+
+def _line(name: str, key: str, case: Case, answer: Answer) -> str:
+    values = {f: getattr(answer, f) for f in _FIELDS if getattr(answer, f) is not None}
+    line = {"system": name, "key": key, "user_id": case.user_id, **values}
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _read_log(log: Path, name: str, key: str) -> dict[str, Answer]:
+    done = {}
+    for entry in whole_lines(log):
+        if (entry.get("system"), entry.get("key")) != (name, key):
+            msg = (
+                f"{log} was written for system {entry.get('system')!r} with key "
+                f"{entry.get('key')!r}, not {name!r} with {key!r}: other data, protocol, model or "
+                "settings. Expected the same run; choose another folder or delete it."
+            )
+            raise DataError(msg)
+        done[entry["user_id"]] = Answer(**{f: entry[f] for f in _FIELDS if f in entry})
+    return done
+
+
+def whole_lines(log: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file that is appended to; a last line cut off by a kill is dropped.
+
+    Raises:
+        DataError: the file holds something else.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if not log.exists():
+        return []
+    try:
+        text = log.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        rest = text[len(whole) :]
+        found = [json.loads(line) for line in whole.decode("utf-8").split("\n")[:-1]]
+        if all(isinstance(entry, dict) for entry in found) and rest[:1] in {b"", b"{"}:
+            if rest:
+                log.write_bytes(whole)
+            return found
+        problem = "a line is no object"
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    msg = (
+        f"{log} is no log of an evaluation: {problem}. Expected one object of JSON a line; choose "
+        "another place or delete it."
+    )
+    raise DataError(msg)

@@ -1,0 +1,1 @@
+"""Explain recommendations: evidence, checked sentences, counterfactuals."""

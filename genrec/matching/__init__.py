@@ -1,0 +1,1 @@
+"""Find catalog items in text, by spelling and by meaning."""

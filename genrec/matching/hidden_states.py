@@ -1,0 +1,62 @@
+"""Titles as a language model's own hidden states. Knows models and catalogs, nothing of users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from genrec.data.catalog import Catalog
+from genrec.models.language_model import LanguageModel
+from genrec.prompts.encoder import Encoder
+from genrec.prompts.template import TitleForm
+
+FloatArray = npt.NDArray[np.float32]
+
+_TOKENS = 4_096  # of a batch, padding included
+
+
+def title_states(
+    model: LanguageModel, catalog: Catalog, progress: Callable[[int], None] = lambda done: None
+) -> FloatArray:
+    """(N, W) unit vectors of titles: the mean of the last hidden states over a title's tokens.
+
+    A title is read by itself, as it stands in prompts. All such means lie in one narrow cone
+    (Ethayarajh 2019, https://arxiv.org/abs/1909.00512), so the catalog's mean is taken from each.
+
+    Args:
+        model: any causal language model.
+        catalog: N items.
+        progress: called with the number of distinct titles done.
+    """
+    encoder = Encoder(model.tokenizer, TitleForm.of(catalog))
+    every = [encoder.start + ids for ids in encoder.titles(catalog)]
+    distinct = sorted(set(every), key=lambda ids: (len(ids), ids))
+    parts, first = [], 0
+    while first < len(distinct):
+        last = first + 1  # the longest of a batch is its last
+        while last < len(distinct) and (last + 1 - first) * len(distinct[last]) <= _TOKENS:
+            last += 1
+        parts.append(_means(model, distinct[first:last]))
+        first = last
+        progress(first)
+    place = {ids: n for n, ids in enumerate(distinct)}
+    found = np.concatenate(parts)[[place[ids] for ids in every]]
+    found -= found.mean(axis=0)
+    length = np.linalg.norm(found, axis=1, keepdims=True)
+    return np.asarray(found / np.where(length > 0, length, 1.0), dtype=np.float32)
+
+
+@torch.inference_mode()
+def _means(model: LanguageModel, batch: list[tuple[int, ...]]) -> FloatArray:
+    """(n, W) means over the tokens of each; padding stands behind, where no token looks."""
+    longest = max(map(len, batch))
+    ids = torch.tensor([[*b, *[b[-1]] * (longest - len(b))] for b in batch], device=model.device)
+    lengths = torch.tensor([len(b) for b in batch], device=model.device)
+    mask = torch.arange(longest, device=model.device) < lengths[:, None]
+    backbone = model.model.base_model
+    states = backbone(input_ids=ids, attention_mask=mask.long(), use_cache=False)[0].float()
+    mean = (states * mask[:, :, None]).sum(dim=1) / lengths[:, None]
+    return np.asarray(mean.cpu().numpy(), dtype=np.float32)

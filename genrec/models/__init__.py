@@ -1,0 +1,1 @@
+"""Language models: what they must be able to do, loading them, and reading token trees."""

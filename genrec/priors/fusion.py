@@ -1,0 +1,328 @@
+"""How a prior counts beside the model: which one, how much, by node or by score.
+
+What is not set is what was fitted on validation: by ``genrec tune`` for a dataset folder and a
+model, else once for the embedded sample and the default model, untrained.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from genrec.config import Settings
+from genrec.data.dataset import TUNED, Dataset
+from genrec.data.interactions import SPLITS
+from genrec.errors import DataError, SettingsError
+from genrec.priors.collaborative import CollaborativePrior
+from genrec.priors.weights import ItemPrior, Popularity
+
+BEFORE = {"train": "validation", "train+validation": "test"}
+OTHER_WEIGHT = 0.3  # of popularity, novelty and one's own prior
+# Of the collaborative prior, fitted on 200 validation users of the embedded sample with the default
+# model untrained (``genrec tune``); see benchmarks/RESULTS.md.
+FUSION = "node"
+WEIGHTS = {"node": 0.866, "score": 1.5}
+TEMPERATURES = {"node": 36.58, "score": 4.0}
+ENOUGH = 1000  # events; fewer say less, and what was fitted once counts in proportion
+
+
+@dataclass(frozen=True, slots=True)
+class Fusing:
+    """How a prior counts.
+
+    Attributes:
+        prior: its name; ``none``, or ``own`` for one that was set on a recommender.
+        weight: its power.
+        fusion: ``node`` or ``score``.
+        temperature: the model's logits are divided by it at every node.
+        alone: the same without a prior.
+        fitted: whose numbers these are, for people.
+    """
+
+    prior: str
+    weight: float
+    fusion: str
+    temperature: float
+    alone: float
+    fitted: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What ``genrec tune`` found for a dataset folder and a model.
+
+    Attributes:
+        key: of model, prompt and behavior; see ``key``.
+        model: its name, for people.
+        fusion: the better one by NDCG@10 on validation, crosswise.
+        weights: the prior's weight by fusion.
+        temperatures: the node temperature by fusion.
+        users: how many users it was fitted on, of validation or held out of train.
+        nats: -ln P(target) of the model alone, the prior alone and both by node, the last of each
+            half of the users by what was fitted to the other half.
+        ndcg: NDCG@10 of these and of both by score, likewise, within the candidates of model and
+            prior.
+    """
+
+    key: str
+    model: str
+    fusion: str
+    weights: dict[str, float]
+    temperatures: dict[str, float]
+    users: int
+    nats: dict[str, float]
+    ndcg: dict[str, float]
+
+    def save(self, path: str | Path) -> None:
+        """Writes it into a JSON file, beside what was found for other models."""
+        path = Path(path)
+        known = _entries(path) if path.is_file() else []
+        kept = [e for e in known if e["key"] != self.key]
+        text = json.dumps({"format_version": 1, "tuned": [*kept, asdict(self)]}, indent=2)
+        new = path.with_suffix(".new")
+        new.write_text(text + "\n", encoding="utf-8")
+        new.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path, key: str) -> Tuned | None:
+        """What was found for a key; None where there is no such file or entry.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        path = Path(path)
+        if not path.is_file():
+            return None
+        found = [e for e in _entries(path) if e["key"] == key]
+        return cls(**found[0]) if found else None
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["tuned"]
+        names = {f.name for f in fields(Tuned)}
+        if all(set(e) == names and {*e["weights"]} == {*WEIGHTS} for e in entries):
+            return list(entries)
+        problem = "its entries have other fields"
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        problem = repr(error)
+    msg = f"{path} is damaged: {problem}. Delete it and run `genrec tune` again."
+    raise DataError(msg)
+
+
+def name(settings: Settings, dataset: Dataset | None, behavior: str) -> str:
+    """The name of the prior that settings ask for; ``none`` where ``auto`` has nothing to count.
+
+    Raises:
+        SettingsError: one is asked for that has nothing to count.
+    """
+    asked = settings.prior
+    if asked == "none":
+        return asked
+    plain = settings.normalization == "vocab" or settings.decoder == "match"
+    if asked == "auto" and (plain or (settings.search, settings.fusion) == ("sample", "score")):
+        return "none"
+    if dataset is None:
+        if asked == "auto":
+            return "none"
+        msg = (
+            f"prior={asked!r} without a dataset, whose events it counts. Expected a Dataset in "
+            "place of the catalog, or prior='none'."
+        )
+        raise SettingsError(msg)
+    if asked not in {"auto", "collaborative"} or countable(dataset, behavior, settings):
+        return "collaborative" if asked == "auto" else asked
+    if asked == "auto":
+        return "none"
+    msg = (
+        f"prior='collaborative', but no event {behavior!r} lies in {settings.prior_events}. "
+        "Expected events to count, or prior='none'."
+    )
+    raise SettingsError(msg)
+
+
+def countable(dataset: Dataset, behavior: str, settings: Settings) -> int:
+    """How many events the collaborative prior counts."""
+    events, c = dataset.interactions, dataset.interactions.columns
+    if behavior not in events.behaviors:
+        return 0
+    limit = SPLITS.index(BEFORE[settings.prior_events])
+    wanted = (c.behavior == events.behaviors.index(behavior)) & (c.row >= 0) & (c.split < limit)
+    return int(wanted.sum())
+
+
+def make(
+    settings: Settings,
+    dataset: Dataset,
+    name: str,
+    behavior: str,
+    say: Callable[[str], None] = lambda message: None,
+) -> ItemPrior:
+    """Counts the prior of a name; ``say`` is called while what is learned is fitted."""
+    before = BEFORE[settings.prior_events]
+    if name == "collaborative":
+        what, seed = settings.sources, settings.seed
+        return CollaborativePrior.fit(
+            dataset, behavior=behavior, before=before, sources=what, seed=seed, say=say
+        )
+    n, novelty = len(dataset.catalog), name == "novelty"
+    return Popularity(dataset.interactions, n, novelty=novelty, before=before)
+
+
+def chosen(
+    settings: Settings, prior: str, tuned: Tuned | None = None, events: int = ENOUGH
+) -> Fusing:
+    """How a prior of a name counts.
+
+    Args:
+        settings: what is set there goes first.
+        prior: ``none``, ``own`` or one of the settings' names.
+        tuned: what was found for the dataset folder.
+        events: how many there are to count or to read.
+    """
+    alone = 1.0 if settings.node_temperature is None else settings.node_temperature
+    vocab = settings.normalization == "vocab"
+    fusion, weight, temperature, fitted = "node", OTHER_WEIGHT, alone, ""
+    if prior == "collaborative":
+        fusion = FUSION if tuned is None else tuned.fusion
+        fitted = "the embedded sample" if tuned is None else f"{tuned.users} users held out"
+    if settings.fusion != "auto" or vocab or settings.search == "sample":
+        fusion = "score" if vocab else settings.fusion.replace("auto", "node")
+    if prior == "collaborative" and tuned is None:
+        share = min(events / ENOUGH, 1.0)
+        weight, temperature = WEIGHTS[fusion] * share, TEMPERATURES[fusion] ** share
+    elif prior == "collaborative" and tuned is not None:
+        weight, temperature = tuned.weights[fusion], tuned.temperatures[fusion]
+    if settings.prior_weight is not None:
+        weight, fitted = settings.prior_weight, ""
+    if settings.node_temperature is not None or vocab or not fitted:
+        temperature = alone  # one that was fitted belongs to the weight that was fitted with it
+    return Fusing(prior, weight, fusion, temperature, alone, fitted)
+
+
+def found(given: str | None, folder: Path | None, key: Callable[[], str]) -> Tuned | None:
+    """What ``genrec tune`` found for a key, which is made only where there is a file.
+
+    Args:
+        given: the file; None for that of the folder, where there is one.
+        folder: of the run, or of the dataset where the model is no run's.
+        key: makes the key.
+
+    Raises:
+        SettingsError: the given file is not there, or knows nothing of this key.
+        DataError: the file is damaged.
+    """
+    if given is not None:
+        tuned = Tuned.load(given, key())
+        if tuned is None:
+            msg = (
+                f"tuned={given!r} is no file, or was not written for this model, prompt and "
+                "behavior. Expected one that `genrec tune --out` wrote with the same; run it again."
+            )
+            raise SettingsError(msg)
+        return tuned
+    if folder is None or not (folder / TUNED).is_file():
+        return None
+    return Tuned.load(folder / TUNED, key())
+
+
+class PriorSource:
+    """The prior of one recommender and how it counts.
+
+    Attributes:
+        own: whether one was given in place of that of the settings.
+        run: the folder of the run that the model is from: what was fitted for an untrained one is
+            not for it.
+        saved: the prior that lies in the run's folder, for a recommender without a dataset.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        dataset: Dataset | None,
+        behavior: str,
+        key: Callable[[], str],
+        say: Callable[[str], None],
+    ) -> None:
+        """Counts nothing yet.
+
+        Args:
+            settings: of the recommender.
+            dataset: whose events are counted.
+            behavior: what is asked for.
+            key: makes the key of what was tuned.
+            say: called with a line of text before a slow step.
+
+        Raises:
+            SettingsError: a prior is asked for that has nothing to count.
+        """
+        self._settings, self._dataset, self._behavior = settings, dataset, behavior
+        self._key, self._say = key, say
+        self._name = name(settings, dataset, behavior)
+        self._made: list[ItemPrior | None] = []  # one, once it was counted or given
+        self.own = False
+        self.run: Path | None = None
+        self.saved: CollaborativePrior | None = None
+
+    @property
+    def prior(self) -> ItemPrior | None:
+        """What is fused with the model: counted when it is first asked for, or given; or None."""
+        if not self._made:
+            called = self._set.prior
+            made: ItemPrior | None = None
+            if called == "collaborative" and self._dataset is None:
+                made = self.saved
+            elif called != "none":
+                assert self._dataset is not None
+                if called == "collaborative" and len(self._dataset.interactions) > 100_000:
+                    self._say("Counting what people take together ...")
+                made = make(self._settings, self._dataset, called, self._behavior, self._say)
+            self._made.append(made)  # also for recommenders that share it
+        return self._made[0]
+
+    @prior.setter
+    def prior(self, prior: ItemPrior | None) -> None:
+        self._made, self.own = [prior], True
+
+    @property
+    def fusing(self) -> Fusing:
+        """How the prior counts: as set, else as fitted."""
+        if self.own:
+            return chosen(self._settings, "none" if self.prior is None else "own")
+        return self._set
+
+    @cached_property
+    def _set(self) -> Fusing:
+        """How the prior of the settings counts."""
+        called, tuned, events = self._name, None, 0
+        if self.saved is not None and self._settings.prior == "auto":
+            called, tuned = "collaborative", found(self._settings.tuned, self.run, self._key)
+            events = int(self.saved.counts.popularity.sum())
+        elif called == "collaborative" and self._dataset is not None:
+            folder = self._dataset.folder if self.run is None else self.run
+            tuned = found(self._settings.tuned, folder, self._key)
+            c = self._dataset.interactions.columns
+            limit = SPLITS.index(BEFORE[self._settings.prior_events])
+            events = int(((c.row >= 0) & (c.split < limit)).sum())
+        if self.run is not None and tuned is None and self._settings.prior == "auto":
+            called = "none"
+        return chosen(self._settings, called, tuned, events)
+
+    def take(self, other: PriorSource, *, same_data: bool) -> None:
+        """Shares another's prior, where it was given or would be counted alike."""
+        if self._dataset is None:
+            self.saved = other.saved
+        if other.own:
+            self.prior = other.prior
+        elif self._counts() == other._counts() and same_data:
+            self._made = other._made
+
+    def _counts(self) -> tuple[object, ...]:
+        """What the prior that is counted depends on, beside the dataset."""
+        settings = self._settings
+        what = settings.sources, settings.prior_events, settings.seed
+        return self._set.prior, *what, self._behavior

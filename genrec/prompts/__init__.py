@@ -1,0 +1,1 @@
+"""Templates become prompts, and prompts become token ids."""

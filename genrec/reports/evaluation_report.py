@@ -1,0 +1,443 @@
+"""Reports of an evaluation: one HTML page or Markdown file that holds its pictures. No scripts.
+
+Every text of the data (titles, names, users) is shown as text, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genrec import __version__
+from genrec.data.protocols import Case
+from genrec.errors import SettingsError
+from genrec.evaluation import metrics
+from genrec.evaluation.metrics import Interval
+from genrec.evaluation.results import Evaluation, Result
+from genrec.text import one_line
+
+ENDINGS = (".html", ".md")
+_CURVE = 20  # the most places on the curve of hit rates
+_EXAMPLES = 5
+_BARS = 8  # the most slices of a kind in a picture
+_SHOWN = 5  # events and recommendations of an example
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
+_MARKS = "os^Dvp*"
+_KINDS = {
+    "item": "target item, by whether train has it",
+    "user": "user, by whether train has them",
+    "history": "events in the history",
+    "target_events": "earlier events of the target",
+    "last_behavior": "last behavior in the history",
+    "script": "script of the target's title",
+}
+_INTERVAL = re.compile(r"(-?[\d.e-]+) (\[[^\[\]<>&]+\])")
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 64em; margin: 2em auto; padding: 0 1em;
+  overflow-wrap: anywhere; }
+.wide { overflow-x: auto; margin: 1em 0; }
+table { border-collapse: collapse; overflow-wrap: break-word; }
+th, td { padding: .2em 1em .2em 0; text-align: left; vertical-align: top; }
+th:first-child, td:first-child { position: sticky; left: 0; background: Canvas; }
+thead th { border-bottom: 1px solid #888; }
+tbody tr:hover td { background: color-mix(in srgb, Canvas, #888 15%); }
+td { font-variant-numeric: tabular-nums; min-width: 4em; max-width: 30em; }
+td small { white-space: nowrap; opacity: .75; }
+img { width: 880px; min-width: 640px; max-width: 100%; height: auto; background: #fff; }
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A line above what follows; level 1 is the page's title."""
+
+    text: str
+    level: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Plain sentences, each on its own."""
+
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A header and rows of cells."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A PNG and what it shows."""
+
+    alt: str
+    png: bytes
+
+
+Block = Heading | Lines | Table | Picture
+
+
+def write(evaluation: Evaluation, path: str | Path) -> None:
+    """Writes a report, in the form that the file's name ends with.
+
+    Raises:
+        SettingsError: the ending is none of ``ENDINGS``, or matplotlib is missing.
+    """
+    path = Path(path)
+    check(path)
+    found = blocks(evaluation)
+    text = to_html(found) if path.suffix == ".html" else to_markdown(found)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def check(path: str | Path) -> None:
+    """Whether a report can be written there, before anything slow is done; raises as ``write``."""
+    if Path(path).suffix not in ENDINGS:
+        msg = f"report={str(path)!r}. Expected a file name that ends with {' or '.join(ENDINGS)}."
+        raise SettingsError(msg)
+    _pyplot()
+
+
+def overall(evaluation: Evaluation) -> Table:
+    """Metrics by system: mean and 95% interval, or one figure for all lists together."""
+    names = [r.name for r in evaluation.results]
+    found = evaluation.intervals
+    rows = []
+    for metric in dict.fromkeys(m for n in names for m in found[n]):
+        k = metric.partition("@")[2]
+        if metric.startswith("recall@") and all(
+            np.array_equal(r.values[metric], r.values[f"hit_rate@{k}"]) for r in evaluation.results
+        ):
+            continue  # every basket is of one item
+        rows.append([metric, *(said(found[n].get(metric), metric) for n in names)])
+    for metric in dict.fromkeys(m for r in evaluation.results for m in r.whole):
+        rows.append([metric, *(_figure(r.whole.get(metric)) for r in evaluation.results)])
+    return Table(["metric", *names], rows)
+
+
+def sliced(evaluation: Evaluation, metric: str) -> Table:
+    """One metric by slice and system."""
+    names = [r.name for r in evaluation.results]
+    rows = [
+        [kind, label, f"{list(evaluation.slices[kind]).count(label):,}"]
+        + [said(systems[n].get(metric)) for n in names]
+        for kind, labels in evaluation.by_slice.items()
+        for label, systems in labels.items()
+    ]
+    return Table(["slice", "of", "users", *names], rows)
+
+
+def said(interval: Interval | None, metric: str = "") -> str:
+    """A mean with its interval, to four decimals (seconds to three digits); a dash for none."""
+    if interval is None:
+        return "-"
+    if metric == "seconds":
+        return f"{interval.mean:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
+    return str(interval)
+
+
+def remarks(evaluation: Evaluation) -> list[str]:
+    """How the numbers came about, and what may be said of them."""
+    e = evaluation
+    n = len(e.cases)
+    made = [
+        f"{e.dataset}: protocol {e.protocol}, split {e.split}, {n:,} users, seed {e.seed}; full "
+        f"ranking by item id; seen items {'excluded' if e.exclude_seen else 'included'}; baselines "
+        f"fitted on {e.fitted_on}.",
+        "Means over users with 95% bootstrap intervals. Of nats (-ln P of the target), seconds and "
+        f"invalid lists less is better; diversity is over {e.vectors}.",
+    ]
+    if e.protocol.startswith("candidates"):
+        made[0] = made[0].replace("full ranking", "20 candidates, not a full ranking,")
+    made += [f"{c}." for c in e.comparisons]
+    for result in e.results:
+        bad = int(result.values["invalid"].sum())
+        if bad:
+            made.append(
+                f"{result.name}: {bad:,} of {n:,} lists are invalid (short, an item twice, or one "
+                "that is not allowed); its other figures count them as they are."
+            )
+    return made
+
+
+def main_metric(evaluation: Evaluation) -> str:
+    """The metric of slices and comparisons."""
+    return "hit_rate@1" if evaluation.protocol.startswith("candidates") else "ndcg@10"
+
+
+def blocks(evaluation: Evaluation) -> list[Block]:
+    """The report's parts, in order."""
+    metric = main_metric(evaluation)
+    found: list[Block] = [
+        Heading(f"Evaluation of {evaluation.dataset}", 1),
+        Lines(remarks(evaluation)),
+        Heading("All users"),
+        overall(evaluation),
+        Picture("Hit rate by length of the list", hit_rate_curves(evaluation)),
+    ]
+    if any(r.reliability is not None for r in evaluation.results):
+        found += [
+            Heading("Are the stated probabilities true?"),
+            Lines(
+                [
+                    "Each point is a tenth of all (user, item) pairs of the first ten places, by "
+                    "stated probability; on the line, as many come true as were stated."
+                ]
+            ),
+            Picture("Stated probability and share that came true", reliability(evaluation)),
+        ]
+    if evaluation.by_slice:
+        found += [
+            Heading("Slices"),
+            Picture(f"{metric} by slice", slice_bars(evaluation, metric)),
+            Lines([f"{metric}, with 95% intervals. {_kinds(evaluation)}"]),
+            sliced(evaluation, metric),
+        ]
+    found.append(Heading("Example users"))
+    for case in _examples(evaluation.cases):
+        found += _example(evaluation, case)
+    found.append(Lines([f"Made by genrec {__version__}."]))
+    return found
+
+
+def _kinds(evaluation: Evaluation) -> str:
+    said = [f"{kind}: {_KINDS[kind]}" for kind in evaluation.by_slice if kind in _KINDS]
+    return f"Slices are by {'; '.join(said)}." if said else ""
+
+
+def _examples(cases: Sequence[Case]) -> list[Case]:
+    order = np.random.default_rng(0).permutation(len(cases))[:_EXAMPLES]
+    return [cases[i] for i in sorted(order.tolist())]
+
+
+def _example(evaluation: Evaluation, case: Case) -> list[Block]:
+    catalog = case.events.catalog
+    place = [c.user_id for c in evaluation.cases].index(case.user_id)
+    titles = [
+        f"{i.behavior}: {i.text if i.item_id is None else catalog[catalog.row(i.item_id)].title}"
+        for i in case.history.latest(_SHOWN).interactions
+    ]
+    columns = {"last events, newest last": titles}
+    for result in evaluation.results:
+        columns[result.name] = [
+            f"{'→ ' if i in case.basket else ''}{_title(case, i)}"
+            for i in result.ranked[place][:_SHOWN]
+        ]
+    height = max(len(c) for c in columns.values())
+    rows = [[c[i] if i < len(c) else "" for c in columns.values()] for i in range(height)]
+    came = "; ".join(_title(case, i) for i in case.basket[:_SHOWN])
+    more = f"; and {len(case.basket) - _SHOWN:,} more" if len(case.basket) > _SHOWN else ""
+    what = "Came next (→), the target first" if len(case.basket) > 1 else "Came next (→)"
+    return [
+        Heading(f"User {case.user_id}", 3),
+        Lines([f"{what}: {came}{more}"]),
+        Table(list(columns), rows),
+    ]
+
+
+def _title(case: Case, item_id: str) -> str:
+    catalog = case.events.catalog
+    return catalog[catalog.row(item_id)].title if item_id in catalog else item_id
+
+
+def hit_rate_curves(evaluation: Evaluation) -> bytes:
+    """A PNG of HR@k by k, one line a system, with its interval as a band."""
+    figure, axes = _figure_of(1)
+    longest = max((len(r) for s in evaluation.results for r in s.ranked), default=1)
+    ks = range(1, min(_CURVE, max(longest, 1)) + 1)
+    for result, color, mark in _styled(evaluation.results):
+        ranks = result.ranks()
+        values = np.stack([metrics.hit_rate(ranks, k) for k in ks], axis=1)
+        found = metrics.bootstraps(values, draws=2_000)
+        axes[0].plot(
+            ks,
+            [i.mean for i in found],
+            color=color,
+            marker=mark,
+            markersize=4,
+            label=_plain(result.name),
+        )
+        axes[0].fill_between(
+            ks, [i.low for i in found], [i.high for i in found], color=color, alpha=0.15, lw=0
+        )
+    axes[0].set(xlabel="k, places of the list", ylabel="HR@k with 95% interval", ylim=(0, None))
+    axes[0].xaxis.get_major_locator().set_params(integer=True)
+    _legend(figure, axes[0])
+    return _png(figure)
+
+
+def reliability(evaluation: Evaluation) -> bytes:
+    """A PNG of stated against observed shares, with 95% intervals of the observed."""
+    figure, axes = _figure_of(1)
+    highest = 1e-3
+    for result, color, mark in _styled(evaluation.results):
+        if result.reliability is None:
+            continue
+        r = result.reliability
+        error = 1.96 * np.sqrt(r.observed * (1 - r.observed) / r.count)
+        low = np.minimum(error, r.observed)
+        label = f"{_plain(result.name)}, expected calibration error {r.error:.4f}"
+        style = {"color": color, "marker": mark, "markersize": 5, "capsize": 2, "label": label}
+        axes[0].errorbar(r.stated, r.observed, yerr=[low, error], **style)
+        highest = max(highest, float(r.stated.max()), float((r.observed + error).max()))
+    line = [0, min(1.0, 1.05 * highest)]
+    axes[0].plot(line, line, color="#999999", ls="--", lw=1, label="as stated")
+    axes[0].set(xlabel="stated probability", ylabel="share that came true", xlim=line, ylim=line)
+    _legend(figure, axes[0])
+    return _png(figure)
+
+
+def slice_bars(evaluation: Evaluation, metric: str) -> bytes:
+    """A PNG with a panel for each kind of slice: means with 95% intervals, the largest slices."""
+    kinds = evaluation.by_slice
+    figure, axes = _figure_of(len(kinds))
+    n = len(evaluation.results)
+    for panel, (kind, labels) in zip(axes, kinds.items(), strict=True):
+        users = Counter(evaluation.slices[kind])
+        largest = {label for label, _ in users.most_common(_BARS)}
+        shown = [label for label in labels if label in largest]
+        for place, (result, color, _) in enumerate(_styled(evaluation.results)):
+            at = np.arange(len(shown)) + (place - (n - 1) / 2) * 0.8 / n
+            found = [labels[label][result.name][metric] for label in shown]
+            means = np.array([i.mean for i in found])
+            error = np.array([[m - i.low, i.high - m] for m, i in zip(means, found, strict=True)])
+            style = {"color": color, "alpha": 0.8, "ecolor": "#444444", "capsize": 2}
+            name = _plain(result.name)
+            panel.bar(at, means, 0.75 / n, yerr=np.maximum(error.T, 0), label=name, **style)
+        names = [f"{_plain(label)}\nn={users[label]:,}" for label in shown]
+        panel.set_xticks(range(len(shown)), names)
+        panel.set(title=_KINDS.get(kind, kind), ylabel=metric, ylim=(0, None))
+    _legend(figure, axes[0])
+    return _png(figure)
+
+
+def _legend(figure: Any, panel: Any) -> None:
+    """One legend above all panels, where nothing is drawn."""
+    handles, names = panel.get_legend_handles_labels()
+    columns = 1 if max(map(len, names)) > 30 else 4
+    figure.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False)
+
+
+def _styled(results: Sequence[Result]) -> list[tuple[Result, str, str]]:
+    n, m = len(_COLORS), len(_MARKS)
+    return [(r, _COLORS[i % n], _MARKS[i % m]) for i, r in enumerate(results)]
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        msg = "A report needs matplotlib, which is not installed: pip install 'genrec[report]'."
+        raise SettingsError(msg) from error
+    return matplotlib
+
+
+def _figure_of(panels: int) -> tuple[Any, Any]:
+    _pyplot()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.2 if panels == 1 else 3.2 * panels), layout="constrained")
+    axes = figure.subplots(panels, 1, squeeze=False)[:, 0]
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(axis="y", alpha=0.3)
+        panel.set_axisbelow(True)
+    return figure, axes
+
+
+def _png(figure: Any) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    return stream.getvalue()
+
+
+def _plain(text: str) -> str:
+    """A text that matplotlib does not read as a formula; letters that its font lacks are marked."""
+    shown = "".join(c if c.isascii() else "?" for c in one_line(text))
+    return shown.replace("$", r"\$")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def to_html(found: Sequence[Block]) -> str:
+    """A page with everything in it, pictures as data URIs."""
+    title = next((b.text for b in found if isinstance(b, Heading)), "Evaluation")
+    body = "\n".join(_html(block) for block in found)
+    return (
+        "<!DOCTYPE html>\n"
+        '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        "style-src 'unsafe-inline'\">\n"
+        f"<title>{_escaped(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _escaped(text: str) -> str:
+    return html.escape(one_line(text))
+
+
+def _html(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"<h{block.level}>{_escaped(block.text)}</h{block.level}>"
+    if isinstance(block, Lines):
+        return "\n".join(f"<p>{_escaped(text)}</p>" for text in block.texts)
+    if isinstance(block, Picture):
+        inside = f'<img alt="{_escaped(block.alt)}" src="{_data_uri(block)}">'
+    else:
+        head = "".join(f"<th>{_escaped(c)}</th>" for c in block.header)
+        rows = "\n".join(
+            "<tr>" + "".join(f"<td>{_cell(c)}</td>" for c in row) + "</tr>" for row in block.rows
+        )
+        inside = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+    return f'<div class="wide" tabindex="0">{inside}</div>'
+
+
+def _cell(text: str) -> str:
+    """A cell; an interval is never broken over two lines."""
+    found = _INTERVAL.fullmatch(text)
+    return f"{found[1]} <small>{found[2]}</small>" if found else _escaped(text)
+
+
+def to_markdown(found: Sequence[Block]) -> str:
+    """One Markdown file, pictures as data URIs."""
+    return "\n\n".join(_markdown(block) for block in found) + "\n"
+
+
+def _markdown(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"{'#' * block.level} {_marked(block.text)}"
+    if isinstance(block, Lines):
+        return "\n\n".join(_marked(text) for text in block.texts)
+    if isinstance(block, Picture):
+        return f"![{_marked(block.alt)}]({_data_uri(block)})"
+    rows = [block.header, ["---"] * len(block.header), *block.rows]
+    cells = [[c if i == 1 else _marked(c) for c in row] for i, row in enumerate(rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def _marked(text: str) -> str:
+    """A text as Markdown shows it letter by letter."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~$&-])", r"\\\1", one_line(text))
+
+
+def _data_uri(picture: Picture) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"

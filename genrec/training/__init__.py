@@ -1,0 +1,1 @@
+"""Fine-tune a language model with LoRA on a dataset."""

@@ -1,0 +1,90 @@
+"""Adapters: what is trained beside a base model (PEFT). Knows models, no data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from genrec import runs
+from genrec.errors import ModelError, SettingsError
+from genrec.models.language_model import quiet_transformers
+from genrec.runs import Run
+from genrec.training.config import Training
+
+
+def adapted(model: Any, training: Training, base: str | None = None) -> Any:
+    """A model with a fresh adapter, or all of it where the rank is 0.
+
+    Args:
+        model: transformers' model.
+        training: the settings.
+        base: the model's name for PEFT's files, in place of the folder that it was loaded from.
+
+    Raises:
+        SettingsError: no layer has a name of ``target_modules``.
+    """
+    if not training.lora_rank:
+        return model.requires_grad_(True)
+    with quiet_transformers():  # it loads bitsandbytes
+        from peft import LoraConfig, get_peft_model
+
+    model.requires_grad_(False)
+
+    names: Any = training.target_modules
+    if names != "all-linear":
+        names = [n.strip() for n in names.split(",") if n.strip()]
+    settings = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=training.lora_rank,
+        lora_alpha=training.lora_alpha,
+        lora_dropout=training.lora_dropout,
+        use_dora=training.dora,
+        target_modules=names,
+        fan_in_fan_out=_transposed(model),
+    )
+    try:
+        with quiet_transformers():
+            tuned = get_peft_model(model, settings)
+            if base is not None:
+                tuned.peft_config["default"].base_model_name_or_path = base
+            return tuned
+    except ValueError as error:
+        layers = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if _linear(m)})
+        msg = (
+            f"target_modules={training.target_modules!r}: {error} Expected all-linear, or some of: "
+            f"{', '.join(layers)}."
+        )
+        raise SettingsError(msg) from error
+
+
+def _transposed(model: Any) -> bool:
+    return any(type(m).__name__ == "Conv1D" for m in model.modules())
+
+
+def _linear(module: Any) -> bool:
+    return type(module).__name__ in {"Linear", "Conv1D"}
+
+
+def continued(model: Any, since: Path, run: Run) -> Any:
+    """A model with the adapter of an earlier run, to be trained further.
+
+    Raises:
+        ModelError: the earlier run is of another model, prompt or tokenizer, or has no adapter.
+    """
+    with quiet_transformers():
+        from peft import PeftModel
+
+    old = Run.read(since)
+    old.check(
+        template=run.template_hash,
+        encoder=run.encoder_hash,
+        base=run.base_fingerprint or None,
+        kept=run.base_kept,
+    )
+    if not (since / runs.ADAPTER).is_dir():
+        msg = f"{since} has no adapter: all its weights were trained. Expected a run with one."
+        raise ModelError(msg)
+    with quiet_transformers():
+        return PeftModel.from_pretrained(
+            model.requires_grad_(False), str(since / runs.ADAPTER), is_trainable=True
+        )

@@ -1,0 +1,150 @@
+"""The report of a training run: report.md and curves.png. Knows its log and run.json, no models."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from genrec import runs
+from genrec.config import Settings
+from genrec.errors import ModelError
+from genrec.runs import Run
+from genrec.training.config import Training
+
+REPORT = "report.md"
+CURVES = "curves.png"
+Line = Mapping[str, Any]
+
+
+def read_log(folder: Path) -> tuple[list[Line], list[Line]]:
+    """The lines of a run's log: of steps, and of validations; later ones replace earlier ones.
+
+    A run that was killed and went on has lines twice; the last of a step counts.
+
+    Raises:
+        ModelError: there is no log, or it is damaged other than in its last line.
+    """
+    path = folder / runs.LOG
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        msg = f"{path} cannot be read ({error}). Expected the log of a run."
+        raise ModelError(msg) from error
+    steps: dict[int, Line] = {}
+    validations: dict[int, Line] = {}
+    for number, text in enumerate(texts, start=1):
+        try:
+            line = json.loads(text)
+            (validations if line.get("validation") else steps)[int(line["step"])] = line
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            if number == len(texts):  # killed while it was written
+                break
+            msg = f"{path}, line {number}, is damaged: {error!r}. Expected JSON, one object a line."
+            raise ModelError(msg) from error
+    return [steps[s] for s in sorted(steps)], [validations[s] for s in sorted(validations)]
+
+
+_MEASURES = {
+    "targets": "targets", "nats": "nats", "hit_rate@10": "HR@10", "ndcg@10": "NDCG@10",
+    "auc": "AUC", "users": "users", "pairs": "pairs",
+}  # fmt: skip
+
+
+def write(folder: Path, run: Run, items: int) -> None:
+    """Writes the report of a run; the picture only where matplotlib is installed.
+
+    Args:
+        folder: of the run.
+        run: what run.json says.
+        items: of the catalog, or answers, for the nats of a uniform guess.
+    """
+    steps, validations = read_log(folder)
+    pictured = bool(steps) and importlib.util.find_spec("matplotlib") is not None
+    if pictured:
+        _draw(folder / CURVES, steps, validations, items)
+    text = "\n".join(_markdown(run, steps, validations, items, pictured=pictured))
+    runs.write_text(folder / REPORT, text + "\n")
+
+
+def _markdown(
+    run: Run, steps: Sequence[Line], validations: Sequence[Line], items: int, *, pictured: bool
+) -> list[str]:
+    import math
+
+    state = "finished" if run.finished else "stopped early"
+    lines = [
+        f"# A model tuned on {run.data}",
+        "",
+        f"{run.base_model}, {run.targets:,} targets learned from, {state}.",
+        "",
+    ]
+    if steps:
+        last = steps[-1]
+        speed = sum(s["targets_per_second"] for s in steps) / len(steps)
+        what = "answer" if run.training.get("objective") == "pointwise" else "item"
+        lines += [
+            f"Training took {last['seconds'] / 60:.0f} minutes at {speed:.1f} targets a second; "
+            f"{steps[0]['nats']:.3f} nats an {what} at its beginning, {last['nats']:.3f} at its end "
+            f"(a uniform guess among {items:,} {what}s: {math.log(items):.3f}).",
+            "",
+        ]
+    if pictured:
+        lines += [f"![nats against targets]({CURVES})", ""]
+    if validations:
+        names = [n for n in _MEASURES if n in validations[0]]
+        lines += [f"| {' | '.join(map(_MEASURES.__getitem__, names))} |", "|---" * len(names) + "|"]
+        lines += [
+            f"| {' | '.join(format(v[n], ',' if isinstance(v[n], int) else '.4f') for n in names)} |"
+            for v in validations
+        ]
+        how = "on the same pairs" if "pairs" in names else "through the decoder, on the same users"
+        lines += ["", f"Validation, {how} each time.", ""]
+    changed = _changed(run)
+    if changed:
+        lines += ["Settings that are not the defaults:", "", *(f"- {c}" for c in changed), ""]
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    return [*lines, f"Versions: {versions}."]
+
+
+def _changed(run: Run) -> list[str]:
+    given = {**run.settings, **run.training}
+    defaults = {f.name: f.default for f in (*fields(Training), *fields(Settings))}
+    return [
+        f"`{name}: {json.dumps(value)}`"
+        for name, value in given.items()
+        if name in defaults and value != defaults[name] and value != {}
+    ]
+
+
+def _draw(path: Path, steps: Sequence[Line], validations: Sequence[Line], items: int) -> None:
+    import math
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 6 if validations else 3.2), layout="constrained")
+    panels = figure.subplots(2 if validations else 1, 1, squeeze=False, sharex=True)[:, 0]
+    for panel in panels:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(axis="y", alpha=0.3)
+    nats = panels[0]
+    nats.plot(
+        [s["targets"] for s in steps], [s["nats"] for s in steps], color="#9ab", label="train"
+    )
+    nats.axhline(math.log(items), color="#888", linestyle=":", label="uniform guess")
+    nats.set_ylabel("nats")
+    if validations:
+        at = [v["targets"] for v in validations]
+        nats.plot(at, [v["nats"] for v in validations], "o-", color="#b33", label="validation")
+        styles = {"hit_rate@10": ("#247", "o-"), "ndcg@10": ("#283", "s-"), "auc": ("#247", "o-")}
+        for name, (color, mark) in styles.items():
+            if name in validations[0]:
+                panels[1].plot(at, [v[name] for v in validations], mark, color=color, label=name)
+        panels[1].set_ylim(bottom=0)
+        panels[1].legend(frameon=False)
+    nats.legend(frameon=False)
+    panels[-1].set_xlabel("targets learned from")
+    figure.savefig(path, dpi=110)
