@@ -15,7 +15,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from accuracy import TASKS, interval
 from demo_v1 import _commit
 
@@ -23,8 +22,8 @@ from genrec.baselines import base
 from genrec.data import protocols
 from genrec.evaluation import metrics
 from genrec.priors.collaborative import CollaborativePrior
+from genrec.types import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 SETS = ("demo", "retail", "ml-100k", "stackexchange")
 SYSTEMS = ("popular", "markov", "itemknn", "userknn", "ease", "content")
 USERS = 1500

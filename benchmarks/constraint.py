@@ -42,8 +42,8 @@ from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.search import Options, Trie, _Search
 from genrec.decoding.trie import TitleTrie
 from genrec.models.token_tree import Outputs
+from genrec.types import IntArray
 
-IntArray = npt.NDArray[np.int64]
 K = 20
 VOCABULARY = 49_152  # of the default model
 STEPS = 20  # in a repetition

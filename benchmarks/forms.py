@@ -46,8 +46,8 @@ from genrec.decoding.trie import TitleTrie
 from genrec.evaluation.tuning import _collected
 from genrec.priors.collaborative import CollaborativePrior
 from genrec.priors.weights import Fused
+from genrec.types import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
 BASE = "next_item"
 ORDERS = ("order 1", "order 2", "order 3")
 WINDOWS = ("last 5", "last 10")

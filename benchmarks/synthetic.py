@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from genrec.decoding.trie import Chunk, ranges
+from genrec.types import IntArray
 
-IntArray = npt.NDArray[np.int64]
 CHUNK = 100_000  # titles made at once
 STAY = 0.8  # of a title's next words follow the one before in a demo title
 

@@ -10,6 +10,8 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
+from genrec.version import __version__
+
 if TYPE_CHECKING:
     from genrec.config import Settings as Settings
     from genrec.data import datasets as datasets
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from genrec.pipeline.types import RecommendationList as RecommendationList
     from genrec.recommender import Recommender as Recommender
 
-__version__ = "0.1.0"
 
 _HOME = {
     "Catalog": "data.catalog",

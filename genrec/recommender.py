@@ -13,9 +13,6 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
-import numpy.typing as npt
-
 from genrec import runs
 from genrec.config import Settings
 from genrec.data.catalog import Catalog, Item
@@ -38,6 +35,7 @@ from genrec.priors.weights import ItemPrior
 from genrec.prompts.encoder import EncodedPrompt, Encoder
 from genrec.prompts.template import Template
 from genrec.runs import Run
+from genrec.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from genrec.explain.counterfactuals import ItemExplanation
@@ -45,9 +43,6 @@ if TYPE_CHECKING:
     from genrec.models.language_model import LanguageModel
     from genrec.pipeline.yes_no import YesNo
     from genrec.priors.collaborative import CollaborativePrior
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 
 
 class Recommender:

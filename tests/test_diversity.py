@@ -5,15 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec.errors import RequestError
 from genrec.pipeline.rerank import capped, choose, mmr, per_title
-
-FloatArray = npt.NDArray[np.float64]
+from genrec.types import FloatArray
 
 
 def units(n: int, d: int = 3) -> st.SearchStrategy[FloatArray]:

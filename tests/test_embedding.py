@@ -12,18 +12,18 @@ from genrec.errors import DataError, ModelError
 from genrec.matching.encoders import (
     FILES,
     CharNgrams,
-    FloatArray,
     SentenceEmbedder,
     TitleIndex,
     embed_titles,
     encoder_of,
     load_embedder,
 )
+from genrec.types import Float32Array
 
 ABOUT = {"encoder": "latin", "catalog": "x"}
 
 
-def vectors(n: int, size: int = 16, seed: int = 0) -> FloatArray:
+def vectors(n: int, size: int = 16, seed: int = 0) -> Float32Array:
     drawn = np.random.default_rng(seed).normal(size=(n, size)).astype(np.float32)
     return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True), dtype=np.float32)
 
@@ -135,7 +135,7 @@ def test_ngrams_tell_scripts_and_words_apart() -> None:
 
 def test_another_encoder_has_another_fingerprint() -> None:
     class Other(tiny.LatinEmbedder):
-        def embed(self, texts: object) -> FloatArray:
+        def embed(self, texts: object) -> Float32Array:
             return vectors(3, 64)
 
     one = tiny.LatinEmbedder().fingerprint

@@ -271,7 +271,7 @@ FEW: dict[str, Any] = {
 def test_half_precision_is_warned_of_where_it_is_bad(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, rank: int, said: str
 ) -> None:
-    monkeypatch.setattr("genrec.training.fast_bf16_cpu", lambda: fast)
+    monkeypatch.setattr("genrec.training.trainer.fast_bf16_cpu", lambda: fast)
     lines: list[str] = []
     model = fresh(dtype=torch.bfloat16)
     found = trainer.train(

@@ -28,9 +28,10 @@ from transformers import (
     Qwen3Config,
 )
 
-from genrec.matching.encoders import Embedder, FloatArray
+from genrec.matching.encoders import Embedder
 from genrec.models.coverage import Reading
 from genrec.models.language_model import LanguageModel
+from genrec.types import Float32Array
 
 CORPUS = [
     "A customer's history, oldest first:",
@@ -152,7 +153,7 @@ class LatinEmbedder(Embedder):
         self.reading = Reading(("latin",), ("han",), lambda text: (len(text), 0))
         self.asked: list[str] = []
 
-    def embed(self, texts: Sequence[str]) -> FloatArray:
+    def embed(self, texts: Sequence[str]) -> Float32Array:
         """See ``Embedder.embed``."""
         self.asked += texts
         counts = np.zeros((len(texts), 64), dtype=np.float32)

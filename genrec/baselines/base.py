@@ -24,11 +24,10 @@ from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset
 from genrec.data.interactions import History, Interactions
 from genrec.errors import DataError, RequestError, SettingsError
-from genrec.matching.vectors import Say, title_vectors
+from genrec.matching.vectors import title_vectors
 from genrec.models import packaged
+from genrec.types import FloatArray, IntArray, Log
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 VERSION = 1  # of what is fitted; another one makes kept files stale
@@ -165,7 +164,7 @@ class Scorer(ABC):
         arrays: Arrays | None = None,
         work: Path | None = None,
         index: Path | None = None,
-        say: Say = lambda message: None,
+        say: Log = lambda message: None,
         **settings: Any,
     ) -> None:
         """Learns from the events of a behavior that lie before a split, over all users.
@@ -562,7 +561,7 @@ def fit(
     before: str = "validation",
     folder: str | Path | None = None,
     seed: int = 0,
-    say: Say = lambda message: None,
+    say: Log = lambda message: None,
     **settings: Any,
 ) -> Scorer:
     """A fitted baseline; taken from its file where it was fitted before.

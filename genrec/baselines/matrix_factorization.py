@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from genrec.baselines.base import Arrays, Events, FloatArray, Scorer, or_popular
+from genrec.baselines.base import Arrays, Events, Scorer, or_popular
 from genrec.data.interactions import History
 from genrec.errors import SettingsError
+from genrec.types import FloatArray
 
 _CHUNK = 2048  # vectors that are solved for at once
 

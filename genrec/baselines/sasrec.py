@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from genrec.baselines.base import Arrays, Events, FloatArray, IntArray, Scorer, or_popular
+from genrec.baselines.base import Arrays, Events, Scorer, or_popular
 from genrec.data.interactions import History
-from genrec.matching.vectors import Say
+from genrec.types import FloatArray, IntArray, Log
 
 _CHECKPOINT = "checkpoint.safetensors"
 _CHUNK = 256  # targets whose logits are there at once
@@ -214,7 +214,7 @@ def start(net: nn.Module) -> None:
 
 
 def train(
-    net: Net, sequences: Sequences, settings: Mapping[str, Any], work: Path | None, say: Say
+    net: Net, sequences: Sequences, settings: Mapping[str, Any], work: Path | None, say: Log
 ) -> int:
     """Trains a net in place with Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
 

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from genrec.baselines.base import Arrays, Events, FloatArray
+from genrec.baselines.base import Arrays, Events
 from genrec.baselines.sasrec import Batch, Net, NetScorer, Sequences, Transformer, start
 from genrec.data.interactions import History, Interactions
 from genrec.errors import SettingsError
 from genrec.matching.vectors import dense, title_vectors
+from genrec.types import FloatArray
 
 FUSIONS = ("concat", "mean", "weighted")
 BODIES = ("lstm", "gru", "transformer")

@@ -174,7 +174,7 @@ def explain(
     settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
-    """Say why an item is recommended or not: rank, evidence, what is against it, what would raise it.
+    """Log why an item is recommended or not: rank, evidence, what is against it, what would raise it.
 
     The evidence is what the model rests on, not the cause of a person's behaviour.
     """
@@ -338,7 +338,7 @@ def doctor(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Say what is installed and found here: versions, devices, threads, models, disk."""
+    """Log what is installed and found here: versions, devices, threads, models, disk."""
     from genrec.cli.doctor import examine
     from genrec.reports import terminal
 

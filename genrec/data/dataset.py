@@ -28,7 +28,6 @@ from genrec.data.interactions import SPLITS, Interactions
 from genrec.data.readers import arrow, huggingface
 from genrec.data.readers.arrow import Rejects
 from genrec.errors import DataError, SettingsError
-from genrec.matching import encoders
 from genrec.prompts.template import CASES, TitleForm, shipped_verbs
 from genrec.text import breaks_line, one_line
 
@@ -37,6 +36,7 @@ REPEATS_INCLUDE_SEEN = 0.05
 _MANY, _SOME = 0.2, 20  # of the users, and at least
 LOOKS = frozenset({"browse", "view", "click", "cart", "search"})  # that may lead to a purchase
 TUNED = "tuned.json"  # what `tune` found, in the folder
+INDEX_FILES = ("titles.safetensors", "titles.faiss", "titles.new")  # the last while it is written
 FILES = frozenset(
     {
         "dataset.json",
@@ -45,7 +45,7 @@ FILES = frozenset(
         "rejected.csv",
         "baselines",
         TUNED,
-        *encoders.FILES,
+        *INDEX_FILES,
     }
 )
 SPLIT_WAYS = ("last-unit", "global-time")

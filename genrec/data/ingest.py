@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,10 +18,7 @@ from genrec.data.interactions import SPLITS, EventColumns, Interactions
 from genrec.data.readers import arrow
 from genrec.data.readers.arrow import Rejects
 from genrec.errors import DataError, SettingsError
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+from genrec.types import BoolArray, FloatArray, IntArray
 
 UNIT_COLUMNS = ("unit", "invoice", "basket", "basket_id", "order_id", "session", "session_id")
 TIME_COLUMNS = ("position", "timestamp")  # a plain position decides where there are both

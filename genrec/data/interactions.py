@@ -19,10 +19,10 @@ from genrec.data.catalog import Catalog
 from genrec.data.readers import arrow, huggingface
 from genrec.data.readers.arrow import Rejects
 from genrec.errors import DataError, RequestError, UnknownUserError
+from genrec.types import IntArray
 
 NEEDED = ("user_id", "item_id", "behavior", "timestamp", "position")
 SPLITS = ("train", "validation", "test")
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

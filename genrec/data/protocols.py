@@ -11,20 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from genrec.data.dataset import Dataset
 from genrec.data.interactions import SPLITS, History, Interactions
 from genrec.errors import DataError, RequestError
 from genrec.models.coverage import main_script
+from genrec.types import BoolArray, IntArray
 
 DEMO_V1_MIN_EARLIER = 5
 EVENTS = 25
 CANDIDATES = 20
 _KEPT_FOR_EACH = 4  # events of train for each that is held out of it
 PARTS = ("validation", "test")
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from genrec.data.catalog import Catalog
@@ -17,8 +16,8 @@ from genrec.data.interactions import Interactions
 from genrec.data.readers import arrow
 from genrec.data.readers.arrow import Rejects
 from genrec.errors import DataError
+from genrec.types import BoolArray
 
-BoolArray = npt.NDArray[np.bool_]
 _MARK = "genrec_new"  # a column of our own while two tables are one
 
 

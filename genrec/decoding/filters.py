@@ -12,9 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genrec.errors import RequestError
-
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
+from genrec.types import BoolArray, IntArray
 
 
 class Filter:

@@ -22,9 +22,8 @@ from torch import Tensor
 from genrec.decoding.filters import Filters
 from genrec.decoding.trie import TitleTrie
 from genrec.models.token_tree import CachedTree, Outputs
+from genrec.types import FloatArray, IntArray
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 NOTHING = float("-inf")
 MOST = 1 << 28  # cells of a pass's mask
 

@@ -18,8 +18,9 @@ from itertools import groupby, takewhile
 import numpy as np
 import numpy.typing as npt
 
-from genrec.decoding.trie import BoolArray, IntArray, TitleTrie, prefix_error, ranges
+from genrec.decoding.trie import TitleTrie, prefix_error, ranges
 from genrec.errors import DataError
+from genrec.types import BoolArray, IntArray
 
 Tokens = tuple[int, ...]
 Edit = tuple[Tokens, int]  # a title's tokens and its position

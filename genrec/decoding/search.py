@@ -24,10 +24,8 @@ from genrec.decoding.filters import Filters
 from genrec.decoding.trie import TitleTrie, ranges
 from genrec.errors import ModelError
 from genrec.models.token_tree import ROOT, CachedTree, Outputs, TokenTree, below
+from genrec.types import BoolArray, FloatArray, IntArray
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 Seeds = npt.NDArray[np.uint64]
 
 WIDTH = 16  # prefixes of each prompt that best-first search follows in one pass

@@ -14,8 +14,9 @@ import numpy as np
 
 from genrec.decoding.search import Trie
 from genrec.models.language_model import LanguageModel
-from genrec.models.token_tree import ROOT, WITHIN, IntArray, Outputs, Prefix, TokenTree, below
+from genrec.models.token_tree import ROOT, WITHIN, Outputs, Prefix, TokenTree, below
 from genrec.prompts.encoder import shared_start
+from genrec.types import IntArray
 
 PASS = 512  # tokens of one pass
 

@@ -20,9 +20,8 @@ import pyarrow.compute as pc
 
 from genrec.errors import DataError
 from genrec.models import packaged
+from genrec.types import BoolArray, IntArray
 
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.integer]
 Chunk = tuple[Ids, IntArray]  # token ids of several titles in one array, and how many each has
 

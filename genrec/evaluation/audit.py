@@ -24,12 +24,12 @@ from genrec.evaluation import metrics
 from genrec.evaluation.published_tables import check_table
 from genrec.evaluation.systems import Counted, answers
 from genrec.text import normalized
+from genrec.types import FloatArray
 
 LEAST_USERS = 500
 COUNTED_USERS = 2_000  # at most so many users are asked about for the check of counting
 DAY = 86_400.0
 _WINDOW = 4  # items in a row that a training sequence must not share with a test case by chance
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ class _Look:
             return Finding("target in history", "warning", figures, said, advice)
         if by_id:
             advice = (
-                "Say with every number that seen items may be recommended, and compare with a "
+                "Log with every number that seen items may be recommended, and compare with a "
                 "baseline that repeats."
             )
             return Finding("target in history", "note", figures, said, advice)
@@ -435,7 +435,7 @@ class _Look:
         if (later > 0).any():
             advice = (
                 "This is so wherever each user's last event is left out: what is popular later is "
-                f"known in train. Say so with the numbers{self._or_by_time}."
+                f"known in train. Log so with the numbers{self._or_by_time}."
             )
             return Finding("future", "note", figures, said, advice)
         return Finding("future", "ok", figures, said)

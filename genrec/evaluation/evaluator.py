@@ -27,7 +27,7 @@ from genrec.data.protocols import last_out as last_out
 from genrec.data.protocols import sample as sample
 from genrec.errors import RequestError
 from genrec.evaluation import metrics
-from genrec.evaluation.metrics import Calibration, FloatArray, RowArray
+from genrec.evaluation.metrics import Calibration, RowArray
 from genrec.evaluation.results import Comparison as Comparison
 from genrec.evaluation.results import Evaluation as Evaluation
 from genrec.evaluation.results import Result as Result
@@ -35,6 +35,7 @@ from genrec.evaluation.results import compare as compare
 from genrec.evaluation.systems import Answer, Progress, answers, named, ready, slug
 from genrec.matching.vectors import title_vectors
 from genrec.recommender import Recommender
+from genrec.types import FloatArray
 
 KS = (5, 10, 20)
 AT = 10  # the k of what is measured once

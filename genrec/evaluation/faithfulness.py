@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from genrec import __version__
 from genrec.data import protocols
@@ -41,11 +40,11 @@ from genrec.matching.vectors import title_vectors
 from genrec.prompts.template import Template
 from genrec.recommender import Recommender
 from genrec.text import normalized, one_line
+from genrec.types import FloatArray
 
 if TYPE_CHECKING:
     from genrec.explain.sentences import Explanation
 
-FloatArray = npt.NDArray[np.float64]
 
 LEAST_EVENTS = 4  # of a user
 USERS = 100

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from genrec.types import BoolArray, FloatArray, IntArray
+
 RowArray = npt.NDArray[np.int32]
-BoolArray = npt.NDArray[np.bool_]
 
 END, UNKNOWN = -1, -2
 _ALIKE_ABOVE = 10_000  # users; fewer are resampled one by one

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from genrec.data.protocols import Case
 from genrec.errors import RequestError
 from genrec.evaluation import metrics
-from genrec.evaluation.metrics import Calibration, FloatArray, Interval
+from genrec.evaluation.metrics import Calibration, Interval
 from genrec.evaluation.systems import slug
+from genrec.types import FloatArray
 
 SCHEMA_VERSION = 1
 LEAST_USERS = 500  # for saying that one system beats another

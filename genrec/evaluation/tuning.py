@@ -28,9 +28,7 @@ from genrec.models.token_tree import ROOT, TokenTree, below
 from genrec.priors.fusion import TEMPERATURES, WEIGHTS, Tuned
 from genrec.priors.weights import Fused
 from genrec.recommender import Recommender
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+from genrec.types import FloatArray, IntArray
 
 USERS = 200
 CANDIDATES = 50  # of the model, and as many of the prior

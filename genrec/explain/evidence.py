@@ -21,7 +21,7 @@ from genrec.data.catalog import Catalog
 from genrec.data.interactions import History, Interaction
 from genrec.decoding.filters import Filter, Filters
 from genrec.decoding.live_trie import LiveTrie
-from genrec.decoding.search import FloatArray, Options, Ranking, Trie, score
+from genrec.decoding.search import Options, Ranking, Trie, score
 from genrec.decoding.shared_prefix import Branches, Paths
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import RequestError
@@ -30,6 +30,7 @@ from genrec.models.token_tree import Prefix, TokenTree
 from genrec.priors.weights import Fused, ItemPrior, Weights
 from genrec.prompts.encoder import EncodedPrompt
 from genrec.text import one_line
+from genrec.types import FloatArray
 
 MODES = ("full", "fast")
 _READINGS = 1.5  # of the prompt: tokens that ``fast`` reads at most after the first look at groups

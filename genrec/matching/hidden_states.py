@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from genrec.data.catalog import Catalog
 from genrec.models.language_model import LanguageModel
 from genrec.prompts.encoder import Encoder
 from genrec.prompts.template import TitleForm
-
-FloatArray = npt.NDArray[np.float32]
+from genrec.types import Float32Array
 
 _TOKENS = 4_096  # of a batch, padding included
 
 
 def title_states(
     model: LanguageModel, catalog: Catalog, progress: Callable[[int], None] = lambda done: None
-) -> FloatArray:
+) -> Float32Array:
     """(N, W) unit vectors of titles: the mean of the last hidden states over a title's tokens.
 
     A title is read by itself, as it stands in prompts. All such means lie in one narrow cone
@@ -50,7 +48,7 @@ def title_states(
 
 
 @torch.inference_mode()
-def _means(model: LanguageModel, batch: list[tuple[int, ...]]) -> FloatArray:
+def _means(model: LanguageModel, batch: list[tuple[int, ...]]) -> Float32Array:
     """(n, W) means over the tokens of each; padding stands behind, where no token looks."""
     longest = max(map(len, batch))
     ids = torch.tensor([[*b, *[b[-1]] * (longest - len(b))] for b in batch], device=model.device)

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+from genrec.types import FloatArray, IntArray
 
 NEAR = 50  # titles that are kept beside each
 MOST = 50_000  # titles of a catalog; a larger one has no neighbours, since each takes too long

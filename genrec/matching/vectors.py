@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,9 +23,7 @@ from genrec.matching.encoders import (
 )
 from genrec.models import packaged
 from genrec.text import normalized
-
-FloatArray = npt.NDArray[np.float32]
-Say = Callable[[str], None]
+from genrec.types import Float32Array, Log
 
 ENDINGS = (".safetensors", ".parquet")
 LANGUAGE_MODEL = "lm:"  # before a model's name, where an encoder is asked for
@@ -35,7 +32,7 @@ _WIDTH = 256  # of vectors made from character n-grams
 
 
 def title_vectors(
-    catalog: Catalog, encoder: str, say: Say, folder: str | Path | None = None
+    catalog: Catalog, encoder: str, say: Log, folder: str | Path | None = None
 ) -> Any:
     """(N, D) unit vectors of a catalog's titles: dense, or sparse character n-grams.
 
@@ -89,7 +86,7 @@ def title_vectors(
     return np.concatenate(parts)[[place[t] for t in titles]]
 
 
-def _states(catalog: Catalog, name: str, say: Say) -> FloatArray:
+def _states(catalog: Catalog, name: str, say: Log) -> Float32Array:
     from genrec.matching.hidden_states import title_states
     from genrec.models.language_model import LanguageModel
 
@@ -97,7 +94,7 @@ def _states(catalog: Catalog, name: str, say: Say) -> FloatArray:
     return title_states(model, catalog, lambda done: say(f"{done:,} titles read by {model.name}"))
 
 
-def dense(vectors: Any) -> FloatArray:
+def dense(vectors: Any) -> Float32Array:
     """(N, W) dense vectors; sparse ones are cut to the 256 directions that say most (SVD)."""
     if isinstance(vectors, np.ndarray):
         return vectors
@@ -111,20 +108,20 @@ def dense(vectors: Any) -> FloatArray:
 
 
 def item_vectors(
-    dataset: Dataset, encoder: str = "minilm", *, say: Say = lambda message: None
-) -> FloatArray:
+    dataset: Dataset, encoder: str = "minilm", *, say: Log = lambda message: None
+) -> Float32Array:
     """(N, W) unit vectors of the titles, by catalog row; see ``title_vectors``."""
     return _unit(dense(title_vectors(dataset.catalog, encoder, say, dataset.folder)))
 
 
 def user_vectors(
     dataset: Dataset,
-    items: FloatArray,
+    items: Float32Array,
     *,
     before: str | None = None,
     decay: float = 0.8,
     last: int = 25,
-) -> FloatArray:
+) -> Float32Array:
     """(U, W) unit vectors of the users, in the order of ``interactions.user_ids``.
 
     A user is the mean of the vectors of the latest items, the newest weighing 1 and each older one
@@ -146,7 +143,7 @@ def user_vectors(
     return _unit(vectors)
 
 
-def save(path: str | Path, ids: Sequence[str], vectors: FloatArray, name: str) -> None:
+def save(path: str | Path, ids: Sequence[str], vectors: Float32Array, name: str) -> None:
     """Writes vectors with their ids.
 
     Args:
@@ -180,6 +177,6 @@ def wrong_ending(path: Path) -> str:
     return f"{str(path)!r} cannot hold vectors. Expected a name in {' or '.join(ENDINGS)}."
 
 
-def _unit(vectors: FloatArray) -> FloatArray:
+def _unit(vectors: Float32Array) -> Float32Array:
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(length > 0, length, 1.0), dtype=np.float32)

@@ -15,13 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+from genrec.types import FloatArray, IntArray
 
 ROOT = -1  # the handle of the prompt's end
 WITHIN = -3  # and below: the end of a run of the same call; see ``below``

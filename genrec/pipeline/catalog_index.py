@@ -20,8 +20,8 @@ from genrec.errors import DataError, RequestError
 from genrec.pipeline.predicates import Predicate
 from genrec.pipeline.types import Wishes
 from genrec.prompts.encoder import Encoder
+from genrec.types import IntArray
 
-IntArray = npt.NDArray[np.int64]
 _NEAR, _ALIKE = 3, 80  # titles named for one that is not there, and their likeness in percent
 _SHOWN = 5  # items of one title that a message names
 _CONDITIONS = 32  # conditions whose rows are kept

@@ -9,19 +9,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from genrec.config import Settings
 from genrec.data.catalog import Catalog
 from genrec.matching.matcher import Match, TextMatcher
 from genrec.pipeline.types import Recommendation
 from genrec.prompts.encoder import Encoder
+from genrec.types import BoolArray
 
 if TYPE_CHECKING:
     from genrec.models.generation import Generated
     from genrec.models.language_model import LanguageModel
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 def written(

@@ -43,8 +43,8 @@ import pyarrow.compute as pc
 
 from genrec.data.catalog import MISSING, Catalog
 from genrec.errors import RequestError
+from genrec.types import BoolArray
 
-BoolArray = npt.NDArray[np.bool_]
 Constant = bool | int | float | str
 
 MAX_LENGTH = 10_000  # characters

@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from genrec.errors import RequestError
+from genrec.types import FloatArray, IntArray
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 Values = Sequence[Hashable | None]
 
 

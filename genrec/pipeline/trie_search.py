@@ -13,7 +13,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from genrec.data.interactions import History
 from genrec.decoding.filters import Filters
@@ -24,6 +23,7 @@ from genrec.pipeline.types import Wishes
 from genrec.priors.fusion import PriorSource
 from genrec.priors.weights import Bases, Fused
 from genrec.prompts.encoder import EncodedPrompt, shared_start
+from genrec.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from genrec.decoding.search import Options, Ranking
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from genrec.models.language_model import LanguageModel
     from genrec.models.token_tree import Prefix, TokenTree
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 _PREFIX = 32  # tokens that prompts must share for these to be read once
 _PREFIXES = 4  # read beginnings that are kept
 _COARSE = 0.05  # scores that are nearer are not told apart in half precision

@@ -54,9 +54,7 @@ from genrec.errors import DataError, RequestError, SettingsError
 from genrec.matching.ngrams import AlikeTitles
 from genrec.models.packaged import map_arrays, write_arrays
 from genrec.priors.weights import Weights
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+from genrec.types import FloatArray, IntArray
 
 POPULAR, TRENDING = "popular", "trending"
 USERS = 1000  # of validation, at most, that mixing weights are fitted on

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from genrec.data.interactions import SPLITS, History, Interactions
 from genrec.errors import RequestError
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+from genrec.types import FloatArray, IntArray
 
 _LEAST = 1e-30  # of a weight, against the greatest
 _POOR = 1e-6  # sums smaller than this part of what is before them are not taken as differences

@@ -26,9 +26,8 @@ from genrec.recommender import Recommender
 from genrec.training import config, export
 from genrec.training.config import Training
 from genrec.training.sequences import Row, RowMaker, TitlePaths, of_users, packed
+from genrec.types import BoolArray, FloatArray
 
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
 Titles = Sequence[tuple[int, ...]]
 _DAY = 86_400.0
 

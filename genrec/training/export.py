@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,11 +21,11 @@ from genrec.data.interactions import Interactions
 from genrec.errors import DataError, SettingsError
 from genrec.prompts.encoder import Encoder
 from genrec.training.sequences import Row, RowMaker, TitlePaths
+from genrec.types import BoolArray
 
 FORMATS = ("prompt-completion", "messages")
 ENDINGS = (".jsonl", ".parquet")
 Example = dict[str, Any]
-BoolArray = npt.NDArray[np.bool_]
 
 
 def check(path: str | Path, form: str) -> None:

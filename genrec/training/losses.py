@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from genrec.decoding.trie import ranges
 from genrec.training.sequences import Row, TitlePaths
+from genrec.types import IntArray
 
-IntArray = npt.NDArray[np.int64]
 _WIDE = 64  # children from which a node's logits are one matrix product
 _CHUNK = 1024  # rows whose logits over the vocabulary are there at once
 

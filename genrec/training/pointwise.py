@@ -33,10 +33,8 @@ from genrec.training.examples import Examples, shown_events, target_weights
 from genrec.training.losses import laid, tensors
 from genrec.training.objectives import Goal, Ready, Validate
 from genrec.training.sequences import Row, packed
+from genrec.types import BoolArray, FloatArray, IntArray
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 LABELS = {"buy": 1, "yes": 1, "1": 1, "true": 1, "not_buy": 0, "no": 0, "0": 0, "false": 0}
 _HELD_OUT = 0.1  # of a file's rows, for validation
 _PAIRS_OF_A_USER = 4  # in a validation

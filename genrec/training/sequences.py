@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from genrec.data.catalog import Catalog
 from genrec.data.interactions import History, Interaction, Interactions
@@ -20,9 +19,8 @@ from genrec.decoding.trie import TitleTrie, ranges
 from genrec.errors import PromptError, SettingsError
 from genrec.prompts.encoder import EncodedPrompt, Encoder, shared_start
 from genrec.prompts.template import Template
+from genrec.types import BoolArray, IntArray
 
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 _AROUND = 6  # tokens beside a title's own that an event takes, more or less
 NO_CHOICE = 1  # a node with fewer children than two asks nothing
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from genrec import files, runs
@@ -33,8 +32,8 @@ from genrec.training.examples import Examples, examples
 from genrec.training.loop import Session, Watch, begun
 from genrec.training.lora import adapted, continued
 from genrec.training.objectives import Goal, Objective, Ready, Validate
+from genrec.types import BoolArray
 
-BoolArray = npt.NDArray[np.bool_]
 _FREE = {  # settings that may change when a run goes on
     "max_minutes", "eval_users", "eval_every", "patience", "save_steps", "save_minutes",
     "log_steps", "report_to",

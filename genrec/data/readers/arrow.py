@@ -26,9 +26,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from genrec.errors import DataError
+from genrec.types import IntArray
 
 ROW = "__row__"  # data row numbers from 1, in tables read from text files
-IntArray = npt.NDArray[np.int64]
 BadRow = tuple[int, str, str]  # data row number, reason, text
 _MISQUOTED = "a quote inside a quoted cell is not doubled"
 _MAGIC = {b"\x1f\x8b": "gzip (.gz)", b"PK\x03\x04": "a spreadsheet or zip", b"PAR1": "Parquet"}
