@@ -43,16 +43,16 @@ import torch
 from demo_v1 import ROOT, _commit
 
 from genrec import Dataset, Recommender, runs
-from genrec.baselines import base
+from genrec.baselines import base, registry
 from genrec.baselines.base import Scorer
 from genrec.data import protocols
 from genrec.data.dataset import TUNED
 from genrec.data.datasets import load, recbole
-from genrec.data.interactions import History, Interaction
+from genrec.data.events import History, Interaction
 from genrec.errors import RequestError
-from genrec.evaluation import metrics, tuning
+from genrec.evaluation import bootstrap, metrics, tuning
 from genrec.priors.collaborative import COUNTED, LEARNED, CollaborativePrior
-from genrec.priors.fusion import Tuned
+from genrec.priors.tuned import Tuned
 
 K = 20
 PRIOR = "prior"  # the collaborative prior alone
@@ -391,7 +391,7 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
     if system in WRITERS:
         kinds = [WRITING, adapter_of(system, arguments), *[SHOTS] * (system == "few-shot")]
     elif system not in (*WRITERS, PRIOR):
-        kinds = dict(base.classes()[system].defaults)
+        kinds = dict(registry.classes()[system].defaults)
     if system == PRIOR or system.endswith("-prior"):
         kinds = [kinds, *arguments.mixed] if arguments.mixed else kinds
     state = [
@@ -424,7 +424,7 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
             between = time.monotonic()
             values = ranks_by(task, prior)
         else:
-            fitted = base.fit(
+            fitted = registry.fit(
                 system,
                 task.data,
                 before=BEFORE[fit],
@@ -450,7 +450,7 @@ def _write(path: Path, values: dict[str, Any]) -> None:
 
 
 def interval(values: Any, digits: int = 4) -> str:
-    found = metrics.bootstrap(values, draws=2000)
+    found = bootstrap.bootstrap(values, draws=2000)
     said = [
         re.sub(r"^(-?)0\.", r"\1.", f"{v:.{digits}f}") for v in (found.mean, found.low, found.high)
     ]
@@ -486,7 +486,7 @@ def main() -> None:
     )
     parser.add_argument("set", choices=list(TASKS))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("GENREC_DATA", ".")))
-    parser.add_argument("--systems", default=",".join(base.NAMES))
+    parser.add_argument("--systems", default=",".join(registry.NAMES))
     parser.add_argument("--fit", default="train,both", help="train, both (train + validation)")
     parser.add_argument("--users", type=int, default=None)
     parser.add_argument("--model", default="smollm2-135m", help="of the system zero-shot")

@@ -18,7 +18,7 @@ import numpy as np
 from accuracy import TASKS, interval
 from demo_v1 import _commit
 
-from genrec.baselines import base
+from genrec.baselines import registry
 from genrec.data import protocols
 from genrec.evaluation import metrics
 from genrec.priors.collaborative import CollaborativePrior
@@ -49,7 +49,7 @@ def main() -> None:
             "prior": [prior.rank(h, 10, exclude_seen=seen) for h in histories]
         }
         for system in SYSTEMS:
-            fitted = base.fit(system, data, before="test")
+            fitted = registry.fit(system, data, before="test")
             lists[system] = list(fitted.rank_many(histories, 10, exclude_seen=seen))
         own: list[FloatArray] = []
         for system, found in lists.items():

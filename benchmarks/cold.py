@@ -30,11 +30,11 @@ import torch
 from demo_v1 import ROOT, _commit
 
 from genrec import Dataset, History, Recommender
-from genrec.baselines.base import fit
+from genrec.baselines.registry import fit
 from genrec.data import protocols
 from genrec.data.datasets import load
 from genrec.data.interactions import Interactions
-from genrec.evaluation import metrics, tuning
+from genrec.evaluation import bootstrap, metrics, tuning
 from genrec.priors.collaborative import COUNTED, CollaborativePrior
 from genrec.training import examples
 from genrec.training.config import Training
@@ -109,7 +109,7 @@ def measured(
 
 
 def cell(values: Sequence[float] | np.ndarray) -> str:
-    found = metrics.bootstrap(values)
+    found = bootstrap.bootstrap(values)
     said = f"{found.mean:.4f} [{found.low:.4f}, {found.high:.4f}]"
     return re.sub(r"(?<!\d)0\.", ".", said)
 

@@ -39,8 +39,9 @@ from transformers import LogitNormalization, PrefixConstrainedLogitsProcessor
 
 from genrec.decoding import gpu_beam
 from genrec.decoding.live_trie import LiveTrie
-from genrec.decoding.search import Options, Trie, _Search
+from genrec.decoding.search import _Search
 from genrec.decoding.trie import TitleTrie
+from genrec.decoding.types import Options, Trie
 from genrec.models.token_tree import Outputs
 from genrec.types import IntArray
 

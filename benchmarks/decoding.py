@@ -34,7 +34,8 @@ from peer import generate_many
 
 from genrec import Recommender
 from genrec.data.datasets import load
-from genrec.decoding.search import Options, Ranking, score, search
+from genrec.decoding.search import score, search
+from genrec.decoding.types import Options, Ranking
 from genrec.evaluation import evaluator
 
 HOST = "beam by the host"  # on a GPU: with fuller passes, and the host between them

@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 
 from genrec import Recommender
-from genrec.baselines.base import Popular
+from genrec.baselines.counting import Popular
 from genrec.data.datasets import load
-from genrec.data.interactions import History
+from genrec.data.events import History
 from genrec.evaluation import evaluator
 
 METRICS = ("hit_rate@5", "hit_rate@10", "ndcg@5", "ndcg@10", "recall@10")

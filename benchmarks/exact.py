@@ -28,8 +28,9 @@ from demo_v1 import ROOT, _commit
 from genrec import Catalog, Recommender
 from genrec.data import protocols
 from genrec.decoding.filters import Filter, Filters
-from genrec.decoding.search import Options, search
+from genrec.decoding.search import search
 from genrec.decoding.trie import TitleTrie
+from genrec.decoding.types import Options
 
 SYSTEMS = {
     "exact": ("exact", False),

@@ -31,7 +31,7 @@ from genrec.data import protocols
 from genrec.data.datasets import load
 from genrec.data.interactions import Interactions
 from genrec.data.updates import joined
-from genrec.evaluation import metrics
+from genrec.evaluation import bootstrap
 from genrec.training import examples
 from genrec.training.config import Training
 from genrec.training.trainer import train
@@ -91,7 +91,7 @@ def measured(
 def cell(values: Sequence[float], before: Sequence[float] | None = None) -> str:
     """A mean with its interval, or a paired difference."""
     sign = "" if before is None else "+"
-    found = metrics.bootstrap(np.array(values) - (0.0 if before is None else np.array(before)))
+    found = bootstrap.bootstrap(np.array(values) - (0.0 if before is None else np.array(before)))
     return f"{found.mean:{sign}.3f} [{found.low:{sign}.3f}, {found.high:{sign}.3f}]"
 
 

@@ -41,11 +41,11 @@ from scipy.optimize import minimize
 
 from genrec import Recommender
 from genrec.data import protocols
-from genrec.data.interactions import History
+from genrec.data.events import History
 from genrec.decoding.trie import TitleTrie
 from genrec.evaluation.tuning import _collected
 from genrec.priors.collaborative import CollaborativePrior
-from genrec.priors.weights import Fused
+from genrec.priors.positions import Fused
 from genrec.types import FloatArray
 
 BASE = "next_item"

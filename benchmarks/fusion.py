@@ -27,8 +27,8 @@ from demo_v1 import ROOT, _commit
 
 from genrec import Recommender
 from genrec.data import protocols
-from genrec.data.interactions import History
-from genrec.evaluation import metrics
+from genrec.data.events import History
+from genrec.evaluation import bootstrap, metrics
 from genrec.priors.collaborative import CollaborativePrior
 
 K = 10
@@ -130,7 +130,7 @@ def measured(task: Task, arguments: Any, made: dict[str, Recommender]) -> list[d
 
 
 def said(values: Any) -> str:
-    found = metrics.bootstrap(values, draws=2000)
+    found = bootstrap.bootstrap(values, draws=2000)
     return f"{found.mean:.4f} [{found.low:.4f}, {found.high:.4f}]"
 
 

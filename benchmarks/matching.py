@@ -21,10 +21,9 @@ import numpy as np
 
 from genrec import Catalog, Item
 from genrec.data.datasets import load
-from genrec.data.readers.arrow import Rejects
+from genrec.data.readers.rejects import Rejects
 from genrec.matching.matcher import TextMatcher
-from genrec.models.coverage import main_script, script
-from genrec.text import normalized
+from genrec.text import main_script, normalized, script
 
 Random = np.random.Generator
 LETTERS = list("abcdefghijklmnopqrstuvwxyz")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from genrec.evaluation import metrics
+from genrec.evaluation import bootstrap, metrics
 
 KS = (5, 10, 20)
 
@@ -55,7 +55,7 @@ def main() -> None:
     values = np.stack([m(ranks, k) for k in KS for m in
                        (metrics.hit_rate, metrics.ndcg, metrics.mrr)], axis=1)  # fmt: skip
     values = np.concatenate([values, np.stack(beyond, axis=1)], axis=1)
-    timed("intervals of twelve metrics", lambda: metrics.bootstraps(values))
+    timed("intervals of twelve metrics", lambda: bootstrap.bootstraps(values))
     processor = time.process_time() - processor
     print(
         f"{'all':32} {time.perf_counter() - total:6.2f} s ({processor:.2f} s of processor time), "

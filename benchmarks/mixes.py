@@ -23,10 +23,11 @@ import torch
 from accuracy import BEFORE, TASKS, chosen, interval, ranks_by
 from demo_v1 import ROOT, _commit
 
-from genrec.baselines import base
+from genrec.baselines import registry
 from genrec.data import protocols
-from genrec.evaluation import metrics
-from genrec.priors.collaborative import COUNTED, LEARNED, CollaborativePrior, count
+from genrec.evaluation import bootstrap, metrics
+from genrec.priors.collaborative import COUNTED, LEARNED, CollaborativePrior
+from genrec.priors.counts import count
 
 USERS = 1000
 
@@ -51,7 +52,7 @@ def compared(ranks: Sequence[int], plain: Sequence[int] | None) -> list[str]:
     for metric in (metrics.hit_rate, metrics.ndcg):
         mine, beside = np.array(metric(ranks, 10)), ""
         if plain is not None:
-            d = metrics.bootstrap(mine - np.array(metric(plain, 10)), draws=2000)
+            d = bootstrap.bootstrap(mine - np.array(metric(plain, 10)), draws=2000)
             beside = f" ({d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}])"
         cells.append(interval(mine) + beside)
     return cells
@@ -82,7 +83,7 @@ def main() -> None:
     behavior = data.info.target_behavior
     counts = count(data, behavior, BEFORE["train"])
     scorers = {
-        name: base.fit(
+        name: registry.fit(
             name,
             data,
             before=BEFORE["train"],

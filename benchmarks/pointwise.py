@@ -41,10 +41,10 @@ from demo_v1 import ROOT, _commit
 from genrec import Dataset, Recommender, runs
 from genrec.data.datasets import load, recbole
 from genrec.models import packaged
-from genrec.models.language_model import quiet_transformers
+from genrec.models.quiet import quiet_transformers
 from genrec.training import pointwise, trainer
 from genrec.training.config import resolved
-from genrec.training.pointwise import Pair
+from genrec.training.pairs import Pair, make_pairs, sample_pairs, training_pairs
 
 TEST_PAIRS_OF_A_USER = 4
 METRICS = ("accuracy", "precision", "recall", "f1", "auc", "log_loss")
@@ -84,21 +84,21 @@ def task(name: str, arguments: Any) -> Task:
     behavior = data.info.target_behavior
     del ours
     users = max(1, arguments.pairs // TEST_PAIRS_OF_A_USER) if name == "demo" else arguments.pairs
-    test = pointwise.pairs(data, theirs, "test", behavior=behavior)
-    validation = pointwise.pairs(data, theirs, "validation", behavior=behavior)
+    test = make_pairs(data, theirs, "test", behavior=behavior)
+    validation = make_pairs(data, theirs, "validation", behavior=behavior)
     return Task(
         data,
         settings,
-        pointwise.learned(data, theirs, behavior=behavior),
-        pointwise.sample(validation, arguments.eval_users),
-        pointwise.sample(test, users, TEST_PAIRS_OF_A_USER),
+        training_pairs(data, theirs, behavior=behavior),
+        sample_pairs(validation, arguments.eval_users),
+        sample_pairs(test, users, TEST_PAIRS_OF_A_USER),
     )
 
 
 def counts(found: Task) -> tuple[np.ndarray, np.ndarray]:
     """(N,) likes of each item in train, and all pairs that say something of it."""
     _, settings = resolved(found.settings | {"pairs_per_user": None})
-    every = pointwise.pairs(found.data, settings, behavior=found.data.info.target_behavior)
+    every = make_pairs(found.data, settings, behavior=found.data.info.target_behavior)
     n = len(found.data.catalog)
     likes = np.bincount([p.row for p in every if p.label], minlength=n)
     return likes, np.bincount([p.row for p in every], minlength=n)

@@ -26,7 +26,7 @@ from training import CELLS, USUAL, ours
 from genrec import Recommender
 from genrec.data import protocols
 from genrec.data.datasets import load
-from genrec.evaluation import metrics
+from genrec.evaluation import bootstrap, metrics
 from genrec.models.language_model import LanguageModel
 from genrec.training import lora
 from genrec.training.config import Training
@@ -74,7 +74,7 @@ def use(arguments: argparse.Namespace) -> None:
             )
             cell = f"{mine.mean():.4f}"
             if kind != arguments.kinds[0]:
-                d = metrics.bootstrap(mine - other)
+                d = bootstrap.bootstrap(mine - other)
                 cell += f" ({d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}])"
             cells.append(cell)
         times = np.median(seconds / whole[2])

@@ -117,9 +117,9 @@ def demo() -> tuple[Words, list[str], Any]:
     from transformers import AutoTokenizer
 
     from genrec.data.datasets import load
+    from genrec.data.titles import TitleForm
     from genrec.models.packaged import DEFAULT_MODEL, ensure
     from genrec.prompts.encoder import Encoder
-    from genrec.prompts.template import TitleForm
 
     catalog = load("online_retail_demo").catalog
     tokenizer = AutoTokenizer.from_pretrained(ensure(DEFAULT_MODEL))

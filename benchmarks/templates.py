@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from genrec import LanguageModel, Recommender
+from genrec.data.behaviors import folder as shipped
 from genrec.data.datasets import load, recbole
-from genrec.evaluation import evaluator, metrics
-from genrec.prompts.template import folder as shipped
+from genrec.evaluation import bootstrap, evaluator
 
 FORMS: dict[str, dict[str, Any]] = {
     "next_item": {},
@@ -68,9 +68,9 @@ def main() -> None:
         )
         tokens = np.mean([len(recommender.prompt(c.history).ids) for c in cases])
         base = nats if base is None else base
-        difference = metrics.bootstrap(nats - base)
+        difference = bootstrap.bootstrap(nats - base)
         print(
-            f"{name:26} {metrics.bootstrap(nats)}  difference {difference}  {tokens:.0f} tokens",
+            f"{name:26} {bootstrap.bootstrap(nats)}  difference {difference}  {tokens:.0f} tokens",
             flush=True,
         )
 

@@ -31,8 +31,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from genrec import Dataset, Recommender
 from genrec.data import protocols
 from genrec.data.datasets import load
-from genrec.data.interactions import History
-from genrec.evaluation import metrics
+from genrec.data.events import History
+from genrec.evaluation import bootstrap
 from genrec.models.language_model import LanguageModel
 from genrec.training import examples, loop, lora, objectives
 from genrec.training.config import Training
@@ -233,7 +233,7 @@ def table(arguments: argparse.Namespace) -> None:
             place.parent.mkdir(exist_ok=True)
             _cell(arguments, data, users, place, result, cell)
         values = json.loads(result.read_text(encoding="utf-8"))
-        told = metrics.bootstrap(np.array(values["nats"]))
+        told = bootstrap.bootstrap(np.array(values["nats"]))
         print(
             f"| {name} | {values['targets']:,} | {told.mean:.3f} [{told.low:.3f}, {told.high:.3f}] "
             f"| {values['written']:.3f} | {values['held_out']:.3f} |",

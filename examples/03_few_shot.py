@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from genrec import History, LanguageModel, Recommender
-from genrec.baselines.base import Popular
+from genrec.baselines.counting import Popular
 from genrec.data import datasets
 from genrec.evaluation import evaluator
 

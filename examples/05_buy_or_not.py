@@ -14,6 +14,7 @@ from genrec import LanguageModel, Recommender
 from genrec.data import datasets
 from genrec.training import pointwise, trainer
 from genrec.training.config import Training
+from genrec.training.pairs import make_pairs, sample_pairs
 
 
 def main() -> None:
@@ -26,8 +27,8 @@ def main() -> None:
     arguments = parser.parse_args()
     data = datasets.load("online_retail_demo")
     # What each bought next, and a random item beside each; nobody learns from these.
-    pairs = pointwise.pairs(data, Training(objective="pointwise"), "test")
-    pairs = pointwise.sample(pairs, arguments.customers, each=4)
+    pairs = make_pairs(data, Training(objective="pointwise"), "test")
+    pairs = sample_pairs(pairs, arguments.customers, each=4)
 
     def ask(name: str, recommender: Recommender) -> None:
         chances: list[float] = []

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 
 from genrec import History
-from genrec.baselines import base
+from genrec.baselines import base, registry
 from genrec.data import datasets
 from genrec.evaluation import evaluator
 
@@ -29,7 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     data = datasets.load("online_retail_demo")
     cases = evaluator.sample(evaluator.demo_v1(data), arguments.users)
-    net = base.fit(
+    net = registry.fit(
         "textseq",
         data,
         before="test",
@@ -39,7 +39,7 @@ def main() -> None:
         fuse=arguments.fuse,
         epochs=arguments.epochs,
     )
-    popular = base.fit("popular", data, before="test")
+    popular = registry.fit("popular", data, before="test")
     print(f"hit rate@10 on {len(cases)} customers, with 95% intervals")
     for system in (net, popular):
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from genrec.data.catalog import Catalog as Catalog
     from genrec.data.catalog import Item as Item
     from genrec.data.dataset import Dataset as Dataset
-    from genrec.data.interactions import History as History
-    from genrec.data.interactions import Interaction as Interaction
+    from genrec.data.events import History as History
+    from genrec.data.events import Interaction as Interaction
     from genrec.data.interactions import Interactions as Interactions
     from genrec.errors import GenrecError as GenrecError
     from genrec.evaluation.evaluator import compare as compare

@@ -17,7 +17,7 @@ from genrec import runs
 from genrec.config import Settings
 from genrec.data.catalog import Catalog, Item
 from genrec.data.dataset import Dataset
-from genrec.data.interactions import History
+from genrec.data.events import History
 from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import DataError, RequestError, SettingsError
@@ -26,7 +26,8 @@ from genrec.matching.matcher import TextMatcher
 from genrec.models.packaged import DEFAULT_MODEL
 from genrec.pipeline.catalog_index import Edit, Stock, check_ids
 from genrec.pipeline.locks import Gate
-from genrec.pipeline.request import Asker, HistoryLike, behavior_of, form_of, template_of
+from genrec.pipeline.request import Asker, HistoryLike
+from genrec.pipeline.resolve import behavior_of, form_of, template_of
 from genrec.pipeline.response import Answerer
 from genrec.pipeline.trie_search import Searcher
 from genrec.pipeline.types import RecommendationList, Wishes

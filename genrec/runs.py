@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from genrec.errors import ModelError
+from genrec.files import write_text
 
 FORMAT_VERSION = 1
 RUN = "run.json"
@@ -153,16 +154,6 @@ class Run:
                 "options that change it, such as --template, --few-shot, --prompts, --case), or train again."
             )
             raise ModelError(msg)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file beside its place and renames it."""
-    new = path.with_name(f".{path.name}.new")
-    with new.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(path)
 
 
 def shipped(name: str) -> Path | None:

@@ -10,11 +10,11 @@ from pathlib import Path
 def main() -> None:
     """Checks that genrec comes from the wheel and answers."""
     import genrec
-    from genrec.prompts import template
+    from genrec.data import behaviors
 
     home = Path(genrec.__file__).resolve().parent
     assert home.is_relative_to(Path(sys.argv[1]).resolve()), home
-    assert template.folder() == home / "templates", template.folder()
+    assert behaviors.folder() == home / "templates", behaviors.folder()
     assert (importlib.resources.files("genrec") / "py.typed").is_file()
     data = genrec.datasets.load("online_retail_demo")
     recommender = genrec.Recommender(data)

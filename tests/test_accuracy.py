@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from genrec import Dataset
-from genrec.baselines import base
+from genrec.baselines import base, registry
 from genrec.evaluation import metrics, tuning
 from genrec.evaluation.audit import Finding, audit
 
@@ -33,7 +33,7 @@ def test_it_runs_and_goes_on(
     first = capsys.readouterr().out
     assert "40 cases, seen items may come back" in first
     assert first.count("| markov | train") == 4  # as it is measured, and in the table
-    monkeypatch.setattr(base, "fit", lambda *a, **k: pytest.fail("fitted again"))
+    monkeypatch.setattr(registry, "fit", lambda *a, **k: pytest.fail("fitted again"))
     accuracy.main()
     assert capsys.readouterr().out == first
 
@@ -46,7 +46,7 @@ def test_candidates_are_ranked_by_score_alone() -> None:
         for c in some
     ]  # fmt: skip
     shuffled = [np.random.default_rng(0).permutation(c).tolist() for c in candidates]
-    popular = base.fit("popular", task.data)
+    popular = registry.fit("popular", task.data)
     for among in (candidates, shuffled):
         few = accuracy.Task(task.data, some, False, candidates=among)
         ranks = accuracy.ranks_of(few, popular)
@@ -147,7 +147,7 @@ def test_counting_is_reproduced(
     name: str, system: str, before: str, expected: tuple[float | None, ...], within: float
 ) -> None:
     task = accuracy.amazon(DATA / name, ())
-    ranks = accuracy.ranks_of(task, base.fit(system, task.data, before=before))
+    ranks = accuracy.ranks_of(task, registry.fit(system, task.data, before=before))
     found = [metrics.hit_rate(ranks, 5), metrics.hit_rate(ranks, 10)]
     found += [metrics.ndcg(ranks, 5), metrics.ndcg(ranks, 10)]
     for values, value in zip(found, expected, strict=True):

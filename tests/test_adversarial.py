@@ -11,8 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from genrec.decoding.filters import Filter, Filters
-from genrec.decoding.search import Options, Ranking, score, search
+from genrec.decoding.search import score, search
 from genrec.decoding.trie import TitleTrie
+from genrec.decoding.types import Options, Ranking
 from genrec.models.token_tree import Body, CachedTree
 
 VOCABULARY = 131_072

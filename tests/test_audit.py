@@ -11,7 +11,7 @@ import pytest
 from genrec import Dataset
 from genrec.data.datasets import load
 from genrec.data.ingest import EventOptions
-from genrec.data.readers.arrow import Rejects
+from genrec.data.readers.rejects import Rejects
 from genrec.evaluation.audit import Finding, audit, published_table
 
 Row = tuple[str, str, float, str]

@@ -14,8 +14,10 @@ import pytest
 import tiny
 
 from genrec import Dataset, History, Interaction, Recommender
-from genrec.baselines import base
-from genrec.baselines.base import NAMES, Baseline, Events, Markov, Popular, Scorer
+from genrec.baselines import registry
+from genrec.baselines.base import Baseline, Events, Scorer
+from genrec.baselines.counting import Markov, Popular
+from genrec.baselines.registry import NAMES
 from genrec.data.interactions import Interactions
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.evaluation import evaluator
@@ -70,7 +72,7 @@ def data() -> Dataset:
 
 
 def fitted(name: str, data: Dataset, **options: Any) -> Scorer:
-    return base.fit(name, data, **{**SMALL.get(name, {}), **options})
+    return registry.fit(name, data, **{**SMALL.get(name, {}), **options})
 
 
 class Ours:
@@ -197,7 +199,7 @@ def test_fits_are_kept(data: Dataset, name: str, tmp_path: Path) -> None:
 def test_the_data_folder_keeps_fits(data: Dataset, tmp_path: Path) -> None:
     data.save(tmp_path / "shop")
     loaded = Dataset.load(tmp_path / "shop")
-    base.fit("markov", loaded)
+    registry.fit("markov", loaded)
     assert list((tmp_path / "shop" / "baselines").glob("markov-*.safetensors"))
     data.save(tmp_path / "shop")  # may still be replaced
     assert not (tmp_path / "shop" / "baselines").exists()
@@ -213,7 +215,7 @@ def test_an_evaluation_takes_fits_from_the_data_folder(
     assert len(kept) == len(names)
     with monkeypatch.context() as patch:
         for name in names:
-            patch.setattr(base.classes()[name], "learn", lambda *_: pytest.fail("fitted"))
+            patch.setattr(registry.classes()[name], "learn", lambda *_: pytest.fail("fitted"))
         again = evaluator.evaluate(Dataset.load(tmp_path / "shop"), names)
     for one, other in zip(first.results, again.results, strict=True):
         assert one.ranked == other.ranked
@@ -223,13 +225,13 @@ def test_an_evaluation_takes_fits_from_the_data_folder(
 
 def test_unknown_names_and_settings(data: Dataset) -> None:
     with pytest.raises(SettingsError, match="'popularity' is not a baseline"):
-        base.fit("popularity", data)
+        registry.fit("popularity", data)
     with pytest.raises(SettingsError, match="'decai' is not a setting of markov"):
-        base.fit("markov", data, decai=1)
+        registry.fit("markov", data, decai=1)
     with pytest.raises(SettingsError, match="fuse='sum'"):
-        base.fit("textseq", data, fuse="sum")
+        registry.fit("textseq", data, fuse="sum")
     with pytest.raises(RequestError, match="before='train'"):
-        base.fit("popular", data, before="train")
+        registry.fit("popular", data, before="train")
 
 
 def few(*histories: str, **settings: Any) -> Callable[[str], dict[str, float]]:
@@ -277,7 +279,7 @@ def test_markov_looks_at_the_last_five() -> None:
 
 
 def test_markov_keeps_repeats_where_people_do(demo_data: Dataset) -> None:
-    assert base.fit("markov", demo_data).settings["keep_repeats"] is True
+    assert registry.fit("markov", demo_data).settings["keep_repeats"] is True
 
 
 def test_popular_excludes(data: Dataset) -> None:
@@ -324,7 +326,7 @@ def test_content_reads_other_scripts() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vectors, "load_embedder", lambda name, say: Latin())
-        content = base.fit("content", data, say=said.append)
+        content = registry.fit("content", data, say=said.append)
     assert "character n-grams are used" in said[0]
     assert content.rank(bought("a"), 2, exclude_seen=True)[0] == "b"
 
@@ -365,7 +367,7 @@ def test_they_learn_what_follows(name: str) -> None:
     more: dict[str, dict[str, Any]] = {}
     more["sasrec"] = {"hidden": 16, "epochs": 40, "dropout": 0.0, "rate": 0.01, "batch": 32}
     more["textseq"] = {**more["sasrec"], "encoder": "ngrams"}
-    one = base.fit(name, data, **more.get(name, {}))
+    one = registry.fit(name, data, **more.get(name, {}))
     near = one.rank(bought("3", "4", "5"), 2, exclude_seen=True)
     assert near[0] == "6" if name in {"sasrec", "textseq", "markov"} else set(near) <= {"2", "6"}
 

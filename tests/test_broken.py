@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from genrec import Dataset
-from genrec.data.readers.arrow import Rejects
+from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
 
 FOLDER = Path(__file__).parent / "broken"

@@ -19,12 +19,13 @@ from test_alike import slowly as cubed
 
 import genrec
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
-from genrec.baselines import base as baselines
+from genrec.baselines import registry as baselines
 from genrec.data import protocols
 from genrec.data.interactions import Interactions
 from genrec.errors import DataError, RequestError, SettingsError
-from genrec.models.packaged import write_arrays
-from genrec.priors.collaborative import COUNTED, CollaborativePrior, Counts
+from genrec.files import write_arrays
+from genrec.priors.collaborative import COUNTED, CollaborativePrior
+from genrec.priors.counts import Counts
 from genrec.priors.weights import Weights
 
 NAMES = ["red mug", "red doll", "red doll house", "blue mug", "blue mug", "set of 12", "set of 1"]
@@ -198,7 +199,7 @@ def test_ease_is_the_baseline_s_strongest_weights(
     full = np.diff(counts.ease.indptr) == 50
     least = np.where(kept, found, np.inf).min(axis=1, initial=np.inf)
     assert (left.max(axis=1) <= np.where(full, least, 0.0) + 1e-6).all()
-    monkeypatch.setattr("genrec.priors.collaborative._EASE_ITEMS", 40)
+    monkeypatch.setattr("genrec.priors.counts._EASE_ITEMS", 40)
     few = CollaborativePrior.fit(demo_data, mix={"popular": 1, "ease": 1}).counts
     users = few.both.diagonal()
     rows, columns = few.ease.nonzero()

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec import Catalog, Dataset, Interactions, Item, Recommender
-from genrec.baselines import base
+from genrec.baselines import registry
 from genrec.data import protocols
 from genrec.data.datasets import load
-from genrec.data.readers.arrow import Rejects
+from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, RequestError, SettingsError, UnknownUserError
 from genrec.evaluation import evaluator, tuning
 from genrec.priors.collaborative import CollaborativePrior
@@ -412,7 +412,7 @@ def test_what_leads_to_a_purchase_does_not_count_as_seen(tmp_path: Path) -> None
         prior = CollaborativePrior.fit(data)
         ours = Recommender(data, tiny.language_model(), prior="collaborative")
         for ranked in (
-            base.fit("popular", data).rank(case.history, 20, exclude_seen=True),
+            registry.fit("popular", data).rank(case.history, 20, exclude_seen=True),
             prior.rank(case.history, 20, exclude_seen=True),
             [r.item_id for r in ours.recommend(case.history, 20)],
         ):

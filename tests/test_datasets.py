@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from genrec import Dataset
-from genrec.data import datasets
+from genrec.data import behaviors, datasets
 from genrec.errors import DataError
-from genrec.prompts import template
 
 HAN = re.compile(r"[\u4e00-\u9fff]")
 ROOT = Path(__file__).parent.parent
@@ -35,7 +34,7 @@ def test_zh_mini_is_what_its_data_card_says() -> None:
     assert set(events.behaviors) == {
         "browse", "buy", "read", "watch", "listen", "follow", "search",
     }  # fmt: skip
-    verbs = json.loads((template.folder() / "zh" / "verbs.json").read_text(encoding="utf-8"))
+    verbs = json.loads((behaviors.folder() / "zh" / "verbs.json").read_text(encoding="utf-8"))
     assert set(events.behaviors) <= set(verbs)
     for user in events.user_ids:
         history = events.history(user)

@@ -15,8 +15,9 @@ from reference import forward, logprobs, ranked
 
 from genrec import Catalog, History, Interaction, Item, Recommender
 from genrec.decoding.filters import Filter, Filters
-from genrec.decoding.search import Options, Ranking, score, search
+from genrec.decoding.search import score, search
 from genrec.decoding.trie import TitleTrie
+from genrec.decoding.types import Options, Ranking
 from genrec.models.token_tree import ROOT
 from genrec.pipeline.types import RecommendationList
 from genrec.text import visible

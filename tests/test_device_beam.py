@@ -15,8 +15,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from genrec.decoding import gpu_beam
 from genrec.decoding.filters import Filter, Filters
 from genrec.decoding.gpu_beam import Beam, DeviceTrie
-from genrec.decoding.search import Options, Ranking, search
+from genrec.decoding.search import search
 from genrec.decoding.trie import TitleTrie
+from genrec.decoding.types import Options, Ranking
 from genrec.errors import ModelError
 from genrec.models import token_tree
 from genrec.models.token_tree import Outputs

@@ -8,16 +8,11 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genrec.data.dataset import INDEX_FILES
 from genrec.errors import DataError, ModelError
-from genrec.matching.encoders import (
-    FILES,
-    CharNgrams,
-    SentenceEmbedder,
-    TitleIndex,
-    embed_titles,
-    encoder_of,
-    load_embedder,
-)
+from genrec.matching.encoders import SentenceEmbedder, load_embedder
+from genrec.matching.index import TitleIndex, embed_titles, encoder_of
+from genrec.matching.ngrams import CharNgrams
 from genrec.types import Float32Array
 
 ABOUT = {"encoder": "latin", "catalog": "x"}
@@ -69,7 +64,9 @@ def test_an_index_is_saved_and_loaded(tmp_path: Path, exact_below: int) -> None:
     assert np.linalg.norm(again.vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
     assert again.nearest(titles[:20], 1)[0][:, 0].tolist() == list(range(20))
     assert encoder_of(tmp_path) == "latin"
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(FILES[: 2 if index.graph else 1])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        INDEX_FILES[: 2 if index.graph else 1]
+    )
     assert all(p.stat().st_mode & 0o777 == 0o644 for p in tmp_path.glob("*.safetensors"))
 
 
@@ -85,12 +82,12 @@ def test_a_smaller_index_leaves_no_graph_behind(tmp_path: Path) -> None:
     pytest.importorskip("faiss")
     TitleIndex(vectors(50), exact_below=0).save(tmp_path, ABOUT)
     TitleIndex(vectors(5)).save(tmp_path, ABOUT)
-    assert [p.name for p in tmp_path.iterdir()] == [FILES[0]]
+    assert [p.name for p in tmp_path.iterdir()] == [INDEX_FILES[0]]
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"\x80\x04\x95", b"\x10" + b"\0" * 7 + b'{"a": 1}'])
 def test_damaged_vectors_are_an_error(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / FILES[0]).write_bytes(data)
+    (tmp_path / INDEX_FILES[0]).write_bytes(data)
     with pytest.raises(DataError, match="Run `genrec index` again"):
         TitleIndex.load(tmp_path, ABOUT)
     with pytest.raises(DataError, match="Run `genrec index` again"):
@@ -100,12 +97,12 @@ def test_damaged_vectors_are_an_error(tmp_path: Path, data: bytes) -> None:
 def test_a_damaged_graph_is_an_error_and_never_read(tmp_path: Path) -> None:
     pytest.importorskip("faiss")
     TitleIndex(vectors(50), exact_below=0).save(tmp_path, ABOUT)
-    whole = (tmp_path / FILES[1]).read_bytes()
+    whole = (tmp_path / INDEX_FILES[1]).read_bytes()
     for data in (whole[:-1], whole[:-1] + b"\1", b""):
-        (tmp_path / FILES[1]).write_bytes(data)
+        (tmp_path / INDEX_FILES[1]).write_bytes(data)
         with pytest.raises(DataError, match="is not what was written"):
             TitleIndex.load(tmp_path, ABOUT)
-    (tmp_path / FILES[1]).unlink()
+    (tmp_path / INDEX_FILES[1]).unlink()
     with pytest.raises(DataError, match="is missing"):
         TitleIndex.load(tmp_path, ABOUT)
 

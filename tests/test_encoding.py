@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec import Catalog, History, Interaction, Item, Recommender
+from genrec.data.behaviors import folder
+from genrec.data.titles import TitleForm
 from genrec.errors import PromptError
 from genrec.models.packaged import DEFAULT_MODEL, PACKAGED
 from genrec.prompts.encoder import EncodedPrompt, Encoder
-from genrec.prompts.template import Template, TitleForm, folder
+from genrec.prompts.template import Template
 
 KINDS = st.sampled_from(tiny.KINDS)
 

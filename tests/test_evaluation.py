@@ -16,11 +16,11 @@ import pytest
 import tiny
 
 from genrec import Dataset, History, Recommender
-from genrec.baselines import base
-from genrec.baselines.base import Popular
+from genrec.baselines import registry
+from genrec.baselines.counting import Popular
 from genrec.data import protocols
 from genrec.data.datasets import load
-from genrec.data.readers.arrow import Rejects
+from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.evaluation import evaluator, metrics
 from genrec.priors.collaborative import CollaborativePrior
@@ -233,7 +233,7 @@ def test_evaluate_is_what_the_lists_say(zh_data: Dataset, zh_recommender: Recomm
     assert [r.name for r in found.results] == ["tiny-llama", "popular"]
     cases = evaluator.sample(protocols.cases(zh_data, "last-unit"), 12)
     assert [c.user_id for c in ours.cases] == [c.user_id for c in cases]
-    plain = base.fit("popular", zh_data, before="validation")
+    plain = registry.fit("popular", zh_data, before="validation")
     for case, mine, theirs in zip(cases, ours.ranked, popular.ranked, strict=True):
         answer = zh_recommender.recommend(case.history, 20)
         assert list(mine) == [r.item_id for r in answer]

@@ -15,7 +15,7 @@ from test_decoding import titles
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
 from genrec.errors import PromptError, RequestError
 from genrec.explain.evidence import Change, Counterfactuals, falls, strongest
-from genrec.explain.sentences import Explanation
+from genrec.explain.types import Explanation
 from genrec.priors.weights import Weights
 from genrec.prompts.template import Template
 

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from test_decoding import kinds, titles
 
 from genrec import Catalog, History, Interaction, Item, Recommender
+from genrec.data.behaviors import folder
 from genrec.errors import PromptError
-from genrec.explain.sentences import FAINT, NEEDED, Explanation
-from genrec.prompts.template import Template, folder
+from genrec.explain.sentences import FAINT, NEEDED
+from genrec.explain.types import Explanation
+from genrec.prompts.template import Template
 from genrec.text import one_line
 
 odd = st.sampled_from(

@@ -18,8 +18,9 @@ from test_cli import Run, answer, model, run
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
 from genrec.data.datasets import load
 from genrec.data.protocols import cases, sample
-from genrec.data.readers.arrow import Rejects
+from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, PromptError, RequestError
+from genrec.evaluation.bootstrap import bootstrap
 from genrec.evaluation.faithfulness import (
     Likeness,
     elsewhere,
@@ -29,10 +30,10 @@ from genrec.evaluation.faithfulness import (
     told_from,
 )
 from genrec.evaluation.faithfulness_results import WAYS, Faithfulness, Judged
-from genrec.evaluation.metrics import bootstrap
 from genrec.explain import claims
-from genrec.explain.sentences import Explanation, explain_template
-from genrec.matching.encoders import CharNgrams
+from genrec.explain.sentences import explain_template
+from genrec.explain.types import Explanation
+from genrec.matching.ngrams import CharNgrams
 from genrec.priors.weights import Weights
 from genrec.reports import terminal
 

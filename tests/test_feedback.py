@@ -11,7 +11,7 @@ from test_rows import dataset
 from test_training import FEW, done, fresh, made, saved
 
 from genrec import Dataset, Recommender
-from genrec.data.readers.arrow import Rejects
+from genrec.data.readers.rejects import Rejects
 from genrec.data.updates import joined
 from genrec.errors import DataError, ModelError
 from genrec.training import trainer

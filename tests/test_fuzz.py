@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_ingest import cells
 
 from genrec import Catalog, Dataset
-from genrec.data.readers.arrow import Rejects
+from genrec.data.readers.rejects import Rejects
 from genrec.errors import GenrecError
 
 ITEMS = 'item_id,title\na,Red mug\nb,"Mug, blue"\nc,"Doll, 12"" tall"\n'

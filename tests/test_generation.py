@@ -9,11 +9,11 @@ import tiny
 import torch
 from reference import enumerated
 
+from genrec.data.titles import TitleForm
 from genrec.errors import ModelError
 from genrec.models.generation import Ending, Generated, beams, sample
 from genrec.models.token_tree import TokenTree
 from genrec.prompts.encoder import Encoder
-from genrec.prompts.template import TitleForm
 
 KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
 

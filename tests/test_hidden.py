@@ -11,11 +11,11 @@ from test_baselines import made
 from test_cli import Run, data, model, run
 
 from genrec import Catalog, Item
-from genrec.baselines import base
+from genrec.baselines import registry
+from genrec.data.titles import TitleForm
 from genrec.errors import ModelError
 from genrec.matching import hidden_states, vectors
 from genrec.prompts.encoder import Encoder
-from genrec.prompts.template import TitleForm
 
 assert callable(run)
 assert callable(data)
@@ -71,9 +71,9 @@ def test_baselines_take_a_language_model(model: Path) -> None:
     encoder = f"lm:{model}"
     states = vectors.item_vectors(dataset, encoder)
     assert states.shape == (24, 32)
-    content = base.fit("content", dataset, encoder=encoder)
+    content = registry.fit("content", dataset, encoder=encoder)
     assert content.arrays["vectors"] == pytest.approx(states)
-    net = base.fit("textseq", dataset, encoder=encoder, hidden=8, epochs=1)
+    net = registry.fit("textseq", dataset, encoder=encoder, hidden=8, epochs=1)
     assert net.arrays["net.titles"] == pytest.approx(states)
     with pytest.raises(ModelError, match="'nothing'"):
-        base.fit("content", dataset, encoder="lm:nothing")
+        registry.fit("content", dataset, encoder="lm:nothing")

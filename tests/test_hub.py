@@ -14,7 +14,7 @@ import pytest
 from genrec import Catalog, Dataset, Interactions, Item
 from genrec.data import datasets
 from genrec.data.ingest import EventOptions
-from genrec.data.readers.arrow import Rejects
+from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
 
 ITEMS = library.Dataset.from_dict(

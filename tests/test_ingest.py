@@ -18,7 +18,8 @@ from test_data import ITEMS, write
 
 from genrec import Catalog, Dataset, Item
 from genrec.data.ingest import EventOptions, ingest
-from genrec.data.readers.arrow import Rejects, read
+from genrec.data.readers.files import read
+from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, GenrecError, SettingsError
 
 CATALOG = Catalog([Item("a", "Red mug"), Item("b", "Blue mug"), Item("c", "Doll")])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from genrec.evaluation import metrics
+from genrec.evaluation import bootstrap, metrics
 
 ranks = st.lists(st.integers(0, 30), min_size=1, max_size=30)
 
@@ -29,13 +29,13 @@ def test_by_hand() -> None:
 
 def test_the_interval_covers_the_mean_and_is_seeded() -> None:
     values = np.random.default_rng(1).random(200)
-    one, two = metrics.bootstrap(values), metrics.bootstrap(values)
+    one, two = bootstrap.bootstrap(values), bootstrap.bootstrap(values)
     assert one == two
     assert one.low < one.mean < one.high
     spread = 1.96 * values.std() / np.sqrt(200)
     assert one.high - one.mean == pytest.approx(spread, rel=0.1)
     assert one.mean - one.low == pytest.approx(spread, rel=0.1)
-    constant = metrics.bootstrap([0.5] * 10)
+    constant = bootstrap.bootstrap([0.5] * 10)
     assert (constant.low, constant.mean, constant.high) == (0.5, 0.5, 0.5)
 
 
@@ -152,19 +152,23 @@ def test_beyond_accuracy_by_hand() -> None:
 
 def test_many_intervals_at_once_are_those_of_each() -> None:
     values = np.random.default_rng(2).random((150, 3))
-    assert metrics.bootstraps(values)[1].low == pytest.approx(metrics.bootstrap(values[:, 1]).low)
-    assert metrics.bootstraps(values)[2].high == pytest.approx(metrics.bootstrap(values[:, 2]).high)
+    assert bootstrap.bootstraps(values)[1].low == pytest.approx(
+        bootstrap.bootstrap(values[:, 1]).low
+    )
+    assert bootstrap.bootstraps(values)[2].high == pytest.approx(
+        bootstrap.bootstrap(values[:, 2]).high
+    )
 
 
 def test_intervals_of_many_users_with_few_distinct_values(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     ranks = rng.integers(0, 40, 20_000)
     values = np.stack([metrics.ndcg(ranks, 20), rng.random(20_000), metrics.hit_rate(ranks, 5)], 1)
-    found = metrics.bootstraps(values)
+    found = bootstrap.bootstraps(values)
     assert [i.mean for i in found] == pytest.approx(values.mean(axis=0))
-    assert found[0].low == pytest.approx(metrics.bootstrap(values[:, 0]).low)
+    assert found[0].low == pytest.approx(bootstrap.bootstrap(values[:, 0]).low)
     monkeypatch.setattr(metrics, "_ALIKE_ABOVE", 1_000_000)
-    one_by_one = metrics.bootstraps(values)
+    one_by_one = bootstrap.bootstraps(values)
     assert found[1].low == pytest.approx(one_by_one[1].low, abs=1e-12)
     for one, other, column in zip(found, one_by_one, values.T, strict=True):
         error = column.std() / np.sqrt(20_000)

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from genrec.models.language_model import quiet_transformers
+from genrec.models.quiet import quiet_transformers
 
 
 def test_loading_is_quiet_and_leaves_logging_as_it_was(caplog: pytest.LogCaptureFixture) -> None:

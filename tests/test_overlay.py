@@ -13,8 +13,9 @@ from reference import DictTrie
 from test_trie import END, walk
 
 from genrec.decoding.live_trie import LiveTrie
-from genrec.decoding.search import Options, search
+from genrec.decoding.search import search
 from genrec.decoding.trie import TitleTrie
+from genrec.decoding.types import Options
 from genrec.errors import DataError
 from genrec.models.token_tree import Body, PlainTree
 

@@ -10,7 +10,8 @@ from peer import generate
 
 from genrec import Catalog, Item, LanguageModel, Recommender
 from genrec.decoding.filters import Filter, Filters
-from genrec.decoding.search import Options, Ranking, score, search
+from genrec.decoding.search import score, search
+from genrec.decoding.types import Options, Ranking
 from genrec.evaluation import evaluator
 
 CUSTOMERS = 2

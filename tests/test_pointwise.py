@@ -26,6 +26,7 @@ from genrec.prompts.encoder import Encoder
 from genrec.prompts.template import Template
 from genrec.training import pointwise, trainer
 from genrec.training.config import Training, resolved
+from genrec.training.pairs import make_pairs, read_pairs, training_pairs, write_pairs
 from genrec.training.sequences import Row
 
 assert callable(run)
@@ -145,7 +146,7 @@ def test_pairs_are_of_their_part_and_negatives_are_new_to_the_user() -> None:
     c = data.interactions.columns
     settings = Training(objective="pointwise", negatives=3)
     for part, code in (("train", 0), ("validation", 1), ("test", 2)):
-        found = pointwise.pairs(data, settings, part)
+        found = make_pairs(data, settings, part)
         positives = [p for p in found if p.label]
         wanted = (c.split == code) & (c.behavior == data.interactions.behaviors.index("buy"))
         assert sorted(p.event for p in positives) == np.flatnonzero(wanted).tolist()
@@ -163,19 +164,19 @@ def test_pairs_are_of_their_part_and_negatives_are_new_to_the_user() -> None:
             }
             assert len(set(drawn)) == len(drawn) <= 3
             assert len(drawn) == 3 or len(drawn) >= 7 - len(seen_rows)
-    assert pointwise.pairs(data, settings) == pointwise.pairs(data, settings)
-    assert pointwise.pairs(data, settings) != pointwise.pairs(data, replace(settings, seed=1))
-    few = pointwise.learned(data, replace(settings, pairs_per_user=5))
+    assert make_pairs(data, settings) == make_pairs(data, settings)
+    assert make_pairs(data, settings) != make_pairs(data, replace(settings, seed=1))
+    few = training_pairs(data, replace(settings, pairs_per_user=5))
     for user in data.interactions.user_ids:
-        of_user = [p for p in pointwise.pairs(data, settings) if p.user_id == user]
+        of_user = [p for p in make_pairs(data, settings) if p.user_id == user]
         assert [p for p in few if p.user_id == user] == of_user[-5:]
     new = np.arange(len(c.row)) % 2 == 0
-    assert {p.event % 2 for p in pointwise.pairs(data, settings, wanted=new)} == {0}
-    both = {p.event for p in pointwise.pairs(data, replace(settings, fit="both")) if p.label}
+    assert {p.event % 2 for p in make_pairs(data, settings, wanted=new)} == {0}
+    both = {p.event for p in make_pairs(data, replace(settings, fit="both")) if p.label}
     assert both == {
         p.event
         for part in ("train", "validation")
-        for p in pointwise.pairs(data, settings, part)
+        for p in make_pairs(data, settings, part)
         if p.label
     }
 
@@ -189,18 +190,16 @@ def with_values(values: list[float], users: int = 1) -> Dataset:
 
 def test_a_threshold_says_what_was_wanted() -> None:
     data = with_values([5, 3, math.nan, 4, 1, 2])
-    found = pointwise.pairs(data, Training(objective="pointwise", like_threshold=4))
+    found = make_pairs(data, Training(objective="pointwise", like_threshold=4))
     assert [(p.event, p.label) for p in found] == [(0, 1), (1, 0), (3, 1), (4, 0), (5, 0)]
     more = Training(objective="pointwise", like_threshold=4, negatives=2)
-    drawn = [
-        p for p in pointwise.pairs(data, more) if p.row != data.interactions.columns.row[p.event]
-    ]
+    drawn = [p for p in make_pairs(data, more) if p.row != data.interactions.columns.row[p.event]]
     assert {p.event for p in drawn} == {0, 3}
     assert not any(p.label for p in drawn)
     with pytest.raises(DataError, match="all 5 are yes"):
-        pointwise.pairs(data, Training(objective="pointwise", like_threshold=0))
+        make_pairs(data, Training(objective="pointwise", like_threshold=0))
     with pytest.raises(SettingsError, match="no event has a value"):
-        pointwise.pairs(made(), Training(objective="pointwise", like_threshold=4))
+        make_pairs(made(), Training(objective="pointwise", like_threshold=4))
     settings, _ = resolved({"objective": "pointwise", "like_threshold": 4})
     assert (settings.template, settings.target_behavior) == ("would_like", "like")
 
@@ -210,7 +209,7 @@ def test_branches_are_as_separate_questions_and_as_would_like_says(kind: str) ->
     data = made(9, users=2)
     recommender = asked(fresh(kind, torch.float64), data, max_events=6)
     settings = Training(objective="pointwise", negatives=2, pack_tokens=350)
-    chosen = pointwise.pairs(data, settings)
+    chosen = make_pairs(data, settings)
     found = pointwise.examples(recommender.question, data, chosen, settings, plain=False)
     alone = pointwise.examples(recommender.question, data, chosen, settings, plain=True)
     assert len(found.rows) < len(chosen) / 3  # pairs share rows
@@ -281,7 +280,7 @@ def test_files_that_are_no_pairs(tmp_path: Path, content: str, message: str) -> 
     file = tmp_path / "pairs.csv"
     file.write_text(content)
     with pytest.raises(DataError) as caught:
-        pointwise.read_pairs(file)
+        read_pairs(file)
     assert message in str(caught.value)
     assert "pairs.csv" in str(caught.value)
     assert "Expected" in str(caught.value)
@@ -291,7 +290,7 @@ def test_labels_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "pairs.csv"
     said = ["buy", "not_buy", "Yes", "NO", "1", "0"]
     file.write_text("id,text,label\n" + "".join(f"7,t{i},{s}\n" for i, s in enumerate(said)))
-    assert pointwise.read_pairs(file) == ([f"t{i}" for i in range(6)], [1, 0] * 3)
+    assert read_pairs(file) == ([f"t{i}" for i in range(6)], [1, 0] * 3)
 
 
 @pytest.mark.parametrize(
@@ -394,10 +393,10 @@ def test_pairs_are_written_as_they_are_read(tmp_path: Path, ending: str) -> None
     path = tmp_path / f"pairs{ending}"
     model = fresh()
     asked: dict[str, Any] = {"negatives": 2, "case": "lower"}
-    many = pointwise.write_pairs(data, path, model, **asked)
-    texts, labels = pointwise.read_pairs(path)
+    many = write_pairs(data, path, model, **asked)
+    texts, labels = read_pairs(path)
     recommender = Recommender(data, model, prior="none", template="would_like", case="lower")
-    chosen = pointwise.learned(data, Training(objective="pointwise", negatives=2), behavior="buy")
+    chosen = training_pairs(data, Training(objective="pointwise", negatives=2), behavior="buy")
     assert many == len(texts) == len(chosen)
     assert labels == [p.label for p in chosen]
     decode = model.tokenizer.decode
@@ -409,4 +408,4 @@ def test_pairs_are_written_as_they_are_read(tmp_path: Path, ending: str) -> None
         decode(row.ids.tolist()) for row in rows
     ]
     with pytest.raises(SettingsError, match="Expected a file name"):
-        pointwise.write_pairs(data, tmp_path / "pairs.csv", model)
+        write_pairs(data, tmp_path / "pairs.csv", model)

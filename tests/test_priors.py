@@ -15,7 +15,8 @@ from test_decoding import requests
 from genrec import Catalog, Dataset, History, Item, Recommender
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import RequestError, SettingsError
-from genrec.priors.weights import Fused, ItemPrior, Weights
+from genrec.priors.positions import Fused
+from genrec.priors.weights import ItemPrior, Weights
 
 weights = st.floats(1e-3, 1e3)
 

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from genrec import Catalog, History, Interaction, Item
+from genrec.data.behaviors import Verb, folder
+from genrec.data.titles import TitleForm
 from genrec.errors import PromptError, RequestError
-from genrec.prompts.template import Prompt, Template, TitleForm, Verb, folder
+from genrec.prompts.segments import Prompt
+from genrec.prompts.template import Template
 
 GOLDEN = Path(__file__).parent / "golden"
 CATALOG = Catalog(

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec import Catalog, Item
+from genrec.data.behaviors import spoken_verbs
 from genrec.matching.history_parser import HistoryReader
-from genrec.prompts.template import spoken_verbs
 
 TITLES = [
     "Running shoes",

@@ -5,7 +5,8 @@ import tiny
 
 from genrec import LanguageModel
 from genrec.matching.encoders import SentenceEmbedder
-from genrec.models.coverage import SAMPLES, Reading, main_script, of_transformers, scripts
+from genrec.models.coverage import SAMPLES, Reading, of_transformers
+from genrec.text import main_script, scripts
 
 
 @pytest.fixture(scope="session")

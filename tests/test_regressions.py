@@ -352,7 +352,7 @@ def test_damaged_dataset_folders_say_prepare_again(tmp_path: Path) -> None:
 
 def test_duplicates_are_named_by_their_rows(tmp_path: Path) -> None:
     items = "item_id,title\n,x\n1,mug\n1,bag\n"
-    from genrec.data.readers.arrow import Rejects
+    from genrec.data.readers.rejects import Rejects
 
     rejects = Rejects("items.csv")
     Catalog.read(write(tmp_path, items=items)[0], rejects=rejects)

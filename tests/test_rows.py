@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec import Dataset, Recommender
+from genrec.data.events import History
 from genrec.data.ingest import EventOptions
-from genrec.data.interactions import History
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import SettingsError
 from genrec.prompts.template import Template

@@ -114,9 +114,9 @@ def test_a_broken_file_is_refused(tmp_path: Path, cut: int) -> None:
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
-    from genrec.models import packaged
+    from genrec import files
 
-    packaged.write_arrays(tmp_path / "x", {"a": np.arange(3)}, {})
+    files.write_arrays(tmp_path / "x", {"a": np.arange(3)}, {})
     with pytest.raises(DataError, match="no trie of this version"):
         TitleTrie.load(tmp_path / "x")
 

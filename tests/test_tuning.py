@@ -21,7 +21,7 @@ from genrec.errors import DataError, RequestError, SettingsError
 from genrec.evaluation import tuning
 from genrec.priors import fusion as fusing
 from genrec.priors.collaborative import COUNTED, CollaborativePrior
-from genrec.priors.fusion import Tuned
+from genrec.priors.tuned import WEIGHTS, Tuned
 
 assert callable(model)
 assert callable(run)
@@ -61,7 +61,7 @@ def passes(data: Dataset, users: int = 12) -> tuple[Recommender, list[tuning.Sco
 
 def cost(each: list[tuning.Scored], a: float, b: float) -> float:
     """What moving away from the embedded sample's numbers costs beside nats: user by user."""
-    usual = np.array([1 / fusing.TEMPERATURES["node"], fusing.WEIGHTS["node"]])
+    usual = np.array([1 / fusing.TEMPERATURES["node"], WEIGHTS["node"]])
     bend = np.zeros((2, 2))
     for one in each:
         bounds = [*one.start.tolist(), len(one.logits)]
@@ -113,7 +113,7 @@ def test_what_is_fitted_is_the_best(before: int, monkeypatch: pytest.MonkeyPatch
 
 def test_a_few_users_do_not_say_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     _, each = passes(load("zh_mini"), 1)
-    usual = np.array([1 / fusing.TEMPERATURES["node"], fusing.WEIGHTS["node"]])
+    usual = np.array([1 / fusing.TEMPERATURES["node"], WEIGHTS["node"]])
     moved = np.abs(np.array(tuning.fit_node(each)[:2]) - usual)
     monkeypatch.setattr(tuning, "_BEFORE", 0)
     alone = np.abs(np.array(tuning.fit_node(each)[:2]) - usual)
@@ -306,7 +306,7 @@ def test_settings_go_before_what_was_fitted() -> None:
     assert chosen(normalization="vocab") == ("score", 4.0, 1.0)
     assert chosen(search="sample") == ("node", 3.0, 5.0)
     fused = fusing.chosen(settings, "collaborative")
-    assert fused.weight == fusing.WEIGHTS[fusing.FUSION]
+    assert fused.weight == WEIGHTS[fusing.FUSION]
     few = fusing.chosen(settings, "collaborative", events=100)
     assert few.weight == pytest.approx(fused.weight / 10)
     assert few.temperature == pytest.approx(fused.temperature**0.1)

@@ -16,7 +16,7 @@ from test_baselines import made
 from test_cli import Run, data, run
 
 from genrec import Dataset
-from genrec.baselines import base
+from genrec.baselines import registry
 from genrec.errors import DataError
 from genrec.matching import vectors
 from genrec.matching.matcher import write_index
@@ -100,8 +100,8 @@ def test_vectors_of_an_index_are_taken(tmp_path: Path, monkeypatch: pytest.Monke
     not_indexed = {"!!!", "红色杯子"}  # has no words; is not read
     uses: list[Callable[[Dataset], object]] = [
         lambda d: vectors.item_vectors(d, "latin"),
-        lambda d: base.fit("content", d, encoder="latin"),
-        lambda d: base.fit("textseq", d, encoder="latin", epochs=1, hidden=8),
+        lambda d: registry.fit("content", d, encoder="latin"),
+        lambda d: registry.fit("textseq", d, encoder="latin", epochs=1, hidden=8),
     ]
     for use in uses:
         assert embedded(use) == not_indexed

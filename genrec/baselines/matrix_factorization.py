@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from genrec.baselines.base import Arrays, Events, Scorer, or_popular
-from genrec.data.interactions import History
+from genrec.data.events import History
 from genrec.errors import SettingsError
 from genrec.types import FloatArray
 

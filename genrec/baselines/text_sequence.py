@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genrec.baselines.base import Arrays, Events
-from genrec.baselines.sasrec import Batch, Net, NetScorer, Sequences, Transformer, start
-from genrec.data.interactions import History, Interactions
+from genrec.baselines.sequence import Batch, Net, NetScorer, Sequences, Transformer, start
+from genrec.data.events import History
+from genrec.data.interactions import Interactions
 from genrec.errors import SettingsError
 from genrec.matching.vectors import dense, title_vectors
 from genrec.types import FloatArray

@@ -73,11 +73,11 @@ def prepare(
     from dataclasses import asdict
 
     from genrec.data.dataset import Dataset
+    from genrec.data.events import said_time
     from genrec.data.ingest import EventOptions
-    from genrec.data.interactions import said_time
-    from genrec.reports import terminal
+    from genrec.reports import console
 
-    with terminal.working("Preparing ...", quiet=json) as say:
+    with console.working("Preparing ...", quiet=json) as say:
         dataset, rejects = Dataset.prepare(
             items,
             interactions,
@@ -100,10 +100,10 @@ def prepare(
         )
         dataset.save(out, rejects)
     if json:
-        terminal.print_json({"schema_version": 1, "out": str(out), **asdict(dataset.info)})
+        console.print_json({"schema_version": 1, "out": str(out), **asdict(dataset.info)})
         return
     info = dataset.info
-    terminal.print_line(
+    console.print_line(
         f"{info.name}: {info.users:,} users, {info.items:,} items, {info.events:,} events -> {out}"
     )
     parts = ", ".join(f"{s} {n:,}" for s, n in info.split_events.items())
@@ -112,8 +112,8 @@ def prepare(
         "global time": "by time, "
         + ", ".join(f"{s} from {said_time(t)}" for s, t in info.split_times.items()),
     }.get(info.split, f"by last {info.unit or 'event'}")
-    terminal.print_line(f"split {how}: {parts} events")
-    terminal.print_line(
+    console.print_line(f"split {how}: {parts} events")
+    console.print_line(
         f"asked for: {info.target_behavior}; {info.repeat_share:.1%} of its units begin with an item "
         "that the user had by it before, so seen items are "
         f"{'excluded' if info.exclude_seen else 'included'} by default"
@@ -121,16 +121,16 @@ def prepare(
     leads = sorted(info.leads & info.led_by.keys())
     if info.exclude_seen and leads:
         shares = ", ".join(f"{info.led_by[b]:.1%} ({b})" for b in leads)
-        terminal.print_line(
+        console.print_line(
             f"{shares} of them begin with an item of such an event: those are not excluded"
         )
-    terminal.print_line(
+    console.print_line(
         f"titles for the model: {info.case}; ties in time kept in file order: {info.tied:,}"
     )
     for remark in info.notes:
-        terminal.print_line(remark)
+        console.print_line(remark)
     for why, count in info.rejected.items():
-        terminal.print_line(f"rejected {count:,}: {why} (see rejected.csv)")
+        console.print_line(f"rejected {count:,}: {why} (see rejected.csv)")
 
 
 def audit(
@@ -147,27 +147,27 @@ def audit(
 ) -> None:
     """Look for what misleads: leaks, ties, shared titles, repeats; how far counting goes."""
     from genrec.data.dataset import Dataset
-    from genrec.data.readers import arrow
-    from genrec.data.readers.arrow import Rejects
+    from genrec.data.readers import arrow, files
+    from genrec.data.readers.rejects import Rejects
     from genrec.evaluation import audit as auditing
-    from genrec.reports import terminal
+    from genrec.reports import console
 
     rows = None
     if table is not None:
-        read = arrow.read(table, rejects=Rejects(table.name, strict=True))
+        read = files.read(table, rejects=Rejects(table.name, strict=True))
         rows = read.select(arrow.names(read)).to_pylist()
-    with terminal.working(f"Looking at {data} ...", quiet=json) as say:
+    with console.working(f"Looking at {data} ...", quiet=json) as say:
         found = auditing.audit(
             Dataset.load(data), protocol=protocol, split=split, table=rows, say=say
         )
     if json:
-        terminal.print_json(found.to_dict())
+        console.print_json(found.to_dict())
         return
-    terminal.print_line(
+    console.print_line(
         f"{found.dataset}: protocol {found.protocol}, split {found.split}, {found.users:,} users; "
         f"{found.count('warning')} warnings, {found.count('note')} notes"
     )
-    terminal.print_table(
+    console.print_table(
         ["level", "check", "found", "what to do"],
         [[f.level, f.check, f.said, f.advice or "-"] for f in found.findings],
     )
@@ -181,24 +181,24 @@ def index(
     """Embed the titles of a dataset folder, so that texts can be matched by meaning at once."""
     from genrec.data.dataset import Dataset
     from genrec.matching.matcher import write_index
-    from genrec.reports import terminal
+    from genrec.reports import console
 
     dataset = Dataset.load(data)
-    with terminal.working("Embedding titles ...", quiet=json) as say:
+    with console.working("Embedding titles ...", quiet=json) as say:
         report = write_index(dataset.catalog, data, encoder, say=say)
     if json:
-        terminal.print_json({"schema_version": 1, **report})
+        console.print_json({"schema_version": 1, **report})
         return
-    terminal.print_line(
+    console.print_line(
         f"{report['titles']:,} of {report['distinct']:,} distinct titles embedded with "
         f"{report['encoder']} in {report['seconds']:.0f} s -> {data}"
     )
-    terminal.print_line(
+    console.print_line(
         f"search: {report['search']}, recall@10 {report['recall@10']:.3f} of comparing all"
     )
-    terminal.print_line(f"scripts that the encoder reads: {', '.join(report['reads'])}")
+    console.print_line(f"scripts that the encoder reads: {', '.join(report['reads'])}")
     if report["unread"]:
-        terminal.print_line(
+        console.print_line(
             f"{report['unread']:,} titles that it does not read are matched by character n-grams"
         )
 
@@ -224,7 +224,7 @@ def embed(
     """Write vectors of the items' titles, or of the users' histories, for use in other models."""
     from genrec.data.dataset import Dataset
     from genrec.matching import vectors
-    from genrec.reports import terminal
+    from genrec.reports import console
 
     if users == items:
         msg = f"{'Both --users and' if users else 'Neither --users nor'} --items given. Expected one of them."
@@ -232,11 +232,11 @@ def embed(
     if out.suffix not in vectors.ENDINGS:
         raise SettingsError(vectors.wrong_ending(out))
     dataset = Dataset.load(data)
-    with terminal.working("Embedding ...") as say:
+    with console.working("Embedding ...") as say:
         found = vectors.item_vectors(dataset, encoder, say=say)
         ids = [i.item_id for i in dataset.catalog]
         if users:
             found = vectors.user_vectors(dataset, found, before=before)
             ids = list(dataset.interactions.user_ids)
     vectors.save(out, ids, found, "user_id" if users else "item_id")
-    terminal.print_line(f"{len(ids):,} vectors of {found.shape[1]} numbers in {out}")
+    console.print_line(f"{len(ids):,} vectors of {found.shape[1]} numbers in {out}")

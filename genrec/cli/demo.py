@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from genrec import runs
-from genrec.baselines.base import Popular
+from genrec.baselines.counting import Popular
 from genrec.data.dataset import Dataset
 from genrec.data.datasets import load
-from genrec.data.interactions import History
+from genrec.data.events import History
 from genrec.errors import SettingsError
 from genrec.evaluation import evaluator
 from genrec.evaluation.evaluator import Case, Result
 from genrec.models.packaged import DEFAULT_MODEL
 from genrec.pipeline.types import RecommendationList
 from genrec.recommender import Recommender
-from genrec.reports import terminal
+from genrec.reports import console, terminal
 from genrec.runs import Run
 
 _K = 10
@@ -210,19 +210,19 @@ def run(
         "prior": prior,
         "prior_events": "train+validation",  # as the baseline; only test is asked for
     }
-    with terminal.working(story.loading.format(model=model), quiet=json) as say:
+    with console.working(story.loading.format(model=model), quiet=json) as say:
         recommender = Recommender(dataset, model, say=say, language=language, **options)
     history = recommender.history(story.customer, before="test")
     if not json:
         _show_customer(story, recommender)
     voices = [_asked(story, recommender, history, None, quiet=json)]
     if tuned is not None:
-        with terminal.working(story.loading.format(model=tuned), quiet=json) as say:
+        with console.working(story.loading.format(model=tuned), quiet=json) as say:
             recommender = Recommender.load(tuned, dataset, say=say, **options)
         voices.append(_asked(story, recommender, history, tuned, quiet=json))
     if not json:
         _heading(story.typed_heading)
-        terminal.print_line(f"  {story.command.format(typed=story.typed)}\n", "dim")
+        console.print_line(f"  {story.command.format(typed=story.typed)}\n", "dim")
     typed = recommender.recommend(story.typed, _K)
     if not json:
         terminal.print_recommendations(typed)
@@ -230,11 +230,11 @@ def run(
     results = _evaluate(story, voices, evaluator.sample(cases, users))
     report = _Report(story, caution, voices, typed, results)
     if json:
-        terminal.print_json(_to_dict(report))
+        console.print_json(_to_dict(report))
         return
     _show_evaluation(report, len(cases))
     seconds = time.monotonic() - started
-    terminal.note("\n" + story.end.format(seconds=seconds, model=recommender.model.describe()))
+    console.note("\n" + story.end.format(seconds=seconds, model=recommender.model.describe()))
 
 
 def _run(run: str, model: str, story: _Story) -> Path | None:
@@ -269,14 +269,14 @@ def _story(language: str) -> _Story:
 
 
 def _heading(text: str) -> None:
-    terminal.print_line(f"\n{text}", "bold green")
+    console.print_line(f"\n{text}", "bold green")
 
 
 def _show_data(story: _Story, dataset: Dataset, caution: str) -> None:
     if caution:
-        terminal.print_line(caution, "yellow")
+        console.print_line(caution, "yellow")
     _heading(story.data_heading)
-    terminal.print_line(story.data.format(info=dataset.info))
+    console.print_line(story.data.format(info=dataset.info))
 
 
 def _show_customer(story: _Story, recommender: Recommender) -> None:
@@ -288,7 +288,7 @@ def _show_customer(story: _Story, recommender: Recommender) -> None:
         for i in history.latest(5).interactions
         if i.item_id is not None
     ]
-    terminal.print_table(story.event_columns, rows)
+    console.print_table(story.event_columns, rows)
     _heading(story.prompt_heading)
     terminal.print_prompt(
         recommender.prompt(history),
@@ -305,7 +305,7 @@ def _evaluate(story: _Story, voices: Sequence[_Voice], cases: list[Case]) -> lis
         asked.append((voice.name, voice.recommender))
     results = []
     for name, recommender in asked:
-        with terminal.progress(story.asking.format(n=len(cases)), len(cases)) as bar:
+        with console.progress(story.asking.format(n=len(cases)), len(cases)) as bar:
             recommend = partial(_ids, recommender)
             results.append(evaluator.run(name, recommend, cases, progress=bar))
     ours = voices[0].recommender
@@ -326,7 +326,7 @@ def _show_evaluation(report: _Report, available: int) -> None:
     story, results = report.story, report.results
     n = len(results[0].cases)
     _heading(story.evaluation_heading)
-    terminal.print_line(story.evaluation.format(n=n, all=available) + "\n")
+    console.print_line(story.evaluation.format(n=n, all=available) + "\n")
 
     def said(result: Result) -> str:
         name, _, more = result.name.partition(" + ")
@@ -337,8 +337,8 @@ def _show_evaluation(report: _Report, available: int) -> None:
     for other in (popular, results[0]) if len(results) > 2 else (popular,):
         name = story.difference.format(one=said(best), other=said(other))
         rows.append([name, *(str(best.minus(other, m)) for m in story.metrics)])
-    terminal.print_table([story.system, *story.metrics.values()], rows)
-    terminal.print_line("\n" + story.few.format(n=n))
+    console.print_table([story.system, *story.metrics.values()], rows)
+    console.print_line("\n" + story.few.format(n=n))
 
 
 def _to_dict(report: _Report) -> dict[str, Any]:

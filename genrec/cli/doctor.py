@@ -86,7 +86,7 @@ def _hardware() -> dict[str, Any]:
 
 def _scripts() -> dict[str, Any]:
     """Which scripts the encoders and models that are here read, by their tokenizers."""
-    from genrec.models.language_model import quiet_transformers
+    from genrec.models.quiet import quiet_transformers
 
     found: dict[str, Any] = {}
     for packaged in PACKAGED.values():

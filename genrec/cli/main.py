@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from genrec import __version__
-from genrec.cli import data, recommend, train
+from genrec.cli import data, evaluate, recommend, train
 from genrec.errors import GenrecError
 from genrec.text import printable
 
@@ -40,11 +40,11 @@ for _command in (
     recommend.rank,
     recommend.score,
     recommend.likes,
-    train.evaluate,
+    evaluate.evaluate,
     train.train,
     train.examples,
     train.merge,
-    train.tune,
+    evaluate.tune,
     data.audit,
     data.index,
     recommend.demo,

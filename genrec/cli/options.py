@@ -298,7 +298,7 @@ def asked(
 ) -> tuple[Recommender, Any]:
     """The recommender for a dataset folder, and the history that was asked about."""
     from genrec.data.dataset import Dataset
-    from genrec.reports import terminal
+    from genrec.reports import console
 
     if (user is None) == (history is None):
         msg = (
@@ -310,7 +310,7 @@ def asked(
     Settings.of({n: v for n, v in settings.items() if n not in ASKING})
     dataset = Dataset.load(data)
     known = dataset.interactions.history(user) if user is not None else None
-    with terminal.working(f"Loading {run or model} ...", quiet=quiet) as say:
+    with console.working(f"Loading {run or model} ...", quiet=quiet) as say:
         recommender = loaded(dataset, model, run, settings, say)
     return recommender, known if known is not None else history
 

@@ -50,13 +50,13 @@ def prompt(
     json: AsJson = False,
 ) -> None:
     """Show exactly what the model will read, with a token count."""
-    from genrec.reports import terminal
+    from genrec.reports import console, terminal
 
     recommender, given = asked(settings, data, user, history, model, run, quiet=json)
     read, understood = recommender.understand(given)
     encoded = recommender.prompt(read)
     if json:
-        terminal.print_json(
+        console.print_json(
             {
                 "schema_version": 1,
                 "user_id": user,
@@ -111,7 +111,7 @@ def recommend(
     json: AsJson = False,
 ) -> None:
     """Recommend the next items for a user or a typed history."""
-    from genrec.reports import explanation_page, terminal
+    from genrec.reports import console, explanation_page, terminal
 
     caps = {
         n: _whole(m, f"--cap {n}") for n, m in mapping(cap, "COLUMN=N, such as brand=2").items()
@@ -125,7 +125,7 @@ def recommend(
         msg = "--style or --evidence given, but nothing is explained. Expected --explain or --html, too."
         raise SettingsError(msg)
     recommender, given = asked(settings, data, user, history, model, run, quiet=json)
-    with terminal.working("Searching ...", quiet=json):
+    with console.working("Searching ...", quiet=json):
         answer = recommender.recommend(
             given,
             k,
@@ -145,7 +145,7 @@ def recommend(
             html, explanation_page.of_list(answer, *recommender.events_in_prompt(given))
         )
     if json:
-        terminal.print_json(answer.to_dict())
+        console.print_json(answer.to_dict())
     else:
         terminal.print_recommendations(answer)
 
@@ -178,12 +178,12 @@ def explain(
 
     The evidence is what the model rests on, not the cause of a person's behaviour.
     """
-    from genrec.reports import explanation_page, terminal
+    from genrec.reports import console, explanation_page, terminal
 
     if html is not None:
         explanation_page.check(html)
     recommender, given = asked(exact(settings), data, user, history, model, run, quiet=json)
-    with terminal.working("Explaining ...", quiet=json):
+    with console.working("Explaining ...", quiet=json):
         read, understood = recommender.understand(given)
         found = recommender.explain(read, item, k, evidence=evidence, style=style)
     if html is not None:
@@ -191,7 +191,7 @@ def explain(
             html, explanation_page.of_item(found, *recommender.events_in_prompt(read))
         )
     if json:
-        terminal.print_json({**found.to_dict(), "understood": [asdict(u) for u in understood]})
+        console.print_json({**found.to_dict(), "understood": [asdict(u) for u in understood]})
     else:
         terminal.print_understood(understood)
         terminal.print_item(found)
@@ -243,14 +243,14 @@ def _ranked(
     json: bool,
 ) -> None:
     """Prints items by their exact probability; whether those of the history keep their place."""
-    from genrec.reports import terminal
+    from genrec.reports import console, terminal
 
     candidates = read_ids(items)
     recommender, given = asked(settings, data, user, history, model, run, quiet=json)
-    with terminal.working("Scoring ...", quiet=json):
+    with console.working("Scoring ...", quiet=json):
         answer = (recommender.score if keep else recommender.rank)(given, candidates)
     if json:
-        terminal.print_json(answer.to_dict())
+        console.print_json(answer.to_dict())
     else:
         terminal.print_recommendations(answer)
 
@@ -270,12 +270,12 @@ def likes(
 
     Best with a run of `train --objective pointwise`; each item takes a title and a question.
     """
-    from genrec.reports import terminal
+    from genrec.reports import console, terminal
 
     candidates = read_ids(items)
     assert candidates is not None
     recommender, given = asked(settings, data, user, history, model, run, quiet=json)
-    with terminal.working("Asking ...", quiet=json):
+    with console.working("Asking ...", quiet=json):
         read, understood = recommender.understand(given)
         found = zip(candidates, recommender.would_like(read, candidates), strict=True)
     answer = {
@@ -294,7 +294,7 @@ def likes(
         "understood": [asdict(u) for u in understood],
     }
     if json:
-        terminal.print_json(answer)
+        console.print_json(answer)
     else:
         terminal.print_likes(answer, understood)
 
@@ -340,16 +340,16 @@ def doctor(
 ) -> None:
     """Log what is installed and found here: versions, devices, threads, models, disk."""
     from genrec.cli.doctor import examine
-    from genrec.reports import terminal
+    from genrec.reports import console
 
-    with terminal.working("Looking around ...", quiet=json):
+    with console.working("Looking around ...", quiet=json):
         report = examine(model)
     if json:
-        terminal.print_json({"schema_version": 1, **report})
+        console.print_json({"schema_version": 1, **report})
         return
     rows = [
         [part, name, str(value)]
         for part, values in report.items()
         for name, value in values.items()
     ]
-    terminal.print_table(["part", "what", "found"], rows)
+    console.print_table(["part", "what", "found"], rows)

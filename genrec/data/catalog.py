@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from genrec.data.readers import arrow, huggingface
-from genrec.data.readers.arrow import Rejects
+from genrec.data.readers import arrow, files, huggingface
+from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, RequestError
 from genrec.text import normalized, visible
 
@@ -140,7 +140,7 @@ class Catalog:
             DataError: the file cannot be read, or as in ``from_table``.
         """
         rejects = rejects or Rejects(Path(path).name, strict=True)
-        return cls.from_table(arrow.read(path, rejects=rejects, scalar=NEEDED), rejects=rejects)
+        return cls.from_table(files.read(path, rejects=rejects, scalar=NEEDED), rejects=rejects)
 
     @classmethod
     def from_hf(

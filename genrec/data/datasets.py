@@ -18,10 +18,11 @@ import pyarrow as pa
 
 from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset as Dataset
+from genrec.data.events import History
 from genrec.data.ingest import EventOptions
-from genrec.data.interactions import History, Interactions
+from genrec.data.interactions import Interactions
 from genrec.data.readers import arrow, huggingface
-from genrec.data.readers.arrow import Rejects
+from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
 
 EMBEDDED = {"online_retail_demo": "csv.gz", "zh_mini": "csv"}

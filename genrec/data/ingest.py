@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genrec.data.catalog import Catalog
-from genrec.data.interactions import SPLITS, EventColumns, Interactions
+from genrec.data.events import SPLITS, EventColumns
+from genrec.data.interactions import Interactions
 from genrec.data.readers import arrow
-from genrec.data.readers.arrow import Rejects
+from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, SettingsError
 from genrec.types import BoolArray, FloatArray, IntArray
 

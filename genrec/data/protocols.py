@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from genrec.data.dataset import Dataset
-from genrec.data.interactions import SPLITS, History, Interactions
+from genrec.data.events import SPLITS, History
+from genrec.data.interactions import Interactions
 from genrec.errors import DataError, RequestError
-from genrec.models.coverage import main_script
+from genrec.text import main_script
 from genrec.types import BoolArray, IntArray
 
 DEMO_V1_MIN_EARLIER = 5

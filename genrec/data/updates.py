@@ -13,8 +13,8 @@ from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset
 from genrec.data.ingest import EventOptions, ingest
 from genrec.data.interactions import Interactions
-from genrec.data.readers import arrow
-from genrec.data.readers.arrow import Rejects
+from genrec.data.readers import arrow, files
+from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
 from genrec.types import BoolArray
 
@@ -48,7 +48,7 @@ def joined(
     catalog = data.catalog if items is None else _with_items(data.catalog, items)
     rejects = rejects or Rejects(Path(interactions).name, strict=True)
     options = options or EventOptions()
-    table = arrow.read(interactions, rejects=rejects)
+    table = files.read(interactions, rejects=rejects)
     table = arrow.renamed(table, options.columns, rejects.source)
     table = table.drop_columns([n for n in ("split", _MARK) if n in table.column_names])
     unit_of_time = data.info.time_unit if options.time_unit == "auto" else options.time_unit

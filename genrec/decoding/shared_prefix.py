@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genrec.decoding.search import Trie
+from genrec.decoding.types import Trie
 from genrec.models.language_model import LanguageModel
 from genrec.models.token_tree import ROOT, WITHIN, Outputs, Prefix, TokenTree, below
 from genrec.prompts.encoder import shared_start

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genrec import files
 from genrec.errors import DataError
-from genrec.models import packaged
 from genrec.types import BoolArray, IntArray
 
 Ids = npt.NDArray[np.integer]
@@ -232,7 +232,7 @@ class TitleTrie:
         """Writes the arrays to a safetensors file, beside its place and renamed."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         meta = {"format": FORMAT, "max_depth": str(self.max_depth), "n_tokens": str(self.n_tokens)}
-        packaged.write_arrays(Path(path), arrays, meta)
+        files.write_arrays(Path(path), arrays, meta)
 
     @classmethod
     def load(cls, path: str | Path) -> TitleTrie:
@@ -241,7 +241,7 @@ class TitleTrie:
         Raises:
             DataError: the file is not there or is none of these.
         """
-        arrays, meta = packaged.map_arrays(Path(path))
+        arrays, meta = files.map_arrays(Path(path))
         if meta.get("format") != FORMAT or set(arrays) != set(_ARRAYS):
             msg = f"{path} is no trie of this version. Expected a file that TitleTrie.save wrote."
             raise DataError(msg)

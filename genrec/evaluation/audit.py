@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genrec.baselines import base
+from genrec.baselines import registry
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
-from genrec.data.interactions import SPLITS
+from genrec.data.events import SPLITS
 from genrec.data.protocols import Case
 from genrec.data.readers import arrow
 from genrec.evaluation import metrics
 from genrec.evaluation.published_tables import check_table
-from genrec.evaluation.systems import Counted, answers
+from genrec.evaluation.run_log import answers
+from genrec.evaluation.systems import Counted
 from genrec.text import normalized
 from genrec.types import FloatArray
 
@@ -308,7 +309,7 @@ class _Look:
 
     def _lists(self, name: str) -> list[Sequence[str]]:
         """The first ten of a baseline that was fitted on train, for a sample of users."""
-        baseline = base.fit(name, self.dataset, before="validation")
+        baseline = registry.fit(name, self.dataset, before="validation")
         system = Counted(baseline, name, exclude_seen=self.dataset.info.exclude_seen)
         return [answer.items for answer in answers(system, self._some, 10)]
 
@@ -464,7 +465,7 @@ class _Look:
     def counting(self) -> Finding:
         """How far counting goes."""
         some = self._some
-        names = [n for n in ("popular", "markov") if n in base.NAMES]
+        names = [n for n in ("popular", "markov") if n in registry.NAMES]
         figures: dict[str, float] = {"users": len(some)}
         told = []
         for name in names:

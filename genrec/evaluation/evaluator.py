@@ -20,7 +20,7 @@ import numpy as np
 from genrec import __version__
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
-from genrec.data.interactions import History
+from genrec.data.events import History
 from genrec.data.protocols import Case as Case
 from genrec.data.protocols import demo_v1 as demo_v1
 from genrec.data.protocols import last_out as last_out
@@ -32,7 +32,8 @@ from genrec.evaluation.results import Comparison as Comparison
 from genrec.evaluation.results import Evaluation as Evaluation
 from genrec.evaluation.results import Result as Result
 from genrec.evaluation.results import compare as compare
-from genrec.evaluation.systems import Answer, Progress, answers, named, ready, slug
+from genrec.evaluation.run_log import answers
+from genrec.evaluation.systems import Answer, Progress, named, ready, slug
 from genrec.matching.vectors import title_vectors
 from genrec.recommender import Recommender
 from genrec.types import FloatArray

@@ -27,13 +27,14 @@ from genrec import __version__
 from genrec.data import protocols
 from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset
-from genrec.data.interactions import Interaction
+from genrec.data.events import Interaction
 from genrec.data.protocols import Case
 from genrec.errors import DataError, RequestError
 from genrec.evaluation.evaluator import before_of
 from genrec.evaluation.faithfulness_results import SIZES, WAYS, Judged
 from genrec.evaluation.faithfulness_results import Faithfulness as Faithfulness
-from genrec.evaluation.systems import Written, counting, fits, name_of, whole_lines
+from genrec.evaluation.run_log import whole_lines
+from genrec.evaluation.systems import Written, counting, fits, name_of
 from genrec.explain.claims import Facts, names, problems
 from genrec.matching.encoders import load_embedder
 from genrec.matching.vectors import title_vectors
@@ -43,7 +44,7 @@ from genrec.text import normalized, one_line
 from genrec.types import FloatArray
 
 if TYPE_CHECKING:
-    from genrec.explain.sentences import Explanation
+    from genrec.explain.types import Explanation
 
 
 LEAST_EVENTS = 4  # of a user

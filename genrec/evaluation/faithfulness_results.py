@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from genrec.evaluation import metrics
-from genrec.evaluation.metrics import Interval
+from genrec.evaluation import bootstrap
+from genrec.evaluation.bootstrap import Interval
 
 WAYS = ("named", "evidence", "recent", "similar", "random")
 SIZES = (1, 2, 3)  # events left out together, and kept
@@ -74,11 +74,11 @@ class Curves:
         """The curves of some users, at least one."""
         values = np.array([[user[way] for way in WAYS] for user in falls])  # users, ways, sizes
         area = values.mean(axis=2)
-        points = [metrics.bootstraps(values[:, n]) for n in range(len(WAYS))]
+        points = [bootstrap.bootstraps(values[:, n]) for n in range(len(WAYS))]
         return cls(
             dict(zip(WAYS, points, strict=True)),
-            dict(zip(WAYS, metrics.bootstraps(area), strict=True)),
-            dict(zip(WAYS[1:], metrics.bootstraps(area[:, :1] - area[:, 1:]), strict=True)),
+            dict(zip(WAYS, bootstrap.bootstraps(area), strict=True)),
+            dict(zip(WAYS[1:], bootstrap.bootstraps(area[:, :1] - area[:, 1:]), strict=True)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class Faithfulness:
             ],
             "rank_correlation": [r for r in ranks if r is not None],
         }
-        return {name: metrics.bootstrap(v) for name, v in values.items() if v}
+        return {name: bootstrap.bootstrap(v) for name, v in values.items() if v}
 
     @property
     def unsupported(self) -> list[tuple[str, str, str]]:

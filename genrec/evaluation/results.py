@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from genrec.data.protocols import Case
 from genrec.errors import RequestError
-from genrec.evaluation import metrics
-from genrec.evaluation.metrics import Calibration, Interval
+from genrec.evaluation import bootstrap, metrics
+from genrec.evaluation.bootstrap import Interval
+from genrec.evaluation.metrics import Calibration
 from genrec.evaluation.systems import slug
 from genrec.types import FloatArray
 
@@ -76,7 +77,7 @@ class Result:
 
     def mean(self, metric: str) -> Interval:
         """The mean over users with its 95% bootstrap interval."""
-        return metrics.bootstrap(self.per_user(metric))
+        return bootstrap.bootstrap(self.per_user(metric))
 
     def minus(self, other: Result, metric: str) -> Interval:
         """The paired difference per user, mean and 95% bootstrap interval.
@@ -89,7 +90,7 @@ class Result:
         if not len(difference):
             msg = f"No user has {metric} with both {self.name} and {other.name}. Expected some."
             raise RequestError(msg)
-        return metrics.bootstrap(difference)
+        return bootstrap.bootstrap(difference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,12 +305,12 @@ def intervals(
     whole = [name for name, v in values.items() if len(v) and not np.isnan(v).any()]
     found = {}
     if whole:
-        together = metrics.bootstraps(np.stack([values[n] for n in whole], axis=1), draws=draws)
+        together = bootstrap.bootstraps(np.stack([values[n] for n in whole], axis=1), draws=draws)
         found = dict(zip(whole, together, strict=True))
     for name, v in values.items():
         some = v[~np.isnan(v)]
         if name not in found and len(some):
-            found[name] = metrics.bootstrap(some, draws=draws)
+            found[name] = bootstrap.bootstrap(some, draws=draws)
     return {name: found[name] for name in values if name in found}
 
 

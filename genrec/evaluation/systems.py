@@ -5,7 +5,6 @@ Knows recommenders and baselines, nothing of metrics.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -14,16 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from genrec.baselines import base
+from genrec.baselines import registry
 from genrec.data.dataset import Dataset
 from genrec.data.protocols import Case
-from genrec.errors import DataError, RequestError, SettingsError
+from genrec.errors import RequestError, SettingsError
 from genrec.priors.collaborative import COUNTED, CollaborativePrior
 from genrec.priors.fusion import BEFORE
 from genrec.recommender import Recommender
 
 Progress = Callable[[str, int], None]
-NAMES = (*base.NAMES, CollaborativePrior.name)  # what may be asked for by name
+NAMES = (*registry.NAMES, CollaborativePrior.name)  # what may be asked for by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +193,7 @@ def ready(
             )
         elif isinstance(system, str):
             name, key = name or system, f"{key} before={before}"
-            system = base.fit(system, dataset, before=before, seed=seed)
+            system = registry.fit(system, dataset, before=before, seed=seed)
         if not hasattr(system, "rank"):
             msg = (
                 f"{system!r:.80} is no system. Expected a Recommender, something with "
@@ -281,92 +280,3 @@ def slug(name: str) -> str:
     ('smollm2-135m-4-shot', 'x')
     """
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "system"
-
-
-def answers(
-    system: System,
-    cases: Sequence[Case],
-    k: int,
-    *,
-    log: Path | None = None,
-    key: str = "",
-    progress: Progress = lambda system, done: None,
-) -> list[Answer]:
-    """A system's answers, one a case.
-
-    Args:
-        system: what answers.
-        cases: whom to rank for.
-        k: how many items a list.
-        log: a JSONL file to which each user's answer is appended at once; users that it already
-            holds are not ranked again, and a last line cut off by a kill is dropped.
-        key: what the answers depend on; a log written under another is refused.
-        progress: called with the system's name and the number of users done.
-
-    Raises:
-        DataError: the log was written by another system or for other settings.
-    """
-    known = _read_log(log, system.name, key) if log else {}
-    todo = [case for case in cases if case.user_id not in known]
-    progress(system.name, len(cases) - len(todo))
-    for first in range(0, len(todo), system.batch):
-        part = todo[first : first + system.batch]
-        new = system.answers(part, k)
-        known.update((case.user_id, answer) for case, answer in zip(part, new, strict=True))
-        if log:
-            lines = [_line(system.name, key, c, a) for c, a in zip(part, new, strict=True)]
-            with log.open("a", encoding="utf-8") as stream:
-                stream.write("".join(lines))
-        progress(system.name, len(cases) - len(todo) + first + len(part))
-    return [known[case.user_id] for case in cases]
-
-
-_FIELDS = ("items", "probabilities", "nats", "exact", "seconds")
-
-
-def _line(name: str, key: str, case: Case, answer: Answer) -> str:
-    values = {f: getattr(answer, f) for f in _FIELDS if getattr(answer, f) is not None}
-    line = {"system": name, "key": key, "user_id": case.user_id, **values}
-    return json.dumps(line, ensure_ascii=False) + "\n"
-
-
-def _read_log(log: Path, name: str, key: str) -> dict[str, Answer]:
-    done = {}
-    for entry in whole_lines(log):
-        if (entry.get("system"), entry.get("key")) != (name, key):
-            msg = (
-                f"{log} was written for system {entry.get('system')!r} with key "
-                f"{entry.get('key')!r}, not {name!r} with {key!r}: other data, protocol, model or "
-                "settings. Expected the same run; choose another folder or delete it."
-            )
-            raise DataError(msg)
-        done[entry["user_id"]] = Answer(**{f: entry[f] for f in _FIELDS if f in entry})
-    return done
-
-
-def whole_lines(log: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file that is appended to; a last line cut off by a kill is dropped.
-
-    Raises:
-        DataError: the file holds something else.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    if not log.exists():
-        return []
-    try:
-        text = log.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        rest = text[len(whole) :]
-        found = [json.loads(line) for line in whole.decode("utf-8").split("\n")[:-1]]
-        if all(isinstance(entry, dict) for entry in found) and rest[:1] in {b"", b"{"}:
-            if rest:
-                log.write_bytes(whole)
-            return found
-        problem = "a line is no object"
-    except (OSError, ValueError) as error:
-        problem = str(error)
-    msg = (
-        f"{log} is no log of an evaluation: {problem}. Expected one object of JSON a line; choose "
-        "another place or delete it."
-    )
-    raise DataError(msg)

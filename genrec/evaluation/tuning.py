@@ -18,15 +18,17 @@ import numpy.typing as npt
 
 from genrec.config import MOST_WEIGHT
 from genrec.data import protocols
-from genrec.data.interactions import History
+from genrec.data.events import History
 from genrec.decoding.filters import Filter, Filters
-from genrec.decoding.search import Options, search
+from genrec.decoding.search import search
 from genrec.decoding.trie import TitleTrie
+from genrec.decoding.types import Options
 from genrec.errors import RequestError, SettingsError
 from genrec.evaluation import metrics
 from genrec.models.token_tree import ROOT, TokenTree, below
-from genrec.priors.fusion import TEMPERATURES, WEIGHTS, Tuned
-from genrec.priors.weights import Fused
+from genrec.priors.fusion import TEMPERATURES
+from genrec.priors.positions import Fused
+from genrec.priors.tuned import WEIGHTS, Tuned
 from genrec.recommender import Recommender
 from genrec.types import FloatArray, IntArray
 

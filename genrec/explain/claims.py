@@ -16,8 +16,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from genrec.data.catalog import Item
-from genrec.models.coverage import main_script, script, scripts
-from genrec.text import one_line
+from genrec.text import main_script, one_line, script, scripts
 
 # Accents and vowel signs that stand beside their letter, and what joins letters; \w has none of them.
 MARKS = "".join(

@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 
 from genrec.data.catalog import Catalog
-from genrec.data.interactions import History, Interaction
+from genrec.data.events import History, Interaction
 from genrec.decoding.filters import Filter, Filters
 from genrec.decoding.live_trie import LiveTrie
-from genrec.decoding.search import Ranking, search
+from genrec.decoding.search import search
 from genrec.decoding.trie import TitleTrie
-from genrec.explain.evidence import Change, Counterfactuals, Evidence, Question, ranks
-from genrec.explain.sentences import Explanation
-from genrec.matching.encoders import CharNgrams
+from genrec.decoding.types import Ranking
+from genrec.explain.evidence import Change, Counterfactuals, Question, ranks
+from genrec.explain.types import Evidence, Explanation
+from genrec.matching.ngrams import CharNgrams
 from genrec.models.token_tree import ROOT, TokenTree
-from genrec.priors.weights import Fused
+from genrec.priors.positions import Fused
 from genrec.text import one_line
 
 SCHEMA_VERSION = 1

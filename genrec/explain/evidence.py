@@ -18,43 +18,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from genrec.data.catalog import Catalog
-from genrec.data.interactions import History, Interaction
+from genrec.data.events import History, Interaction
 from genrec.decoding.filters import Filter, Filters
 from genrec.decoding.live_trie import LiveTrie
-from genrec.decoding.search import Options, Ranking, Trie, score
+from genrec.decoding.search import score
 from genrec.decoding.shared_prefix import Branches, Paths
 from genrec.decoding.trie import TitleTrie
+from genrec.decoding.types import Options, Ranking, Trie
 from genrec.errors import RequestError
+from genrec.explain.types import Evidence
 from genrec.models.language_model import LanguageModel
 from genrec.models.token_tree import Prefix, TokenTree
-from genrec.priors.weights import Fused, ItemPrior, Weights
+from genrec.priors.positions import Fused
+from genrec.priors.weights import ItemPrior, Weights
 from genrec.prompts.encoder import EncodedPrompt
 from genrec.text import one_line
 from genrec.types import FloatArray
 
 MODES = ("full", "fast")
 _READINGS = 1.5  # of the prompt: tokens that ``fast`` reads at most after the first look at groups
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What one event of the history does for one item.
-
-    Attributes:
-        item_id: of the event; None for an event of text only.
-        title: as given in the catalog, or the event's text.
-        behavior: of the event.
-        nats: how far the item's score falls without the event; below 0 where it rises.
-        nats_model: the part of it that is the model's.
-        nats_prior: the part that is the prior's; 0 without one.
-    """
-
-    item_id: str | None
-    title: str
-    behavior: str
-    nats: float
-    nats_model: float
-    nats_prior: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,7 @@ from itertools import pairwise
 
 from genrec.data.catalog import Catalog, Item
 from genrec.explain.claims import LETTERS, MARKS, SPACELESS, pieces
-from genrec.models.coverage import script
-from genrec.text import one_line
+from genrec.text import one_line, script
 
 LONGEST = 5  # words of a phrase
 LEAST = 2  # words that have to be said of an item, fewer than it has

@@ -18,20 +18,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from genrec.data.behaviors import folder
 from genrec.data.catalog import Catalog, Item
-from genrec.data.interactions import History, Interaction
+from genrec.data.events import History, Interaction
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import PromptError
 from genrec.explain import evidence as evidencing
 from genrec.explain.claims import LETTERS, SPACELESS, Facts, foreign, problems
-from genrec.explain.evidence import Change, Evidence, Question
+from genrec.explain.evidence import Change, Question
 from genrec.explain.phrases import LEAST, Phrases
-from genrec.models.coverage import script
+from genrec.explain.types import Evidence, Explanation, Older, Rejected, Without
 from genrec.models.language_model import LanguageModel
 from genrec.models.token_tree import ROOT, TokenTree
 from genrec.prompts.encoder import EncodedPrompt, Encoder, shared_start
-from genrec.prompts.template import Template, folder
-from genrec.text import one_line
+from genrec.prompts.template import Template
+from genrec.text import one_line, script
 
 MAX_TOKENS = 48  # of a sentence, names included
 MAX_WORDS = 14  # after the names, where words are chosen
@@ -42,74 +43,6 @@ _ROUNDING = 0.25  # nats; what half precision may make of a difference of scores
 NEEDED = ("opening", "link", "plain", "none", "silent")  # in the header of a template
 _ENDS = (".", "。", "!", "！", "?", "？")
 _QUOTES = '"“”„«»‹›「」『』'
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A sentence that did not pass.
-
-    Attributes:
-        text: as it was written.
-        why: what is wrong with it.
-    """
-
-    text: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Without:
-    """The list searched again without one event.
-
-    Attributes:
-        event: its place among the events that the prompt shows, from 0.
-        item_id: its item; None for an event of text only.
-        title: of its item, or its text.
-        rank: of the explained item in the new list; None where it has left it.
-    """
-
-    event: int
-    item_id: str | None
-    title: str
-    rank: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Older:
-    """What the events that the prompt does not show do for an item, together, by the prior.
-
-    Attributes:
-        events: how many they are.
-        nats: how far the item's score falls without them; below 0 where it rises.
-    """
-
-    events: int
-    nats: float
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Why an item is recommended.
-
-    Attributes:
-        text: one or two sentences.
-        source: ``generated`` by the model and checked, or ``template``: the plain sentence.
-        rejected: what the model wrote and the check did not pass.
-        evidence: what each event of the prompt does for the item's score, in the prompt's order.
-        without: where the item stands when one of the strongest events is left out.
-        demonstrations: how far the score falls without the demonstrations of a few-shot prompt, in
-            nats; None where there are none.
-        older: what the events before those of the prompt do; None where there are none, or no prior,
-            since the model does not read them.
-    """
-
-    text: str
-    source: str
-    rejected: tuple[Rejected, ...] = ()
-    evidence: tuple[Evidence, ...] = ()
-    without: tuple[Without, ...] = ()
-    demonstrations: float | None = None
-    older: Older | None = None
 
 
 @dataclass(slots=True)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from genrec.data.catalog import Catalog
+from genrec.data.titles import TitleForm
 from genrec.models.language_model import LanguageModel
 from genrec.prompts.encoder import Encoder
-from genrec.prompts.template import TitleForm
 from genrec.types import Float32Array
 
 _TOKENS = 4_096  # of a batch, padding included

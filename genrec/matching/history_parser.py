@@ -14,11 +14,10 @@ from itertools import pairwise
 from math import isfinite
 
 from genrec.data.catalog import Catalog
-from genrec.data.interactions import History, Interaction
+from genrec.data.events import History, Interaction
 from genrec.errors import RequestError
 from genrec.matching.matcher import Match, TextMatcher
-from genrec.models.coverage import script
-from genrec.text import normalized
+from genrec.text import normalized, script
 
 _PIECE = re.compile(r"[;；\n]")
 _VERB = re.compile(r"^\s*([^:：]{1,40})[:：]\s*(.*)$", re.DOTALL)

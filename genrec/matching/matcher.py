@@ -19,18 +19,10 @@ import numpy as np
 
 from genrec.data.catalog import Catalog
 from genrec.errors import DataError, ModelError, SettingsError
-from genrec.matching.encoders import (
-    NGRAM_BAR,
-    CharNgrams,
-    Embedder,
-    TitleIndex,
-    embed_titles,
-    encoder_of,
-    load_embedder,
-    made_of,
-)
-from genrec.models.coverage import main_script
-from genrec.text import normalized
+from genrec.matching.encoders import NGRAM_BAR, Embedder, load_embedder
+from genrec.matching.index import TitleIndex, embed_titles, encoder_of, made_of
+from genrec.matching.ngrams import CharNgrams
+from genrec.text import main_script, normalized
 
 _NUMBER = re.compile(r"\d+|\bx+[sml]\b")  # and sizes such as xl
 THRESHOLD = 0.86  # of the fuzzy stage; measured: benchmarks/matching.py

@@ -11,17 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from genrec import files
 from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset
 from genrec.errors import DataError, SettingsError
-from genrec.matching.encoders import (
-    CharNgrams,
-    embed_titles,
-    load_embedder,
-    made_of,
-    stored_vectors,
-)
-from genrec.models import packaged
+from genrec.matching.encoders import load_embedder
+from genrec.matching.index import embed_titles, made_of, stored_vectors
+from genrec.matching.ngrams import CharNgrams
 from genrec.text import normalized
 from genrec.types import Float32Array, Log
 
@@ -164,7 +160,7 @@ def save(path: str | Path, ids: Sequence[str], vectors: Float32Array, name: str)
             pq.write_table(pa.table({name: pa.array(ids, pa.string()), "vector": column}), path)
         elif path.suffix == ".safetensors":
             about = {"ids": json.dumps(list(ids)), "of": name}
-            packaged.write_arrays(path, {"vectors": vectors}, about)
+            files.write_arrays(path, {"vectors": vectors}, about)
         else:
             raise SettingsError(wrong_ending(path))
     except OSError as error:

@@ -7,11 +7,10 @@ as a function from a text to counts.
 
 from __future__ import annotations
 
-import unicodedata
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+
+from genrec.text import script, scripts
 
 Count = Callable[[str], tuple[int, int]]  # of a text: tokens, and unknown ones among them
 
@@ -29,48 +28,11 @@ SAMPLES = {
     "kana": "おきゃくさまはだいどころのためにあかいマグカップとちいさないすをかいました",
     "hangul": "고객은 지난주에 부엌에 놓을 빨간 머그잔과 작은 나무 의자를 샀다",
 }
-_NAMES = {
-    "LATIN": "latin", "CYRILLIC": "cyrillic", "GREEK": "greek", "ARABIC": "arabic",
-    "HEBREW": "hebrew", "DEVANAGARI": "devanagari", "THAI": "thai", "CJK": "han",
-    "HIRAGANA": "kana", "KATAKANA": "kana", "HALFWIDTH": "kana", "HANGUL": "hangul",
-    "FULLWIDTH": "latin",
-}  # fmt: skip
 _DENSE = ("han", "kana", "hangul")  # a letter is a syllable or a word
 MOST_TOKENS = 0.7  # tokens a letter; English models take 0.25 of English, 0.9 of Russian
 MOST_TOKENS_DENSE = 1.1  # multilingual models take 0.6 to 1.0, byte spelling 1.7 and more
 MOST_UNKNOWN = 0.05
 LEAST_READ = 0.9  # of a text's letters
-
-
-@lru_cache(maxsize=20_000)
-def script(character: str) -> str:
-    """The script of a letter or mark, ``other`` where it is none of ``SAMPLES``; empty for no letter.
-
-    >>> script("a"), script("杯"), script("г"), script("7"), script("ა")
-    ('latin', 'han', 'cyrillic', '', 'other')
-    """
-    if unicodedata.category(character)[0] not in "LM":
-        return ""
-    return _NAMES.get(unicodedata.name(character, "").split(" ")[0], "other")
-
-
-def scripts(text: str) -> Counter[str]:
-    """How many letters of a text are of each script."""
-    found = Counter(script(c) for c in text)
-    del found[""]
-    return found
-
-
-def main_script(texts: list[str]) -> str:
-    """The script of most letters of the first 1,000 texts; ``latin`` where there are none.
-
-    >>> main_script(["红色杯子 USB"]), main_script(["500"])
-    ('han', 'latin')
-    """
-    found: Counter[str] = Counter()
-    for text in texts[:1000]:
-        found += scripts(text)
-    return found.most_common(1)[0][0] if found else "latin"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from genrec.decoding.search import NOT_FINITE
 from genrec.errors import ModelError
-from genrec.models.token_tree import ROOT, TokenTree
+from genrec.models.token_tree import NOT_FINITE, ROOT, TokenTree
 
 Decode = Callable[[Sequence[int]], str]
 

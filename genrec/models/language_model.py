@@ -5,12 +5,11 @@ Knows token ids and logits, nothing of items.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +18,12 @@ import torch
 from genrec import files, runs
 from genrec.errors import ModelError, SettingsError
 from genrec.models import packaged
+from genrec.models.quiet import quiet_transformers
 from genrec.models.token_tree import Body, CachedTree, PlainTree, Prefix, TokenTree, tree_obstacle
 from genrec.runs import Run
 
 MAX_THREADS = 512
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silences progress bars and warnings of transformers and what it loads inside the block."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging as transformers_logging
-
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    others = [logging.getLogger(name) for name in ("huggingface_hub", "bitsandbytes")]
-    levels = [logger.level for logger in others]
-    for logger in others:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, before in zip(others, levels, strict=True):
-            logger.setLevel(before)
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 class LanguageModel:

@@ -627,3 +627,9 @@ def tree_obstacle(body: Body) -> str:
     if not torch.allclose(ours, plain, atol=tolerance, rtol=tolerance):
         return "a token tree gives other logits than plain passes"
     return ""
+
+
+NOT_FINITE = (
+    "The model's logits are not finite: its weights or its precision are broken. "
+    "Expected numbers; try dtype=float32, or get the model again."
+)

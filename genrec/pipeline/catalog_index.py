@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genrec.data.catalog import Catalog, Item
-from genrec.data.interactions import History
+from genrec.data.events import History
 from genrec.decoding.filters import Filter
 from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.trie import TitleTrie

@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from genrec.errors import RequestError
-from genrec.models.coverage import main_script, of_transformers
+from genrec.models.coverage import of_transformers
 from genrec.pipeline import free_text
 from genrec.pipeline.request import Asked, Asker, HistoryLike
 from genrec.pipeline.trie_search import Searcher
 from genrec.pipeline.types import Recommendation, RecommendationList, Wishes
 from genrec.priors.fusion import PriorSource
-from genrec.priors.weights import Fused
+from genrec.priors.positions import Fused
+from genrec.text import main_script
 
 if TYPE_CHECKING:
-    from genrec.decoding.search import Ranking
+    from genrec.decoding.types import Ranking
     from genrec.explain.counterfactuals import ItemExplanation
-    from genrec.explain.sentences import Explainer, Explanation
+    from genrec.explain.sentences import Explainer
+    from genrec.explain.types import Explanation
     from genrec.models.generation import Generated
     from genrec.models.language_model import LanguageModel
 

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genrec.data.interactions import History
+from genrec.data.events import History
 from genrec.decoding.filters import Filters
-from genrec.matching.encoders import CharNgrams
+from genrec.matching.ngrams import CharNgrams
 from genrec.pipeline import rerank
 from genrec.pipeline.request import Asked, Asker
 from genrec.pipeline.types import Wishes
 from genrec.priors.fusion import PriorSource
-from genrec.priors.weights import Bases, Fused
+from genrec.priors.positions import Bases, Fused
 from genrec.prompts.encoder import EncodedPrompt, shared_start
 from genrec.types import FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from genrec.decoding.search import Options, Ranking
+    from genrec.decoding.types import Options, Ranking
     from genrec.explain.evidence import Question
     from genrec.models.language_model import LanguageModel
     from genrec.models.token_tree import Prefix, TokenTree
@@ -80,7 +80,7 @@ class Searcher:
 
     def options(self, asked: Asked, k: int, min_probability: float) -> Options:
         """How to search for the k best of a request."""
-        from genrec.decoding.search import TOLERANCE, Options
+        from genrec.decoding.types import TOLERANCE, Options
 
         settings, trie, fused = self._settings, self._stock.trie, self._source.fusing
         n = len(asked.prompt.ids)

@@ -12,7 +12,7 @@ from genrec.errors import RequestError
 from genrec.matching.history_parser import Understood
 
 if TYPE_CHECKING:
-    from genrec.explain.sentences import Explanation
+    from genrec.explain.types import Explanation
 
 SCHEMA_VERSION = 1
 

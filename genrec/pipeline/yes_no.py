@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from genrec.data.catalog import Catalog
-from genrec.data.interactions import History
+from genrec.data.events import History
 from genrec.errors import PromptError
 from genrec.models.language_model import LanguageModel
 from genrec.models.token_tree import ROOT

@@ -6,18 +6,17 @@ model, else once for the embedded sample and the default model, untrained.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from genrec.config import Settings
-from genrec.data.dataset import TUNED, Dataset
-from genrec.data.interactions import SPLITS
-from genrec.errors import DataError, SettingsError
+from genrec.data.dataset import Dataset
+from genrec.data.events import SPLITS
+from genrec.errors import SettingsError
 from genrec.priors.collaborative import CollaborativePrior
+from genrec.priors.tuned import WEIGHTS, Tuned, found
 from genrec.priors.weights import ItemPrior, Popularity
 
 BEFORE = {"train": "validation", "train+validation": "test"}
@@ -25,7 +24,6 @@ OTHER_WEIGHT = 0.3  # of popularity, novelty and one's own prior
 # Of the collaborative prior, fitted on 200 validation users of the embedded sample with the default
 # model untrained (``genrec tune``); see benchmarks/RESULTS.md.
 FUSION = "node"
-WEIGHTS = {"node": 0.866, "score": 1.5}
 TEMPERATURES = {"node": 36.58, "score": 4.0}
 ENOUGH = 1000  # events; fewer say less, and what was fitted once counts in proportion
 
@@ -49,69 +47,6 @@ class Fusing:
     temperature: float
     alone: float
     fitted: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Tuned:
-    """What ``genrec tune`` found for a dataset folder and a model.
-
-    Attributes:
-        key: of model, prompt and behavior; see ``key``.
-        model: its name, for people.
-        fusion: the better one by NDCG@10 on validation, crosswise.
-        weights: the prior's weight by fusion.
-        temperatures: the node temperature by fusion.
-        users: how many users it was fitted on, of validation or held out of train.
-        nats: -ln P(target) of the model alone, the prior alone and both by node, the last of each
-            half of the users by what was fitted to the other half.
-        ndcg: NDCG@10 of these and of both by score, likewise, within the candidates of model and
-            prior.
-    """
-
-    key: str
-    model: str
-    fusion: str
-    weights: dict[str, float]
-    temperatures: dict[str, float]
-    users: int
-    nats: dict[str, float]
-    ndcg: dict[str, float]
-
-    def save(self, path: str | Path) -> None:
-        """Writes it into a JSON file, beside what was found for other models."""
-        path = Path(path)
-        known = _entries(path) if path.is_file() else []
-        kept = [e for e in known if e["key"] != self.key]
-        text = json.dumps({"format_version": 1, "tuned": [*kept, asdict(self)]}, indent=2)
-        new = path.with_suffix(".new")
-        new.write_text(text + "\n", encoding="utf-8")
-        new.replace(path)
-
-    @classmethod
-    def load(cls, path: str | Path, key: str) -> Tuned | None:
-        """What was found for a key; None where there is no such file or entry.
-
-        Raises:
-            DataError: the file is damaged.
-        """
-        path = Path(path)
-        if not path.is_file():
-            return None
-        found = [e for e in _entries(path) if e["key"] == key]
-        return cls(**found[0]) if found else None
-
-
-def _entries(path: Path) -> list[dict[str, Any]]:
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["tuned"]
-        names = {f.name for f in fields(Tuned)}
-        if all(set(e) == names and {*e["weights"]} == {*WEIGHTS} for e in entries):
-            return list(entries)
-        problem = "its entries have other fields"
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        problem = repr(error)
-    msg = f"{path} is damaged: {problem}. Delete it and run `genrec tune` again."
-    raise DataError(msg)
 
 
 def name(settings: Settings, dataset: Dataset | None, behavior: str) -> str:
@@ -202,32 +137,6 @@ def chosen(
     if settings.node_temperature is not None or vocab or not fitted:
         temperature = alone  # one that was fitted belongs to the weight that was fitted with it
     return Fusing(prior, weight, fusion, temperature, alone, fitted)
-
-
-def found(given: str | None, folder: Path | None, key: Callable[[], str]) -> Tuned | None:
-    """What ``genrec tune`` found for a key, which is made only where there is a file.
-
-    Args:
-        given: the file; None for that of the folder, where there is one.
-        folder: of the run, or of the dataset where the model is no run's.
-        key: makes the key.
-
-    Raises:
-        SettingsError: the given file is not there, or knows nothing of this key.
-        DataError: the file is damaged.
-    """
-    if given is not None:
-        tuned = Tuned.load(given, key())
-        if tuned is None:
-            msg = (
-                f"tuned={given!r} is no file, or was not written for this model, prompt and "
-                "behavior. Expected one that `genrec tune --out` wrote with the same; run it again."
-            )
-            raise SettingsError(msg)
-        return tuned
-    if folder is None or not (folder / TUNED).is_file():
-        return None
-    return Tuned.load(folder / TUNED, key())
 
 
 class PriorSource:

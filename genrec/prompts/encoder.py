@@ -15,9 +15,11 @@ from itertools import takewhile
 from typing import Any
 
 from genrec.data.catalog import Catalog
-from genrec.data.interactions import History
+from genrec.data.events import History
+from genrec.data.titles import TitleForm
 from genrec.errors import ModelError, PromptError
-from genrec.prompts.template import Prompt, Template, TitleForm
+from genrec.prompts.segments import Prompt
+from genrec.prompts.template import Template
 
 _CHUNK = 20_000  # titles tokenised at once; a million in one call would take gigabytes
 

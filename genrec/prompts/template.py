@@ -11,177 +11,24 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, nodes
-from jinja2.nativetypes import NativeEnvironment
-from jinja2.sandbox import SandboxedEnvironment
 
+from genrec.data.behaviors import Verb, _text, _verbs, folder
 from genrec.data.catalog import Catalog
-from genrec.data.interactions import History
+from genrec.data.events import History
+from genrec.data.titles import TitleForm
 from genrec.errors import PromptError
-from genrec.text import mostly_upper, one_line
+from genrec.prompts.segments import Prompt, Segment, _flatten, _SegmentEnvironment, _Title
+from genrec.text import one_line
 
-CASES = ("as_is", "lower")
 MAX_TEXT = 200  # characters of an event's text that a prompt shows
 
 
-@dataclass(frozen=True, slots=True)
-class TitleForm:
-    """How a run writes titles: ``case`` is ``as_is`` or ``lower``; longer ones are cut.
-
-    Attributes:
-        case: people always see the title as given; the model sees this form.
-        max_title_tokens: a title is cut after so many tokens of the model's tokenizer.
-        lead: what stands before every title.
-        terminator: what ends every title, and is inside none.
-    """
-
-    case: str = "as_is"
-    max_title_tokens: int = 48
-    lead: str = " "
-    terminator: str = "\n"
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        if self.case not in CASES:
-            msg = f"case={self.case!r} is not known. Expected one of {', '.join(CASES)}."
-            raise PromptError(msg)
-        if self.max_title_tokens < 1:
-            msg = f"max_title_tokens={self.max_title_tokens}. Expected 1 or more."
-            raise PromptError(msg)
-
-    @classmethod
-    def of(cls, catalog: Catalog) -> TitleForm:
-        """The form that suits a catalog: lower case where its titles are mostly capitals."""
-        return cls(case="lower" if mostly_upper(catalog.titles) else "as_is")
-
-    def render(self, title: str) -> str:
-        """The title as the model sees it: on one line, without the terminator, in this case."""
-        line = one_line(title)
-        if self.terminator in line:
-            line = one_line(line.replace(self.terminator, " "))
-        return line.lower() if self.case == "lower" else line
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A piece of a prompt.
-
-    Attributes:
-        text: as written; for a title without its lead and terminator.
-        row: the catalog row of a title, None for text.
-        event: the place of a title's event in the history, None for text and demonstrations.
-    """
-
-    text: str
-    row: int | None = None
-    event: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A rendered prompt, which ends right before the title to be written.
-
-    Attributes:
-        segments: the pieces in order.
-        lead: what the model has to write before the title's first word.
-        terminator: what ends every title.
-        events: how many events of the history are in it.
-        dropped: how many older events were left out for want of room.
-        chat: whether it is a message to be put into the model's chat template.
-    """
-
-    segments: tuple[Segment, ...]
-    lead: str
-    terminator: str
-    events: int = 0
-    dropped: int = 0
-    chat: bool = False
-
-    @property
-    def text(self) -> str:
-        """The prompt as one string, for people."""
-        return "".join(
-            s.text if s.row is None else f"{self.lead}{s.text}{self.terminator}"
-            for s in self.segments
-        )
-
-
-class _Title:
-    """A title inside a template: may only be printed as it is, so that its row is never lost."""
-
-    __slots__ = ("event", "row", "text")
-
-    def __init__(self, text: str, row: int, event: int | None = None) -> None:
-        self.text, self.row, self.event = text, row, event
-
-    def __str__(self) -> str:
-        msg = (
-            "A template changed or joined a title. Expected a title or target to be printed as it "
-            "is, as in {{ event.title }}; remove the filter or operator."
-        )
-        raise PromptError(msg)
-
-    __format__ = None  # type: ignore[assignment]
-
-
 _TARGET_ROW = -1
-
-
-def _flatten(parts: Iterable[Any]) -> list[Any]:
-    flat: list[Any] = []
-    for part in parts:
-        flat.extend(part if isinstance(part, list) else [part])
-    return flat
-
-
-class _SegmentEnvironment(SandboxedEnvironment, NativeEnvironment):
-    """Renders to the list of printed values instead of a string."""
-
-    concat = staticmethod(_flatten)  # type: ignore[assignment]
-
-
-def folder() -> Path:
-    """The folder of the shipped templates: in the wheel, or beside the package in a checkout."""
-    package = Path(__file__).parents[1]
-    for place in (package / "templates", package.parent / "prompts"):
-        if (place / "en").is_dir():
-            return place
-    msg = f"The prompt templates are missing beside {package}. Install genrec again."
-    raise PromptError(msg)
-
-
-@dataclass(frozen=True, slots=True)
-class Verb:
-    """How a behavior is said.
-
-    Attributes:
-        past: as in "bought".
-        base: as in "will buy".
-        value: the form of an event's value, with {value} and {scale}; empty for the number alone.
-        also: other words for it that people type.
-    """
-
-    past: str
-    base: str
-    value: str = ""
-    also: tuple[str, ...] = ()
-
-    @property
-    def forms(self) -> tuple[str, ...]:
-        """All words for it that are understood."""
-        return (self.past, self.base, *self.also)
-
-    def said(self, value: float | None, scale: float) -> str:
-        """The value in its form; empty for no value."""
-        if value is None:
-            return ""
-        number, top = f"{value:g}", f"{scale:g}"
-        return (self.value or "{value}").replace("{value}", number).replace("{scale}", top)
 
 
 class Template:
@@ -400,20 +247,6 @@ class Template:
         raise PromptError(msg)
 
 
-def shipped_verbs(language: str = "en") -> dict[str, Verb]:
-    """Behavior -> how it is said, as shipped for a language."""
-    return _verbs(folder() / language / "verbs.json")
-
-
-def spoken_verbs() -> dict[str, tuple[str, ...]]:
-    """Behavior -> how it is said in any shipped language, to understand what people type."""
-    said: dict[str, tuple[str, ...]] = {}
-    for path in sorted(folder().glob("*/verbs.json")):
-        for behavior, verb in _verbs(path).items():
-            said[behavior] = (*said.get(behavior, ()), *verb.forms)
-    return said
-
-
 _QUOTED = (
     "lead", "terminator", "opening", "link", "unlisted", "words", "empty", "passing", "plain", "none",
     "silent", "earlier",
@@ -474,28 +307,3 @@ def _quoted(name: str, key: str, value: str) -> str:
         msg = f'Template {name!r} has {key}: {value}. Expected text in quotes, such as "\\n".'
         raise PromptError(msg)
     return text
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read: {error}. Expected a text file in UTF-8."
-        raise PromptError(msg) from error
-
-
-def _verbs(path: Path) -> dict[str, Verb]:
-    if not path.is_file():
-        return {}
-    try:
-        table = json.loads(_text(path)).items()
-        return {
-            str(b): Verb(**{**form, "also": tuple(map(str, form.get("also", ())))})
-            for b, form in table
-        }
-    except (ValueError, TypeError, AttributeError) as error:
-        msg = (
-            f"{path} is no verb table: {error}. Expected JSON such as "
-            '{"buy": {"past": "bought", "base": "buy", "value": "{value} pcs"}}.'
-        )
-        raise PromptError(msg) from error

@@ -20,8 +20,8 @@ import numpy as np
 from genrec import __version__
 from genrec.data.protocols import Case
 from genrec.errors import SettingsError
-from genrec.evaluation import metrics
-from genrec.evaluation.metrics import Interval
+from genrec.evaluation import bootstrap, metrics
+from genrec.evaluation.bootstrap import Interval
 from genrec.evaluation.results import Evaluation, Result
 from genrec.text import one_line
 
@@ -263,7 +263,7 @@ def hit_rate_curves(evaluation: Evaluation) -> bytes:
     for result, color, mark in _styled(evaluation.results):
         ranks = result.ranks()
         values = np.stack([metrics.hit_rate(ranks, k) for k in ks], axis=1)
-        found = metrics.bootstraps(values, draws=2_000)
+        found = bootstrap.bootstraps(values, draws=2_000)
         axes[0].plot(
             ks,
             [i.mean for i in found],

@@ -19,7 +19,7 @@ from genrec.text import one_line, printable
 
 if TYPE_CHECKING:
     from genrec.explain.counterfactuals import ItemExplanation
-    from genrec.explain.sentences import Explanation
+    from genrec.explain.types import Explanation
 
 Spans = Sequence[tuple[int, int]]
 _FOR, _AGAINST = "0, 114, 178", "213, 94, 0"  # colours that the colour-blind tell apart

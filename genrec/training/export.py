@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genrec import runs
+from genrec import files
 from genrec.data.catalog import Catalog
 from genrec.data.interactions import Interactions
 from genrec.errors import DataError, SettingsError
@@ -87,7 +87,7 @@ def write(path: str | Path, found: Iterator[Example]) -> int:
         new.replace(path)
         return int(table.num_rows)
     lines = [json.dumps(e, ensure_ascii=False) for e in found]
-    runs.write_text(path, "".join(f"{line}\n" for line in lines))
+    files.write_text(path, "".join(f"{line}\n" for line in lines))
     return len(lines)
 
 

@@ -26,7 +26,9 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from genrec import files, runs
 from genrec.errors import ModelError, SettingsError
-from genrec.models.language_model import LanguageModel, quiet_transformers
+from genrec.files import write_text
+from genrec.models.language_model import LanguageModel
+from genrec.models.quiet import quiet_transformers
 from genrec.training.config import Training
 from genrec.training.examples import Examples
 from genrec.training.objectives import Goal, Validate
@@ -317,7 +319,7 @@ class Session:
         path = self.folder / runs.LOG
         with contextlib.suppress(FileNotFoundError):
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            runs.write_text(path, "".join(x for x in lines if _step_of(x) <= step))
+            write_text(path, "".join(x for x in lines if _step_of(x) <= step))
 
     def step_begins(self) -> None:
         """Puts the random numbers where the checkpoint had them, before the first step."""
@@ -483,7 +485,7 @@ class Session:
                     "last_epoch": inner.last_epoch,
                 },
             }
-            runs.write_text(folder / "state.json", json.dumps(values))
+            write_text(folder / "state.json", json.dumps(values))
 
         place = self.folder / runs.CHECKPOINTS / f"step-{state.global_step}"
         try:

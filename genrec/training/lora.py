@@ -7,7 +7,7 @@ from typing import Any
 
 from genrec import runs
 from genrec.errors import ModelError, SettingsError
-from genrec.models.language_model import quiet_transformers
+from genrec.models.quiet import quiet_transformers
 from genrec.runs import Run
 from genrec.training.config import Training
 

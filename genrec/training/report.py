@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from genrec import runs
+from genrec import files, runs
 from genrec.config import Settings
 from genrec.errors import ModelError
 from genrec.runs import Run
@@ -67,7 +67,7 @@ def write(folder: Path, run: Run, items: int) -> None:
     if pictured:
         _draw(folder / CURVES, steps, validations, items)
     text = "\n".join(_markdown(run, steps, validations, items, pictured=pictured))
-    runs.write_text(folder / REPORT, text + "\n")
+    files.write_text(folder / REPORT, text + "\n")
 
 
 def _markdown(

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from genrec.data.catalog import Catalog
-from genrec.data.interactions import History, Interaction, Interactions
+from genrec.data.events import History, Interaction
+from genrec.data.interactions import Interactions
 from genrec.decoding.trie import TitleTrie, ranges
 from genrec.errors import PromptError, SettingsError
 from genrec.prompts.encoder import EncodedPrompt, Encoder, shared_start

@@ -19,10 +19,11 @@ from genrec import files, runs
 from genrec.config import Settings
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
-from genrec.data.interactions import SPLITS
+from genrec.data.events import SPLITS
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import SettingsError
 from genrec.evaluation import metrics
+from genrec.files import write_text
 from genrec.models.language_model import LanguageModel, fast_bf16_cpu, place
 from genrec.recommender import Recommender
 from genrec.runs import Run
@@ -261,7 +262,7 @@ def _keep_settings(folder: Path, values: dict[str, Any]) -> None:
     values = json.loads(json.dumps(values))
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    runs.write_text(folder / runs.SETTINGS, text)
+    write_text(folder / runs.SETTINGS, text)
 
 
 def _described(

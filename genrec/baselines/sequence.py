@@ -1,0 +1,326 @@
+"""Training and scoring shared by the neural sequence baselines."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from genrec.baselines.base import Arrays, Events, Scorer, or_popular
+from genrec.data.events import History
+from genrec.types import FloatArray, IntArray, Log
+
+_CHECKPOINT = "checkpoint.safetensors"
+
+_CHUNK = 256  # targets whose logits are there at once
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """S event sequences end to end, oldest first; E events.
+
+    Attributes:
+        starts: (S + 1,) where each begins, and E.
+        row: (E,) catalog rows.
+        behavior: (E,) codes.
+        gap: (E,) seconds since the event before, 0 for the first.
+        target: (E,) whether the event is to be predicted.
+    """
+
+    starts: IntArray
+    row: IntArray
+    behavior: IntArray
+    gap: FloatArray
+    target: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def lengths(self) -> IntArray:
+        """(S,) events in each."""
+        return np.diff(self.starts)
+
+    def windows(self, length: int) -> Sequences:
+        """The same in pieces of at most so many events, which overlap by one."""
+        starts, index = [0], []
+        for first, last in zip(self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True):
+            for begin in range(first, max(last - 1, first + 1), length - 1):
+                index.append(np.arange(begin, min(begin + length, last)))
+                starts.append(starts[-1] + len(index[-1]))
+        at = np.concatenate(index) if index else np.zeros(0, dtype=np.int64)
+        return Sequences(
+            np.array(starts), self.row[at], self.behavior[at], self.gap[at], self.target[at]
+        )
+
+    def batch(self, which: IntArray) -> Batch:
+        """Some of them, padded at the end."""
+        lengths = self.lengths()[which]
+        width = int(lengths.max(initial=1))
+        inside = np.arange(width)[None] < lengths[:, None]
+        place = np.where(inside, self.starts[which][:, None] + np.arange(width)[None], 0)
+        if not len(self.row):
+            empty = torch.zeros(len(which), width, dtype=torch.long)
+            return Batch(empty, empty, empty.float(), empty.bool(), torch.from_numpy(lengths))
+        return Batch(
+            torch.from_numpy(self.row[place]),
+            torch.from_numpy(self.behavior[place]),
+            torch.from_numpy(self.gap[place].astype(np.float32)),
+            torch.from_numpy(self.target[place] & inside),
+            torch.from_numpy(lengths),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B sequences of at most T events, padded at the end with row 0."""
+
+    row: Tensor  # (B, T) int64
+    behavior: Tensor  # (B, T) int64
+    gap: Tensor  # (B, T) float32, seconds
+    target: Tensor  # (B, T) bool, False on padding
+    length: Tensor  # (B,) int64
+
+    def but_last(self) -> Batch:
+        """The same without the last column."""
+        return Batch(
+            self.row[:, :-1],
+            self.behavior[:, :-1],
+            self.gap[:, :-1],
+            self.target[:, :-1],
+            self.length.clamp(max=self.row.shape[1] - 1),
+        )
+
+
+class Transformer(nn.Module):
+    """A causal transformer with learned positions, layer norm before each part (D hidden)."""
+
+    def __init__(self, hidden: int, layers: int, heads: int, dropout: float, length: int) -> None:
+        """Random weights.
+
+        Args:
+            hidden: D, a multiple of heads.
+            layers: of attention and feed-forward, each of width D.
+            heads: of attention.
+            dropout: of inputs, attention and both parts' outputs.
+            length: the most events.
+        """
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.positions = nn.Embedding(length, hidden)
+        self.qkv = nn.ModuleList(nn.Linear(hidden, 3 * hidden) for _ in range(layers))
+        self.out = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers))
+        self.up = nn.ModuleList(nn.Linear(hidden, 4 * hidden) for _ in range(layers))
+        self.down = nn.ModuleList(nn.Linear(4 * hidden, hidden) for _ in range(layers))
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(2 * layers + 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) inputs to (B, T, D) states; a state knows its event and those before."""
+        rate = self.dropout if self.training else 0.0
+        x = functional.dropout(x + self.positions.weight[: x.shape[1]], rate)
+        for i, (qkv, out) in enumerate(zip(self.qkv, self.out, strict=True)):
+            parts = qkv(self.norms[2 * i](x)).unflatten(-1, (3, self.heads, -1))
+            q, k, v = parts.permute(2, 0, 3, 1, 4)
+            seen = functional.scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=True)
+            x = x + functional.dropout(out(seen.transpose(1, 2).flatten(2)), rate)
+            inner = functional.gelu(self.up[i](self.norms[2 * i + 1](x)))
+            x = x + functional.dropout(self.down[i](inner), rate)
+        final: Tensor = self.norms[-1](x)
+        return final
+
+
+class Net(nn.Module):
+    """What ``train`` trains: a state after each event, and a vector of each item."""
+
+    @abstractmethod
+    def states(self, batch: Batch) -> Tensor:
+        """(B, T, D) states; one at t knows the events up to t."""
+
+    @abstractmethod
+    def items(self) -> Tensor:
+        """(N, D) vectors of the items; the logit of an item is state times vector."""
+
+    def backward(self, batch: Batch) -> float:
+        """Adds up gradients of the cross-entropy (nats) of the next item over all N items.
+
+        A chunk of targets at a time: logits of all at once would not fit into the cache, and twice
+        the time would go into fetching memory.
+
+        Returns:
+            The loss, mean over the targets, of which there has to be one.
+        """
+        wanted = batch.target[:, 1:]
+        states, following = self.states(batch.but_last())[wanted], batch.row[:, 1:][wanted]
+        items = self.items()
+        near, far = states.detach().requires_grad_(), items.detach().requires_grad_()
+        total = 0.0
+        for first in range(0, len(near), _CHUNK):
+            logits = near[first : first + _CHUNK] @ far.T
+            loss = functional.cross_entropy(
+                logits, following[first : first + _CHUNK], reduction="sum"
+            ) / len(near)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        torch.autograd.backward([states, items], [near.grad, far.grad])
+        return total
+
+    @torch.no_grad()
+    def scores(self, batch: Batch) -> Tensor:
+        """(B, N) logits of what follows each sequence."""
+        last = self.states(batch)[torch.arange(len(batch.length)), batch.length.clamp(min=1) - 1]
+        return last @ self.items().T
+
+
+def start(net: nn.Module) -> None:
+    """Sets matrices to small normal values (standard deviation 0.02) and biases to zero."""
+    for name, parameter in net.named_parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=0.02)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+
+
+def train(
+    net: Net, sequences: Sequences, settings: Mapping[str, Any], work: Path | None, say: Log
+) -> int:
+    """Trains a net in place with Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
+
+    Each epoch ends with a checkpoint (weights, moments, seconds of processor time); a fit that was killed goes on
+    after its last one and gives what it would have given.
+
+    Args:
+        net: to be trained; left in evaluation mode.
+        sequences: of at most the net's length; those of one event teach nothing.
+        settings: ``epochs``, ``minutes`` (of processor time; no epoch begins after these), ``batch`` (sequences),
+            ``rate`` and ``seed``.
+        work: a folder for checkpoints; None for none.
+        say: called with a line of text after each epoch.
+
+    Returns:
+        How many epochs were trained.
+    """
+    optimizer = torch.optim.Adam(net.parameters(), lr=settings["rate"])
+    epoch, seconds = _resume(net, optimizer, work)
+    useful = np.flatnonzero(sequences.lengths() > 1)
+    with torch.random.fork_rng(devices=[]):
+        while epoch < settings["epochs"] and seconds < 60 * settings["minutes"] and len(useful):
+            began = time.process_time()
+            torch.manual_seed(settings["seed"] * 1_000_003 + epoch)
+            rng = np.random.default_rng([settings["seed"], epoch])
+            net.train()
+            total = count = 0.0
+            for which in _shuffled(useful, sequences.lengths(), settings["batch"], rng):
+                batch = sequences.batch(which)
+                targets = int(batch.target[:, 1:].sum())
+                if not targets:
+                    continue
+                optimizer.zero_grad()
+                total, count = total + net.backward(batch) * targets, count + targets
+                optimizer.step()
+            epoch += 1
+            seconds += time.process_time() - began
+            _checkpoint(net, optimizer, epoch, seconds, work)
+            say(f"epoch {epoch}: {total / max(count, 1):.4f} nats a target, {seconds:.0f} s")
+    net.eval()
+    return epoch
+
+
+def _shuffled(
+    which: IntArray, lengths: IntArray, size: int, rng: np.random.Generator
+) -> Iterator[IntArray]:
+    """Batches in random order of sequences of like length, so that little is padding."""
+    shuffled = rng.permutation(which)
+    ordered = shuffled[np.argsort(lengths[shuffled], kind="stable")]
+    batches = [ordered[i : i + size] for i in range(0, len(ordered), size)]
+    for i in rng.permutation(len(batches)):
+        yield batches[i]
+
+
+def _checkpoint(
+    net: Net, optimizer: torch.optim.Optimizer, epoch: int, seconds: float, work: Path | None
+) -> None:
+    if work is None:
+        return
+    from safetensors.torch import save_file
+
+    tensors = {f"net.{n}": t.contiguous() for n, t in net.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            tensors[f"adam.{number}.{name}"] = torch.as_tensor(value)
+    work.mkdir(parents=True, exist_ok=True)
+    new = work / f"{_CHECKPOINT}.new"
+    save_file(tensors, new, metadata={"epoch": str(epoch), "seconds": str(seconds)})
+    new.replace(work / _CHECKPOINT)
+
+
+def _resume(net: Net, optimizer: torch.optim.Optimizer, work: Path | None) -> tuple[int, float]:
+    """Epochs and seconds of the checkpoint that was loaded; 0, 0 where there is none."""
+    if work is None or not (work / _CHECKPOINT).is_file():
+        return 0, 0.0
+    from safetensors import safe_open
+
+    with safe_open(work / _CHECKPOINT, framework="pt") as file:
+        tensors = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+        about = file.metadata()
+    net.load_state_dict({n[4:]: t for n, t in tensors.items() if n.startswith("net.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("adam."):
+            _, number, part = name.split(".", 2)
+            state.setdefault(int(number), {})[part] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return int(about["epoch"]), float(about["seconds"])
+
+
+class NetScorer(Scorer):
+    """A baseline whose scores are a trained ``Net``'s logits; popularity for empty histories."""
+
+    @abstractmethod
+    def build(self) -> Net:
+        """The net with random weights, made for the settings."""
+
+    @abstractmethod
+    def sequences(self, events: Events) -> Sequences:
+        """What is trained on."""
+
+    @abstractmethod
+    def read(self, histories: Sequence[History]) -> Sequences:
+        """Histories as the net sees them, at most ``length`` events each."""
+
+    def learn(self, events: Events) -> Arrays:
+        """The trained weights, how many epochs they took, and popularity."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings["seed"])
+            net = self.build()
+        windows = self.sequences(events).windows(self.settings["length"] + 1)
+        epochs = train(net, windows, self.settings, self.work, self.say)
+        arrays = {f"net.{n}": t.detach().numpy() for n, t in net.state_dict().items()}
+        return {**arrays, "epochs": np.array([epochs]), "popularity": events.popularity()}
+
+    @cached_property
+    def net(self) -> Net:
+        """The trained net."""
+        with torch.random.fork_rng(devices=[]):
+            net = self.build()
+        state = {
+            n[4:]: torch.from_numpy(np.array(a)) for n, a in self.arrays.items() if n[:4] == "net."
+        }
+        net.load_state_dict(state)
+        return net.eval()
+
+    def scores_many(self, histories: Sequence[History]) -> FloatArray:
+        """See ``Scorer.scores_many``."""
+        sequences = self.read(histories)
+        batch = sequences.batch(np.arange(len(histories)))
+        scores = self.net.scores(batch).numpy().astype(np.float64)
+        return or_popular(scores, sequences.lengths() > 0, self.arrays["popularity"])

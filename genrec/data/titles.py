@@ -1,0 +1,49 @@
+"""How titles are written in prompts: case and what ends them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from genrec.data.catalog import Catalog
+from genrec.errors import PromptError
+from genrec.text import mostly_upper, one_line
+
+CASES = ("as_is", "lower")
+
+
+@dataclass(frozen=True, slots=True)
+class TitleForm:
+    """How a run writes titles: ``case`` is ``as_is`` or ``lower``; longer ones are cut.
+
+    Attributes:
+        case: people always see the title as given; the model sees this form.
+        max_title_tokens: a title is cut after so many tokens of the model's tokenizer.
+        lead: what stands before every title.
+        terminator: what ends every title, and is inside none.
+    """
+
+    case: str = "as_is"
+    max_title_tokens: int = 48
+    lead: str = " "
+    terminator: str = "\n"
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.case not in CASES:
+            msg = f"case={self.case!r} is not known. Expected one of {', '.join(CASES)}."
+            raise PromptError(msg)
+        if self.max_title_tokens < 1:
+            msg = f"max_title_tokens={self.max_title_tokens}. Expected 1 or more."
+            raise PromptError(msg)
+
+    @classmethod
+    def of(cls, catalog: Catalog) -> TitleForm:
+        """The form that suits a catalog: lower case where its titles are mostly capitals."""
+        return cls(case="lower" if mostly_upper(catalog.titles) else "as_is")
+
+    def render(self, title: str) -> str:
+        """The title as the model sees it: on one line, without the terminator, in this case."""
+        line = one_line(title)
+        if self.terminator in line:
+            line = one_line(line.replace(self.terminator, " "))
+        return line.lower() if self.case == "lower" else line

@@ -1,0 +1,81 @@
+"""Bootstrap confidence intervals over users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from genrec.evaluation.metrics import _ALIKE_ABOVE, _CELLS
+from genrec.types import FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over users and its bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def bootstrap(
+    values: npt.ArrayLike, *, level: float = 0.95, draws: int | None = None, seed: int = 0
+) -> Interval:
+    """The mean of per-user values with a percentile bootstrap interval over users.
+
+    For two systems give the per-user differences: the paired interval.
+
+    Args:
+        values: (users,) numbers; at least one.
+        level: the share of bootstrap means inside.
+        draws: resamples; None is 10,000, or for more than 10,000 users 10^8 / users, at least
+            1,000.
+        seed: of the resampling.
+    """
+    return bootstraps(np.asarray(values)[:, None], level=level, draws=draws, seed=seed)[0]
+
+
+def bootstraps(
+    values: npt.ArrayLike, *, level: float = 0.95, draws: int | None = None, seed: int = 0
+) -> list[Interval]:
+    """``bootstrap`` of each column of (users, M) values.
+
+    All columns come from the same resamples; but for more than 10,000 users a column with few
+    distinct values is resampled by itself, by how often each value comes.
+    """
+    v = np.asarray(values, dtype=np.float64)
+    n = len(v)
+    draws = draws or min(10_000, max(1_000, 100_000_000 // n))
+    means = np.empty((v.shape[1], draws))
+    rest = list(range(v.shape[1]))
+    for column, of_users in enumerate(v.T if n > _ALIKE_ABOVE else ()):
+        distinct, count = np.unique(of_users, return_counts=True)
+        if len(distinct) <= min(n // 100, 1_000):
+            rng = np.random.default_rng(seed)
+            means[column] = rng.multinomial(n, count / n, draws) @ distinct / n
+            rest.remove(column)
+    if rest:
+        means[rest] = _resampled(np.ascontiguousarray(v[:, rest].T), draws, seed)
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(means, [tail, 1.0 - tail], axis=1)
+    return [Interval(*map(float, each)) for each in zip(v.mean(axis=0), low, high, strict=True)]
+
+
+def _resampled(columns: FloatArray, draws: int, seed: int) -> FloatArray:
+    """(M, draws) the means of (M, n) columns over resamples of n places."""
+    n = columns.shape[1]
+    rng = np.random.default_rng(seed)
+    size = max(1, _CELLS // n)
+    means = np.empty((len(columns), draws))
+    for first in range(0, draws, size):
+        many = min(size, draws - first)
+        drawn = rng.integers(0, n, (many, n))
+        drawn += n * np.arange(many)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=many * n).astype(np.float64)
+        means[:, first : first + many] = columns @ times.reshape(many, n).T / n
+    return means

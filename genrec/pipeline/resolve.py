@@ -1,0 +1,73 @@
+"""Resolve settings against a dataset: template, behavior and title form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from genrec.config import Settings
+from genrec.data.catalog import Catalog
+from genrec.data.dataset import Dataset
+from genrec.data.titles import TitleForm
+from genrec.errors import SettingsError
+from genrec.prompts.template import Template
+
+if TYPE_CHECKING:
+    pass
+
+
+def template_of(settings: Settings, dataset: Dataset | None) -> Template:
+    """The template that settings ask for.
+
+    Raises:
+        SettingsError: it writes explanations, or there are demonstrations that it does not show or
+            that nobody could give.
+        PromptError: there is none of that name, or it is not sound.
+    """
+    shots = settings.few_shot
+    name = settings.template or ("few_shot" if shots else "next_item")
+    template = Template.load(name, settings.language, own=settings.prompts)
+    if "opening" in template.header:
+        msg = (
+            f"template={name!r} writes explanations. Expected one for the next item; ask for "
+            "explanations with recommend(..., explain=True) or --explain."
+        )
+        raise SettingsError(msg)
+    if shots and not template.takes_demonstrations:
+        msg = (
+            f"few_shot={shots} with template {name!r}, which shows no demonstrations. "
+            "Expected a template that uses them, such as few_shot; drop one of the two."
+        )
+        raise SettingsError(msg)
+    if shots and dataset is None:
+        msg = (
+            f"few_shot={shots} without a dataset. Demonstrations are other users' histories: "
+            "give a Dataset in place of the catalog, or few_shot=0."
+        )
+        raise SettingsError(msg)
+    return template
+
+
+def behavior_of(settings: Settings, dataset: Dataset | None, template: Template) -> str:
+    """The behavior that is asked for: as set, else that of the dataset, else ``buy``.
+
+    Raises:
+        SettingsError: neither the dataset nor the template knows it.
+    """
+    asked = settings.target_behavior
+    if dataset is None:
+        return asked or "buy"
+    known = dataset.interactions.behaviors
+    if asked is not None and asked not in known and asked not in template.verbs:
+        msg = f"target_behavior={asked!r} is not known. Expected one of: {', '.join(known)}."
+        raise SettingsError(msg)
+    return asked or dataset.info.target_behavior
+
+
+def form_of(
+    settings: Settings, dataset: Dataset | None, catalog: Catalog, template: Template
+) -> TitleForm:
+    """How titles are written: as set, else as the dataset says, else as most titles are."""
+    case = settings.case
+    if case is None and dataset is not None:
+        case = dataset.info.case
+    return template.form(case or TitleForm.of(catalog).case, settings.max_title_tokens)

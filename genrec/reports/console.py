@@ -1,0 +1,115 @@
+"""Write to the terminal: lines, tables, progress, JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from genrec.text import one_line, printable
+
+if TYPE_CHECKING:
+    pass
+
+Row = Sequence[str]
+
+
+def out() -> Console:
+    """The console for answers."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def err() -> Console:
+    """The console for what is said along the way."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Prints one JSON value to standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def print_line(text: str, style: str = "") -> None:
+    """Prints one line of plain text; markup in it means nothing."""
+    console = out()
+    text = printable(text)
+    if console.is_terminal:
+        console.print(Text(text, style=style))
+    else:
+        sys.stdout.write(text + "\n")
+
+
+def note(text: str) -> None:
+    """A remark beside an answer: dim below it in a terminal, on standard error in a pipe."""
+    console = out()
+    text = printable(text)
+    if console.is_terminal:
+        console.print(Text(text, style="dim"))
+    else:
+        sys.stderr.write(text + "\n")
+
+
+def print_table(header: Row, rows: Sequence[Row], *, right: Sequence[int] = ()) -> None:
+    """A table: drawn in a terminal, tab-separated with a header line in a pipe.
+
+    Args:
+        header: column names.
+        rows: cells; control characters and tabs are shown as spaces, nothing is cut.
+        right: columns that are aligned to the right.
+    """
+    console = out()
+    clean = [[one_line(c) for c in row] for row in rows]
+    if not console.is_terminal:
+        for row in [list(header), *clean]:
+            sys.stdout.write("\t".join(row) + "\n")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index in right else "left", overflow="fold")
+    for row in clean:
+        table.add_row(*[Text(c) for c in row])
+    Console(highlight=False).print(table)
+
+
+@contextmanager
+def working(message: str, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Shows that something slow is going on; gives a function that says what.
+
+    In a terminal one line that changes, elsewhere a line on standard error for each message.
+    """
+    console = err()
+    if quiet:
+        yield lambda text: None
+    elif console.is_terminal:
+        with console.status(Text(message)) as status:
+            yield lambda text: status.update(Text(text))
+    else:
+        yield lambda text: print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+@contextmanager
+def progress(message: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error; gives a function that takes how many are done."""
+    if quiet:
+        yield lambda done: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err(), transient=True) as bar:
+        task = bar.add_task(message, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,17 @@
+"""Names of types that many modules share: arrays by element type, and the log callback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray: TypeAlias = npt.NDArray[np.int64]
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+Float32Array: TypeAlias = npt.NDArray[np.float32]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+Log: TypeAlias = Callable[[str], None]
+"""Called with a line of text before each slow step."""
