@@ -358,9 +358,9 @@ def writer(name: str, system: str, fit: str, task: Task, arguments: Any) -> Reco
     if system == "few-shot":
         options["few_shot"] = SHOTS
     if system.startswith("tuned"):
-        found = Recommender.load(arguments.run, task.data, say=print, **options)
+        found = Recommender.load(arguments.run, task.data, log=print, **options)
     else:
-        found = Recommender(task.data, arguments.model, say=print, **options)
+        found = Recommender(task.data, arguments.model, log=print, **options)
     if not fused:
         return found
     key = hashlib.sha256(f"{adapter_of(system, arguments)}".encode()).hexdigest()[:16]
@@ -429,7 +429,7 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
                 task.data,
                 before=BEFORE[fit],
                 folder=arguments.out / "fits" / name,
-                say=lambda text: print(f"  {text}", flush=True),
+                log=lambda text: print(f"  {text}", flush=True),
             )
             between = time.monotonic()
             values = ranks_of(task, fitted)

@@ -41,7 +41,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for name in arguments.sets:
         folder, make = TASKS[name]
-        data = protocols.under(make(arguments.data / folder).data, "global-time")
+        data = protocols.apply_protocol(make(arguments.data / folder).data, "global-time")
         cases = protocols.sample(protocols.cases(data, "global-time", "test"), USERS)
         histories, seen = [c.history for c in cases], data.info.exclude_seen
         prior = CollaborativePrior.fit(data, before="test")

@@ -44,7 +44,7 @@ def main() -> None:
         threads=arguments.threads,
         few_shot=arguments.few_shot,
         prior="none",
-        say=print,
+        log=print,
     )
     name = f"{arguments.few_shot}-shot"
     state = [
@@ -68,7 +68,7 @@ def main() -> None:
         return answer
 
     log = arguments.out / f"demo-v1-{arguments.split}-{name}-{key}.jsonl"
-    ours = evaluator.run(name, rank, cases, log=log, key=key)
+    ours = evaluator.run(name, rank, cases, log_path=log, key=key)
     before = "validation" if arguments.split == "validation" else "test"
     popular = Popular(data.interactions, data.info.target_behavior, before=before)
     theirs = evaluator.run(popular.name, lambda h: popular.rank(h, arguments.k), cases)

@@ -31,12 +31,12 @@ from genrec.evaluation import evaluator
 from genrec.evaluation.faithfulness import faithfulness
 from genrec.evaluation.systems import name_of, slug
 from genrec.explain.evidence import Change, Counterfactuals, Question, falls
-from genrec.pipeline.types import Wishes
+from genrec.pipeline.types import QueryOptions
 from genrec.reports import terminal
 
 
 def question_of(recommender: Recommender, history: History) -> Question:
-    wishes = Wishes(10)
+    wishes = QueryOptions(10)
     asked = recommender._asker.asked(history, recommender._stock.allowed(wishes))
     return recommender._searcher.question(asked, wishes)
 

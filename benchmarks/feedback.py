@@ -30,7 +30,8 @@ from genrec import Dataset, Recommender, runs
 from genrec.data import protocols
 from genrec.data.datasets import load
 from genrec.data.interactions import Interactions
-from genrec.data.updates import joined
+from genrec.data.splits import split_last_unit
+from genrec.data.updates import apply_updates
 from genrec.evaluation import bootstrap
 from genrec.training import examples
 from genrec.training.config import Training
@@ -63,7 +64,7 @@ def write(data: Dataset, path: Path) -> None:
 def groups(data: Dataset, old: Dataset, kept: set[int], users: int) -> Groups:
     """Whose next items are asked for."""
     tests = protocols.cases(data, "demo-v1", "test")
-    split = old.interactions.split_last_unit(data.info.target_behavior)
+    split = split_last_unit(old.interactions, data.info.target_behavior)
     past = protocols.cases(replace(old, interactions=split), "demo-v1", "test")
     row = data.catalog.row
     return {
@@ -114,7 +115,7 @@ def main() -> None:
     kept = set(examples.kept_rows(len(data.catalog), recipe).tolist())
     old = part(data, 0, kept)
     write(part(data, 1), place / "new.csv")
-    both, new = joined(old, place / "new.csv")
+    both, new = apply_updates(old, place / "new.csv")
     found = groups(data, old, kept, arguments.users)
     print(f"commit {_commit()}: {int(new.sum()):,} new events of {len(new):,}")
     asked = [f"{name} ({len(cases)})" for name, cases in found.items()]
@@ -130,7 +131,7 @@ def main() -> None:
                 both, run, since=arguments.run, new=new, resume=run.is_dir(), replay=replay,
                 behaviors=recipe.behaviors, basket=recipe.basket, vocab_weight=recipe.vocab_weight,
                 max_targets=most, epochs=1.0, eval_users=0, threads=threads,
-                say=lambda text: print(f"  {text}", flush=True),
+                log=lambda text: print(f"  {text}", flush=True),
             )  # fmt: skip
         after = measured(run, data, found, place / f"replay-{replay:g}.json", threads)
         cells = " | ".join(f"{cell(after[n])} ({cell(after[n], before[n])})" for n in found)

@@ -295,8 +295,8 @@ def main() -> None:
         folder = cut(folder, arguments.out)
     task = make(folder)
     protocol = task.protocol or protocols.default_protocol(task.data)
-    data = protocols.with_validation(protocols.under(task.data, protocol), 50)
-    options: dict[str, Any] = {"threads": arguments.threads, "prior": "collaborative", "say": print}
+    data = protocols.with_validation(protocols.apply_protocol(task.data, protocol), 50)
+    options: dict[str, Any] = {"threads": arguments.threads, "prior": "collaborative", "log": print}
     if arguments.run:
         plain = Recommender.load(arguments.run, data, **options)
     else:

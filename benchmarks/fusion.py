@@ -45,7 +45,7 @@ def systems(task: Task, arguments: Any) -> dict[str, Recommender]:
     shared = {"prior_events": arguments.fit, "exclude_seen": task.exclude_seen}
     tuned = {"tuned": arguments.tuned, "prior": "collaborative"}
     node = Recommender(
-        task.data, arguments.model, threads=arguments.threads, say=print, fusion="node",
+        task.data, arguments.model, threads=arguments.threads, log=print, fusion="node",
         prior_weight=arguments.prior_weight, node_temperature=arguments.node_temperature,
         **shared, **tuned,
     )  # fmt: skip

@@ -44,7 +44,7 @@ def main() -> None:
         size = (place / "events.csv").stat().st_size / 1e6
         before = peak()
         started = time.perf_counter()
-        data, _ = Dataset.prepare(place / "items.csv", place / "events.csv", say=print)
+        data, _ = Dataset.prepare(place / "items.csv", place / "events.csv", log=print)
         prepared = time.perf_counter()
         data.save(place / "out")
         saved = time.perf_counter()

@@ -88,7 +88,7 @@ def main() -> None:
             data,
             before=BEFORE["train"],
             folder=arguments.out / "fits" / arguments.set,
-            say=lambda text: print(f"  {text}", flush=True),
+            log=lambda text: print(f"  {text}", flush=True),
         )
         for name in arguments.more
         if name in LEARNED

@@ -131,7 +131,7 @@ def answers(found: Task, recommender: Recommender) -> Chances:
     _, settings = resolved(found.settings)
     question, plain = recommender.question, bool(recommender.model.obstacle)
     rows = pointwise.examples(question, found.data, found.asked, settings, plain=plain)
-    labels, chances = pointwise.Answers(rows, recommender.model, question).chances(
+    labels, chances = pointwise.PointwiseObjective(rows, recommender.model, question).chances(
         recommender.model
     )
     of_pair: dict[tuple[int, int], float] = {}
@@ -148,7 +148,7 @@ def answers(found: Task, recommender: Recommender) -> Chances:
 def untrained(found: Task, arguments: Any) -> Chances:
     ours, _ = resolved(found.settings)
     recommender = Recommender(
-        found.data, arguments.model, threads=arguments.threads, say=print,
+        found.data, arguments.model, threads=arguments.threads, log=print,
         template=ours.template, target_behavior=ours.target_behavior, values=ours.values,
     )  # fmt: skip
     return answers(found, recommender)
@@ -161,7 +161,7 @@ def tuned(found: Task, arguments: Any) -> Chances:
         left = arguments.minutes - _spent(place) / 60
         trainer.train(
             found.data, place, arguments.model, resume=place.is_dir(), threads=arguments.threads,
-            max_minutes=max(left, 0.0), say=print, watch=lambda line: print(line, flush=True),
+            max_minutes=max(left, 0.0), log=print, watch=lambda line: print(line, flush=True),
             **found.settings,
         )  # fmt: skip
     return answers(found, Recommender.load(place, found.data, threads=arguments.threads))

@@ -54,7 +54,7 @@ def main() -> None:
     arguments = parser.parse_args()
     data = recbole(arguments.movielens) if arguments.movielens else load("online_retail_demo")
     cases = evaluator.sample(evaluator.demo_v1(data, "validation"), arguments.users, seed=1)
-    model = LanguageModel.load(arguments.model, threads=arguments.threads, say=print)
+    model = LanguageModel.load(arguments.model, threads=arguments.threads, log=print)
     base = None
     print(f"{len(cases)} users, {model.describe()}, uniform {np.log(len(data.catalog)):.3f} nats")
     for name in arguments.forms:

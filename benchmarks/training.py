@@ -152,7 +152,7 @@ def ours(
     """Targets per second of our rows."""
     found, paths = examples.examples(recommender, data, recipe)
     titles = list(recommender.encoder.titles(data.catalog))
-    objective = objectives.Objective(found, paths, model, recipe, titles)
+    objective = objectives.NextItemObjective(found, paths, model, recipe, titles)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     trainer, beside = loop.begun(objective, found, model, recipe, out, None, lambda line: None, {})
@@ -268,7 +268,7 @@ def _cell(
         if not (place / "run.json").is_file():
             shutil.rmtree(place, ignore_errors=True)
             train(
-                data, place, arguments.model, say=lambda text: print(f"  {text}", flush=True),
+                data, place, arguments.model, log=lambda text: print(f"  {text}", flush=True),
                 **options, **settings,
             )  # fmt: skip
         recommender = Recommender.load(place, data, prior="none", **options)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import argparse
 
-from genrec import History, LanguageModel, Recommender
+from genrec import History, LanguageModel, Recommender, datasets
 from genrec.baselines.counting import Popular
-from genrec.data import datasets
 from genrec.evaluation import evaluator
 
 

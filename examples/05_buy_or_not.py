@@ -10,10 +10,8 @@ import itertools
 import tempfile
 from pathlib import Path
 
-from genrec import LanguageModel, Recommender
-from genrec.data import datasets
-from genrec.training import pointwise, trainer
-from genrec.training.config import Training
+from genrec import LanguageModel, Recommender, datasets
+from genrec.training import Training, pointwise, train
 from genrec.training.pairs import make_pairs, sample_pairs
 
 
@@ -43,7 +41,7 @@ def main() -> None:
     model = LanguageModel.load(arguments.model, threads=arguments.threads)
     ask("untrained", Recommender(data, model))
     with tempfile.TemporaryDirectory() as folder:
-        run = trainer.train(
+        run = train(
             data,
             Path(folder) / "run",
             arguments.model,

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from genrec import History
-from genrec.baselines import base, registry
-from genrec.data import datasets
+from genrec import History, baselines, datasets
 from genrec.evaluation import evaluator
 
 
@@ -29,21 +27,21 @@ def main() -> None:
     arguments = parser.parse_args()
     data = datasets.load("online_retail_demo")
     cases = evaluator.sample(evaluator.demo_v1(data), arguments.users)
-    net = registry.fit(
+    net = baselines.fit(
         "textseq",
         data,
         before="test",
-        say=print,
+        log=print,
         encoder=arguments.encoder,
         body=arguments.body,
         fuse=arguments.fuse,
         epochs=arguments.epochs,
     )
-    popular = registry.fit("popular", data, before="test")
+    popular = baselines.fit("popular", data, before="test")
     print(f"hit rate@10 on {len(cases)} customers, with 95% intervals")
     for system in (net, popular):
 
-        def rank(history: History, by: base.Baseline = system) -> list[str]:
+        def rank(history: History, by: Baseline = system) -> list[str]:
             return list(by.rank(history, 10))
 
         result = evaluator.run(system.name, rank, cases)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from genrec import History, LanguageModel, Recommender
-from genrec.data import datasets
+from genrec import History, LanguageModel, Recommender, datasets
 from genrec.reports.terminal import evidence_lines, standing
 
 TYPED = (

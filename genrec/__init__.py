@@ -46,7 +46,7 @@ _HOME = {
     "compare": "evaluation.evaluator",
     "evaluate": "evaluation.evaluator",
 }
-_MODULES = {"datasets": "data.datasets"}
+_MODULES = {"baselines": "baselines", "datasets": "data.datasets", "training": "training"}
 
 # Where a CPU has bf16 instructions, it asks for an optional package whenever peft or the Trainer is
 # imported, also where nothing is quantized.

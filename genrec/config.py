@@ -71,7 +71,7 @@ class Settings:
         max_prompt_tokens: the most tokens of a prompt; older events are cut, whole.
         target_behavior: what is asked for, such as ``buy``; None is the dataset's.
         exclude_seen: whether items of the history are left out (but those of behaviors that lead to
-            what is asked for, see ``DatasetInfo.leads``); None is the dataset's habit.
+            what is asked for, see ``DatasetInfo.lead_in_behaviors``); None is the dataset's habit.
         seed: picks the demonstrations, and what is drawn.
     """
 

@@ -24,14 +24,14 @@ from genrec.errors import DataError, RequestError, SettingsError
 from genrec.matching.history_parser import Understood
 from genrec.matching.matcher import TextMatcher
 from genrec.models.packaged import DEFAULT_MODEL
-from genrec.pipeline.catalog_index import Edit, Stock, check_ids
-from genrec.pipeline.locks import Gate
-from genrec.pipeline.request import Asker, HistoryLike
+from genrec.pipeline.catalog_index import CatalogIndex, Edit, check_ids
+from genrec.pipeline.locks import ReadWriteLock
+from genrec.pipeline.request import HistoryLike, RequestBuilder
 from genrec.pipeline.resolve import behavior_of, form_of, template_of
-from genrec.pipeline.response import Answerer
-from genrec.pipeline.trie_search import Searcher
-from genrec.pipeline.types import RecommendationList, Wishes
-from genrec.priors.fusion import Fusing, PriorSource
+from genrec.pipeline.response import ResponseBuilder
+from genrec.pipeline.trie_search import TrieSearch
+from genrec.pipeline.types import QueryOptions, RecommendationList
+from genrec.priors.fusion import Fusion, PriorSource
 from genrec.priors.weights import ItemPrior
 from genrec.prompts.encoder import EncodedPrompt, Encoder
 from genrec.prompts.template import Template
@@ -58,7 +58,7 @@ class Recommender:
         dtype: str = "auto",
         threads: int | None = None,
         quantize: str = "none",
-        say: Callable[[str], None] = lambda message: None,
+        log: Callable[[str], None] = lambda message: None,
         **settings: Any,
     ) -> None:
         """Loads the model and reads the catalog.
@@ -70,7 +70,7 @@ class Recommender:
             dtype: see ``LanguageModel.load``.
             threads: see ``LanguageModel.load``.
             quantize: see ``LanguageModel.load``.
-            say: called with a line of text before each slow step.
+            log: called with a line of text before each slow step.
             **settings: fields of ``genrec.config.Settings``.
 
         Raises:
@@ -87,7 +87,7 @@ class Recommender:
         self.settings = Settings.of(settings)
         self.run: Run | None = None
         self.dataset = data if isinstance(data, Dataset) else None
-        self.say = say
+        self.log = log
         catalog = data if isinstance(data, Catalog) else data.catalog
         template = template_of(self.settings, self.dataset)
         behavior = behavior_of(self.settings, self.dataset, template)
@@ -98,7 +98,7 @@ class Recommender:
                 dtype=dtype,
                 threads=threads,
                 quantize=quantize,
-                say=say,
+                log=log,
             )
             if isinstance(model, str | PathLike)
             else model
@@ -106,15 +106,15 @@ class Recommender:
         form = form_of(self.settings, self.dataset, catalog, template)
         encoder = Encoder(self.model.tokenizer, form)
         if len(catalog) > 5_000:
-            say(f"Building the trie of {len(catalog):,} titles ...")
-        self._stock = Stock(catalog, encoder)
-        self._asker = Asker(
-            self.settings, self.dataset, self._stock, template, behavior, self.model, say
+            log(f"Building the trie of {len(catalog):,} titles ...")
+        self._stock = CatalogIndex(catalog, encoder)
+        self._asker = RequestBuilder(
+            self.settings, self.dataset, self._stock, template, behavior, self.model, log
         )
-        self._source = PriorSource(self.settings, self.dataset, behavior, self.tuning_key, say)
-        self._searcher = Searcher(self.model, self._asker, self._source)
-        self._answerer = Answerer(self.model, self._asker, self._searcher, self._source)
-        self._gate = Gate()
+        self._source = PriorSource(self.settings, self.dataset, behavior, self.tuning_key, log)
+        self._searcher = TrieSearch(self.model, self._asker, self._source)
+        self._answerer = ResponseBuilder(self.model, self._asker, self._searcher, self._source)
+        self._gate = ReadWriteLock()
 
     @classmethod
     def load(
@@ -126,7 +126,7 @@ class Recommender:
         dtype: str = "auto",
         threads: int | None = None,
         quantize: str = "none",
-        say: Callable[[str], None] = lambda message: None,
+        log: Callable[[str], None] = lambda message: None,
         **settings: Any,
     ) -> Recommender:
         """Loads what ``genrec train`` wrote.
@@ -140,7 +140,7 @@ class Recommender:
             dtype: see ``LanguageModel.load``.
             threads: see ``LanguageModel.load``.
             quantize: see ``LanguageModel.load``.
-            say: called with a line of text before each slow step.
+            log: called with a line of text before each slow step.
             **settings: in place of those that the run was trained with; of decoding, such as
                 ``search``.
 
@@ -152,10 +152,10 @@ class Recommender:
         from genrec.models.language_model import LanguageModel
 
         model = LanguageModel.of_run(
-            folder, device=device, dtype=dtype, threads=threads, quantize=quantize, say=say
+            folder, device=device, dtype=dtype, threads=threads, quantize=quantize, log=log
         )
         items = Catalog.read(folder / runs.CATALOG) if data is None else data
-        new = cls(items, model, say=say, **{**found.settings, **settings})
+        new = cls(items, model, log=log, **{**found.settings, **settings})
         found.check(template=new.template.hash, encoder=new.encoder.hash)
         new.run, new._source.run = found, folder
         if new.dataset is None:
@@ -202,9 +202,9 @@ class Recommender:
         return self._asker.exclude_seen
 
     @property
-    def leads(self) -> frozenset[str]:
+    def lead_in_behaviors(self) -> frozenset[str]:
         """Behaviors of which an item does not count as seen, such as views before purchases."""
-        return self._asker.leads
+        return self._asker.lead_in_behaviors
 
     @property
     def matcher(self) -> TextMatcher:
@@ -221,7 +221,7 @@ class Recommender:
         self._source.prior = prior
 
     @property
-    def fusing(self) -> Fusing:
+    def fusing(self) -> Fusion:
         """How the prior counts: as set, else as fitted."""
         return self._source.fusing
 
@@ -320,7 +320,9 @@ class Recommender:
         Raises:
             RequestError: k < 1, every item is excluded, or a wish cannot be understood.
         """
-        wishes = Wishes(k, allow, deny, where, min_probability, per_title, caps or {}, diversity)
+        wishes = QueryOptions(
+            k, allow, deny, where, min_probability, per_title, caps or {}, diversity
+        )
         return self._recommend([history], wishes, (evidence, style) if explain else None)[0]
 
     def recommend_many(
@@ -354,18 +356,18 @@ class Recommender:
         if not isinstance(batch_size, int) or batch_size < 1:
             msg = f"batch_size={batch_size!r}. Expected a whole number, 1 or more."
             raise RequestError(msg)
-        known = [f.name for f in fields(Wishes)]
+        known = [f.name for f in fields(QueryOptions)]
         if unknown := sorted(set(wishes) - set(known)):
             msg = f"{unknown[0]!r} is no wish. Expected some of: {', '.join(known)}."
             raise RequestError(msg)
         wishes["caps"] = wishes.get("caps") or {}
         how = (evidence, style) if explain else None
-        return self._recommend(list(histories), Wishes(k, **wishes), how, batch_size)
+        return self._recommend(list(histories), QueryOptions(k, **wishes), how, batch_size)
 
     def _recommend(
         self,
         histories: Sequence[HistoryLike],
-        wishes: Wishes,
+        wishes: QueryOptions,
         explain: tuple[str, str] | None = None,
         batch_size: int = 1,
     ) -> list[RecommendationList]:
@@ -399,7 +401,7 @@ class Recommender:
         Raises:
             RequestError: the item is not in the catalog or was removed, or as ``recommend``.
         """
-        wishes = Wishes(k)
+        wishes = QueryOptions(k)
         with self._gate.request():
             row = self._present(item_id)
             return self._answerer.examined(history, row, wishes, (evidence, style))
@@ -503,7 +505,7 @@ class Recommender:
         if candidates is not None:
             check_ids(candidates, "candidates")
         with self._gate.request():
-            allowed = self._stock.allowed(Wishes(1, allow=candidates))
+            allowed = self._stock.allowed(QueryOptions(1, allow=candidates))
             asked = self._asker.asked(history, allowed, seen=seen)
             return self._answerer.scored(asked, seen=seen)
 
@@ -594,7 +596,7 @@ def _saved_prior(folder: Path, recommender: Recommender) -> CollaborativePrior |
         prior = Prior.load(folder / runs.PRIOR, Catalog.read(folder / runs.CATALOG))
         prior.update({}, recommender.catalog)
     except (DataError, RequestError) as error:
-        recommender.say(f"The run's prior is not used: {error}")
+        recommender.log(f"The run's prior is not used: {error}")
         return None
     return prior
 

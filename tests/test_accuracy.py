@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from genrec import Dataset
-from genrec.baselines import base, registry
+from genrec.baselines import registry
 from genrec.evaluation import metrics, tuning
 from genrec.evaluation.audit import Finding, audit
 

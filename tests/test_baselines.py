@@ -160,7 +160,7 @@ def moved(data: Dataset, first: int) -> Dataset:
     events = data.interactions
     c = events.columns
     row = np.where(c.split >= first, (c.row + 5) % 22, c.row)
-    other = Interactions(events.catalog, events.user_ids, events.behaviors, replace(c, row=row))
+    other = Interactions(events.catalog, replace(events.table, columns=replace(c, row=row)))
     return replace(data, interactions=other)
 
 
@@ -325,8 +325,8 @@ def test_content_reads_other_scripts() -> None:
         reading = type("R", (), {"reads": staticmethod(lambda text: False)})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vectors, "load_embedder", lambda name, say: Latin())
-        content = registry.fit("content", data, say=said.append)
+        patch.setattr(vectors, "load_embedder", lambda name, log: Latin())
+        content = registry.fit("content", data, log=said.append)
     assert "character n-grams are used" in said[0]
     assert content.rank(bought("a"), 2, exclude_seen=True)[0] == "b"
 
@@ -347,9 +347,9 @@ def test_a_killed_fit_goes_on(data: Dataset, name: str, tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fitted(name, data, epochs=4, folder=tmp_path, say=dies)
+        fitted(name, data, epochs=4, folder=tmp_path, log=dies)
     said: list[str] = []
-    again = fitted(name, data, epochs=4, folder=tmp_path, say=said.append)
+    again = fitted(name, data, epochs=4, folder=tmp_path, log=said.append)
     assert [s.split(":")[0] for s in said if s.startswith("epoch")] == ["epoch 3", "epoch 4"]
     histories = list(HISTORIES.values())
     assert np.allclose(whole.scores_many(histories), again.scores_many(histories), atol=1e-6)

@@ -138,7 +138,7 @@ def test_index_and_match(
     run: Run, data: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "genrec.matching.matcher.load_embedder", lambda n, say: tiny.LatinEmbedder(n)
+        "genrec.matching.matcher.load_embedder", lambda n, log: tiny.LatinEmbedder(n)
     )
     for _ in range(2):
         code, out, err = run("index", data, "--encoder", "mine")

@@ -22,6 +22,7 @@ from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
 from genrec.baselines import registry as baselines
 from genrec.data import protocols
 from genrec.data.interactions import Interactions
+from genrec.data.splits import hold_last_train_unit, is_test_after_train
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.files import write_arrays
 from genrec.priors.collaborative import COUNTED, CollaborativePrior
@@ -361,16 +362,14 @@ def test_without_validation_the_last_of_train_are_fitted_on() -> None:
 def timed(data: Dataset, columns: Any) -> Dataset:
     """The data with other columns, whose times are seconds."""
     i = data.interactions
-    made = Interactions(
-        i.catalog, i.user_ids, i.behaviors, columns, unit_name=i.unit_name, unit_ids=i.unit_ids
-    )
+    made = Interactions(i.catalog, replace(i.table, columns=columns))
     return replace(data, interactions=made, info=replace(data.info, time_unit="s"))
 
 
 def test_where_test_is_later_than_train_the_latest_of_train_are_held_out() -> None:
     many = BEFORE_TEST * 15
     later = shop([[*e[:3], 0] for e in many], [["train"] * 3 + ["test"]] * 60)
-    assert later.interactions.one_after_another()
+    assert is_test_after_train(later.interactions)
     found = protocols.with_validation(later, 15).interactions
     assert found.users_with_target("buy") == [60, 60, 60]  # positions are no times
     later = replace(later, info=replace(later.info, time_unit="s"))
@@ -381,7 +380,7 @@ def test_where_test_is_later_than_train_the_latest_of_train_are_held_out() -> No
         found.columns.timestamp[held].min()
         > found.columns.timestamp[found.columns.split == 0].max()
     )
-    last = later.interactions.hold_last_train_unit("buy")
+    last = hold_last_train_unit(later.interactions, "buy")
     assert protocols.with_validation(later, 50).interactions.columns.split.tolist() == (
         last.columns.split.tolist()
     )  # too few of the latest
@@ -403,8 +402,8 @@ def test_where_test_is_later_than_train_the_latest_of_train_are_held_out() -> No
     assert protocols.with_validation(none, 15) is none
     staggered = shop([[0] * (n % 7) + [1, 2] for n in range(60)],
                      [["train"] * (n % 7 + 1) + ["test"] for n in range(60)])  # fmt: skip
-    assert not staggered.interactions.one_after_another()
-    assert not shop([[0, 1]] * 3, [["train"] * 2] * 3).interactions.one_after_another()
+    assert not is_test_after_train(staggered.interactions)
+    assert not is_test_after_train(shop([[0, 1]] * 3, [["train"] * 2] * 3).interactions)
 
 
 def test_validation_events_are_not_counted_in_train() -> None:

@@ -18,6 +18,7 @@ from genrec.baselines import registry
 from genrec.data import protocols
 from genrec.data.datasets import load
 from genrec.data.readers.rejects import Rejects
+from genrec.data.splits import split_last_unit
 from genrec.errors import DataError, RequestError, SettingsError, UnknownUserError
 from genrec.evaluation import evaluator, tuning
 from genrec.priors.collaborative import CollaborativePrior
@@ -196,9 +197,9 @@ def test_split_equals_the_slow_way(users: list[list[tuple[int, bool]]]) -> None:
     events = Interactions.from_table(pa.Table.from_pylist(rows), catalog)
     if "buy" not in events.behaviors:
         with pytest.raises(DataError, match="No interaction has the behavior 'buy'"):
-            events.split_last_unit("buy")
+            split_last_unit(events, "buy")
         return
-    split = events.split_last_unit("buy").columns.split.tolist()
+    split = split_last_unit(events, "buy").columns.split.tolist()
     expected: list[int] = []
     for user in users:
         expected += split_slowly([u for u, _ in user], [t for _, t in user])
@@ -397,10 +398,10 @@ def test_what_leads_to_a_purchase_does_not_count_as_seen(tmp_path: Path) -> None
     data, _ = Dataset.prepare(one, two)
     assert data.info.exclude_seen
     assert data.info.led_by == {"view": 1.0, "dislike": 0.0}
-    assert {"view", "browse", "cart"} <= data.info.leads
-    assert not data.info.leads & {"buy", "dislike", "return"}
+    assert {"view", "browse", "cart"} <= data.info.lead_in_behaviors
+    assert not data.info.lead_in_behaviors & {"buy", "dislike", "return"}
     data.save(tmp_path / "out")
-    assert Dataset.load(tmp_path / "out").info.leads == data.info.leads
+    assert Dataset.load(tmp_path / "out").info.lead_in_behaviors == data.info.lead_in_behaviors
     typed = Recommender(data, tiny.language_model(), prior="none")
     for verb, back in (("viewed", True), ("looked at", True), ("bought", False)):
         answer = typed.recommend(f"{verb} Thing 3", 12)
@@ -421,9 +422,11 @@ def test_what_leads_to_a_purchase_does_not_count_as_seen(tmp_path: Path) -> None
     (best,) = evaluator.evaluate(data, ["prior"]).results
     assert best.mean("hit_rate@5").mean == 1.0
     assert not best.per_user("invalid").any()
-    viewed = protocols.for_behavior(data, "view").info
-    assert viewed.leads == set()
-    assert Recommender(data, tiny.language_model(), target_behavior="view").leads == set()
+    viewed = protocols.with_target_behavior(data, "view").info
+    assert viewed.lead_in_behaviors == set()
+    assert (
+        Recommender(data, tiny.language_model(), target_behavior="view").lead_in_behaviors == set()
+    )
 
 
 def test_nothing_in_train_is_said(tmp_path: Path) -> None:
@@ -450,7 +453,9 @@ def test_the_embedded_data(demo_data: Dataset) -> None:
     assert not info.exclude_seen
     assert 0.3 < info.repeat_share < 0.5
     assert 0.05 < info.led_by["return"] < info.repeat_share
-    assert info.leads == set()  # who returned an item buys it again less often than who did not
+    assert (
+        info.lead_in_behaviors == set()
+    )  # who returned an item buys it again less often than who did not
     with pytest.raises(DataError, match="online_retail_demo"):
         load("nope")
 

@@ -24,11 +24,11 @@ from genrec.models.token_tree import Outputs
 
 END = 2
 KINDS = ("llama", "qwen3", "gpt2", "mistral", "gemma3")
-Asked = tuple[TitleTrie, str, list[list[int]], list[int], Filters | None, Options]
+Request = tuple[TitleTrie, str, list[list[int]], list[int], Filters | None, Options]
 
 
 @st.composite
-def asked(draw: st.DrawFn) -> Asked:
+def asked(draw: st.DrawFn) -> Request:
     """Titles over few tokens, so that they share beginnings, runs and leaves; several prompts."""
     title = st.lists(st.integers(3, 7), min_size=0, max_size=7).map(lambda ids: [*ids, END])
     trie = TitleTrie(draw(st.lists(title, min_size=1, max_size=40)))
@@ -53,7 +53,7 @@ def asked(draw: st.DrawFn) -> Asked:
     return trie, draw(st.sampled_from(KINDS)), prompts, k, filters, options
 
 
-def both(asked: Asked) -> Iterator[tuple[Ranking, Ranking]]:
+def both(asked: Request) -> Iterator[tuple[Ranking, Ranking]]:
     """The host's list and the device's, of each user."""
     trie, kind, prompts, k, filters, options = asked
     found = []
@@ -68,7 +68,7 @@ def both(asked: Asked) -> Iterator[tuple[Ranking, Ranking]]:
 
 
 @given(asked())
-def test_lists_and_certificates_are_those_of_the_host(asked: Asked) -> None:
+def test_lists_and_certificates_are_those_of_the_host(asked: Request) -> None:
     for host, device in both(asked):
         assert device.scores == pytest.approx(host.scores, abs=1e-4)
         assert device.logprobs == pytest.approx(host.logprobs, abs=1e-4)

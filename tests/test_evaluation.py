@@ -118,18 +118,18 @@ def test_a_killed_run_goes_on_where_it_was(demo_data: Dataset, tmp_path: Path) -
         return popular.rank(history, 3)
 
     with pytest.raises(KeyboardInterrupt):
-        evaluator.run("p", rank, cases, log=log, key="k")
+        evaluator.run("p", rank, cases, log_path=log, key="k")
     with log.open("a") as stream:
         stream.write('{"system": "p", "key": "k", "user_')  # a line cut off by kill -9
     asked.clear()
-    result = evaluator.run("p", rank, cases, log=log, key="k")
+    result = evaluator.run("p", rank, cases, log_path=log, key="k")
     assert asked == [c.user_id for c in cases[3:]]
     assert [json.loads(line)["user_id"] for line in log.read_text().splitlines()] == [
         c.user_id for c in cases
     ]
     assert result.ranked == [popular.rank(c.history, 3) for c in cases]
     with pytest.raises(DataError, match="was written for system 'p'"):
-        evaluator.run("p", rank, cases, log=log, key="other")
+        evaluator.run("p", rank, cases, log_path=log, key="other")
 
 
 def test_results_compare_per_user(demo_data: Dataset) -> None:
@@ -184,16 +184,16 @@ def test_given_windows_have_their_last_unit_out() -> None:
 
 
 def test_protocols_split_anew_where_they_must(demo_data: Dataset) -> None:
-    assert protocols.under(demo_data, "last-unit") is demo_data
-    by_time = protocols.under(demo_data, "global-time")
+    assert protocols.apply_protocol(demo_data, "last-unit") is demo_data
+    by_time = protocols.apply_protocol(demo_data, "global-time")
     assert by_time.info.split == "global time"
     begin = by_time.interactions.columns.timestamp[by_time.interactions.columns.split == 2].min()
     cases = protocols.cases(demo_data, "global-time")
     assert all(i.timestamp < begin for c in cases[:50] for i in c.history.interactions)
     with pytest.raises(DataError, match="Expected interactions with a split column"):
-        protocols.under(demo_data, "given")
+        protocols.apply_protocol(demo_data, "given")
     with pytest.raises(RequestError, match="protocol='x' is not known"):
-        protocols.under(demo_data, "x")
+        protocols.apply_protocol(demo_data, "x")
 
 
 def test_candidates_hold_the_target_and_nothing_known(zh_data: Dataset) -> None:
@@ -363,7 +363,7 @@ def test_few_shot_must_not_show_the_targets(zh_data: Dataset) -> None:
 
 
 def test_another_behavior_is_evaluated_by_its_own_last_unit(zh_data: Dataset) -> None:
-    browsed = protocols.for_behavior(zh_data, "browse")
+    browsed = protocols.with_target_behavior(zh_data, "browse")
     events = browsed.interactions
     for case in protocols.cases(browsed, "last-unit"):
         assert events.interaction(case.at).behavior == "browse"
@@ -372,7 +372,7 @@ def test_another_behavior_is_evaluated_by_its_own_last_unit(zh_data: Dataset) ->
         evaluator.evaluate(zh_data, [asked], users=2)
     assert len(evaluator.evaluate(browsed, [asked], users=2).cases) == 2
     with pytest.raises(DataError, match="No interaction has the behavior 'fly'"):
-        protocols.for_behavior(zh_data, "fly")
+        protocols.with_target_behavior(zh_data, "fly")
     with pytest.raises(RequestError, match="is not the one of online_retail_demo"):
         evaluator.evaluate(load("online_retail_demo"), [asked])
 
@@ -398,8 +398,8 @@ def test_compare_says_what_can_be_said(zh_data: Dataset) -> None:
 
 SLOW = """
 import sys, time
-from genrec import evaluation
-from genrec.datasets import load
+from genrec.data.datasets import load
+from genrec.evaluation import evaluator
 
 class Slow:
     name = "slow"
@@ -411,7 +411,7 @@ class Slow:
 
 data = load("zh_mini")
 items = [i.item_id for i in data.catalog]
-evaluation.evaluate(data, [Slow()], users=20, exclude_seen=False, out=sys.argv[1])
+evaluator.evaluate(data, [Slow()], users=20, exclude_seen=False, out=sys.argv[1])
 """
 
 

@@ -119,11 +119,11 @@ def asked(draw: st.DrawFn) -> tuple[Recommender, History]:
 
 
 def question_of(recommender: Recommender, history: History) -> Any:
-    from genrec.pipeline.types import Wishes
+    from genrec.pipeline.types import QueryOptions
 
-    common = recommender._stock.allowed(Wishes())
+    common = recommender._stock.allowed(QueryOptions())
     asked = recommender._asker.asked(history, common, seen=False)
-    return recommender._searcher.question(asked, Wishes())
+    return recommender._searcher.question(asked, QueryOptions())
 
 
 @given(asked())

@@ -286,7 +286,7 @@ def test_likeness_asks_the_encoder_only_about_what_it_reads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     embedder = tiny.LatinEmbedder()
-    monkeypatch.setattr("genrec.evaluation.faithfulness.load_embedder", lambda name, say: embedder)
+    monkeypatch.setattr("genrec.evaluation.faithfulness.load_embedder", lambda name, log: embedder)
     catalog = Catalog(Item(str(n), t) for n, t in enumerate([*TITLES, "红色杯子", "红杯子"]))
     like = Likeness(catalog, "latin")
     one, none, same = like.of("Red Mug", ["pen", None, "red mug"])

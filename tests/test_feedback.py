@@ -12,7 +12,8 @@ from test_training import FEW, done, fresh, made, saved
 
 from genrec import Dataset, Recommender
 from genrec.data.readers.rejects import Rejects
-from genrec.data.updates import joined
+from genrec.data.splits import split_last_unit
+from genrec.data.updates import apply_updates
 from genrec.errors import DataError, ModelError
 from genrec.training import trainer
 
@@ -33,7 +34,7 @@ def files(folder: Path, text: str = NEW) -> tuple[Path, Path]:
 
 def test_what_is_new_comes_after_what_was(tmp_path: Path) -> None:
     data = dataset([[(0, "buy"), (1, "view")], [(2, "buy")]], users=2)
-    both, new = joined(data, *files(tmp_path))
+    both, new = apply_updates(data, *files(tmp_path))
     assert len(both.interactions) == len(data.interactions) + 3
     assert new.sum() == 3
     assert both.catalog.titles == [*data.catalog.titles[:1], "red mug (huge)", *data.catalog.titles[2:], "green vase"]  # fmt: skip
@@ -53,11 +54,11 @@ def test_what_is_new_comes_after_what_was(tmp_path: Path) -> None:
 
 def test_old_events_keep_their_split_and_new_ones_are_train(tmp_path: Path) -> None:
     old = made(6, users=2)
-    events = old.interactions.split_last_unit("buy")
+    events = split_last_unit(old.interactions, "buy")
     from dataclasses import replace
 
     old = replace(old, interactions=events)
-    both, new = joined(old, *files(tmp_path))
+    both, new = apply_updates(old, *files(tmp_path))
     c = both.interactions.columns
     assert (c.split[new] == 0).all()
     assert np.sort(c.split[~new]).tolist() == np.sort(events.columns.split).tolist()
@@ -73,7 +74,7 @@ def test_positions_go_on_after_the_old_ones(tmp_path: Path) -> None:
     old = Dataset.from_tables(items, table, name="p")
     path = tmp_path / "new.csv"
     path.write_text("user_id,item_id,behavior,position\na,x,buy,1\na,y,buy,2\n")
-    both, new = joined(old, path)
+    both, new = apply_updates(old, path)
     assert both.interactions.history("a").item_ids == ("x", "y", "x", "y")
     assert new.tolist() == [False, False, True, True]
 
@@ -82,17 +83,17 @@ def test_bad_feedback_is_rejected_with_reasons(tmp_path: Path) -> None:
     data = dataset([[(0, "buy")]])
     path, _ = files(tmp_path, NEW + "u1,nothing,buy,1,z\n")
     rejects = Rejects("new.csv")
-    _, new = joined(data, path, rejects=rejects)
+    _, new = apply_updates(data, path, rejects=rejects)
     assert new.sum() == 2  # of the items it names, the catalog lacks two
     assert sum(rejects.counts().values()) == 2
     with pytest.raises(DataError, match="item_id"):
-        joined(data, path)
+        apply_updates(data, path)
     path.write_text("user_id,item_id,behavior,timestamp\nu1,nothing,buy,1\n")
     with pytest.raises(DataError, match="Mend the rows"):
-        joined(data, path, rejects=Rejects("new.csv"))
+        apply_updates(data, path, rejects=Rejects("new.csv"))
     path.write_text("who,what\n1,2\n")
     with pytest.raises(DataError, match="has no column"):
-        joined(data, path, rejects=Rejects("new.csv"))
+        apply_updates(data, path, rejects=Rejects("new.csv"))
 
 
 def test_an_adapter_learns_the_new_and_keeps_the_old(tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_an_adapter_learns_the_new_and_keeps_the_old(tmp_path: Path) -> None:
     trainer.train(data, tmp_path / "first", base, **first)
     rows = "".join(f"u{u},new,buy,{90_000_000 + u},b{u}\n" for u in range(6)) * 1
     path, items = files(tmp_path, "user_id,item_id,behavior,timestamp,unit\n" + rows)
-    both, new = joined(data, path, items)
+    both, new = apply_updates(data, path, items)
     settings = FEW | {"max_targets": 150, "eval_users": 0}
     run = trainer.train(
         both, tmp_path / "second", base, since=tmp_path / "first", new=new, **settings

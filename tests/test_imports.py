@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Container
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,71 +17,61 @@ import genrec
 
 PACKAGE = Path(genrec.__file__).parent
 
-# Imports go one way: a module may import from lines above its own, and its neighbours on its line
-# only to the left.
+# A package may import from those before it, a module of a package from any other of its own that
+# does not lead back.
 ORDER = [
-    ["errors", "text", "folders", "reading", "config", "gate", "recipe"],
-    ["weights", "embedding", "alike"],
-    ["tables", "hub", "catalog", "interactions", "metrics", "published"],
-    ["prompts", "trie", "overlay", "encoding", "predicates", "filters", "diversity", "priors"],
-    ["checkpoint", "rows"],
-    ["ingest", "dataset", "datasets", "vectors", "baselines", "protocols", "matching", "reader"],
-    ["collaborative", "fusing"],
-    ["factors", "sasrec", "textseq", "feedback", "example_files"],
-    [
-        "losses",
-        "token_tree",
-        "device_beam",
-        "model",
-        "decoding",
-        "generation",
-        "claims",
-        "phrases",
-        "branches",
-        "evidence",
-    ],
-    ["explaining", "whynot", "hidden", "liking"],
-    ["answers"],
-    ["stock", "asking", "searching", "writing", "answering"],
-    ["recommender", "doctor"],
-    ["tuning", "systems", "results", "evaluation", "judgements", "faithfulness", "report", "audit"],
-    ["curves", "adapters", "learning", "objectives", "session"],
-    ["training", "pointwise"],
-    ["display", "page", "demo", "options"],
-    ["commands_data", "commands_ask", "commands_learn", "cli"],
-]
-# Inside functions only: weights converts with a loaded transformers, and embedding loads one,
-# quietly; vectors asks a model for its states; Interactions.read is a door to ingest, baselines.fit one to those that need more,
-# and training.train one to another objective.
-LATE = {
-    ("weights", "model"), ("embedding", "model"), ("interactions", "ingest"),
-    ("vectors", "hidden"), ("vectors", "model"), ("baselines", "factors"), ("baselines", "sasrec"), ("baselines", "textseq"),
-    ("training", "pointwise"),
-}  # fmt: skip
+    "errors", "types", "version", "text", "config", "files", "runs",
+    "data", "models", "prompts", "matching", "decoding", "baselines", "priors", "explain", "pipeline",
+    "recommender", "evaluation", "training", "reports", "cli", "__main__",
+]  # fmt: skip
 
 
-def imports(path: Path) -> set[str]:
+def modules() -> dict[str, Path]:
+    """Every module by its dotted name without ``genrec.``; a package is its ``__init__``."""
+    paths = {
+        ".".join(p.relative_to(PACKAGE).with_suffix("").parts): p for p in PACKAGE.rglob("*.py")
+    }
+    found = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    del found["__init__"]
+    return found
+
+
+def imports(path: Path, known: Container[str]) -> set[str]:
+    """The modules of genrec that a file imports, at its top or inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("genrec"):
-            module = (node.module or "").removeprefix("genrec").removeprefix(".")
-            found |= {module} if module else {a.name for a in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} has a relative import"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.add(name if name.removeprefix("genrec.") in known else node.module or "")
         elif isinstance(node, ast.Import):
-            found |= {
-                a.name.removeprefix("genrec.") for a in node.names if a.name.startswith("genrec.")
-            }
-    return found - {"__version__"}
+            found |= {alias.name for alias in node.names}
+    return {n.removeprefix("genrec.") for n in found if n.startswith("genrec.")}
 
 
-def test_imports_go_one_way() -> None:
-    place = [name for line in ORDER for name in line]
-    modules = {p.stem: p for p in PACKAGE.glob("*.py") if p.stem not in {"__init__", "__main__"}}
-    assert set(modules) == set(place), "ORDER lists every module once"
-    for name, path in modules.items():
-        for other in imports(path):
-            assert (name, other) in LATE or place.index(other) < place.index(name), (
-                f"{name} imports {other}, which comes after it"
+def test_packages_import_one_way() -> None:
+    known = modules()
+    assert {name.partition(".")[0] for name in known} == set(ORDER)
+    for name, path in known.items():
+        for other in imports(path, known):
+            own, theirs = name.partition(".")[0], other.partition(".")[0]
+            assert ORDER.index(theirs) <= ORDER.index(own), (
+                f"{name} imports {other}, which is above it"
             )
+
+
+def test_no_modules_import_in_a_circle() -> None:
+    known = modules()
+    TopologicalSorter({name: imports(path, known) for name, path in known.items()}).prepare()
+
+
+def test_nothing_private_is_imported() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("genrec"):
+                private = [a.name for a in node.names if re.match("_[^_]", a.name)]
+                assert not private, f"{path} imports {private} from {node.module}"
 
 
 def loaded(code: str) -> set[str]:
@@ -96,8 +89,8 @@ def loaded(code: str) -> set[str]:
     [
         "import genrec",
         "import genrec; genrec.Catalog; genrec.Recommender; genrec.datasets.load; genrec.evaluate",
-        "import genrec.cli\nfrom typer.testing import CliRunner\n"
-        "assert CliRunner().invoke(genrec.cli.app, ['--help']).exit_code == 0",
+        "import genrec.cli.main\nfrom typer.testing import CliRunner\n"
+        "assert CliRunner().invoke(genrec.cli.main.app, ['--help']).exit_code == 0",
     ],
 )
 def test_heavy_libraries_load_late(code: str) -> None:
@@ -130,7 +123,7 @@ def test_every_error_is_in_the_tree() -> None:
 @pytest.mark.parametrize("given", [None, "ACTIVE"])
 def test_the_command_lets_waiting_threads_sleep_unless_told_otherwise(given: str | None) -> None:
     code = (
-        "import os, sys\nfrom genrec.cli import main\nsys.argv = ['genrec', '--version']\n"
+        "import os, sys\nfrom genrec.cli.main import main\nsys.argv = ['genrec', '--version']\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "assert 'torch' not in sys.modules\nprint(os.environ['OMP_WAIT_POLICY'])"
     )

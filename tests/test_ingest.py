@@ -93,8 +93,8 @@ def test_dates_of_parquet(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "e.parquet")
     rejects = Rejects("e")
     found = ingest(read(tmp_path / "e.parquet"), CATALOG, rejects=rejects)
-    assert found.interactions.columns.timestamp.tolist() == [978307200.0]
-    assert found.interactions.user_ids == ("7",)
+    assert found.events.columns.timestamp.tolist() == [978307200.0]
+    assert tuple(found.events.user_ids) == ("7",)
     assert [r[1] for r in rejects.rows] == [2]
 
 
@@ -247,7 +247,7 @@ def kept_and_rejected(path: Path) -> tuple[int, int]:
     rejects = Rejects(path.name)
     table = read(path, rejects=rejects)
     try:
-        kept = len(ingest(table, CATALOG, rejects=rejects).interactions)
+        kept = len(ingest(table, CATALOG, rejects=rejects).events.columns.row)
     except DataError:
         kept = 0
     return kept, len(rejects.rows)

@@ -193,7 +193,7 @@ def test_large_catalogs_are_not_embedded_unasked(monkeypatch: pytest.MonkeyPatch
 def test_an_encoder_that_cannot_be_had_is_a_note_unless_it_was_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fails(name: str, say: object) -> None:
+    def fails(name: str, log: object) -> None:
         raise ModelError(f"no {name}")
 
     monkeypatch.setattr("genrec.matching.matcher.load_embedder", fails)
@@ -212,7 +212,7 @@ def test_an_index_is_used_only_for_its_own_titles_and_encoder(
 
     def embedded(catalog: Catalog, folder: Path | None) -> set[str]:
         embedder = tiny.LatinEmbedder()
-        monkeypatch.setattr("genrec.matching.matcher.load_embedder", lambda name, say: embedder)
+        monkeypatch.setattr("genrec.matching.matcher.load_embedder", lambda name, log: embedder)
         TextMatcher(catalog, encoder="auto", folder=folder).match("some thing")
         return asked(embedder) - {"some thing"}
 

@@ -132,7 +132,7 @@ def test_many_users_are_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
         ]
 
     whole = computed()
-    monkeypatch.setattr(metrics, "_CELLS", 30)  # two users at a time
+    monkeypatch.setattr(metrics, "MAX_CELLS", 30)  # two users at a time
     for one, two in zip(whole, computed(), strict=True):
         assert np.array_equal(one, two, equal_nan=one.dtype == np.float64)
 
@@ -167,7 +167,7 @@ def test_intervals_of_many_users_with_few_distinct_values(monkeypatch: pytest.Mo
     found = bootstrap.bootstraps(values)
     assert [i.mean for i in found] == pytest.approx(values.mean(axis=0))
     assert found[0].low == pytest.approx(bootstrap.bootstrap(values[:, 0]).low)
-    monkeypatch.setattr(metrics, "_ALIKE_ABOVE", 1_000_000)
+    monkeypatch.setattr(bootstrap, "ALIKE_ABOVE", 1_000_000)
     one_by_one = bootstrap.bootstraps(values)
     assert found[1].low == pytest.approx(one_by_one[1].low, abs=1e-12)
     for one, other, column in zip(found, one_by_one, values.T, strict=True):

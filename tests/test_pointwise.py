@@ -19,6 +19,7 @@ from test_rows import TITLES, dataset
 from test_training import FEW, KINDS, doubled, fresh, saved
 
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
+from genrec.data.splits import split_last_unit
 from genrec.errors import DataError, ModelError, PromptError, RequestError, SettingsError
 from genrec.models.language_model import LanguageModel
 from genrec.pipeline.yes_no import YesNo
@@ -43,7 +44,7 @@ def made(units: int = 12, users: int = 3) -> Dataset:
     data = dataset(baskets, users)
     return replace(
         data,
-        interactions=data.interactions.split_last_unit("buy"),
+        interactions=split_last_unit(data.interactions, "buy"),
         info=replace(data.info, split="last unit"),
     )
 
@@ -56,7 +57,7 @@ def answered(
     recommender: Recommender, found: pointwise.Pairs
 ) -> tuple[torch.Tensor, list[tuple[Row, int, int]]]:
     """Nats of every pair, and its row, place there and label."""
-    goal = pointwise.Answers(found, recommender.model, recommender.question)
+    goal = pointwise.PointwiseObjective(found, recommender.model, recommender.question)
     inputs = goal.batch(range(len(found)))
     if recommender.model.dtype == torch.float64:
         inputs = doubled(inputs)

@@ -14,6 +14,7 @@ from test_data import EVENTS, splits, write
 
 from genrec import Catalog, Dataset, Interactions, Item
 from genrec.data.ingest import EventOptions
+from genrec.data.splits import hold_latest_train, split_global_time
 from genrec.errors import DataError, SettingsError
 
 assert callable(run)
@@ -190,7 +191,7 @@ def test_nothing_of_train_is_later_than_test(
     found = bought(rows, baskets)
     first, second = min(cuts), max(cuts)
     try:
-        c = found.split_global_time(first, second).columns
+        c = split_global_time(found, first, second).columns
     except DataError:
         return
     assert len(c.split) == len(rows)
@@ -218,10 +219,10 @@ def test_the_latest_of_train_is_held_out_for_all_users_at_once(
 ) -> None:
     found = bought(rows, baskets)
     try:
-        found = found.split_global_time(31.0 * share, 25.0)
+        found = split_global_time(found, 31.0 * share, 25.0)
     except DataError:
         return
-    before, after = found.columns, found.hold_latest_train("buy", share).columns
+    before, after = found.columns, hold_latest_train(found, "buy", share).columns
     assert ((after.split == 2) == (before.split > 0)).all()
     held, train = after.split == 1, after.split == 0
     assert held.sum() <= max(1, share * (before.split == 0).sum()) or _tied(before)
@@ -230,7 +231,7 @@ def test_the_latest_of_train_is_held_out_for_all_users_at_once(
     for unit in set(after.unit.tolist()):
         assert len(set(after.split[after.unit == unit].tolist())) == 1
     with pytest.raises(DataError, match="view"):
-        found.hold_latest_train("view")
+        hold_latest_train(found, "view")
 
 
 def _tied(c: Any) -> bool:

@@ -24,6 +24,7 @@ from test_cli import Run, run
 from test_rows import dataset
 
 from genrec import Dataset, Recommender, runs
+from genrec.data.splits import split_last_unit
 from genrec.errors import DataError, ModelError, SettingsError
 from genrec.models.language_model import LanguageModel
 from genrec.training import config, examples, loop, objectives, trainer
@@ -62,7 +63,7 @@ def scored(
 ) -> tuple[examples.Examples, torch.Tensor, torch.Tensor]:
     found, paths = examples.examples(recommender, data, settings)
     titles = list(recommender.encoder.titles(recommender.catalog))
-    objective = objectives.Objective(found, paths, recommender.model, settings, titles)
+    objective = objectives.NextItemObjective(found, paths, recommender.model, settings, titles)
     inputs = objective.batch(packs or list(range(len(found))))
     if recommender.model.dtype == torch.float64:
         inputs = doubled(inputs)
@@ -157,7 +158,7 @@ def test_packed_rows_are_as_separate_ones() -> None:
     alone = examples.Examples(
         together.rows, together.weights, [[i] for i in range(len(together.rows))]
     )
-    objective = objectives.Objective(alone, paths, recommender.model, Training(), titles)
+    objective = objectives.NextItemObjective(alone, paths, recommender.model, Training(), titles)
     found = []
     with torch.no_grad():
         for i in (i for p in together.packs for i in p):
@@ -275,7 +276,7 @@ def test_half_precision_is_warned_of_where_it_is_bad(
     lines: list[str] = []
     model = fresh(dtype=torch.bfloat16)
     found = trainer.train(
-        made(), tmp_path / "run", model, say=lines.append, **{**FEW, "lora_rank": rank}
+        made(), tmp_path / "run", model, log=lines.append, **{**FEW, "lora_rank": rank}
     )
     assert found.finished
     warned = [line for line in lines if "half precision" in line]
@@ -350,7 +351,7 @@ def test_data_without_a_validation_part_is_learned_from(
         said: list[str] = []
         place = str(saved(tmp_path)) if not n else str(tmp_path / "tiny-llama")
         found = trainer.train(
-            data, tmp_path / "run", place, say=said.append, resume=bool(n), **settings
+            data, tmp_path / "run", place, log=said.append, resume=bool(n), **settings
         )
         assert found.finished
         assert sum("no validation part" in line for line in said) == 1
@@ -497,7 +498,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data and a tiny model."""
     folder = tmp_path_factory.mktemp("runs")
     data = made(8, users=12)
-    events = data.interactions.split_last_unit("buy")
+    events = split_last_unit(data.interactions, "buy")
     from dataclasses import replace
 
     replace(data, interactions=events, info=replace(data.info, split="last unit")).save(

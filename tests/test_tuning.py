@@ -221,9 +221,7 @@ def test_a_run_keeps_its_own(run: Run, model: Path, tmp_path: Path) -> None:
     assert alone.with_settings(prior="none").prior is None
     # What it learned from train is not to be fitted on.
     events = whole.dataset.interactions  # type: ignore[union-attr]
-    train = replace(
-        Dataset.load(data), interactions=events._replace_split(0 * events.columns.split)
-    )
+    train = replace(Dataset.load(data), interactions=events.with_split(0 * events.columns.split))
     with pytest.raises(RequestError, match="in validation that protocol"):
         tuning.tune(Recommender.load(one, train))
     assert tuning.tune(Recommender(train, str(model)), users=2).users == 2
@@ -232,7 +230,7 @@ def test_a_run_keeps_its_own(run: Run, model: Path, tmp_path: Path) -> None:
     assert more.prior is not None
     assert {r.item_id for r in more.score(past)} == {i.item_id for i in items} | {"new"}
     said: list[str] = []
-    less = Recommender.load(one, Catalog(items[1:]), say=said.append)
+    less = Recommender.load(one, Catalog(items[1:]), log=said.append)
     assert less.prior is None
     assert "not used" in " ".join(said)
     # Another run on the same data, such as one fitted on validation too, can take it.
@@ -270,7 +268,7 @@ def test_the_sources_of_the_prior_are_a_setting(run: Run, model: Path, tmp_path:
     assert code == 0, err
     answer(run, "tune", data, "--run", one, "--users", 6, "--prior-sources", "itemknn,userknn")
     said: list[str] = []
-    assert Recommender.load(one, say=said.append).prior is None
+    assert Recommender.load(one, log=said.append).prior is None
     assert "need the dataset" in " ".join(said)
 
 
@@ -296,7 +294,7 @@ def test_settings_go_before_what_was_fitted() -> None:
     settings = Recommender(catalog(), tiny.language_model()).settings
 
     def chosen(**changes: object) -> tuple[str, float, float]:
-        made = fusing.chosen(replace(settings, **changes), "collaborative", tuned)  # type: ignore[arg-type]
+        made = fusing.resolve_fusion(replace(settings, **changes), "collaborative", tuned)  # type: ignore[arg-type]
         return made.fusion, made.weight, made.temperature
 
     assert chosen() == ("node", 3.0, 5.0)
@@ -305,10 +303,10 @@ def test_settings_go_before_what_was_fitted() -> None:
     assert chosen(node_temperature=2.0) == ("node", 3.0, 2.0)
     assert chosen(normalization="vocab") == ("score", 4.0, 1.0)
     assert chosen(search="sample") == ("node", 3.0, 5.0)
-    fused = fusing.chosen(settings, "collaborative")
+    fused = fusing.resolve_fusion(settings, "collaborative")
     assert fused.weight == WEIGHTS[fusing.FUSION]
-    few = fusing.chosen(settings, "collaborative", events=100)
+    few = fusing.resolve_fusion(settings, "collaborative", events=100)
     assert few.weight == pytest.approx(fused.weight / 10)
     assert few.temperature == pytest.approx(fused.temperature**0.1)
-    assert fusing.chosen(settings, "popularity").weight == 0.3
-    assert fusing.chosen(settings, "none").temperature == 1.0
+    assert fusing.resolve_fusion(settings, "popularity").weight == 0.3
+    assert fusing.resolve_fusion(settings, "none").temperature == 1.0

@@ -92,7 +92,7 @@ def test_vectors_of_an_index_are_taken(tmp_path: Path, monkeypatch: pytest.Monke
         embedder = tiny.LatinEmbedder(name)
         embedder.fingerprint  # noqa: B018  embeds probe texts
         embedder.asked.clear()
-        monkeypatch.setattr(vectors, "load_embedder", lambda name, say: embedder)
+        monkeypatch.setattr(vectors, "load_embedder", lambda name, log: embedder)
         use(dataset)
         return set(embedder.asked)
 
@@ -124,8 +124,8 @@ def test_embed_takes_the_vectors_of_index(
     run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedder = tiny.LatinEmbedder("mine")
-    for module in ("matching", "vectors"):
-        monkeypatch.setattr(f"genrec.{module}.load_embedder", lambda name, say: embedder)
+    for module in ("matcher", "vectors"):
+        monkeypatch.setattr(f"genrec.matching.{module}.load_embedder", lambda name, log: embedder)
     assert run("index", data, "--encoder", "mine")[0] == 0
     embedder.asked.clear()
     out = tmp_path / "x.parquet"

@@ -1,1 +1,21 @@
 """Recommenders without a language model, to compare with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genrec.baselines.registry import NAMES as NAMES
+    from genrec.baselines.registry import fit as fit
+
+__all__ = ["NAMES", "fit"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports public names when they are first used."""
+    if name in __all__:
+        from genrec.baselines import registry
+
+        return getattr(registry, name)
+    msg = f"module 'genrec.baselines' has no attribute {name!r}"
+    raise AttributeError(msg)

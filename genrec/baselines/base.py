@@ -139,11 +139,11 @@ class Scorer(ABC):
         name: what ``fit`` knows it by.
         settings: the defaults with what was given in their place.
         arrays: all that was learned.
-        leads: behaviors of which an item does not count as seen, see ``DatasetInfo.leads``.
+        leads: behaviors of which an item does not count as seen, see ``DatasetInfo.lead_in_behaviors``.
     """
 
     name: str
-    leads: Collection[str] = frozenset()
+    lead_in_behaviors: Collection[str] = frozenset()
     defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
@@ -155,7 +155,7 @@ class Scorer(ABC):
         arrays: Arrays | None = None,
         work: Path | None = None,
         index: Path | None = None,
-        say: Log = lambda message: None,
+        log: Log = lambda message: None,
         **settings: Any,
     ) -> None:
         """Learns from the events of a behavior that lie before a split, over all users.
@@ -167,7 +167,7 @@ class Scorer(ABC):
             arrays: what an earlier fit learned; then nothing is learned again.
             work: a folder for checkpoints, where a long fit goes on from the last one.
             index: a folder in which ``genrec index`` may have left vectors of the titles.
-            say: called with a line of text now and then in a long fit.
+            log: called with a line of text now and then in a long fit.
             **settings: see the class's ``defaults``.
 
         Raises:
@@ -175,7 +175,7 @@ class Scorer(ABC):
         """
         self.catalog = interactions.catalog
         self.settings = self.settings_of(settings)
-        self.work, self.index, self.say = work, index, say
+        self.work, self.index, self.log = work, index, log
         events = Events.of(interactions, behavior, before)
         self.behavior = behavior
         self.arrays = arrays if arrays is not None else self.learn(events)
@@ -228,7 +228,7 @@ class Scorer(ABC):
             for history, values in zip(chunk, scores, strict=True):
                 allowed = values
                 if exclude_seen:
-                    allowed = without_seen(self.catalog, history, values, self.leads)
+                    allowed = without_seen(self.catalog, history, values, self.lead_in_behaviors)
                 ranked.append([self.catalog[row].item_id for row in best(allowed, k).tolist()])
         return ranked
 
@@ -237,15 +237,15 @@ class Scorer(ABC):
         from scipy import sparse
 
         rows = [sorted(set(self.catalog.rows(h.item_ids))) for h in histories]
-        return _sparse_rows(sparse, rows, [[1.0] * len(r) for r in rows], len(self.catalog))
+        return sparse_rows(sparse, rows, [[1.0] * len(r) for r in rows], len(self.catalog))
 
 
 def without_seen(
-    catalog: Catalog, history: History, scores: FloatArray, leads: Collection[str]
+    catalog: Catalog, history: History, scores: FloatArray, lead_in_behaviors: Collection[str]
 ) -> FloatArray:
     """(N,) scores with -inf for the items that were seen (``History.had``)."""
     allowed = scores.copy()
-    allowed[catalog.rows(history.had(leads))] = -np.inf
+    allowed[catalog.rows(history.had(lead_in_behaviors))] = -np.inf
     return allowed
 
 
@@ -281,7 +281,7 @@ def or_popular(
     return np.where(np.asarray(known)[:, None], scores, popularity[None])
 
 
-def _sparse_rows(
+def sparse_rows(
     sparse: Any, rows: Sequence[Sequence[int]], weights: Sequence[Sequence[float]], n: int
 ) -> Any:
     """(U, n) sparse from the columns and weights of each row; weights of one place are summed."""
@@ -291,7 +291,7 @@ def _sparse_rows(
     return sparse.csr_array((values, (which, columns)), shape=(len(rows), n))
 
 
-def parts(name: str, matrix: Any) -> dict[str, npt.NDArray[Any]]:
+def sparse_to_arrays(name: str, matrix: Any) -> dict[str, npt.NDArray[Any]]:
     """A sparse matrix as arrays that a file holds."""
     matrix = matrix.tocsr()
     return {
@@ -302,8 +302,8 @@ def parts(name: str, matrix: Any) -> dict[str, npt.NDArray[Any]]:
     }
 
 
-def joined(name: str, arrays: Arrays, width: int) -> Any:
-    """The sparse matrix, of so many columns, that ``parts`` took apart."""
+def sparse_from_arrays(name: str, arrays: Arrays, width: int) -> Any:
+    """The sparse matrix, of so many columns, that ``sparse_to_arrays`` took apart."""
     from scipy import sparse
 
     found = tuple(arrays[f"{name}.{part}"] for part in ("data", "columns", "starts"))

@@ -8,9 +8,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from genrec.baselines.base import Arrays, Events, Scorer, joined, or_popular, parts
+from genrec.baselines.base import (
+    Arrays,
+    Events,
+    Scorer,
+    or_popular,
+    sparse_from_arrays,
+    sparse_to_arrays,
+)
 from genrec.baselines.counting import sparse_latest
-from genrec.baselines.neighbors import _unit_rows
+from genrec.baselines.neighbors import unit_rows
 from genrec.data.events import History
 from genrec.matching.vectors import title_vectors
 from genrec.types import FloatArray
@@ -33,15 +40,19 @@ class Content(Scorer):
 
     def learn(self, events: Events) -> Arrays:
         """The (N, D) vectors of the titles, and popularity for empty histories."""
-        vectors = title_vectors(self.catalog, self.settings["encoder"], self.say, self.index)
-        found = {"vectors": vectors} if isinstance(vectors, np.ndarray) else parts("grams", vectors)
+        vectors = title_vectors(self.catalog, self.settings["encoder"], self.log, self.index)
+        found = (
+            {"vectors": vectors}
+            if isinstance(vectors, np.ndarray)
+            else sparse_to_arrays("grams", vectors)
+        )
         return {**found, "popularity": events.popularity()}
 
     @cached_property
     def _vectors(self) -> Any:
         if "vectors" in self.arrays:
             return self.arrays["vectors"]
-        return joined("grams", self.arrays, int(self.arrays["grams.width"][0]))
+        return sparse_from_arrays("grams", self.arrays, int(self.arrays["grams.width"][0]))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
         """See ``Scorer.scores_many``."""
@@ -53,6 +64,6 @@ class Content(Scorer):
             length = np.linalg.norm(mean, axis=1, keepdims=True)
             scores = mean / np.where(length > 0, length, 1.0) @ self._vectors.T
         else:
-            scores = (_unit_rows(mean.tocsr()) @ self._vectors.T).toarray()
+            scores = (unit_rows(mean.tocsr()) @ self._vectors.T).toarray()
         known = latest.sum(axis=1) > 0
         return or_popular(scores.astype(np.float64), known, self.arrays["popularity"])

@@ -8,7 +8,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from genrec.baselines.base import Arrays, Events, Scorer, _sparse_rows, filled, joined, parts
+from genrec.baselines.base import (
+    Arrays,
+    Events,
+    Scorer,
+    filled,
+    sparse_from_arrays,
+    sparse_rows,
+    sparse_to_arrays,
+)
 from genrec.data.catalog import Catalog
 from genrec.data.events import History
 from genrec.types import FloatArray, IntArray
@@ -67,11 +75,11 @@ class Markov(Scorer):
         damped = weights @ sparse.dia_array(
             (1.0 / np.sqrt(popularity + self.settings["damping"])[None], [0]), shape=(n, n)
         )
-        return {**parts("weights", damped), "popularity": popularity}
+        return {**sparse_to_arrays("weights", damped), "popularity": popularity}
 
     @cached_property
     def _weights(self) -> Any:
-        return joined("weights", self.arrays, len(self.catalog))
+        return sparse_from_arrays("weights", self.arrays, len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
         """See ``Scorer.scores_many``."""
@@ -123,4 +131,4 @@ def sparse_latest(
         newest = (found if keep_repeats else list(dict.fromkeys(found)))[::-1][:last]
         rows.append(newest)
         weights.append([decay**age for age in range(len(newest))])
-    return _sparse_rows(sparse, rows, weights, len(catalog))
+    return sparse_rows(sparse, rows, weights, len(catalog))

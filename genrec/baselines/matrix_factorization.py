@@ -42,7 +42,7 @@ class MF(Scorer):
         for done in range(self.settings["rounds"]):
             users = self._solved(x, items)
             items = self._solved(x.T.tocsr(), users)
-            self.say(f"round {done + 1} of {self.settings['rounds']}")
+            self.log(f"round {done + 1} of {self.settings['rounds']}")
         return {"items": items, "popularity": events.popularity()}
 
     def _solved(self, x: Any, other: FloatArray) -> FloatArray:

@@ -9,7 +9,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from genrec.baselines.base import Arrays, Events, Scorer, filled, joined, or_popular, parts
+from genrec.baselines.base import (
+    Arrays,
+    Events,
+    Scorer,
+    filled,
+    or_popular,
+    sparse_from_arrays,
+    sparse_to_arrays,
+)
 from genrec.data.events import History
 from genrec.types import FloatArray
 
@@ -29,18 +37,18 @@ class ItemKNN(Scorer):
 
     def learn(self, events: Events) -> Arrays:
         """The (N, N) cosines."""
-        unit = _unit_rows(events.matrix().T.tocsr())
+        unit = unit_rows(events.matrix().T.tocsr())
         cosines = (unit @ unit.T).tocsr()
         if not self.settings["itself"]:
             cosines.setdiag(0.0)
             cosines.eliminate_zeros()
         if self.settings["neighbours"] is not None:
             cosines = _strongest(cosines, self.settings["neighbours"])
-        return {**parts("cosines", cosines.T.tocsr()), "popularity": events.popularity()}
+        return {**sparse_to_arrays("cosines", cosines.T.tocsr()), "popularity": events.popularity()}
 
     @cached_property
     def _cosines(self) -> Any:
-        return joined("cosines", self.arrays, len(self.catalog))
+        return sparse_from_arrays("cosines", self.arrays, len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
         """See ``Scorer.scores_many``."""
@@ -60,15 +68,15 @@ class UserKNN(Scorer):
 
     def learn(self, events: Events) -> Arrays:
         """The (U, N) items of the users."""
-        return {**parts("users", events.matrix()), "popularity": events.popularity()}
+        return {**sparse_to_arrays("users", events.matrix()), "popularity": events.popularity()}
 
     @cached_property
     def _users(self) -> Any:
-        return joined("users", self.arrays, len(self.catalog))
+        return sparse_from_arrays("users", self.arrays, len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
         """See ``Scorer.scores_many``."""
-        cosines = _unit_rows(self.baskets(histories)) @ _unit_rows(self._users).T
+        cosines = unit_rows(self.baskets(histories)) @ unit_rows(self._users).T
         nearest = _strongest(cosines.tocsr(), self.settings["neighbours"])
         return filled((nearest @ self._users).toarray(), self.arrays["popularity"])
 
@@ -99,7 +107,7 @@ class EASE(Scorer):
         return or_popular(scores, baskets.sum(axis=1) > 0, self.arrays["popularity"])
 
 
-def _unit_rows(matrix: Any) -> Any:
+def unit_rows(matrix: Any) -> Any:
     """A sparse matrix with rows of unit length; empty ones stay empty."""
     unit = matrix.tocsr(copy=True).astype(matrix.dtype)
     length = np.sqrt(np.asarray((unit * unit).sum(axis=1)).ravel())

@@ -55,7 +55,7 @@ def fit(
     before: str = "validation",
     folder: str | Path | None = None,
     seed: int = 0,
-    say: Log = lambda message: None,
+    log: Log = lambda message: None,
     **settings: Any,
 ) -> Scorer:
     """A fitted baseline; taken from its file where it was fitted before.
@@ -70,7 +70,7 @@ def fit(
         folder: where fitted baselines are kept; None for ``baselines`` in the dataset's own folder
             (nothing is kept where it has none).
         seed: of what is random.
-        say: called with a line of text now and then in a long fit.
+        log: called with a line of text now and then in a long fit.
         **settings: see the class's ``defaults``. ``markov`` keeps repeats where the dataset's habit
             is to take items again.
 
@@ -105,9 +105,9 @@ def fit(
     work = None if path is None else path.with_suffix(".work")
     fitted = kind(
         dataset.interactions, behavior, before=before, arrays=arrays, work=work,
-        index=dataset.folder, say=say, **settings,
+        index=dataset.folder, log=log, **settings,
     )  # fmt: skip
-    fitted.leads = dataset.info.leads
+    fitted.lead_in_behaviors = dataset.info.lead_in_behaviors
     if path is not None and arrays is None:
         with contextlib.suppress(OSError):
             _save(path, fitted.arrays, text)

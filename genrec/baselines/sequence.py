@@ -128,8 +128,8 @@ class Transformer(nn.Module):
         rate = self.dropout if self.training else 0.0
         x = functional.dropout(x + self.positions.weight[: x.shape[1]], rate)
         for i, (qkv, out) in enumerate(zip(self.qkv, self.out, strict=True)):
-            parts = qkv(self.norms[2 * i](x)).unflatten(-1, (3, self.heads, -1))
-            q, k, v = parts.permute(2, 0, 3, 1, 4)
+            sparse_to_arrays = qkv(self.norms[2 * i](x)).unflatten(-1, (3, self.heads, -1))
+            q, k, v = sparse_to_arrays.permute(2, 0, 3, 1, 4)
             seen = functional.scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=True)
             x = x + functional.dropout(out(seen.transpose(1, 2).flatten(2)), rate)
             inner = functional.gelu(self.up[i](self.norms[2 * i + 1](x)))
@@ -190,7 +190,7 @@ def start(net: nn.Module) -> None:
 
 
 def train(
-    net: Net, sequences: Sequences, settings: Mapping[str, Any], work: Path | None, say: Log
+    net: Net, sequences: Sequences, settings: Mapping[str, Any], work: Path | None, log: Log
 ) -> int:
     """Trains a net in place with Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
 
@@ -203,7 +203,7 @@ def train(
         settings: ``epochs``, ``minutes`` (of processor time; no epoch begins after these), ``batch`` (sequences),
             ``rate`` and ``seed``.
         work: a folder for checkpoints; None for none.
-        say: called with a line of text after each epoch.
+        log: called with a line of text after each epoch.
 
     Returns:
         How many epochs were trained.
@@ -229,7 +229,7 @@ def train(
             epoch += 1
             seconds += time.process_time() - began
             _checkpoint(net, optimizer, epoch, seconds, work)
-            say(f"epoch {epoch}: {total / max(count, 1):.4f} nats a target, {seconds:.0f} s")
+            log(f"epoch {epoch}: {total / max(count, 1):.4f} nats a target, {seconds:.0f} s")
     net.eval()
     return epoch
 
@@ -303,7 +303,7 @@ class NetScorer(Scorer):
             torch.manual_seed(self.settings["seed"])
             net = self.build()
         windows = self.sequences(events).windows(self.settings["length"] + 1)
-        epochs = train(net, windows, self.settings, self.work, self.say)
+        epochs = train(net, windows, self.settings, self.work, self.log)
         arrays = {f"net.{n}": t.detach().numpy() for n, t in net.state_dict().items()}
         return {**arrays, "epochs": np.array([epochs]), "popularity": events.popularity()}
 

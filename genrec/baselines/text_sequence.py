@@ -53,7 +53,7 @@ class TextNet(Net):
         self.behaviors = nn.Embedding(behaviors + 1, hidden)
         self.gaps = nn.Embedding(_GAPS, hidden)
         if self.fuse == "concat":
-            self.joined = nn.Linear(3 * hidden, hidden)
+            self.sparse_from_arrays = nn.Linear(3 * hidden, hidden)
         elif self.fuse == "weighted":
             self.weights = nn.Parameter(torch.zeros(3))
         self.body: nn.Module
@@ -72,19 +72,20 @@ class TextNet(Net):
         """See ``Net.states``."""
         rate = self.dropout if self.training else 0.0
         bucket = torch.log2(batch.gap.clamp(min=0) + 1).long().clamp(max=_GAPS - 1)
-        parts = [
+        sparse_to_arrays = [
             self.input(self.titles[batch.row]),
             self.behaviors(batch.behavior),
             self.gaps(bucket),
         ]
         if self.fuse == "concat":
-            x = self.joined(torch.cat(parts, dim=-1))
+            x = self.sparse_from_arrays(torch.cat(sparse_to_arrays, dim=-1))
         elif self.fuse == "mean":
-            x = sum(parts[1:], parts[0]) / 3.0
+            x = sum(sparse_to_arrays[1:], sparse_to_arrays[0]) / 3.0
         else:
             shares = torch.softmax(self.weights, dim=0)
             x = sum(
-                (w * p for w, p in zip(shares[1:], parts[1:], strict=True)), shares[0] * parts[0]
+                (w * p for w, p in zip(shares[1:], sparse_to_arrays[1:], strict=True)),
+                shares[0] * sparse_to_arrays[0],
             )
         x = functional.dropout(x, rate)
         states = self.body(x) if self.kind == "transformer" else self.body(x)[0]
@@ -135,7 +136,7 @@ class TextSequence(NetScorer):
     def learn(self, events: Events) -> Arrays:
         """See ``NetScorer.learn``; the titles' vectors are among the weights."""
         encoder = self.settings["encoder"]
-        self.titles = dense(title_vectors(self.catalog, encoder, self.say, self.index))
+        self.titles = dense(title_vectors(self.catalog, encoder, self.log, self.index))
         return super().learn(events)
 
     def build(self) -> Net:

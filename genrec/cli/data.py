@@ -77,7 +77,7 @@ def prepare(
     from genrec.data.ingest import EventOptions
     from genrec.reports import console
 
-    with console.working("Preparing ...", quiet=json) as say:
+    with console.working("Preparing ...", quiet=json) as log:
         dataset, rejects = Dataset.prepare(
             items,
             interactions,
@@ -96,7 +96,7 @@ def prepare(
             validation_from=validation_from,
             test_from=test_from,
             strict=strict,
-            say=say,
+            log=log,
         )
         dataset.save(out, rejects)
     if json:
@@ -118,9 +118,9 @@ def prepare(
         "that the user had by it before, so seen items are "
         f"{'excluded' if info.exclude_seen else 'included'} by default"
     )
-    leads = sorted(info.leads & info.led_by.keys())
-    if info.exclude_seen and leads:
-        shares = ", ".join(f"{info.led_by[b]:.1%} ({b})" for b in leads)
+    lead_in_behaviors = sorted(info.lead_in_behaviors & info.led_by.keys())
+    if info.exclude_seen and lead_in_behaviors:
+        shares = ", ".join(f"{info.led_by[b]:.1%} ({b})" for b in lead_in_behaviors)
         console.print_line(
             f"{shares} of them begin with an item of such an event: those are not excluded"
         )
@@ -156,9 +156,9 @@ def audit(
     if table is not None:
         read = files.read(table, rejects=Rejects(table.name, strict=True))
         rows = read.select(arrow.names(read)).to_pylist()
-    with console.working(f"Looking at {data} ...", quiet=json) as say:
+    with console.working(f"Looking at {data} ...", quiet=json) as log:
         found = auditing.audit(
-            Dataset.load(data), protocol=protocol, split=split, table=rows, say=say
+            Dataset.load(data), protocol=protocol, split=split, table=rows, log=log
         )
     if json:
         console.print_json(found.to_dict())
@@ -184,8 +184,8 @@ def index(
     from genrec.reports import console
 
     dataset = Dataset.load(data)
-    with console.working("Embedding titles ...", quiet=json) as say:
-        report = write_index(dataset.catalog, data, encoder, say=say)
+    with console.working("Embedding titles ...", quiet=json) as log:
+        report = write_index(dataset.catalog, data, encoder, log=log)
     if json:
         console.print_json({"schema_version": 1, **report})
         return
@@ -232,8 +232,8 @@ def embed(
     if out.suffix not in vectors.ENDINGS:
         raise SettingsError(vectors.wrong_ending(out))
     dataset = Dataset.load(data)
-    with console.working("Embedding ...") as say:
-        found = vectors.item_vectors(dataset, encoder, say=say)
+    with console.working("Embedding ...") as log:
+        found = vectors.item_vectors(dataset, encoder, log=log)
         ids = [i.item_id for i in dataset.catalog]
         if users:
             found = vectors.user_vectors(dataset, found, before=before)

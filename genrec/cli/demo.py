@@ -210,15 +210,15 @@ def run(
         "prior": prior,
         "prior_events": "train+validation",  # as the baseline; only test is asked for
     }
-    with console.working(story.loading.format(model=model), quiet=json) as say:
-        recommender = Recommender(dataset, model, say=say, language=language, **options)
+    with console.working(story.loading.format(model=model), quiet=json) as log:
+        recommender = Recommender(dataset, model, log=log, language=language, **options)
     history = recommender.history(story.customer, before="test")
     if not json:
         _show_customer(story, recommender)
     voices = [_asked(story, recommender, history, None, quiet=json)]
     if tuned is not None:
-        with console.working(story.loading.format(model=tuned), quiet=json) as say:
-            recommender = Recommender.load(tuned, dataset, say=say, **options)
+        with console.working(story.loading.format(model=tuned), quiet=json) as log:
+            recommender = Recommender.load(tuned, dataset, log=log, **options)
         voices.append(_asked(story, recommender, history, tuned, quiet=json))
     if not json:
         _heading(story.typed_heading)

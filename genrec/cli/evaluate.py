@@ -16,8 +16,8 @@ from genrec.cli.options import (
     Given,
     Model,
     RunFolder,
-    exact,
-    loaded,
+    load_recommender,
+    use_float32,
     with_settings,
 )
 from genrec.config import Settings
@@ -73,8 +73,8 @@ def tune(
         msg = f"--out {out}: there is no folder {out.parent}. Expected a file in one that is there."
         raise SettingsError(msg)
     dataset = Dataset.load(data)
-    with console.working(f"Loading {run or model} ...", quiet=json) as say:
-        recommender = loaded(dataset, model, run, settings, say)
+    with console.working(f"Loading {run or model} ...", quiet=json) as log:
+        recommender = load_recommender(dataset, model, run, settings, log)
     with console.progress("Scoring", users, quiet=json) as bar:
         found = tuning.tune(
             recommender, users=users, protocol=protocol, seed=settings["seed"], progress=bar
@@ -191,15 +191,15 @@ def evaluate(
     systems: list[Any] = [n for n in names if n != "none"]
     dataset = Dataset.load(data)
     if settings["target_behavior"] is not None:
-        dataset = protocols.for_behavior(dataset, settings["target_behavior"])
+        dataset = protocols.with_target_behavior(dataset, settings["target_behavior"])
     protocol = protocol or protocols.default_protocol(dataset)
-    dataset = protocols.under(dataset, protocol)
+    dataset = protocols.apply_protocol(dataset, protocol)
     total = len(protocols.sample(protocols.cases(dataset, protocol, split), users))
     if run is not None and not no_model and (remark := _may_know(run, dataset, protocol, split)):
         console.note(remark)
     if not no_model:
-        with console.working(f"Loading {run or model} ...", quiet=json) as say:
-            systems.insert(0, loaded(dataset, model, run, settings, say))
+        with console.working(f"Loading {run or model} ...", quiet=json) as log:
+            systems.insert(0, load_recommender(dataset, model, run, settings, log))
     with console.progress("Evaluating", total, quiet=json) as bar:
         found = evaluating.evaluate(
             dataset,
@@ -258,19 +258,19 @@ def _evaluate_explanations(
 
     dataset = Dataset.load(data)
     if settings["target_behavior"] is not None:
-        dataset = protocols.for_behavior(dataset, settings["target_behavior"])
+        dataset = protocols.with_target_behavior(dataset, settings["target_behavior"])
     if run is not None:
         _shares_items(run, dataset)
     protocol = asked["protocol"] or protocols.default_protocol(dataset)
-    dataset = protocols.under(dataset, protocol)
+    dataset = protocols.apply_protocol(dataset, protocol)
     users = USERS if asked["users"] is None else asked["users"]
     total = len(protocols.sample(protocols.cases(dataset, protocol, asked["split"]), users))
     if run is not None and (remark := _may_know(run, dataset, protocol, asked["split"])):
         console.note(remark)
     asked |= {"protocol": protocol, "users": users}
     encoder = {"auto": "minilm", "none": "ngrams"}.get(settings["encoder"], settings["encoder"])
-    with console.working(f"Loading {run or model} ...", quiet=json) as say:
-        recommender = loaded(dataset, model, run, exact(settings), say)
+    with console.working(f"Loading {run or model} ...", quiet=json) as log:
+        recommender = load_recommender(dataset, model, run, use_float32(settings), log)
     with console.progress("Explaining", total, quiet=json) as bar:
         found = faithfulness(
             dataset,

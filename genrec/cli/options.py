@@ -286,7 +286,7 @@ UNTRAINED = (
 )  # fmt: skip
 
 
-def asked(
+def load_request(
     settings: Chosen,
     data: Path,
     user: str | None,
@@ -310,26 +310,26 @@ def asked(
     Settings.of({n: v for n, v in settings.items() if n not in ASKING})
     dataset = Dataset.load(data)
     known = dataset.interactions.history(user) if user is not None else None
-    with console.working(f"Loading {run or model} ...", quiet=quiet) as say:
-        recommender = loaded(dataset, model, run, settings, say)
+    with console.working(f"Loading {run or model} ...", quiet=quiet) as log:
+        recommender = load_recommender(dataset, model, run, settings, log)
     return recommender, known if known is not None else history
 
 
-def loaded(
-    dataset: Any, model: str, run: Path | None, settings: Given, say: Callable[[str], None]
+def load_recommender(
+    dataset: Any, model: str, run: Path | None, settings: Given, log: Callable[[str], None]
 ) -> Recommender:
     """The recommender of a run, with what was given in place of its settings, or of a model."""
     from genrec.recommender import Recommender
 
     if run is None:
-        return Recommender(dataset, model, say=say, **settings)
+        return Recommender(dataset, model, log=log, **settings)
     if model != "smollm2-135m":
         msg = f"Both --model {model} and --run {run} given. Expected one of them; a run has its model."
         raise SettingsError(msg)
-    return Recommender.load(run, dataset, say=say, **settings.only)
+    return Recommender.load(run, dataset, log=log, **settings.only)
 
 
-def exact(settings: Given | None) -> Given:
+def use_float32(settings: Given | None) -> Given:
     """Settings for explanations: ``auto`` is float32 on a CPU.
 
     Evidence is a difference of two scores; rounding in half precision may be as large as it is.

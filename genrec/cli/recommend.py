@@ -30,10 +30,10 @@ from genrec.cli.options import (
     Threads,
     Typed,
     User,
-    asked,
-    exact,
+    load_request,
     mapping,
     read_ids,
+    use_float32,
     with_settings,
 )
 from genrec.errors import SettingsError
@@ -52,7 +52,7 @@ def prompt(
     """Show exactly what the model will read, with a token count."""
     from genrec.reports import console, terminal
 
-    recommender, given = asked(settings, data, user, history, model, run, quiet=json)
+    recommender, given = load_request(settings, data, user, history, model, run, quiet=json)
     read, understood = recommender.understand(given)
     encoded = recommender.prompt(read)
     if json:
@@ -120,11 +120,11 @@ def recommend(
     if html is not None:
         explanation_page.check(html)
     if explain or html is not None:
-        settings = exact(settings)
+        settings = use_float32(settings)
     elif (style, evidence) != ("reason", "full"):
         msg = "--style or --evidence given, but nothing is explained. Expected --explain or --html, too."
         raise SettingsError(msg)
-    recommender, given = asked(settings, data, user, history, model, run, quiet=json)
+    recommender, given = load_request(settings, data, user, history, model, run, quiet=json)
     with console.working("Searching ...", quiet=json):
         answer = recommender.recommend(
             given,
@@ -182,7 +182,9 @@ def explain(
 
     if html is not None:
         explanation_page.check(html)
-    recommender, given = asked(exact(settings), data, user, history, model, run, quiet=json)
+    recommender, given = load_request(
+        use_float32(settings), data, user, history, model, run, quiet=json
+    )
     with console.working("Explaining ...", quiet=json):
         read, understood = recommender.understand(given)
         found = recommender.explain(read, item, k, evidence=evidence, style=style)
@@ -246,7 +248,7 @@ def _ranked(
     from genrec.reports import console, terminal
 
     candidates = read_ids(items)
-    recommender, given = asked(settings, data, user, history, model, run, quiet=json)
+    recommender, given = load_request(settings, data, user, history, model, run, quiet=json)
     with console.working("Scoring ...", quiet=json):
         answer = (recommender.score if keep else recommender.rank)(given, candidates)
     if json:
@@ -274,7 +276,7 @@ def likes(
 
     candidates = read_ids(items)
     assert candidates is not None
-    recommender, given = asked(settings, data, user, history, model, run, quiet=json)
+    recommender, given = load_request(settings, data, user, history, model, run, quiet=json)
     with console.working("Asking ...", quiet=json):
         read, understood = recommender.understand(given)
         found = zip(candidates, recommender.would_like(read, candidates), strict=True)

@@ -126,14 +126,14 @@ def train(
     dataset, new = Dataset.load(data), None
     if interactions is not None:
         from genrec.data.readers.rejects import Rejects
-        from genrec.data.updates import joined
+        from genrec.data.updates import apply_updates
 
         rejects = Rejects(interactions.name)
-        dataset, new = joined(dataset, interactions, items, rejects=rejects)
+        dataset, new = apply_updates(dataset, interactions, items, rejects=rejects)
         for why, count in rejects.counts().items() if first else ():
             console.print_line(f"rejected {count:,}: {why}")
         values.setdefault("eval_users", 0)
-    with terminal.training(quiet=json or not first) as (say, watch):
+    with terminal.training(quiet=json or not first) as (log, watch):
         from genrec.training import trainer
 
         run = trainer.train(
@@ -143,7 +143,7 @@ def train(
             resume=resume,
             since=since,
             new=new,
-            say=say,
+            log=log,
             watch=watch,
             **loading,
             **values,
@@ -203,16 +203,16 @@ def examples(
     if behaviors is not None:
         values["behaviors"] = tuple(b.strip() for b in behaviors.split(",") if b.strip())
     dataset = Dataset.load(data)
-    with console.working("Writing examples ...") as say:
+    with console.working("Writing examples ...") as log:
         from genrec.training import examples
         from genrec.training.pairs import write_pairs
 
         if form == "pointwise":
             values |= {"negatives": negatives, "like_threshold": like_threshold}
             values["pairs_per_user"] = pairs_per_user
-            many = write_pairs(dataset, out, model, say=say, **values)
+            many = write_pairs(dataset, out, model, log=log, **values)
         else:
-            many = examples.write_examples(dataset, out, model, form=form, say=say, **values)
+            many = examples.write_examples(dataset, out, model, form=form, log=log, **values)
     console.print_line(f"{many:,} examples -> {out}")
 
 
@@ -225,10 +225,10 @@ def merge(
     from genrec.reports import console
 
     found = runs.Run.read(runs.located(run))
-    with console.working(f"Merging {run} ...") as say:
+    with console.working(f"Merging {run} ...") as log:
         from genrec.models.language_model import LanguageModel
 
-        LanguageModel.of_run(run, device="cpu", dtype="float32", say=say).save(out)
+        LanguageModel.of_run(run, device="cpu", dtype="float32", log=log).save(out)
     console.print_line(f"{found.base_model} with the adapter of {run} -> {out}")
     if not found.training.get("vocab_weight"):
         console.print_line(

@@ -50,19 +50,20 @@ class Verb:
 
 def shipped_verbs(language: str = "en") -> dict[str, Verb]:
     """Behavior -> how it is said, as shipped for a language."""
-    return _verbs(folder() / language / "verbs.json")
+    return read_verbs(folder() / language / "verbs.json")
 
 
 def spoken_verbs() -> dict[str, tuple[str, ...]]:
     """Behavior -> how it is said in any shipped language, to understand what people type."""
     said: dict[str, tuple[str, ...]] = {}
     for path in sorted(folder().glob("*/verbs.json")):
-        for behavior, verb in _verbs(path).items():
+        for behavior, verb in read_verbs(path).items():
             said[behavior] = (*said.get(behavior, ()), *verb.forms)
     return said
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Read a template file; a missing one is a PromptError."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -70,11 +71,12 @@ def _text(path: Path) -> str:
         raise PromptError(msg) from error
 
 
-def _verbs(path: Path) -> dict[str, Verb]:
+def read_verbs(path: Path) -> dict[str, Verb]:
+    """Read a verb table, behavior to Verb."""
     if not path.is_file():
         return {}
     try:
-        table = json.loads(_text(path)).items()
+        table = json.loads(read_text(path)).items()
         return {
             str(b): Verb(**{**form, "also": tuple(map(str, form.get("also", ())))})
             for b, form in table

@@ -24,18 +24,19 @@ from genrec.data.events import SPLITS
 from genrec.data.info import (
     FORMAT_VERSION,
     DatasetInfo,
-    _bare,
-    _check_info,
-    _measure,
-    _texts,
-    _verbs,
+    check_info,
+    measure_info,
+    note_texts,
+    note_unknown_verbs,
+    note_untrained_users,
 )
-from genrec.data.ingest import EventOptions, Ingested, ingest, moment
+from genrec.data.ingest import EventOptions, ingest, moment
 from genrec.data.interactions import NEEDED as EVENT_COLUMNS
 from genrec.data.interactions import Interactions
 from genrec.data.readers import arrow, huggingface
 from genrec.data.readers.files import read as read_table
 from genrec.data.readers.rejects import Rejects
+from genrec.data.splits import split_global_time, split_last_unit
 from genrec.errors import DataError, SettingsError
 from genrec.text import one_line
 
@@ -81,7 +82,7 @@ class Dataset:
         validation_from: str | float | None = None,
         test_from: str | float | None = None,
         strict: bool = False,
-        say: Callable[[str], None] = lambda message: None,
+        log: Callable[[str], None] = lambda message: None,
     ) -> tuple[Dataset, list[Rejects]]:
         """Reads, checks, splits and measures two files.
 
@@ -98,13 +99,13 @@ class Dataset:
             validation: a further file of interactions, which are the validation part, where the
                 split is given as files; the first file is then train.
             test: likewise, the test part.
-            split: ``last-unit`` (``Interactions.split_last_unit``) or ``global-time``
+            split: ``last-unit`` (``splits.split_last_unit``) or ``global-time``
                 (``split_global_time``); None takes a split column as given, else last-unit.
             validation_from: where validation begins, for global-time: an ISO date, or a number in
                 the data's time unit; None for the time that 80% of the events lie before.
             test_from: where test begins, likewise; None for 90%.
             strict: a bad row is an error.
-            say: called with a line of text before each step.
+            log: called with a line of text before each step.
 
         Returns:
             The dataset, and the rejected rows of each file.
@@ -116,16 +117,16 @@ class Dataset:
         options = options or EventOptions()
         bad_items = Rejects(Path(items or interactions).name, strict)
         bad_events = Rejects(Path(interactions).name, strict)
-        say(f"Reading {interactions} ...")
+        log(f"Reading {interactions} ...")
         table = _read(interactions, EVENT_COLUMNS, options.columns, bad_events)
         given = [(p, s) for p, s in ((validation, "validation"), (test, "test")) if p is not None]
         if given:
-            table = _with_files(table, given, options.columns, bad_events, split, say)
+            table = _with_files(table, given, options.columns, bad_events, split, log)
         table_of_items = None
         if items is not None:
-            say(f"Reading {items} ...")
+            log(f"Reading {items} ...")
             table_of_items = _read(items, ITEM_COLUMNS, item_columns or {}, bad_items)
-        say("Checking, splitting and measuring ...")
+        log("Checking, splitting and measuring ...")
         rejects = [bad_items, bad_events]
         dataset = cls.from_tables(
             table_of_items,
@@ -186,7 +187,7 @@ class Dataset:
             else Catalog.from_table(items, rejects=bad_items)
         )
         read = ingest(interactions, catalog, replace(options, columns={}), rejects=bad_events)
-        events = read.interactions
+        events = Interactions(catalog, read.events)
         target = target_behavior or _default_target(events)
         if target not in events.behaviors:
             msg = (
@@ -196,13 +197,13 @@ class Dataset:
             raise DataError(msg)
         how, cuts = "given" if read.given_split else "last unit", {}
         if split == "global-time":
-            how, cuts = "global time", _cuts(read, validation_from, test_from)
-            events = events.split_global_time(cuts["validation"], cuts["test"])
+            how, cuts = "global time", _cuts(events, read.time_unit, validation_from, test_from)
+            events = split_global_time(events, cuts["validation"], cuts["test"])
         elif not read.given_split:
-            events = events.split_last_unit(target)
+            events = split_last_unit(events, target)
         counted = [bad_events] if items is None else [bad_items, bad_events]
         rejected = {why: n for r in counted for why, n in r.counts(sources=True).items()}
-        notes = [*read.notes, *_texts(events), *_verbs(events)]
+        notes = [*read.notes, *note_texts(events), *note_unknown_verbs(events)]
         if replaced:
             notes.append(f"the split column was replaced by the split by {how}")
         counts = events.users_with_target(target)
@@ -213,11 +214,11 @@ class Dataset:
             )
         if not any(counts):
             notes.append(f"no event {target!r} has an item: there is nothing to evaluate")
-        notes += _bare(events, target)
+        notes += note_untrained_users(events, target)
         if cuts:
             said = ", ".join(f"{s} {n:,}" for s, n in zip(SPLITS, counts, strict=True))
             notes.append(f"users with an event to recommend ({target}): {said}")
-        info = _measure(name, events, target, how, read.time_unit)
+        info = measure_info(name, events, target, how, read.time_unit)
         info = replace(info, split_times=cuts, notes=notes, rejected=rejected)
         return cls(catalog, events, info)
 
@@ -319,7 +320,7 @@ class Dataset:
                 raise DataError(msg)
             known = [f.name for f in fields(DatasetInfo) if f.name in values]
             info = DatasetInfo(**{name: values[name] for name in known})
-            _check_info(info)
+            check_info(info)
             catalog = Catalog.read(folder / "catalog.parquet")
             unit = "none" if info.unit is None else "unit"
             events = Interactions.read(
@@ -360,10 +361,13 @@ def _check_split(
 
 
 def _cuts(
-    read: Ingested, validation_from: str | float | None, test_from: str | float | None
+    events: Interactions,
+    time_unit: str,
+    validation_from: str | float | None,
+    test_from: str | float | None,
 ) -> dict[str, float]:
     """When validation and test begin, as stored timestamps."""
-    if read.time_unit == "position":
+    if time_unit == "position":
         msg = (
             "split='global-time' with positions, which cannot be compared between users. Expected "
             "times; use --split last-unit, or say --time-unit s, ms or day if the numbers are times."
@@ -371,7 +375,7 @@ def _cuts(
         raise DataError(msg)
     given = {"validation": (validation_from, 0.8), "test": (test_from, 0.9)}
     return {
-        part: read.interactions.time_quantile(share) if at is None else moment(at, read.time_unit)
+        part: events.time_quantile(share) if at is None else moment(at, time_unit)
         for part, (at, share) in given.items()
     }
 
@@ -390,7 +394,7 @@ def _with_files(
     columns: Mapping[str, str],
     rejects: Rejects,
     split: str | None,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> pa.Table:
     """The interactions of train and of further files, with the split that they are of."""
     if split is not None:
@@ -399,7 +403,7 @@ def _with_files(
     parts = [(rejects.source, train)]
     bad: list[Rejects] = []
     for path, _ in given:
-        say(f"Reading {path} ...")
+        log(f"Reading {path} ...")
         bad.append(Rejects(Path(path).name, rejects.strict))
         parts.append((bad[-1].source, _read(path, EVENT_COLUMNS, columns, bad[-1])))
     for further in bad:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from genrec.errors import RequestError
 from genrec.types import IntArray
@@ -47,14 +48,14 @@ class History:
         """The ids of the items, oldest first, with repeats; events of text only have none."""
         return tuple(i.item_id for i in self.interactions if i.item_id is not None)
 
-    def had(self, leads: Collection[str] = ()) -> tuple[str, ...]:
+    def had(self, lead_in_behaviors: Collection[str] = ()) -> tuple[str, ...]:
         """The ids of the items that "seen" means: the one rule of ``exclude_seen``.
 
         Args:
-            leads: behaviors that lead to what is asked for, as a view to a purchase: an item of these
+            lead_in_behaviors: behaviors that lead to what is asked for, as a view to a purchase: an item of these
                 events only does not count as seen.
         """
-        found = (i for i in self.interactions if i.behavior not in leads)
+        found = (i for i in self.interactions if i.behavior not in lead_in_behaviors)
         return tuple(i.item_id for i in found if i.item_id is not None)
 
     def latest(self, n: int) -> History:
@@ -75,6 +76,29 @@ class EventColumns:
     split: IntArray  # (E,) 0 train, 1 validation, 2 test
 
 
+@dataclass(frozen=True, slots=True)
+class EventTable:
+    """All events with the names behind their codes: what reading a file yields.
+
+    Attributes:
+        user_ids: names of users, by code.
+        behaviors: names of behaviors, by code.
+        columns: the events.
+        unit_name: the column that baskets came from, if there are any.
+        unit_ids: names of baskets, by code.
+        text: (E,) a search or comment per event.
+        attributes: (E rows) any other columns.
+    """
+
+    user_ids: Sequence[str]
+    behaviors: Sequence[str]
+    columns: EventColumns
+    unit_name: str | None = None
+    unit_ids: Sequence[str] | None = None
+    text: pa.Array | None = None
+    attributes: pa.Table | None = None
+
+
 def said_time(seconds: float) -> str:
     """Seconds since 1970 as an ISO time in UTC, or as a number where there is none.
 
@@ -88,7 +112,8 @@ def said_time(seconds: float) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def _split_code(split: str) -> int:
+def split_code(split: str) -> int:
+    """Return the number of a split: 0 train, 1 validation, 2 test."""
     if split not in SPLITS:
         msg = f"{split!r} is not a split. Expected one of {', '.join(SPLITS)}."
         raise RequestError(msg)

@@ -33,7 +33,7 @@ class DatasetInfo:
             validation); above 0.05 seen items may be recommended by default.
         exclude_seen: that default.
         led_by: of every other behavior, the share of units that begin with an item the user had by
-            it before, of those that could; items of ``leads`` only do not count as seen.
+            it before, of those that could; items of ``lead_in_behaviors`` only do not count as seen.
         case: how titles are written for the model.
         unit: the basket column, None where every event is a unit.
         split: ``last unit``, ``global time``, or ``given`` where the interactions had a split
@@ -70,7 +70,7 @@ class DatasetInfo:
     led_by: dict[str, float] = field(default_factory=dict)
 
     @property
-    def leads(self) -> frozenset[str]:
+    def lead_in_behaviors(self) -> frozenset[str]:
         """Behaviors that lead to what is asked for, such as views that purchases come of.
 
         An item that a user has by these only may come back, whatever ``exclude_seen`` is. They lead
@@ -94,7 +94,8 @@ class DatasetInfo:
         )
 
 
-def _check_info(info: DatasetInfo) -> None:
+def check_info(info: DatasetInfo) -> None:
+    """Check the values that a dataset.json may have been given by hand."""
     if not isinstance(info.exclude_seen, bool) or info.case not in CASES:
         msg = f"exclude_seen={info.exclude_seen!r}, case={info.case!r}"
         raise ValueError(msg)
@@ -103,9 +104,10 @@ def _check_info(info: DatasetInfo) -> None:
         raise ValueError(msg)
 
 
-def _measure(
+def measure_info(
     name: str, events: Interactions, target: str, split: str, time_unit: str
 ) -> DatasetInfo:
+    """Measure a dataset: its counts, splits and habits for one target behavior."""
     info = DatasetInfo(
         name=name,
         target_behavior=target,
@@ -127,7 +129,7 @@ def _measure(
     return info.asking_for(target, events)
 
 
-def _texts(events: Interactions) -> list[str]:
+def note_texts(events: Interactions) -> list[str]:
     """Remarks on titles and texts."""
     titles = events.catalog.titles
     found = Counter(titles)
@@ -147,7 +149,7 @@ def _texts(events: Interactions) -> list[str]:
     return notes
 
 
-def _bare(events: Interactions, target: str) -> list[str]:
+def note_untrained_users(events: Interactions, target: str) -> list[str]:
     """A remark where many of those who are recommended to have nothing in train."""
     c = events.columns
     wanted = (c.split > 0) & (c.behavior == events.behaviors.index(target)) & (c.row >= 0)
@@ -161,7 +163,7 @@ def _bare(events: Interactions, target: str) -> list[str]:
     ]
 
 
-def _verbs(events: Interactions) -> list[str]:
+def note_unknown_verbs(events: Interactions) -> list[str]:
     """A remark on behaviors that the verb table of the prompts lacks."""
     known = shipped_verbs()
     counts = np.bincount(events.columns.behavior, minlength=len(events.behaviors)).tolist()

@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genrec.data.catalog import Catalog
-from genrec.data.events import SPLITS, EventColumns
-from genrec.data.interactions import Interactions
+from genrec.data.events import SPLITS, EventColumns, EventTable
 from genrec.data.readers import arrow
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, SettingsError
@@ -56,16 +55,16 @@ class EventOptions:
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """Interactions and what was noticed while reading them.
+    """Events and what was noticed while reading them.
 
     Attributes:
-        interactions: sorted by user, time and place in the file.
+        events: sorted by user, time and place in the file.
         notes: remarks for people, such as the time unit that was guessed.
         time_unit: of the timestamps as given; stored ones are seconds, or positions.
         given_split: whether the table had a split column.
     """
 
-    interactions: Interactions
+    events: EventTable
     notes: tuple[str, ...]
     time_unit: str
     given_split: bool
@@ -284,7 +283,7 @@ def _build(
     keep: BoolArray,
     when: str,
     source: str,
-) -> Interactions:
+) -> EventTable:
     kept = table.filter(pa.array(keep))
     users, user = arrow.codes(kept["user_id"])
     behaviors, behavior = arrow.codes(kept["behavior"])
@@ -297,8 +296,7 @@ def _build(
     text = arrow.text(kept["text"]).combine_chunks() if "text" in kept.column_names else None
     used = {"user_id", "item_id", "behavior", when, value, unit, "split", "text"}
     rest = [n for n in arrow.names(kept) if n not in used]
-    return Interactions(
-        catalog,
+    return EventTable(
         users,
         behaviors,
         EventColumns(
@@ -369,9 +367,9 @@ def _split_codes(kept: pa.Table, source: str) -> IntArray:
     return np.array([SPLITS.index(n) for n in known], dtype=np.int64)[code]
 
 
-def _remarks(interactions: Interactions) -> list[str]:
+def _remarks(events: EventTable) -> list[str]:
     """What a person should know of the kept rows."""
-    c = interactions.columns
+    c = events.columns
     notes = []
     values = c.value[np.isfinite(c.value)]
     if len(values):

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from genrec.data.catalog import Catalog
-from genrec.data.events import SPLITS, EventColumns, History, Interaction, _split_code, said_time
+from genrec.data.events import SPLITS, EventTable, History, Interaction, split_code
+from genrec.data.ingest import EventOptions, ingest
 from genrec.data.readers import files, huggingface
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, UnknownUserError
@@ -27,29 +28,19 @@ NEEDED = ("user_id", "item_id", "behavior", "timestamp", "position")
 class Interactions:
     """All interactions of all users, sorted, with a split label each."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        user_ids: Sequence[str],
-        behaviors: Sequence[str],
-        columns: EventColumns,
-        *,
-        unit_name: str | None = None,
-        unit_ids: Sequence[str] | None = None,
-        text: pa.Array | None = None,
-        attributes: pa.Table | None = None,
-    ) -> None:
-        """Wraps sorted columns; use ``from_table`` or ``read`` to make one from files."""
+    def __init__(self, catalog: Catalog, table: EventTable) -> None:
+        """Wraps sorted events; use ``from_table`` or ``read`` to make one from files."""
         self.catalog = catalog
-        self.user_ids = tuple(user_ids)
-        self.behaviors = tuple(behaviors)
-        self.columns = columns
-        self.unit_name = unit_name
-        self.unit_ids = None if unit_ids is None else tuple(unit_ids)
-        self.text = text
-        self.attributes = attributes
+        self.table = table
+        self.user_ids = tuple(table.user_ids)
+        self.behaviors = tuple(table.behaviors)
+        self.columns = table.columns
+        self.unit_name = table.unit_name
+        self.unit_ids = None if table.unit_ids is None else tuple(table.unit_ids)
+        self.text = table.text
+        self.attributes = table.attributes
         self._code = {u: c for c, u in enumerate(self.user_ids)}
-        self._start = np.searchsorted(columns.user, np.arange(len(self.user_ids) + 1))
+        self._start = np.searchsorted(self.columns.user, np.arange(len(self.user_ids) + 1))
 
     def __len__(self) -> int:
         return len(self.columns.row)
@@ -84,9 +75,7 @@ class Interactions:
         Raises:
             DataError: a column is missing or nothing is left.
         """
-        from genrec.data.ingest import EventOptions, ingest
-
-        return ingest(table, catalog, EventOptions(**options), rejects=rejects).interactions
+        return cls(catalog, ingest(table, catalog, EventOptions(**options), rejects=rejects).events)
 
     @classmethod
     def from_hf(
@@ -114,133 +103,6 @@ class Interactions:
         rejects = rejects or Rejects(huggingface.name(data, "interactions"), strict=True)
         return cls.from_table(huggingface.table(data, split), catalog, rejects=rejects, **options)
 
-    def split_last_unit(self, target: str) -> Interactions:
-        """The three-part split by last unit: a copy with new split labels.
-
-        A unit is a basket where the data has baskets, else an event; units are counted where they
-        hold an event of the target behavior. The user's last unit and all after its first event
-        is test, the last but one validation, what is before train. A user with two units has no
-        train part, one with a single unit has train only.
-
-        Args:
-            target: the behavior to be recommended for, such as ``buy``.
-
-        Raises:
-            DataError: no event has that behavior.
-        """
-        if target not in self.behaviors:
-            raise self._no_behavior(target)
-        c = self.columns
-        is_target = (c.behavior == self.behaviors.index(target)) & (c.row >= 0)
-        test = self._last_unit_start(is_target)
-        index = np.arange(len(self))
-        validation = self._last_unit_start(is_target & (index < test[c.user]))
-        two = validation >= 0  # users with at least two units
-        split = np.zeros(len(self), dtype=np.int64)
-        split[two[c.user] & (index >= validation[c.user])] = 1
-        split[two[c.user] & (index >= test[c.user])] = 2
-        return self._replace_split(split)
-
-    def hold_last_train_unit(self, target: str) -> Interactions:
-        """A copy with another validation part: the last unit of everybody's train.
-
-        Of users with at least two units there, counted as in ``split_last_unit``; what was validation
-        is test. For what is fitted on validation where the data has none.
-
-        Args:
-            target: the behavior to be recommended for, such as ``buy``.
-
-        Raises:
-            DataError: no event has that behavior.
-        """
-        if target not in self.behaviors:
-            raise self._no_behavior(target)
-        c, index = self.columns, np.arange(len(self))
-        train = (c.behavior == self.behaviors.index(target)) & (c.row >= 0) & (c.split == 0)
-        last = self._last_unit_start(train)
-        earlier = np.zeros(len(self.user_ids), dtype=np.bool_)
-        earlier[c.user[train & (index < last[c.user])]] = True
-        split = np.minimum(2 * c.split, 2)
-        split[(c.split == 0) & earlier[c.user] & (index >= last[c.user])] = 1
-        return self._replace_split(split)
-
-    def hold_latest_train(self, target: str, share: float = 0.1) -> Interactions:
-        """A copy with another validation part: the latest of train, the same moment for all users.
-
-        Validation is what begins once all but a share of train's target events are over; what was
-        validation is test. A basket is never cut, its first event decides.
-
-        Args:
-            target: the behavior to be recommended for, such as ``buy``.
-            share: of train's target events, 0 to 1.
-
-        Raises:
-            DataError: no event of train has that behavior.
-        """
-        if target not in self.behaviors:
-            raise self._no_behavior(target)
-        c = self.columns
-        train = (c.behavior == self.behaviors.index(target)) & (c.row >= 0) & (c.split == 0)
-        if not train.any():
-            raise self._no_behavior(target)
-        moment = np.quantile(c.timestamp[train], 1 - share, method="higher")
-        split = np.minimum(2 * c.split, 2)
-        split[(c.split == 0) & (self._unit_times() >= moment)] = 1
-        return self._replace_split(split)
-
-    def _unit_times(self) -> npt.NDArray[np.float64]:
-        """(E,) when the unit of each event begins; units of a user that overlap begin together."""
-        c = self.columns
-        last = np.zeros(len(self), dtype=np.int64)  # the place of a unit's last event
-        last[c.unit] = np.arange(len(self))
-        end = np.maximum.accumulate(last[c.unit])
-        begins = np.append(True, end[:-1] < np.arange(1, len(self)))
-        found: npt.NDArray[np.float64] = c.timestamp[begins][np.cumsum(begins) - 1]
-        return found
-
-    def one_after_another(self) -> bool:
-        """Whether test comes after train by time for all users, as near as one event in a hundred."""
-        c = self.columns
-        train, test = c.timestamp[c.split == 0], c.timestamp[c.split == 2]
-        if not len(train) or not len(test):
-            return False
-        return bool(np.quantile(train, 0.99) <= np.quantile(test, 0.01))
-
-    def split_global_time(
-        self, validation_from: float | None = None, test_from: float | None = None
-    ) -> Interactions:
-        """The three-part split by time, the same for all users: a copy with new split labels.
-
-        What begins before ``validation_from`` is train, what begins at ``test_from`` or later is
-        test, what lies between is validation. A basket is never cut, its first event decides; so
-        do baskets of one user that overlap, together. A user's events may all be of one part, or
-        of test only, and a part may hold many of a user's units: ``targets`` gives the first of
-        them, and ``history(user, before=split)`` ends where the part begins.
-
-        Args:
-            validation_from: in the unit of the timestamps (seconds); the time that 80% of the
-                events lie before where None.
-            test_from: likewise, 90%.
-
-        Raises:
-            DataError: the times are in the wrong order, or leave train or test without an event.
-        """
-        c = self.columns
-        first = self.time_quantile(0.8) if validation_from is None else validation_from
-        second = self.time_quantile(0.9) if test_from is None else test_from
-        time = self._unit_times()
-        split = (time >= first).astype(np.int64) + (time >= second)
-        if not first <= second or not (split == 0).any() or not (split == 2).any():
-            low, high = said_time(float(c.timestamp.min())), said_time(float(c.timestamp.max()))
-            msg = (
-                f"validation from {said_time(first)} and test from {said_time(second)} leave "
-                f"{(split == 0).sum():,} events for train and {(split == 2).sum():,} for test. "
-                f"Expected two times in order between {low} and {high}; give others "
-                "(--validation-from, --test-from), or split by last unit (--split last-unit)."
-            )
-            raise DataError(msg)
-        return self._replace_split(split)
-
     def time_quantile(self, share: float) -> float:
         """The time of the event before which a share (0 to 1) of all events lies."""
         return float(np.quantile(self.columns.timestamp, share, method="higher"))
@@ -251,32 +113,15 @@ class Interactions:
         is_target = (c.behavior == self.behaviors.index(behavior)) & (c.row >= 0)
         return [len(np.unique(c.user[is_target & (c.split == s)])) for s in range(len(SPLITS))]
 
-    def _no_behavior(self, behavior: str) -> DataError:
+    def unknown_behavior(self, behavior: str) -> DataError:
+        """Make the error that says which behaviors the data has."""
         known = ", ".join(self.behaviors)
         return DataError(f"No interaction has the behavior {behavior!r}. Expected one of: {known}.")
 
-    def _last_unit_start(self, wanted: npt.NDArray[np.bool_]) -> IntArray:
-        """(U,) the first event of the unit of each user's last wanted event; -1 without one."""
-        c = self.columns
-        index = np.arange(len(self))
-        last = np.full(len(self.user_ids), -1)
-        np.maximum.at(last, c.user[wanted], index[wanted])
-        unit = np.where(last >= 0, c.unit[last], -1)
-        same = c.unit == unit[c.user]
-        first = np.full(len(self.user_ids), len(self))
-        np.minimum.at(first, c.user[same], index[same])
-        return np.where(last >= 0, first, -1)
-
-    def _replace_split(self, split: IntArray) -> Interactions:
+    def with_split(self, split: IntArray) -> Interactions:
+        """Return a copy with other split labels, (E,) as in ``EventColumns.split``."""
         return Interactions(
-            self.catalog,
-            self.user_ids,
-            self.behaviors,
-            replace(self.columns, split=split),
-            unit_name=self.unit_name,
-            unit_ids=self.unit_ids,
-            text=self.text,
-            attributes=self.attributes,
+            self.catalog, replace(self.table, columns=replace(self.columns, split=split))
         )
 
     def events(self, user_id: str) -> slice:
@@ -322,7 +167,7 @@ class Interactions:
             UnknownUserError: the user is not in the data.
         """
         where = self.events(user_id)
-        limit = len(SPLITS) if before is None else _split_code(before)
+        limit = len(SPLITS) if before is None else split_code(before)
         indices = [i for i in range(where.start, where.stop) if self.columns.split[i] < limit]
         return History(tuple(self.interaction(i) for i in indices), user_id)
 
@@ -330,13 +175,13 @@ class Interactions:
         """The target events of a user's split: those of the behavior in its first unit."""
         where = self.events(user_id)
         if behavior not in self.behaviors:
-            raise self._no_behavior(behavior)
+            raise self.unknown_behavior(behavior)
         c = self.columns
         code = self.behaviors.index(behavior)
         hits = [
             i
             for i in range(where.start, where.stop)
-            if c.split[i] == _split_code(split) and c.behavior[i] == code and c.row[i] >= 0
+            if c.split[i] == split_code(split) and c.behavior[i] == code and c.row[i] >= 0
         ]
         return [self.interaction(i) for i in hits if c.unit[i] == c.unit[hits[0]]]
 

@@ -15,6 +15,13 @@ import numpy as np
 from genrec.data.dataset import Dataset
 from genrec.data.events import SPLITS, History
 from genrec.data.interactions import Interactions
+from genrec.data.splits import (
+    hold_last_train_unit,
+    hold_latest_train,
+    is_test_after_train,
+    split_global_time,
+    split_last_unit,
+)
 from genrec.errors import DataError, RequestError
 from genrec.text import main_script
 from genrec.types import BoolArray, IntArray
@@ -62,7 +69,7 @@ def last_unit(dataset: Dataset, split: str = "test") -> list[Case]:
     behavior.
 
     Args:
-        dataset: with a split by last unit (``under`` makes one).
+        dataset: with a split by last unit (``apply_protocol`` makes one).
         split: ``test`` or ``validation``.
     """
     return _cases(dataset, split)
@@ -104,7 +111,7 @@ def global_time(dataset: Dataset, split: str = "test") -> list[Case]:
     The history ends at that moment, and is empty for who comes new.
 
     Args:
-        dataset: with a split by global time (``under`` makes one).
+        dataset: with a split by global time (``apply_protocol`` makes one).
         split: ``test`` or ``validation``.
     """
     return _cases(dataset, split)
@@ -142,7 +149,7 @@ def default_protocol(dataset: Dataset) -> str:
     return {"global time": "global-time", "given": "given"}.get(dataset.info.split, "last-unit")
 
 
-def under(dataset: Dataset, protocol: str) -> Dataset:
+def apply_protocol(dataset: Dataset, protocol: str) -> Dataset:
     """The dataset with the split that a protocol needs; itself where it has that.
 
     Raises:
@@ -162,7 +169,7 @@ def under(dataset: Dataset, protocol: str) -> Dataset:
         )
         raise DataError(msg)
     if needed == "last unit":
-        events = dataset.interactions.split_last_unit(dataset.info.target_behavior)
+        events = split_last_unit(dataset.interactions, dataset.info.target_behavior)
     elif dataset.info.time_unit == "position":
         msg = (
             "protocol='global-time' on positions, which cannot be compared between users. Expected "
@@ -170,7 +177,7 @@ def under(dataset: Dataset, protocol: str) -> Dataset:
         )
         raise DataError(msg)
     else:
-        events = dataset.interactions.split_global_time()
+        events = split_global_time(dataset.interactions)
     counts = np.bincount(events.columns.split, minlength=len(SPLITS)).tolist()
     info = replace(dataset.info, split=needed, split_events=dict(zip(SPLITS, counts, strict=True)))
     return replace(dataset, interactions=events, info=info)
@@ -192,12 +199,12 @@ def with_validation(dataset: Dataset, least: int) -> Dataset:
     if not train or (many >= least and 2 * with_history(dataset) >= least):
         return dataset
     held = []
-    if dataset.info.time_unit != "position" and events.one_after_another():
-        latest = events.hold_latest_train(target)
+    if dataset.info.time_unit != "position" and is_test_after_train(events):
+        latest = hold_latest_train(events, target)
         kept, taken, _ = np.bincount(latest.columns.split, minlength=len(SPLITS))
         if kept >= _KEPT_FOR_EACH * taken:  # events of one moment may be many more than a tenth
             held.append(latest)
-    held.append(events.hold_last_train_unit(target))
+    held.append(hold_last_train_unit(events, target))
     found, n = dataset, 0
     for each in held:
         found = replace(dataset, interactions=each)
@@ -216,7 +223,7 @@ def with_history(dataset: Dataset) -> int:
     return sum(len(case.shown) > 0 for case in cases)
 
 
-def for_behavior(dataset: Dataset, behavior: str) -> Dataset:
+def with_target_behavior(dataset: Dataset, behavior: str) -> Dataset:
     """The dataset with another behavior to recommend for, and split by its last unit anew.
 
     Raises:
@@ -224,7 +231,7 @@ def for_behavior(dataset: Dataset, behavior: str) -> Dataset:
     """
     if behavior == dataset.info.target_behavior:
         return dataset
-    events = dataset.interactions.split_last_unit(behavior)
+    events = split_last_unit(dataset.interactions, behavior)
     if dataset.info.split != "last unit":
         events = dataset.interactions
     info = dataset.info.asking_for(behavior, events)
@@ -242,7 +249,7 @@ def cases(
     """The cases of a protocol by name.
 
     Args:
-        dataset: with the protocol's split (``under``).
+        dataset: with the protocol's split (``apply_protocol``).
         protocol: one of ``NAMES``; ``candidates-20`` is the protocol of the dataset's own split with
             the target and 19 seeded random items that the user's history and basket lack.
         split: ``test`` or ``validation``.
@@ -255,7 +262,7 @@ def cases(
     if split not in PARTS:
         msg = f"split={split!r} is not known. Expected one of: {', '.join(PARTS)}."
         raise RequestError(msg)
-    dataset = under(dataset, protocol)
+    dataset = apply_protocol(dataset, protocol)
     base = default_protocol(dataset) if protocol == _SAMPLED else protocol
     found = PROTOCOLS[base](dataset, split)
     if not found:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,7 @@ from genrec.types import BoolArray
 _MARK = "genrec_new"  # a column of our own while two tables are one
 
 
-def joined(
+def apply_updates(
     data: Dataset,
     interactions: str | Path,
     items: str | Path | None = None,
@@ -60,22 +59,21 @@ def joined(
             f"{data.info.time_unit}. Expected the same kind; say --time-unit."
         )
         raise DataError(msg)
-    if not len(fresh.interactions):
+    if not len(fresh.events.columns.row):
         msg = f"{rejects.source} holds no event that can be used. Expected some; see what was rejected."
         raise DataError(msg)
-    old = Interactions(catalog, *_parts(data.interactions), **_rest(data.interactions))
-    table = _stacked(old, fresh.interactions, positions=fresh.time_unit == "position")
+    old = Interactions(catalog, data.interactions.table)
+    table = _stacked(
+        old, Interactions(catalog, fresh.events), positions=fresh.time_unit == "position"
+    )
     unit = "none" if old.unit_ids is None else "unit"
     time_unit = "position" if fresh.time_unit == "position" else "s"
-    both = ingest(table, catalog, EventOptions(time_unit=time_unit, unit=unit)).interactions
+    both = ingest(table, catalog, EventOptions(time_unit=time_unit, unit=unit)).events
     assert both.attributes is not None
     new = np.array(both.attributes[_MARK].to_pylist(), dtype=np.bool_)
     kept = both.attributes.drop_columns([_MARK])
-    events = Interactions(
-        catalog,
-        *_parts(both),
-        **{**_rest(both), "attributes": kept if kept.num_columns else None},
-    )
+    attributes = kept if kept.num_columns else None
+    events = Interactions(catalog, replace(both, attributes=attributes))
     counts = np.bincount(events.columns.split, minlength=3).tolist()
     info = replace(
         data.info,
@@ -94,19 +92,6 @@ def _with_items(catalog: Catalog, items: str | Path) -> Catalog:
     given = Catalog.read(items)
     add = [i for i in given if i.item_id not in catalog]
     return catalog.edited(add, [i for i in given if i.item_id in catalog])
-
-
-def _parts(events: Interactions) -> tuple[Any, ...]:
-    return events.user_ids, events.behaviors, events.columns
-
-
-def _rest(events: Interactions) -> dict[str, Any]:
-    return {
-        "unit_name": events.unit_name,
-        "unit_ids": events.unit_ids,
-        "text": events.text,
-        "attributes": events.attributes,
-    }
 
 
 def _stacked(old: Interactions, new: Interactions, *, positions: bool) -> pa.Table:

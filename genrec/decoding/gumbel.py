@@ -10,7 +10,7 @@ from genrec.types import FloatArray, IntArray
 Seeds = npt.NDArray[np.uint64]
 
 
-def _perturbed(
+def perturb(
     seed: Seeds,
     user: IntArray,
     name: IntArray,

@@ -20,7 +20,7 @@ import numpy as np
 
 from genrec.decoding import gpu_beam
 from genrec.decoding.filters import Filters
-from genrec.decoding.gumbel import _perturbed
+from genrec.decoding.gumbel import perturb
 from genrec.decoding.trie import TitleTrie, ranges
 from genrec.decoding.types import Allowed, Certificate, Options, Prior, Ranking, Trie
 from genrec.errors import ModelError
@@ -443,7 +443,7 @@ class _Search:
         enter = self._count(owner, child) > 0
         if options.draw is not None:
             seed, salt = self._seed[owner], self._salt[owner]
-            bound = _perturbed(seed, salt, child, value, start, source, above)
+            bound = perturb(seed, salt, child, value, start, source, above)
         elif self._prior is not None and not fused:
             bound = value + options.beta * (self._best(owner, child) - self._all[owner])
         else:
@@ -491,7 +491,7 @@ class _Search:
         if options.draw is not None:
             start = np.searchsorted(owner, np.arange(len(leaf)))
             seed, salt = self._seed[who], self._salt[who]
-            final = _perturbed(seed, salt, ~rows, value, start, owner, bound)
+            final = perturb(seed, salt, ~rows, value, start, owner, bound)
         keep = value >= self._floor
         if self._allowed is not None:
             keep &= self._allowed.keeps(who, place)

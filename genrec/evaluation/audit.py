@@ -23,7 +23,7 @@ from genrec.data.readers import arrow
 from genrec.evaluation import metrics
 from genrec.evaluation.published_tables import check_table
 from genrec.evaluation.run_log import answers
-from genrec.evaluation.systems import Counted
+from genrec.evaluation.systems import BaselineSystem
 from genrec.text import normalized
 from genrec.types import FloatArray
 
@@ -77,7 +77,7 @@ def audit(
     protocol: str | None = None,
     split: str = "test",
     table: Sequence[Mapping[str, object]] | None = None,
-    say: Callable[[str], None] = lambda message: None,
+    log: Callable[[str], None] = lambda message: None,
 ) -> Audit:
     """Looks at a dataset as an evaluation under a protocol would use it.
 
@@ -86,16 +86,16 @@ def audit(
         protocol: see ``protocols.NAMES``; None for that of the dataset's split.
         split: ``test`` or ``validation``.
         table: rows of published results to check, see ``published.check_table``.
-        say: called with a line of text before each slow step.
+        log: called with a line of text before each slow step.
 
     Raises:
         RequestError: the protocol or split is unknown, or nobody has a target.
         DataError: the protocol does not fit the data, or the table has no metric.
     """
     protocol = protocol or protocols.default_protocol(dataset)
-    dataset = protocols.under(dataset, protocol)
+    dataset = protocols.apply_protocol(dataset, protocol)
     cases = protocols.cases(dataset, protocol, split)
-    look = _Look(dataset, cases, protocol, split, say)
+    look = _Look(dataset, cases, protocol, split, log)
     checks = [
         look.size, look.rejected, look.target_in_history, look.repeats, look.repeated_events, look.shared_titles,
         look.ties, look.users_in_splits, look.sequences_in_train, look.future, look.cold,
@@ -130,7 +130,7 @@ class _Look:
     cases: Sequence[Case]
     protocol: str
     split: str
-    say: Callable[[str], None]
+    log: Callable[[str], None]
 
     @cached_property
     def _part(self) -> int:
@@ -189,9 +189,9 @@ class _Look:
     def target_in_history(self) -> Finding:
         """Targets that the history already holds, by id and by title."""
         titles = self.dataset.catalog.titles
-        events, leads = self.dataset.interactions, self.dataset.info.leads
+        events, lead_in_behaviors = self.dataset.interactions, self.dataset.info.lead_in_behaviors
         rows, behavior = events.columns.row, events.columns.behavior
-        had = np.array([b not in leads for b in events.behaviors])
+        had = np.array([b not in lead_in_behaviors for b in events.behaviors])
         by_id = by_title = lost = 0
         for case in self.cases:
             shown = set(rows[case.shown].tolist()) - {-1}
@@ -231,9 +231,9 @@ class _Look:
         """The habit of taking again, and the rule that follows."""
         info = self.dataset.info
         rule, spared = "excluded" if info.exclude_seen else "included", ""
-        leads = sorted(info.leads & info.led_by.keys())
-        if info.exclude_seen and leads:
-            spared = f", but for those of {', '.join(leads)} only"
+        lead_in_behaviors = sorted(info.lead_in_behaviors & info.led_by.keys())
+        if info.exclude_seen and lead_in_behaviors:
+            spared = f", but for those of {', '.join(lead_in_behaviors)} only"
         said = (
             f"{info.repeat_share:.1%} of the units in train and validation begin with an item that "
             f"the user had before; seen items are {rule} by default{spared}."
@@ -310,7 +310,7 @@ class _Look:
     def _lists(self, name: str) -> list[Sequence[str]]:
         """The first ten of a baseline that was fitted on train, for a sample of users."""
         baseline = registry.fit(name, self.dataset, before="validation")
-        system = Counted(baseline, name, exclude_seen=self.dataset.info.exclude_seen)
+        system = BaselineSystem(baseline, name, exclude_seen=self.dataset.info.exclude_seen)
         return [answer.items for answer in answers(system, self._some, 10)]
 
     def ties(self) -> Finding:
@@ -469,7 +469,7 @@ class _Look:
         figures: dict[str, float] = {"users": len(some)}
         told = []
         for name in names:
-            self.say(f"Counting with {name} ...")
+            self.log(f"Counting with {name} ...")
             pairs = zip(some, self._lists(name), strict=True)
             ranks = [metrics.rank_of(case.target, ranked) for case, ranked in pairs]
             figures[f"{name}_hit_rate@10"] = float(metrics.hit_rate(ranks, 10).mean())

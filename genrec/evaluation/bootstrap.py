@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from genrec.evaluation.metrics import _ALIKE_ABOVE, _CELLS
+from genrec.evaluation.metrics import ALIKE_ABOVE, MAX_CELLS
 from genrec.types import FloatArray
 
 
@@ -53,7 +53,7 @@ def bootstraps(
     draws = draws or min(10_000, max(1_000, 100_000_000 // n))
     means = np.empty((v.shape[1], draws))
     rest = list(range(v.shape[1]))
-    for column, of_users in enumerate(v.T if n > _ALIKE_ABOVE else ()):
+    for column, of_users in enumerate(v.T if n > ALIKE_ABOVE else ()):
         distinct, count = np.unique(of_users, return_counts=True)
         if len(distinct) <= min(n // 100, 1_000):
             rng = np.random.default_rng(seed)
@@ -70,7 +70,7 @@ def _resampled(columns: FloatArray, draws: int, seed: int) -> FloatArray:
     """(M, draws) the means of (M, n) columns over resamples of n places."""
     n = columns.shape[1]
     rng = np.random.default_rng(seed)
-    size = max(1, _CELLS // n)
+    size = max(1, MAX_CELLS // n)
     means = np.empty((len(columns), draws))
     for first in range(0, draws, size):
         many = min(size, draws - first)

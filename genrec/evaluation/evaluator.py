@@ -33,7 +33,7 @@ from genrec.evaluation.results import Evaluation as Evaluation
 from genrec.evaluation.results import Result as Result
 from genrec.evaluation.results import compare as compare
 from genrec.evaluation.run_log import answers
-from genrec.evaluation.systems import Answer, Progress, named, ready, slug
+from genrec.evaluation.systems import Answer, Progress, build_systems, named, slug
 from genrec.matching.vectors import title_vectors
 from genrec.recommender import Recommender
 from genrec.types import FloatArray
@@ -86,7 +86,7 @@ def evaluate(
         msg = "No systems were given. Expected at least one, such as 'popular' or a Recommender."
         raise RequestError(msg)
     protocol = protocol or protocols.default_protocol(dataset)
-    dataset = protocols.under(dataset, protocol)
+    dataset = protocols.apply_protocol(dataset, protocol)
     before = before_of(fit_on, protocol, split)
     exclude = _exclude_seen(dataset, systems, exclude_seen)
     every = protocols.cases(dataset, protocol, split, candidates=candidates, seed=seed)
@@ -94,17 +94,17 @@ def evaluate(
     ks = (1, 5, 10) if protocol == protocols.NAMES[-1] else KS
     data = protocols.fingerprint(dataset)
     about = json.dumps([data, protocol, split, max(ks), exclude, __version__])
-    about += " ".join(sorted(dataset.info.leads))
+    about += " ".join(sorted(dataset.info.lead_in_behaviors))
     if candidates is not None:
         about += hashlib.sha256(repr([c.candidates for c in every]).encode()).hexdigest()
-    found = ready(dataset, systems, exclude, before, seed)
+    found = build_systems(dataset, systems, exclude, before, seed)
     said = "given vectors" if vectors is not None else "character n-grams of titles"
     measure = _Measure(dataset, chosen, ks, exclude, before, vectors)
     results = []
     for system in found:
-        log = None if out is None else Path(out) / f"{slug(system.name)}.jsonl"
+        log_path = None if out is None else Path(out) / f"{slug(system.name)}.jsonl"
         key = hashlib.sha256(f"{about}{system.key}".encode()).hexdigest()[:16]
-        done = answers(system, chosen, max(ks), log=log, key=key, progress=progress)
+        done = answers(system, chosen, max(ks), log_path=log_path, key=key, progress=progress)
         results.append(measure.result(system.name, done))
     evaluation = Evaluation(
         dataset.info.name,
@@ -183,8 +183,8 @@ class _Measure:
 
     @cached_property
     def _seen(self) -> list[list[int]]:
-        events, leads = self.dataset.interactions, self.dataset.info.leads
-        had = np.array([b not in leads for b in events.behaviors])
+        events, lead_in_behaviors = self.dataset.interactions, self.dataset.info.lead_in_behaviors
+        had = np.array([b not in lead_in_behaviors for b in events.behaviors])
         rows = np.where(had[events.columns.behavior], events.columns.row, -1)
         return [[r for r in np.unique(rows[c.shown]).tolist() if r >= 0] for c in self.cases]
 
@@ -269,7 +269,7 @@ def run(
     rank: Callable[[History], Sequence[str]],
     cases: Sequence[Case],
     *,
-    log: Path | None = None,
+    log_path: Path | None = None,
     key: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> Result:
@@ -279,15 +279,15 @@ def run(
         name: of the system.
         rank: a history to ranked item ids.
         cases: whom to rank for.
-        log: see ``answers``.
+        log_path: see ``answers``.
         key: what the lists depend on (model, settings); a log written under another is refused.
         progress: called with the number of users done.
 
     Raises:
         DataError: the log was written by another system or for other settings.
     """
-    say: Progress = lambda system, done: progress(done) if progress else None  # noqa: E731
-    done = answers(_Function(name, rank), cases, 0, log=log, key=key, progress=say)
+    report: Progress = lambda system, done: progress(done) if progress else None  # noqa: E731
+    done = answers(_Function(name, rank), cases, 0, log_path=log_path, key=key, progress=report)
     return Result(name, cases, [a.items for a in done])
 
 

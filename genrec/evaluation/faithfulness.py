@@ -34,7 +34,12 @@ from genrec.evaluation.evaluator import before_of
 from genrec.evaluation.faithfulness_results import SIZES, WAYS, Judged
 from genrec.evaluation.faithfulness_results import Faithfulness as Faithfulness
 from genrec.evaluation.run_log import whole_lines
-from genrec.evaluation.systems import Written, counting, fits, name_of
+from genrec.evaluation.systems import (
+    RecommenderSystem,
+    check_compatible,
+    name_of,
+    with_prior_fitted_before,
+)
 from genrec.explain.claims import Facts, names, problems
 from genrec.matching.encoders import load_embedder
 from genrec.matching.vectors import title_vectors
@@ -66,7 +71,7 @@ def faithfulness(
     seed: int = 0,
     out: str | Path | None = None,
     progress: Callable[[int], None] = lambda done: None,
-    say: Callable[[str], None] = lambda message: None,
+    log: Callable[[str], None] = lambda message: None,
 ) -> Faithfulness:
     """Measures whether a recommender's explanations are true of it.
 
@@ -87,7 +92,7 @@ def faithfulness(
         seed: of the sample and of the random events.
         out: a JSONL file for what was found of each user; a run that was killed goes on from there.
         progress: called with how many users are done.
-        say: called with a line of text before each slow step.
+        log: called with a line of text before each slow step.
 
     Raises:
         RequestError: an argument cannot be used, or nobody has enough events.
@@ -101,24 +106,24 @@ def faithfulness(
             f"Expected one of: {', '.join(protocols.PROTOCOLS)}."
         )
         raise RequestError(msg)
-    dataset = protocols.under(dataset, protocol)
+    dataset = protocols.apply_protocol(dataset, protocol)
     before = before_of(fit_on, protocol, split)
     ours = _measured(recommender, dataset, before)
     cases = _with_enough(protocols.cases(dataset, protocol, split), ours.settings.max_events)
-    judge = _Judge(ours, elsewhere(ours, other), style, encoder, seed, say)
+    judge = _Judge(ours, elsewhere(ours, other), style, encoder, seed, log)
     chosen = protocols.sample(cases, users, seed)
     about = [protocols.fingerprint(dataset), protocol, split, before, judge.key, __version__]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
-    log = None if out is None else Path(out)
-    known = {} if log is None else _read(log, key)
+    log_path = None if out is None else Path(out)
+    known = {} if log_path is None else _read(log_path, key)
     progress(sum(c.user_id in known for c in chosen))
     for case in chosen:
         if case.user_id in known:
             continue
         known[case.user_id] = judge.judged(case)
-        if log is not None:
+        if log_path is not None:
             line = json.dumps({"key": key, **asdict(known[case.user_id])}, ensure_ascii=False)
-            with log.open("a", encoding="utf-8") as stream:
+            with log_path.open("a", encoding="utf-8") as stream:
                 stream.write(line + "\n")
         progress(sum(c.user_id in known for c in chosen))
     return Faithfulness(
@@ -169,8 +174,8 @@ def _measured(recommender: Recommender, dataset: Dataset, before: str) -> Recomm
             "Expected decoder='trie'."
         )
         raise RequestError(msg)
-    fits(recommender, dataset)
-    return counting(recommender, dataset, before)
+    check_compatible(recommender, dataset)
+    return with_prior_fitted_before(recommender, dataset, before)
 
 
 def _with_enough(cases: Sequence[Case], max_events: int) -> list[Case]:
@@ -186,19 +191,17 @@ def _with_enough(cases: Sequence[Case], max_events: int) -> list[Case]:
     return found
 
 
-def _read(log: Path, key: str) -> dict[str, Judged]:
+def _read(log_path: Path, key: str) -> dict[str, Judged]:
     """What a log holds."""
-    if log.is_dir():
-        msg = (
-            f"{log} is a folder. Expected the name of a file, such as {log / 'explanations.jsonl'}."
-        )
+    if log_path.is_dir():
+        msg = f"{log_path} is a folder. Expected the name of a file, such as {log_path / 'explanations.jsonl'}."
         raise DataError(msg)
     wanted = {f.name for f in fields(Judged)}
     found = {}
-    for entry in whole_lines(log):
+    for entry in whole_lines(log_path):
         if entry.pop("key", None) != key or set(entry) != wanted:
             msg = (
-                f"{log} was written for other data, another protocol, model or other settings. "
+                f"{log_path} was written for other data, another protocol, model or other settings. "
                 "Expected the same run; choose another file or delete it."
             )
             raise DataError(msg)
@@ -220,19 +223,21 @@ class _Judge:
         style: str,
         encoder: str,
         seed: int,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         from genrec.explain.sentences import explain_template
 
         self._ours, self.other, self._style, self._seed = ours, other, style, seed
         settings = ours.settings
         self._template = explain_template(style, settings.language, settings.prompts)
-        self._like = Likeness(ours.catalog, encoder, say)
+        self._like = Likeness(ours.catalog, encoder, log)
 
     @property
     def key(self) -> str:
         """What a judgement depends on, beside the data."""
-        both = [f"{r.exclude_seen} {Written(r, '').key}" for r in (self._ours, self.other)]
+        both = [
+            f"{r.exclude_seen} {RecommenderSystem(r, '').key}" for r in (self._ours, self.other)
+        ]
         return " ".join([*both, self._template.hash, self._like.encoder, str(self._seed)])
 
     def judged(self, case: Case) -> Judged:
@@ -368,15 +373,15 @@ class Likeness:
     """
 
     def __init__(
-        self, catalog: Catalog, encoder: str, say: Callable[[str], None] = lambda message: None
+        self, catalog: Catalog, encoder: str, log: Callable[[str], None] = lambda message: None
     ) -> None:
         """Loads the encoder, unless it is ``ngrams``.
 
         Raises:
             ModelError: it cannot be had.
         """
-        self.encoder, self._catalog, self._say = encoder, catalog, say
-        self._embedder = None if encoder == "ngrams" else load_embedder(encoder, say=say)
+        self.encoder, self._catalog, self._log = encoder, catalog, log
+        self._embedder = None if encoder == "ngrams" else load_embedder(encoder, log=log)
         self._known: dict[str, FloatArray] = {}
 
     def of(self, title: str, others: Sequence[str | None]) -> list[float]:
@@ -400,7 +405,7 @@ class Likeness:
 
     @cached_property
     def _ngrams(self) -> Any:
-        return title_vectors(self._catalog, "ngrams", self._say)
+        return title_vectors(self._catalog, "ngrams", self._log)
 
     @cached_property
     def _row(self) -> dict[str, int]:

@@ -21,8 +21,8 @@ from genrec.types import BoolArray, FloatArray, IntArray
 RowArray = npt.NDArray[np.int32]
 
 END, UNKNOWN = -1, -2
-_ALIKE_ABOVE = 10_000  # users; fewer are resampled one by one
-_CELLS = 250_000  # of a matrix, worked on at a time
+ALIKE_ABOVE = 10_000  # users; fewer are resampled one by one
+MAX_CELLS = 250_000  # of a matrix, worked on at a time
 
 
 def rank_of(target: str, ranked: Sequence[str]) -> int:
@@ -304,7 +304,7 @@ def calibration(stated: npt.ArrayLike, came_true: npt.ArrayLike, bins: int = 10)
 
 def _parts(ranked: RowArray, width: int | None = None) -> Iterator[slice]:
     """Slices of users, each of about a million cells."""
-    size = max(1, _CELLS // max(1, width or ranked.shape[1]))
+    size = max(1, MAX_CELLS // max(1, width or ranked.shape[1]))
     for first in range(0, len(ranked), size):
         yield slice(first, min(first + size, len(ranked)))
 

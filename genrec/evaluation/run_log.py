@@ -17,7 +17,7 @@ def answers(
     cases: Sequence[Case],
     k: int,
     *,
-    log: Path | None = None,
+    log_path: Path | None = None,
     key: str = "",
     progress: Progress = lambda system, done: None,
 ) -> list[Answer]:
@@ -27,7 +27,7 @@ def answers(
         system: what answers.
         cases: whom to rank for.
         k: how many items a list.
-        log: a JSONL file to which each user's answer is appended at once; users that it already
+        log_path: a JSONL file to which each user's answer is appended at once; users that it already
             holds are not ranked again, and a last line cut off by a kill is dropped.
         key: what the answers depend on; a log written under another is refused.
         progress: called with the system's name and the number of users done.
@@ -35,16 +35,16 @@ def answers(
     Raises:
         DataError: the log was written by another system or for other settings.
     """
-    known = _read_log(log, system.name, key) if log else {}
+    known = _read_log(log_path, system.name, key) if log_path else {}
     todo = [case for case in cases if case.user_id not in known]
     progress(system.name, len(cases) - len(todo))
     for first in range(0, len(todo), system.batch):
         part = todo[first : first + system.batch]
         new = system.answers(part, k)
         known.update((case.user_id, answer) for case, answer in zip(part, new, strict=True))
-        if log:
+        if log_path:
             lines = [_line(system.name, key, c, a) for c, a in zip(part, new, strict=True)]
-            with log.open("a", encoding="utf-8") as stream:
+            with log_path.open("a", encoding="utf-8") as stream:
                 stream.write("".join(lines))
         progress(system.name, len(cases) - len(todo) + first + len(part))
     return [known[case.user_id] for case in cases]
@@ -59,12 +59,12 @@ def _line(name: str, key: str, case: Case, answer: Answer) -> str:
     return json.dumps(line, ensure_ascii=False) + "\n"
 
 
-def _read_log(log: Path, name: str, key: str) -> dict[str, Answer]:
+def _read_log(log_path: Path, name: str, key: str) -> dict[str, Answer]:
     done = {}
-    for entry in whole_lines(log):
+    for entry in whole_lines(log_path):
         if (entry.get("system"), entry.get("key")) != (name, key):
             msg = (
-                f"{log} was written for system {entry.get('system')!r} with key "
+                f"{log_path} was written for system {entry.get('system')!r} with key "
                 f"{entry.get('key')!r}, not {name!r} with {key!r}: other data, protocol, model or "
                 "settings. Expected the same run; choose another folder or delete it."
             )
@@ -73,29 +73,29 @@ def _read_log(log: Path, name: str, key: str) -> dict[str, Answer]:
     return done
 
 
-def whole_lines(log: Path) -> list[dict[str, Any]]:
+def whole_lines(log_path: Path) -> list[dict[str, Any]]:
     """The objects of a JSONL file that is appended to; a last line cut off by a kill is dropped.
 
     Raises:
         DataError: the file holds something else.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    if not log.exists():
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    if not log_path.exists():
         return []
     try:
-        text = log.read_bytes()
+        text = log_path.read_bytes()
         whole = text[: text.rfind(b"\n") + 1]
         rest = text[len(whole) :]
         found = [json.loads(line) for line in whole.decode("utf-8").split("\n")[:-1]]
         if all(isinstance(entry, dict) for entry in found) and rest[:1] in {b"", b"{"}:
             if rest:
-                log.write_bytes(whole)
+                log_path.write_bytes(whole)
             return found
         problem = "a line is no object"
     except (OSError, ValueError) as error:
         problem = str(error)
     msg = (
-        f"{log} is no log of an evaluation: {problem}. Expected one object of JSON a line; choose "
+        f"{log_path} is no log of an evaluation: {problem}. Expected one object of JSON a line; choose "
         "another place or delete it."
     )
     raise DataError(msg)

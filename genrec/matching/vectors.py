@@ -28,7 +28,7 @@ _WIDTH = 256  # of vectors made from character n-grams
 
 
 def title_vectors(
-    catalog: Catalog, encoder: str, say: Log, folder: str | Path | None = None
+    catalog: Catalog, encoder: str, log: Log, folder: str | Path | None = None
 ) -> Any:
     """(N, D) unit vectors of a catalog's titles: dense, or sparse character n-grams.
 
@@ -40,7 +40,7 @@ def title_vectors(
         catalog: the items.
         encoder: a name as for ``genrec.embedding.load_embedder``, ``ngrams``, or ``lm:`` and a name
             as for ``LanguageModel.load``.
-        say: called with a line of text now and then.
+        log: called with a line of text now and then.
         folder: of the dataset. Where ``genrec index`` left vectors of this catalog and encoder,
             they are taken (cosines differ by less than .002: they are kept in half precision).
 
@@ -49,17 +49,17 @@ def title_vectors(
         DataError: the index in the folder is damaged.
     """
     if encoder.startswith(LANGUAGE_MODEL):
-        return _states(catalog, encoder.removeprefix(LANGUAGE_MODEL), say)
+        return _states(catalog, encoder.removeprefix(LANGUAGE_MODEL), log)
     titles = [normalized(t) or t for t in catalog.titles]
     if encoder == "ngrams":
         return CharNgrams(titles).vectors
-    embedder = load_embedder(encoder, say=say)
+    embedder = load_embedder(encoder, log=log)
     distinct = list(dict.fromkeys(titles))
     readable = [t for t in distinct if embedder.reading.reads(t)]
     reads = set(readable)
     read = sum(t in reads for t in titles)
     if read < _LEAST_READ * len(titles):
-        say(
+        log(
             f"encoder {embedder.name!r} reads {read:,} of {len(titles):,} titles; "
             "character n-grams are used"
         )
@@ -71,23 +71,23 @@ def title_vectors(
     if known is None:
         known, indexed = np.zeros((0, 0), np.float32), []
     else:
-        say(f"{len(indexed):,} title vectors taken from {folder}")
+        log(f"{len(indexed):,} title vectors taken from {folder}")
     place = {title: n for n, title in enumerate(indexed)}
     missing = [t for t in distinct if t not in place]
     found = embed_titles(
-        embedder, missing, lambda done: say(f"{done:,} of {len(missing):,} titles embedded")
+        embedder, missing, lambda done: log(f"{done:,} of {len(missing):,} titles embedded")
     )
     place |= {title: n for n, title in enumerate(missing, start=len(indexed))}
     parts = [vectors for vectors in (known, found) if len(vectors)]
     return np.concatenate(parts)[[place[t] for t in titles]]
 
 
-def _states(catalog: Catalog, name: str, say: Log) -> Float32Array:
+def _states(catalog: Catalog, name: str, log: Log) -> Float32Array:
     from genrec.matching.hidden_states import title_states
     from genrec.models.language_model import LanguageModel
 
-    model = LanguageModel.load(name, say=say)
-    return title_states(model, catalog, lambda done: say(f"{done:,} titles read by {model.name}"))
+    model = LanguageModel.load(name, log=log)
+    return title_states(model, catalog, lambda done: log(f"{done:,} titles read by {model.name}"))
 
 
 def dense(vectors: Any) -> Float32Array:
@@ -104,10 +104,10 @@ def dense(vectors: Any) -> Float32Array:
 
 
 def item_vectors(
-    dataset: Dataset, encoder: str = "minilm", *, say: Log = lambda message: None
+    dataset: Dataset, encoder: str = "minilm", *, log: Log = lambda message: None
 ) -> Float32Array:
     """(N, W) unit vectors of the titles, by catalog row; see ``title_vectors``."""
-    return _unit(dense(title_vectors(dataset.catalog, encoder, say, dataset.folder)))
+    return _unit(dense(title_vectors(dataset.catalog, encoder, log, dataset.folder)))
 
 
 def user_vectors(

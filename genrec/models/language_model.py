@@ -59,7 +59,7 @@ class LanguageModel:
         threads: int | None = None,
         revision: str | None = None,
         quantize: str = "none",
-        say: Callable[[str], None] = lambda message: None,
+        log: Callable[[str], None] = lambda message: None,
     ) -> LanguageModel:
         """Loads a model.
 
@@ -72,7 +72,7 @@ class LanguageModel:
             threads: torch's threads on the CPU; None leaves them as they are.
             revision: a hub revision.
             quantize: weights of linear layers in ``int8`` or ``nf4``, by bitsandbytes.
-            say: called with a line of text before each slow step.
+            log: called with a line of text before each slow step.
 
         Raises:
             ModelError: the model cannot be had or loaded; the message lists the ways to get one.
@@ -85,7 +85,7 @@ class LanguageModel:
             torch.set_num_threads(threads)
         target = place(device)
         precision = _dtype(dtype, target)
-        folder = str(packaged.ensure(name, say)) if name in packaged.MODELS else name
+        folder = str(packaged.ensure(name, log)) if name in packaged.MODELS else name
         small = _quantized(quantize, precision, target)
         with quiet_transformers():
             from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -130,7 +130,7 @@ class LanguageModel:
         dtype: str = "auto",
         threads: int | None = None,
         quantize: str = "none",
-        say: Callable[[str], None] = lambda message: None,
+        log: Callable[[str], None] = lambda message: None,
     ) -> LanguageModel:
         """Loads what ``genrec train`` wrote: the base model with the adapter merged into it.
 
@@ -140,14 +140,14 @@ class LanguageModel:
             dtype: see ``load``.
             threads: see ``load``.
             quantize: see ``load``; then the adapter stays beside the weights.
-            say: called with a line of text before each slow step.
+            log: called with a line of text before each slow step.
 
         Raises:
             ModelError: the folder is no run, the base model cannot be had, or is another.
         """
         folder = runs.located(folder)
         run = Run.read(folder)
-        options: dict[str, Any] = {"device": device, "dtype": dtype, "threads": threads, "say": say}
+        options: dict[str, Any] = {"device": device, "dtype": dtype, "threads": threads, "log": log}
         options["quantize"] = quantize
         if (folder / runs.WHOLE).is_dir():
             found = cls.load(str(folder / runs.WHOLE), **options)

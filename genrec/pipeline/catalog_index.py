@@ -18,7 +18,7 @@ from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import DataError, RequestError
 from genrec.pipeline.predicates import Predicate
-from genrec.pipeline.types import Wishes
+from genrec.pipeline.types import QueryOptions
 from genrec.prompts.encoder import Encoder
 from genrec.types import IntArray
 
@@ -42,7 +42,7 @@ class Edit:
     change: Sequence[Item] = ()
 
 
-class Stock:
+class CatalogIndex:
     """A catalog and its trie.
 
     Attributes:
@@ -196,7 +196,7 @@ class Stock:
             self._columns[name] = values
         return self._columns[name]
 
-    def allowed(self, wishes: Wishes) -> Filter:
+    def allowed(self, wishes: QueryOptions) -> Filter:
         """What the wishes allow whoever asks."""
         trie, n = self.trie, self.trie.n_positions
         found = Filter.all(n)
@@ -209,9 +209,9 @@ class Stock:
             found &= Filter.allow(trie.positions_of(np.flatnonzero(mask)), n)
         return found
 
-    def unseen(self, history: History, leads: Collection[str]) -> Filter:
+    def unseen(self, history: History, lead_in_behaviors: Collection[str]) -> Filter:
         """All but the items that were seen (``History.had``)."""
-        rows = np.array(self.catalog.rows(history.had(leads)), dtype=np.int64)
+        rows = np.array(self.catalog.rows(history.had(lead_in_behaviors)), dtype=np.int64)
         return Filter.deny(self.trie.positions_of(rows), self.trie.n_positions)
 
     def size(self, allowed: Filter) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Gate:
+class ReadWriteLock:
     """Lets an edit wait for the requests that run, and later requests for the edit.
 
     A request may open another on its own thread. An edit that opens a request, or a request that

@@ -21,7 +21,7 @@ from genrec.decoding.filters import Filter
 from genrec.errors import RequestError, SettingsError
 from genrec.matching.history_parser import HistoryReader, Understood
 from genrec.matching.matcher import TextMatcher
-from genrec.pipeline.catalog_index import Stock
+from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.prompts.encoder import EncodedPrompt, Encoder
 from genrec.prompts.template import Template
 
@@ -34,7 +34,7 @@ _DEMONSTRATION_EVENTS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Request:
     """One request as understood.
 
     Attributes:
@@ -52,7 +52,7 @@ class Asked:
     size: int
 
 
-class Asker:
+class RequestBuilder:
     """Makes requests of histories.
 
     Attributes:
@@ -69,16 +69,16 @@ class Asker:
         self,
         settings: Settings,
         dataset: Dataset | None,
-        stock: Stock,
+        stock: CatalogIndex,
         template: Template,
         behavior: str,
         model: LanguageModel,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
-        """Takes what is the same for all requests; ``say`` is called before slow steps."""
+        """Takes what is the same for all requests; ``log`` is called before slow steps."""
         self.settings, self.dataset, self.stock = settings, dataset, stock
         self.encoder, self.template, self.behavior = stock.encoder, template, behavior
-        self.model, self._say = model, say
+        self.model, self._log = model, log
 
     def forget(self) -> None:
         """Throws away what was made of the catalog before an edit."""
@@ -107,13 +107,17 @@ class Asker:
         return self._habit.exclude_seen if self._habit is not None else True
 
     @property
-    def leads(self) -> frozenset[str]:
-        """Behaviors of which an item does not count as seen, see ``DatasetInfo.leads``."""
-        return self._habit.leads if self._habit is not None else frozenset()
+    def lead_in_behaviors(self) -> frozenset[str]:
+        """Behaviors of which an item does not count as seen, see ``DatasetInfo.lead_in_behaviors``."""
+        return self._habit.lead_in_behaviors if self._habit is not None else frozenset()
 
     def seen(self, excluded: bool) -> str:
         """What became of seen items, for people."""
-        spared = sorted(self.leads & self._habit.led_by.keys()) if self._habit is not None else []
+        spared = (
+            sorted(self.lead_in_behaviors & self._habit.led_by.keys())
+            if self._habit is not None
+            else []
+        )
         if not excluded:
             return "included"
         return f"excluded, but not those of {' and '.join(spared)} only" if spared else "excluded"
@@ -146,7 +150,7 @@ class Asker:
             encoder=None if encoder == "none" else encoder,
             semantic_threshold=self.settings.match_threshold,
             folder=self.dataset.folder if self.dataset is not None else None,
-            say=self._say,
+            log=self._log,
         )
 
     def understand(self, history: HistoryLike) -> tuple[History, tuple[Understood, ...]]:
@@ -233,7 +237,7 @@ class Asker:
         )
         return self.encoder.prompt(prompt)
 
-    def asked(self, history: HistoryLike, common: Filter, *, seen: bool = True) -> Asked:
+    def asked(self, history: HistoryLike, common: Filter, *, seen: bool = True) -> Request:
         """A history as understood, with its prompt and what may be returned.
 
         Args:
@@ -247,7 +251,7 @@ class Asker:
         read, understood = self.understand(history)
         allowed = common
         if seen and self.exclude_seen:
-            allowed = common & self.stock.unseen(read, self.leads)
+            allowed = common & self.stock.unseen(read, self.lead_in_behaviors)
         size = self.stock.size(allowed)
         if size < 1:
             msg = (
@@ -255,7 +259,7 @@ class Asker:
                 "Expected at least one; include seen items or give candidates."
             )
             raise RequestError(msg)
-        return Asked(read, understood, self.prompt(read), allowed, size)
+        return Request(read, understood, self.prompt(read), allowed, size)
 
     @cached_property
     def question(self) -> YesNo:

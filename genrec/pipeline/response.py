@@ -16,9 +16,9 @@ import numpy as np
 from genrec.errors import RequestError
 from genrec.models.coverage import of_transformers
 from genrec.pipeline import free_text
-from genrec.pipeline.request import Asked, Asker, HistoryLike
-from genrec.pipeline.trie_search import Searcher
-from genrec.pipeline.types import Recommendation, RecommendationList, Wishes
+from genrec.pipeline.request import HistoryLike, Request, RequestBuilder
+from genrec.pipeline.trie_search import TrieSearch
+from genrec.pipeline.types import QueryOptions, Recommendation, RecommendationList
 from genrec.priors.fusion import PriorSource
 from genrec.priors.positions import Fused
 from genrec.text import main_script
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from genrec.models.language_model import LanguageModel
 
 
-class Answerer:
+class ResponseBuilder:
     """Answers requests."""
 
     def __init__(
-        self, model: LanguageModel, asker: Asker, searcher: Searcher, source: PriorSource
+        self, model: LanguageModel, asker: RequestBuilder, searcher: TrieSearch, source: PriorSource
     ) -> None:
         """Takes what makes requests, what ranks items for them, and what gives the prior."""
         self._model, self._asker, self._searcher, self._source = model, asker, searcher, source
@@ -53,7 +53,7 @@ class Answerer:
         return self._asker.seen(self._asker.exclude_seen)
 
     def lists(
-        self, asked: Sequence[Asked], wishes: Wishes, batch_size: int
+        self, asked: Sequence[Request], wishes: QueryOptions, batch_size: int
     ) -> list[RecommendationList]:
         """A list for each request, requests with prompts of like length in one batch."""
         if self._settings.decoder == "match":
@@ -70,7 +70,7 @@ class Answerer:
                 answers[i] = self._ranked(asked[i], ranking, int(wishes.k), self._seen, spoke)
         return [answers[i] for i in range(len(asked))]
 
-    def scored(self, asked: Asked, *, seen: bool) -> RecommendationList:
+    def scored(self, asked: Request, *, seen: bool) -> RecommendationList:
         """All items that a request allows; ``seen``: those of the history were left out."""
         tree, prior = self._searcher.read([asked])
         ranking = self._searcher.every(tree, prior, asked)
@@ -83,13 +83,13 @@ class Answerer:
     ) -> tuple[RecommendationList, float, float]:
         """See ``Recommender.with_nats``."""
         started = time.perf_counter()
-        wishes = Wishes(k)
+        wishes = QueryOptions(k)
         asked = self._asker.asked(history, self._stock.allowed(wishes))
         tree, prior = self._searcher.read([asked])
         (found,) = self._searcher.best(tree, prior, [asked], wishes)
         answer = self._ranked(asked, found, k, self._seen, _spoke(prior))
         seconds = time.perf_counter() - started
-        allowed = self._stock.allowed(Wishes(1, allow=[target]))
+        allowed = self._stock.allowed(QueryOptions(1, allow=[target]))
         ranking = self._searcher.every(tree, prior, replace(asked, allowed=allowed, size=1))
         return answer, -float(ranking.logprobs[0]), seconds
 
@@ -97,7 +97,7 @@ class Answerer:
         """See ``Recommender.generate``."""
         return free_text.written(self._model, self._asker.encoder, self._settings, prompt)
 
-    def _named(self, asked: Asked, wishes: Wishes) -> RecommendationList:
+    def _named(self, asked: Request, wishes: QueryOptions) -> RecommendationList:
         """The items that freely written texts name, by how much was written of each."""
         if wishes.min_probability or wishes.chooses:
             msg = (
@@ -118,7 +118,7 @@ class Answerer:
         return self._list(asked, items, self._seen, k, notes)
 
     def _ranked(
-        self, asked: Asked, ranking: Ranking, k: int, seen: str, spoke: Sequence[str]
+        self, asked: Request, ranking: Ranking, k: int, seen: str, spoke: Sequence[str]
     ) -> RecommendationList:
         """The list that a ranking is."""
         notes = self._asker.matcher.notes if asked.understood else ()
@@ -157,7 +157,7 @@ class Answerer:
 
     def _list(
         self,
-        asked: Asked,
+        asked: Request,
         items: tuple[Recommendation, ...],
         seen: str,
         k: int,
@@ -209,7 +209,7 @@ class Answerer:
         return self._explainers[style, listed]
 
     def explained(
-        self, answer: RecommendationList, asked: Asked, wishes: Wishes, how: tuple[str, str]
+        self, answer: RecommendationList, asked: Request, wishes: QueryOptions, how: tuple[str, str]
     ) -> RecommendationList:
         """A list with an explanation of each item, by kind of evidence and style."""
         from genrec.explain.sentences import FAINT, explanations, rounding
@@ -228,7 +228,7 @@ class Answerer:
         return replace(answer, recommendations=told, notes=notes)
 
     def examined(
-        self, history: HistoryLike, row: int, wishes: Wishes, how: tuple[str, str]
+        self, history: HistoryLike, row: int, wishes: QueryOptions, how: tuple[str, str]
     ) -> ItemExplanation:
         """Everything on one item, which need not be allowed; see ``Recommender.explain``."""
         from genrec.explain import counterfactuals
@@ -238,7 +238,7 @@ class Answerer:
         asked = self._asker.asked(history, stock.allowed(wishes), seen=False)
         allowed = asked.allowed
         if self._asker.exclude_seen:
-            allowed = stock.unseen(asked.history, self._asker.leads)
+            allowed = stock.unseen(asked.history, self._asker.lead_in_behaviors)
         listed = allowed
         if stock.size(allowed) < 1:
             listed = allowed.also(stock.trie.positions_of(np.array([row])))
@@ -261,8 +261,8 @@ class Answerer:
         """See ``Recommender.falls``."""
         from genrec.explain.evidence import Change, Counterfactuals
 
-        asked = self._asker.asked(history, self._stock.allowed(Wishes()), seen=False)
-        question = self._searcher.question(asked, Wishes())
+        asked = self._asker.asked(history, self._stock.allowed(QueryOptions()), seen=False)
+        question = self._searcher.question(asked, QueryOptions())
         events = range(question.events)
         for places in left_out:
             if not all(p in events for p in places):
@@ -279,8 +279,8 @@ class Answerer:
         """See ``Recommender.events_in_prompt``."""
         from genrec.explain.evidence import spans
 
-        asked = self._asker.asked(history, self._stock.allowed(Wishes()), seen=False)
-        return spans(self._searcher.question(asked, Wishes()))
+        asked = self._asker.asked(history, self._stock.allowed(QueryOptions()), seen=False)
+        return spans(self._searcher.question(asked, QueryOptions()))
 
 
 def _spoke(prior: Fused | None, place: int = 0) -> Sequence[str]:

@@ -18,8 +18,8 @@ from genrec.data.events import History
 from genrec.decoding.filters import Filters
 from genrec.matching.ngrams import CharNgrams
 from genrec.pipeline import rerank
-from genrec.pipeline.request import Asked, Asker
-from genrec.pipeline.types import Wishes
+from genrec.pipeline.request import Request, RequestBuilder
+from genrec.pipeline.types import QueryOptions
 from genrec.priors.fusion import PriorSource
 from genrec.priors.positions import Bases, Fused
 from genrec.prompts.encoder import EncodedPrompt, shared_start
@@ -39,17 +39,17 @@ _EVERY = 1 << 40
 _TITLES = "title as the model sees it"
 
 
-class Searcher:
+class TrieSearch:
     """Ranks items for requests."""
 
-    def __init__(self, model: LanguageModel, asker: Asker, source: PriorSource) -> None:
+    def __init__(self, model: LanguageModel, asker: RequestBuilder, source: PriorSource) -> None:
         """Takes what reads prompts, what made them, and what gives the prior."""
         self._model, self._asker, self._source = model, asker, source
         self._settings, self._stock = asker.settings, asker.stock
         self._bases = Bases()
         self._prefixes: dict[tuple[int, ...], Prefix | None] = {}
 
-    def read(self, batch: Sequence[Asked]) -> tuple[TokenTree, Fused | None]:
+    def read(self, batch: Sequence[Request]) -> tuple[TokenTree, Fused | None]:
         """The prompts of a batch as a token tree, and the prior for their histories."""
         prompts = [a.prompt.ids for a in batch]
         tree = self._model.prefill_many(prompts, self._prefix(prompts))
@@ -78,7 +78,7 @@ class Searcher:
             self._prefixes[key] = prefix
         return prefix
 
-    def options(self, asked: Asked, k: int, min_probability: float) -> Options:
+    def options(self, asked: Request, k: int, min_probability: float) -> Options:
         """How to search for the k best of a request."""
         from genrec.decoding.types import TOLERANCE, Options
 
@@ -101,7 +101,7 @@ class Searcher:
             tolerance=(TOLERANCE if fine else _COARSE) / min(fused.temperature, 1.0),
         )
 
-    def _exactly(self, asked: Asked) -> Options:
+    def _exactly(self, asked: Request) -> Options:
         """Options to score everything that is allowed."""
         options = self.options(asked, 1, 0.0)
         return replace(options, search="exact", draw=None, width=_EVERY, max_nodes=_EVERY)
@@ -110,7 +110,7 @@ class Searcher:
         self,
         tree: TokenTree,
         prior: Fused | None,
-        batch: Sequence[Asked],
+        batch: Sequence[Request],
         sizes: Sequence[int],
         options: Options,
     ) -> list[Ranking]:
@@ -122,13 +122,13 @@ class Searcher:
         filters = Filters([a.allowed for a in batch])
         return search(self._stock.trie, tree, sizes, allowed=filters, prior=prior, options=options)
 
-    def every(self, tree: TokenTree, prior: Fused | None, asked: Asked) -> Ranking:
+    def every(self, tree: TokenTree, prior: Fused | None, asked: Request) -> Ranking:
         """All items that a request allows, by their exact scores."""
         (found,) = self._search(tree, prior, [asked], [asked.size], self._exactly(asked))
         return found
 
     def best(
-        self, tree: TokenTree, prior: Fused | None, batch: Sequence[Asked], wishes: Wishes
+        self, tree: TokenTree, prior: Fused | None, batch: Sequence[Request], wishes: QueryOptions
     ) -> list[Ranking]:
         """The k best of each; with caps or diversity the k chosen from more."""
         k = int(wishes.k)
@@ -157,7 +157,7 @@ class Searcher:
             pool *= 8
         return [found[i] for i in range(len(batch))]
 
-    def _diverse(self, ranking: Ranking, wishes: Wishes) -> Ranking:
+    def _diverse(self, ranking: Ranking, wishes: QueryOptions) -> Ranking:
         """The k items of a longer ranking that caps and diversity choose, in that order."""
         columns: dict[str, Sequence[Any]] = {
             name: self._stock.column(name)[ranking.rows].tolist() for name in wishes.caps
@@ -191,7 +191,7 @@ class Searcher:
             return np.asarray(embedder.embed(titles), dtype=np.float64)
         return np.asarray(CharNgrams(titles).vectors.toarray(), dtype=np.float64)
 
-    def question(self, asked: Asked, wishes: Wishes) -> Question:
+    def question(self, asked: Request, wishes: QueryOptions) -> Question:
         """A request as its explanation needs it."""
         from genrec.explain.evidence import Question
 

@@ -114,7 +114,7 @@ class RecommendationList(Sequence[Recommendation]):
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class QueryOptions:
     """What a request asks for beside its history; see ``Recommender.recommend``."""
 
     k: int = 10

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genrec.baselines.base import Scorer, best, joined, parts, without_seen
+from genrec.baselines.base import Scorer, best, sparse_from_arrays, sparse_to_arrays, without_seen
 from genrec.baselines.registry import classes, fit
 from genrec.config import COUNTED as COUNTED
 from genrec.config import LEARNED as LEARNED
@@ -41,7 +41,7 @@ from genrec.data.dataset import Dataset
 from genrec.data.events import History, Interaction
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.files import map_arrays, write_arrays
-from genrec.priors.counts import _OWN, Counts, count
+from genrec.priors.counts import OWN, Counts, count
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray
 
@@ -109,12 +109,12 @@ class CollaborativePrior:
 
     Attributes:
         name: in tables.
-        leads: behaviors of which an item does not count as seen, see ``DatasetInfo.leads``.
+        leads: behaviors of which an item does not count as seen, see ``DatasetInfo.lead_in_behaviors``.
         unread: behaviors of which events are passed over.
     """
 
     name = "prior"
-    leads: Collection[str] = frozenset()
+    lead_in_behaviors: Collection[str] = frozenset()
     unread: Collection[str] = frozenset()
 
     def __init__(
@@ -159,7 +159,7 @@ class CollaborativePrior:
         sources: Sequence[str] = COUNTED,
         mix: Mapping[str, float] | None = None,
         seed: int = 0,
-        say: Callable[[str], None] = lambda message: None,
+        log: Callable[[str], None] = lambda message: None,
     ) -> CollaborativePrior:
         """Counts the events before a split.
 
@@ -175,7 +175,7 @@ class CollaborativePrior:
                 baselines, kept in the dataset's folder.
             mix: their weights; None fits them.
             seed: of the sample of validation users, and of what is random in a baseline.
-            say: called with a line of text while a baseline is fitted.
+            log: called with a line of text while a baseline is fitted.
 
         Raises:
             SettingsError: a source is not known.
@@ -191,12 +191,12 @@ class CollaborativePrior:
             counts: Counts, mix: Mapping[str, float], scorers: Mapping[str, Scorer]
         ) -> CollaborativePrior:
             prior = cls(counts, mix, scorers)
-            prior.leads, prior.unread = dataset.info.leads, unread
+            prior.lead_in_behaviors, prior.unread = dataset.info.lead_in_behaviors, unread
             return prior
 
         def counted(data: Dataset, before: str, mix: Mapping[str, float]) -> CollaborativePrior:
             scorers = {
-                name: fit(name, data, before=before, seed=seed, say=say)
+                name: fit(name, data, before=before, seed=seed, log=log)
                 for name in names
                 if name in LEARNED
             }
@@ -222,8 +222,8 @@ class CollaborativePrior:
             every = []
         told = sum(len(case.shown) > 0 for case in every)
         if len(every) < ENOUGH or 2 * told < ENOUGH:
-            seen = not dataset.info.exclude_seen or bool(dataset.info.leads)
-            mix = {n: w for n, w in _DEFAULT_MIX.items() if n in names and (seen or n not in _OWN)}
+            seen = not dataset.info.exclude_seen or bool(dataset.info.lead_in_behaviors)
+            mix = {n: w for n, w in _DEFAULT_MIX.items() if n in names and (seen or n not in OWN)}
             mix = {**dict.fromkeys(names, 0.0), **mix, POPULAR: _DEFAULT_MIX[POPULAR]}
             return mix, frozenset()
         cases = protocols.sample(every, USERS, seed)
@@ -348,7 +348,7 @@ class CollaborativePrior:
         """See ``genrec.baselines.Baseline.rank``: so the prior can be evaluated alone."""
         catalog, scores = self.counts.catalog, self.logprobs(history)
         if exclude_seen:
-            scores = without_seen(catalog, history, scores, self.leads)
+            scores = without_seen(catalog, history, scores, self.lead_in_behaviors)
         return [catalog[row].item_id for row in best(scores, k).tolist()]
 
     def update(
@@ -394,12 +394,12 @@ class CollaborativePrior:
             "newest": counts.newest,
             "latest": counts.latest,
             "users": np.frombuffer("\0".join(counts.user_ids).encode(), dtype=np.uint8),
-            **parts("items", counts.items),
-            **parts("after", counts.after),
-            **parts("both", counts.both),
+            **sparse_to_arrays("items", counts.items),
+            **sparse_to_arrays("after", counts.after),
+            **sparse_to_arrays("both", counts.both),
         }
         if state.mix.get("ease"):
-            arrays |= parts("ease", counts.ease)
+            arrays |= sparse_to_arrays("ease", counts.ease)
         learned = {}
         for name, scorer in state.scorers.items():
             arrays |= {f"{name}/{key}": array for key, array in scorer.arrays.items()}
@@ -451,14 +451,14 @@ class CollaborativePrior:
             catalog,
             tuple(users.split("\0")) if len(arrays["latest"]) else (),
             np.array(arrays["latest"]),
-            joined("items", arrays, n),
-            joined("after", arrays, n),
-            joined("both", arrays, n),
+            sparse_from_arrays("items", arrays, n),
+            sparse_from_arrays("after", arrays, n),
+            sparse_from_arrays("both", arrays, n),
             np.array(arrays["popularity"]),
             np.array(arrays["newest"]),
         )
         if "ease.data" in arrays:
-            counts.__dict__["ease"] = joined("ease", arrays, n)  # made once
+            counts.__dict__["ease"] = sparse_from_arrays("ease", arrays, n)  # made once
         scorers = {}
         for name, said in learned.items():
             assert isinstance(data, Dataset)
@@ -469,7 +469,7 @@ class CollaborativePrior:
         prior = cls(counts, about["mix"], scorers)
         prior.unread = frozenset(about.get("unread", ()))
         if isinstance(data, Dataset):
-            prior.leads = data.info.leads
+            prior.lead_in_behaviors = data.info.lead_in_behaviors
         return prior
 
 

@@ -26,7 +26,7 @@ _BACK = 0.3  # as of ``baselines.Markov``
 
 _ALL = 1 << 40
 
-_OWN = {"own": 0.95, "recent": 0.8}  # what a step back in the user's own history counts
+OWN = {"own": 0.95, "recent": 0.8}  # what a step back in the user's own history counts
 
 # Of each source: the matrix from what a history holds to what it says, and what it looks at: a step
 # back counts so much, of so many of the latest events; None for each item once.
@@ -261,8 +261,8 @@ class Counts:
 
     def shares(self, name: str, histories: Sequence[History]) -> Any:
         """(H, N) sparse: a distribution over items for each history; empty where it has none."""
-        if name in _OWN:
-            return _unit(self._read(histories, _OWN[name], _ALL))
+        if name in OWN:
+            return _unit(self._read(histories, OWN[name], _ALL))
         if name == "titles":
             known = self._read(histories, *_ALIKE)
             rows = np.unique(known.indices)

@@ -16,7 +16,7 @@ from genrec.data.dataset import Dataset
 from genrec.data.events import SPLITS
 from genrec.errors import SettingsError
 from genrec.priors.collaborative import CollaborativePrior
-from genrec.priors.tuned import WEIGHTS, Tuned, found
+from genrec.priors.tuned import WEIGHTS, Tuned, load_tuned
 from genrec.priors.weights import ItemPrior, Popularity
 
 BEFORE = {"train": "validation", "train+validation": "test"}
@@ -29,7 +29,7 @@ ENOUGH = 1000  # events; fewer say less, and what was fitted once counts in prop
 
 
 @dataclass(frozen=True, slots=True)
-class Fusing:
+class Fusion:
     """How a prior counts.
 
     Attributes:
@@ -90,27 +90,27 @@ def countable(dataset: Dataset, behavior: str, settings: Settings) -> int:
     return int(wanted.sum())
 
 
-def make(
+def build_prior(
     settings: Settings,
     dataset: Dataset,
     name: str,
     behavior: str,
-    say: Callable[[str], None] = lambda message: None,
+    log: Callable[[str], None] = lambda message: None,
 ) -> ItemPrior:
-    """Counts the prior of a name; ``say`` is called while what is learned is fitted."""
+    """Counts the prior of a name; ``log`` is called while what is learned is fitted."""
     before = BEFORE[settings.prior_events]
     if name == "collaborative":
         what, seed = settings.sources, settings.seed
         return CollaborativePrior.fit(
-            dataset, behavior=behavior, before=before, sources=what, seed=seed, say=say
+            dataset, behavior=behavior, before=before, sources=what, seed=seed, log=log
         )
     n, novelty = len(dataset.catalog), name == "novelty"
     return Popularity(dataset.interactions, n, novelty=novelty, before=before)
 
 
-def chosen(
+def resolve_fusion(
     settings: Settings, prior: str, tuned: Tuned | None = None, events: int = ENOUGH
-) -> Fusing:
+) -> Fusion:
     """How a prior of a name counts.
 
     Args:
@@ -136,7 +136,7 @@ def chosen(
         weight, fitted = settings.prior_weight, ""
     if settings.node_temperature is not None or vocab or not fitted:
         temperature = alone  # one that was fitted belongs to the weight that was fitted with it
-    return Fusing(prior, weight, fusion, temperature, alone, fitted)
+    return Fusion(prior, weight, fusion, temperature, alone, fitted)
 
 
 class PriorSource:
@@ -155,7 +155,7 @@ class PriorSource:
         dataset: Dataset | None,
         behavior: str,
         key: Callable[[], str],
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         """Counts nothing yet.
 
@@ -164,13 +164,13 @@ class PriorSource:
             dataset: whose events are counted.
             behavior: what is asked for.
             key: makes the key of what was tuned.
-            say: called with a line of text before a slow step.
+            log: called with a line of text before a slow step.
 
         Raises:
             SettingsError: a prior is asked for that has nothing to count.
         """
         self._settings, self._dataset, self._behavior = settings, dataset, behavior
-        self._key, self._say = key, say
+        self._key, self._log = key, log
         self._name = name(settings, dataset, behavior)
         self._made: list[ItemPrior | None] = []  # one, once it was counted or given
         self.own = False
@@ -188,8 +188,8 @@ class PriorSource:
             elif called != "none":
                 assert self._dataset is not None
                 if called == "collaborative" and len(self._dataset.interactions) > 100_000:
-                    self._say("Counting what people take together ...")
-                made = make(self._settings, self._dataset, called, self._behavior, self._say)
+                    self._log("Counting what people take together ...")
+                made = build_prior(self._settings, self._dataset, called, self._behavior, self._log)
             self._made.append(made)  # also for recommenders that share it
         return self._made[0]
 
@@ -198,28 +198,28 @@ class PriorSource:
         self._made, self.own = [prior], True
 
     @property
-    def fusing(self) -> Fusing:
+    def fusing(self) -> Fusion:
         """How the prior counts: as set, else as fitted."""
         if self.own:
-            return chosen(self._settings, "none" if self.prior is None else "own")
+            return resolve_fusion(self._settings, "none" if self.prior is None else "own")
         return self._set
 
     @cached_property
-    def _set(self) -> Fusing:
+    def _set(self) -> Fusion:
         """How the prior of the settings counts."""
         called, tuned, events = self._name, None, 0
         if self.saved is not None and self._settings.prior == "auto":
-            called, tuned = "collaborative", found(self._settings.tuned, self.run, self._key)
+            called, tuned = "collaborative", load_tuned(self._settings.tuned, self.run, self._key)
             events = int(self.saved.counts.popularity.sum())
         elif called == "collaborative" and self._dataset is not None:
             folder = self._dataset.folder if self.run is None else self.run
-            tuned = found(self._settings.tuned, folder, self._key)
+            tuned = load_tuned(self._settings.tuned, folder, self._key)
             c = self._dataset.interactions.columns
             limit = SPLITS.index(BEFORE[self._settings.prior_events])
             events = int(((c.row >= 0) & (c.split < limit)).sum())
         if self.run is not None and tuned is None and self._settings.prior == "auto":
             called = "none"
-        return chosen(self._settings, called, tuned, events)
+        return resolve_fusion(self._settings, called, tuned, events)
 
     def take(self, other: PriorSource, *, same_data: bool) -> None:
         """Shares another's prior, where it was given or would be counted alike."""

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from genrec.errors import RequestError
-from genrec.priors.weights import _LEAST, _POOR, Weights
+from genrec.priors.weights import LEAST_WEIGHT, POOR_WEIGHT, Weights
 from genrec.types import FloatArray, IntArray
 
 
@@ -94,7 +94,7 @@ class _Dense:
         values = np.full(len(rows), weights.rest)
         values[known] = weights.values[rows[known]]
         self.top = float(values.max())
-        self.values = np.maximum(values / self.top, _LEAST)
+        self.values = np.maximum(values / self.top, LEAST_WEIGHT)
         self._log = np.log(self.values)
         self._sums = _Sums(self.values)
 
@@ -155,8 +155,8 @@ class _Sparse:
         order = np.argsort(place)
         order = order[place[order] >= 0]
         top = max(weights.rest, float(weights.values.max(initial=0.0)))
-        values = np.maximum(weights.values[order] / top, _LEAST)
-        self._rest = max(weights.rest / top, _LEAST)
+        values = np.maximum(weights.values[order] / top, LEAST_WEIGHT)
+        self._rest = max(weights.rest / top, LEAST_WEIGHT)
         self._place = place[order]
         self._log = np.log(values)
         self._sums = _Sums(values)
@@ -183,7 +183,7 @@ class _Sums:
         """(C,) the sum of values[low] to values[high - 1]; 0 where there is none."""
         found: FloatArray = self._before[high] - self._before[low]
         # The difference of two sums loses what is small beside them: that is added up anew.
-        poor = np.flatnonzero((high > low) & (found < _POOR * self._before[high]))
+        poor = np.flatnonzero((high > low) & (found < POOR_WEIGHT * self._before[high]))
         if len(poor):
             bounds = np.stack([low[poor], high[poor]], axis=1).ravel()
             found[poor] = np.add.reduceat(np.append(self._values, 0.0), bounds)[::2]

@@ -77,7 +77,7 @@ def _entries(path: Path) -> list[dict[str, Any]]:
     raise DataError(msg)
 
 
-def found(given: str | None, folder: Path | None, key: Callable[[], str]) -> Tuned | None:
+def load_tuned(given: str | None, folder: Path | None, key: Callable[[], str]) -> Tuned | None:
     """What ``genrec tune`` found for a key, which is made only where there is a file.
 
     Args:

@@ -16,8 +16,10 @@ from genrec.data.interactions import Interactions
 from genrec.errors import RequestError
 from genrec.types import FloatArray, IntArray
 
-_LEAST = 1e-30  # of a weight, against the greatest
-_POOR = 1e-6  # sums smaller than this part of what is before them are not taken as differences
+LEAST_WEIGHT = 1e-30  # of a weight, against the greatest
+POOR_WEIGHT = (
+    1e-6  # sums smaller than this part of what is before them are not taken as differences
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -56,7 +56,7 @@ class Prompt:
         )
 
 
-class _Title:
+class TitleObject:
     """A title inside a template: may only be printed as it is, so that its row is never lost."""
 
     __slots__ = ("event", "row", "text")
@@ -74,14 +74,15 @@ class _Title:
     __format__ = None  # type: ignore[assignment]
 
 
-def _flatten(parts: Iterable[Any]) -> list[Any]:
+def flatten(parts: Iterable[Any]) -> list[Any]:
+    """Flatten what a native environment yields to one list."""
     flat: list[Any] = []
     for part in parts:
         flat.extend(part if isinstance(part, list) else [part])
     return flat
 
 
-class _SegmentEnvironment(SandboxedEnvironment, NativeEnvironment):
+class SegmentEnvironment(SandboxedEnvironment, NativeEnvironment):
     """Renders to the list of printed values instead of a string."""
 
-    concat = staticmethod(_flatten)  # type: ignore[assignment]
+    concat = staticmethod(flatten)  # type: ignore[assignment]

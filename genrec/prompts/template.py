@@ -17,12 +17,12 @@ from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, nodes
 
-from genrec.data.behaviors import Verb, _text, _verbs, folder
+from genrec.data.behaviors import Verb, folder, read_text, read_verbs
 from genrec.data.catalog import Catalog
 from genrec.data.events import History
 from genrec.data.titles import TitleForm
 from genrec.errors import PromptError
-from genrec.prompts.segments import Prompt, Segment, _flatten, _SegmentEnvironment, _Title
+from genrec.prompts.segments import Prompt, Segment, SegmentEnvironment, TitleObject, flatten
 from genrec.text import one_line
 
 MAX_TEXT = 200  # characters of an event's text that a prompt shows
@@ -75,7 +75,7 @@ class Template:
         self.header = _header(name, source)
         self.lead = self.header.get("lead", " ")
         self.terminator = self.header.get("terminator", "\n")
-        environment = _SegmentEnvironment(
+        environment = SegmentEnvironment(
             undefined=StrictUndefined, keep_trailing_newline=False, autoescape=False
         )
         try:
@@ -114,8 +114,8 @@ class Template:
             raise PromptError(msg)
         verbs: dict[str, Verb] = {}
         for root in reversed(roots):
-            verbs |= _verbs(root / language / "verbs.json")
-        return cls(name, _text(files[name]), verbs)
+            verbs |= read_verbs(root / language / "verbs.json")
+        return cls(name, read_text(files[name]), verbs)
 
     @property
     def hash(self) -> str:
@@ -176,7 +176,7 @@ class Template:
                 if event.item_id is not None:
                     row = catalog.row(event.item_id)
                     text = form.render(catalog[row].title)
-                    title = _Title(text, row, index if numbered else None)
+                    title = TitleObject(text, row, index if numbered else None)
                 verb = self.verb(event.behavior)
                 shown.append(
                     {
@@ -193,17 +193,17 @@ class Template:
             "demonstrations": [events(d, numbered=False) for d in demonstrations],
             "next_verb": self.verb(behavior).past,
             "next_base": self.verb(behavior).base,
-            "target": _Title("", _TARGET_ROW),
+            "target": TitleObject("", _TARGET_ROW),
             "opening": self.header.get("opening", ""),
         }
         if item is not None:
-            context["item"] = _Title(form.render(catalog[item].title), item)
+            context["item"] = TitleObject(form.render(catalog[item].title), item)
             attributes = catalog[item].known.items()
             said = (f"{k.replace('_', ' ')}: {v}" for k, v in attributes)
             context["details"] = one_line(", ".join(said))[:MAX_TEXT]
         try:
             parts = self._template.root_render_func(self._template.new_context(context))
-            segments = self._segments(_flatten(parts))
+            segments = self._segments(flatten(parts))
         except TemplateError as error:
             msg = f"Template {self.name!r} failed: {error}. Mend the template."
             raise PromptError(msg) from error
@@ -216,7 +216,7 @@ class Template:
         text = ""
         after_title = False
         for index, part in enumerate(parts):
-            if not isinstance(part, _Title):
+            if not isinstance(part, TitleObject):
                 text += str(part)
                 continue
             if after_title and not text.startswith(self.terminator):

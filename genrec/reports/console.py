@@ -111,5 +111,6 @@ def progress(message: str, total: int, *, quiet: bool = False) -> Iterator[Calla
         yield lambda done: bar.update(task, completed=done)
 
 
-def _to_stderr(text: str) -> None:
+def use_stderr(text: str) -> None:
+    """Write a line to standard error as it is, past rich."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201

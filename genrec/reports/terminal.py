@@ -15,7 +15,7 @@ from rich.text import Text
 from genrec.matching.history_parser import Understood
 from genrec.pipeline.types import Recommendation, RecommendationList
 from genrec.prompts.encoder import EncodedPrompt
-from genrec.reports.console import _to_stderr, err, note, out, print_line, print_table
+from genrec.reports.console import err, note, out, print_line, print_table, use_stderr
 from genrec.runs import Run
 from genrec.text import one_line
 
@@ -41,7 +41,7 @@ def training(*, quiet: bool = False) -> Iterator[tuple[Callable[[str], None], Wa
         return
     console = err()
     if not console.is_terminal:
-        yield _to_stderr, lambda line: _to_stderr(_training_line(line))
+        yield use_stderr, lambda line: use_stderr(_training_line(line))
         return
     columns = (
         TextColumn("{task.description}"),

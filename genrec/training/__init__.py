@@ -1,1 +1,25 @@
 """Fine-tune a language model with LoRA on a dataset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genrec.training.config import Training as Training
+    from genrec.training.trainer import train as train
+
+__all__ = ["Training", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports public names when they are first used, since training needs torch."""
+    if name == "Training":
+        from genrec.training.config import Training
+
+        return Training
+    if name == "train":
+        from genrec.training.trainer import train
+
+        return train
+    msg = f"module 'genrec.training' has no attribute {name!r}"
+    raise AttributeError(msg)

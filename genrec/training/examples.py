@@ -51,7 +51,7 @@ class Examples(TorchDataset[int]):
         return len(self.packs)
 
     def __getitem__(self, index: int) -> int:
-        """The index itself; ``objectives.Goal.batch`` makes tensors of several."""
+        """The index itself; ``objectives.Objective.batch`` makes tensors of several."""
         return index
 
     @cached_property
@@ -157,7 +157,7 @@ def _of_file(recommender: Recommender, training: Training, paths: TitlePaths) ->
         whole_titles=training.vocab_weight > 0,
     )
     for reason, many in rejected.items():
-        recommender.say(f"left out {many:,} examples: {reason}")
+        recommender.log(f"left out {many:,} examples: {reason}")
     ones = [np.ones(1) for _ in rows]
     plain = bool(recommender.model.obstacle)
     packs = [[i] for i in range(len(rows))] if plain else packed(rows, training.pack_tokens)
@@ -170,7 +170,7 @@ def write_examples(
     model: str | LanguageModel = "smollm2-135m",
     *,
     form: str = "prompt-completion",
-    say: Callable[[str], None] = lambda message: None,
+    log: Callable[[str], None] = lambda message: None,
     **settings: Any,
 ) -> int:
     """Writes one prompt and one title for every target of train, as JSON Lines or Parquet.
@@ -180,7 +180,7 @@ def write_examples(
         out: the file, .jsonl or .parquet.
         model: whose tokenizer counts the tokens of prompts.
         form: ``prompt-completion``, or ``messages`` of a user and an assistant.
-        say: called with a line of text before each slow step.
+        log: called with a line of text before each slow step.
         **settings: as of ``train``.
 
     Returns:
@@ -193,8 +193,8 @@ def write_examples(
     export.check(out, form)
     ours, training = config.resolved(settings)
     training = replace(training, layout="window", basket=windowed(training.basket))
-    data = protocols.under(data, training.protocol or protocols.default_protocol(data))
-    recommender = Recommender(data, model, say=say, **asdict(replace(ours, prior="none")))
+    data = protocols.apply_protocol(data, training.protocol or protocols.default_protocol(data))
+    recommender = Recommender(data, model, log=log, **asdict(replace(ours, prior="none")))
     titles = list(recommender.encoder.titles(recommender.catalog))
     maker = maker_of(recommender, data, training, paths_of(recommender, training, titles), titles)
     shown = shown_of(data, training)

@@ -31,7 +31,7 @@ from genrec.models.language_model import LanguageModel
 from genrec.models.quiet import quiet_transformers
 from genrec.training.config import Training
 from genrec.training.examples import Examples
-from genrec.training.objectives import Goal, Validate
+from genrec.training.objectives import Objective, Validate
 
 Watch = Callable[[Mapping[str, Any]], None]
 _KEPT = 2  # checkpoints
@@ -40,7 +40,7 @@ _VALIDATIONS = 10  # in a run, where not said
 
 
 def begun(
-    objective: Goal,
+    objective: Objective,
     data: Examples,
     model: LanguageModel,
     training: Training,
@@ -130,7 +130,7 @@ def _arguments(model: LanguageModel, t: Training, folder: Path) -> TrainingArgum
 class _Trainer(Trainer):
     """transformers' Trainer with our loss; checkpoints are the callback's, in safetensors."""
 
-    def __init__(self, objective: Goal, **rest: Any) -> None:
+    def __init__(self, objective: Objective, **rest: Any) -> None:
         super().__init__(data_collator=objective.batch, **rest)
         self._objective = objective
         self.model_accepts_loss_kwargs = True  # so that it divides nothing again
@@ -339,7 +339,7 @@ class Session:
         now = time.monotonic()
         t, step = self.training, int(state.global_step)
         if step % t.log_steps == 0 or step >= state.max_steps:
-            self._log(step, now)
+            self._log_step(step, now)
         stop = False
         if (
             self._validate is not None
@@ -366,14 +366,14 @@ class Session:
     def ends(self, state: Any) -> None:
         """The last line, validation and checkpoint."""
         if self._since[1] or not self.progress.seconds:
-            self._log(int(state.global_step), time.monotonic())
+            self._log_step(int(state.global_step), time.monotonic())
         if self._validate is not None and not any(
             v["step"] == state.global_step for v in self.progress.measured
         ):
             self._measure(int(state.global_step))
         self._save(state)
 
-    def _log(self, step: int, now: float) -> None:
+    def _log_step(self, step: int, now: float) -> None:
         nats, targets, tokens = self._since
         seconds = now - self._logged
         self.progress.seconds += seconds
@@ -388,10 +388,10 @@ class Session:
             "tokens_per_second": float(tokens) * world / max(seconds, 1e-9),
             "seconds": round(self.progress.seconds, 1),
         }
-        self._say(line)
+        self._log(line)
         self._since, self._logged = np.zeros(3), now
 
-    def _say(self, line: dict[str, Any]) -> None:
+    def _log(self, line: dict[str, Any]) -> None:
         if self.main:
             with (self.folder / runs.LOG).open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
@@ -414,7 +414,7 @@ class Session:
         found = {"step": step, "targets": round(self.progress.targets), **found}
         self.progress.measured.append(found)
         self.progress.next_validation = self.progress.targets + self._every
-        self._say({"validation": True, **found, "seconds": round(self.progress.seconds, 1)})
+        self._log({"validation": True, **found, "seconds": round(self.progress.seconds, 1)})
         self._logged += time.monotonic() - began
         if self.main and step and (before is None or found["nats"] < before["nats"]):
             files.write(self.folder / "best", self.save_weights)  # never of a sharded model

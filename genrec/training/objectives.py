@@ -16,10 +16,10 @@ from genrec.training.losses import CatalogLoss, Head, batch, visible, vocab_nats
 from genrec.training.sequences import TitlePaths
 
 Validate = Callable[[], dict[str, Any]]
-Ready = Callable[[LanguageModel], tuple["Goal", Validate | None]]
+Ready = Callable[[LanguageModel], tuple["Objective", Validate | None]]
 
 
-class Goal(ABC):
+class Objective(ABC):
     """What is minimised: packs to tensors, and these to a loss of each target.
 
     Attributes:
@@ -73,7 +73,7 @@ class Goal(ABC):
         return masks if len(self._body.types) > 1 else next(iter(masks.values()))
 
 
-class Objective(Goal):
+class NextItemObjective(Objective):
     """Next items: nats of each target over the trie, and a share over the vocabulary."""
 
     def __init__(
@@ -99,13 +99,13 @@ class Objective(Goal):
         self._loss = CatalogLoss(paths, training.label_smoothing)
 
     def batch(self, packs: Sequence[int]) -> dict[str, Tensor]:
-        """See ``Goal.batch``."""
+        """See ``Objective.batch``."""
         rows = [[self._data.rows[i] for i in self._data.packs[p]] for p in packs]
         weights = [[self._data.weights[i] for i in self._data.packs[p]] for p in packs]
         return batch(rows, self._paths, weights, titles=self._titles)
 
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """See ``Goal.losses``."""
+        """See ``Objective.losses``."""
         inputs = dict(inputs)
         self._loss.to(inputs["input_ids"].device)
         states, head = self._states(model, inputs)

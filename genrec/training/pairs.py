@@ -25,7 +25,7 @@ from genrec.types import BoolArray, IntArray
 
 LABELS = {"buy": 1, "yes": 1, "1": 1, "true": 1, "not_buy": 0, "no": 0, "0": 0, "false": 0}
 
-_PAIRS_OF_A_USER = 4  # in a validation
+PAIRS_PER_USER = 4  # in a validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def write_pairs(
     out: str | Path,
     model: str | LanguageModel = "smollm2-135m",
     *,
-    say: Callable[[str], None] = lambda message: None,
+    log: Callable[[str], None] = lambda message: None,
     **settings: Any,
 ) -> int:
     """Writes the pairs that are learned from, one text and label a row, as ``--pairs`` takes them.
@@ -203,7 +203,7 @@ def write_pairs(
         data: with a split.
         out: the file, .jsonl or .parquet.
         model: whose tokenizer counts the tokens of histories.
-        say: called with a line of text before each slow step.
+        log: called with a line of text before each slow step.
         **settings: as of ``train``.
 
     Returns:
@@ -215,8 +215,8 @@ def write_pairs(
     """
     export.check_ending(out)
     ours, training = config.resolved({**settings, "objective": "pointwise"})
-    data = protocols.under(data, training.protocol or protocols.default_protocol(data))
-    recommender = Recommender(data, model, say=say, **asdict(replace(ours, prior="none")))
+    data = protocols.apply_protocol(data, training.protocol or protocols.default_protocol(data))
+    recommender = Recommender(data, model, log=log, **asdict(replace(ours, prior="none")))
     question, events = recommender.question, data.interactions
     shown = shown_events(events, training) & (
         events.columns.split <= (1 if training.fit == "both" else 0)
@@ -241,7 +241,7 @@ def write_pairs(
 
 
 def sample_pairs(
-    found: Sequence[Pair], users: int, each: int = _PAIRS_OF_A_USER, seed: int = 0
+    found: Sequence[Pair], users: int, each: int = PAIRS_PER_USER, seed: int = 0
 ) -> list[Pair]:
     """Up to so many pairs of so many users, the same every time, in their order."""
     rng = np.random.default_rng(seed)

@@ -27,9 +27,9 @@ from genrec.recommender import Recommender
 from genrec.training.config import Training
 from genrec.training.examples import Examples, shown_events, target_weights
 from genrec.training.losses import laid, tensors
-from genrec.training.objectives import Goal, Ready, Validate
+from genrec.training.objectives import Objective, Ready, Validate
 from genrec.training.pairs import (
-    _PAIRS_OF_A_USER,
+    PAIRS_PER_USER,
     Pair,
     make_pairs,
     read_pairs,
@@ -227,7 +227,7 @@ def _packed(
     return Pairs(rows, weights, packs, labels)
 
 
-class Answers(Goal):
+class PointwiseObjective(Objective):
     """Yes or no: binary cross-entropy on the two answers' log-probabilities, all others left out."""
 
     def __init__(
@@ -246,7 +246,7 @@ class Answers(Goal):
         self._tokens = torch.tensor(question.answers)
 
     def batch(self, packs: Sequence[int]) -> dict[str, Tensor]:
-        """See ``Goal.batch``."""
+        """See ``Objective.batch``."""
         chosen = [self._data.packs[p] for p in packs]
         rows = [[self._data.rows[i] for i in pack] for pack in chosen]
         weights = [[self._data.weights[i] for i in pack] for pack in chosen]
@@ -255,7 +255,7 @@ class Answers(Goal):
         return tensors(found | {"source": source, "label": label})
 
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """See ``Goal.losses``."""
+        """See ``Objective.losses``."""
         states, head = self._states(model, dict(inputs))
         tokens = self._tokens.to(states.device)
         logprobs = torch.log_softmax(head.over(states[inputs["source"]], tokens), dim=-1)
@@ -331,11 +331,11 @@ def prepared(
         else _of_events(recommender, data, training, wanted, plain=plain)
     )
 
-    def ready(model: LanguageModel) -> tuple[Goal, Validate | None]:
-        goal = Answers(found, model, question, training.label_smoothing)
+    def ready(model: LanguageModel) -> tuple[Objective, Validate | None]:
+        goal = PointwiseObjective(found, model, question, training.label_smoothing)
         if held_out is None:
             return goal, None
-        asked = Answers(held_out, model, question)
+        asked = PointwiseObjective(held_out, model, question)
 
         def validate() -> dict[str, Any]:
             labels, chances = asked.chances(model)
@@ -373,7 +373,7 @@ def _of_file(
     """The rows of a file, and the tenth of them that is held out, as far as a sample needs."""
     texts, labels = read_pairs(path)
     order = np.random.default_rng(training.seed).permutation(len(texts)).tolist()
-    wanted = training.eval_users * _PAIRS_OF_A_USER if training.fit == "train" else 0
+    wanted = training.eval_users * PAIRS_PER_USER if training.fit == "train" else 0
     few = min(wanted, round(len(texts) * _HELD_OUT))
 
     def of(rows: Sequence[int]) -> Pairs:

@@ -32,7 +32,7 @@ from genrec.training.config import Training
 from genrec.training.examples import Examples, examples
 from genrec.training.loop import Session, Watch, begun
 from genrec.training.lora import adapted, continued
-from genrec.training.objectives import Goal, Objective, Ready, Validate
+from genrec.training.objectives import NextItemObjective, Objective, Ready, Validate
 from genrec.types import BoolArray
 
 _FREE = {  # settings that may change when a run goes on
@@ -52,7 +52,7 @@ def train(
     device: str = "auto",
     dtype: str = "auto",
     threads: int | None = None,
-    say: Callable[[str], None] = lambda message: None,
+    log: Callable[[str], None] = lambda message: None,
     watch: Watch = lambda line: None,
     **settings: Any,
 ) -> Run:
@@ -69,7 +69,7 @@ def train(
         device: see ``LanguageModel.load``.
         dtype: see ``LanguageModel.load``; with all weights, ``auto`` is float32 on a CPU.
         threads: see ``LanguageModel.load``.
-        say: called with a line of text before each slow step.
+        log: called with a line of text before each slow step.
         watch: called with each line of the log: step, nats, targets per second; or a validation.
         **settings: fields of ``genrec.recipe.Training`` and ``genrec.config.Settings``.
 
@@ -83,7 +83,7 @@ def train(
     """
     ours, training = config.resolved(settings)
     folder = Path(out)
-    data = protocols.under(data, training.protocol or protocols.default_protocol(data))
+    data = protocols.apply_protocol(data, training.protocol or protocols.default_protocol(data))
     part = data.interactions.columns.split == SPLITS.index("validation")
     if (
         training.eval_users
@@ -91,7 +91,7 @@ def train(
         and training.fit == "train"
         and not part.any()
     ):
-        say(
+        log(
             "The data has no validation part: nothing is measured meanwhile, and the last weights are "
             "kept. `genrec prepare --split last-unit` makes one."
         )
@@ -106,23 +106,23 @@ def train(
             dtype=dtype,
             threads=threads,
             quantize=training.quantize,
-            say=say,
+            log=log,
         )
         if isinstance(model, str)
         else model
     )
     recommender = Recommender(
-        data, lm, say=say, **asdict(replace(ours, search="auto", prior="none", fusion="auto"))
+        data, lm, log=log, **asdict(replace(ours, search="auto", prior="none", fusion="auto"))
     )
     run = _described(recommender, ours, training, data)
     if lm.device.type == "cpu" and lm.dtype != torch.float32:
         if not (lm.dtype == torch.bfloat16 and fast_bf16_cpu()):
-            say(f"{lm.describe()}: half precision is slow on this CPU; --dtype float32 is not.")
+            log(f"{lm.describe()}: half precision is slow on this CPU; --dtype float32 is not.")
         elif not training.lora_rank:
-            say(f"{lm.describe()}: weights in half precision learn coarsely; --dtype float32.")
+            log(f"{lm.describe()}: weights in half precision learn coarsely; --dtype float32.")
     tuned = _to_train(lm, training, run, since)
     wanted = None if new is None else _replayed(data, new, training)
-    say("Preparing the histories ...")
+    log("Preparing the histories ...")
     found, ready = _prepared(recommender, data, ours, training, wanted)
     if training.gradient_checkpointing:
         tuned.model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -135,15 +135,15 @@ def train(
     if new is None and not session.sharded:  # new events come after validation
         session._validate = validate
     elif session.sharded and validate is not None:
-        say(
+        log(
             "Sharded weights: no validation meanwhile. `genrec evaluate` measures the finished run."
         )
     _keep_settings(folder, {**asdict(ours), **asdict(training)})
     said = f"{found.n_targets:,} targets in {sum(map(len, found.rows)):,} tokens a pass"
-    say(f"{said}, {trainer.args.max_steps:,} steps ...")
+    log(f"{said}, {trainer.args.max_steps:,} steps ...")
     done = 0 if start is None else runs.step_of(start)
     if start is not None and done >= trainer.args.max_steps and not session.sharded:
-        say("All steps were done: nothing is learned anew.")
+        log("All steps were done: nothing is learned anew.")
         trainer._load_from_checkpoint(str(start))
         trainer.state.global_step = done
     else:
@@ -211,8 +211,8 @@ def _prepared(
     titles = list(recommender.encoder.titles(recommender.catalog))
     found, paths = examples(recommender, data, training, wanted, titles)
 
-    def ready(model: LanguageModel) -> tuple[Goal, Validate | None]:
-        objective = Objective(found, paths, model, training, titles)
+    def ready(model: LanguageModel) -> tuple[Objective, Validate | None]:
+        objective = NextItemObjective(found, paths, model, training, titles)
         return objective, _validator(data, settings, training, model)
 
     return found, ready
