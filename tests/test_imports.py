@@ -20,7 +20,7 @@ PACKAGE = Path(genrec.__file__).parent
 # A package may import from those before it, a module of a package from any other of its own that
 # does not lead back.
 ORDER = [
-    "errors", "types", "version", "text", "config", "files", "runs",
+    "errors", "types", "version", "text", "keys", "config", "files", "runs",
     "data", "models", "prompts", "matching", "decoding", "baselines", "priors", "explain", "pipeline",
     "recommender", "evaluation", "training", "reports", "cli", "__main__",
 ]  # fmt: skip
