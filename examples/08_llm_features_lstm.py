@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 
 from genrec import History, baselines, datasets
+from genrec.baselines.base import Baseline
 from genrec.evaluation import evaluator
 
 
