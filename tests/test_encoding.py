@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -8,13 +9,14 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec import Catalog, History, Interaction, Item, Recommender
+from genrec import Catalog, History, Interaction, Item, Recommender, runs
 from genrec.data.behaviors import folder
 from genrec.data.titles import TitleForm
 from genrec.errors import PromptError
 from genrec.models.packaged import DEFAULT_MODEL, PACKAGED
 from genrec.prompts.encoder import EncodedPrompt, Encoder
 from genrec.prompts.template import Template
+from genrec.runs import Run
 
 KINDS = st.sampled_from(tiny.KINDS)
 
@@ -250,3 +252,36 @@ def test_the_hash_tells_tokenizers_and_forms_apart() -> None:
     hashes.add(Encoder(tiny.tokenizer("llama"), TitleForm("lower")).hash)
     assert len(hashes) == 4
     assert Encoder(tiny.tokenizer("llama"), TitleForm()).hash in hashes
+
+
+def test_the_hash_survives_a_new_class_name_and_new_fields() -> None:
+    """Old run folders still load after a rename, and after a setting was added."""
+
+    @dataclass(frozen=True, slots=True)
+    class WritingStyle(TitleForm):
+        quoted: bool = False
+
+    tokenizer = tiny.tokenizer("llama")
+    assert Encoder(tokenizer, WritingStyle()).hash == Encoder(tokenizer, TitleForm()).hash
+    assert (
+        Encoder(tokenizer, WritingStyle("lower")).hash
+        == Encoder(tokenizer, TitleForm("lower")).hash
+    )
+    assert (
+        Encoder(tokenizer, WritingStyle(quoted=True)).hash != Encoder(tokenizer, TitleForm()).hash
+    )
+
+
+@pytest.mark.model
+def test_the_hash_of_the_shipped_run_stays() -> None:
+    """Run folders in the world hold this hash: it may never change for the same tokenizer."""
+    packaged = PACKAGED[DEFAULT_MODEL]
+    if not packaged.there:
+        pytest.skip(f"{DEFAULT_MODEL} is not in the cache")
+    from transformers import AutoTokenizer
+
+    run_folder = runs.shipped("online_retail_demo")
+    assert run_folder is not None
+    run = Run.read(run_folder)
+    form = Template.load(run.template).form(run.settings["case"], run.settings["max_title_tokens"])
+    run.check(encoder=Encoder(AutoTokenizer.from_pretrained(packaged.place), form).hash)

@@ -18,10 +18,12 @@ from genrec.data.catalog import Catalog
 from genrec.data.events import History
 from genrec.data.titles import TitleForm
 from genrec.errors import ModelError, PromptError
+from genrec.keys import spell
 from genrec.prompts.segments import Prompt
 from genrec.prompts.template import Template
 
 _CHUNK = 20_000  # titles tokenised at once; a million in one call would take gigabytes
+_FORM_FIELDS = ("case", "max_title_tokens", "lead", "terminator")  # of every hash so far; frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +283,14 @@ class Encoder:
 
     @property
     def hash(self) -> str:
-        """SHA-256 (hex) over what decides ids: vocabulary, added tokens and title form."""
-        digest = hashlib.sha256(repr((self.form, sorted(self._added.items()), self.start)).encode())
+        """Return the SHA-256 (hex) of all that determines ids: vocabulary, added tokens, title form.
+
+        Run folders store it, so the title form goes in as named fields (``keys.spell``), never as
+        ``repr``: a new class name or a new field at its default leaves every hash as it was.
+        """
+        form = spell(self.form, "TitleForm", _FORM_FIELDS)
+        state = f"({form}, {sorted(self._added.items())!r}, {self.start!r})"
+        digest = hashlib.sha256(state.encode())
         probe = "Red mug 12 pcs, 红色杯子 ☕ " + "".join(chr(c) for c in range(33, 127))
         digest.update(repr((len(self._tokenizer), self.text(probe), self.terminator)).encode())
         return digest.hexdigest()
