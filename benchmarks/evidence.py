@@ -26,12 +26,12 @@ import numpy as np
 from demo_v1 import ROOT, _commit
 
 from genrec import History, Recommender
+from genrec.config import QueryOptions
 from genrec.data.datasets import load
 from genrec.evaluation import evaluator
 from genrec.evaluation.faithfulness import faithfulness
 from genrec.evaluation.systems import name_of, slug
 from genrec.explain.evidence import Change, Counterfactuals, Question, falls
-from genrec.pipeline.types import QueryOptions
 from genrec.reports import terminal
 
 

@@ -1,13 +1,17 @@
-"""Run settings: one frozen dataclass; an unknown key or a bad value is an error."""
+"""Settings of a recommender and options of a request: frozen dataclasses that check their values.
+
+An unknown key or a value that cannot be used is an error, whose message names what was expected.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
-from genrec.errors import SettingsError
+from genrec.errors import RequestError, SettingsError
 
 DECODERS = ("trie", "match")
 NORMALIZATIONS = ("catalog", "vocab")
@@ -15,6 +19,7 @@ SEARCHES = ("auto", "exact", "beam", "sample")
 PRIORS = ("auto", "none", "collaborative", "popularity", "novelty")
 FUSIONS = ("auto", "node", "score")
 PRIOR_EVENTS = ("train", "train+validation")
+EVIDENCE = ("full", "fast")
 MOST_SAMPLES = 10_000
 COUNTED = (  # sources of the collaborative prior
     "popular", "trending", "markov", "followed", "itemknn", "nearest", "latest", "ease", "titles",
@@ -106,8 +111,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        for field in fields(self):
-            kind(field.name, getattr(self, field.name), str(field.type))
+        for f in fields(self):
+            kind(f.name, getattr(self, f.name), str(f.type))
         if self.case is not None:
             choice("case", self.case, ("as_is", "lower"))
         choice("decoder", self.decoder, DECODERS)
@@ -186,6 +191,85 @@ class Settings:
         """
         known_keys(values, [f.name for f in fields(cls)])
         return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryOptions:
+    """What a request asks for, besides its history.
+
+    Attributes:
+        k: how many items to return; fewer come back only where fewer are allowed, or with the
+            decoder ``match``.
+        allow: ids of the only items that may come back; None allows all.
+        deny: ids of items that must not come back.
+        where: a condition on the catalog's columns, such as ``price < 20 and in_stock``.
+        min_probability: the least probability of an item that comes back.
+        per_title: the most items that share a title; None for any number.
+        caps: the most items that share a value of a column, such as ``{"brand": 2}``.
+        diversity: the trade-off of maximal marginal relevance: 0 ranks by score alone, 1 by how
+            unlike the titles are.
+        explain: whether each item gets its evidence and one sentence on why.
+        evidence: ``full`` leaves each event of the history out by itself; ``fast`` leaves out
+            groups of events first.
+        style: the style of the sentences: ``reason``, ``short``, ``pitch``, or the NAME of your own
+            template ``explain_NAME``.
+    """
+
+    k: int = 10
+    allow: Sequence[str] | None = None
+    deny: Sequence[str] = ()
+    where: str | None = None
+    min_probability: float = 0.0
+    per_title: int | None = None
+    caps: Mapping[str, int] = field(default_factory=dict)
+    diversity: float = 0.0
+    explain: bool = False
+    evidence: str = "full"
+    style: str = "reason"
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            RequestError: a value cannot be used.
+        """
+        caps: object = self.caps  # what is given is checked for callers without a type checker
+        if not isinstance(caps, Mapping):
+            msg = f"caps={caps!r}. Expected columns and numbers, such as {{'brand': 2}}."
+            raise RequestError(msg)
+        counts: list[tuple[str, object]] = [("k", self.k), *self.caps.items()]
+        counts += [] if self.per_title is None else [("per_title", self.per_title)]
+        for name, count in counts:
+            whole = isinstance(count, Integral) and not isinstance(count, bool)
+            if not (whole and count >= 1):  # type: ignore[operator]
+                msg = f"{name}={count!r}. Expected a whole number, 1 or more."
+                raise RequestError(msg)
+        for name in ("min_probability", "diversity"):
+            share: object = getattr(self, name)
+            number = isinstance(share, Real) and not isinstance(share, bool)
+            if not (number and 0 <= share <= 1):  # type: ignore[operator]
+                msg = f"{name}={share!r}. Expected a number from 0 to 1."
+                raise RequestError(msg)
+        explain, style = (object.__getattribute__(self, n) for n in ("explain", "style"))
+        if not isinstance(explain, bool):
+            msg = f"explain={explain!r}. Expected True or False."
+            raise RequestError(msg)
+        if self.evidence not in EVIDENCE:
+            msg = (
+                f"evidence={self.evidence!r} is not known. Expected one of: {', '.join(EVIDENCE)}."
+            )
+            raise RequestError(msg)
+        if not isinstance(style, str) or not style:
+            msg = (
+                f"style={style!r}. Expected the name of a style, such as reason, short or pitch, or "
+                "NAME for a template explain_NAME of your own."
+            )
+            raise RequestError(msg)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether the list is chosen from a longer one."""
+        return bool(self.per_title or self.caps or self.diversity)
 
 
 def known_keys(values: Mapping[str, Any], names: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from genrec import runs
-from genrec.config import Settings
+from genrec.config import QueryOptions, Settings
 from genrec.data.catalog import Catalog, Item
 from genrec.data.dataset import Dataset
 from genrec.data.events import History
@@ -30,7 +30,7 @@ from genrec.pipeline.request import HistoryLike, RequestBuilder
 from genrec.pipeline.resolve import behavior_of, form_of, template_of
 from genrec.pipeline.response import ResponseBuilder
 from genrec.pipeline.trie_search import TrieSearch
-from genrec.pipeline.types import QueryOptions, RecommendationList
+from genrec.pipeline.types import RecommendationList
 from genrec.priors.fusion import Fusion, PriorSource
 from genrec.priors.weights import ItemPrior
 from genrec.prompts.encoder import EncodedPrompt, Encoder

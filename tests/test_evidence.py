@@ -119,7 +119,7 @@ def asked(draw: st.DrawFn) -> tuple[Recommender, History]:
 
 
 def question_of(recommender: Recommender, history: History) -> Any:
-    from genrec.pipeline.types import QueryOptions
+    from genrec.config import QueryOptions
 
     common = recommender._stock.allowed(QueryOptions())
     asked = recommender._asker.asked(history, common, seen=False)

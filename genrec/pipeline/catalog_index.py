@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from genrec.config import QueryOptions
 from genrec.data.catalog import Catalog, Item
 from genrec.data.events import History
 from genrec.decoding.filters import Filter
@@ -18,7 +19,6 @@ from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import DataError, RequestError
 from genrec.pipeline.predicates import Predicate
-from genrec.pipeline.types import QueryOptions
 from genrec.prompts.encoder import Encoder
 from genrec.types import IntArray
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from genrec.config import QueryOptions
 from genrec.errors import RequestError
 from genrec.models.coverage import of_transformers
 from genrec.pipeline import free_text
 from genrec.pipeline.request import HistoryLike, Request, RequestBuilder
 from genrec.pipeline.trie_search import TrieSearch
-from genrec.pipeline.types import QueryOptions, Recommendation, RecommendationList
+from genrec.pipeline.types import Recommendation, RecommendationList
 from genrec.priors.fusion import PriorSource
 from genrec.priors.positions import Fused
 from genrec.text import main_script

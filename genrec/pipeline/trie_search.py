@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from genrec.config import QueryOptions
 from genrec.data.events import History
 from genrec.decoding.filters import Filters
 from genrec.matching.ngrams import CharNgrams
 from genrec.pipeline import rerank
 from genrec.pipeline.request import Request, RequestBuilder
-from genrec.pipeline.types import QueryOptions
 from genrec.priors.fusion import PriorSource
 from genrec.priors.positions import Bases, Fused
 from genrec.prompts.encoder import EncodedPrompt, shared_start

@@ -1,14 +1,13 @@
-"""What is asked for and what comes back: Wishes, Recommendation, RecommendationList. Plain values."""
+"""What a recommender returns: Recommendation and RecommendationList, plain values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from genrec.errors import RequestError
 from genrec.matching.history_parser import Understood
 
 if TYPE_CHECKING:
@@ -111,42 +110,3 @@ class RecommendationList(Sequence[Recommendation]):
             "prompt": {"tokens": self.prompt_tokens, "events": self.events},
             **self.details,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class QueryOptions:
-    """What a request asks for beside its history; see ``Recommender.recommend``."""
-
-    k: int = 10
-    allow: Sequence[str] | None = None
-    deny: Sequence[str] = ()
-    where: str | None = None
-    min_probability: float = 0.0
-    per_title: int | None = None
-    caps: Mapping[str, int] = field(default_factory=dict)
-    diversity: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        caps: object = self.caps  # what is given is checked for callers without a type checker
-        if not isinstance(caps, Mapping):
-            msg = f"caps={caps!r}. Expected columns and numbers, such as {{'brand': 2}}."
-            raise RequestError(msg)
-        counts = [("k", self.k), *self.caps.items()]
-        counts += [] if self.per_title is None else [("per_title", self.per_title)]
-        for name, value in counts:
-            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if not (whole and value >= 1):
-                msg = f"{name}={value!r}. Expected a whole number, 1 or more."
-                raise RequestError(msg)
-        for name in ("min_probability", "diversity"):
-            value = getattr(self, name)
-            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-            if not (number and 0 <= value <= 1):
-                msg = f"{name}={value!r}. Expected a number from 0 to 1."
-                raise RequestError(msg)
-
-    @property
-    def chooses(self) -> bool:
-        """Whether the list is chosen from a longer one."""
-        return bool(self.per_title or self.caps or self.diversity)
