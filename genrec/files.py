@@ -1,4 +1,8 @@
-"""Folders written in one piece: filled beside their place, then put into it. Knows files only."""
+"""Write files and folders in one piece: beside their place first, then renamed into it.
+
+A reader sees the old content or the new one, never half of it. Knows files, nothing of what is in
+them.
+"""
 
 from __future__ import annotations
 
@@ -14,69 +18,113 @@ from typing import Any
 from genrec.errors import DataError
 
 
-def write(place: Path, fill: Callable[[Path], None]) -> None:
-    """Fills a new folder and puts it in a place, in which there may be an old one.
+def write_file(path: Path, fill: Callable[[Path], object]) -> None:
+    """Write a file in one piece: to a temporary file, flushed to disk, then renamed.
 
-    What fails leaves the old one as it was. A process that dies leaves the old one, the new one,
-    or a hidden folder beside them.
+    If ``fill`` fails, the old file stays as it was and the temporary one is removed. A process
+    that is killed may leave the temporary file behind (see ``temporary_file``).
 
     Args:
-        place: where it is to be.
-        fill: writes files into the folder that it is given.
+        path: the file to write, in an existing folder.
+        fill: writes the content to the path that it is given.
 
     Raises:
-        OSError: a folder cannot be made or moved; or what ``fill`` raises.
+        OSError: the file cannot be written or renamed; or whatever ``fill`` raises.
     """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    work = temporary_file(path)
+    try:
+        fill(work)
+        with work.open("r+b") as stream:
+            os.fsync(stream.fileno())
+        work.replace(path)
+    except BaseException:
+        work.unlink(missing_ok=True)
+        raise
+
+
+def temporary_file(path: Path) -> Path:
+    """Return the hidden file in the same folder that holds a file's content until it is renamed.
+
+    >>> temporary_file(Path("run.json")).name
+    '.run.json.new'
+    """
+    return path.with_name(f".{path.name}.new")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, in one piece; line ends stay as they are on every system."""
+    write_file(path, lambda work: work.write_bytes(text.encode("utf-8")))
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a new folder and move it to its path, where it replaces an older one as a whole.
+
+    If ``fill`` or the move fails, the old folder stays as it was. A process that is killed leaves
+    the old folder, the new one, or a hidden folder beside them.
+
+    Args:
+        path: the folder to write; missing parents are made.
+        fill: writes the files into the folder that it is given.
+
+    Raises:
+        OSError: a folder cannot be made or moved; or whatever ``fill`` raises.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         fill(work)
         work.chmod(0o755)
-        _swap(work, place)
+        _swap(work, path)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _swap(new: Path, place: Path) -> None:
-    """Puts a finished folder in its place; an old one is moved aside first and then removed."""
-    if not place.exists():
-        new.rename(place)
+def _swap(new: Path, path: Path) -> None:
+    """Move a finished folder to its path; an old folder is set aside first and removed after."""
+    if not path.exists():
+        new.rename(path)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{place.name}-old-", dir=place.parent))
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
     try:
-        place.rename(old / "old")
+        path.rename(aside / "old")
         try:
-            new.rename(place)
+            new.rename(path)
         except BaseException:
-            (old / "old").rename(place)
+            (aside / "old").rename(path)
             raise
     finally:
-        if place.exists():  # else the old one could not be put back, and this is the only copy
-            shutil.rmtree(old, ignore_errors=True)
+        if path.exists():  # otherwise the old folder could not be moved back: keep the only copy
+            shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Any], about: Mapping[str, str]) -> None:
-    """Writes NumPy arrays as a safetensors file: beside its place first, then renamed into it.
+def write_arrays(path: Path, arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """Write named NumPy arrays as a safetensors file, in one piece.
 
     Args:
-        path: of the file; what is beside it for a moment ends in ``.new`` instead.
-        arrays: by name.
-        about: the file's metadata.
+        path: the file to write.
+        arrays: the arrays by name.
+        metadata: the texts by name that the file's header holds.
     """
     import numpy as np
     from safetensors.numpy import save_file
 
-    new = path.with_suffix(".new")
-    save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, new, metadata=dict(about))
-    new.chmod(0o644)  # safetensors writes it for its owner only
-    new.replace(path)
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+    def fill(work: Path) -> None:
+        save_file(contiguous, work, metadata=dict(metadata))
+        work.chmod(0o644)  # safetensors writes it for its owner only
+
+    write_file(path, fill)
 
 
 def map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """The arrays of a safetensors file, mapped into memory and read-only, and its metadata.
+    """Map the arrays of a safetensors file into memory, read-only.
+
+    Returns:
+        The arrays by name, and the file's metadata.
 
     Raises:
-        DataError: the file is not there, or its header and size do not belong together.
+        DataError: the file is missing, or its header does not fit its size.
     """
     import numpy as np
 
@@ -90,29 +138,19 @@ def map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             if size > path.stat().st_size:
                 raise ValueError("the header is longer than the file")
             header = json.loads(stream.read(size))
-        about = header.pop("__metadata__", {})
+        metadata = header.pop("__metadata__", {})
         arrays = {}
         for name, entry in header.items():
             kind, shape = np.dtype(kinds[entry["dtype"]]), tuple(entry["shape"])
             first, last = entry["data_offsets"]
             if last - first != kind.itemsize * math.prod(shape):
-                raise ValueError(f"{name} has another size than it says")
+                raise ValueError(f"the size of {name} does not match its shape")
             arrays[name] = (
                 np.memmap(path, kind, "r", 8 + size + first, shape)
                 if last > first
                 else np.empty(shape, kind)
             )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        msg = f"{path} cannot be read ({error}). Expected a whole safetensors file; write it again."
+        msg = f"{path} cannot be read ({error}). Expected a complete safetensors file; write it again."
         raise DataError(msg) from error
-    return arrays, about
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file beside its place and renames it."""
-    new = path.with_name(f".{path.name}.new")
-    with new.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(path)
+    return arrays, metadata

@@ -48,7 +48,7 @@ def ship(run: Path, place: Path, card: Path) -> None:
         if tuned.is_file():
             shutil.copy(tuned, folder / tuned.name)
 
-    files.write(place, fill)
+    files.write_folder(place, fill)
 
 
 def main() -> None:

@@ -32,9 +32,9 @@ def refuse(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
 
 def test_a_folder_is_made_with_those_above_it_and_replaced_whole(tmp_path: Path) -> None:
     place = tmp_path / "runs" / "one"
-    files.write(place, filled("first"))
+    files.write_folder(place, filled("first"))
     (place / "more.txt").write_text("x")
-    files.write(place, filled("second"))
+    files.write_folder(place, filled("second"))
     assert [p.name for p in place.iterdir()] == ["a.txt"]
     assert (place / "a.txt").read_text() == "second"
     assert [p.name for p in place.parent.iterdir()] == ["one"]
@@ -45,16 +45,16 @@ def test_a_folder_is_made_with_those_above_it_and_replaced_whole(tmp_path: Path)
 def test_what_fails_while_it_fills_leaves_the_old_folder(
     tmp_path: Path, error: type[BaseException]
 ) -> None:
-    files.write(tmp_path / "one", filled("first"))
+    files.write_folder(tmp_path / "one", filled("first"))
 
     def fill(folder: Path) -> None:
         (folder / "a.txt").write_text("half")
         raise error
 
     with pytest.raises(error):
-        files.write(tmp_path / "one", fill)
+        files.write_folder(tmp_path / "one", fill)
     with pytest.raises(error):
-        files.write(tmp_path / "two", fill)
+        files.write_folder(tmp_path / "two", fill)
     assert [p.name for p in tmp_path.iterdir()] == ["one"]
     assert (tmp_path / "one" / "a.txt").read_text() == "first"
 
@@ -63,10 +63,10 @@ def test_what_fails_while_it_fills_leaves_the_old_folder(
 def test_what_cannot_be_moved_leaves_the_old_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
-    files.write(tmp_path / "one", filled("first"))
+    files.write_folder(tmp_path / "one", filled("first"))
     refuse(monkeypatch, call)
     with pytest.raises(OSError, match="No space left"):
-        files.write(tmp_path / "one", filled("second"))
+        files.write_folder(tmp_path / "one", filled("second"))
     assert [p.name for p in tmp_path.iterdir()] == ["one"]
     assert (tmp_path / "one" / "a.txt").read_text() == "first"
 
@@ -74,10 +74,10 @@ def test_what_cannot_be_moved_leaves_the_old_folder(
 def test_an_old_folder_that_cannot_be_put_back_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files.write(tmp_path / "one", filled("first"))
+    files.write_folder(tmp_path / "one", filled("first"))
     refuse(monkeypatch, 2, 3)
     with pytest.raises(OSError, match="No space left"):
-        files.write(tmp_path / "one", filled("second"))
+        files.write_folder(tmp_path / "one", filled("second"))
     (beside,) = tmp_path.iterdir()
     assert beside.name.startswith(".one-old-")
     assert (beside / "old" / "a.txt").read_text() == "first"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genrec import files
 from genrec.baselines.base import Arrays, Events, Scorer, or_popular
 from genrec.data.events import History
 from genrec.types import FloatArray, IntArray, Log
@@ -257,9 +258,8 @@ def _checkpoint(
         for name, value in state.items():
             tensors[f"adam.{number}.{name}"] = torch.as_tensor(value)
     work.mkdir(parents=True, exist_ok=True)
-    new = work / f"{_CHECKPOINT}.new"
-    save_file(tensors, new, metadata={"epoch": str(epoch), "seconds": str(seconds)})
-    new.replace(work / _CHECKPOINT)
+    about = {"epoch": str(epoch), "seconds": str(seconds)}
+    files.write_file(work / _CHECKPOINT, lambda path: save_file(tensors, path, metadata=about))
 
 
 def _resume(net: Net, optimizer: torch.optim.Optimizer, work: Path | None) -> tuple[int, float]:

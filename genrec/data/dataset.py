@@ -41,7 +41,7 @@ from genrec.errors import DataError, SettingsError
 from genrec.text import one_line
 
 TUNED = "tuned.json"  # what `tune` found, in the folder
-INDEX_FILES = ("titles.safetensors", "titles.faiss", "titles.new")  # the last while it is written
+INDEX_FILES = ("titles.safetensors", "titles.faiss")
 FILES = frozenset(
     {
         "dataset.json",
@@ -49,6 +49,7 @@ FILES = frozenset(
         "interactions.parquet",
         "rejected.csv",
         "baselines",
+        "titles.new",  # which 0.1.0 left when it was killed while it wrote the index
         TUNED,
         *INDEX_FILES,
     }
@@ -272,7 +273,7 @@ class Dataset:
             )
             raise DataError(msg)
         try:
-            files.write(folder, partial(self._write, rejects or []))
+            files.write_folder(folder, partial(self._write, rejects or []))
         except (OSError, pa.ArrowException) as error:
             msg = f"{folder} could not be written: {error}. Nothing was changed; choose another place."
             raise DataError(msg) from error
@@ -445,7 +446,7 @@ def _replaceable(folder: Path) -> bool:
     names = {p.name for p in folder.iterdir()}
     if not names:
         return True
-    if not names <= FILES:
+    if not names <= FILES | {files.temporary_file(Path(name)).name for name in FILES}:
         return False
     try:
         values = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from genrec import files
 from genrec.data.protocols import Case
 from genrec.errors import RequestError
 from genrec.evaluation import bootstrap, metrics
@@ -290,12 +291,12 @@ class Evaluation:
                 **result.values,
                 "items": [list(r) for r in result.ranked],
             }
-            _replace(
+            files.write_file(
                 folder / f"{slug(result.name)}.parquet",
-                lambda path, c=columns: pq.write_table(pa.table(c), path),  # type: ignore[misc]
+                partial(pq.write_table, pa.table(columns)),
             )
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
-        _replace(folder / "result.json", lambda path: path.write_text(text, encoding="utf-8"))
+        files.write_text(folder / "result.json", text)
 
 
 def intervals(
@@ -329,10 +330,3 @@ def _interval(found: Interval) -> dict[str, float]:
 
 def _plain(found: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
     return {metric: _interval(interval) for metric, interval in found.items()}
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file beside its place and renames it."""
-    work = path.with_name(f".{path.name}.part")
-    write(work)
-    work.replace(path)

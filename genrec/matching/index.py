@@ -12,7 +12,7 @@ import numpy as np
 
 from genrec.data.dataset import INDEX_FILES
 from genrec.errors import DataError
-from genrec.files import write_arrays
+from genrec.files import write_arrays, write_file
 from genrec.matching.encoders import CHUNK, Embedder
 from genrec.types import Float32Array, IntArray
 
@@ -91,9 +91,9 @@ class TitleIndex:
         if self.graph is not None:
             import faiss
 
-            data = faiss.serialize_index(self.graph).tobytes()
+            data: bytes = faiss.serialize_index(self.graph).tobytes()
             digest = hashlib.sha256(data).hexdigest()
-            (folder / INDEX_FILES[1]).write_bytes(data)
+            write_file(folder / INDEX_FILES[1], lambda path: path.write_bytes(data))
         write_arrays(
             folder / INDEX_FILES[0],
             {"vectors": self.vectors.astype(np.float16)},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,8 @@ def save(path: str | Path, ids: Sequence[str], vectors: Float32Array, name: str)
     try:
         if path.suffix == ".parquet":
             column = pa.array(list(vectors), pa.list_(pa.float32(), vectors.shape[1]))
-            pq.write_table(pa.table({name: pa.array(ids, pa.string()), "vector": column}), path)
+            table = pa.table({name: pa.array(ids, pa.string()), "vector": column})
+            files.write_file(path, partial(pq.write_table, table))
         elif path.suffix == ".safetensors":
             about = {"ids": json.dumps(list(ids)), "of": name}
             files.write_arrays(path, {"vectors": vectors}, about)

@@ -200,7 +200,7 @@ class LanguageModel:
                 self.tokenizer.save_pretrained(work)
 
         try:
-            files.write(place, fill)
+            files.write_folder(place, fill)
         except OSError as error:
             msg = f"{place} could not be written: {error}. Choose another place."
             raise ModelError(msg) from error

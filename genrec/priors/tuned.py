@@ -10,6 +10,7 @@ from typing import Any
 
 from genrec.data.dataset import TUNED
 from genrec.errors import DataError, SettingsError
+from genrec.files import write_text
 
 WEIGHTS = {"node": 0.866, "score": 1.5}
 
@@ -46,9 +47,7 @@ class Tuned:
         known = _entries(path) if path.is_file() else []
         kept = [e for e in known if e["key"] != self.key]
         text = json.dumps({"format_version": 1, "tuned": [*kept, asdict(self)]}, indent=2)
-        new = path.with_suffix(".new")
-        new.write_text(text + "\n", encoding="utf-8")
-        new.replace(path)
+        write_text(path, text + "\n")
 
     @classmethod
     def load(cls, path: str | Path, key: str) -> Tuned | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,7 @@ def write(path: str | Path, found: Iterator[Example]) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         table = pa.Table.from_pylist(list(found))
-        new = path.with_name(f".{path.name}.new")
-        pq.write_table(table, new)
-        new.replace(path)
+        files.write_file(path, partial(pq.write_table, table))
         return int(table.num_rows)
     lines = [json.dumps(e, ensure_ascii=False) for e in found]
     files.write_text(path, "".join(f"{line}\n" for line in lines))

@@ -417,7 +417,7 @@ class Session:
         self._log({"validation": True, **found, "seconds": round(self.progress.seconds, 1)})
         self._logged += time.monotonic() - began
         if self.main and step and (before is None or found["nats"] < before["nats"]):
-            files.write(self.folder / "best", self.save_weights)  # never of a sharded model
+            files.write_folder(self.folder / "best", self.save_weights)  # never of a sharded model
         best = self.progress.best
         since = [v for v in self.progress.measured if best and v["step"] > best["step"]]
         return bool(self.training.patience) and len(since) >= self.training.patience
@@ -489,7 +489,7 @@ class Session:
 
         place = self.folder / runs.CHECKPOINTS / f"step-{state.global_step}"
         try:
-            files.write(place, fill)
+            files.write_folder(place, fill)
         except (OSError, RuntimeError) as error:
             msg = (
                 f"The checkpoint at step {state.global_step} could not be written: {error}. The "

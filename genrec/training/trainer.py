@@ -343,7 +343,7 @@ def _finish(
         if not training.lora_rank:
             recommender.model.tokenizer.save_pretrained(place)
 
-    files.write(folder / name, fill)
+    files.write_folder(folder / name, fill)
     pq.write_table(recommender.catalog.to_table(), folder / runs.CATALOG)
     assert isinstance(recommender.trie, TitleTrie)
     recommender.trie.save(folder / runs.TRIE)
