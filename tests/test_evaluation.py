@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,18 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from genrec import Dataset, History, Recommender
+from genrec import Dataset, History, Recommender, __version__
 from genrec.baselines import registry
 from genrec.baselines.counting import Popular
+from genrec.config import Settings
 from genrec.data import protocols
 from genrec.data.datasets import load
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.evaluation import evaluator, metrics
+from genrec.evaluation.systems import RecommenderSystem
 from genrec.priors.collaborative import CollaborativePrior
+from genrec.priors.fusion import Fusion
 
 
 def test_demo_v1_has_the_counts_that_it_is_known_by(demo_data: Dataset) -> None:
@@ -459,3 +464,67 @@ def test_a_folder_keeps_values_and_grows(tmp_path: Path, zh_data: Dataset) -> No
         zh_data, ["popular"], users=30, out=tmp_path
     ).to_dict()
     assert again == written
+
+
+# What version 0.1.0 wrote for default settings without an encoder, and for no prior.
+SETTINGS_0_1 = (
+    "Settings(template=None, language='en', prompts=None, values=False, few_shot=0, "
+    "decoder='trie', normalization='catalog', search='auto', max_nodes=20000, "
+    "node_temperature=None, prior='none', prior_sources='auto', prior_events='train', "
+    "prior_weight=None, fusion='auto', tuned=None, beam_size=None, n_samples=40, temperature=0.7, "
+    "encoder='none', match_threshold=None, case=None, max_title_tokens=48, max_events=25, "
+    "max_prompt_tokens=2048, target_behavior=None, exclude_seen=None, seed=0)"
+)
+FUSION_0_1 = (
+    "Fusing(prior='none', weight=0.3, fusion='node', temperature=1.0, alone=1.0, fitted='')"
+)
+
+
+def key_0_1(recommender: Recommender) -> str:
+    """The key of version 0.1.0 for a recommender without a prior and encoder."""
+    made_of = [recommender.model.fingerprint(), recommender.template.hash, recommender.encoder.hash]
+    return " ".join([*made_of, SETTINGS_0_1, FUSION_0_1, "''"])
+
+
+@pytest.fixture(scope="module")
+def plain_recommender(zh_data: Dataset) -> Recommender:
+    return Recommender(zh_data, tiny.language_model(), prior="none", encoder="none")
+
+
+def test_keys_outlive_new_class_names_and_new_settings(
+    plain_recommender: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert RecommenderSystem(plain_recommender, "").key == key_0_1(plain_recommender)
+
+    @dataclass(frozen=True)
+    class Options(Settings):
+        further: int = 0
+
+    @dataclass(frozen=True)
+    class HowThePriorCounts(Fusion):
+        further: str = ""
+
+    fusion = HowThePriorCounts(**asdict(plain_recommender.fusing))
+    monkeypatch.setattr(Recommender, "fusing", fusion)
+    values = asdict(plain_recommender.settings)
+    for further, same in ((0, True), (1, False)):
+        monkeypatch.setattr(plain_recommender, "settings", Options(**values, further=further))
+        key = RecommenderSystem(plain_recommender, "").key
+        assert (key == key_0_1(plain_recommender)) is same
+
+
+def test_a_log_of_version_0_1_goes_on(
+    tmp_path: Path, zh_data: Dataset, plain_recommender: Recommender
+) -> None:
+    first = protocols.sample(protocols.cases(zh_data, "last-unit"), 2)[0]
+    run = [protocols.fingerprint(zh_data), "last-unit", "test", 20, True, __version__]
+    lead_in = " ".join(sorted(zh_data.info.lead_in_behaviors))
+    key = sha256((json.dumps(run) + lead_in + key_0_1(plain_recommender)).encode()).hexdigest()
+    line = {"system": "ours", "key": key[:16], "user_id": first.user_id, "items": [first.target]}
+    log = tmp_path / "ours.jsonl"
+    log.write_text(json.dumps({**line, "nats": 1.0, "seconds": 0.5}) + "\n")
+    found = evaluator.evaluate(
+        zh_data, [("ours", plain_recommender)], users=2, exclude_seen=True, out=tmp_path
+    )
+    assert found["ours"].ranked[0] == [first.target]
+    assert len(log.read_text().splitlines()) == 2

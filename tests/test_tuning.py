@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +271,32 @@ def test_the_sources_of_the_prior_are_a_setting(run: Run, model: Path, tmp_path:
     said: list[str] = []
     assert Recommender.load(one, log=said.append).prior is None
     assert "need the dataset" in " ".join(said)
+
+
+def test_the_key_is_that_of_version_0_1() -> None:
+    ours = Recommender(catalog(), tiny.language_model(), encoder="none")
+    made_of = [ours.model.fingerprint(), ours.template.hash, ours.encoder.hash, "buy", "0"]
+    made_of += ["popular", "trending", "markov", "followed", "itemknn", "nearest", "latest"]
+    made_of += ["ease", "titles", "own", "recent"]
+    assert ours.behavior == "buy"
+    assert ours.tuning_key() == sha256("\0".join(made_of).encode()).hexdigest()
+
+
+def test_a_file_from_before_a_field_was_added_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"node": 1.0, "score": 2.0}
+    path = tmp_path / "tuned.json"
+    Tuned("a", "x", "node", values, values, 5, {"model": 1.0}, {"model": 0.5}).save(path)
+
+    @dataclass(frozen=True)
+    class Fitted(Tuned):
+        further: int = 3
+
+    monkeypatch.setattr("genrec.priors.tuned.Tuned", Fitted)
+    found = Fitted.load(path, "a")
+    assert isinstance(found, Fitted)
+    assert (found.users, found.further) == (5, 3)
 
 
 def test_a_file_keeps_what_was_found_for_other_models(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import MISSING, asdict, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,10 +196,11 @@ def _read(log_path: Path, key: str) -> dict[str, Judged]:
     if log_path.is_dir():
         msg = f"{log_path} is a folder. Expected the name of a file, such as {log_path / 'explanations.jsonl'}."
         raise DataError(msg)
-    wanted = {f.name for f in fields(Judged)}
+    known = {f.name for f in fields(Judged)}
+    required = {f.name for f in fields(Judged) if f.default is MISSING}
     found = {}
     for entry in whole_lines(log_path):
-        if entry.pop("key", None) != key or set(entry) != wanted:
+        if entry.pop("key", None) != key or not required <= set(entry) <= known:
             msg = (
                 f"{log_path} was written for other data, another protocol, model or other settings. "
                 "Expected the same run; choose another file or delete it."

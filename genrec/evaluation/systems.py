@@ -17,12 +17,22 @@ from genrec.baselines import registry
 from genrec.data.dataset import Dataset
 from genrec.data.protocols import Case
 from genrec.errors import RequestError, SettingsError
+from genrec.keys import spell
 from genrec.priors.collaborative import COUNTED, CollaborativePrior
 from genrec.priors.fusion import BEFORE
 from genrec.recommender import Recommender
 
 Progress = Callable[[str, int], None]
 NAMES = (*registry.NAMES, CollaborativePrior.name)  # what may be asked for by name
+# Fields that keys of logs spell out, in the order in which version 0.1.0 wrote them. Do not change
+# these lists: `genrec.keys.spell` adds a later field where it is set.
+_SETTINGS_IN_KEYS = (
+    "template", "language", "prompts", "values", "few_shot", "decoder", "normalization", "search",
+    "max_nodes", "node_temperature", "prior", "prior_sources", "prior_events", "prior_weight",
+    "fusion", "tuned", "beam_size", "n_samples", "temperature", "encoder", "match_threshold", "case",
+    "max_title_tokens", "max_events", "max_prompt_tokens", "target_behavior", "exclude_seen", "seed",
+)  # fmt: skip
+_FUSION_IN_KEYS = ("prior", "weight", "fusion", "temperature", "alone", "fitted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +94,11 @@ class RecommenderSystem:
     def key(self) -> str:
         """Model, prompt, encoding and settings."""
         r = self._recommender
-        parts = [r.model.fingerprint(), r.template.hash, r.encoder.hash, repr(r.settings)]
+        settings = spell(r.settings, "Settings", _SETTINGS_IN_KEYS)
+        fusion = spell(r.fusing, "Fusing", _FUSION_IN_KEYS)
+        parts = [r.model.fingerprint(), r.template.hash, r.encoder.hash, settings]
         parts += sorted(getattr(r.prior, "unread", ()))
-        return " ".join([*parts, repr(r.fusing), repr(getattr(r.prior, "mix", ""))])
+        return " ".join([*parts, fusion, repr(getattr(r.prior, "mix", ""))])
 
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
         """See ``System.answers``; a target costs one prompt and one path more."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,9 @@ class Tuned:
 def _entries(path: Path) -> list[dict[str, Any]]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["tuned"]
-        names = {f.name for f in fields(Tuned)}
-        if all(set(e) == names and {*e["weights"]} == {*WEIGHTS} for e in entries):
+        known = {f.name for f in fields(Tuned)}
+        required = {f.name for f in fields(Tuned) if f.default is MISSING}
+        if all(required <= {*e} <= known and {*e["weights"]} == {*WEIGHTS} for e in entries):
             return list(entries)
         problem = "its entries have other fields"
     except (ValueError, KeyError, TypeError, OSError) as error:
