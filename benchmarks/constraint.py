@@ -42,7 +42,7 @@ from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.search import _Search
 from genrec.decoding.trie import TitleTrie
 from genrec.decoding.types import Options, Trie
-from genrec.models.token_tree import Outputs
+from genrec.models.logits import Outputs
 from genrec.types import IntArray
 
 K = 20

@@ -14,7 +14,8 @@ from genrec.decoding.filters import Filter, Filters
 from genrec.decoding.search import score, search
 from genrec.decoding.trie import TitleTrie
 from genrec.decoding.types import Options, Ranking
-from genrec.models.token_tree import Body, CachedTree
+from genrec.models.cached_tree import CachedTree
+from genrec.models.logits import Body
 
 VOCABULARY = 131_072
 END = VOCABULARY - 1

@@ -19,8 +19,8 @@ from genrec.decoding.search import search
 from genrec.decoding.trie import TitleTrie
 from genrec.decoding.types import Options, Ranking
 from genrec.errors import ModelError
-from genrec.models import token_tree
-from genrec.models.token_tree import Outputs
+from genrec.models.cached_tree import CachedTree
+from genrec.models.logits import Outputs
 
 END = 2
 KINDS = ("llama", "qwen3", "gpt2", "mistral", "gemma3")
@@ -189,7 +189,7 @@ def test_no_step_looks_at_values(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_reading_on_the_device_looks_at_no_values() -> None:
     model = tiny.language_model("gemma3")
     tree = model.prefill_many([[5, 6, 7], [8]])
-    assert isinstance(tree, token_tree.CachedTree)
+    assert isinstance(tree, CachedTree)
     places, ids = tree.places(), torch.tensor([[3, 4], [5, 6]])
     depth, keep = torch.tensor([[1, 2], [1, 2]]), (torch.tensor([0, 1]), torch.tensor([1, 1]))
     seen = torch.tril(torch.ones(2, 2, 2)).bool()
@@ -209,7 +209,7 @@ def test_a_gpu_is_never_waited_for() -> None:
     plain = tiny.language_model()
     moved = type(plain)(copy.deepcopy(plain.model).cuda(), plain.tokenizer, name="tiny")
     tree = moved.prefill_many([[5, 6], [7, 8, 9]])
-    assert isinstance(tree, token_tree.CachedTree)
+    assert isinstance(tree, CachedTree)
     device = gpu_beam.on_device(trie, tree.device)
     k = np.array([3, 3])
     gpu_beam.beam(device, tree, k, 4)  # what is made once

@@ -17,7 +17,8 @@ from genrec.decoding.search import search
 from genrec.decoding.trie import TitleTrie
 from genrec.decoding.types import Options
 from genrec.errors import DataError
-from genrec.models.token_tree import Body, PlainTree
+from genrec.models.logits import Body
+from genrec.models.plain_tree import PlainTree
 
 Titles = dict[int, list[int]]
 Edits = tuple[Titles, list[int]]  # what is added, what is removed

@@ -8,16 +8,10 @@ import tiny
 import torch
 from reference import forward
 
-from genrec.models.token_tree import (
-    ROOT,
-    Body,
-    CachedTree,
-    PlainTree,
-    Prefix,
-    TokenTree,
-    below,
-    tree_obstacle,
-)
+from genrec.models.cached_tree import CachedTree, Prefix, tree_obstacle
+from genrec.models.logits import Body
+from genrec.models.plain_tree import PlainTree
+from genrec.models.token_tree import ROOT, TokenTree, below
 
 PROMPT = [5, 9, 11, 30, 7, 8]
 LONG = [(7 * i + 3) % 300 for i in range(40)]  # longer than the sliding windows of 16

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from genrec.decoding.filters import Filters
 from genrec.decoding.trie import TitleTrie
-from genrec.models.token_tree import CachedTree, Outputs
+from genrec.models.cached_tree import CachedTree
+from genrec.models.logits import Outputs
 from genrec.types import FloatArray, IntArray
 
 NOTHING = float("-inf")

@@ -24,7 +24,9 @@ from genrec.decoding.gumbel import perturb
 from genrec.decoding.trie import TitleTrie, ranges
 from genrec.decoding.types import Allowed, Certificate, Options, Prior, Ranking, Trie
 from genrec.errors import ModelError
-from genrec.models.token_tree import NOT_FINITE, ROOT, CachedTree, Outputs, TokenTree, below
+from genrec.models.cached_tree import CachedTree
+from genrec.models.logits import NOT_FINITE, Outputs
+from genrec.models.token_tree import ROOT, TokenTree, below
 from genrec.types import BoolArray, FloatArray, IntArray
 
 _NEAR = 1.0  # how far below the last of a list a prefix is still worth a guess

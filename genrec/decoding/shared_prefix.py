@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from genrec.decoding.types import Trie
+from genrec.models.cached_tree import Prefix
 from genrec.models.language_model import LanguageModel
-from genrec.models.token_tree import ROOT, WITHIN, Outputs, Prefix, TokenTree, below
+from genrec.models.logits import Outputs
+from genrec.models.token_tree import ROOT, WITHIN, TokenTree, below
 from genrec.prompts.encoder import shared_start
 from genrec.types import IntArray
 

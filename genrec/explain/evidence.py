@@ -27,8 +27,9 @@ from genrec.decoding.trie import TitleTrie
 from genrec.decoding.types import Options, Ranking, Trie
 from genrec.errors import RequestError
 from genrec.explain.types import Evidence
+from genrec.models.cached_tree import Prefix
 from genrec.models.language_model import LanguageModel
-from genrec.models.token_tree import Prefix, TokenTree
+from genrec.models.token_tree import TokenTree
 from genrec.priors.positions import Fused
 from genrec.priors.weights import ItemPrior, Weights
 from genrec.prompts.encoder import EncodedPrompt

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from genrec.errors import ModelError
-from genrec.models.token_tree import NOT_FINITE, ROOT, TokenTree
+from genrec.models.logits import NOT_FINITE
+from genrec.models.token_tree import ROOT, TokenTree
 
 Decode = Callable[[Sequence[int]], str]
 

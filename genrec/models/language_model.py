@@ -18,8 +18,11 @@ import torch
 from genrec import files, runs
 from genrec.errors import ModelError, SettingsError
 from genrec.models import packaged
+from genrec.models.cached_tree import CachedTree, Prefix, tree_obstacle
+from genrec.models.logits import Body
+from genrec.models.plain_tree import PlainTree
 from genrec.models.quiet import quiet_transformers
-from genrec.models.token_tree import Body, CachedTree, PlainTree, Prefix, TokenTree, tree_obstacle
+from genrec.models.token_tree import TokenTree
 from genrec.runs import Run
 
 MAX_THREADS = 512

@@ -28,8 +28,9 @@ from genrec.types import FloatArray, IntArray
 if TYPE_CHECKING:
     from genrec.decoding.types import Options, Ranking
     from genrec.explain.evidence import Question
+    from genrec.models.cached_tree import Prefix
     from genrec.models.language_model import LanguageModel
-    from genrec.models.token_tree import Prefix, TokenTree
+    from genrec.models.token_tree import TokenTree
 
 _PREFIX = 32  # tokens that prompts must share for these to be read once
 _PREFIXES = 4  # read beginnings that are kept

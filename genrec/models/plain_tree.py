@@ -1,0 +1,73 @@
+"""PlainTree: a token tree by full passes, for models that cannot take the cached one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from genrec.models.logits import Body, Outputs
+from genrec.models.token_tree import ROOT, WITHIN, TokenTree
+from genrec.types import IntArray
+
+_PLAIN_BATCH = 16  # sequences in one plain pass
+
+
+class PlainTree(TokenTree):
+    """The slow tree, for any causal model: full passes over prompts and paths.
+
+    It is also the reference of the fast one in tests.
+    """
+
+    def __init__(self, body: Body, prompts: Sequence[Sequence[int]]) -> None:
+        """Reads the prompts; as ``CachedTree``."""
+        self._body = body
+        self._prompts = [list(p) for p in prompts]
+        self._paths: list[list[int]] = []
+        self.root = self._read(self._prompts, [1] * len(prompts))
+
+    def _read(self, sequences: Sequence[list[int]], last: Sequence[int]) -> Outputs:
+        """Outputs after the last tokens of sequences, padded on the right, where none looks."""
+        parts = []
+        for first in range(0, len(sequences), _PLAIN_BATCH):
+            some = sequences[first : first + _PLAIN_BATCH]
+            counts = last[first : first + _PLAIN_BATCH]
+            ids = torch.zeros((len(some), max(map(len, some))), dtype=torch.long)
+            for row, sequence in enumerate(some):
+                ids[row, : len(sequence)] = torch.tensor(sequence)
+            rows = [row for row, n in enumerate(counts) for _ in range(n)]
+            columns = [
+                i for s, n in zip(some, counts, strict=True) for i in range(len(s) - n, len(s))
+            ]
+            device = self._body.device
+            keep = torch.tensor(rows, device=device), torch.tensor(columns, device=device)
+            parts.append(self._body(keep, input_ids=ids.to(device), use_cache=False))
+        return Outputs.joined(parts)
+
+    def grow(
+        self,
+        user: Sequence[int],
+        parents: Sequence[int],
+        runs: Sequence[Sequence[int]],
+        *,
+        every: bool = False,
+    ) -> tuple[IntArray, Outputs]:
+        """See ``TokenTree.grow``."""
+        first = len(self._paths)
+        for parent, run in zip(parents, runs, strict=True):
+            place = first + WITHIN - parent if parent <= WITHIN else parent
+            self._paths.append(([] if parent == ROOT else self._paths[place]) + list(run))
+        sequences = [
+            self._prompts[u] + path for u, path in zip(user, self._paths[first:], strict=True)
+        ]
+        outputs = self._read(sequences, [len(run) if every else 1 for run in runs])
+        return np.arange(first, len(self._paths)), outputs
+
+    def mark(self) -> int:
+        """See ``TokenTree.mark``."""
+        return len(self._paths)
+
+    def back(self, mark: int) -> None:
+        """See ``TokenTree.back``."""
+        del self._paths[mark:]
