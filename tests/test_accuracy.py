@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import accuracy
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from benchmarks.accuracy import public_datasets
 from genrec import Dataset
 from genrec.baselines import registry
 from genrec.evaluation import metrics, tuning
@@ -28,18 +28,18 @@ def test_it_runs_and_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ["demo", "--systems", "popular,markov", "--users", "40", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["accuracy.py", *arguments])
-    accuracy.main()
+    monkeypatch.setattr(sys, "argv", ["public_datasets.py", *arguments])
+    public_datasets.main()
     first = capsys.readouterr().out
     assert "40 cases, seen items may come back" in first
     assert first.count("| markov | train") == 4  # as it is measured, and in the table
     monkeypatch.setattr(registry, "fit", lambda *a, **k: pytest.fail("fitted again"))
-    accuracy.main()
+    public_datasets.main()
     assert capsys.readouterr().out == first
 
 
 def test_candidates_are_ranked_by_score_alone() -> None:
-    task = accuracy.demo(Path())
+    task = public_datasets.demo(Path())
     some = task.cases[:30]
     candidates = [
         [task.data.catalog.row(c.target), *(r for r in range(20) if task.data.catalog[r].item_id != c.target)]
@@ -48,8 +48,8 @@ def test_candidates_are_ranked_by_score_alone() -> None:
     shuffled = [np.random.default_rng(0).permutation(c).tolist() for c in candidates]
     popular = registry.fit("popular", task.data)
     for among in (candidates, shuffled):
-        few = accuracy.Task(task.data, some, False, candidates=among)
-        ranks = accuracy.ranks_of(few, popular)
+        few = public_datasets.Task(task.data, some, False, candidates=among)
+        ranks = public_datasets.ranks_of(few, popular)
         for case, rank, rows in zip(some, ranks, among, strict=True):
             scores = popular.scores(case.history)
             own = scores[task.data.catalog.row(case.target)]
@@ -64,7 +64,7 @@ def test_differences_are_paired_with_the_best_of_the_same_fit() -> None:
     both = {
         "popular": row(0, 0, 0), "ease": row(0, 1, 0), "prior": row(1, 1, 0), "zero-shot-prior": row(1, 1, 1)
     }  # fmt: skip
-    said = list(accuracy.differences(both, {"zero-shot": row(0, 0, 1), **both}, "ndcg@10"))
+    said = list(public_datasets.differences(both, {"zero-shot": row(0, 0, 1), **both}, "ndcg@10"))
     assert [line.partition(":")[0] for line in said] == [
         f"zero-shot-prior less {other}" for other in ("zero-shot", "prior", "ease")
     ]
@@ -77,11 +77,11 @@ def test_differences_are_paired_with_the_best_of_the_same_fit() -> None:
 def test_a_model_and_its_prior_go_on_where_they_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = accuracy.chosen(accuracy.demo(Path()), 3)
+    task = public_datasets.chosen(public_datasets.demo(Path()), 3)
     arguments = SimpleNamespace(threads=1, model="smollm2-135m", run=None, mixed=[], out=tmp_path)
     tune = tuning.tune
     monkeypatch.setattr(tuning, "tune", lambda r, **k: tune(r, **k, users=4))
-    found = accuracy.measured("demo", "zero-shot-prior", "both", task, arguments)
+    found = public_datasets.measured("demo", "zero-shot-prior", "both", task, arguments)
     assert set(found["ranks"]) == set(found["nats"]) == {c.user_id for c in task.cases}
     (path,) = tmp_path.glob("demo-zero-shot-prior-both-*.json")
     kept = {k: v for k, v in found.items() if k != "done"}
@@ -90,7 +90,7 @@ def test_a_model_and_its_prior_go_on_where_they_stopped(
         kept[part] = {u: v for u, v in found[part].items() if u != gone}
     path.write_text(json.dumps(kept))
     monkeypatch.setattr(tuning, "tune", lambda *a, **k: pytest.fail("tuned again"))
-    again = accuracy.measured("demo", "zero-shot-prior", "both", task, arguments)
+    again = public_datasets.measured("demo", "zero-shot-prior", "both", task, arguments)
     assert again["ranks"] == found["ranks"]
     assert again["nats"] == found["nats"]
 
@@ -99,7 +99,7 @@ def test_a_model_and_its_prior_go_on_where_they_stopped(
 @pytest.mark.slow
 def test_the_audit_of_beauty() -> None:
     columns = ["user_id", "item_id", "position", "timestamp", "behavior"]
-    items, events = accuracy.tables(DATA / "s3_beauty", columns)
+    items, events = public_datasets.tables(DATA / "s3_beauty", columns)
 
     def findings(events: pa.Table) -> dict[str, Finding]:
         dataset = Dataset.from_tables(items, events, name="s3_beauty")
@@ -146,8 +146,8 @@ def test_the_audit_of_beauty() -> None:
 def test_counting_is_reproduced(
     name: str, system: str, before: str, expected: tuple[float | None, ...], within: float
 ) -> None:
-    task = accuracy.amazon(DATA / name, ())
-    ranks = accuracy.ranks_of(task, registry.fit(system, task.data, before=before))
+    task = public_datasets.amazon(DATA / name, ())
+    ranks = public_datasets.ranks_of(task, registry.fit(system, task.data, before=before))
     found = [metrics.hit_rate(ranks, 5), metrics.hit_rate(ranks, 10)]
     found += [metrics.ndcg(ranks, 5), metrics.ndcg(ranks, 10)]
     for values, value in zip(found, expected, strict=True):

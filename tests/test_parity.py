@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import stepwise
 import tiny
-from peer import generate
 
+from benchmarks.speed.peer import generate
 from genrec import Catalog, Item, LanguageModel, Recommender
 from genrec.decoding.filters import Filter, Filters
 from genrec.decoding.search import score, search

@@ -99,7 +99,7 @@ _ENGLISH = _Story(
         "ndcg@10": "NDCG@10",
         "recall@10": "recall@10 of the basket",
     },
-    few="{n} customers are few, so the intervals are wide; all 887 are in benchmarks/RESULTS.md.",
+    few="{n} customers are few, so the intervals are wide; all 887 are in benchmarks/LOG.md.",
     end="{seconds:.0f} s in all, {model}",
 )
 

@@ -39,7 +39,7 @@ _LEAST, _MOST = 0.011, 90.0  # of one over the temperature
 _TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0)  # by score; above, the trie says more than the model
 _WEIGHTS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 16.0, 32.0, 64.0)
 _ROUNDS = 100
-_BEFORE = 20  # users that the embedded sample counts as, see benchmarks/RESULTS.md
+_BEFORE = 20  # users that the embedded sample counts as, see benchmarks/LOG.md
 _ENOUGH = 50  # users by whom the kind of fusion is chosen; by node with fewer
 
 

@@ -29,7 +29,7 @@ class Embedder(ABC):
         name: as given by the user.
         reading: which scripts it reads; other texts are not to be embedded.
         bar: the least cosine of two texts that name one item, and how far it must be ahead of the
-            next; measured in benchmarks/matching.py for the named encoders.
+            next; measured in benchmarks/accuracy/matching.py for the named encoders.
     """
 
     name: str

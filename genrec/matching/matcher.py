@@ -25,7 +25,7 @@ from genrec.matching.ngrams import CharNgrams
 from genrec.text import main_script, normalized
 
 _NUMBER = re.compile(r"\d+|\bx+[sml]\b")  # and sizes such as xl
-THRESHOLD = 0.86  # of the fuzzy stage; measured: benchmarks/matching.py
+THRESHOLD = 0.86  # of the fuzzy stage; measured: benchmarks/accuracy/matching.py
 MARGIN = 0.02
 LARGEST_UNASKED = 5_000  # titles that ``auto`` embeds when they are first needed
 

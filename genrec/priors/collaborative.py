@@ -51,7 +51,7 @@ ENOUGH = 50  # of them; with fewer, the mixing weights are the defaults
 LEAST = 0.01  # of the mixture is popularity's
 _LITTLE = 0.002  # a source that counts for less is left out, since each takes time
 FORMAT_VERSION = 2
-# About the mean of what was fitted on five sets (benchmarks/RESULTS.md), with more for popularity.
+# About the mean of what was fitted on five sets (benchmarks/LOG.md), with more for popularity.
 _DEFAULT_MIX = {
     POPULAR: 0.25, TRENDING: 0.07, "markov": 0.12, "followed": 0.08, "itemknn": 0.05,
     "nearest": 0.15, "latest": 0.07, "ease": 0.08, "titles": 0.04, "own": 0.1, "recent": 0.1,

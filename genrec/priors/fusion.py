@@ -22,7 +22,7 @@ from genrec.priors.weights import ItemPrior, Popularity
 BEFORE = {"train": "validation", "train+validation": "test"}
 OTHER_WEIGHT = 0.3  # of popularity, novelty and one's own prior
 # Of the collaborative prior, fitted on 200 validation users of the embedded sample with the default
-# model untrained (``genrec tune``); see benchmarks/RESULTS.md.
+# model untrained (``genrec tune``); see benchmarks/LOG.md.
 FUSION = "node"
 TEMPERATURES = {"node": 36.58, "score": 4.0}
 ENOUGH = 1000  # events; fewer say less, and what was fitted once counts in proportion

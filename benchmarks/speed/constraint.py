@@ -1,7 +1,7 @@
 """The constraint's step alone: K prefixes and their logits to the K best legal continuations.
 
-    python benchmarks/constraint.py --titles 10000 100000 1000000 --peer
-    python benchmarks/constraint.py --titles 10000 10000000 --fan-outs 2 8 32 128 400
+    python -m benchmarks.speed.constraint --titles 10000 100000 1000000 --peer
+    python -m benchmarks.speed.constraint --titles 10000 10000000 --fan-outs 2 8 32 128 400
 
 Ours is search's own step (children, their logits, log-softmax over them, the K best); the peer is
 what ``generate`` does with a prefix function over nested dicts: log_softmax, the processor that
@@ -32,11 +32,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from peer import PrefixFunction
-from scale import child
-from synthetic import Words
 from transformers import LogitNormalization, PrefixConstrainedLogitsProcessor
 
+from benchmarks.speed.peer import PrefixFunction
+from benchmarks.speed.scale import child
+from benchmarks.speed.synthetic import Words
 from genrec.decoding import gpu_beam
 from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.search import _Search

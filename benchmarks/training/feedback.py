@@ -1,7 +1,7 @@
 """What a run learns from new events and new items, and whether it forgets. Resumable.
 
     genrec train DIR --protocol demo-v1 --behaviors buy --holdout 0.05 --out RUN
-    python benchmarks/feedback.py --run RUN --threads 1
+    python -m benchmarks.training.feedback --run RUN --threads 1
 
 DIR is the embedded data. RUN learned from train without 5% of the items. It goes on with the validation
 units of all users as new events, in which those items are sold, too: with as many old titles learned
@@ -23,9 +23,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from demo_v1 import ROOT, _commit
-from training import nats
 
+from benchmarks.common import ROOT, commit
+from benchmarks.training.recipe import nats
 from genrec import Dataset, Recommender, runs
 from genrec.data import protocols
 from genrec.data.datasets import load
@@ -117,7 +117,7 @@ def main() -> None:
     write(part(data, 1), place / "new.csv")
     both, new = apply_updates(old, place / "new.csv")
     found = groups(data, old, kept, arguments.users)
-    print(f"commit {_commit()}: {int(new.sum()):,} new events of {len(new):,}")
+    print(f"commit {commit()}: {int(new.sum()):,} new events of {len(new):,}")
     asked = [f"{name} ({len(cases)})" for name, cases in found.items()]
     print("| | " + " | ".join(asked) + " |\n|---" + "|---" * len(asked) + "|")
     threads = arguments.threads

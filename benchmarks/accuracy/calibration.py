@@ -1,7 +1,7 @@
 """Whether the ten items' probabilities together are how often one of them is what came next.
 
     genrec evaluate shop --protocol demo-v1 --out one && genrec evaluate shop --protocol demo-v1 --prior none --out two
-    python benchmarks/calibration.py one/*.jsonl two/*.jsonl --picture reliability.png
+    python -m benchmarks.accuracy.calibration one/*.jsonl two/*.jsonl --picture reliability.png
 
 Takes the lists that ``genrec evaluate --out`` keeps, of the embedded data under demo-v1. For each system
 with probabilities: their mean sum over ten items, the share of hits and the difference; the users in
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from demo_v1 import _commit
 
+from benchmarks.common import commit
 from genrec.data import protocols
 from genrec.data.datasets import load
 
@@ -90,7 +90,7 @@ def main() -> None:
     cases = protocols.cases(load("online_retail_demo"), "demo-v1", "test")
     targets = {c.user_id: c.target for c in cases}
     found = [f for f in (measured(p, targets) for p in arguments.lists) if f is not None]
-    print(f"commit {_commit()}\n")
+    print(f"commit {commit()}\n")
     print(
         "| system | users | stated | hits | difference | bins within | log loss | of a constant | nats |"
     )

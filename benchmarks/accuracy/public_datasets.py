@@ -1,12 +1,12 @@
 """Every baseline on one public data set, by its published protocol. Resumable.
 
-    python benchmarks/accuracy.py beauty --data DIR --threads 1
-    python benchmarks/accuracy.py lastfm --data DIR --systems popular,markov,sasrec --fit train
-    python benchmarks/accuracy.py beauty --data DIR --systems zero-shot,few-shot --users 500
-    python benchmarks/accuracy.py demo --systems prior
-    python benchmarks/accuracy.py lastfm --data DIR --systems zero-shot-prior --users 500
-    python benchmarks/accuracy.py lastfm --data DIR --systems sasrec,prior --with sasrec
-    python benchmarks/accuracy.py demo --systems tuned,tuned-prior --run RUN --fit train
+    python -m benchmarks.accuracy.public_datasets beauty --data DIR --threads 1
+    python -m benchmarks.accuracy.public_datasets lastfm --data DIR --systems popular,markov,sasrec --fit train
+    python -m benchmarks.accuracy.public_datasets beauty --data DIR --systems zero-shot,few-shot --users 500
+    python -m benchmarks.accuracy.public_datasets demo --systems prior
+    python -m benchmarks.accuracy.public_datasets lastfm --data DIR --systems zero-shot-prior --users 500
+    python -m benchmarks.accuracy.public_datasets lastfm --data DIR --systems sasrec,prior --with sasrec
+    python -m benchmarks.accuracy.public_datasets demo --systems tuned,tuned-prior --run RUN --fit train
 
 DIR (or $GENREC_DATA) holds the folders s3_beauty, s3_toys, msl_amazon_books, llara_lastfm,
 online_retail, stackexchange_quantum and ml-100k (the atomic files of RecBole, which its wheel has);
@@ -40,8 +40,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from demo_v1 import ROOT, _commit
 
+from benchmarks.common import ROOT, commit
 from genrec import Dataset, Recommender, runs
 from genrec.baselines import base, registry
 from genrec.baselines.base import Scorer
@@ -438,7 +438,7 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
             "fit_s": round(between - began, 1),
             "rank_s": round(time.monotonic() - between, 1),
         }
-    found = {**found, "done": True, "commit": _commit(), "date": time.strftime("%Y-%m-%d")}
+    found = {**found, "done": True, "commit": commit(), "date": time.strftime("%Y-%m-%d")}
     _write(path, found)
     return found
 
@@ -506,7 +506,7 @@ def main() -> None:
     data = task.data.info
     print(f"{arguments.set}: {data.users:,} users, {data.items:,} items, {data.events:,} events")
     seen = "left out" if task.exclude_seen else "may come back"
-    print(f"{len(task.cases):,} cases, seen items {seen}, commit {_commit()}\n", flush=True)
+    print(f"{len(task.cases):,} cases, seen items {seen}, commit {commit()}\n", flush=True)
     lines = [f"| system | fitted on | {' | '.join(task.metrics)} | nats | fit s | rank s |"]
     lines.append("|---" * (len(task.metrics) + 5) + "|")
     rows_of: dict[str, dict[str, Any]] = {}

@@ -1,7 +1,7 @@
 """The prior and the baselines where all of test is later than all of train (protocol global-time).
 
-    python benchmarks/by_time.py --data DIR
-    python benchmarks/by_time.py --sets demo retail --data DIR
+    python -m benchmarks.accuracy.by_time --data DIR
+    python -m benchmarks.accuracy.by_time --sets demo retail --data DIR
 
 Tables of one user's last event let a system see what others did later; here nothing of train or
 validation is later than test, for anybody. Sets are those of accuracy.py whose events have times. All
@@ -15,9 +15,9 @@ import os
 from pathlib import Path
 
 import numpy as np
-from accuracy import TASKS, interval
-from demo_v1 import _commit
 
+from benchmarks.accuracy.public_datasets import TASKS, interval
+from benchmarks.common import commit
 from genrec.baselines import registry
 from genrec.data import protocols
 from genrec.evaluation import metrics
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("GENREC_DATA", ".")))
     arguments = parser.parse_args()
-    print(f"commit {_commit()}\n")
+    print(f"commit {commit()}\n")
     print("| set | users | system | R@10 | N@10 | prior less it, R@10 | prior less it, N@10 |")
     print("|---|---|---|---|---|---|---|")
     for name in arguments.sets:

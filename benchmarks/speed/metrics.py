@@ -1,6 +1,6 @@
 """How long metrics over given lists take, and how much memory.
 
-python benchmarks/metrics.py --users 100000 --places 100 --items 20000
+python -m benchmarks.speed.metrics --users 100000 --places 100 --items 20000
 """
 
 from __future__ import annotations

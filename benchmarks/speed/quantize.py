@@ -1,8 +1,8 @@
 """What weights in few bits (bitsandbytes) cost and save: memory, speed, accuracy. Resumable.
 
-    python benchmarks/quantize.py use --users 100 --threads 1
-    python benchmarks/quantize.py use --run online_retail_demo --users 100 --threads 1
-    python benchmarks/quantize.py train --turns 2 --threads 1
+    python -m benchmarks.speed.quantize use --users 100 --threads 1
+    python -m benchmarks.speed.quantize use --run online_retail_demo --users 100 --threads 1
+    python -m benchmarks.speed.quantize train --turns 2 --threads 1
 
 ``use``: the model as it is, in int8 and in nf4 recommend to the same seeded test users of demo-v1 by
 turns, without a prior: bytes of the weights, seconds a list, HR@10, NDCG@10 and nats, with paired
@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from demo_v1 import ROOT, _commit
-from training import CELLS, USUAL, ours
 
+from benchmarks.common import ROOT, commit
+from benchmarks.training.recipe import CELLS, USUAL, ours
 from genrec import Recommender
 from genrec.data import protocols
 from genrec.data.datasets import load
@@ -61,7 +61,7 @@ def use(arguments: argparse.Namespace) -> None:
             stream.write(json.dumps(line) + "\n")
             stream.flush()
     values = {k: np.array([line[k] for line in lines], dtype=float).T for k in systems}
-    print(f"\n{len(lines)} users, commit {_commit()}\n")
+    print(f"\n{len(lines)} users, commit {commit()}\n")
     print("| weights | HR@10 | NDCG@10 | nats | s a list | times as long |")
     print("|---|---|---|---|---|---|")
     whole = values[arguments.kinds[0]]
@@ -95,7 +95,7 @@ def train(arguments: argparse.Namespace) -> None:
             found[kind].append(speed)
             print(f"turn {turn + 1}: {kind}: {speed:.2f} targets/s", flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"\ncommit {_commit()}, peak memory of the process {peak:.2f} GB\n")
+    print(f"\ncommit {commit()}, peak memory of the process {peak:.2f} GB\n")
     for kind, speeds in found.items():
         ratios = np.array(speeds) / np.array(found[arguments.kinds[0]])
         print(f"{kind}: {np.median(speeds):.2f} targets/s, {ratios.round(2).tolist()} times")

@@ -1,8 +1,8 @@
 """Yes or no: will they like it? A language model untrained and tuned, a BERT, and counting. Resumable.
 
-    python benchmarks/pointwise.py ml-100k --data DIR --minutes 30 --threads 1
-    python benchmarks/pointwise.py demo --minutes 30 --threads 1
-    python benchmarks/pointwise.py demo --minutes 1 --pairs 40 --per-user 4 --eval-users 5
+    python -m benchmarks.accuracy.pointwise ml-100k --data DIR --minutes 30 --threads 1
+    python -m benchmarks.accuracy.pointwise demo --minutes 30 --threads 1
+    python -m benchmarks.accuracy.pointwise demo --minutes 1 --pairs 40 --per-user 4 --eval-users 5
 
 DIR (or $GENREC_DATA) holds the folder ml-100k (the atomic files of RecBole, which its wheel has); demo
 is embedded in the package. In ml-100k a rating of 4 or 5 is a like; in demo each purchase stands
@@ -36,8 +36,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from demo_v1 import ROOT, _commit
 
+from benchmarks.common import ROOT, commit
 from genrec import Dataset, Recommender, runs
 from genrec.data.datasets import load, recbole
 from genrec.models import packaged
@@ -302,7 +302,7 @@ def main() -> None:
     arguments.key = f"{arguments.set}-{key}"
     print(
         f"{arguments.set}: {len(found.learned):,} pairs to learn from, {len(found.chosen_by)} to "
-        f"choose by, {len(found.asked)} asked ({found.labels.mean():.0%} yes), commit {_commit()}",
+        f"choose by, {len(found.asked)} asked ({found.labels.mean():.0%} yes), commit {commit()}",
         flush=True,
     )
     lines = [f"| system | {' | '.join(METRICS)} | s |", "|---" * (len(METRICS) + 2) + "|"]
@@ -315,7 +315,7 @@ def main() -> None:
             values = SYSTEMS[name](found, arguments)
             kept = {
                 **pointwise.measured(found.labels, values), "seconds": time.monotonic() - began,
-                "chances": values.tolist(), "commit": _commit(), "date": time.strftime("%Y-%m-%d"),
+                "chances": values.tolist(), "commit": commit(), "date": time.strftime("%Y-%m-%d"),
             }  # fmt: skip
             path.with_suffix(".new").write_text(json.dumps(kept))
             path.with_suffix(".new").replace(path)

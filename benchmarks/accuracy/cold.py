@@ -1,8 +1,8 @@
 """New items and new users, on the embedded data: who still finds what comes next. Resumable.
 
     genrec train DIR --protocol demo-v1 --behaviors buy --holdout 0.1 --out RUN
-    python benchmarks/cold.py items --run RUN --threads 1
-    python benchmarks/cold.py users --users 200 --threads 1
+    python -m benchmarks.accuracy.cold items --run RUN --threads 1
+    python -m benchmarks.accuracy.cold users --users 200 --threads 1
 
 ``items``: a tenth of the catalog was never sold: their events before test are gone, also from
 histories, nothing is fitted on them, and then they are in the catalog. Asked are the demo-v1 test cases
@@ -27,8 +27,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from demo_v1 import ROOT, _commit
 
+from benchmarks.common import ROOT, commit
 from genrec import Dataset, History, Recommender
 from genrec.baselines.registry import fit
 from genrec.data import protocols
@@ -178,7 +178,7 @@ def items(arguments: argparse.Namespace) -> None:
     about = [arguments.model, protocols.fingerprint(data)]
     if arguments.run is not None:
         about.append((arguments.run / "run.json").read_text())
-    print(f"{len(new)} new items of {len(data.catalog)}, {len(cases)} cases, commit {_commit()}\n")
+    print(f"{len(new)} new items of {len(data.catalog)}, {len(cases)} cases, commit {commit()}\n")
     print(
         "| system | HR@10 of all | NDCG@10 of all | HR@10 of the new | NDCG@10 of the new | nats |"
     )
@@ -222,7 +222,7 @@ def users(arguments: argparse.Namespace) -> None:
         "tuned + prior": lambda: model(run, "collaborative"),
     }
     about = [arguments.model, protocols.fingerprint(data)]
-    print(f"{len(cases)} users, commit {_commit()}\n")
+    print(f"{len(cases)} users, commit {commit()}\n")
     print("| purchases known | system | HR@10 | NDCG@10 | nats |\n|---|---|---|---|---|")
     for shown in SHOWN:
         asked = [(c.user_id, c.history.latest(shown), c.target) for c in cases]

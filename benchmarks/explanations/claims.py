@@ -1,7 +1,7 @@
 """The checker of explanations alone: planted false claims and true ones. No model.
 
-    python benchmarks/claims.py --data online_retail_demo
-    python benchmarks/claims.py --data zh_mini
+    python -m benchmarks.explanations.claims --data online_retail_demo
+    python -m benchmarks.explanations.claims --data zh_mini
 
 For seeded users and items, 500 sentences that say something wrong (a title of neither history nor
 item, a word of another item, another price or number, an event that was not) and 500 that are true
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from demo_v1 import _commit
 
+from benchmarks.common import commit
 from genrec.data.datasets import load
 from genrec.explain.claims import LETTERS, Facts, problems
 from genrec.explain.sentences import facts_of
@@ -195,7 +195,7 @@ def main() -> None:
         lines.append("\t".join([kind, text, facts.item.item_id, "; ".join(found)]))
         if bool(found) == kind.startswith("true"):
             print(f"wrong: {kind}: {text} ({'; '.join(found)})")
-    print(f"{arguments.data}, commit {_commit()}")
+    print(f"{arguments.data}, commit {commit()}")
     for name, some in (
         ("false", [k for k in counts if not k.startswith("true")]),
         ("true", [k for k in counts if k.startswith("true")]),

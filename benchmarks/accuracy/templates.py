@@ -1,7 +1,7 @@
 """Templates and value forms against the list form: nats per target on validation, paired.
 
-    python benchmarks/templates.py --users 150 --threads 1
-    python benchmarks/templates.py --movielens ml-100k --forms next_item "next_item, values"
+    python -m benchmarks.accuracy.templates --users 150 --threads 1
+    python -m benchmarks.accuracy.templates --movielens ml-100k --forms next_item "next_item, values"
 
 The nats of a target are minus the log of the probability that the model gives it among all items:
 lower is better, and log(N) is what a uniform guess has. Nothing here looks at test.

@@ -1,11 +1,11 @@
 """What a model writes on real recommendations, to be read sentence by sentence. Resumable.
 
-    python benchmarks/written.py --users 100 --threads 1
+    python -m benchmarks.explanations.written --users 100 --threads 1
 
 For seeded demo-v1 test users, the ten best items for the last ten events, seen ones left out (else
 the strongest event often is the item itself), with the default sentences: a line each with its
 source, the item, the sentence, and of what was rejected what follows the names, and why. Written to
-benchmarks/claims/written.tsv; users that are in it are not asked again.
+benchmarks/explanations/sentences/written.tsv; users that are in it are not asked again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from demo_v1 import ROOT, _commit
-
+from benchmarks.common import ROOT, commit
 from genrec import Recommender
 from genrec.data import protocols
 from genrec.data.datasets import load
@@ -33,7 +32,11 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--run", default=None, help="a run folder or name, in place of --model")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "claims" / "written.tsv")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "benchmarks" / "explanations" / "sentences" / "written.tsv",
+    )
     arguments = parser.parse_args()
     data = load("online_retail_demo")
     options: dict[str, Any] = {  # float32, as the commands that explain have it on a CPU
@@ -69,7 +72,7 @@ def main() -> None:
     print(
         f"{len(sources)} sentences, {sources.count('generated')} generated, "
         f"{sum(line.split(chr(9))[4].count(' || ') + bool(line.split(chr(9))[4]) for line in lines[1:])} "
-        f"rejected, commit {_commit()}"
+        f"rejected, commit {commit()}"
     )
 
 

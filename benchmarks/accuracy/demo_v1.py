@@ -1,7 +1,7 @@
 """Protocol demo-v1 on all its users: zero-shot, few-shot and popularity. Resumable.
 
-    python benchmarks/demo_v1.py --threads 1
-    python benchmarks/demo_v1.py --threads 1 --few-shot 4 --users 100 --split validation
+    python -m benchmarks.accuracy.demo_v1 --threads 1
+    python -m benchmarks.accuracy.demo_v1 --threads 1 --few-shot 4 --users 100 --split validation
 
 The ranked lists are appended to .results/, one line a user; run it again to go on.
 """
@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import subprocess
 import time
 from pathlib import Path
 
+from benchmarks.common import ROOT, commit
 from genrec import Recommender
 from genrec.baselines.counting import Popular
 from genrec.data.datasets import load
@@ -22,7 +22,6 @@ from genrec.data.events import History
 from genrec.evaluation import evaluator
 
 METRICS = ("hit_rate@5", "hit_rate@10", "ndcg@5", "ndcg@10", "recall@10")
-ROOT = Path(__file__).parent.parent
 
 
 def main() -> None:
@@ -35,7 +34,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--out", type=Path, default=ROOT / ".results")
     arguments = parser.parse_args()
-    commit = _commit()  # before the run: the tree may change while it goes on
+    measured = commit()  # before the run: the tree may change while it goes on
     data = load("online_retail_demo")
     cases = evaluator.sample(evaluator.demo_v1(data, arguments.split), arguments.users)
     model = Recommender(
@@ -73,7 +72,7 @@ def main() -> None:
     popular = Popular(data.interactions, data.info.target_behavior, before=before)
     theirs = evaluator.run(popular.name, lambda h: popular.rank(h, arguments.k), cases)
     print(f"\ndemo-v1, {arguments.split}, {len(cases)} users, {model.model.describe()}")
-    print(f"commit {commit}")
+    print(f"commit {measured}")
     for metric in METRICS:
         print(
             f"{metric:12} {ours.name} {ours.mean(metric)}  {theirs.name} {theirs.mean(metric)}  "
@@ -81,17 +80,6 @@ def main() -> None:
         )
     short = sum(len(r) != arguments.k or len(set(r)) != arguments.k for r in ours.ranked)
     print(f"invalid or short lists: {short}")
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

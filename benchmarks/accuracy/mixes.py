@@ -1,7 +1,7 @@
 """What sources add to the collaborative prior, by the protocols of ``accuracy.py``. Resumable.
 
-    python benchmarks/mixes.py demo --base popular markov itemknn own recent --with trending ease
-    python benchmarks/mixes.py beauty --data DIR --with sasrec content
+    python -m benchmarks.accuracy.mixes demo --base popular markov itemknn own recent --with trending ease
+    python -m benchmarks.accuracy.mixes beauty --data DIR --with sasrec content
 
 The prior counts train. Beside the ``--base`` (all that it counts itself) it is given each of the
 other sources, counted or baselines fitted on train, and then all of them; mixing weights are those under
@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accuracy import BEFORE, TASKS, chosen, interval, ranks_by
-from demo_v1 import ROOT, _commit
 
+from benchmarks.accuracy.public_datasets import BEFORE, TASKS, chosen, interval, ranks_by
+from benchmarks.common import ROOT, commit
 from genrec.baselines import registry
 from genrec.data import protocols
 from genrec.evaluation import bootstrap, metrics
@@ -97,7 +97,7 @@ def main() -> None:
     every = protocols.cases(data, protocols.default_protocol(data), "validation")
     cases = protocols.sample(every, USERS)
     print(f"{arguments.set}: {len(cases)} users of validation, {len(task.cases)} cases of test")
-    print(f"commit {_commit()}\n")
+    print(f"commit {commit()}\n")
     print("| mixed in | weights | nats | R@10 | N@10 | s a history |\n|---|---|---|---|---|---|")
     plain: list[int] = []
     for more in [(), *((n,) for n in others), *([tuple(others)] if len(others) > 1 else [])]:

@@ -1,7 +1,7 @@
 """Whether explanations are true of the model, and what evidence costs, on the demo's users.
 
-    python benchmarks/evidence.py --users 100 --threads 1 [--run RUN] [--prior popularity]
-    python benchmarks/evidence.py --costs 8 --threads 1
+    python -m benchmarks.explanations.evidence --users 100 --threads 1 [--run RUN] [--prior popularity]
+    python -m benchmarks.explanations.evidence --costs 8 --threads 1
 
 ``--users``: ``genrec.faithfulness`` on so many seeded demo-v1 test users with at least four events, by
 title embeddings or ``--encoder ngrams``: deletion, sufficiency, shares. ``--other`` names the template
@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from demo_v1 import ROOT, _commit
 
+from benchmarks.common import ROOT, commit
 from genrec import History, Recommender
 from genrec.config import QueryOptions
 from genrec.data.datasets import load
@@ -71,7 +71,7 @@ def deletion(arguments: argparse.Namespace, ours: Recommender) -> None:
         out=arguments.out / f"{slug(name)}-{arguments.encoder}.jsonl",
         progress=lambda done: print(f"\r{done} users", end="", flush=True),
     )
-    print(f"\n{ours.model.describe()}, {ours.fusing}, commit {_commit()}")
+    print(f"\n{ours.model.describe()}, {ours.fusing}, commit {commit()}")
     terminal.print_faithfulness(found)
 
 
@@ -110,7 +110,7 @@ def costs(arguments: argparse.Namespace, ours: Recommender) -> None:
         )
         print(json.dumps({k: round(v, 2) for k, v in seconds.items()}), flush=True)
     print(
-        f"{len(floors)} users of 25 events, ten items, {ours.model.describe()}, commit {_commit()}"
+        f"{len(floors)} users of 25 events, ten items, {ours.model.describe()}, commit {commit()}"
     )
     for name, values in ratios.items():
         middle = statistics.median(values)

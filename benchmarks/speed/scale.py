@@ -1,7 +1,7 @@
 """A trie of many titles: seconds, peak memory and bytes; also tokenising them.
 
-    python benchmarks/scale.py --titles 10000 100000 1000000 10000000
-    python benchmarks/scale.py --titles 1000000 --text
+    python -m benchmarks.speed.scale --titles 10000 100000 1000000 10000000
+    python -m benchmarks.speed.scale --titles 1000000 --text
 
 Each size is built in a process of its own from synthetic token ids (``synthetic.py``), saved, and
 mapped in another one; some edits are laid over it. Building excludes making the ids; its peak is that of the whole process. Bytes
@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from synthetic import Words, demo
 
+from benchmarks.common import ROOT
+from benchmarks.speed.synthetic import Words, demo
 from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.trie import Chunk, TitleTrie
 
@@ -150,7 +151,10 @@ def tokenise(n: int) -> dict[str, Any]:
 
 def child(*arguments: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, __file__, "--child", *arguments], check=True, stdout=subprocess.PIPE
+        [sys.executable, "-m", "benchmarks.speed.scale", "--child", *arguments],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
     )
     found: dict[str, Any] = json.loads(done.stdout)
     return found

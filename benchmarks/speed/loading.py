@@ -1,6 +1,6 @@
 """Loading many interactions: seconds and peak memory of ``Dataset.prepare`` and ``Dataset.load``.
 
-python benchmarks/loading.py --events 10000000
+python -m benchmarks.speed.loading --events 10000000
 """
 
 from __future__ import annotations

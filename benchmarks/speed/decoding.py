@@ -1,7 +1,7 @@
 """Our search against ``generate`` with a prefix function: the same model, prompts and titles.
 
-    python benchmarks/decoding.py --gate --threads 1
-    python benchmarks/decoding.py --threads 1 --tokens 64 256 1000 --beams 10 20 --batches 1 8
+    python -m benchmarks.speed.decoding --gate --threads 1
+    python -m benchmarks.speed.decoding --threads 1 --tokens 64 256 1000 --beams 10 20 --batches 1 8
 
 Every repetition runs the peer and ours in turn on the same prompts, of exactly so many tokens
 (histories of validation users, one after the other, cut at the front). Reported are medians and
@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from demo_v1 import ROOT, _commit
-from peer import generate_many
 
+from benchmarks.common import ROOT, commit
+from benchmarks.speed.peer import generate_many
 from genrec import Recommender
 from genrec.data.datasets import load
 from genrec.decoding.search import score, search
@@ -117,7 +117,7 @@ def measure(model: Recommender, cell: dict[str, Any], repetitions: int) -> dict[
             middle = statistics.median(ratios)
             said = f"{middle:.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
             report[f"peer/{name}" if other == "peer" else f"{name}/prefill"] = said
-    return report | {"commit": _commit(), "date": time.strftime("%Y-%m-%d")}
+    return report | {"commit": commit(), "date": time.strftime("%Y-%m-%d")}
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """How much of the trie exact search reads, and what a narrow filter costs, on a real catalog.
 
-    python benchmarks/exact.py --data DIR --titles 10000 --prompts 200 --threads 1
-    python benchmarks/exact.py --set demo --systems exact
-    python benchmarks/exact.py --set demo --systems exact --run online_retail_demo
+    python -m benchmarks.speed.exact --data DIR --titles 10000 --prompts 200 --threads 1
+    python -m benchmarks.speed.exact --set demo --systems exact
+    python -m benchmarks.speed.exact --set demo --systems exact --run online_retail_demo
 
 DIR holds s3_beauty; its first titles that users of the sample do not need are left out until so many
 are left. For each of the seeded users' prompts: prefixes and tokens that exact search for the 10 best
@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy import TASKS, sample
-from demo_v1 import ROOT, _commit
 
+from benchmarks.accuracy.public_datasets import TASKS, sample
+from benchmarks.common import ROOT, commit
 from genrec import Catalog, Recommender
 from genrec.data import protocols
 from genrec.decoding.filters import Filter, Filters
@@ -97,7 +97,7 @@ def main() -> None:
             if len(lines) % 20 == 0:
                 print(f"{len(lines)} of {len(cases)}", flush=True)
     values = [json.loads(line) for line in lines]
-    print(f"{len(values)} prompts, {len(catalog):,} titles, commit {_commit()}")
+    print(f"{len(values)} prompts, {len(catalog):,} titles, commit {commit()}")
     print(f"whole trie: {inner:,} prefixes, {trie.inner_tokens:,} tokens")
     for name in arguments.systems:
         nodes, tokens, exact = (np.array([v[name][i] for v in values]) for i in range(3))

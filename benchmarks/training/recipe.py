@@ -1,7 +1,7 @@
 """Training: targets per second against the usual recipe, and what each setting is worth. Resumable.
 
-    python benchmarks/training.py speed --threads 1
-    python benchmarks/training.py table --minutes 30 --users 300 --threads 1
+    python -m benchmarks.training.recipe speed --threads 1
+    python -m benchmarks.training.recipe table --minutes 30 --users 300 --threads 1
 
 ``speed`` alternates our rows with transformers' Trainer over sliding windows (a prompt of the last
 20 events, one target each, the loss over the whole vocabulary), with the same model, adapter and
@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from demo_v1 import ROOT, _commit
 from torch.utils.data import Dataset as TorchDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from benchmarks.common import ROOT, commit
 from genrec import Dataset, Recommender
 from genrec.data import protocols
 from genrec.data.datasets import load
@@ -187,7 +187,7 @@ def speed(arguments: argparse.Namespace) -> None:
                 value = ours(recommender, data, tuned, recipe, out / "ours")
             found[name].append(value)
             print(f"turn {turn + 1}: {name}: {value:.2f} targets/s", flush=True)
-    print(f"\ncommit {_commit()}, {torch.get_num_threads()} threads, {tuned.describe()}\n")
+    print(f"\ncommit {commit()}, {torch.get_num_threads()} threads, {tuned.describe()}\n")
     print("| rows | targets/s | against the usual |\n|---|---|---|")
     for name, values in found.items():
         ratios = np.array(values) / np.array(found["usual"])
@@ -282,7 +282,7 @@ def _cell(
         "held_out_users": len(held),
         "written": written(recommender, users[:30]),
         "targets": targets,
-        "commit": _commit(),
+        "commit": commit(),
     }
     result.write_text(json.dumps(found), encoding="utf-8")
 

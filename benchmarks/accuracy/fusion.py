@@ -1,7 +1,7 @@
 """The model alone, the prior alone, and both fused, on the same users. Resumable.
 
-    python benchmarks/fusion.py demo --threads 1 --users 250
-    python benchmarks/fusion.py beauty --data DIR --users 100 --tuned tuned.json
+    python -m benchmarks.accuracy.fusion demo --threads 1 --users 250
+    python -m benchmarks.accuracy.fusion beauty --data DIR --users 100 --tuned tuned.json
 
 Sets and protocols are those of accuracy.py. The three ways to decode take turns in who goes first for
 a user, so that their seconds can be compared. Every user's ranks, nats and seconds are appended to
@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy import TASKS, Task, chosen
-from demo_v1 import ROOT, _commit
 
+from benchmarks.accuracy.public_datasets import TASKS, Task, chosen
+from benchmarks.common import ROOT, commit
 from genrec import Recommender
 from genrec.data import protocols
 from genrec.data.events import History
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / ".results" / "fusion")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    commit = _commit()  # before the run: the tree may change while it goes on
+    measured_at = commit()  # before the run: the tree may change while it goes on
     folder, make = TASKS[arguments.set]
     task = chosen(make(arguments.data / folder), arguments.users)
     made = systems(task, arguments)
@@ -200,7 +200,7 @@ def main() -> None:
     info = task.data.info
     seen = "left out" if task.exclude_seen else "may come back"
     print(f"\n{arguments.set}: {len(lines)} test users, {info.items:,} items, seen items {seen}")
-    print(f"counted: {arguments.fit}; commit {commit}, {time.strftime('%Y-%m-%d')}")
+    print(f"counted: {arguments.fit}; commit {measured_at}, {time.strftime('%Y-%m-%d')}")
     for name in ("node", "score"):
         fused = made[name].fusing
         print(f"{name}: weight {fused.weight:g}, node temperature {fused.temperature:g}")

@@ -1,0 +1,20 @@
+"""What every benchmark needs: the checkout's root and the commit that is measured."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def commit() -> str:
+    """Return the short hash of the checked-out commit, or "unknown"."""
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"

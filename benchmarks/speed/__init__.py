@@ -1,0 +1,1 @@
+"""How fast and how small: decoding, tries, loading, metrics, quantized weights."""

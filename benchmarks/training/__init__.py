@@ -1,0 +1,1 @@
+"""What training costs per target, and what its settings are worth."""
