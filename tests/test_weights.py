@@ -75,7 +75,7 @@ def test_two_at_once_keep_the_first(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The conversion itself is replaced, so that the race can be staged."""
-    final = weights.PACKAGED["smollm2-135m"].place
+    final = weights.PACKAGED["smollm2-135m"].path
 
     def other_was_faster(source: Path, target: Path) -> None:
         for folder, text in ((final, "first"), (target, "second")):

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from genrec.matching.encoders import Embedder
-from genrec.models.coverage import Reading
+from genrec.models.coverage import ScriptCoverage
 from genrec.models.language_model import LanguageModel
 from genrec.types import Float32Array
 
@@ -150,7 +150,7 @@ class LatinEmbedder(Embedder):
 
     def __init__(self, name: str = "latin") -> None:
         self.name = name
-        self.reading = Reading(("latin",), ("han",), lambda text: (len(text), 0))
+        self.coverage = ScriptCoverage(("latin",), ("han",), lambda text: (len(text), 0))
         self.asked: list[str] = []
 
     def embed(self, texts: Sequence[str]) -> Float32Array:

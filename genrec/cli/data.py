@@ -230,7 +230,7 @@ def embed(
         msg = f"{'Both --users and' if users else 'Neither --users nor'} --items given. Expected one of them."
         raise SettingsError(msg)
     if out.suffix not in vectors.ENDINGS:
-        raise SettingsError(vectors.wrong_ending(out))
+        raise SettingsError(vectors.describe_suffix_error(out))
     dataset = Dataset.load(data)
     with console.working("Embedding ...") as log:
         found = vectors.item_vectors(dataset, encoder, log=log)

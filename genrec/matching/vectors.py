@@ -17,7 +17,7 @@ from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset
 from genrec.errors import DataError, SettingsError
 from genrec.matching.encoders import load_embedder
-from genrec.matching.index import embed_titles, made_of, stored_vectors
+from genrec.matching.index import embed_titles, index_key, load_vectors
 from genrec.matching.ngrams import CharNgrams
 from genrec.text import normalized
 from genrec.types import Float32Array, Log
@@ -56,7 +56,7 @@ def title_vectors(
         return CharNgrams(titles).vectors
     embedder = load_embedder(encoder, log=log)
     distinct = list(dict.fromkeys(titles))
-    readable = [t for t in distinct if embedder.reading.reads(t)]
+    readable = [t for t in distinct if embedder.coverage.reads(t)]
     reads = set(readable)
     read = sum(t in reads for t in titles)
     if read < _LEAST_READ * len(titles):
@@ -68,7 +68,7 @@ def title_vectors(
     indexed = [t for t in readable if normalized(t)]  # as genrec.matching has them
     known = None
     if folder is not None:
-        known = stored_vectors(folder, made_of(embedder, catalog.hash(), len(indexed)))
+        known = load_vectors(folder, index_key(embedder, catalog.hash(), len(indexed)))
     if known is None:
         known, indexed = np.zeros((0, 0), np.float32), []
     else:
@@ -164,13 +164,13 @@ def save(path: str | Path, ids: Sequence[str], vectors: Float32Array, name: str)
             about = {"ids": json.dumps(list(ids)), "of": name}
             files.write_arrays(path, {"vectors": vectors}, about)
         else:
-            raise SettingsError(wrong_ending(path))
+            raise SettingsError(describe_suffix_error(path))
     except OSError as error:
         msg = f"{str(path)!r} could not be written: {error}. Choose another place."
         raise DataError(msg) from error
 
 
-def wrong_ending(path: Path) -> str:
+def describe_suffix_error(path: Path) -> str:
     """What to say of a file name that ``save`` cannot use."""
     return f"{str(path)!r} cannot hold vectors. Expected a name in {' or '.join(ENDINGS)}."
 

@@ -1,8 +1,8 @@
-"""Which scripts a tokenizer reads, so that nothing is asked of a model that sees only fragments.
+"""Measure which scripts a tokenizer covers, so that a model is never asked about mere fragments.
 
-An English model maps other scripts to unknown tokens (then different words are the same to it), or
-spells them in letters or bytes. Both show in how many tokens a letter takes. Knows tokenizers only
-as a function from a text to counts.
+An English model maps other scripts to unknown tokens, which makes different words look the same,
+or it spells them in letters or bytes. Both show in the number of tokens per letter. Knows a
+tokenizer only as a function from a text to token counts.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from genrec.text import script, scripts
 
-Count = Callable[[str], tuple[int, int]]  # of a text: tokens, and unknown ones among them
+Count = Callable[[str], tuple[int, int]]  # text -> (tokens, unknown tokens among them)
 
-# One sentence in the plain language of each script: "Last week the customer bought a red cup and a
-# small wooden chair for the kitchen". Han adds a computer and some books.
+# One sentence in plain language for each script: "Last week the customer bought a red cup and a
+# small wooden chair for the kitchen". The Han sentence adds a computer and some books.
 SAMPLES = {
     "latin": "The customer bought a red mug and a small wooden chair for the kitchen last week",
     "cyrillic": "Покупатель на прошлой неделе купил красную кружку и маленький деревянный стул",
@@ -28,21 +28,21 @@ SAMPLES = {
     "kana": "おきゃくさまはだいどころのためにあかいマグカップとちいさないすをかいました",
     "hangul": "고객은 지난주에 부엌에 놓을 빨간 머그잔과 작은 나무 의자를 샀다",
 }
-_DENSE = ("han", "kana", "hangul")  # a letter is a syllable or a word
-MOST_TOKENS = 0.7  # tokens a letter; English models take 0.25 of English, 0.9 of Russian
-MOST_TOKENS_DENSE = 1.1  # multilingual models take 0.6 to 1.0, byte spelling 1.7 and more
-MOST_UNKNOWN = 0.05
-LEAST_READ = 0.9  # of a text's letters
+_DENSE = ("han", "kana", "hangul")  # scripts whose letters are syllables or words
+MOST_TOKENS = 0.7  # tokens per letter; English models need 0.25 for English, 0.9 for Russian
+MOST_TOKENS_DENSE = 1.1  # multilingual models need 0.6 to 1.0, spelling in bytes 1.7 and more
+MOST_UNKNOWN = 0.05  # share of unknown tokens
+LEAST_READ = 0.9  # share of a text's letters
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What a tokenizer reads.
+class ScriptCoverage:
+    """The scripts that a tokenizer reads as words, and those that it only spells.
 
     Attributes:
-        read: the scripts that it reads.
-        spelled: the scripts of ``SAMPLES`` that it does not.
-        count: of a text, its tokens and the unknown ones among them.
+        read: names of the scripts that the tokenizer reads.
+        spelled: names of the other scripts in ``SAMPLES``.
+        count: function from a text to the number of its tokens and of unknown ones among them.
     """
 
     read: tuple[str, ...]
@@ -50,37 +50,41 @@ class Reading:
     count: Count
 
     @classmethod
-    def of(cls, count: Count) -> Reading:
-        """Tries the tokenizer on a sentence in each script."""
-        good = []
+    def measure(cls, count: Count) -> ScriptCoverage:
+        """Try a tokenizer on one sentence in each script.
+
+        Args:
+            count: function from a text to the number of its tokens and of unknown ones among them.
+        """
+        covered = []
         for name, sample in SAMPLES.items():
             tokens, unknown = count(sample)
             letters = sum(scripts(sample).values())
             most = MOST_TOKENS_DENSE if name in _DENSE else MOST_TOKENS
             words = len(sample.split())  # fewer tokens than words: words became unknown tokens
             if words <= tokens <= most * letters and unknown <= MOST_UNKNOWN * tokens:
-                good.append(name)
-        return cls(tuple(good), tuple(n for n in SAMPLES if n not in good), count)
+                covered.append(name)
+        return cls(tuple(covered), tuple(n for n in SAMPLES if n not in covered), count)
 
     def reads(self, text: str) -> bool:
-        """Whether nine in ten of a text's letters are of scripts that it reads, and no word unknown.
+        """Check that the tokenizer reads at least 90% of a text's letters and knows every word.
 
-        A text without letters and digits is not read: to many models all emoji are one token.
+        A text without letters and digits counts as unread: many models map all emoji to one token.
         """
-        found = scripts(text)
-        letters = sum(found.values())
-        if sum(found[s] for s in self.read) < LEAST_READ * letters:
+        letters_by_script = scripts(text)
+        letters = sum(letters_by_script.values())
+        if sum(letters_by_script[s] for s in self.read) < LEAST_READ * letters:
             return False
         words = "".join(c if script(c) or c.isdigit() else " " for c in text).split()
         return bool(words) and self.count(" ".join(words))[1] == 0
 
 
-def of_transformers(tokenizer: object) -> Reading:
-    """What a transformers tokenizer reads."""
+def measure_coverage(tokenizer: object) -> ScriptCoverage:
+    """Measure which scripts a transformers tokenizer reads."""
     unknown = getattr(tokenizer, "unk_token_id", None)
 
     def count(text: str) -> tuple[int, int]:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[operator]
         return len(ids), sum(i == unknown for i in ids)
 
-    return Reading.of(count)
+    return ScriptCoverage.measure(count)

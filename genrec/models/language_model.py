@@ -86,7 +86,7 @@ class LanguageModel:
                 msg = f"threads={threads!r}. Expected 1 to {MAX_THREADS}, best one per idle core."
                 raise SettingsError(msg)
             torch.set_num_threads(threads)
-        target = place(device)
+        target = resolve_device(device)
         precision = _dtype(dtype, target)
         folder = str(packaged.ensure(name, log)) if name in packaged.MODELS else name
         small = _quantized(quantize, precision, target)
@@ -110,7 +110,7 @@ class LanguageModel:
             except Exception as error:  # whatever a broken or foreign folder provokes
                 kind = "folder" if Path(name).is_dir() else "hub id (no such folder here)"
                 first = (str(error).strip() or type(error).__name__).splitlines()[0]
-                msg = f"Model {name!r}, taken as a {kind}, cannot be loaded: {first} {packaged.ways()}"
+                msg = f"Model {name!r}, taken as a {kind}, cannot be loaded: {first} {packaged.how_to_get()}"
                 raise ModelError(msg) from error
         _check_loaded(name, model, tokenizer, report)
         if not small:
@@ -346,7 +346,7 @@ def _quantized(kind: str, precision: torch.dtype, device: torch.device) -> dict[
     return {"quantization_config": settings, "device_map": {"": device}}
 
 
-def place(device: str) -> torch.device:
+def resolve_device(device: str) -> torch.device:
     """The device that a name means; ``auto`` is a GPU where there is one, each process's own.
 
     Raises:

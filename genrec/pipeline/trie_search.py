@@ -188,7 +188,7 @@ class TrieSearch:
         titles = [self._stock.catalog[r].title for r in rows.tolist()]
         meaning = self._asker.matcher.meaning
         embedder = meaning.embedder if meaning is not None else None
-        if embedder is not None and all(embedder.reading.reads(t) for t in titles):
+        if embedder is not None and all(embedder.coverage.reads(t) for t in titles):
             return np.asarray(embedder.embed(titles), dtype=np.float64)
         return np.asarray(CharNgrams(titles).vectors.toarray(), dtype=np.float64)
 

@@ -24,7 +24,7 @@ from genrec.decoding.trie import TitleTrie
 from genrec.errors import SettingsError
 from genrec.evaluation import metrics
 from genrec.files import write_text
-from genrec.models.language_model import LanguageModel, fast_bf16_cpu, place
+from genrec.models.language_model import LanguageModel, fast_bf16_cpu, resolve_device
 from genrec.recommender import Recommender
 from genrec.runs import Run
 from genrec.training import config, report
@@ -97,7 +97,7 @@ def train(
         )
         training = replace(training, eval_users=0)
     start = _open(folder, {**asdict(ours), **asdict(training)}, resume=resume)
-    if dtype == "auto" and not training.lora_rank and place(device).type != "cuda":
+    if dtype == "auto" and not training.lora_rank and resolve_device(device).type != "cuda":
         dtype = "float32"  # weights that learn themselves take smaller steps than bfloat16 has
     lm = (
         LanguageModel.load(
