@@ -20,6 +20,10 @@ PRIORS = ("auto", "none", "collaborative", "popularity", "novelty")
 FUSIONS = ("auto", "node", "score")
 PRIOR_EVENTS = ("train", "train+validation")
 EVIDENCE = ("full", "fast")
+# The parts of the data that are counted or learned from, as people name them (`--prior-events`,
+# `--fit-on`, `train --fit`), and the split before which they lie. Inside the library that split is
+# the only word for it: ``before``.
+_BEFORE = {"train": "validation", "train+validation": "test", "both": "test"}
 MOST_SAMPLES = 10_000
 COUNTED = (  # sources of the collaborative prior
     "popular", "trending", "markov", "followed", "itemknn", "nearest", "latest", "ease", "titles",
@@ -27,6 +31,24 @@ COUNTED = (  # sources of the collaborative prior
 )  # fmt: skip
 LEARNED = ("userknn", "sasrec", "textseq", "content")  # further ones: fitted baselines
 MOST_WEIGHT = 1000  # of a prior; with it nothing else counts
+
+
+def to_before(parts: str) -> str:
+    """Return the split before which the named parts lie.
+
+    >>> to_before("train"), to_before("train+validation"), to_before("both")
+    ('validation', 'test', 'test')
+    """
+    return _BEFORE[parts]
+
+
+def to_parts(before: str) -> str:
+    """Return the name of the parts before a split.
+
+    >>> to_parts("validation"), to_parts("test")
+    ('train', 'train+validation')
+    """
+    return next(parts for parts, split in _BEFORE.items() if split == before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +196,11 @@ class Settings:
         if self.n_samples > MOST_SAMPLES:
             msg = f"n_samples={self.n_samples}. Expected at most {MOST_SAMPLES:,}."
             raise SettingsError(msg)
+
+    @property
+    def prior_before(self) -> str:
+        """The split before which the prior counts events; see ``to_before``."""
+        return to_before(self.prior_events)
 
     @property
     def sources(self) -> tuple[str, ...]:

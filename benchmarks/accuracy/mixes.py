@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.accuracy.public_datasets import BEFORE, TASKS, chosen, interval, ranks_by
+from benchmarks.accuracy.public_datasets import TASKS, chosen, interval, ranks_by
 from benchmarks.common import ROOT, commit
 from genrec.baselines import registry
 from genrec.data import protocols
@@ -81,12 +81,12 @@ def main() -> None:
     task = chosen(make(arguments.data / folder), arguments.users)
     data = task.data
     behavior = data.info.target_behavior
-    counts = count(data, behavior, BEFORE["train"])
+    counts = count(data, behavior, "validation")
     scorers = {
         name: registry.fit(
             name,
             data,
-            before=BEFORE["train"],
+            before="validation",
             folder=arguments.out / "fits" / arguments.set,
             log=lambda text: print(f"  {text}", flush=True),
         )

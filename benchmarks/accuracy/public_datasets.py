@@ -45,6 +45,7 @@ from benchmarks.common import ROOT, commit
 from genrec import Dataset, Recommender, runs
 from genrec.baselines import base, registry
 from genrec.baselines.base import Scorer
+from genrec.config import to_before, to_parts
 from genrec.data import protocols
 from genrec.data.dataset import TUNED
 from genrec.data.datasets import load, recbole
@@ -59,10 +60,8 @@ PRIOR = "prior"  # the collaborative prior alone
 WRITERS = ("zero-shot", "zero-shot-prior", "few-shot", "tuned", "tuned-prior")  # alone or fused
 SHOTS = 2  # demonstrations of few-shot
 AT = 10  # places of a list that a model writes
-EVENTS = {"train": "train", "both": "train+validation"}  # that a prior counts
 WRITING = 2  # version of how a model is asked: 2 has the whole history, ten places and nats
 CANDIDATES = 20
-BEFORE = {"train": "validation", "both": "test"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +351,10 @@ def writer(name: str, system: str, fit: str, task: Task, arguments: Any) -> Reco
     """A language model, untrained or of a run; with a prior, weighed as fitted on validation."""
     fused = system.endswith("-prior")
     options: dict[str, Any] = {"threads": arguments.threads, "exclude_seen": task.exclude_seen}
-    options |= {"prior": "collaborative" if fused else "none", "prior_events": EVENTS[fit]}
+    options |= {
+        "prior": "collaborative" if fused else "none",
+        "prior_events": to_parts(to_before(fit)),
+    }
     if fused and arguments.mixed:
         options["prior_sources"] = ",".join([*COUNTED, *arguments.mixed])
     if system == "few-shot":
@@ -419,7 +421,7 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
     else:
         if system == PRIOR:
             sources = (*COUNTED, *arguments.mixed)
-            prior = CollaborativePrior.fit(task.data, before=BEFORE[fit], sources=sources)
+            prior = CollaborativePrior.fit(task.data, before=to_before(fit), sources=sources)
             print("  " + ", ".join(f"{n} {w:.3f}" for n, w in prior.mix.items()), flush=True)
             between = time.monotonic()
             values = ranks_by(task, prior)
@@ -427,7 +429,7 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
             fitted = registry.fit(
                 system,
                 task.data,
-                before=BEFORE[fit],
+                before=to_before(fit),
                 folder=arguments.out / "fits" / name,
                 log=lambda text: print(f"  {text}", flush=True),
             )

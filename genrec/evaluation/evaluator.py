@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from genrec import __version__
+from genrec.config import PRIOR_EVENTS, to_before, to_parts
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
 from genrec.data.events import History
@@ -110,7 +111,7 @@ def evaluate(
         dataset.info.name,
         protocol,
         split,
-        "train" if before == "validation" else "train + validation",
+        fitted_on(before),
         exclude,
         seed,
         said,
@@ -129,11 +130,10 @@ def before_of(fit_on: str | None, protocol: str, split: str) -> str:
     Raises:
         RequestError: there is no such way, or it would count the targets.
     """
-    ways = {"train": "validation", "train+validation": "test"}
     if fit_on is None:
         return "test" if (protocol, split) == ("demo-v1", "test") else "validation"
-    if fit_on not in ways:
-        msg = f"fit_on={fit_on!r} is not known. Expected one of: {', '.join(ways)}."
+    if fit_on not in PRIOR_EVENTS:
+        msg = f"fit_on={fit_on!r} is not known. Expected one of: {', '.join(PRIOR_EVENTS)}."
         raise RequestError(msg)
     if (fit_on, split) == ("train+validation", "validation"):
         msg = (
@@ -141,7 +141,16 @@ def before_of(fit_on: str | None, protocol: str, split: str) -> str:
             "fit_on='train'."
         )
         raise RequestError(msg)
-    return ways[fit_on]
+    return to_before(fit_on)
+
+
+def fitted_on(before: str) -> str:
+    """Name the parts before a split, as results have them.
+
+    >>> fitted_on("validation"), fitted_on("test")
+    ('train', 'train + validation')
+    """
+    return to_parts(before).replace("+", " + ")
 
 
 def _exclude_seen(dataset: Dataset, systems: Sequence[Any], asked: bool | None) -> bool:

@@ -30,7 +30,7 @@ from genrec.data.dataset import Dataset
 from genrec.data.events import Interaction
 from genrec.data.protocols import Case
 from genrec.errors import DataError, RequestError
-from genrec.evaluation.evaluator import before_of
+from genrec.evaluation.evaluator import before_of, fitted_on
 from genrec.evaluation.faithfulness_results import SIZES, WAYS, Judged
 from genrec.evaluation.faithfulness_results import Faithfulness as Faithfulness
 from genrec.evaluation.run_log import whole_lines
@@ -131,7 +131,7 @@ def faithfulness(
         name_of(recommender),
         protocol,
         split,
-        "train" if before == "validation" else "train + validation",
+        fitted_on(before),
         ours.template.name,
         judge.other.template.name,
         style,

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from genrec.baselines import registry
+from genrec.config import to_parts
 from genrec.data.dataset import Dataset
 from genrec.data.protocols import Case
 from genrec.errors import RequestError, SettingsError
 from genrec.keys import spell
 from genrec.priors.collaborative import COUNTED, CollaborativePrior
-from genrec.priors.fusion import BEFORE
 from genrec.recommender import Recommender
 
 Progress = Callable[[str, int], None]
@@ -271,11 +271,10 @@ def with_prior_fitted_before(
     One's own prior stays as it is: what it counted is not known here.
     """
     fused = recommender.fusing.prior
-    events = next(e for e, limit in BEFORE.items() if limit == before)
     known = recommender.dataset is not None and recommender.dataset.info.split == dataset.info.split
-    if fused in {"none", "own"} or (known and recommender.settings.prior_events == events):
+    if fused in {"none", "own"} or (known and recommender.settings.prior_before == before):
         return recommender
-    return recommender.with_settings(data=dataset, prior=fused, prior_events=events)
+    return recommender.with_settings(data=dataset, prior=fused, prior_events=to_parts(before))
 
 
 def name_of(recommender: Recommender) -> str:

@@ -19,7 +19,6 @@ from genrec.priors.collaborative import CollaborativePrior
 from genrec.priors.tuned import WEIGHTS, Tuned, load_tuned
 from genrec.priors.weights import ItemPrior, Popularity
 
-BEFORE = {"train": "validation", "train+validation": "test"}
 OTHER_WEIGHT = 0.3  # of popularity, novelty and one's own prior
 # Of the collaborative prior, fitted on 200 validation users of the embedded sample with the default
 # model untrained (``genrec tune``); see benchmarks/LOG.md.
@@ -85,7 +84,7 @@ def countable(dataset: Dataset, behavior: str, settings: Settings) -> int:
     events, c = dataset.interactions, dataset.interactions.columns
     if behavior not in events.behaviors:
         return 0
-    limit = SPLITS.index(BEFORE[settings.prior_events])
+    limit = SPLITS.index(settings.prior_before)
     wanted = (c.behavior == events.behaviors.index(behavior)) & (c.row >= 0) & (c.split < limit)
     return int(wanted.sum())
 
@@ -98,7 +97,7 @@ def build_prior(
     log: Callable[[str], None] = lambda message: None,
 ) -> ItemPrior:
     """Counts the prior of a name; ``log`` is called while what is learned is fitted."""
-    before = BEFORE[settings.prior_events]
+    before = settings.prior_before
     if name == "collaborative":
         what, seed = settings.sources, settings.seed
         return CollaborativePrior.fit(
@@ -215,7 +214,7 @@ class PriorSource:
             folder = self._dataset.folder if self.run is None else self.run
             tuned = load_tuned(self._settings.tuned, folder, self._key)
             c = self._dataset.interactions.columns
-            limit = SPLITS.index(BEFORE[self._settings.prior_events])
+            limit = SPLITS.index(self._settings.prior_before)
             events = int(((c.row >= 0) & (c.split < limit)).sum())
         if self.run is not None and tuned is None and self._settings.prior == "auto":
             called = "none"
@@ -233,5 +232,5 @@ class PriorSource:
     def _counts(self) -> tuple[object, ...]:
         """What the prior that is counted depends on, beside the dataset."""
         settings = self._settings
-        what = settings.sources, settings.prior_events, settings.seed
+        what = settings.sources, settings.prior_before, settings.seed
         return self._set.prior, *what, self._behavior

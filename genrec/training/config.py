@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from genrec.config import Settings, choice, kind, known_keys
+from genrec.config import Settings, choice, kind, known_keys, to_before
 from genrec.errors import SettingsError
 
 OBJECTIVES = ("next", "pointwise")
@@ -176,6 +176,11 @@ class Training:
                 "first title of each basket, or 'auto' for each."
             )
             raise SettingsError(msg)
+
+    @property
+    def before(self) -> str:
+        """The split before which events are learned from: ``validation`` or ``test``."""
+        return to_before(self.fit)
 
     def _check_objective(self) -> None:
         for name in ("negatives", "like_threshold", "pairs_per_user", "pairs"):

@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset as TorchDataset
 
+from genrec.config import to_parts
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
+from genrec.data.events import SPLITS
 from genrec.data.interactions import Interactions
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import DataError, SettingsError
@@ -103,7 +105,7 @@ def examples(
     rows = of_users(maker, events, shown, shown if wanted is None else shown & wanted)
     if not rows:
         msg = (
-            f"Nothing to learn from: no event in {training.fit} has an item of the catalog. "
+            f"Nothing to learn from: no event in {to_parts(training.before)} has an item of the catalog. "
             "Expected histories; check the split and --behaviors."
         )
         raise DataError(msg)
@@ -201,7 +203,7 @@ def write_examples(
     found = export.examples(maker, recommender.encoder, data.interactions, shown, shown, form)
     many = export.write(out, found)
     if not many:
-        msg = f"No event in {training.fit} is a target. Expected histories; check the split."
+        msg = f"No event in {to_parts(training.before)} is a target. Expected histories; check the split."
         raise DataError(msg)
     return many
 
@@ -213,7 +215,7 @@ def windowed(basket: str) -> str:
 
 def shown_of(data: Dataset, training: Training) -> BoolArray:
     """(E,) which events histories show while training."""
-    known = data.interactions.columns.split <= (0 if training.fit == "train" else 1)
+    known = data.interactions.columns.split < SPLITS.index(training.before)
     return known & shown_events(data.interactions, training)
 
 

@@ -75,8 +75,8 @@ def make_pairs(
     events, c = data.interactions, data.interactions.columns
     label = _labels(data, training, behavior or data.info.target_behavior)
     inside = c.split == SPLITS.index(part)
-    if part == "train" and training.fit == "both":
-        inside = c.split <= 1
+    if part == "train":
+        inside = c.split < SPLITS.index(training.before)
     if wanted is not None:
         inside &= wanted
     usual = 1 if training.like_threshold is None else 0
@@ -218,9 +218,8 @@ def write_pairs(
     data = protocols.apply_protocol(data, training.protocol or protocols.default_protocol(data))
     recommender = Recommender(data, model, log=log, **asdict(replace(ours, prior="none")))
     question, events = recommender.question, data.interactions
-    shown = shown_events(events, training) & (
-        events.columns.split <= (1 if training.fit == "both" else 0)
-    )
+    learned = events.columns.split < SPLITS.index(training.before)
+    shown = shown_events(events, training) & learned
     chosen = training_pairs(data, training, behavior=recommender.behavior)
 
     def rows() -> Iterator[dict[str, Any]]:

@@ -187,11 +187,11 @@ def examples(
         plain: for a model that takes no branches.
         part: of the split, that they are of; histories show no later one.
     """
-    last = SPLITS.index("validation" if part == "train" and training.fit == "both" else part)
+    end = SPLITS.index(training.before) if part == "train" else SPLITS.index(part) + 1
     maker = PairRows(
         question,
         data.interactions,
-        shown_events(data.interactions, training) & (data.interactions.columns.split <= last),
+        shown_events(data.interactions, training) & (data.interactions.columns.split < end),
         max_tokens=training.pack_tokens,
         overlap=training.overlap,
         branches=not plain,
@@ -359,7 +359,7 @@ def _of_events(
     question, behavior = recommender.question, recommender.behavior
     chosen = training_pairs(data, training, behavior=behavior, wanted=wanted)
     found = examples(question, data, chosen, training, plain=plain, part="train")
-    if not training.eval_users or training.fit == "both":
+    if not training.eval_users or training.before == "test":
         return found, None
     few = sample_pairs(
         make_pairs(data, training, "validation", behavior=behavior), training.eval_users
@@ -373,7 +373,7 @@ def _of_file(
     """The rows of a file, and the tenth of them that is held out, as far as a sample needs."""
     texts, labels = read_pairs(path)
     order = np.random.default_rng(training.seed).permutation(len(texts)).tolist()
-    wanted = training.eval_users * PAIRS_PER_USER if training.fit == "train" else 0
+    wanted = training.eval_users * PAIRS_PER_USER if training.before == "validation" else 0
     few = min(wanted, round(len(texts) * _HELD_OUT))
 
     def of(rows: Sequence[int]) -> Pairs:

@@ -88,7 +88,7 @@ def train(
     if (
         training.eval_users
         and training.pairs is None
-        and training.fit == "train"
+        and training.before == "validation"
         and not part.any()
     ):
         log(
@@ -294,7 +294,7 @@ def _validator(
     data: Dataset, settings: Settings, training: Training, model: LanguageModel
 ) -> Validate | None:
     """Measures nats, HR@10 and NDCG@10 on a fixed sample of validation users, by the decoder."""
-    if not training.eval_users or training.fit == "both":
+    if not training.eval_users or training.before == "test":
         return None
     protocol = training.protocol or protocols.default_protocol(data)
     cases = protocols.sample(protocols.cases(data, protocol, "validation"), training.eval_users)
