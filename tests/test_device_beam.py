@@ -133,10 +133,10 @@ def test_long_runs_are_left_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None
     trie = TitleTrie(titles)
     device = DeviceTrie(trie, torch.device("cpu"))
     assert max(level.run for level in device.levels(8)) == 61
-    assert gpu_beam.fits(device, 1, 8, 100)
-    assert not gpu_beam.fits(device, 64, 10_000, 4000)
+    assert gpu_beam.fits_limit(device, 1, 8, 100)
+    assert not gpu_beam.fits_limit(device, 64, 10_000, 4000)
     monkeypatch.setattr(gpu_beam, "MOST", 10)
-    monkeypatch.setattr(gpu_beam, "beam", None)  # so that it cannot run
+    monkeypatch.setattr(gpu_beam, "run_beam", None)  # so that it cannot run
     tree = tiny.language_model().prefill_many([[5, 6]])
     (found,) = search(trie, tree, 3, options=Options(search="beam", on_device=True))
     assert len(found.rows) == 3
@@ -210,9 +210,9 @@ def test_a_gpu_is_never_waited_for() -> None:
     moved = type(plain)(copy.deepcopy(plain.model).cuda(), plain.tokenizer, name="tiny")
     tree = moved.prefill_many([[5, 6], [7, 8, 9]])
     assert isinstance(tree, CachedTree)
-    device = gpu_beam.on_device(trie, tree.device)
+    device = gpu_beam.copy_to_device(trie, tree.device)
     k = np.array([3, 3])
-    gpu_beam.beam(device, tree, k, 4)  # what is made once
+    gpu_beam.run_beam(device, tree, k, 4)  # what is made once
     found = search(trie, tree, 3, options=Options(search="beam", beam_size=4))
     host = search(trie, tree, 3, options=Options(search="beam", beam_size=4, on_device=False))
     assert [f.rows.tolist() for f in found] == [h.rows.tolist() for h in host]

@@ -38,6 +38,7 @@ from benchmarks.speed.peer import PrefixFunction
 from benchmarks.speed.scale import child
 from benchmarks.speed.synthetic import Words
 from genrec.decoding import gpu_beam
+from genrec.decoding.frontier import Frontier
 from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.search import _Search
 from genrec.decoding.trie import TitleTrie
@@ -97,8 +98,9 @@ def ours(
     tree: Any = None  # of the tree a step needs nothing but the outputs
     search = _Search(trie, tree, np.array([K]), None, None, OPTIONS)
     handles, zeros = np.arange(len(nodes)), np.zeros(len(nodes), dtype=np.int64)
-    found = search._children(zeros, nodes, handles, above, above, above, Outputs(logits, None))
-    best = found[search._first(found, K, np.ones(len(found), dtype=bool))]
+    part = Frontier(zeros, nodes, handles, above, above, above)
+    children = search._children(part, Outputs(logits, None))
+    best = children[children.best(K)]
     tokens = trie.tokens(best.node)
     return dict(
         zip(
@@ -247,7 +249,7 @@ def on_device(
     trie: TitleTrie, device: torch.device, users: int, repetitions: int
 ) -> dict[str, Any]:
     """The step of each user's K prefixes on a device, and the host's with what it copies."""
-    ours = gpu_beam.on_device(trie, device)
+    ours = gpu_beam.copy_to_device(trie, device)
     number, level = max(
         enumerate(ours.levels(K)), key=lambda entry: entry[1].children * entry[1].beams
     )
@@ -269,12 +271,11 @@ def on_device(
         tree: Any = None
         search = _Search(trie, tree, np.full(users, K), None, None, OPTIONS)
         flat = above.ravel()
-        found = search._children(who, nodes.ravel(), who, flat, flat, flat, outputs)
-        search._first(found, K, np.ones(len(found), dtype=bool))
+        search._children(Frontier(who, nodes.ravel(), who, flat, flat, flat), outputs).best(K)
 
     def device_step() -> None:
         beam = copy.copy(begins)
-        beam.left = []
+        beam.skipped = []
         beam.step(outputs, level)
 
     def seconds(call: Callable[[], None]) -> float:

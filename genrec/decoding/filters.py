@@ -1,7 +1,7 @@
-"""Which positions of a trie may be returned. Knows sorted numbers, nothing of tries or items.
+"""Filters: the trie positions that may be returned. Knows sorted numbers, nothing of tries or items.
 
-A filter holds the allowed positions or the denied ones, whichever list was given, so that "all but
-these seven" costs seven numbers and not one for every item.
+A filter holds either the allowed positions or the denied ones, whichever were given. So "all but
+these seven" costs seven numbers rather than one for every item.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from genrec.types import BoolArray, IntArray
 
 
 class Filter:
-    """The allowed ones of the positions 0 to n - 1; it does not change.
+    """An immutable subset of the positions 0 to n - 1: those that are allowed.
 
     Attributes:
-        n: how many positions there are.
-        listed: sorted positions, each once, read-only.
-        denies: whether the listed positions are those denied; else those allowed.
+        n: number of positions, allowed or not.
+        listed: distinct positions in sorted order, read-only.
+        denies: whether the listed positions are denied rather than allowed.
     """
 
     __slots__ = ("denies", "listed", "n")
 
     def __init__(self, listed: IntArray, n: int, *, denies: bool) -> None:
-        """Wraps a list that is sorted, in range and without repeats; it becomes read-only."""
+        """Wrap a sorted array of distinct positions in range, and make it read-only."""
         listed.setflags(write=False)
         self.listed = listed
         self.n = n
@@ -35,86 +35,90 @@ class Filter:
 
     @classmethod
     def all(cls, n: int) -> Filter:
-        """All n positions."""
+        """Allow all n positions."""
         return cls.deny([], n)
 
     @classmethod
     def allow(cls, positions: npt.ArrayLike, n: int) -> Filter:
-        """Only these positions, in any order and with repeats.
+        """Allow only these positions, given in any order and possibly repeated.
 
         Raises:
-            RequestError: they are no list of integers, or one is not in 0 to n - 1.
+            RequestError: the positions are not a list of integers from 0 to n - 1.
         """
         return cls(_sorted(positions, n), n, denies=False)
 
     @classmethod
     def deny(cls, positions: npt.ArrayLike, n: int) -> Filter:
-        """All but these positions; as ``allow``. Nothing of size n is made."""
+        """Allow all positions except these, without building an array of size n.
+
+        Raises:
+            RequestError: the positions are not a list of integers from 0 to n - 1.
+        """
         return cls(_sorted(positions, n), n, denies=True)
 
     def __len__(self) -> int:
-        """How many positions are allowed."""
+        """Return the number of allowed positions."""
         return self.n - len(self.listed) if self.denies else len(self.listed)
 
     def __and__(self, other: Filter) -> Filter:
-        """What both allow.
+        """Allow the positions that both filters allow.
 
         Raises:
-            RequestError: they are over unlike numbers of positions.
+            RequestError: the filters cover different numbers of positions.
         """
-        _same(self.n, other.n)
+        _check_same_size(self.n, other.n)
         if self.denies and other.denies:
             return Filter(np.union1d(self.listed, other.listed), self.n, denies=True)
         one, two = sorted((self, other), key=lambda f: (f.denies, len(f.listed)))
         return Filter(one.listed[two.keeps(one.listed)], self.n, denies=False)
 
     def also(self, positions: IntArray) -> Filter:
-        """What this allows, and these positions."""
+        """Allow these positions in addition."""
         change = np.setdiff1d if self.denies else np.union1d
         return Filter(change(self.listed, positions), self.n, denies=self.denies)
 
     def counts(self, low: IntArray, high: IntArray) -> IntArray:
-        """(C,) how many positions of each interval low to high - 1 are allowed.
+        """Count the allowed positions of each interval low to high - 1, as (C,).
 
         Args:
-            low: (C,) from 0 to n.
-            high: (C,) from low to n.
+            low: (C,) starts, from 0 to n.
+            high: (C,) ends, from low to n.
         """
-        found = np.searchsorted(self.listed, high) - np.searchsorted(self.listed, low)
-        return (high - low - found if self.denies else found).astype(np.int64, copy=False)
+        listed = np.searchsorted(self.listed, high) - np.searchsorted(self.listed, low)
+        return (high - low - listed if self.denies else listed).astype(np.int64, copy=False)
 
     def keeps(self, positions: IntArray) -> BoolArray:
-        """(P,) whether each of P positions is allowed."""
+        """Return as (P,) whether each of P positions is allowed."""
         return self.counts(positions, positions + 1) > 0
 
 
 class Filters:
-    """The filters of U users over the same n positions, asked together.
+    """The filters of U users over the same n positions, queried together.
 
     Attributes:
-        n: how many positions there are.
-        common: what applies to all of them.
-        denies: (U,) whether each one's listed positions are denied.
-        keys: all listed positions, sorted; those of user u are u * (n + 1) more.
+        n: number of positions.
+        common: filter that applies to all users.
+        denies: (U,) whether each user's listed positions are denied.
+        keys: sorted positions listed for all users; user u's are offset by u * (n + 1).
     """
 
     def __init__(self, filters: Sequence[Filter], common: Filter | None = None) -> None:
-        """Joins the filters' lists.
+        """Merge the filters of a batch.
 
         Args:
-            filters: one for each user.
-            common: one that applies to all of them as well; held once, not once a user.
+            filters: one filter for each user.
+            common: filter that also applies to every user; stored once, not for each user.
 
         Raises:
-            RequestError: there are none, or they are over unlike numbers of positions.
+            RequestError: there are no filters, or they cover different numbers of positions.
         """
         if not filters:
-            msg = "A batch of no filters. Expected one for each user; give at least one."
+            msg = "The batch has no filters. Expected one for each user; pass at least one."
             raise RequestError(msg)
         self.n = filters[0].n
         self.common = common if common is not None else Filter.all(self.n)
         for one in (*filters, self.common):
-            _same(self.n, one.n)
+            _check_same_size(self.n, one.n)
         listed = [f.listed[self.common.keeps(f.listed)] for f in filters]
         self.denies = np.array([f.denies for f in filters])
         self._size = np.array([len(positions) for positions in listed], dtype=np.int64)
@@ -122,54 +126,55 @@ class Filters:
         self.keys: IntArray = users * (self.n + 1) + np.concatenate(listed)
 
     def __len__(self) -> int:
-        """How many users there are."""
+        """Return the number of users."""
         return len(self._size)
 
     @property
     def totals(self) -> IntArray:
-        """(U,) how many positions each user may be given."""
+        """Return as (U,) how many positions each user may be given."""
         return np.where(self.denies, len(self.common) - self._size, self._size)
 
     def counts(self, user: IntArray, low: IntArray, high: IntArray) -> IntArray:
-        """(C,) how many positions of each interval low to high - 1 its user may be given.
+        """Count the positions of each interval low to high - 1 allowed to its user, as (C,).
 
         Args:
-            user: (C,) from 0 to U - 1.
-            low: (C,) from 0 to n.
-            high: (C,) from low to n.
+            user: (C,) users, from 0 to U - 1.
+            low: (C,) starts, from 0 to n.
+            high: (C,) ends, from low to n.
         """
         start = np.asarray(user, dtype=np.int64) * (self.n + 1)
-        found = np.searchsorted(self.keys, start + high)
-        found -= np.searchsorted(self.keys, start + low)
-        return np.where(self.denies[user], self.common.counts(low, high) - found, found)
+        listed = np.searchsorted(self.keys, start + high)
+        listed -= np.searchsorted(self.keys, start + low)
+        return np.where(self.denies[user], self.common.counts(low, high) - listed, listed)
 
     def keeps(self, user: IntArray, positions: IntArray) -> BoolArray:
-        """(P,) whether each of P positions may be given to its user, each (P,)."""
+        """Return as (P,) whether each position may be given to its user."""
         return self.counts(user, positions, positions + 1) > 0
 
 
 def _sorted(positions: npt.ArrayLike, n: int) -> IntArray:
+    """Check positions and return the distinct ones in sorted order."""
     given = np.asarray(positions)
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
         msg = (
-            f"Positions of shape {given.shape} and type {given.dtype}. Expected a list of "
-            "integers; give np.flatnonzero(mask) where there is a mask."
+            f"The positions have shape {given.shape} and type {given.dtype}. Expected a list of "
+            "integers; turn a mask into one with np.flatnonzero(mask)."
         )
         raise RequestError(msg)
     outside = given[(given < 0) | (given >= n)] if given.size else given
     if outside.size:
         msg = (
-            f"Position {outside[0]} of {n:,}. Expected positions from 0 to {n - 1}; "
-            "make them from the same catalog as the trie."
+            f"Position {outside[0]} is out of range. Expected positions from 0 to {n - 1}; "
+            "take them from the catalog that the trie was built from."
         )
         raise RequestError(msg)
     return np.unique(given.astype(np.int64, copy=False))
 
 
-def _same(n: int, other: int) -> None:
+def _check_same_size(n: int, other: int) -> None:
     if n != other:
         msg = (
-            f"Filters over {n:,} and {other:,} positions. Expected the same number; make them "
-            "for one trie."
+            f"The filters cover {n:,} and {other:,} positions. Expected the same number; make "
+            "them for the same trie."
         )
         raise RequestError(msg)

@@ -1,12 +1,12 @@
-"""Beam search on the model's device: from the prompts to the lists the host waits for nothing.
+"""Beam search that stays on the model's device, so that the host waits only for the final lists.
 
-Level by level of a TitleTrie: the children of all prefixes, their log-softmax, the best of them, and
-one pass over the runs into these. Every shape follows from the catalog and the width of the beam
-alone, so that no step asks the device how much there is to do. (Static shapes as in STATIC,
-https://arxiv.org/abs/2602.22647, there with one token a step; here a run is read in one pass, and
-beams attend to their own ancestors in one cache, so that nothing is copied from beam to beam.)
+Each level of a TitleTrie takes one step: find the children of all prefixes, take their log-softmax,
+keep the best, and read the runs into these in one pass. All shapes follow from the catalog and the
+beam's width alone, so no step has to ask the device how much work there is. The static shapes follow
+STATIC (https://arxiv.org/abs/2602.22647), which reads one token per step. Here a whole run is read
+in one pass, and beams attend to their own ancestors in one cache, so nothing is copied between beams.
 
-The host's search (``decoding``) finds the same and is its reference in tests.
+The search on the host (``search``) returns the same lists and is the reference in tests.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from genrec.models.logits import Outputs
 from genrec.types import FloatArray, IntArray
 
 NOTHING = float("-inf")
-MOST = 1 << 28  # cells of a pass's mask
+MOST = 1 << 28  # most cells in the attention mask of one pass
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What a level of a trie can hold at most, for a beam of some width.
+    """The largest sizes that a level of a trie can need, for a beam of a given width.
 
     Attributes:
-        children: of the prefixes that end there.
-        beams: of these that go on.
-        run: tokens on the way into one that goes on.
+        children: most children of the beam's prefixes.
+        beams: most of these children that the beam follows.
+        run: most tokens in the run into one of these.
     """
 
     children: int
@@ -48,17 +48,17 @@ class DeviceTrie:
     """The arrays of a TitleTrie on a device."""
 
     def __init__(self, trie: TitleTrie, device: torch.device) -> None:
-        """Copies the arrays, 12 to 20 bytes a node and 4 a token of its runs."""
+        """Copy the arrays: 12 to 20 bytes per node, and 4 per token of the runs."""
         small = max(len(trie), trie.n_positions, len(trie.run)) < 1 << 31
 
-        def kept(array: npt.NDArray[np.unsignedinteger]) -> Tensor:
+        def copied(array: npt.NDArray[np.unsignedinteger]) -> Tensor:
             return torch.from_numpy(array.astype(np.int32 if small else np.int64)).to(device)
 
-        self.token, self.first_child = kept(trie.token), kept(trie.first_child)
-        self.low, self.high = kept(trie.low), kept(trie.high)
-        self.run_start, self.run = kept(trie.run_start), kept(np.append(trie.run, [0]))
-        self._fans: list[IntArray] = []  # of each level: children of its inner nodes, most first
-        self._runs: list[int] = []  # the longest run into one of these
+        self.token, self.first_child = copied(trie.token), copied(trie.first_child)
+        self.low, self.high = copied(trie.low), copied(trie.high)
+        self.run_start, self.run = copied(trie.run_start), copied(np.append(trie.run, [0]))
+        self._fans: list[IntArray] = []  # for each level: children per inner node, descending
+        self._runs: list[int] = []  # for each level: the longest run into an inner node
         node = np.array([trie.root])
         while len(node):
             child, count = trie.children(node)
@@ -67,7 +67,7 @@ class DeviceTrie:
             node = child[~trie.is_leaf(child)]
 
     def levels(self, size: int) -> list[Level]:
-        """What the levels hold for a beam of ``size`` prefixes, from the root on."""
+        """Return the largest sizes of each level, from the root down, for a beam of ``size``."""
         runs, fans = [*self._runs[1:], 0], [*map(len, self._fans[1:]), 0]
         return [
             Level(int(fan[:size].sum()), min(inner, size), run)
@@ -75,12 +75,15 @@ class DeviceTrie:
         ]
 
     def children(self, node: Tensor, live: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(U, n) children of (U, B) nodes: their numbers, whose they are, and whether they are any.
+        """List the children of each user's nodes, padded to n.
 
         Args:
-            node: (U, B).
-            live: (U, B) whether each counts.
-            n: the most that there can be for a user.
+            node: (U, B) nodes.
+            live: (U, B) whether each node is in use.
+            n: most children that one user's nodes can have.
+
+        Returns:
+            (U, n) child nodes, (U, n) index of each one's parent, and (U, n) which are not padding.
         """
         first = self.first_child[node].long()
         count = (self.first_child[node + 1].long() - first) * live
@@ -92,11 +95,11 @@ class DeviceTrie:
         return child * some, owner, some
 
     def is_leaf(self, node: Tensor) -> Tensor:
-        """Which nodes are titles' ends."""
+        """Return which nodes are the ends of titles."""
         return self.first_child[node] == self.first_child[node + 1]
 
     def runs(self, node: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """(U, B, n) the tokens on the way into (U, B) nodes, and (U, B) how many each has."""
+        """Return the (U, B, n) padded runs into (U, B) nodes, and their (U, B) lengths."""
         start = self.run_start[node].long()
         length = self.run_start[node + 1].long() - start + 1
         place = torch.arange(n, device=node.device)
@@ -109,7 +112,7 @@ class DeviceFilters:
     """The filters of U users on a device; see ``Filters``."""
 
     def __init__(self, filters: Filters, device: torch.device) -> None:
-        """Copies the lists."""
+        """Copy the lists of positions."""
         self._keys = torch.from_numpy(filters.keys).to(device)
         self._denies = torch.from_numpy(filters.denies).to(device)[:, None]
         self._common = torch.from_numpy(np.array(filters.common.listed)).to(device)
@@ -117,36 +120,37 @@ class DeviceFilters:
         self._start = torch.arange(len(filters), device=device)[:, None] * self._stride
 
     def counts(self, low: Tensor, high: Tensor) -> Tensor:
-        """(U, C) how many of the positions low to high - 1 each user may be given."""
-        found = _between(self._keys, self._start + low, self._start + high)
-        common = _between(self._common, low, high)
+        """Count the positions from low to high - 1 that each user may be given, as (U, C)."""
+        listed = _count_between(self._keys, self._start + low, self._start + high)
+        common = _count_between(self._common, low, high)
         whole = high - low - common if self._common_denies else common
-        return torch.where(self._denies, whole - found, found)
+        return torch.where(self._denies, whole - listed, listed)
 
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """What a beam found for U users, on the host.
+    """The results of a beam for U users, on the host.
 
     Attributes:
-        leaf: (U, K + 1) the likeliest titles' ends by the probability of one item, -1 for none.
-        logprob: (U, K + 1) of the titles.
-        left: of each level: (U, C) log-probability of what was not followed, -inf elsewhere.
-        nodes: (U,) prefixes that were followed.
-        tokens: (U,) tokens that were read.
-        finite: whether all logits were numbers.
+        leaf: (U, K + 1) leaves with the highest probability per item, -1 for none.
+        logprob: (U, K + 1) log-probabilities of their titles.
+        skipped: for each level the (U, C) log-probabilities of the prefixes that were not followed,
+            -inf for the others.
+        nodes: (U,) number of prefixes followed.
+        tokens: (U,) number of tokens read.
+        finite: whether all logits were finite.
     """
 
     leaf: IntArray
     logprob: FloatArray
-    left: list[FloatArray]
+    skipped: list[FloatArray]
     nodes: IntArray
     tokens: IntArray
     finite: bool
 
 
 class Beam:
-    """A beam of prefixes for each of U users, on the device; see ``beam``."""
+    """A beam of prefixes for each of U users, on the device; see ``run_beam``."""
 
     def __init__(
         self,
@@ -158,15 +162,15 @@ class Beam:
         temperature: float = 1.0,
         floor: float = NOTHING,
     ) -> None:
-        """Begins at the root.
+        """Start at the root.
 
         Args:
-            trie: on the device.
-            k: (U, 1) how many items each user is to get.
-            most: the largest of them.
-            filters: what may be returned.
-            temperature: logits are divided by it.
-            floor: log-probabilities of items below are left out.
+            trie: the catalog, on the device.
+            k: (U, 1) number of items for each user.
+            most: the largest number of items for one user.
+            filters: the items that may be returned; None for all.
+            temperature: divisor of the logits.
+            floor: lowest log-probability of an item to return.
         """
         self._trie, self._k, self._filters = trie, k, filters
         self._temperature, self._floor = temperature, floor
@@ -177,16 +181,16 @@ class Beam:
         self.leaf = torch.full((users, most + 1), -1, device=device)
         self.score = torch.full((users, most + 1), NOTHING, dtype=torch.double, device=device)
         self.logprob = self.score
-        self.left: list[Tensor] = []
+        self.skipped: list[Tensor] = []
         self.nodes = torch.zeros(users, dtype=torch.long, device=device)
         self.broken = torch.zeros((), dtype=torch.bool, device=device)
 
     def step(self, outputs: Outputs, level: Level) -> None:
-        """From what the model says after the prefixes to the best prefixes below.
+        """Score the children of all prefixes, keep the items and move on to the best prefixes.
 
         Args:
-            outputs: after the U * B prefixes.
-            level: what there can be.
+            outputs: the model's outputs after the U * B prefixes.
+            level: the largest sizes of this level.
         """
         trie, live = self._trie, self.value > NOTHING
         child, owner, some = trie.children(self.node, live, level.children)
@@ -202,7 +206,8 @@ class Beam:
         enter = some if self._filters is None else some & (self._filters.counts(low, high) > 0)
         leaf = trie.is_leaf(child)
         each = value - (high - low).clamp(min=1).log()
-        self._reach(child, value, torch.where(enter & leaf & (each >= self._floor), each, NOTHING))
+        each = torch.where(enter & leaf & (each >= self._floor), each, NOTHING)
+        self._add_leaves(child, value, each)
         grows = torch.where(enter & ~leaf & (value >= self._floor), value, NOTHING)
         if not level.beams:
             return
@@ -210,14 +215,20 @@ class Beam:
         best = promising.topk(level.beams, dim=1)
         followed = best.values > NOTHING
         rest = torch.where(followed, NOTHING, grows.gather(1, best.indices))
-        self.left.append(grows.scatter(1, best.indices, rest))
+        self.skipped.append(grows.scatter(1, best.indices, rest))
         self.owner = owner.gather(1, best.indices)
         self.node = child.gather(1, best.indices)
         self.value = best.values
         self.nodes += followed.sum(1)
 
-    def _reach(self, child: Tensor, value: Tensor, each: Tensor) -> None:
-        """Keeps the titles' ends whose items are likeliest, one more than are asked for."""
+    def _add_leaves(self, child: Tensor, value: Tensor, each: Tensor) -> None:
+        """Keep the leaves whose items are most probable, one more than requested.
+
+        Args:
+            child: (U, C) nodes.
+            value: (U, C) log-probabilities of the nodes.
+            each: (U, C) log-probabilities per item; -inf for nodes that are not to be kept.
+        """
         score = torch.cat([self.score, each], dim=1)
         best = score.topk(self.score.shape[1], dim=1)
         self.score = best.values
@@ -225,21 +236,21 @@ class Beam:
         self.logprob = torch.cat([self.logprob, value], dim=1).gather(1, best.indices)
 
 
-def fits(trie: DeviceTrie, users: int, size: int, prompt: int) -> bool:
-    """Whether the widest pass is not too large: every run is padded to its level's longest.
+def fits_limit(trie: DeviceTrie, users: int, size: int, prompt: int) -> bool:
+    """Check that the largest pass stays within ``MOST``, with all runs padded to their level's longest.
 
     Args:
         trie: the catalog.
-        users: how many prompts.
-        size: of the beam.
-        prompt: tokens of the longest prompt.
+        users: number of prompts.
+        size: width of the beam.
+        prompt: number of tokens in the longest prompt.
     """
     widths = [level.beams * level.run for level in trie.levels(size)]
     return users * max(widths) * (prompt + sum(widths)) <= MOST
 
 
 @torch.inference_mode()
-def beam(
+def run_beam(
     trie: DeviceTrie,
     tree: CachedTree,
     k: IntArray,
@@ -249,41 +260,41 @@ def beam(
     temperature: float = 1.0,
     floor: float = NOTHING,
 ) -> Reached:
-    """The items that a beam of ``size`` prefixes of each level reaches, catalog-normalised.
+    """Follow the best ``size`` prefixes of each level, with probabilities normalized over the catalog.
 
     Args:
         trie: the catalog.
-        tree: over U prompts; it is as before afterwards.
-        k: (U,) how many items each is to get, at least 1.
-        size: of the beam.
-        filters: what may be returned.
-        temperature: logits are divided by it at each node.
-        floor: log-probabilities of items below are left out.
+        tree: the U prompts, read by the model; it is left as it was.
+        k: (U,) number of items for each prompt, at least 1.
+        size: width of the beam.
+        filters: the items that may be returned; None for all.
+        temperature: divisor of the logits at each node.
+        floor: lowest log-probability of an item to return.
     """
     device = trie.token.device
     mark, users, levels = tree.mark(), len(k), trie.levels(size)
     counts = torch.from_numpy(np.asarray(k, dtype=np.int64)).to(device)[:, None]
     ours = None if filters is None else DeviceFilters(filters, device)
-    found = Beam(trie, counts, int(k.max()), filters=ours, temperature=temperature, floor=floor)
+    beam = Beam(trie, counts, int(k.max()), filters=ours, temperature=temperature, floor=floor)
     places = tree.places()
     outputs = tree.root
-    depth = torch.zeros((users, 1), dtype=torch.long, device=device)  # of each beam
+    depth = torch.zeros((users, 1), dtype=torch.long, device=device)  # depth of each beam
     path = torch.zeros((users, 1, mark), dtype=torch.bool, device=device)  # slots it attends to
-    depths = torch.zeros((users, mark), dtype=torch.long, device=device)  # of all slots
+    depths = torch.zeros((users, mark), dtype=torch.long, device=device)  # depth of every slot
     tokens = torch.zeros(users, dtype=torch.long, device=device)
     for level in levels:
-        found.step(outputs, level)
+        beam.step(outputs, level)
         if not level.beams:
             break
         n, width = level.run, level.beams * level.run
-        ids, length = trie.runs(found.node, n)
-        length = length * (found.value > NOTHING)
+        ids, length = trie.runs(beam.node, n)
+        length = length * (beam.value > NOTHING)
         tokens += length.sum(1)
         place = torch.arange(n, device=device)
-        above = depth.gather(1, found.owner)
+        above = depth.gather(1, beam.owner)
         new = (above[..., None] + place + 1).view(users, width)
-        known = path.gather(1, found.owner[..., None].expand(-1, -1, path.shape[2]))
-        seen = _seen(known, n)
+        ancestors = path.gather(1, beam.owner[..., None].expand(-1, -1, path.shape[2]))
+        seen = _visible_slots(ancestors, n)
         depths = torch.cat([depths, new], dim=1)
         last = (length - 1).clamp(min=0) + n * torch.arange(level.beams, device=device)
         rows = torch.arange(users, device=device)[:, None].expand_as(last)
@@ -294,52 +305,52 @@ def beam(
         depth = above + length
     tree.back(mark)
     return Reached(
-        torch.where(found.score > NOTHING, found.leaf, -1).cpu().numpy(),
-        found.logprob.cpu().numpy(),
-        [values.cpu().numpy() for values in found.left],
-        found.nodes.cpu().numpy(),
+        torch.where(beam.score > NOTHING, beam.leaf, -1).cpu().numpy(),
+        beam.logprob.cpu().numpy(),
+        [values.cpu().numpy() for values in beam.skipped],
+        beam.nodes.cpu().numpy(),
         tokens.cpu().numpy(),
-        not bool(found.broken),
+        not bool(beam.broken),
     )
 
 
-def _seen(known: Tensor, run: int) -> Tensor:
-    """(U, B * run, S + B * run) which slots each token of B runs attends to, the runs in new slots.
+def _visible_slots(ancestors: Tensor, run: int) -> Tensor:
+    """Return which slots each token of B new runs attends to, as (U, B * run, S + B * run).
 
     Args:
-        known: (U, B, S) the slots of each run's ancestors.
-        run: tokens of each run, which attend to those before them and to themselves.
+        ancestors: (U, B, S) old slots of each run's ancestors.
+        run: tokens in each run; each attends to itself and those before it.
     """
-    users, beams, slots = known.shape
-    place, width = torch.arange(run, device=known.device), beams * run
+    users, beams, slots = ancestors.shape
+    place, width = torch.arange(run, device=ancestors.device), beams * run
     own = (
-        torch.eye(beams, dtype=torch.bool, device=known.device)[:, None, :, None]
+        torch.eye(beams, dtype=torch.bool, device=ancestors.device)[:, None, :, None]
         & (place[:, None] >= place)[None, :, None, :]
     )
-    above = known[:, :, None].expand(-1, -1, run, -1).reshape(users, width, slots)
+    above = ancestors[:, :, None].expand(-1, -1, run, -1).reshape(users, width, slots)
     return torch.cat([above, own.view(width, width).expand(users, -1, -1)], dim=2)
 
 
-def _between(listed: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """How many of the sorted numbers are from low to high - 1."""
+def _count_between(listed: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Count the sorted numbers from low to high - 1."""
     first = torch.searchsorted(listed, low.contiguous())
     return torch.searchsorted(listed, high.contiguous()) - first
 
 
 def _logsumexp(x: Tensor, owner: Tensor, n: int) -> Tensor:
-    """(U, n) of the entries of each owner; 0 where all of them are -inf."""
+    """Return the (U, n) log-sum-exp of each owner's entries; 0 where all are -inf."""
     peak = x.new_full((len(x), n), NOTHING).scatter_reduce(1, owner, x, "amax")
     peak = torch.where(peak.isfinite(), peak, 0.0)
     total = torch.zeros_like(peak).scatter_add(1, owner, (x - peak.gather(1, owner)).exp())
     return torch.where(total > 0, peak + total.log(), 0.0)
 
 
-_KEPT: WeakKeyDictionary[TitleTrie, DeviceTrie] = WeakKeyDictionary()
+_COPIES: WeakKeyDictionary[TitleTrie, DeviceTrie] = WeakKeyDictionary()
 
 
-def on_device(trie: TitleTrie, device: torch.device) -> DeviceTrie:
-    """The trie's arrays on a device, copied once."""
-    found = _KEPT.get(trie)
-    if found is None or found.token.device != device:
-        found = _KEPT[trie] = DeviceTrie(trie, device)
-    return found
+def copy_to_device(trie: TitleTrie, device: torch.device) -> DeviceTrie:
+    """Copy a trie's arrays to a device, once for each trie."""
+    copied = _COPIES.get(trie)
+    if copied is None or copied.token.device != device:
+        copied = _COPIES[trie] = DeviceTrie(trie, device)
+    return copied

@@ -1,4 +1,4 @@
-"""Gumbel noise over a trie, for sampling without replacement."""
+"""Gumbel noise over the nodes of a trie, to sample items without replacement."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ def perturb(
     source: IntArray,
     above: FloatArray,
 ) -> FloatArray:
-    """(C,) Gumbel-perturbed log-probabilities whose maximum in each group is that of its parent.
+    """Add Gumbel noise to log-probabilities so that each group's maximum equals its parent's value.
 
-    The k items with the highest ones are k draws without replacement (Kool et al. 2019, Stochastic
-    Beams and Where to Find Them, https://arxiv.org/abs/1903.06059, appendix B.3).
+    The k items with the highest results are k draws without replacement (Kool et al. 2019,
+    Stochastic Beams and Where to Find Them, https://arxiv.org/abs/1903.06059, appendix B.3).
 
     Args:
-        seed: (C,) of the noise, which depends on seed, user and name only.
-        user: (C,) users.
-        name: (C,) a number of its own for each entry of a user.
+        seed: (C,) seeds; the noise depends on seed, user and name only.
+        user: (C,) user of each entry.
+        name: (C,) number that identifies the entry among the user's.
         logprob: (C,) log-probabilities.
-        start: (L,) where each group begins.
-        source: (C,) the group of each.
-        above: (L,) the perturbed log-probability of each group's parent.
+        start: (L,) index at which each group starts.
+        source: (C,) group of each entry.
+        above: (L,) perturbed log-probability of each group's parent.
+
+    Returns:
+        (C,) perturbed log-probabilities.
     """
     noise = -np.log(-np.log(_uniform(seed, user, name)))
     value = logprob + noise
@@ -43,7 +46,7 @@ def perturb(
 
 
 def _uniform(seed: Seeds, user: IntArray, name: IntArray) -> FloatArray:
-    """(C,) numbers above 0 and below 1 by hashing (splitmix64, Steele et al. 2014)."""
+    """Hash each entry to a number strictly between 0 and 1, by splitmix64 (Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         x = name.astype(np.uint64)
         for salt in (seed, user):

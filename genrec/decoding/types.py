@@ -1,4 +1,4 @@
-"""Values that go into a search and come out of it."""
+"""The inputs and outputs of a search: protocols, options, certificates and rankings."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Protocol
 
 from genrec.types import BoolArray, FloatArray, IntArray
 
-WIDTH = 16  # prefixes of each prompt that best-first search follows in one pass
+WIDTH = 16  # most prefixes of one prompt that best-first search follows in one pass
 
-FILL = 32  # tokens that a pass may as well have
+FILL = 32  # tokens up to which a larger pass costs hardly more than a small one
 
-TOLERANCE = 2e-4  # scores that are nearer are not told apart, in float32
+TOLERANCE = 2e-4  # scores closer than this count as tied, since float32 cannot separate them
 
 
 class Trie(Protocol):
-    """What search needs of a trie; see ``TitleTrie``."""
+    """A prefix tree of titles that can be searched; see ``TitleTrie``."""
 
     root: int
 
     @property
     def n_items(self) -> int:
-        """How many items it holds."""
+        """Return the number of items in the trie."""
         ...
 
     def children(self, nodes: IntArray) -> tuple[IntArray, IntArray]:
@@ -54,45 +54,45 @@ class Trie(Protocol):
 
 
 class Allowed(Protocol):
-    """Which positions may be returned to each of U users."""
+    """The trie positions that each of U users may be given."""
 
     def counts(self, user: IntArray, low: IntArray, high: IntArray) -> IntArray:
-        """(C,) how many of the positions low to high - 1."""
+        """Return as (C,) how many positions from low to high - 1 are allowed."""
         ...
 
     def keeps(self, user: IntArray, positions: IntArray) -> BoolArray:
-        """(P,) whether each position."""
+        """Return as (P,) whether each position is allowed."""
         ...
 
 
 class Prior(Protocol):
-    """A weight above 0 for every position, for each of U users: what is likely without the model."""
+    """Positive weights of the trie positions for each of U users, independent of the model."""
 
     def mass(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
-        """(C,) the sum of the weights of positions low to high - 1."""
+        """Return the (C,) sums of the weights at positions low to high - 1."""
         ...
 
     def best(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
-        """(C,) the log of the greatest of them."""
+        """Return the (C,) logs of the greatest weights at positions low to high - 1."""
         ...
 
     def at(self, user: IntArray, positions: IntArray) -> FloatArray:
-        """(P,) the log of each."""
+        """Return the (P,) logs of the weights at single positions."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """How much of a list is certain.
+    """A statement of how much of a list is certain.
 
     Attributes:
-        exact: no item outside the list has a higher score than one in it.
-        ties: exact only up to scores that differ by less than the tolerance.
-        certain_ranks: how many of the first ranks are those of the exact list, up to ties.
-        missed_mass_bound: the probability of the prefixes that were not followed although an item
-            below may belong to the list, in all.
-        nodes: prefixes that were followed.
-        tokens: tokens that the model read after the prompt.
+        exact: whether no item outside the list has a higher score than one in it.
+        ties: whether the list is exact only up to scores that differ by less than the tolerance.
+        certain_ranks: number of top ranks that are the same in the exact list, up to ties.
+        missed_mass_bound: upper bound on the total probability of items that belong to the list but
+            were not reached.
+        nodes: number of prefixes followed.
+        tokens: number of tokens that the model read after the prompt.
     """
 
     exact: bool
@@ -105,17 +105,18 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Items by falling score; equal ones by rising row.
+    """Items ranked by score, highest first; items with equal scores are in row order.
 
     Attributes:
         rows: (n,) catalog rows.
-        logprobs: (n,) natural logarithms of their probabilities.
-        scores: (n,) what ranks them: logprobs, with a prior on the score more, drawn: perturbed.
-        certificate: how much of it is certain.
-        alone: (n,) natural logarithms of the model's own probabilities, without a prior.
-        prior: (n,) of the prior's own, over all items; None without a prior.
-        chosen_from: how many candidates the list was chosen from, for caps and diversity; then the
-            certificate is of these. None for the best themselves.
+        logprobs: (n,) natural logs of the items' probabilities.
+        scores: (n,) ranking scores: the logprobs, plus the prior if it is fused into the score. For
+            a draw they are perturbed.
+        certificate: how much of the list is certain.
+        alone: (n,) natural logs of the probabilities by the model without a prior.
+        prior: (n,) natural logs of the probabilities by the prior alone; None without a prior.
+        chosen_from: number of candidates from which caps or diversity chose the list; the
+            certificate then covers the candidates. None if nothing was chosen this way.
     """
 
     rows: IntArray
@@ -127,7 +128,7 @@ class Ranking:
     chosen_from: int | None = None
 
     def only(self, which: IntArray) -> Ranking:
-        """Some of the items, in that order."""
+        """Return the ranking of some items, in the given order."""
         return replace(
             self,
             rows=self.rows[which],
@@ -140,35 +141,36 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to search.
+    """Settings of a search.
 
     Attributes:
-        search: ``exact``: best-first until nothing outside the list can be better; ``beam``: the
-            best ``beam_size`` prefixes of each level; ``auto``: best-first for ``budget`` tokens.
-        beam_size: of ``beam``.
-        normalization: ``catalog`` or ``vocab``.
-        temperature: logits are divided by it at each node.
-        max_nodes: the most prefixes that best-first search follows for one prompt; then the best
-            that can be had fast fill the list.
-        budget: of ``auto``: tokens for one prompt.
-        fusion: what a prior does: ``node``: weighs a node's children, so that P stays a
-            distribution; ``score``: is added to the final score.
-        beta: how much a prior counts: its weights to this power, 0 or more.
-        alone: the temperature at which the model's own probabilities are stated beside a prior;
-            None for ``temperature``. Catalog-normalised only.
-        min_probability: items below are left out.
-        draw: the seed of k draws without replacement from P, in place of its k best; None ranks.
-            One seed gives each prompt noise of its own; with one for each, a prompt's draws do
-            not depend on its place in the batch. Catalog-normalised only, and by P alone: a prior
-            on the score does not count.
-        tolerance: scores that are nearer are not told apart.
-        width: prefixes of each prompt that best-first search follows in one pass.
-        fill: tokens up to which a pass is filled with prefixes that may be followed next, since a
-            small pass costs little less than one of so many; catalog-normalised only.
-        on_device: whether a beam goes from level to level without the host (``device_beam``, which
-            fills no passes, and pads every run to the longest of its level); None where the model is
-            on a CUDA GPU. Catalog-normalised, without a prior, on a catalog without edits and where
-            the passes are not too large only; else it says nothing.
+        search: ``exact`` follows the best prefixes first until no item outside the list can be
+            better; ``auto`` does so for ``budget`` tokens; ``beam`` follows the best ``beam_size``
+            prefixes of each level.
+        beam_size: number of prefixes that ``beam`` follows at each level.
+        normalization: ``catalog`` or ``vocab``; see the module ``search``.
+        temperature: divisor of the logits at each node.
+        max_nodes: most prefixes that best-first search follows for one prompt. A list that is still
+            short is then filled by beams.
+        budget: number of tokens that ``auto`` reads for one prompt.
+        fusion: how a prior is used: ``node`` weights each node's children, so that probabilities
+            still sum to 1; ``score`` adds the prior to the final score.
+        beta: exponent of the prior's weights, 0 or more.
+        alone: temperature of the model's own probabilities reported beside a prior; None for
+            ``temperature``. For ``catalog`` only.
+        min_probability: lowest probability of an item in the list.
+        draw: seed for drawing k items without replacement; None returns the k best. A single
+            seed is varied for each prompt. With one seed per prompt, a draw does not depend on the
+            prompt's place in the batch. For ``catalog`` only; a prior fused into the score is
+            ignored.
+        tolerance: scores closer than this count as tied.
+        width: most prefixes of one prompt that best-first search follows in one pass.
+        fill: number of tokens up to which a pass is filled with prefixes that may be followed
+            next, since a small pass costs hardly less. For ``catalog`` only.
+        on_device: whether a beam runs entirely on the model's device (``gpu_beam``); None means only
+            on a CUDA GPU. Such a beam fills no passes and pads every run to the longest of its
+            level. The option is ignored unless the search is a ``catalog`` beam without a prior,
+            the catalog has no edits and the passes are small enough.
     """
 
     search: str = "auto"

@@ -1,0 +1,111 @@
+"""Frontier: the prefixes that a search has reached but not followed. Knows numbers, not models.
+
+The prefixes are parallel arrays, so that choosing, splitting and looking up are array operations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from genrec.types import BoolArray, FloatArray, IntArray
+
+
+@dataclass(slots=True)
+class Frontier:
+    """F open prefixes of U users.
+
+    A prefix ends just before a trie node's run. Only the first token of that run is scored so far.
+
+    Attributes:
+        user: (F,) index of the prompt.
+        node: (F,) trie node whose run comes next.
+        parent: (F,) handle of the node above the run in the token tree.
+        logprob: (F,) log-probability of the scored tokens.
+        alone: (F,) log-probability of the same tokens by the model without a prior.
+        bound: (F,) upper bound on the score of every item below the prefix.
+    """
+
+    user: IntArray
+    node: IntArray
+    parent: IntArray
+    logprob: FloatArray
+    alone: FloatArray
+    bound: FloatArray
+
+    @classmethod
+    def empty(cls) -> Frontier:
+        """Return a frontier without prefixes."""
+        integers, floats = np.empty(0, dtype=np.int64), np.empty(0)
+        return cls(integers, integers, integers, floats, floats, floats)
+
+    def __len__(self) -> int:
+        """Return the number of prefixes."""
+        return len(self.user)
+
+    def __getitem__(self, which: Any) -> Frontier:
+        """Select prefixes by an array of indices, a mask or a slice."""
+        return Frontier(*(getattr(self, name)[which] for name in self.__slots__))
+
+    def __add__(self, other: Frontier) -> Frontier:
+        """Concatenate two frontiers."""
+        return Frontier(
+            *(np.concatenate([getattr(self, n), getattr(other, n)]) for n in self.__slots__)
+        )
+
+    def without(self, chosen: IntArray) -> Frontier:
+        """Return all prefixes except those at the chosen indices."""
+        others = np.ones(len(self), dtype=bool)
+        others[chosen] = False
+        return self[others]
+
+    def best(self, size: int, eligible: BoolArray | None = None) -> IntArray:
+        """Return the sorted indices of each user's ``size`` prefixes with the highest bounds.
+
+        Args:
+            size: the most prefixes for one user.
+            eligible: (F,) which prefixes may be chosen; all by default.
+        """
+        candidates = np.arange(len(self)) if eligible is None else np.flatnonzero(eligible)
+        if size >= len(candidates):
+            return candidates
+        order = candidates[np.lexsort((-self.bound[candidates], self.user[candidates]))]
+        return np.sort(order[rank_in_group(self.user[order]) < size])
+
+    def find(self, user: IntArray, node: IntArray) -> IntArray:
+        """Return the (R,) index of the prefix of each user and node, -1 if there is none.
+
+        Args:
+            user: (R,) users to look up.
+            node: (R,) trie nodes to look up.
+        """
+        index = np.full(len(user), -1)
+        if len(self):
+            span = int(max(self.node.max(), node.max())) + 1
+            keys, wanted = self.user * span + self.node, user * span + node
+            order = np.argsort(keys)
+            nearest = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
+            same = keys[nearest] == wanted
+            index[same] = nearest[same]
+        return index
+
+    def highest_bounds(self, n_users: int) -> FloatArray:
+        """Return each user's highest bound as (U,), -inf for a user without prefixes."""
+        highest = np.full(n_users, -np.inf)
+        np.maximum.at(highest, self.user, self.bound)
+        return highest
+
+    def masses(self, n_users: int) -> FloatArray:
+        """Return the (U,) total probability of each user's prefixes."""
+        return np.bincount(self.user, np.exp(self.logprob), n_users).astype(np.float64)
+
+
+def rank_in_group(groups: IntArray) -> IntArray:
+    """Return each entry's rank within its group, counted from 0.
+
+    Args:
+        groups: (N,) group of each entry, sorted.
+    """
+    return np.arange(len(groups)) - np.searchsorted(groups, groups)
