@@ -1,10 +1,10 @@
-"""From a typed history to the next item, in English and Chinese, with any causal language model.
+"""Recommend the next item for a typed history, in English and Chinese, with any causal model.
 
-    python examples/01_next_item.py                  # the default, 135M, English
+    python examples/01_next_item.py                  # the default model, 135M, English
     python examples/01_next_item.py --model gpt2     # any hub id or local folder
 
-The catalogs are made up. The default model reads English; of Chinese it knows little more than the
-characters, so its order there says nothing. Probabilities are over the catalog's items.
+The catalogs are made up. The default model reads English. It knows little more of Chinese than the
+characters, so its Chinese ranking means nothing. Probabilities are over the catalog's items.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CHINESE = [
 
 
 def show(model: LanguageModel, titles: list[str], language: str, history: str) -> None:
-    """Prints the prompt and the five most probable next items."""
+    """Print the prompt and the five most probable next items."""
     catalog = Catalog(Item(str(n), t) for n, t in enumerate(titles))
     recommender = Recommender(catalog, model, language=language, template="sentence")
     print(recommender.prompt(history).text)
@@ -41,7 +41,7 @@ def show(model: LanguageModel, titles: list[str], language: str, history: str) -
 
 
 def main() -> None:
-    """Runs the example."""
+    """Run the example."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--threads", type=int, default=None)

@@ -1,4 +1,4 @@
-"""No training: zero-shot and few-shot prompting, hit rates beside popularity on held-out purchases.
+"""Compare zero-shot and few-shot prompting with popularity on held-out purchases; nothing is trained.
 
 python examples/03_few_shot.py --users 20
 """
@@ -13,7 +13,7 @@ from genrec.evaluation import evaluator
 
 
 def main() -> None:
-    """Runs the example."""
+    """Run the example."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--users", type=int, default=20)

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Prepare, train, evaluate, recommend with reasons; then new events and a new item, and train again.
+# Prepare, train, evaluate and recommend with reasons; then train again on new events and new items.
 #
 #   examples/04_fine_tune.sh [FOLDER]
 #
-# 2,000 titles take some minutes on two cores; TARGETS=50000 is two passes over train.
+# 2,000 titles take a few minutes on two cores; TARGETS=50000 is about two passes over the train part.
 set -euo pipefail
 out=${1:-fine_tune}
 targets=${TARGETS:-2000} users=${USERS:-30} replay=${REPLAY:-20} threads=${THREADS:-1}
 quick=(--threads "$threads" --behaviors buy)
-data=$(python -c 'import genrec; print(genrec.__path__[0])')/data/online_retail_demo
+data=$(python -c 'import genrec; print(genrec.__path__[0])')/data/samples/online_retail_demo
 mkdir -p "$out"
 
 genrec prepare --items "$data/items.csv.gz" --interactions "$data/interactions.csv.gz" \

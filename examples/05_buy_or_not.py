@@ -1,4 +1,4 @@
-"""Buy or not: the model says yes or no to one item, before and after a little training.
+"""Ask the model whether a customer will buy an item, before and after a little training.
 
 python examples/05_buy_or_not.py --minutes 0.3
 """
@@ -16,26 +16,26 @@ from genrec.training.pairs import make_pairs, sample_pairs
 
 
 def main() -> None:
-    """Runs the example."""
+    """Run the example."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--minutes", type=float, default=0.3, help="of training")
-    parser.add_argument("--customers", type=int, default=5, help="who are asked about")
+    parser.add_argument("--minutes", type=float, default=0.3, help="minutes of training")
+    parser.add_argument("--customers", type=int, default=5, help="number of customers to ask about")
     parser.add_argument("--threads", type=int, default=None)
     arguments = parser.parse_args()
     data = datasets.load("online_retail_demo")
-    # What each bought next, and a random item beside each; nobody learns from these.
+    # What each customer bought next, and a random item beside it. Training never sees these pairs.
     pairs = make_pairs(data, Training(objective="pointwise"), "test")
     pairs = sample_pairs(pairs, arguments.customers, each=4)
 
     def ask(name: str, recommender: Recommender) -> None:
-        chances: list[float] = []
+        probabilities: list[float] = []
         for user, some in itertools.groupby(pairs, key=lambda p: p.user_id):
             items = [data.catalog[p.row].item_id for p in some]
-            history = recommender.history(user, before="test")  # read once for all items
-            chances += recommender.would_like(history, items)
-        found = pointwise.measured([p.label for p in pairs], chances)
-        print(f"{name:9} log loss {found['log_loss']:.3f}, AUC {found['auc']:.3f}")
+            history = recommender.history(user, before="test")  # read once for all of the items
+            probabilities += recommender.would_like(history, items)
+        metrics = pointwise.measured([p.label for p in pairs], probabilities)
+        print(f"{name:9} log loss {metrics['log_loss']:.3f}, AUC {metrics['auc']:.3f}")
 
     print(f"will they buy it? {len(pairs)} questions on {arguments.customers} customers")
     model = LanguageModel.load(arguments.model, threads=arguments.threads)

@@ -1,11 +1,11 @@
-"""The other classic design: titles as a language model's vectors, and an LSTM over the sequence.
+"""Predict the next item with an LSTM over title vectors, the other classic use of language models.
 
     python examples/08_llm_features_lstm.py --users 200
     python examples/08_llm_features_lstm.py --users 200 --encoder lm:smollm2-135m
 
-Each event is its title's vector from the text encoder (or the mean of a language model's hidden
-states), its behavior and the time since the last one; the LSTM predicts the next item by its title's
-vector, so it can also score items that nobody took.
+An event is the vector of its title, its behavior and the time since the event before. The vector comes
+from the text encoder, or is the mean of a language model's hidden states. The LSTM predicts the vector
+of the next title, so it can also score items that nobody has bought yet.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from genrec.evaluation import evaluator
 
 
 def main() -> None:
-    """Runs the example."""
+    """Run the example."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--encoder", default="minilm", help="minilm, ngrams, lm:smollm2-135m, ...")
     parser.add_argument("--body", default="lstm", choices=["lstm", "gru", "transformer"])

@@ -1,7 +1,7 @@
-"""Explanations that can be checked: evidence, a deletion test, a rejected sentence, why not.
+"""Explain recommendations and check the explanations: evidence, deletion test, rejections, why not.
 
-Evidence is how far the score of an item falls when an event is left out: what the model rests on,
-not why anybody bought anything.
+Evidence is how far the score of an item falls when an event is left out. It shows what the model
+relies on, not why anybody bought anything.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ASKED_FOR = "22938"  # CUPCAKE LACE PAPER SET 6
 
 
 def main() -> None:
-    """Runs the example."""
+    """Run the example."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--threads", type=int, default=None)
@@ -32,25 +32,25 @@ def main() -> None:
         why = item.explanation
         assert why
         print(f"{item.rank}. {item.title}  {item.probability:.3f}\n   {why.text} ({why.source})")
-        for no in why.rejected:
-            print(f"   rejected: {no.text} ({no.why})")
+        for sentence in why.rejected:
+            print(f"   rejected: {sentence.text} ({sentence.why})")
     first = answer[0]
     assert first.explanation
     print(f"\nevidence for {first.title}")
     print("\n".join(evidence_lines(first.explanation)))
 
-    print("\ndeletion test: its score under another template, without one event")
+    print("\ndeletion test: change of its score under another template without one event")
     other = Recommender(recommender.dataset or recommender.catalog, model, template="sentence")
     events = history.interactions
     nats = [e.nats for e in first.explanation.evidence]
-    before = other.score(history, [first.item_id])[0].score
+    whole = other.score(history, [first.item_id])[0].score
     for name, place in (("the strongest", nats.index(max(nats))), ("the latest", len(events) - 1)):
         left = History(events[:place] + events[place + 1 :])
-        print(f"  {name}: {other.score(left, [first.item_id])[0].score - before:+.2f} nats")
+        print(f"  {name}: {other.score(left, [first.item_id])[0].score - whole:+.2f} nats")
 
-    found = recommender.explain(history, ASKED_FOR)
-    print(f"\nwhy not {found.title}? {standing(found)}")
-    for what, change in (("without", found.removal), ("with one more event:", found.addition)):
+    asked = recommender.explain(history, ASKED_FOR)
+    print(f"\nwhy not {asked.title}? {standing(asked)}")
+    for what, change in (("without", asked.removal), ("with one more event:", asked.addition)):
         if change is not None:
             print(f"  {what} {change.title}: {change.nats:+.2f} nats, rank {change.rank or '> 10'}")
 

@@ -1,4 +1,4 @@
-# Sourced by the other scripts: makes .venv (or $GENREC_VENV) with pinned versions, once.
+# Sourced by the other scripts: makes .venv (or $GENREC_VENV) with pinned versions if it is missing.
 # GENREC_PYTHON names the interpreter, 3.11 or later.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,11 +14,11 @@ find_python() {
       return
     fi
   done
-  echo "No Python 3.11 or later with venv was found. Install one, or set GENREC_PYTHON to it." >&2
+  echo "No Python 3.11 or later with the venv module was found. Install one, or set GENREC_PYTHON to its path." >&2
   exit 1
 }
 
-# install EXTRAS: installs genrec from this checkout with the extras, unless that was done already.
+# install EXTRAS: install genrec from this checkout with these extras, unless that was done before.
 install() {
   local extras=$1 stamp want
   stamp=$venv/.genrec-installed

@@ -1,10 +1,10 @@
-"""Writes the made interactions of genrec/data/zh_mini from its hand-written items.csv.
+"""Generate the interactions of the embedded zh_mini from its hand-written items.csv.
 
     python scripts/make_zh_mini.py
 
-Sixty users who never were, with one to three topics each. A session stays with one topic: somebody
-searches, browses and buys, or reads, watches, listens and follows. No item comes twice in a
-history, and nobody buys two variants of one article. The same seed gives the same file.
+There are sixty invented users with one to three topics each. A session stays with one topic: a user
+searches, browses and buys, or reads, watches, listens and follows. No item occurs twice in a
+history, and nobody buys two variants of one product. The same seed gives the same file.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Item = dict[str, str]
 
 
 class Diary:
-    """One user's events as they come about."""
+    """Collect one user's events as they happen."""
 
     def __init__(self, user_id: str, items: list[Item], rng: random.Random) -> None:
         self.user_id = user_id
@@ -60,7 +60,7 @@ class Diary:
         self.time = datetime(2024, 1, 1) + timedelta(days=rng.randrange(60))
 
     def new(self, topic: str, goods: bool) -> list[Item]:
-        """The goods, or all else, of a topic that are not yet in the diary."""
+        """Return a topic's products, or its other items, that are not yet in the diary."""
         return [
             i
             for i in self.items
@@ -70,7 +70,7 @@ class Diary:
         ]
 
     def add(self, behavior: str, item: Item | None, text: str = "") -> None:
-        """Writes an event, some minutes after the one before."""
+        """Add an event a few minutes after the last one."""
         self.time += timedelta(minutes=self.rng.randint(2, 15))
         value = ""
         if behavior in VALUES and self.rng.random() < 0.5:
@@ -83,12 +83,12 @@ class Diary:
         self.rows.append([self.user_id, item_id, when, behavior, value, text])
 
     def begin(self) -> None:
-        """Goes on to another day."""
+        """Move on to another day."""
         day = self.time.date() + timedelta(days=self.rng.randint(1, 6))
         self.time = datetime(day.year, day.month, day.day, self.rng.randint(7, 21))
 
     def shop(self, topic: str) -> None:
-        """Perhaps a search, a look at one article, and one of another kind or variant is bought."""
+        """Add a purchase, perhaps after a search and a look at another product of the topic."""
         bought = {i["title"].split()[0] for i in self.items if self._bought(i)}
         wanted = [i for i in self.new(topic, True) if i["title"].split()[0] not in bought]
         if not wanted:
@@ -106,7 +106,7 @@ class Diary:
         return any(r[1] == item["item_id"] and r[3] == "buy" for r in self.rows)
 
     def rest(self, topic: str) -> None:
-        """One or two things to read, watch, hear or follow."""
+        """Add one or two items to read, watch, hear or follow."""
         items = self.new(topic, False)
         if not items:
             return
@@ -116,7 +116,7 @@ class Diary:
 
 
 def diary(user_id: str, items: list[Item], rng: random.Random) -> list[list[str]]:
-    """The 12 to 20 events of one user, the last one bought."""
+    """Return the 12 to 20 events of one user; the last one is a purchase."""
     topics = rng.sample(list(SEARCHES), rng.choice((1, 2, 2, 3)))
     length = rng.randint(14, 20)
     while True:
@@ -134,7 +134,7 @@ def diary(user_id: str, items: list[Item], rng: random.Random) -> list[list[str]
 
 
 def main(path: Path = FOLDER / "interactions.csv") -> None:
-    """Writes the file."""
+    """Write the interactions file."""
     with (FOLDER / "items.csv").open(encoding="utf-8", newline="") as stream:
         items = list(csv.DictReader(stream))
     rng = random.Random(SEED)

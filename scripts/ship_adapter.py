@@ -1,9 +1,9 @@
-"""Puts a run into the package as the adapter of an embedded dataset.
+"""Copy a training run into the package as the adapter of an embedded dataset.
 
     python scripts/ship_adapter.py RUN online_retail_demo --card CARD.md
 
-The adapter's weights are rounded to bfloat16, which halves the file; what is measured of it is to be
-measured after that. The card is the file README.md beside it.
+The adapter's weights are rounded to bfloat16, which halves the file. So measure the adapter only after
+this step. The card becomes the README.md beside it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONFIG = "adapter_config.json"
 
 
 def ship(run: Path, place: Path, card: Path) -> None:
-    """Writes the folder of a run that others can use, in one piece."""
+    """Write a run folder that others can use, in one piece."""
     about = Run.read(run)
 
     def fill(folder: Path) -> None:
@@ -52,7 +52,7 @@ def ship(run: Path, place: Path, card: Path) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Parse the command line and ship the run."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -62,7 +62,9 @@ def main() -> None:
     arguments = parser.parse_args()
     data = Path(genrec.__file__).parent / "data" / "samples" / arguments.dataset
     if not data.is_dir():
-        parser.error(f"{data} is no embedded dataset")
+        parser.error(
+            f"DATASET is {arguments.dataset!r}. Expected an embedded dataset, a folder in {data.parent}."
+        )
     ship(arguments.run, data / "run", arguments.card)
     size = sum(p.stat().st_size for p in (data / "run").rglob("*") if p.is_file())
     print(f"{data / 'run'}: {size / 1e6:.1f} MB")

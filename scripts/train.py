@@ -1,4 +1,7 @@
-"""Trains as ``genrec train`` does; for several processes: accelerate launch scripts/train.py DIR ..."""
+"""Train as ``genrec train`` does, from a script that ``accelerate launch`` can start.
+
+accelerate launch scripts/train.py DIR --out RUN
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a new user does first, with the installed wheel: called by scripts/wheel-smoke."""
+"""Do what a new user does first, with the installed wheel. Called by scripts/wheel-smoke."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Checks that genrec comes from the wheel and answers."""
+    """Check that genrec is imported from the wheel and recommends."""
     import genrec
     from genrec.data import behaviors
 
