@@ -79,4 +79,4 @@ def test_nothing_to_compare_and_too_many(monkeypatch: pytest.MonkeyPatch) -> Non
     large = AlikeTitles(["red mug", "red mugs"])
     assert large.links(np.arange(2)).shape == (2, 2)
     assert large.links(np.arange(2)).nnz == 0
-    assert large._found == {}  # and nothing was compared
+    assert large._cache == {}  # and nothing was compared

@@ -100,7 +100,7 @@ def test_a_damaged_graph_is_an_error_and_never_read(tmp_path: Path) -> None:
     whole = (tmp_path / INDEX_FILES[1]).read_bytes()
     for data in (whole[:-1], whole[:-1] + b"\1", b""):
         (tmp_path / INDEX_FILES[1]).write_bytes(data)
-        with pytest.raises(DataError, match="is not what was written"):
+        with pytest.raises(DataError, match="has changed since it was written"):
             TitleIndex.load(tmp_path, ABOUT)
     (tmp_path / INDEX_FILES[1]).unlink()
     with pytest.raises(DataError, match="is missing"):

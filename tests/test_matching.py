@@ -187,7 +187,7 @@ def test_large_catalogs_are_not_embedded_unasked(monkeypatch: pytest.MonkeyPatch
     for text in ("mug coffee coffee", "chair chair"):
         matcher.match(text)
     assert len(matcher.notes) == 1
-    assert "5 titles are not embedded unasked" in matcher.notes[0]
+    assert "Embedding 5 titles would be slow" in matcher.notes[0]
 
 
 def test_an_encoder_that_cannot_be_had_is_a_note_unless_it_was_asked_for(
@@ -199,7 +199,9 @@ def test_an_encoder_that_cannot_be_had_is_a_note_unless_it_was_asked_for(
     monkeypatch.setattr("genrec.matching.matcher.load_embedder", fails)
     matcher = TextMatcher(MIXED, encoder="auto")
     assert matcher.match("zzz zzz").how == "none"
-    assert matcher.notes == ("no encoder, character n-grams were used: no minilm",)
+    assert matcher.notes == (
+        "No encoder could be loaded, so character n-grams were used: no minilm",
+    )
     with pytest.raises(ModelError, match="no minilm"):
         TextMatcher(MIXED, encoder="minilm").match("zzz zzz")
 
@@ -230,7 +232,7 @@ def test_what_cannot_be_indexed_is_explained(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"reads none of the 1 titles .script: han"):
         write_index(han, tmp_path, tiny.LatinEmbedder())
     (tmp_path / "titles.safetensors").mkdir()
-    with pytest.raises(DataError, match="could not be written"):
+    with pytest.raises(DataError, match="Cannot write the index"):
         write_index(MIXED, tmp_path, tiny.LatinEmbedder())
 
 

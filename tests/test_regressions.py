@@ -149,7 +149,7 @@ def test_a_tokenizer_that_does_not_fit_is_an_error(folder: Path) -> None:
     shutil.rmtree(folder)
     tiny.language_model().model.save_pretrained(folder)
     words.save_pretrained(folder)
-    with pytest.raises(ModelError, match="Expected the tokenizer that belongs to the model"):
+    with pytest.raises(ModelError, match="Expected the model's own tokenizer"):
         LanguageModel.load(str(folder))
 
 

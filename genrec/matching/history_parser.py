@@ -1,8 +1,8 @@
-"""Histories that people type, in any of the ways in which they type them. Knows texts and items.
+"""Parse histories that people type, in many notations. Knows texts and items, no users.
 
-"bought: A; viewed: B", "The user browsed A, bought B, and next they will buy", "浏览商品A 购买商品B",
-or bare lists of ids and titles. Titles may hold separators and verbs themselves, so whole titles are
-looked for before a text is taken apart.
+Examples are "bought: A; viewed: B", "The user browsed A, bought B, and next they will buy",
+"浏览商品A 购买商品B", and plain lists of ids and titles. Titles may contain separators and verbs, so
+whole titles are looked up before a text is split.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from math import isfinite
 from genrec.data.catalog import Catalog
 from genrec.data.events import History, Interaction
 from genrec.errors import RequestError
-from genrec.matching.matcher import Match, TextMatcher
+from genrec.matching.matcher import TextMatcher
 from genrec.text import normalized, script
 
 _PIECE = re.compile(r"[;；\n]")
@@ -40,26 +40,27 @@ _REQUEST = re.compile(
 )
 _WROTE = ("wrote", "写道", "评论说", "说")
 _TRIM = " \t,，、。|"
-_JOIN = 4  # a title may itself hold up to three separators
-_MOST_CUTS = 24  # the most cuts inside one title
-LONGEST = 20_000  # characters of a typed history; the prompt shows 25 events of it
+_JOIN = 4  # pieces that one title may span, so it may contain up to three separators
+_MOST_CUTS = 24  # maximum number of cuts inside one title
+LONGEST = 20_000  # maximum length of a typed history in characters; the prompt shows 25 events
 
 
 @dataclass(frozen=True, slots=True)
 class Understood:
-    """What became of one piece of a typed history.
+    """One piece of a typed history and how it was understood.
 
     Attributes:
         text: the piece as typed.
-        behavior: what was done.
-        item_id: the item, None where no title matched.
-        title: the item's title as given.
-        match: ``id``, ``exact``, ``normalized``, ``fuzzy``, ``embedding``, ``ngrams``, ``text`` for
-            an event that is only a text (a search), or ``none``.
-        others: further items with the same title.
-        similarity: of the title to what was typed, 0 to 1.
-        value: a rating or quantity that was typed after the title.
-        note: a text that was typed with it (a search, a comment).
+        behavior: the behavior, such as ``buy``.
+        item_id: the item's id; None if no title matched.
+        title: the item's title as given in the catalog.
+        match: how the title was found: ``id``, ``exact``, ``normalized``, ``fuzzy``,
+            ``embedding``, ``ngrams``, ``text`` for an event with a text only (such as a search), or
+            ``none``.
+        others: ids of further items with the same title.
+        similarity: similarity of the title to the typed text, from 0 to 1.
+        value: rating or quantity typed after the title.
+        note: text typed with the event, such as a search query or a comment.
     """
 
     text: str
@@ -74,7 +75,7 @@ class Understood:
 
 
 class HistoryReader:
-    """Reads typed histories: ids, titles, or text such as ``"bought: A; viewed: B"``."""
+    """A parser of typed histories: ids, titles, or text such as ``"bought: A; viewed: B"``."""
 
     def __init__(
         self,
@@ -83,14 +84,15 @@ class HistoryReader:
         default: str,
         matcher: TextMatcher | None = None,
     ) -> None:
-        """Prepares the reader.
+        """Prepare the parser.
 
         Args:
             catalog: the items.
-            verbs: behavior -> how it is said; the name and all forms are understood. Another verb
-                with a colon before a title that matches becomes a behavior of its own name.
-            default: the behavior where none is given.
-            matcher: finds titles; one without an encoder where None.
+            verbs: behavior -> verb forms that express it. The behavior's name is understood too.
+                Any other verb that is followed by a colon and a known title becomes a behavior of
+                that name.
+            default: the behavior of events without a verb.
+            matcher: the matcher that finds titles; None for one without an encoder.
         """
         self._catalog = catalog
         self._matcher = matcher or TextMatcher(catalog)
@@ -98,22 +100,25 @@ class HistoryReader:
         self._behavior = {normalized(said): b for b, forms in verbs.items() for said in forms}
         self._behavior |= {normalized(b): b for b in verbs}
         self._behavior.pop("", None)
-        self._leading = _leading(list(self._behavior))
+        self._verb_pattern = _compile_verbs(list(self._behavior))
 
     def read(self, history: str | Sequence[str]) -> tuple[History, list[Understood]]:
-        """The history of the pieces that match an item, and what became of every piece.
+        """Parse a typed history.
 
         Args:
-            history: text with ``;``, line breaks, commas or verbs between events, or a list of ids
-                or titles, each with or without a verb before it.
+            history: a text with ``;``, line breaks, commas or verbs between events, or a list of
+                ids or titles, each with or without a verb before it.
+
+        Returns:
+            The history of all understood events, and how every piece was understood.
 
         Raises:
-            RequestError: a text is longer than ``LONGEST``.
+            RequestError: the text is longer than ``LONGEST``.
         """
         if isinstance(history, str) and len(history) > LONGEST:
             msg = (
-                f"A typed history of {len(history):,} characters. Expected at most {LONGEST:,}; "
-                "give a list of item ids or titles, or a user of a dataset."
+                f"The typed history has {len(history):,} characters. Expected at most "
+                f"{LONGEST:,}; give a list of item ids or titles, or a user of a dataset."
             )
             raise RequestError(msg)
         pieces = _PIECE.split(history) if isinstance(history, str) else list(history)
@@ -124,86 +129,96 @@ class HistoryReader:
             if not pieces[at]:
                 at += 1
                 continue
-            taken, found = self._longest(pieces[at : at + _JOIN], isinstance(history, str))
-            understood.extend(found)
+            taken, events = self._read_first(pieces[at : at + _JOIN], isinstance(history, str))
+            understood.extend(events)
             at += taken
-        events = tuple(
+        history_events = tuple(
             Interaction(u.item_id, u.behavior, timestamp=float(n), value=u.value, text=u.note)
             for n, u in enumerate(understood)
             if u.match != "none"
         )
-        return History(events), understood
+        return History(history_events), understood
 
-    def _longest(self, pieces: Sequence[str], text: bool) -> tuple[int, list[Understood]]:
-        """The first pieces that together name an item; titles may hold separators themselves."""
-        alone = self._whole(pieces[0])
+    def _read_first(self, pieces: Sequence[str], text: bool) -> tuple[int, list[Understood]]:
+        """Read the first piece, or join several pieces that together name one item.
+
+        Args:
+            pieces: the next pieces; their title may contain separators.
+            text: whether the pieces come from one text and may be joined and split.
+
+        Returns:
+            How many pieces were read, and their events.
+        """
+        alone = self._match_whole(pieces[0])
         if alone is not None:
             return 1, [alone]
         for n in range(len(pieces) if text else 1, 1, -1):
-            joined = self._whole("; ".join(pieces[:n]))
+            joined = self._match_whole("; ".join(pieces[:n]))
             if joined is not None:
                 return n, [joined]
-        return 1, self._apart(pieces[0]) if text else [self._near(pieces[0], self._default)]
+        if text:
+            return 1, self._split_events(pieces[0])
+        return 1, [self._match_nearest(pieces[0], self._default)]
 
-    def _whole(self, piece: str) -> Understood | None:
-        """A piece that is one title, with or without a verb and a colon, by exact matching."""
-        found = self._lookup(piece, piece, self._default, near=False)
-        if found.item_id is not None:
-            return found
-        behavior, title = self._after_verb(piece)
+    def _match_whole(self, piece: str) -> Understood | None:
+        """Match a piece that is one known title, with or without a verb and a colon."""
+        event = self._lookup(piece, piece, self._default, near=False)
+        if event.item_id is not None:
+            return event
+        behavior, title = self._split_verb(piece)
         if behavior is None:
             return None
         if self._is_search(behavior):
-            return self._said(piece, behavior, title)
-        found = self._lookup(piece, title, behavior, near=False)
-        return found if found.item_id is not None else None
+            return self._text_event(piece, behavior, title)
+        event = self._lookup(piece, title, behavior, near=False)
+        return event if event.item_id is not None else None
 
-    def _apart(self, piece: str) -> list[Understood]:
-        """The events of a piece that is no title: known titles first, then what is between them."""
+    def _split_events(self, piece: str) -> list[Understood]:
+        """Split a piece into events: known titles first, then the stretches between them."""
         piece = _GAVE.sub(r"评价了\1，\2分，", " ".join(piece.split()))
         trimmed = _REQUEST.sub("", piece).strip(_TRIM)
         piece = trimmed or piece
         cuts = self._cuts(piece)
-        found: list[Understood] = []
-        for start, stop, title in self._titles_in(piece, cuts):
+        events: list[Understood] = []
+        for start, stop, title in self._find_titles(piece, cuts):
             if title is not None:
-                found.append(self._inherited(title, found))
+                events.append(self._inherit_behavior(title, events))
                 continue
-            for part in self._parts(piece[start:stop]):
-                self._take(part, found)
-        return found or [self._near(piece, self._default)]
+            for part in self._split_stretch(piece[start:stop]):
+                self._add_part(part, events)
+        return events or [self._match_nearest(piece, self._default)]
 
-    def _take(self, part: str, found: list[Understood]) -> None:
-        """Adds what a stretch without a known title says: a value, a comment, or an event."""
+    def _add_part(self, part: str, events: list[Understood]) -> None:
+        """Add a part without a known title: a value or comment on the last event, or an event."""
         value = _VALUE.fullmatch(part)
-        if value is not None and found:
+        if value is not None and events:
             number = float(value[1])
-            found[-1] = replace(found[-1], value=number if isfinite(number) else None)
+            events[-1] = replace(events[-1], value=number if isfinite(number) else None)
             return
-        bare = _without_filler(part)
+        bare = _strip_filler(part)
         for verb in _WROTE:
             rest = bare[len(verb) :].strip(" :：") if bare.lower().startswith(verb) else ""
             quoted = _QUOTED.match(rest)
-            if quoted is not None and found:
-                found[-1] = replace(found[-1], note=quoted[1])
+            if quoted is not None and events:
+                events[-1] = replace(events[-1], note=quoted[1])
                 return
         if not normalized(bare):
             return
-        found.append(self._inherited(self._near(bare, ""), found))
+        events.append(self._inherit_behavior(self._match_nearest(bare, ""), events))
 
-    def _inherited(self, event: Understood, before: Sequence[Understood]) -> Understood:
-        """An event without a verb of its own does as the one before it in the same piece."""
+    def _inherit_behavior(self, event: Understood, before: Sequence[Understood]) -> Understood:
+        """Give an event without a verb the behavior of the event before it in the same piece."""
         if event.behavior:
             return event
         return replace(event, behavior=before[-1].behavior if before else self._default)
 
     def _cuts(self, piece: str) -> list[int]:
-        """Places at which an event may begin or end: separators, verbs, spaces beside Han."""
+        """List positions where an event may begin or end: separators, verbs, spaces beside Han."""
         cuts = {0, len(piece)}
         for separator in _COMMA.finditer(piece):
             cuts |= {separator.start(), separator.end()}
-        if self._leading is not None:
-            cuts |= {verb.start() for verb in self._leading.finditer(piece)}
+        if self._verb_pattern is not None:
+            cuts |= {verb.start() for verb in self._verb_pattern.finditer(piece)}
         for value in _VALUE.finditer(piece):
             cuts |= {value.start(), value.end()}
         for at, character in enumerate(piece):
@@ -213,10 +228,18 @@ class HistoryReader:
                 cuts |= {at, at + 1}
         return sorted(cuts)
 
-    def _titles_in(
+    def _find_titles(
         self, piece: str, cuts: Sequence[int]
     ) -> list[tuple[int, int, Understood | None]]:
-        """The stretches of a piece, as titles or not: those by which most letters are explained."""
+        """Divide a piece into known titles and other stretches, so that titles cover most letters.
+
+        Args:
+            piece: the text.
+            cuts: positions at which a title may begin or end, ascending.
+
+        Returns:
+            (start, stop, event) of each stretch in order; the event is None without a title.
+        """
         known: dict[str, Understood | None] = {"": None}
         best: list[float] = [0.0] * len(cuts)
         choice: list[tuple[int, Understood | None]] = [(0, None)] * len(cuts)
@@ -225,48 +248,48 @@ class HistoryReader:
             for i in range(max(0, j - _MOST_CUTS), j):
                 part = piece[cuts[i] : cuts[j]].strip(_TRIM)
                 if part not in known:
-                    known[part] = self._title(part)
-                found = known[part]
-                if found is None:
+                    known[part] = self._match_title(part)
+                event = known[part]
+                if event is None:
                     continue
-                gain = best[i] + len(normalized(found.title or "")) - 0.5  # few long ones win
+                gain = best[i] + len(normalized(event.title or "")) - 0.5  # prefers few long titles
                 if gain > best[j]:
-                    best[j], choice[j] = gain, (i, found)
+                    best[j], choice[j] = gain, (i, event)
         stretches: list[tuple[int, int, Understood | None]] = []
         j = len(cuts) - 1
         while j > 0:
-            i, found = choice[j]
-            if found is None and stretches and stretches[-1][2] is None:
+            i, event = choice[j]
+            if event is None and stretches and stretches[-1][2] is None:
                 stretches[-1] = (cuts[i], stretches[-1][1], None)
             else:
-                stretches.append((cuts[i], cuts[j], found))
+                stretches.append((cuts[i], cuts[j], event))
             j = i
         return stretches[::-1]
 
-    def _title(self, part: str) -> Understood | None:
-        """A stretch that is a title as it stands, with or without a verb; behavior '' if without."""
-        bare = _without_filler(part)
+    def _match_title(self, part: str) -> Understood | None:
+        """Match a stretch that is a known title, with or without a verb; '' means no behavior."""
+        bare = _strip_filler(part)
         for text in dict.fromkeys((part, bare)):
-            found = self._lookup(part, text, "", near=False)
-            if found.item_id is not None:
-                return found
-        behavior, title = self._after_verb(bare)
+            event = self._lookup(part, text, "", near=False)
+            if event.item_id is not None:
+                return event
+        behavior, title = self._split_verb(bare)
         if behavior is None or self._is_search(behavior):
             return None
-        found = self._lookup(part, title, behavior, near=False)
-        return found if found.item_id is not None else None
+        event = self._lookup(part, title, behavior, near=False)
+        return event if event.item_id is not None else None
 
-    def _parts(self, stretch: str) -> list[str]:
-        """A stretch without known titles, cut at separators, and at verbs unless a title is near."""
+    def _split_stretch(self, stretch: str) -> list[str]:
+        """Split a stretch without known titles at separators, and at verbs if no title is near."""
         parts: list[str] = []
         for part in _COMMA.split(stretch):
             part = (part or "").strip(_TRIM)
             if not part:
                 continue
-            bare = _without_filler(part)
-            starts = [m.start() for m in self._leading.finditer(part)] if self._leading else []
-            starts = [s for s in starts if s > len(part) - len(bare)]
-            behavior, title = self._after_verb(bare)
+            bare = _strip_filler(part)
+            verbs = self._verb_pattern.finditer(part) if self._verb_pattern else ()
+            starts = [m.start() for m in verbs if m.start() > len(part) - len(bare)]
+            behavior, title = self._split_verb(bare)
             near = self._matcher.match(title if behavior else part, semantic=False)
             if near.rows or not starts:
                 parts.append(part)
@@ -276,47 +299,54 @@ class HistoryReader:
             parts.extend(c for c in cut if c)
         return parts
 
-    def _near(self, piece: str, default: str) -> Understood:
-        """A piece that is no known title, by nearness."""
-        behavior, title = self._after_verb(piece)
+    def _match_nearest(self, piece: str, default: str) -> Understood:
+        """Match a piece that is not a known title to the nearest title.
+
+        Args:
+            piece: the piece, with or without a verb.
+            default: the behavior if it has no verb.
+        """
+        behavior, title = self._split_verb(piece)
         if behavior is not None and self._is_search(behavior):
-            return self._said(piece, behavior, title)
+            return self._text_event(piece, behavior, title)
         if behavior is not None:
             quoted = _QUOTED.match(title)
-            found = self._lookup(piece, quoted[1] if quoted else title, behavior, near=True)
-            if found.item_id is not None or normalized(behavior) in self._behavior:
-                return found
+            event = self._lookup(piece, quoted[1] if quoted else title, behavior, near=True)
+            if event.item_id is not None or normalized(behavior) in self._behavior:
+                return event
         return self._lookup(piece, piece, default, near=True)
 
     def _is_search(self, behavior: str) -> bool:
+        """Check whether a behavior is a search, whose text names no item."""
         return behavior == "search"
 
-    def _said(self, piece: str, behavior: str, text: str) -> Understood:
-        """An event that is a text only."""
+    def _text_event(self, piece: str, behavior: str, text: str) -> Understood:
+        """Build an event that has a text but no item."""
         quoted = _QUOTED.match(text.strip())
-        said = (quoted[1] if quoted else text).strip()
-        if not normalized(said):
+        note = (quoted[1] if quoted else text).strip()
+        if not normalized(note):
             return Understood(piece, behavior, None, None, "none", (), 0.0)
-        return Understood(piece, behavior, None, None, "text", note=said)
+        return Understood(piece, behavior, None, None, "text", note=note)
 
-    def _after_verb(self, piece: str) -> tuple[str | None, str]:
-        """The behavior that a piece begins with and what follows; None where it begins with none."""
+    def _split_verb(self, piece: str) -> tuple[str | None, str]:
+        """Split a piece into the behavior of its leading verb (None without one) and the rest."""
         split = _VERB.match(piece)
         if split is not None:
-            verb = normalized(_without_filler(split[1]))
+            verb = normalized(_strip_filler(split[1]))
             if verb in self._behavior or (verb and not _COMMA.search(split[1])):
                 return self._behavior.get(verb, verb), split[2].strip()
-        verb_first = self._leading.match(piece) if self._leading is not None else None
+        verb_first = self._verb_pattern.match(piece) if self._verb_pattern is not None else None
         if verb_first is None:
             return None, piece
         behavior = self._behavior[normalized(verb_first[0])]
         return behavior, piece[verb_first.end() :].strip(" :：")
 
     def _lookup(self, piece: str, title: str, behavior: str, *, near: bool) -> Understood:
+        """Look up a title by id, by exact title, and with ``near`` approximately."""
         if title in self._catalog:
             item = self._catalog[self._catalog.row(title)]
             return Understood(piece, behavior, item.item_id, item.title, "id")
-        match = self._matcher.match(title) if near else self._exact(title)
+        match = self._matcher.match(title, fuzzy=near)
         similarity = round(match.similarity, 4)
         if not match.rows:
             return Understood(piece, behavior, None, None, "none", (), similarity)
@@ -324,12 +354,9 @@ class HistoryReader:
         others = tuple(self._catalog[r].item_id for r in match.rows[1:])
         return Understood(piece, behavior, item.item_id, item.title, match.how, others, similarity)
 
-    def _exact(self, title: str) -> Match:
-        return self._matcher.match(title, fuzzy=False)
 
-
-def _without_filler(text: str) -> str:
-    """A text without words such as "the user" or "then" at its start."""
+def _strip_filler(text: str) -> str:
+    """Strip words such as "the user" or "then" from the start of a text."""
     while True:
         shorter = _FILLER.sub("", text, count=1).strip(_TRIM)
         if shorter == text or not shorter:
@@ -337,8 +364,12 @@ def _without_filler(text: str) -> str:
         text = shorter
 
 
-def _leading(verbs: Sequence[str]) -> re.Pattern[str] | None:
-    """Matches a verb at which an event may begin: a word of its own, or anywhere in Han."""
+def _compile_verbs(verbs: Sequence[str]) -> re.Pattern[str] | None:
+    """Compile a pattern of verbs that may begin an event: separate words, or anywhere in Han.
+
+    Args:
+        verbs: normalised verb forms; without any there is no pattern.
+    """
     alternatives = []
     for verb in sorted(verbs, key=len, reverse=True):
         escaped = re.escape(verb).replace(r"\ ", r"\s+")

@@ -1,4 +1,4 @@
-"""Index title vectors: store them, search them, embed new ones."""
+"""Store title vectors in a dataset folder and search them by cosine. Knows texts, no items."""
 
 from __future__ import annotations
 
@@ -16,73 +16,92 @@ from genrec.files import write_arrays, write_file
 from genrec.matching.encoders import CHUNK, Embedder
 from genrec.types import Float32Array, IntArray
 
-EXACT_BELOW = 100_000  # vectors; up to here a matrix product is quick enough
+EXACT_BELOW = 100_000  # number of vectors below which a matrix product is fast enough
 
 
 class TitleIndex:
-    """Vectors of N titles and the nearest of them to a vector, by cosine.
+    """An index of N title vectors that finds the nearest ones by cosine.
 
-    Up to ``EXACT_BELOW`` vectors, or where faiss is not installed, every one is compared; beyond it
-    faiss's HNSW graph (Malkov and Yashunin 2016, https://arxiv.org/abs/1603.09320) is asked, whose
-    recall ``recall`` measures.
+    With fewer than ``EXACT_BELOW`` vectors, or without faiss, a query is compared with every
+    vector. Otherwise faiss's HNSW graph is searched (Malkov and Yashunin 2016,
+    https://arxiv.org/abs/1603.09320); ``recall`` measures how well it does.
+
+    Attributes:
+        vectors: (N, D) float32 unit vectors.
+        graph: faiss's index, or None for exact search.
     """
 
     def __init__(
         self, vectors: Float32Array, *, exact_below: int = EXACT_BELOW, graph: Any = None
     ) -> None:
-        """Wraps vectors and builds the graph where there are many.
+        """Wrap vectors, and build a graph if there are many.
 
         Args:
-            vectors: (N, D), of unit length.
-            exact_below: the number from which on a graph is built.
-            graph: one that is there already.
+            vectors: (N, D) float32 unit vectors.
+            exact_below: number of vectors from which a graph is built.
+            graph: an existing graph over the vectors.
         """
         self.vectors = vectors
         self.graph = graph
         if graph is None and len(vectors) >= exact_below:
-            self.graph = _graph(vectors)
+            self.graph = _build_graph(vectors)
 
     @property
     def kind(self) -> str:
-        """``exact`` or ``hnsw``."""
+        """Return the kind of search: ``exact`` or ``hnsw``."""
         return "exact" if self.graph is None else "hnsw"
 
     def nearest(self, queries: Float32Array, n: int) -> tuple[IntArray, Float32Array]:
-        """(Q, n) places and cosines of the nearest vectors, the nearest first; n at most N."""
+        """Find the n vectors nearest to each query, nearest first.
+
+        Args:
+            queries: (Q, D) float32 unit vectors.
+            n: number of vectors, at most N.
+
+        Returns:
+            (Q, n) int64 positions of the vectors and (Q, n) float32 cosines.
+        """
         n = min(n, len(self.vectors))
         if self.graph is not None:
             cosines, places = self.graph.search(np.ascontiguousarray(queries), n)
             return places.astype(np.int64), cosines
-        return self._compared(queries, n)
+        return self._nearest_exactly(queries, n)
 
-    def _compared(self, queries: Float32Array, n: int) -> tuple[IntArray, Float32Array]:
+    def _nearest_exactly(self, queries: Float32Array, n: int) -> tuple[IntArray, Float32Array]:
+        """Compare each query with every vector; see ``nearest``."""
         cosines = queries @ self.vectors.T
         places = np.argpartition(-cosines, n - 1, axis=1)[:, :n]
-        found = np.take_along_axis(cosines, places, axis=1)
-        order = np.lexsort((places, -found), axis=1)
+        best = np.take_along_axis(cosines, places, axis=1)
+        order = np.lexsort((places, -best), axis=1)
         return (
             np.take_along_axis(places, order, axis=1).astype(np.int64),
-            np.take_along_axis(found, order, axis=1),
+            np.take_along_axis(best, order, axis=1),
         )
 
     def recall(self, n: int = 10, sample: int = 200, seed: int = 0) -> float:
-        """The share of the n nearest that ``nearest`` finds, for sampled titles; 1 where exact."""
+        """Measure the share of the n nearest vectors that ``nearest`` finds; 1 for exact search.
+
+        Args:
+            n: number of nearest vectors per title.
+            sample: number of titles to query.
+            seed: seed of the sample.
+        """
         if self.graph is None:
             return 1.0
         rng = np.random.default_rng(seed)
         chosen = rng.choice(len(self.vectors), size=min(sample, len(self.vectors)), replace=False)
-        found, _ = self.nearest(self.vectors[chosen], n)
-        _, cosines = self._compared(self.vectors[chosen], n)
-        # By cosine and not by place: titles of the same vector are as good as one another.
-        mine = np.einsum("qnd,qd->qn", self.vectors[found], self.vectors[chosen])
-        return float(np.mean(mine >= cosines[:, -1:] - 1e-5))
+        places, _ = self.nearest(self.vectors[chosen], n)
+        _, exact = self._nearest_exactly(self.vectors[chosen], n)
+        # Cosines are compared, not positions, since titles may share a vector.
+        cosines = np.einsum("qnd,qd->qn", self.vectors[places], self.vectors[chosen])
+        return float(np.mean(cosines >= exact[:, -1:] - 1e-5))
 
     def save(self, folder: str | Path, about: dict[str, str]) -> None:
-        """Writes ``titles.safetensors`` and, with a graph, ``titles.faiss``.
+        """Write ``titles.safetensors`` and, if there is a graph, ``titles.faiss``.
 
         Args:
             folder: an existing folder.
-            about: what has to be the same when it is loaded.
+            about: the ``index_key`` that ``load`` must be given again.
         """
         folder = Path(folder)
         for name in INDEX_FILES:
@@ -102,20 +121,33 @@ class TitleIndex:
 
     @classmethod
     def load(cls, folder: str | Path, about: dict[str, str]) -> TitleIndex | None:
-        """The index in a folder; None where there is none or it was made of something else.
+        """Load the index in a folder.
+
+        Args:
+            folder: the dataset folder.
+            about: the ``index_key`` that the index must have.
+
+        Returns:
+            The index; None if there is none or it has another key.
 
         Raises:
             DataError: a file is damaged.
         """
-        found = _stored(folder, about)
-        if found is None:
+        stored = _read_vectors(folder, about)
+        if stored is None:
             return None
-        vectors, digest = found
+        vectors, digest = stored
         return cls(vectors, graph=_read_graph(Path(folder) / INDEX_FILES[1], digest))
 
 
 def index_key(embedder: Embedder, catalog_hash: str, titles: int) -> dict[str, str]:
-    """What an index in a folder has to have been made of: encoder, catalog, how many titles."""
+    """Build the key of an index, which identifies its encoder, its catalog and its titles.
+
+    Args:
+        embedder: the encoder of the titles.
+        catalog_hash: the hash of the catalog.
+        titles: number of titles that the encoder reads.
+    """
     return {
         "encoder": embedder.name,
         "fingerprint": embedder.fingerprint,
@@ -125,13 +157,13 @@ def index_key(embedder: Embedder, catalog_hash: str, titles: int) -> dict[str, s
 
 
 def load_vectors(folder: str | Path, about: dict[str, str]) -> Float32Array | None:
-    """The unit vectors of the index in a folder; see ``TitleIndex.load``."""
-    found = _stored(folder, about)
-    return None if found is None else found[0]
+    """Load only the unit vectors of the index in a folder; see ``TitleIndex.load``."""
+    stored = _read_vectors(folder, about)
+    return None if stored is None else stored[0]
 
 
-def _stored(folder: str | Path, about: dict[str, str]) -> tuple[Float32Array, str] | None:
-    """The vectors in a folder and the digest of their graph."""
+def _read_vectors(folder: str | Path, about: dict[str, str]) -> tuple[Float32Array, str] | None:
+    """Read the vectors in a folder, and the SHA-256 of their graph (empty without one)."""
     path = Path(folder) / INDEX_FILES[0]
     if not path.is_file():
         return None
@@ -145,13 +177,13 @@ def _stored(folder: str | Path, about: dict[str, str]) -> tuple[Float32Array, st
             vectors = file.get_tensor("vectors").astype(np.float32)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors / np.where(norms > 0, norms, 1.0), metadata["graph"]
-    except Exception as error:  # safetensors has errors of its own
+    except Exception as error:  # safetensors raises exceptions of its own
         msg = f"{path} is damaged: {error!r:.200}. Run `genrec index` again."
         raise DataError(msg) from error
 
 
 def read_encoder_name(folder: str | Path) -> str | None:
-    """The encoder whose vectors a dataset folder holds; None where it holds none."""
+    """Read the name of the encoder of a dataset folder's index; None if there is no index."""
     path = Path(folder) / INDEX_FILES[0]
     if not path.is_file():
         return None
@@ -165,8 +197,8 @@ def read_encoder_name(folder: str | Path) -> str | None:
         raise DataError(msg) from error
 
 
-def _graph(vectors: Float32Array) -> Any:
-    """Faiss's HNSW graph over vectors, None where faiss is not installed."""
+def _build_graph(vectors: Float32Array) -> Any:
+    """Build faiss's HNSW graph over vectors; None if faiss is not installed."""
     try:
         import faiss
     except ImportError:
@@ -179,7 +211,12 @@ def _graph(vectors: Float32Array) -> Any:
 
 
 def _read_graph(path: Path, digest: str) -> Any:
-    """The graph in a file; None where there is none or faiss is not installed."""
+    """Read the graph in a file; None if there is none or faiss is not installed.
+
+    Args:
+        path: the file.
+        digest: SHA-256 (hex) of the file; empty if the index has no graph.
+    """
     if not digest:
         return None
     try:
@@ -188,7 +225,7 @@ def _read_graph(path: Path, digest: str) -> Any:
         return None
     data = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(data).hexdigest() != digest:
-        msg = f"{path} is missing or is not what was written. Run `genrec index` again."
+        msg = f"{path} is missing or has changed since it was written. Run `genrec index` again."
         raise DataError(msg)
     return faiss.deserialize_index(np.frombuffer(data, dtype=np.uint8))
 
@@ -196,12 +233,15 @@ def _read_graph(path: Path, digest: str) -> Any:
 def embed_titles(
     embedder: Embedder, titles: Sequence[str], progress: Callable[[int], None] | None = None
 ) -> Float32Array:
-    """(N, D) vectors of titles, in chunks.
+    """Embed titles in chunks.
 
     Args:
         embedder: the encoder.
         titles: N texts.
-        progress: called with the number of titles done.
+        progress: function called with the number of titles done.
+
+    Returns:
+        (N, D) float32 unit vectors.
     """
     parts = []
     for first in range(0, len(titles), CHUNK):

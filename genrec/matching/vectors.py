@@ -1,4 +1,4 @@
-"""Items and users as vectors of their titles, for the baselines and for use in other models."""
+"""Represent items and users as vectors of titles, for the baselines and for other models."""
 
 from __future__ import annotations
 
@@ -23,34 +23,39 @@ from genrec.text import normalized
 from genrec.types import Float32Array, Log
 
 ENDINGS = (".safetensors", ".parquet")
-LANGUAGE_MODEL = "lm:"  # before a model's name, where an encoder is asked for
-_LEAST_READ = 0.9  # of the titles, for an encoder to be asked about a catalog
-_WIDTH = 256  # of vectors made from character n-grams
+LANGUAGE_MODEL = "lm:"  # encoder names that begin so name a language model
+_LEAST_READ = 0.9  # share of the titles that an encoder must read to be used for a catalog
+_WIDTH = 256  # dimensions of dense vectors made from character n-grams
 
 
 def title_vectors(
     catalog: Catalog, encoder: str, log: Log, folder: str | Path | None = None
 ) -> Any:
-    """(N, D) unit vectors of a catalog's titles: dense, or sparse character n-grams.
+    """Return (N, D) unit vectors of a catalog's titles.
 
-    An encoder ``lm:NAME`` is a language model, whose hidden states are taken (``genrec.hidden``).
-    N-grams where they are asked for, and where the encoder reads fewer than nine in ten titles: one
-    that maps all words of a script to the same tokens says that all titles are equal.
+    An encoder ``lm:NAME`` is a language model whose hidden states are used
+    (``genrec.matching.hidden_states``). Character n-grams replace an encoder that reads fewer than
+    90% of the titles, because an encoder that maps every word of a script to the same tokens finds
+    all titles equal.
 
     Args:
         catalog: the items.
-        encoder: a name as for ``genrec.embedding.load_embedder``, ``ngrams``, or ``lm:`` and a name
-            as for ``LanguageModel.load``.
-        log: called with a line of text now and then.
-        folder: of the dataset. Where ``genrec index`` left vectors of this catalog and encoder,
-            they are taken (cosines differ by less than .002: they are kept in half precision).
+        encoder: a name that ``load_embedder`` takes, ``ngrams``, or ``lm:`` and a name that
+            ``LanguageModel.load`` takes.
+        log: function called with a line of text now and then.
+        folder: the dataset folder. If ``genrec index`` stored vectors of this catalog and encoder
+            there, they are used. They are kept in half precision, which changes cosines by less
+            than 0.002.
+
+    Returns:
+        A dense float32 array, or a sparse matrix for character n-grams.
 
     Raises:
-        ModelError: the encoder or model cannot be had.
+        ModelError: the encoder or model could not be downloaded or loaded.
         DataError: the index in the folder is damaged.
     """
     if encoder.startswith(LANGUAGE_MODEL):
-        return _states(catalog, encoder.removeprefix(LANGUAGE_MODEL), log)
+        return _hidden_state_vectors(catalog, encoder.removeprefix(LANGUAGE_MODEL), log)
     titles = [normalized(t) or t for t in catalog.titles]
     if encoder == "ngrams":
         return CharNgrams(titles).vectors
@@ -61,29 +66,30 @@ def title_vectors(
     read = sum(t in reads for t in titles)
     if read < _LEAST_READ * len(titles):
         log(
-            f"encoder {embedder.name!r} reads {read:,} of {len(titles):,} titles; "
-            "character n-grams are used"
+            f"The encoder {embedder.name!r} reads only {read:,} of {len(titles):,} titles, so "
+            "character n-grams are used."
         )
         return CharNgrams(titles).vectors
-    indexed = [t for t in readable if normalized(t)]  # as genrec.matching has them
+    indexed = [t for t in readable if normalized(t)]  # the titles that an index holds
     known = None
     if folder is not None:
         known = load_vectors(folder, index_key(embedder, catalog.hash(), len(indexed)))
     if known is None:
         known, indexed = np.zeros((0, 0), np.float32), []
     else:
-        log(f"{len(indexed):,} title vectors taken from {folder}")
+        log(f"Using {len(indexed):,} title vectors from {folder}.")
     place = {title: n for n, title in enumerate(indexed)}
     missing = [t for t in distinct if t not in place]
-    found = embed_titles(
+    new = embed_titles(
         embedder, missing, lambda done: log(f"{done:,} of {len(missing):,} titles embedded")
     )
     place |= {title: n for n, title in enumerate(missing, start=len(indexed))}
-    parts = [vectors for vectors in (known, found) if len(vectors)]
+    parts = [vectors for vectors in (known, new) if len(vectors)]
     return np.concatenate(parts)[[place[t] for t in titles]]
 
 
-def _states(catalog: Catalog, name: str, log: Log) -> Float32Array:
+def _hidden_state_vectors(catalog: Catalog, name: str, log: Log) -> Float32Array:
+    """Load a language model and return its (N, W) vectors of a catalog's titles."""
     from genrec.matching.hidden_states import title_states
     from genrec.models.language_model import LanguageModel
 
@@ -92,7 +98,7 @@ def _states(catalog: Catalog, name: str, log: Log) -> Float32Array:
 
 
 def dense(vectors: Any) -> Float32Array:
-    """(N, W) dense vectors; sparse ones are cut to the 256 directions that say most (SVD)."""
+    """Return (N, W) dense float32 vectors; sparse ones are reduced to 256 dimensions by SVD."""
     if isinstance(vectors, np.ndarray):
         return vectors
     from sklearn.decomposition import TruncatedSVD
@@ -100,14 +106,14 @@ def dense(vectors: Any) -> Float32Array:
     width = min(_WIDTH, *(n - 1 for n in vectors.shape))
     if width < 1:
         return np.asarray(vectors.toarray(), dtype=np.float32)
-    found = TruncatedSVD(width, random_state=0).fit_transform(vectors)
-    return np.asarray(found, dtype=np.float32)
+    reduced = TruncatedSVD(width, random_state=0).fit_transform(vectors)
+    return np.asarray(reduced, dtype=np.float32)
 
 
 def item_vectors(
     dataset: Dataset, encoder: str = "minilm", *, log: Log = lambda message: None
 ) -> Float32Array:
-    """(N, W) unit vectors of the titles, by catalog row; see ``title_vectors``."""
+    """Return (N, W) float32 unit vectors of titles by catalog row; see ``title_vectors``."""
     return _unit(dense(title_vectors(dataset.catalog, encoder, log, dataset.folder)))
 
 
@@ -119,17 +125,18 @@ def user_vectors(
     decay: float = 0.8,
     last: int = 25,
 ) -> Float32Array:
-    """(U, W) unit vectors of the users, in the order of ``interactions.user_ids``.
+    """Return (U, W) float32 unit vectors of users, in the order of ``interactions.user_ids``.
 
-    A user is the mean of the vectors of the latest items, the newest weighing 1 and each older one
-    ``decay`` times as much; zeros for somebody without any.
+    A user's vector is the weighted mean of the latest items' vectors. The newest item has weight
+    1, and each older one ``decay`` times the weight of the one after it. Users without items get
+    zeros.
 
     Args:
-        dataset: the users.
-        items: (N, W) vectors of the items.
-        before: a split; only what lies before the user's part of it. None for all events.
-        decay: in 0 to 1.
-        last: how many items are looked at.
+        dataset: the users and their events.
+        items: (N, W) float32 vectors of the items by catalog row.
+        before: a split; only events before the user's part of it count. None for all events.
+        decay: weight of each item relative to the next newer one, from 0 to 1.
+        last: number of latest items that count.
     """
     events = dataset.interactions
     vectors = np.zeros((len(events.user_ids), items.shape[1]), dtype=np.float32)
@@ -141,17 +148,19 @@ def user_vectors(
 
 
 def save(path: str | Path, ids: Sequence[str], vectors: Float32Array, name: str) -> None:
-    """Writes vectors with their ids.
+    """Write vectors with their ids to a file.
+
+    A ``.safetensors`` file has a tensor ``vectors`` and the ids as JSON in the metadata key
+    ``ids``. A ``.parquet`` file has the columns NAME and ``vector``.
 
     Args:
-        path: ends in ``.safetensors`` (tensor ``vectors``; the ids are JSON in the metadata, key
-            ``ids``) or ``.parquet`` (columns NAME and ``vector``).
+        path: a path that ends in ``.safetensors`` or ``.parquet``.
         ids: n ids.
-        vectors: (n, W).
-        name: ``item_id`` or ``user_id``.
+        vectors: (n, W) float32 vectors.
+        name: what the ids name: ``item_id`` or ``user_id``.
 
     Raises:
-        SettingsError: the path ends in something else.
+        SettingsError: the path has another suffix.
         DataError: the file cannot be written.
     """
     path = Path(path)
@@ -166,15 +175,19 @@ def save(path: str | Path, ids: Sequence[str], vectors: Float32Array, name: str)
         else:
             raise SettingsError(describe_suffix_error(path))
     except OSError as error:
-        msg = f"{str(path)!r} could not be written: {error}. Choose another place."
+        msg = f"Cannot write {str(path)!r}: {error}. Choose another path."
         raise DataError(msg) from error
 
 
 def describe_suffix_error(path: Path) -> str:
-    """What to say of a file name that ``save`` cannot use."""
-    return f"{str(path)!r} cannot hold vectors. Expected a name in {' or '.join(ENDINGS)}."
+    """Build the message for a path whose suffix ``save`` does not know."""
+    return (
+        f"Vectors cannot be written to {str(path)!r}. Expected a file name that ends in "
+        f"{' or '.join(ENDINGS)}."
+    )
 
 
 def _unit(vectors: Float32Array) -> Float32Array:
+    """Scale vectors to unit length; zero vectors stay zero."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(length > 0, length, 1.0), dtype=np.float32)

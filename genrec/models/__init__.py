@@ -1,1 +1,1 @@
-"""Language models: what they must be able to do, loading them, and reading token trees."""
+"""Language models: the interfaces they offer, loading them, and reading token trees."""

@@ -1,10 +1,10 @@
 """CachedTree: a token tree over one key-value cache. Knows token ids only.
 
-A prompt is read once. Continuations are nodes appended to its key-value cache; each attends to
-the prompt and its own ancestors through a 4-D mask, at a position given by its depth. Nothing is
-expanded to beams, reordered or copied. (Tree attention as in SpecInfer, Miao et al. 2024,
-https://arxiv.org/abs/2305.09781, there for speculative decoding.) Several prompts stand in one
-batch, the shorter ones padded on the right, where no real token looks.
+Each prompt is read once. Continuations are nodes appended to its key-value cache. Each node
+attends to the prompt and its own ancestors through a 4-D mask, at a position given by its depth.
+Nothing is expanded to beams, reordered or copied. (SpecInfer uses such tree attention for
+speculative decoding: Miao et al. 2024, https://arxiv.org/abs/2305.09781.) Several prompts form one
+batch; shorter ones are padded on the right, where no real token attends.
 """
 
 from __future__ import annotations
@@ -21,33 +21,35 @@ from genrec.models.plain_tree import PlainTree
 from genrec.models.token_tree import ROOT, WITHIN, TokenTree
 from genrec.types import IntArray
 
-_NOBODY = -2  # in place of a padding token's parent
+_NOBODY = -2  # the parent of a padding token, and the row of a forgotten prompt
 
 
 class _GrowingLayer(DynamicLayer):
-    """One layer's keys and values in a buffer with room to grow, so that adding copies nothing."""
+    """One layer's keys and values in a buffer with spare room, so that appending copies nothing."""
 
     def __init__(self) -> None:
+        """Start with an empty buffer."""
         super().__init__()
         self.length = 0
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Appends (B, heads, T, D) keys and values; returns views of all so far."""
+        """Append (B, heads, T, D) keys and values, and return views of all tokens so far."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
         end = self.length + key_states.shape[2]
         if end > self.keys.shape[2]:
-            self.keys = self._grown(self.keys, key_states, end)
-            self.values = self._grown(self.values, value_states, end)
+            self.keys = self._enlarge(self.keys, key_states, end)
+            self.values = self._enlarge(self.values, value_states, end)
         self.keys[:, :, self.length : end] = key_states
         self.values[:, :, self.length : end] = value_states
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def _grown(self, old: torch.Tensor, like: torch.Tensor, end: int) -> torch.Tensor:
+    def _enlarge(self, old: torch.Tensor, like: torch.Tensor, end: int) -> torch.Tensor:
+        """Copy a buffer into a new one with room for at least ``end`` tokens."""
         shape = list(like.shape)
         shape[2] = max(end + 128, end * 3 // 2)
         new = like.new_empty(shape)
@@ -55,7 +57,7 @@ class _GrowingLayer(DynamicLayer):
         return new
 
     def repeated(self, n: int) -> _GrowingLayer:
-        """The same keys and values for n prompts, in a buffer of their own."""
+        """Copy the keys and values of one prompt for n prompts, into a new buffer."""
         layer = _GrowingLayer()
         shape = (n, -1, -1, -1)
         keys, values = self.keys[:, :, : self.length], self.values[:, :, : self.length]
@@ -63,31 +65,32 @@ class _GrowingLayer(DynamicLayer):
         return layer
 
     def cut(self, n: int) -> _GrowingLayer:
-        """The first n keys and values, not copied; for reading alone."""
+        """Return a read-only view of the first n keys and values, without copying them."""
         layer = _GrowingLayer()
         layer.keys, layer.values = self.keys[:, :, :n], self.values[:, :, :n]
         layer.length = n
         return layer
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Forgets all prompts but some."""
+        """Drop all prompts except the given rows of the batch."""
         self.keys = self.keys[:, :, : self.length][rows]
         self.values = self.values[:, :, : self.length][rows]
 
     def get_seq_length(self) -> int:
-        """Tokens held."""
+        """Return the number of tokens held."""
         return self.length
 
 
 class Prefix:
-    """The keys and values of the tokens with which several prompts begin.
+    """The keys and values of the tokens that several prompts begin with.
 
     Attributes:
-        ids: those tokens.
+        ids: the token ids.
+        layers: keys and values of each layer.
     """
 
     def __init__(self, body: Body, ids: Sequence[int]) -> None:
-        """Reads the tokens, at least one."""
+        """Read the tokens, at least one."""
         self.ids = tuple(ids)
         self.layers = [_GrowingLayer() for _ in range(body.n_layers)]
         body(
@@ -99,25 +102,26 @@ class Prefix:
         )
 
     def cut(self, n: int) -> Prefix:
-        """The first n of the tokens; nothing is read again."""
-        found = Prefix.__new__(Prefix)
-        found.ids = self.ids[:n]
-        found.layers = [layer.cut(n) for layer in self.layers]
-        return found
+        """Return a prefix of only the first n tokens, without reading them again."""
+        shorter = Prefix.__new__(Prefix)
+        shorter.ids = self.ids[:n]
+        shorter.layers = [layer.cut(n) for layer in self.layers]
+        return shorter
 
 
 class CachedTree(TokenTree):
-    """The fast tree, for models whose layers are all attention, full or in a sliding window."""
+    """The fast token tree, for models whose layers all use full or sliding-window attention."""
 
     def __init__(
         self, body: Body, prompts: Sequence[Sequence[int]], prefix: Prefix | None = None
     ) -> None:
-        """Reads the prompts.
+        """Read the prompts.
 
         Args:
             body: a model without a ``tree_obstacle``.
-            prompts: token ids of each, at least one.
-            prefix: with which all of them begin and that none of them is; it is not read again.
+            prompts: token ids of each prompt, at least one.
+            prefix: tokens that all prompts begin with and that every prompt goes beyond; they are
+                not read again.
         """
         self._body = body
         n, skipped = len(prompts), len(prefix.ids) if prefix else 0
@@ -129,10 +133,10 @@ class CachedTree(TokenTree):
         layers = prefix.layers if prefix else [_GrowingLayer() for _ in range(body.n_layers)]
         self._layers = [layer.repeated(n) for layer in layers] if prefix else layers
         self._cache = Cache(layers=list(self._layers))
-        self._prompt, self._length = widest, length  # slots of prompts; (B,) tokens of each
-        self._row = np.arange(n)  # of each user in the batch; _NOBODY once forgotten
+        self._prompt, self._length = widest, length  # cache slots of prompts; (B,) prompt lengths
+        self._row = np.arange(n)  # each prompt's row in the batch; _NOBODY once forgotten
         self._parent = np.empty((n, 0), dtype=np.int64)  # (B, slots) handle of each node's parent
-        self._depth = np.empty((n, 0), dtype=np.int64)  # (B, slots) tokens below the prompt
+        self._depth = np.empty((n, 0), dtype=np.int64)  # (B, slots) depth below the prompt
         rows = torch.arange(n, device=body.device)
         self.root = body(
             (rows, torch.from_numpy(length - skipped - 1).to(body.device)),
@@ -153,10 +157,13 @@ class CachedTree(TokenTree):
         """See ``TokenTree.grow``."""
         row = self._row[np.asarray(user, dtype=np.int64)]
         if (row == _NOBODY).any():
-            msg = "A prompt was forgotten that is grown again; see TokenTree.keep."
+            msg = (
+                "A prompt that TokenTree.keep has dropped was grown again. Expected one of those "
+                "that were kept."
+            )
             raise ValueError(msg)
         length = np.array([len(r) for r in runs])
-        # Each token's row in the batch and its column there, users' runs side by side.
+        # Each token's row in the batch and its column there; a prompt's runs stand side by side.
         order = np.argsort(row, kind="stable")
         before = np.cumsum(length[order]) - length[order]
         first = np.empty_like(before)
@@ -186,11 +193,11 @@ class CachedTree(TokenTree):
         ids = np.zeros((n, width), dtype=np.int64)
         ids[rows, columns] = np.fromiter((t for run in runs for t in run), np.int64, int(ends[-1]))
         position = self._length[:, None] - 1 + self._depth[:, base:]
-        kept = np.arange(ends[-1]) if every else ends - 1
+        returned = np.arange(ends[-1]) if every else ends - 1
         device = self._body.device
         keep = (
-            torch.from_numpy(rows[kept]).to(device),
-            torch.from_numpy(columns[kept]).to(device),
+            torch.from_numpy(rows[returned]).to(device),
+            torch.from_numpy(columns[returned]).to(device),
         )
         outputs = self._body(
             keep,
@@ -203,7 +210,7 @@ class CachedTree(TokenTree):
         return handles[ends - 1], outputs
 
     def keep(self, users: IntArray) -> None:
-        """See ``TokenTree.keep``; the others are dropped where that halves the batch at least."""
+        """Drop the other prompts if that at least halves the batch; see ``TokenTree.keep``."""
         rows = np.unique(self._row[users])
         rows = rows[rows != _NOBODY]
         if 2 * len(rows) > len(self._parent):
@@ -229,22 +236,22 @@ class CachedTree(TokenTree):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Return the device of the model."""
         device: torch.device = self._body.device
         return device
 
     @property
     def whole(self) -> bool:
-        """Whether no prompt was forgotten, so that each one's row is its number."""
+        """Check that no prompt was dropped, so that each prompt's row is its index."""
         return len(self._parent) == len(self._row)
 
     @property
     def n_prompt(self) -> int:
-        """Tokens of the longest prompt."""
+        """Return the length of the longest prompt in tokens."""
         return self._prompt
 
     def places(self) -> torch.Tensor:
-        """(B,) tokens of each prompt, on the device, for ``read``."""
+        """Return the (B,) int64 prompt lengths on the device, for ``read``."""
         return torch.from_numpy(self._length).to(self._body.device)
 
     def read(
@@ -256,15 +263,18 @@ class CachedTree(TokenTree):
         length: torch.Tensor,
         keep: tuple[torch.Tensor, torch.Tensor],
     ) -> Outputs:
-        """A pass over tokens that the host knows nothing of, for all prompts; ``back`` forgets them.
+        """Read tokens that only the device knows, one pass for all prompts; ``back`` removes them.
 
         Args:
-            ids: (B, T) tokens, in slots of their own after the S - T slots that are there.
-            depth: (B, T) tokens below the prompt, of each.
-            seen: (B, T, S) which of the slots each attends to, itself among them.
-            depths: (B, S) of the slots.
-            length: (B,) of ``places``.
-            keep: (R,) rows and (R,) columns of the tokens after which logits may be asked for.
+            ids: (B, T) int64 token ids; they take T new slots after the S - T existing ones.
+            depth: (B, T) int64 depth of each token below the prompt.
+            seen: (B, T, S) bool, which slots each token attends to, its own included.
+            depths: (B, S) int64 depth of each slot below the prompt.
+            length: (B,) int64 prompt lengths, from ``places``.
+            keep: int64 (R,) rows and (R,) columns of the tokens whose outputs are kept.
+
+        Returns:
+            Outputs after the R tokens.
         """
         n, width = ids.shape
         position = length[:, None] - 1 + depth
@@ -291,9 +301,10 @@ class CachedTree(TokenTree):
     def _mask(
         self, rows: IntArray, columns: IntArray, handles: IntArray, position: IntArray
     ) -> Any:
-        """Additive (B, 1, T, slots): 0 for the prompt, the node and its ancestors, else -inf.
+        """Build the additive (B, 1, T, slots) attention mask of new tokens.
 
-        One for each kind of layer where there are several.
+        It is 0 for the prompt, the token itself and its ancestors, and -inf elsewhere. A model
+        with several kinds of layers gets one mask for each kind, by name.
         """
         n, width = position.shape
         slots = self._prompt + self._parent.shape[1]
@@ -320,16 +331,16 @@ class CachedTree(TokenTree):
 
 
 def tree_obstacle(body: Body) -> str:
-    """Why a model cannot take the fast tree, or the empty string.
+    """Explain why a model cannot use the cached tree; return an empty string if it can.
 
-    Recurrent states see more than a node's ancestors. What the configuration does not say, a
-    probe of two branches does: the tree must give the logits of plain passes.
+    Recurrent states depend on more than a node's ancestors. Where the configuration does not tell,
+    a probe with two branches does: the cached tree must give the logits of plain passes.
     """
     others = sorted(set(body.windows) - {"full_attention", "sliding_attention"})
     if others:
         return f"it has {', '.join(others)} layers"
     if body.head is None and not body.keeps:
-        return "its forward pass takes no logits_to_keep"
+        return "its forward pass has no logits_to_keep argument"
     n = body.vocabulary
     prompt, runs = [t % n for t in (3, 5, 7)], [[t % n] for t in (11, 13)]
     try:
@@ -339,9 +350,9 @@ def tree_obstacle(body: Body) -> str:
             ours = fast.extend(below[0], runs[::-1])[1]
             plain = slow.extend(below[1], runs[::-1])[1]
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
-        return f"a token tree fails on it ({type(error).__name__})"
+        return f"a token tree fails with it ({type(error).__name__})"
     quantized = getattr(body.model.config, "quantization_config", None) is not None
     tolerance = 1e-3 if body.dtype == torch.float32 and not quantized else 0.25
     if not torch.allclose(ours, plain, atol=tolerance, rtol=tolerance):
-        return "a token tree gives other logits than plain passes"
+        return "a token tree gives different logits than full passes"
     return ""

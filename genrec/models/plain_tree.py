@@ -1,4 +1,4 @@
-"""PlainTree: a token tree by full passes, for models that cannot take the cached one."""
+"""PlainTree: a token tree by full passes, for models that cannot use the cached one."""
 
 from __future__ import annotations
 
@@ -11,24 +11,36 @@ from genrec.models.logits import Body, Outputs
 from genrec.models.token_tree import ROOT, WITHIN, TokenTree
 from genrec.types import IntArray
 
-_PLAIN_BATCH = 16  # sequences in one plain pass
+_PLAIN_BATCH = 16  # sequences per pass
 
 
 class PlainTree(TokenTree):
-    """The slow tree, for any causal model: full passes over prompts and paths.
+    """The slow token tree for any causal model: full passes over each prompt and path.
 
-    It is also the reference of the fast one in tests.
+    Tests compare the fast tree with this one.
     """
 
     def __init__(self, body: Body, prompts: Sequence[Sequence[int]]) -> None:
-        """Reads the prompts; as ``CachedTree``."""
+        """Read the prompts.
+
+        Args:
+            body: any causal model.
+            prompts: token ids of each prompt, at least one.
+        """
         self._body = body
         self._prompts = [list(p) for p in prompts]
         self._paths: list[list[int]] = []
         self.root = self._read(self._prompts, [1] * len(prompts))
 
     def _read(self, sequences: Sequence[list[int]], last: Sequence[int]) -> Outputs:
-        """Outputs after the last tokens of sequences, padded on the right, where none looks."""
+        """Return the outputs after the last tokens of sequences.
+
+        Sequences are padded on the right, where no real token attends.
+
+        Args:
+            sequences: token ids of each sequence.
+            last: for each sequence, after how many of its last tokens outputs are returned.
+        """
         parts = []
         for first in range(0, len(sequences), _PLAIN_BATCH):
             some = sequences[first : first + _PLAIN_BATCH]

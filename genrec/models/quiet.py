@@ -1,4 +1,4 @@
-"""Load transformers without its warnings and progress bars."""
+"""Silence the warnings and progress bars of transformers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silences progress bars and warnings of transformers and what it loads inside the block."""
+    """Silence progress bars and warnings of transformers and its libraries inside the block."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging as transformers_logging
 

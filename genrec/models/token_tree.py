@@ -1,4 +1,7 @@
-"""TokenTree: many continuations of one or more prompts. Knows token ids only."""
+"""TokenTree: many continuations of one or more prompts, read as a tree. Knows token ids only.
+
+``CachedTree`` is the fast implementation, ``PlainTree`` the slow one for every other model.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,26 @@ import torch
 from genrec.models.logits import Outputs
 from genrec.types import IntArray
 
-ROOT = -1  # the handle of the prompt's end
-WITHIN = -3  # and below: the end of a run of the same call; see ``below``
+ROOT = -1  # the handle of the end of the prompt
+WITHIN = -3  # this and lower values stand for runs of the same call; see ``below``
 
 
 def below(run: int) -> int:
-    """In place of a handle: the end of an earlier run of the same call, by its index."""
+    """Return the parent value that hangs a run below an earlier run of the same ``grow`` call.
+
+    Args:
+        run: index of the earlier run in that call.
+    """
     return WITHIN - run
 
 
 class TokenTree(ABC):
-    """Continuations of B prompts; nodes are named by handles, ROOT is the prompt's end.
+    """Continuations of B prompts.
+
+    Each node is one token, named by an integer handle; ``ROOT`` is the end of the prompt.
 
     Attributes:
-        root: after each of the B prompts.
+        root: outputs after each of the B prompts.
     """
 
     root: Outputs
@@ -37,40 +46,49 @@ class TokenTree(ABC):
         *,
         every: bool = False,
     ) -> tuple[IntArray, Outputs]:
-        """Appends runs of tokens below nodes, in one pass.
+        """Append runs of tokens below nodes, in one pass.
 
         Args:
-            user: the prompt of each run.
-            parents: the node below which each run hangs; ROOT, a handle from an earlier call, or
-                ``below`` an earlier run of this one.
-            runs: one or more token ids each.
-            every: outputs after every token of every run, in order, in place of each run's last.
+            user: the index of each run's prompt.
+            parents: the node below which each run hangs: ROOT, a handle from an earlier call, or
+                ``below(i)`` for run i of this call.
+            runs: the token ids of each run, at least one.
+            every: whether to return the outputs after every token of every run, in order, instead
+                of only the last token of each run.
 
         Returns:
-            The handle of each run's last token, and len(runs) outputs, with every as many as
-            there are tokens.
+            The int64 handle of each run's last token, and the outputs: one row per run, or one row
+            per token with ``every``.
         """
 
     def keep(self, users: IntArray) -> None:
-        """Only these prompts will be grown from now on, so that the others may be forgotten."""
+        """Announce that only these prompts will be grown again, so that others may be dropped.
+
+        Args:
+            users: int64 indices of the prompts.
+        """
         del users
 
     @abstractmethod
     def mark(self) -> int:
-        """How far the tree has grown, for ``back``."""
+        """Return a mark of the tree's present size, for ``back``."""
 
     @abstractmethod
     def back(self, mark: int) -> None:
-        """Forgets all nodes that were grown since a mark."""
+        """Remove all nodes that were grown since a mark."""
 
     @property
     def logits(self) -> torch.Tensor:
-        """(V,) float32, after the first prompt."""
+        """Return the (V,) float32 logits after the first prompt."""
         return self.root.logits(slice(0, 1))[0]
 
     def extend(
         self, parents: Sequence[int], runs: Sequence[Sequence[int]], *, every: bool = False
     ) -> tuple[list[int], torch.Tensor]:
-        """``grow`` for the first prompt, with all logits: (runs, V), or with every (tokens, V)."""
+        """Grow the first prompt and return all logits; see ``grow``.
+
+        Returns:
+            Each run's handle, and float32 logits: (runs, V), or (tokens, V) with ``every``.
+        """
         handles, outputs = self.grow([0] * len(runs), parents, runs, every=every)
         return handles.tolist(), outputs.logits()
