@@ -34,7 +34,7 @@ def main() -> None:
             items = [data.catalog[p.row].item_id for p in some]
             history = recommender.history(user, before="test")  # read once for all of the items
             probabilities += recommender.would_like(history, items)
-        metrics = pointwise.measured([p.label for p in pairs], probabilities)
+        metrics = pointwise.measure([p.label for p in pairs], probabilities)
         print(f"{name:9} log loss {metrics['log_loss']:.3f}, AUC {metrics['auc']:.3f}")
 
     print(f"will they buy it? {len(pairs)} questions on {arguments.customers} customers")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,8 @@ class Run:
                     "with this version of genrec, or use the version that wrote it."
                 )
                 raise ModelError(msg)
-            return cls(**{f.name: values[f.name] for f in fields(cls)})
+            absent = {f.name for f in fields(cls) if f.name not in values and _has_default(f)}
+            return cls(**{f.name: values[f.name] for f in fields(cls) if f.name not in absent})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             msg = f"{path} is damaged: {error!r}. Train again, or copy the run folder again."
             raise ModelError(msg) from error
@@ -154,6 +155,10 @@ class Run:
                 "options that change it, such as --template, --few-shot, --prompts, --case), or train again."
             )
             raise ModelError(msg)
+
+
+def _has_default(field: Field[Any]) -> bool:
+    return field.default is not MISSING or field.default_factory is not MISSING
 
 
 def shipped(name: str) -> Path | None:

@@ -384,3 +384,8 @@ def test_parity_with_cornac(data: Dataset) -> None:
     ease = cornac.models.EASE(lamb=10.0, posB=False, verbose=False).fit(theirs)
     ours = fitted("ease", data, penalty=10.0).arrays["weights"][np.ix_(rows, rows)]
     assert ours == pytest.approx(ease.B, abs=1e-5)
+
+
+def test_arrays_in_a_file_keep_their_names(data: Dataset) -> None:
+    names = {n.partition(".")[2].partition(".")[0] for n in fitted("textseq", data).arrays}
+    assert names == {"", "titles", "input", "output", "behaviors", "gaps", "joined", "body", "norm"}

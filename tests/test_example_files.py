@@ -16,7 +16,7 @@ from genrec import Recommender
 from genrec.errors import DataError, SettingsError
 from genrec.training import examples, export, trainer
 from genrec.training.config import Training
-from genrec.training.sequences import TitlePaths
+from genrec.training.title_paths import TitlePaths
 
 
 @pytest.mark.parametrize("form", export.FORMATS)
@@ -52,8 +52,10 @@ def test_a_file_is_trained_on(tmp_path: Path, weight: float) -> None:
     many = examples.write_examples(data, path, tiny.language_model())
     recommender = Recommender(data, tiny.language_model())
     settings = Training(examples=str(path), pack_tokens=200, vocab_weight=weight)
-    found, _ = examples.examples(recommender, data, settings)
-    own, _ = examples.examples(recommender, data, replace(settings, layout="window", examples=None))
+    found, _ = examples.make_examples(recommender, data, settings)
+    own, _ = examples.make_examples(
+        recommender, data, replace(settings, layout="window", examples=None)
+    )
     assert found.n_targets == own.n_targets == many
     texts = [sorted(map(tuple, (r.ids.tolist() for r in e.rows))) for e in (found, own)]
     decode = recommender.model.tokenizer.decode
@@ -97,14 +99,14 @@ def test_completions_that_are_no_titles_are_left_out_and_counted() -> None:
         {"prompt": "bought:", "completion": "a horse"},
         {"prompt": "bought: " * 200, "completion": "red mug"},
     ]
-    rows, rejected = export.rows(given, recommender.encoder, data.catalog, paths, 60)
+    rows, rejected = export.read_rows(given, recommender.encoder, data.catalog, paths, 60)
     assert len(rows) == 1
     assert rejected == {
         "the completion is no title of the catalog": 1,
         "more than 60 tokens (pack_tokens)": 1,
     }
     with pytest.raises(DataError, match="No example can be used"):
-        export.rows(given[1:], recommender.encoder, data.catalog, paths, 60)
+        export.read_rows(given[1:], recommender.encoder, data.catalog, paths, 60)
     text = "<|im_start|>bought:"
     ids = recommender.encoder.plain(text)
     assert not set(ids) & recommender.encoder.control_ids

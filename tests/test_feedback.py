@@ -132,7 +132,7 @@ def test_replay_is_a_sample_of_the_old() -> None:
     new = np.zeros(30, dtype=np.bool_)
     new[25:] = True
     for share, many in ((0.0, 5), (2.0, 15), (100.0, 30)):
-        wanted = trainer._replayed(data, new, Training(replay=share))
+        wanted = trainer._with_replay(data, new, Training(replay=share))
         assert wanted[25:].all()
         assert wanted.sum() == many
 

@@ -26,7 +26,7 @@ from genrec.pipeline.yes_no import YesNo
 from genrec.prompts.encoder import Encoder
 from genrec.prompts.template import Template
 from genrec.training import pointwise, trainer
-from genrec.training.config import Training, resolved
+from genrec.training.config import Training, resolve
 from genrec.training.pairs import make_pairs, read_pairs, training_pairs, write_pairs
 from genrec.training.sequences import Row
 
@@ -201,7 +201,7 @@ def test_a_threshold_says_what_was_wanted() -> None:
         make_pairs(data, Training(objective="pointwise", like_threshold=0))
     with pytest.raises(SettingsError, match="no event has a value"):
         make_pairs(made(), Training(objective="pointwise", like_threshold=4))
-    settings, _ = resolved({"objective": "pointwise", "like_threshold": 4})
+    settings, _ = resolve({"objective": "pointwise", "like_threshold": 4})
     assert (settings.template, settings.target_behavior) == ("would_like", "like")
 
 
@@ -211,8 +211,8 @@ def test_branches_are_as_separate_questions_and_as_would_like_says(kind: str) ->
     recommender = asked(fresh(kind, torch.float64), data, max_events=6)
     settings = Training(objective="pointwise", negatives=2, pack_tokens=350)
     chosen = make_pairs(data, settings)
-    found = pointwise.examples(recommender.question, data, chosen, settings, plain=False)
-    alone = pointwise.examples(recommender.question, data, chosen, settings, plain=True)
+    found = pointwise.make_examples(recommender.question, data, chosen, settings, plain=False)
+    alone = pointwise.make_examples(recommender.question, data, chosen, settings, plain=True)
     assert len(found.rows) < len(chosen) / 3  # pairs share rows
     assert len(alone.rows) == len(alone.packs) == len(chosen)
     assert all(len(r) <= 350 for r in found.rows)
@@ -401,7 +401,7 @@ def test_pairs_are_written_as_they_are_read(tmp_path: Path, ending: str) -> None
     assert many == len(texts) == len(chosen)
     assert labels == [p.label for p in chosen]
     decode = model.tokenizer.decode
-    rows = pointwise.examples(
+    rows = pointwise.make_examples(
         recommender.question, data, chosen, Training(objective="pointwise", layout="window",
         negatives=2, pack_tokens=2000), plain=True, part="train",
     ).rows  # fmt: skip

@@ -17,7 +17,8 @@ from genrec.data.ingest import EventOptions
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import SettingsError
 from genrec.prompts.template import Template
-from genrec.training.sequences import RowMaker, TitlePaths, of_users, packed
+from genrec.training.sequences import RowMaker, RowOptions, make_rows, pack_rows
+from genrec.training.title_paths import TitlePaths
 
 TITLES = ["red mug", "red mug large", "blue bag", "blue bag", "paper chain kit", "doll house", "x"]
 
@@ -54,7 +55,9 @@ BASKETS = st.lists(
 
 def maker(data: Dataset, recommender: Recommender, **options: Any) -> RowMaker:
     paths = TitlePaths(recommender.trie)  # type: ignore[arg-type]
-    return RowMaker(recommender.encoder, recommender.template, data.interactions, paths, **options)
+    return RowMaker(
+        recommender.encoder, recommender.template, data.interactions, paths, RowOptions(**options)
+    )
 
 
 @given(
@@ -82,7 +85,7 @@ def test_before_a_target_stands_what_inference_reads(
     )
     c = data.interactions.columns
     everything = np.ones(len(c.row), dtype=np.bool_)
-    rows = of_users(made, data.interactions, everything, everything)
+    rows = make_rows(made, data.interactions, everything, everything)
     titles = list(recommender.encoder.titles(data.catalog))
     unit = np.arange(len(c.row)) if basket == "as_is" else c.unit
     found = []
@@ -125,7 +128,7 @@ def test_long_histories_make_windows_that_overlap() -> None:
     recommender = Recommender(data, tiny.language_model())
     made = maker(data, recommender, max_events=8, overlap=0.5)
     everything = np.ones(40, dtype=np.bool_)
-    rows = of_users(made, data.interactions, everything, everything)
+    rows = make_rows(made, data.interactions, everything, everything)
     assert sorted(e for r in rows for e in r.event.tolist()) == list(range(40))
     titles = len([1 for r in rows for _ in r.event])
     assert titles == 40
@@ -142,7 +145,7 @@ def test_many_branches_make_several_rows() -> None:
     longest = max(len(t) for t in recommender.encoder.titles(data.catalog))
     made = maker(data, recommender, basket="tree", max_tokens=4 * longest + 60)
     everything = np.ones(61, dtype=np.bool_)
-    rows = of_users(made, data.interactions, everything, everything)
+    rows = make_rows(made, data.interactions, everything, everything)
     assert len(rows) > 3
     assert all(len(r) <= 4 * longest + 60 for r in rows)
     assert sorted(e for r in rows for e in r.event.tolist()) == list(range(61))
@@ -160,9 +163,12 @@ def test_templates_whose_titles_differ_inside_a_history_need_windows() -> None:
     recommender = Recommender(data, tiny.language_model())
     paths = TitlePaths(recommender.trie)  # type: ignore[arg-type]
     sentence = Template.load("sentence")
-    with pytest.raises(SettingsError, match="layout='history' with template 'sentence'"):
-        RowMaker(recommender.encoder, sentence, data.interactions, paths)
-    RowMaker(recommender.encoder, sentence, data.interactions, paths, layout="window")
+    with pytest.raises(
+        SettingsError, match="layout='history' does not work with template 'sentence'"
+    ):
+        RowMaker(recommender.encoder, sentence, data.interactions, paths, RowOptions())
+    window = RowOptions(layout="window")
+    RowMaker(recommender.encoder, sentence, data.interactions, paths, window)
 
 
 @given(
@@ -205,6 +211,6 @@ def test_packs_hold_every_row_once_and_are_no_larger_than_asked(
     sizes: list[int], most: int
 ) -> None:
     rows: Any = [range(n) for n in sizes]
-    packs = packed(rows, most)
+    packs = pack_rows(rows, most)
     assert sorted(i for p in packs for i in p) == list(range(len(sizes)))
     assert all(len(p) == 1 or sum(sizes[i] for i in p) <= most for p in packs)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import asdict, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,10 @@ from genrec import Dataset, Recommender, runs
 from genrec.data.splits import split_last_unit
 from genrec.errors import DataError, ModelError, SettingsError
 from genrec.models.language_model import LanguageModel
-from genrec.training import config, examples, loop, objectives, trainer
+from genrec.training import checkpoints, config, examples, objectives, sequences, trainer
 from genrec.training.config import Training
 from genrec.training.losses import CatalogLoss, Head, batch
-from genrec.training.sequences import TitlePaths
+from genrec.training.title_paths import TitlePaths
 
 assert callable(run)
 
@@ -61,7 +61,7 @@ def made(n: int = 30, users: int = 1) -> Dataset:
 def scored(
     recommender: Recommender, data: Dataset, settings: Training, packs: list[int] | None = None
 ) -> tuple[examples.Examples, torch.Tensor, torch.Tensor]:
-    found, paths = examples.examples(recommender, data, settings)
+    found, paths = examples.make_examples(recommender, data, settings)
     titles = list(recommender.encoder.titles(recommender.catalog))
     objective = objectives.NextItemObjective(found, paths, recommender.model, settings, titles)
     inputs = objective.batch(packs or list(range(len(found))))
@@ -101,7 +101,7 @@ def test_plain_models_learn_from_windows() -> None:
     model = LanguageModel(shared.model, shared.tokenizer, plain=True)
     recommender = Recommender(data, model, exclude_seen=False, prior="none")
     with pytest.raises(SettingsError, match="takes no branches"):
-        examples.examples(recommender, data, Training(basket="tree"))
+        examples.make_examples(recommender, data, Training(basket="tree"))
     _, slow, _ = scored(recommender, data, Training(layout="window", vocab_weight=0.0))
     fast = Recommender(data, shared, exclude_seen=False, prior="none")
     found, nats, _ = scored(fast, data, Training(layout="window", vocab_weight=0.0))
@@ -205,20 +205,20 @@ def test_label_smoothing_spreads_a_share_over_the_children(children: int) -> Non
 def test_weights_of_targets() -> None:
     data = dataset([[(0, "buy")], [(0, "view")], [(1, "buy")]])
     recommender = Recommender(data, fresh())
-    rows = examples.examples(recommender, data, Training())[0].rows
+    rows = examples.make_examples(recommender, data, Training())[0].rows
     half = Training(recency_half_life=1.0)
-    found = np.concatenate(examples.target_weights(rows, data, half))
+    found = np.concatenate(examples.weigh_targets(rows, data, half))
     assert (found / found[-1]).tolist() == pytest.approx([0.25, 0.5, 1.0])
     assert found.mean() == pytest.approx(1)
     found = np.concatenate(
-        examples.target_weights(rows, data, Training(behavior_weights={"view": 3.0}))
+        examples.weigh_targets(rows, data, Training(behavior_weights={"view": 3.0}))
     )
     assert (found / found[0]).tolist() == pytest.approx([1, 3, 1])
-    found = np.concatenate(examples.target_weights(rows, data, Training(popularity_strength=1.0)))
+    found = np.concatenate(examples.weigh_targets(rows, data, Training(popularity_strength=1.0)))
     assert (found / found[0]).tolist() == pytest.approx([1, 1, 1.5])
     for wrong in ({"steal": 1.0}, {"buy": 0.0, "view": 0.0}):
         with pytest.raises(SettingsError, match="behavior"):
-            examples.target_weights(rows, data, Training(behavior_weights=wrong))
+            examples.weigh_targets(rows, data, Training(behavior_weights=wrong))
 
 
 def test_settings_are_checked(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_settings_are_checked(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="Expected"):
             Training(**wrong)
     with pytest.raises(SettingsError, match="Did you mean 'lora_rank'"):
-        config.resolved({"lora_rnk": 4})
+        config.resolve({"lora_rnk": 4})
     file = tmp_path / "a.yaml"
     for text in ("- 1", "a: [", "3"):
         file.write_text(text)
@@ -245,18 +245,20 @@ def test_settings_are_checked(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="Expected lines such as"):
         config.read(tmp_path / "none.yaml")
     with pytest.raises(SettingsError, match="behaviors='steal' is not in the data"):
-        examples.examples(Recommender(made(3), fresh()), made(3), Training(behaviors=("steal",)))
+        examples.make_examples(
+            Recommender(made(3), fresh()), made(3), Training(behaviors=("steal",))
+        )
     nothing = dataset([[(0, "buy")]])
     empty = Training(holdout=0.99)
     recommender = Recommender(nothing, fresh())
-    if 0 not in examples.kept_rows(7, empty):
-        with pytest.raises(DataError, match="Nothing to learn from"):
-            examples.examples(recommender, nothing, empty)
+    if 0 not in examples.choose_kept_rows(7, empty):
+        with pytest.raises(DataError, match="There is nothing to learn from"):
+            examples.make_examples(recommender, nothing, empty)
     for name in ("nothing", "none, nothing"):
-        with pytest.raises(SettingsError, match=r"report_to=.*Expected none, or trackers"):
+        with pytest.raises(SettingsError, match=r"report_to=.*Expected none, or the names"):
             trainer.train(made(3), tmp_path / "run", fresh(), report_to=name, **FEW)
         assert not (tmp_path / "run").exists()
-    assert set(config.described()) == {f.name for f in fields(Training)}
+    assert set(config.describe_settings()) == {f.name for f in fields(Training)}
 
 
 FEW: dict[str, Any] = {
@@ -499,8 +501,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     data = made(8, users=12)
     events = split_last_unit(data.interactions, "buy")
-    from dataclasses import replace
-
     replace(data, interactions=events, info=replace(data.info, split="last unit")).save(
         folder / "data"
     )
@@ -553,7 +553,7 @@ def test_killed_and_resumed_is_as_never_stopped(place: Path, run: Run) -> None:
             (place / "killed" / "run.json").unlink()
         code, _, said = run(*train(place, "killed", "--resume"))
         assert code == 0
-        assert "nothing is learned anew" in said
+        assert "nothing is left to train" in said
         resumed = weights_of(place / "killed")
         assert all(torch.equal(whole[k], resumed[k]) for k in whole)
         assert runs.Run.read(place / "killed") == run_of[1]
@@ -566,7 +566,7 @@ def test_a_run_is_not_written_over(place: Path, tmp_path: Path) -> None:
     data, model = made(3), fresh()
     with pytest.raises(SettingsError, match="is not empty"):
         trainer.train(data, tmp_path / "other", model)
-    with pytest.raises(SettingsError, match="holds no run to go on with"):
+    with pytest.raises(SettingsError, match="holds no run to resume"):
         trainer.train(data, tmp_path / "other", model, resume=True)
     trainer.train(data, tmp_path / "run", model, **FEW)
     with pytest.raises(SettingsError, match=r"lora_rank=2 \(it was 8\)"):
@@ -578,17 +578,15 @@ def test_a_run_goes_on_only_with_what_it_learns(tmp_path: Path) -> None:
     trainer.train(data, place, fresh(), max_minutes=0.0, **options)
     events = data.interactions
     others: dict[str, tuple[Dataset, LanguageModel, dict[str, Any]]] = {
-        "what is learned": (data, fresh(), {"new": np.arange(len(events)) < 3}),
+        "the training examples": (data, fresh(), {"new": np.arange(len(events)) < 3}),
         "the base model": (data, fresh("qwen3"), {}),
     }
-    from dataclasses import replace
-
     items = [
         replace(i, title=i.title + " again") if not n else i for n, i in enumerate(data.catalog)
     ]
     others["the catalog"] = (replace(data, catalog=type(data.catalog)(items)), fresh(), {})
     for wanted, (other, model, more) in others.items():
-        with pytest.raises(SettingsError, match=f"changed since.*{wanted}"):
+        with pytest.raises(SettingsError, match=f"have changed:.*{wanted}"):
             trainer.train(other, place, model, resume=True, **more, **options)
     log = place / "log.jsonl"
     step = json.loads(log.read_text().splitlines()[-1])["step"]
@@ -598,6 +596,59 @@ def test_a_run_goes_on_only_with_what_it_learns(tmp_path: Path) -> None:
     steps = [json.loads(line) for line in log.read_text().splitlines()]
     assert [s["step"] for s in steps] == list(range(1, len(steps) + 1))
     assert all(s["nats"] < 99 for s in steps)
+
+
+def renamed(cls: type, name: str) -> Any:
+    """The same dataclass under another name, and with a field that was added later."""
+    same = "__eq__" in vars(cls)
+    later = [("later", "int", field(default=0))]
+    return make_dataclass(name, later, bases=(cls,), frozen=True, slots=True, eq=same)
+
+
+def test_a_run_can_be_resumed_by_a_later_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, place = made(6, users=2), tmp_path / "run"
+    trainer.train(data, place, fresh(), max_minutes=0.0, **FEW)
+    older = [x for x in (place / "training.yaml").read_text().splitlines() if "smoothing" not in x]
+    (place / "training.yaml").write_text("\n".join(older))
+    (kept,) = runs.checkpoints(place)
+    state = json.loads((kept / "state.json").read_text())
+    del state["learned"]["the prompt template"]
+    (kept / "state.json").write_text(json.dumps(state))
+    later = renamed(Training, "Recipe")
+    for module in (config, trainer):
+        monkeypatch.setattr(module, "Training", later)
+    monkeypatch.setattr(sequences, "Row", renamed(sequences.Row, "Tree"))
+    with pytest.raises(SettingsError, match=r"later=1 \(it was 0\)"):
+        trainer.train(data, place, fresh(), resume=True, later=1, **FEW)
+    with pytest.raises(SettingsError, match=r"label_smoothing=0.1 \(it was 0.0\)"):
+        trainer.train(data, place, fresh(), resume=True, label_smoothing=0.1, **FEW)
+    assert trainer.train(data, place, fresh(), resume=True, **FEW).finished
+    values = json.loads((place / "run.json").read_text())
+    del values["metrics"]
+    (place / "run.json").write_text(json.dumps(values))
+    assert runs.Run.read(place).training["later"] == 0
+
+
+def test_a_checkpoints_hash_of_the_examples_stays_the_same() -> None:
+    arrays = [np.arange(3) + i for i in range(8)]
+    row = sequences.Row(*arrays)
+    some = examples.Examples([row, row], [np.ones(3), np.zeros(3)], [[1, 0]])
+    assert some.fingerprint() == "26acce66fa9e15fa3c47f7d6b8e9d762b7650d1d2520c06fa1c0b09837f70714"
+    tree = renamed(sequences.Row, "Tree")(*arrays, later=1)
+    assert replace(some, rows=[tree, tree]).fingerprint() == some.fingerprint()
+
+
+def test_the_shipped_runs_settings_are_still_known() -> None:
+    folder = runs.shipped("online_retail_demo")
+    assert folder is not None
+    path = folder / runs.SETTINGS
+    settings, training = config.resolve(config.read(path))
+    assert runs.Run.read(folder).training == json.loads(json.dumps(asdict(training)))
+    trainer._check_settings({**asdict(settings), **asdict(training)}, path)
+    with pytest.raises(SettingsError, match="lora_rank=4"):
+        trainer._check_settings({**asdict(settings), **asdict(training), "lora_rank": 4}, path)
 
 
 def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(tmp_path: Path) -> None:
@@ -626,25 +677,25 @@ def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(tmp_path: Path) -> 
 def test_a_full_disk_leaves_the_last_checkpoint(
     place: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = loop.Session._save
+    first = checkpoints.Checkpoints.save
 
-    def save(self: loop.Session, state: Any) -> None:
+    def save(self: checkpoints.Checkpoints, state: Any, *rest: Any) -> None:
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         if state.global_step > 3:
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
         try:
-            first(self, state)
+            first(self, state, *rest)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    monkeypatch.setattr(loop.Session, "_save", save)
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", save)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         code, _, said = run(*train(place, "full"))
     finally:
         signal.signal(signal.SIGXFSZ, before)
     assert code == ModelError.exit_code, said[-2000:]
-    assert "checkpoint at step 6 could not be written" in said
+    assert "Cannot write the checkpoint at step 6" in said
     assert "Make room on the disk" in said
     assert [p.name for p in runs.checkpoints(place / "full")] == ["step-3"]
 

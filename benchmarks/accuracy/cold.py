@@ -136,7 +136,7 @@ def fused(system: Recommender) -> Recommender:
 
 def items(arguments: argparse.Namespace) -> None:
     data = load("online_retail_demo")
-    kept = set(examples.kept_rows(len(data.catalog), Training(holdout=0.1)).tolist())
+    kept = set(examples.choose_kept_rows(len(data.catalog), Training(holdout=0.1)).tolist())
     new = [r for r in range(len(data.catalog)) if r not in kept]
     data = without(data, new)
     cases = [

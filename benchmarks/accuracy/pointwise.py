@@ -43,7 +43,7 @@ from genrec.data.datasets import load, recbole
 from genrec.models import packaged
 from genrec.models.quiet import quiet_transformers
 from genrec.training import pointwise, trainer
-from genrec.training.config import resolved
+from genrec.training.config import resolve
 from genrec.training.pairs import Pair, make_pairs, sample_pairs, training_pairs
 
 TEST_PAIRS_OF_A_USER = 4
@@ -80,7 +80,7 @@ def task(name: str, arguments: Any) -> Task:
         "learning_rate": 5e-4, "epochs": 100.0, "warmup": 0.0, "eval_users": arguments.eval_users,
         "eval_every": arguments.eval_every,        **extra,
     }  # fmt: skip
-    ours, theirs = resolved(settings)
+    ours, theirs = resolve(settings)
     behavior = data.info.target_behavior
     del ours
     users = max(1, arguments.pairs // TEST_PAIRS_OF_A_USER) if name == "demo" else arguments.pairs
@@ -97,7 +97,7 @@ def task(name: str, arguments: Any) -> Task:
 
 def counts(found: Task) -> tuple[np.ndarray, np.ndarray]:
     """(N,) likes of each item in train, and all pairs that say something of it."""
-    _, settings = resolved(found.settings | {"pairs_per_user": None})
+    _, settings = resolve(found.settings | {"pairs_per_user": None})
     every = make_pairs(found.data, settings, behavior=found.data.info.target_behavior)
     n = len(found.data.catalog)
     likes = np.bincount([p.row for p in every if p.label], minlength=n)
@@ -128,9 +128,9 @@ def item_share(found: Task, arguments: Any) -> Chances:
 
 def answers(found: Task, recommender: Recommender) -> Chances:
     """What a language model says to the asked pairs, in their order."""
-    _, settings = resolved(found.settings)
+    _, settings = resolve(found.settings)
     question, plain = recommender.question, bool(recommender.model.obstacle)
-    rows = pointwise.examples(question, found.data, found.asked, settings, plain=plain)
+    rows = pointwise.make_examples(question, found.data, found.asked, settings, plain=plain)
     labels, chances = pointwise.PointwiseObjective(rows, recommender.model, question).chances(
         recommender.model
     )
@@ -146,7 +146,7 @@ def answers(found: Task, recommender: Recommender) -> Chances:
 
 
 def untrained(found: Task, arguments: Any) -> Chances:
-    ours, _ = resolved(found.settings)
+    ours, _ = resolve(found.settings)
     recommender = Recommender(
         found.data, arguments.model, threads=arguments.threads, log=print,
         template=ours.template, target_behavior=ours.target_behavior, values=ours.values,
@@ -249,7 +249,7 @@ def bert(found: Task, arguments: Any) -> Chances:
         if spent >= budget * checks / VALIDATIONS:
             checks += 1
             stated = ours.chances(found.chosen_by)
-            value = pointwise.measured([p.label for p in found.chosen_by], stated)["log_loss"]
+            value = pointwise.measure([p.label for p in found.chosen_by], stated)["log_loss"]
             print(f"bert: {seen} pairs, {spent:.0f} s, log loss {value:.4f}", flush=True)
             if value < best:
                 best, kept = value, copy.deepcopy(ours.model.state_dict())
@@ -314,7 +314,7 @@ def main() -> None:
             began = time.monotonic()
             values = SYSTEMS[name](found, arguments)
             kept = {
-                **pointwise.measured(found.labels, values), "seconds": time.monotonic() - began,
+                **pointwise.measure(found.labels, values), "seconds": time.monotonic() - began,
                 "chances": values.tolist(), "commit": commit(), "date": time.strftime("%Y-%m-%d"),
             }  # fmt: skip
             path.with_suffix(".new").write_text(json.dumps(kept))

@@ -89,7 +89,7 @@ def train(arguments: argparse.Namespace) -> None:
         for kind in arguments.kinds:
             base = LanguageModel.load(arguments.model, quantize=kind, **loading)
             recipe = Training(**USUAL, **CELLS["tree, 0"], quantize=kind, max_targets=260)
-            tuned = LanguageModel(lora.adapted(base.model, recipe), base.tokenizer)
+            tuned = LanguageModel(lora.add_adapter(base.model, recipe), base.tokenizer)
             recommender = Recommender(data, base, prior="none")
             speed = ours(recommender, data, tuned, recipe, arguments.out / "train")
             found[kind].append(speed)

@@ -112,7 +112,7 @@ def main() -> None:
     place.mkdir(parents=True, exist_ok=True)
     recipe = Training(**runs.Run.read(arguments.run).training)
     data = load("online_retail_demo")
-    kept = set(examples.kept_rows(len(data.catalog), recipe).tolist())
+    kept = set(examples.choose_kept_rows(len(data.catalog), recipe).tolist())
     old = part(data, 0, kept)
     write(part(data, 1), place / "new.csv")
     both, new = apply_updates(old, place / "new.csv")

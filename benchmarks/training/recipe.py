@@ -34,7 +34,7 @@ from genrec.data.datasets import load
 from genrec.data.events import History
 from genrec.evaluation import bootstrap
 from genrec.models.language_model import LanguageModel
-from genrec.training import examples, loop, lora, objectives
+from genrec.training import examples, hf_trainer, lora, objectives
 from genrec.training.config import Training
 from genrec.training.trainer import train
 
@@ -98,6 +98,18 @@ class Clock(TrainerCallback):
         self.steps.append(time.perf_counter() - self._at)
 
 
+class Counter(TrainerCallback):
+    """Targets of every step."""
+
+    def __init__(self, trainer: hf_trainer.LossTrainer) -> None:
+        self._trainer = trainer
+        self.targets: list[float] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        seen, _ = self._trainer.take_counts()
+        self.targets.append(float(seen[1]))
+
+
 class Until(TrainerCallback):
     """Stops after so many minutes."""
 
@@ -150,19 +162,17 @@ def ours(
     recommender: Recommender, data: Dataset, model: LanguageModel, recipe: Training, out: Path
 ) -> float:
     """Targets per second of our rows."""
-    found, paths = examples.examples(recommender, data, recipe)
+    found, paths = examples.make_examples(recommender, data, recipe)
     titles = list(recommender.encoder.titles(data.catalog))
     objective = objectives.NextItemObjective(found, paths, model, recipe, titles)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    trainer, beside = loop.begun(objective, found, model, recipe, out, None, lambda line: None, {})
-    beside.trainer, clock = trainer, Clock()
-    seen: list[float] = []
-    beside.step_ends = lambda state: bool(seen.append(trainer.seen[1]))  # type: ignore[method-assign,func-returns-value]
-    beside.ends = lambda state: None  # type: ignore[method-assign]
-    trainer.add_callback(clock)
+    clock = Clock()
+    trainer = hf_trainer.build_trainer(objective, found, model, recipe, out, clock)
+    counter = Counter(trainer)
+    trainer.add_callback(counter)
     trainer.train()
-    return (seen[-1] - seen[0]) / sum(clock.steps[1:])
+    return sum(counter.targets[1:]) / sum(clock.steps[1:])
 
 
 def speed(arguments: argparse.Namespace) -> None:
@@ -172,7 +182,7 @@ def speed(arguments: argparse.Namespace) -> None:
     windows = Windows(recommender, data, 4000)
     print(f"{np.mean([len(e['input_ids']) for e in windows.examples]):.0f} tokens a window")
     plain = Training(lora_rank=8)
-    tuned = LanguageModel(lora.adapted(base.model, plain), base.tokenizer)
+    tuned = LanguageModel(lora.add_adapter(base.model, plain), base.tokenizer)
     out = arguments.out / "speed"
     found: dict[str, list[float]] = {name: [] for name in ("usual", *CELLS)}
     for turn in range(arguments.turns):
@@ -181,7 +191,7 @@ def speed(arguments: argparse.Namespace) -> None:
                 value = theirs(tuned, windows, out, arguments.batch, arguments.steps)
             else:
                 recipe = Training(**USUAL, **CELLS[name], max_targets=1)
-                per_step = examples.examples(recommender, data, recipe)[0]
+                per_step = examples.make_examples(recommender, data, recipe)[0]
                 targets = per_step.n_targets / len(per_step) * arguments.steps
                 recipe = Training(**USUAL, **CELLS[name], max_targets=round(targets))
                 value = ours(recommender, data, tuned, recipe, out / "ours")
@@ -253,12 +263,12 @@ def _cell(
     settings = {**USUAL, **cell, "holdout": 0.05, "eval_users": 0, "epochs": 20.0}
     settings |= {"schedule": "constant", "warmup": 0.003, "max_minutes": arguments.minutes}
     recipe = Training(**settings)
-    kept = set(examples.kept_rows(len(data.catalog), recipe).tolist())
+    kept = set(examples.choose_kept_rows(len(data.catalog), recipe).tolist())
     options = {"device": arguments.device, "threads": arguments.threads}
     if not cell:
         base = LanguageModel.load(arguments.model, **options)
         windows = Windows(Recommender(data, base, prior="none"), data, 10**9, kept)
-        tuned = LanguageModel(lora.adapted(base.model, recipe), base.tokenizer)
+        tuned = LanguageModel(lora.add_adapter(base.model, recipe), base.tokenizer)
         steps = len(windows) // arguments.batch
         rate, until = recipe.learning_rate, Until(arguments.minutes)
         steps = usual(tuned, windows, place, arguments.batch, steps, rate, until)

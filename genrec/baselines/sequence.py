@@ -129,8 +129,8 @@ class Transformer(nn.Module):
         rate = self.dropout if self.training else 0.0
         x = functional.dropout(x + self.positions.weight[: x.shape[1]], rate)
         for i, (qkv, out) in enumerate(zip(self.qkv, self.out, strict=True)):
-            sparse_to_arrays = qkv(self.norms[2 * i](x)).unflatten(-1, (3, self.heads, -1))
-            q, k, v = sparse_to_arrays.permute(2, 0, 3, 1, 4)
+            heads = qkv(self.norms[2 * i](x)).unflatten(-1, (3, self.heads, -1))
+            q, k, v = heads.permute(2, 0, 3, 1, 4)
             seen = functional.scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=True)
             x = x + functional.dropout(out(seen.transpose(1, 2).flatten(2)), rate)
             inner = functional.gelu(self.up[i](self.norms[2 * i + 1](x)))

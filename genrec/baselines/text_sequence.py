@@ -43,7 +43,7 @@ class TextNet(Net):
             behaviors: how many there are; one more stands for others.
             settings: those of ``TextSequence``.
         """
-        super().__init__()
+        super().__init__()  # the layers' names are those of the arrays in a kept file
         s, hidden = settings, settings["hidden"]
         self.dropout, self.fuse, self.kind = s["dropout"], s["fuse"], s["body"]
         self.titles: Tensor
@@ -53,7 +53,7 @@ class TextNet(Net):
         self.behaviors = nn.Embedding(behaviors + 1, hidden)
         self.gaps = nn.Embedding(_GAPS, hidden)
         if self.fuse == "concat":
-            self.sparse_from_arrays = nn.Linear(3 * hidden, hidden)
+            self.joined = nn.Linear(3 * hidden, hidden)
         elif self.fuse == "weighted":
             self.weights = nn.Parameter(torch.zeros(3))
         self.body: nn.Module
@@ -72,20 +72,20 @@ class TextNet(Net):
         """See ``Net.states``."""
         rate = self.dropout if self.training else 0.0
         bucket = torch.log2(batch.gap.clamp(min=0) + 1).long().clamp(max=_GAPS - 1)
-        sparse_to_arrays = [
+        parts = [
             self.input(self.titles[batch.row]),
             self.behaviors(batch.behavior),
             self.gaps(bucket),
         ]
         if self.fuse == "concat":
-            x = self.sparse_from_arrays(torch.cat(sparse_to_arrays, dim=-1))
+            x = self.joined(torch.cat(parts, dim=-1))
         elif self.fuse == "mean":
-            x = sum(sparse_to_arrays[1:], sparse_to_arrays[0]) / 3.0
+            x = sum(parts[1:], parts[0]) / 3.0
         else:
             shares = torch.softmax(self.weights, dim=0)
             x = sum(
-                (w * p for w, p in zip(shares[1:], sparse_to_arrays[1:], strict=True)),
-                shares[0] * sparse_to_arrays[0],
+                (w * p for w, p in zip(shares[1:], parts[1:], strict=True)),
+                shares[0] * parts[0],
             )
         x = functional.dropout(x, rate)
         states = self.body(x) if self.kind == "transformer" else self.body(x)[0]

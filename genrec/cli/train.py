@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 def _training_options() -> dict[str, tuple[Any, Any]]:
     """An option for each setting of a training run, and those of the prompt."""
-    from genrec.training.config import Training, described
+    from genrec.training.config import Training, describe_settings
 
-    help_of = described()
+    help_of = describe_settings()
     kinds: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool}
     options: dict[str, tuple[Any, Any]] = {}
     for f in fields(Training):
@@ -99,7 +99,7 @@ def train(
     from genrec.data.dataset import Dataset
     from genrec.reports import console, terminal
     from genrec.runs import Run
-    from genrec.training.config import read, resolved
+    from genrec.training.config import read, resolve
 
     assert settings is not None
     first = runs.first_process()
@@ -122,7 +122,7 @@ def train(
         msg = "--interactions or --items without --from RUN. Expected the run to train further."
         raise SettingsError(msg)
     values = {**written, **values}
-    resolved(values)
+    resolve(values)
     dataset, new = Dataset.load(data), None
     if interactions is not None:
         from genrec.data.readers.rejects import Rejects

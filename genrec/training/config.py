@@ -246,7 +246,7 @@ def _check_behaviors(behaviors: object, weights: object) -> None:
         raise SettingsError(msg)
 
 
-def described() -> dict[str, str]:
+def describe_settings() -> dict[str, str]:
     """What each setting of ``Training`` is, from its docstring."""
     lines = (Training.__doc__ or "").partition("Attributes:")[2].splitlines()
     found: dict[str, str] = {}
@@ -260,7 +260,7 @@ def described() -> dict[str, str]:
     return found
 
 
-def resolved(values: Mapping[str, Any]) -> tuple[Settings, Training]:
+def resolve(values: Mapping[str, Any]) -> tuple[Settings, Training]:
     """Both kinds of settings from one mapping, as a YAML file or the command line has them.
 
     ``seed`` is of both. With the objective ``pointwise`` the template is ``would_like`` where none

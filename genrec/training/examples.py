@@ -1,4 +1,4 @@
-"""Learning: examples, what one pass of training learns from, and how much each target counts.
+"""Make the training examples: what one pass learns from, and how much each target counts.
 
 Knows recommenders for their prompts and tries; nothing of losses.
 """
@@ -6,8 +6,9 @@ Knows recommenders for their prompts and tries; nothing of losses.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,13 @@ from genrec.models.language_model import LanguageModel
 from genrec.recommender import Recommender
 from genrec.training import config, export
 from genrec.training.config import Training
-from genrec.training.sequences import Row, RowMaker, TitlePaths, of_users, packed
+from genrec.training.sequences import Row, RowMaker, RowOptions, make_rows, pack_rows
+from genrec.training.title_paths import TitlePaths
 from genrec.types import BoolArray, FloatArray
 
 Titles = Sequence[tuple[int, ...]]
 _DAY = 86_400.0
+_HASHED = ("ids", "position", "limit", "branch", "before", "at", "item", "event")  # of each row
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +43,8 @@ class Examples(TorchDataset[int]):
 
     Attributes:
         rows: all rows.
-        weights: (targets,) of each row.
-        packs: which rows stand side by side.
+        weights: (targets,) for each row, the weights of its targets.
+        packs: for each pack, the indices of the rows that it holds side by side.
     """
 
     rows: Sequence[Row]
@@ -49,93 +52,96 @@ class Examples(TorchDataset[int]):
     packs: Sequence[Sequence[int]]
 
     def __len__(self) -> int:
-        """How many packs there are."""
+        """Return how many packs there are."""
         return len(self.packs)
 
     def __getitem__(self, index: int) -> int:
-        """The index itself; ``objectives.Objective.batch`` makes tensors of several."""
+        """Return the index itself; ``objectives.Objective.batch`` makes tensors from several."""
         return index
 
     @cached_property
     def n_targets(self) -> int:
-        """How many titles are predicted in one pass."""
+        """The number of titles that are predicted in one pass."""
         return sum(len(r.item) for r in self.rows)
 
     def fingerprint(self) -> str:
-        """Of all tokens, targets, weights and packs: equal where the same is learned."""
-        digest = hashlib.sha256(repr([list(p) for p in self.packs]).encode())
-        for row, *more in zip(self.rows, *self._beside(), strict=True):
-            for part in [*(getattr(row, f.name) for f in fields(row)), *more]:
+        """Hash all tokens, targets, weights and packs (SHA-256, hex).
+
+        Checkpoints hold the hash, so it covers a fixed list of arrays in a fixed order.
+        """
+        packs = [[int(i) for i in pack] for pack in self.packs]
+        digest = hashlib.sha256(json.dumps(packs).encode())
+        for row, *more in zip(self.rows, *self._hashed_beside_rows(), strict=True):
+            for part in [*(getattr(row, name) for name in _HASHED), *more]:
                 digest.update(len(part).to_bytes(8, "little"))
                 digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 
-    def _beside(self) -> list[Sequence[npt.NDArray[Any]]]:
-        """What each row has beside its tokens."""
+    def _hashed_beside_rows(self) -> list[Sequence[npt.NDArray[Any]]]:
+        """Return the arrays, one for each row, that are hashed after the row's own."""
         return [self.weights]
 
 
-def examples(
+def make_examples(
     recommender: Recommender,
     data: Dataset,
     training: Training,
     wanted: BoolArray | None = None,
     titles: Titles | None = None,
 ) -> tuple[Examples, TitlePaths]:
-    """What one pass learns from, and the trie's paths.
+    """Make what one pass learns from.
 
     Args:
-        recommender: gives prompt, tokenizer and trie.
-        data: with the split that training keeps to.
+        recommender: provides template, tokenizer and trie.
+        data: a dataset with the split that training keeps to.
         training: the settings.
-        wanted: (E,) the only events that may be targets; all where None.
-        titles: token ids by catalog row; made here where None.
+        wanted: (E,) which events may be targets; None for all.
+        titles: token ids of each catalog row's title; None to make them here.
+
+    Returns:
+        The examples, and the paths of the trie's titles.
 
     Raises:
-        SettingsError: behaviors are not in the data, or the model cannot take this layout.
+        SettingsError: a behavior is not in the data, or the model cannot take this layout.
         DataError: there is nothing to learn from.
     """
     events = data.interactions
     titles = list(recommender.encoder.titles(recommender.catalog)) if titles is None else titles
-    paths = paths_of(recommender, training, titles)
+    paths = build_paths(recommender, training, titles)
     if training.examples is not None:
         return _of_file(recommender, training, paths), paths
-    shown = shown_of(data, training)
-    maker = maker_of(recommender, data, training, paths, titles)
-    rows = of_users(maker, events, shown, shown if wanted is None else shown & wanted)
+    shown = mark_shown(data, training)
+    maker = build_row_maker(recommender, data, training, paths, titles)
+    rows = make_rows(maker, events, shown, shown if wanted is None else shown & wanted)
     if not rows:
         msg = (
-            f"Nothing to learn from: no event in {to_parts(training.before)} has an item of the catalog. "
-            "Expected histories; check the split and --behaviors."
+            f"There is nothing to learn from: no event in {to_parts(training.before)} has an item of "
+            "the catalog. Expected histories; check the split and --behaviors."
         )
         raise DataError(msg)
     plain = bool(recommender.model.obstacle)
     if plain and any((r.branch > 0).any() for r in rows):
         msg = (
-            f"basket='tree' with {recommender.model.name}, which takes no branches "
+            f"basket='tree' does not work with {recommender.model.name}, which takes no branches "
             f"({recommender.model.obstacle}). Expected basket='first' or layout='window'."
         )
         raise SettingsError(msg)
-    weights = target_weights(rows, data, training)
-    packs = [[i] for i in range(len(rows))] if plain else packed(rows, training.pack_tokens)
+    weights = weigh_targets(rows, data, training)
+    packs = [[i] for i in range(len(rows))] if plain else pack_rows(rows, training.pack_tokens)
     return Examples(rows, weights, packs), paths
 
 
-def maker_of(
+def build_row_maker(
     recommender: Recommender,
     data: Dataset,
     training: Training,
     paths: TitlePaths,
     titles: Titles,
 ) -> RowMaker:
-    """What makes rows as the settings say."""
+    """Build what makes rows, as the settings say."""
     settings = recommender.settings
-    return RowMaker(
-        recommender.encoder,
-        recommender.template,
-        data.interactions,
-        paths,
-        basket=_basket(training, data),
+    options = RowOptions(
+        basket=_resolve_basket(training, data),
         layout=training.layout,
         whole_titles=training.vocab_weight > 0,
         max_events=settings.max_events,
@@ -143,14 +149,21 @@ def maker_of(
         max_prompt_tokens=settings.max_prompt_tokens,
         overlap=training.overlap,
         scale=recommender.scale if settings.values else None,
+    )
+    return RowMaker(
+        recommender.encoder,
+        recommender.template,
+        data.interactions,
+        paths,
+        options,
         titles=titles,
     )
 
 
 def _of_file(recommender: Recommender, training: Training, paths: TitlePaths) -> Examples:
-    """What a file of examples says, every example of weight 1."""
+    """Read the examples in a file; each has weight 1."""
     assert training.examples is not None
-    rows, rejected = export.rows(
+    rows, rejected = export.read_rows(
         export.read(training.examples),
         recommender.encoder,
         recommender.catalog,
@@ -159,10 +172,10 @@ def _of_file(recommender: Recommender, training: Training, paths: TitlePaths) ->
         whole_titles=training.vocab_weight > 0,
     )
     for reason, many in rejected.items():
-        recommender.log(f"left out {many:,} examples: {reason}")
+        recommender.log(f"Left out {many:,} examples: {reason}")
     ones = [np.ones(1) for _ in rows]
     plain = bool(recommender.model.obstacle)
-    packs = [[i] for i in range(len(rows))] if plain else packed(rows, training.pack_tokens)
+    packs = [[i] for i in range(len(rows))] if plain else pack_rows(rows, training.pack_tokens)
     return Examples(rows, ones, packs)
 
 
@@ -175,61 +188,68 @@ def write_examples(
     log: Callable[[str], None] = lambda message: None,
     **settings: Any,
 ) -> int:
-    """Writes one prompt and one title for every target of train, as JSON Lines or Parquet.
+    """Write one prompt and one title for every target of train, as JSON Lines or Parquet.
 
     Args:
-        data: with a split.
-        out: the file, .jsonl or .parquet.
-        model: whose tokenizer counts the tokens of prompts.
+        data: a dataset with a split.
+        out: the file to write, .jsonl or .parquet.
+        model: the model whose tokenizer counts the tokens of prompts.
         form: ``prompt-completion``, or ``messages`` of a user and an assistant.
         log: called with a line of text before each slow step.
-        **settings: as of ``train``.
+        **settings: those of ``train``.
 
     Returns:
-        How many were written.
+        How many examples were written.
 
     Raises:
         SettingsError: a setting, the form or the file's ending is not known.
         DataError: there is nothing to write.
     """
-    export.check(out, form)
-    ours, training = config.resolved(settings)
-    training = replace(training, layout="window", basket=windowed(training.basket))
+    export.check_output(out, form)
+    ours, training = config.resolve(settings)
+    training = replace(training, layout="window", basket=_basket_of_windows(training.basket))
     data = protocols.apply_protocol(data, training.protocol or protocols.default_protocol(data))
     recommender = Recommender(data, model, log=log, **asdict(replace(ours, prior="none")))
     titles = list(recommender.encoder.titles(recommender.catalog))
-    maker = maker_of(recommender, data, training, paths_of(recommender, training, titles), titles)
-    shown = shown_of(data, training)
-    found = export.examples(maker, recommender.encoder, data.interactions, shown, shown, form)
-    many = export.write(out, found)
+    maker = build_row_maker(
+        recommender, data, training, build_paths(recommender, training, titles), titles
+    )
+    shown = mark_shown(data, training)
+    written = export.make_examples(
+        maker, recommender.encoder, data.interactions, shown, shown, form
+    )
+    many = export.write(out, written)
     if not many:
-        msg = f"No event in {to_parts(training.before)} is a target. Expected histories; check the split."
+        msg = (
+            f"There is nothing to write: no event in {to_parts(training.before)} is a target. "
+            "Expected histories; check the split."
+        )
         raise DataError(msg)
     return many
 
 
-def windowed(basket: str) -> str:
-    """What a basket is where each target has a prompt of its own."""
+def _basket_of_windows(basket: str) -> str:
+    """Return the setting ``basket`` for targets that each have a prompt of their own."""
     return "first" if basket == "first" else "auto"
 
 
-def shown_of(data: Dataset, training: Training) -> BoolArray:
-    """(E,) which events histories show while training."""
+def mark_shown(data: Dataset, training: Training) -> BoolArray:
+    """Mark the events that histories show in training (E,)."""
     known = data.interactions.columns.split < SPLITS.index(training.before)
-    return known & shown_events(data.interactions, training)
+    return known & mark_behaviors(data.interactions, training)
 
 
-def shown_events(events: Interactions, training: Training) -> BoolArray:
-    """(E,) the events with one of the ``behaviors`` that histories show.
+def mark_behaviors(events: Interactions, training: Training) -> BoolArray:
+    """Mark the events whose behavior is among the setting ``behaviors`` (E,).
 
     Raises:
-        SettingsError: one of these is not in the data.
+        SettingsError: a behavior is not in the data.
     """
     if training.behaviors is None:
         return np.ones(len(events), dtype=np.bool_)
     if unknown := [b for b in training.behaviors if b not in events.behaviors]:
         msg = (
-            f"behaviors={unknown[0]!r} is not in the data. Expected some of: "
+            f"behaviors={unknown[0]!r} is not in the data. Expected names among: "
             f"{', '.join(events.behaviors)}."
         )
         raise SettingsError(msg)
@@ -237,43 +257,47 @@ def shown_events(events: Interactions, training: Training) -> BoolArray:
     return np.isin(events.columns.behavior, codes)
 
 
-def _basket(training: Training, data: Dataset) -> str:
+def _resolve_basket(training: Training, data: Dataset) -> str:
+    """Return the setting ``basket``, with ``auto`` resolved."""
     if training.basket != "auto":
         return training.basket
     return "tree" if data.info.unit is not None else "as_is"
 
 
-def paths_of(recommender: Recommender, training: Training, titles: Titles) -> TitlePaths:
-    """Of the whole catalog, or without the items that are held out."""
+def build_paths(recommender: Recommender, training: Training, titles: Titles) -> TitlePaths:
+    """Build the paths to all titles, or to those of the items that are not held out."""
     n = len(recommender.catalog)
     if not training.holdout:
         trie = recommender.trie
         assert isinstance(trie, TitleTrie)
         return TitlePaths(trie)
-    kept = kept_rows(n, training)
+    kept = choose_kept_rows(n, training)
     return TitlePaths(TitleTrie([titles[r] for r in kept]), kept, n)
 
 
-def kept_rows(n: int, training: Training) -> npt.NDArray[np.int64]:
-    """Which of n catalog rows are trained on: a seeded sample, in order."""
+def choose_kept_rows(n: int, training: Training) -> npt.NDArray[np.int64]:
+    """Draw which of n catalog rows are trained on, and return them in order."""
     order = np.random.default_rng(training.seed).permutation(n)
     return np.sort(order[: max(1, round(n * (1 - training.holdout)))])
 
 
-def target_weights(rows: Sequence[Row], data: Dataset, training: Training) -> list[FloatArray]:
-    """How much each target counts, 1 on average."""
+def weigh_targets(rows: Sequence[Row], data: Dataset, training: Training) -> list[FloatArray]:
+    """Return how much each row's targets count in the loss; the average is 1."""
     c = data.interactions.columns
     weight = np.ones(len(c.row))
     if training.recency_half_life is not None:
         if data.info.time_unit == "position":
-            msg = "recency_half_life with positions, which are no times. Expected data with times."
+            msg = (
+                "recency_half_life needs times, but this data has only the order of events. Expected "
+                "data with times; drop the setting."
+            )
             raise SettingsError(msg)
         age = (c.timestamp[c.split == 0].max() - c.timestamp) / _DAY
         weight *= 0.5 ** (np.maximum(age, 0) / training.recency_half_life)
     for behavior, factor in training.behavior_weights.items():
         if behavior not in data.interactions.behaviors:
             msg = (
-                f"behavior_weights for {behavior!r}, which is not in the data. Expected some of: "
+                f"behavior_weights names {behavior!r}, which is not in the data. Expected names among: "
                 f"{', '.join(data.interactions.behaviors)}."
             )
             raise SettingsError(msg)
@@ -284,6 +308,6 @@ def target_weights(rows: Sequence[Row], data: Dataset, training: Training) -> li
         weight[c.row >= 0] *= count[c.row[c.row >= 0]] ** -training.popularity_strength
     mean = float(np.mean(weight[np.concatenate([r.event for r in rows])]))
     if not mean > 0:
-        msg = "All targets weigh 0. Expected some above; check behavior_weights."
+        msg = "All targets have weight 0. Expected some above 0; check behavior_weights."
         raise SettingsError(msg)
     return [weight[r.event] / mean for r in rows]

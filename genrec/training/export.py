@@ -21,7 +21,8 @@ from genrec.data.catalog import Catalog
 from genrec.data.interactions import Interactions
 from genrec.errors import DataError, SettingsError
 from genrec.prompts.encoder import Encoder
-from genrec.training.sequences import Row, RowMaker, TitlePaths
+from genrec.training.sequences import Row, RowMaker
+from genrec.training.title_paths import TitlePaths
 from genrec.types import BoolArray
 
 FORMATS = ("prompt-completion", "messages")
@@ -29,7 +30,7 @@ ENDINGS = (".jsonl", ".parquet")
 Example = dict[str, Any]
 
 
-def check(path: str | Path, form: str) -> None:
+def check_output(path: str | Path, form: str) -> None:
     """Whether such a file can be written; raises as ``write``."""
     if form not in FORMATS:
         msg = f"format={form!r} is not known. Expected one of: {', '.join(FORMATS)}, pointwise."
@@ -44,7 +45,7 @@ def check_ending(path: str | Path) -> None:
         raise SettingsError(msg)
 
 
-def examples(
+def make_examples(
     maker: RowMaker,
     encoder: Encoder,
     events: Interactions,
@@ -141,7 +142,7 @@ def _pair(row: Mapping[str, Any]) -> tuple[Any, Any]:
     return row["prompt"], row["completion"]
 
 
-def rows(
+def read_rows(
     found: Sequence[Example],
     encoder: Encoder,
     catalog: Catalog,

@@ -12,7 +12,7 @@ from genrec.runs import Run
 from genrec.training.config import Training
 
 
-def adapted(model: Any, training: Training, base: str | None = None) -> Any:
+def add_adapter(model: Any, training: Training, base: str | None = None) -> Any:
     """A model with a fresh adapter, or all of it where the rank is 0.
 
     Args:
@@ -65,7 +65,7 @@ def _linear(module: Any) -> bool:
     return type(module).__name__ in {"Linear", "Conv1D"}
 
 
-def continued(model: Any, since: Path, run: Run) -> Any:
+def load_adapter(model: Any, since: Path, run: Run) -> Any:
     """A model with the adapter of an earlier run, to be trained further.
 
     Raises:

@@ -17,7 +17,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from genrec.decoding.trie import ranges
-from genrec.training.sequences import Row, TitlePaths
+from genrec.training.sequences import Row
+from genrec.training.title_paths import TitlePaths
 from genrec.types import IntArray
 
 _WIDE = 64  # children from which a node's logits are one matrix product
@@ -47,7 +48,7 @@ def batch(
         each of M title tokens: vocab_source, vocab_token and vocab_target; weight and constant
         (ln of the items that share the title) of each target, (G,).
     """
-    found, first, place, items = laid(packs, weights, multiple=multiple)
+    found, first, place, items = lay_out(packs, weights, multiple=multiple)
     step, count = paths.steps(items)
     target = np.repeat(np.arange(len(items)), count)
     offset = paths.offset[step]
@@ -65,10 +66,10 @@ def batch(
         found["vocab_source"] = np.where(k == 0, first[owner], place[owner] + k - 1)
         found["vocab_token"] = np.concatenate([np.array(titles[i]) for i in items.tolist()])
         found["vocab_target"] = owner
-    return tensors(found)
+    return to_tensors(found)
 
 
-def laid(
+def lay_out(
     packs: Sequence[Sequence[Row]],
     weights: Sequence[Sequence[npt.NDArray[np.float64]]],
     *,
@@ -111,7 +112,7 @@ def laid(
     return found, first, place, items
 
 
-def tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tensor]:
+def to_tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tensor]:
     """Arrays by name as tensors, whole numbers in 64 bits, others in 32."""
     return {
         name: torch.from_numpy(np.ascontiguousarray(a)).to(
@@ -121,7 +122,7 @@ def tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tensor]:
     }
 
 
-def visible(inputs: dict[str, Tensor], window: int | None = None) -> Tensor:
+def mark_visible(inputs: dict[str, Tensor], window: int | None = None) -> Tensor:
     """(B, 1, T, T) bool: which tokens each looks at.
 
     Args:

@@ -12,11 +12,11 @@ from torch import Tensor
 from genrec.models.language_model import LanguageModel
 from genrec.training.config import Training
 from genrec.training.examples import Examples
-from genrec.training.losses import CatalogLoss, Head, batch, visible, vocab_nats
-from genrec.training.sequences import TitlePaths
+from genrec.training.losses import CatalogLoss, Head, batch, mark_visible, vocab_nats
+from genrec.training.title_paths import TitlePaths
 
 Validate = Callable[[], dict[str, Any]]
-Ready = Callable[[LanguageModel], tuple["Objective", Validate | None]]
+ObjectiveBuilder = Callable[[LanguageModel], tuple["Objective", Validate | None]]
 
 
 class Objective(ABC):
@@ -67,7 +67,7 @@ class Objective(ABC):
             dtype = self._body.dtype
         masks = {}
         for kind, window in self._body.windows.items():
-            seen = visible(inputs, window)
+            seen = mark_visible(inputs, window)
             mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
             masks[kind] = mask.masked_fill_(~seen, torch.finfo(dtype).min)
         return masks if len(self._body.types) > 1 else next(iter(masks.values()))

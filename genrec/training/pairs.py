@@ -20,7 +20,7 @@ from genrec.models.language_model import LanguageModel
 from genrec.recommender import Recommender
 from genrec.training import config, export
 from genrec.training.config import Training
-from genrec.training.examples import shown_events
+from genrec.training.examples import mark_behaviors
 from genrec.types import BoolArray, IntArray
 
 LABELS = {"buy": 1, "yes": 1, "1": 1, "true": 1, "not_buy": 0, "no": 0, "0": 0, "false": 0}
@@ -105,7 +105,7 @@ def make_pairs(
 def _labels(data: Dataset, training: Training, behavior: str) -> IntArray:
     """(E,) 1 where an event says that its item was wanted, 0 that it was not, -1 nothing."""
     events, c = data.interactions, data.interactions.columns
-    says = (c.row >= 0) & shown_events(events, training)
+    says = (c.row >= 0) & mark_behaviors(events, training)
     threshold = training.like_threshold
     if threshold is None:
         if behavior not in events.behaviors:
@@ -214,12 +214,12 @@ def write_pairs(
         DataError: all pairs, or none, are wanted.
     """
     export.check_ending(out)
-    ours, training = config.resolved({**settings, "objective": "pointwise"})
+    ours, training = config.resolve({**settings, "objective": "pointwise"})
     data = protocols.apply_protocol(data, training.protocol or protocols.default_protocol(data))
     recommender = Recommender(data, model, log=log, **asdict(replace(ours, prior="none")))
     question, events = recommender.question, data.interactions
     learned = events.columns.split < SPLITS.index(training.before)
-    shown = shown_events(events, training) & learned
+    shown = mark_behaviors(events, training) & learned
     chosen = training_pairs(data, training, behavior=recommender.behavior)
 
     def rows() -> Iterator[dict[str, Any]]:

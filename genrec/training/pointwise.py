@@ -25,9 +25,9 @@ from genrec.pipeline.yes_no import Ids, YesNo
 from genrec.prompts.encoder import shared_start
 from genrec.recommender import Recommender
 from genrec.training.config import Training
-from genrec.training.examples import Examples, shown_events, target_weights
-from genrec.training.losses import laid, tensors
-from genrec.training.objectives import Objective, Ready, Validate
+from genrec.training.examples import Examples, mark_behaviors, weigh_targets
+from genrec.training.losses import lay_out, to_tensors
+from genrec.training.objectives import Objective, ObjectiveBuilder, Validate
 from genrec.training.pairs import (
     PAIRS_PER_USER,
     Pair,
@@ -36,7 +36,7 @@ from genrec.training.pairs import (
     sample_pairs,
     training_pairs,
 )
-from genrec.training.sequences import Row, packed
+from genrec.training.sequences import Row, pack_rows
 from genrec.types import BoolArray, FloatArray, IntArray
 
 _HELD_OUT = 0.1  # of a file's rows, for validation
@@ -53,7 +53,7 @@ class Pairs(Examples):
 
     labels: Sequence[IntArray]
 
-    def _beside(self) -> list[Sequence[npt.NDArray[Any]]]:
+    def _hashed_beside_rows(self) -> list[Sequence[npt.NDArray[Any]]]:
         return [self.weights, self.labels]
 
 
@@ -131,10 +131,12 @@ def _row(some: Sequence[tuple[Ids, Ids, Pair]]) -> tuple[Row, IntArray]:
     texts = [(*known, *run) for known, run, _ in some]
     trunk = max((known for known, _, _ in some), key=len) if len(some) > 1 else texts[0]
     items, events = [p.row for _, _, p in some], [p.event for _, _, p in some]
-    return branched(trunk, texts, items, events), np.array([p.label for _, _, p in some])
+    return make_branched_row(trunk, texts, items, events), np.array([p.label for _, _, p in some])
 
 
-def branched(trunk: Ids, texts: Sequence[Ids], items: Sequence[int], events: Sequence[int]) -> Row:
+def make_branched_row(
+    trunk: Ids, texts: Sequence[Ids], items: Sequence[int], events: Sequence[int]
+) -> Row:
     """A row whose targets stand at the ends of texts: what each shares with the trunk is read once.
 
     Args:
@@ -168,7 +170,7 @@ def branched(trunk: Ids, texts: Sequence[Ids], items: Sequence[int], events: Seq
     )
 
 
-def examples(
+def make_examples(
     question: YesNo,
     data: Dataset,
     found: Sequence[Pair],
@@ -191,18 +193,18 @@ def examples(
     maker = PairRows(
         question,
         data.interactions,
-        shown_events(data.interactions, training) & (data.interactions.columns.split < end),
+        mark_behaviors(data.interactions, training) & (data.interactions.columns.split < end),
         max_tokens=training.pack_tokens,
         overlap=training.overlap,
         branches=not plain,
     )
     made = list(maker.rows(found))
     rows = [row for row, _ in made]
-    weights = target_weights(rows, data, training)
+    weights = weigh_targets(rows, data, training)
     return _packed(rows, weights, [labels for _, labels in made], training, plain)
 
 
-def of_texts(
+def make_text_examples(
     question: YesNo,
     texts: Sequence[str],
     labels: Sequence[int],
@@ -211,7 +213,7 @@ def of_texts(
     plain: bool,
 ) -> Pairs:
     """Texts with labels as packs of rows."""
-    rows = [branched(ids, [ids], [-1], [-1]) for ids in map(question.text, texts)]
+    rows = [make_branched_row(ids, [ids], [-1], [-1]) for ids in map(question.text, texts)]
     weights = [np.ones(1) for _ in rows]
     return _packed(rows, weights, [np.array([y]) for y in labels], training, plain)
 
@@ -223,7 +225,7 @@ def _packed(
     training: Training,
     plain: bool,
 ) -> Pairs:
-    packs = [[i] for i in range(len(rows))] if plain else packed(rows, training.pack_tokens)
+    packs = [[i] for i in range(len(rows))] if plain else pack_rows(rows, training.pack_tokens)
     return Pairs(rows, weights, packs, labels)
 
 
@@ -250,9 +252,9 @@ class PointwiseObjective(Objective):
         chosen = [self._data.packs[p] for p in packs]
         rows = [[self._data.rows[i] for i in pack] for pack in chosen]
         weights = [[self._data.weights[i] for i in pack] for pack in chosen]
-        found, source, _, _ = laid(rows, weights)
+        found, source, _, _ = lay_out(rows, weights)
         label = np.concatenate([self._data.labels[i] for pack in chosen for i in pack])
-        return tensors(found | {"source": source, "label": label})
+        return to_tensors(found | {"source": source, "label": label})
 
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """See ``Objective.losses``."""
@@ -276,13 +278,13 @@ class PointwiseObjective(Objective):
         return np.concatenate(labels), np.concatenate(chances)
 
 
-def measured(labels: npt.ArrayLike, chances: npt.ArrayLike) -> dict[str, float]:
+def measure(labels: npt.ArrayLike, chances: npt.ArrayLike) -> dict[str, float]:
     """How good probabilities of yes are: accuracy, precision, recall and F1 at 0.5, AUC, log loss.
 
     AUC is the chance that a wanted item has a higher probability than another one (ties count
     half; 0.5 where all labels are the same), log loss is in nats. By scikit-learn.
 
-    >>> found = measured([1, 1, 0, 0], [0.9, 0.4, 0.2, 0.6])
+    >>> found = measure([1, 1, 0, 0], [0.9, 0.4, 0.2, 0.6])
     >>> found["accuracy"], found["auc"], round(found["log_loss"], 4)
     (0.5, 0.75, 0.5403)
     """
@@ -303,9 +305,9 @@ def measured(labels: npt.ArrayLike, chances: npt.ArrayLike) -> dict[str, float]:
     }
 
 
-def prepared(
+def prepare(
     recommender: Recommender, data: Dataset, training: Training, wanted: BoolArray | None = None
-) -> tuple[Pairs, Ready]:
+) -> tuple[Pairs, ObjectiveBuilder]:
     """What is learned from, and what gives objective and validation for the model to be trained.
 
     Args:
@@ -339,7 +341,7 @@ def prepared(
 
         def validate() -> dict[str, Any]:
             labels, chances = asked.chances(model)
-            values = measured(labels, chances)
+            values = measure(labels, chances)
             return {"nats": values["log_loss"], "auc": values["auc"], "pairs": len(labels)}
 
         return goal, validate
@@ -358,13 +360,13 @@ def _of_events(
     """The pairs of train, and a fixed sample of those of validation."""
     question, behavior = recommender.question, recommender.behavior
     chosen = training_pairs(data, training, behavior=behavior, wanted=wanted)
-    found = examples(question, data, chosen, training, plain=plain, part="train")
+    found = make_examples(question, data, chosen, training, plain=plain, part="train")
     if not training.eval_users or training.before == "test":
         return found, None
     few = sample_pairs(
         make_pairs(data, training, "validation", behavior=behavior), training.eval_users
     )
-    return found, examples(question, data, few, training, plain=plain, part="validation")
+    return found, make_examples(question, data, few, training, plain=plain, part="validation")
 
 
 def _of_file(
@@ -378,6 +380,6 @@ def _of_file(
 
     def of(rows: Sequence[int]) -> Pairs:
         some = [texts[i] for i in rows], [labels[i] for i in rows]
-        return of_texts(question, *some, training, plain=plain)
+        return make_text_examples(question, *some, training, plain=plain)
 
     return of(sorted(order[few:])), of(sorted(order[:few])) if few else None

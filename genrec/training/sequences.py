@@ -1,9 +1,10 @@
-"""Rows: histories as token trees whose titles are targets, the training twin of the decoder's tree.
+"""Turn histories into training rows: token trees in which titles are targets.
 
-Knows ids, events and the trie, nothing of models. A row is a trunk, which is what the model would
-read at inference, and branches, each of which sees the trunk up to a place and itself, and stands
-at the positions that follow that place. A title in the trunk is a target after what is before it;
-the titles of a basket are branches at the basket's beginning, so that none sees its mates.
+Knows ids, events and the trie, nothing of models. A row is the training twin of the decoder's
+tree. Its trunk is the prompt that the model would read at inference. Each branch sees itself and the
+trunk up to some place, and takes the positions that follow that place. A title in the trunk is a
+target after everything before it. The titles of a basket are branches at the basket's beginning, so
+that none of them sees the others.
 """
 
 from __future__ import annotations
@@ -16,77 +17,14 @@ import numpy as np
 from genrec.data.catalog import Catalog
 from genrec.data.events import History, Interaction
 from genrec.data.interactions import Interactions
-from genrec.decoding.trie import TitleTrie, ranges
 from genrec.errors import PromptError, SettingsError
 from genrec.prompts.encoder import EncodedPrompt, Encoder, shared_start
 from genrec.prompts.template import Template
+from genrec.training.title_paths import TitlePaths
 from genrec.types import BoolArray, IntArray
 
-_AROUND = 6  # tokens beside a title's own that an event takes, more or less
-NO_CHOICE = 1  # a node with fewer children than two asks nothing
-
-
-class TitlePaths:
-    """What each title of a trie chooses on its way down: S steps of N rows.
-
-    Attributes:
-        start: (N + 1,) where each row's steps begin; a row that the trie lacks has none.
-        node: (S,) the node whose children are chosen from.
-        choice: (S,) which of its children.
-        offset: (S,) which token of the title says so; what is before it has to be read.
-        copies: (N,) rows that share the title, 0 for a row that the trie lacks.
-        needed: (N,) how many tokens of the title have to be read to know its probability.
-    """
-
-    def __init__(self, trie: TitleTrie, kept: IntArray | None = None, n: int | None = None) -> None:
-        """Walks up from every leaf.
-
-        Args:
-            trie: over the titles of some rows.
-            kept: (n_items,) the catalog row of each of the trie's rows; the same where None.
-            n: how many catalog rows there are; as many as the trie has where None.
-        """
-        self.trie = trie
-        kept = np.arange(trie.n_items) if kept is None else kept
-        n = trie.n_items if n is None else n
-        first = trie.first_child.astype(np.int64)
-        count = first[1:] - first[:-1]
-        nodes = np.arange(len(trie))
-        parent = np.concatenate([[-1], np.repeat(nodes, count)])
-        length = trie.run_lengths(nodes)
-        depth = np.zeros(len(trie), dtype=np.int64)
-        low, high = 0, 1
-        while low < high:  # level by level
-            depth[low:high] = length[low:high] + np.where(low, depth[parent[low:high]], 0)
-            low, high = high, int(trie.first_child[high])
-        leaf = np.flatnonzero(count == 0)
-        leaf = leaf[np.argsort(trie.low[leaf], kind="stable")]
-        sizes = trie.high[leaf].astype(np.int64) - trie.low[leaf]
-        at = np.repeat(leaf, sizes)[trie.positions_of(np.arange(trie.n_items))]
-        parts: list[tuple[IntArray, IntArray]] = []
-        row = np.arange(trie.n_items)
-        below = at
-        while len(row):
-            above = parent[below]
-            parts.append((row[count[above] > NO_CHOICE], below[count[above] > NO_CHOICE]))
-            row, below = row[above > 0], above[above > 0]
-        rows = np.concatenate([p[0] for p in parts[::-1]])  # from the top down
-        lower = np.concatenate([p[1] for p in parts[::-1]])
-        order = np.argsort(kept[rows], kind="stable")
-        rows, lower = rows[order], lower[order]
-        self.node = parent[lower]
-        self.choice = lower - trie.first_child[self.node].astype(np.int64)
-        self.offset = depth[self.node]
-        self.start = np.concatenate([[0], np.cumsum(np.bincount(kept[rows], minlength=n))])
-        self.copies = np.zeros(n, dtype=np.int64)
-        self.copies[kept] = trie.high[at].astype(np.int64) - trie.low[at]
-        self.needed = np.zeros(n, dtype=np.int64)
-        np.maximum.at(self.needed, kept[rows], self.offset)
-
-    def steps(self, rows: IntArray) -> tuple[IntArray, IntArray]:
-        """The steps of R rows, one after the other, and (R,) how many each has."""
-        count = self.start[rows + 1] - self.start[rows]
-        return ranges(self.start[rows], count), count
+_AROUND = 6  # tokens that an event takes beside its title, roughly
+_LEAST_ROOM = 8  # tokens; no row is shorter
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,12 +33,14 @@ class Row:
 
     Attributes:
         ids: (T,) tokens.
-        position: (T,) where the model takes them to stand.
-        limit: (T,) how many tokens of the trunk each sees; of the trunk's own, itself included.
-        branch: (T,) 0 in the trunk, else the number of the branch, which sees only itself beside.
-        before: (G,) the token after which a title begins.
-        at: (G,) where the title's first token stands, if any of it is read.
-        item: (G,) catalog rows.
+        position: (T,) each token's position for the model.
+        limit: (T,) how many tokens of the trunk each token sees; a token of the trunk sees itself
+            too.
+        branch: (T,) the number of each token's branch; 0 in the trunk. A token sees its own branch
+            and the trunk, no other branch.
+        before: (G,) the index of the token before each target's title.
+        at: (G,) the index of the title's first token, if any of the title is read.
+        item: (G,) catalog rows of the targets.
         event: (G,) places of the targets in the event columns.
     """
 
@@ -117,7 +57,7 @@ class Row:
         return len(self.ids)
 
     def text_before(self, target: int) -> list[int]:
-        """The ids that the model knows before a target's title."""
+        """Return the ids that the model has seen before a target's title."""
         last = int(self.before[target])
         own = (self.branch == self.branch[last]) & (np.arange(len(self)) <= last)
         trunk = (self.branch == 0) & (np.arange(len(self)) < self.limit[last])
@@ -126,7 +66,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """One title to be written: the trunk's tokens that it sees, the branch's before it, its item."""
+    """One title to be predicted.
+
+    Attributes:
+        limit: how many tokens of the trunk it sees.
+        head: the tokens of its branch before the title.
+        item: its catalog row.
+        event: its place in the event columns.
+        in_trunk: whether the title stands in the trunk itself.
+    """
 
     limit: int
     head: tuple[int, ...]
@@ -135,8 +83,33 @@ class _Target:
     in_trunk: bool
 
 
+@dataclass(frozen=True, slots=True)
+class RowOptions:
+    """How rows are made from histories.
+
+    Attributes:
+        basket: ``tree``, ``first`` or ``as_is``; see ``Training``.
+        layout: ``history`` or ``window``; see ``Training``.
+        whole_titles: whether all tokens of a target are read, as a loss over the vocabulary needs.
+        max_events: the most events before a target.
+        max_tokens: the most tokens of a row; branches that do not fit get rows of their own.
+        max_prompt_tokens: the most tokens before a target with the layout ``window``.
+        overlap: the share of ``max_events`` that a long history's next window shows again.
+        scale: the highest value that an event can have, to show values; None shows none.
+    """
+
+    basket: str = "as_is"
+    layout: str = "history"
+    whole_titles: bool = True
+    max_events: int = 25
+    max_tokens: int = 1024
+    max_prompt_tokens: int = 2048
+    overlap: float = 0.5
+    scale: float | None = None
+
+
 class RowMaker:
-    """Makes rows of users' events."""
+    """Make rows from the events of users."""
 
     def __init__(
         self,
@@ -144,76 +117,60 @@ class RowMaker:
         template: Template,
         events: Interactions,
         paths: TitlePaths,
+        options: RowOptions,
         *,
-        basket: str = "as_is",
-        layout: str = "history",
-        whole_titles: bool = True,
-        max_events: int = 25,
-        max_tokens: int = 1024,
-        max_prompt_tokens: int = 2048,
-        overlap: float = 0.5,
-        scale: float | None = None,
         titles: Sequence[tuple[int, ...]] | None = None,
     ) -> None:
-        """Takes what is the same for all users.
+        """Take what is the same for all users.
 
         Args:
-            encoder: of the model.
+            encoder: tokenizes prompts and titles.
             template: renders histories.
-            events: of all users.
-            paths: of the trie; a row without a path is no target.
-            basket: ``tree``, ``first`` or ``as_is``; see ``recipe.Training``.
-            layout: ``history`` or ``window``.
-            whole_titles: whether targets are read whole, as a loss over the vocabulary needs them.
-            max_events: the most events before a target.
-            max_tokens: the most tokens of a row; longer branches make rows of their own.
-            max_prompt_tokens: the most tokens before a target with ``window``.
-            overlap: how much of ``max_events`` a long history's next window shows again.
-            scale: the highest value that an event can have, to show values; None shows none.
-            titles: token ids by catalog row; made here where None.
+            events: the events of all users.
+            paths: the trie's; a catalog row without a path is no target.
+            options: how rows are made.
+            titles: token ids of each catalog row's title; None to make them here.
 
         Raises:
             SettingsError: the template does not allow this layout, or a row could not hold a title.
         """
-        if layout == "history" and template.header.get("targets", "every") != "every":
+        if options.layout == "history" and template.header.get("targets", "every") != "every":
             msg = (
-                f"layout='history' with template {template.name!r}, in which a title within the "
-                "history does not stand as a target does. Expected layout='window', or a template "
-                "such as next_item."
+                f"layout='history' does not work with template {template.name!r}, which writes the "
+                "titles of a history in another way than the target. Expected layout='window', or a "
+                "template such as next_item."
             )
             raise SettingsError(msg)
         self._encoder, self._template, self._events, self._paths = encoder, template, events, paths
-        self._basket, self._layout, self._whole = basket, layout, whole_titles
-        self._max_events, self._max_tokens, self._overlap = max_events, max_tokens, overlap
-        self._max_prompt = max_prompt_tokens
-        self._scale = scale
+        self._options = options
         self._titles = list(encoder.titles(events.catalog)) if titles is None else titles
         self._longest = max(map(len, self._titles))
-        if max_tokens < 2 * self._longest + 16:
+        least = 2 * self._longest + 16
+        if options.max_tokens < least:
             msg = (
-                f"pack_tokens={max_tokens} with titles of up to {self._longest} tokens. Expected at "
-                f"least {2 * self._longest + 16}; raise it, or lower max_title_tokens."
+                f"pack_tokens={options.max_tokens} is too few for titles of up to {self._longest} "
+                f"tokens. Expected at least {least}; raise it, or lower max_title_tokens."
             )
             raise SettingsError(msg)
 
     @property
     def catalog(self) -> Catalog:
-        """The items."""
+        """The catalog of the events."""
         return self._events.catalog
 
     def rows(self, user_id: str, shown: IntArray, wanted: BoolArray) -> Iterator[Row]:
-        """The rows of one user.
+        """Make the rows of one user.
 
         Args:
-            user_id: for the histories.
-            shown: (n,) places of the user's events in the columns, oldest first.
-            wanted: (n,) which of them are targets.
+            user_id: the user, for templates that name them.
+            shown: (n,) places of the user's events in the event columns, oldest first.
+            wanted: (n,) which of these are targets.
         """
         units = self._units(shown, wanted)
         if not units:
             return
         events = [self._events.interaction(i) for i in shown.tolist()]
-        if self._layout == "window":
+        if self._options.layout == "window":
             for prompt, item, event in self._prompts(events, shown, units, user_id):
                 yield self._row(prompt.ids, [_Target(len(prompt.ids), (), item, event, True)])
             return
@@ -223,7 +180,9 @@ class RowMaker:
     def prompts(
         self, user_id: str, shown: IntArray, wanted: BoolArray
     ) -> Iterator[tuple[EncodedPrompt, int, int]]:
-        """One prompt for each target of a user, as inference has it, with its item and event.
+        """Make one prompt for each target of a user, as at inference.
+
+        Yields the prompt, the target's catalog row and its place in the event columns.
 
         Args:
             user_id: see ``rows``.
@@ -235,28 +194,28 @@ class RowMaker:
             yield from self._prompts(events, shown, units, user_id)
 
     def apart(self, ids: Sequence[int], items: Sequence[int], events: Sequence[int]) -> Row:
-        """A row of a prompt and titles after it that do not see each other.
+        """Make a row of a prompt and of titles after it that do not see each other.
 
         Args:
-            ids: the prompt's.
+            ids: the prompt's tokens.
             items: catalog rows of the titles.
-            events: a place in the event columns for each.
+            events: a place in the event columns for each title.
         """
         both = zip(items, events, strict=True)
         return self._row(tuple(ids), [_Target(len(ids), (), i, e, False) for i, e in both])
 
     def _units(self, shown: IntArray, wanted: BoolArray) -> list[tuple[int, list[int]]]:
-        """Where each unit with targets begins among a user's events, and which these are."""
+        """Find the units that hold targets: where each begins, and the targets' indices."""
         c = self._events.columns
         wanted = wanted & (c.row[shown] >= 0)
         wanted[wanted] = self._paths.copies[c.row[shown[wanted]]] > 0
-        unit = np.arange(len(shown)) if self._basket == "as_is" else c.unit[shown]
+        unit = np.arange(len(shown)) if self._options.basket == "as_is" else c.unit[shown]
         begins = np.flatnonzero(np.append(True, unit[1:] != unit[:-1]))
         units = [
             (first, [i for i in range(first, last) if wanted[i]])
             for first, last in zip(begins.tolist(), [*begins[1:].tolist(), len(shown)], strict=True)
         ]
-        if self._basket == "first":
+        if self._options.basket == "first":
             units = [(first, within[:1]) for first, within in units]
         return [u for u in units if u[1]]
 
@@ -267,7 +226,7 @@ class RowMaker:
         units: Sequence[tuple[int, list[int]]],
         user_id: str,
     ) -> Iterator[tuple[EncodedPrompt, int, int]]:
-        """One prompt and one target each, as inference has it: prompt, item and event."""
+        """Make one prompt for each target in the given units, see ``prompts``."""
         for first, within in units:
             for i in within:
                 prompt = self._encoder.fit(
@@ -275,16 +234,18 @@ class RowMaker:
                     self.catalog,
                     History(tuple(events[:first]), user_id),
                     events[i].behavior,
-                    max_tokens=min(self._max_prompt, self._max_tokens - self._longest),
-                    max_events=self._max_events,
-                    scale=self._scale,
+                    max_tokens=min(
+                        self._options.max_prompt_tokens, self._options.max_tokens - self._longest
+                    ),
+                    max_events=self._options.max_events,
+                    scale=self._options.scale,
                 )
                 yield prompt, int(self._events.columns.row[shown[i]]), int(shown[i])
 
     def _windows(
         self, events: Sequence[Interaction], row: IntArray, units: Sequence[tuple[int, list[int]]]
     ) -> Iterator[tuple[int, list[tuple[int, list[int]]]]]:
-        """Where windows begin, and the units whose titles each predicts."""
+        """Divide a history into windows: where each begins, and the units that it predicts."""
         size = np.array(
             [
                 (len(self._titles[r]) if r >= 0 else 0) + len(e.text or "") // 2 + _AROUND
@@ -292,15 +253,20 @@ class RowMaker:
             ]
         )
         before = np.concatenate([[0], np.cumsum(size)])
-        most = self._max_tokens - self._longest - 2 * _AROUND
+        most = self._options.max_tokens - self._longest - 2 * _AROUND
         start, some = 0, list[tuple[int, list[int]]]()
         for first, within in units:
-            full = first - start > self._max_events or before[first] - before[start] > most
+            full = first - start > self._options.max_events or before[first] - before[start] > most
             if full:
                 if some:
                     yield start, some
-                start, some = max(start, first - int(self._max_events * self._overlap)), []
-                while start < first and before[first] - before[start] > most * self._overlap:
+                start, some = (
+                    max(start, first - int(self._options.max_events * self._options.overlap)),
+                    [],
+                )
+                while (
+                    start < first and before[first] - before[start] > most * self._options.overlap
+                ):
                     start += 1
             some.append((first, within))
         if some:
@@ -313,7 +279,7 @@ class RowMaker:
         start: int,
         units: Sequence[tuple[int, list[int]]],
     ) -> Iterator[Row]:
-        """The rows of one window: a trunk up to the last unit, whose first title ends it."""
+        """Make the rows of one window, whose trunk ends with the last unit's first title."""
         last = units[-1][0]
         ids, ends = self._trunk(events[start : last + 1])
         row = self._events.columns.row
@@ -332,24 +298,24 @@ class RowMaker:
         yield from self._split(ids, targets)
 
     def _before(self, events: Sequence[Interaction], behavior: str) -> tuple[int, ...]:
-        """The ids of a prompt, as inference would have them."""
+        """Return the ids of the prompt that inference would read."""
         rendered = self._template.render(
             self.catalog,
             History(tuple(events)),
             behavior,
             form=self._encoder.form,
-            scale=self._scale,
+            scale=self._options.scale,
         )
         return self._encoder.prompt(rendered).ids
 
     def _trunk(self, events: Sequence[Interaction]) -> tuple[tuple[int, ...], list[int]]:
-        """Ids up to the last event's title, and for each event where its title begins."""
+        """Return the ids up to the last event's title, and where each event's title begins."""
         rendered = self._template.render(
             self.catalog,
             History(tuple(events[:-1])),
             events[-1].behavior,
             form=self._encoder.form,
-            scale=self._scale,
+            scale=self._options.scale,
         )
         encoded = self._encoder.prompt(rendered)
         ends = [0] * len(events)
@@ -359,20 +325,23 @@ class RowMaker:
                 ends[segment.event] = first
             place = stop
         if place != len(encoded.ids):
-            msg = f"Template {self._template.name!r} ends with text after its target."
+            msg = (
+                f"Template {self._template.name!r} has text after its target. Expected the target "
+                "at its end."
+            )
             raise PromptError(msg)
         ends[-1] = len(encoded.ids)
         for i, event in enumerate(events[:-1]):
-            if event.item_id is None:  # its unit's titles hang where a prompt of theirs parts
+            if event.item_id is None:  # its unit's titles branch off where their own prompt differs
                 ends[i] = 0
         return encoded.ids, ends
 
     def _split(self, ids: tuple[int, ...], targets: Sequence[_Target]) -> Iterator[Row]:
-        """Rows of at most ``max_tokens``: the trunk again where the branches are too many."""
+        """Make rows of at most ``max_tokens``, repeating the trunk if the branches are too many."""
         some, size = list[_Target](), len(ids) + self._longest
         for target in targets:
             more = 0 if target.in_trunk else len(target.head) + self._read(target.item)
-            if some and size + more > self._max_tokens:
+            if some and size + more > self._options.max_tokens:
                 yield self._row(ids, some)
                 some, size = [], max(t.limit for t in targets) + self._longest
             some.append(target)
@@ -381,11 +350,13 @@ class RowMaker:
             yield self._row(ids, some)
 
     def _read(self, item: int) -> int:
-        """How many tokens of a title are read."""
-        return len(self._titles[item]) if self._whole else int(self._paths.needed[item])
+        """Return how many tokens of a title are read."""
+        return (
+            len(self._titles[item]) if self._options.whole_titles else int(self._paths.needed[item])
+        )
 
     def _row(self, ids: tuple[int, ...], targets: Sequence[_Target]) -> Row:
-        """A trunk with its branches; the trunk goes as far as somebody looks."""
+        """Make a row of a trunk and its branches; the trunk ends where the last target needs it."""
         n = max(t.limit for t in targets)
         trunk = list(ids[:n])
         for t in targets:
@@ -422,10 +393,10 @@ class RowMaker:
         )
 
 
-def packed(rows: Sequence[Row], most: int) -> list[list[int]]:
-    """Rows put side by side: lists of indices whose tokens sum to at most so many.
+def pack_rows(rows: Sequence[Row], most: int) -> list[list[int]]:
+    """Divide rows into packs of at most ``most`` tokens, and return each pack's indices.
 
-    First fit, the longest first (Johnson 1973); a row that is longer stands alone.
+    First fit, the longest row first (Johnson 1973). A row that is longer gets a pack of its own.
     """
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i))
     packs: list[list[int]] = []
@@ -446,31 +417,28 @@ def packed(rows: Sequence[Row], most: int) -> list[list[int]]:
     return packs
 
 
-_LEAST_ROOM = 8  # tokens; no row is shorter
-
-
-def of_users(
+def make_rows(
     maker: RowMaker,
     events: Interactions,
     shown: BoolArray,
     wanted: BoolArray,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Row]:
-    """The rows of all users.
+    """Make the rows of all users.
 
     Args:
-        maker: makes them.
-        events: of all users.
+        maker: makes the rows of one user.
+        events: the events of all users.
         shown: (E,) which events histories show.
         wanted: (E,) which of these are targets.
-        progress: called with the number of users done.
+        progress: called with the number of users done, every 1,000 users.
     """
-    found: list[Row] = []
+    rows: list[Row] = []
     for done, user in enumerate(events.user_ids, start=1):
         where = events.events(user)
         places = where.start + np.flatnonzero(shown[where])
         if len(places):
-            found += maker.rows(user, places, wanted[places])
+            rows += maker.rows(user, places, wanted[places])
         if done % 1000 == 0:
             progress(done)
-    return found
+    return rows

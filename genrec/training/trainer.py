@@ -1,13 +1,14 @@
-"""Training: from a dataset to a run folder.
+"""Fine-tune a model on a dataset and write a run folder.
 
-What is learned from is ``learning``, what is minimised is ``objectives``, how it goes is ``session``.
+``examples`` makes what is learned from, ``objectives`` says what is minimised, ``loop`` runs the steps.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,13 @@ from genrec.recommender import Recommender
 from genrec.runs import Run
 from genrec.training import config, report
 from genrec.training.config import Training
-from genrec.training.examples import Examples, examples
-from genrec.training.loop import Session, Watch, begun
-from genrec.training.lora import adapted, continued
-from genrec.training.objectives import NextItemObjective, Objective, Ready, Validate
-from genrec.types import BoolArray
+from genrec.training.examples import Examples, make_examples
+from genrec.training.loop import RunPlan, Session, Watch
+from genrec.training.lora import add_adapter, load_adapter
+from genrec.training.objectives import NextItemObjective, Objective, ObjectiveBuilder, Validate
+from genrec.types import BoolArray, Log
 
-_FREE = {  # settings that may change when a run goes on
+_FREE = {  # settings that may change when a run is resumed
     "max_minutes", "eval_users", "eval_every", "patience", "save_steps", "save_minutes",
     "log_steps", "report_to",
 }  # fmt: skip
@@ -56,225 +57,265 @@ def train(
     watch: Watch = lambda line: None,
     **settings: Any,
 ) -> Run:
-    """Fine-tunes a model on the histories of a dataset and writes a run folder.
+    """Fine-tune a model on the histories of a dataset and write a run folder.
 
     Args:
-        data: with a split; test events are never learned from.
+        data: a dataset with a split; test events are never learned from.
         out: the run folder; new or empty, or with ``resume`` one that was begun.
         model: name, folder or hub id, or a loaded model, which is changed.
-        resume: go on from the last checkpoint, if there is one.
-        since: a run whose adapter is trained further, in place of a fresh one.
-        new: (E,) which events are feedback (``feedback.joined``): these are learned, and of the
-            others ``replay`` times as many, so that they are not forgotten.
+        resume: whether to continue from the last checkpoint, if there is one.
+        since: an earlier run whose adapter is trained further, in place of a fresh one.
+        new: (E,) which events are new feedback (see ``data.updates.apply_updates``). These are
+            learned, together with ``replay`` times as many of the others, so that those are not
+            forgotten.
         device: see ``LanguageModel.load``.
-        dtype: see ``LanguageModel.load``; with all weights, ``auto`` is float32 on a CPU.
+        dtype: see ``LanguageModel.load``; when all weights are trained, ``auto`` is float32 on a
+            CPU.
         threads: see ``LanguageModel.load``.
         log: called with a line of text before each slow step.
-        watch: called with each line of the log: step, nats, targets per second; or a validation.
-        **settings: fields of ``genrec.recipe.Training`` and ``genrec.config.Settings``.
+        watch: called with each line of the log: a step with nats and targets per second, or a
+            validation.
+        **settings: fields of ``genrec.training.Training`` and ``genrec.config.Settings``.
 
     Returns:
-        What ``run.json`` says.
+        The contents of ``run.json``.
 
     Raises:
-        SettingsError: a setting cannot be used, or differs from those of the run that goes on.
+        SettingsError: a setting cannot be used, or differs from those of the run to resume.
         DataError: there is nothing to learn from.
-        ModelError: the model cannot be had, the loss is not finite, or nothing can be written.
+        ModelError: the model could not be loaded, the loss is not finite, or a file could not be
+            written.
     """
-    ours, training = config.resolved(settings)
+    ours, training = config.resolve(settings)
     folder = Path(out)
     data = protocols.apply_protocol(data, training.protocol or protocols.default_protocol(data))
-    part = data.interactions.columns.split == SPLITS.index("validation")
-    if (
-        training.eval_users
-        and training.pairs is None
-        and training.before == "validation"
-        and not part.any()
-    ):
-        log(
-            "The data has no validation part: nothing is measured meanwhile, and the last weights are "
-            "kept. `genrec prepare --split last-unit` makes one."
-        )
-        training = replace(training, eval_users=0)
-    start = _open(folder, {**asdict(ours), **asdict(training)}, resume=resume)
+    training = _without_missing_validation(data, training, log)
+    written = {**asdict(ours), **asdict(training)}
+    start = _open_folder(folder, written, resume=resume)
     if dtype == "auto" and not training.lora_rank and resolve_device(device).type != "cuda":
-        dtype = "float32"  # weights that learn themselves take smaller steps than bfloat16 has
-    lm = (
-        LanguageModel.load(
-            model,
-            device=device,
-            dtype=dtype,
-            threads=threads,
-            quantize=training.quantize,
-            log=log,
+        dtype = "float32"  # bfloat16 is too coarse for the small steps of weights that are trained
+    if isinstance(model, str):
+        quantize = training.quantize
+        model = LanguageModel.load(
+            model, device=device, dtype=dtype, threads=threads, quantize=quantize, log=log
         )
-        if isinstance(model, str)
-        else model
-    )
-    recommender = Recommender(
-        data, lm, log=log, **asdict(replace(ours, search="auto", prior="none", fusion="auto"))
-    )
-    run = _described(recommender, ours, training, data)
-    if lm.device.type == "cpu" and lm.dtype != torch.float32:
-        if not (lm.dtype == torch.bfloat16 and fast_bf16_cpu()):
-            log(f"{lm.describe()}: half precision is slow on this CPU; --dtype float32 is not.")
-        elif not training.lora_rank:
-            log(f"{lm.describe()}: weights in half precision learn coarsely; --dtype float32.")
-    tuned = _to_train(lm, training, run, since)
-    wanted = None if new is None else _replayed(data, new, training)
+    plain = replace(ours, search="auto", prior="none", fusion="auto")
+    recommender = Recommender(data, model, log=log, **asdict(plain))
+    run = _describe_run(recommender, ours, training, data)
+    _warn_of_half_precision(model, training, log)
+    tuned = _make_trainable(model, training, run, since)
+    wanted = None if new is None else _with_replay(data, new, training)
     log("Preparing the histories ...")
-    found, ready = _prepared(recommender, data, ours, training, wanted)
+    examples, build_objective = _prepare(recommender, data, ours, training, wanted)
     if training.gradient_checkpointing:
         tuned.model.gradient_checkpointing_enable({"use_reentrant": False})
         tuned.model.enable_input_require_grads()
-    objective, validate = ready(tuned)
-    trainer, session = begun(
-        objective, found, tuned, training, folder, start, watch, _learned(run, found)
-    )
-    session.trainer = trainer
-    if new is None and not session.sharded:  # new events come after validation
-        session._validate = validate
-    elif session.sharded and validate is not None:
+    objective, validate = build_objective(tuned)
+    if new is not None:
+        validate = None  # new events come after those of validation
+    plan = RunPlan(folder, training, start, _fingerprints(run, examples), validate, watch)
+    session = Session(objective, examples, tuned, plan)
+    if session.sharded and validate is not None:
         log(
-            "Sharded weights: no validation meanwhile. `genrec evaluate` measures the finished run."
+            "The weights are sharded, so the model is not validated while it is trained. Use "
+            "`genrec evaluate` on the finished run."
         )
-    _keep_settings(folder, {**asdict(ours), **asdict(training)})
-    said = f"{found.n_targets:,} targets in {sum(map(len, found.rows)):,} tokens a pass"
-    log(f"{said}, {trainer.args.max_steps:,} steps ...")
-    done = 0 if start is None else runs.step_of(start)
-    if start is not None and done >= trainer.args.max_steps and not session.sharded:
-        log("All steps were done: nothing is learned anew.")
-        trainer._load_from_checkpoint(str(start))
-        trainer.state.global_step = done
-    else:
-        trainer.train(resume_from_checkpoint=None if start is None else str(start))
-    gathered = session.gathered()
+    _write_settings(folder, written)
+    log(
+        f"{examples.n_targets:,} targets in {sum(map(len, examples.rows)):,} tokens a pass, "
+        f"{session.max_steps:,} steps ..."
+    )
+    session.run(log)
+    gathered = session.checkpoints.gather_weights()
     if session.main:
-        measured = session.progress.measured
+        validations = session.progress.validations
         run = replace(
             run,
             targets=round(session.progress.targets),
-            finished=trainer.state.global_step >= trainer.args.max_steps,
-            metrics={"best": session.progress.best, "last": measured[-1] if measured else None},
+            finished=session.finished,
+            metrics={
+                "best": session.progress.best,
+                "last": validations[-1] if validations else None,
+            },
         )
-        _finish(folder, run, session, recommender, training, gathered)
+        _write_run(folder, run, session, recommender, training, gathered)
     tuned.model.eval()
     return run
 
 
-def _to_train(
-    lm: LanguageModel, training: Training, run: Run, since: str | Path | None
+def _without_missing_validation(data: Dataset, training: Training, log: Log) -> Training:
+    """Turn validation off, and say so, where the data has no validation part."""
+    needed = training.eval_users and training.pairs is None and training.before == "validation"
+    part = data.interactions.columns.split == SPLITS.index("validation")
+    if not needed or part.any():
+        return training
+    log(
+        "The data has no validation part, so the model is not validated while it is trained, and "
+        "the last weights are kept. `genrec prepare --split last-unit` makes such a part."
+    )
+    return replace(training, eval_users=0)
+
+
+def _warn_of_half_precision(model: LanguageModel, training: Training, log: Log) -> None:
+    """Log a warning where half precision makes training on a CPU slow or coarse."""
+    if model.device.type != "cpu" or model.dtype == torch.float32:
+        return
+    if not (model.dtype == torch.bfloat16 and fast_bf16_cpu()):
+        log(f"{model.describe()}: half precision is slow on this CPU. --dtype float32 is faster.")
+    elif not training.lora_rank:
+        log(
+            f"{model.describe()}: weights in half precision learn coarsely. --dtype float32 "
+            "avoids this."
+        )
+
+
+def _make_trainable(
+    model: LanguageModel, training: Training, run: Run, since: str | Path | None
 ) -> LanguageModel:
-    """The model with a fresh adapter, drawn by the seed, or with that of an earlier run."""
+    """Give the model a fresh adapter, drawn by the seed, or that of an earlier run."""
     torch.manual_seed(training.seed)
     if since is None:
-        model = adapted(lm.model, training, run.base_model)
+        trainable = add_adapter(model.model, training, run.base_model)
     else:
-        model = continued(lm.model, runs.located(since), run)
-    return LanguageModel(model, lm.tokenizer, name=lm.name)
+        trainable = load_adapter(model.model, runs.located(since), run)
+    return LanguageModel(trainable, model.tokenizer, name=model.name)
 
 
-def _learned(run: Run, found: Examples) -> dict[str, str]:
-    """What a run that goes on must not change, by the names that an error gives them."""
+def _fingerprints(run: Run, examples: Examples) -> dict[str, str]:
+    """Collect what must stay the same when a run is resumed.
+
+    Checkpoints hold these names, so they stay as they are. More may be added: a checkpoint
+    without one of them is not checked for it.
+    """
     return {
         "the base model": run.base_fingerprint or run.base_kept,
         "the prompt template": run.template_hash,
         "the tokenizer or the form of titles": run.encoder_hash,
         "the catalog": run.catalog_hash,
-        "what is learned (data, split, pairs, examples or new interactions)": found.fingerprint(),
+        "what is learned (data, split, pairs, examples or new interactions)": (
+            examples.fingerprint()
+        ),
     }
 
 
-def _replayed(data: Dataset, new: BoolArray, training: Training) -> BoolArray:
-    """(E,) the new events, and a seeded sample of the old ones of train."""
+def _with_replay(data: Dataset, new: BoolArray, training: Training) -> BoolArray:
+    """(E,) Choose the new events and a random sample of the old ones of train."""
     c = data.interactions.columns
     old = np.flatnonzero(~new & (c.split == 0) & (c.row >= 0))
-    many = min(len(old), round(training.replay * int(new.sum())))
-    chosen = np.random.default_rng(training.seed).permutation(old)[:many]
+    n = min(len(old), round(training.replay * int(new.sum())))
+    replayed = np.random.default_rng(training.seed).permutation(old)[:n]
     wanted = new.copy()
-    wanted[chosen] = True
+    wanted[replayed] = True
     return wanted
 
 
-def _prepared(
+def _prepare(
     recommender: Recommender,
     data: Dataset,
     settings: Settings,
     training: Training,
     wanted: BoolArray | None,
-) -> tuple[Examples, Ready]:
-    """What is learned from, and what gives objective and validation for the model to be trained."""
+) -> tuple[Examples, ObjectiveBuilder]:
+    """Make the examples, and a function that builds objective and validation for the model."""
     if training.objective == "pointwise":
         from genrec.training import pointwise
 
-        return pointwise.prepared(recommender, data, training, wanted)
+        return pointwise.prepare(recommender, data, training, wanted)
     titles = list(recommender.encoder.titles(recommender.catalog))
-    found, paths = examples(recommender, data, training, wanted, titles)
+    examples, paths = make_examples(recommender, data, training, wanted, titles)
 
-    def ready(model: LanguageModel) -> tuple[Objective, Validate | None]:
-        objective = NextItemObjective(found, paths, model, training, titles)
-        return objective, _validator(data, settings, training, model)
+    def build_objective(model: LanguageModel) -> tuple[Objective, Validate | None]:
+        objective = NextItemObjective(examples, paths, model, training, titles)
+        return objective, _build_validation(data, settings, training, model)
 
-    return found, ready
+    return examples, build_objective
 
 
-def _open(folder: Path, values: dict[str, Any], *, resume: bool) -> Path | None:
-    """Looks whether a run may be written there; the checkpoint to go on from, if any.
+def _open_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Path | None:
+    """Check that a run may be written to a folder.
+
+    Args:
+        folder: the run folder.
+        settings: those of the run, by name.
+        resume: whether a run that was begun there is continued.
+
+    Returns:
+        The checkpoint to resume from, if there is one.
 
     Raises:
-        SettingsError: something is there already, or the settings differ from the run's.
+        SettingsError: the folder holds something else, or a run with other settings.
     """
-    if not runs.first_process():  # the first process looks after the folder
-        return next(reversed(runs.checkpoints(folder)), None)
-    path = folder / runs.SETTINGS
-    values = json.loads(json.dumps(values))
-    if folder.exists() and any(folder.iterdir()):
-        if not resume:
-            msg = (
-                f"{folder} is not empty. Nothing was changed. Expected a new folder for --out; to "
-                "go on with a run that was begun there, add --resume."
-            )
-            raise SettingsError(msg)
-        if not path.is_file():
-            msg = f"{folder} holds no run to go on with. Expected one that `genrec train` began."
-            raise SettingsError(msg)
-        old = {**asdict(Settings()), **asdict(Training()), **config.read(path)}
-        changed = [
-            f"{k}={values[k]!r} (it was {old.get(k)!r})"
-            for k in values
-            if k not in _FREE and old.get(k) != values[k]
-        ]
-        if changed:
-            msg = (
-                f"A run that goes on keeps its settings, but {', '.join(changed)}. Expected the "
-                f"same as in {path}; begin a new run in another folder for others."
-            )
-            raise SettingsError(msg)
+    if runs.first_process():  # the others leave the checks to it
+        path = folder / runs.SETTINGS
+        if folder.exists() and any(folder.iterdir()):
+            if not resume:
+                msg = (
+                    f"{folder} is not empty. Nothing was changed. Expected a new folder for --out; "
+                    "to continue a run that was begun there, add --resume."
+                )
+                raise SettingsError(msg)
+            if not path.is_file():
+                msg = f"{folder} holds no run to resume. Expected one that `genrec train` began."
+                raise SettingsError(msg)
+            _check_settings(settings, path)
     return next(reversed(runs.checkpoints(folder)), None)
 
 
-def _keep_settings(folder: Path, values: dict[str, Any]) -> None:
-    """Makes the run folder, when all that can be wrong before the first step is known to be right."""
+def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
+    """Refuse to resume a run with other settings.
+
+    A setting that the file lacks, since it was added later, had its default.
+
+    Args:
+        settings: those of the present run, by name.
+        path: the run's ``training.yaml``.
+
+    Raises:
+        SettingsError: a setting differs that a run has to keep; the message names all that do.
+    """
+    now = _as_json(settings)
+    before = _as_json({**asdict(Settings()), **asdict(Training()), **config.read(path)})
+    changed = [
+        f"{name}={now[name]!r} (it was {before.get(name)!r})"
+        for name in now
+        if name not in _FREE and before.get(name) != now[name]
+    ]
+    if changed:
+        msg = (
+            f"A resumed run keeps its settings, but these differ: {', '.join(changed)}. Expected "
+            f"those in {path}; to use others, begin a new run in another folder."
+        )
+        raise SettingsError(msg)
+
+
+def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as a file has them, with lists for tuples."""
+    values: dict[str, Any] = json.loads(json.dumps(settings))
+    return values
+
+
+def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make the run folder, once everything that can be wrong before the first step was checked."""
     import yaml
 
     if not runs.first_process():
         return
-    values = json.loads(json.dumps(values))
     folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(_as_json(settings), sort_keys=False, allow_unicode=True)
     write_text(folder / runs.SETTINGS, text)
 
 
-def _described(
+def _describe_run(
     recommender: Recommender, settings: Settings, training: Training, data: Dataset
 ) -> Run:
+    """Collect what ``run.json`` says about a run that has not begun."""
     names = ("genrec", "torch", "transformers", "peft", "accelerate")
-    place = str(Path(recommender.model.name).resolve())  # so that it is found from anywhere
-    whole = "" if recommender.model.quantize != "none" else recommender.model.fingerprint()
+    model = recommender.model
+    place = str(Path(model.name).resolve())  # so that it is found from any working directory
     return Run(
-        base_model=place if Path(place).is_dir() else recommender.model.name,
-        base_fingerprint=whole,
-        base_kept=recommender.model.kept_fingerprint(),
+        base_model=place if Path(place).is_dir() else model.name,
+        base_fingerprint="" if model.quantize != "none" else model.fingerprint(),
+        base_kept=model.kept_fingerprint(),
         base_revision=None,
         template=recommender.template.name,
         template_hash=recommender.template.hash,
@@ -290,10 +331,14 @@ def _described(
     )
 
 
-def _validator(
+def _build_validation(
     data: Dataset, settings: Settings, training: Training, model: LanguageModel
 ) -> Validate | None:
-    """Measures nats, HR@10 and NDCG@10 on a fixed sample of validation users, by the decoder."""
+    """Build a function that measures the model on a fixed sample of validation users.
+
+    It asks the decoder for their lists, and returns nats, HR@10 and NDCG@10. None where the
+    settings turn validation off.
+    """
     if not training.eval_users or training.before == "test":
         return None
     protocol = training.protocol or protocols.default_protocol(data)
@@ -317,7 +362,7 @@ def _validator(
     return validate
 
 
-def _finish(
+def _write_run(
     folder: Path,
     run: Run,
     session: Session,
@@ -325,21 +370,28 @@ def _finish(
     training: Training,
     gathered: dict[str, torch.Tensor] | None,
 ) -> None:
-    """Writes the run folder's parts, and run.json last."""
+    """Write the parts of a run folder, and run.json last.
+
+    Args:
+        folder: the run folder.
+        run: the contents of run.json.
+        session: holds the trained weights and the validations.
+        recommender: its catalog, trie and tokenizer are written.
+        training: the settings.
+        gathered: the whole weights of a sharded model, else None.
+    """
     import pyarrow.parquet as pq
 
-    best = session.progress.best
-    last = session.progress.measured[-1] if session.progress.measured else None
+    best, validations = session.progress.best, session.progress.validations
+    improved_before = best is not None and best != validations[-1] and best["step"]
     name = runs.ADAPTER if training.lora_rank else runs.WHOLE
 
     def fill(place: Path) -> None:
-        source = folder / "best"
-        if best is not None and best != last and best["step"] and source.is_dir():
-            import shutil
-
-            shutil.copytree(source, place, dirs_exist_ok=True)
+        kept = folder / "best"
+        if improved_before and kept.is_dir():
+            shutil.copytree(kept, place, dirs_exist_ok=True)
         else:
-            session.save_weights(place, gathered)
+            session.checkpoints.save_weights(place, gathered)
         if not training.lora_rank:
             recommender.model.tokenizer.save_pretrained(place)
 
