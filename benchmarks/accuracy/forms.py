@@ -115,7 +115,7 @@ def read(system: Recommender, asked: History, whole: History, target: str) -> tu
     assert isinstance(trie, TitleTrie)
     assert source is not None
     prompt = system.prompt(asked).ids
-    place = trie.places(np.array([system.catalog.row(target)]))
+    place = trie.find_positions(np.array([system.catalog.row(target)]))
     tree = system.model.prefill(prompt)
     fused = Fused([source.weights(whole)], trie)
     return _collected(trie, tree, fused, place, np.zeros(1), np.ones(1, dtype=bool)), len(prompt)

@@ -1,11 +1,11 @@
-"""LiveTrie: a TitleTrie with edits laid over it. Knows ids and rows only.
+"""LiveTrie: a TitleTrie with an overlay of edits. Knows ids and rows only.
 
-A snapshot never changes: an edit gives a new one, and what runs on the old one goes on undisturbed.
-Every base node on an edited path has a node of the overlay in its place, with its run, children and
-positions written out; all below it that was not touched is shared. Nodes of the overlay are
-numbered after the base's, and have the same number in the next snapshot, so that a parent's
-children are written again only where some came, went or left the base. (Path copying, Driscoll et
-al. 1989, Making Data Structures Persistent.)
+A snapshot never changes: an edit returns a new one, and searches on the old one are not disturbed.
+Each base node on an edited path is replaced by an overlay node that lists its run, children and
+positions. Subtrees that were not edited are shared. Overlay nodes are numbered after the base's nodes
+and keep their numbers in later snapshots. So a parent's list of children is rewritten only when a
+child is added, removed or first moved to the overlay. This is path copying (Driscoll et al. 1989,
+Making Data Structures Persistent).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from genrec.types import BoolArray, IntArray
 Tokens = tuple[int, ...]
 Edit = tuple[Tokens, int]  # a title's tokens and its position
 
-_GONE = -1  # in place of a node below which nothing is left
-_NEW = -1  # in place of a node that is not there yet
+_GONE = -1  # stands for a node that was removed because no title is left below it
+_NEW = -1  # stands for a node that does not exist yet
 _NONE: IntArray = np.empty(0, dtype=np.int64)
-_TOKEN, _LENGTH, _CHILDREN = range(3)  # what is known of each overlay node in one array
+_TOKEN, _LENGTH, _CHILDREN = range(3)  # columns of the array of facts about overlay nodes
 _MIN_DUE, _SHARE_DUE = 1000, 0.05
 
 
@@ -37,9 +37,9 @@ class _Node:
     """A node of the overlay.
 
     Attributes:
-        run: the tokens on the way into it.
+        run: tokens between the node and its parent.
         children: (C,) node numbers, sorted by first token.
-        spans: (I, 2) live positions below are spans[i, 0] to spans[i, 1] - 1, rising.
+        spans: (I, 2) ascending intervals of live positions below, spans[i, 0] to spans[i, 1] - 1.
     """
 
     run: Tokens
@@ -48,101 +48,104 @@ class _Node:
 
 
 class LiveTrie:
-    """A base trie of E nodes and N positions with edits; the interface is the base's.
+    """A base trie of E nodes and N positions with edits, searched like a ``TitleTrie``.
 
-    Positions below N are the base's; titles that were added since have positions from N upwards,
-    and those of removed ones stay unused. The cost of an edit is its path's length times the
-    fan-out, in array operations. Recursive: titles have hundreds of tokens at most.
+    Positions below N are the base's. Added titles get positions from N upwards, and the positions of
+    removed titles stay unused. An edit costs the length of its path times the fan-out, in array
+    operations. Edits recurse once per node of the path, which is safe for hundreds of tokens.
 
     Attributes:
-        base: what the edits lie over.
-        root: the number of the root.
-        n_items: rows that the trie holds.
-        n_tokens: tokens of all titles, counted title by title.
-        max_depth: tokens of the longest title, or of a longer one that was removed.
-        n_edits: rows added and rows removed since the base was built.
+        base: trie under the edits.
+        root: number of the root node.
+        n_items: number of catalog rows in the trie.
+        n_tokens: total number of tokens in all titles, shared prefixes counted for each title.
+        max_depth: number of tokens in the longest title that the trie has ever held.
+        n_edits: number of rows added and removed since the base was built.
     """
 
     def __init__(self, base: TitleTrie) -> None:
-        """A snapshot without edits."""
+        """Make a snapshot without edits."""
         self.base = base
         self.root = base.root
         self.n_items, self.n_tokens, self.max_depth = base.n_items, base.n_tokens, base.max_depth
         self.n_edits = 0
-        self._size = len(base)  # nodes of the overlay are numbered from here
+        self._size = len(base)  # the number of the first overlay node
         self._nodes: list[_Node | None] = []
-        self._facts = np.zeros((0, 3), dtype=np.int64)  # at least one row a node
-        self._inner = 0  # how many more inner tokens there are than in the base
-        self._rows = _NONE  # of the positions from N upwards
-        self._titles: list[Tokens] = []  # of the same
-        self._moved = np.empty((0, 2), dtype=np.int64)  # rows, rising, and their positions or -1
+        self._facts = np.zeros((0, 3), dtype=np.int64)  # a row per overlay node, and spare rows
+        self._inner = 0  # number of inner tokens beyond the base's
+        self._rows = _NONE  # catalog row of each position from N upwards
+        self._titles: list[Tokens] = []  # title at each position from N upwards
+        self._moved = np.empty((0, 2), dtype=np.int64)  # ascending rows with positions or -1
 
     @property
     def n_positions(self) -> int:
-        """All positions are below this number."""
+        """Return the number of positions, used or not."""
         return self.base.n_items + len(self._rows)
 
     @property
     def inner_tokens(self) -> int:
-        """As of ``TitleTrie``."""
+        """See ``TitleTrie.inner_tokens``."""
         return self.base.inner_tokens + self._inner
 
     def due(self) -> bool:
-        """Whether there are so many edits that a fresh TitleTrie should become the base."""
+        """Return whether there are enough edits to rebuild the base as a fresh TitleTrie."""
         edits = max(len(self._nodes), self.n_edits)
         return edits > max(_MIN_DUE, _SHARE_DUE * len(self.base))
 
     def edited(self, add: Mapping[int, Sequence[int]], remove: Iterable[int] = ()) -> LiveTrie:
-        """A snapshot with some titles less and others more; this one stays as it is.
+        """Return a snapshot with some titles removed and others added, leaving this one unchanged.
 
         Args:
-            add: token ids of the titles of new rows; also of removed ones, which so are retitled.
-            remove: rows that are there.
+            add: token ids of titles by row: new rows, or rows in ``remove`` that get a new title.
+            remove: rows to remove.
 
         Raises:
-            DataError: a row to remove is not there, one to add is there, no title is left, or a
-                title is empty, or a proper prefix of another.
+            DataError: a row to remove is missing, a row to add is present, no title would be left,
+                or a title is empty or a proper prefix of another.
         """
-        titles = {int(row): _checked(row, title) for row, title in add.items()}
+        titles = {int(row): _check_title(row, title) for row, title in add.items()}
         rows = sorted(titles, key=lambda row: (titles[row], row))
         gone = np.unique(np.fromiter(remove, dtype=np.int64))
-        places = self.places(gone)
-        self._refuse(gone, places, rows)
+        positions = self.find_positions(gone)
+        self._check_edit(gone, positions, rows)
         new = copy.copy(self)
         new._nodes, new._facts = self._nodes.copy(), self._facts.copy()
-        cuts = sorted((self._title(p), p) for p in places.tolist())
+        cuts = sorted((self._title(p), p) for p in positions.tolist())
         first = self.n_positions
         adds = [(titles[row], first + n) for n, row in enumerate(rows)]
-        new._number(gone, rows, cuts, adds)
+        new._record_edit(gone, rows, cuts, adds)
         if cuts:
             new.root = new._cut(new.root, 0, cuts)
         if adds:
             new.root = new._add(new.root, 0, adds)
         return new
 
-    def _refuse(self, gone: IntArray, places: IntArray, rows: Sequence[int]) -> None:
-        if (places < 0).any():
+    def _check_edit(self, gone: IntArray, positions: IntArray, rows: Sequence[int]) -> None:
+        if (positions < 0).any():
             msg = (
-                f"Row {gone[places < 0][0]} to be removed is not in the trie. Expected rows that "
-                "were added and not yet removed."
+                f"Row {gone[positions < 0][0]} to be removed is not in the trie. Expected a row "
+                "that was added and has not been removed."
             )
             raise DataError(msg)
         new = np.array(rows, dtype=np.int64)
-        twice = new[(self.places(new) >= 0) & ~np.isin(new, gone)]
+        twice = new[(self.find_positions(new) >= 0) & ~np.isin(new, gone)]
         if len(twice):
             msg = (
-                f"Row {twice[0]} to be added is in the trie already. To give it another title, "
-                "remove it in the same edit."
+                f"Row {twice[0]} to be added is already in the trie. To change its title, remove "
+                "the row in the same edit."
             )
             raise DataError(msg)
         if self.n_items + len(new) == len(gone):
-            msg = "A trie of no titles would be left. Expected at least one; add others with it."
+            msg = (
+                "The edit would leave a trie with no titles. Expected at least one; add others in "
+                "the same edit."
+            )
             raise DataError(msg)
 
-    def _number(
+    def _record_edit(
         self, gone: IntArray, rows: list[int], cuts: Sequence[Edit], adds: Sequence[Edit]
     ) -> None:
-        """Writes down where rows are after an edit."""
+        """Update the counts, titles and positions for an edit."""
         self.n_edits += len(cuts) + len(adds)
         self.n_items += len(adds) - len(cuts)
         self.n_tokens += sum(len(t) for t, _ in adds) - sum(len(t) for t, _ in cuts)
@@ -160,17 +163,17 @@ class LiveTrie:
     # Search.
 
     def children(self, nodes: IntArray) -> tuple[IntArray, IntArray]:
-        """As of ``TitleTrie``."""
+        """See ``TitleTrie.children``."""
         mine = nodes >= self._size
         if not mine.any():
             return self.base.children(nodes)
         parts = [self._node(n).children for n in nodes[mine].tolist()]
-        return _woven(mine, *self.base.children(nodes[~mine]), parts)
+        return _interleave(mine, *self.base.children(nodes[~mine]), parts)
 
     def intervals(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """The intervals of positions below L nodes: index of the node, low and high of each.
+        """Return the position intervals below L nodes: each one's node index, low and high.
 
-        A node may have several, disjoint and rising; they hold live positions only.
+        A node may have several intervals, disjoint and ascending. They hold live positions only.
         """
         mine = nodes >= self._size
         if not mine.any():
@@ -178,29 +181,29 @@ class LiveTrie:
         parts = [self._node(n).spans for n in nodes[mine].tolist()]
         _, low, high = self.base.intervals(nodes[~mine])
         plain = np.stack([low, high], axis=1)
-        spans, count = _woven(mine, plain, np.ones(len(low), dtype=np.int64), parts)
+        spans, count = _interleave(mine, plain, np.ones(len(low), dtype=np.int64), parts)
         return np.repeat(np.arange(len(nodes)), count), spans[:, 0], spans[:, 1]
 
     def is_leaf(self, nodes: IntArray) -> BoolArray:
-        """As of ``TitleTrie``."""
+        """See ``TitleTrie.is_leaf``."""
         mine = nodes >= self._size
         plain = self.base.is_leaf(np.where(mine, 0, nodes))
         return np.where(mine, self._fact(nodes, mine, _CHILDREN) == 0, plain)
 
     def tokens(self, nodes: IntArray) -> IntArray:
-        """As of ``TitleTrie``."""
+        """See ``TitleTrie.tokens``."""
         mine = nodes >= self._size
         plain = self.base.tokens(np.where(mine, 0, nodes))
         return np.where(mine, self._fact(nodes, mine, _TOKEN), plain)
 
     def run_lengths(self, nodes: IntArray) -> IntArray:
-        """As of ``TitleTrie``."""
+        """See ``TitleTrie.run_lengths``."""
         mine = nodes >= self._size
         plain = self.base.run_lengths(np.where(mine, 0, nodes))
         return np.where(mine, self._fact(nodes, mine, _LENGTH), plain)
 
     def runs(self, nodes: IntArray) -> list[list[int]]:
-        """As of ``TitleTrie``."""
+        """See ``TitleTrie.runs``."""
         mine = nodes >= self._size
         runs = self.base.runs(np.where(mine, 0, nodes))
         for index in np.flatnonzero(mine).tolist():
@@ -208,29 +211,29 @@ class LiveTrie:
         return runs
 
     def rows_at(self, positions: IntArray) -> IntArray:
-        """The catalog row at each position; at a removed one's, the row that was there."""
+        """Return the catalog row at each position, or the former row if its title was removed."""
         mine = positions >= self.base.n_items
         rows = self.base.rows_at(np.where(mine, 0, positions))
         rows[mine] = self._rows[positions[mine] - self.base.n_items]
         return rows
 
     def positions_of(self, rows: IntArray) -> IntArray:
-        """The positions of catalog rows; of those that are not in the trie, none."""
-        places = self.places(np.asarray(rows, dtype=np.int64))
-        return places[places >= 0]
+        """Return the positions of those catalog rows that are in the trie."""
+        positions = self.find_positions(np.asarray(rows, dtype=np.int64))
+        return positions[positions >= 0]
 
-    # Edits. What follows writes to a snapshot that nobody else has seen yet.
-
-    def places(self, rows: IntArray) -> IntArray:
-        """(R,) the position of each row, -1 for none."""
+    def find_positions(self, rows: IntArray) -> IntArray:
+        """See ``TitleTrie.find_positions``."""
         known = (rows >= 0) & (rows < self.base.n_items)
-        places = np.full(len(rows), -1)
-        places[known] = self.base.positions_of(rows[known])
+        positions = np.full(len(rows), -1)
+        positions[known] = self.base.positions_of(rows[known])
         if len(self._moved):
             index = np.minimum(np.searchsorted(self._moved[:, 0], rows), len(self._moved) - 1)
             moved = self._moved[index, 0] == rows
-            places[moved] = self._moved[index[moved], 1]
-        return places
+            positions[moved] = self._moved[index[moved], 1]
+        return positions
+
+    # Edits. The methods below change a snapshot that no caller has seen yet.
 
     def _title(self, position: int) -> Tokens:
         if position >= self.base.n_items:
@@ -238,7 +241,7 @@ class LiveTrie:
         return tuple(self.base.title(position))
 
     def _node(self, number: int) -> _Node:
-        """A node of the overlay, or one of the base written out as one."""
+        """Return an overlay node, or a base node converted to one."""
         if number >= self._size:
             node = self._nodes[number - self._size]
             assert node is not None
@@ -249,13 +252,13 @@ class LiveTrie:
         return _Node(tuple(base.runs(one)[0]), children, span)
 
     def _fact(self, nodes: IntArray, mine: BoolArray, which: int) -> IntArray:
-        """(L,) one fact of those nodes that are the overlay's; anything for the others."""
+        """Return the (L,) values of one column of facts; arbitrary for nodes of the base."""
         if not len(self._facts):
             return nodes
         return np.asarray(self._facts[np.where(mine, nodes - self._size, 0), which])
 
     def _forget(self, number: int) -> None:
-        """Takes a node away, or from the base's view of it."""
+        """Remove an overlay node, or stop counting a base node's tokens."""
         if number == _NEW:
             return
         node = self._node(number)
@@ -264,7 +267,7 @@ class LiveTrie:
             self._nodes[number - self._size] = None
 
     def _put(self, number: int, node: _Node) -> int:
-        """Puts a node in place of another; gives its number, the same if it is the overlay's."""
+        """Replace a node and return the new node's number, which an overlay node keeps."""
         self._forget(number)
         if number < self._size:
             number = self._size + len(self._nodes)
@@ -279,21 +282,21 @@ class LiveTrie:
         return number
 
     def _cut(self, number: int, depth: int, cuts: Sequence[Edit]) -> int:
-        """Takes titles away below a node.
+        """Remove titles below a node.
 
         Args:
-            number: of the node.
-            depth: tokens above its run.
-            cuts: the titles, sorted.
+            number: number of the node.
+            depth: number of tokens above its run.
+            cuts: titles to remove, sorted.
 
         Returns:
-            What stands in its place, or _GONE.
+            The number of the node that replaces it, or _GONE.
         """
         node, is_root = self._node(number), number == self.root
         run, children = node.run, node.children
-        spans = _without(node.spans, [place for _, place in cuts])
+        spans = _remove_positions(node.spans, [place for _, place in cuts])
         if len(children):
-            children = self._below(children, depth + len(run), cuts, self._cut)
+            children = self._edit_children(children, depth + len(run), cuts, self._cut)
         if not len(spans) and not is_root:
             self._forget(number)
             return _GONE
@@ -304,15 +307,15 @@ class LiveTrie:
         return self._put(number, _Node(run, children, spans))
 
     def _add(self, number: int, depth: int, adds: Sequence[Edit]) -> int:
-        """Puts titles below a node.
+        """Add titles below a node.
 
         Args:
-            number: of the node, or _NEW for one that holds these titles only.
-            depth: tokens above its run.
-            adds: the titles, sorted; their token at depth is the first of the node's run.
+            number: number of the node, or _NEW to make one that holds these titles only.
+            depth: number of tokens above its run.
+            adds: titles to add, sorted; the node's run starts with their token at ``depth``.
 
         Returns:
-            What stands in its place.
+            The number of the node that replaces it.
 
         Raises:
             DataError: a title is a proper prefix of another.
@@ -326,9 +329,9 @@ class LiveTrie:
         else:
             node = self._node(number)
         run, children = node.run, node.children
-        shared = min(_common(run, title[depth:]) for title, _ in adds)
+        shared = min(_common_length(run, title[depth:]) for title, _ in adds)
         depth += shared
-        whole = _with(node.spans, [place for _, place in adds])
+        whole = _append_positions(node.spans, [place for _, place in adds])
         is_leaf = not len(children) and not is_root
         if is_leaf and shared == len(run):
             if any(len(title) > depth for title, _ in adds):
@@ -338,17 +341,17 @@ class LiveTrie:
             children = np.array([self._put(_NEW, _Node(run[shared:], children, node.spans))])
         if any(len(title) == depth for title, _ in adds):
             raise prefix_error(adds[0][0][:depth])
-        children = self._below(children, depth, adds, self._add)
+        children = self._edit_children(children, depth, adds, self._add)
         return self._put(number, _Node(run[:shared], children, whole))
 
-    def _below(
+    def _edit_children(
         self,
         children: IntArray,
         depth: int,
         edits: Sequence[Edit],
         edit: Callable[[int, int, Sequence[Edit]], int],
     ) -> IntArray:
-        """A node's children after an edit of each that a title's token at depth leads to."""
+        """Apply edits to the children that their tokens at ``depth`` lead to; return the new list."""
         groups = [(t, list(some)) for t, some in groupby(edits, key=lambda e: e[0][depth])]
         tokens = self.tokens(children)
         wanted = np.array([token for token, _ in groups])
@@ -366,51 +369,54 @@ class LiveTrie:
         return np.asarray(children[children != _GONE])
 
 
-def _checked(row: int, title: Sequence[int]) -> Tokens:
+def _check_title(row: int, title: Sequence[int]) -> Tokens:
     tokens = tuple(int(token) for token in title)
     if row < 0:
-        msg = f"Row {row} to be added. Expected 0 or more."
+        msg = f"Row {row} to be added is negative. Expected 0 or more."
         raise DataError(msg)
     if not tokens:
-        msg = f"The title of row {row} has no tokens. Expected a terminator at least."
+        msg = f"The title of row {row} has no tokens. Expected at least a terminator."
         raise DataError(msg)
     if min(tokens) < 0:
-        msg = f"Token id {min(tokens)} in a title. Expected 0 or more."
+        msg = f"Token id {min(tokens)} in a title is negative. Expected 0 or more."
         raise DataError(msg)
     return tokens
 
 
-def _common(one: Tokens, two: Tokens) -> int:
-    """How many tokens two sequences have in common at their beginning."""
+def _common_length(one: Tokens, two: Tokens) -> int:
+    """Return the number of leading tokens that two sequences share."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, two, strict=False)))
 
 
-def _without(spans: IntArray, positions: Sequence[int]) -> IntArray:
-    """Intervals without some of their positions."""
+def _remove_positions(spans: IntArray, positions: Sequence[int]) -> IntArray:
+    """Remove positions from intervals."""
     gone = np.array(positions, dtype=np.int64)
     low = np.sort(np.concatenate([spans[:, 0], gone + 1]), kind="stable")
     high = np.sort(np.concatenate([spans[:, 1], gone]), kind="stable")
     return np.stack([low, high], axis=1)[low < high]
 
 
-def _with(spans: IntArray, positions: Sequence[int]) -> IntArray:
-    """Intervals with more positions, which are above all others."""
+def _append_positions(spans: IntArray, positions: Sequence[int]) -> IntArray:
+    """Add positions, all higher than those of the intervals."""
     new = np.sort(np.array(positions, dtype=np.int64))
     low, high = np.append(spans[:, 0], new), np.append(spans[:, 1], new + 1)
     parts = low[1:] != high[:-1]
     return np.stack([low[np.append(True, parts)], high[np.append(parts, True)]], axis=1)
 
 
-def _woven(
+def _interleave(
     mine: BoolArray, plain: npt.NDArray[np.int64], plain_count: IntArray, parts: list[IntArray]
 ) -> tuple[IntArray, IntArray]:
-    """Entries of L nodes one after the other, and (L,) how many each has.
+    """Merge the entries of base nodes and overlay nodes in the order of the L nodes.
 
     Args:
-        mine: (L,) which nodes' entries are in parts.
-        plain: entries of the others.
-        plain_count: how many each of those has.
-        parts: entries of each that is.
+        mine: (L,) which nodes belong to the overlay.
+        plain: concatenated entries of the base nodes.
+        plain_count: number of entries of each base node.
+        parts: entries of each overlay node.
+
+    Returns:
+        All entries, and the (L,) number of entries of each node.
     """
     count = np.empty(len(mine), dtype=np.int64)
     count[~mine], count[mine] = plain_count, [len(p) for p in parts]

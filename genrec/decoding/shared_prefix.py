@@ -1,8 +1,8 @@
-"""Branches: sequences that begin alike, and the same continuations of each. Knows token ids only.
+"""Branches: sequences that share a prefix, all read with the same continuations. Knows token ids only.
 
-All of them are nodes of one token tree: what a sequence shares with the first one is read once, and
-its own tokens hang where the two part, together with the runs below its end. Several sequences are
-read in one pass; what was read is then looked up, so that a search over it reads nothing more.
+All sequences are branches of one token tree. The prefix that a sequence shares with the first one is
+read once; its other tokens and its continuations hang from the point where the two diverge. Several
+sequences are read in one pass. A search then looks the outputs up and needs no further pass.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from genrec.models.token_tree import ROOT, WITHIN, TokenTree, below
 from genrec.prompts.encoder import shared_start
 from genrec.types import IntArray
 
-PASS = 512  # tokens of one pass
+PASS = 512  # most tokens in one pass, unless a single sequence needs more
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Runs that are read below the end of each sequence.
+    """Runs of tokens that are read below the end of each sequence.
 
     Attributes:
-        parent: of each run: an earlier run by its index, or ROOT.
-        runs: token ids, at least one each.
-        every: whether outputs are wanted after every token of a run, not only its last.
+        parent: for each run the index of the earlier run above it, or ROOT.
+        runs: token ids of each run, at least one.
+        every: whether outputs are kept after every token of a run rather than only the last.
     """
 
     parent: tuple[int, ...] = ()
@@ -39,17 +39,17 @@ class Paths:
 
     @classmethod
     def to(cls, trie: Trie, positions: IntArray, *, vocab: bool) -> Paths:
-        """The runs that scoring the titles at some positions of a trie reads.
+        """Collect the runs that the model must read to score the titles at some positions of a trie.
 
         Args:
             trie: the catalog.
-            positions: of the titles.
-            vocab: whether probabilities are over the vocabulary, so that ends are read too.
+            positions: positions of the titles.
+            vocab: whether probabilities are over the vocabulary; then the last runs are read too.
         """
         wanted = np.unique(positions)
         parent: list[int] = []
         runs: list[tuple[int, ...]] = []
-        nodes, place = np.array([trie.root]), [ROOT]
+        nodes, above = np.array([trie.root]), [ROOT]
         while len(nodes):
             child, count = trie.children(nodes)
             source = np.repeat(np.arange(len(nodes)), count)
@@ -57,29 +57,29 @@ class Paths:
             hit = np.searchsorted(wanted, high) > np.searchsorted(wanted, low)
             on = np.unique(owner[hit])
             child, source = child[on], source[on]
-            found: list[int] = []
+            last: list[int] = []
             ends = trie.is_leaf(child)
             for index, (run, end) in enumerate(zip(trie.runs(child), ends.tolist(), strict=True)):
                 read = run[: -1 if vocab else 0] if end else run
                 if read:
-                    parent.append(place[source[index]])
+                    parent.append(above[source[index]])
                     runs.append(tuple(read))
-                found.append(len(runs) - 1)
+                last.append(len(runs) - 1)
             nodes = child[~ends]
-            place = [p for p, end in zip(found, ends.tolist(), strict=True) if not end]
+            above = [run for run, end in zip(last, ends.tolist(), strict=True) if not end]
         return cls(tuple(parent), tuple(runs), vocab)
 
     @property
     def tokens(self) -> int:
-        """How many tokens they have."""
+        """Return the total number of tokens in the runs."""
         return sum(map(len, self.runs))
 
 
 class Branches:
-    """B sequences, read when they are asked for.
+    """B sequences that are read when they are needed.
 
     Attributes:
-        n_tokens: how many tokens were read so far.
+        n_tokens: number of tokens read so far.
     """
 
     def __init__(
@@ -89,13 +89,13 @@ class Branches:
         paths: Paths,
         prefix: Prefix | None = None,
     ) -> None:
-        """Reads the first sequence.
+        """Read the first sequence.
 
         Args:
-            model: reads them.
-            sequences: token ids, at least one each; the others are read by ``read``.
-            paths: what is read below the end of each.
-            prefix: with which they begin, where that was read before.
+            model: the language model.
+            sequences: token ids of each sequence, at least one; ``read`` reads all but the first.
+            paths: runs to read below the end of each sequence.
+            prefix: a beginning of the sequences that the model has already read, or None.
         """
         self._model, self._paths = model, paths
         self._sequences = [tuple(s) for s in sequences]
@@ -115,7 +115,7 @@ class Branches:
             self._read_first(head)
 
     def _read_first(self, head: int) -> None:
-        """The first sequence in pieces, so that others can go on from where they part from it."""
+        """Read the first sequence in pieces that end where other sequences diverge from it."""
         assert self._tree is not None
         first = self._sequences[0]
         cuts = sorted({*self._share, len(first)} - set(range(head + 1)))
@@ -132,13 +132,13 @@ class Branches:
         runs: Sequence[Sequence[int]],
         ends: Sequence[int],
     ) -> IntArray:
-        """One pass: runs, and the paths below the ends of some; keeps the outputs after them.
+        """Read runs and the paths below the sequences that end with them, and keep the outputs.
 
         Args:
             which: sequences that end in this pass.
-            parents: of the runs.
-            runs: what is left of the sequences.
-            ends: for each sequence the index of its last run.
+            parents: handle of the node above each run.
+            runs: unread tokens of the sequences.
+            ends: index of the last run of each sequence in ``which``.
         """
         assert self._tree is not None
         every = self._paths.every
@@ -152,15 +152,15 @@ class Branches:
         handles, outputs = self._tree.grow([0] * len(all_runs), above, all_runs, every=every)
         lengths = np.array([len(r) for r in all_runs])
         last = np.cumsum(lengths) - 1 if every else np.arange(len(all_runs))
-        for place, (one, end) in enumerate(zip(which, ends, strict=True)):
+        for number, (one, end) in enumerate(zip(which, ends, strict=True)):
             self._roots[one] = outputs.some(last[[end]])
-            low = len(runs) + place * size
+            low = len(runs) + number * size
             rows = np.arange(last[low - 1] + 1, last[low + size - 1] + 1)
             self._nodes[one] = outputs.some(rows)
         return handles
 
     def read(self, which: Sequence[int]) -> None:
-        """Reads some sequences, but those that were read before."""
+        """Read those of the given sequences that have not been read yet."""
         new = [i for i in which if i not in self._roots]
         if self._tree is None:
             self._read_apart(new)
@@ -173,7 +173,7 @@ class Branches:
             self._tree.back(mark)
 
     def _groups(self, which: Sequence[int]) -> Iterator[list[int]]:
-        """As many as fit in a pass, but one at least."""
+        """Split sequences into groups that fit in one pass, with at least one in each."""
         group: list[int] = []
         size = 0
         for i in which:
@@ -187,11 +187,11 @@ class Branches:
             yield group
 
     def cost(self, which: int) -> int:
-        """How many tokens reading a sequence takes, with the runs below it."""
+        """Return the number of tokens to read for a sequence and the paths below it."""
         return len(self._sequences[which]) - self._share[which] + self._paths.tokens
 
     def _read_apart(self, which: Sequence[int]) -> None:
-        """For sequences of which some have not even the first token in common with the first."""
+        """Read each sequence on its own, when some do not share even the first token."""
         for i in {0, *which} - set(self._roots):
             self._tree = self._model.prefill(self._sequences[i])
             self._roots[i] = self._tree.root
@@ -205,15 +205,15 @@ class Branches:
             self._tree = None
 
     def view(self, which: Sequence[int]) -> TokenTree:
-        """A token tree over some sequences, which reads nothing: it knows the paths alone."""
+        """Return a token tree over some sequences that looks up outputs instead of reading."""
         self.read(which)
-        return _Known(
+        return _LookupTree(
             self._paths, [self._roots[i] for i in which], [self._nodes.get(i) for i in which]
         )
 
 
-class _Known(TokenTree):
-    """What was read, to be looked up."""
+class _LookupTree(TokenTree):
+    """A token tree whose outputs have all been computed before."""
 
     def __init__(
         self, paths: Paths, roots: Sequence[Outputs], nodes: Sequence[Outputs | None]
@@ -235,21 +235,25 @@ class _Known(TokenTree):
         *,
         every: bool = False,
     ) -> tuple[IntArray, Outputs]:
-        """See ``TokenTree.grow``; a run that was not read is a KeyError."""
+        """Look up the outputs after runs; see ``TokenTree.grow``.
+
+        Raises:
+            KeyError: a run was not read before.
+        """
         handles: list[int] = []
         rows: list[int] = []
         for one, parent, run in zip(user, parents, runs, strict=True):
             above = handles[WITHIN - parent] if parent <= WITHIN else parent
-            place = self._index[above, tuple(run)]
-            handles.append(place)
+            handle = self._index[above, tuple(run)]
+            handles.append(handle)
             base = one * int(self._start[-1])
-            low, high = int(self._start[place]), int(self._start[place + 1])
+            low, high = int(self._start[handle]), int(self._start[handle + 1])
             rows += range(base + low if every else base + high - 1, base + high)
         return np.array(handles), self._outputs.some(np.array(rows))
 
     def mark(self) -> int:
-        """Nothing grows."""
+        """Return 0, since the tree never grows."""
         return 0
 
     def back(self, mark: int) -> None:
-        """Nothing grows."""
+        """Do nothing, since the tree never grows."""

@@ -1,10 +1,10 @@
 """TitleTrie: the catalog's titles as a compressed prefix tree in flat arrays. Knows ids and rows only.
 
-A node is the root, a place where titles part, or a title's end; the tokens between two nodes are
-the run on the way into the lower one. Nodes are numbered level by level, children of a node are
-neighbours sorted by token id, and the titles below a node are an interval of positions; ``order``
-maps positions to catalog rows. (Level order and compressed sparse rows as in STATIC,
-https://arxiv.org/abs/2602.22647; runs in one piece as in PATRICIA, Morrison 1968.)
+A node is the root, a point where titles diverge, or the end of a title. The tokens between a node
+and its parent are the node's run. Nodes are numbered level by level, and the children of a node are
+adjacent and sorted by token id. The titles below a node are an interval of positions; ``order`` maps
+positions to catalog rows. Level order and compressed sparse rows follow STATIC
+(https://arxiv.org/abs/2602.22647); undivided runs follow PATRICIA (Morrison 1968).
 """
 
 from __future__ import annotations
@@ -23,91 +23,91 @@ from genrec.errors import DataError
 from genrec.types import BoolArray, IntArray
 
 Ids = npt.NDArray[np.integer]
-Chunk = tuple[Ids, IntArray]  # token ids of several titles in one array, and how many each has
+Chunk = tuple[Ids, IntArray]  # token ids of several titles in one array, and each title's length
 
-_CHUNK = 50_000  # titles made into one array at once
+_CHUNK = 50_000  # number of titles converted to one array at a time
 _ARRAYS = ("token", "first_child", "low", "high", "run_start", "run", "order")
 FORMAT = "genrec-trie-1"
 
 
 class TitleTrie:
-    """A prefix tree over N token sequences, E nodes of which node 0 is the root.
+    """A prefix tree over N token sequences with E nodes, of which node 0 is the root.
 
     Attributes:
-        token: (E,) the first token on the way into each node; 0 for the root.
+        token: (E,) first token of each node's run; 0 for the root.
         first_child: (E + 1,) children of node n are first_child[n] to first_child[n + 1] - 1.
         low, high: (E,) positions below node n are low[n] to high[n] - 1.
-        run: the tokens of all runs after their first, in the order of nodes.
-        run_start: (E + 1,) those of node n are run[run_start[n] : run_start[n + 1]].
-        order: (N,) catalog row at each position; rows of one title are neighbours, in row order.
-        max_depth: tokens of the longest title.
-        n_tokens: tokens of all titles, counted title by title.
+        run: tokens of all runs except the first of each, in node order.
+        run_start: (E + 1,) node n's part of ``run`` is run[run_start[n] : run_start[n + 1]].
+        order: (N,) catalog row at each position; rows with the same title are adjacent and sorted.
+        max_depth: number of tokens in the longest title.
+        n_tokens: total number of tokens in all titles, shared prefixes counted for each title.
     """
 
     def __init__(self, sequences: Iterable[Sequence[int]]) -> None:
-        """Builds the tree.
+        """Build the tree.
 
         Args:
-            sequences: token ids of each row's title with its terminator; equal ones share a leaf.
+            sequences: token ids of each row's title with its terminator. Equal titles share a leaf.
 
         Raises:
-            DataError: there are none, one is empty, or one is a proper prefix of another.
+            DataError: there are no titles, a title is empty, or one is a proper prefix of another.
         """
         self._build(_chunks(sequences))
 
     @classmethod
     def of_chunks(cls, chunks: Iterable[Chunk]) -> TitleTrie:
-        """Builds the tree from arrays, for catalogs whose titles do not fit in lists.
+        """Build the tree from arrays, for catalogs too large for lists of token ids.
 
         Args:
-            chunks: token ids of the next titles, one after the other, and how many each title has.
+            chunks: concatenated token ids of the next titles, and the number of tokens in each.
 
         Raises:
-            DataError: as the constructor.
+            DataError: there are no titles, a title is empty, or one is a proper prefix of another.
         """
         trie = cls.__new__(cls)
         trie._build(chunks)
         return trie
 
     def _build(self, chunks: Iterable[Chunk]) -> None:
-        flat, start = _gathered(chunks)
-        order = _sorted(flat, start)
-        flat, start = _taken(flat, start, order)
+        flat, start = _concatenate(chunks)
+        order = _sort_titles(flat, start)
+        flat, start = _reorder(flat, start, order)
         length = np.diff(start)
         shared = _shared_prefixes(flat, start)
         self.n_tokens = int(start[-1])
         self.max_depth = int(length.max())
         _refuse_prefixes(flat, start, shared)
-        first = np.flatnonzero(shared < length)  # of each distinct title: its first position
-        self._levels(flat, start, first, shared[first], length)
-        self.order = order.astype(_width(len(order)))
+        first = np.flatnonzero(shared < length)  # first position of each distinct title
+        self._number_nodes(flat, start, first, shared[first], length)
+        self.order = order.astype(_smallest_dtype(len(order)))
 
-    def _levels(
+    def _number_nodes(
         self, flat: Ids, start: IntArray, first: IntArray, shared: IntArray, length: IntArray
     ) -> None:
-        """Numbers the nodes level by level.
+        """Number the nodes level by level.
 
         Args:
             flat: tokens of the sorted titles.
-            start: (N + 1,) where each title's begin.
-            first: (L,) the first position of each distinct title.
-            shared: (L,) tokens that each has in common with the one before it.
-            length: (N,) tokens of each title.
+            start: (N + 1,) index of each title's first token.
+            first: (L,) first position of each distinct title.
+            shared: (L,) number of tokens that each shares with the title before it.
+            length: (N,) number of tokens in each title.
         """
         n = len(length)
         ends = np.append(first, n)
-        low, high = np.array([0]), np.array([len(first)])  # of this level, in distinct titles
-        above, depth = np.array([0]), np.array([0])  # where the way in begins, where it ends
+        low, high = np.array([0]), np.array([len(first)])  # intervals of distinct titles
+        above, depth = np.array([0]), np.array([0])  # depths at which the runs start and end
         lows, highs, counts, begins, stops = [low], [ends[high]], [], [low], [low]
         while len(low):
             inner = np.flatnonzero(depth < length[first[low]])
-            # What the titles below a node share is the least of their neighbours' shares; a node's
-            # children begin where a title shares no more than the node's own depth.
+            # A child starts at each title that shares no more tokens with the title before it than
+            # the node is deep.
             size = high[inner] - low[inner]
-            place = ranges(low[inner], size)
+            title = ranges(low[inner], size)
             source = np.repeat(inner, size)
-            begin = (shared[place] <= depth[source]) | (place == low[source])
-            child_low, parent = place[begin], source[begin]
+            begin = (shared[title] <= depth[source]) | (title == low[source])
+            child_low, parent = title[begin], source[begin]
             child_high = np.append(child_low[1:], 0)
             if len(parent):
                 last = np.flatnonzero(np.append(parent[1:] != parent[:-1], True))
@@ -115,75 +115,75 @@ class TitleTrie:
             counts.append(np.bincount(parent, minlength=len(low)))
             above = depth[parent]
             low, high = child_low, child_high
-            depth = _branching(shared, low, high, length[first[low]])
+            depth = _branching_depth(shared, low, high, length[first[low]])
             lows.append(first[low])
             highs.append(ends[high])
             begins.append(start[first[low]] + above)
             stops.append(start[first[low]] + depth)
         whole = [np.concatenate(arrays) for arrays in (lows, highs, begins, stops, counts)]
-        self.low, self.high = (a.astype(_width(n)) for a in whole[:2])
+        self.low, self.high = (a.astype(_smallest_dtype(n)) for a in whole[:2])
         begin, stop, count = whole[2:]
         self.token = flat[begin]
         self.token[0] = 0
         begin[1:] += 1
-        self.run = _picked(flat, begin, stop - begin)
-        self.run_start = _starts(stop - begin)
-        self.first_child = _starts(np.append(count, np.zeros(len(begin) - len(count), int)), 1)
+        self.run = _take_ranges(flat, begin, stop - begin)
+        self.run_start = _offsets(stop - begin)
+        self.first_child = _offsets(np.append(count, np.zeros(len(begin) - len(count), int)), 1)
 
     root = 0
     _positions: Ids | None = None
 
     def __len__(self) -> int:
-        """How many nodes there are, the root included."""
+        """Return the number of nodes, including the root."""
         return len(self.token)
 
     @property
     def n_items(self) -> int:
-        """How many rows the trie holds."""
+        """Return the number of catalog rows in the trie."""
         return len(self.order)
 
     @property
     def n_positions(self) -> int:
-        """How many positions there are."""
+        """Return the number of positions."""
         return len(self.order)
 
     @property
     def n_bytes(self) -> int:
-        """The memory of all arrays."""
+        """Return the memory that the arrays take, in bytes."""
         return sum(getattr(self, name).nbytes for name in _ARRAYS)
 
     @property
     def inner_tokens(self) -> int:
-        """The tokens that scoring every title by catalog-normalised log P evaluates."""
+        """Return how many tokens the model reads to score every title, normalized over the catalog."""
         inner = np.flatnonzero(np.diff(self.first_child) > 0)
         lengths = self.run_start[inner + 1].astype(np.int64) - self.run_start[inner] + 1
         return int(lengths[inner > 0].sum())
 
     def children(self, nodes: IntArray) -> tuple[IntArray, IntArray]:
-        """Children of L nodes: their numbers one after the other, and (L,) how many each has."""
+        """Return the concatenated children of L nodes, and the (L,) number of children of each."""
         first = self.first_child[nodes].astype(np.int64)
         count = self.first_child[nodes + 1].astype(np.int64) - first
         return ranges(first, count), count
 
     def is_leaf(self, nodes: IntArray) -> BoolArray:
-        """Which of the nodes are titles' ends."""
+        """Return which nodes are the ends of titles."""
         return np.asarray(self.first_child[nodes] == self.first_child[nodes + 1], dtype=np.bool_)
 
     def tokens(self, nodes: IntArray) -> IntArray:
-        """The first token on the way into each node."""
+        """Return the first token of each node's run."""
         return np.asarray(self.token[nodes], dtype=np.int64)
 
     def intervals(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """The intervals of positions below L nodes: index of the node, low and high of each."""
+        """Return the position intervals below L nodes: each one's node index, low and high."""
         low, high = self.low[nodes].astype(np.int64), self.high[nodes].astype(np.int64)
         return np.arange(len(low)), low, high
 
     def rows_at(self, positions: IntArray) -> IntArray:
-        """The catalog row at each position."""
+        """Return the catalog row at each position."""
         return self.order[positions].astype(np.int64)
 
     def runs(self, nodes: IntArray) -> list[list[int]]:
-        """The tokens on the way into each node, one or more; none for the root."""
+        """Return each node's run: one or more tokens, none for the root."""
         first, start = self.token[nodes].tolist(), self.run_start[nodes].tolist()
         stop = self.run_start[nodes + 1].tolist()
         run = self.run
@@ -193,16 +193,16 @@ class TitleTrie:
         ]
 
     def run_lengths(self, nodes: IntArray) -> IntArray:
-        """How many tokens ``runs`` gives for each node."""
+        """Return the number of tokens in each node's run."""
         rest = self.run_start[nodes + 1].astype(np.int64) - self.run_start[nodes]
         return np.where(nodes == 0, 0, rest + 1)
 
     def rows(self, node: int) -> IntArray:
-        """The catalog rows below a node."""
+        """Return the catalog rows below a node."""
         return np.asarray(self.order[self.low[node] : self.high[node]], dtype=np.int64)
 
     def positions(self) -> Ids:
-        """(N,) the position of each catalog row: the inverse of ``order``, made once."""
+        """Return the (N,) position of each catalog row: the inverse of ``order``, computed once."""
         if self._positions is None:
             positions = np.empty_like(self.order)
             positions[self.order] = np.arange(len(self.order), dtype=self.order.dtype)
@@ -210,18 +210,18 @@ class TitleTrie:
         return self._positions
 
     def positions_of(self, rows: IntArray) -> IntArray:
-        """The position of each of some catalog rows."""
+        """Return the positions of some catalog rows."""
         return np.asarray(self.positions()[rows], dtype=np.int64)
 
-    def places(self, rows: IntArray) -> IntArray:
-        """(R,) the position of each of some rows, -1 for a row that the trie does not hold."""
+    def find_positions(self, rows: IntArray) -> IntArray:
+        """Return the (R,) positions of some rows, -1 for rows that are not in the trie."""
         known = (rows >= 0) & (rows < self.n_items)
-        places = np.full(len(rows), -1)
-        places[known] = self.positions_of(rows[known])
-        return places
+        positions = np.full(len(rows), -1)
+        positions[known] = self.positions_of(rows[known])
+        return positions
 
     def title(self, position: int) -> list[int]:
-        """The tokens of the title at a position."""
+        """Return the tokens of the title at a position."""
         node, tokens = self.root, list[int]()
         while (first := int(self.first_child[node])) < (last := int(self.first_child[node + 1])):
             node = first + int(np.searchsorted(self.low[first:last], position, side="right")) - 1
@@ -229,21 +229,24 @@ class TitleTrie:
         return tokens
 
     def save(self, path: str | Path) -> None:
-        """Writes the arrays to a safetensors file, beside its place and renamed."""
+        """Write the arrays to a safetensors file, which appears complete or not at all."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         meta = {"format": FORMAT, "max_depth": str(self.max_depth), "n_tokens": str(self.n_tokens)}
         files.write_arrays(Path(path), arrays, meta)
 
     @classmethod
     def load(cls, path: str | Path) -> TitleTrie:
-        """Maps the arrays of a file that ``save`` wrote into memory; nothing is read yet.
+        """Load a trie by mapping its file into memory; the data is read when it is used.
 
         Raises:
-            DataError: the file is not there or is none of these.
+            DataError: the file is missing or was not written by ``save``.
         """
         arrays, meta = files.map_arrays(Path(path))
         if meta.get("format") != FORMAT or set(arrays) != set(_ARRAYS):
-            msg = f"{path} is no trie of this version. Expected a file that TitleTrie.save wrote."
+            msg = (
+                f"{path} is not a trie of this version. Expected a file written by TitleTrie.save; "
+                "build the trie again."
+            )
             raise DataError(msg)
         trie = cls.__new__(cls)
         for name, array in arrays.items():
@@ -253,19 +256,24 @@ class TitleTrie:
 
 
 def _chunks(sequences: Iterable[Sequence[int]]) -> Iterator[Chunk]:
+    """Convert token sequences to arrays, some thousand titles at a time."""
     sequences = iter(sequences)
     while some := list(islice(sequences, _CHUNK)):
         length = np.fromiter(map(len, some), dtype=np.int64, count=len(some))
         yield np.fromiter(chain.from_iterable(some), np.int64, int(length.sum())), length
 
 
-def _width(n: int) -> np.dtype[np.unsignedinteger]:
-    """The smallest unsigned kind that holds 0 to n."""
+def _smallest_dtype(n: int) -> np.dtype[np.unsignedinteger]:
+    """Return the smallest unsigned type that holds 0 to n."""
     return np.dtype(np.uint16 if n < 1 << 16 else np.uint32 if n < 1 << 32 else np.uint64)
 
 
 def ranges(first: IntArray, count: IntArray) -> IntArray:
-    """first[0], first[0] + 1, ... (count[0] of them), first[1], ..."""
+    """Concatenate ranges of consecutive integers, given their starts and lengths.
+
+    >>> ranges(np.array([5, 9]), np.array([2, 3])).tolist()
+    [5, 6, 9, 10, 11]
+    """
     total = int(count.sum())
     if not total:
         return np.empty(0, dtype=np.int64)
@@ -273,55 +281,55 @@ def ranges(first: IntArray, count: IntArray) -> IntArray:
     return np.asarray(np.arange(total) + np.repeat(first - offset, count))
 
 
-def _starts(counts: IntArray, first: int = 0) -> npt.NDArray[np.unsignedinteger]:
-    """(len(counts) + 1,) where each begins whose sizes are counts, in the smallest width."""
+def _offsets(counts: IntArray, first: int = 0) -> npt.NDArray[np.unsignedinteger]:
+    """Return the start of each group of the given sizes and the final end, in the smallest type."""
     starts = np.cumsum(np.concatenate([[first], counts]))
-    return starts.astype(_width(int(starts[-1])))
+    return starts.astype(_smallest_dtype(int(starts[-1])))
 
 
-def _gathered(chunks: Iterable[Chunk]) -> tuple[Ids, IntArray]:
-    """All tokens in the smallest width, and (N + 1,) where each title's begin."""
+def _concatenate(chunks: Iterable[Chunk]) -> tuple[Ids, IntArray]:
+    """Return all tokens in the smallest type, and the (N + 1,) index of each title's first token."""
     parts: list[Ids] = []
     lengths: list[IntArray] = []
-    for tokens, length in chunks:
-        found = np.asarray(tokens)
-        if len(found) and int(found.min()) < 0:
-            msg = f"Token id {int(found.min())} in a title. Expected 0 or more."
+    for given, length in chunks:
+        tokens = np.asarray(given)
+        if len(tokens) and int(tokens.min()) < 0:
+            msg = f"Token id {int(tokens.min())} in a title is negative. Expected 0 or more."
             raise DataError(msg)
-        kind = np.uint16 if not len(found) or int(found.max()) < 1 << 16 else np.uint32
-        parts.append(found.astype(kind))
+        dtype = np.uint16 if not len(tokens) or int(tokens.max()) < 1 << 16 else np.uint32
+        parts.append(tokens.astype(dtype))
         lengths.append(np.asarray(length, dtype=np.int64))
     if not sum(map(len, lengths)):
-        msg = "A trie of no titles. Expected at least one; check the catalog."
+        msg = "The catalog has no titles to build a trie from. Expected at least one."
         raise DataError(msg)
     length = np.concatenate(lengths)
     if not length.all():
-        msg = f"Title {int(np.argmin(length))} has no tokens. Expected a terminator at least."
+        msg = f"Title {int(np.argmin(length))} has no tokens. Expected at least a terminator."
         raise DataError(msg)
     return np.concatenate(parts), np.concatenate([[0], np.cumsum(length)])
 
 
-def _sorted(flat: Ids, start: IntArray) -> IntArray:
-    """(N,) the order of the titles by their tokens, equal ones by row."""
+def _sort_titles(flat: Ids, start: IntArray) -> IntArray:
+    """Return the (N,) order of the titles by their tokens; equal titles are in row order."""
     size = flat.dtype.itemsize
-    data = pa.py_buffer(flat.astype(flat.dtype.newbyteorder(">")))  # so that bytes sort as tokens
+    data = pa.py_buffer(flat.astype(flat.dtype.newbyteorder(">")))  # big-endian sorts like tokens
     texts = pa.Array.from_buffers(
         pa.large_binary(), len(start) - 1, [None, pa.py_buffer(start * size), data]
     )
     return np.asarray(pc.array_sort_indices(texts)).astype(np.int64)
 
 
-def _taken(flat: Ids, start: IntArray, order: IntArray) -> tuple[Ids, IntArray]:
-    """The titles in another order."""
+def _reorder(flat: Ids, start: IntArray, order: IntArray) -> tuple[Ids, IntArray]:
+    """Return the titles in another order: their tokens and where each title starts."""
     length = np.diff(start)[order]
-    return _picked(flat, start[order], length), np.concatenate([[0], np.cumsum(length)])
+    return _take_ranges(flat, start[order], length), np.concatenate([[0], np.cumsum(length)])
 
 
-def _picked(flat: Ids, first: IntArray, count: IntArray) -> Ids:
-    """The entries ``ranges(first, count)`` of flat."""
+def _take_ranges(flat: Ids, first: IntArray, count: IntArray) -> Ids:
+    """Return ``flat[ranges(first, count)]`` without building the whole index at once."""
     result = np.empty(int(count.sum()), dtype=flat.dtype)
     done = 0
-    for low in range(0, len(count), _CHUNK):  # so that the index stays small
+    for low in range(0, len(count), _CHUNK):
         some = ranges(first[low : low + _CHUNK], count[low : low + _CHUNK])
         result[done : done + len(some)] = flat[some]
         done += len(some)
@@ -329,7 +337,7 @@ def _picked(flat: Ids, first: IntArray, count: IntArray) -> Ids:
 
 
 def _shared_prefixes(flat: Ids, start: IntArray) -> IntArray:
-    """(N,) tokens that each sorted title shares with the one before it; the first: none."""
+    """Return the (N,) number of tokens that each sorted title shares with the one before it."""
     length = np.diff(start)
     shared = np.zeros(len(length), dtype=np.int64)
     alive = np.arange(1, len(length))
@@ -343,6 +351,7 @@ def _shared_prefixes(flat: Ids, start: IntArray) -> IntArray:
 
 
 def _refuse_prefixes(flat: Ids, start: IntArray, shared: IntArray) -> None:
+    """Raise DataError if a title is a proper prefix of the next one."""
     length = np.diff(start)
     prefix = np.flatnonzero((shared[1:] == length[:-1]) & (length[1:] > length[:-1]))
     if len(prefix):
@@ -350,15 +359,18 @@ def _refuse_prefixes(flat: Ids, start: IntArray, shared: IntArray) -> None:
 
 
 def prefix_error(title: Sequence[int]) -> DataError:
-    """What is raised where a title is a proper prefix of another."""
+    """Return the error for a title that is a proper prefix of another."""
     return DataError(
-        f"Title tokens {list(title)} are a prefix of another title's. Expected every title to end "
-        "with a terminator that none contains."
+        f"The title tokens {list(title)} are a prefix of another title. Expected every title to end "
+        "with a terminator that occurs nowhere else in a title."
     )
 
 
-def _branching(shared: IntArray, low: IntArray, high: IntArray, length: IntArray) -> IntArray:
-    """The depth at which the distinct titles low to high - 1 part; a single one's length."""
+def _branching_depth(shared: IntArray, low: IntArray, high: IntArray, length: IntArray) -> IntArray:
+    """Return the depth at which the distinct titles low to high - 1 diverge.
+
+    A single title gives its length.
+    """
     depth = length.copy()
     several = np.flatnonzero(high - low > 1)
     if len(several):

@@ -137,8 +137,8 @@ def scored(recommender: Recommender, history: History, target: str) -> Scored:
     weight -= np.logaddexp.reduce(weight)
     order = np.argsort(-weight, kind="stable")
     likely = order[allowed.keeps(order)][:CANDIDATES]
-    first = trie.places(np.array([recommender.catalog.row(target)]))
-    place = np.concatenate([first, trie.places(ranking.rows), likely])
+    first = trie.find_positions(np.array([recommender.catalog.row(target)]))
+    place = np.concatenate([first, trie.find_positions(ranking.rows), likely])
     place = place[np.sort(np.unique(place, return_index=True)[1])]
     return _collected(trie, tree, fused, place, weight[place], allowed.keeps(place))
 

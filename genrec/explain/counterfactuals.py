@@ -387,7 +387,7 @@ def _candidates(
 def _others(question: Question, catalog: Catalog, row: int, rows: Sequence[int]) -> list[int]:
     seen = set(catalog.rows(question.window.item_ids)) | {row}
     once = list(dict.fromkeys(rows))
-    there = question.trie.places(np.array(once, dtype=np.int64)) >= 0
+    there = question.trie.find_positions(np.array(once, dtype=np.int64)) >= 0
     title = one_line(catalog[row].title).lower()
     return [
         r

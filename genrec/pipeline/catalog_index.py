@@ -220,7 +220,7 @@ class CatalogIndex:
 
     def mask(self, allowed: Filter) -> npt.NDArray[np.bool_]:
         """(N,) which rows a filter allows."""
-        place = self.trie.places(np.arange(len(self.catalog)))
+        place = self.trie.find_positions(np.arange(len(self.catalog)))
         mask = place >= 0
         mask[mask] = allowed.keeps(place[mask])
         return np.asarray(mask, dtype=np.bool_)

@@ -24,7 +24,7 @@ class Places(Protocol):
         """The catalog row at each position."""
         ...
 
-    def places(self, rows: IntArray) -> IntArray:
+    def find_positions(self, rows: IntArray) -> IntArray:
         """(R,) the position of each row, -1 for a row that is not there."""
         ...
 
@@ -128,7 +128,7 @@ class _Added:
 
     def __init__(self, base: _Dense, weights: Weights, trie: Places) -> None:
         assert weights.rows is not None
-        place = trie.places(weights.rows)
+        place = trie.find_positions(weights.rows)
         order = np.argsort(place)
         order = order[place[order] >= 0]
         values = weights.values[order] / base.top
@@ -151,7 +151,7 @@ class _Sparse:
 
     def __init__(self, weights: Weights, trie: Places) -> None:
         assert weights.rows is not None
-        place = trie.places(weights.rows)
+        place = trie.find_positions(weights.rows)
         order = np.argsort(place)
         order = order[place[order] >= 0]
         top = max(weights.rest, float(weights.values.max(initial=0.0)))
