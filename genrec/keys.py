@@ -1,13 +1,13 @@
-"""Spell objects out for hashes: named fields in a fixed order, not whatever ``repr`` gives today.
+"""Work with dataclasses that outlive a version: spell them out for hashes, read them from JSON.
 
-A key made here outlives a new class name and new settings: fields that were added later are left
-out while they have their default.
+A key made here survives a new class name and new settings, which ``repr`` would not: fields that
+were added later are left out as long as they have their default.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 
@@ -16,9 +16,9 @@ def spell(value: Any, name: str, named: Sequence[str]) -> str:
 
     Args:
         value: an instance of a dataclass.
-        name: what the class is called in keys, whatever it is called in code.
-        named: the fields that are always spelled, in this order. Any other field follows, by name,
-            where its value is not its default.
+        name: the name of the class in keys, whatever its name in code.
+        named: the fields that are always spelled, in this order. Any other field follows, sorted by
+            name, unless its value is its default.
 
     Raises:
         KeyError: the instance lacks a named field.
@@ -34,10 +34,36 @@ def spell(value: Any, name: str, named: Sequence[str]) -> str:
     known = {f.name: f for f in fields(value)}
     parts = [f"{known[n].name}={getattr(value, n)!r}" for n in named]
     for other in sorted(set(known) - set(named)):
-        field, given = known[other], getattr(value, other)
-        default = field.default
-        if field.default_factory is not MISSING:
-            default = field.default_factory()
+        given = getattr(value, other)
+        default = _default(known[other])
         if default is MISSING or given != default:
             parts.append(f"{other}={given!r}")
     return f"{name}({', '.join(parts)})"
+
+
+def pick_fields(kind: type, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Pick a dataclass's fields from stored values, which another version may have written.
+
+    Args:
+        kind: the dataclass.
+        values: the stored values by name; unknown names are ignored.
+
+    Returns:
+        The values of known fields; the names of missing fields that have no default.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass
+    ... class Form:
+    ...     case: str
+    ...     new: int = 0
+    >>> pick_fields(Form, {"case": "lower", "old": 1}), pick_fields(Form, {})
+    (({'case': 'lower'}, []), ({}, ['case']))
+    """
+    known = {f.name: values[f.name] for f in fields(kind) if f.name in values}
+    lacking = [f.name for f in fields(kind) if f.name not in known and _default(f) is MISSING]
+    return known, lacking
+
+
+def _default(field: Field[Any]) -> Any:
+    """Return the default of a field, or ``MISSING``."""
+    return field.default if field.default_factory is MISSING else field.default_factory()

@@ -147,7 +147,7 @@ class Recommender:
         Raises:
             ModelError: the folder is no run, or prompt, tokenizer or base model have changed since.
         """
-        folder = runs.located(run)
+        folder = runs.find_run(run)
         found = Run.read(folder)
         from genrec.models.language_model import LanguageModel
 

@@ -1,15 +1,17 @@
-"""Run folders: what training writes and a recommender loads. Knows files and hashes, no models.
+"""Run folders: training writes them, and a recommender loads them.
 
-RUN/
-    run.json            base model, prompt, encoding, settings, versions, metrics; written last
-    adapter/            PEFT's files (safetensors), or model/ where all weights were trained
-    catalog.parquet     the items that were trained on
-    trie.safetensors    their titles
-    tuned.json          how much a prior counts beside the model, from ``genrec tune --run RUN``
-    prior.safetensors   that prior, for those who load the run without the data
-    training.yaml       the resolved settings, which ``genrec train --config`` takes
-    log.jsonl           what was seen while it ran
-    checkpoints/        from which ``--resume`` goes on
+Knows files and hashes, no models::
+
+    RUN/
+        run.json            base model, prompt, encoding, settings, versions, metrics; written last
+        adapter/            PEFT's files (safetensors), or model/ if all weights were trained
+        catalog.parquet     the items of the training data
+        trie.safetensors    their titles
+        tuned.json          the weight of a prior beside the model, from ``genrec tune --run RUN``
+        prior.safetensors   that prior, so that the run can be used without the data
+        training.yaml       the complete settings, as an input for ``genrec train --config``
+        log.jsonl           losses and validation metrics, step by step
+        checkpoints/        the states from which ``--resume`` continues
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from genrec.errors import ModelError
 from genrec.files import write_text
+from genrec.keys import pick_fields
 
 FORMAT_VERSION = 1
 RUN = "run.json"
@@ -38,27 +41,28 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What ``run.json`` says.
+    """The content of ``run.json``.
 
     Attributes:
-        base_model: name or folder of the model that was trained.
-        base_fingerprint: of its weights (``LanguageModel.fingerprint``); empty where they were
-            quantised.
-        base_kept: ``LanguageModel.kept_fingerprint``.
-        base_revision: a hub revision, or None.
-        template: name of the prompt template.
+        base_model: the name or folder of the model that was trained.
+        base_fingerprint: the hash of its weights (``LanguageModel.fingerprint``); empty if they
+            were quantised.
+        base_kept: the hash of the weights that are never quantised
+            (``LanguageModel.kept_fingerprint``).
+        base_revision: the hub revision of the model, or None.
+        template: the name of the prompt template.
         template_hash: ``Template.hash``.
-        encoder_hash: ``Encoder.hash``: vocabulary, added tokens and title form.
-        catalog_hash: ``Catalog.hash`` of the items trained on.
-        data: name of the dataset.
-        data_fingerprint: ``protocols.fingerprint``.
-        settings: of the recommender.
-        training: how it was trained.
-        versions: of the libraries.
-        targets: how many titles were learned from.
-        finished: whether it went to its end, or stopped early.
-        metrics: of the last validation, and of the best.
-        format_version: of the folder.
+        encoder_hash: ``Encoder.hash``, over vocabulary, added tokens and title form.
+        catalog_hash: ``Catalog.hash`` of the items in the training data.
+        data: the name of the dataset.
+        data_fingerprint: ``protocols.fingerprint`` of the dataset.
+        settings: the settings of the recommender.
+        training: the settings of the training.
+        versions: the versions of the libraries.
+        targets: the number of titles in the training targets.
+        finished: True if training reached its last step or stopped early by its own rule.
+        metrics: the metrics of the last and of the best validation.
+        format_version: the version of the folder's format.
     """
 
     base_model: str
@@ -81,22 +85,23 @@ class Run:
 
     @classmethod
     def read(cls, folder: str | Path) -> Run:
-        """Reads a run folder's ``run.json``.
+        """Read the ``run.json`` of a run folder; unknown fields are ignored.
 
         Raises:
-            ModelError: the folder is none, or of another version.
+            ModelError: the folder is not a run, has another format version, is damaged, or lacks a
+                field without a default.
         """
         path = Path(folder) / RUN
         if not path.is_file():
             unfinished = Path(folder) / CHECKPOINTS
             hint = (
-                " Its training has not come to an end: go on with `genrec train ... --resume`."
+                " Its training has not finished; continue it with `genrec train ... --resume`."
                 if unfinished.is_dir()
                 else ""
             )
             msg = (
-                f"{str(folder)!r} is not a run folder: it has no {RUN}.{hint} Expected one that "
-                "`genrec train DIR --out RUN` wrote."
+                f"{str(folder)!r} is not a run folder: it has no {RUN}.{hint} Expected a folder "
+                "that `genrec train DIR --out RUN` wrote."
             )
             raise ModelError(msg)
         try:
@@ -104,18 +109,24 @@ class Run:
             version = values.get("format_version")
             if version != FORMAT_VERSION:
                 msg = (
-                    f"{path} has format_version {version!r}. Expected {FORMAT_VERSION}; train again "
+                    f"{path} has format_version {version!r}. Expected {FORMAT_VERSION}. Train again "
                     "with this version of genrec, or use the version that wrote it."
                 )
                 raise ModelError(msg)
-            absent = {f.name for f in fields(cls) if f.name not in values and _has_default(f)}
-            return cls(**{f.name: values[f.name] for f in fields(cls) if f.name not in absent})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            known, lacking = pick_fields(cls, values)
+            if lacking:
+                msg = (
+                    f"{path} lacks {', '.join(lacking)}. Train again with this version of genrec, "
+                    "or use the version that wrote it."
+                )
+                raise ModelError(msg)
+            return cls(**known)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             msg = f"{path} is damaged: {error!r}. Train again, or copy the run folder again."
             raise ModelError(msg) from error
 
     def write(self, folder: Path) -> None:
-        """Writes ``run.json``, in one piece."""
+        """Write ``run.json`` in one piece."""
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
         write_text(folder / RUN, text + "\n")
 
@@ -127,69 +138,65 @@ class Run:
         base: str | None = None,
         kept: str | None = None,
     ) -> None:
-        """Refuses a prompt, tokenizer or base model that differs from what was trained with.
+        """Check that prompt, tokenizer and base model are those of the training.
 
         Args:
-            template: the hash of the prompt template; None is not checked, here and below.
+            template: the hash of the prompt template; None to skip the check, as below.
             encoder: the hash of the encoder.
             base: the fingerprint of the base model.
-            kept: that of what is not quantised.
+            kept: the fingerprint of the weights that are never quantised.
 
         Raises:
-            ModelError: one of them does; the message says which.
+            ModelError: one of them differs; the message says which.
         """
         changed = [
-            what
-            for what, theirs, ours in (
-                (f"the prompt template {self.template!r}", self.template_hash, template),
-                ("the tokenizer or the form of titles", self.encoder_hash, encoder),
-                (f"the base model {self.base_model!r}", self.base_fingerprint, base),
-                (f"the base model {self.base_model!r}", self.base_kept, kept),
+            part
+            for part, theirs, ours in (
+                (f"prompt template {self.template!r}", self.template_hash, template),
+                ("tokenizer or title form", self.encoder_hash, encoder),
+                (f"base model {self.base_model!r}", self.base_fingerprint, base),
+                (f"base model {self.base_model!r}", self.base_kept, kept),
             )
             if ours is not None and theirs != ours
         ]
         if changed:
             msg = (
-                f"This run was trained with another version of {', and of '.join(changed)}: its "
-                "scores would be spoiled. Expected what it was trained with; put that back (drop "
-                "options that change it, such as --template, --few-shot, --prompts, --case), or train again."
+                f"This run was trained with a different {' and a different '.join(dict.fromkeys(changed))}, so its "
+                "scores would be wrong. Expected the same as in training. Drop options that change "
+                "it (such as --template, --few-shot, --prompts, --case), or train again."
             )
             raise ModelError(msg)
 
 
-def _has_default(field: Field[Any]) -> bool:
-    return field.default is not MISSING or field.default_factory is not MISSING
-
-
-def shipped(name: str) -> Path | None:
-    """The run folder in the package that belongs to an embedded dataset; None where there is none."""
+def shipped_run(name: str) -> Path | None:
+    """Return the shipped run folder of an embedded dataset; None if it has none."""
     folder = Path(__file__).parent / "data" / "samples" / name / "run"
     return folder if name.isidentifier() and (folder / RUN).is_file() else None
 
 
-def first_process() -> bool:
-    """Whether this is a run's only process, or of several the one that speaks and writes."""
+def is_first_process() -> bool:
+    """Check that this process is the one that logs and writes: the only one, or rank 0."""
     return not int(os.environ.get("RANK", "0"))
 
 
-def located(run: str | os.PathLike[str]) -> Path:
-    """A run's folder: the path itself, or where no folder has it an embedded dataset's name."""
+def find_run(run: str | os.PathLike[str]) -> Path:
+    """Return a run's folder, given its path or the name of an embedded dataset."""
     path = Path(run)
-    return path if path.exists() else shipped(str(run)) or path
+    return path if path.exists() else shipped_run(str(run)) or path
 
 
-def called(run: Path) -> str:
-    """What people know a run by: its folder's name, of one in the package the dataset's."""
+def run_name(run: Path) -> str:
+    """Return a run's name for people: its folder's name, or the dataset's for a shipped run."""
     return run.parent.name if run.name == "run" else run.name
 
 
-def checkpoints(run: Path) -> list[Path]:
-    """The whole checkpoints of a run, the oldest first."""
-    found = (run / CHECKPOINTS).glob("step-*")
-    whole = [p for p in found if p.name[5:].isdecimal() and (p / "state.json").is_file()]
-    return sorted(whole, key=step_of)
+def list_checkpoints(run: Path) -> list[Path]:
+    """List the complete checkpoints of a run, oldest first."""
+    folders = (run / CHECKPOINTS).glob("step-*")
+    complete = [p for p in folders if p.name[5:].isdecimal() and (p / "state.json").is_file()]
+    return sorted(complete, key=checkpoint_step)
 
 
-def step_of(place: Path) -> int:
-    """How many steps were done at a checkpoint."""
-    return int(place.name.rpartition("-")[2])
+def checkpoint_step(checkpoint: Path) -> int:
+    """Return the number of training steps before a checkpoint."""
+    return int(checkpoint.name.rpartition("-")[2])

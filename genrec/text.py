@@ -1,4 +1,4 @@
-"""Forms of a text: as people see it, and as it is compared. Knows strings, nothing of tokens."""
+"""Clean, compare and classify text by script. Knows strings, nothing of tokens."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\
 
 
 def one_line(text: str) -> str:
-    r"""Replaces line breaks, control and format-breaking characters by single spaces.
+    r"""Put a text on one line: replace line breaks and control characters by single spaces.
 
-    Control (Cc), surrogate (Cs) and line or paragraph separators (Zl, Zp) and the bidirectional
-    overrides become spaces, runs of white space become one space, and the ends are stripped. What
-    is left can neither start a new line of a prompt nor move a terminal's cursor.
+    Control characters (Cc), surrogates (Cs), line and paragraph separators (Zl, Zp) and
+    bidirectional overrides become spaces. Runs of white space become one space, and both ends are
+    stripped. The result can neither start a new line of a prompt nor move a terminal's cursor.
 
     >>> one_line("RED\tMUG\x1b[31m\n bought: ")
     'RED MUG [31m bought:'
@@ -26,7 +26,7 @@ def one_line(text: str) -> str:
 
 
 def breaks_line(text: str) -> bool:
-    r"""Whether a text holds characters that ``one_line`` replaces by spaces.
+    r"""Check that a text contains characters that ``one_line`` replaces by spaces.
 
     >>> breaks_line("mug\x1b[31m"), breaks_line("red mug")
     (True, False)
@@ -35,7 +35,7 @@ def breaks_line(text: str) -> bool:
 
 
 def visible(text: str) -> bool:
-    r"""Whether a person would see anything of a text.
+    r"""Check that a text has at least one visible character.
 
     >>> visible("\u200b\u3164 \t"), visible("☕")
     (False, True)
@@ -47,14 +47,14 @@ def visible(text: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: ``one_line`` of every line, leading blanks kept."""
+    """Clean a text for a terminal: ``one_line`` for every line, with its indentation kept."""
     return "\n".join(
         " " * (len(line) - len(line.lstrip(" "))) + one_line(line) for line in text.split("\n")
     )
 
 
 def normalized(text: str) -> str:
-    """The form in which two spellings of one title are equal: NFKC, case, punctuation and space.
+    """Normalize Unicode (NFKC), case, punctuation and space, so that spellings compare equal.
 
     >>> normalized("  Red  Retrospot-Mug!") == normalized("red retrospot mug")
     True
@@ -66,7 +66,7 @@ def normalized(text: str) -> str:
 
 
 def mostly_upper(texts: list[str]) -> bool:
-    """Whether more than half of the cased letters in the first 10,000 texts are capitals.
+    """Check that most cased letters in the first 10,000 texts are capitals.
 
     >>> mostly_upper(["RED MUG", "Doll"]), mostly_upper(["红色杯子"])
     (True, False)
@@ -76,7 +76,8 @@ def mostly_upper(texts: list[str]) -> bool:
     return upper > lower
 
 
-_NAMES = {
+_SCRIPTS = {  # the first word of a letter's Unicode name -> script
+
     "LATIN": "latin", "CYRILLIC": "cyrillic", "GREEK": "greek", "ARABIC": "arabic",
     "HEBREW": "hebrew", "DEVANAGARI": "devanagari", "THAI": "thai", "CJK": "han",
     "HIRAGANA": "kana", "KATAKANA": "kana", "HALFWIDTH": "kana", "HANGUL": "hangul",
@@ -86,30 +87,41 @@ _NAMES = {
 
 @lru_cache(maxsize=20_000)
 def script(character: str) -> str:
-    """The script of a letter or mark, ``other`` where it is none of ``SAMPLES``; empty for no letter.
+    """Return the script of a letter or mark, such as ``latin``; ``other`` for rarer scripts.
+
+    For any other character the result is empty.
 
     >>> script("a"), script("杯"), script("г"), script("7"), script("ა")
     ('latin', 'han', 'cyrillic', '', 'other')
     """
     if unicodedata.category(character)[0] not in "LM":
         return ""
-    return _NAMES.get(unicodedata.name(character, "").split(" ")[0], "other")
+    return _SCRIPTS.get(unicodedata.name(character, "").split(" ")[0], "other")
 
 
 def scripts(text: str) -> Counter[str]:
-    """How many letters of a text are of each script."""
-    found = Counter(script(c) for c in text)
-    del found[""]
-    return found
+    """Count the letters of each script in a text."""
+    letters = Counter(script(c) for c in text)
+    del letters[""]
+    return letters
 
 
 def main_script(texts: list[str]) -> str:
-    """The script of most letters of the first 1,000 texts; ``latin`` where there are none.
+    """Return the most frequent script in the first 1,000 texts; ``latin`` without any letters.
 
     >>> main_script(["红色杯子 USB"]), main_script(["500"])
     ('han', 'latin')
     """
-    found: Counter[str] = Counter()
+    letters: Counter[str] = Counter()
     for text in texts[:1000]:
-        found += scripts(text)
-    return found.most_common(1)[0][0] if found else "latin"
+        letters += scripts(text)
+    return letters.most_common(1)[0][0] if letters else "latin"
+
+
+def quantity(n: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless there is one.
+
+    >>> quantity(1, "row"), quantity(1200, "row")
+    ('1 row', '1,200 rows')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -14,7 +14,7 @@ def main() -> None:
 
     home = Path(genrec.__file__).resolve().parent
     assert home.is_relative_to(Path(sys.argv[1]).resolve()), home
-    assert behaviors.folder() == home / "templates", behaviors.folder()
+    assert behaviors.templates_folder() == home / "templates", behaviors.templates_folder()
     assert (importlib.resources.files("genrec") / "py.typed").is_file()
     data = genrec.datasets.load("online_retail_demo")
     recommender = genrec.Recommender(data)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -276,7 +278,7 @@ def test_saving_replaces_only_dataset_folders(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["events.csv", "items.csv", "out"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    with pytest.raises(DataError, match="holds other files"):
+    with pytest.raises(DataError, match="files that do not belong to a dataset"):
         data.save(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
@@ -311,8 +313,8 @@ def test_a_failed_save_leaves_the_old_folder(
     ("name", "content", "message"),
     [
         ("dataset.json", "{", "is damaged"),
-        ("dataset.json", '{"format_version": 99}', "format_version 99, expected 1"),
-        ("dataset.json", '{"format_version": 1}', "is damaged"),
+        ("dataset.json", '{"format_version": 99}', "format_version 99. Expected 1"),
+        ("dataset.json", '{"format_version": 1}', "dataset.json lacks name, target_behavior,"),
         ("catalog.parquet", "x", "cannot be read"),
     ],
 )
@@ -324,12 +326,27 @@ def test_damaged_folders(tmp_path: Path, name: str, content: str, message: str) 
     assert message in str(caught.value)
 
 
+def test_fields_of_other_versions_are_ignored_or_get_their_defaults(tmp_path: Path) -> None:
+    data = prepared(tmp_path)
+    data.save(tmp_path / "out")
+    path = tmp_path / "out" / "dataset.json"
+    values = json.loads(path.read_text())
+    for name in ("led_by", "split_times"):
+        del values[name]
+    path.write_text(json.dumps({**values, "of_a_later_version": [1]}))
+    assert Dataset.load(tmp_path / "out").info == replace(data.info, led_by={}, split_times={})
+    del values["unit"], values["case"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"lacks case, unit\. Run `genrec prepare` again"):
+        Dataset.load(tmp_path / "out")
+
+
 def test_a_changed_catalog_is_noticed(tmp_path: Path) -> None:
     data = prepared(tmp_path)
     data.save(tmp_path / "out")
     other = Catalog([*data.catalog, Item("d", "Cat")])
     pq.write_table(other.to_table(), tmp_path / "out" / "catalog.parquet")
-    with pytest.raises(DataError, match=r"not the one that dataset\.json was written for"):
+    with pytest.raises(DataError, match=r"does not match dataset\.json"):
         Dataset.load(tmp_path / "out")
     with pytest.raises(DataError, match="not a dataset folder"):
         Dataset.load(tmp_path)
@@ -432,8 +449,10 @@ def test_what_leads_to_a_purchase_does_not_count_as_seen(tmp_path: Path) -> None
 def test_nothing_in_train_is_said(tmp_path: Path) -> None:
     two = "".join(f"u{u},{item},{n},buy\n" for u in range(24) for n, item in enumerate("ab"))
     data = prepared(tmp_path, events=f"user_id,item_id,timestamp,behavior\n{two}")
-    assert any("24 of 24 users with something held out have nothing" in n for n in data.info.notes)
-    assert not any("have nothing in train" in n for n in prepared(tmp_path).info.notes)
+    assert any(
+        "24 of 24 users with held-out events have none in train" in n for n in data.info.notes
+    )
+    assert not any("have none in train" in n for n in prepared(tmp_path).info.notes)
 
 
 def test_target_behavior_is_buy_or_the_most_frequent(tmp_path: Path) -> None:
@@ -511,7 +530,7 @@ def test_a_split_given_as_files(tmp_path: Path) -> None:
     assert sorted((r[0], r[1]) for r in rejects[1].rows) == [
         (train.name, 2), ("test.jsonl", 2), ("valid.csv", 2), ("valid.csv", 3),
     ]  # fmt: skip
-    with pytest.raises(SettingsError, match="Expected one of the two"):
+    with pytest.raises(SettingsError, match="Expected only one of the two"):
         Dataset.prepare(items, train, test=tmp_path / "valid.csv", split="last-unit")
     (tmp_path / "one.csv").write_text(f"{head}u,a,1,buy\n")
     with pytest.raises(DataError, match=r"valid\.csv, data row 2"):

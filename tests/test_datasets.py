@@ -34,7 +34,9 @@ def test_zh_mini_is_what_its_data_card_says() -> None:
     assert set(events.behaviors) == {
         "browse", "buy", "read", "watch", "listen", "follow", "search",
     }  # fmt: skip
-    verbs = json.loads((behaviors.folder() / "zh" / "verbs.json").read_text(encoding="utf-8"))
+    verbs = json.loads(
+        (behaviors.templates_folder() / "zh" / "verbs.json").read_text(encoding="utf-8")
+    )
     assert set(events.behaviors) <= set(verbs)
     for user in events.user_ids:
         history = events.history(user)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec import Catalog, History, Interaction, Item, Recommender, runs
-from genrec.data.behaviors import folder
+from genrec.data.behaviors import templates_folder
 from genrec.data.titles import TitleForm
 from genrec.errors import PromptError
 from genrec.models.packaged import DEFAULT_MODEL, PACKAGED
@@ -84,7 +84,7 @@ def check_pasted(tokenizer: Any) -> None:
         assert all(control.isdisjoint(ids) for ids in encoder.titles(catalog))
         return [i for i in encoder.prompt(prompt).ids if i in control]
 
-    for file in folder().glob("*/*.jinja"):
+    for file in templates_folder().glob("*/*.jinja"):
         template = Template.load(file.stem, file.parent.name)
         expected = controls(template, harmless)
         assert controls(template, texts) == expected
@@ -173,7 +173,7 @@ def test_what_precedes_a_title_is_what_inference_would_produce(kind: str) -> Non
         *events[3:],
     )
     checked = 0
-    for file in folder().glob("*/*.jinja"):
+    for file in templates_folder().glob("*/*.jinja"):
         template = Template.load(file.stem, file.parent.name)
         if template.header.get("targets", "every") == "every":
             check_prefixes(
@@ -280,7 +280,7 @@ def test_the_hash_of_the_shipped_run_stays() -> None:
         pytest.skip(f"{DEFAULT_MODEL} is not in the cache")
     from transformers import AutoTokenizer
 
-    run_folder = runs.shipped("online_retail_demo")
+    run_folder = runs.shipped_run("online_retail_demo")
     assert run_folder is not None
     run = Run.read(run_folder)
     form = Template.load(run.template).form(run.settings["case"], run.settings["max_title_tokens"])

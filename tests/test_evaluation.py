@@ -222,7 +222,7 @@ def test_slices_of_cases() -> None:
             ("v", "a", 1, "test"), ("w", "a", 1, "test"), ("w", "b", 2, "test")]  # fmt: skip
     dataset = made(rows)
     cases = protocols.cases(dataset, "given")
-    found = protocols.slices(dataset, cases)
+    found = protocols.label_slices(dataset, cases)
     assert [c.user_id for c in cases] == ["u", "v", "w"]
     assert found["item"] == ["cold", "warm", "cold"]
     assert found["user"] == ["warm", "warm", "cold"]

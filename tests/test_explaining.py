@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_decoding import kinds, titles
 
 from genrec import Catalog, History, Interaction, Item, Recommender
-from genrec.data.behaviors import folder
+from genrec.data.behaviors import templates_folder
 from genrec.errors import PromptError
 from genrec.explain.sentences import FAINT, NEEDED
 from genrec.explain.types import Explanation
@@ -156,7 +156,7 @@ def test_a_long_history_leaves_room_for_both_titles() -> None:
 
 @pytest.mark.parametrize("key", [*NEEDED, "{item}"])
 def test_a_template_that_lacks_something_says_so(tmp_path: Path, key: str) -> None:
-    source = (folder() / "en" / "explain.jinja").read_text(encoding="utf-8")
+    source = (templates_folder() / "en" / "explain.jinja").read_text(encoding="utf-8")
     source = source.replace(key, "x") if key == "{item}" else re.sub(f"\n{key}: .*", "", source)
     (tmp_path / "en").mkdir()
     (tmp_path / "en" / "explain.jinja").write_text(source, encoding="utf-8")
@@ -166,7 +166,7 @@ def test_a_template_that_lacks_something_says_so(tmp_path: Path, key: str) -> No
 
 @pytest.mark.parametrize("most", ["most: some", "most: 0"])
 def test_a_number_of_words_that_is_none(tmp_path: Path, most: str) -> None:
-    source = (folder() / "en" / "explain_short.jinja").read_text(encoding="utf-8")
+    source = (templates_folder() / "en" / "explain_short.jinja").read_text(encoding="utf-8")
     (tmp_path / "en").mkdir()
     path = tmp_path / "en" / "explain_mine.jinja"
     path.write_text(source.replace("most: 4", most), encoding="utf-8")
@@ -191,7 +191,7 @@ def test_every_style_passes_its_own_check(style: str, language: str) -> None:
 
 
 def test_own_styles_are_used(tmp_path: Path) -> None:
-    source = (folder() / "en" / "explain.jinja").read_text(encoding="utf-8")
+    source = (templates_folder() / "en" / "explain.jinja").read_text(encoding="utf-8")
     (tmp_path / "en").mkdir()
     path = tmp_path / "en" / "explain_mine.jinja"
     path.write_text(source.replace("Because they {verb}", "They {verb}"), encoding="utf-8")

@@ -89,7 +89,7 @@ def test_bad_feedback_is_rejected_with_reasons(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="item_id"):
         apply_updates(data, path)
     path.write_text("user_id,item_id,behavior,timestamp\nu1,nothing,buy,1\n")
-    with pytest.raises(DataError, match="Mend the rows"):
+    with pytest.raises(DataError, match="Fix the rows"):
         apply_updates(data, path, rejects=Rejects("new.csv"))
     path.write_text("who,what\n1,2\n")
     with pytest.raises(DataError, match="has no column"):
@@ -119,7 +119,7 @@ def test_an_adapter_learns_the_new_and_keeps_the_old(tmp_path: Path) -> None:
 
     assert nats("second", "new", 12) < nats("first", "new", 12) - 0.5
     assert nats("second", "i2", 11) < nats("first", "i2", 11) + 1.0
-    with pytest.raises(ModelError, match="form of titles"):
+    with pytest.raises(ModelError, match="title form"):
         trainer.train(both, tmp_path / "x", base, since=tmp_path / "first", case="lower", **FEW)
     with pytest.raises(ModelError, match="base model"):
         trainer.train(both, tmp_path / "y", fresh("qwen3"), since=tmp_path / "first", **FEW)

@@ -109,7 +109,7 @@ def test_titles_in_the_interactions_make_the_catalog(tmp_path: Path) -> None:
     assert len(data.interactions) == 4
     assert [r[1:3] for r in rejects[0].rows] == [(5, "not in the items file: item_id 'z'")]
     _, path = write(tmp_path, events="user_id,item_id,timestamp,behavior\nu,x,1,buy\n")
-    with pytest.raises(DataError, match=r"write items\.csv with the columns item_id,title"):
+    with pytest.raises(DataError, match=r"Write items\.csv with the columns item_id,title"):
         Dataset.prepare(None, path)
 
 
@@ -222,7 +222,7 @@ def test_rejected_rows_keep_their_cells(tmp_path: Path) -> None:
         ("user_id,item_id,behavior\nu,a,buy\n", "no column 'timestamp'"),
         ("user,item_id,timestamp,behavior\nu,a,1,buy\n", "no column 'user_id'"),
         ("user_id,timestamp,behavior\nu,1,buy\n", "no column 'item_id'"),
-        ("user_id,item_id,timestamp,behavior\n", "every row was rejected"),
+        ("user_id,item_id,timestamp,behavior\n", "it has no rows"),
         ("user_id,item_id,timestamp,behavior\nu,q,1,buy\n", "every row was rejected"),
         ("caf\udce9,item_id\nu,a\n", "header"),
         ("user_id,item_id,timestamp,behavior,user_id\nu,a,1,buy,u\n", "column 'user_id' twice"),
@@ -306,7 +306,7 @@ def test_repeated_rows_are_counted_and_kept(tmp_path: Path) -> None:
     events = "user_id,item_id,timestamp,behavior,value\n" + "u,a,1,buy,2\n" * 3 + "u,b,1,buy,\n" * 2
     data = prepare(tmp_path, events + "u,a,1,buy,3\nv,a,1,buy,2\nu,a,2,buy,2\n")
     assert len(data.interactions) == 8
-    assert "3 rows repeat another row; they were kept" in data.info.notes
+    assert "3 rows identical to another row (kept)" in data.info.notes
 
 
 def test_what_prompts_will_show_otherwise_is_said(tmp_path: Path) -> None:
@@ -319,18 +319,18 @@ def test_what_prompts_will_show_otherwise_is_said(tmp_path: Path) -> None:
     )
     notes = Dataset.prepare(one, two)[0].info.notes
     assert "2 items share their title with another item" in notes
-    assert "2 titles hold line breaks or control characters, shown as spaces" in notes
-    assert "2 texts hold line breaks or control characters, shown as spaces" in notes
+    assert "2 titles with line breaks or control characters (shown as spaces)" in notes
+    assert "2 texts with line breaks or control characters (shown as spaces)" in notes
     assert (
-        "verbs.json lacks 2 of 3 behaviors, said by their own names: ask (2 events), answer (1 events); "
-        "write their verbs into DIR/en/verbs.json and give --prompts DIR"
+        "verbs.json lacks 2 of 3 behaviors, so prompts use their raw names: ask (2 events), answer "
+        "(1 event). To change that, write their verbs into DIR/en/verbs.json and pass --prompts DIR"
     ) in notes
     many = "".join(f"u,a,{n},did{n % 12},\n" for n in range(30))
     one, two = write(tmp_path, events="user_id,item_id,timestamp,behavior,text\n" + many)
     (note,) = (n for n in Dataset.prepare(one, two)[0].info.notes if n.startswith("verbs"))
     assert "lacks 12 of 12 behaviors" in note
     assert "did0 (3 events), did1 (3 events)" in note
-    assert "did9 (2 events) and 2 more;" in note
+    assert "did9 (2 events) and 2 more." in note
 
 
 def test_the_values_of_ratings_are_said(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from genrec import Catalog, History, Interaction, Item
-from genrec.data.behaviors import Verb, folder
+from genrec.data.behaviors import Verb, templates_folder
 from genrec.data.titles import TitleForm
 from genrec.errors import PromptError, RequestError
 from genrec.prompts.segments import Prompt
@@ -150,7 +150,7 @@ def test_the_hash_follows_the_text_and_the_verbs() -> None:
 
 
 def test_every_shipped_template_has_a_header() -> None:
-    files = list(folder().glob("*/*.jinja"))
+    files = list(templates_folder().glob("*/*.jinja"))
     assert len(files) == 15
     for file in files:
         head = file.read_text(encoding="utf-8").split("-#}")[0]

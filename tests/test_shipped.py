@@ -20,7 +20,7 @@ NAME = "online_retail_demo"
 
 
 def folder() -> Path:
-    found = runs.shipped(NAME)
+    found = runs.shipped_run(NAME)
     assert found is not None
     return found
 
@@ -51,8 +51,8 @@ def test_what_was_fitted_for_it_is_used(demo_data: Dataset) -> None:
 
 
 def test_names_that_are_no_embedded_datasets() -> None:
-    assert runs.shipped("zh_mini") is None
-    assert runs.shipped("../online_retail_demo") is None
+    assert runs.shipped_run("zh_mini") is None
+    assert runs.shipped_run("../online_retail_demo") is None
     with pytest.raises(ModelError, match="'nothing' is not a run folder"):
         Recommender.load("nothing")
 

@@ -48,9 +48,7 @@ def test_the_cuts_are_quantiles_of_the_times(tmp_path: Path) -> None:
     assert splits(data, "w") == [("c", "test")]  # a user of test only, whose history is empty
     assert len(data.interactions.history("w", before="test")) == 0
     assert [t.item_id for t in data.interactions.targets("w", "test", "buy")] == ["c"]
-    assert (
-        "users with an event to recommend (buy): train 2, validation 0, test 2" in data.info.notes
-    )
+    assert "users with a 'buy' event: train 2, validation 0, test 2" in data.info.notes
 
 
 @pytest.mark.parametrize(
@@ -107,9 +105,9 @@ def test_positions_cannot_be_compared(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"validation_from": "soon"}, "'soon' is no time. Expected an ISO date"),
-        ({"validation_from": "1/2/2024"}, "is no time"),
-        ({"test_from": "nan"}, "is no time"),
+        ({"validation_from": "soon"}, "'soon' is not a time. Expected an ISO date"),
+        ({"validation_from": "1/2/2024"}, "is not a time"),
+        ({"test_from": "nan"}, "is not a time"),
         (
             {"validation_from": "2024-01-09", "test_from": "2024-01-02"},
             "two times in order between",
@@ -117,7 +115,7 @@ def test_positions_cannot_be_compared(tmp_path: Path) -> None:
         ({"test_from": "2025-01-01"}, "0 for test"),
         ({"validation_from": "2023-01-01"}, "leave 0 events for train"),
         ({"split": "random"}, "split='random' is not known"),
-        ({"split": "last-unit", "test_from": "2024-01-02"}, "with the split global-time only"),
+        ({"split": "last-unit", "test_from": "2024-01-02"}, "only with the split global-time"),
     ],
 )
 def test_cuts_that_cannot_be(tmp_path: Path, options: dict[str, Any], message: str) -> None:

@@ -169,7 +169,7 @@ def tuned(found: Task, arguments: Any) -> Chances:
 
 def _spent(place: Path) -> float:
     """Seconds of training that the last checkpoint knows of."""
-    kept = runs.checkpoints(place)
+    kept = runs.list_checkpoints(place)
     if not kept:
         return 0.0
     return float(json.loads((kept[-1] / "state.json").read_text())["progress"]["seconds"])
@@ -202,7 +202,9 @@ class Bert:
                 if event.item_id is None
                 else self._data.catalog[int(events.columns.row[at])].title
             )
-            value = "" if self._scale is None else f" ({verb.said(event.value, self._scale)})"
+            value = (
+                "" if self._scale is None else f" ({verb.format_value(event.value, self._scale)})"
+            )
             said.append(f"{verb.past}: {title}{value}")
         return self._data.catalog[pair.row].title, "; ".join(said)
 

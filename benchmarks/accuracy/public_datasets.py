@@ -383,7 +383,7 @@ def adapter_of(system: str, arguments: Any) -> str:
     """What tells one model from another: the name of an untrained one, the digest of an adapter."""
     if not system.startswith("tuned"):
         return str(arguments.model)
-    place = runs.located(arguments.run) / runs.ADAPTER / "adapter_model.safetensors"
+    place = runs.find_run(arguments.run) / runs.ADAPTER / "adapter_model.safetensors"
     return hashlib.sha256(place.read_bytes()).hexdigest()
 
 

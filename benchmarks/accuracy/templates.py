@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from genrec import LanguageModel, Recommender
-from genrec.data.behaviors import folder as shipped
+from genrec.data.behaviors import templates_folder as shipped
 from genrec.data.datasets import load, recbole
 from genrec.evaluation import bootstrap, evaluator
 

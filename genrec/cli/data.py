@@ -73,8 +73,8 @@ def prepare(
     from dataclasses import asdict
 
     from genrec.data.dataset import Dataset
-    from genrec.data.events import said_time
     from genrec.data.ingest import EventOptions
+    from genrec.data.times import format_time
     from genrec.reports import console
 
     with console.working("Preparing ...", quiet=json) as log:
@@ -110,7 +110,7 @@ def prepare(
     how = {
         "given": "as given",
         "global time": "by time, "
-        + ", ".join(f"{s} from {said_time(t)}" for s, t in info.split_times.items()),
+        + ", ".join(f"{s} from {format_time(t)}" for s, t in info.split_times.items()),
     }.get(info.split, f"by last {info.unit or 'event'}")
     console.print_line(f"split {how}: {parts} events")
     console.print_line(
@@ -155,7 +155,7 @@ def audit(
     rows = None
     if table is not None:
         read = files.read(table, rejects=Rejects(table.name, strict=True))
-        rows = read.select(arrow.names(read)).to_pylist()
+        rows = read.select(arrow.column_names(read)).to_pylist()
     with console.working(f"Looking at {data} ...", quiet=json) as log:
         found = auditing.audit(
             Dataset.load(data), protocol=protocol, split=split, table=rows, log=log

@@ -242,8 +242,8 @@ def _run(run: str, model: str, story: _Story) -> Path | None:
     if run == "none":
         return None
     if run != "auto":
-        return runs.located(run)
-    shipped = runs.shipped(story.dataset)
+        return runs.find_run(run)
+    shipped = runs.shipped_run(story.dataset)
     return shipped if shipped is not None and Run.read(shipped).base_model == model else None
 
 
@@ -253,7 +253,9 @@ def _asked(
     if not quiet and (run is None or recommender.run is None):
         _heading(story.answer_heading.format(customer=story.customer))
     elif not quiet and run is not None and recommender.run is not None:
-        _heading(story.tuned_heading.format(targets=recommender.run.targets, run=runs.called(run)))
+        _heading(
+            story.tuned_heading.format(targets=recommender.run.targets, run=runs.run_name(run))
+        )
     answer = recommender.recommend(history, _K)
     if not quiet:
         terminal.print_recommendations(answer)

@@ -66,7 +66,7 @@ def tune(
     from genrec.reports import console
 
     assert settings is not None
-    if out is None and run is not None and runs.located(run) != run:
+    if out is None and run is not None and runs.find_run(run) != run:
         msg = f"--run {run} is in the package, which is not written to. Expected --out F.json, too."
         raise SettingsError(msg)
     if out is not None and not out.parent.is_dir():
@@ -235,7 +235,7 @@ def _may_know(run: Path, dataset: Dataset, protocol: str, split: str) -> str:
     from genrec import runs
     from genrec.data import protocols
 
-    found = runs.Run.read(runs.located(run))
+    found = runs.Run.read(runs.find_run(run))
     if found.data_fingerprint != protocols.fingerprint(dataset):
         under = found.training.get("protocol") or "that of the data then"
         return (
@@ -291,7 +291,7 @@ def _shares_items(run: Path, dataset: Any) -> None:
     from genrec import runs
     from genrec.data.catalog import Catalog
 
-    folder = runs.located(run)
+    folder = runs.find_run(run)
     runs.Run.read(folder)
     trained = Catalog.read(folder / runs.CATALOG)
     if not set(trained.titles) & set(dataset.catalog.titles):

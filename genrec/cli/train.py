@@ -102,7 +102,7 @@ def train(
     from genrec.training.config import read, resolve
 
     assert settings is not None
-    first = runs.first_process()
+    first = runs.is_first_process()
     loading = {n: settings.pop(n) for n in LOADING}
     values = dict(settings.only)
     if "behaviors" in values:
@@ -224,7 +224,7 @@ def merge(
     from genrec import runs
     from genrec.reports import console
 
-    found = runs.Run.read(runs.located(run))
+    found = runs.Run.read(runs.find_run(run))
     with console.working(f"Merging {run} ...") as log:
         from genrec.models.language_model import LanguageModel
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from genrec.errors import PromptError
 
 
-def folder() -> Path:
+def templates_folder() -> Path:
     """The folder of the shipped templates: in the wheel, or beside the package in a checkout."""
     package = Path(__file__).parents[1]
     for place in (package / "templates", package.parent / "prompts"):
@@ -40,7 +40,7 @@ class Verb:
         """All words for it that are understood."""
         return (self.past, self.base, *self.also)
 
-    def said(self, value: float | None, scale: float) -> str:
+    def format_value(self, value: float | None, scale: float) -> str:
         """The value in its form; empty for no value."""
         if value is None:
             return ""
@@ -50,13 +50,13 @@ class Verb:
 
 def shipped_verbs(language: str = "en") -> dict[str, Verb]:
     """Behavior -> how it is said, as shipped for a language."""
-    return read_verbs(folder() / language / "verbs.json")
+    return read_verbs(templates_folder() / language / "verbs.json")
 
 
 def spoken_verbs() -> dict[str, tuple[str, ...]]:
     """Behavior -> how it is said in any shipped language, to understand what people type."""
     said: dict[str, tuple[str, ...]] = {}
-    for path in sorted(folder().glob("*/verbs.json")):
+    for path in sorted(templates_folder().glob("*/verbs.json")):
         for behavior, verb in read_verbs(path).items():
             said[behavior] = (*said.get(behavior, ()), *verb.forms)
     return said

@@ -1,4 +1,4 @@
-"""The catalog: item_id, title and attributes of every item, by dense row. Knows no model."""
+"""The catalog: id, title and attributes of every item, by dense row. Knows no model."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import pyarrow as pa
 from genrec.data.readers import arrow, files, huggingface
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, RequestError
-from genrec.text import normalized, visible
+from genrec.text import normalized, one_line, visible
 
 NEEDED = ("item_id", "title")
-MISSING = {"", "nan", "null", "<na>", "#n/a", "n/a"}  # as spreadsheets and data frames write it
+MISSING = {"", "nan", "null", "<na>", "#n/a", "n/a"}  # missing values in exported tables
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item: its id (the user's string), its title as given, and any further columns."""
+    """One item: its id (the user's string), its title as given, and any other columns."""
 
     item_id: str
     title: str
@@ -31,7 +31,7 @@ class Item:
 
     @property
     def known(self) -> dict[str, Any]:
-        """The attributes that have a value: neither None, nor NaN, nor a text that says as much.
+        """The attributes with a value: neither None, nor NaN, nor a text that stands for these.
 
         >>> Item("1", "Mug", {"brand": "Acme", "price": "NaN", "size": None, "shop": " "}).known
         {'brand': 'Acme'}
@@ -40,16 +40,17 @@ class Item:
 
 
 def _missing(value: object) -> bool:
+    """Check that a value stands for a missing one."""
     if isinstance(value, str):
         return value.strip().lower() in MISSING
     return value is None or (isinstance(value, float) and value != value)
 
 
 class Catalog:
-    """All items; ``item_id`` outside, dense ``row`` (0 to N - 1, in file order) inside.
+    """All N items: ``item_id`` for users, a dense ``row`` (0 to N - 1, in file order) inside.
 
-    Titles may repeat: rows with one title are separate items. Ids may not, and a title must have
-    at least one visible character.
+    Titles may repeat: rows with the same title are separate items. Ids may not repeat, and a title
+    must have at least one visible character.
     """
 
     def __init__(
@@ -59,15 +60,15 @@ class Catalog:
         numbers: Iterable[int] | None = None,
         rejects: Rejects | None = None,
     ) -> None:
-        """Builds a catalog.
+        """Build a catalog.
 
         Args:
-            items: ``Item``s, in the order that becomes their rows.
-            numbers: what each item is called in a message; 1, 2, ... where None.
-            rejects: where items that cannot be kept are recorded; without it the first one raises.
+            items: the ``Item``s in row order.
+            numbers: the number of each item in messages; None for 1, 2, ...
+            rejects: the record of unusable items; without it the first one raises.
 
         Raises:
-            DataError: an id is empty or repeated, a title is empty, or no item is left.
+            DataError: an id is empty or repeated, a title is empty, or no item is usable.
         """
         rejects = rejects if rejects is not None else Rejects("items", strict=True)
         self._items: list[Item] = []
@@ -85,8 +86,8 @@ class Catalog:
         if not self._items:
             msg = (
                 f"The catalog has no items: {rejects.source} has no usable row"
-                f"{rejects.first_reason()}. Expected at least one with an item_id and a title; "
-                "check the items file."
+                f"{rejects.first_reason()}. Expected at least one with an item_id and a title. "
+                "Check the items file."
             )
             raise DataError(msg)
         self._columns: dict[str, pa.Array] = {}
@@ -94,8 +95,14 @@ class Catalog:
         self._by_normalized: dict[str, list[int]] = {}
 
     def _problem(self, item: object, where: Mapping[str, int]) -> str:
+        """Return the reason why an item is unusable; empty if it is fine.
+
+        Args:
+            item: the item to check.
+            where: the number of every item so far, by id.
+        """
         if not isinstance(item, Item):
-            return f"not an Item but {type(item).__name__}"
+            return f"not an Item but a {type(item).__name__}"
         kinds = [type(part).__name__ for part in (item.item_id, item.title)]
         if kinds != ["str", "str"]:
             return f"item_id and title are {' and '.join(kinds)}, not both text"
@@ -106,22 +113,22 @@ class Catalog:
         if not visible(item.title):
             return "empty title"
         if {"item_id", "title"} & item.attributes.keys():
-            return "an attribute is called item_id or title"
+            return "an attribute is named item_id or title"
         return ""
 
     @classmethod
     def from_table(cls, table: pa.Table, *, rejects: Rejects | None = None) -> Catalog:
-        """A catalog from an Arrow table with the columns item_id and title.
+        """Build a catalog from an Arrow table with the columns item_id and title.
 
         Raises:
-            DataError: a column is missing, or as in ``Catalog``.
+            DataError: a column is missing, or an item is unusable (see ``Catalog``).
         """
         rejects = rejects or Rejects("items", strict=True)
-        arrow.require(table, list(NEEDED), rejects.source)
-        ids = arrow.strings(table["item_id"])
-        titles = arrow.strings(table["title"])
+        arrow.require_columns(table, list(NEEDED), rejects.source)
+        ids = arrow.to_strings(table["item_id"])
+        titles = arrow.to_strings(table["title"])
         names = [n for n in table.column_names if n not in {"item_id", "title", arrow.ROW}]
-        columns = [arrow.plain(table, n) for n in names]
+        columns = [arrow.to_values(table, n) for n in names]
         rows = zip(*columns, strict=True) if columns else iter([()] * len(ids))
         return cls(
             (
@@ -134,10 +141,10 @@ class Catalog:
 
     @classmethod
     def read(cls, path: str | Path, *, rejects: Rejects | None = None) -> Catalog:
-        """A catalog from a CSV, JSONL (also .gz) or Parquet file.
+        """Read a catalog from a CSV, JSONL (also .gz) or Parquet file.
 
         Raises:
-            DataError: the file cannot be read, or as in ``from_table``.
+            DataError: the file cannot be read, or ``from_table`` raises.
         """
         rejects = rejects or Rejects(Path(path).name, strict=True)
         return cls.from_table(files.read(path, rejects=rejects, scalar=NEEDED), rejects=rejects)
@@ -151,36 +158,36 @@ class Catalog:
         columns: Mapping[str, str] | None = None,
         rejects: Rejects | None = None,
     ) -> Catalog:
-        """A catalog from a Hugging Face dataset with the columns item_id and title.
+        """Build a catalog from a Hugging Face dataset with the columns item_id and title.
 
         Args:
             data: a ``datasets.Dataset``, or the id of one on the hub.
-            split: see ``genrec.hub.table``.
-            columns: our name -> the dataset's column, such as ``{"title": "name"}``.
-            rejects: where items that cannot be kept are recorded; without it the first one raises.
+            split: the part of the dataset to read; see ``genrec.data.readers.huggingface.read``.
+            columns: the dataset's column for each of our names, such as ``{"title": "name"}``.
+            rejects: the record of unusable items; without it the first one raises.
 
         Raises:
-            DataError: the dataset cannot be had, or as in ``from_table``.
+            DataError: the dataset cannot be loaded, or ``from_table`` raises.
         """
-        rejects = rejects or Rejects(huggingface.name(data, "items"), strict=True)
-        table = arrow.renamed(huggingface.table(data, split), columns or {}, rejects.source)
+        rejects = rejects or Rejects(huggingface.display_name(data, "items"), strict=True)
+        table = arrow.rename(huggingface.read(data, split), columns or {}, rejects.source)
         return cls.from_table(table, rejects=rejects)
 
     def to_table(self) -> pa.Table:
-        """An Arrow table with item_id, title and the attributes, one row an item."""
+        """Return an Arrow table with item_id, title and the attributes, one row per item."""
         return pa.table({name: self.column(name) for name in self.columns})
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """item_id, title and the names of all attributes, in order of first appearance."""
+        """The column names: item_id, title and all attributes in order of first appearance."""
         attributes = dict.fromkeys(n for item in self._items for n in item.attributes)
         return (*NEEDED, *attributes)
 
     def column(self, name: str) -> pa.Array:
-        """(N,) a column by row, null where an item lacks it; kept, so that it is made once.
+        """Return (N,) a column by row, null for items without it. Columns are built once.
 
         Raises:
-            KeyError: no item has it; see ``columns``.
+            KeyError: no item has the column; see ``columns``.
         """
         if name not in self.columns:
             raise KeyError(name)
@@ -193,14 +200,14 @@ class Catalog:
         return self._columns[name]
 
     def edited(self, add: Sequence[Item] = (), change: Sequence[Item] = ()) -> Catalog:
-        """A catalog with further and changed items; rows stay as they are, and so does this one.
+        """Return a new catalog with added and changed items; all known items keep their rows.
 
         Args:
             add: items with new ids; they get the next rows.
-            change: items with known ids, which take the place of those.
+            change: items with known ids; each replaces the item of its id.
 
         Raises:
-            DataError: an item is not as in ``Catalog``.
+            DataError: an item is unusable (see ``Catalog``).
             RequestError: an id to change is not in the catalog.
         """
         items = list(self._items)
@@ -216,7 +223,7 @@ class Catalog:
         for item in add:
             if problem := self._problem(item, where):
                 known = item.item_id in self._row if isinstance(item, Item) else False
-                why = "its id is in the catalog" if known else problem
+                why = "its id is already in the catalog" if known else problem
                 msg = f"{item!r:.100} cannot be added: {why}. Expected an Item with a new id."
                 raise DataError(msg)
             where[item.item_id] = 0
@@ -241,32 +248,34 @@ class Catalog:
 
     @property
     def titles(self) -> list[str]:
-        """Titles as given, by row."""
+        """The titles as given, by row."""
         return [i.title for i in self._items]
 
     def row(self, item_id: str) -> int:
-        """The row of an item.
+        """Return the row of an item.
 
         Raises:
             RequestError: the id is not in the catalog.
         """
         try:
             return self._row[item_id]
-        except (KeyError, TypeError):  # the latter for what cannot be a key
+        except (KeyError, TypeError):  # the latter for ids that cannot be a key
             msg = (
                 f"Item {item_id!r} is not in the catalog of {len(self):,} items. "
-                "Give an item_id of the catalog (the item_id column of the items file)."
+                "Expected an item_id from the items file."
             )
             raise RequestError(msg) from None
 
     def rows(self, item_ids: Sequence[str]) -> list[int]:
-        """The rows of several items; raises as ``row`` does."""
+        """Return the rows of several items; raises as ``row`` does."""
         return [self.row(i) for i in item_ids]
 
     def rows_of_title(self, title: str) -> tuple[list[int], str]:
-        """Rows of the items with this title, and how it matched: ``exact``, ``normalized``, ``""``.
+        """Find the items with a title: first as given, then after ``text.normalized``.
 
-        Several rows share a title where the catalog holds duplicates; they come in row order.
+        Returns:
+            The rows in order, several if items share the title; ``exact``, ``normalized`` or, for
+            no match, an empty string.
         """
         if self._by_title is None:
             by_title: dict[str, list[int]] = {}
@@ -277,11 +286,11 @@ class Catalog:
         if title in self._by_title:
             return list(self._by_title[title]), "exact"
         text = normalized(title)
-        found = self._by_normalized.get(text, []) if text else []
-        return list(found), "normalized" if found else ""
+        rows = self._by_normalized.get(text, []) if text else []
+        return list(rows), "normalized" if rows else ""
 
     def hash(self) -> str:
-        """A SHA-256 (hex) over ids and titles in row order: equal catalogs, equal hashes."""
+        """Return the SHA-256 (hex) of all ids and titles in row order."""
         digest = hashlib.sha256()
         for item in self._items:
             for part in (item.item_id, item.title):
@@ -290,16 +299,43 @@ class Catalog:
         return digest.hexdigest()
 
 
+def catalog_of_events(table: pa.Table, rejects: Rejects) -> Catalog:
+    """Build the catalog of events that carry titles; an item's first title counts.
+
+    Args:
+        table: the events, with the columns item_id and title.
+        rejects: the record of unusable items.
+
+    Raises:
+        DataError: the table has no titles.
+    """
+    if "title" not in table.column_names:
+        msg = (
+            f"No items file was given, and {rejects.source} has no title column. Expected titles "
+            "to recommend. Write items.csv with the columns item_id,title (one row per item) and "
+            f"pass it with --items. Found columns: {', '.join(arrow.column_names(table))}."
+        )
+        raise DataError(msg)
+    arrow.require_columns(table, NEEDED, rejects.source)
+    titles: dict[str, str] = {}
+    pairs = zip(arrow.to_strings(table["item_id"]), arrow.to_strings(table["title"]), strict=True)
+    for item_id, title in pairs:
+        if item_id and one_line(title):
+            titles.setdefault(item_id, title)
+    return Catalog((Item(i, t) for i, t in titles.items()), rejects=rejects)
+
+
 def _title(item: object) -> list[object]:
+    """Return the title of an item in a list, for the record of rejects."""
     return [item.title] if isinstance(item, Item) else []
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """An Arrow column; values of mixed kinds, or too large for 64 bits, become text."""
+    """Build an Arrow column; values of mixed types, or too large for 64 bits, become text."""
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):
-        # A NaN among texts is how pandas writes a missing one.
+        # pandas writes a missing text as NaN.
         missing = [v is None or (isinstance(v, float) and v != v) for v in values]
         return pa.array(
             [None if gone else str(v) for v, gone in zip(values, missing, strict=True)], pa.string()

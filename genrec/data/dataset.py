@@ -1,7 +1,7 @@
-"""Dataset: catalog, split interactions and what was measured of them; as a folder.
+"""A dataset: catalog, split interactions and their measurements; prepare, save and load it.
 
-The folder holds ``catalog.parquet``, ``interactions.parquet`` (with a split column),
-``dataset.json`` and, where rows were rejected, ``rejected.csv``; pyarrow alone can read it.
+Its folder holds ``catalog.parquet``, ``interactions.parquet`` (with a split column),
+``dataset.json`` and, if rows were rejected, ``rejected.csv``. pyarrow alone can read these.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,28 +19,25 @@ import pyarrow.parquet as pq
 
 from genrec import files
 from genrec.data.catalog import NEEDED as ITEM_COLUMNS
-from genrec.data.catalog import Catalog, Item
-from genrec.data.events import SPLITS
+from genrec.data.catalog import Catalog, catalog_of_events
 from genrec.data.info import (
-    FORMAT_VERSION,
     DatasetInfo,
-    check_info,
     measure_info,
+    note_targets,
     note_texts,
     note_unknown_verbs,
-    note_untrained_users,
+    read_info,
 )
-from genrec.data.ingest import EventOptions, ingest, moment
+from genrec.data.ingest import EventOptions, ingest
 from genrec.data.interactions import NEEDED as EVENT_COLUMNS
 from genrec.data.interactions import Interactions
 from genrec.data.readers import arrow, huggingface
 from genrec.data.readers.files import read as read_table
 from genrec.data.readers.rejects import Rejects
-from genrec.data.splits import split_global_time, split_last_unit
+from genrec.data.splits import SplitOptions, split_events
 from genrec.errors import DataError, SettingsError
-from genrec.text import one_line
 
-TUNED = "tuned.json"  # what `tune` found, in the folder
+TUNED = "tuned.json"  # the result of `genrec tune`, inside the folder
 INDEX_FILES = ("titles.safetensors", "titles.faiss")
 FILES = frozenset(
     {
@@ -54,18 +51,24 @@ FILES = frozenset(
         *INDEX_FILES,
     }
 )
-SPLIT_WAYS = ("last-unit", "global-time")
-_TARGETS = ("buy", "purchase", "order")
+_TARGETS = ("buy", "purchase", "order")  # the first that occurs is the default target behavior
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Catalog and interactions that belong together."""
+    """A catalog and its interactions.
+
+    Attributes:
+        catalog: the items.
+        interactions: the events, with their split.
+        info: decisions and measurements of ``prepare``.
+        folder: the folder that it was loaded from, if any.
+    """
 
     catalog: Catalog
     interactions: Interactions
     info: DatasetInfo
-    folder: Path | None = None  # from which it was loaded
+    folder: Path | None = None
 
     @classmethod
     def prepare(
@@ -85,28 +88,29 @@ class Dataset:
         strict: bool = False,
         log: Callable[[str], None] = lambda message: None,
     ) -> tuple[Dataset, list[Rejects]]:
-        """Reads, checks, splits and measures two files.
+        """Read two files, check and split their rows, and measure the result.
 
         Args:
-            items: CSV, JSONL or Parquet with item_id, title and any attributes; None where the
-                interactions have a title column.
-            interactions: CSV, JSONL or Parquet with user_id, item_id, behavior or rating, and
-                timestamp or position.
-            name: for display; the interactions file's name where None.
-            target_behavior: what to recommend for; None takes buy, purchase or order where the
-                data has it, else the most frequent.
-            options: names, units and defaults of the interactions.
-            item_columns: our name -> the items file's column.
-            validation: a further file of interactions, which are the validation part, where the
-                split is given as files; the first file is then train.
-            test: likewise, the test part.
+            items: the items file (CSV, JSONL or Parquet) with item_id, title and any attributes;
+                None if the interactions have a title column.
+            interactions: the interactions file (CSV, JSONL or Parquet) with user_id, item_id,
+                behavior or rating, and timestamp or position.
+            name: the name to display; None for that of the interactions file.
+            target_behavior: the behavior to recommend for; None for buy, purchase or order if the
+                data has one of them, otherwise the most frequent behavior.
+            options: column names, units and defaults of the interactions.
+            item_columns: the items file's column for each of our names.
+            validation: a further file of interactions that make up the validation part, if the
+                split comes as files. The first file is then train.
+            test: likewise, the file with the test part.
             split: ``last-unit`` (``splits.split_last_unit``) or ``global-time``
-                (``split_global_time``); None takes a split column as given, else last-unit.
-            validation_from: where validation begins, for global-time: an ISO date, or a number in
-                the data's time unit; None for the time that 80% of the events lie before.
-            test_from: where test begins, likewise; None for 90%.
-            strict: a bad row is an error.
-            log: called with a line of text before each step.
+                (``splits.split_global_time``); None keeps a split column, or splits by last unit
+                without one.
+            validation_from: the start of validation for global-time: an ISO date, or a number in
+                the data's time unit; None for the time before which 80% of the events lie.
+            test_from: the start of test, in the same form; None for 90%.
+            strict: raise an error at the first bad row.
+            log: a function that is called with a line of text before each step.
 
         Returns:
             The dataset, and the rejected rows of each file.
@@ -120,9 +124,15 @@ class Dataset:
         bad_events = Rejects(Path(interactions).name, strict)
         log(f"Reading {interactions} ...")
         table = _read(interactions, EVENT_COLUMNS, options.columns, bad_events)
-        given = [(p, s) for p, s in ((validation, "validation"), (test, "test")) if p is not None]
-        if given:
-            table = _with_files(table, given, options.columns, bad_events, split, log)
+        parts = {s: p for s, p in (("validation", validation), ("test", test)) if p is not None}
+        if parts and split is not None:
+            msg = (
+                f"split={split!r} was given together with files for validation or test. Expected "
+                "only one of the two."
+            )
+            raise SettingsError(msg)
+        if parts:
+            table = _add_parts(table, parts, options.columns, bad_events, log)
         table_of_items = None
         if items is not None:
             log(f"Reading {items} ...")
@@ -156,34 +166,37 @@ class Dataset:
         test_from: str | float | None = None,
         rejects: list[Rejects] | None = None,
     ) -> Dataset:
-        """Checks, splits and measures two Arrow tables; ``prepare`` does it for files.
+        """Check and split the rows of two Arrow tables, and measure the result.
+
+        ``prepare`` does the same for files.
 
         Args:
-            items: item_id, title and any attributes; None where the interactions have a title.
-            interactions: see ``genrec.ingest.ingest``.
-            name: for display.
-            target_behavior: see ``prepare``.
-            options: names, units and defaults of the interactions.
-            split: see ``prepare``; so are validation_from and test_from.
-            validation_from: where validation begins.
-            test_from: where test begins.
-            rejects: where bad items and bad interactions are recorded, in this order; without it
-                the first one raises.
+            items: a table with item_id, title and any attributes; None if the interactions have a
+                title column.
+            interactions: a table of events; see ``genrec.data.ingest.ingest``.
+            name: the name to display.
+            target_behavior: the behavior to recommend for; see ``prepare``.
+            options: column names, units and defaults of the interactions.
+            split: the way to split; see ``prepare``.
+            validation_from: the start of validation; see ``prepare``.
+            test_from: the start of test; see ``prepare``.
+            rejects: the records of bad items and of bad interactions, in this order; without them
+                the first bad row raises.
 
         Raises:
             DataError: a table cannot be used.
             SettingsError: an option cannot be used.
         """
         options = options or EventOptions()
-        _check_split(split, validation_from, test_from)
+        splitting = SplitOptions(split, validation_from, test_from)
         bad_items, bad_events = rejects or [Rejects("items", True), Rejects("interactions", True)]
-        interactions = arrow.renamed(interactions, options.columns, bad_events.source)
-        interactions = arrow.exploded(interactions, bad_events)
+        interactions = arrow.rename(interactions, options.columns, bad_events.source)
+        interactions = arrow.explode(interactions, bad_events)
         replaced = split is not None and "split" in interactions.column_names
         if replaced:
             interactions = interactions.drop_columns("split")
         catalog = (
-            _catalog_of_events(interactions, bad_items)
+            catalog_of_events(interactions, bad_items)
             if items is None
             else Catalog.from_table(items, rejects=bad_items)
         )
@@ -196,31 +209,25 @@ class Dataset:
                 f"Expected one of: {', '.join(events.behaviors)}."
             )
             raise DataError(msg)
-        how, cuts = "given" if read.given_split else "last unit", {}
-        if split == "global-time":
-            how, cuts = "global time", _cuts(events, read.time_unit, validation_from, test_from)
-            events = split_global_time(events, cuts["validation"], cuts["test"])
-        elif not read.given_split:
-            events = split_last_unit(events, target)
-        counted = [bad_events] if items is None else [bad_items, bad_events]
-        rejected = {why: n for r in counted for why, n in r.counts(sources=True).items()}
+        events, split_name, starts = split_events(
+            events, target, splitting, time_unit=read.time_unit, given=read.given_split
+        )
         notes = [*read.notes, *note_texts(events), *note_unknown_verbs(events)]
         if replaced:
-            notes.append(f"the split column was replaced by the split by {how}")
-        counts = events.users_with_target(target)
+            notes.append(f"the split column was replaced by the split by {split_name}")
         if target_behavior is None and target not in _TARGETS and len(events.behaviors) > 1:
             notes.append(
-                f"{target!r} is asked for, the most frequent of {len(events.behaviors)} behaviors; "
-                "--target-behavior chooses another"
+                f"recommending for {target!r}, the most frequent of {len(events.behaviors)} "
+                "behaviors; --target-behavior chooses another"
             )
-        if not any(counts):
-            notes.append(f"no event {target!r} has an item: there is nothing to evaluate")
-        notes += note_untrained_users(events, target)
-        if cuts:
-            said = ", ".join(f"{s} {n:,}" for s, n in zip(SPLITS, counts, strict=True))
-            notes.append(f"users with an event to recommend ({target}): {said}")
-        info = measure_info(name, events, target, how, read.time_unit)
-        info = replace(info, split_times=cuts, notes=notes, rejected=rejected)
+        notes += note_targets(events, target, by_time=bool(starts))
+        rejected_from = [bad_events] if items is None else [bad_items, bad_events]
+        info = replace(
+            measure_info(name, events, target, split_name, read.time_unit),
+            split_times=starts,
+            notes=notes,
+            rejected={why: n for r in rejected_from for why, n in r.counts(sources=True).items()},
+        )
         return cls(catalog, events, info)
 
     @classmethod
@@ -233,41 +240,47 @@ class Dataset:
         item_columns: Mapping[str, str] | None = None,
         **options: Any,
     ) -> Dataset:
-        """Checks, splits and measures two Hugging Face datasets.
+        """Check and split the rows of two Hugging Face datasets, and measure the result.
 
         Args:
-            items: a ``datasets.Dataset`` or the id of one on the hub, with item_id, title and any
-                attributes; None where the interactions have a title.
-            interactions: likewise, one row an event, or one row a user with lists
-                (``tables.exploded``).
-            name: for display; the id where None.
-            item_columns: our name -> the items' column.
-            **options: those of ``from_tables``, such as ``options=EventOptions(...)``.
+            items: a ``datasets.Dataset``, or the id of one on the hub, with item_id, title and any
+                attributes; None if the interactions have a title column.
+            interactions: likewise, with one row per event, or one row per user with lists of
+                events (``readers.arrow.explode``).
+            name: the name to display; None for the dataset's id.
+            item_columns: the items' column for each of our names.
+            **options: keyword arguments of ``from_tables``, such as ``options=EventOptions(...)``.
 
         Raises:
-            DataError: a dataset cannot be had or used.
+            DataError: a dataset cannot be loaded or used.
             SettingsError: an option cannot be used.
         """
         table = None
         if items is not None:
-            table = arrow.renamed(
-                huggingface.table(items), item_columns or {}, huggingface.name(items, "items")
+            table = arrow.rename(
+                huggingface.read(items),
+                item_columns or {},
+                huggingface.display_name(items, "items"),
             )
-        called = name or huggingface.name(interactions, "interactions")
-        return cls.from_tables(table, huggingface.table(interactions), name=called, **options)
+        called = name or huggingface.display_name(interactions, "interactions")
+        return cls.from_tables(table, huggingface.read(interactions), name=called, **options)
 
     def save(self, folder: str | Path, rejects: list[Rejects] | None = None) -> None:
-        """Writes the dataset folder: beside its place first, then renamed into it.
+        """Write the dataset folder in one piece.
 
-        A folder is replaced only if it holds nothing but what ``save`` writes.
+        An existing folder is replaced only if it holds nothing but the files of a dataset.
+
+        Args:
+            folder: the folder to write.
+            rejects: the rejected rows to record in ``rejected.csv``.
 
         Raises:
-            DataError: the place is taken by something else or cannot be written.
+            DataError: the folder holds other files, or cannot be written.
         """
         folder = Path(folder).resolve()
         if folder.exists() and not _replaceable(folder):
             msg = (
-                f"{folder} exists and holds other files than a dataset folder does. Nothing was "
+                f"{folder} exists and holds files that do not belong to a dataset. Nothing was "
                 "changed. Expected a new or empty folder, or one that prepare wrote; choose "
                 "another --out."
             )
@@ -275,10 +288,11 @@ class Dataset:
         try:
             files.write_folder(folder, partial(self._write, rejects or []))
         except (OSError, pa.ArrowException) as error:
-            msg = f"{folder} could not be written: {error}. Nothing was changed; choose another place."
+            msg = f"{folder} could not be written: {error}. Nothing was changed; choose another folder."
             raise DataError(msg) from error
 
     def _write(self, rejects: list[Rejects], folder: Path) -> None:
+        """Write the files of the dataset into an empty folder."""
         pq.write_table(self.catalog.to_table(), folder / "catalog.parquet")
         pq.write_table(self.interactions.to_table(), folder / "interactions.parquet")
         rows = [row for r in rejects for row in r.rows]
@@ -298,10 +312,11 @@ class Dataset:
 
     @classmethod
     def load(cls, folder: str | Path) -> Dataset:
-        """Loads a dataset folder.
+        """Load a dataset folder.
 
         Raises:
-            DataError: it is none, of another version, or its catalog was changed.
+            DataError: the folder is not a dataset, has another format version, is damaged, or its
+                catalog was changed.
         """
         folder = Path(folder)
         path = folder / "dataset.json"
@@ -311,136 +326,69 @@ class Dataset:
                 "`genrec prepare --items items.csv --interactions interactions.csv --out DIR`."
             )
             raise DataError(msg)
+        info = read_info(path)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if values.get("format_version") != FORMAT_VERSION:
-                msg = (
-                    f"{path} has format_version {values.get('format_version')!r}, expected "
-                    f"{FORMAT_VERSION}. Run `genrec prepare` again with this version of genrec."
-                )
-                raise DataError(msg)
-            known = [f.name for f in fields(DatasetInfo) if f.name in values]
-            info = DatasetInfo(**{name: values[name] for name in known})
-            check_info(info)
             catalog = Catalog.read(folder / "catalog.parquet")
             unit = "none" if info.unit is None else "unit"
             events = Interactions.read(
                 folder / "interactions.parquet", catalog, unit=unit, time_unit="s"
             )
-        except DataError as error:
-            msg = f"The dataset folder {folder} is damaged: {error} Run `genrec prepare` again."
-            raise DataError(msg) from error
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            msg = f"{path} is damaged: {error!r}. Run `genrec prepare` again."
+        except (DataError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            reason = str(error) if isinstance(error, DataError) else f"{error!r}."
+            msg = f"The dataset folder {folder} is damaged: {reason} Run `genrec prepare` again."
             raise DataError(msg) from error
         if catalog.hash() != info.catalog_hash:
             msg = (
-                f"catalog.parquet in {folder} is not the one that dataset.json was written for. "
+                f"catalog.parquet in {folder} does not match dataset.json. "
                 "Run `genrec prepare` again."
             )
             raise DataError(msg)
         return cls(catalog, events, info, folder)
 
     def renamed(self, name: str) -> Dataset:
-        """The same dataset under another name."""
+        """Return the same dataset with another name."""
         return replace(self, info=replace(self.info, name=name))
-
-
-def _check_split(
-    split: str | None, validation_from: str | float | None, test_from: str | float | None
-) -> None:
-    if split not in {None, *SPLIT_WAYS}:
-        msg = f"split={split!r} is not known. Expected one of: {', '.join(SPLIT_WAYS)}."
-        raise SettingsError(msg)
-    if split != "global-time" and (validation_from, test_from) != (None, None):
-        msg = (
-            f"validation_from={validation_from!r} and test_from={test_from!r} with "
-            f"split={split!r}. Expected them with the split global-time only; leave them out, or "
-            "add --split global-time."
-        )
-        raise SettingsError(msg)
-
-
-def _cuts(
-    events: Interactions,
-    time_unit: str,
-    validation_from: str | float | None,
-    test_from: str | float | None,
-) -> dict[str, float]:
-    """When validation and test begin, as stored timestamps."""
-    if time_unit == "position":
-        msg = (
-            "split='global-time' with positions, which cannot be compared between users. Expected "
-            "times; use --split last-unit, or say --time-unit s, ms or day if the numbers are times."
-        )
-        raise DataError(msg)
-    given = {"validation": (validation_from, 0.8), "test": (test_from, 0.9)}
-    return {
-        part: events.time_quantile(share) if at is None else moment(at, time_unit)
-        for part, (at, share) in given.items()
-    }
 
 
 def _read(
     path: str | Path, needed: Sequence[str], columns: Mapping[str, str], rejects: Rejects
 ) -> pa.Table:
-    """A file under our names; the needed columns hold no lists or objects."""
+    """Read a file and rename its columns; lists and objects in needed columns are rejected."""
     scalar = [columns.get(n, n) for n in needed]
-    return arrow.renamed(read_table(path, rejects=rejects, scalar=scalar), columns, rejects.source)
+    return arrow.rename(read_table(path, rejects=rejects, scalar=scalar), columns, rejects.source)
 
 
-def _with_files(
+def _add_parts(
     train: pa.Table,
-    given: Sequence[tuple[str | Path, str]],
+    parts: Mapping[str, str | Path],
     columns: Mapping[str, str],
     rejects: Rejects,
-    split: str | None,
     log: Callable[[str], None],
 ) -> pa.Table:
-    """The interactions of train and of further files, with the split that they are of."""
-    if split is not None:
-        msg = f"split={split!r} beside files for validation or test. Expected one of the two."
-        raise SettingsError(msg)
-    parts = [(rejects.source, train)]
+    """Append the files of further split parts to train, with a split column."""
+    tables = [(rejects.source, train)]
     bad: list[Rejects] = []
-    for path, _ in given:
+    for path in parts.values():
         log(f"Reading {path} ...")
         bad.append(Rejects(Path(path).name, rejects.strict))
-        parts.append((bad[-1].source, _read(path, EVENT_COLUMNS, columns, bad[-1])))
+        tables.append((bad[-1].source, _read(path, EVENT_COLUMNS, columns, bad[-1])))
     for further in bad:
         rejects.rows += further.rows
-    return arrow.stacked(parts, "split", ["train", *(name for _, name in given)], rejects)
+    return arrow.stack(tables, "split", ["train", *parts], rejects)
 
 
 def _default_target(events: Interactions) -> str:
-    found = next((b for b in _TARGETS if b in events.behaviors), None)
-    if found:
-        return found
+    """Return the first usual target behavior that occurs, otherwise the most frequent one."""
+    usual = next((b for b in _TARGETS if b in events.behaviors), None)
+    if usual:
+        return usual
     c = events.columns
     counts = [int(((c.behavior == b) & (c.row >= 0)).sum()) for b in range(len(events.behaviors))]
     return events.behaviors[counts.index(max(counts))]
 
 
-def _catalog_of_events(table: pa.Table, rejects: Rejects) -> Catalog:
-    """The catalog of interactions that carry titles: an item's first title counts."""
-    if "title" not in table.column_names:
-        msg = (
-            f"No items file was given, and {rejects.source} has no title column. Expected titles "
-            "to recommend: write items.csv with the columns item_id,title (one row an item) and "
-            f"give it with --items. Found columns: {', '.join(arrow.names(table))}."
-        )
-        raise DataError(msg)
-    arrow.require(table, ["item_id", "title"], rejects.source)
-    titles: dict[str, str] = {}
-    pairs = zip(arrow.strings(table["item_id"]), arrow.strings(table["title"]), strict=True)
-    for item_id, title in pairs:
-        if item_id and one_line(title):
-            titles.setdefault(item_id, title)
-    return Catalog((Item(i, t) for i, t in titles.items()), rejects=rejects)
-
-
 def _replaceable(folder: Path) -> bool:
-    """Whether a folder is empty or holds a dataset folder's files and nothing else."""
+    """Check that a folder is empty, or holds a dataset and nothing else."""
     if not folder.is_dir():
         return False
     names = {p.name for p in folder.iterdir()}

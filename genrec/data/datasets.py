@@ -173,15 +173,15 @@ def histories(
         DataError: the dataset cannot be had, a row cannot be used, or nothing is left.
     """
     rejects = options.pop("rejects", None) or Rejects(
-        huggingface.name(data, "histories"), strict=True
+        huggingface.display_name(data, "histories"), strict=True
     )
     columns = options.pop("columns", {})
-    table = arrow.exploded(
-        arrow.renamed(huggingface.table(data, split), columns, rejects.source), rejects
+    table = arrow.explode(
+        arrow.rename(huggingface.read(data, split), columns, rejects.source), rejects
     )
     if "item_id" not in table.column_names:
-        arrow.require(table, ["title"], rejects.source)
-        rows = [(t, catalog.rows_of_title(t)[0]) for t in arrow.strings(table["title"])]
+        arrow.require_columns(table, ["title"], rejects.source)
+        rows = [(t, catalog.rows_of_title(t)[0]) for t in arrow.to_strings(table["title"])]
         ids = [catalog[found[0]].item_id if found else title for title, found in rows]
         table = table.append_column("item_id", pa.array(ids, pa.string()))
     found = Interactions.from_table(table, catalog, rejects=rejects, **options)

@@ -1,8 +1,7 @@
-"""Events of users: Interaction, History and the columns that hold them."""
+"""Events of users: one interaction, a history, and the arrays that hold all events."""
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,9 +18,16 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class Interaction:
-    """One user, one item, one behavior, one timestamp (seconds or any rising number).
+    """One event: a user did something with an item at some time.
 
-    An interaction may carry ``text`` (a search, a comment); then ``item_id`` may be None.
+    Attributes:
+        item_id: the item; None for an event with text only.
+        behavior: what the user did, such as ``buy`` or ``view``.
+        timestamp: the time in seconds, or any number that rises with time.
+        value: a number such as a rating or a quantity.
+        unit: the basket or session of the event.
+        text: a search or a comment.
+        attributes: any other columns by name.
     """
 
     item_id: str | None
@@ -35,7 +41,7 @@ class Interaction:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """One user's interactions, oldest first. ``user_id`` is None for somebody not in the data."""
+    """One user's interactions, oldest first. ``user_id`` is None for a user outside the data."""
 
     interactions: tuple[Interaction, ...] = ()
     user_id: str | None = None
@@ -45,49 +51,49 @@ class History:
 
     @property
     def item_ids(self) -> tuple[str, ...]:
-        """The ids of the items, oldest first, with repeats; events of text only have none."""
+        """Item ids, oldest first, with repeats; events with text only are left out."""
         return tuple(i.item_id for i in self.interactions if i.item_id is not None)
 
     def had(self, lead_in_behaviors: Collection[str] = ()) -> tuple[str, ...]:
-        """The ids of the items that "seen" means: the one rule of ``exclude_seen``.
+        """Return the ids of the items that count as seen; ``exclude_seen`` has no other rule.
 
         Args:
-            lead_in_behaviors: behaviors that lead to what is asked for, as a view to a purchase: an item of these
-                events only does not count as seen.
+            lead_in_behaviors: behaviors that lead up to the target behavior, as a view leads up to
+                a purchase. An item that only has events of these does not count as seen.
         """
-        found = (i for i in self.interactions if i.behavior not in lead_in_behaviors)
-        return tuple(i.item_id for i in found if i.item_id is not None)
+        counting = (i for i in self.interactions if i.behavior not in lead_in_behaviors)
+        return tuple(i.item_id for i in counting if i.item_id is not None)
 
     def latest(self, n: int) -> History:
-        """The last n interactions (all, where there are fewer)."""
+        """Return a history of the last n interactions, or of all if there are fewer."""
         return History(self.interactions[max(0, len(self) - n) :], self.user_id)
 
 
 @dataclass(frozen=True, slots=True)
 class EventColumns:
-    """The events as arrays, sorted by user, then time, then place in the file; E events."""
+    """All E events as arrays, sorted by user, then time, then place in the file."""
 
-    user: IntArray  # (E,) code into user_ids, rising
-    row: IntArray  # (E,) catalog row, -1 for an event of text only
+    user: IntArray  # (E,) code into user_ids, ascending
+    row: IntArray  # (E,) catalog row, -1 for an event with text only
     behavior: IntArray  # (E,) code into behaviors
     timestamp: npt.NDArray[np.float64]  # (E,)
-    value: npt.NDArray[np.float64]  # (E,) NaN where there is none
-    unit: IntArray  # (E,) code of the basket; every event its own where there are none
+    value: npt.NDArray[np.float64]  # (E,) NaN for an event without a value
+    unit: IntArray  # (E,) code of the basket; a code of its own for each event without baskets
     split: IntArray  # (E,) 0 train, 1 validation, 2 test
 
 
 @dataclass(frozen=True, slots=True)
 class EventTable:
-    """All events with the names behind their codes: what reading a file yields.
+    """All events, together with the names behind their codes.
 
     Attributes:
-        user_ids: names of users, by code.
-        behaviors: names of behaviors, by code.
+        user_ids: user ids by code.
+        behaviors: names of behaviors by code.
         columns: the events.
-        unit_name: the column that baskets came from, if there are any.
-        unit_ids: names of baskets, by code.
-        text: (E,) a search or comment per event.
-        attributes: (E rows) any other columns.
+        unit_name: the name of the basket column; None without baskets.
+        unit_ids: names of baskets by code; None without baskets.
+        text: (E,) a search or comment for each event; None without a text column.
+        attributes: (E rows) any other columns; None without any.
     """
 
     user_ids: Sequence[str]
@@ -99,21 +105,8 @@ class EventTable:
     attributes: pa.Table | None = None
 
 
-def said_time(seconds: float) -> str:
-    """Seconds since 1970 as an ISO time in UTC, or as a number where there is none.
-
-    >>> said_time(978300760.0), said_time(1e13)
-    ('2000-12-31T22:12:40Z', '10000000000000')
-    """
-    try:
-        moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
-    except (ValueError, OverflowError, OSError):
-        return f"{seconds:.15g}"
-    return moment.isoformat().replace("+00:00", "Z")
-
-
 def split_code(split: str) -> int:
-    """Return the number of a split: 0 train, 1 validation, 2 test."""
+    """Return the label of a split in ``EventColumns.split``: 0 train, 1 validation, 2 test."""
     if split not in SPLITS:
         msg = f"{split!r} is not a split. Expected one of {', '.join(SPLITS)}."
         raise RequestError(msg)

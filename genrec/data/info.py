@@ -1,9 +1,11 @@
-"""What a dataset says about itself: DatasetInfo, measured once by prepare."""
+"""Decisions and measurements of ``prepare``: DatasetInfo, and remarks for people."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -11,42 +13,48 @@ from genrec.data.behaviors import shipped_verbs
 from genrec.data.events import SPLITS
 from genrec.data.interactions import Interactions
 from genrec.data.titles import CASES, TitleForm
-from genrec.text import breaks_line, one_line
+from genrec.errors import DataError
+from genrec.keys import pick_fields
+from genrec.text import breaks_line, one_line, quantity
 
 FORMAT_VERSION = 1
 
 REPEATS_INCLUDE_SEEN = 0.05
+"""The share of repeats above which seen items may be recommended by default."""
 
-_MANY, _SOME = 0.2, 20  # of the users, and at least
+_MANY, _SOME = 0.2, 20  # a remark needs more than this share of the users, and at least so many
 
-LOOKS = frozenset({"browse", "view", "click", "cart", "search"})  # that may lead to a purchase
+BROWSING = frozenset({"browse", "view", "click", "cart", "search"})
+"""Behaviors that may lead up to a purchase."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """What ``prepare`` decided and measured.
+    """Decisions and measurements of ``prepare``.
 
     Attributes:
-        name: for display.
-        target_behavior: what is recommended for.
-        repeat_share: share of units that begin with an item the user had before (train and
-            validation); above 0.05 seen items may be recommended by default.
-        exclude_seen: that default.
-        led_by: of every other behavior, the share of units that begin with an item the user had by
-            it before, of those that could; items of ``lead_in_behaviors`` only do not count as seen.
-        case: how titles are written for the model.
-        unit: the basket column, None where every event is a unit.
-        split: ``last unit``, ``global time``, or ``given`` where the interactions had a split
-            column.
-        time_unit: of the timestamps as given; stored ones are seconds since 1970, or positions.
-        users, items, events: how many were kept.
-        split_events: events in train, validation and test.
-        tied: events that share user and time with the one before and are in another unit.
-        notes: what was guessed or noticed.
-        rejected: rows that were not kept, by reason.
-        catalog_hash: SHA-256 of the catalog.
-        format_version: of the folder.
-        split_times: for ``global time``, when validation and test begin, as stored timestamps.
+        name: the name to display.
+        target_behavior: the behavior to recommend for.
+        repeat_share: the share of units that start with an item from an earlier unit of the user,
+            in train and validation (``Interactions.repeat_share``).
+        exclude_seen: the default for leaving out seen items: True unless repeats are common.
+        case: the case of titles in prompts (``TitleForm.case``).
+        unit: the basket column; None if every event is a unit.
+        split: ``last unit``, ``global time``, or ``given`` for a split column.
+        time_unit: the unit of the timestamps in the file; stored ones are seconds since 1970, or
+            positions.
+        users: the number of users kept.
+        items: the number of items kept.
+        events: the number of events kept.
+        split_events: the number of events in train, validation and test.
+        tied: the number of events that share user and time, but no unit, with the one before.
+        notes: remarks on guesses and oddities.
+        rejected: the number of rejected rows by reason.
+        catalog_hash: the SHA-256 of the catalog.
+        format_version: the version of the folder's format.
+        split_times: the start of validation and test as stored timestamps, for ``global time``.
+        led_by: for every other behavior, the share of units that start with an item of such an
+            earlier event. See ``lead_in_behaviors``.
     """
 
     name: str
@@ -71,18 +79,19 @@ class DatasetInfo:
 
     @property
     def lead_in_behaviors(self) -> frozenset[str]:
-        """Behaviors that lead to what is asked for, such as views that purchases come of.
+        """Behaviors that lead up to the target behavior, as views lead up to purchases.
 
-        An item that a user has by these only may come back, whatever ``exclude_seen`` is. They lead
-        to it more often than repeats are, and than 0.05. Where there are some, ways of looking that the
-        data has no events of, but a typed history may, count among them.
+        An item that a user only has from these may be recommended, whatever ``exclude_seen`` says.
+        A behavior is one of them if it leads to the target more often than repeats occur, and in
+        more than 5% of the units. If there is any, so are the browsing behaviors that the data
+        lacks, since a typed history may contain them.
         """
         least = max(REPEATS_INCLUDE_SEEN, self.repeat_share)
-        found = frozenset(b for b, share in self.led_by.items() if share > least)
-        return found | (LOOKS - {self.target_behavior, *self.led_by}) if found else found
+        leading = frozenset(b for b, share in self.led_by.items() if share > least)
+        return leading | (BROWSING - {self.target_behavior, *self.led_by}) if leading else leading
 
-    def asking_for(self, behavior: str, events: Interactions) -> DatasetInfo:
-        """The same for another behavior to recommend for, its habit measured."""
+    def with_target(self, behavior: str, events: Interactions) -> DatasetInfo:
+        """Return a copy with another behavior to recommend for, and its repeats measured."""
         share = events.repeat_share(behavior)
         others = [b for b in events.behaviors if b != behavior]
         return replace(
@@ -94,8 +103,36 @@ class DatasetInfo:
         )
 
 
-def check_info(info: DatasetInfo) -> None:
-    """Check the values that a dataset.json may have been given by hand."""
+def read_info(path: Path) -> DatasetInfo:
+    """Read a ``dataset.json``; unknown fields are ignored, and missing ones get their defaults.
+
+    Raises:
+        DataError: the file is damaged, has another format version, or lacks a field without a
+            default.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = values.get("format_version")
+        if version != FORMAT_VERSION:
+            msg = (
+                f"{path} has format_version {version!r}. Expected {FORMAT_VERSION}. Run `genrec "
+                "prepare` again with this version of genrec, or use the version that wrote it."
+            )
+            raise DataError(msg)
+        known, lacking = pick_fields(DatasetInfo, values)
+        if lacking:
+            msg = f"{path} lacks {', '.join(lacking)}. Run `genrec prepare` again."
+            raise DataError(msg)
+        info = DatasetInfo(**known)
+        _check_info(info)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        msg = f"{path} is damaged: {error!r}. Run `genrec prepare` again."
+        raise DataError(msg) from error
+    return info
+
+
+def _check_info(info: DatasetInfo) -> None:
+    """Check the values that people may have edited by hand."""
     if not isinstance(info.exclude_seen, bool) or info.case not in CASES:
         msg = f"exclude_seen={info.exclude_seen!r}, case={info.case!r}"
         raise ValueError(msg)
@@ -107,7 +144,15 @@ def check_info(info: DatasetInfo) -> None:
 def measure_info(
     name: str, events: Interactions, target: str, split: str, time_unit: str
 ) -> DatasetInfo:
-    """Measure a dataset: its counts, splits and habits for one target behavior."""
+    """Measure a dataset: its size, split and repeats for one target behavior.
+
+    Args:
+        name: the name to display.
+        events: the events, with their split.
+        target: the behavior to recommend for.
+        split: the name of the split (``DatasetInfo.split``).
+        time_unit: the unit of the timestamps in the file.
+    """
     info = DatasetInfo(
         name=name,
         target_behavior=target,
@@ -126,54 +171,72 @@ def measure_info(
         rejected={},
         catalog_hash=events.catalog.hash(),
     )
-    return info.asking_for(target, events)
+    return info.with_target(target, events)
 
 
 def note_texts(events: Interactions) -> list[str]:
-    """Remarks on titles and texts."""
+    """Return remarks on shared titles, and on line breaks in titles and texts."""
     titles = events.catalog.titles
-    found = Counter(titles)
-    shared = sum(n for n in found.values() if n > 1)
+    shared = sum(n for n in Counter(titles).values() if n > 1)
     texts = [] if events.text is None else events.text.to_pylist()
     notes = []
     if shared:
         notes.append(f"{shared:,} items share their title with another item")
-    for what, count in (
-        ("titles", sum(map(breaks_line, titles))),
-        ("texts", sum(map(breaks_line, texts))),
-    ):
+    for kind, strings in (("title", titles), ("text", texts)):
+        count = sum(map(breaks_line, strings))
         if count:
             notes.append(
-                f"{count:,} {what} hold line breaks or control characters, shown as spaces"
+                f"{quantity(count, kind)} with line breaks or control characters (shown as spaces)"
             )
     return notes
 
 
-def note_untrained_users(events: Interactions, target: str) -> list[str]:
-    """A remark where many of those who are recommended to have nothing in train."""
+def note_targets(events: Interactions, target: str, *, by_time: bool) -> list[str]:
+    """Return remarks on the events to recommend for, and on the users who have them.
+
+    Args:
+        events: the events, with their split.
+        target: the behavior to recommend for.
+        by_time: True to count the users of each part, which differ in a split by time.
+    """
+    counts = events.users_with_target(target)
+    notes = []
+    if not any(counts):
+        notes.append(f"no {target!r} event has an item, so there is nothing to evaluate")
+    notes += _note_untrained_users(events, target)
+    if by_time:
+        parts = ", ".join(f"{s} {n:,}" for s, n in zip(SPLITS, counts, strict=True))
+        notes.append(f"users with a {target!r} event: {parts}")
+    return notes
+
+
+def _note_untrained_users(events: Interactions, target: str) -> list[str]:
+    """Return a remark if many users to recommend to have no event in train."""
     c = events.columns
     wanted = (c.split > 0) & (c.behavior == events.behaviors.index(target)) & (c.row >= 0)
     users = np.unique(c.user[wanted])
-    bare = len(np.setdiff1d(users, c.user[c.split == 0]))
-    if bare < _SOME or bare <= _MANY * len(users):
+    untrained = len(np.setdiff1d(users, c.user[c.split == 0]))
+    if untrained < _SOME or untrained <= _MANY * len(users):
         return []
     return [
-        f"{bare:,} of {len(users):,} users with something held out have nothing in train, so there is "
-        "little to count and to learn from; of short sessions hold out whole ones, by a split column"
+        f"{untrained:,} of {len(users):,} users with held-out events have none in train, so there "
+        "is little to learn from. If the users are short sessions, hold out whole sessions with a "
+        "split column"
     ]
 
 
 def note_unknown_verbs(events: Interactions) -> list[str]:
-    """A remark on behaviors that the verb table of the prompts lacks."""
+    """Return a remark on behaviors without an entry in the verb table of the prompts."""
     known = shipped_verbs()
     counts = np.bincount(events.columns.behavior, minlength=len(events.behaviors)).tolist()
     lacking = [(n, b) for b, n in zip(events.behaviors, counts, strict=True) if b not in known]
     if not lacking:
         return []
     most = sorted(lacking, key=lambda pair: -pair[0])[:10]
-    said = ", ".join(f"{one_line(b)} ({n:,} events)" for n, b in most)
+    listed = ", ".join(f"{one_line(b)} ({quantity(n, 'event')})" for n, b in most)
     more = f" and {len(lacking) - len(most):,} more" if len(lacking) > len(most) else ""
     return [
-        f"verbs.json lacks {len(lacking):,} of {len(events.behaviors):,} behaviors, said by their own names: {said}{more}; "
-        "write their verbs into DIR/en/verbs.json and give --prompts DIR"
+        f"verbs.json lacks {len(lacking):,} of {len(events.behaviors):,} behaviors, so prompts use "
+        f"their raw names: {listed}{more}. To change that, write their verbs into "
+        "DIR/en/verbs.json and pass --prompts DIR"
     ]

@@ -1,4 +1,4 @@
-"""Interactions: who did what with which item, when; histories and the three-part split.
+"""All interactions of all users: histories, targets and repeats, by split.
 
 Knows the catalog's rows, nothing of prompts or models.
 """
@@ -20,16 +20,16 @@ from genrec.data.ingest import EventOptions, ingest
 from genrec.data.readers import files, huggingface
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, UnknownUserError
-from genrec.types import IntArray
+from genrec.types import FloatArray, IntArray
 
 NEEDED = ("user_id", "item_id", "behavior", "timestamp", "position")
 
 
 class Interactions:
-    """All interactions of all users, sorted, with a split label each."""
+    """All interactions of all users, sorted by user and time, each with a split label."""
 
     def __init__(self, catalog: Catalog, table: EventTable) -> None:
-        """Wraps sorted events; use ``from_table`` or ``read`` to make one from files."""
+        """Wrap sorted events; ``read`` and ``from_table`` build them from a file or table."""
         self.catalog = catalog
         self.table = table
         self.user_ids = tuple(table.user_ids)
@@ -54,7 +54,7 @@ class Interactions:
         rejects: Rejects | None = None,
         **options: Any,
     ) -> Interactions:
-        """Interactions from a CSV, JSONL (also .gz) or Parquet file; see ``from_table``."""
+        """Read interactions from a CSV, JSONL (also .gz) or Parquet file; see ``from_table``."""
         rejects = rejects or Rejects(Path(path).name, strict=True)
         return cls.from_table(
             files.read(path, rejects=rejects, scalar=NEEDED), catalog, rejects=rejects, **options
@@ -64,16 +64,16 @@ class Interactions:
     def from_table(
         cls, table: pa.Table, catalog: Catalog, *, rejects: Rejects | None = None, **options: Any
     ) -> Interactions:
-        """Interactions from an Arrow table; see ``genrec.ingest.ingest``.
+        """Build interactions from an Arrow table; see ``genrec.data.ingest.ingest``.
 
         Args:
-            table: one row an event, in file order, which breaks ties in time.
-            catalog: the items; a row with another item is rejected.
-            rejects: where bad rows are recorded; without it the first one raises.
-            **options: fields of ``genrec.ingest.EventOptions``.
+            table: one row per event. Row order breaks ties in time.
+            catalog: the items; a row with any other item is rejected.
+            rejects: the record of bad rows; without it the first bad row raises.
+            **options: fields of ``genrec.data.ingest.EventOptions``.
 
         Raises:
-            DataError: a column is missing or nothing is left.
+            DataError: a column is missing, or no row is usable.
         """
         return cls(catalog, ingest(table, catalog, EventOptions(**options), rejects=rejects).events)
 
@@ -87,34 +87,32 @@ class Interactions:
         rejects: Rejects | None = None,
         **options: Any,
     ) -> Interactions:
-        """Interactions from a Hugging Face dataset: one row an event, or one row a user with lists.
+        """Build interactions from a Hugging Face dataset.
+
+        It has one row per event, or one row per user with lists of events.
 
         Args:
             data: a ``datasets.Dataset``, or the id of one on the hub.
-            catalog: the items; an event with another item is rejected.
-            split: see ``genrec.hub.table``.
-            rejects: where bad rows are recorded; without it the first one raises.
-            **options: fields of ``genrec.ingest.EventOptions``, such as
+            catalog: the items; an event with any other item is rejected.
+            split: the part of the dataset to read; see ``genrec.data.readers.huggingface.read``.
+            rejects: the record of bad rows; without it the first bad row raises.
+            **options: fields of ``genrec.data.ingest.EventOptions``, such as
                 ``columns={"item_id": "history"}``.
 
         Raises:
-            DataError: the dataset cannot be had, a column is missing or nothing is left.
+            DataError: the dataset cannot be loaded, a column is missing, or no row is usable.
         """
-        rejects = rejects or Rejects(huggingface.name(data, "interactions"), strict=True)
-        return cls.from_table(huggingface.table(data, split), catalog, rejects=rejects, **options)
-
-    def time_quantile(self, share: float) -> float:
-        """The time of the event before which a share (0 to 1) of all events lies."""
-        return float(np.quantile(self.columns.timestamp, share, method="higher"))
+        rejects = rejects or Rejects(huggingface.display_name(data, "interactions"), strict=True)
+        return cls.from_table(huggingface.read(data, split), catalog, rejects=rejects, **options)
 
     def users_with_target(self, behavior: str) -> list[int]:
-        """How many users have an item with this behavior in train, validation and test."""
+        """Count the users with an item of this behavior in train, in validation and in test."""
         c = self.columns
         is_target = (c.behavior == self.behaviors.index(behavior)) & (c.row >= 0)
         return [len(np.unique(c.user[is_target & (c.split == s)])) for s in range(len(SPLITS))]
 
     def unknown_behavior(self, behavior: str) -> DataError:
-        """Make the error that says which behaviors the data has."""
+        """Build the error for a behavior that no event has; it lists the known ones."""
         known = ", ".join(self.behaviors)
         return DataError(f"No interaction has the behavior {behavior!r}. Expected one of: {known}.")
 
@@ -125,7 +123,7 @@ class Interactions:
         )
 
     def events(self, user_id: str) -> slice:
-        """The slice of the columns that holds a user's events.
+        """Return the slice of the columns with a user's events.
 
         Raises:
             UnknownUserError: the user is not in the data.
@@ -134,14 +132,14 @@ class Interactions:
             some = ", ".join(self.user_ids[:3])
             msg = (
                 f"User {user_id!r} is not among the {len(self.user_ids):,} users of this dataset. "
-                f"Expected a user_id such as {some}; for somebody new give a history instead."
+                f"Expected a user_id such as {some}. For a new user, give a history instead."
             )
             raise UnknownUserError(msg)
         code = self._code[user_id]
         return slice(int(self._start[code]), int(self._start[code + 1]))
 
     def interaction(self, index: int) -> Interaction:
-        """The event at an index of the columns."""
+        """Return the event at an index of the columns."""
         c = self.columns
         value = float(c.value[index])
         return Interaction(
@@ -157,11 +155,11 @@ class Interactions:
         )
 
     def history(self, user_id: str, *, before: str | None = None) -> History:
-        """A user's history.
+        """Return a user's history.
 
         Args:
             user_id: the user.
-            before: a split; only what lies before the user's part of it. None for all events.
+            before: a split: only events of earlier splits are included. None for all events.
 
         Raises:
             UnknownUserError: the user is not in the data.
@@ -172,56 +170,60 @@ class Interactions:
         return History(tuple(self.interaction(i) for i in indices), user_id)
 
     def targets(self, user_id: str, split: str, behavior: str) -> list[Interaction]:
-        """The target events of a user's split: those of the behavior in its first unit."""
+        """Return a user's target events in a split: the first unit with the behavior."""
         where = self.events(user_id)
         if behavior not in self.behaviors:
             raise self.unknown_behavior(behavior)
         c = self.columns
         code = self.behaviors.index(behavior)
-        hits = [
+        candidates = [
             i
             for i in range(where.start, where.stop)
             if c.split[i] == split_code(split) and c.behavior[i] == code and c.row[i] >= 0
         ]
-        return [self.interaction(i) for i in hits if c.unit[i] == c.unit[hits[0]]]
+        return [self.interaction(i) for i in candidates if c.unit[i] == c.unit[candidates[0]]]
 
     def repeat_share(self, behavior: str, after: str | None = None) -> float:
-        """The share of a behavior's units that begin with an item the user had in an earlier unit.
+        """Return the share of a behavior's units that start with an item from an earlier unit.
 
-        Counted over the units, in train and validation, of users that have an earlier one; 0 where
-        there are none. It says whether people in this data take again what they had.
+        It tells whether people in this data come back to the same items. Only units in train and
+        validation count, and only those with an earlier unit of the same user; 0 if there are none.
 
         Args:
-            behavior: whose units.
-            after: by which behavior they had it, such as ``view``; None for the same behavior. Only
-                units after one with such an event count.
+            behavior: the behavior of the units that are counted.
+            after: the behavior of the earlier events with the item, such as ``view``; None for the
+                same behavior. Only units after a unit with such an event count.
         """
         c = self.columns
-        asked, had = self.behaviors.index(behavior), self.behaviors.index(after or behavior)
-        use = np.isin(c.behavior, [asked, had]) & (c.split < 2) & (c.row >= 0)
+        target, had = self.behaviors.index(behavior), self.behaviors.index(after or behavior)
+        use = np.isin(c.behavior, [target, had]) & (c.split < 2) & (c.row >= 0)
         user, unit, row, kind = c.user[use], c.unit[use], c.row[use], c.behavior[use]
-        if asked not in kind:
+        if target not in kind:
             return 0.0
         new_user = np.append(True, user[1:] != user[:-1])
-        run = np.cumsum(new_user | np.append(True, unit[1:] != unit[:-1]))  # units, in order
+        run = np.cumsum(
+            new_user | np.append(True, unit[1:] != unit[:-1])
+        )  # (E,) number of the unit, in order
         _, pair = np.unique(user * (int(row.max()) + 1) + row, return_inverse=True)
-        earliest = np.full((2, max(int(pair.max()), int(user.max())) + 1), run[-1])  # run by `had`
+        earliest = np.full(
+            (2, max(int(pair.max()), int(user.max())) + 1), run[-1]
+        )  # first run with `had`
         old = kind == had
         np.minimum.at(earliest[0], pair[old], run[old])
         np.minimum.at(earliest[1], user[old], run[old])
-        place = np.flatnonzero(kind == asked)
-        place = place[np.append(True, run[place][1:] != run[place][:-1])]  # each unit's first
+        place = np.flatnonzero(kind == target)
+        place = place[np.append(True, run[place][1:] != run[place][:-1])]  # the first of each unit
         place = place[earliest[1][user[place]] < run[place]]
         return float((earliest[0][pair[place]] < run[place]).mean()) if len(place) else 0.0
 
     def tied(self) -> int:
-        """How many events share user and time with the event before them, baskets aside."""
+        """Count the events that share user and time, but no basket, with the event before them."""
         c = self.columns
         same = (c.user[1:] == c.user[:-1]) & (c.timestamp[1:] == c.timestamp[:-1])
         return int((same & ((c.unit[1:] != c.unit[:-1]) | (self.unit_ids is None))).sum())
 
     def to_table(self) -> pa.Table:
-        """An Arrow table, one row an event, with names in place of codes and the split."""
+        """Return an Arrow table with one row per event and names in place of codes."""
         c = self.columns
         ids = pa.array([*(i.item_id for i in self.catalog), None], pa.string())
         data: dict[str, pa.Array] = {
@@ -243,8 +245,10 @@ class Interactions:
 
 
 def _named(names: Sequence[str], codes: IntArray) -> pa.Array:
+    """Return the name of each code."""
     return pa.array(names, pa.string()).take(pa.array(codes))
 
 
-def _integral(values: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+def _integral(values: FloatArray) -> npt.NDArray[Any]:
+    """Return whole numbers as integers, and any others as they are."""
     return values.astype(np.int64) if np.all(values == np.floor(values)) else values

@@ -234,7 +234,7 @@ def with_target_behavior(dataset: Dataset, behavior: str) -> Dataset:
     events = split_last_unit(dataset.interactions, behavior)
     if dataset.info.split != "last unit":
         events = dataset.interactions
-    info = dataset.info.asking_for(behavior, events)
+    info = dataset.info.with_target(behavior, events)
     return replace(dataset, interactions=events, info=info)
 
 
@@ -369,14 +369,14 @@ def _with_candidates(
     return found
 
 
-def counts(dataset: Dataset, before: str = "validation") -> IntArray:
+def count_events(dataset: Dataset, before: str = "validation") -> IntArray:
     """(N,) how many events of any behavior each item has before a split."""
     c = dataset.interactions.columns
     use = (c.split < SPLITS.index(before)) & (c.row >= 0)
     return np.bincount(c.row[use], minlength=len(dataset.catalog))
 
 
-def slices(
+def label_slices(
     dataset: Dataset, cases: Sequence[Case], before: str = "validation"
 ) -> dict[str, list[str]]:
     """What each case is of: one label a case, by kind of slice.
@@ -391,7 +391,7 @@ def slices(
         before: the split before which systems were fitted.
     """
     c = dataset.interactions.columns
-    popularity = counts(dataset, before)
+    popularity = count_events(dataset, before)
     fitted = np.bincount(
         c.user[c.split < SPLITS.index(before)], minlength=len(dataset.interactions.user_ids)
     )

@@ -1,38 +1,117 @@
 """Split events into train, validation and test: by each user's last unit, or by time.
 
-Every function returns a copy with other split labels; no event is dropped.
+A unit is a basket if the data has baskets, otherwise a single event. Every function returns a copy
+with other split labels; no event is dropped.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-import numpy.typing as npt
 
-from genrec.data.events import said_time
 from genrec.data.interactions import Interactions
-from genrec.errors import DataError
-from genrec.types import IntArray
+from genrec.data.times import format_time, parse_time
+from genrec.errors import DataError, SettingsError
+from genrec.types import BoolArray, FloatArray, IntArray
+
+SPLIT_WAYS = ("last-unit", "global-time")
+_VALIDATION_FROM, _TEST_FROM = 0.8, 0.9  # the share of events before each part
 
 
-def split_last_unit(events: Interactions, target: str) -> Interactions:
-    """The three-part split by last unit: a copy with new split labels.
+@dataclass(frozen=True, slots=True)
+class SplitOptions:
+    """How to split the events.
 
-    A unit is a basket where the data has baskets, else an event; units are counted where they
-    hold an event of the target behavior. The user's last unit and all after its first event
-    is test, the last but one validation, what is before train. A user with two units has no
-    train part, one with a single unit has train only.
+    Attributes:
+        way: one of ``SPLIT_WAYS``; None keeps a split column, or splits by last unit without one.
+        validation_from: the start of validation for ``global-time``: an ISO date, or a number in
+            the data's time unit; None means the time before which 80% of the events lie.
+        test_from: the start of test, in the same form; None means 90%.
+    """
+
+    way: str | None = None
+    validation_from: str | float | None = None
+    test_from: str | float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.way not in {None, *SPLIT_WAYS}:
+            msg = f"split={self.way!r} is not known. Expected one of: {', '.join(SPLIT_WAYS)}."
+            raise SettingsError(msg)
+        if self.way != "global-time" and (self.validation_from, self.test_from) != (None, None):
+            msg = (
+                f"validation_from={self.validation_from!r} and test_from={self.test_from!r} were "
+                f"given with split={self.way!r}. Expected them only with the split global-time. "
+                "Leave them out, or add --split global-time."
+            )
+            raise SettingsError(msg)
+
+
+def split_events(
+    events: Interactions, target: str, options: SplitOptions, *, time_unit: str, given: bool
+) -> tuple[Interactions, str, dict[str, float]]:
+    """Split events as the options say.
 
     Args:
         events: the events to split.
-        target: the behavior to be recommended for, such as ``buy``.
+        target: the behavior to recommend for, such as ``buy``.
+        options: the way to split.
+        time_unit: the unit of the timestamps in the file (``Ingested.time_unit``).
+        given: True if the events already have labels from a split column.
+
+    Returns:
+        The events with new labels; the name of the split for people (``last unit``,
+        ``global time`` or ``given``); the start of validation and test for ``global time``.
+
+    Raises:
+        DataError: the data cannot be split in this way.
+        SettingsError: a start cannot be read as a time.
+    """
+    if options.way == "global-time":
+        starts = _part_starts(events, options, time_unit)
+        events = split_global_time(events, starts["validation"], starts["test"])
+        return events, "global time", starts
+    if given and options.way is None:
+        return events, "given", {}
+    return split_last_unit(events, target), "last unit", {}
+
+
+def _part_starts(events: Interactions, options: SplitOptions, time_unit: str) -> dict[str, float]:
+    """Return the start of validation and test, as stored timestamps."""
+    if time_unit == "position":
+        msg = (
+            "split='global-time' needs times, but the data has positions, which cannot be compared "
+            "between users. Expected timestamps. Use --split last-unit, or give --time-unit s, ms "
+            "or day if the numbers are times."
+        )
+        raise DataError(msg)
+    parts = {
+        "validation": (options.validation_from, _VALIDATION_FROM),
+        "test": (options.test_from, _TEST_FROM),
+    }
+    return {
+        part: time_quantile(events, share) if start is None else parse_time(start, time_unit)
+        for part, (start, share) in parts.items()
+    }
+
+
+def split_last_unit(events: Interactions, target: str) -> Interactions:
+    """Split by each user's last units.
+
+    Only units with an event of the target behavior count. Test begins with the first event of the
+    user's last such unit, validation with the one before it, and everything earlier is train. A
+    user with two units has no train part; a user with one unit has only train.
+
+    Args:
+        events: the events to split.
+        target: the behavior to recommend for, such as ``buy``.
 
     Raises:
         DataError: no event has that behavior.
     """
-    if target not in events.behaviors:
-        raise events.unknown_behavior(target)
+    is_target = _is_target(events, target)
     c = events.columns
-    is_target = (c.behavior == events.behaviors.index(target)) & (c.row >= 0)
     test = _last_unit_start(events, is_target)
     index = np.arange(len(events))
     validation = _last_unit_start(events, is_target & (index < test[c.user]))
@@ -46,34 +125,34 @@ def split_last_unit(events: Interactions, target: str) -> Interactions:
 def split_global_time(
     events: Interactions, validation_from: float | None = None, test_from: float | None = None
 ) -> Interactions:
-    """The three-part split by time, the same for all users: a copy with new split labels.
+    """Split at two points in time that are the same for all users.
 
-    What begins before ``validation_from`` is train, what begins at ``test_from`` or later is
-    test, what lies between is validation. A basket is never cut, its first event decides; so
-    do baskets of one user that overlap, together. A user's events may all be of one part, or
-    of test only, and a part may hold many of a user's units: ``targets`` gives the first of
-    them, and ``history(user, before=split)`` ends where the part begins.
+    Units that begin before ``validation_from`` are train, those that begin at ``test_from`` or
+    later are test, and those in between are validation. A basket is never cut: its first event
+    decides. Overlapping baskets of one user stay together. All events of a user may be in one part,
+    and a part may hold many units of a user. ``Interactions.targets`` returns the first of them, and
+    ``Interactions.history(user, before=split)`` ends where the part begins.
 
     Args:
         events: the events to split.
-        validation_from: in the unit of the timestamps (seconds); the time that 80% of the
-            events lie before where None.
-        test_from: likewise, 90%.
+        validation_from: the start of validation in seconds; None means the time before which 80%
+            of the events lie.
+        test_from: the start of test in seconds; None means 90%.
 
     Raises:
-        DataError: the times are in the wrong order, or leave train or test without an event.
+        DataError: the times are in the wrong order, or train or test would be empty.
     """
     c = events.columns
-    first = events.time_quantile(0.8) if validation_from is None else validation_from
-    second = events.time_quantile(0.9) if test_from is None else test_from
+    first = time_quantile(events, _VALIDATION_FROM) if validation_from is None else validation_from
+    second = time_quantile(events, _TEST_FROM) if test_from is None else test_from
     time = _unit_times(events)
     split = (time >= first).astype(np.int64) + (time >= second)
     if not first <= second or not (split == 0).any() or not (split == 2).any():
-        low, high = said_time(float(c.timestamp.min())), said_time(float(c.timestamp.max()))
+        low, high = format_time(float(c.timestamp.min())), format_time(float(c.timestamp.max()))
         msg = (
-            f"validation from {said_time(first)} and test from {said_time(second)} leave "
+            f"Validation from {format_time(first)} and test from {format_time(second)} leave "
             f"{(split == 0).sum():,} events for train and {(split == 2).sum():,} for test. "
-            f"Expected two times in order between {low} and {high}; give others "
+            f"Expected two times in order between {low} and {high}. Give others "
             "(--validation-from, --test-from), or split by last unit (--split last-unit)."
         )
         raise DataError(msg)
@@ -81,22 +160,20 @@ def split_global_time(
 
 
 def hold_last_train_unit(events: Interactions, target: str) -> Interactions:
-    """A copy with another validation part: the last unit of everybody's train.
+    """Hold out each user's last train unit as the new validation part.
 
-    Of users with at least two units there, counted as in ``split_last_unit``; what was validation
-    is test. For what is fitted on validation where the data has none.
+    Only users with at least two train units lose one, counted as in ``split_last_unit``. The old
+    validation part joins test. Use it to fit something on validation when the data has none.
 
     Args:
         events: the events to split.
-        target: the behavior to be recommended for, such as ``buy``.
+        target: the behavior to recommend for, such as ``buy``.
 
     Raises:
         DataError: no event has that behavior.
     """
-    if target not in events.behaviors:
-        raise events.unknown_behavior(target)
     c, index = events.columns, np.arange(len(events))
-    train = (c.behavior == events.behaviors.index(target)) & (c.row >= 0) & (c.split == 0)
+    train = _is_target(events, target) & (c.split == 0)
     last = _last_unit_start(events, train)
     earlier = np.zeros(len(events.user_ids), dtype=np.bool_)
     earlier[c.user[train & (index < last[c.user])]] = True
@@ -106,33 +183,31 @@ def hold_last_train_unit(events: Interactions, target: str) -> Interactions:
 
 
 def hold_latest_train(events: Interactions, target: str, share: float = 0.1) -> Interactions:
-    """A copy with another validation part: the latest of train, the same moment for all users.
+    """Hold out the latest part of train as the new validation part, from one time for all users.
 
-    Validation is what begins once all but a share of train's target events are over; what was
-    validation is test. A basket is never cut, its first event decides.
+    The new part begins at the time after which the given share of train's target events lies. The
+    old validation part joins test. A basket is never cut: its first event decides.
 
     Args:
         events: the events to split.
-        target: the behavior to be recommended for, such as ``buy``.
-        share: of train's target events, 0 to 1.
+        target: the behavior to recommend for, such as ``buy``.
+        share: the share of train's target events to hold out, 0 to 1.
 
     Raises:
         DataError: no event of train has that behavior.
     """
-    if target not in events.behaviors:
-        raise events.unknown_behavior(target)
     c = events.columns
-    train = (c.behavior == events.behaviors.index(target)) & (c.row >= 0) & (c.split == 0)
+    train = _is_target(events, target) & (c.split == 0)
     if not train.any():
         raise events.unknown_behavior(target)
-    moment = np.quantile(c.timestamp[train], 1 - share, method="higher")
+    start = np.quantile(c.timestamp[train], 1 - share, method="higher")
     split = np.minimum(2 * c.split, 2)
-    split[(c.split == 0) & (_unit_times(events) >= moment)] = 1
+    split[(c.split == 0) & (_unit_times(events) >= start)] = 1
     return events.with_split(split)
 
 
 def is_test_after_train(events: Interactions) -> bool:
-    """Whether test comes after train by time for all users, as near as one event in a hundred."""
+    """Check that test is later than train for all users, give or take one event in a hundred."""
     c = events.columns
     train, test = c.timestamp[c.split == 0], c.timestamp[c.split == 2]
     if not len(train) or not len(test):
@@ -140,19 +215,33 @@ def is_test_after_train(events: Interactions) -> bool:
     return bool(np.quantile(train, 0.99) <= np.quantile(test, 0.01))
 
 
-def _unit_times(events: Interactions) -> npt.NDArray[np.float64]:
-    """(E,) when the unit of each event begins; units of a user that overlap begin together."""
+def time_quantile(events: Interactions, share: float) -> float:
+    """Return the time of the event before which a share (0 to 1) of all events lies."""
+    return float(np.quantile(events.columns.timestamp, share, method="higher"))
+
+
+def _is_target(events: Interactions, target: str) -> BoolArray:
+    """(E,) Mark the events that have the target behavior and an item."""
+    if target not in events.behaviors:
+        raise events.unknown_behavior(target)
     c = events.columns
-    last = np.zeros(len(events), dtype=np.int64)  # the place of a unit's last event
+    marked: BoolArray = (c.behavior == events.behaviors.index(target)) & (c.row >= 0)
+    return marked
+
+
+def _unit_times(events: Interactions) -> FloatArray:
+    """(E,) Return the start of each event's unit; overlapping units of a user start together."""
+    c = events.columns
+    last = np.zeros(len(events), dtype=np.int64)  # the index of each unit's last event
     last[c.unit] = np.arange(len(events))
     end = np.maximum.accumulate(last[c.unit])
     begins = np.append(True, end[:-1] < np.arange(1, len(events)))
-    found: npt.NDArray[np.float64] = c.timestamp[begins][np.cumsum(begins) - 1]
-    return found
+    times: FloatArray = c.timestamp[begins][np.cumsum(begins) - 1]
+    return times
 
 
-def _last_unit_start(events: Interactions, wanted: npt.NDArray[np.bool_]) -> IntArray:
-    """(U,) the first event of the unit of each user's last wanted event; -1 without one."""
+def _last_unit_start(events: Interactions, wanted: BoolArray) -> IntArray:
+    """(U,) Return the first event of the unit with each user's last wanted event; -1 if none."""
     c = events.columns
     index = np.arange(len(events))
     last = np.full(len(events.user_ids), -1)

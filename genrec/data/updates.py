@@ -48,7 +48,7 @@ def apply_updates(
     rejects = rejects or Rejects(Path(interactions).name, strict=True)
     options = options or EventOptions()
     table = files.read(interactions, rejects=rejects)
-    table = arrow.renamed(table, options.columns, rejects.source)
+    table = arrow.rename(table, options.columns, rejects.source)
     table = table.drop_columns([n for n in ("split", _MARK) if n in table.column_names])
     unit_of_time = data.info.time_unit if options.time_unit == "auto" else options.time_unit
     given = replace(options, columns={}, time_unit=unit_of_time)

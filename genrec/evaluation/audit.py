@@ -144,7 +144,7 @@ class _Look:
             return events.columns.timestamp
         for name in ("timestamp_given", "time", "date"):
             if events.attributes is not None and name in events.attributes.column_names:
-                values = arrow.numbers(arrow.text(events.attributes[name]))
+                values = arrow.to_floats(arrow.to_text(events.attributes[name]))
                 middle = float(np.nanmedian(values)) if np.isfinite(values).any() else 0.0
                 if middle > 1e8:
                     return values / 1000 if middle > 1e11 else values
@@ -453,7 +453,7 @@ class _Look:
 
     def cold(self) -> Finding:
         """Targets that train has never seen."""
-        counts = protocols.counts(self.dataset, "validation")
+        counts = protocols.count_events(self.dataset, "validation")
         rows = self.dataset.interactions.columns.row[self._at]
         share = float((counts[rows] == 0).mean())
         said = f"{share:.1%} of the targets have no event in train."

@@ -116,7 +116,7 @@ def evaluate(
         seed,
         said,
         chosen,
-        protocols.slices(dataset, chosen, before),
+        protocols.label_slices(dataset, chosen, before),
         results,
     )
     if out is not None:
@@ -199,7 +199,7 @@ class _Measure:
 
     @cached_property
     def _counts(self) -> Any:
-        return protocols.counts(self.dataset, self.before)
+        return protocols.count_events(self.dataset, self.before)
 
     @cached_property
     def _vectors(self) -> Any:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from genrec.data.behaviors import folder
+from genrec.data.behaviors import templates_folder
 from genrec.data.catalog import Catalog, Item
 from genrec.data.events import History, Interaction
 from genrec.decoding.trie import TitleTrie
@@ -99,7 +99,7 @@ def explain_template(style: str, language: str, own: str | None) -> Template:
     except PromptError as error:
         if "No template" not in str(error):
             raise
-        places = [folder(), *([] if own is None else [Path(own)])]
+        places = [templates_folder(), *([] if own is None else [Path(own)])]
         files = {f.stem for p in places for f in (p / language).glob("explain_*.jinja")}
         known = ["reason", *sorted(f.removeprefix("explain_") for f in files)]
         msg = f"style={style!r} is not known. Expected one of: {', '.join(known)}."

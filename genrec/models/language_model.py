@@ -168,13 +168,13 @@ class LanguageModel:
             ModelError: the folder is not a run, or the base model could not be downloaded or is
                 not the one that was trained.
         """
-        folder = runs.located(folder)
+        folder = runs.find_run(folder)
         run = Run.read(folder)
         options: dict[str, Any] = {"device": device, "dtype": dtype, "threads": threads, "log": log}
         options["quantize"] = quantize
         if (folder / runs.WHOLE).is_dir():
             trained = cls.load(str(folder / runs.WHOLE), **options)
-            trained.name = f"{run.base_model} tuned as {runs.called(folder)}"
+            trained.name = f"{run.base_model} tuned as {runs.run_name(folder)}"
             return trained
         base = cls.load(run.base_model, revision=run.base_revision, **options)
         if base.dtype != torch.float16:  # float16 rounds to other numbers than bfloat16
@@ -198,7 +198,7 @@ class LanguageModel:
         adapted = cls(
             model.eval(),
             base.tokenizer,
-            name=f"{run.base_model} tuned as {runs.called(folder)}",
+            name=f"{run.base_model} tuned as {runs.run_name(folder)}",
         )
         adapted.quantize = quantize
         return adapted

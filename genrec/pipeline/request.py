@@ -130,7 +130,7 @@ class RequestBuilder:
         info, events = self.dataset.info, self.dataset.interactions
         if self.behavior == info.target_behavior or self.behavior not in events.behaviors:
             return info
-        return info.asking_for(self.behavior, events)
+        return info.with_target(self.behavior, events)
 
     @cached_property
     def _reader(self) -> HistoryReader:

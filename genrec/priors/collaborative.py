@@ -183,7 +183,7 @@ class CollaborativePrior:
         """
         behavior = behavior or dataset.info.target_behavior
         if behavior != dataset.info.target_behavior:
-            info = dataset.info.asking_for(behavior, dataset.interactions)
+            info = dataset.info.with_target(behavior, dataset.interactions)
             dataset = replace(dataset, info=info)
         names = tuple(dict.fromkeys([POPULAR, *(sources if mix is None else mix)]))
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, nodes
 
-from genrec.data.behaviors import Verb, folder, read_text, read_verbs
+from genrec.data.behaviors import Verb, read_text, read_verbs, templates_folder
 from genrec.data.catalog import Catalog
 from genrec.data.events import History
 from genrec.data.titles import TitleForm
@@ -99,7 +99,7 @@ class Template:
         Raises:
             PromptError: there is no such language or template; the message lists what there is.
         """
-        roots = [folder()] if own is None else [Path(own), folder()]
+        roots = [templates_folder()] if own is None else [Path(own), templates_folder()]
         if own is not None and not Path(own).is_dir():
             msg = f"No folder {str(own)!r} of prompts. Expected one with {language}/{name}.jinja."
             raise PromptError(msg)
@@ -183,7 +183,7 @@ class Template:
                         "verb": verb.past,
                         "title": title,
                         "text": one_line(event.text or "")[:MAX_TEXT],
-                        "value": "" if scale is None else verb.said(event.value, scale),
+                        "value": "" if scale is None else verb.format_value(event.value, scale),
                     }
                 )
             return shown

@@ -271,7 +271,7 @@ class Checkpoints:
                 "it is intact. Make room on the disk, and continue with --resume."
             )
             raise ModelError(msg) from error
-        for old in runs.checkpoints(self._folder)[:-_KEPT]:
+        for old in runs.list_checkpoints(self._folder)[:-_KEPT]:
             with contextlib.suppress(OSError):
                 (old / STATE).unlink()  # from now on it does not count as a checkpoint
             shutil.rmtree(old, ignore_errors=True)

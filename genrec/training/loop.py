@@ -126,7 +126,7 @@ class Session:
             ModelError: the loss or a weight is not finite, or a checkpoint could not be written.
         """
         start = self._plan.resume_from
-        done = 0 if start is None else runs.step_of(start)
+        done = 0 if start is None else runs.checkpoint_step(start)
         if start is not None and done >= self.max_steps and not self.sharded:
             log("All steps were already done: nothing is left to train.")
             self._trainer.load_weights(start)
@@ -140,7 +140,7 @@ class Session:
         if self._resumed is not None:
             self._resumed.restore_optimizer(self._optimizer, scheduler, self._trainer.model)
             if self.main:
-                self._drop_log_after(runs.step_of(self._resumed.place))
+                self._drop_log_after(runs.checkpoint_step(self._resumed.place))
         elif self._validate is not None:
             self._measure(0)
         self._started = self._saved = self._logged = time.monotonic()

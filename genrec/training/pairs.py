@@ -156,8 +156,8 @@ def read_pairs(path: str | Path) -> tuple[list[str], list[int]]:
     source = Path(path).name
     rejects = Rejects(source, strict=True)
     table = files.read(path, rejects=rejects, scalar=("text", "label"))
-    arrow.require(table, ("text", "label"), source)
-    texts, said = arrow.strings(table["text"]), arrow.strings(table["label"])
+    arrow.require_columns(table, ("text", "label"), source)
+    texts, said = arrow.to_strings(table["text"]), arrow.to_strings(table["label"])
     labels = []
     for number, text, label in zip(arrow.row_numbers(table), texts, said, strict=True):
         problem = "the text is empty" if not text else ""

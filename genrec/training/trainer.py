@@ -177,7 +177,7 @@ def _make_trainable(
     if since is None:
         trainable = add_adapter(model.model, training, run.base_model)
     else:
-        trainable = load_adapter(model.model, runs.located(since), run)
+        trainable = load_adapter(model.model, runs.find_run(since), run)
     return LanguageModel(trainable, model.tokenizer, name=model.name)
 
 
@@ -245,7 +245,7 @@ def _open_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> 
     Raises:
         SettingsError: the folder holds something else, or a run with other settings.
     """
-    if runs.first_process():  # the others leave the checks to it
+    if runs.is_first_process():  # the others leave the checks to it
         path = folder / runs.SETTINGS
         if folder.exists() and any(folder.iterdir()):
             if not resume:
@@ -258,7 +258,7 @@ def _open_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> 
                 msg = f"{folder} holds no run to resume. Expected one that `genrec train` began."
                 raise SettingsError(msg)
             _check_settings(settings, path)
-    return next(reversed(runs.checkpoints(folder)), None)
+    return next(reversed(runs.list_checkpoints(folder)), None)
 
 
 def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
@@ -298,7 +298,7 @@ def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Make the run folder, once everything that can be wrong before the first step was checked."""
     import yaml
 
-    if not runs.first_process():
+    if not runs.is_first_process():
         return
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(_as_json(settings), sort_keys=False, allow_unicode=True)

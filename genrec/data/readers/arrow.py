@@ -21,7 +21,7 @@ from genrec.types import IntArray
 ROW = "__row__"  # data row numbers from 1, in tables read from text files
 
 
-def require(table: pa.Table, needed: Sequence[str], source: str) -> None:
+def require_columns(table: pa.Table, needed: Sequence[str], source: str) -> None:
     """Checks that a table has the columns, and that they can be read as text.
 
     Args:
@@ -36,7 +36,7 @@ def require(table: pa.Table, needed: Sequence[str], source: str) -> None:
     if missing:
         msg = (
             f"{source} has no column {missing[0]!r}. Expected the columns "
-            f"{', '.join(needed)}; found {', '.join(names(table)) or 'none'}. "
+            f"{', '.join(needed)}; found {', '.join(column_names(table)) or 'none'}. "
             "Rename the column or add it."
         )
         raise DataError(msg)
@@ -44,7 +44,7 @@ def require(table: pa.Table, needed: Sequence[str], source: str) -> None:
         kind = table[name].type
         if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             try:
-                text(table[name])
+                to_text(table[name])
             except DataError as error:
                 msg = f"{source}, column {name!r}: {error}"
                 raise DataError(msg) from error
@@ -57,7 +57,7 @@ def row_numbers(table: pa.Table) -> list[int]:
     return list(range(1, table.num_rows + 1))
 
 
-def stacked(
+def stack(
     parts: Sequence[tuple[str, pa.Table]], column: str, values: Sequence[str], rejects: Rejects
 ) -> pa.Table:
     """Several files as one table, with a column that says from which each row is.
@@ -77,7 +77,7 @@ def stacked(
         if tables:
             rejects.parts.append((start + 1, source))
         rows = np.array(row_numbers(table), dtype=np.int64)
-        table = table.select([n for n in names(table) if n != column])
+        table = table.select([n for n in column_names(table) if n != column])
         table = table.append_column(column, pa.repeat(value, table.num_rows))
         tables.append(table.append_column(ROW, pa.array(rows + start)))
         start += int(rows.max(initial=0)) + 1_000_000_000  # more than a file has rows
@@ -89,12 +89,12 @@ def stacked(
         raise DataError(msg) from error
 
 
-def names(table: pa.Table) -> list[str]:
+def column_names(table: pa.Table) -> list[str]:
     """The file's own columns."""
     return [n for n in table.column_names if n != ROW]
 
 
-def renamed(table: pa.Table, columns: Mapping[str, str], source: str) -> pa.Table:
+def rename(table: pa.Table, columns: Mapping[str, str], source: str) -> pa.Table:
     """The table with columns under our names.
 
     Args:
@@ -107,14 +107,14 @@ def renamed(table: pa.Table, columns: Mapping[str, str], source: str) -> pa.Tabl
     """
     for ours, theirs in columns.items():
         if theirs not in table.column_names:
-            require(table, [theirs], f"(column {ours}={theirs}) {source}")
+            require_columns(table, [theirs], f"(column {ours}={theirs}) {source}")
     taken = {theirs: ours for ours, theirs in columns.items()}
     clash = [n for n in table.column_names if n in columns and n not in taken]
     table = table.drop_columns(clash) if clash else table
     return table.rename_columns([taken.get(n, n) for n in table.column_names])
 
 
-def exploded(table: pa.Table, rejects: Rejects) -> pa.Table:
+def explode(table: pa.Table, rejects: Rejects) -> pa.Table:
     """One row an event, of a table with one row a user, whose events stand in lists.
 
     That is a table whose item_id or title column holds lists; another is returned as it is. All
@@ -136,7 +136,7 @@ def exploded(table: pa.Table, rejects: Rejects) -> pa.Table:
     bad = np.any([mask for mask, _ in problems], axis=0)
     places = np.flatnonzero(bad)
     where = np.array(row_numbers(table), dtype=np.int64)
-    cells = table.select(names(table)).take(pa.array(places)).to_pylist()
+    cells = table.select(column_names(table)).take(pa.array(places)).to_pylist()
     for place, row in zip(places.tolist(), cells, strict=True):
         reason = next(reason for mask, reason in problems if mask[place])
         rejects.add(int(where[place]), reason, list(row.values()))
@@ -144,7 +144,7 @@ def exploded(table: pa.Table, rejects: Rejects) -> pa.Table:
     size = lengths[first][~bad]
     parent = np.repeat(np.arange(len(size)), size)
     data = {n: pc.list_flatten(kept[n]) if n in lists else kept[n].take(pa.array(parent))
-            for n in names(kept)}  # fmt: skip
+            for n in column_names(kept)}  # fmt: skip
     data[ROW] = pa.array(where[~bad][parent])
     if "user_id" not in data:
         data["user_id"] = data[ROW]
@@ -158,7 +158,7 @@ def _is_list(kind: pa.DataType) -> bool:
     return any(test(kind) for test in tests)
 
 
-def text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column as stripped strings; null becomes the empty string.
 
     Raises:
@@ -176,22 +176,22 @@ def text(column: pa.ChunkedArray) -> pa.ChunkedArray:
         raise DataError(msg) from error
 
 
-def codes(column: pa.ChunkedArray) -> tuple[list[str], IntArray]:
+def encode(column: pa.ChunkedArray) -> tuple[list[str], IntArray]:
     """Distinct texts in order of first appearance, and each row's code."""
-    encoded = text(column).combine_chunks().dictionary_encode()
+    encoded = to_text(column).combine_chunks().dictionary_encode()
     return encoded.dictionary.to_pylist(), np.asarray(encoded.indices, dtype=np.int64)
 
 
-def strings(column: pa.ChunkedArray) -> list[str]:
+def to_strings(column: pa.ChunkedArray) -> list[str]:
     """``text`` as a list."""
-    return [str(v) for v in text(column).to_pylist()]
+    return [str(v) for v in to_text(column).to_pylist()]
 
 
 _INTEGER = r"^-?(0|[1-9][0-9]{0,17})$"
 _DECIMAL = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?$"
 
 
-def typed(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def infer_type(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A string column as int64 or double where every non-empty cell is plainly one, else as it is.
 
     Codes such as 007, or numbers with more digits than a double keeps, stay text.
@@ -206,13 +206,13 @@ def typed(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def plain(table: pa.Table, name: str) -> list[object]:
+def to_values(table: pa.Table, name: str) -> list[object]:
     """A column as Python values: numbers, text, dates as ISO text, lists and structs as JSON.
 
     Raises:
         DataError: the column has a type that has no such form.
     """
-    column = typed(table[name])
+    column = infer_type(table[name])
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)
@@ -230,7 +230,7 @@ def plain(table: pa.Table, name: str) -> list[object]:
     return [json.dumps(v, default=str) if isinstance(v, list | dict | tuple) else v for v in values]
 
 
-def numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+def to_floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     """A column as doubles; what is empty or not a number becomes NaN."""
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
@@ -238,15 +238,15 @@ def numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
         return np.asarray(values, dtype=np.float64)
     if pa.types.is_temporal(kind) or pa.types.is_nested(kind):
         return np.full(len(column), np.nan)
-    values = text(column)
+    values = to_text(column)
     values = pc.if_else(pc.equal(values, ""), None, values)
     try:
         return np.asarray(values.cast(pa.float64()).fill_null(np.nan), dtype=np.float64)
     except pa.ArrowInvalid:
-        return np.array([number(v) for v in values.to_pylist()], dtype=np.float64)
+        return np.array([to_float(v) for v in values.to_pylist()], dtype=np.float64)
 
 
-def number(value: str | None) -> float:
+def to_float(value: str | None) -> float:
     """A text as a number, NaN where it is none."""
     try:
         return float(value or "nan")

@@ -10,7 +10,7 @@ import pyarrow as pa
 from genrec.errors import DataError
 
 
-def table(data: Any, split: str | None = None) -> pa.Table:
+def read(data: Any, split: str | None = None) -> pa.Table:
     """The rows of a Hugging Face dataset; its code is never run, only its data read.
 
     Args:
@@ -48,7 +48,7 @@ def table(data: Any, split: str | None = None) -> pa.Table:
     return found.replace_schema_metadata(None)
 
 
-def name(data: Any, default: str) -> str:
+def display_name(data: Any, default: str) -> str:
     """What to call a dataset in messages: its id, else the default."""
     return data if isinstance(data, str) else default
 
