@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -292,6 +292,28 @@ class QueryOptions:
                 "NAME for a template explain_NAME of your own."
             )
             raise RequestError(msg)
+
+    @classmethod
+    def of(cls, given: QueryOptions | None = None, **keywords: Any) -> QueryOptions:
+        """Make options of keywords, on top of options that are given whole.
+
+        Args:
+            given: options; None for the defaults.
+            **keywords: values of fields; None for ``caps`` is no caps.
+
+        Raises:
+            RequestError: a keyword is not an option, or a value cannot be used.
+        """
+        names = [f.name for f in fields(cls)]
+        for name in keywords:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                msg = f"{name!r} is not an option.{hint} Expected some of: {', '.join(names)}."
+                raise RequestError(msg)
+        if "caps" in keywords and keywords["caps"] is None:
+            keywords["caps"] = {}
+        return replace(given or cls(), **keywords)
 
     @property
     def chooses(self) -> bool:

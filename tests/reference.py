@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from genrec.models.generation import Ending, Generated
+from genrec.models.base import Generated
+from genrec.models.generation import Ending
 
 
 class DictTrie:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from reference import forward, logprobs, ranked
 
 from genrec import Catalog, History, Interaction, Item, Recommender
+from genrec.config import QueryOptions
 from genrec.decoding.filters import Filter, Filters
 from genrec.decoding.search import score, search
 from genrec.decoding.trie import TitleTrie
@@ -388,8 +389,8 @@ def test_the_tolerance_grows_as_the_temperature_falls() -> None:
         node_temperature=0.01,
     )
     truth = {r.item_id: r.logprob for r in slow.score("i3; i17")}
-    request = recommender._asker.asked("i3", Filter.all(300))
-    options = recommender._searcher.options(request, 5, 0.0)
+    (request,) = recommender._requests.build(["i3"], QueryOptions(5))
+    options = recommender._search.options(request)
     assert options.tolerance == pytest.approx(0.02)
     for r in answer:
         assert r.logprob == pytest.approx(truth[r.item_id], abs=options.tolerance)

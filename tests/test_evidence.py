@@ -119,11 +119,8 @@ def asked(draw: st.DrawFn) -> tuple[Recommender, History]:
 
 
 def question_of(recommender: Recommender, history: History) -> Any:
-    from genrec.config import QueryOptions
 
-    common = recommender._stock.allowed(QueryOptions())
-    asked = recommender._asker.asked(history, common, seen=False)
-    return recommender._searcher.question(asked, QueryOptions())
+    return recommender._search.question(recommender._whole_request(history))
 
 
 @given(asked())
@@ -401,7 +398,7 @@ def test_edits_of_the_catalog_are_seen() -> None:
 def test_a_template_that_begins_with_an_event_shares_nothing(monkeypatch: Any) -> None:
     recommender = shop(4)
     source = "{% for event in events %}{{ event.verb }} {{ event.title }}\n{% endfor %}{{ next_verb }} {{ target }}"
-    recommender.template = Template("bare", source, recommender.template.verbs)
+    recommender._requests.template = Template("bare", source, recommender.template.verbs)
     history = History(
         (Interaction("i0", "view"), Interaction("i1", "buy"), Interaction("i2", "search"))
     )

@@ -234,7 +234,7 @@ def test_words_are_chosen_of_those_that_say_something(kind: str) -> None:
 def test_what_an_attribute_is_called_says_nothing() -> None:
     item = Item("i0", "Blue mug", {"brand": "Acme", "unit_price": 3.5, "size": "NaN"})
     recommender = Recommender(Catalog([item]), tiny.language_model("llama"))
-    explainer = recommender._answerer._explainer("reason")
+    explainer = recommender._explanations._explainer("reason")
     for tail in (" the brand and the price.", " brand and blue.", " acme."):
         assert explainer._says_little(tail, item), tail
     for tail in (" blue and brand acme.", " acme and mug."):

@@ -11,7 +11,8 @@ from reference import enumerated
 
 from genrec.data.titles import TitleForm
 from genrec.errors import ModelError
-from genrec.models.generation import Ending, Generated, beams, sample
+from genrec.models.base import Generated
+from genrec.models.generation import Ending, beams, sample
 from genrec.models.token_tree import TokenTree
 from genrec.prompts.encoder import Encoder
 

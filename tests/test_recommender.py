@@ -8,7 +8,7 @@ import tiny
 
 from genrec import Catalog, Dataset, History, Interaction, Item, LanguageModel, Recommender
 from genrec.errors import ModelError, PromptError, RequestError, SettingsError
-from genrec.models.generation import Generated
+from genrec.models.base import Generated
 
 CATALOG = Catalog(Item(f"i{n}", t) for n, t in enumerate(["red mug", "doll", "bag", "blue mug"]))
 
@@ -211,7 +211,7 @@ def written(texts: dict[str, float], catalog: Catalog = CATALOG, **settings: Any
         catalog, tiny.language_model(), **{"decoder": "match", "encoder": "none", **settings}
     )
     found = [Generated(t, p, True) for t, p in texts.items()]
-    recommender._answerer.written = lambda prompt: found  # type: ignore[method-assign]
+    recommender._writing.write = lambda prompt: found  # type: ignore[method-assign]
     return recommender
 
 

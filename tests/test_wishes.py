@@ -81,7 +81,7 @@ def test_a_batch_has_the_wishes_of_single_requests() -> None:
     for answer, history in zip(many, histories, strict=True):
         alone = recommender.recommend(history, 5, **wishes)
         assert [r.item_id for r in answer] == [r.item_id for r in alone]
-    with pytest.raises(RequestError, match="is no wish"):
+    with pytest.raises(RequestError, match="is not an option"):
         recommender.recommend_many([""], colour="red")
     for bad in (None, 5, "i3"):
         with pytest.raises(RequestError, match="histories is one"):
@@ -99,7 +99,8 @@ def test_threads_may_ask_under_many_conditions() -> None:
         def __contains__(self, key: object) -> bool:
             return True  # as where another thread empties it right after the look
 
-    recommender._stock._conditions, recommender._searcher._prefixes = Emptied(), Emptied()
+    recommender._index._made["conditions"] = Emptied()
+    recommender._search._prefixes = Emptied()
     assert len(recommender.recommend("", 2, where="price > 1")) == 2
     assert len(recommender.recommend_many(["", "i3"], 2)) == 2
 

@@ -36,9 +36,8 @@ from genrec.reports import terminal
 
 
 def question_of(recommender: Recommender, history: History) -> Question:
-    wishes = QueryOptions(10)
-    asked = recommender._asker.asked(history, recommender._stock.allowed(wishes))
-    return recommender._searcher.question(asked, wishes)
+    (request,) = recommender._requests.build([history], QueryOptions(10))
+    return recommender._search.question(request)
 
 
 def correlation(one: Sequence[float], two: Sequence[float]) -> float:

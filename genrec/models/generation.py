@@ -12,25 +12,11 @@ from dataclasses import dataclass
 import torch
 
 from genrec.errors import ModelError
+from genrec.models.base import Generated
 from genrec.models.logits import NOT_FINITE
 from genrec.models.token_tree import ROOT, TokenTree
 
 Decode = Callable[[Sequence[int]], str]
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """A text that the model generated.
-
-    Attributes:
-        text: the text without its terminator or end token.
-        logprob: natural log of the text's probability over the whole vocabulary, end included.
-        finished: whether the text ended by itself, before the token limit.
-    """
-
-    text: str
-    logprob: float
-    finished: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ import torch
 from genrec import files, runs
 from genrec.errors import ModelError, SettingsError
 from genrec.models import packaged
+from genrec.models.base import Generated, GenerationOptions, TextPrompt
 from genrec.models.cached_tree import CachedTree, Prefix, tree_obstacle
+from genrec.models.generation import Ending, beams, sample
 from genrec.models.logits import Body
 from genrec.models.plain_tree import PlainTree
 from genrec.models.quiet import quiet_transformers
@@ -263,6 +265,35 @@ class LanguageModel:
             threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}"
         bits = "" if self.quantize == "none" else f", weights in {self.quantize}"
         return f"{self.name} ({precision}{bits}, {self.device}{threads})"
+
+    def count_tokens(self, text: str) -> int:
+        """Count the tokens of a text, without those that the tokenizer puts before any text."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def generate(self, prompt: TextPrompt, options: GenerationOptions) -> list[Generated]:
+        """Write texts after a prompt, which is read once for all of them.
+
+        Args:
+            prompt: the prompt; its ids are used where it has any.
+            options: how many texts, how long, and how they are sampled. With temperature 0 the texts
+                are the best of a beam search with ``n`` beams, best first.
+
+        Raises:
+            ModelError: the prompt does not fit the model.
+        """
+        ids = prompt.ids or self.tokenizer(prompt.text)["input_ids"]
+        ending = Ending(
+            decode=lambda ids: str(self.tokenizer.decode(list(ids))),
+            terminator=options.stop,
+            eos=self.ends,
+            banned=options.banned,
+            max_tokens=min(options.max_tokens, self.context - len(ids)),
+        )
+        tree = self.prefill(ids)
+        if options.temperature:
+            n, temperature, seed = options.n, options.temperature, options.seed
+            return sample(tree, ending, n=n, temperature=temperature, seed=seed)
+        return beams(tree, ending, n=options.n)
 
     def prefill(self, ids: Sequence[int]) -> TokenTree:
         """Read a prompt once, so that its continuations can be scored on the returned tree.

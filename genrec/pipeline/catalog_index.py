@@ -1,12 +1,14 @@
-"""Stock: the items that can be recommended now, as edited, and which of them a request may return.
+"""The items that can be recommended now, as edited, and the items that a request may return.
 
-Knows items, rows and positions of the trie; nothing of prompts or models.
+Knows items, rows and places; nothing of prompts or models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +19,55 @@ from genrec.data.events import History
 from genrec.decoding.filters import Filter
 from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.trie import TitleTrie
-from genrec.errors import DataError, RequestError
+from genrec.errors import DataError, ModelError, RequestError
 from genrec.pipeline.predicates import Predicate
 from genrec.prompts.encoder import Encoder
-from genrec.types import IntArray
+from genrec.types import IntArray, Log
 
-_NEAR, _ALIKE = 3, 80  # titles named for one that is not there, and their likeness in percent
+_NEAR, _ALIKE = 3, 80  # titles suggested for an unknown one, and their least likeness in percent
 _SHOWN = 5  # items of one title that a message names
 _CONDITIONS = 32  # conditions whose rows are kept
+_LARGE = 5_000  # titles; building a larger trie takes a moment, which is logged
+
+T = TypeVar("T")
+
+
+class Order(Protocol):
+    """Gives items the places that filters are made of: a trie, or the catalog's own rows."""
+
+    @property
+    def n_positions(self) -> int:
+        """The number of places."""
+
+    @property
+    def n_items(self) -> int:
+        """The number of items that can be recommended."""
+
+    def positions_of(self, rows: IntArray) -> IntArray:
+        """Return the places of those of some rows that can be recommended, in rising order."""
+
+    def find_positions(self, rows: IntArray) -> IntArray:
+        """Return the place of each row, -1 for a removed item."""
+
+
+class RowOrder:
+    """The catalog's rows as places, for requests that are answered without a trie."""
+
+    def __init__(self, n_rows: int, removed: Collection[int]) -> None:
+        """Take the number of rows, and those that were removed."""
+        self.n_positions = n_rows
+        self.n_items = n_rows - len(removed)
+        self._there = np.ones(n_rows, dtype=np.bool_)
+        self._there[list(removed)] = False
+
+    def positions_of(self, rows: IntArray) -> IntArray:
+        """Return those of some rows that can be recommended, in rising order."""
+        rows = np.unique(np.asarray(rows, dtype=np.int64))
+        return rows[self._there[rows]]
+
+    def find_positions(self, rows: IntArray) -> IntArray:
+        """Return each row itself, -1 for a removed item."""
+        return np.where(self._there[rows], rows, -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +86,67 @@ class Edit:
 
 
 class CatalogIndex:
-    """A catalog and its trie.
+    """A catalog as edited, its trie, and all that is made of them and lasts until the next edit.
 
     Attributes:
         catalog: all items; removed ones too, since histories still show them.
-        trie: the titles of those that can be recommended.
-        removed: the rows of the others.
-        encoder: makes ids of titles.
+        removed: the rows of removed items.
     """
 
-    def __init__(self, catalog: Catalog, encoder: Encoder) -> None:
-        """Builds the trie."""
-        self.catalog, self.encoder = catalog, encoder
-        self.trie: TitleTrie | LiveTrie = TitleTrie(encoder.titles(catalog))
+    def __init__(
+        self, catalog: Catalog, encoder: Callable[[], Encoder], log: Log = lambda message: None
+    ) -> None:
+        """Wrap a catalog; the trie is built when it is first needed.
+
+        Args:
+            catalog: the items.
+            encoder: gives the encoder of titles, or raises where the model takes no token ids.
+            log: called with a line of text before a large trie is built.
+        """
+        self.catalog = catalog
         self.removed: set[int] = set()
-        self._conditions: dict[str, npt.NDArray[np.bool_]] = {}
-        self._columns: dict[str, npt.NDArray[np.object_]] = {}
+        self._encoder, self._log = encoder, log
+        self._trie: TitleTrie | LiveTrie | None = None
+        self._building = threading.RLock()
+        self._made: dict[Hashable, Any] = {}
+
+    @property
+    def trie(self) -> TitleTrie | LiveTrie:
+        """The titles of the items that can be recommended.
+
+        Raises:
+            ModelError: the model takes no token ids.
+        """
+        with self._building:
+            if self._trie is None:
+                encoder = self.encoder
+                if len(self.catalog) > _LARGE:
+                    self._log(f"Building the trie of {len(self.catalog):,} titles ...")
+                trie = TitleTrie(encoder.titles(self.catalog))
+                self._trie = LiveTrie(trie).edited({}, self.removed) if self.removed else trie
+            return self._trie
+
+    @property
+    def encoder(self) -> Encoder:
+        """Makes token ids of titles.
+
+        Raises:
+            ModelError: the model takes no token ids.
+        """
+        return self._encoder()
+
+    def order(self, *, by_rows: bool) -> Order:
+        """Return the places that a request's filters are made of: the rows, or the trie's."""
+        if not by_rows:
+            return self.trie
+        return self.made("rows", lambda: RowOrder(len(self.catalog), self.removed))
+
+    def made(self, name: Hashable, make: Callable[[], T]) -> T:
+        """Return what was made of the catalog under a name; make it where an edit came since."""
+        with self._building:
+            if name not in self._made:
+                self._made[name] = make()
+            return cast("T", self._made[name])
 
     def additions(self, items: Iterable[Item]) -> Edit:
         """The edit that adds items, of which some may have been removed before.
@@ -122,21 +210,29 @@ class CatalogIndex:
         gone = set(self.rows(edit.remove, "item_ids").tolist()) - self.removed
         catalog = self.catalog.edited(edit.add, edit.change)
         changed = catalog.rows([i.item_id for i in edit.change])
-        rows = [*changed, *range(len(self.catalog), len(catalog))]
-        form = self.encoder.form
-        titles = {r: self.encoder.title(form.render(catalog[r].title)) for r in rows}
         removed = (self.removed | gone) - set(changed)
         if len(removed) == len(catalog):
             msg = "No item would be left. Expected at least one; add others first."
             raise RequestError(msg)
-        live = self.trie if isinstance(self.trie, LiveTrie) else LiveTrie(self.trie)
-        old = gone | (set(changed) - self.removed)
-        trie = live.edited(titles, old)
-        if trie.due() and trie.n_edits > 2 * len(removed):
-            trie = LiveTrie(TitleTrie(self.encoder.titles(catalog))).edited({}, removed)
-        self.catalog, self.trie, self.removed = catalog, trie, removed
-        self._conditions.clear()
-        self._columns.clear()
+        trie = self._edited_trie(catalog, changed, gone, removed)
+        self.catalog, self._trie, self.removed, self._made = catalog, trie, removed, {}
+
+    def _edited_trie(
+        self, catalog: Catalog, changed: Sequence[int], gone: set[int], removed: set[int]
+    ) -> LiveTrie | None:
+        """Edit the trie, or leave it to be built later where the model may not need one."""
+        try:
+            trie, encoder = self.trie, self.encoder
+        except ModelError:
+            return None
+        form = encoder.form
+        rows = [*changed, *range(len(self.catalog), len(catalog))]
+        titles = {r: encoder.title(form.render(catalog[r].title)) for r in rows}
+        live = trie if isinstance(trie, LiveTrie) else LiveTrie(trie)
+        edited = live.edited(titles, gone | (set(changed) - self.removed))
+        if edited.due() and edited.n_edits > 2 * len(removed):
+            edited = LiveTrie(TitleTrie(encoder.titles(catalog))).edited({}, removed)
+        return edited
 
     def row(self, item: str) -> int:
         """The row of an item by its id, or by a title that only it has.
@@ -186,53 +282,56 @@ class CatalogIndex:
         Raises:
             RequestError: there is no such column.
         """
-        if name not in self._columns:
+
+        def read() -> npt.NDArray[np.object_]:
             if name not in self.catalog.columns:
                 known = ", ".join(self.catalog.columns)
                 msg = f"The catalog has no column {name!r}. Expected one of: {known}."
                 raise RequestError(msg)
             values = np.empty(len(self.catalog), dtype=object)
             values[:] = self.catalog.column(name).to_pylist()
-            self._columns[name] = values
-        return self._columns[name]
+            return values
 
-    def allowed(self, wishes: QueryOptions) -> Filter:
-        """What the wishes allow whoever asks."""
-        trie, n = self.trie, self.trie.n_positions
-        found = Filter.all(n)
-        if wishes.allow is not None:
-            found &= Filter.allow(trie.positions_of(self.rows(wishes.allow, "allow")), n)
-        if wishes.deny:
-            found &= Filter.deny(trie.positions_of(self.rows(wishes.deny, "deny")), n)
-        if wishes.where is not None:
-            mask = self._where(wishes.where)
-            found &= Filter.allow(trie.positions_of(np.flatnonzero(mask)), n)
-        return found
+        return self.made(("column", name), read)
 
-    def unseen(self, history: History, lead_in_behaviors: Collection[str]) -> Filter:
-        """All but the items that were seen (``History.had``)."""
+    def allowed(self, options: QueryOptions, order: Order) -> Filter:
+        """Return the items that a request's options allow, whoever asks."""
+        n = order.n_positions
+        allowed = Filter.all(n)
+        if options.allow is not None:
+            allowed &= Filter.allow(order.positions_of(self.rows(options.allow, "allow")), n)
+        if options.deny:
+            allowed &= Filter.deny(order.positions_of(self.rows(options.deny, "deny")), n)
+        if options.where is not None:
+            mask = self._where(options.where)
+            allowed &= Filter.allow(order.positions_of(np.flatnonzero(mask)), n)
+        return allowed
+
+    def unseen(self, history: History, lead_in_behaviors: Collection[str], order: Order) -> Filter:
+        """Return all items but those that count as seen (``History.had``)."""
         rows = np.array(self.catalog.rows(history.had(lead_in_behaviors)), dtype=np.int64)
-        return Filter.deny(self.trie.positions_of(rows), self.trie.n_positions)
+        return Filter.deny(order.positions_of(rows), order.n_positions)
 
-    def size(self, allowed: Filter) -> int:
-        """How many items a filter allows; one that denies counts the places of removed ones."""
-        return len(allowed) - (self.trie.n_positions - self.trie.n_items) * allowed.denies
+    def size(self, allowed: Filter, order: Order) -> int:
+        """Count the items that a filter allows, without the places of removed items."""
+        return len(allowed) - (order.n_positions - order.n_items) * allowed.denies
 
-    def mask(self, allowed: Filter) -> npt.NDArray[np.bool_]:
-        """(N,) which rows a filter allows."""
-        place = self.trie.find_positions(np.arange(len(self.catalog)))
+    def mask(self, allowed: Filter, order: Order) -> npt.NDArray[np.bool_]:
+        """Return (N,) which rows a filter allows."""
+        place = order.find_positions(np.arange(len(self.catalog)))
         mask = place >= 0
         mask[mask] = allowed.keeps(place[mask])
         return np.asarray(mask, dtype=np.bool_)
 
     def _where(self, condition: str) -> npt.NDArray[np.bool_]:
-        """(N,) which rows meet a condition; kept for the next request."""
-        mask = self._conditions.get(condition)
+        """Return (N,) which rows meet a condition; kept for the next request."""
+        kept = self.made("conditions", dict[str, npt.NDArray[np.bool_]])
+        mask = kept.get(condition)  # one look: another thread may clear what is kept
         if mask is None:
-            if len(self._conditions) > _CONDITIONS:
-                self._conditions.clear()
             mask = Predicate.parse(condition).mask(self.catalog)
-            self._conditions[condition] = mask
+            if len(kept) > _CONDITIONS:
+                kept.clear()
+            kept[condition] = mask
         return mask
 
 

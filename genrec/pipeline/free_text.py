@@ -1,77 +1,119 @@
-"""Writing: the decoder match, which lets the model write freely and looks for items in the texts.
+"""The decoder ``match``: let the model write freely, and look for items in the texts.
 
-Knows a model, and matched titles; nothing of tries and certificates.
+Knows a model that writes text, and a matcher; nothing of tries and certificates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 
 from genrec.config import Settings
 from genrec.data.catalog import Catalog
+from genrec.errors import RequestError
 from genrec.matching.matcher import Match, TextMatcher
+from genrec.models.base import Generated, GenerationOptions, TextModel
+from genrec.pipeline.catalog_index import CatalogIndex
+from genrec.pipeline.request import Request
 from genrec.pipeline.types import Recommendation
-from genrec.prompts.encoder import Encoder
+from genrec.prompts.encoder import EncodedPrompt
 from genrec.types import BoolArray
 
-if TYPE_CHECKING:
-    from genrec.models.generation import Generated
-    from genrec.models.language_model import LanguageModel
+BEAMS = 20  # texts of a beam search where the settings name no number
 
 
-def written(
-    model: LanguageModel, encoder: Encoder, settings: Settings, prompt: Sequence[int]
-) -> list[Generated]:
-    """What the model writes after a prompt; see ``Recommender.generate``."""
-    from genrec.models.generation import Ending, beams, sample
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The items that texts name.
 
-    tokenizer = model.tokenizer
-    ending = Ending(
-        decode=lambda ids: str(tokenizer.decode(list(ids))),
-        terminator=encoder.form.terminator,
-        eos=model.ends,
-        banned=tuple(encoder.control_ids),
-        max_tokens=min(settings.max_title_tokens, model.context - len(prompt)),
-    )
-    tree = model.prefill(prompt)
-    if settings.n_samples:
-        n, temperature = settings.n_samples, settings.temperature
-        return sample(tree, ending, n=n, temperature=temperature, seed=settings.seed)
-    return beams(tree, ending, n=settings.beam_size or 20)
+    Attributes:
+        items: the items, best first.
+        notes: remarks on texts that named none.
+    """
+
+    items: tuple[Recommendation, ...]
+    notes: tuple[str, ...]
 
 
-def named(
+class FreeText:
+    """Answers requests with what the model writes."""
+
+    def __init__(
+        self, model: TextModel, settings: Settings, index: CatalogIndex, banned: tuple[int, ...]
+    ) -> None:
+        """Take what is the same for all requests.
+
+        Args:
+            model: writes the texts.
+            settings: the recommender's settings.
+            index: the items.
+            banned: token ids that are never written, for models that take ids.
+        """
+        self._model, self._settings, self._index = model, settings, index
+        self._banned = banned
+
+    def write(self, prompt: EncodedPrompt) -> list[Generated]:
+        """Write titles after a prompt; see ``Recommender.generate``."""
+        settings = self._settings
+        drawn = settings.n_samples > 0
+        options = GenerationOptions(
+            n=settings.n_samples if drawn else settings.beam_size or BEAMS,
+            max_tokens=settings.max_title_tokens,
+            stop=prompt.prompt.terminator,
+            temperature=settings.temperature if drawn else 0.0,
+            seed=settings.seed,
+            banned=self._banned,
+        )
+        return self._model.generate(prompt, options)
+
+    def name_items(self, request: Request, matcher: TextMatcher) -> Named:
+        """Write texts for a request and find the items that they name."""
+        options = request.options
+        if options.min_probability or options.chooses:
+            msg = (
+                "min_probability, per_title, caps and diversity with decoder='match', which states "
+                "no probabilities. Expected the decoder trie for these."
+            )
+            raise RequestError(msg)
+        return find_items(
+            self.write(request.prompt),
+            self._index.catalog,
+            matcher,
+            self._index.mask(request.allowed, request.order),
+            int(options.k),
+            drawn=bool(self._settings.n_samples),
+        )
+
+
+def find_items(
     texts: Sequence[Generated],
     catalog: Catalog,
     matcher: TextMatcher,
     allowed: BoolArray,
-    size: int,
     k: int,
     *,
     drawn: bool,
-) -> tuple[tuple[Recommendation, ...], tuple[str, ...]]:
-    """The k items that texts name, by how much was written of each, and what is to be said.
+) -> Named:
+    """Find the k items that texts name, ranked by how much was written of each.
 
     Args:
-        texts: what was written.
+        texts: the texts that were written.
         catalog: the items.
-        matcher: finds them.
-        allowed: (N,) which may be returned.
-        size: how many items these are.
-        k: how many at most.
-        drawn: whether each text counts the same, as a draw, or by its probability.
+        matcher: matches texts to items.
+        allowed: (N,) the items that may be returned.
+        k: the most items.
+        drawn: whether each text counts the same, as a sample, or by its probability.
     """
     found: dict[int, tuple[float, list[str], Match]] = {}
     nothing = already = 0
-    for text in sorted(texts, key=lambda g: (-g.logprob, g.text)):
+    for text in sorted(texts, key=lambda g: (-_known(g), g.text)):
         match = matcher.match(text.text)
         rows = [r for r in match.rows if allowed[r]]
         nothing += not match.rows
         already += bool(match.rows) and not rows
-        weight = 1 / len(texts) if drawn else float(np.exp(text.logprob))
+        weight = 1 / len(texts) if drawn else float(np.exp(_known(text)))
         for row in rows:
             score, said, first = found.get(row, (0.0, [], match))
             new = text.text.strip()
@@ -79,7 +121,7 @@ def named(
             found[row] = (score + weight / len(match.rows), said, first)
     best = sorted(found.items(), key=lambda pair: (-pair[1][0], pair[0]))[:k]
     notes = list(matcher.notes)
-    if len(best) < min(k, size):
+    if len(best) < min(k, int(allowed.sum())):
         more = "n_samples" if drawn else "beam_size"
         notes.append(
             f"{len(best)} of {k} items: of {len(texts)} texts that the model wrote, "
@@ -99,4 +141,9 @@ def named(
         )
         for rank, (row, (score, said, match)) in enumerate(best, start=1)
     )
-    return items, tuple(notes)
+    return Named(items, tuple(notes))
+
+
+def _known(text: Generated) -> float:
+    """Return a text's log-probability, 0 where the model does not say."""
+    return 0.0 if np.isnan(text.logprob) else text.logprob

@@ -1,6 +1,6 @@
-"""Asking: from settings and a history in any form to the prompt and to what may be returned.
+"""Requests: a history in any form and options become a prompt and the items that may be returned.
 
-Knows texts, events and the catalog; of a model no more than its tokenizer and its context.
+Knows texts, events and the catalog; of a model only how it takes prompts and how much it reads.
 """
 
 from __future__ import annotations
@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genrec.config import Settings
+from genrec.config import QueryOptions, Settings
 from genrec.data.behaviors import spoken_verbs
 from genrec.data.dataset import Dataset
 from genrec.data.events import History, Interaction
@@ -21,13 +20,10 @@ from genrec.decoding.filters import Filter
 from genrec.errors import RequestError, SettingsError
 from genrec.matching.history_parser import HistoryReader, Understood
 from genrec.matching.matcher import TextMatcher
-from genrec.pipeline.catalog_index import CatalogIndex
-from genrec.prompts.encoder import EncodedPrompt, Encoder
+from genrec.pipeline.catalog_index import CatalogIndex, Order
+from genrec.prompts.encoder import EncodedPrompt, PromptEncoder
 from genrec.prompts.template import Template
-
-if TYPE_CHECKING:
-    from genrec.models.language_model import LanguageModel
-    from genrec.pipeline.yes_no import YesNo
+from genrec.types import Log
 
 HistoryLike = History | str | Iterable[str | int | Interaction]
 _DEMONSTRATION_EVENTS = 8
@@ -35,59 +31,96 @@ _DEMONSTRATION_EVENTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as understood.
+    """One request as understood: all that ranking and the response need.
 
     Attributes:
-        history: what it is about.
-        understood: what became of each piece of a typed one.
-        prompt: for it.
-        allowed: what may be returned.
-        size: how many items that are.
+        history: the events that it is about, oldest first.
+        options: what was asked for.
+        behavior: the behavior that is recommended for, such as ``buy``.
+        understood: what became of each piece of a typed history.
+        prompt: the prompt for the history.
+        order: the places that ``allowed`` is made of.
+        allowed: the items that may be returned.
+        seen: what became of seen items, in words.
+        render: makes the prompt of another window of events, with all other text the same.
+        bare: as ``render``, without the demonstrations of a few-shot prompt; None for other prompts.
+        notes: remarks on how the history was understood.
     """
 
     history: History
+    options: QueryOptions
+    behavior: str
     understood: tuple[Understood, ...]
     prompt: EncodedPrompt
+    order: Order
     allowed: Filter
-    size: int
+    seen: str
+    render: Callable[[History], EncodedPrompt]
+    bare: Callable[[History], EncodedPrompt] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The number of items that may be returned."""
+        gone = self.order.n_positions - self.order.n_items
+        return len(self.allowed) - gone * self.allowed.denies
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLimits:
+    """How long prompts may be.
+
+    Attributes:
+        tokens: gives the most tokens; asked when the first prompt is made, since it may depend on the
+            trie.
+        events: the most events of a history.
+    """
+
+    tokens: Callable[[], int]
+    events: int
 
 
 class RequestBuilder:
-    """Makes requests of histories.
+    """Makes requests.
 
     Attributes:
-        settings: of the recommender.
-        dataset: with the users, if there are any.
-        stock: the items.
-        encoder: makes ids of prompts.
-        template: renders them.
-        behavior: what is asked for.
-        model: reads the prompts.
+        settings: the recommender's settings.
+        dataset: the dataset with the users, if there is one.
+        index: the items.
+        template: renders the prompts.
+        behavior: the behavior that is recommended for, such as ``buy``.
     """
 
     def __init__(
         self,
         settings: Settings,
         dataset: Dataset | None,
-        stock: CatalogIndex,
+        index: CatalogIndex,
         template: Template,
         behavior: str,
-        model: LanguageModel,
-        log: Callable[[str], None],
+        encoder: Callable[[], PromptEncoder],
+        limits: PromptLimits,
+        log: Log = lambda message: None,
     ) -> None:
-        """Takes what is the same for all requests; ``log`` is called before slow steps."""
-        self.settings, self.dataset, self.stock = settings, dataset, stock
-        self.encoder, self.template, self.behavior = stock.encoder, template, behavior
-        self.model, self._log = model, log
+        """Take what is the same for all requests.
 
-    def forget(self) -> None:
-        """Throws away what was made of the catalog before an edit."""
-        for name in ("_reader", "matcher", "question"):
-            self.__dict__.pop(name, None)
+        Args:
+            settings: the recommender's settings.
+            dataset: the dataset with the users, if there is one.
+            index: the items.
+            template: renders the prompts.
+            behavior: the behavior that is recommended for.
+            encoder: gives what makes rendered prompts readable for the model.
+            limits: how long prompts may be.
+            log: called with a line of text before slow steps.
+        """
+        self.settings, self.dataset, self.index = settings, dataset, index
+        self.template, self.behavior = template, behavior
+        self._encoder, self._limits, self._log = encoder, limits, log
 
     @cached_property
     def scale(self) -> float:
-        """The highest value in the data; 5 where there is none."""
+        """The highest value of any event; 5 where no event has a value."""
         if self.dataset is None:
             return 5.0
         values = self.dataset.interactions.columns.value
@@ -101,30 +134,27 @@ class RequestBuilder:
 
     @property
     def exclude_seen(self) -> bool:
-        """Whether items of the history are left out: as set, else the dataset's own habit."""
+        """Whether items of the history are left out: as set, else as the dataset's habit is."""
         if self.settings.exclude_seen is not None:
             return self.settings.exclude_seen
         return self._habit.exclude_seen if self._habit is not None else True
 
     @property
     def lead_in_behaviors(self) -> frozenset[str]:
-        """Behaviors of which an item does not count as seen, see ``DatasetInfo.lead_in_behaviors``."""
+        """Behaviors that do not mark an item as seen, see ``DatasetInfo.lead_in_behaviors``."""
         return self._habit.lead_in_behaviors if self._habit is not None else frozenset()
 
-    def seen(self, excluded: bool) -> str:
-        """What became of seen items, for people."""
-        spared = (
-            sorted(self.lead_in_behaviors & self._habit.led_by.keys())
-            if self._habit is not None
-            else []
-        )
+    def describe_seen(self, excluded: bool) -> str:
+        """Say in words what became of seen items."""
         if not excluded:
             return "included"
+        known = self._habit.led_by.keys() if self._habit is not None else frozenset()
+        spared = sorted(self.lead_in_behaviors & known)
         return f"excluded, but not those of {' and '.join(spared)} only" if spared else "excluded"
 
     @cached_property
     def _habit(self) -> DatasetInfo | None:
-        """What the dataset says of the behavior that is asked for, where it knows it."""
+        """What the dataset says of the behavior that is recommended for, where it knows it."""
         if self.dataset is None:
             return None
         info, events = self.dataset.info, self.dataset.interactions
@@ -132,51 +162,57 @@ class RequestBuilder:
             return info
         return info.with_target(self.behavior, events)
 
-    @cached_property
-    def _reader(self) -> HistoryReader:
+    @property
+    def matcher(self) -> TextMatcher:
+        """Matches texts to titles, typed ones and those that the model wrote."""
+        encoder = self.settings.encoder
+        return self.index.made(
+            "matcher",
+            lambda: TextMatcher(
+                self.index.catalog,
+                encoder=None if encoder == "none" else encoder,
+                semantic_threshold=self.settings.match_threshold,
+                folder=self.dataset.folder if self.dataset is not None else None,
+                log=self._log,
+            ),
+        )
+
+    @property
+    def _parser(self) -> HistoryReader:
+        return self.index.made("history parser", self._make_parser)
+
+    def _make_parser(self) -> HistoryReader:
         known = self.dataset.interactions.behaviors if self.dataset is not None else ()
         verbs: dict[str, tuple[str, ...]] = {b: (b,) for b in known}
         verbs |= spoken_verbs()
         for behavior, verb in self.template.verbs.items():
             verbs[behavior] = (*verbs.get(behavior, ()), *verb.forms)
-        return HistoryReader(self.stock.catalog, verbs, self.behavior, self.matcher)
-
-    @cached_property
-    def matcher(self) -> TextMatcher:
-        """Matches texts to titles, typed ones and those that the model wrote."""
-        encoder = self.settings.encoder
-        return TextMatcher(
-            self.stock.catalog,
-            encoder=None if encoder == "none" else encoder,
-            semantic_threshold=self.settings.match_threshold,
-            folder=self.dataset.folder if self.dataset is not None else None,
-            log=self._log,
-        )
+        return HistoryReader(self.index.catalog, verbs, self.behavior, self.matcher)
 
     def understand(self, history: HistoryLike) -> tuple[History, tuple[Understood, ...]]:
-        """See ``Recommender.understand``."""
+        """Read a history in any form; see ``Recommender.understand``."""
         if isinstance(history, History):
             return history, ()
         if isinstance(history, str):
             pieces: str | list[str] = history
         else:
             try:
-                listed = list(history)
+                given = list(history)
             except TypeError:
-                raise _no_history(history) from None
-            events = [h for h in listed if isinstance(h, Interaction)]
-            if listed and len(events) == len(listed):
+                raise _not_a_history(history) from None
+            events = [h for h in given if isinstance(h, Interaction)]
+            if given and len(events) == len(given):
                 return History(tuple(events)), ()
             pieces = []
-            for piece in listed:
+            for piece in given:
                 if not isinstance(piece, str | int | np.integer) or isinstance(piece, bool):
-                    raise _no_history(piece)
+                    raise _not_a_history(piece)
                 pieces.append(str(piece))
-        read, understood = self._reader.read(pieces)
+        read, understood = self._parser.read(pieces)
         return read, tuple(understood)
 
     def demonstrations(self, user_id: str | None = None) -> tuple[History, ...]:
-        """See ``Recommender.demonstrations``."""
+        """Choose the few-shot demonstrations; see ``Recommender.demonstrations``."""
         if not self.settings.few_shot or self.dataset is None:
             return ()
         chosen: list[History] = []
@@ -204,86 +240,111 @@ class RequestBuilder:
         order = np.random.default_rng(self.settings.seed).permutation(len(users))
         return [users[i] for i in order]
 
-    def prompt(self, history: HistoryLike) -> EncodedPrompt:
-        """See ``Recommender.prompt``."""
+    def prompt(
+        self, history: History, demonstrations: Sequence[History] | None = None
+    ) -> EncodedPrompt:
+        """Make the longest prompt of a history that fits; see ``Recommender.prompt``.
+
+        Args:
+            history: the events, oldest first.
+            demonstrations: the few-shot demonstrations; None chooses them for the history's user.
+        """
         if self.template.answers is not None:
             msg = (
                 f"template={self.template.name!r} asks whether somebody will want one item. Expected "
                 "would_like() or `genrec likes` with it; for lists give another template or run."
             )
             raise SettingsError(msg)
-        read, _ = self.understand(history)
-        room = self.model.context - self.stock.trie.max_depth
-        return self.encoder.fit(
+        return self._encoder().fit(
             self.template,
-            self.stock.catalog,
-            read,
+            self.index.catalog,
+            history,
             self.behavior,
-            max_tokens=min(self.settings.max_prompt_tokens, room),
-            max_events=self.settings.max_events,
-            demonstrations=self.demonstrations(read.user_id),
+            max_tokens=min(self.settings.max_prompt_tokens, self._limits.tokens()),
+            max_events=self._limits.events,
+            demonstrations=self.demonstrations(history.user_id)
+            if demonstrations is None
+            else demonstrations,
             scale=self.shown_scale,
         )
 
-    def rendered(self, demonstrations: Sequence[History], window: History) -> EncodedPrompt:
-        """The prompt for exactly these events."""
-        prompt = self.template.render(
-            self.stock.catalog,
-            window,
-            self.behavior,
-            form=self.encoder.form,
-            demonstrations=demonstrations,
-            scale=self.shown_scale,
-        )
-        return self.encoder.prompt(prompt)
+    def _renderer(self, demonstrations: Sequence[History]) -> Callable[[History], EncodedPrompt]:
+        """Return what makes the prompt for exactly the events of a window."""
 
-    def asked(self, history: HistoryLike, common: Filter, *, seen: bool = True) -> Request:
-        """A history as understood, with its prompt and what may be returned.
+        def render(window: History) -> EncodedPrompt:
+            encoder = self._encoder()
+            prompt = self.template.render(
+                self.index.catalog,
+                window,
+                self.behavior,
+                form=encoder.form,
+                demonstrations=demonstrations,
+                scale=self.shown_scale,
+            )
+            return encoder.prompt(prompt)
+
+        return render
+
+    def build(
+        self,
+        histories: Sequence[HistoryLike],
+        options: QueryOptions,
+        *,
+        exclude_seen: bool | None = None,
+        by_rows: bool = False,
+    ) -> list[Request]:
+        """Make a request of each history, all with the same options.
 
         Args:
-            history: see ``Recommender.understand``.
-            common: what may be returned to anybody.
-            seen: whether its items are left out where ``exclude_seen`` says so.
+            histories: see ``Recommender.understand``.
+            options: what is asked for.
+            exclude_seen: whether items of the history are left out; None for what the settings and
+                the dataset say.
+            by_rows: whether the requests are answered without a trie.
 
         Raises:
-            RequestError: nothing may be returned.
+            RequestError: no item may be returned, or an option or a history cannot be understood.
         """
+        order = self.index.order(by_rows=by_rows)
+        common = self.index.allowed(options, order)
+        exclude = self.exclude_seen if exclude_seen is None else exclude_seen
+        return [self._request(h, options, order, common, exclude) for h in histories]
+
+    def _request(
+        self,
+        history: HistoryLike,
+        options: QueryOptions,
+        order: Order,
+        common: Filter,
+        exclude: bool,
+    ) -> Request:
         read, understood = self.understand(history)
         allowed = common
-        if seen and self.exclude_seen:
-            allowed = common & self.stock.unseen(read, self.lead_in_behaviors)
-        size = self.stock.size(allowed)
-        if size < 1:
+        if exclude:
+            allowed = common & self.index.unseen(read, self.lead_in_behaviors, order)
+        if self.index.size(allowed, order) < 1:
             msg = (
                 "No item may be returned: every item is excluded or there are no candidates. "
                 "Expected at least one; include seen items or give candidates."
             )
             raise RequestError(msg)
-        return Request(read, understood, self.prompt(read), allowed, size)
-
-    @cached_property
-    def question(self) -> YesNo:
-        """How ``would_like`` asks."""
-        from genrec.pipeline.yes_no import YesNo
-
-        template, encoder = self.template, self.encoder
-        if template.answers is None:
-            name, own = "would_like", self.settings.prompts
-            template = Template.load(name, self.settings.language, own=own)
-            form = template.form(encoder.form.case, encoder.form.max_title_tokens)
-            encoder = Encoder(self.model.tokenizer, form)
-        return YesNo(
-            template,
-            encoder,
-            self.stock.catalog,
-            self.behavior,
-            max_tokens=min(self.settings.max_prompt_tokens, self.model.context),
-            max_events=self.settings.max_events,
-            scale=self.shown_scale,
+        shots = self.demonstrations(read.user_id)
+        return Request(
+            history=read,
+            options=options,
+            behavior=self.behavior,
+            understood=understood,
+            prompt=self.prompt(read, shots),
+            order=order,
+            allowed=allowed,
+            seen=self.describe_seen(exclude),
+            render=self._renderer(shots),
+            bare=self._renderer(()) if shots else None,
+            notes=self.matcher.notes if understood else (),
         )
 
 
-def _no_history(given: object) -> RequestError:
+def _not_a_history(given: object) -> RequestError:
     return RequestError(
         f"{given!r:.80} ({type(given).__name__}) is no history. Expected text such as "
         '"bought: TITLE; viewed: TITLE", a list of item ids or titles, a list of Interaction, or a '

@@ -1,4 +1,4 @@
-"""Which of the ranked candidates to show, so that they are not all alike. Knows no items.
+"""Choose which ranked candidates to show, so that they are not all alike.
 
 Two ways, alone or together: maximal marginal relevance (Carbonell and Goldstein 1998, The use of
 MMR, diversity-based reranking, https://doi.org/10.1145/290941.291025), and caps on how often a
@@ -15,10 +15,23 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from genrec.data.catalog import Catalog
 from genrec.errors import RequestError
+from genrec.matching.matcher import TextMatcher
+from genrec.matching.ngrams import CharNgrams
 from genrec.types import FloatArray, IntArray
 
 Values = Sequence[Hashable | None]
+
+
+def title_vectors(catalog: Catalog, matcher: TextMatcher, rows: IntArray) -> FloatArray:
+    """Return (n, D) unit vectors of titles: by the matcher's encoder, or of character n-grams."""
+    titles = [catalog[r].title for r in rows.tolist()]
+    meaning = matcher.meaning
+    embedder = meaning.embedder if meaning is not None else None
+    if embedder is not None and all(embedder.coverage.reads(t) for t in titles):
+        return np.asarray(embedder.embed(titles), dtype=np.float64)
+    return np.asarray(CharNgrams(titles).vectors.toarray(), dtype=np.float64)
 
 
 def mmr(scores: npt.ArrayLike, vectors: npt.ArrayLike, k: int, trade_off: float) -> IntArray:

@@ -1,25 +1,24 @@
-"""Searching: the decoder trie, from requests to rankings. Knows a model, the stock and a prior.
+"""The decoder ``trie``: rank items for requests by searching the trie with a model.
 
-Several requests are read in one pass and searched together; what their prompts have in common is
-read once. What a list becomes is ``answering``.
+Knows a model that scores, the items and a prior. Several requests are read in one pass and searched
+together; what their prompts have in common is read once.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genrec.config import QueryOptions
+from genrec.config import Settings
 from genrec.data.events import History
 from genrec.decoding.filters import Filters
-from genrec.matching.ngrams import CharNgrams
 from genrec.pipeline import rerank
-from genrec.pipeline.request import Request, RequestBuilder
+from genrec.pipeline.catalog_index import CatalogIndex
+from genrec.pipeline.request import Request
 from genrec.priors.fusion import PriorSource
 from genrec.priors.positions import Bases, Fused
 from genrec.prompts.encoder import EncodedPrompt, shared_start
@@ -36,35 +35,83 @@ _PREFIX = 32  # tokens that prompts must share for these to be read once
 _PREFIXES = 4  # read beginnings that are kept
 _COARSE = 0.05  # scores that are nearer are not told apart in half precision
 _BUDGET = 256  # tokens that a search may take at least
-_EVERY = 1 << 40
+_ALL = 1 << 40
 _TITLES = "title as the model sees it"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A ranking for a request.
+
+    Attributes:
+        ranking: the items, best first, with their scores and the certificate.
+        sources: what the prior counted for this history; empty without a prior.
+    """
+
+    ranking: Ranking
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The prompts of some requests, read by the model, with their prior.
+
+    Attributes:
+        tree: continuations of the prompts.
+        prior: the prior for their histories, or None.
+    """
+
+    tree: TokenTree
+    prior: Fused | None
+
+    def sources(self, place: int) -> tuple[str, ...]:
+        """Return what the prior of one of the requests counted."""
+        return () if self.prior is None else tuple(self.prior.spoke[place])
 
 
 class TrieSearch:
     """Ranks items for requests."""
 
-    def __init__(self, model: LanguageModel, asker: RequestBuilder, source: PriorSource) -> None:
-        """Takes what reads prompts, what made them, and what gives the prior."""
-        self._model, self._asker, self._source = model, asker, source
-        self._settings, self._stock = asker.settings, asker.stock
+    def __init__(
+        self,
+        model: LanguageModel,
+        settings: Settings,
+        index: CatalogIndex,
+        priors: PriorSource,
+        vectors: Callable[[IntArray], FloatArray],
+    ) -> None:
+        """Take what is the same for all requests.
+
+        Args:
+            model: reads prompts and scores continuations.
+            settings: the recommender's settings.
+            index: the items.
+            priors: gives the prior.
+            vectors: gives the title vectors of catalog rows, for diversity.
+        """
+        self._model, self._settings, self._index, self._priors = model, settings, index, priors
+        self._vectors = vectors
         self._bases = Bases()
         self._prefixes: dict[tuple[int, ...], Prefix | None] = {}
 
-    def read(self, batch: Sequence[Request]) -> tuple[TokenTree, Fused | None]:
-        """The prompts of a batch as a token tree, and the prior for their histories."""
-        prompts = [a.prompt.ids for a in batch]
-        tree = self._model.prefill_many(prompts, self._prefix(prompts))
-        source = self._source.prior
-        weights = None if source is None else [source.weights(a.history) for a in batch]
-        return tree, None if weights is None else Fused(weights, self._stock.trie, self._bases)
+    def read(self, requests: Sequence[Request]) -> Reading:
+        """Read the prompts of several requests in one pass."""
+        prompts = [r.prompt.ids for r in requests]
+        tree = self._model.prefill_many(prompts, self._prefix(requests))
+        prior = self._priors.prior
+        if prior is None:
+            return Reading(tree, None)
+        weights = [prior.weights(r.history) for r in requests]
+        return Reading(tree, Fused(weights, self._index.trie, self._bases))
 
-    def _prefix(self, prompts: Sequence[Sequence[int]]) -> Prefix | None:
-        """What these prompts begin with, or what a prompt without events begins with too."""
+    def _prefix(self, requests: Sequence[Request]) -> Prefix | None:
+        """Read what the prompts begin with, or what one shares with a prompt without events."""
+        prompts = [r.prompt.ids for r in requests]
         if len(prompts) == 1 and not self._settings.few_shot:
             return None
         others = list(prompts)
         if len(prompts) == 1:
-            others.append(self._asker.prompt("").ids)
+            others.append(requests[0].render(History()).ids)
         shared = min(shared_start(others), min(map(len, prompts)) - 1)
         if shared < _PREFIX:
             return None
@@ -79,146 +126,160 @@ class TrieSearch:
             self._prefixes[key] = prefix
         return prefix
 
-    def options(self, asked: Request, k: int, min_probability: float) -> Options:
-        """How to search for the k best of a request."""
+    def options(self, request: Request) -> Options:
+        """Return how to search for the best items of a request."""
         from genrec.decoding.types import TOLERANCE, Options
 
-        settings, trie, fused = self._settings, self._stock.trie, self._source.fusing
-        n = len(asked.prompt.ids)
+        settings, trie, fusion = self._settings, self._index.trie, self._priors.fusing
+        n, k = len(request.prompt.ids), int(request.options.k)
         fine = self._model.precise
         whole = settings.normalization == "catalog" and trie.inner_tokens < 2 * n
         return Options(
             search="exact" if settings.search == "sample" else settings.search,
             beam_size=max(settings.beam_size or max(2 * k, 20), k),
             normalization=settings.normalization,
-            temperature=fused.temperature,
+            temperature=fusion.temperature,
             max_nodes=settings.max_nodes,
             budget=max(2 * n if whole else n, _BUDGET),
-            fusion=fused.fusion,
-            beta=fused.weight,
-            alone=fused.alone,
-            min_probability=min_probability,
+            fusion=fusion.fusion,
+            beta=fusion.weight,
+            alone=fusion.alone,
+            min_probability=request.options.min_probability,
             draw=settings.seed if settings.search == "sample" else None,
-            tolerance=(TOLERANCE if fine else _COARSE) / min(fused.temperature, 1.0),
+            tolerance=(TOLERANCE if fine else _COARSE) / min(fusion.temperature, 1.0),
         )
 
-    def _exactly(self, asked: Request) -> Options:
-        """Options to score everything that is allowed."""
-        options = self.options(asked, 1, 0.0)
-        return replace(options, search="exact", draw=None, width=_EVERY, max_nodes=_EVERY)
+    def _exhaustive(self, request: Request) -> Options:
+        """Return options that score every allowed item."""
+        one = replace(request.options, k=1, min_probability=0.0)
+        options = self.options(replace(request, options=one))
+        return replace(options, search="exact", draw=None, width=_ALL, max_nodes=_ALL)
 
     def _search(
         self,
-        tree: TokenTree,
-        prior: Fused | None,
-        batch: Sequence[Request],
+        reading: Reading,
+        requests: Sequence[Request],
         sizes: Sequence[int],
         options: Options,
     ) -> list[Ranking]:
         from genrec.decoding.search import search
 
         if isinstance(options.draw, int):  # the same draws for the same prompt in any batch
-            seeds = tuple(_seed(options.draw, a.prompt.ids) for a in batch)
+            seeds = tuple(_seed(options.draw, r.prompt.ids) for r in requests)
             options = replace(options, draw=seeds)
-        filters = Filters([a.allowed for a in batch])
-        return search(self._stock.trie, tree, sizes, allowed=filters, prior=prior, options=options)
-
-    def every(self, tree: TokenTree, prior: Fused | None, asked: Request) -> Ranking:
-        """All items that a request allows, by their exact scores."""
-        (found,) = self._search(tree, prior, [asked], [asked.size], self._exactly(asked))
-        return found
-
-    def best(
-        self, tree: TokenTree, prior: Fused | None, batch: Sequence[Request], wishes: QueryOptions
-    ) -> list[Ranking]:
-        """The k best of each; with caps or diversity the k chosen from more."""
-        k = int(wishes.k)
-        options = self.options(
-            max(batch, key=lambda a: len(a.prompt.ids)), k, wishes.min_probability
+        filters = Filters([r.allowed for r in requests])
+        return search(
+            self._index.trie,
+            reading.tree,
+            sizes,
+            allowed=filters,
+            prior=reading.prior,
+            options=options,
         )
-        if not wishes.chooses:
-            sizes = [min(k, a.size) for a in batch]
-            return self._search(tree, prior, batch, sizes, options)
-        pool, pending = max(4 * k, 50), list(range(len(batch)))
-        found: dict[int, Ranking] = {}
+
+    def rank(self, requests: Sequence[Request], batch_size: int) -> list[Ranked]:
+        """Rank the k best items of each request, requests with prompts of like length together.
+
+        Args:
+            requests: the requests, all with the same options.
+            batch_size: how many prompts are read in one pass.
+        """
+        order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt.ids))
+        ranked: dict[int, Ranked] = {}
+        for first in range(0, len(order), batch_size):
+            places = order[first : first + batch_size]
+            batch = [requests[i] for i in places]
+            reading = self.read(batch)
+            sources = [reading.sources(n) for n in range(len(batch))]
+            rankings = self.best(reading, batch)
+            ranked |= dict(zip(places, map(Ranked, rankings, sources), strict=True))
+        return [ranked[i] for i in range(len(requests))]
+
+    def rank_all(self, request: Request) -> Ranked:
+        """Rank every item that a request allows, by its exact score."""
+        reading = self.read([request])
+        return Ranked(self.every(reading, request), reading.sources(0))
+
+    def every(self, reading: Reading, request: Request) -> Ranking:
+        """Score every item that a request allows, on a prompt that was read."""
+        (ranking,) = self._search(reading, [request], [request.size], self._exhaustive(request))
+        return ranking
+
+    def best(self, reading: Reading, requests: Sequence[Request]) -> list[Ranking]:
+        """Search for the k best of each request; with caps or diversity, choose k of more."""
+        wanted = requests[0].options
+        k = int(wanted.k)
+        options = self.options(max(requests, key=lambda r: len(r.prompt.ids)))
+        if not wanted.chooses:
+            return self._search(reading, requests, [min(k, r.size) for r in requests], options)
+        pool, pending = max(4 * k, 50), list(range(len(requests)))
+        chosen: dict[int, Ranking] = {}
         while pending:
-            some = [batch[i] for i in pending]
-            if found:  # the tree may have forgotten them
-                tree, prior = self.read(some)
-            sizes = [min(pool, a.size) for a in some]
+            some = [requests[i] for i in pending]
+            if chosen:  # the tree may have forgotten them
+                reading = self.read(some)
+            sizes = [min(pool, r.size) for r in some]
             wide = replace(options, beam_size=max(options.beam_size, pool))
-            rankings = dict(zip(pending, self._search(tree, prior, some, sizes, wide), strict=True))
+            rankings = dict(zip(pending, self._search(reading, some, sizes, wide), strict=True))
             for i, ranking in rankings.items():
-                found[i] = self._diverse(ranking, wishes)
+                chosen[i] = self._choose(ranking, requests[i])
             # Caps may have used up the candidates: then more are looked at, at last all.
             pending = [
                 i for i, ranking in rankings.items()
-                if len(found[i].rows) < min(k, batch[i].size) and len(ranking.rows) == pool
+                if len(chosen[i].rows) < min(k, requests[i].size) and len(ranking.rows) == pool
             ]  # fmt: skip
             pool *= 8
-        return [found[i] for i in range(len(batch))]
+        return [chosen[i] for i in range(len(requests))]
 
-    def _diverse(self, ranking: Ranking, wishes: QueryOptions) -> Ranking:
-        """The k items of a longer ranking that caps and diversity choose, in that order."""
+    def _choose(self, ranking: Ranking, request: Request) -> Ranking:
+        """Choose k items of a longer ranking by caps and diversity, in that order."""
+        wanted = request.options
         columns: dict[str, Sequence[Any]] = {
-            name: self._stock.column(name)[ranking.rows].tolist() for name in wishes.caps
+            name: self._index.column(name)[ranking.rows].tolist() for name in wanted.caps
         }
-        caps = dict(wishes.caps)
-        if wishes.per_title is not None:
-            form, catalog = self._asker.encoder.form, self._stock.catalog
+        caps = dict(wanted.caps)
+        if wanted.per_title is not None:
+            catalog, form = self._index.catalog, self._index.encoder.form
             columns[_TITLES] = [form.render(catalog[r].title) for r in ranking.rows.tolist()]
-            caps[_TITLES] = wishes.per_title
-        if wishes.diversity:
-            vectors = self.title_vectors(ranking.rows)
-            trade_off = 1.0 - wishes.diversity
+            caps[_TITLES] = wanted.per_title
+        if wanted.diversity:
             which = rerank.choose(
                 ranking.scores,
-                int(wishes.k),
-                vectors=vectors,
-                trade_off=trade_off,
+                int(wanted.k),
+                vectors=self._vectors(ranking.rows),
+                trade_off=1.0 - wanted.diversity,
                 columns=columns,
                 caps=caps,
             )
         else:
-            which = rerank.capped(columns, int(wishes.k), caps)
+            which = rerank.capped(columns, int(wanted.k), caps)
         return replace(ranking.only(which), chosen_from=len(ranking.rows))
 
-    def title_vectors(self, rows: IntArray) -> FloatArray:
-        """See ``Recommender.title_vectors``."""
-        titles = [self._stock.catalog[r].title for r in rows.tolist()]
-        meaning = self._asker.matcher.meaning
-        embedder = meaning.embedder if meaning is not None else None
-        if embedder is not None and all(embedder.coverage.reads(t) for t in titles):
-            return np.asarray(embedder.embed(titles), dtype=np.float64)
-        return np.asarray(CharNgrams(titles).vectors.toarray(), dtype=np.float64)
-
-    def question(self, asked: Request, wishes: QueryOptions) -> Question:
-        """A request as its explanation needs it."""
+    def question(self, request: Request) -> Question:
+        """Return a request in the form that its explanation needs."""
         from genrec.explain.evidence import Question
 
-        shots = self._asker.demonstrations(asked.history.user_id)
-        settings, rendered = self._settings, self._asker.rendered
-
         def search(changed: Sequence[tuple[History, EncodedPrompt]]) -> list[Ranking]:
-            batch = [replace(asked, history=h, prompt=p) for h, p in changed]
-            return self.best(*self.read(batch), batch, wishes)
+            batch = [replace(request, history=h, prompt=p) for h, p in changed]
+            return self.best(self.read(batch), batch)
 
+        settings = self._settings
         return Question(
             model=self._model,
-            trie=self._stock.trie,
-            history=asked.history,
-            events=asked.prompt.prompt.events,
-            render=partial(rendered, shots),
-            bare=partial(rendered, ()) if shots else None,
+            trie=self._index.trie,
+            history=request.history,
+            events=request.prompt.prompt.events,
+            render=request.render,
+            bare=request.bare,
             search=search,
             repeats=settings.decoder == "trie" and settings.search != "sample",
-            options=self._exactly(asked),
-            prior=self._source.prior,
-            prefix=self._prefix([asked.prompt.ids]),
+            options=self._exhaustive(request),
+            prior=self._priors.prior,
+            prefix=self._prefix([request]),
         )
 
 
 def _seed(seed: int, ids: Sequence[int]) -> int:
-    """A seed for a prompt."""
+    """Return the seed of a prompt."""
     data = np.array([seed, *ids], dtype=np.int64).tobytes()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

@@ -8,6 +8,7 @@ table of added tokens ever comes out, plain white space apart.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -35,12 +36,19 @@ class EncodedPrompt:
         ids: all token ids in order.
         bounds: for each segment its (start, stop) in ids, lead and terminator included.
         frame: what a chat template writes before and after the message; empty for plain prompts.
+        counted: the number of tokens, for a model that reads text and has no ids.
     """
 
     prompt: Prompt
     ids: tuple[int, ...]
     bounds: tuple[tuple[int, int], ...]
     frame: tuple[str, str] = ("", "")
+    counted: int = 0
+
+    @property
+    def n_tokens(self) -> int:
+        """The number of tokens: of the ids, or as the model counted them."""
+        return len(self.ids) or self.counted
 
     @property
     def text(self) -> str:
@@ -48,7 +56,103 @@ class EncodedPrompt:
         return f"{self.frame[0]}{self.prompt.text}{self.frame[1]}"
 
 
-class Encoder:
+class PromptEncoder(ABC):
+    """Turns rendered prompts into what a model reads, and cuts histories to a budget of tokens.
+
+    Attributes:
+        form: how titles are written.
+    """
+
+    form: TitleForm
+
+    @abstractmethod
+    def prompt(self, prompt: Prompt) -> EncodedPrompt:
+        """Encode a rendered prompt."""
+
+    def fit(
+        self,
+        template: Template,
+        catalog: Catalog,
+        history: History,
+        behavior: str,
+        *,
+        max_tokens: int,
+        max_events: int,
+        demonstrations: Sequence[History] = (),
+        scale: float | None = None,
+        item: int | None = None,
+    ) -> EncodedPrompt:
+        """The longest prompt within a budget: whole events are cut, the oldest first.
+
+        Args:
+            template: what to render.
+            catalog: the items.
+            history: the events, oldest first.
+            behavior: what the next event will be.
+            max_tokens: the most ids the prompt may have.
+            max_events: the most events of the history it may have.
+            demonstrations: other users' histories; they are never cut.
+            scale: the highest value that an event can have, to show values; None shows none.
+            item: the catalog row that an ``explain`` or ``would_like`` template asks about.
+
+        Raises:
+            PromptError: not even the prompt without events fits.
+        """
+
+        def encode(n: int) -> EncodedPrompt:
+            rendered = template.render(
+                catalog,
+                history.latest(n),
+                behavior,
+                form=self.form,
+                demonstrations=demonstrations,
+                scale=scale,
+                dropped=len(history) - n,
+                item=item,
+            )
+            return self.prompt(rendered)
+
+        high = min(len(history), max_events)
+        best = encode(high)
+        if best.n_tokens <= max_tokens:
+            return best
+        best, low = encode(0), 0
+        if best.n_tokens > max_tokens:
+            msg = (
+                f"The prompt without any event has {best.n_tokens} tokens, more than the budget of "
+                f"{max_tokens}. Raise max_prompt_tokens, or use fewer demonstrations or another "
+                "template or model."
+            )
+            raise PromptError(msg)
+        while high - low > 1:  # low fits, high does not
+            middle = (low + high) // 2
+            tried = encode(middle)
+            if tried.n_tokens <= max_tokens:
+                best, low = tried, middle
+            else:
+                high = middle
+        return best
+
+
+class TextEncoder(PromptEncoder):
+    """Leaves prompts as text, for models that take no token ids; only counts their tokens."""
+
+    def __init__(self, count_tokens: Callable[[str], int], form: TitleForm) -> None:
+        """Take the model's own count of tokens.
+
+        Args:
+            count_tokens: counts, or estimates from above, the tokens of a text.
+            form: how titles are written.
+        """
+        self.form = form
+        self._count = count_tokens
+
+    def prompt(self, prompt: Prompt) -> EncodedPrompt:
+        """Return the prompt as text with its number of tokens."""
+        return EncodedPrompt(prompt, (), (), counted=self._count(prompt.text))
+
+
+class Encoder(PromptEncoder):
     """Encodes text, titles and prompts with one tokenizer and one title form."""
 
     def __init__(self, tokenizer: Any, form: TitleForm) -> None:
@@ -203,70 +307,6 @@ class Encoder:
         if not text:
             return ()
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def fit(
-        self,
-        template: Template,
-        catalog: Catalog,
-        history: History,
-        behavior: str,
-        *,
-        max_tokens: int,
-        max_events: int,
-        demonstrations: Sequence[History] = (),
-        scale: float | None = None,
-        item: int | None = None,
-    ) -> EncodedPrompt:
-        """The longest prompt within a budget: whole events are cut, the oldest first.
-
-        Args:
-            template: what to render.
-            catalog: the items.
-            history: the events, oldest first.
-            behavior: what the next event will be.
-            max_tokens: the most ids the prompt may have.
-            max_events: the most events of the history it may have.
-            demonstrations: other users' histories; they are never cut.
-            scale: the highest value that an event can have, to show values; None shows none.
-            item: the catalog row that an ``explain`` or ``would_like`` template asks about.
-
-        Raises:
-            PromptError: not even the prompt without events fits.
-        """
-
-        def encode(n: int) -> EncodedPrompt:
-            rendered = template.render(
-                catalog,
-                history.latest(n),
-                behavior,
-                form=self.form,
-                demonstrations=demonstrations,
-                scale=scale,
-                dropped=len(history) - n,
-                item=item,
-            )
-            return self.prompt(rendered)
-
-        high = min(len(history), max_events)
-        best = encode(high)
-        if len(best.ids) <= max_tokens:
-            return best
-        best, low = encode(0), 0
-        if len(best.ids) > max_tokens:
-            msg = (
-                f"The prompt without any event has {len(best.ids)} tokens, more than the budget of "
-                f"{max_tokens}. Raise max_prompt_tokens, or use fewer demonstrations or another "
-                "template or model."
-            )
-            raise PromptError(msg)
-        while high - low > 1:  # low fits, high does not
-            middle = (low + high) // 2
-            tried = encode(middle)
-            if len(tried.ids) <= max_tokens:
-                best, low = tried, middle
-            else:
-                high = middle
-        return best
 
     def plain(self, text: str) -> tuple[int, ...]:
         """The ids of a whole prompt given as one text, after the tokenizer's own start ids."""

@@ -1,0 +1,198 @@
+"""Explanations of lists and of single items, for the requests that led to them.
+
+Knows how to search and what an explainer needs; nothing of edits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from genrec.config import Settings
+from genrec.data.titles import TitleForm
+from genrec.errors import RequestError
+from genrec.models.base import TextModel
+from genrec.pipeline.catalog_index import CatalogIndex
+from genrec.pipeline.request import Request
+from genrec.pipeline.trie_search import TrieSearch
+from genrec.pipeline.types import RecommendationList
+
+if TYPE_CHECKING:
+    from genrec.decoding.filters import Filter
+    from genrec.explain.counterfactuals import ItemExplanation
+    from genrec.explain.sentences import Explainer
+    from genrec.explain.text_sentences import TextExplainer
+    from genrec.explain.types import Explanation
+    from genrec.models.language_model import LanguageModel
+
+
+class TextExplanations:
+    """Explains items with a model that writes text: checked sentences, no evidence."""
+
+    def __init__(
+        self, model: TextModel, settings: Settings, index: CatalogIndex, form: TitleForm
+    ) -> None:
+        """Take what is the same for all requests."""
+        self._model, self._settings, self._index, self._form = model, settings, index, form
+
+    def _explainer(self, style: str) -> TextExplainer:
+        """Return the writer of sentences in a style."""
+        from genrec.explain.sentences import explain_template
+        from genrec.explain.text_sentences import TextExplainer
+
+        settings = self._settings
+        template = explain_template(style, settings.language, settings.prompts)
+        return self._index.made(
+            ("text explainer", style),
+            lambda: TextExplainer(
+                self._model,
+                template,
+                self._index.catalog,
+                template.form(self._form.case, self._form.max_title_tokens),
+            ),
+        )
+
+    def add(self, answer: RecommendationList, request: Request) -> RecommendationList:
+        """Return a list with an explanation of each item."""
+        rows = self._index.catalog.rows([r.item_id for r in answer])
+        explainer = self._explainer(request.options.style)
+        window = request.history.latest(request.prompt.prompt.events)
+        written = explainer.explain(window, rows, request.behavior)
+        note = (
+            f"{self._model.name} gives no probabilities, so explanations are checked sentences "
+            "without evidence."
+        )
+        return replace(
+            answer,
+            recommendations=tuple(
+                replace(r, explanation=e)
+                for r, e in zip(answer.recommendations, written, strict=True)
+            ),
+            notes=(*answer.notes, note),
+        )
+
+
+class Explanations:
+    """Explains items with a model that scores: evidence, checked sentences, counterfactuals."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        settings: Settings,
+        index: CatalogIndex,
+        search: TrieSearch,
+        form: TitleForm,
+    ) -> None:
+        """Take what is the same for all requests.
+
+        Args:
+            model: writes sentences and scores changed histories.
+            settings: the recommender's settings.
+            index: the items.
+            search: ranks items.
+            form: how titles are written for the model.
+        """
+        self._model, self._settings, self._index = model, settings, index
+        self._search, self._form = search, form
+
+    def _explainer(self, style: str, listed: bool = True) -> Explainer:
+        """Return the writer of sentences in a style, on items that are recommended or are not."""
+        from genrec.explain.sentences import Explainer, explain_template
+
+        settings = self._settings
+        return self._index.made(
+            ("explainer", style, listed),
+            lambda: Explainer(
+                self._model,
+                explain_template(style, settings.language, settings.prompts),
+                self._index.catalog,
+                case=self._form.case,
+                max_title_tokens=self._form.max_title_tokens,
+                listed=listed,
+            ),
+        )
+
+    def add(self, answer: RecommendationList, request: Request) -> RecommendationList:
+        """Return a list with an explanation of each item."""
+        from genrec.explain.sentences import FAINT, explanations, rounding
+
+        options = request.options
+        rows = self._index.catalog.rows([r.item_id for r in answer])
+        question = self._search.question(request)
+        explainer = self._explainer(options.style)
+        written = explanations(explainer, question, rows, request.behavior, options.evidence)
+        notes = answer.notes
+        if (error := rounding(self._model, question.options.temperature)) >= FAINT:
+            dtype = str(self._model.dtype).removeprefix("torch.")
+            notes = (
+                *notes,
+                f"In {dtype} evidence may be off by {error:.2g} nats; with --dtype float32 it is "
+                "exact.",
+            )
+        return replace(
+            answer,
+            recommendations=tuple(
+                replace(r, explanation=e)
+                for r, e in zip(answer.recommendations, written, strict=True)
+            ),
+            notes=notes,
+        )
+
+    def examine(self, request: Request, row: int, allowed: Filter) -> ItemExplanation:
+        """Explain one item, which need not be allowed; see ``Recommender.explain``.
+
+        Args:
+            request: the request, in which seen items are not left out.
+            row: the item's catalog row.
+            allowed: the items that a list for the request may hold.
+        """
+        from genrec.explain import counterfactuals
+        from genrec.explain.sentences import explanations
+
+        index, options = self._index, request.options
+        listed = allowed
+        if index.size(allowed, request.order) < 1:
+            listed = allowed.also(index.trie.positions_of(np.array([row])))
+        question = self._search.question(replace(request, allowed=listed))
+
+        def explain(recommended: bool) -> Explanation:
+            writer = self._explainer(options.style, recommended)
+            (one,) = explanations(writer, question, [row], request.behavior, options.evidence)
+            return one
+
+        return counterfactuals.examined(
+            question,
+            index.catalog,
+            row,
+            explain,
+            allowed,
+            int(options.k),
+            request.behavior,
+            self._model.tokenizer.decode,
+        )
+
+    def falls(self, request: Request, row: int, left_out: Sequence[Sequence[int]]) -> list[float]:
+        """Measure how far a score falls without sets of events; see ``Recommender.falls``."""
+        from genrec.explain.evidence import Change, Counterfactuals
+
+        question = self._search.question(request)
+        events = range(question.events)
+        for places in left_out:
+            if not all(p in events for p in places):
+                msg = (
+                    f"Events {list(places)} of a prompt that shows {len(events)}. Expected their "
+                    f"places, from 0 for the oldest to {len(events) - 1}."
+                )
+                raise RequestError(msg)
+        changes = [Change(tuple(places)) for places in left_out]
+        falls = Counterfactuals(question, [row], changes).falls(range(len(changes)))
+        return [float(fall) for fall in falls.total[:, 0]]
+
+    def spans(self, request: Request) -> tuple[str, tuple[tuple[int, int], ...]]:
+        """Locate the events in the prompt; see ``Recommender.events_in_prompt``."""
+        from genrec.explain.evidence import spans
+
+        return spans(self._search.question(request))
