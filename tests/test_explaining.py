@@ -236,9 +236,9 @@ def test_what_an_attribute_is_called_says_nothing() -> None:
     recommender = Recommender(Catalog([item]), tiny.language_model("llama"))
     explainer = recommender._explanations._explainer("reason")
     for tail in (" the brand and the price.", " brand and blue.", " acme."):
-        assert explainer._says_little(tail, item), tail
+        assert explainer.writer.says_little(tail, item), tail
     for tail in (" blue and brand acme.", " acme and mug."):
-        assert not explainer._says_little(tail, item), tail
+        assert not explainer.writer.says_little(tail, item), tail
 
 
 def test_pieces_of_words_are_not_put_together() -> None:

@@ -243,7 +243,7 @@ def test_what_a_sentence_names() -> None:
     def said(text: str, source: str, row: int) -> tuple[list[int], tuple[str, ...]]:
         why = Explanation(text, source)
         facts = told_from(why, template, catalog, events, row)
-        return named_by(why, facts, catalog, events), claims.problems(text, facts)
+        return named_by(why, facts, catalog, events), claims.find_problems(text, facts)
 
     text = 'Because of "red mug", we suggest "cake tin", which has to do with tin.'
     assert said(text, "generated", 5) == ([0, 2], ())

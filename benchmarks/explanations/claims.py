@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.common import commit
 from genrec.data.datasets import load
-from genrec.explain.claims import LETTERS, Facts, problems
+from genrec.explain.claims import LETTERS, Facts, find_problems
 from genrec.explain.sentences import facts_of
 from genrec.prompts.template import Template
 from genrec.text import one_line
@@ -190,7 +190,7 @@ def main() -> None:
     counts: dict[str, list[int]] = {}
     for make in [maker.false] * N + [maker.true] * N:
         kind, text, facts = make()
-        found = problems(text, facts)
+        found = find_problems(text, facts)
         counts.setdefault(kind, []).append(bool(found))
         lines.append("\t".join([kind, text, facts.item.item_id, "; ".join(found)]))
         if bool(found) == kind.startswith("true"):

@@ -18,7 +18,7 @@ from benchmarks.common import ROOT, commit
 from genrec import Recommender
 from genrec.data import protocols
 from genrec.data.datasets import load
-from genrec.explain.claims import problems
+from genrec.explain.claims import find_problems
 from genrec.explain.sentences import explain_template, facts_of
 
 HEADER = "user\tsource\titem\tsentence\trejected"
@@ -61,7 +61,7 @@ def main() -> None:
             assert why is not None
             row = data.catalog.row(r.item_id)
             facts = facts_of(template, data.catalog, shown.interactions, row)
-            if why.source == "generated" and (wrong := problems(why.text, facts)):
+            if why.source == "generated" and (wrong := find_problems(why.text, facts)):
                 print(f"shipped, but: {why.text} ({'; '.join(wrong)})", flush=True)
             rejected = " || ".join(
                 f"{x.text.rpartition(r.title)[2]} ({x.why})" for x in why.rejected

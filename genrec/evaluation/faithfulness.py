@@ -40,7 +40,7 @@ from genrec.evaluation.systems import (
     name_of,
     with_prior_fitted_before,
 )
-from genrec.explain.claims import Facts, names, problems
+from genrec.explain.claims import Facts, find_names, find_problems
 from genrec.matching.encoders import load_embedder
 from genrec.matching.vectors import title_vectors
 from genrec.prompts.template import Template
@@ -277,7 +277,7 @@ class _Judge:
             why.text,
             why.source,
             [[r.text, r.why] for r in why.rejected],
-            list(problems(one_line(why.text), facts)),
+            list(find_problems(one_line(why.text), facts)),
             named,
             [n for n, e in enumerate(events) if e.item_id == first.item_id],
             evidence,
@@ -332,7 +332,7 @@ def named_by(
 
     A generated sentence names the item, too, which is no event then even where it was had before.
     """
-    said = {name.lower() for name in names(one_line(why.text), facts)}
+    said = {name.lower() for name in find_names(one_line(why.text), facts)}
     if why.source == "generated":
         said.discard(one_line(facts.item.title).lower())
     shown = (_title(catalog, e) or e.text or "" for e in events)

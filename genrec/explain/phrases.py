@@ -1,10 +1,10 @@
-"""Which runs of an item's words can stand alone in a sentence.
+"""Find the phrases of an item's title and attributes that can stand alone in a sentence.
 
-"Hot water bottle" is said, "hot water" out of it is not: a phrase may only end where the catalog lets
-one end. A word that hardly ever stands at the end of a title, or before a comma, a number or a small
-word, goes with what follows it; so does one that stands before another more often than at an end, and
-one that stands after another more often than at a beginning goes with that. Two words that one and the
-same third always follows go with it ("travel card wallet").
+"Hot water bottle" can stand alone, but its part "hot water" cannot. The titles of the catalog show
+where phrases end: at the end of a title, or before a comma, a number or a small word. A word that
+rarely stands there stays with the next word. Two words also stay together if the first precedes the
+second more often than it ends a phrase, or the second follows the first more often than it begins one.
+Two words that are always followed by the same third word stay with it ("travel card wallet").
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from genrec.data.catalog import Catalog, Item
 from genrec.explain.claims import LETTERS, MARKS, SPACELESS, pieces
 from genrec.text import one_line, script
 
-LONGEST = 5  # words of a phrase
-LEAST = 2  # words that have to be said of an item, fewer than it has
-_LETTERS = 1_000  # of each text that are looked at, lest a long description takes seconds
-_ENDING = 0.1  # the least share of a word's places after which a phrase may end
-_PAIRS = 2  # times that two words stand side by side, at least, to go together
-_ALWAYS = 3  # times that two words are seen, at least, to say what always follows
-_TITLES = 20_000  # that are looked at
-# What words beside it are apart for.
+LONGEST = 5  # most words in a phrase
+LEAST = 2  # fewest words that a sentence must say about an item
+_LETTERS = 1_000  # most characters read of each text, since a long description would take seconds
+_ENDING = 0.1  # least share of a word's occurrences at an end for a phrase to end with it
+_PAIRS = 2  # least number of times that two words must be adjacent to stay together
+_ALWAYS = 3  # least number of times that two words must occur to know what always follows them
+_TITLES = 20_000  # approximate number of titles read
+# Characters that separate phrases.
 _BETWEEN = re.compile(rf"[^\w\s'’{MARKS}-]|_|\d|(?<![\w{MARKS}])['’-]|['’-](?!\w)")
 
 
@@ -39,10 +39,10 @@ class Phrases:
     """
 
     def __init__(self, catalog: Catalog, empty: frozenset[str] = frozenset()) -> None:
-        """Counts where the words of titles stand.
+        """Count where words stand in the titles.
 
         Args:
-            catalog: the items; of a large one some thousand titles are looked at.
+            catalog: the items; a large catalog is sampled.
             empty: small words, which neither begin nor end a phrase.
         """
         self._empty = empty
@@ -50,7 +50,7 @@ class Phrases:
         begins: Counter[str] = Counter()
         ends: Counter[str] = Counter()
         pairs: Counter[tuple[str, str]] = Counter()
-        always: dict[tuple[str, str], str] = {}  # the word that always follows, or nothing
+        always: dict[tuple[str, str], str] = {}  # the word that always follows, or ""
         for row in range(0, len(catalog), max(1, len(catalog) // _TITLES)):
             for run in _runs(catalog[row].title):
                 places.update(run)
@@ -70,24 +70,29 @@ class Phrases:
         self._goes_on = {pair for pair, n in pairs.items() if n >= _ALWAYS and always[pair]}
 
     def of(self, item: Item) -> frozenset[str]:
-        """What may be said of an item: phrases of its title and of its attributes in words.
+        """Return the phrases of an item's title and text attributes that may be said of it.
 
-        In scripts without spaces, pieces of two to four characters. Where all would be said or nothing,
-        words may be parted that mostly stand together.
+        In scripts without spaces these are pieces of two to four characters. If the rules leave only
+        the whole text or nothing, words that mostly stand together may be separated.
         """
         texts = (item.title, *(v for v in item.known.values() if isinstance(v, str)))
         runs = [run for text in texts for run in _runs(text)]
         total = len({word for run in runs for word in run if self._says(word)})
-        found: frozenset[str] = frozenset()
+        phrases: frozenset[str] = frozenset()
         for bound in (True, False):
-            found = frozenset(phrase for run in runs for phrase in self._of(run, bound))
-            sizes = [n for n in map(len, map(str.split, found)) if n < total]
+            phrases = frozenset(phrase for run in runs for phrase in self._split_run(run, bound))
+            sizes = [n for n in map(len, map(str.split, phrases)) if n < total]
             if total <= LEAST or max(sizes, default=0) >= LEAST or len(sizes) >= LEAST:
                 break
-        return found
+        return phrases
 
-    def _of(self, run: list[str], bound: bool) -> Iterator[str]:
-        """Phrases of a run; ``bound`` says whether words that mostly stand together are kept so."""
+    def _split_run(self, run: list[str], bound: bool) -> Iterator[str]:
+        """Yield the phrases of a run of words.
+
+        Args:
+            run: adjacent words.
+            bound: whether words that mostly stand together must stay together.
+        """
         for first, word in enumerate(run):
             if script(word[0]) in SPACELESS:
                 yield from (p for p in pieces(word) if not self._empty & {p[0], p[-1]})
@@ -98,25 +103,27 @@ class Phrases:
                     if script(run[last][0]) in SPACELESS:
                         break
                     torn = bound and last > first and (run[last - 1], run[last]) in self._goes_on
-                    if self._says(run[last]) and self._ends(run, last, bound) and not torn:
+                    if self._says(run[last]) and self._may_end(run, last, bound) and not torn:
                         yield " ".join(run[first : last + 1])
 
-    def _ends(self, run: list[str], last: int, bound: bool) -> bool:
+    def _may_end(self, run: list[str], last: int, bound: bool) -> bool:
+        """Check whether a phrase may end with the word at index ``last``."""
         word, after = run[last], run[last + 1] if last + 1 < len(run) else ""
         parted = not bound or (word, after) not in self._no_end
         return self._stops(after) or (word in self._ending and parted)
 
     def _says(self, word: str) -> bool:
+        """Check whether a word means something by itself."""
         return len(word) > 1 and word not in self._empty
 
     def _stops(self, beside: str) -> bool:
-        """Whether a phrase may end before this word, and begin after it: nothing, a letter, a small one."""
+        """Check whether a neighbor separates phrases: no word, a single letter or a small word."""
         return len(beside) < 2 or beside in self._empty
 
 
 def _runs(text: str) -> Iterator[list[str]]:
-    """The words of a text that nothing but spaces stands between, in small letters."""
-    if len(text) > _LETTERS:  # not within a word
+    """Yield the runs of lower-case words that only spaces separate."""
+    if len(text) > _LETTERS:  # cut between words
         text = text[:_LETTERS].rpartition(" ")[0] or text[:_LETTERS]
     for part in _BETWEEN.split(one_line(text).lower()):
         words = LETTERS.findall(part)

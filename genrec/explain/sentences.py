@@ -1,97 +1,46 @@
-"""Why an item is recommended: the evidence, and a sentence on it that the model wrote and that passed.
+"""Explain why items are recommended: the evidence of each event, and a sentence.
 
-A sentence begins with a title of the events that speak most for the item, chosen by the model under
-a trie of their titles, and the item's own. Then the model writes on freely; ``claims`` checks every
-name, number, word and event against catalog and history. What fails is written once more, now from
-the words of the item's title and attributes and a few plain ones alone; what fails again is replaced
-by a plain sentence on the strongest event. No other title can be written in either way.
+The model writes a sentence that names one of the strongest events (``writer``). If it fails the check
+twice, or if no event supports the item, a sentence from the template takes its place.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from genrec.data.behaviors import templates_folder
-from genrec.data.catalog import Catalog, Item
+from genrec.data.catalog import Catalog
 from genrec.data.events import History, Interaction
-from genrec.decoding.trie import TitleTrie
 from genrec.errors import PromptError
 from genrec.explain import evidence as evidencing
-from genrec.explain.claims import LETTERS, SPACELESS, Facts, foreign, problems
+from genrec.explain.claims import Facts
 from genrec.explain.evidence import Change, Question
-from genrec.explain.phrases import LEAST, Phrases
-from genrec.explain.types import Evidence, Explanation, Older, Rejected, Without
+from genrec.explain.types import Evidence, Explanation, Older, Without
+from genrec.explain.writer import MAX_TOKENS, MAX_WORDS, Writer
 from genrec.models.language_model import LanguageModel
-from genrec.models.token_tree import ROOT, TokenTree
-from genrec.prompts.encoder import EncodedPrompt, Encoder, shared_start
+from genrec.prompts.encoder import EncodedPrompt, Encoder
 from genrec.prompts.template import Template
-from genrec.text import one_line, script
+from genrec.text import one_line
 
-MAX_TOKENS = 48  # of a sentence, names included
-MAX_WORDS = 14  # after the names, where words are chosen
-MAX_FREE = 20  # tokens after the names, where they are not
-NAMED = 3  # events that speak most for an item, of which one is named
-FAINT = 0.01  # nats; an event whose absence takes less is not said to speak for an item
-_ROUNDING = 0.25  # nats; what half precision may make of a difference of scores at temperature 1
-NEEDED = ("opening", "link", "plain", "none", "silent")  # in the header of a template
-_ENDS = (".", "。", "!", "！", "?", "？")
-_QUOTES = '"“”„«»‹›「」『』'
-
-
-@dataclass(slots=True)
-class _Sentence:
-    """A sentence that is being written: after its opening, names (rows) and words (ids).
-
-    Attributes:
-        user: its prompt's place in the batch.
-        facts: what it may say, of which item.
-        tail: what it may say after the names: words of the item, none of opening and link.
-        rows: of the events that may be named.
-        trie: of their titles.
-        logits: (V,) after what was written.
-        handle: in the token tree, of the last token.
-        node: in the trie while the first name is being written, then None.
-        words: token ids -> the phrases that may still be written.
-        prefix: ids of the phrase that is being written.
-        parts: catalog rows of names, and the words between them as ids.
-        used: phrases that were written, and the words between them.
-        span: how many words that are not plain it must have, and may have.
-        ended: whether it came to its end.
-    """
-
-    user: int
-    facts: Facts
-    tail: Facts
-    rows: Sequence[int]
-    trie: TitleTrie
-    logits: torch.Tensor
-    handle: int = ROOT
-    node: int | None = 0
-    words: dict[tuple[int, ...], str] = field(default_factory=dict)
-    prefix: tuple[int, ...] = ()
-    parts: list[int | list[int]] = field(default_factory=list)
-    used: list[str] = field(default_factory=list)
-    span: tuple[int, int] = (LEAST, MAX_WORDS)
-    ended: bool = False
+NAMED = 3  # number of strongest events from which the model chooses the one to name
+FAINT = 0.01  # nats below which an event is not said to support an item
+_ROUNDING = 0.25  # nats by which half precision may change a difference of scores at temperature 1
+NEEDED = ("opening", "link", "plain", "none", "silent")  # keys that a template's header must have
 
 
 def explain_template(style: str, language: str, own: str | None) -> Template:
-    """The template of a style: ``explain.jinja`` is ``reason``, ``explain_NAME.jinja`` any other.
+    """Load the template of a style: ``explain.jinja`` for ``reason``, else ``explain_STYLE.jinja``.
 
     Args:
-        style: its name.
-        language: of the sentences.
-        own: a folder of the user's own templates, or None.
+        style: name of the style.
+        language: language of the sentences.
+        own: folder of the user's own templates, or None.
 
     Raises:
-        PromptError: there is none; the message lists those there are.
+        PromptError: the style has no template; the message lists the known styles.
     """
     name = "explain" if style == "reason" else f"explain_{style}"
     try:
@@ -99,9 +48,9 @@ def explain_template(style: str, language: str, own: str | None) -> Template:
     except PromptError as error:
         if "No template" not in str(error):
             raise
-        places = [templates_folder(), *([] if own is None else [Path(own)])]
-        files = {f.stem for p in places for f in (p / language).glob("explain_*.jinja")}
-        known = ["reason", *sorted(f.removeprefix("explain_") for f in files)]
+        folders = [templates_folder(), *([] if own is None else [Path(own)])]
+        names = {f.stem for p in folders for f in (p / language).glob("explain_*.jinja")}
+        known = ["reason", *sorted(n.removeprefix("explain_") for n in names)]
         msg = f"style={style!r} is not known. Expected one of: {', '.join(known)}."
         raise PromptError(msg) from None
 
@@ -109,44 +58,45 @@ def explain_template(style: str, language: str, own: str | None) -> Template:
 def explanations(
     explainer: Explainer, question: Question, rows: Sequence[int], behavior: str, mode: str
 ) -> list[Explanation]:
-    """An explanation of each of some items.
+    """Explain each of some items.
 
     Args:
         explainer: writes the sentences.
-        question: the request.
+        question: the request to explain.
         rows: catalog rows of the items.
-        behavior: what they are recommended for.
-        mode: of the evidence; the list is searched again with ``full`` only.
+        behavior: behavior that the items are recommended for.
+        mode: how to measure evidence; only ``full`` searches the list again without an event.
     """
-    falls = evidencing.falls(question, rows, mode)
+    drops = evidencing.falls(question, rows, mode)
     if not rows:
         return []
     catalog = explainer.catalog
-    found = [evidencing.of_item(question, catalog, falls, n) for n in range(len(rows))]
+    evidence = [evidencing.of_item(question, catalog, drops, n) for n in range(len(rows))]
     shots = evidencing.demonstrations(question, rows)
-    strongest = evidencing.strongest(falls) if mode == "full" and question.repeats else []
+    strongest = evidencing.strongest(drops) if mode == "full" and question.repeats else []
     ranks = evidencing.ranks(question, [Change((e,)) for e in strongest])
-    many = len(question.history) - question.events
-    older = None if falls.older is None else [Older(many, n) for n in falls.older.tolist()]
+    n_older = len(question.history) - question.events
+    older = None if drops.older is None else [Older(n_older, n) for n in drops.older.tolist()]
     faint = max(FAINT, rounding(question.model, question.options.temperature))
-    told = explainer.explain(question.window, rows, behavior, found, older, faint)
+    explained = explainer.explain(question.window, rows, behavior, evidence, older, faint)
     return [
         replace(
-            one,
+            explanation,
             without=tuple(
-                Without(e, found[n][e].item_id, found[n][e].title, ranked.get(rows[n]))
+                Without(e, evidence[n][e].item_id, evidence[n][e].title, ranked.get(rows[n]))
                 for e, ranked in zip(strongest, ranks, strict=True)
             ),
             demonstrations=None if shots is None else float(shots[n]),
         )
-        for n, one in enumerate(told)
+        for n, explanation in enumerate(explained)
     ]
 
 
 def rounding(model: LanguageModel, temperature: float) -> float:
-    """How far evidence may be off for the model's precision, in nats; 0 in 32 bits.
+    """Return by how many nats the model's precision may distort evidence; 0 in 32 bits.
 
-    Measured with the default model in bfloat16: up to .26 at temperature 1, and some .009 at 37.
+    With the default model in bfloat16, errors of up to 0.26 were measured at temperature 1, and of
+    about 0.009 at temperature 37.
     """
     return 0.0 if model.precise else _ROUNDING / temperature
 
@@ -154,13 +104,13 @@ def rounding(model: LanguageModel, temperature: float) -> float:
 def facts_of(
     template: Template, catalog: Catalog, events: Sequence[Interaction], row: int
 ) -> Facts:
-    """What a sentence that is written on an item may say.
+    """Collect what a sentence on an item may say.
 
     Args:
-        template: of the sentence.
+        template: template of the sentence.
         catalog: the items.
-        events: that the prompt shows.
-        row: the item's catalog row.
+        events: events that the prompt shows.
+        row: catalog row of the item.
     """
     header = template.header
     fixed = (header["opening"], header["link"].replace("{item}", " "))
@@ -176,10 +126,11 @@ def facts_of(
 
 
 class Explainer:
-    """Writes sentences with one model, one ``explain`` template and one catalog.
+    """Explains items in sentences, with one model, one ``explain`` template and one catalog.
 
     Attributes:
         catalog: the items.
+        writer: writes sentences with the model.
     """
 
     def __init__(
@@ -192,19 +143,19 @@ class Explainer:
         max_title_tokens: int = 48,
         listed: bool = True,
     ) -> None:
-        """Prepares an explainer.
+        """Prepare an explainer.
 
         Args:
-            model: writes the sentences.
-            template: with ``NEEDED`` in its header.
+            model: the language model that writes the sentences.
+            template: an ``explain`` template with the keys of ``NEEDED`` in its header.
             catalog: the items.
-            case: how titles are written for the model.
-            max_title_tokens: where they are cut for it.
-            listed: whether the items are recommended; if not, the template's ``unlisted`` is its
-                ``link`` where it has one.
+            case: letter case of the titles that the model reads.
+            max_title_tokens: number of tokens after which these titles are cut.
+            listed: whether the items are recommended. If not, the template's ``unlisted`` replaces
+                its ``link``.
 
         Raises:
-            PromptError: the template's header lacks something.
+            PromptError: the template's header is incomplete.
         """
         if not listed and "unlisted" in template.header:
             template = copy.copy(template)
@@ -212,20 +163,20 @@ class Explainer:
         missing = [key for key in NEEDED if key not in template.header]
         if missing or "{item}" not in template.header["link"]:
             msg = (
-                f"Template {template.name!r} writes no explanations: its header lacks "
-                f"{', '.join(missing) or '{item} in link'}. Expected {', '.join(NEEDED)}, as in "
-                "the shipped explain.jinja."
+                f"Template {template.name!r} cannot write explanations: its header lacks "
+                f"{', '.join(missing) or '{item} in link'}. Expected {', '.join(NEEDED)}; see the "
+                "shipped explain.jinja."
             )
             raise PromptError(msg)
         most = template.header.get("most", str(MAX_WORDS))
         if not most.isdecimal() or int(most) < 1:
             msg = f"Template {template.name!r} has most: {most}. Expected a number of words."
             raise PromptError(msg)
-        self._most_words = int(most)
         self.catalog = catalog
         self._model = model
         self._template = template
         self._encoder = Encoder(model.tokenizer, template.form(case, max_title_tokens))
+        self.writer = Writer(model, template, self._encoder, catalog, max_words=int(most))
 
     def explain(
         self,
@@ -236,37 +187,41 @@ class Explainer:
         older: Sequence[Older] | None = None,
         faint: float = FAINT,
     ) -> list[Explanation]:
-        """One explanation for each of the recommended items.
+        """Explain each of the items in a sentence.
 
         Args:
-            window: the events that the prompt showed.
+            window: events that the prompt showed.
             rows: catalog rows of the items.
-            behavior: what they are recommended for.
-            evidence: for each item that of each event.
-            older: for each item that of the events before the window.
-            faint: nats below which an event is not said to speak for an item.
+            behavior: behavior that the items are recommended for.
+            evidence: for each item the evidence of each event.
+            older: for each item the evidence of the events before the window, if there are any.
+            faint: nats below which an event is not said to support an item.
 
         Raises:
-            PromptError: the prompt does not fit.
+            PromptError: the prompt does not fit the model's context.
         """
         events = window.interactions
         before = [None] * len(rows) if older is None else older
-        top = [
-            self._top(events, row, found, faint) for row, found in zip(rows, evidence, strict=True)
+        nameable = [
+            self._nameable(events, row, parts, faint)
+            for row, parts in zip(rows, evidence, strict=True)
         ]
         answer = [
             Explanation(
-                self._plain(events, found, o, faint), "template", evidence=tuple(found), older=o
+                self._plain_sentence(events, parts, o, faint),
+                "template",
+                evidence=tuple(parts),
+                older=o,
             )
-            for found, o in zip(evidence, before, strict=True)
+            for parts, o in zip(evidence, before, strict=True)
         ]
-        write = [n for n, places in enumerate(top) if places]
-        written = self._written(
-            [self._prompt(window, rows[n], behavior, top[n]) for n in write],
-            [[self._row(events[i]) for i in sorted(top[n])] for n in write],
+        write = [n for n, indices in enumerate(nameable) if indices]
+        results = self.writer.write(
+            [self._prompt(window, rows[n], behavior, nameable[n]).ids for n in write],
+            [[self._row(events[i]) for i in sorted(nameable[n])] for n in write],
             [facts_of(self._template, self.catalog, events, rows[n]) for n in write],
         )
-        for n, (text, rejected) in zip(write, written, strict=True):
+        for n, (text, rejected) in zip(write, results, strict=True):
             answer[n] = replace(answer[n], rejected=tuple(rejected))
             if text is not None:
                 answer[n] = replace(answer[n], text=text, source="generated")
@@ -276,36 +231,37 @@ class Explainer:
         assert event.item_id is not None
         return self.catalog.row(event.item_id)
 
-    def _top(
+    def _nameable(
         self,
         events: Sequence[Interaction],
         row: int,
         evidence: Sequence[Evidence],
         faint: float,
     ) -> list[int]:
-        """The events that may be named: the strongest and others at least half as strong.
+        """Return the events that may be named: the strongest, and others at least half as strong.
 
-        None where the strongest is no item or has the title that is explained: then the plain
-        sentence says so.
+        No event may be named if the strongest one is not an item or has the explained item's title.
+        The sentence then comes from the template.
         """
         order = sorted(range(len(events)), key=lambda i: -evidence[i].nats)
         most = max((e.nats for e in evidence), default=0.0)
-        own = self._title(row)
-        good = [
+        own = self.writer.title_ids(row)
+        strong = [
             i
             for i in order
             if evidence[i].nats >= max(most / 2, faint)
             and events[i].item_id is not None
-            and self._title(self._row(events[i])) != own
+            and self.writer.title_ids(self._row(events[i])) != own
         ]
-        return good[:NAMED] if good[:1] == order[:1] else []
+        return strong[:NAMED] if strong[:1] == order[:1] else []
 
     def _prompt(
-        self, window: History, row: int, behavior: str, top: Sequence[int]
+        self, window: History, row: int, behavior: str, named: Sequence[int]
     ) -> EncodedPrompt:
-        """The prompt for a sentence on an item: the same for all up to the item."""
+        """Return the prompt for a sentence on an item; the part before the item is always the same."""
         events = window.interactions
-        longest = max(len(self._title(r)) for r in [row, *(self._row(events[i]) for i in top)])
+        title_ids = self.writer.title_ids
+        longest = max(len(title_ids(r)) for r in [row, *(self._row(events[i]) for i in named)])
         link = len(self._encoder.text(self._template.header["link"]))
         return self._encoder.fit(
             self._template,
@@ -317,17 +273,14 @@ class Explainer:
             item=row,
         )
 
-    def _title(self, row: int) -> tuple[int, ...]:
-        return self._encoder.title(self._encoder.form.render(self.catalog[row].title))
-
-    def _plain(
+    def _plain_sentence(
         self,
         events: Sequence[Interaction],
         evidence: Sequence[Evidence],
         older: Older | None,
         faint: float,
     ) -> str:
-        """The sentence that is built and not written: on the event that speaks most for the item."""
+        """Fill in the template's sentence on the event that supports the item most."""
         header = self._template.header
         if not events:
             return header["none"]
@@ -337,278 +290,3 @@ class Explainer:
             return header.get("earlier", header["silent"]) if earlier else header["silent"]
         verb = self._template.verb(events[best].behavior).past
         return header["plain"].replace("{verb}", verb).replace("{title}", evidence[best].title)
-
-    def _written(
-        self,
-        prompts: Sequence[EncodedPrompt],
-        named: Sequence[Sequence[int]],
-        facts: Sequence[Facts],
-    ) -> list[tuple[str | None, list[Rejected]]]:
-        """For each prompt the sentence that passed, or None, and those that did not."""
-        if not prompts:
-            return []
-        tree, sentences = self._started([p.ids for p in prompts], named, facts)
-        self._write(tree, sentences, self._next_of_name)
-        found: list[tuple[str | None, list[Rejected]]] = [(None, []) for _ in sentences]
-        left = list(range(len(sentences)))
-        for step in (self._next_free, self._next_word):
-            tried = [
-                replace(s, parts=[*s.parts[:-1], []], words=words, span=self._span(s.facts, words))
-                for s, words in (
-                    (s, self._words_for(s.facts.item)) for s in map(sentences.__getitem__, left)
-                )
-            ]
-            self._write(tree, tried, step)
-            for n, sentence in zip(left, tried, strict=True):
-                text = self._text(sentence)
-                wrong = self._problems(sentence, text)
-                if wrong:
-                    found[n][1].append(Rejected(text, "; ".join(wrong)))
-                else:
-                    found[n] = text, found[n][1]
-            left = [n for n in left if found[n][0] is None]
-            if not left:
-                break
-        return found
-
-    def _started(
-        self,
-        prompts: Sequence[Sequence[int]],
-        named: Sequence[Sequence[int]],
-        facts: Sequence[Facts],
-    ) -> tuple[TokenTree, list[_Sentence]]:
-        """The prompts as one tree, what they have in common read once, and a sentence on each."""
-        shared = min(shared_start(prompts), *(len(p) - 1 for p in prompts))
-        if shared:
-            tree = self._model.prefill(prompts[0][:shared])
-            users = [0] * len(prompts)
-            handles, outputs = tree.grow(users, [ROOT] * len(users), [p[shared:] for p in prompts])
-        else:
-            tree = self._model.prefill_many(prompts)
-            users, handles = list(range(len(prompts))), np.full(len(prompts), ROOT)
-            outputs = tree.root
-        logits = outputs.logits()
-        return tree, [
-            _Sentence(
-                users[n],
-                known,
-                self._of_item(known),
-                past,
-                self._trie(past),
-                logits[n],
-                int(handles[n]),
-            )
-            for n, (past, known) in enumerate(zip(named, facts, strict=True))
-        ]
-
-    def _trie(self, rows: Sequence[int]) -> TitleTrie:
-        return TitleTrie(self._title(r) for r in rows)
-
-    def _write(
-        self,
-        tree: TokenTree,
-        sentences: Sequence[_Sentence],
-        step: Callable[[_Sentence], list[int]],
-    ) -> None:
-        """Goes on with all sentences together until a step of each gives no tokens."""
-        live = list(sentences)
-        for _ in range(MAX_TOKENS):
-            runs = [(s, run) for s in live if (run := step(s))]
-            if not runs:
-                break
-            live = [s for s, _ in runs]
-            handles, outputs = tree.grow(
-                [s.user for s in live], [s.handle for s in live], [run for _, run in runs]
-            )
-            logits = outputs.logits()
-            for n, sentence in enumerate(live):
-                sentence.handle, sentence.logits = int(handles[n]), logits[n]
-
-    def _next_of_name(self, sentence: _Sentence) -> list[int]:
-        """The next tokens of an event's title; after it the link and the item's own title."""
-        if sentence.node is None:
-            return []
-        trie = sentence.trie
-        children, _ = trie.children(np.array([sentence.node]))
-        tokens = torch.from_numpy(trie.tokens(children))
-        best = int(sentence.logits[tokens].argmax())
-        end = children[best : best + 1]
-        (run,) = trie.runs(end)
-        sentence.node = int(end[0])
-        if not trie.is_leaf(end)[0]:
-            return run
-        sentence.node = None
-        sentence.parts.append(sentence.rows[int(trie.rows(int(end[0]))[0])])
-        before, _, after = self._template.header["link"].partition("{item}")
-        row = self.catalog.row(sentence.facts.item.item_id)
-        own = self._title(row)
-        link = list(self._encoder.text(before)), list(own), list(self._encoder.text(after))
-        sentence.parts += [link[0], row, link[2], []]
-        return [*run, *(i for ids in link for i in ids)]
-
-    def _next_free(self, sentence: _Sentence) -> list[int]:
-        """The most probable token that is no control token and opens no name.
-
-        It stops at a word that cannot pass.
-        """
-        part = sentence.parts[-1]
-        assert isinstance(part, list)
-        if sentence.ended or len(part) >= MAX_FREE:
-            return []
-        logits = sentence.logits.clone()
-        logits[self._never] = -torch.inf
-        part.append(int(logits.argmax()))
-        text = str(self._model.tokenizer.decode(part))
-        sentence.ended = text.rstrip().endswith(_ENDS)
-        return [] if sentence.ended or foreign(text, sentence.tail) else part[-1:]
-
-    def _of_item(self, facts: Facts) -> Facts:
-        """What may be said after the names: words of the item, none of opening and link."""
-        header = self._template.header
-        return replace(facts, plain=(header.get("words", ""), header.get("passing", "")))
-
-    @cached_property
-    def _never(self) -> torch.Tensor:
-        """The ids that a freely written sentence may not have."""
-        vocabulary = self._model.tokenizer.get_vocab()
-        quotes = {i for t, i in vocabulary.items() if any(q in t for q in _QUOTES)}
-        return torch.tensor(sorted(quotes | self._encoder.control_ids))
-
-    def _next_word(self, sentence: _Sentence) -> list[int]:
-        """The next token of a phrase, or of the end."""
-        if sentence.ended:
-            return []
-        prefix, size = sentence.prefix, len(sentence.prefix)
-        said = sentence.words.get(prefix, "")  # a whole phrase, so that another may begin
-        within: set[int] = set()
-        if prefix:
-            words = self._following(sentence, sentence.used)
-            within = {ids[size] for ids in words if len(ids) > size and ids[:size] == prefix}
-        allowed = set(within)
-        if said or not prefix:
-            used = [*sentence.used, said] if said else sentence.used
-            words = self._following(sentence, used)
-            allowed |= {ids[0] for ids, word in words.items() if word != said}
-        if not allowed:
-            return []
-        choices = sorted(allowed)
-        token = choices[int(sentence.logits[torch.tensor(choices)].argmax())]
-        if token not in within and said:
-            sentence.used.append(said)
-            sentence.words = {ids: w for ids, w in sentence.words.items() if w != said}
-            sentence.prefix = ()
-        sentence.prefix = (*sentence.prefix, token)
-        part = sentence.parts[-1]
-        assert isinstance(part, list)
-        part.append(token)
-        sentence.ended = sentence.words.get(sentence.prefix) == ""
-        return [] if sentence.ended else [token]
-
-    def _following(self, sentence: _Sentence, used: Sequence[str]) -> dict[tuple[int, ...], str]:
-        """What may follow some phrases: a plain word after each, another after that, and the end."""
-        plain, words = self._plain_words, sentence.words
-        done = [word for phrase in used if phrase not in plain for word in phrase.split()]
-        least, most = sentence.span
-        before = bool(used) and used[-1] not in plain
-
-        def adds(phrase: str, said: Sequence[str]) -> bool:
-            more = phrase.split()
-            return len(said) + len(more) <= most and not set(more) & set(said)
-
-        def goes_on(said: Sequence[str]) -> bool:
-            return any(
-                p and p not in plain and adds(p, said) and len(said) + len(p.split()) >= least
-                for p in words.values()
-            )
-
-        def fits(phrase: str) -> bool:
-            if not phrase:
-                return before and len(done) >= least
-            if phrase in plain:
-                return before and goes_on(done)
-            if before or not adds(phrase, done):
-                return False
-            said = [*done, *phrase.split()]
-            return len(said) >= least or goes_on(said)
-
-        return {ids: phrase for ids, phrase in words.items() if fits(phrase)}
-
-    @cached_property
-    def _plain_words(self) -> frozenset[str]:
-        return frozenset(self._template.header.get("words", "").split())
-
-    @cached_property
-    def _end(self) -> str:
-        return "。" if self._template.header.get("language") == "zh" else "."
-
-    @cached_property
-    def _phrases(self) -> Phrases:
-        empty = self._template.header.get("empty", "").split()
-        return Phrases(self.catalog, frozenset(empty))
-
-    def _words_for(self, item: Item) -> dict[tuple[int, ...], str]:
-        """Token ids -> phrase: what the catalog says of an item, plain words, and "" for the end."""
-        words = self._phrases.of(item) | self._plain_words
-        spaced = " " if self._encoder.form.lead.startswith(" ") else ""
-        found = {self._encoder.text(f"{spaced}{w}"): w for w in sorted(words)}
-        found[self._encoder.text(self._end)] = ""
-        return {ids: w for ids, w in found.items() if ids}
-
-    def _span(self, facts: Facts, phrases: Mapping[tuple[int, ...], str]) -> tuple[int, int]:
-        """How many words a sentence needs and may have: fewer than there are.
-
-        In scripts without spaces one piece will do, since it may be several words.
-        """
-        if facts.script in SPACELESS:
-            return 1, self._most_words
-        own = {w for p in phrases.values() if p not in self._plain_words for w in p.split()}
-        return LEAST, min(max(len(own) - 1, LEAST), self._most_words)
-
-    def _text(self, sentence: _Sentence) -> str:
-        """A sentence as people read it."""
-        form = self._encoder.form
-        decode = self._model.tokenizer.decode
-        text = self._template.header["opening"]
-        ids: list[int] = []
-        for part in sentence.parts:
-            if isinstance(part, int):
-                title = self.catalog[part].title
-                text += f"{form.lead}{one_line(title)}{form.terminator}"
-                ids += self._title(part)
-            else:
-                before = str(decode(ids))
-                ids += part
-                text += str(decode(ids))[len(before) :]
-        return one_line(text)
-
-    def _problems(self, sentence: _Sentence, text: str) -> tuple[str, ...]:
-        """What is wrong with a sentence that was written."""
-        if "\ufffd" in text:
-            return ("has characters that are none",)
-        last = sentence.parts[-1]
-        assert isinstance(last, list)
-        said = str(self._model.tokenizer.decode(last))
-        found = problems(text, sentence.facts)
-        if not found and foreign(f"{said} ", sentence.tail):
-            found = ("says of the item what only opening and link may say",)
-        if not sentence.ended:
-            return found or ("has no end",)
-        return found or ("says too little",) * self._says_little(said, sentence.facts.item)
-
-    def _says_little(self, tail: str, item: Item) -> bool:
-        """Whether what stands after the names says no more than the item's title, or a word.
-
-        What an attribute is called says nothing: of any item it could be said that it has a brand.
-        """
-        passing = self._template.header.get("passing", "").split()
-        values = " ".join([item.title, *map(str, item.known.values())]).lower()
-        called = set(LETTERS.findall(" ".join(item.known).replace("_", " ").lower()))
-        empty = {*self._plain_words, *passing} | (called - set(LETTERS.findall(values)))
-        words = [w for w in LETTERS.findall(tail.lower()) if w not in empty]
-        name = "".join(LETTERS.findall(item.title.lower()))
-        if any(script(w[0]) in SPACELESS for w in words):
-            rest = "".join(words)
-            for plain in sorted(self._plain_words, key=len, reverse=True):
-                rest = rest.replace(plain, "")
-            return rest in {"", name}
-        return "".join(words) == name or len(words) < LEAST

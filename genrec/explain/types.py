@@ -1,4 +1,4 @@
-"""Values that explanations are made of."""
+"""The parts of an explanation: evidence, rejected sentences and lists searched again."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A sentence that did not pass.
+    """A sentence that the model wrote and the check rejected.
 
     Attributes:
-        text: as it was written.
-        why: what is wrong with it.
+        text: the sentence.
+        why: the reasons for the rejection.
     """
 
     text: str
@@ -20,13 +20,13 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Without:
-    """The list searched again without one event.
+    """The explained item's rank when the list is searched again without one event.
 
     Attributes:
-        event: its place among the events that the prompt shows, from 0.
-        item_id: its item; None for an event of text only.
-        title: of its item, or its text.
-        rank: of the explained item in the new list; None where it has left it.
+        event: index of the event in the prompt, from 0 for the oldest.
+        item_id: the event's item; None if the event is text only.
+        title: title of the event's item, or the event's text.
+        rank: rank of the explained item in the new list; None if it is no longer in it.
     """
 
     event: int
@@ -37,11 +37,11 @@ class Without:
 
 @dataclass(frozen=True, slots=True)
 class Older:
-    """What the events that the prompt does not show do for an item, together, by the prior.
+    """The joint evidence of the events that only the prior sees, since the prompt omits them.
 
     Attributes:
-        events: how many they are.
-        nats: how far the item's score falls without them; below 0 where it rises.
+        events: number of these events.
+        nats: drop of the item's score without them; negative if it rises.
     """
 
     events: int
@@ -50,18 +50,18 @@ class Older:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why an item is recommended.
+    """An explanation of why an item is recommended.
 
     Attributes:
         text: one or two sentences.
-        source: ``generated`` by the model and checked, or ``template``: the plain sentence.
-        rejected: what the model wrote and the check did not pass.
-        evidence: what each event of the prompt does for the item's score, in the prompt's order.
-        without: where the item stands when one of the strongest events is left out.
-        demonstrations: how far the score falls without the demonstrations of a few-shot prompt, in
-            nats; None where there are none.
-        older: what the events before those of the prompt do; None where there are none, or no prior,
-            since the model does not read them.
+        source: ``generated`` if the model wrote the text, ``template`` if it is the template's.
+        rejected: sentences that the model wrote and the check rejected.
+        evidence: evidence of each event in the prompt, oldest first.
+        without: the item's rank when one of the strongest events is left out.
+        demonstrations: drop of the item's score in nats without the few-shot demonstrations; None if
+            the prompt has none.
+        older: evidence of the events that only the prior sees; None if there are none or there is no
+            prior.
     """
 
     text: str
@@ -75,15 +75,15 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What one event of the history does for one item.
+    """The contribution of one event of the history to an item's score.
 
     Attributes:
-        item_id: of the event; None for an event of text only.
-        title: as given in the catalog, or the event's text.
-        behavior: of the event.
-        nats: how far the item's score falls without the event; below 0 where it rises.
-        nats_model: the part of it that is the model's.
-        nats_prior: the part that is the prior's; 0 without one.
+        item_id: the event's item; None if the event is text only.
+        title: title of the event's item as in the catalog, or the event's text.
+        behavior: the event's behavior.
+        nats: drop of the item's score without the event; negative if it rises.
+        nats_model: the model's part of the drop.
+        nats_prior: the prior's part of the drop; 0 without a prior.
     """
 
     item_id: str | None

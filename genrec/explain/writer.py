@@ -1,0 +1,396 @@
+"""Write sentences on recommended items with the model, and reject those that claim too much.
+
+A sentence opens with the title of an event, which the model chooses under a trie of the strongest
+events' titles, and then names the item. After that the model writes freely, and ``claims`` checks the
+result against the catalog and the history. If it fails, the model writes the ending once more, but may
+only choose words of the item's title and attributes and a few plain ones. In neither way can it write
+the title of any other item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from genrec.data.catalog import Catalog, Item
+from genrec.decoding.trie import TitleTrie
+from genrec.explain.claims import LETTERS, SPACELESS, Facts, find_problems, has_foreign_word
+from genrec.explain.phrases import LEAST, Phrases
+from genrec.explain.types import Rejected
+from genrec.models.language_model import LanguageModel
+from genrec.models.token_tree import ROOT, TokenTree
+from genrec.prompts.encoder import Encoder, shared_start
+from genrec.prompts.template import Template
+from genrec.text import one_line, script
+
+MAX_TOKENS = 48  # most steps of one sentence, its names included
+MAX_WORDS = 14  # most words after the names when the model chooses from a list
+MAX_FREE = 20  # most tokens after the names when the model writes freely
+_ENDS = (".", "。", "!", "！", "?", "？")
+_QUOTES = '"“”„«»‹›「」『』'
+
+
+@dataclass(slots=True)
+class _Sentence:
+    """A sentence in progress: its opening has been read, then names and words follow.
+
+    Attributes:
+        user: index of its prompt in the token tree.
+        facts: what the sentence may say.
+        tail: what it may say after the names: words of the item, but none of opening and link.
+        rows: catalog rows of the events that may be named.
+        trie: titles of these events.
+        logits: (V,) the model's logits after the last token.
+        handle: handle of the last token in the token tree.
+        node: trie node of the unfinished event title; None once the title is complete.
+        words: phrases that may still be written, by their token ids; "" is the end of the sentence.
+        prefix: token ids written of the current phrase.
+        parts: names as catalog rows, and the words between them as token ids.
+        used: phrases written so far, including plain words.
+        span: least and greatest number of words that are not plain.
+        ended: whether the sentence is complete.
+    """
+
+    user: int
+    facts: Facts
+    tail: Facts
+    rows: Sequence[int]
+    trie: TitleTrie
+    logits: torch.Tensor
+    handle: int = ROOT
+    node: int | None = 0
+    words: dict[tuple[int, ...], str] = field(default_factory=dict)
+    prefix: tuple[int, ...] = ()
+    parts: list[int | list[int]] = field(default_factory=list)
+    used: list[str] = field(default_factory=list)
+    span: tuple[int, int] = (LEAST, MAX_WORDS)
+    ended: bool = False
+
+
+class Writer:
+    """Writes sentences with one model, one ``explain`` template and one catalog."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        template: Template,
+        encoder: Encoder,
+        catalog: Catalog,
+        *,
+        max_words: int = MAX_WORDS,
+    ) -> None:
+        """Prepare a writer.
+
+        Args:
+            model: the language model that writes.
+            template: an ``explain`` template with a complete header.
+            encoder: encoder of titles in the template's form.
+            catalog: the items.
+            max_words: most words after the names when the model chooses from a list.
+        """
+        self._model = model
+        self._template = template
+        self._encoder = encoder
+        self._catalog = catalog
+        self._max_words = max_words
+
+    def title_ids(self, row: int) -> tuple[int, ...]:
+        """Return the token ids of an item's title, as sentences write it."""
+        return self._encoder.title(self._encoder.form.render(self._catalog[row].title))
+
+    def write(
+        self,
+        prompts: Sequence[Sequence[int]],
+        named: Sequence[Sequence[int]],
+        facts: Sequence[Facts],
+    ) -> list[tuple[str | None, list[Rejected]]]:
+        """Write a sentence for each prompt.
+
+        Args:
+            prompts: token ids of each prompt.
+            named: for each prompt the catalog rows of the events that may be named.
+            facts: for each prompt what its sentence may say.
+
+        Returns:
+            For each prompt the accepted sentence, or None, and the rejected ones.
+        """
+        if not prompts:
+            return []
+        tree, sentences = self._begin(prompts, named, facts)
+        self._extend(tree, sentences, self._next_of_name)
+        results: list[tuple[str | None, list[Rejected]]] = [(None, []) for _ in sentences]
+        open_indices = list(range(len(sentences)))
+        for step in (self._next_free, self._next_word):
+            drafts = [self._draft(sentences[n]) for n in open_indices]
+            self._extend(tree, drafts, step)
+            for n, draft in zip(open_indices, drafts, strict=True):
+                text = self._text(draft)
+                problems = self._problems(draft, text)
+                if problems:
+                    results[n][1].append(Rejected(text, "; ".join(problems)))
+                else:
+                    results[n] = text, results[n][1]
+            open_indices = [n for n in open_indices if results[n][0] is None]
+            if not open_indices:
+                break
+        return results
+
+    def _begin(
+        self,
+        prompts: Sequence[Sequence[int]],
+        named: Sequence[Sequence[int]],
+        facts: Sequence[Facts],
+    ) -> tuple[TokenTree, list[_Sentence]]:
+        """Read the prompts into one tree, with their common start read once, and begin sentences."""
+        shared = min(shared_start(prompts), *(len(p) - 1 for p in prompts))
+        if shared:
+            tree = self._model.prefill(prompts[0][:shared])
+            users = [0] * len(prompts)
+            handles, outputs = tree.grow(users, [ROOT] * len(users), [p[shared:] for p in prompts])
+        else:
+            tree = self._model.prefill_many(prompts)
+            users, handles = list(range(len(prompts))), np.full(len(prompts), ROOT)
+            outputs = tree.root
+        logits = outputs.logits()
+        return tree, [
+            _Sentence(
+                user=users[n],
+                facts=known,
+                tail=self._tail_facts(known),
+                rows=rows,
+                trie=TitleTrie(self.title_ids(r) for r in rows),
+                logits=logits[n],
+                handle=int(handles[n]),
+            )
+            for n, (rows, known) in enumerate(zip(named, facts, strict=True))
+        ]
+
+    def _tail_facts(self, facts: Facts) -> Facts:
+        """Return what may be said after the names: words of the item, none of opening and link."""
+        header = self._template.header
+        return replace(facts, plain=(header.get("words", ""), header.get("passing", "")))
+
+    def _draft(self, sentence: _Sentence) -> _Sentence:
+        """Copy a sentence up to its names, with the phrases that may follow them."""
+        words = self._words_for(sentence.facts.item)
+        span = self._span(sentence.facts, words)
+        return replace(sentence, parts=[*sentence.parts[:-1], []], words=words, span=span)
+
+    def _extend(
+        self,
+        tree: TokenTree,
+        sentences: Sequence[_Sentence],
+        step: Callable[[_Sentence], list[int]],
+    ) -> None:
+        """Extend all sentences together until ``step`` returns no more tokens for any of them."""
+        live = list(sentences)
+        for _ in range(MAX_TOKENS):
+            runs = [(s, run) for s in live if (run := step(s))]
+            if not runs:
+                break
+            live = [s for s, _ in runs]
+            handles, outputs = tree.grow(
+                [s.user for s in live], [s.handle for s in live], [run for _, run in runs]
+            )
+            logits = outputs.logits()
+            for n, sentence in enumerate(live):
+                sentence.handle, sentence.logits = int(handles[n]), logits[n]
+
+    def _next_of_name(self, sentence: _Sentence) -> list[int]:
+        """Return the next tokens of the event's title; after it the link and the item's title."""
+        if sentence.node is None:
+            return []
+        trie = sentence.trie
+        children, _ = trie.children(np.array([sentence.node]))
+        tokens = torch.from_numpy(trie.tokens(children))
+        best = int(sentence.logits[tokens].argmax())
+        end = children[best : best + 1]
+        (run,) = trie.runs(end)
+        sentence.node = int(end[0])
+        if not trie.is_leaf(end)[0]:
+            return run
+        sentence.node = None
+        sentence.parts.append(sentence.rows[int(trie.rows(int(end[0]))[0])])
+        before, _, after = self._template.header["link"].partition("{item}")
+        row = self._catalog.row(sentence.facts.item.item_id)
+        own = self.title_ids(row)
+        link = list(self._encoder.text(before)), list(own), list(self._encoder.text(after))
+        sentence.parts += [link[0], row, link[2], []]
+        return [*run, *(i for ids in link for i in ids)]
+
+    def _next_free(self, sentence: _Sentence) -> list[int]:
+        """Return the most probable token that is no control token and opens no quotation.
+
+        Writing stops at the first word that cannot pass the check.
+        """
+        part = sentence.parts[-1]
+        assert isinstance(part, list)
+        if sentence.ended or len(part) >= MAX_FREE:
+            return []
+        logits = sentence.logits.clone()
+        logits[self._forbidden_ids] = -torch.inf
+        part.append(int(logits.argmax()))
+        text = str(self._model.tokenizer.decode(part))
+        sentence.ended = text.rstrip().endswith(_ENDS)
+        return [] if sentence.ended or has_foreign_word(text, sentence.tail) else part[-1:]
+
+    @cached_property
+    def _forbidden_ids(self) -> torch.Tensor:
+        """The token ids that free writing excludes: control tokens and quotation marks."""
+        vocabulary = self._model.tokenizer.get_vocab()
+        quotes = {i for t, i in vocabulary.items() if any(q in t for q in _QUOTES)}
+        return torch.tensor(sorted(quotes | self._encoder.control_ids))
+
+    def _next_word(self, sentence: _Sentence) -> list[int]:
+        """Return the next token of a listed phrase or of the sentence's end."""
+        if sentence.ended:
+            return []
+        prefix, size = sentence.prefix, len(sentence.prefix)
+        complete = sentence.words.get(prefix, "")  # a whole phrase, after which another may begin
+        within: set[int] = set()
+        if prefix:
+            words = self._following(sentence, sentence.used)
+            within = {ids[size] for ids in words if len(ids) > size and ids[:size] == prefix}
+        allowed = set(within)
+        if complete or not prefix:
+            used = [*sentence.used, complete] if complete else sentence.used
+            words = self._following(sentence, used)
+            allowed |= {ids[0] for ids, word in words.items() if word != complete}
+        if not allowed:
+            return []
+        choices = sorted(allowed)
+        token = choices[int(sentence.logits[torch.tensor(choices)].argmax())]
+        if token not in within and complete:
+            sentence.used.append(complete)
+            sentence.words = {ids: w for ids, w in sentence.words.items() if w != complete}
+            sentence.prefix = ()
+        sentence.prefix = (*sentence.prefix, token)
+        part = sentence.parts[-1]
+        assert isinstance(part, list)
+        part.append(token)
+        sentence.ended = sentence.words.get(sentence.prefix) == ""
+        return [] if sentence.ended else [token]
+
+    def _following(self, sentence: _Sentence, used: Sequence[str]) -> dict[tuple[int, ...], str]:
+        """Return the phrases that may follow those used.
+
+        Plain words stand between phrases of the item, and the sentence ends after one of these.
+        """
+        plain, words = self._plain_words, sentence.words
+        done = [word for phrase in used if phrase not in plain for word in phrase.split()]
+        least, most = sentence.span
+        after_phrase = bool(used) and used[-1] not in plain
+
+        def can_add(phrase: str, said: Sequence[str]) -> bool:
+            more = phrase.split()
+            return len(said) + len(more) <= most and not set(more) & set(said)
+
+        def can_continue(said: Sequence[str]) -> bool:
+            return any(
+                p and p not in plain and can_add(p, said) and len(said) + len(p.split()) >= least
+                for p in words.values()
+            )
+
+        def may_follow(phrase: str) -> bool:
+            if not phrase:
+                return after_phrase and len(done) >= least
+            if phrase in plain:
+                return after_phrase and can_continue(done)
+            if after_phrase or not can_add(phrase, done):
+                return False
+            said = [*done, *phrase.split()]
+            return len(said) >= least or can_continue(said)
+
+        return {ids: phrase for ids, phrase in words.items() if may_follow(phrase)}
+
+    @cached_property
+    def _plain_words(self) -> frozenset[str]:
+        """The template's words that may join phrases of any item."""
+        return frozenset(self._template.header.get("words", "").split())
+
+    @cached_property
+    def _full_stop(self) -> str:
+        return "。" if self._template.header.get("language") == "zh" else "."
+
+    @cached_property
+    def _phrases(self) -> Phrases:
+        empty = self._template.header.get("empty", "").split()
+        return Phrases(self._catalog, frozenset(empty))
+
+    def _words_for(self, item: Item) -> dict[tuple[int, ...], str]:
+        """Return the phrases that may be said of an item, by token ids.
+
+        They come from its title and attributes; plain words and "" for the end are added.
+        """
+        words = self._phrases.of(item) | self._plain_words
+        spaced = " " if self._encoder.form.lead.startswith(" ") else ""
+        by_ids = {self._encoder.text(f"{spaced}{w}"): w for w in sorted(words)}
+        by_ids[self._encoder.text(self._full_stop)] = ""
+        return {ids: w for ids, w in by_ids.items() if ids}
+
+    def _span(self, facts: Facts, phrases: Mapping[tuple[int, ...], str]) -> tuple[int, int]:
+        """Return the least and greatest number of words; the greatest is below the number there are.
+
+        In scripts without spaces one piece is enough, since it may be several words.
+        """
+        if facts.script in SPACELESS:
+            return 1, self._max_words
+        own = {w for p in phrases.values() if p not in self._plain_words for w in p.split()}
+        return LEAST, min(max(len(own) - 1, LEAST), self._max_words)
+
+    def _text(self, sentence: _Sentence) -> str:
+        """Return a sentence as text, with the titles as in the catalog."""
+        form = self._encoder.form
+        decode = self._model.tokenizer.decode
+        text = self._template.header["opening"]
+        ids: list[int] = []
+        for part in sentence.parts:
+            if isinstance(part, int):
+                title = self._catalog[part].title
+                text += f"{form.lead}{one_line(title)}{form.terminator}"
+                ids += self.title_ids(part)
+            else:
+                before = str(decode(ids))
+                ids += part
+                text += str(decode(ids))[len(before) :]
+        return one_line(text)
+
+    def _problems(self, sentence: _Sentence, text: str) -> tuple[str, ...]:
+        """Return what is wrong with a finished sentence; empty if it passes."""
+        if "\ufffd" in text:
+            return ("contains invalid characters",)
+        last = sentence.parts[-1]
+        assert isinstance(last, list)
+        tail = str(self._model.tokenizer.decode(last))
+        problems = find_problems(text, sentence.facts)
+        if not problems and has_foreign_word(f"{tail} ", sentence.tail):
+            problems = ("describes the item with words from the template's fixed text",)
+        if not sentence.ended:
+            return problems or ("is unfinished",)
+        return problems or ("says too little",) * self.says_little(tail, sentence.facts.item)
+
+    def says_little(self, tail: str, item: Item) -> bool:
+        """Check whether the text after the names adds nothing to the item's title, or one word.
+
+        An attribute's name adds nothing: it could be said of any item that it has a brand.
+
+        Args:
+            tail: text after the names.
+            item: the item that the sentence is about.
+        """
+        passing = self._template.header.get("passing", "").split()
+        values = " ".join([item.title, *map(str, item.known.values())]).lower()
+        names = set(LETTERS.findall(" ".join(item.known).replace("_", " ").lower()))
+        empty = {*self._plain_words, *passing} | (names - set(LETTERS.findall(values)))
+        words = [w for w in LETTERS.findall(tail.lower()) if w not in empty]
+        title = "".join(LETTERS.findall(item.title.lower()))
+        if any(script(w[0]) in SPACELESS for w in words):
+            rest = "".join(words)
+            for plain in sorted(self._plain_words, key=len, reverse=True):
+                rest = rest.replace(plain, "")
+            return rest in {"", title}
+        return "".join(words) == title or len(words) < LEAST
