@@ -1,8 +1,8 @@
-"""Sentences on recommended items by a model that only writes text, checked like all others.
+"""Explain items with a model that only writes text; its sentences are checked like all others.
 
-Without logits there is no evidence, and no trie can hold the names. So the model writes the whole
-sentence after the template's opening; ``claims`` refuses it where it names anything but the item
-and events of the history, or says what the catalog does not. Then a plain sentence stands in.
+Without logits there is no evidence, and no trie can constrain the names. So the model writes the whole
+sentence after the template's opening. ``claims`` rejects it if it names anything except the item and
+events of the history, or if it says more than the catalog does. A fixed sentence then takes its place.
 """
 
 from __future__ import annotations
@@ -12,48 +12,49 @@ from collections.abc import Sequence
 from genrec.data.catalog import Catalog
 from genrec.data.events import History
 from genrec.data.titles import TitleForm
-from genrec.explain.claims import names, problems
-from genrec.explain.sentences import MAX_TOKENS, facts_of
+from genrec.explain.claims import find_names, find_problems
+from genrec.explain.sentences import facts_of
 from genrec.explain.types import Explanation, Rejected
+from genrec.explain.writer import MAX_TOKENS
 from genrec.models.base import GenerationOptions, TextModel
 from genrec.prompts.encoder import TextEncoder
 from genrec.prompts.template import Template
 from genrec.text import one_line
 
-TRIES = 3  # sentences that are written for an item before the plain one is taken
+TRIES = 3  # number of sentences that the model may write for an item
 _PLAIN = {
-    "en": "The model gives no probabilities, so nothing is known of what this item rests on.",
+    "en": "The model reports no probabilities, so there is no evidence for this item.",
     "zh": "模型不给出概率，因此无法说明推荐该商品的依据。",
 }
 
 
 class TextExplainer:
-    """Writes sentences with a text model, one ``explain`` template and one catalog."""
+    """Explains items in sentences, with a text model, one ``explain`` template and one catalog."""
 
     def __init__(
         self, model: TextModel, template: Template, catalog: Catalog, form: TitleForm
     ) -> None:
-        """Take what is the same for all items.
+        """Prepare an explainer.
 
         Args:
-            model: writes the sentences.
+            model: the model that writes the sentences.
             template: an ``explain`` template.
             catalog: the items.
-            form: how titles are written for the model.
+            form: form of the titles that the model reads.
         """
         self._model, self._template, self._catalog = model, template, catalog
         self._encoder = TextEncoder(model.count_tokens, form)
 
     def explain(self, window: History, rows: Sequence[int], behavior: str) -> list[Explanation]:
-        """Explain each of the recommended items.
+        """Explain each of the items in a sentence.
 
         Args:
-            window: the events that the prompt showed.
+            window: events that the prompt showed.
             rows: catalog rows of the items.
-            behavior: the behavior that they are recommended for.
+            behavior: behavior that the items are recommended for.
 
         Raises:
-            PromptError: the prompt does not fit the model.
+            PromptError: the prompt does not fit the model's context.
         """
         return [self._explain(window, row, behavior) for row in rows]
 
@@ -75,12 +76,12 @@ class TextExplainer:
         rejected: list[Rejected] = []
         for written in self._model.generate(prompt, options):
             text = one_line(f"{header['opening']}{self._encoder.form.lead}{written.text}")
-            wrong = problems(text, facts)
-            named = [name.lower() for name in names(text, facts)]
-            if not wrong and len(set(named)) < 2:
-                wrong = ("does not name both the item and an event",)
-            if not wrong:
+            problems = find_problems(text, facts)
+            named = {name.lower() for name in find_names(text, facts)}
+            if not problems and len(named) < 2:
+                problems = ("does not name both the item and an event",)
+            if not problems:
                 return Explanation(text, "generated", tuple(rejected))
-            rejected.append(Rejected(text, "; ".join(wrong)))
+            rejected.append(Rejected(text, "; ".join(problems)))
         plain = _PLAIN.get(header.get("language", "en"), _PLAIN["en"])
         return Explanation(plain, "template", tuple(rejected))
