@@ -227,8 +227,7 @@ class Recommender:
             log,
         )
         requests = self._requests
-        self._priors = PriorSource(settings, self.dataset, behavior, key, log)
-        self._priors.run = folder
+        self._priors = PriorSource(settings, self.dataset, behavior, key, log, folder)
         self._search = TrieSearch(
             self.model,
             settings,
@@ -710,7 +709,7 @@ class Recommender:
         new._assemble(items, lambda: self.model, settings, self.log, trained=run, folder=folder)
         if self.catalog is not new.catalog or self._index.removed:
             new._edit(*self._index.since(new.catalog))
-        new._priors.take(self._priors, same_data=data is None or data is self.dataset)
+        new._priors.share(self._priors, same_data=data is None or data is self.dataset)
         return new
 
 

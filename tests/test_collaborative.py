@@ -216,17 +216,17 @@ def test_new_items_and_users_are_counted_and_fall_back() -> None:
     alike = CollaborativePrior(Counts.none(wide), {"popular": 1.0, "titles": 1.0})
     found = dense(alike.weights(History((Interaction("i8", "buy"),))), 9)
     assert found[7] > 5 * found[0]  # whose title says something nonetheless
-    assert alike.weights(history(4)).spoke == ("popular", "titles")
-    assert alike.weights(History()).spoke == ("popular",)
+    assert alike.weights(history(4)).sources == ("popular", "titles")
+    assert alike.weights(History()).sources == ("popular",)
     prior.update({"new": ["i0", "i8"], "u1": [Interaction("i8", "buy")]}, wide)
     after = dense(prior.weights(history(0)), 9)
     assert after[8] > after[7] > 0
     again = CollaborativePrior(Counts.none(wide), EVEN)
     again.update({"u0": ["i0", "i1", "i2"], "u1": ["i0", "i1", "i8"], "new": ["i0", "i8"]})
     assert after == dense(again.weights(history(0)), 9)
-    assert prior.weights(History()).spoke == ("popular", "trending")
-    assert prior.weights(history(3)).spoke == ("popular", "trending", "titles", "own", "recent")
-    assert prior.weights(history(0)).spoke == COUNTED
+    assert prior.weights(History()).sources == ("popular", "trending")
+    assert prior.weights(history(3)).sources == ("popular", "trending", "titles", "own", "recent")
+    assert prior.weights(history(0)).sources == COUNTED
     with pytest.raises(RequestError, match="same items"):
         prior.update({}, catalog())
     with pytest.raises(RequestError, match="mapping from user_id"):
@@ -273,8 +273,8 @@ def test_fitted_baselines_can_be_mixed_in(demo_data: Dataset, name: str) -> None
     rows = demo_data.catalog.rows(best)
     popular = prior.counts.base.values[rows] / prior.counts.base.values.sum()
     assert (np.array(found)[rows] > popular).all()
-    assert prior.weights(known).spoke == ("popular", name)
-    assert prior.weights(History()).spoke == ("popular",)
+    assert prior.weights(known).sources == ("popular", name)
+    assert prior.weights(History()).sources == ("popular",)
     new = Recommender(demo_data, tiny.language_model(), encoder="none")
     new.prior = prior
     new.add_items([Item("new", "A NEW THING")])
@@ -310,10 +310,10 @@ def test_mixing_weights_make_the_targets_likely(demo_data: Dataset) -> None:
 
 def test_mistakes_are_said() -> None:
     counts = Counts.none(catalog())
-    with pytest.raises(SettingsError, match="'best' is no source"):
+    with pytest.raises(SettingsError, match="'best' is not a source"):
         CollaborativePrior(counts, {"popular": 1.0, "best": 1.0})
     for mix in ({"markov": 1.0}, {"popular": 0.0}, {"popular": 1.0, "markov": np.nan}):
-        with pytest.raises(SettingsError, match="Expected numbers of 0 or more"):
+        with pytest.raises(SettingsError, match="Expected finite weights of 0 or more"):
             CollaborativePrior(counts, mix)
 
 
@@ -578,7 +578,7 @@ def test_auto_is_collaborative_where_there_are_events() -> None:
         name(catalog(), prior="collaborative")
     later = shop(BEFORE_TEST, [["test"] * 4] * 4)
     assert name(later) == "none"
-    with pytest.raises(SettingsError, match="no event 'buy' lies in train"):
+    with pytest.raises(SettingsError, match="train has no event 'buy'"):
         name(later, prior="collaborative")
     ours = Recommender(data, model)
     assert ours.with_settings().prior is ours.prior

@@ -15,7 +15,7 @@ from test_decoding import requests
 from genrec import Catalog, Dataset, History, Item, Recommender
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import RequestError, SettingsError
-from genrec.priors.positions import Fused
+from genrec.priors.positions import PositionWeights
 from genrec.priors.weights import ItemPrior, Weights
 
 weights = st.floats(1e-3, 1e3)
@@ -42,7 +42,7 @@ def test_intervals_equal_sums_over_their_positions(data: st.DataObject, n: int) 
         else:
             users.append(Weights(values))
         plain.append(values[trie.order])
-    fused = Fused(users, trie)
+    fused = PositionWeights(users, trie)
     user = np.repeat(np.arange(len(users)), 10)
     low = np.array([data.draw(st.integers(0, n - 1)) for _ in user])
     high = np.array([data.draw(st.integers(int(x) + 1, n)) for x in low])
@@ -166,10 +166,10 @@ def test_a_prior_is_checked() -> None:
         with pytest.raises(RequestError, match="Prior weights"):
             Weights(wrong)  # type: ignore[arg-type]
     trie = TitleTrie([[1], [2]])
-    lists = Fused([Weights([1.0, 3.0], [1, 0])], trie)  # type: ignore[arg-type]
+    lists = PositionWeights([Weights([1.0, 3.0], [1, 0])], trie)  # type: ignore[arg-type]
     assert lists.mass(np.array([0]), np.array([0]), np.array([2])) == pytest.approx(4 / 3)
-    with pytest.raises(RequestError, match="A prior gave"):
-        Fused([np.ones(2)], trie)  # type: ignore[list-item]
+    with pytest.raises(RequestError, match="The prior returned"):
+        PositionWeights([np.ones(2)], trie)  # type: ignore[list-item]
     catalog = Catalog([Item("a", "red mug")])
     for settings, message in (
         ({"prior_weight": float("inf")}, "prior_weight=inf"),

@@ -45,7 +45,7 @@ from genrec.data.events import History
 from genrec.decoding.trie import TitleTrie
 from genrec.evaluation.tuning import _collected
 from genrec.priors.collaborative import CollaborativePrior
-from genrec.priors.positions import Fused
+from genrec.priors.positions import PositionWeights
 from genrec.types import FloatArray
 
 BASE = "next_item"
@@ -117,7 +117,7 @@ def read(system: Recommender, asked: History, whole: History, target: str) -> tu
     prompt = system.prompt(asked).ids
     place = trie.find_positions(np.array([system.catalog.row(target)]))
     tree = system.model.prefill(prompt)
-    fused = Fused([source.weights(whole)], trie)
+    fused = PositionWeights([source.weights(whole)], trie)
     return _collected(trie, tree, fused, place, np.zeros(1), np.ones(1, dtype=bool)), len(prompt)
 
 

@@ -27,7 +27,7 @@ from genrec.errors import RequestError, SettingsError
 from genrec.evaluation import metrics
 from genrec.models.token_tree import ROOT, TokenTree, below
 from genrec.priors.fusion import TEMPERATURES
-from genrec.priors.positions import Fused
+from genrec.priors.positions import PositionWeights
 from genrec.priors.tuned import WEIGHTS, Tuned
 from genrec.recommender import Recommender
 from genrec.types import FloatArray, IntArray
@@ -131,7 +131,7 @@ def scored(recommender: Recommender, history: History, target: str) -> Scored:
         allowed=Filters([allowed]),
         options=Options(budget=max(len(prompt), 256)),
     )
-    fused = Fused([source.weights(history)], trie)
+    fused = PositionWeights([source.weights(history)], trie)
     every = np.arange(trie.n_positions)
     weight = fused.at(np.zeros(len(every), dtype=np.int64), every)
     weight -= np.logaddexp.reduce(weight)
@@ -181,7 +181,7 @@ def _levels(trie: TitleTrie, wanted: IntArray) -> Iterator[_Level]:
 def _collected(
     trie: TitleTrie,
     tree: TokenTree,
-    fused: Fused,
+    fused: PositionWeights,
     place: IntArray,
     prior: FloatArray,
     allowed: npt.NDArray[np.bool_],

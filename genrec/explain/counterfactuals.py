@@ -24,7 +24,7 @@ from genrec.explain.evidence import Change, Counterfactuals, Question, ranks
 from genrec.explain.types import Evidence, Explanation
 from genrec.matching.ngrams import CharNgrams
 from genrec.models.token_tree import ROOT, TokenTree
-from genrec.priors.positions import Fused
+from genrec.priors.positions import PositionWeights
 from genrec.text import one_line
 
 SCHEMA_VERSION = 1
@@ -168,7 +168,7 @@ def examined(
     place = question.trie.positions_of(np.array([row]))
     tree = question.model.prefill_many([question.render(question.window).ids], question.prefix)
     weights = None if question.prior is None else [question.prior.weights(question.history)]
-    prior = None if weights is None else Fused(weights, question.trie)
+    prior = None if weights is None else PositionWeights(weights, question.trie)
     own, rank, lower = _standing(question, tree, prior, place, allowed)
     (best,) = question.search([(question.history, question.render(question.window))])
     listed = np.flatnonzero(best.rows == row)
@@ -218,7 +218,7 @@ def _count(question: Question, allowed: Filter) -> int:
 def _standing(
     question: Question,
     tree: TokenTree,
-    prior: Fused | None,
+    prior: PositionWeights | None,
     place: np.ndarray[Any, np.dtype[np.int64]],
     allowed: Filter,
 ) -> tuple[Ranking, int | None, int]:

@@ -30,7 +30,7 @@ from genrec.explain.types import Evidence
 from genrec.models.cached_tree import Prefix
 from genrec.models.language_model import LanguageModel
 from genrec.models.token_tree import TokenTree
-from genrec.priors.positions import Fused
+from genrec.priors.positions import PositionWeights
 from genrec.priors.weights import ItemPrior, Weights
 from genrec.prompts.encoder import EncodedPrompt
 from genrec.text import one_line
@@ -168,7 +168,7 @@ class Counterfactuals:
             trie,
             tree,
             allowed=Filters([self._only] * len(model)),
-            prior=Fused(given, trie) if given else None,
+            prior=PositionWeights(given, trie) if given else None,
             options=self._options,
         )
         found = np.empty((len(model), len(self._rows)))

@@ -20,7 +20,7 @@ from genrec.pipeline import rerank
 from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.request import Request
 from genrec.priors.fusion import PriorSource
-from genrec.priors.positions import Bases, Fused
+from genrec.priors.positions import DenseCache, PositionWeights
 from genrec.prompts.encoder import EncodedPrompt, shared_start
 from genrec.types import FloatArray, IntArray
 
@@ -62,11 +62,11 @@ class Reading:
     """
 
     tree: TokenTree
-    prior: Fused | None
+    prior: PositionWeights | None
 
     def sources(self, place: int) -> tuple[str, ...]:
         """Return what the prior of one of the requests counted."""
-        return () if self.prior is None else tuple(self.prior.spoke[place])
+        return () if self.prior is None else tuple(self.prior.sources[place])
 
 
 class TrieSearch:
@@ -91,7 +91,7 @@ class TrieSearch:
         """
         self._model, self._settings, self._index, self._priors = model, settings, index, priors
         self._vectors = vectors
-        self._bases = Bases()
+        self._bases = DenseCache()
         self._prefixes: dict[tuple[int, ...], Prefix | None] = {}
 
     def read(self, requests: Sequence[Request]) -> Reading:
@@ -102,7 +102,7 @@ class TrieSearch:
         if prior is None:
             return Reading(tree, None)
         weights = [prior.weights(r.history) for r in requests]
-        return Reading(tree, Fused(weights, self._index.trie, self._bases))
+        return Reading(tree, PositionWeights(weights, self._index.trie, self._bases))
 
     def _prefix(self, requests: Sequence[Request]) -> Prefix | None:
         """Read what the prompts begin with, or what one shares with a prompt without events."""

@@ -1,4 +1,7 @@
-"""Count what the collaborative prior is made of."""
+"""Count users' events for the collaborative prior, and turn the counts into item distributions.
+
+Counts are sums over events, so adding events gives the same counts as counting all of them anew.
+"""
 
 from __future__ import annotations
 
@@ -22,48 +25,61 @@ from genrec.matching.ngrams import AlikeTitles
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray, IntArray
 
-_BACK = 0.3  # as of ``baselines.Markov``
+_BACK = 0.3  # what a transition backwards counts, as in ``baselines.Markov``
+_ALL = 1 << 40  # more events than any history has
+OWN = {"own": 0.95, "recent": 0.8}  # decay per step back in the user's own history
 
-_ALL = 1 << 40
-
-OWN = {"own": 0.95, "recent": 0.8}  # what a step back in the user's own history counts
-
-# Of each source: the matrix from what a history holds to what it says, and what it looks at: a step
-# back counts so much, of so many of the latest events; None for each item once.
-_READ: dict[str, tuple[str, tuple[float, int] | None]] = {
-    "markov": ("_after", (0.8, 5)),  # as of ``baselines.Markov``
+# For each source that multiplies a history by an item-to-item matrix: the attribute that holds the
+# matrix, and how the history is read: (decay per step back, how many of the latest events); None
+# reads each item once.
+_MATRICES: dict[str, tuple[str, tuple[float, int] | None]] = {
+    "markov": ("_after", (0.8, 5)),  # as in ``baselines.Markov``
     "followed": ("_after", (0.95, _ALL)),
-    "itemknn": ("_near", None),
-    "nearest": ("_nearest", None),
-    "latest": ("_nearer", (0.5, 5)),
+    "itemknn": ("_cosine", None),
+    "nearest": ("_cosine_cubed", None),
+    "latest": ("_cosine_squared", (0.5, 5)),
     "ease": ("ease", None),
 }
-
-_ALIKE = (0.8, 25)  # likewise, of ``titles``
-
-_NEWEST, _MOST_NEWEST = 0.1, 100_000  # of the events, and at most, are the latest
-
+_TITLES = (0.8, 25)  # how ``titles`` reads a history: decay and number of events
+_NEWEST, _MAX_NEWEST = 0.1, 100_000  # share and greatest number of events that are trending
 _PENALTY = EASE.defaults["penalty"]
+_EASE_ITEMS, _EASE_NEAR = 5000, 50  # items with the most users; weights kept for each
+_CHUNK = 256  # rows of the EASE matrix worked on at a time
 
-_EASE_ITEMS, _EASE_NEAR = 5000, 50  # with the most users; weights kept of each
 
-_CHUNK = 256  # of their rows at a time
+class TitleNeighbors:
+    """The titles of a catalog, compared when first needed; several counts share one object."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        """Remember the titles.
+
+        Args:
+            catalog: the items.
+        """
+        self.titles = tuple(item.title for item in catalog)
+
+    @cached_property
+    def alike(self) -> AlikeTitles:
+        """The titles that read alike."""
+        return AlikeTitles(self.titles)
 
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """What was counted from events; N items, U users.
+    """Counts of events, with N items and U users.
 
     Attributes:
         catalog: the items.
-        user_ids: (U,) whose events were counted.
-        latest: (U,) the row of each user's latest event.
+        user_ids: (U,) the users whose events were counted.
+        latest: (U,) the row of each user's latest item.
         items: (U, N) sparse, 1 where a user has an item.
         after: (N, N) sparse, how often the column's item came right after the row's.
-        both: (N, N) sparse, how many users have both.
-        popularity: (N,) events of each item.
-        newest: the rows of the latest tenth of all events, oldest first; none where time is only
-            each user's order.
+        both: (N, N) sparse, how many users have both items.
+        popularity: (N,) number of events of each item.
+        newest: the rows of the latest tenth of all events, oldest first; empty if times only order
+            each user's own events.
+        title_neighbors: finds items whose titles read alike.
+        saved_ease: (N, N) sparse, EASE's weights for these counts if they were saved; else None.
     """
 
     catalog: Catalog
@@ -74,10 +90,12 @@ class Counts:
     both: Any
     popularity: FloatArray
     newest: IntArray
+    title_neighbors: TitleNeighbors
+    saved_ease: Any = None
 
     @classmethod
     def none(cls, catalog: Catalog) -> Counts:
-        """Before anything was counted."""
+        """Return counts of no events."""
         from scipy import sparse
 
         n = len(catalog)
@@ -92,36 +110,37 @@ class Counts:
             square.copy(),
             np.zeros(n),
             nobody,
+            TitleNeighbors(catalog),
         )
 
     def over(self, catalog: Catalog) -> Counts:
-        """The same for a catalog with further items after these.
+        """Return the same counts for a catalog with further items at its end.
 
         Raises:
-            RequestError: it does not begin with these items.
+            RequestError: the catalog does not begin with these items.
         """
         if catalog is self.catalog:
             return self
         n, old = len(catalog), len(self.catalog)
-        titles = [item.title for item in catalog]
         known = [item.item_id for item in self.catalog]
         if n < old or [catalog[row].item_id for row in range(old)] != known:
             msg = (
-                f"A catalog of {n:,} items for counts of {old:,} others. Expected the same items "
-                "in the same order, and further ones after them."
+                f"The catalog of {n:,} items does not begin with the {old:,} items that were "
+                "counted. Expected the same items in the same order, with new items after them."
             )
             raise RequestError(msg)
-        found = replace(
+        neighbors = TitleNeighbors(catalog)
+        same_titles = neighbors.titles == self.title_neighbors.titles
+        return replace(
             self,
             catalog=catalog,
             items=_sized(self.items, len(self.user_ids), n),
             after=_sized(self.after, n, n),
             both=_sized(self.both, n, n),
             popularity=np.append(self.popularity, np.zeros(n - old)),
+            title_neighbors=self.title_neighbors if same_titles else neighbors,
+            saved_ease=None,
         )
-        if "alike" in self.__dict__ and titles == [item.title for item in self.catalog]:
-            found.__dict__["alike"] = self.alike
-        return found
 
     def more(
         self,
@@ -130,13 +149,13 @@ class Counts:
         row: IntArray,
         when: FloatArray | None = None,
     ) -> Counts:
-        """With further events.
+        """Return counts that include further events.
 
         Args:
             names: (M,) ids of users, each once.
-            user: (E,) index into names, rising.
-            row: (E,) the items, each user's oldest first; all are later than what was counted.
-            when: (E,) their times; None where their order is that of time.
+            user: (E,) index into ``names``, ascending.
+            row: (E,) catalog rows, each user's oldest first; all later than the events counted so far.
+            when: (E,) times of the events; None if they are in order of time.
         """
         from scipy import sparse
 
@@ -160,7 +179,8 @@ class Counts:
         place = sparse.csr_array(
             (np.ones(len(names)), (code, np.arange(len(names)))), shape=(size, len(names))
         )
-        found = replace(
+        by_time = row if when is None else row[np.argsort(when, kind="stable")]
+        return replace(
             self,
             user_ids=(*self.user_ids, *new),
             latest=latest,
@@ -168,53 +188,54 @@ class Counts:
             after=_clean(self.after + transitions(before[follows], row[follows], n)),
             both=_clean(self.both + had.T @ had - old.T @ old),
             popularity=self.popularity + np.bincount(row, minlength=n),
-            newest=self._newest_with(row if when is None else row[np.argsort(when, kind="stable")]),
+            newest=self._newest_with(by_time),
+            saved_ease=None,
         )
-        if "alike" in self.__dict__:  # of the same titles
-            found.__dict__["alike"] = self.alike
-        return found
 
     def _newest_with(self, row: IntArray) -> IntArray:
-        """The latest of all events, once some were added that are later than the others."""
+        """Return the latest of all events after later ones were added."""
         total = int(self.popularity.sum()) + len(row)
-        size = min(max(int(total * _NEWEST), 1), _MOST_NEWEST)
+        size = min(max(int(total * _NEWEST), 1), _MAX_NEWEST)
         return np.append(self.newest, row)[-size:]
 
     @cached_property
     def base(self) -> Weights:
-        """Popularity, smoothed; an item that is not known yet is one without events."""
+        """Smoothed popularity. An item that is new to the catalog counts as one without events."""
         total = float((self.popularity + 1.0).sum())
         return Weights((self.popularity + 1.0) / total, rest=1.0 / total)
 
     @cached_property
     def trend(self) -> FloatArray:
-        """(N,) the shares of the latest events; popularity where there are none."""
+        """(N,) each item's share of the latest events; popularity if there are none."""
         if not len(self.newest):
             return self.base.values
-        found = np.bincount(self.newest, minlength=len(self.catalog))
-        return np.asarray(found / len(self.newest), dtype=np.float64)
+        events = np.bincount(self.newest, minlength=len(self.catalog))
+        return np.asarray(events / len(self.newest), dtype=np.float64)
 
     @cached_property
     def _after(self) -> Any:
         return _clean(self.after + _BACK * self.after.T)
 
     @cached_property
-    def _near(self) -> Any:
-        """(N, N) sparse: the cosines of items as sets of users, without those to themselves."""
+    def _cosine(self) -> Any:
+        """(N, N) sparse: cosines between items as sets of users, with a zero diagonal."""
         from scipy import sparse
 
         users = self.both.diagonal()
         root = np.divide(1.0, np.sqrt(users), out=np.zeros(len(users)), where=users > 0)
         scale = sparse.dia_array((root[None], [0]), shape=self.both.shape)
-        itself = sparse.dia_array((users[None], [0]), shape=self.both.shape)
-        return _clean(scale @ _clean(self.both - itself) @ scale)
+        diagonal = sparse.dia_array((users[None], [0]), shape=self.both.shape)
+        return _clean(scale @ _clean(self.both - diagonal) @ scale)
 
     @cached_property
     def ease(self) -> Any:
-        """(N, N) sparse: EASE's strongest weights above 0, among the items with the most users.
+        """(N, N) sparse: EASE's strongest positive weights, among the items with the most users.
 
-        It takes half a second for 2,000 items, some five and 0.2 GB for 5,000.
+        Solving takes half a second for 2,000 items; for 5,000, about five seconds and 0.2 GB.
         """
+        return self._solve_ease() if self.saved_ease is None else self.saved_ease
+
+    def _solve_ease(self) -> Any:
         from scipy import sparse
         from scipy.linalg import lapack
 
@@ -224,16 +245,16 @@ class Counts:
         )
         if not len(some):
             return sparse.csr_array((n, n))
-        gram = self.both[some][:, some].toarray().T  # symmetric; so it is in LAPACK's order
+        gram = self.both[some][:, some].toarray().T  # symmetric; transposed for LAPACK's order
         gram[np.diag_indices_from(gram)] += _PENALTY
-        # Positive definite, too, so that Cholesky's factor will do; of its inverse the lower half
-        # is filled.
+        # The matrix is positive definite, so a Cholesky factor suffices; LAPACK fills the lower half
+        # of the inverse.
         factor, failed = lapack.dpotrf(gram, lower=1, overwrite_a=1)
         assert not failed
         inverse, failed = lapack.dpotri(factor, lower=1, overwrite_c=1)
         assert not failed
         scale, parts = -np.diag(inverse), []
-        for first in range(0, len(some), _CHUNK):  # so that only one such matrix is in memory
+        for first in range(0, len(some), _CHUNK):  # no second full matrix in memory
             row = np.arange(first, min(first + _CHUNK, len(some)))
             lower = np.arange(len(some)) <= row[:, None]
             weights = np.where(lower, inverse[row], inverse[:, row].T) / scale
@@ -247,74 +268,69 @@ class Counts:
         return _clean(sparse.csr_array((data, (rows, columns)), shape=(n, n)))
 
     @cached_property
-    def alike(self) -> AlikeTitles:
-        """The titles of the catalog."""
-        return AlikeTitles([item.title for item in self.catalog])
+    def _cosine_cubed(self) -> Any:
+        return _powered(self._cosine, 3)
 
     @cached_property
-    def _nearest(self) -> Any:
-        return _powered(self._near, 3)
+    def _cosine_squared(self) -> Any:
+        return _powered(self._cosine, 2)
 
-    @cached_property
-    def _nearer(self) -> Any:
-        return _powered(self._near, 2)
-
-    def shares(self, name: str, histories: Sequence[History]) -> Any:
-        """(H, N) sparse: a distribution over items for each history; empty where it has none."""
-        if name in OWN:
-            return _unit(self._read(histories, OWN[name], _ALL))
-        if name == "titles":
-            known = self._read(histories, *_ALIKE)
+    def shares(self, source: str, histories: Sequence[History]) -> Any:
+        """(H, N) sparse: a source's distribution over items for each history; may be empty."""
+        if source in OWN:
+            return _unit(self._read(histories, OWN[source], _ALL))
+        if source == "titles":
+            known = self._read(histories, *_TITLES)
             rows = np.unique(known.indices)
-            return _unit(known[:, rows] @ self.alike.links(rows))
-        links, what = _READ[name]
-        known = self._read(histories, *(what or (1.0, _ALL)))
-        if what is None:
+            return _unit(known[:, rows] @ self.title_neighbors.alike.links(rows))
+        matrix, how = _MATRICES[source]
+        known = self._read(histories, *(how or (1.0, _ALL)))
+        if how is None:
             known.data[:] = 1.0
-        return _unit(known @ getattr(self, links))
+        return _unit(known @ getattr(self, matrix))
 
     def _read(self, histories: Sequence[History], decay: float, last: int) -> Any:
         return sparse_latest(self.catalog, histories, decay=decay, last=last, keep_repeats=True)
 
 
 def count(dataset: Dataset, behavior: str, before: str) -> Counts:
-    """Counts a behavior's events before a split: ``validation`` for train only."""
+    """Count a behavior's events before a split: ``validation`` for train only."""
     events = Events.of(dataset.interactions, behavior, before)
-    who = dataset.interactions.columns.user[events.place]
-    codes = who[np.append(True, who[1:] != who[:-1])] if len(who) else who
+    user = dataset.interactions.columns.user[events.place]
+    codes = user[np.append(True, user[1:] != user[:-1])] if len(user) else user
     names = [dataset.interactions.user_ids[code] for code in codes.tolist()]
     when = dataset.interactions.columns.timestamp[events.place]
-    found = Counts.none(dataset.catalog).more(names, events.user, events.row, when)
-    if dataset.info.time_unit == "position":  # which says nothing of two users' events
-        found = replace(found, newest=found.newest[:0])
-    return found
+    counts = Counts.none(dataset.catalog).more(names, events.user, events.row, when)
+    if dataset.info.time_unit == "position":  # which does not order events of different users
+        counts = replace(counts, newest=counts.newest[:0])
+    return counts
 
 
 def _unit(matrix: Any) -> Any:
-    """Sparse rows that sum to 1; empty ones stay empty."""
-    found = matrix.tocsr()
-    total = np.asarray(found.sum(axis=1)).ravel()
-    found.data = found.data / np.repeat(np.where(total > 0, total, 1.0), np.diff(found.indptr))
-    return found
+    """Scale sparse rows to sum to 1; empty rows stay empty."""
+    rows = matrix.tocsr()
+    total = np.asarray(rows.sum(axis=1)).ravel()
+    rows.data = rows.data / np.repeat(np.where(total > 0, total, 1.0), np.diff(rows.indptr))
+    return rows
 
 
 def _clean(matrix: Any) -> Any:
-    """A sparse matrix in rows, sorted, without zeros."""
-    found = matrix.tocsr()
-    found.sum_duplicates()
-    found.eliminate_zeros()
-    return found
+    """Convert a sparse matrix to rows, with sorted columns and without stored zeros."""
+    rows = matrix.tocsr()
+    rows.sum_duplicates()
+    rows.eliminate_zeros()
+    return rows
 
 
 def _powered(matrix: Any, n: int) -> Any:
-    """The entries of a sparse matrix to a power, in the same places, which are not copied."""
+    """Raise the entries of a sparse matrix to a power; its index arrays are shared."""
     from scipy import sparse
 
     return sparse.csr_array((matrix.data**n, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def _sized(matrix: Any, rows: int, columns: int) -> Any:
-    """A sparse matrix with empty rows and columns after its own."""
-    found = matrix.copy()
-    found.resize((rows, columns))
-    return found
+    """Enlarge a sparse matrix by empty rows and columns at its end."""
+    larger = matrix.copy()
+    larger.resize((rows, columns))
+    return larger

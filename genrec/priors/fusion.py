@@ -1,7 +1,8 @@
-"""How a prior counts beside the model: which one, how much, by node or by score.
+"""Choose the prior, its weight, and whether it is fused with the model by node or by score.
 
-What is not set is what was fitted on validation: by ``genrec tune`` for a dataset folder and a
-model, else once for the embedded sample and the default model, untrained.
+Whatever the settings leave open comes from a fit on validation. That is the fit of ``genrec tune`` for
+the dataset folder and model if there is one, else a fit of the untrained default model on the embedded
+sample.
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ from genrec.priors.collaborative import CollaborativePrior
 from genrec.priors.tuned import WEIGHTS, Tuned, load_tuned
 from genrec.priors.weights import ItemPrior, Popularity
 
-OTHER_WEIGHT = 0.3  # of popularity, novelty and one's own prior
-# Of the collaborative prior, fitted on 200 validation users of the embedded sample with the default
-# model untrained (``genrec tune``); see benchmarks/LOG.md.
+OTHER_WEIGHT = 0.3  # weight of popularity, novelty and a prior of the user's own
+# The collaborative prior's defaults, fitted on 200 validation users of the embedded sample with the
+# untrained default model (``genrec tune``); see benchmarks/LOG.md.
 FUSION = "node"
 TEMPERATURES = {"node": 36.58, "score": 4.0}
-ENOUGH = 1000  # events; fewer say less, and what was fitted once counts in proportion
+ENOUGH = 1000  # events; with fewer, the defaults are scaled down in proportion
 
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """How a prior counts.
+    """How a prior is fused with the model.
 
     Attributes:
-        prior: its name; ``none``, or ``own`` for one that was set on a recommender.
-        weight: its power.
+        prior: the prior's name; ``none``, or ``own`` for one that was set on a recommender.
+        weight: the exponent of the prior.
         fusion: ``node`` or ``score``.
         temperature: the model's logits are divided by it at every node.
-        alone: the same without a prior.
-        fitted: whose numbers these are, for people.
+        alone: the temperature without a prior.
+        fitted: what the numbers were fitted on, for people; empty if they were set.
     """
 
     prior: str
@@ -48,11 +49,11 @@ class Fusion:
     fitted: str = ""
 
 
-def name(settings: Settings, dataset: Dataset | None, behavior: str) -> str:
-    """The name of the prior that settings ask for; ``none`` where ``auto`` has nothing to count.
+def choose_prior(settings: Settings, dataset: Dataset | None, behavior: str) -> str:
+    """Name the prior for the settings; ``auto`` becomes ``none`` if there is nothing to count.
 
     Raises:
-        SettingsError: one is asked for that has nothing to count.
+        SettingsError: the settings name a prior that has nothing to count.
     """
     asked = settings.prior
     if asked == "none":
@@ -64,29 +65,31 @@ def name(settings: Settings, dataset: Dataset | None, behavior: str) -> str:
         if asked == "auto":
             return "none"
         msg = (
-            f"prior={asked!r} without a dataset, whose events it counts. Expected a Dataset in "
+            f"prior={asked!r} without a dataset: there are no events to count. Expected a Dataset in "
             "place of the catalog, or prior='none'."
         )
         raise SettingsError(msg)
-    if asked not in {"auto", "collaborative"} or countable(dataset, behavior, settings):
+    before = settings.prior_before
+    if asked not in {"auto", "collaborative"} or _count_events(dataset, before, behavior):
         return "collaborative" if asked == "auto" else asked
     if asked == "auto":
         return "none"
     msg = (
-        f"prior='collaborative', but no event {behavior!r} lies in {settings.prior_events}. "
+        f"prior='collaborative', but {settings.prior_events} has no event {behavior!r}. "
         "Expected events to count, or prior='none'."
     )
     raise SettingsError(msg)
 
 
-def countable(dataset: Dataset, behavior: str, settings: Settings) -> int:
-    """How many events the collaborative prior counts."""
+def _count_events(dataset: Dataset, before: str, behavior: str | None = None) -> int:
+    """Count the events with a known item before a split: those of one behavior, or all."""
     events, c = dataset.interactions, dataset.interactions.columns
-    if behavior not in events.behaviors:
-        return 0
-    limit = SPLITS.index(settings.prior_before)
-    wanted = (c.behavior == events.behaviors.index(behavior)) & (c.row >= 0) & (c.split < limit)
-    return int(wanted.sum())
+    counted = (c.row >= 0) & (c.split < SPLITS.index(before))
+    if behavior is not None:
+        if behavior not in events.behaviors:
+            return 0
+        counted &= c.behavior == events.behaviors.index(behavior)
+    return int(counted.sum())
 
 
 def build_prior(
@@ -96,12 +99,20 @@ def build_prior(
     behavior: str,
     log: Callable[[str], None] = lambda message: None,
 ) -> ItemPrior:
-    """Counts the prior of a name; ``log`` is called while what is learned is fitted."""
+    """Build the named prior from the dataset's events.
+
+    Args:
+        settings: say which events are counted and which sources are mixed.
+        dataset: the dataset whose events are counted.
+        name: ``collaborative``, ``popularity`` or ``novelty``.
+        behavior: the behavior to recommend for.
+        log: called with a line of text while a baseline among the sources is fitted.
+    """
     before = settings.prior_before
     if name == "collaborative":
-        what, seed = settings.sources, settings.seed
+        sources, seed = settings.sources, settings.seed
         return CollaborativePrior.fit(
-            dataset, behavior=behavior, before=before, sources=what, seed=seed, log=log
+            dataset, behavior=behavior, before=before, sources=sources, seed=seed, log=log
         )
     n, novelty = len(dataset.catalog), name == "novelty"
     return Popularity(dataset.interactions, n, novelty=novelty, before=before)
@@ -110,13 +121,13 @@ def build_prior(
 def resolve_fusion(
     settings: Settings, prior: str, tuned: Tuned | None = None, events: int = ENOUGH
 ) -> Fusion:
-    """How a prior of a name counts.
+    """Resolve how the named prior is fused with the model.
 
     Args:
-        settings: what is set there goes first.
-        prior: ``none``, ``own`` or one of the settings' names.
-        tuned: what was found for the dataset folder.
-        events: how many there are to count or to read.
+        settings: values set there take precedence.
+        prior: ``none``, ``own`` or one of ``genrec.config.PRIORS``.
+        tuned: the fit of ``genrec tune``, if there is one.
+        events: how many events the prior counts; it matters only without a fit.
     """
     alone = 1.0 if settings.node_temperature is None else settings.node_temperature
     vocab = settings.normalization == "vocab"
@@ -134,18 +145,18 @@ def resolve_fusion(
     if settings.prior_weight is not None:
         weight, fitted = settings.prior_weight, ""
     if settings.node_temperature is not None or vocab or not fitted:
-        temperature = alone  # one that was fitted belongs to the weight that was fitted with it
+        temperature = alone  # a fitted temperature goes with the weight fitted beside it only
     return Fusion(prior, weight, fusion, temperature, alone, fitted)
 
 
 class PriorSource:
-    """The prior of one recommender and how it counts.
+    """Gives one recommender its prior, counted when first needed, and the way to fuse it.
 
     Attributes:
-        own: whether one was given in place of that of the settings.
-        run: the folder of the run that the model is from: what was fitted for an untrained one is
-            not for it.
-        saved: the prior that lies in the run's folder, for a recommender without a dataset.
+        own: whether the user set a prior in place of that of the settings.
+        run: the folder of the run that the model is from, if any. The default fit is for the
+            untrained model, so without a fit for the run ``auto`` means no prior.
+        saved: the prior in that folder, for a recommender without a dataset.
     """
 
     def __init__(
@@ -155,82 +166,87 @@ class PriorSource:
         behavior: str,
         key: Callable[[], str],
         log: Callable[[str], None],
+        run: Path | None = None,
     ) -> None:
-        """Counts nothing yet.
+        """Choose the prior; count nothing yet.
 
         Args:
-            settings: of the recommender.
-            dataset: whose events are counted.
-            behavior: what is asked for.
-            key: makes the key of what was tuned.
+            settings: the recommender's settings.
+            dataset: the dataset whose events are counted, if any.
+            behavior: the behavior to recommend for.
+            key: returns the key under which ``genrec tune`` stores a fit.
             log: called with a line of text before a slow step.
+            run: the folder of the run that the model is from, if any.
 
         Raises:
-            SettingsError: a prior is asked for that has nothing to count.
+            SettingsError: the settings name a prior that has nothing to count.
         """
         self._settings, self._dataset, self._behavior = settings, dataset, behavior
         self._key, self._log = key, log
-        self._name = name(settings, dataset, behavior)
-        self._made: list[ItemPrior | None] = []  # one, once it was counted or given
+        self._name = choose_prior(settings, dataset, behavior)
+        self._built: list[ItemPrior | None] = []  # holds the prior once it was built or set
         self.own = False
-        self.run: Path | None = None
+        self.run = run
         self.saved: CollaborativePrior | None = None
 
     @property
     def prior(self) -> ItemPrior | None:
-        """What is fused with the model: counted when it is first asked for, or given; or None."""
-        if not self._made:
-            called = self._set.prior
-            made: ItemPrior | None = None
-            if called == "collaborative" and self._dataset is None:
-                made = self.saved
-            elif called != "none":
+        """The prior that is fused with the model, built at first use; None for no prior."""
+        if not self._built:
+            name = self._resolved.prior
+            prior: ItemPrior | None = None
+            if name == "collaborative" and self._dataset is None:
+                prior = self.saved
+            elif name != "none":
                 assert self._dataset is not None
-                if called == "collaborative" and len(self._dataset.interactions) > 100_000:
-                    self._log("Counting what people take together ...")
-                made = build_prior(self._settings, self._dataset, called, self._behavior, self._log)
-            self._made.append(made)  # also for recommenders that share it
-        return self._made[0]
+                if name == "collaborative" and len(self._dataset.interactions) > 100_000:
+                    self._log("Counting which items people take together ...")
+                prior = build_prior(self._settings, self._dataset, name, self._behavior, self._log)
+            self._built.append(prior)  # recommenders that share this list see it, too
+        return self._built[0]
 
     @prior.setter
     def prior(self, prior: ItemPrior | None) -> None:
-        self._made, self.own = [prior], True
+        self._built, self.own = [prior], True
 
     @property
     def fusing(self) -> Fusion:
-        """How the prior counts: as set, else as fitted."""
+        """How the prior is fused: as set, else as fitted."""
         if self.own:
             return resolve_fusion(self._settings, "none" if self.prior is None else "own")
-        return self._set
+        return self._resolved
 
     @cached_property
-    def _set(self) -> Fusion:
-        """How the prior of the settings counts."""
-        called, tuned, events = self._name, None, 0
+    def _resolved(self) -> Fusion:
+        """How the prior of the settings is fused."""
+        name, tuned, events = self._name, None, 0
         if self.saved is not None and self._settings.prior == "auto":
-            called, tuned = "collaborative", load_tuned(self._settings.tuned, self.run, self._key)
+            name, tuned = "collaborative", load_tuned(self._settings.tuned, self.run, self._key)
             events = int(self.saved.counts.popularity.sum())
-        elif called == "collaborative" and self._dataset is not None:
+        elif name == "collaborative" and self._dataset is not None:
             folder = self._dataset.folder if self.run is None else self.run
             tuned = load_tuned(self._settings.tuned, folder, self._key)
-            c = self._dataset.interactions.columns
-            limit = SPLITS.index(self._settings.prior_before)
-            events = int(((c.row >= 0) & (c.split < limit)).sum())
+            events = _count_events(self._dataset, self._settings.prior_before)
         if self.run is not None and tuned is None and self._settings.prior == "auto":
-            called = "none"
-        return resolve_fusion(self._settings, called, tuned, events)
+            name = "none"
+        return resolve_fusion(self._settings, name, tuned, events)
 
-    def take(self, other: PriorSource, *, same_data: bool) -> None:
-        """Shares another's prior, where it was given or would be counted alike."""
+    def share(self, other: PriorSource, *, same_data: bool) -> None:
+        """Take over another source's prior if it was set or would be built alike.
+
+        Args:
+            other: the source of a recommender with the same model.
+            same_data: whether both have the same dataset.
+        """
         if self._dataset is None:
             self.saved = other.saved
         if other.own:
             self.prior = other.prior
-        elif self._counts() == other._counts() and same_data:
-            self._made = other._made
+        elif self._depends_on() == other._depends_on() and same_data:
+            self._built = other._built
 
-    def _counts(self) -> tuple[object, ...]:
-        """What the prior that is counted depends on, beside the dataset."""
+    def _depends_on(self) -> tuple[object, ...]:
+        """Return everything that the built prior depends on, except the dataset."""
         settings = self._settings
-        what = settings.sources, settings.prior_before, settings.seed
-        return self._set.prior, *what, self._behavior
+        counted = settings.sources, settings.prior_before, settings.seed
+        return self._resolved.prior, *counted, self._behavior

@@ -1,4 +1,4 @@
-"""Weights of histories laid over trie positions, as search consumes them."""
+"""Bring weights by catalog row into the order of a trie's positions, as search consumes them."""
 
 from __future__ import annotations
 
@@ -8,87 +8,95 @@ from typing import Protocol
 import numpy as np
 
 from genrec.errors import RequestError
-from genrec.priors.weights import LEAST_WEIGHT, POOR_WEIGHT, Weights
+from genrec.priors.weights import CANCELLATION, LEAST_WEIGHT, Weights
 from genrec.types import FloatArray, IntArray
 
 
-class Places(Protocol):
-    """What is needed of a trie to go from rows to positions."""
+class TriePositions(Protocol):
+    """The part of a trie that translates between catalog rows and positions."""
 
     @property
     def n_positions(self) -> int:
-        """How many positions there are."""
+        """The number of positions."""
         ...
 
     def rows_at(self, positions: IntArray) -> IntArray:
-        """The catalog row at each position."""
+        """(P,) the catalog row at each position."""
         ...
 
     def find_positions(self, rows: IntArray) -> IntArray:
-        """(R,) the position of each row, -1 for a row that is not there."""
+        """(R,) the position of each catalog row; -1 for a row that is not in the trie."""
         ...
 
 
-class Fused:
-    """The weights of U users by position, as search asks for them (``decoding.Prior``).
+class PositionWeights:
+    """The weights of U users by position; implements ``genrec.decoding.types.Prior``.
 
     Attributes:
-        spoke: of each user, what the weights were counted from.
+        sources: for each user, the sources that contributed to the weights.
     """
 
-    def __init__(self, weights: Sequence[Weights], trie: Places, kept: Bases | None = None) -> None:
-        """Brings weights by row into the order of positions; equal objects are brought once.
+    def __init__(
+        self, weights: Sequence[Weights], trie: TriePositions, cache: DenseCache | None = None
+    ) -> None:
+        """Order weights by position; identical objects are ordered once.
 
         Args:
-            weights: of U users.
-            trie: whose positions these are.
-            kept: bases that are there already, for further requests.
+            weights: (U,) weights of the users.
+            trie: the trie whose positions count.
+            cache: dense weights kept from earlier requests; None for an empty cache.
+
+        Raises:
+            RequestError: an element is not a ``Weights``.
         """
-        self.spoke = [each.spoke if isinstance(each, Weights) else () for each in weights]
-        made: dict[int, _Dense | _Sparse | _Added] = {}
-        kept = Bases() if kept is None else kept
+        self.sources = [each.sources if isinstance(each, Weights) else () for each in weights]
+        ordered: dict[int, _Dense | _Sparse | _Added] = {}
+        cache = DenseCache() if cache is None else cache
         for each in weights:
             kind: object = each  # checked for callers without a type checker
             if not isinstance(kind, Weights):
-                msg = f"A prior gave {each!r:.80}. Expected genrec.priors.Weights."
+                msg = (
+                    f"The prior returned {each!r:.80}. Expected genrec.priors.weights.Weights from "
+                    "its weights(history)."
+                )
                 raise RequestError(msg)
-            if id(each) in made:
+            if id(each) in ordered:
                 continue
             if each.rows is None:
-                made[id(each)] = kept.of(each, trie)
+                ordered[id(each)] = cache.order(each, trie)
             elif each.base is None:
-                made[id(each)] = _Sparse(each, trie)
+                ordered[id(each)] = _Sparse(each, trie)
             else:
-                made[id(each)] = _Added(kept.of(each.base, trie), each, trie)
-        self._users = [made[id(each)] for each in weights]
+                ordered[id(each)] = _Added(cache.order(each.base, trie), each, trie)
+        self._users = [ordered[id(each)] for each in weights]
 
     def mass(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
-        """See ``decoding.Prior``."""
-        return self._each("mass", user, low, high)
+        """(C,) the sum of the weights at positions low to high - 1."""
+        return self._by_user("mass", user, low, high)
 
     def best(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
-        """See ``decoding.Prior``."""
-        return self._each("best", user, low, high)
+        """(C,) the log of the greatest weight at positions low to high - 1."""
+        return self._by_user("best", user, low, high)
 
     def at(self, user: IntArray, positions: IntArray) -> FloatArray:
-        """See ``decoding.Prior``."""
-        return self._each("best", user, positions, positions + 1)
+        """(P,) the log of the weight at each position."""
+        return self._by_user("best", user, positions, positions + 1)
 
-    def _each(self, name: str, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
+    def _by_user(self, method: str, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
         if len(self._users) == 1:
-            found: FloatArray = getattr(self._users[0], name)(low, high)
-            return found
+            only: FloatArray = getattr(self._users[0], method)(low, high)
+            return only
         values = np.empty(len(user))
         for number in np.unique(user).tolist():
             which = user == number
-            values[which] = getattr(self._users[number], name)(low[which], high[which])
+            values[which] = getattr(self._users[number], method)(low[which], high[which])
         return values
 
 
 class _Dense:
-    """A weight for every position."""
+    """A weight of its own for every position."""
 
-    def __init__(self, weights: Weights, trie: Places) -> None:
+    def __init__(self, weights: Weights, trie: TriePositions) -> None:
         rows = trie.rows_at(np.arange(trie.n_positions))
         known = rows < len(weights.values)
         values = np.full(len(rows), weights.rest)
@@ -96,37 +104,41 @@ class _Dense:
         self.top = float(values.max())
         self.values = np.maximum(values / self.top, LEAST_WEIGHT)
         self._log = np.log(self.values)
-        self._sums = _Sums(self.values)
+        self._sums = _RangeSums(self.values)
 
     def mass(self, low: IntArray, high: IntArray) -> FloatArray:
         return self._sums.between(low, high)
 
     def best(self, low: IntArray, high: IntArray) -> FloatArray:
-        return _maxima(self._log, low, high)
+        return _range_maxima(self._log, low, high)
 
 
-class Bases:
-    """The dense weights that were last brought into the order of a trie."""
+class DenseCache:
+    """Keeps the dense weights that were last ordered by position."""
 
     def __init__(self, size: int = 4) -> None:
-        """Keeps so many."""
-        self._size = size
-        self._found: list[tuple[Weights, Places, _Dense]] = []
+        """Make an empty cache.
 
-    def of(self, weights: Weights, trie: Places) -> _Dense:
-        """Weights in the order of a trie, which neither of them changes."""
-        for known, where, made in self._found:
+        Args:
+            size: the most weights to keep.
+        """
+        self._size = size
+        self._kept: list[tuple[Weights, TriePositions, _Dense]] = []
+
+    def order(self, weights: Weights, trie: TriePositions) -> _Dense:
+        """Order weights by position, or return them from the cache; both arguments are immutable."""
+        for known, where, ordered in self._kept:
             if known is weights and where is trie:
-                return made
-        made = _Dense(weights, trie)
-        self._found = [(weights, trie, made), *self._found[: self._size - 1]]
-        return made
+                return ordered
+        ordered = _Dense(weights, trie)
+        self._kept = [(weights, trie, ordered), *self._kept[: self._size - 1]]
+        return ordered
 
 
 class _Added:
-    """Weights that are added to dense ones at some positions."""
+    """Dense weights with more added at some positions."""
 
-    def __init__(self, base: _Dense, weights: Weights, trie: Places) -> None:
+    def __init__(self, base: _Dense, weights: Weights, trie: TriePositions) -> None:
         assert weights.rows is not None
         place = trie.find_positions(weights.rows)
         order = np.argsort(place)
@@ -134,7 +146,7 @@ class _Added:
         values = weights.values[order] / base.top
         self._base, self._place = base, place[order]
         self._log = np.log(base.values[self._place] + values)
-        self._sums = _Sums(values)
+        self._sums = _RangeSums(values)
 
     def mass(self, low: IntArray, high: IntArray) -> FloatArray:
         first, last = np.searchsorted(self._place, low), np.searchsorted(self._place, high)
@@ -142,14 +154,14 @@ class _Added:
 
     def best(self, low: IntArray, high: IntArray) -> FloatArray:
         first, last = np.searchsorted(self._place, low), np.searchsorted(self._place, high)
-        base = self._base.best(low, high)  # not above what it is with something added
-        return np.asarray(np.maximum(base, _maxima(self._log, first, last)))
+        base = self._base.best(low, high)  # never exceeds the sum where something is added
+        return np.asarray(np.maximum(base, _range_maxima(self._log, first, last)))
 
 
 class _Sparse:
-    """Weights at some positions, the same everywhere else."""
+    """Weights of their own at some positions, one weight at all others."""
 
-    def __init__(self, weights: Weights, trie: Places) -> None:
+    def __init__(self, weights: Weights, trie: TriePositions) -> None:
         assert weights.rows is not None
         place = trie.find_positions(weights.rows)
         order = np.argsort(place)
@@ -159,7 +171,7 @@ class _Sparse:
         self._rest = max(weights.rest / top, LEAST_WEIGHT)
         self._place = place[order]
         self._log = np.log(values)
-        self._sums = _Sums(values)
+        self._sums = _RangeSums(values)
 
     def mass(self, low: IntArray, high: IntArray) -> FloatArray:
         first, last = np.searchsorted(self._place, low), np.searchsorted(self._place, high)
@@ -169,32 +181,32 @@ class _Sparse:
     def best(self, low: IntArray, high: IntArray) -> FloatArray:
         first, last = np.searchsorted(self._place, low), np.searchsorted(self._place, high)
         others = np.where(high - low > last - first, np.log(self._rest), -np.inf)
-        return np.asarray(np.maximum(_maxima(self._log, first, last), others))
+        return np.asarray(np.maximum(_range_maxima(self._log, first, last), others))
 
 
-class _Sums:
-    """Sums of neighbours among positive values."""
+class _RangeSums:
+    """Sums over ranges of positive values."""
 
     def __init__(self, values: FloatArray) -> None:
         self._values = values
         self._before = np.concatenate([[0.0], np.cumsum(values)])
 
     def between(self, low: IntArray, high: IntArray) -> FloatArray:
-        """(C,) the sum of values[low] to values[high - 1]; 0 where there is none."""
-        found: FloatArray = self._before[high] - self._before[low]
-        # The difference of two sums loses what is small beside them: that is added up anew.
-        poor = np.flatnonzero((high > low) & (found < POOR_WEIGHT * self._before[high]))
-        if len(poor):
-            bounds = np.stack([low[poor], high[poor]], axis=1).ravel()
-            found[poor] = np.add.reduceat(np.append(self._values, 0.0), bounds)[::2]
-        return found
+        """(C,) the sum of values[low] to values[high - 1]; 0 for an empty range."""
+        sums: FloatArray = self._before[high] - self._before[low]
+        # Subtracting two large sums loses small results to rounding: those are summed directly.
+        lossy = np.flatnonzero((high > low) & (sums < CANCELLATION * self._before[high]))
+        if len(lossy):
+            bounds = np.stack([low[lossy], high[lossy]], axis=1).ravel()
+            sums[lossy] = np.add.reduceat(np.append(self._values, 0.0), bounds)[::2]
+        return sums
 
 
-def _maxima(values: FloatArray, low: IntArray, high: IntArray) -> FloatArray:
-    """(C,) the greatest of values[low] to values[high - 1]; -inf where there is none."""
-    found = np.full(len(low), -np.inf)
+def _range_maxima(values: FloatArray, low: IntArray, high: IntArray) -> FloatArray:
+    """(C,) the greatest of values[low] to values[high - 1]; -inf for an empty range."""
+    maxima = np.full(len(low), -np.inf)
     some = np.flatnonzero(high > low)
     if len(some):
         bounds = np.stack([low[some], high[some]], axis=1).ravel()
-        found[some] = np.maximum.reduceat(np.append(values, -np.inf), bounds)[::2]
-    return found
+        maxima[some] = np.maximum.reduceat(np.append(values, -np.inf), bounds)[::2]
+    return maxima

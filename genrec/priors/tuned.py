@@ -1,4 +1,4 @@
-"""Read and keep fitted fusion weights (tuned.json)."""
+"""Read and write what ``genrec tune`` fitted: fusion weights by data and model (tuned.json)."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from genrec.data.dataset import TUNED
 from genrec.errors import DataError, SettingsError
 from genrec.files import write_text
 
-WEIGHTS = {"node": 0.866, "score": 1.5}
+WEIGHTS = {"node": 0.866, "score": 1.5}  # without a fit; see ``genrec.priors.fusion``
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What ``genrec tune`` found for a dataset folder and a model.
+    """The fit of ``genrec tune`` for a dataset folder and a model.
 
     Attributes:
-        key: of model, prompt and behavior; see ``key``.
-        model: its name, for people.
-        fusion: the better one by NDCG@10 on validation, crosswise.
-        weights: the prior's weight by fusion.
-        temperatures: the node temperature by fusion.
-        users: how many users it was fitted on, of validation or held out of train.
-        nats: -ln P(target) of the model alone, the prior alone and both by node, the last of each
-            half of the users by what was fitted to the other half.
-        ndcg: NDCG@10 of these and of both by score, likewise, within the candidates of model and
-            prior.
+        key: a hash of model, prompt and behavior; see ``Recommender.tuning_key``.
+        model: the model's name, for people.
+        fusion: the way with the higher NDCG@10 on validation users that it was not fitted to.
+        weights: the prior's weight for each way of fusion.
+        temperatures: the node temperature for each way of fusion.
+        users: the number of users it was fitted on, from validation or held out of train.
+        nats: mean -ln P(target) of ``model``, ``prior`` and their fusion by ``node``. Fusion is
+            measured on each half of the users with the fit to the other half.
+        ndcg: NDCG@10 of these and of fusion by ``score``, measured likewise, among the candidates
+            of model and prior.
     """
 
     key: str
@@ -42,7 +42,7 @@ class Tuned:
     ndcg: dict[str, float]
 
     def save(self, path: str | Path) -> None:
-        """Writes it into a JSON file, beside what was found for other models."""
+        """Write the fit into a JSON file, beside those for other models."""
         path = Path(path)
         known = _entries(path) if path.is_file() else []
         kept = [e for e in known if e["key"] != self.key]
@@ -51,7 +51,7 @@ class Tuned:
 
     @classmethod
     def load(cls, path: str | Path, key: str) -> Tuned | None:
-        """What was found for a key; None where there is no such file or entry.
+        """Read the fit for a key; None if there is no such file or entry.
 
         Raises:
             DataError: the file is damaged.
@@ -59,8 +59,8 @@ class Tuned:
         path = Path(path)
         if not path.is_file():
             return None
-        found = [e for e in _entries(path) if e["key"] == key]
-        return cls(**found[0]) if found else None
+        matching = [e for e in _entries(path) if e["key"] == key]
+        return cls(**matching[0]) if matching else None
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
@@ -70,7 +70,7 @@ def _entries(path: Path) -> list[dict[str, Any]]:
         required = {f.name for f in fields(Tuned) if f.default is MISSING}
         if all(required <= {*e} <= known and {*e["weights"]} == {*WEIGHTS} for e in entries):
             return list(entries)
-        problem = "its entries have other fields"
+        problem = "its entries lack fields or have unknown ones"
     except (ValueError, KeyError, TypeError, OSError) as error:
         problem = repr(error)
     msg = f"{path} is damaged: {problem}. Delete it and run `genrec tune` again."
@@ -78,23 +78,24 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 
 def load_tuned(given: str | None, folder: Path | None, key: Callable[[], str]) -> Tuned | None:
-    """What ``genrec tune`` found for a key, which is made only where there is a file.
+    """Read the fit for a key; the key is only made if there is a file.
 
     Args:
-        given: the file; None for that of the folder, where there is one.
-        folder: of the run, or of the dataset where the model is no run's.
-        key: makes the key.
+        given: the file to read; None for the one in the folder, if there is one.
+        folder: the folder of the run, or of the dataset if the model is not from a run.
+        key: returns the key.
 
     Raises:
-        SettingsError: the given file is not there, or knows nothing of this key.
+        SettingsError: the given file is missing or has no entry for the key.
         DataError: the file is damaged.
     """
     if given is not None:
         tuned = Tuned.load(given, key())
         if tuned is None:
             msg = (
-                f"tuned={given!r} is no file, or was not written for this model, prompt and "
-                "behavior. Expected one that `genrec tune --out` wrote with the same; run it again."
+                f"tuned={given!r} does not exist, or was not written for this model, prompt and "
+                "behavior. Expected a file that `genrec tune --out` wrote with the same; run it "
+                "again."
             )
             raise SettingsError(msg)
         return tuned

@@ -1,7 +1,7 @@
-"""What is likely without the model: a weight for every item, fused with the model's in search.
+"""Weights: how likely each item is without the model, to be fused with the model in search.
 
-Knows rows and positions, nothing of tokens. Where weights come from is the caller's business;
-popularity and its opposite, novelty, are here.
+Knows catalog rows, nothing of tokens. Any object with ``weights(history)`` can serve as a prior; the
+simplest ones are here: popularity and its opposite, novelty.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from genrec.data.interactions import Interactions
 from genrec.errors import RequestError
 from genrec.types import FloatArray, IntArray
 
-LEAST_WEIGHT = 1e-30  # of a weight, against the greatest
-POOR_WEIGHT = (
-    1e-6  # sums smaller than this part of what is before them are not taken as differences
-)
+LEAST_WEIGHT = 1e-30  # relative to the greatest weight
+CANCELLATION = 1e-6  # a difference of sums below this share of them is too inexact
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,29 +25,29 @@ class Weights:
     """Finite weights above 0 by catalog row; only their ratios count.
 
     Attributes:
-        values: (N,) of rows 0 to N - 1, or (S,) those of ``rows``.
-        rows: (S,) the rows that have weights of their own; None for the first N.
-        rest: the weight of every other row.
-        base: weights of all rows, to which those of ``rows`` are added; then ``rest`` says nothing.
-            One base for many histories is brought into the order of a trie once.
-        spoke: what they were counted from, for people.
+        values: (N,) the weights of rows 0 to N - 1, or (S,) those of ``rows``.
+        rows: (S,) the rows with weights of their own; None for the first N.
+        rest: the weight of every other row; unused with a ``base``.
+        base: weights of all rows, to which those of ``rows`` are added. A base that many histories
+            share is ordered by trie position only once.
+        sources: the names of the sources that contributed, for people.
     """
 
     values: FloatArray
     rows: IntArray | None = None
     rest: float = 1.0
     base: Weights | None = None
-    spoke: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Checks the values; lists become arrays."""
+        """Check the values; convert lists to arrays."""
         try:
             values = np.asarray(self.values, dtype=np.float64)
             rows = None if self.rows is None else np.asarray(self.rows, dtype=np.int64)
-            one = values.ndim == 1 and (rows is None or rows.ndim == 1)
+            flat = values.ndim == 1 and (rows is None or rows.ndim == 1)
         except (TypeError, ValueError, OverflowError):
-            one = False
-        if not one:
+            flat = False
+        if not flat:
             msg = (
                 f"Prior weights {self.values!r:.80} for rows {self.rows!r:.80}. Expected a list of "
                 "numbers above 0, and a list of rows or None."
@@ -67,27 +65,27 @@ class Weights:
         ):
             msg = (
                 f"{len(self.values)} prior weights for {len(self.rows)} rows. Expected one for "
-                "each row, each row once."
+                "each row, and each row once."
             )
             raise RequestError(msg)
         if self.base is not None and (self.rows is None or self.base.rows is not None):
             msg = (
-                "Prior weights with a base, where one of the two is of the wrong kind. Expected "
-                "weights for some rows, and a base for all."
+                "Prior weights with a base, but without rows, or with rows in the base. Expected "
+                "weights for some rows, and a base with weights for all rows."
             )
             raise RequestError(msg)
 
 
 class ItemPrior(Protocol):
-    """Where weights come from."""
+    """Anything that weighs the items of the catalog for a history."""
 
     def weights(self, history: History) -> Weights:
-        """The weights for a history."""
+        """Weigh every item for a history."""
         ...
 
 
 class Popularity:
-    """How often each item occurs in the training events, plus one; or one over that."""
+    """Weighs an item by its number of events plus one, or for novelty by the inverse of that."""
 
     def __init__(
         self,
@@ -97,14 +95,21 @@ class Popularity:
         novelty: bool = False,
         before: str = "validation",
     ) -> None:
-        """Counts the events before a split: ``validation`` for train only."""
+        """Count the events before a split.
+
+        Args:
+            interactions: the events.
+            n_items: the number of items in the catalog.
+            novelty: whether rare items weigh more.
+            before: the split before which events count: ``validation`` for train only.
+        """
         columns = interactions.columns
         rows = columns.row[(columns.split < SPLITS.index(before)) & (columns.row >= 0)]
         counts = (np.bincount(rows, minlength=n_items) + 1).astype(np.float64)
         name = "novelty" if novelty else "popularity"
-        self._weights = Weights(1.0 / counts if novelty else counts, spoke=(name,))
+        self._weights = Weights(1.0 / counts if novelty else counts, sources=(name,))
 
     def weights(self, history: History) -> Weights:
-        """The same for every history."""
+        """Return the same weights for every history."""
         del history
         return self._weights

@@ -1,0 +1,132 @@
+"""Mixture: several sources' distributions over items, each with a share. Knows rows and titles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from genrec.baselines.base import Scorer
+from genrec.config import COUNTED, LEARNED
+from genrec.data.events import History
+from genrec.errors import SettingsError
+from genrec.priors.counts import Counts
+from genrec.priors.weights import Weights
+
+POPULAR, TRENDING = "popular", "trending"
+_SOFTMAX = {"sasrec": 1.0, "textseq": 1.0, "content": 20.0}  # factor on the scores before a softmax
+
+
+def normalized_mix(mix: Mapping[str, float], learned: Mapping[str, Scorer]) -> dict[str, float]:
+    """Scale mixing weights so that they sum to 1.
+
+    Args:
+        mix: the weight of each source.
+        learned: the fitted baselines among the sources, by name.
+
+    Raises:
+        SettingsError: a source is unknown, or a weight is negative, infinite or NaN, or that of
+            ``popular`` is 0.
+    """
+    for name in mix:
+        if name not in COUNTED and name not in learned:
+            known = ", ".join([*COUNTED, *LEARNED])
+            msg = f"{name!r} is not a source of the prior. Expected some of: {known}."
+            raise SettingsError(msg)
+    values = np.array(list(mix.values()), dtype=np.float64)
+    if not (np.isfinite(values).all() and (values >= 0).all() and mix.get(POPULAR, 0) > 0):
+        msg = (
+            f"mix={dict(mix)}. Expected finite weights of 0 or more, and one above 0 "
+            f"for {POPULAR!r}, so that every item has a weight above 0."
+        )
+        raise SettingsError(msg)
+    return {name: float(w / values.sum()) for name, w in zip(mix, values, strict=True)}
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Everything that a collaborative prior knows, in one immutable object.
+
+    An update of the prior puts a new mixture in place of the old one, so requests in progress finish
+    with the old one.
+
+    Attributes:
+        counts: the counts of the users' events.
+        mix: the share of each source; the shares sum to 1.
+        learned: the fitted baselines among the sources, by name.
+    """
+
+    counts: Counts
+    mix: Mapping[str, float]
+    learned: Mapping[str, Scorer] = field(default_factory=dict)
+
+    def shares(self, source: str, histories: Sequence[History]) -> Any:
+        """(H, N) sparse or dense: a source's distribution over items for each of H histories.
+
+        A row of zeros means that the source has nothing to say about that history.
+        """
+        if source not in self.learned:
+            return self.counts.shares(source, histories)
+        scores = self.learned[source].scores_many(histories)
+        added = len(self.counts.catalog) - scores.shape[1]  # items newer than the baseline
+        scores = np.pad(scores, ((0, 0), (0, added)), constant_values=-np.inf)
+        scale = _SOFTMAX.get(source)
+        if scale is None:
+            values = np.maximum(scores, 0.0)
+        else:
+            values = np.exp(scale * (scores - scores.max(axis=1, keepdims=True)))
+        values[[not h.item_ids for h in histories]] = 0.0
+        total = values.sum(axis=1, keepdims=True)
+        return np.divide(values, total, out=np.zeros_like(values), where=total > 0)
+
+    def weights(self, history: History) -> Weights:
+        """Weigh every item for a history.
+
+        A source that has nothing to say about the history leaves its share to popularity. Events
+        whose item is not in the catalog are ignored.
+        """
+        catalog = self.counts.catalog
+        events = tuple(i for i in history.interactions if i.item_id in catalog)
+        histories = [History(events, history.user_id)]
+        popular = self.mix[POPULAR]
+        parts, sources = [], [n for n in (POPULAR, TRENDING) if self.mix.get(n)]
+        for source, share in self.mix.items():
+            if source in {POPULAR, TRENDING} or share == 0:
+                continue
+            part = self.shares(source, histories)
+            if part.sum() > 0:
+                parts.append(share * part)
+                sources.append(source)
+            else:
+                popular += share
+        base, rest = self._base(popular), popular + self.mix.get(TRENDING, 0.0)
+        if not parts:
+            return replace(base, sources=tuple(sources))
+        total = sum(parts[1:], start=parts[0])
+        if isinstance(total, np.ndarray) or hasattr(total, "A1"):
+            values = np.asarray(total).ravel() / rest + base.values
+            return Weights(values, rest=base.rest, sources=tuple(sources))
+        row = total.tocsr()
+        some = row.data > 0
+        rows = row.indices[some].astype(np.int64)
+        return Weights(row.data[some] / rest, rows, base=base, sources=tuple(sources))
+
+    def _base(self, popular: float) -> Weights:
+        """Mix popular and trending items; one object for each share of popularity."""
+        trending = self.mix.get(TRENDING, 0.0)
+        if not trending:
+            return self.counts.base
+        known = self._bases.get(popular)
+        if known is None:
+            base, total = self.counts.base, popular + trending
+            values = (popular * base.values + trending * self.counts.trend) / total
+            mixed = Weights(values, rest=popular * base.rest / total)
+            known = self._bases.setdefault(popular, mixed)
+        return known
+
+    @cached_property
+    def _bases(self) -> dict[float, Weights]:
+        return {}

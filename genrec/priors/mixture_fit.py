@@ -1,0 +1,155 @@
+"""Fit the shares of a mixture's sources to targets; drop behaviors that make targets less likely."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from genrec.data import protocols
+from genrec.data.dataset import Dataset
+from genrec.data.events import History
+from genrec.errors import RequestError
+from genrec.priors.counts import OWN
+from genrec.priors.mixture import POPULAR, TRENDING, Mixture
+from genrec.types import FloatArray
+
+MAX_USERS = 1000  # validation users whose targets the shares are fitted to
+ENOUGH = 50  # users; with fewer, the default shares are used
+LEAST_POPULAR = 0.01  # popularity's share is at least this
+# About the means of the shares fitted on five data sets (benchmarks/LOG.md), with more for popularity.
+DEFAULT_MIX = {
+    POPULAR: 0.25, TRENDING: 0.07, "markov": 0.12, "followed": 0.08, "itemknn": 0.05,
+    "nearest": 0.15, "latest": 0.07, "ease": 0.08, "titles": 0.04, "own": 0.1, "recent": 0.1,
+}  # fmt: skip
+_NEGLIGIBLE = 0.002  # a source with a smaller share is dropped, since every source costs time
+_STEPS = 400  # of expectation-maximisation
+_RARE = 0.01  # of the events: rarer behaviors are always read
+_STANDARD_ERRORS = 2.0  # by which targets must be more likely without a behavior
+
+
+def fit_on_validation(
+    mixture: Mixture, dataset: Dataset, sources: Sequence[str], seed: int
+) -> tuple[dict[str, float], frozenset[str]]:
+    """Fit shares to the validation targets; return them and the behaviors to ignore.
+
+    With fewer than ``ENOUGH`` targets, or histories for fewer than half as many, the shares are
+    defaults.
+
+    Args:
+        mixture: with the counts of train.
+        dataset: with a validation part.
+        sources: the sources to mix.
+        seed: of the sample of validation users.
+    """
+    try:
+        every = protocols.cases(dataset, protocols.default_protocol(dataset), "validation")
+    except RequestError:
+        every = []
+    with_history = sum(len(case.shown) > 0 for case in every)
+    if len(every) < ENOUGH or 2 * with_history < ENOUGH:
+        return _default_mix(dataset, sources), frozenset()
+    cases = protocols.sample(every, MAX_USERS, seed)
+    histories, targets = [c.history for c in cases], [c.target for c in cases]
+    behavior = dataset.info.target_behavior
+    ignored = _behaviors_to_ignore(mixture, histories, targets, sources, behavior)
+    mix, _ = fit_shares(mixture, [without(h, ignored) for h in histories], targets, sources)
+    return mix, ignored
+
+
+def fit_shares(
+    mixture: Mixture,
+    histories: Sequence[History],
+    targets: Sequence[str],
+    sources: Sequence[str],
+) -> tuple[dict[str, float], FloatArray]:
+    """Find the shares under which targets are most likely after their histories.
+
+    Args:
+        mixture: gives each source's distributions; its own shares do not matter.
+        histories: (H,) histories.
+        targets: (H,) the item that followed each of them.
+        sources: the sources to mix.
+
+    Returns:
+        The share of each source, and (H,) -ln P of each target under the shares before negligible
+        ones are dropped.
+    """
+    rows = np.array(mixture.counts.catalog.rows(targets), dtype=np.int64)
+    user = np.arange(len(rows))
+    popular = mixture.counts.base.values[rows]
+    columns = {POPULAR: popular}
+    for source in sources:
+        if source == TRENDING:
+            if len(mixture.counts.newest):
+                columns[source] = mixture.counts.trend[rows]
+        elif source != POPULAR:
+            shares = mixture.shares(source, histories)
+            silent = np.asarray(shares.sum(axis=1)).ravel() == 0
+            if not silent.all():
+                of_target = np.asarray(shares[user, rows]).ravel()
+                columns[source] = np.where(silent, popular, of_target)
+    likelihoods = np.stack([*columns.values()], axis=1)
+    fitted = _maximize_likelihood(likelihoods)
+    nats = -np.log(likelihoods @ fitted)
+    fitted = np.where(fitted < _NEGLIGIBLE, 0.0, fitted)
+    by_source = dict(zip(columns, (fitted / fitted.sum()).tolist(), strict=True))
+    mix = {name: by_source.get(name, 0.0) * (1 - LEAST_POPULAR) for name in sources}
+    return {**mix, POPULAR: mix[POPULAR] + LEAST_POPULAR}, nats
+
+
+def without(history: History, behaviors: Collection[str]) -> History:
+    """Return a history without the events of some behaviors."""
+    if not behaviors:
+        return history
+    kept = tuple(i for i in history.interactions if i.behavior not in behaviors)
+    return History(kept, history.user_id)
+
+
+def _default_mix(dataset: Dataset, sources: Sequence[str]) -> dict[str, float]:
+    """Return default shares, without the user's own items where these may not come back."""
+    repeats = not dataset.info.exclude_seen or bool(dataset.info.lead_in_behaviors)
+    usual = {n: w for n, w in DEFAULT_MIX.items() if n in sources and (repeats or n not in OWN)}
+    return {**dict.fromkeys(sources, 0.0), **usual, POPULAR: DEFAULT_MIX[POPULAR]}
+
+
+def _behaviors_to_ignore(
+    mixture: Mixture,
+    histories: Sequence[History],
+    targets: Sequence[str],
+    sources: Sequence[str],
+    target_behavior: str,
+) -> frozenset[str]:
+    """Find behaviors without whose events the targets are more likely, beyond chance.
+
+    Behaviors are tried once each, the most frequent first, and without those already ignored.
+    """
+    kinds = Counter(i.behavior for h in histories for i in h.interactions)
+    frequent = [b for b, n in kinds.most_common() if n >= _RARE * kinds.total()]
+    ignored: frozenset[str] = frozenset()
+    nats = None
+    for behavior in frequent:
+        if behavior == target_behavior:
+            continue
+        if nats is None:
+            _, nats = fit_shares(mixture, histories, targets, sources)
+        trial = ignored | {behavior}
+        _, other = fit_shares(mixture, [without(h, trial) for h in histories], targets, sources)
+        gain = nats - other
+        if gain.mean() > _STANDARD_ERRORS * gain.std() / np.sqrt(len(gain)):
+            ignored, nats = trial, other
+    return ignored
+
+
+def _maximize_likelihood(likelihoods: FloatArray) -> FloatArray:
+    """(M,) weights that maximise the mean log of (U, M) likelihoods @ weights.
+
+    Expectation-maximisation (Dempster et al. 1977) reaches the global maximum, because the function
+    is concave.
+    """
+    weights = np.full(likelihoods.shape[1], 1.0 / likelihoods.shape[1])
+    for _ in range(_STEPS):
+        joint = likelihoods * weights
+        weights = (joint / joint.sum(axis=1, keepdims=True)).mean(axis=0)
+    return weights
