@@ -47,7 +47,7 @@ def test_a_broken_file(name: str, tmp_path: Path) -> None:
         message = str(caught.value)
         assert expected["error"] in message
         assert name in message
-        assert re.search(r"Expected|[Mm]end |[Rr]ename |[Ss]ave |Close ", message)  # what to do
+        assert re.search(r"Expected|[Rr]ename |[Ss]ave |Close ", message)  # what to do
         return
     data, rejects = prepare(name)
     assert [len(data.catalog), len(data.interactions)] == expected["kept"]
@@ -63,6 +63,6 @@ def test_strict_makes_the_first_bad_row_an_error(name: str) -> None:
     row, reason = EXPECTED[name]["rejected"][0]
     with pytest.raises(DataError) as caught:
         prepare(name, strict=True)
-    assert f"{name}, data row {row}: {reason}. Expected every row to be usable; mend" in str(
+    assert f"{name}, data row {row}: {reason}. Expected every row to be usable. Fix" in str(
         caught.value
     )

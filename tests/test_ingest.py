@@ -185,7 +185,7 @@ def test_json_lines(tmp_path: Path) -> None:
         (5, "time is empty or not a number or ISO date"),
     ]
     (tmp_path / "none.jsonl").write_text("{\n")
-    with pytest.raises(DataError, match="holds no usable line"):
+    with pytest.raises(DataError, match="has no usable line"):
         Dataset.prepare(items, tmp_path / "none.jsonl")
 
 

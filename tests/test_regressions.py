@@ -38,7 +38,7 @@ def test_prepare_never_deletes_other_files(run: Run, tmp_path: Path) -> None:
     (tmp_path / "o" / "notes.txt").write_text("mine")
     code, _, err = run(*arguments)
     assert code == 3
-    assert "holds other files" in err
+    assert "files that do not belong to a dataset" in err
     assert (tmp_path / "o" / "notes.txt").read_text() == "mine"
     foreign = tmp_path / "foreign"
     foreign.mkdir()
@@ -80,7 +80,7 @@ def test_an_open_quote_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a quote that is opened and never closed"):
         Catalog.read(write(tmp_path, items=items)[0])
     fine = 'item_id,title\n1,"two\nlines"\n2,12" ruler\n'
-    with pytest.raises(DataError, match="data row 1 and after"):
+    with pytest.raises(DataError, match="at or after data row 1"):
         Catalog.read(write(tmp_path, items=fine)[0])  # cannot be told apart: better to ask
     assert len(Catalog.read(write(tmp_path, items='item_id,title\n1,12" ruler\n')[0])) == 1
 

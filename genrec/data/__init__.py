@@ -1,1 +1,1 @@
-"""From files to a dataset: catalog, events, splits, protocols. Knows no model."""
+"""Turn files into a dataset: catalog, events, splits and protocols. Knows no model."""

@@ -1,8 +1,4 @@
-"""Reading files into Arrow tables, and the rows that had to be rejected. Knows no items or users.
-
-One broken row, or one broken byte, spoils that row and not the file. pyarrow reads the CSV: it is
-as fast as any and hands over the rows that it cannot split, which others drop or pad in silence.
-"""
+"""Check, rename, stack and convert Arrow tables. Knows columns, nothing of items or users."""
 
 from __future__ import annotations
 
@@ -18,19 +14,19 @@ from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
 from genrec.types import IntArray
 
-ROW = "__row__"  # data row numbers from 1, in tables read from text files
+ROW = "__row__"  # the column with data row numbers from 1, in tables read from text files
 
 
 def require_columns(table: pa.Table, needed: Sequence[str], source: str) -> None:
-    """Checks that a table has the columns, and that they can be read as text.
+    """Check that a table has the columns, and that they can be read as text.
 
     Args:
-        table: under our names.
-        needed: the columns.
-        source: what the table is called in a message.
+        table: the table, with our column names.
+        needed: the names of the columns.
+        source: the name of the table in messages.
 
     Raises:
-        DataError: one is missing; the message lists what is there. Or it holds lists, say.
+        DataError: a column is missing, or holds lists, structs or bytes.
     """
     missing = [n for n in needed if n not in table.column_names]
     if missing:
@@ -51,7 +47,7 @@ def require_columns(table: pa.Table, needed: Sequence[str], source: str) -> None
 
 
 def row_numbers(table: pa.Table) -> list[int]:
-    """The number of each row in its file, from 1."""
+    """Return the number of each row in its file, from 1."""
     if ROW in table.column_names:
         return [int(n) for n in table[ROW].to_pylist()]
     return list(range(1, table.num_rows + 1))
@@ -60,16 +56,16 @@ def row_numbers(table: pa.Table) -> list[int]:
 def stack(
     parts: Sequence[tuple[str, pa.Table]], column: str, values: Sequence[str], rejects: Rejects
 ) -> pa.Table:
-    """Several files as one table, with a column that says from which each row is.
+    """Stack several files into one table, with a column that tells the files apart.
 
     Args:
-        parts: source and table; the rejects learn where each begins.
-        column: its name; one that is there is replaced.
-        values: what it holds for each part.
-        rejects: of the whole.
+        parts: the name and the table of each file.
+        column: the name of the new column; it replaces an existing one.
+        values: the value of the new column for each file.
+        rejects: the record of bad rows; it is told where each file begins.
 
     Raises:
-        DataError: columns of one name are of kinds that do not go together.
+        DataError: columns with the same name have types that do not fit together.
     """
     tables: list[pa.Table] = []
     start = 0
@@ -84,23 +80,26 @@ def stack(
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
-        named = ", ".join(source for source, _ in parts)
-        msg = f"{named} do not go together: {error}. Expected the same columns in each; mend them."
+        sources = ", ".join(source for source, _ in parts)
+        msg = (
+            f"{sources} cannot be joined: {error}. Expected columns of the same types in each. "
+            "Convert the columns that differ."
+        )
         raise DataError(msg) from error
 
 
 def column_names(table: pa.Table) -> list[str]:
-    """The file's own columns."""
+    """List the file's own columns."""
     return [n for n in table.column_names if n != ROW]
 
 
 def rename(table: pa.Table, columns: Mapping[str, str], source: str) -> pa.Table:
-    """The table with columns under our names.
+    """Rename a file's columns to our names.
 
     Args:
-        table: as read.
-        columns: our name -> the file's.
-        source: what the table is called in a message.
+        table: the table as read.
+        columns: the file's column for each of our names.
+        source: the name of the table in messages.
 
     Raises:
         DataError: the file has no such column.
@@ -115,16 +114,16 @@ def rename(table: pa.Table, columns: Mapping[str, str], source: str) -> pa.Table
 
 
 def explode(table: pa.Table, rejects: Rejects) -> pa.Table:
-    """One row an event, of a table with one row a user, whose events stand in lists.
+    """Expand a table with one row per user into one row per event.
 
-    That is a table whose item_id or title column holds lists; another is returned as it is. All
-    its list columns have an entry for each event, oldest first; what is no list counts for each
-    of them. Where there is no time the place in the list is the ``position``, where there is no
-    user_id the row's number is one.
+    Such a table has lists in its item_id or title column; any other table is returned as it is.
+    All list columns have one entry per event, oldest first; other values apply to every event of
+    the row. Without a time column, the place in the list becomes the ``position``. Without a
+    user_id, the row number becomes one.
 
     Args:
-        table: under our names.
-        rejects: where rows without events, or with lists of unequal lengths, are recorded.
+        table: the table, with our column names.
+        rejects: the record of rows without events, or with lists of unequal lengths.
     """
     lists = [n for n in table.column_names if _is_list(table[n].type)]
     first = next((n for n in ("item_id", "title") if n in lists), None)
@@ -154,15 +153,16 @@ def explode(table: pa.Table, rejects: Rejects) -> pa.Table:
 
 
 def _is_list(kind: pa.DataType) -> bool:
+    """Check that a type is a list of any kind."""
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(test(kind) for test in tests)
 
 
 def to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column as stripped strings; null becomes the empty string.
+    """Convert a column to stripped strings; null becomes the empty string.
 
     Raises:
-        DataError: the column holds lists, structs or bytes that are no text.
+        DataError: the column holds lists, structs or bytes that are not text.
     """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -171,19 +171,19 @@ def to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     except pa.ArrowException as error:
         msg = (
             f"A column of type {column.type} cannot be read as text: {error}. Expected text or "
-            "numbers; convert the column."
+            "numbers. Convert the column."
         )
         raise DataError(msg) from error
 
 
 def encode(column: pa.ChunkedArray) -> tuple[list[str], IntArray]:
-    """Distinct texts in order of first appearance, and each row's code."""
+    """Return the distinct texts in order of first appearance, and (R,) each row's code."""
     encoded = to_text(column).combine_chunks().dictionary_encode()
     return encoded.dictionary.to_pylist(), np.asarray(encoded.indices, dtype=np.int64)
 
 
 def to_strings(column: pa.ChunkedArray) -> list[str]:
-    """``text`` as a list."""
+    """Convert a column to a list of stripped strings, as ``to_text`` does."""
     return [str(v) for v in to_text(column).to_pylist()]
 
 
@@ -192,9 +192,9 @@ _DECIMAL = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?$"
 
 
 def infer_type(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A string column as int64 or double where every non-empty cell is plainly one, else as it is.
+    """Convert a string column to int64 or double if every non-empty cell is clearly a number.
 
-    Codes such as 007, or numbers with more digits than a double keeps, stay text.
+    Codes such as 007, and numbers with more digits than a double keeps, stay text.
     """
     if not pa.types.is_string(column.type):
         return column
@@ -207,10 +207,10 @@ def infer_type(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def to_values(table: pa.Table, name: str) -> list[object]:
-    """A column as Python values: numbers, text, dates as ISO text, lists and structs as JSON.
+    """Convert a column to Python values: dates become ISO text, lists and structs JSON.
 
     Raises:
-        DataError: the column has a type that has no such form.
+        DataError: the type of the column cannot be converted.
     """
     column = infer_type(table[name])
     kind = column.type
@@ -224,14 +224,14 @@ def to_values(table: pa.Table, name: str) -> list[object]:
     except (pa.ArrowException, ValueError, TypeError) as error:
         msg = (
             f"Column {name!r} has type {kind}, which cannot be read: {error}. Expected text, "
-            "numbers or dates; convert the column or leave it out."
+            "numbers or dates. Convert the column or leave it out."
         )
         raise DataError(msg) from error
     return [json.dumps(v, default=str) if isinstance(v, list | dict | tuple) else v for v in values]
 
 
 def to_floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """A column as doubles; what is empty or not a number becomes NaN."""
+    """Convert a column to doubles; an empty cell, or one without a number, becomes NaN."""
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         values = column.cast(pa.float64(), safe=False).fill_null(np.nan)
@@ -247,7 +247,7 @@ def to_floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
 
 
 def to_float(value: str | None) -> float:
-    """A text as a number, NaN where it is none."""
+    """Convert a text to a number; NaN if it is none."""
     try:
         return float(value or "nan")
     except ValueError:

@@ -1,4 +1,8 @@
-"""Read CSV, JSON Lines and Parquet files as Arrow tables of text."""
+"""Read CSV, JSON Lines and Parquet files as Arrow tables, and reject rows that cannot be parsed.
+
+A broken row, or a broken byte, costs that row and not the file. pyarrow reads the CSV because it
+reports the rows that it cannot split; other readers drop or pad them silently.
+"""
 
 from __future__ import annotations
 
@@ -28,30 +32,30 @@ _MISQUOTED = "a quote inside a quoted cell is not doubled"
 
 _MAGIC = {b"\x1f\x8b": "gzip (.gz)", b"PK\x03\x04": "a spreadsheet or zip", b"PAR1": "Parquet"}
 
-_BROKEN = "\ufdd0"  # a code point that no text may hold; it marks broken bytes
+_BROKEN = "\ufdd0"  # a code point that no valid text contains; it marks broken bytes
 
 
 def read(
     path: str | Path, *, rejects: Rejects | None = None, scalar: Collection[str] = ()
 ) -> pa.Table:
-    """Reads a CSV or JSON Lines file (also gzipped) or a Parquet file.
+    """Read a CSV or JSON Lines file (also gzipped) or a Parquet file.
 
     Args:
-        path: the file; the kind is told by the name's ending.
-        rejects: where rows that cannot be parsed are recorded; without it the first one raises.
-        scalar: columns in which a JSON list or object makes the row a bad one.
+        path: the file; its ending tells the format.
+        rejects: the record of rows that cannot be parsed; without it the first one raises.
+        scalar: the columns in which a JSON list or object makes the row a bad one.
 
     Returns:
-        A table. CSV and JSONL columns are all strings, an empty cell an empty one, and the column ROW has
-        each row's number in the file; Parquet keeps its types.
+        A table. From CSV and JSONL, all columns are strings (an empty cell is an empty string), and
+        the column ROW holds each row's number in the file. Parquet keeps its types.
 
     Raises:
-        DataError: the file is missing, empty, of another kind, or not readable.
+        DataError: the file is missing, empty, in another format, or not readable.
     """
     path = Path(path)
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is not there"
-        msg = f"No file {str(path)!r}: it {what}. Expected a CSV, JSONL or Parquet file. Check the path."
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        msg = f"{str(path)!r} {problem}. Expected a CSV, JSONL or Parquet file. Check the path."
         raise DataError(msg)
     rejects = rejects if rejects is not None else Rejects(path.name, strict=True)
     name = path.name.lower()
@@ -64,32 +68,44 @@ def read(
             return _read_jsonl(path, rejects, scalar)
     except (pa.ArrowException, OSError, ValueError, EOFError, zlib.error, csv.Error) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        msg = f"{str(path)!r} cannot be read: {reason}. Expected a CSV, JSONL or Parquet file; mend it."
+        msg = (
+            f"{str(path)!r} cannot be read: {reason}. Expected a CSV, JSONL or Parquet file. "
+            "Check that it is complete, or export it again."
+        )
         raise DataError(msg) from error
     msg = (
-        f"{str(path)!r} has an ending that is not known. Expected .csv, .jsonl (also with .gz) or .parquet; "
-        "rename or convert the file."
+        f"{str(path)!r} has an unknown ending. Expected .csv, .jsonl (also with .gz) or .parquet. "
+        "Rename or convert the file."
     )
     raise DataError(msg)
 
 
 def _opener(path: Path) -> Any:
+    """Return the function that opens a file, compressed or not."""
     return gzip.open if path.name.lower().endswith(".gz") else open
 
 
 def _read_parquet(path: Path) -> pa.Table:
-    _distinct(path, pq.read_schema(path).names)
+    """Read a Parquet file with its types."""
+    _check_distinct(path, pq.read_schema(path).names)
     table = pq.read_table(path)
-    table.validate(full=True)  # a foreign writer's text may be no UTF-8
+    table.validate(full=True)  # other writers may have stored text that is not UTF-8
     return table
 
 
-def _header(path: Path) -> tuple[list[str], str]:
+def _read_header(path: Path) -> tuple[list[str], str]:
+    """Read the column names of a CSV file, and its delimiter.
+
+    Raises:
+        DataError: the file is not CSV in UTF-8, is empty, or has a bad header.
+    """
     with _opener(path)(path, "rb") as stream:
-        begin = stream.read(4)
-    kind = next((said for magic, said in _MAGIC.items() if begin.startswith(magic)), None)
+        start = stream.read(4)
+    kind = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
     if kind:
-        msg = f"{str(path)!r} is {kind}, not CSV. Rename the file to what it is, or save it as CSV."
+        msg = (
+            f"{str(path)!r} is {kind}, not CSV. Give the file the right ending, or save it as CSV."
+        )
         raise DataError(msg)
     with _opener(path)(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as stream:
         line = next((line for line in stream if line.strip()), "")
@@ -97,7 +113,7 @@ def _header(path: Path) -> tuple[list[str], str]:
         rest = itertools.chain([line], stream)
         header = next(csv.reader(rest, delimiter=delimiter), [])
     if line.count("\0") * 3 > len(line):
-        msg = f"{str(path)!r} is UTF-16 or UTF-32, or no text. Expected UTF-8; save it as UTF-8."
+        msg = f"{str(path)!r} is UTF-16, UTF-32 or not text. Expected UTF-8. Save it as UTF-8."
         raise DataError(msg)
     names = [n.strip() for n in header]
     broken = next((n for n in names if "\ufffd" in n), None)
@@ -107,19 +123,20 @@ def _header(path: Path) -> tuple[list[str], str]:
     if not names or not any(names):
         msg = f"{str(path)!r} is empty. Expected a header line with column names, then rows."
         raise DataError(msg)
-    _distinct(path, names)
+    _check_distinct(path, names)
     if ROW in names:
-        msg = f"{str(path)!r} has a column {ROW!r}, a name that genrec uses itself. Rename it."
+        msg = f"{str(path)!r} has a column {ROW!r}, which is reserved for genrec. Rename it."
         raise DataError(msg)
     return header, delimiter
 
 
-def _distinct(path: Path, names: Sequence[str]) -> None:
+def _check_distinct(path: Path, names: Sequence[str]) -> None:
+    """Raise a DataError if a column name occurs twice."""
     twice = [n for n, count in Counter(names).items() if count > 1]
     if twice:
         msg = (
-            f"{str(path)!r} has the column {twice[0]!r} twice. Expected distinct column names; "
-            "rename one, or remove it (a column without a name comes of a trailing separator)."
+            f"{str(path)!r} has the column {twice[0]!r} twice. Expected distinct column names. "
+            "Rename or remove one (a trailing separator makes a column without a name)."
         )
         raise DataError(msg)
 
@@ -127,10 +144,10 @@ def _distinct(path: Path, names: Sequence[str]) -> None:
 def _check_quotes(
     path: Path, delimiter: str, table: pa.Table, numbers: IntArray, broken: Sequence[BadRow]
 ) -> set[int]:
-    """The data rows in which a quoted cell goes on after its closing quote, which pyarrow lets pass.
+    """Return the data rows with text after a closing quote, which pyarrow accepts.
 
     Raises:
-        DataError: a quote that is never closed, or not where it should be, swallows rows.
+        DataError: a quote that is never closed, or closed in the wrong place, swallows rows.
     """
 
     def rows_with(mark: str) -> list[int]:
@@ -147,40 +164,41 @@ def _check_quotes(
         misquoted = _misquoted(csv.reader(stream, delimiter=delimiter, strict=True))
     if breaks and (quotes % 2 or misquoted):
         msg = (
-            f"{str(path)!r} has a quote that is opened and never closed, so that rows run "
-            f"together (look at data row {min(breaks)} and after). Close the quote, or "
-            "double a quote that belongs to the text."
+            f"{str(path)!r} has a quote that is opened and never closed, so rows run together "
+            f"(at or after data row {min(breaks)}). Close the quote, or double a quote that belongs "
+            "to the text."
         )
         raise DataError(msg)
     return misquoted
 
 
 def _misquoted(reader: Iterator[list[str]]) -> set[int]:
-    """The rows, the header being 0 and blank lines not counted, that a strict reader refuses."""
-    found: set[int] = set()
+    """Return the rows that a strict reader refuses; the header is 0, blank lines do not count."""
+    refused: set[int] = set()
     number = 0
     while True:
         try:
             row = next(reader)
         except StopIteration:
-            return found
+            return refused
         except csv.Error as error:
             if "field limit" not in str(error):
-                found.add(number)
+                refused.add(number)
             number += 1
         else:
             number += bool(row)
 
 
 def _delimiter(header: str) -> str:
-    """The comma, or what stands in a header without commas: semicolon, tab or bar."""
+    """Return the delimiter: the comma if the header has one, else semicolon, tab or bar."""
     if "," in header:
         return ","
     return max(";\t|", key=header.count) if any(c in header for c in ";\t|") else ","
 
 
 def _read_csv(path: Path, rejects: Rejects) -> pa.Table:
-    raw, delimiter = _header(path)
+    """Read a CSV file as strings, and reject rows that cannot be parsed."""
+    raw, delimiter = _read_header(path)
     names = [n.strip() for n in raw]
 
     def on_invalid(row: pa_csv.InvalidRow) -> str:
@@ -189,7 +207,7 @@ def _read_csv(path: Path, rejects: Rejects) -> pa.Table:
         return "skip"
 
     broken: list[BadRow] = []
-    if _is_one_line(path):  # pyarrow cannot skip a header that nothing follows
+    if _is_one_line(path):  # pyarrow cannot skip a header without rows
         return pa.table({name: pa.array([], pa.string()) for name in [*names, ROW]})
     table = pa_csv.read_csv(
         _valid_utf8(path),
@@ -219,6 +237,7 @@ def _read_csv(path: Path, rejects: Rejects) -> pa.Table:
 
 
 def _is_one_line(path: Path) -> bool:
+    """Check that a file has one line only, whatever its line break."""
     with _opener(path)(
         path, "rt", encoding="latin-1"
     ) as stream:  # a line may end with any line break
@@ -227,7 +246,7 @@ def _is_one_line(path: Path) -> bool:
 
 
 def _valid_utf8(path: Path) -> str | pa.BufferReader:
-    """The path of a valid file; the contents of another, broken bytes replaced by a mark."""
+    """Return the path of a file in valid UTF-8, else its content with broken bytes marked."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         with _opener(path)(path, "rb") as stream:
@@ -243,7 +262,7 @@ def _valid_utf8(path: Path) -> str | pa.BufferReader:
 
 
 def _read_jsonl(path: Path, rejects: Rejects, scalar: Collection[str]) -> pa.Table:
-    """One JSON object a line; what is neither text nor null is kept as its JSON."""
+    """Read one JSON object per line; values other than text and null are kept as JSON."""
     rows: list[dict[str, str]] = []
     kept: list[int] = []
     number = 0
@@ -267,8 +286,8 @@ def _read_jsonl(path: Path, rejects: Rejects, scalar: Collection[str]) -> pa.Tab
     columns = list(dict.fromkeys(name for row in rows for name in row))
     if not columns:
         msg = (
-            f"{str(path)!r} holds no usable line{rejects.first_reason()}. "
-            'Expected one JSON object a line, such as {"user_id": "u1", "item_id": "a"}.'
+            f"{str(path)!r} has no usable line{rejects.first_reason()}. "
+            'Expected one JSON object per line, such as {"user_id": "u1", "item_id": "a"}.'
         )
         raise DataError(msg)
     table = {name: pa.array([row.get(name, "") for row in rows], pa.string()) for name in columns}
@@ -276,6 +295,7 @@ def _read_jsonl(path: Path, rejects: Rejects, scalar: Collection[str]) -> pa.Tab
 
 
 def _object_problem(value: object, scalar: Collection[str]) -> str:
+    """Return the reason why a JSON value is not a usable row; empty if it is fine."""
     if not isinstance(value, dict):
         return "not a JSON object"
     nested = (n for n, v in value.items() if isinstance(v, list | dict) and n.strip() in scalar)
@@ -283,14 +303,15 @@ def _object_problem(value: object, scalar: Collection[str]) -> str:
 
 
 def _cell(value: object) -> str:
+    """Return the text of a JSON value in a table cell."""
     if value is None:
         return ""
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate becomes ?
+        return value.encode("utf-8", "replace").decode("utf-8")  # lone surrogates become ?
     return json.dumps(value, ensure_ascii=False)
 
 
 def _row_numbers(rows: int, skipped: set[int]) -> IntArray:
-    """Data row numbers in the file, from 1, of the rows that the parser kept."""
+    """Return the data row numbers, from 1, of the rows that the parser kept."""
     numbers = np.arange(1, rows + len(skipped) + 1)
     return numbers[~np.isin(numbers, list(skipped))][:rows] if skipped else numbers

@@ -1,4 +1,4 @@
-"""Collect rejected rows with their reasons."""
+"""Record rejected rows with their reasons."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ BadRow = tuple[int, str, str]  # data row number, reason, text
 
 @dataclass
 class Rejects:
-    """Rows that were not kept: source, row number from 1 (header not counted), reason, cells.
+    """The record of rejected rows.
 
-    ``parts`` are the first row numbers of further sources, where several files make one table.
+    Attributes:
+        source: the name of the file in messages.
+        strict: True to raise an error at the first bad row.
+        rows: source, row number from 1 (without the header), reason and cells of each row.
+        parts: the first row number and the name of each further file, if several files were
+            stacked into one table.
     """
 
     source: str
@@ -24,10 +29,15 @@ class Rejects:
     parts: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, number: int, reason: str, cells: Sequence[object]) -> None:
-        """Records one row.
+        """Record one row.
+
+        Args:
+            number: the number of the row in its file, from 1.
+            reason: the reason why it is rejected.
+            cells: its values.
 
         Raises:
-            DataError: rejects are strict.
+            DataError: the record is strict.
         """
         source = self.source
         first = max((start for start, _ in self.parts if start <= number), default=None)
@@ -35,17 +45,17 @@ class Rejects:
             source, number = dict(self.parts)[first], number - first + 1
         if self.strict:
             msg = (
-                f"{source}, data row {number}: {reason}. Expected every row to be usable; "
-                "mend the row (`genrec prepare` without --strict sets such rows aside)."
+                f"{source}, data row {number}: {reason}. Expected every row to be usable. Fix "
+                "the row (`genrec prepare` without --strict sets such rows aside)."
             )
             raise DataError(msg)
         self.rows.append((source, number, reason, " | ".join(str(c) for c in cells)))
 
     def counts(self, *, sources: bool = False) -> dict[str, int]:
-        """How many rows were rejected for each kind of reason (what follows a quote is dropped).
+        """Count the rejected rows by reason, most frequent first; quoted values are cut off.
 
         Args:
-            sources: begin each reason with its file.
+            sources: True to put the file's name before each reason.
         """
         kinds = Counter(
             (f"{source}: " if sources else "") + reason.split(" '")[0].split(' "')[0]
@@ -54,7 +64,7 @@ class Rejects:
         return dict(kinds.most_common())
 
     def first_reason(self) -> str:
-        """`` (first rejected row: ...)`` for use in a message, empty when nothing was rejected."""
+        """Return a note on the first rejected row for use in a message; empty without rejects."""
         if not self.rows:
             return ""
         source, number, reason, _ = self.rows[0]
