@@ -212,7 +212,7 @@ def test_the_prior_sees_the_whole_history_and_the_model_the_window() -> None:
 
 
 @pytest.mark.parametrize(("language", "said"), [
-    ("en", "What they did earlier speaks for it."), ("zh", "更早的历史行为支持该商品。")
+    ("en", "Older events in the history support it."), ("zh", "更早的历史行为支持该商品。")
 ])  # fmt: skip
 def test_older_events_speak_where_none_that_is_shown_does(language: str, said: str) -> None:
     recommender = shop(max_events=1, exclude_seen=False, prior_weight=3.0, language=language)
@@ -247,7 +247,7 @@ def test_no_events_are_no_evidence() -> None:
         for one in explained(shop(), "", evidence=mode):
             assert one.evidence == ()
             assert one.without == ()
-            assert one.text == "Nothing is known of this customer yet."
+            assert one.text == "Nothing is known about this customer yet."
 
 
 def test_the_list_is_searched_again_without_the_strongest_events() -> None:

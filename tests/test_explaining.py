@@ -121,11 +121,11 @@ def texts(recommender: Recommender, history: Any, **settings: Any) -> list[tuple
 
 def test_the_plain_sentences() -> None:
     recommender = make(["red mug", "doll"])
-    assert texts(recommender, "") == [("template", "Nothing is known of this customer yet.")] * 2
+    assert texts(recommender, "") == [("template", "Nothing is known about this customer yet.")] * 2
     assert texts(recommender, "", language="zh") == [("template", "还没有该用户的任何记录。")] * 2
     found = texts(recommender, History((Interaction(None, "search", text="a\nb"),)))
     one = ("template", 'Because they searched "a b".')
-    silent = ("template", "No event of this history speaks for it.")
+    silent = ("template", "No event in this history supports it.")
     assert sorted(found) == sorted([one, silent])  # what speaks for one speaks against the other
     alone = make(["red mug"])
     assert texts(alone, "viewed: i0") == [silent]  # it has P = 1 either way
@@ -133,7 +133,7 @@ def test_the_plain_sentences() -> None:
 
 def test_another_item_of_the_same_title_is_no_evidence() -> None:
     recommender = make(["mug", "mug", 'mug"'])
-    said = {'Because they bought "mug".', "No event of this history speaks for it."}
+    said = {'Because they bought "mug".', "No event in this history supports it."}
     assert {text for _, text in texts(recommender, "i0")} <= said
 
 
@@ -198,7 +198,7 @@ def test_own_styles_are_used(tmp_path: Path) -> None:
     recommender = make(["red mug"], prompts=str(tmp_path), exclude_seen=False)
     answer = recommender.recommend("i0", 1, explain=True, style="mine")
     assert answer[0].explanation is not None
-    assert answer[0].explanation.text == "No event of this history speaks for it."
+    assert answer[0].explanation.text == "No event in this history supports it."
     with pytest.raises(PromptError, match=r"style='yours'.*mine"):
         recommender.recommend("i0", 1, explain=True, style="yours")
 

@@ -251,8 +251,8 @@ def test_what_a_sentence_names() -> None:
     assert said(text, "generated", 2) == ([0, 2], ())
     assert said('Because they bought "red mug".', "template", 0) == ([0, 2], ())
     assert said('Because they searched for "a red hat".', "template", 0) == ([3], ())
-    assert said("No event of this history speaks for it.", "template", 0) == ([], ())
-    assert said("Nothing is known of this customer yet.", "template", 0) == ([], ())
+    assert said("No event in this history supports it.", "template", 0) == ([], ())
+    assert said("Nothing is known about this customer yet.", "template", 0) == ([], ())
     assert said('Because they bought "doll house".', "template", 0)[1]
     assert said('Because they bought "red mug".', "generated", 5)[1]
 

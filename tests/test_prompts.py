@@ -102,16 +102,16 @@ def test_item_text_never_becomes_template_or_line() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("{{ events[0].title | upper }} {{ target }}", "changed or joined a title"),
-        ("a {{ 'x' ~ events[0].title }}\n{{ target }}", "changed or joined a title"),
-        ("a {{ '%s' | format(events[0].title) }}\n{{ target }}", "changed or joined a title"),
+        ("{{ events[0].title | upper }} {{ target }}", "changes a title or joins"),
+        ("a {{ 'x' ~ events[0].title }}\n{{ target }}", "changes a title or joins"),
+        ("a {{ '%s' | format(events[0].title) }}\n{{ target }}", "changes a title or joins"),
         ("{{ nope }} {{ target }}", "'nope' is undefined"),
         ("no target at all", "does not print {{ target }}"),
         ("a: {{ target }} and more", "follows the target"),
         ("a:{{ target }}", "the text before a title ends with"),
         ("a {{ events[0].title }} b {{ target }}", "the text after a title begins with"),
         ("{% for %}", "not valid Jinja2"),
-        ("{{ ''.__class__.__mro__ }} {{ target }}", "failed"),
+        ("{{ ''.__class__.__mro__ }} {{ target }}", "could not be rendered"),
     ],
 )
 def test_bad_templates(source: str, message: str) -> None:
@@ -198,5 +198,5 @@ def test_ones_own_folder_goes_before_what_is_shipped(tmp_path: Path) -> None:
     (tmp_path / "en" / "verbs.json").write_bytes(b"\xff")
     with pytest.raises(PromptError, match="Expected a text file in UTF-8"):
         Template.load("next_item", own=tmp_path)
-    with pytest.raises(PromptError, match="No folder"):
+    with pytest.raises(PromptError, match="There is no prompt folder"):
         Template.load("next_item", own=tmp_path / "none")

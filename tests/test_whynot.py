@@ -231,7 +231,7 @@ def test_choices_are_whole_characters() -> None:
 
 
 @pytest.mark.parametrize(("language", "said", "unsaid"), [
-    ("en", ", we suggest", ", something speaks for"), ("zh", "，推荐", "，可以考虑")
+    ("en", ", we suggest", ", you could consider"), ("zh", "，推荐", "，可以考虑")
 ])  # fmt: skip
 def test_what_is_not_recommended_is_not_said_to_be(language: str, said: str, unsaid: str) -> None:
     names = ["red mug tall", "red doll house", "blue mug small", "green bag long", "red bag large"]
@@ -288,7 +288,7 @@ def test_where_all_items_were_had_none_is_recommended_instead() -> None:
 def test_an_empty_history_still_has_a_rank_and_what_would_help() -> None:
     found = shop(6).explain("", "i4")
     assert found.explanation.evidence == ()
-    assert found.explanation.text == "Nothing is known of this customer yet."
+    assert found.explanation.text == "Nothing is known about this customer yet."
     assert found.removal is None
     assert found.rank is not None
     assert found.tried == 5

@@ -46,7 +46,7 @@ def explain_template(style: str, language: str, own: str | None) -> Template:
     try:
         return Template.load(name, language, own=own)
     except PromptError as error:
-        if "No template" not in str(error):
+        if "There is no template" not in str(error):
             raise
         folders = [templates_folder(), *([] if own is None else [Path(own)])]
         names = {f.stem for p in folders for f in (p / language).glob("explain_*.jinja")}

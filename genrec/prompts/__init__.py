@@ -1,1 +1,1 @@
-"""Templates become prompts, and prompts become token ids."""
+"""Turn histories into prompts, as segments of text and titles, and encode them as token ids."""

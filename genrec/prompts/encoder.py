@@ -1,8 +1,8 @@
-"""From prompts and titles to token ids, safely. Knows a tokenizer, nothing of models.
+"""Encode prompts and titles as token ids, safely. Knows a tokenizer, nothing of models.
 
-Titles, verbs and all other text are tokenised piece by piece, so that a title has the same ids
-wherever it stands, and no text can become a control token: none of the ids in the tokenizer's
-table of added tokens ever comes out, plain white space apart.
+Titles, verbs and all other text are tokenised piece by piece, so a title has the same ids wherever
+it occurs. No text can become a control token: except for white space, ids from the tokenizer's
+table of added tokens are never produced.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from genrec.prompts.segments import Prompt
 from genrec.prompts.template import Template
 
 _CHUNK = 20_000  # titles tokenised at once; a million in one call would take gigabytes
-_FORM_FIELDS = ("case", "max_title_tokens", "lead", "terminator")  # of every hash so far; frozen
+_FORM_FIELDS = ("case", "max_title_tokens", "lead", "terminator")  # part of stored hashes: frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,11 @@ class EncodedPrompt:
     """A prompt as the model reads it.
 
     Attributes:
-        prompt: the segments.
+        prompt: the prompt's segments.
         ids: all token ids in order.
-        bounds: for each segment its (start, stop) in ids, lead and terminator included.
-        frame: what a chat template writes before and after the message; empty for plain prompts.
-        counted: the number of tokens, for a model that reads text and has no ids.
+        bounds: (start, stop) of each segment in ``ids``, lead and terminator included.
+        frame: the chat template's text before and after the message; empty for plain prompts.
+        counted: number of tokens, for a model that reads text and has no ids.
     """
 
     prompt: Prompt
@@ -52,12 +52,12 @@ class EncodedPrompt:
 
     @property
     def text(self) -> str:
-        """What the model reads, as one string for people."""
+        """Return the text that the model reads as one string, for people."""
         return f"{self.frame[0]}{self.prompt.text}{self.frame[1]}"
 
 
 class PromptEncoder(ABC):
-    """Turns rendered prompts into what a model reads, and cuts histories to a budget of tokens.
+    """An encoder of rendered prompts that shortens histories to a token budget.
 
     Attributes:
         form: how titles are written.
@@ -82,21 +82,21 @@ class PromptEncoder(ABC):
         scale: float | None = None,
         item: int | None = None,
     ) -> EncodedPrompt:
-        """The longest prompt within a budget: whole events are cut, the oldest first.
+        """Render and encode the longest prompt within a budget, dropping the oldest events.
 
         Args:
-            template: what to render.
+            template: the template to render.
             catalog: the items.
             history: the events, oldest first.
-            behavior: what the next event will be.
-            max_tokens: the most ids the prompt may have.
-            max_events: the most events of the history it may have.
-            demonstrations: other users' histories; they are never cut.
-            scale: the highest value that an event can have, to show values; None shows none.
+            behavior: the behavior of the next event.
+            max_tokens: maximum number of ids in the prompt.
+            max_events: maximum number of events of the history.
+            demonstrations: other users' histories, which are never cut.
+            scale: the highest possible value of an event; None hides values.
             item: the catalog row that an ``explain`` or ``would_like`` template asks about.
 
         Raises:
-            PromptError: not even the prompt without events fits.
+            PromptError: even the prompt without events is too long.
         """
 
         def encode(n: int) -> EncodedPrompt:
@@ -119,9 +119,9 @@ class PromptEncoder(ABC):
         best, low = encode(0), 0
         if best.n_tokens > max_tokens:
             msg = (
-                f"The prompt without any event has {best.n_tokens} tokens, more than the budget of "
-                f"{max_tokens}. Raise max_prompt_tokens, or use fewer demonstrations or another "
-                "template or model."
+                f"Even without events, the prompt has {best.n_tokens} tokens, more than the budget "
+                f"of {max_tokens}. Raise max_prompt_tokens, use fewer demonstrations, or choose "
+                "another template or model."
             )
             raise PromptError(msg)
         while high - low > 1:  # low fits, high does not
@@ -135,13 +135,13 @@ class PromptEncoder(ABC):
 
 
 class TextEncoder(PromptEncoder):
-    """Leaves prompts as text, for models that take no token ids; only counts their tokens."""
+    """An encoder for models that take no token ids: it keeps prompts as text and counts tokens."""
 
     def __init__(self, count_tokens: Callable[[str], int], form: TitleForm) -> None:
-        """Take the model's own count of tokens.
+        """Keep the function that counts tokens.
 
         Args:
-            count_tokens: counts, or estimates from above, the tokens of a text.
+            count_tokens: function that counts the tokens of a text, or overestimates them.
             form: how titles are written.
         """
         self.form = form
@@ -153,17 +153,23 @@ class TextEncoder(PromptEncoder):
 
 
 class Encoder(PromptEncoder):
-    """Encodes text, titles and prompts with one tokenizer and one title form."""
+    """An encoder of texts, titles and prompts, with one tokenizer and one title form.
+
+    Attributes:
+        form: how titles are written.
+        start: ids that the tokenizer puts before any text.
+        terminator: ids of the title form's terminator.
+    """
 
     def __init__(self, tokenizer: Any, form: TitleForm) -> None:
-        """Wraps a transformers tokenizer.
+        """Wrap a transformers tokenizer.
 
         Raises:
-            ModelError: the tokenizer cannot write the terminator.
+            ModelError: the tokenizer has no ids for the terminator.
         """
         self.form = form
         self._tokenizer = tokenizer
-        self._added = {  # but for line breaks and tabs, which are added tokens in Gemma
+        self._added = {  # white space is left out: line breaks and tabs are added tokens in Gemma
             int(i): t.content
             for i, t in tokenizer.added_tokens_decoder.items()
             if t.special or t.content.strip()
@@ -173,18 +179,18 @@ class Encoder(PromptEncoder):
         self.terminator = self.text(form.terminator)
         if not self.terminator:
             msg = (
-                f"The model's tokenizer drops {form.terminator!r}, so no title could be ended. "
+                f"The model's tokenizer drops {form.terminator!r}, which ends titles. "
                 "Expected a tokenizer that keeps it; choose another model or template."
             )
             raise ModelError(msg)
 
     @property
     def control_ids(self) -> frozenset[int]:
-        """The ids that no text may have."""
+        """Return the ids that no text may be encoded to."""
         return frozenset(self._added)
 
     def _start_ids(self) -> tuple[int, ...]:
-        """What the tokenizer puts before any text (a begin-of-text id, or nothing)."""
+        """Find the ids that the tokenizer puts before any text: a begin-of-text id, or none."""
         plain = self._tokenizer("a", add_special_tokens=False)["input_ids"]
         full = self._tokenizer("a", add_special_tokens=True)["input_ids"]
         for start in range(len(full) - len(plain) + 1):
@@ -193,7 +199,7 @@ class Encoder(PromptEncoder):
         return ()
 
     def text(self, text: str) -> tuple[int, ...]:
-        """The ids of one piece of text, cached; never an added token's that could be a control token."""
+        """Encode one piece of text; the ids contain no control token. Results are cached."""
         if text not in self._cache:
             if len(self._cache) > 100_000:
                 self._cache.clear()
@@ -201,6 +207,7 @@ class Encoder(PromptEncoder):
         return self._cache[text]
 
     def _encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Encode texts without control tokens and start ids."""
         batch = self._tokenizer(
             list(texts),
             add_special_tokens=False,
@@ -208,16 +215,16 @@ class Encoder(PromptEncoder):
             return_attention_mask=False,
         )["input_ids"]
         return [
-            tuple(ids) if self._added.keys().isdisjoint(ids) else self._defused(text)
+            tuple(ids) if self._added.keys().isdisjoint(ids) else self._encode_defused(text)
             for text, ids in zip(texts, batch, strict=True)
         ]
 
-    def _defused(self, text: str) -> tuple[int, ...]:
-        """Encodes a text that spells an added token: the spelling is broken by a space.
+    def _encode_defused(self, text: str) -> tuple[int, ...]:
+        """Encode a text that spells an added token, with a space inserted into the spelling.
 
-        ``split_special_tokens`` splits the special ones only, and some tokenizers have the
-        spelling in their plain vocabulary too. An id that still is an added one (an unknown
-        character's, say) is left out.
+        ``split_special_tokens`` splits special tokens only, and some tokenizers have the spelling
+        in their plain vocabulary too. Ids that are still added ones, such as those of unknown
+        characters, are left out.
         """
         for content in sorted(set(self._added.values()), key=len, reverse=True):
             if len(content) > 1:
@@ -226,46 +233,54 @@ class Encoder(PromptEncoder):
         return tuple(i for i in ids["input_ids"][0] if i not in self._added)
 
     def title(self, rendered: str) -> tuple[int, ...]:
-        """The ids of a rendered title with its lead, cut to ``max_title_tokens``, and terminator.
+        """Encode a rendered title: lead and title, cut to ``max_title_tokens``, then terminator.
 
-        Sequences of different titles are never prefixes of one another: the terminator stands at
-        the end of each and inside none.
+        No encoded title is a prefix of a different one, because the terminator ends each and
+        occurs inside none.
         """
-        return self._terminated(self.text(f"{self.form.lead}{rendered}"))
+        return self._terminate(self.text(f"{self.form.lead}{rendered}"))
 
-    def _read(self, title: tuple[int, ...]) -> str:
-        """A cut title as text, so that what is shown is what is read."""
+    def _decode_title(self, title: tuple[int, ...]) -> str:
+        """Decode a cut title, so that people see the same text as the model."""
         text = str(self._tokenizer.decode(list(title[: -len(self.terminator)])))
         return text.removeprefix(self.form.lead)
 
-    def _terminated(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+    def _terminate(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Cut a title's ids and append the terminator, which may not occur before the end."""
         body = ids[: self.form.max_title_tokens]
         size = len(self.terminator)
         while any(body[i : i + size] == self.terminator for i in range(len(body))):
-            # Only where a tokenizer writes other characters with the terminator's ids.
+            # This happens only if a tokenizer uses the terminator's ids for other characters.
             body = tuple(i for i in body if i != self.terminator[-1])
         return body + self.terminator
 
     def titles(
         self, catalog: Catalog, progress: Callable[[int], None] | None = None
     ) -> Iterator[tuple[int, ...]]:
-        """The ids of every title of a catalog, by row, tokenised in chunks.
+        """Encode every title of a catalog in row order, in chunks.
 
         Args:
             catalog: the items.
-            progress: called with the number of titles done.
+            progress: function called with the number of titles done.
+
+        Yields:
+            The ids of each title.
         """
         rendered = [f"{self.form.lead}{self.form.render(t)}" for t in catalog.titles]
         for first in range(0, len(rendered), _CHUNK):
             for ids in self._encode(rendered[first : first + _CHUNK]):
-                yield self._terminated(ids)
+                yield self._terminate(ids)
             if progress:
                 progress(min(first + _CHUNK, len(rendered)))
 
     def prompt(self, prompt: Prompt) -> EncodedPrompt:
-        """The ids of a prompt, segment by segment, after the tokenizer's own start ids."""
+        """Encode a prompt segment by segment, after the tokenizer's own start ids.
+
+        Raises:
+            PromptError: the prompt has no tokens, or the model lacks a chat template.
+        """
         frame = self._chat_frame if prompt.chat else ("", "")
-        ids = list(self._trusted(frame[0]) if prompt.chat else self.start)
+        ids = list(self._encode_trusted(frame[0]) if prompt.chat else self.start)
         bounds = []
         segments = []
         for segment in prompt.segments:
@@ -276,23 +291,23 @@ class Encoder(PromptEncoder):
                 title = self.title(segment.text)
                 ids.extend(title)
                 if len(title) - len(self.terminator) == self.form.max_title_tokens:
-                    segment = replace(segment, text=self._read(title))
+                    segment = replace(segment, text=self._decode_title(title))
             segments.append(segment)
             bounds.append((start, len(ids)))
         prompt = replace(prompt, segments=tuple(segments))
         if not ids:
-            msg = "The prompt has no tokens. Expected a template with text before the target."
+            msg = "The prompt has no tokens. Expected text before the target; fix the template."
             raise PromptError(msg)
-        ids.extend(self._trusted(frame[1]))
+        ids.extend(self._encode_trusted(frame[1]))
         return EncodedPrompt(prompt, tuple(ids), tuple(bounds), frame)
 
     @cached_property
     def _chat_frame(self) -> tuple[str, str]:
-        """What the model's chat template writes before and after a user's message."""
+        """Return the text that the model's chat template puts before and after a user's message."""
         if not getattr(self._tokenizer, "chat_template", None):
             msg = (
-                "The template is a chat message, but the model has no chat template. Expected an "
-                "instruct model; choose one, or a template of form plain such as next_item."
+                "The prompt is a chat message, but the model has no chat template. Expected an "
+                "instruct model; choose one, or a template with 'form: plain' such as next_item."
             )
             raise PromptError(msg)
         mark = "\ue000message\ue000"
@@ -302,31 +317,36 @@ class Encoder(PromptEncoder):
         before, _, after = str(text).partition(mark)
         return before, after
 
-    def _trusted(self, text: str) -> tuple[int, ...]:
-        """The ids of a chat template's own text, control tokens and all."""
+    def _encode_trusted(self, text: str) -> tuple[int, ...]:
+        """Encode a chat template's own text, control tokens included."""
         if not text:
             return ()
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def plain(self, text: str) -> tuple[int, ...]:
-        """The ids of a whole prompt given as one text, after the tokenizer's own start ids."""
+        """Encode a whole prompt given as one text, after the tokenizer's own start ids."""
         return (*self.start, *self._encode([text])[0])
 
     def message(self, text: str) -> tuple[int, ...]:
-        """The ids of a user's message in the model's chat template, up to the answer.
+        """Encode a user's message within the model's chat template, up to the answer.
 
         Raises:
             PromptError: the model has no chat template.
         """
         before, after = self._chat_frame
-        return (*self._trusted(before), *self._encode([text])[0], *self._trusted(after))
+        return (
+            *self._encode_trusted(before),
+            *self._encode([text])[0],
+            *self._encode_trusted(after),
+        )
 
     @property
     def hash(self) -> str:
-        """Return the SHA-256 (hex) of all that determines ids: vocabulary, added tokens, title form.
+        """Return the SHA-256 (hex) of the vocabulary, the added tokens and the title form.
 
-        Run folders store it, so the title form goes in as named fields (``keys.spell``), never as
-        ``repr``: a new class name or a new field at its default leaves every hash as it was.
+        Together these determine all ids. Run folders store the hash, so the title form is spelled
+        by named fields (``keys.spell``) and not by ``repr``. A new class name, or a new field with
+        its default value, leaves every hash unchanged.
         """
         form = spell(self.form, "TitleForm", _FORM_FIELDS)
         state = f"({form}, {sorted(self._added.items())!r}, {self.start!r})"
@@ -337,7 +357,7 @@ class Encoder(PromptEncoder):
 
 
 def shared_start(sequences: Sequence[Sequence[int]]) -> int:
-    """How many first ids all sequences have in common.
+    """Count the leading ids that all sequences have in common.
 
     >>> shared_start([[1, 2, 3], [1, 2], [1, 2, 4]])
     2

@@ -1,4 +1,4 @@
-"""A prompt as a list of segments, in which titles stay objects."""
+"""Represent a prompt as a list of segments, in which titles stay objects."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Segment:
     """A piece of a prompt.
 
     Attributes:
-        text: as written; for a title without its lead and terminator.
-        row: the catalog row of a title, None for text.
-        event: the place of a title's event in the history, None for text and demonstrations.
+        text: the text as written, for a title without its lead and terminator.
+        row: the catalog row of a title; None for text.
+        event: position of the title's event in the history; None for text and demonstrations.
     """
 
     text: str
@@ -33,11 +33,11 @@ class Prompt:
 
     Attributes:
         segments: the pieces in order.
-        lead: what the model has to write before the title's first word.
-        terminator: what ends every title.
-        events: how many events of the history are in it.
-        dropped: how many older events were left out for want of room.
-        chat: whether it is a message to be put into the model's chat template.
+        lead: text that comes before every title.
+        terminator: text that ends every title.
+        events: number of events of the history in the prompt.
+        dropped: number of older events that were left out for lack of room.
+        chat: whether the prompt is a message for the model's chat template.
     """
 
     segments: tuple[Segment, ...]
@@ -49,7 +49,7 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """The prompt as one string, for people."""
+        """Return the prompt as one string, for people."""
         return "".join(
             s.text if s.row is None else f"{self.lead}{s.text}{self.terminator}"
             for s in self.segments
@@ -57,17 +57,19 @@ class Prompt:
 
 
 class TitleObject:
-    """A title inside a template: may only be printed as it is, so that its row is never lost."""
+    """A title inside a template, which may only be printed unchanged, so its row is never lost."""
 
     __slots__ = ("event", "row", "text")
 
     def __init__(self, text: str, row: int, event: int | None = None) -> None:
+        """Keep a title's text, its catalog row and the position of its event."""
         self.text, self.row, self.event = text, row, event
 
     def __str__(self) -> str:
+        """Refuse to become a string."""
         msg = (
-            "A template changed or joined a title. Expected a title or target to be printed as it "
-            "is, as in {{ event.title }}; remove the filter or operator."
+            "A template changes a title or joins it with other text. Expected titles and targets "
+            "to be printed unchanged, as in {{ event.title }}; remove the filter or operator."
         )
         raise PromptError(msg)
 
@@ -75,7 +77,7 @@ class TitleObject:
 
 
 def flatten(parts: Iterable[Any]) -> list[Any]:
-    """Flatten what a native environment yields to one list."""
+    """Flatten the parts that a native environment yields into one list."""
     flat: list[Any] = []
     for part in parts:
         flat.extend(part if isinstance(part, list) else [part])
@@ -83,6 +85,6 @@ def flatten(parts: Iterable[Any]) -> list[Any]:
 
 
 class SegmentEnvironment(SandboxedEnvironment, NativeEnvironment):
-    """Renders to the list of printed values instead of a string."""
+    """A sandboxed Jinja2 environment that renders to a list of printed values, not a string."""
 
     concat = staticmethod(flatten)  # type: ignore[assignment]

@@ -1,9 +1,9 @@
-"""Prompts: Jinja2 templates rendered to segments. Knows texts and rows, nothing of tokens.
+"""Render Jinja2 templates to prompts. Knows texts and catalog rows, nothing of tokens.
 
-A prompt is segments, not a string: template text, and titles that know their catalog row and the
-event that they stand in. The lead (what stands before a title, a space say) and the terminator
-(what ends it, a line break say) belong to the title, so that a title in the history and a title to
-be written are the same unit.
+A prompt is a list of segments, not a string. Segments are either template text or titles, which
+know their catalog row and their event. The lead before a title (such as a space) and the
+terminator after it (such as a line break) belong to the title. So a title in the history and a
+title to be written are the same unit.
 """
 
 from __future__ import annotations
@@ -25,46 +25,64 @@ from genrec.errors import PromptError
 from genrec.prompts.segments import Prompt, Segment, SegmentEnvironment, TitleObject, flatten
 from genrec.text import one_line
 
-MAX_TEXT = 200  # characters of an event's text that a prompt shows
+MAX_TEXT = 200  # maximum number of characters of an event's text in a prompt
 
-
-_TARGET_ROW = -1
+_TARGET_ROW = -1  # in place of a catalog row: the title to be written
 
 
 class Template:
-    """One prompt template, with its verb table.
+    """A prompt template with its verb table.
+
+    The comment at the top of the source is its header, with ``key: value`` lines. All keys are
+    optional:
+
+    - ``for`` and ``language``: what the template is for, and its language.
+    - ``form``: ``plain`` (the default), or ``chat`` for a user's message in the model's chat
+      template, to which the title is the answer.
+    - ``lead``, ``terminator``: text before and after every title, in double quotes.
+    - ``targets``: ``every`` (the default) if each title of a history is preceded by exactly what
+      inference would write before it, else ``last``.
+    - ``answers``: yes and no as the model writes them, such as ``" yes", " no"``, for templates
+      that ask about one item.
+
+    Templates that explain an item (``explain``) also have these keys:
+
+    - ``opening``: the beginning of the sentence.
+    - ``link``: the text after the first title, with {item}.
+    - ``unlisted``: the link for an item that is not recommended.
+    - ``words``: plain words that may be written between words of the item's title.
+    - ``passing``: further words that may occur in a freely written sentence.
+    - ``empty``: words of titles that say nothing alone. In scripts without spaces, these are
+      characters that no word begins or ends with.
+    - ``most``: maximum number of words.
+    - ``plain``: the sentence used if the model's own is rejected, with {verb} and {title}.
+    - ``silent``: the sentence used if no event supports the item.
+    - ``earlier``: the sentence used if only events older than those shown support the item.
+    - ``none``: the sentence used for an empty history.
 
     Attributes:
-        name: such as ``next_item``.
-        header: what the comment at the top says: ``for``, ``language``, ``form`` (``plain``, or
-            ``chat``: a user's message in the model's chat template, the title being the answer),
-            and optionally ``lead``, ``terminator`` (both in double quotes) and ``targets``:
-            ``every`` where each title of a history is preceded by what inference would write
-            before it, else ``last``. ``explain`` templates also have ``opening`` (how the sentence
-            begins), ``link`` (how it goes on after the first title, with {item}), ``unlisted`` (the
-            same where the item is not recommended), ``words`` (plain
-            words that may be written between those of the item's title), ``empty`` (words of titles
-            that say nothing alone, and in scripts without spaces characters that no word begins or
-            ends with), ``passing`` (further ones that may stand in a freely written sentence), ``most`` (how many words), ``plain`` (the
-            sentence where the model's own is not used, with {verb} and {title}), ``silent`` (where
-            no event speaks for the item), ``earlier`` (where only older events than those shown do) and ``none`` (for an empty history). Templates that ask
-            about one item have ``answers``: yes and no as the model writes them, such as
-            ``" yes", " no"``.
-        verbs: behavior -> how it is said.
-        takes_demonstrations: whether it shows other users' histories.
+        name: the template's name, such as ``next_item``.
+        source: the Jinja2 text.
+        header: the header's values by key.
+        lead: text before every title.
+        terminator: text after every title.
+        verbs: behavior -> verb that expresses it.
+        takes_demonstrations: whether the template shows other users' histories.
     """
 
     def __init__(self, name: str, source: str, verbs: Mapping[str, Verb]) -> None:
-        """Compiles a template.
+        """Compile a template.
+
+        The source may use these variables: ``events``, each with ``verb``, ``title`` (None for an
+        event with a text only), ``text`` and ``value`` (both may be empty); ``demonstrations``,
+        lists of such events; ``next_verb``, ``next_base`` and ``opening``; ``item``, the title to
+        be explained or asked about, and ``details``, its attributes; and ``target``, which must
+        come last.
 
         Args:
-            name: its name, such as ``next_item``.
-            source: Jinja2 text. It may use events (each with ``verb``, ``title``, which is None
-                for an event of text only, ``text`` and ``value``, empty where there is none),
-                demonstrations (lists of events), next_verb, next_base, opening, item (the title
-                to be explained or asked about) and details (its attributes), and target, which
-                comes last.
-            verbs: behavior -> how it is said; one that it lacks is said by its own name.
+            name: the template's name, such as ``next_item``.
+            source: the Jinja2 text.
+            verbs: behavior -> verb that expresses it; other behaviors are called by their names.
 
         Raises:
             PromptError: the source is not a valid template.
@@ -72,7 +90,7 @@ class Template:
         self.name = name
         self.verbs = dict(verbs)
         self.source = source
-        self.header = _header(name, source)
+        self.header = _parse_header(name, source)
         self.lead = self.header.get("lead", " ")
         self.terminator = self.header.get("terminator", "\n")
         environment = SegmentEnvironment(
@@ -82,35 +100,44 @@ class Template:
             self._template = environment.from_string(source)
             names = {n.name for n in environment.parse(source).find_all(nodes.Name)}
         except TemplateError as error:
-            msg = f"Template {name!r} is not valid Jinja2: {error}. Mend the template."
+            msg = f"Template {name!r} is not valid Jinja2: {error}. Fix the template."
             raise PromptError(msg) from error
         self.takes_demonstrations = "demonstrations" in names
 
     @classmethod
     def load(cls, name: str, language: str = "en", *, own: str | Path | None = None) -> Template:
-        """A template by name: from the user's own folder, if it is there, else a shipped one.
+        """Load a template by name, from the user's own folder or else from the shipped ones.
 
         Args:
-            name: such as ``next_item``.
-            language: such as ``en``; the folder in which it lies.
-            own: a folder laid out as the shipped one, ``en/NAME.jinja`` and ``en/verbs.json``;
-                what it holds goes before what is shipped, verb by verb.
+            name: the template's name, such as ``next_item``.
+            language: the language folder, such as ``en``.
+            own: a folder laid out like the shipped one, with ``en/NAME.jinja`` and
+                ``en/verbs.json``. Its templates and single verbs take precedence.
 
         Raises:
-            PromptError: there is no such language or template; the message lists what there is.
+            PromptError: there is no such language or template; the message lists those there are.
         """
         roots = [templates_folder()] if own is None else [Path(own), templates_folder()]
         if own is not None and not Path(own).is_dir():
-            msg = f"No folder {str(own)!r} of prompts. Expected one with {language}/{name}.jinja."
+            msg = (
+                f"There is no prompt folder {str(own)!r}. Expected a folder that may contain "
+                f"{language}/{name}.jinja."
+            )
             raise PromptError(msg)
         languages = sorted({p.name for r in roots for p in r.iterdir() if p.is_dir()})
         if language not in languages:
-            msg = f"No prompts for language {language!r}. Expected one of: {', '.join(languages)}."
+            msg = (
+                f"There are no prompts for language {language!r}. Expected one of: "
+                f"{', '.join(languages)}."
+            )
             raise PromptError(msg)
         files = {p.stem: p for r in reversed(roots) for p in (r / language).glob("*.jinja")}
         if name not in files:
             known = ", ".join(sorted(files))
-            msg = f"No template {name!r} for {language!r}. Expected one of: {known}."
+            msg = (
+                f"There is no template {name!r} for language {language!r}. Expected one of: "
+                f"{known}."
+            )
             raise PromptError(msg)
         verbs: dict[str, Verb] = {}
         for root in reversed(roots):
@@ -119,23 +146,28 @@ class Template:
 
     @property
     def hash(self) -> str:
-        """SHA-256 (hex) over the source and the verbs as written: a changed prompt changes it."""
+        """Return the SHA-256 (hex) of the source and the verbs, which identifies the prompt."""
         verbs = {b: [v.past, v.base, v.value] for b, v in self.verbs.items()}
         data = json.dumps([self.source, verbs], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(data.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
     def answers(self) -> tuple[str, str] | None:
-        """Yes and no as the model writes them; None where the template asks for a title."""
+        """Return yes and no as the model writes them; None if the template asks for a title."""
         given = self.header.get("answers")
-        return None if given is None else _answers(self.name, given)
+        return None if given is None else _parse_answers(self.name, given)
 
     def form(self, case: str = "as_is", max_title_tokens: int = 48) -> TitleForm:
-        """The title form of this template."""
+        """Build the title form of this template.
+
+        Args:
+            case: ``as_is`` or ``lower``.
+            max_title_tokens: number of tokens after which a title is cut.
+        """
         return TitleForm(case, max_title_tokens, self.lead, self.terminator)
 
     def verb(self, behavior: str) -> Verb:
-        """How a behavior is said; one that the table lacks, by its own name."""
+        """Return the verb of a behavior; the behavior's own name if the table lacks it."""
         name = one_line(behavior)
         return self.verbs.get(behavior, Verb(name, name))
 
@@ -151,16 +183,16 @@ class Template:
         dropped: int = 0,
         item: int | None = None,
     ) -> Prompt:
-        """Renders a history to the prompt for its next title.
+        """Render a history to the prompt for its next title.
 
         Args:
-            catalog: gives the rows and titles of the history's items.
+            catalog: the items, whose rows and titles the history refers to.
             history: the events, oldest first; may be empty.
-            behavior: what the next event will be, such as ``buy``.
-            form: how titles are written; this template's own where None.
+            behavior: the behavior of the next event, such as ``buy``.
+            form: how titles are written; None for this template's own form.
             demonstrations: whole histories of other users, for templates that take them.
-            scale: the highest value that an event can have, to show values; None shows none.
-            dropped: how many older events the caller has cut, kept in the prompt for display.
+            scale: the highest possible value of an event; None hides values.
+            dropped: number of older events that the caller left out, kept for display.
             item: the catalog row that an ``explain`` or ``would_like`` template asks about.
 
         Raises:
@@ -199,19 +231,19 @@ class Template:
         if item is not None:
             context["item"] = TitleObject(form.render(catalog[item].title), item)
             attributes = catalog[item].known.items()
-            said = (f"{k.replace('_', ' ')}: {v}" for k, v in attributes)
-            context["details"] = one_line(", ".join(said))[:MAX_TEXT]
+            details = (f"{k.replace('_', ' ')}: {v}" for k, v in attributes)
+            context["details"] = one_line(", ".join(details))[:MAX_TEXT]
         try:
             parts = self._template.root_render_func(self._template.new_context(context))
-            segments = self._segments(flatten(parts))
+            segments = self._build_segments(flatten(parts))
         except TemplateError as error:
-            msg = f"Template {self.name!r} failed: {error}. Mend the template."
+            msg = f"Template {self.name!r} could not be rendered: {error}. Fix the template."
             raise PromptError(msg) from error
         chat = self.header.get("form") == "chat"
         return Prompt(segments, self.lead, self.terminator, len(history), dropped, chat)
 
-    def _segments(self, parts: list[Any]) -> tuple[Segment, ...]:
-        """Joins text, moves leads and terminators into the titles, and checks both."""
+    def _build_segments(self, parts: list[Any]) -> tuple[Segment, ...]:
+        """Join text, check the leads and terminators around titles and move them into the titles."""
         pieces: list[Segment] = []
         text = ""
         after_title = False
@@ -239,10 +271,11 @@ class Template:
         raise AssertionError  # unreachable: _fail raises
 
     def _fail(self, problem: str) -> None:
+        """Raise a PromptError about the template's text."""
         msg = (
             f"Template {self.name!r} cannot be used: {problem}. Expected each title between "
             f"{self.lead!r} and {self.terminator!r} (lead and terminator in the header), and "
-            "{{ target }} at the end. Mend the template."
+            "{{ target }} at the end. Fix the template."
         )
         raise PromptError(msg)
 
@@ -254,56 +287,58 @@ _QUOTED = (
 _KEYS = ("for", "language", "form", "targets", "most", "answers", *_QUOTED)
 
 
-def _header(name: str, source: str) -> dict[str, str]:
-    """The ``key: value`` lines of the comment at the top; none is needed."""
-    found = re.match(r"\{#-?\n(.*?)-?#\}", source, re.DOTALL)
+def _parse_header(name: str, source: str) -> dict[str, str]:
+    """Parse the ``key: value`` lines of the comment at the top; there may be none."""
+    comment = re.match(r"\{#-?\n(.*?)-?#\}", source, re.DOTALL)
     header: dict[str, str] = {}
-    for line in found[1].splitlines() if found else []:
+    for line in comment[1].splitlines() if comment else []:
         key, colon, value = (part.strip() for part in line.partition(":"))
         if not line.strip():
             continue
         if not colon or key not in _KEYS:
             msg = (
                 f"The header of template {name!r} has the line {line.strip()!r}. Expected "
-                f"'key: value' with one of: {', '.join(_KEYS)}."
+                f"'key: value' with one of these keys: {', '.join(_KEYS)}."
             )
             raise PromptError(msg)
-        header[key] = _quoted(name, key, value) if key in _QUOTED else value
+        header[key] = _parse_quoted(name, key, value) if key in _QUOTED else value
     if not header.get("terminator", "\n"):
-        msg = f"Template {name!r} has an empty terminator. Expected what ends a title."
+        msg = f"Template {name!r} has an empty terminator. Expected the text that ends a title."
         raise PromptError(msg)
     if header.get("form", "plain") not in {"plain", "chat"}:
-        msg = f"Template {name!r} has form: {header['form']}. Expected plain or chat."
+        msg = f"Template {name!r} has 'form: {header['form']}'. Expected plain or chat."
         raise PromptError(msg)
     if header.get("targets", "every") not in {"every", "last"}:
-        msg = f"Template {name!r} has targets: {header['targets']}. Expected every or last."
+        msg = f"Template {name!r} has 'targets: {header['targets']}'. Expected every or last."
         raise PromptError(msg)
     if "answers" in header:
-        _answers(name, header["answers"])
+        _parse_answers(name, header["answers"])
     return header
 
 
-def _answers(name: str, value: str) -> tuple[str, str]:
+def _parse_answers(name: str, value: str) -> tuple[str, str]:
+    """Parse yes and no from a header value such as ``" yes", " no"``."""
     try:
-        found = json.loads(f"[{value}]")
+        answers = json.loads(f"[{value}]")
     except ValueError:
-        found = None
-    match found:
+        answers = None
+    match answers:
         case [str(yes), str(no)] if yes and no:
             return yes, no
     msg = (
-        f"Template {name!r} has answers: {value}. Expected two texts in quotes, yes first, such as "
-        '" yes", " no".'
+        f"Template {name!r} has 'answers: {value}'. Expected two texts in quotes, yes first, such "
+        'as " yes", " no".'
     )
     raise PromptError(msg)
 
 
-def _quoted(name: str, key: str, value: str) -> str:
+def _parse_quoted(name: str, key: str, value: str) -> str:
+    """Parse a header value in double quotes."""
     try:
         text = json.loads(value)
     except ValueError:
         text = None
     if not isinstance(text, str):
-        msg = f'Template {name!r} has {key}: {value}. Expected text in quotes, such as "\\n".'
+        msg = f"Template {name!r} has '{key}: {value}'. Expected text in quotes, such as \"\\n\"."
         raise PromptError(msg)
     return text
