@@ -1,9 +1,9 @@
-"""What a model must be able to do: write text, or score continuations token by token.
+"""Declare the interfaces of models: those that write text, and those that score continuations.
 
-``TextModel`` is enough for the decoder ``match``, for few-shot prompting and for the sentences of
-explanations. ``ScoringModel`` is needed for everything that rests on probabilities: the decoder
-``trie``, ranking, certificates and evidence. ``LanguageModel`` is both. A model behind an API is a
-``TextModel``: one class with the three methods below.
+``TextModel`` is enough for the decoder ``match``, for few-shot prompts and for the sentences of
+explanations. ``ScoringModel`` is needed for everything based on probabilities: the decoder
+``trie``, ranking, certificates and evidence. ``LanguageModel`` is both. A model behind an API
+implements ``TextModel``.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 class TextPrompt(Protocol):
-    """A prompt as text, with its token ids where the caller has them for this model's tokenizer."""
+    """A prompt as text, with token ids if the caller has them from this model's tokenizer."""
 
     @property
     def text(self) -> str:
-        """The whole prompt as one string."""
+        """Return the whole prompt as one string."""
 
     @property
     def ids(self) -> Sequence[int]:
-        """The token ids of the prompt; empty where they are not known."""
+        """Return the token ids of the prompt; empty if they are unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ class Generated:
     """A text that a model wrote.
 
     Attributes:
-        text: the text, without what ended it.
-        logprob: natural log of its probability over the whole vocabulary, its end included; NaN
-            where the model does not say.
-        finished: whether the model ended it, rather than the limit on tokens.
+        text: the text without its terminator or end token.
+        logprob: natural log of the text's probability over the whole vocabulary, end included;
+            NaN if the model does not report it.
+        finished: whether the text ended by itself, before the token limit.
     """
 
     text: str
@@ -47,15 +47,14 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """How texts are written after a prompt.
+    """Options for the texts that a model writes after a prompt.
 
     Attributes:
-        n: the number of texts.
-        max_tokens: the most tokens of each.
-        stop: a text ends where this string begins; the string is not part of the text.
-        temperature: above 0, texts are sampled at this temperature; 0 asks for the most probable
-            texts.
-        seed: seed of the samples.
+        n: number of texts.
+        max_tokens: maximum number of tokens in each text.
+        stop: string that ends a text and is not part of it.
+        temperature: sampling temperature; 0 requests the most probable texts instead of samples.
+        seed: seed of the random samples.
         banned: token ids that are never written, for models that know the caller's ids.
     """
 
@@ -72,27 +71,27 @@ class TextModel(Protocol):
     """A model that writes text.
 
     Attributes:
-        name: the name that answers state.
+        name: the name shown in results.
     """
 
     name: str
 
     @property
     def context(self) -> int:
-        """The most tokens of a prompt and its continuation together."""
+        """Return the maximum number of tokens of a prompt together with its continuation."""
 
     def count_tokens(self, text: str) -> int:
-        """Count, or estimate from above, the tokens of a text."""
+        """Count the tokens of a text, or overestimate them."""
 
     def generate(self, prompt: TextPrompt, options: GenerationOptions) -> list[Generated]:
         """Write texts after a prompt.
 
         Args:
             prompt: the prompt.
-            options: how many texts, how long, and how they are sampled.
+            options: number and length of the texts, and how they are sampled.
 
         Returns:
-            ``options.n`` texts, in any order; fewer where the model has no more.
+            ``options.n`` texts in any order, or fewer if the model has no more.
         """
 
     def describe(self) -> str:
@@ -101,10 +100,10 @@ class TextModel(Protocol):
 
 @runtime_checkable
 class ScoringModel(Protocol):
-    """A model that gives the logits of every continuation.
+    """A model that returns the logits of any continuation.
 
     Attributes:
-        name: the name that answers state.
+        name: the name shown in results.
         tokenizer: a transformers tokenizer.
     """
 
@@ -113,10 +112,10 @@ class ScoringModel(Protocol):
 
     @property
     def context(self) -> int:
-        """The most tokens that the model reads at once."""
+        """Return the maximum number of tokens that the model reads at once."""
 
     def prefill(self, ids: Sequence[int]) -> TokenTree:
-        """Read a prompt once; its continuations can then be scored on the tree."""
+        """Read a prompt once, so that its continuations can be scored on the returned tree."""
 
     def prefill_many(
         self, prompts: Sequence[Sequence[int]], prefix: Prefix | None = None
@@ -124,12 +123,12 @@ class ScoringModel(Protocol):
         """Read several prompts in one pass, after a prefix that they share."""
 
     def prefix(self, ids: Sequence[int]) -> Prefix | None:
-        """Read the beginning of several prompts; None where the model cannot keep one."""
+        """Read the tokens that several prompts begin with; None if the model cannot keep them."""
 
     def fingerprint(self) -> str:
-        """Identify the weights by a SHA-256 in hexadecimal digits."""
+        """Return a SHA-256 (hex) that identifies the weights."""
 
 
 def can_score(model: object) -> TypeGuard[ScoringModel]:
-    """Check whether a model gives logits, and not only text."""
+    """Check whether a model returns logits and not only text."""
     return isinstance(model, ScoringModel)

@@ -274,12 +274,12 @@ class LanguageModel:
         """Write texts after a prompt, which is read once for all of them.
 
         Args:
-            prompt: the prompt; its ids are used where it has any.
-            options: how many texts, how long, and how they are sampled. With temperature 0 the texts
-                are the best of a beam search with ``n`` beams, best first.
+            prompt: the prompt; its ids are used if it has any, else its text.
+            options: number and length of the texts, and how they are sampled. With temperature 0,
+                the texts come from a beam search with ``n`` beams, best first.
 
         Raises:
-            ModelError: the prompt does not fit the model.
+            ModelError: the prompt is empty or longer than the model's context.
         """
         ids = prompt.ids or self.tokenizer(prompt.text)["input_ids"]
         ending = Ending(

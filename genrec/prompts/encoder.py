@@ -1,4 +1,4 @@
-"""Encode prompts and titles as token ids, safely. Knows a tokenizer, nothing of models.
+"""Encode prompts and titles as token ids, safely. Knows tokenizers, nothing of models.
 
 Titles, verbs and all other text are tokenised piece by piece, so a title has the same ids wherever
 it occurs. No text can become a control token: except for white space, ids from the tokenizer's
@@ -47,7 +47,7 @@ class EncodedPrompt:
 
     @property
     def n_tokens(self) -> int:
-        """The number of tokens: of the ids, or as the model counted them."""
+        """Return the number of ids, or the model's own count for a prompt without ids."""
         return len(self.ids) or self.counted
 
     @property
