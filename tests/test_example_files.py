@@ -82,11 +82,11 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(DataError, match=r"Expected"):
             export.read(path)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="Cannot read"):
         export.read(tmp_path / "none.parquet")
     with pytest.raises(SettingsError, match="Expected a file name"):
         examples.write_examples(made(3), tmp_path / "a.txt", tiny.language_model())
-    with pytest.raises(SettingsError, match="format='chat' is not known"):
+    with pytest.raises(SettingsError, match="format='chat' is unknown"):
         examples.write_examples(made(3), tmp_path / "a.jsonl", tiny.language_model(), form="chat")
 
 
@@ -102,7 +102,7 @@ def test_completions_that_are_no_titles_are_left_out_and_counted() -> None:
     rows, rejected = export.read_rows(given, recommender.encoder, data.catalog, paths, 60)
     assert len(rows) == 1
     assert rejected == {
-        "the completion is no title of the catalog": 1,
+        "the completion is not a title of the catalog": 1,
         "more than 60 tokens (pack_tokens)": 1,
     }
     with pytest.raises(DataError, match="No example can be used"):

@@ -197,9 +197,9 @@ def test_a_threshold_says_what_was_wanted() -> None:
     drawn = [p for p in make_pairs(data, more) if p.row != data.interactions.columns.row[p.event]]
     assert {p.event for p in drawn} == {0, 3}
     assert not any(p.label for p in drawn)
-    with pytest.raises(DataError, match="all 5 are yes"):
+    with pytest.raises(DataError, match=r"All 5 pairs .* are yes"):
         make_pairs(data, Training(objective="pointwise", like_threshold=0))
-    with pytest.raises(SettingsError, match="no event has a value"):
+    with pytest.raises(SettingsError, match="but none has one"):
         make_pairs(made(), Training(objective="pointwise", like_threshold=4))
     settings, _ = resolve({"objective": "pointwise", "like_threshold": 4})
     assert (settings.template, settings.target_behavior) == ("would_like", "like")
@@ -267,14 +267,14 @@ def test_would_like_takes_lists_plain_models_and_edits() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("text,label\nred mug,buy\nblue bag,perhaps\n", "data row 2: label 'perhaps' is not known"),
+        ("text,label\nred mug,buy\nblue bag,perhaps\n", "data row 2: the label 'perhaps' is unknown"),
         ("text,label\n ,buy\n", "data row 1: the text is empty"),
-        ("text,label\nred,\n", "data row 1: label '' is not known"),
+        ("text,label\nred,\n", "data row 1: the label '' is unknown"),
         ("words,label\nred mug,buy\n", "has no column 'text'"),
         ("text,answer\nred mug,buy\n", "has no column 'label'"),
         ("text,label\nred mug,buy,3\n", "3 cells where the header has 2"),
-        ("text,label\nred mug,buy\nbag,1\n", "all 2 are yes"),
-        ("text,label\n", "none"),
+        ("text,label\nred mug,buy\nbag,1\n", "All 2 pairs of the rows of pairs.csv are yes"),
+        ("text,label\n", "There are no pairs"),
     ],
 )
 def test_files_that_are_no_pairs(tmp_path: Path, content: str, message: str) -> None:
@@ -348,7 +348,7 @@ def test_a_run_learns_goes_on_and_answers(tmp_path: Path) -> None:
     assert chain < 0.1
     with pytest.raises(ModelError, match="prompt template"):
         Recommender.load(tmp_path / "whole", data, template="next_item")
-    with pytest.raises(SettingsError, match="Expected one whose header has answers"):
+    with pytest.raises(SettingsError, match="Expected a template whose header has answers"):
         trainer.train(data, tmp_path / "x", str(model), **options | {"template": "next_item"})
 
 

@@ -29,7 +29,7 @@ from genrec.errors import DataError, ModelError, SettingsError
 from genrec.models.language_model import LanguageModel
 from genrec.training import checkpoints, config, examples, objectives, sequences, trainer
 from genrec.training.config import Training
-from genrec.training.losses import CatalogLoss, Head, batch
+from genrec.training.losses import CatalogLoss, Head, make_batch
 from genrec.training.title_paths import TitlePaths
 
 assert callable(run)
@@ -193,7 +193,7 @@ def test_label_smoothing_spreads_a_share_over_the_children(children: int) -> Non
     paths = TitlePaths(TitleTrie([(i + 1, 0) for i in range(children)]))
     one = np.array([1])
     row = Row(one, one - 1, one, one - 1, one - 1, one, np.array([1]), one)
-    inputs = doubled(batch([[row]], paths, [[np.ones(1)]]))
+    inputs = doubled(make_batch([[row]], paths, [[np.ones(1)]]))
     logits = torch.randn(1, children + 2, dtype=torch.float64)
     nats, loss = CatalogLoss(paths, 0.3).nats(logits, inputs, Head())
     chances = torch.log_softmax(logits[0, 1 : children + 1], dim=-1)

@@ -12,7 +12,7 @@ __all__ = ["Training", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports public names when they are first used, since training needs torch."""
+    """Import a public name when it is first used, since training needs torch."""
     if name == "Training":
         from genrec.training.config import Training
 

@@ -1,4 +1,4 @@
-"""Training: how a model is trained, one frozen dataclass; an unknown key or a bad value is an error."""
+"""Hold and check the settings of training. Knows no data and no models."""
 
 from __future__ import annotations
 
@@ -23,71 +23,86 @@ class Training:
     """How a model is trained.
 
     Attributes:
-        examples: a file of examples to learn from in place of the histories, as ``genrec examples``
-            writes it.
-        objective: ``next``: titles of next items; ``pointwise``: yes or no, whether somebody will
-            want an item, as ``genrec likes`` asks. ``layout``, ``basket``, ``holdout`` and
-            ``vocab_weight`` say nothing to the latter.
-        negatives: with ``pointwise``: random items for each wanted one, none of the user's history
-            or basket; None is 1, and with ``like_threshold`` 0.
-        like_threshold: with ``pointwise``: items are wanted where an event's value (a rating, say)
-            is at least this, and others with a value are not; the question is then whether they
-            will like it. None is all with the target behavior.
-        pairs_per_user: with ``pointwise``: of each user only the latest so many pairs are learned
-            from; None for all.
-        pairs: with ``pointwise``: a CSV, JSONL or Parquet file with the columns text and label (buy
-            or not_buy, yes or no, 1 or 0) to learn from in place of the histories; every tenth
-            row, drawn by ``seed``, is for validation.
-        layout: ``history``: one user's history is one sequence in which every title is predicted;
-            ``window``: one prompt and one target, as at inference, for templates whose header
-            says ``targets: last`` too.
-        basket: what the titles of a basket are. ``tree``: each is predicted from the history
-            before the basket, as branches that do not see each other; ``first``: only the first
-            one is predicted; ``as_is``: each sees those before it, which is basket completion.
-            ``auto`` is ``tree`` where the data has baskets, else ``as_is``.
+        examples: a file of examples to learn from instead of the dataset's histories, as
+            ``genrec examples`` writes it.
+        objective: what the model learns: ``next`` (to write the title of the next item) or
+            ``pointwise`` (to say yes or no when asked whether somebody will want an item, as
+            ``genrec likes`` asks). With ``pointwise``, the settings ``layout``, ``basket``,
+            ``holdout`` and ``vocab_weight`` have no effect.
+        negatives: with ``pointwise``, how many random items are added for each wanted one; they are
+            drawn from items outside the user's history and basket. The default is 1, or 0 with
+            ``like_threshold``.
+        like_threshold: with ``pointwise``, the lowest value (a rating, say) at which an item counts
+            as wanted; lower values count as not wanted, and the question is whether the user will
+            like the item. Without it, every event with the target behavior counts as wanted.
+        pairs_per_user: with ``pointwise``, how many of each user's latest pairs of history and item
+            are learned from; all by default.
+        pairs: with ``pointwise``, a CSV, JSONL or Parquet file with the columns text and label (buy
+            or not_buy, yes or no, 1 or 0) to learn from instead of the histories. A random tenth of
+            its rows is kept for validation.
+        layout: how histories become training sequences: ``history`` (one sequence for each history,
+            in which every title is predicted) or ``window`` (one prompt and one target, as at
+            inference; for templates whose header says ``targets: last`` too).
+        basket: how the titles of a basket are predicted: ``tree`` (each from the history before
+            the basket, without seeing the others), ``first`` (only the first title), ``as_is`` (each
+            after those before it, which teaches basket completion), or ``auto`` (``tree`` if the
+            data has baskets, else ``as_is``).
         behaviors: the only behaviors that histories show and that are predicted, such as
-            ``("buy",)``; None for all.
-        fit: ``train``, or ``both``, which is train and validation.
-        holdout: the share of items that are no targets and not in the trie while training, to
-            measure how the model does on items added later.
-        replay: with new events: how many old targets are learned again for each new one.
-        vocab_weight: how much the loss over the whole vocabulary counts beside the loss over the
-            catalog's trie (which is nats per item and has weight 1). Above 0 the model stays able
-            to write titles freely, for the decoder ``match`` and other servers, and learns more
-            slowly which one comes next.
-        label_smoothing: the share of a node's target that is spread over all its children.
-        recency_half_life: days after which a target counts half; None for all the same.
-        behavior_weights: behavior -> how much its targets count; 1 for the others.
-        popularity_strength: targets count by their item's popularity to minus this power.
-        lora_rank: of the adapter; 0 trains all weights.
-        lora_alpha: its updates are scaled by alpha / rank.
-        lora_dropout: of its inputs.
-        dora: whether magnitudes are learned apart (DoRA).
-        target_modules: which layers get an adapter: ``all-linear``, or names with commas between.
-        learning_rate: the highest.
-        warmup: the share of steps in which it rises.
-        schedule: how it falls: ``cosine``, ``linear`` or ``constant``.
-        weight_decay: of AdamW.
-        max_grad_norm: gradients are cut to this norm.
-        epochs: passes over the targets.
-        max_targets: how many targets are learned from, to the next whole batch, in place of epochs.
-        max_minutes: stops with a checkpoint, from which ``--resume`` goes on.
-        batch_size: packs per step and device.
-        accumulate: how many of these make one step of the optimiser.
-        pack_tokens: the most tokens of a pack: users are put side by side until it is full.
-        overlap: of a long history's windows, as a share of ``max_events``.
-        gradient_checkpointing: less memory, a third more time.
-        quantize: the base model's weights: ``none``, ``int8`` or ``nf4`` (QLoRA).
-        protocol: how the events are split into what is learned and whom to validate on; None is the
-            split of the data.
-        eval_users: how many validation users are asked through the decoder.
-        eval_every: targets between validations; None for ten in a run.
-        patience: stops after so many validations without better nats; 0 for never.
-        save_steps: steps between checkpoints; None for every ``save_minutes``.
-        save_minutes: minutes between checkpoints.
-        log_steps: steps between lines of the log.
-        report_to: further trackers, such as ``tensorboard`` or ``wandb``, with commas between.
-        seed: of the adapter's start, the order of the data and dropout.
+            ``buy``; all by default.
+        fit: the parts of the data to learn from: ``train``, or ``both`` for train and validation.
+        holdout: the share of items that are left out of training, to measure how well the model
+            recommends items that are added later.
+        replay: when training on new events, how many old targets are learned again for each new
+            one.
+        vocab_weight: weight of the loss over the whole vocabulary, beside the loss over the
+            catalog, which has weight 1. Above 0, the model can still write titles freely, as the
+            decoder ``match`` and other servers need, but learns the next item more slowly.
+        label_smoothing: the share of each prediction's target probability that is spread evenly over
+            all possible continuations.
+        recency_half_life: the age in days at which a target has half the weight; by default, all
+            ages weigh the same.
+        behavior_weights: the weight of targets with this behavior; other behaviors have weight 1.
+        popularity_strength: how strongly popular items are weighted down: a target's weight is its
+            item's popularity to the power of minus this number.
+        lora_rank: the rank of the LoRA adapter; 0 trains all weights instead.
+        lora_alpha: scale of the adapter's updates: they are multiplied by this number divided by the
+            rank.
+        lora_dropout: the dropout rate of the adapter's inputs.
+        dora: learn the magnitudes of the weights separately (DoRA).
+        target_modules: the layers that get an adapter: ``all-linear``, or layer names separated by
+            commas.
+        learning_rate: the highest learning rate.
+        warmup: the share of steps over which the learning rate rises from 0.
+        schedule: how the learning rate falls after the warmup: ``cosine``, ``linear`` or
+            ``constant``.
+        weight_decay: the weight decay of the optimizer, AdamW.
+        max_grad_norm: the largest norm of the gradients; larger ones are scaled down to it.
+        epochs: how many times all targets are learned from.
+        max_targets: how many targets to learn from instead of ``epochs``, rounded up to a whole
+            batch.
+        max_minutes: stop after this many minutes and write a checkpoint, from which ``--resume``
+            continues.
+        batch_size: how many packs (see ``pack_tokens``) make a batch on each device.
+        accumulate: how many batches make one step of the optimizer.
+        pack_tokens: the most tokens in a pack; sequences are placed side by side until it is full.
+        overlap: for histories longer than ``max_events``, the share of each window that the next
+            one shows again.
+        gradient_checkpointing: use less memory, at a third more time.
+        quantize: precision of the base model's weights while an adapter is trained: ``none`` (as
+            loaded), ``int8`` or ``nf4`` (QLoRA).
+        protocol: the named evaluation protocol that splits the events into training and validation;
+            by default, the dataset's own split is used.
+        eval_users: how many validation users to measure the model on; 0 turns validation off.
+        eval_every: how many targets to learn from between validations; by default, there are ten
+            validations in a run.
+        patience: stop after this many validations without improvement; 0 never stops early.
+        save_steps: how many steps to make between checkpoints; by default, ``save_minutes``
+            decides.
+        save_minutes: how many minutes to train between checkpoints.
+        log_steps: how many steps to make between lines of the log.
+        report_to: further experiment trackers, such as ``tensorboard`` or ``wandb``, separated by
+            commas; ``none`` for no others.
+        seed: the random seed of the adapter's initial weights, the order of the data and dropout.
     """
 
     examples: str | None = None
@@ -137,7 +152,7 @@ class Training:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Check the values."""
         given: object = self.behaviors
         if isinstance(given, list):  # as YAML and JSON have it
             object.__setattr__(self, "behaviors", tuple(given))
@@ -156,7 +171,7 @@ class Training:
             choice(name, getattr(self, name), choices)
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and not value >= least:  # which NaN is not either
+            if value is not None and not value >= least:  # NaN is refused too
                 msg = f"{name}={value}. Expected {least:g} or more."
                 raise SettingsError(msg)
         for name in ("holdout", "label_smoothing", "lora_dropout", "warmup", "overlap"):
@@ -167,13 +182,16 @@ class Training:
             msg = f"learning_rate={self.learning_rate}. Expected more than 0 and less than 1."
             raise SettingsError(msg)
         if self.quantize != "none" and not self.lora_rank:
-            msg = f"quantize={self.quantize!r} with lora_rank=0, which trains all weights. Expected a rank."
+            msg = (
+                f"quantize={self.quantize!r} with lora_rank=0: quantized weights cannot be trained "
+                "themselves. Expected a rank of 1 or more; or drop quantize."
+            )
             raise SettingsError(msg)
         self._check_objective()
         if self.layout == "window" and self.basket in {"tree", "as_is"}:
             msg = (
-                f"layout='window' with basket={self.basket!r}. Expected basket='first' for the "
-                "first title of each basket, or 'auto' for each."
+                f"layout='window' does not work with basket={self.basket!r}. Expected basket='first' "
+                "to predict the first title of each basket, or 'auto' to predict all of them."
             )
             raise SettingsError(msg)
 
@@ -187,20 +205,20 @@ class Training:
             value = getattr(self, name)
             if value is not None and self.objective != "pointwise":
                 msg = (
-                    f"{name}={value!r} with objective={self.objective!r}. Expected it with "
-                    "objective='pointwise' only; drop it, or give that objective."
+                    f"{name}={value!r} has no meaning with objective={self.objective!r}. Expected "
+                    "it with objective='pointwise' only; drop it, or set that objective."
                 )
                 raise SettingsError(msg)
         if self.objective == "pointwise" and self.examples is not None:
             msg = (
-                f"examples={self.examples!r} with objective='pointwise', which learns from labels. "
-                "Expected pairs, a file with the columns text and label."
+                f"examples={self.examples!r} does not work with objective='pointwise', which learns "
+                "from labels. Expected the setting pairs, a file with the columns text and label."
             )
             raise SettingsError(msg)
         if self.negatives == 0 and self.like_threshold is None and self.pairs is None:
             msg = (
-                "negatives=0, and nothing else says what is not wanted. Expected 1 or more, or a "
-                "like_threshold."
+                "negatives=0 leaves only items that were wanted. Expected 1 or more, or a "
+                "like_threshold below which items count as not wanted."
             )
             raise SettingsError(msg)
 
@@ -235,44 +253,45 @@ _LEAST: dict[str, float] = {
 def _check_behaviors(behaviors: object, weights: object) -> None:
     listed = isinstance(behaviors, tuple) and all(isinstance(b, str) for b in behaviors)
     if not (behaviors is None or (listed and behaviors)):
-        msg = f"behaviors={behaviors!r}. Expected names such as ('buy',), or None for all."
+        msg = f"behaviors={behaviors!r}. Expected a tuple of names, such as ('buy',), or None for all."
         raise SettingsError(msg)
     if not isinstance(weights, Mapping) or not all(
         isinstance(w, int | float) and w >= 0 for w in weights.values()
     ):
         msg = (
-            f"behavior_weights={weights!r}. Expected behaviors and numbers from 0, as {{'buy': 2}}."
+            f"behavior_weights={weights!r}. Expected behaviors with weights of 0 or more, such as "
+            "{'buy': 2}."
         )
         raise SettingsError(msg)
 
 
 def describe_settings() -> dict[str, str]:
-    """What each setting of ``Training`` is, from its docstring."""
+    """Return a description of each setting, taken from the docstring of ``Training``."""
     lines = (Training.__doc__ or "").partition("Attributes:")[2].splitlines()
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     name = ""
     for line in lines:
         text = line.strip()
         if line.startswith("        ") and not line.startswith("         ") and ":" in text:
             name, _, text = text.partition(":")
         if name and text:
-            found[name] = f"{found.get(name, '')} {text.strip()}".strip().replace("``", "")
-    return found
+            texts[name] = f"{texts.get(name, '')} {text.strip()}".strip().replace("``", "")
+    return {name: text[0].upper() + text[1:] for name, text in texts.items()}
 
 
 def resolve(values: Mapping[str, Any]) -> tuple[Settings, Training]:
-    """Both kinds of settings from one mapping, as a YAML file or the command line has them.
+    """Divide settings from a YAML file or the command line into those of recommender and training.
 
-    ``seed`` is of both. With the objective ``pointwise`` the template is ``would_like`` where none
-    is said, and with a ``like_threshold`` what is asked is ``like``.
+    Both have a ``seed``. With the objective ``pointwise``, the template is ``would_like`` unless
+    one is given. With a ``like_threshold``, the target behavior is ``like`` unless one is given.
 
     Raises:
-        SettingsError: a key is neither's; the message names the nearest one.
+        SettingsError: a key is unknown; the message names the nearest one.
     """
-    ours, theirs = ({f.name for f in fields(c)} for c in (Training, Settings))
-    known_keys(values, [*ours, *theirs])
-    training = Training(**{k: v for k, v in values.items() if k in ours})
-    settings = Settings(**{k: v for k, v in values.items() if k in theirs})
+    of_training, of_settings = ({f.name for f in fields(c)} for c in (Training, Settings))
+    known_keys(values, [*of_training, *of_settings])
+    training = Training(**{k: v for k, v in values.items() if k in of_training})
+    settings = Settings(**{k: v for k, v in values.items() if k in of_settings})
     if training.objective == "pointwise":
         liked = "like" if training.like_threshold is not None else None
         settings = replace(
@@ -284,21 +303,21 @@ def resolve(values: Mapping[str, Any]) -> tuple[Settings, Training]:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The settings in a YAML file.
+    """Read the settings in a YAML file.
 
     Raises:
-        SettingsError: there is no such file, or it is no mapping.
+        SettingsError: the file cannot be read, or holds something else than settings.
     """
     import yaml
 
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        msg = f"{path} cannot be read as YAML: {error}. Expected lines such as `lora_rank: 8`."
+        msg = f"Cannot read {path} as YAML: {error}. Expected lines such as `lora_rank: 8`."
         raise SettingsError(msg) from error
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
-        msg = f"{path} holds {type(values).__name__}. Expected lines such as `lora_rank: 8`."
+        msg = f"{path} does not hold settings. Expected lines such as `lora_rank: 8`."
         raise SettingsError(msg)
     return values

@@ -1,7 +1,7 @@
-"""Training examples as files: one prompt and one title a row, written and read back.
+"""Write training examples to files, one prompt and one title a row, and read them back.
 
-Knows texts and rows of trees, nothing of models. What is written is what ``datasets.load_dataset``
-and other trainers read; a file, edited or not, can be trained on in place of the histories.
+Knows texts and training rows, nothing of models. ``datasets.load_dataset`` and other trainers can
+read the files. A file, edited or not, can be trained on instead of the histories.
 """
 
 from __future__ import annotations
@@ -31,17 +31,26 @@ Example = dict[str, Any]
 
 
 def check_output(path: str | Path, form: str) -> None:
-    """Whether such a file can be written; raises as ``write``."""
+    """Check that examples in this format can be written to a file of this name.
+
+    Raises:
+        SettingsError: the format or the file's ending is unknown.
+    """
     if form not in FORMATS:
-        msg = f"format={form!r} is not known. Expected one of: {', '.join(FORMATS)}, pointwise."
+        msg = f"format={form!r} is unknown. Expected one of: {', '.join(FORMATS)}, pointwise."
         raise SettingsError(msg)
     check_ending(path)
 
 
 def check_ending(path: str | Path) -> None:
-    """Whether a file's name says which format it has; raises as ``write``."""
+    """Check that a file's name ends with one of ``ENDINGS``.
+
+    Raises:
+        SettingsError: it does not.
+    """
     if Path(path).suffix not in ENDINGS:
-        msg = f"out={str(path)!r}. Expected a file name that ends with {' or '.join(ENDINGS)}."
+        endings = " or ".join(ENDINGS)
+        msg = f"out={str(path)!r} has an unknown ending. Expected a file name ending in {endings}."
         raise SettingsError(msg)
 
 
@@ -53,12 +62,12 @@ def make_examples(
     wanted: BoolArray,
     form: str,
 ) -> Iterator[Example]:
-    """One example for each target of each user.
+    """Make one example for each target of each user.
 
     Args:
         maker: makes the prompts.
-        encoder: of the model, whose title form is written.
-        events: of all users.
+        encoder: writes titles in the form that the model sees.
+        events: the events of all users.
         shown: (E,) which events histories show.
         wanted: (E,) which of these are targets.
         form: one of ``FORMATS``.
@@ -79,7 +88,7 @@ def make_examples(
 
 
 def write(path: str | Path, found: Iterator[Example]) -> int:
-    """Writes examples beside their place first, then into it; how many there were."""
+    """Write examples to a file, whole or not at all, and return how many there were."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
@@ -92,10 +101,11 @@ def write(path: str | Path, found: Iterator[Example]) -> int:
 
 
 def read(path: str | Path) -> list[Example]:
-    """The examples of a JSON Lines or Parquet file.
+    """Read the examples in a JSON Lines or Parquet file.
 
     Raises:
-        DataError: the file cannot be read, or a row is neither of ``FORMATS``; the message says which.
+        DataError: the file cannot be read, or a row has neither of the two formats; the message
+            names the row.
     """
     path = Path(path)
     found: list[Example]
@@ -106,34 +116,37 @@ def read(path: str | Path) -> list[Example]:
             text = path.read_text(encoding="utf-8")
             found = [json.loads(line) for line in text.split("\n") if line.strip()]
     except (OSError, ValueError, pa.ArrowException) as error:
-        msg = f"{path} cannot be read: {error}. Expected JSON Lines or Parquet."
+        msg = f"Cannot read {path}: {error}. Expected JSON Lines or Parquet."
         raise DataError(msg) from error
     for number, row in enumerate(found, start=1):
         if problem := _problem(row):
             msg = (
                 f"{path}, row {number}: {problem}. Expected {{'prompt': text, 'completion': title}}, "
-                "or {'messages': [a user's, an assistant's]}, as `genrec examples` writes them."
+                "or {'messages': [a user's message, an assistant's message]}, as `genrec examples` "
+                "writes them."
             )
             raise DataError(msg)
     if not found:
-        msg = f"{path} holds no examples. Expected some; `genrec examples` writes them."
+        msg = f"{path} holds no examples. Expected at least one; `genrec examples` writes them."
         raise DataError(msg)
     return found
 
 
 def _problem(row: object) -> str:
+    """Say what is wrong with a row of a file; empty if nothing is."""
     if not isinstance(row, dict):
-        return f"it is {type(row).__name__}"
+        return f"the row is a {type(row).__name__}, not an object"
     try:
         prompt, completion = _pair(row)
     except (KeyError, TypeError, ValueError, IndexError):
-        return f"it has the columns {', '.join(map(str, row))}"
+        return f"the row has the columns {', '.join(map(str, row))}"
     if not (isinstance(prompt, str) and isinstance(completion, str) and completion.strip()):
-        return "prompt or completion is no text, or the completion is empty"
+        return "the prompt or the completion is not a text, or the completion is empty"
     return ""
 
 
 def _pair(row: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return the prompt and the completion of an example."""
     if "messages" in row:
         user, assistant = row["messages"]
         if (user["role"], assistant["role"]) != ("user", "assistant"):
@@ -151,21 +164,21 @@ def read_rows(
     *,
     whole_titles: bool = True,
 ) -> tuple[list[Row], dict[str, int]]:
-    """Examples as rows to train on; prompts are tokenised as one text each.
+    """Turn examples into training rows; each prompt is tokenized as one text.
 
     Args:
-        found: of ``read``.
-        encoder: of the model.
-        catalog: whose titles the completions are.
-        paths: of its trie.
-        most: tokens that a row may have.
-        whole_titles: as of ``RowMaker``.
+        found: the examples.
+        encoder: tokenizes prompts and titles.
+        catalog: the items whose titles the completions are.
+        paths: the trie's; an item without a path is no target.
+        most: the most tokens of a row.
+        whole_titles: see ``RowOptions``.
 
     Returns:
         The rows, and how many examples were left out, by reason.
 
     Raises:
-        DataError: none is left.
+        DataError: no example can be used.
     """
     where: dict[str, int] = {}
     for row, title in enumerate(catalog.titles):
@@ -179,7 +192,7 @@ def read_rows(
         answer = encoder.title(encoder.form.render(completion))
         reason = "" if ids else "the prompt is empty"
         if item < 0 or not paths.copies[item]:
-            reason = "the completion is no title of the catalog"
+            reason = "the completion is not a title of the catalog"
         elif len(ids) + len(answer) > most:
             reason = f"more than {most} tokens (pack_tokens)"
         if reason:
@@ -188,12 +201,14 @@ def read_rows(
         read = len(answer) if whole_titles else int(paths.needed[item])
         made.append(_row([*ids, *answer[:read]], len(ids), item))
     if not made:
-        msg = f"No example can be used: {rejected}. Expected completions that are titles."
+        counts = "; ".join(f"{n:,} examples: {reason}" for reason, n in rejected.items())
+        msg = f"No example can be used ({counts}). Expected completions that are catalog titles."
         raise DataError(msg)
     return made, rejected
 
 
 def _row(ids: Sequence[int], n: int, item: int) -> Row:
+    """Make a row of one sequence, with the target's title from token n on."""
     places = np.arange(len(ids))
     return Row(
         np.array(ids),

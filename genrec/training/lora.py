@@ -1,4 +1,4 @@
-"""Adapters: what is trained beside a base model (PEFT). Knows models, no data."""
+"""Add LoRA adapters to a base model, or load those of an earlier run (PEFT). Knows no data."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from genrec.training.config import Training
 
 
 def add_adapter(model: Any, training: Training, base: str | None = None) -> Any:
-    """A model with a fresh adapter, or all of it where the rank is 0.
+    """Add a fresh adapter to a model, or make all its weights trainable if the rank is 0.
 
     Args:
         model: transformers' model.
         training: the settings.
-        base: the model's name for PEFT's files, in place of the folder that it was loaded from.
+        base: the model's name for PEFT's files; None for the folder that it was loaded from.
+
+    Returns:
+        The model to train.
 
     Raises:
-        SettingsError: no layer has a name of ``target_modules``.
+        SettingsError: no layer has a name in ``target_modules``.
     """
     if not training.lora_rank:
         return model.requires_grad_(True)
@@ -51,13 +54,14 @@ def add_adapter(model: Any, training: Training, base: str | None = None) -> Any:
     except ValueError as error:
         layers = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if _linear(m)})
         msg = (
-            f"target_modules={training.target_modules!r}: {error} Expected all-linear, or some of: "
-            f"{', '.join(layers)}."
+            f"target_modules={training.target_modules!r}: {error} Expected all-linear, or names "
+            f"among: {', '.join(layers)}."
         )
         raise SettingsError(msg) from error
 
 
 def _transposed(model: Any) -> bool:
+    """Check whether the model stores weights transposed, as GPT-2 does."""
     return any(type(m).__name__ == "Conv1D" for m in model.modules())
 
 
@@ -66,10 +70,18 @@ def _linear(module: Any) -> bool:
 
 
 def load_adapter(model: Any, since: Path, run: Run) -> Any:
-    """A model with the adapter of an earlier run, to be trained further.
+    """Load the adapter of an earlier run into a model, to train it further.
+
+    Args:
+        model: transformers' model.
+        since: the earlier run's folder.
+        run: the present run.
+
+    Returns:
+        The model to train.
 
     Raises:
-        ModelError: the earlier run is of another model, prompt or tokenizer, or has no adapter.
+        ModelError: the earlier run had another model, prompt or tokenizer, or has no adapter.
     """
     with quiet_transformers():
         from peft import PeftModel
@@ -82,7 +94,7 @@ def load_adapter(model: Any, since: Path, run: Run) -> Any:
         kept=run.base_kept,
     )
     if not (since / runs.ADAPTER).is_dir():
-        msg = f"{since} has no adapter: all its weights were trained. Expected a run with one."
+        msg = f"{since} has no adapter, since all weights were trained. Expected a run with an adapter."
         raise ModelError(msg)
     with quiet_transformers():
         return PeftModel.from_pretrained(

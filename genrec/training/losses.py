@@ -1,6 +1,6 @@
-"""Losses over a catalog's trie: batches of rows, what of them to score, and nats per title.
+"""Make batches of training rows, and compute the loss of each title over a catalog's trie.
 
-Knows token ids and the trie, nothing of texts or of how training goes.
+Knows token ids and the trie, nothing of texts or of the training loop.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from genrec.training.sequences import Row
 from genrec.training.title_paths import TitlePaths
 from genrec.types import IntArray
 
-_WIDE = 64  # children from which a node's logits are one matrix product
-_CHUNK = 1024  # rows whose logits over the vocabulary are there at once
+_WIDE = 64  # children; the logits of larger nodes are computed as one matrix product
+_CHUNK = 1024  # tokens whose logits over the vocabulary are held at once
 
 
-def batch(
+def make_batch(
     packs: Sequence[Sequence[Row]],
     paths: TitlePaths,
     weights: Sequence[Sequence[npt.NDArray[np.float64]]],
@@ -33,26 +33,28 @@ def batch(
     titles: Sequence[Sequence[int]] | None = None,
     multiple: int = 1,
 ) -> dict[str, Tensor]:
-    """Packs of rows as tensors; B packs of T tokens, padded at the end, with G targets in all.
+    """Turn packs of rows into tensors: B packs of T tokens, padded at the end, with G targets.
 
     Args:
-        packs: rows that stand side by side in each.
-        paths: of the trie.
-        weights: (targets,) of each row of each pack.
-        titles: ids of each catalog row's title, for a loss over the vocabulary; None for none.
-        multiple: of which T is one.
+        packs: for each pack, the rows that it holds side by side.
+        paths: the paths of the trie.
+        weights: (targets,) for each row of each pack, the weights of its targets.
+        titles: ids of each catalog row's title, for a loss over the vocabulary; None to leave
+            that out.
+        multiple: T is rounded up to a multiple of this number.
 
     Returns:
-        input_ids, position_ids, document (-1 for padding), limit and branch, all (B, T); for each
-        of S steps down the trie: source (which of the B * T states), node, choice and target; for
-        each of M title tokens: vocab_source, vocab_token and vocab_target; weight and constant
-        (ln of the items that share the title) of each target, (G,).
+        Tensors by name. ``input_ids``, ``position_ids``, ``document`` (-1 for padding), ``limit``
+        and ``branch`` are (B, T). For each of S steps down the trie: ``source`` (an index into
+        the B * T states), ``node``, ``choice`` and ``target``. For each of M title tokens:
+        ``vocab_source``, ``vocab_token`` and ``vocab_target``. For each target, (G,): ``weight``
+        and ``constant`` (the natural logarithm of how many items share its title).
     """
-    found, first, place, items = lay_out(packs, weights, multiple=multiple)
+    arrays, first, place, items = lay_out(packs, weights, multiple=multiple)
     step, count = paths.steps(items)
     target = np.repeat(np.arange(len(items)), count)
     offset = paths.offset[step]
-    found |= {
+    arrays |= {
         "source": np.where(offset == 0, first[target], place[target] + offset - 1),
         "node": paths.node[step],
         "choice": paths.choice[step],
@@ -63,10 +65,10 @@ def batch(
         lengths = np.array([len(titles[i]) for i in items.tolist()])
         owner = np.repeat(np.arange(len(items)), lengths)
         k = ranges(np.zeros(len(items), dtype=np.int64), lengths)
-        found["vocab_source"] = np.where(k == 0, first[owner], place[owner] + k - 1)
-        found["vocab_token"] = np.concatenate([np.array(titles[i]) for i in items.tolist()])
-        found["vocab_target"] = owner
-    return to_tensors(found)
+        arrays["vocab_source"] = np.where(k == 0, first[owner], place[owner] + k - 1)
+        arrays["vocab_token"] = np.concatenate([np.array(titles[i]) for i in items.tolist()])
+        arrays["vocab_target"] = owner
+    return to_tensors(arrays)
 
 
 def lay_out(
@@ -75,11 +77,17 @@ def lay_out(
     *,
     multiple: int = 1,
 ) -> tuple[dict[str, npt.NDArray[Any]], IntArray, IntArray, IntArray]:
-    """What ``batch`` says of the tokens and the targets' weights, whatever is to be written.
+    """Lay packs of rows out in arrays, for any kind of target.
+
+    Args:
+        packs: see ``make_batch``.
+        weights: see ``make_batch``.
+        multiple: see ``make_batch``.
 
     Returns:
-        Arrays by name, and for each of G targets which of the B * T states stands before it, where
-        its first token stands, and its item.
+        The (B, T) arrays of ``make_batch`` and ``weight`` by name; then, for each of G targets,
+        the index among the B * T states of the token before it, the index of its first token, and
+        its catalog row.
     """
     n = len(packs)
     width = max(sum(map(len, pack)) for pack in packs)
@@ -87,7 +95,7 @@ def lay_out(
     shape = (n, width)
     ids, position = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     document, branch = np.full(shape, -1), np.zeros(shape, np.int64)
-    limit = np.broadcast_to(np.arange(1, width + 1), shape).copy()  # padding looks at itself
+    limit = np.broadcast_to(np.arange(1, width + 1), shape).copy()  # padding sees itself
     before, at, item = list[IntArray](), list[IntArray](), list[IntArray]()
     for b, pack in enumerate(packs):
         start = 0
@@ -100,7 +108,7 @@ def lay_out(
             at.append(b * width + start + row.at)
             item.append(row.item)
             start += len(row)
-    found = {
+    arrays = {
         "input_ids": ids,
         "position_ids": position,
         "document": document,
@@ -109,11 +117,11 @@ def lay_out(
         "weight": np.concatenate([w for pack in weights for w in pack]),
     }
     first, place, items = (np.concatenate(parts) for parts in (before, at, item))
-    return found, first, place, items
+    return arrays, first, place, items
 
 
 def to_tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tensor]:
-    """Arrays by name as tensors, whole numbers in 64 bits, others in 32."""
+    """Turn arrays into tensors: whole numbers in 64 bits, others in 32."""
     return {
         name: torch.from_numpy(np.ascontiguousarray(a)).to(
             torch.float32 if a.dtype == np.float64 else torch.long
@@ -123,11 +131,11 @@ def to_tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tensor]:
 
 
 def mark_visible(inputs: dict[str, Tensor], window: int | None = None) -> Tensor:
-    """(B, 1, T, T) bool: which tokens each looks at.
+    """Mark which tokens each token sees, (B, 1, T, T) bool.
 
     Args:
-        inputs: of ``batch``.
-        window: how far back it looks, in positions; None for all the way.
+        inputs: a batch, see ``make_batch``.
+        window: how many positions back a token sees; None for all.
     """
     document, branch, limit = inputs["document"], inputs["branch"], inputs["limit"]
     index = torch.arange(document.shape[1], device=document.device)
@@ -143,53 +151,65 @@ def mark_visible(inputs: dict[str, Tensor], window: int | None = None) -> Tensor
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """States to logits: a linear layer (V, D), or nothing where states are logits already."""
+    """Turn states into logits by a linear layer, or not at all if they are logits already.
+
+    Attributes:
+        weight: (V, D) the output layer's weight; None if states are logits.
+        bias: (V,) its bias, or None.
+    """
 
     weight: Tensor | None = None
     bias: Tensor | None = None
 
     def over(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """(R, C) logits in 32 bits or more, of C tokens after R states."""
+        """Compute the logits of C tokens after R states: (R, C), in 32 bits or more."""
         if self.weight is None:
-            return _wide(states[:, tokens])
+            return _widen(states[:, tokens])
         logits = states @ self.weight[tokens].to(states.dtype).T
         if self.bias is not None:
             logits = logits + self.bias[tokens]
-        return _wide(logits)
+        return _widen(logits)
 
     def each(self, states: Tensor, source: Tensor, tokens: Tensor) -> Tensor:
-        """(C,) logits, in 32 bits or more, of single tokens after the states of the given indices."""
+        """Compute the logits of single tokens, each after one state: (C,), in 32 bits or more.
+
+        Args:
+            states: (R, D).
+            source: (C,) the index of the state before each token.
+            tokens: (C,) token ids.
+        """
         if self.weight is None:
-            return _wide(states[source, tokens])
+            return _widen(states[source, tokens])
         rows = self.weight[tokens].to(states.dtype)
-        logits = _wide((rows * states[source]).sum(dim=-1))
+        logits = _widen((rows * states[source]).sum(dim=-1))
         return logits if self.bias is None else logits + self.bias[tokens]
 
     def all(self, states: Tensor) -> Tensor:
-        """(R, V) logits."""
+        """Compute the logits of the whole vocabulary: (R, V)."""
         if self.weight is None:
             return states
         return functional.linear(states, self.weight.to(states.dtype), self.bias)
 
 
-def _wide(logits: Tensor) -> Tensor:
-    """At least 32 bits."""
+def _widen(logits: Tensor) -> Tensor:
+    """Return logits in 32 bits or more."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 class CatalogLoss:
-    """-ln P(item) over the trie: at each node on a title's way the log-softmax over its children.
+    """Compute -ln P(item): at each node on the way to a title, a log-softmax over its children.
 
     Source: the trie-masked loss of MSL (Wang et al., SIGIR 2025, https://arxiv.org/abs/2504.04178),
-    here over compressed tries, with forced tokens left out.
+    here over compressed tries, leaving out tokens without an alternative.
     """
 
     def __init__(self, paths: TitlePaths, smoothing: float = 0.0) -> None:
-        """Takes the trie.
+        """Take the trie.
 
         Args:
-            paths: of its titles.
-            smoothing: the share of each choice that is spread over all children.
+            paths: the paths of the trie's titles.
+            smoothing: the share of each choice's target probability that is spread over all
+                children.
         """
         trie = paths.trie
         self._first = torch.from_numpy(trie.first_child.astype(np.int64))
@@ -197,25 +217,25 @@ class CatalogLoss:
         self._smoothing = smoothing
 
     def to(self, device: torch.device) -> CatalogLoss:
-        """Moves the trie's arrays to a device."""
+        """Move the trie's arrays to a device."""
         self._first, self._token = self._first.to(device), self._token.to(device)
         return self
 
     def nats(self, states: Tensor, inputs: dict[str, Tensor], head: Head) -> tuple[Tensor, Tensor]:
-        """Nats of each target, and what training minimises, which differs by the smoothing.
+        """Compute the nats of each target, and its loss, which differs by the smoothing.
 
         Args:
-            states: (B * T, D), or (B * T, V) logits where the head is empty.
-            inputs: of ``batch``.
-            head: states to logits.
+            states: (B * T, D), or (B * T, V) logits if the head is empty.
+            inputs: a batch, see ``make_batch``.
+            head: the output layer.
 
         Returns:
-            (G,) -ln P of each target, detached, and (G,) losses.
+            (G,) -ln P of each target, detached, and (G,) the losses.
         """
         node, choice, target = inputs["node"], inputs["choice"], inputs["target"]
         states = states[inputs["source"]]
         count = self._first[node + 1] - self._first[node]
-        taken = torch.zeros(len(node), device=node.device, dtype=_wide(states).dtype)
+        taken = torch.zeros(len(node), device=node.device, dtype=_widen(states).dtype)
         smooth = torch.zeros_like(taken)
         wide = count >= _WIDE
         parts = []
@@ -241,7 +261,7 @@ class CatalogLoss:
     def _narrow(
         self, states: Tensor, node: Tensor, choice: Tensor, count: Tensor, at: Tensor, head: Head
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Steps at nodes with few children, all children in one array."""
+        """Handle the steps at nodes with few children, with all children in one array."""
         count, first = count[at], self._first[node[at]]
         source = torch.repeat_interleave(torch.arange(len(at), device=at.device), count)
         start = torch.cumsum(count, 0) - count
@@ -257,17 +277,17 @@ class CatalogLoss:
 
 
 def vocab_nats(states: Tensor, inputs: dict[str, Tensor], head: Head) -> Tensor:
-    """(G,) -ln P of each target's title over the whole vocabulary, its terminator included.
+    """Compute -ln P of each target's title over the whole vocabulary, (G,), terminator included.
 
     Args:
-        states: (B * T, D), or logits where the head is empty.
-        inputs: of ``batch``, with titles.
-        head: states to logits; computed a chunk at a time, and again for the gradient.
+        states: (B * T, D), or logits if the head is empty.
+        inputs: a batch with titles, see ``make_batch``.
+        head: the output layer, computed in chunks, and once more for the gradient.
     """
     source, token = inputs["vocab_source"], inputs["vocab_token"]
 
     def chunk(some: Tensor, wanted: Tensor) -> Tensor:
-        return functional.cross_entropy(_wide(head.all(some)), wanted, reduction="none")
+        return functional.cross_entropy(_widen(head.all(some)), wanted, reduction="none")
 
     parts = []
     for first in range(0, len(source), _CHUNK):

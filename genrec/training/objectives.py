@@ -1,4 +1,4 @@
-"""Objectives: what training minimises, from batches to a loss for each target."""
+"""Define what training minimises: a loss for each target of a batch. Knows models, no data sets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from genrec.models.language_model import LanguageModel
 from genrec.training.config import Training
 from genrec.training.examples import Examples
-from genrec.training.losses import CatalogLoss, Head, batch, mark_visible, vocab_nats
+from genrec.training.losses import CatalogLoss, Head, make_batch, mark_visible, vocab_nats
 from genrec.training.title_paths import TitlePaths
 
 Validate = Callable[[], dict[str, Any]]
@@ -20,38 +20,51 @@ ObjectiveBuilder = Callable[[LanguageModel], tuple["Objective", Validate | None]
 
 
 class Objective(ABC):
-    """What is minimised: packs to tensors, and these to a loss of each target.
+    """Turn packs into tensors, and tensors into a loss for each target.
 
     Attributes:
-        lean: whether only the logits that a loss needs are computed.
+        lean: whether only the logits that the loss needs are computed.
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        """Takes the model as it will be trained."""
+        """Take the model as it will be trained."""
         self._body = model.body
         self._plain = bool(model.obstacle)
         self.lean = self._body.head is not None
 
     @abstractmethod
     def batch(self, packs: Sequence[int]) -> dict[str, Tensor]:
-        """The collator: indices of packs to tensors, ``weight`` and ``document`` among them."""
+        """Make a batch from the indices of packs.
+
+        Returns:
+            Tensors by name, among them ``weight`` (G,) and ``document`` (B, T).
+        """
 
     @abstractmethod
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """(G,) nats of each target, detached, and (G,) what is minimised, before its weight."""
+        """Compute the losses of a batch.
+
+        Args:
+            model: transformers' model, possibly wrapped.
+            inputs: a batch, see ``batch``.
+
+        Returns:
+            (G,) the nats of each target, detached, and (G,) the loss of each target before it is
+            weighted.
+        """
 
     def _states(self, model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Head]:
-        """States of all tokens with the layer that makes logits of them, or logits."""
-        asked: dict[str, Any] = {"use_cache": False}
+        """Compute the states of all tokens and their output layer, or logits and an empty layer."""
+        options: dict[str, Any] = {"use_cache": False}
         if self.lean:
-            asked["output_hidden_states"] = True
+            options["output_hidden_states"] = True
             if self._body.keeps:
-                asked["logits_to_keep"] = 1
+                options["logits_to_keep"] = 1
         out = model(
             input_ids=inputs["input_ids"],
             position_ids=inputs["position_ids"],
             attention_mask=self._mask(inputs),
-            **asked,
+            **options,
         )
         if not self.lean:
             return out.logits.flatten(0, 1), Head()
@@ -60,6 +73,7 @@ class Objective(ABC):
         return out.hidden_states[-1].flatten(0, 1), head
 
     def _mask(self, inputs: dict[str, Tensor]) -> Any:
+        """Build the attention mask, or one mask for each kind of layer."""
         if self._plain:
             return (inputs["document"] >= 0).long()
         dtype = torch.get_autocast_dtype(inputs["input_ids"].device.type)
@@ -74,7 +88,7 @@ class Objective(ABC):
 
 
 class NextItemObjective(Objective):
-    """Next items: nats of each target over the trie, and a share over the vocabulary."""
+    """Predict the next item: nats over the trie, and with a weight over the vocabulary."""
 
     def __init__(
         self,
@@ -84,14 +98,14 @@ class NextItemObjective(Objective):
         training: Training,
         titles: Sequence[Sequence[int]],
     ) -> None:
-        """Takes what all batches share.
+        """Take what all batches share.
 
         Args:
             data: the packs.
-            paths: of the trie.
-            model: as it will be trained.
+            paths: the paths of the trie.
+            model: the model as it will be trained.
             training: the settings.
-            titles: token ids by catalog row; used only where ``vocab_weight`` is above 0.
+            titles: token ids of each catalog row's title; used only if ``vocab_weight`` is above 0.
         """
         super().__init__(model)
         self._data, self._paths, self._training = data, paths, training
@@ -102,7 +116,7 @@ class NextItemObjective(Objective):
         """See ``Objective.batch``."""
         rows = [[self._data.rows[i] for i in self._data.packs[p]] for p in packs]
         weights = [[self._data.weights[i] for i in self._data.packs[p]] for p in packs]
-        return batch(rows, self._paths, weights, titles=self._titles)
+        return make_batch(rows, self._paths, weights, titles=self._titles)
 
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """See ``Objective.losses``."""

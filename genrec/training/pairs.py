@@ -1,4 +1,4 @@
-"""Sample, read and write labelled pairs of users and items."""
+"""Sample, read and write labelled pairs of users and items. Knows events and files, no losses."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ from genrec.types import BoolArray, IntArray
 
 LABELS = {"buy": 1, "yes": 1, "1": 1, "true": 1, "not_buy": 0, "no": 0, "0": 0, "false": 0}
 
-PAIRS_PER_USER = 4  # in a validation
+PAIRS_PER_USER = 4  # for validation
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One user, one item, and whether they wanted it.
+    """A user, an item, and whether the user wanted the item.
 
     Attributes:
         user_id: the user.
-        first: place in the event columns of the first event that was not known yet.
-        row: the item's.
-        label: 1 or 0.
-        event: place of the event that says so; for a random item of the one it stands beside.
+        first: place in the event columns of the first event that is not part of the history.
+        row: the item's catalog row.
+        label: 1 if the item was wanted, else 0.
+        event: place of the event that gives the label; for a random item, that of the wanted item
+            it was drawn for.
     """
 
     user_id: str
@@ -55,25 +56,25 @@ def make_pairs(
     behavior: str | None = None,
     wanted: BoolArray | None = None,
 ) -> list[Pair]:
-    """The pairs of one part of the split, by user and time.
+    """Make the labelled pairs of one part of the split, in the order of users and time.
 
-    Wanted are the items of events with the target behavior, each beside ``negatives`` random items
-    that the user had neither before nor in the same basket; with a ``like_threshold`` the events'
-    values say what was wanted and what not.
+    Items of events with the target behavior are wanted. For each of them, ``negatives`` random
+    items are drawn that the user had neither before nor in the same basket. With a
+    ``like_threshold``, the values of events decide which items were wanted.
 
     Args:
-        data: with a split.
+        data: a dataset with a split.
         training: the settings.
-        part: ``train`` (with ``fit="both"`` validation too), ``validation`` or ``test``.
-        behavior: the target; None is the data's.
-        wanted: (E,) the only events that may say something; all where None.
+        part: ``train`` (with ``fit="both"``, validation too), ``validation`` or ``test``.
+        behavior: the target behavior; None for the data's.
+        wanted: (E,) which events may give labels; None for all.
 
     Raises:
         SettingsError: no event has this behavior, or a value.
-        DataError: all pairs, or none, are wanted.
+        DataError: all pairs have the same label, or there are none.
     """
     events, c = data.interactions, data.interactions.columns
-    label = _labels(data, training, behavior or data.info.target_behavior)
+    label = _label_events(data, training, behavior or data.info.target_behavior)
     inside = c.split == SPLITS.index(part)
     if part == "train":
         inside = c.split < SPLITS.index(training.before)
@@ -82,94 +83,101 @@ def make_pairs(
     usual = 1 if training.like_threshold is None else 0
     n = usual if training.negatives is None else training.negatives
     rng = np.random.default_rng([training.seed, SPLITS.index(part)])
-    found: list[Pair] = []
+    pairs: list[Pair] = []
     for user in events.user_ids:
         where = events.events(user)
-        said = where.start + np.flatnonzero(inside[where] & (label[where] >= 0))
-        if not len(said):
+        labelled = where.start + np.flatnonzero(inside[where] & (label[where] >= 0))
+        if not len(labelled):
             continue
         _, begins, basket = np.unique(c.unit[where], return_index=True, return_inverse=True)
-        for at in said.tolist():
+        for at in labelled.tolist():
             unit = basket[at - where.start]
             first = where.start + int(begins[unit])
-            found.append(Pair(user, first, int(c.row[at]), int(label[at]), at))
+            pairs.append(Pair(user, first, int(c.row[at]), int(label[at]), at))
             if label[at] and n:
                 seen = {*c.row[where.start : first].tolist()}
                 seen |= {*c.row[where][basket == unit].tolist()}
-                others = _random(rng, len(data.catalog), seen - {-1}, n)
-                found += [Pair(user, first, row, 0, at) for row in others]
-    _check_labels([p.label for p in found], f"{part} events")
-    return found
+                others = _draw_unseen(rng, len(data.catalog), seen - {-1}, n)
+                pairs += [Pair(user, first, row, 0, at) for row in others]
+    _check_labels([p.label for p in pairs], f"{part} events")
+    return pairs
 
 
-def _labels(data: Dataset, training: Training, behavior: str) -> IntArray:
-    """(E,) 1 where an event says that its item was wanted, 0 that it was not, -1 nothing."""
+def _label_events(data: Dataset, training: Training, behavior: str) -> IntArray:
+    """Label each event, (E,): 1 if its item was wanted, 0 if it was not, -1 if unknown."""
     events, c = data.interactions, data.interactions.columns
-    says = (c.row >= 0) & mark_behaviors(events, training)
+    usable = (c.row >= 0) & mark_behaviors(events, training)
     threshold = training.like_threshold
     if threshold is None:
         if behavior not in events.behaviors:
             msg = (
                 f"No event has the behavior {behavior!r}. Expected one of: "
-                f"{', '.join(events.behaviors)}, as target_behavior, or a like_threshold."
+                f"{', '.join(events.behaviors)}, as target_behavior; or a like_threshold."
             )
             raise SettingsError(msg)
-        says &= c.behavior == events.behaviors.index(behavior)
-        return np.where(says, 1, -1)
-    says &= np.isfinite(c.value)
-    if not says.any():
+        usable &= c.behavior == events.behaviors.index(behavior)
+        return np.where(usable, 1, -1)
+    usable &= np.isfinite(c.value)
+    if not usable.any():
         msg = (
-            f"like_threshold={threshold:g}, and no event has a value. Expected ratings, say; "
-            "without a threshold all events with the target behavior are wanted."
+            f"like_threshold={threshold:g} needs events with values, such as ratings, but none has "
+            "one. Expected data with values; without the threshold, all items of events with the "
+            "target behavior count as wanted."
         )
         raise SettingsError(msg)
-    return np.where(says, np.where(c.value >= threshold, 1, 0), -1)
+    return np.where(usable, np.where(c.value >= threshold, 1, 0), -1)
 
 
-def _random(rng: np.random.Generator, n_items: int, seen: set[int], n: int) -> list[int]:
-    """So many different rows that were not seen; fewer where there are not so many."""
-    found: list[int] = []
-    while len(found) < min(n, n_items - len(seen)):
+def _draw_unseen(rng: np.random.Generator, n_items: int, seen: set[int], n: int) -> list[int]:
+    """Draw n different catalog rows that the user has not seen; fewer if there are fewer."""
+    rows: list[int] = []
+    while len(rows) < min(n, n_items - len(seen)):
         row = int(rng.integers(n_items))
-        if row not in seen and row not in found:
-            found.append(row)
-    return found
+        if row not in seen and row not in rows:
+            rows.append(row)
+    return rows
 
 
 def _check_labels(labels: Sequence[int], source: str) -> None:
+    """Refuse labels that are all the same."""
     if len(set(labels)) < 2:
-        what = f"all {len(labels):,} are {'yes' if labels[0] else 'no'}" if labels else "none"
+        if labels:
+            problem = (
+                f"All {len(labels):,} pairs of the {source} are {'yes' if labels[0] else 'no'}"
+            )
+        else:
+            problem = f"There are no pairs in the {source}"
         msg = (
-            f"Pairs of the {source}: {what}. Expected some that were wanted and some that were "
-            "not; check the split, --behaviors, --like-threshold and --negatives."
+            f"{problem}. Expected some items that were wanted and some that were not; check the "
+            "split, --behaviors, --like-threshold and --negatives."
         )
         raise DataError(msg)
 
 
 def read_pairs(path: str | Path) -> tuple[list[str], list[int]]:
-    """Texts and labels (1 or 0) of a file with the columns text and label.
+    """Read texts and labels (1 or 0) from a file with the columns text and label.
 
     Raises:
-        DataError: a column is missing, a text is empty or a label is not known; the message names
-            the row.
+        DataError: a column is missing, a text is empty or a label is unknown; the message names the
+            row.
     """
     source = Path(path).name
     rejects = Rejects(source, strict=True)
     table = files.read(path, rejects=rejects, scalar=("text", "label"))
     arrow.require_columns(table, ("text", "label"), source)
-    texts, said = arrow.to_strings(table["text"]), arrow.to_strings(table["label"])
+    texts, words = arrow.to_strings(table["text"]), arrow.to_strings(table["label"])
     labels = []
-    for number, text, label in zip(arrow.row_numbers(table), texts, said, strict=True):
+    for number, text, word in zip(arrow.row_numbers(table), texts, words, strict=True):
         problem = "the text is empty" if not text else ""
-        if label.lower() not in LABELS:
-            problem = f"label {label!r} is not known"
+        if word.lower() not in LABELS:
+            problem = f"the label {word!r} is unknown"
         if problem:
             msg = (
                 f"{source}, data row {number}: {problem}. Expected a text, and one of the labels "
-                "buy and not_buy, yes and no, 1 and 0. Mend the row."
+                "buy, not_buy, yes, no, 1 and 0. Fix the row."
             )
             raise DataError(msg)
-        labels.append(LABELS[label.lower()])
+        labels.append(LABELS[word.lower()])
     _check_labels(labels, f"rows of {source}")
     return texts, labels
 
@@ -181,11 +189,11 @@ def training_pairs(
     behavior: str | None = None,
     wanted: BoolArray | None = None,
 ) -> list[Pair]:
-    """The pairs that are learned from: those of train, of each user the latest ``pairs_per_user``."""
-    found = make_pairs(data, training, behavior=behavior, wanted=wanted)
+    """Make the pairs to learn from: those of train, and of each user the latest ``pairs_per_user``."""
+    pairs = make_pairs(data, training, behavior=behavior, wanted=wanted)
     if training.pairs_per_user is None:
-        return found
-    of_user = itertools.groupby(found, key=lambda p: p.user_id)
+        return pairs
+    of_user = itertools.groupby(pairs, key=lambda p: p.user_id)
     return [p for _, some in of_user for p in list(some)[-training.pairs_per_user :]]
 
 
@@ -197,21 +205,21 @@ def write_pairs(
     log: Callable[[str], None] = lambda message: None,
     **settings: Any,
 ) -> int:
-    """Writes the pairs that are learned from, one text and label a row, as ``--pairs`` takes them.
+    """Write the pairs to learn from, one text and one label a row, as ``--pairs`` takes them.
 
     Args:
-        data: with a split.
-        out: the file, .jsonl or .parquet.
-        model: whose tokenizer counts the tokens of histories.
+        data: a dataset with a split.
+        out: the file to write, .jsonl or .parquet.
+        model: the model whose tokenizer counts the tokens of histories.
         log: called with a line of text before each slow step.
-        **settings: as of ``train``.
+        **settings: those of ``train``.
 
     Returns:
-        How many were written.
+        How many pairs were written.
 
     Raises:
-        SettingsError: a setting or the file's ending is not known, or does not fit the data.
-        DataError: all pairs, or none, are wanted.
+        SettingsError: a setting or the file's ending is unknown, or does not fit the data.
+        DataError: all pairs have the same label, or there are none.
     """
     export.check_ending(out)
     ours, training = config.resolve({**settings, "objective": "pointwise"})
@@ -242,7 +250,14 @@ def write_pairs(
 def sample_pairs(
     found: Sequence[Pair], users: int, each: int = PAIRS_PER_USER, seed: int = 0
 ) -> list[Pair]:
-    """Up to so many pairs of so many users, the same every time, in their order."""
+    """Draw a fixed sample of pairs, in their order.
+
+    Args:
+        found: the pairs, by user.
+        users: how many users to draw at most.
+        each: how many pairs of each user to draw at most.
+        seed: the random seed.
+    """
     rng = np.random.default_rng(seed)
     of_user = [list(some) for _, some in itertools.groupby(found, key=lambda p: p.user_id)]
     chosen = []

@@ -1,6 +1,6 @@
-"""Pointwise training: a model learns to answer yes or no, whether somebody will want an item.
+"""Train a model to answer yes or no when asked whether somebody will want an item.
 
-Pairs of what was known and one item come from events, or texts with labels from a file. All pairs
+The pairs of a history and an item come from events, or as texts with labels from a file. All pairs
 of a user's window are branches of one row, so that their common history is read once.
 """
 
@@ -39,8 +39,8 @@ from genrec.training.pairs import (
 from genrec.training.sequences import Row, pack_rows
 from genrec.types import BoolArray, FloatArray, IntArray
 
-_HELD_OUT = 0.1  # of a file's rows, for validation
-_TRUNK = 0.75  # of a row's tokens that the history may take
+_HELD_OUT = 0.1  # share of a file's rows that is kept for validation
+_TRUNK = 0.75  # share of a row's tokens that the history may take
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Pairs(Examples):
     """Packs of rows whose targets are answers.
 
     Attributes:
-        labels: (targets,) of each row, 1 or 0.
+        labels: (targets,) for each row, the labels of its targets, 1 or 0.
     """
 
     labels: Sequence[IntArray]
@@ -58,7 +58,7 @@ class Pairs(Examples):
 
 
 class PairRows:
-    """Makes rows of pairs."""
+    """Make training rows from pairs."""
 
     def __init__(
         self,
@@ -70,22 +70,22 @@ class PairRows:
         overlap: float = 0.5,
         branches: bool = True,
     ) -> None:
-        """Takes what is the same for all users.
+        """Take what is the same for all users.
 
         Args:
             question: encodes histories and items.
-            events: of all users.
-            shown: (E,) which of them histories show.
-            max_tokens: the most tokens of a row, where one pair fits.
-            overlap: how much of the most events and tokens of a history the next window shows
-                again.
-            branches: whether pairs share rows; models that take no branches need one row each.
+            events: the events of all users.
+            shown: (E,) which events histories show.
+            max_tokens: the most tokens of a row, unless a single pair needs more.
+            overlap: the share of a history's window that the next one shows again.
+            branches: whether pairs share rows; models that take no branches need a row for each
+                pair.
         """
         self._question, self._events, self._shown = question, events, shown
         self._max_tokens, self._overlap, self._branches = max_tokens, overlap, branches
 
     def rows(self, pairs: Sequence[Pair]) -> Iterator[tuple[Row, IntArray]]:
-        """Rows with the labels of their targets, for pairs as ``pairs`` orders them."""
+        """Make rows with the labels of their targets, from pairs in the order of ``make_pairs``."""
         for user, some in itertools.groupby(pairs, key=lambda p: p.user_id):
             waiting: list[tuple[Ids, Ids, Pair]] = []
             for known, pair in self._known(user, list(some)):
@@ -98,7 +98,11 @@ class PairRows:
                 yield _row(waiting)
 
     def _known(self, user: str, pairs: Sequence[Pair]) -> Iterator[tuple[Ids, Pair]]:
-        """Each pair with the ids of its history, which begins where others do while that fits."""
+        """Yield each pair with the ids of its history.
+
+        Histories of a user begin at the same event as long as they fit, so that pairs can share
+        them.
+        """
         where = self._events.events(user)
         places = where.start + np.flatnonzero(self._shown[where])
         events = [self._events.interaction(i) for i in places.tolist()]
@@ -107,7 +111,7 @@ class PairRows:
         for first, some in itertools.groupby(pairs, key=lambda p: p.first):
             n = int(np.searchsorted(places, first))
             known, fit = self._question.known(History(tuple(events[start:n])), most)
-            if fit < n - start or not self._branches:  # a new window, with room for what follows
+            if fit < n - start or not self._branches:  # a new window, with room for later events
                 share = 1.0 if first == last or not self._branches else self._overlap
                 latest = events[max(0, n - max(1, int(self._question.max_events * share))) : n]
                 known, fit = self._question.known(History(tuple(latest)), int(most * share))
@@ -116,7 +120,7 @@ class PairRows:
                 yield known, pair
 
     def _fits(self, some: Sequence[tuple[Ids, Ids, Pair]]) -> bool:
-        """Whether pairs can share a row; a pair with another window's history takes too much."""
+        """Check whether pairs fit into one row; with histories of different windows they seldom do."""
         if not self._branches:
             return False
         trunk = max((known for known, _, _ in some), key=len)
@@ -127,7 +131,7 @@ class PairRows:
 
 
 def _row(some: Sequence[tuple[Ids, Ids, Pair]]) -> tuple[Row, IntArray]:
-    """A row of pairs: the longest history as trunk, what each adds to a part of it as branches."""
+    """Make a row of pairs, with the longest history as its trunk."""
     texts = [(*known, *run) for known, run, _ in some]
     trunk = max((known for known, _, _ in some), key=len) if len(some) > 1 else texts[0]
     items, events = [p.row for _, _, p in some], [p.event for _, _, p in some]
@@ -137,13 +141,15 @@ def _row(some: Sequence[tuple[Ids, Ids, Pair]]) -> tuple[Row, IntArray]:
 def make_branched_row(
     trunk: Ids, texts: Sequence[Ids], items: Sequence[int], events: Sequence[int]
 ) -> Row:
-    """A row whose targets stand at the ends of texts: what each shares with the trunk is read once.
+    """Make a row whose targets stand at the ends of texts.
+
+    The tokens that a text shares with the trunk's beginning are read once; the rest is a branch.
 
     Args:
-        trunk: the ids that all see up to where they part from them.
-        texts: the ids before each target; one alone may be the trunk itself.
-        items: catalog row of each.
-        events: place in the event columns of each.
+        trunk: the ids that the texts have in common at their beginning.
+        texts: the ids before each target; a single text may be the trunk itself.
+        items: the catalog row of each target.
+        events: the place of each target in the event columns.
     """
     tokens, position = [np.array(trunk, dtype=np.int64)], [np.arange(len(trunk))]
     limit, branch = [np.arange(1, len(trunk) + 1)], [np.zeros(len(trunk), dtype=np.int64)]
@@ -179,15 +185,17 @@ def make_examples(
     plain: bool,
     part: str = "test",
 ) -> Pairs:
-    """Pairs as packs of rows, weighed as ``training`` says (a random item as its neighbour).
+    """Turn pairs into packs of rows, weighted as the settings say.
+
+    A random item has the weight of the wanted item that it was drawn for.
 
     Args:
-        question: encodes them.
-        data: they are of.
+        question: encodes histories and items.
+        data: the dataset of the pairs.
         found: the pairs.
         training: the settings.
-        plain: for a model that takes no branches.
-        part: of the split, that they are of; histories show no later one.
+        plain: whether the model takes no branches.
+        part: the part of the split that the pairs belong to; histories show no events after it.
     """
     end = SPLITS.index(training.before) if part == "train" else SPLITS.index(part) + 1
     maker = PairRows(
@@ -201,7 +209,7 @@ def make_examples(
     made = list(maker.rows(found))
     rows = [row for row, _ in made]
     weights = weigh_targets(rows, data, training)
-    return _packed(rows, weights, [labels for _, labels in made], training, plain)
+    return _pack(rows, weights, [labels for _, labels in made], training, plain)
 
 
 def make_text_examples(
@@ -212,35 +220,47 @@ def make_text_examples(
     *,
     plain: bool,
 ) -> Pairs:
-    """Texts with labels as packs of rows."""
+    """Turn texts with labels into packs of rows, all of weight 1.
+
+    Args:
+        question: encodes the texts.
+        texts: the texts.
+        labels: 1 or 0 for each text.
+        training: the settings.
+        plain: whether the model takes no branches.
+    """
     rows = [make_branched_row(ids, [ids], [-1], [-1]) for ids in map(question.text, texts)]
     weights = [np.ones(1) for _ in rows]
-    return _packed(rows, weights, [np.array([y]) for y in labels], training, plain)
+    return _pack(rows, weights, [np.array([y]) for y in labels], training, plain)
 
 
-def _packed(
+def _pack(
     rows: Sequence[Row],
     weights: Sequence[FloatArray],
     labels: Sequence[IntArray],
     training: Training,
     plain: bool,
 ) -> Pairs:
+    """Divide rows into packs."""
     packs = [[i] for i in range(len(rows))] if plain else pack_rows(rows, training.pack_tokens)
     return Pairs(rows, weights, packs, labels)
 
 
 class PointwiseObjective(Objective):
-    """Yes or no: binary cross-entropy on the two answers' log-probabilities, all others left out."""
+    """Learn yes or no by binary cross-entropy on the two answers' probabilities.
+
+    The probabilities of yes and no sum to 1; all other tokens are left out.
+    """
 
     def __init__(
         self, data: Pairs, model: LanguageModel, question: YesNo, smoothing: float = 0.0
     ) -> None:
-        """Takes what all batches share.
+        """Take what all batches share.
 
         Args:
             data: the pairs.
-            model: as it will be trained.
-            question: knows the answers.
+            model: the model as it will be trained.
+            question: knows the tokens of the two answers.
             smoothing: the share of each label that is spread over both answers.
         """
         super().__init__(model)
@@ -252,9 +272,9 @@ class PointwiseObjective(Objective):
         chosen = [self._data.packs[p] for p in packs]
         rows = [[self._data.rows[i] for i in pack] for pack in chosen]
         weights = [[self._data.weights[i] for i in pack] for pack in chosen]
-        found, source, _, _ = lay_out(rows, weights)
+        arrays, source, _, _ = lay_out(rows, weights)
         label = np.concatenate([self._data.labels[i] for pack in chosen for i in pack])
-        return to_tensors(found | {"source": source, "label": label})
+        return to_tensors(arrays | {"source": source, "label": label})
 
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """See ``Objective.losses``."""
@@ -266,7 +286,7 @@ class PointwiseObjective(Objective):
         return nats.detach(), losses
 
     def chances(self, model: LanguageModel) -> tuple[IntArray, FloatArray]:
-        """(G,) the labels of all pairs, and the probability of yes that the model gives each."""
+        """Return the labels of all pairs, (G,), and the model's probability of yes for each, (G,)."""
         labels, chances = [], []
         with torch.no_grad():
             for pack in range(len(self._data)):
@@ -279,24 +299,28 @@ class PointwiseObjective(Objective):
 
 
 def measure(labels: npt.ArrayLike, chances: npt.ArrayLike) -> dict[str, float]:
-    """How good probabilities of yes are: accuracy, precision, recall and F1 at 0.5, AUC, log loss.
+    """Measure probabilities of yes: accuracy, precision, recall and F1 at 0.5, AUC, log loss.
 
-    AUC is the chance that a wanted item has a higher probability than another one (ties count
-    half; 0.5 where all labels are the same), log loss is in nats. By scikit-learn.
+    AUC is the probability that a wanted item is scored higher than one that is not wanted. Ties count
+    half, and it is 0.5 if all labels are the same. Log loss is in nats. Computed by scikit-learn.
 
-    >>> found = measure([1, 1, 0, 0], [0.9, 0.4, 0.2, 0.6])
-    >>> found["accuracy"], found["auc"], round(found["log_loss"], 4)
+    Args:
+        labels: (G,) 1 for yes, 0 for no.
+        chances: (G,) probabilities of yes.
+
+    >>> values = measure([1, 1, 0, 0], [0.9, 0.4, 0.2, 0.6])
+    >>> values["accuracy"], values["auc"], round(values["log_loss"], 4)
     (0.5, 0.75, 0.5403)
     """
     from sklearn import metrics
 
     y, p = np.asarray(labels), np.asarray(chances, dtype=np.float64)
-    said = p >= 0.5
+    answers = p >= 0.5
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-        y, said, average="binary", zero_division=0.0
+        y, answers, average="binary", zero_division=0.0
     )
     return {
-        "accuracy": float(metrics.accuracy_score(y, said)),
+        "accuracy": float(metrics.accuracy_score(y, answers)),
         "precision": float(precision),
         "recall": float(recall),
         "f1": float(f1),
@@ -308,13 +332,16 @@ def measure(labels: npt.ArrayLike, chances: npt.ArrayLike) -> dict[str, float]:
 def prepare(
     recommender: Recommender, data: Dataset, training: Training, wanted: BoolArray | None = None
 ) -> tuple[Pairs, ObjectiveBuilder]:
-    """What is learned from, and what gives objective and validation for the model to be trained.
+    """Make the pairs to learn from, and a function that builds objective and validation.
 
     Args:
-        recommender: gives the question.
-        data: with the split that training keeps to.
+        recommender: provides the question.
+        data: a dataset with the split that training keeps to.
         training: the settings.
-        wanted: (E,) the only events that may be learned from; all where None.
+        wanted: (E,) which events may be learned from; None for all.
+
+    Returns:
+        The pairs, and a function from the model to train to its objective and validation.
 
     Raises:
         SettingsError: the template does not ask about items, or a setting does not fit the data.
@@ -323,33 +350,34 @@ def prepare(
     question, plain = recommender.question, bool(recommender.model.obstacle)
     if recommender.template.answers is None:
         msg = (
-            f"template={recommender.template.name!r} with objective='pointwise'. Expected one whose "
-            "header has answers, such as would_like; drop --template."
+            f"template={recommender.template.name!r} does not ask a yes-or-no question, as "
+            "objective='pointwise' needs. Expected a template whose header has answers, such as "
+            "would_like; drop --template."
         )
         raise SettingsError(msg)
-    found, held_out = (
-        _of_file(training.pairs, question, training, plain=plain)
+    pairs, held_out = (
+        _pairs_of_file(training.pairs, question, training, plain=plain)
         if training.pairs is not None
-        else _of_events(recommender, data, training, wanted, plain=plain)
+        else _pairs_of_events(recommender, data, training, wanted, plain=plain)
     )
 
-    def ready(model: LanguageModel) -> tuple[Objective, Validate | None]:
-        goal = PointwiseObjective(found, model, question, training.label_smoothing)
+    def build_objective(model: LanguageModel) -> tuple[Objective, Validate | None]:
+        objective = PointwiseObjective(pairs, model, question, training.label_smoothing)
         if held_out is None:
-            return goal, None
-        asked = PointwiseObjective(held_out, model, question)
+            return objective, None
+        validation = PointwiseObjective(held_out, model, question)
 
         def validate() -> dict[str, Any]:
-            labels, chances = asked.chances(model)
+            labels, chances = validation.chances(model)
             values = measure(labels, chances)
             return {"nats": values["log_loss"], "auc": values["auc"], "pairs": len(labels)}
 
-        return goal, validate
+        return objective, validate
 
-    return found, ready
+    return pairs, build_objective
 
 
-def _of_events(
+def _pairs_of_events(
     recommender: Recommender,
     data: Dataset,
     training: Training,
@@ -357,22 +385,22 @@ def _of_events(
     *,
     plain: bool,
 ) -> tuple[Pairs, Pairs | None]:
-    """The pairs of train, and a fixed sample of those of validation."""
+    """Make the pairs of train, and a fixed sample of those of validation."""
     question, behavior = recommender.question, recommender.behavior
     chosen = training_pairs(data, training, behavior=behavior, wanted=wanted)
-    found = make_examples(question, data, chosen, training, plain=plain, part="train")
+    learned = make_examples(question, data, chosen, training, plain=plain, part="train")
     if not training.eval_users or training.before == "test":
-        return found, None
+        return learned, None
     few = sample_pairs(
         make_pairs(data, training, "validation", behavior=behavior), training.eval_users
     )
-    return found, make_examples(question, data, few, training, plain=plain, part="validation")
+    return learned, make_examples(question, data, few, training, plain=plain, part="validation")
 
 
-def _of_file(
+def _pairs_of_file(
     path: str, question: YesNo, training: Training, *, plain: bool
 ) -> tuple[Pairs, Pairs | None]:
-    """The rows of a file, and the tenth of them that is held out, as far as a sample needs."""
+    """Read the pairs in a file; at most a tenth of them is held out for validation."""
     texts, labels = read_pairs(path)
     order = np.random.default_rng(training.seed).permutation(len(texts)).tolist()
     wanted = training.eval_users * PAIRS_PER_USER if training.before == "validation" else 0

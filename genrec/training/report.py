@@ -1,4 +1,4 @@
-"""The report of a training run: report.md and curves.png. Knows its log and run.json, no models."""
+"""Write the report of a training run, report.md and curves.png. Knows log and run.json, no models."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ Line = Mapping[str, Any]
 
 
 def read_log(folder: Path) -> tuple[list[Line], list[Line]]:
-    """The lines of a run's log: of steps, and of validations; later ones replace earlier ones.
+    """Read the lines of a run's log.
 
-    A run that was killed and went on has lines twice; the last of a step counts.
+    A run that was killed and resumed may have two lines for a step; the later one counts.
+
+    Returns:
+        The lines of steps, and those of validations.
 
     Raises:
-        ModelError: there is no log, or it is damaged other than in its last line.
+        ModelError: there is no log, or a line other than the last is damaged.
     """
     path = folder / runs.LOG
     try:
         texts = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        msg = f"{path} cannot be read ({error}). Expected the log of a run."
+        msg = f"Cannot read {path}: {error}. Expected the log of a run."
         raise ModelError(msg) from error
     steps: dict[int, Line] = {}
     validations: dict[int, Line] = {}
@@ -41,9 +44,9 @@ def read_log(folder: Path) -> tuple[list[Line], list[Line]]:
             line = json.loads(text)
             (validations if line.get("validation") else steps)[int(line["step"])] = line
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            if number == len(texts):  # killed while it was written
+            if number == len(texts):  # the process was killed while writing it
                 break
-            msg = f"{path}, line {number}, is damaged: {error!r}. Expected JSON, one object a line."
+            msg = f"{path}, line {number}, is damaged: {error!r}. Expected one JSON object a line."
             raise ModelError(msg) from error
     return [steps[s] for s in sorted(steps)], [validations[s] for s in sorted(validations)]
 
@@ -55,12 +58,12 @@ _MEASURES = {
 
 
 def write(folder: Path, run: Run, items: int) -> None:
-    """Writes the report of a run; the picture only where matplotlib is installed.
+    """Write the report of a run, with a picture if matplotlib is installed.
 
     Args:
-        folder: of the run.
-        run: what run.json says.
-        items: of the catalog, or answers, for the nats of a uniform guess.
+        folder: the run folder.
+        run: the contents of run.json.
+        items: how many items (or answers) there are, for the nats of a uniform guess.
     """
     steps, validations = read_log(folder)
     pictured = bool(steps) and importlib.util.find_spec("matplotlib") is not None
@@ -73,13 +76,14 @@ def write(folder: Path, run: Run, items: int) -> None:
 def _markdown(
     run: Run, steps: Sequence[Line], validations: Sequence[Line], items: int, *, pictured: bool
 ) -> list[str]:
+    """Compose the lines of report.md."""
     import math
 
     state = "finished" if run.finished else "stopped early"
     lines = [
-        f"# A model tuned on {run.data}",
+        f"# Model fine-tuned on {run.data}",
         "",
-        f"{run.base_model}, {run.targets:,} targets learned from, {state}.",
+        f"Base model {run.base_model}; {run.targets:,} targets learned from; {state}.",
         "",
     ]
     if steps:
@@ -87,13 +91,13 @@ def _markdown(
         speed = sum(s["targets_per_second"] for s in steps) / len(steps)
         what = "answer" if run.training.get("objective") == "pointwise" else "item"
         lines += [
-            f"Training took {last['seconds'] / 60:.0f} minutes at {speed:.1f} targets a second; "
-            f"{steps[0]['nats']:.3f} nats an {what} at its beginning, {last['nats']:.3f} at its end "
+            f"Training took {last['seconds'] / 60:.0f} minutes at {speed:.1f} targets a second. "
+            f"The loss went from {steps[0]['nats']:.3f} to {last['nats']:.3f} nats an {what} "
             f"(a uniform guess among {items:,} {what}s: {math.log(items):.3f}).",
             "",
         ]
     if pictured:
-        lines += [f"![nats against targets]({CURVES})", ""]
+        lines += [f"![Nats against targets learned from]({CURVES})", ""]
     if validations:
         names = [n for n in _MEASURES if n in validations[0]]
         lines += [f"| {' | '.join(map(_MEASURES.__getitem__, names))} |", "|---" * len(names) + "|"]
@@ -101,16 +105,17 @@ def _markdown(
             f"| {' | '.join(format(v[n], ',' if isinstance(v[n], int) else '.4f') for n in names)} |"
             for v in validations
         ]
-        how = "on the same pairs" if "pairs" in names else "through the decoder, on the same users"
-        lines += ["", f"Validation, {how} each time.", ""]
-    changed = _changed(run)
+        same = "pairs" if "pairs" in names else "users, through the decoder"
+        lines += ["", f"Each validation is measured on the same {same}.", ""]
+    changed = _changed_settings(run)
     if changed:
-        lines += ["Settings that are not the defaults:", "", *(f"- {c}" for c in changed), ""]
+        lines += ["Settings that differ from the defaults:", "", *(f"- {c}" for c in changed), ""]
     versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     return [*lines, f"Versions: {versions}."]
 
 
-def _changed(run: Run) -> list[str]:
+def _changed_settings(run: Run) -> list[str]:
+    """List the settings that differ from the defaults."""
     given = {**run.settings, **run.training}
     defaults = {f.name: f.default for f in (*fields(Training), *fields(Settings))}
     return [
@@ -121,6 +126,7 @@ def _changed(run: Run) -> list[str]:
 
 
 def _draw(path: Path, steps: Sequence[Line], validations: Sequence[Line], items: int) -> None:
+    """Draw the loss and the validations against the targets learned from."""
     import math
 
     from matplotlib.figure import Figure
