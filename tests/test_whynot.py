@@ -201,7 +201,7 @@ def test_choices_beside_a_prior_are_the_models_own_too() -> None:
 
 
 def test_an_unknown_item_has_near_ones_named() -> None:
-    with pytest.raises(RequestError, match=r"item_id, or a title .* near it are 'red mug 7'"):
+    with pytest.raises(RequestError, match=r"item_id, or a title .* similar titles: 'red mug 7'"):
         named().explain("", "red mug 77")
     with pytest.raises(RequestError, match=r"a title as the catalog has it\.$"):
         named().explain("", "xyz")
@@ -269,7 +269,7 @@ def test_an_item_may_be_given_by_a_title_that_is_its_own() -> None:
     catalog = Catalog([Item("a", "red mug"), Item("b", "doll"), Item("c", "doll")])
     recommender = Recommender(catalog, tiny.language_model())
     assert recommender.explain("", "Red  MUG").item_id == "a"
-    with pytest.raises(RequestError, match=r"2 items are called 'doll': 'b', 'c'\. Give"):
+    with pytest.raises(RequestError, match=r"2 items have the title 'doll': 'b', 'c'\. Give"):
         recommender.explain("", "doll")
     recommender.remove_items(["b"])
     assert recommender.explain("", "doll").item_id == "c"

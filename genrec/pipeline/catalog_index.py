@@ -72,12 +72,12 @@ class RowOrder:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What is to change.
+    """An edit of the catalog.
 
     Attributes:
-        add: items that are new.
-        remove: ids of those that go.
-        change: items in place of those with the same ids; removed ones come back.
+        add: new items.
+        remove: ids of items to remove.
+        change: items that replace those with the same ids; removed ones come back.
     """
 
     add: Sequence[Item] = ()
@@ -149,10 +149,10 @@ class CatalogIndex:
             return cast("T", self._made[name])
 
     def additions(self, items: Iterable[Item]) -> Edit:
-        """The edit that adds items, of which some may have been removed before.
+        """Return the edit that adds items; some may have been removed before.
 
         Raises:
-            DataError: these are no items.
+            DataError: something else than items was given.
         """
         try:
             given = list(items)
@@ -170,10 +170,11 @@ class CatalogIndex:
         return Edit(add=new, change=[i for i in given if getattr(i, "item_id", None) in back])
 
     def retitled(self, titles: Mapping[str, str]) -> Edit:
-        """The edit that gives items other titles, item_id -> title.
+        """Return the edit that gives items other titles, item_id -> title.
 
         Raises:
-            RequestError: this is no mapping, or an id is not in the catalog or was removed.
+            RequestError: something else than a mapping was given, or an id is not in the catalog or was
+                removed.
             DataError: a title is empty.
         """
         kind: object = titles  # checked for callers without a type checker
@@ -184,13 +185,13 @@ class CatalogIndex:
         for item_id, title in titles.items():
             row = self.catalog.row(item_id)
             if row in self.removed:
-                msg = f"Item {item_id!r} was removed. Expected one that is there; add it again."
+                msg = f"Item {item_id!r} was removed. Expected an item that can be recommended; add it again first."
                 raise RequestError(msg)
             changed.append(replace(self.catalog[row], title=title))
         return Edit(change=changed)
 
     def since(self, known: Catalog) -> tuple[Edit, Edit]:
-        """The edits that make of a catalog, as it was before all others, what is here now."""
+        """Return the edits that turn the catalog as it was at first into the present one."""
         now = self.catalog
         return (
             Edit(
@@ -201,18 +202,18 @@ class CatalogIndex:
         )
 
     def edit(self, edit: Edit) -> None:
-        """Changes catalog and trie.
+        """Change the catalog and the trie, and drop all that was made of them.
 
         Raises:
             RequestError: an id is not in the catalog, or no item would be left.
-            DataError: an id is there already, or an item is not as in ``Catalog``.
+            DataError: an id exists already, or an item is not as ``Catalog`` needs it.
         """
         gone = set(self.rows(edit.remove, "item_ids").tolist()) - self.removed
         catalog = self.catalog.edited(edit.add, edit.change)
         changed = catalog.rows([i.item_id for i in edit.change])
         removed = (self.removed | gone) - set(changed)
         if len(removed) == len(catalog):
-            msg = "No item would be left. Expected at least one; add others first."
+            msg = "No item would be left in the catalog. Expected at least one; add others first."
             raise RequestError(msg)
         trie = self._edited_trie(catalog, changed, gone, removed)
         self.catalog, self._trie, self.removed, self._made = catalog, trie, removed, {}
@@ -235,10 +236,10 @@ class CatalogIndex:
         return edited
 
     def row(self, item: str) -> int:
-        """The row of an item by its id, or by a title that only it has.
+        """Return the row of an item, given by its id or by a title that only one item has.
 
         Raises:
-            RequestError: it is neither, or several have the title.
+            RequestError: there is no such id or title, or several items have the title.
         """
         titled: list[int] = []
         if isinstance(item, str) and item not in self.catalog:
@@ -248,7 +249,7 @@ class CatalogIndex:
             ids = [self.catalog[row].item_id for row in titled]
             more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
             msg = (
-                f"{len(ids)} items are called {item!r}: {', '.join(map(repr, ids[:_SHOWN]))}{more}. "
+                f"{len(ids)} items have the title {item!r}: {', '.join(map(repr, ids[:_SHOWN]))}{more}. "
                 "Give the item_id of one of them."
             )
             raise RequestError(msg)
@@ -257,30 +258,34 @@ class CatalogIndex:
         return titled[0] if len(titled) == 1 else self.catalog.row(item)
 
     def _unknown(self, item: str) -> str:
-        """What to say of an item that is neither an id nor a title."""
+        """Say that something is neither an id nor a title, and name titles like it."""
         from rapidfuzz import process
 
         near = process.extract(item, self.catalog.titles, limit=_NEAR, score_cutoff=_ALIKE)
         such = ", ".join(repr(title) for title, _, _ in near)
         return (
             f"Item {item!r} is not in the catalog of {len(self.catalog):,} items. Expected an item_id, or "
-            f"a title as the catalog has it{'; near it are ' + such if such else ''}."
+            f"a title as the catalog has it{'; similar titles: ' + such if such else ''}."
         )
 
     def rows(self, item_ids: Sequence[str], name: str) -> IntArray:
-        """The different rows of some items, in order; ``name`` is that of the list, for errors.
+        """Return the rows of some items, each once and in rising order.
+
+        Args:
+            item_ids: ids of items.
+            name: what the list is called in errors.
 
         Raises:
-            RequestError: this is no list, or an id is not in the catalog.
+            RequestError: something else than a list was given, or an id is not in the catalog.
         """
         check_ids(item_ids, name)
         return np.array(sorted(set(self.catalog.rows(item_ids))), dtype=np.int64)
 
     def column(self, name: str) -> npt.NDArray[np.object_]:
-        """(N,) an attribute by row, None where it is missing; kept for the next request.
+        """Return (N,) a column by row, None where a value is missing; kept for the next request.
 
         Raises:
-            RequestError: there is no such column.
+            RequestError: the catalog has no such column.
         """
 
         def read() -> npt.NDArray[np.object_]:
@@ -336,13 +341,13 @@ class CatalogIndex:
 
 
 def check_ids(given: object, name: str) -> None:
-    """Refuses what is no list of item ids.
+    """Refuse anything but a list of item ids.
 
     Raises:
-        RequestError: it is one text, or something else.
+        RequestError: a single text was given, or something else that is no list.
     """
     if isinstance(given, str):
-        msg = f"{name}={given!r} is one text. Expected a list of item ids."
+        msg = f"{name}={given!r} is a single text. Expected a list of item ids."
         raise RequestError(msg)
     if not isinstance(given, Iterable):
         msg = f"{name}={given!r:.80} is {type(given).__name__}. Expected a list of item ids."

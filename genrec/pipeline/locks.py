@@ -1,4 +1,4 @@
-"""Gate: many requests at a time, or one edit alone. Knows threads only."""
+"""A lock that lets many requests run at a time, or one edit alone. Knows threads only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class ReadWriteLock:
-    """Lets an edit wait for the requests that run, and later requests for the edit.
+    """Makes an edit wait for running requests, and later requests wait for the edit.
 
     A request may open another on its own thread. An edit that opens a request, or a request that
     opens an edit, on its own thread is an error.
@@ -23,7 +23,7 @@ class ReadWriteLock:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """While a request runs."""
+        """Hold the lock for a request."""
         depth: int = getattr(self._mine, "depth", 0)
         if not depth:
             with self._changed:
@@ -41,10 +41,10 @@ class ReadWriteLock:
 
     @contextmanager
     def edit(self) -> Iterator[None]:
-        """While an edit is made; edits wait for each other too.
+        """Hold the lock for an edit; edits wait for each other, too.
 
         Raises:
-            RuntimeError: this thread is inside a request.
+            RuntimeError: this thread holds the lock for a request.
         """
         if getattr(self._mine, "depth", 0):
             msg = "An edit inside a request of the same thread would wait for itself."

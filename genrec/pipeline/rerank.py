@@ -35,18 +35,18 @@ def title_vectors(catalog: Catalog, matcher: TextMatcher, rows: IntArray) -> Flo
 
 
 def mmr(scores: npt.ArrayLike, vectors: npt.ArrayLike, k: int, trade_off: float) -> IntArray:
-    """The k candidates chosen one by one, each relevant and unlike those chosen before.
+    """Choose k candidates one by one, each relevant and unlike those chosen before.
 
-    The next one has the largest ``trade_off * relevance - (1 - trade_off) * similarity``, where
-    relevance is the score, from 0 for the least to 1 for the greatest of the candidates, and
-    similarity the largest cosine with one that is chosen already (0 for the first). Ties go to the
-    higher score, then to the earlier place; so trade_off 1 is the order by score.
+    The next one has the largest ``trade_off * relevance - (1 - trade_off) * similarity``. Relevance
+    is the score, scaled from 0 for the lowest candidate to 1 for the highest. Similarity is the
+    largest cosine with a candidate that was chosen before (0 for the first). Ties go to the higher
+    score, then to the earlier place; so with trade_off 1 the order is that of the scores.
 
     Args:
         scores: (n,) finite, higher is better.
-        vectors: (n, D) of unit length; a row of zeros is unlike all others.
-        k: how many, at least 1; all n where there are fewer.
-        trade_off: from 0 (unlike above all) to 1 (scores alone).
+        vectors: (n, D) unit vectors; a row of zeros is unlike all others.
+        k: the number to choose, at least 1; with fewer candidates all are chosen.
+        trade_off: from 0 (only unlikeness counts) to 1 (only scores count).
 
     Returns:
         (min(k, n),) indices of candidates, in the order of choice.
@@ -69,14 +69,14 @@ def choose(
     columns: Mapping[str, Values] | None = None,
     caps: Mapping[str, int] | None = None,
 ) -> IntArray:
-    """``mmr`` in which a candidate is passed over once one of its values has reached its cap.
+    """Choose as ``mmr`` does, but skip a candidate once one of its values has reached its cap.
 
     Args:
         scores: (n,) finite, higher is better.
-        k: how many, at least 1.
-        vectors: (n, D) of unit length, as in ``mmr``; not needed where trade_off is 1.
+        k: the number to choose, at least 1.
+        vectors: (n, D) unit vectors, as in ``mmr``; not needed where trade_off is 1.
         trade_off: as in ``mmr``.
-        columns: n values each, as in ``capped``.
+        columns: columns of n values each, as in ``capped``.
         caps: as in ``capped``.
 
     Returns:
@@ -89,7 +89,7 @@ def choose(
     n = len(score)
     _check_count("k", k)
     if not 0 <= trade_off <= 1:  # a NaN neither
-        msg = f"trade_off={trade_off!r}. Expected a number from 0 (unlike) to 1 (by score)."
+        msg = f"trade_off={trade_off!r}. Expected a number from 0 (only unlikeness) to 1 (only scores)."
         raise RequestError(msg)
     if vectors is None and trade_off != 1:
         msg = f"trade_off={trade_off!r} without vectors. Expected (n, D) vectors, or trade_off=1."
@@ -129,19 +129,19 @@ def capped(values: Mapping[str, Values], k: int, cap: Mapping[str, int]) -> IntA
 
 
 def capped(values: Values | Mapping[str, Values], k: int, cap: int | Mapping[str, int]) -> IntArray:
-    """The first k candidates among which no value occurs too often.
+    """Choose the first k candidates among which no value occurs too often.
 
     Args:
         values: the candidates' values, in their order; or several columns of them by name. None,
             NaN and blank text are missing values and never capped.
-        k: how many, at least 1.
-        cap: how often a value may occur, at least 1; with columns, the cap of each that has one.
+        k: the number to choose, at least 1.
+        cap: how often a value may occur, at least 1; or the cap of each capped column, by name.
 
     Returns:
         (at most k,) rising indices of candidates; fewer where the caps leave fewer.
 
     Raises:
-        RequestError: a cap or k is below 1, a capped column is not there, columns differ in
+        RequestError: a cap or k is below 1, a capped column is missing, columns differ in
             length, or a value cannot be hashed.
 
     >>> capped(["A", "A", None, "A", "B", None], k=4, cap=1).tolist()
@@ -166,11 +166,12 @@ def capped(values: Values | Mapping[str, Values], k: int, cap: int | Mapping[str
 
 
 def per_title(titles: Sequence[str], k: int, cap: int = 1) -> IntArray:
-    """The first k candidates with no title more than cap times; as ``capped``.
+    """Choose the first k candidates with no title more than ``cap`` times; see ``capped``.
 
     Args:
-        titles: in the form in which two titles count as one, such as ``text.normalized``'s.
-        k: how many, at least 1.
+        titles: the titles, in a form in which equal titles are equal strings, such as that of
+            ``text.normalized``.
+        k: the number to choose, at least 1.
         cap: how often a title may occur, at least 1.
     """
     return capped(titles, k, cap)
@@ -192,7 +193,7 @@ def _scores(scores: npt.ArrayLike) -> FloatArray:
             bad = score[~np.isfinite(score)]
             msg = (
                 f"Scores with {bad[0] if len(bad) else 'a range beyond double precision'}. "
-                "Expected finite numbers; leave such candidates out."
+                "Expected finite numbers; leave such candidates out of the list."
             )
             raise RequestError(msg)
     return score
@@ -218,14 +219,14 @@ def _vectors(vectors: npt.ArrayLike, n: int) -> FloatArray:
 
 
 def _coded(columns: Mapping[str, Values], caps: Mapping[str, int], n: int) -> IntArray:
-    """(caps, n) the values of each capped column as numbers below n; -1 where missing."""
+    """Return (caps, n) the values of each capped column as numbers below n; -1 where missing."""
     codes = np.full((len(caps), n), -1, dtype=np.int64)
     for row, (name, cap) in zip(codes, caps.items(), strict=True):
         _check_count(f"The cap of {name!r}", cap)
         if name not in columns:
             near = difflib.get_close_matches(name, columns)
             msg = (
-                f"A cap on {name!r}, of which there are no values. Expected one of "
+                f"A cap on {name!r}, but there is no such column. Expected one of "
                 f"{', '.join(map(repr, near or columns)) or '(no columns given)'}."
             )
             raise RequestError(msg)

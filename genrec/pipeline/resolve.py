@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from genrec.config import Settings
 from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset
@@ -11,47 +9,44 @@ from genrec.data.titles import TitleForm
 from genrec.errors import SettingsError
 from genrec.prompts.template import Template
 
-if TYPE_CHECKING:
-    pass
-
 
 def template_of(settings: Settings, dataset: Dataset | None) -> Template:
-    """The template that settings ask for.
+    """Load the template that settings ask for.
 
     Raises:
-        SettingsError: it writes explanations, or there are demonstrations that it does not show or
-            that nobody could give.
-        PromptError: there is none of that name, or it is not sound.
+        SettingsError: the template writes explanations, does not show the demonstrations that the
+            settings ask for, or there is no dataset to take demonstrations from.
+        PromptError: there is no template of that name, or it is invalid.
     """
     shots = settings.few_shot
     name = settings.template or ("few_shot" if shots else "next_item")
     template = Template.load(name, settings.language, own=settings.prompts)
     if "opening" in template.header:
         msg = (
-            f"template={name!r} writes explanations. Expected one for the next item; ask for "
+            f"template={name!r} writes explanations. Expected a template for the next item; ask for "
             "explanations with recommend(..., explain=True) or --explain."
         )
         raise SettingsError(msg)
     if shots and not template.takes_demonstrations:
         msg = (
             f"few_shot={shots} with template {name!r}, which shows no demonstrations. "
-            "Expected a template that uses them, such as few_shot; drop one of the two."
+            "Expected a template that shows them, such as few_shot; change one of the two settings."
         )
         raise SettingsError(msg)
     if shots and dataset is None:
         msg = (
             f"few_shot={shots} without a dataset. Demonstrations are other users' histories: "
-            "give a Dataset in place of the catalog, or few_shot=0."
+            "give a Dataset instead of a catalog, or set few_shot=0."
         )
         raise SettingsError(msg)
     return template
 
 
 def behavior_of(settings: Settings, dataset: Dataset | None, template: Template) -> str:
-    """The behavior that is asked for: as set, else that of the dataset, else ``buy``.
+    """Return the behavior to recommend for: as set, else the dataset's, else ``buy``.
 
     Raises:
-        SettingsError: neither the dataset nor the template knows it.
+        SettingsError: neither the dataset nor the template knows the behavior.
     """
     asked = settings.target_behavior
     if dataset is None:
@@ -66,7 +61,7 @@ def behavior_of(settings: Settings, dataset: Dataset | None, template: Template)
 def form_of(
     settings: Settings, dataset: Dataset | None, catalog: Catalog, template: Template
 ) -> TitleForm:
-    """How titles are written: as set, else as the dataset says, else as most titles are."""
+    """Return how titles are written: as set, else as the dataset says, else as most titles are."""
     case = settings.case
     if case is None and dataset is not None:
         case = dataset.info.case

@@ -21,20 +21,22 @@ class Recommendation:
     """One recommended item.
 
     Attributes:
-        rank: from 1.
-        item_id: the user's string.
-        title: as given in the catalog.
-        logprob: natural log of the item's probability under what ranked: model and prior by node,
-            or the model alone; None with the decoder ``match``.
-        score: higher is better; comparable within one list. The logprob, with a prior by score
-            the weighed ``logprob_prior`` more, or with ``match`` the share of the drawn texts (the probability of the beams) that named the item.
-        texts: with ``match``: what the model wrote, as it wrote it.
-        match: with ``match``: how the first of the texts was matched.
-        similarity: of that text to the title, 0 to 1.
-        explanation: one sentence, where it was asked for.
-        logprob_model: natural log of the model's probability alone, over the whole catalog, as it
-            is without a prior; None with ``match``.
-        logprob_prior: of the prior's alone; None without a prior.
+        rank: the place in the list, from 1.
+        item_id: the item's id in the catalog.
+        title: the title as given in the catalog.
+        logprob: natural log of the item's probability over the catalog: by model and prior where
+            they are fused by node, else by the model alone; None with the decoder ``match``.
+        score: the number that the list is sorted by; higher is better, comparable within one list.
+            It is the logprob; with a prior fused by score, the logprob plus the weighted
+            ``logprob_prior``; with ``match``, the share of the sampled texts that named the item
+            (or the probability of the beams).
+        texts: with ``match``, the texts that named the item, as the model wrote them.
+        match: with ``match``, how the first of these texts was matched.
+        similarity: with ``match``, the similarity of that text to the title, 0 to 1.
+        explanation: the explanation, where one was asked for.
+        logprob_model: natural log of the item's probability by the model alone, over the whole
+            catalog; None with ``match``.
+        logprob_prior: natural log of its probability by the prior alone; None without a prior.
     """
 
     rank: int
@@ -51,11 +53,11 @@ class Recommendation:
 
     @property
     def probability(self) -> float:
-        """The probability of this item, exp(logprob); NaN without a logprob."""
+        """The item's probability, exp(logprob); NaN without a logprob."""
         return float("nan") if self.logprob is None else float(np.exp(self.logprob))
 
     def to_dict(self) -> dict[str, Any]:
-        """The recommendation as plain values for JSON."""
+        """Return the recommendation as plain values for JSON."""
         values = asdict(self)
         if self.match is None:
             del values["texts"], values["match"], values["similarity"]
@@ -66,12 +68,27 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class RecommendationList(Sequence[Recommendation]):
-    """A ranked list and how it came about."""
+    """A ranked list, with how it was made.
+
+    Attributes:
+        user_id: the user in the dataset, or None.
+        decoder: the decoder that made the list.
+        model: the model's name.
+        seen: ``included``, or ``excluded`` with the behaviors whose items are not excluded.
+        recommendations: the items, best first.
+        understood: what became of each piece of a typed history.
+        prompt_tokens: the tokens of the prompt.
+        events: the events of the history that the prompt shows.
+        behavior: the behavior that was recommended for.
+        asked: the number of items that were asked for.
+        notes: remarks for people.
+        details: further values of ``to_dict``: device, certificate, parts, prior.
+    """
 
     user_id: str | None
     decoder: str
     model: str
-    seen: str  # "included", or "excluded" and which behaviors' items are not
+    seen: str
     recommendations: tuple[Recommendation, ...]
     understood: tuple[Understood, ...] = ()
     prompt_tokens: int = 0
@@ -95,7 +112,7 @@ class RecommendationList(Sequence[Recommendation]):
         return iter(self.recommendations)
 
     def to_dict(self) -> dict[str, Any]:
-        """The list as plain values for JSON."""
+        """Return the list as plain values for JSON."""
         return {
             "schema_version": SCHEMA_VERSION,
             "user_id": self.user_id,

@@ -1,7 +1,7 @@
-"""Liking: whether somebody will want one item, answered by the model with yes or no.
+"""Ask the model whether somebody will want an item, and read the answer as yes or no.
 
-Knows a template that names both answers, and how it is encoded: what is known of somebody, which
-all items share, and then the item with the question on it. The same ids serve training.
+Knows a template that names both answers, and how its prompts are encoded: first the history, which
+all items share, then the item with the question. Training uses the same ids.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ _MANY = 64  # items asked about in one pass
 
 
 class YesNo:
-    """One template's question about items, for one tokenizer and one catalog.
+    """The question that one template asks about items, for one tokenizer and one catalog.
 
     Attributes:
-        answers: the tokens that tell yes from no, in this order.
+        answers: the tokens in which the two answers differ, yes first.
+        max_events: the most events of a history in a question.
+        max_tokens: the most tokens of a question.
     """
 
     def __init__(
@@ -41,16 +43,17 @@ class YesNo:
         max_events: int = 25,
         scale: float | None = None,
     ) -> None:
-        """Prepares the question.
+        """Prepare the question.
 
         Args:
-            template: with ``answers`` in its header.
-            encoder: of the model, with the template's form of titles.
+            template: a template with ``answers`` in its header.
+            encoder: the model's encoder, with the template's form of titles.
             catalog: the items.
-            behavior: what is asked, such as ``buy``.
+            behavior: the behavior in question, such as ``buy``.
             max_tokens: the most tokens of a question with its history.
-            max_events: the most events of a history in it.
-            scale: the highest value that an event can have, to show values; None shows none.
+            max_events: the most events of a history in the question.
+            scale: the highest value that an event can have, for prompts that show values; None shows
+                no values.
 
         Raises:
             PromptError: the template names no answers or prints no item, or this tokenizer cannot
@@ -73,7 +76,7 @@ class YesNo:
             self._fail("no text stands before the item")
 
     def _answers(self) -> tuple[Ids, tuple[int, int]]:
-        """The ids that both answers begin with (a word mark, say), and the two that differ."""
+        """Return the ids that both answers begin with (such as a word mark), and the two that differ."""
         if self._template.answers is None:
             self._fail("its header has no answers")
         assert self._template.answers is not None
@@ -81,7 +84,7 @@ class YesNo:
         n = shared_start([yes, no])
         if n == min(len(yes), len(no)):
             self._fail(
-                f"to this model's tokenizer one of its answers {' and '.join(self._template.answers)} "
+                f"with this model's tokenizer one of its answers, {' and '.join(self._template.answers)}, "
                 "begins with the other"
             )
         return yes[:n], (yes[n], no[n])
@@ -95,7 +98,7 @@ class YesNo:
         raise PromptError(msg)
 
     def _fit(self, history: History, max_tokens: int) -> tuple[EncodedPrompt, int]:
-        """A prompt on the catalog's first item, and which of its segments that is."""
+        """Return a prompt on the catalog's first item, and the place of the item among its segments."""
         prompt = self._encoder.fit(
             self._template,
             self._catalog,
@@ -109,44 +112,44 @@ class YesNo:
         segments = prompt.prompt.segments
         places = [i for i, s in enumerate(segments) if s.row is not None and s.event is None]
         if len(places) != 1:
-            self._fail(f"it prints {len(places) or 'no'} items beside the history")
+            self._fail(f"it prints {len(places) or 'no'} items besides the history")
         if self._after and prompt.ids[prompt.bounds[places[0]][1] :] != self._after:
-            self._fail("what it says after the item depends on the history")
+            self._fail("the text after the item depends on the history")
         return prompt, places[0]
 
     def known(self, history: History, max_tokens: int | None = None) -> tuple[Ids, int]:
-        """What stands before the item: its ids, and how many events of the history are in it.
+        """Return the ids before the item, and the number of events of the history among them.
 
         Args:
             history: the events, oldest first; the oldest are left out where they do not fit.
-            max_tokens: of the whole question, where that is less than this question's own; no
-                event may fit then, but there is always a question.
+            max_tokens: the most tokens of the whole question, where that is less than usual. Perhaps
+                no event fits then, but there is always a question.
         """
         less = 0 if max_tokens is None else self.max_tokens - max_tokens
         prompt, place = self._fit(history, min(max(self._room - less, self._least), self._room))
         return prompt.ids[: prompt.bounds[place][0]], prompt.prompt.events
 
     def item(self, row: int) -> Ids:
-        """An item's title and what follows, up to where the answers differ."""
+        """Return the ids of an item's title and all that follows, up to where the answers differ."""
         title = self._encoder.form.render(self._catalog[row].title)
         return (*self._encoder.title(title), *self._asked)
 
     def words(self, history: History, row: int) -> str:
-        """History and item as one text, which ``text`` makes a question of."""
+        """Return history and item as one text, from which ``text`` makes a question."""
         prompt, place = self._fit(history, self._room)
         known = replace(prompt.prompt, segments=prompt.prompt.segments[:place]).text
         form = self._encoder.form
         return f"{known}{form.lead}{form.render(self._catalog[row].title)}"
 
     def text(self, text: str) -> Ids:
-        """A whole question whose history and item are a text; a long one loses its beginning."""
+        """Return the ids of a question on a text with history and item; a long text loses its start."""
         after = (*self._encoder.terminator, *self._asked)
         room = self.max_tokens - len(self._start) - len(after)
         ids = self._encoder.text(text)
         return (*self._start, *ids[max(0, len(ids) - room) :], *after)
 
     def chances(self, model: LanguageModel, history: History, rows: Sequence[int]) -> list[float]:
-        """The probability of yes against no for each catalog row; the history is read once."""
+        """Return the probability of yes against no for each catalog row; the history is read once."""
         known, _ = self.known(history)
         prefix = model.prefix(known[:-1]) if len(rows) > _MANY else None
         found: list[float] = []
