@@ -1,4 +1,4 @@
-"""The examples run as they stand, on the real model."""
+"""Run the examples as they stand, with the real model."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_few_shot(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.model
 @pytest.mark.slow
 def test_explain_and_check(capsys: pytest.CaptureFixture[str]) -> None:
-    """The output in examples/README.md is this one's, but for numbers and what depends on them."""
+    """Compare with the output in examples/README.md, apart from numbers and what depends on them."""
     text = output("10_explain_and_check.py", capsys)
     written = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     shown = re.findall(r"^\$ python examples/10_.*?\n(.*?)^```", written, flags=re.S | re.M)[0]
@@ -73,7 +73,7 @@ def test_buy_or_not(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def transcript(path: Path, run: Run) -> str:
-    """A Markdown file with what its commands print now after each of them."""
+    """Return a Markdown file with each command followed by what it prints now."""
     lines: list[str] = []
     document = iter(path.read_text(encoding="utf-8").splitlines())
     inside = False
@@ -81,7 +81,7 @@ def transcript(path: Path, run: Run) -> str:
         if line.startswith("```"):
             inside = line == "```console"
         elif inside and not line.startswith("$ "):
-            continue  # what was printed before
+            continue  # what the file says was printed
         lines.append(line)
         if not inside or not line.startswith("$ "):
             continue
@@ -104,7 +104,7 @@ def transcript(path: Path, run: Run) -> str:
 def test_csv_to_recommendations(
     language: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """GENREC_UPDATE=1 writes the outputs; numbers may differ from machine to machine."""
+    """Set GENREC_UPDATE=1 to write the outputs; numbers may differ between machines."""
     path = EXAMPLES / f"02_csv_to_recommendations{language}.md"
     monkeypatch.chdir(tmp_path)
     now = transcript(path, run)
