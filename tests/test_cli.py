@@ -66,10 +66,10 @@ def test_prepare_says_what_it_did(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("prepare", "--items", items, "--interactions", events,
                        "--out", tmp_path / "o")  # fmt: skip
     assert code == 0
-    assert "split by last invoice: train 4, validation 1, test 1 events" in out
-    assert "rejected 1: items.csv: duplicate item_id (see rejected.csv)" in out
-    assert "rejected 1: events.csv: not in the items file: item_id" in out
-    assert "seen items are" in out
+    assert "Split by the last invoice of each user: train 4, validation 1, test 1 events." in out
+    assert "Rejected 1: items.csv: duplicate item_id (see rejected.csv)" in out
+    assert "Rejected 1: events.csv: not in the items file: item_id" in out
+    assert "Recommending: purchases. " in out
     info = answer(run, "prepare", "--items", items, "--interactions", events,
                   "--out", tmp_path / "o")  # fmt: skip
     assert info["split_events"] == {"train": 4, "validation": 1, "test": 1}
@@ -144,7 +144,7 @@ def test_index_and_match(
         code, out, err = run("index", data, "--encoder", "mine")
         assert code == 0, err
         assert "3 of 3 distinct titles embedded with mine" in out
-        assert "search: exact, recall@10 1.000" in out
+        assert "Search: exact; it finds 100.0% of the ten nearest titles." in out
     assert answer(run, "index", data)["unread"] == 0
     arguments = ["recommend", data, "--model", model, "--include-seen"]
     for encoder in ("auto", "mine", "ngrams", "none"):

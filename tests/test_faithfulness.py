@@ -35,7 +35,7 @@ from genrec.explain.sentences import explain_template
 from genrec.explain.types import Explanation
 from genrec.matching.ngrams import CharNgrams
 from genrec.priors.weights import Weights
-from genrec.reports import terminal
+from genrec.reports import summaries
 
 assert callable(model)
 assert callable(run)
@@ -228,7 +228,7 @@ def test_where_no_sentence_names_an_event_there_are_no_curves(
     assert found.to_dict()["sufficiency"] is None
     assert "names_strongest" not in found.shares
     assert "rank_correlation" not in found.shares
-    terminal.print_faithfulness(found)
+    summaries.print_faithfulness(found)
     assert "0 sentences name an event" in capsys.readouterr().out
 
 

@@ -284,7 +284,7 @@ def test_cut_titles_are_shown_as_they_are_read() -> None:
 
 def test_help_keeps_its_defaults() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "genrec.cli.main", "recommend", "--help"],
+        [sys.executable, "-m", "genrec.cli.main", "recommend", "--help-all"],
         capture_output=True,
         text=True,
         check=True,

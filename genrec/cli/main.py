@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -9,14 +10,14 @@ from typing import Annotated, NoReturn
 import typer
 
 from genrec import __version__
-from genrec.cli import data, evaluate, recommend, train
+from genrec.cli import data, demo, doctor, evaluate, recommend, train
 from genrec.errors import GenrecError
 from genrec.text import printable
 
 app = typer.Typer(
     name="genrec",
-    help="Recommend by writing: a language model writes the next item's title, and only titles "
-    "of your catalog.",
+    help="Recommend items with a language model, which writes the title of the next item and can only "
+    "write titles in your catalog.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -32,33 +33,26 @@ def _root(
         raise typer.Exit
 
 
-for _command in (
-    data.prepare,
-    recommend.prompt,
-    recommend.recommend,
-    recommend.explain,
-    recommend.rank,
-    recommend.score,
-    recommend.likes,
-    evaluate.evaluate,
-    train.train,
-    train.examples,
-    train.merge,
-    evaluate.tune,
-    data.audit,
-    data.index,
-    recommend.demo,
-    recommend.doctor,
-    data.embed,
-):
-    app.command()(_command)
+for _panel, _commands in {
+    "Start here": (demo.demo, doctor.doctor),
+    "Recommend": (
+        recommend.recommend, recommend.explain, recommend.rank, recommend.score, recommend.likes,
+        recommend.prompt,
+    ),
+    "Data": (data.prepare, data.audit, data.index, data.embed),
+    "Evaluate and train": (
+        evaluate.evaluate, evaluate.tune, train.train, train.examples, train.merge,
+    ),
+}.items():  # fmt: skip
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
 
 
 def main() -> None:
-    """Runs the command line; a user's mistake is one message and an exit code, no traceback."""
-    # Threads of torch that wait should sleep, not spin: on a machine with other work a spinning one
-    # keeps the one that it waits for from running, and all takes some three times as long. Read
-    # when torch is loaded, which is later.
+    """Run the command line; a user's mistake is one message and an exit code, without a traceback."""
+    # Torch's waiting threads should sleep, not spin. On a machine with other work, a spinning thread
+    # keeps the one that it waits for from running, and everything takes about three times as long.
+    # Torch reads this when it is loaded, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         sys.exit(app(standalone_mode=False) or 0)
@@ -71,13 +65,23 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        _stop(f"The system refused: {error}.", 1)
+        _stop(_describe_os_error(error), 1)
     except Exception as error:
         show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
         if show is None or code is None:
             raise
         show()  # a usage error of the command-line library
         sys.exit(code)
+
+
+def _describe_os_error(error: OSError) -> str:
+    reason = (error.strerror or str(error)).lower()
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}:
+        where = error.filename or "the output"
+        return f"Cannot write {where}: {reason}."
+    if error.filename is not None:
+        return f"Cannot open {error.filename}: {reason}."
+    return f"The system reported an error: {reason}."
 
 
 def _stop(message: str, code: int) -> NoReturn:

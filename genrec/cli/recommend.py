@@ -1,66 +1,78 @@
-"""Commands that ask a model: prompt, recommend, explain, rank, score, likes, demo, doctor.
+"""Commands that ask a model: prompt, recommend, explain, rank, score and likes.
 
-Heavy imports stand inside, as in all of the command line.
+Heavy imports stand inside the functions, as everywhere in the command line.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from genrec.cli.loading import load_request, use_float32
 from genrec.cli.options import (
-    SEARCHING,
     AsJson,
-    Chosen,
     Data,
-    Device,
-    Dtype,
-    EvidenceMode,
-    Explain,
-    Html,
-    Items,
-    K,
-    Model,
-    PriorName,
-    RunFolder,
-    Style,
-    Threads,
-    Typed,
-    User,
-    load_request,
-    mapping,
-    read_ids,
-    use_float32,
-    with_settings,
+    FieldsOf,
+    Given,
+    HistoryOptions,
+    ModelOptions,
+    command,
+    in_panel,
 )
+from genrec.cli.values import read_ids
+from genrec.config import OUTPUT, PRIOR, WHAT, QueryOptions, Settings
 from genrec.errors import SettingsError
 
+# Settings of the search for a list of items, and of what its items are ranked by.
+LISTING = ("search", "max_nodes", "beam_size", "n_samples", "temperature")
+RANKING = ("node_temperature", *in_panel(Settings, PRIOR))
 
-@with_settings(*SEARCHING, "quantize")
+Html = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="FILE",
+        help="Also write a web page that explains the result and shades each event in the prompt.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Items = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--items",
+        metavar="FILE",
+        help="Items to rank; FILE has one item_id per line.",
+        show_default="all items",
+        rich_help_panel=WHAT,
+    ),
+]
+
+
+@command(
+    "user", "history", "template", "language", "few_shot", "max_events", "model", "run", "json"
+)
 def prompt(
     data: Data,
-    user: User = None,
-    history: Typed = None,
-    model: Model = "smollm2-135m",
-    run: RunFolder = None,
-    settings: Chosen = None,
+    asked: HistoryOptions,
+    which: Annotated[ModelOptions, FieldsOf(ModelOptions, without=["quantize"])],
+    settings: Annotated[Given, FieldsOf(Settings, without=[*LISTING, *RANKING])],
     json: AsJson = False,
 ) -> None:
-    """Show exactly what the model will read, with a token count."""
+    """Show exactly what the model will read, and how many tokens that is."""
     from genrec.reports import console, terminal
 
-    recommender, given = load_request(settings, data, user, history, model, run, quiet=json)
-    read, understood = recommender.understand(given)
-    encoded = recommender.prompt(read)
+    recommender, given = load_request(data, asked, which, settings, quiet=json)
+    history, understood = recommender.understand(given)
+    encoded = recommender.prompt(history)
     if json:
         console.print_json(
             {
                 "schema_version": 1,
-                "user_id": user,
-                "model": model,
+                "user_id": asked.user,
+                "model": which.model,
                 "template": recommender.template.name,
                 "template_hash": recommender.template.hash,
                 "text": encoded.text,
@@ -73,225 +85,183 @@ def prompt(
         )
         return
     terminal.print_understood(understood)
-    terminal.print_prompt(encoded, f"template {recommender.template.name}, model {model}")
+    terminal.print_prompt(encoded, f"template {recommender.template.name}, model {which.model}")
 
 
-@with_settings()
+@command(
+    "user", "history", "k", "where", "exclude_seen", "model", "run", "prior", "explain", "json"
+)
 def recommend(
     data: Data,
-    user: User = None,
-    history: Typed = None,
-    k: K = 10,
-    model: Model = "smollm2-135m",
-    run: RunFolder = None,
-    explain: Explain = False,
-    evidence: EvidenceMode = "full",
-    style: Style = "reason",
+    asked: HistoryOptions,
+    query: QueryOptions,
+    which: ModelOptions,
+    settings: Annotated[Given, FieldsOf(Settings)],
     html: Html = None,
-    where: Annotated[
-        str | None,
-        typer.Option(help='Condition on the catalog\'s columns: "price < 20 and in_stock".'),
-    ] = None,
-    allow: Annotated[
-        Path | None, typer.Option(help="File with one item_id a line: only these may come back.")
-    ] = None,
-    deny: Annotated[
-        Path | None, typer.Option(help="File with one item_id a line: these may not come back.")
-    ] = None,
-    min_probability: Annotated[float, typer.Option(help="Leave out items below.")] = 0.0,
-    per_title: Annotated[int | None, typer.Option(help="Most items with one title.")] = None,
-    cap: Annotated[
-        list[str] | None,
-        typer.Option(help="COLUMN=N: most items with one value of a column. May be repeated."),
-    ] = None,
-    diversity: Annotated[
-        float, typer.Option(help="0 ranks by score alone, 1 by unlikeness of titles alone.")
-    ] = 0.0,
-    settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
     """Recommend the next items for a user or a typed history."""
     from genrec.reports import console, explanation_page, terminal
 
-    caps = {
-        n: _whole(m, f"--cap {n}") for n, m in mapping(cap, "COLUMN=N, such as brand=2").items()
-    }
-    allowed, denied = read_ids(allow), read_ids(deny) or []
     if html is not None:
         explanation_page.check(html)
-    if explain or html is not None:
-        settings = use_float32(settings)
-    elif (style, evidence) != ("reason", "full"):
+        query = replace(query, explain=True)
+    if query.explain:
+        which = use_float32(which)
+    elif (query.style, query.evidence) != ("reason", "full"):
         msg = "--style or --evidence given, but nothing is explained. Expected --explain or --html, too."
         raise SettingsError(msg)
-    recommender, given = load_request(settings, data, user, history, model, run, quiet=json)
+    recommender, given = load_request(data, asked, which, settings, quiet=json)
     with console.working("Searching ...", quiet=json):
-        answer = recommender.recommend(
-            given,
-            k,
-            explain=explain or html is not None,
-            evidence=evidence,
-            style=style,
-            allow=allowed,
-            deny=denied,
-            where=where,
-            min_probability=min_probability,
-            per_title=per_title,
-            caps=caps,
-            diversity=diversity,
-        )
+        answer = recommender.recommend(given, query.k, options=query)
     if html is not None:
-        explanation_page.write(
-            html, explanation_page.of_list(answer, *recommender.events_in_prompt(given))
-        )
+        page = explanation_page.of_list(answer, *recommender.events_in_prompt(given))
+        explanation_page.write(html, page)
     if json:
         console.print_json(answer.to_dict())
     else:
         terminal.print_recommendations(answer)
 
 
-def _whole(text: str, name: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        msg = f"{name}={text!r}. Expected a whole number, 1 or more."
-        raise SettingsError(msg)
-    return int(text)
-
-
-@with_settings("decoder", "n_samples", "temperature", "search", "max_nodes", "beam_size")
+@command(
+    "item", "user", "history", "k", "model", "run", "prior", "evidence", "style", "html", "json"
+)
 def explain(
     data: Data,
     item: Annotated[
-        str, typer.Option(help="An item_id of the catalog or a title, recommended or not.")
+        str,
+        typer.Option(
+            help="Item to explain, recommended or not: its item_id or its title.",
+            rich_help_panel=WHAT,
+        ),
     ],
-    user: User = None,
-    history: Typed = None,
-    k: K = 10,
-    evidence: EvidenceMode = "full",
-    style: Style = "reason",
-    model: Model = "smollm2-135m",
-    run: RunFolder = None,
+    asked: HistoryOptions,
+    query: Annotated[QueryOptions, FieldsOf(QueryOptions, only=["k", "evidence", "style"])],
+    which: ModelOptions,
+    settings: Annotated[Given, FieldsOf(Settings, without=["decoder", *LISTING])],
     html: Html = None,
-    settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
-    """Log why an item is recommended or not: rank, evidence, what is against it, what would raise it.
+    """Explain why an item is recommended or not: its rank, the evidence, and what would change it.
 
-    The evidence is what the model rests on, not the cause of a person's behaviour.
+    The evidence says what the model relies on, not why a person does something.
     """
     from genrec.reports import console, explanation_page, terminal
 
     if html is not None:
         explanation_page.check(html)
-    recommender, given = load_request(
-        use_float32(settings), data, user, history, model, run, quiet=json
-    )
+    recommender, given = load_request(data, asked, use_float32(which), settings, quiet=json)
     with console.working("Explaining ...", quiet=json):
-        read, understood = recommender.understand(given)
-        found = recommender.explain(read, item, k, evidence=evidence, style=style)
+        history, understood = recommender.understand(given)
+        explanation = recommender.explain(history, item, query.k, options=query)
     if html is not None:
-        explanation_page.write(
-            html, explanation_page.of_item(found, *recommender.events_in_prompt(read))
-        )
+        page = explanation_page.of_item(explanation, *recommender.events_in_prompt(history))
+        explanation_page.write(html, page)
     if json:
-        console.print_json({**found.to_dict(), "understood": [asdict(u) for u in understood]})
+        console.print_json({**explanation.to_dict(), "understood": [asdict(u) for u in understood]})
     else:
         terminal.print_understood(understood)
-        terminal.print_item(found)
+        terminal.print_item(explanation)
 
 
-@with_settings(*SEARCHING[:3], *SEARCHING[-2:], "decoder")
+@command("items", "user", "history", "exclude_seen", "model", "run", "prior", "json")
 def rank(
     data: Data,
-    user: User = None,
-    history: Typed = None,
+    asked: HistoryOptions,
+    which: ModelOptions,
+    settings: Annotated[Given, FieldsOf(Settings, without=["decoder", *LISTING])],
     items: Items = None,
-    model: Model = "smollm2-135m",
-    run: RunFolder = None,
-    settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
-    """Rank given items, such as another system's candidates, by their exact probability.
+    """Rank given items, such as the candidates of another system, by their exact probability.
 
-    Items of the history are left out where that is the data's habit; `score` keeps them.
+    Items that the user already had are left out where that is the data's habit; `score` keeps them.
     """
-    _ranked(settings, data, user, history, model, run, items, keep=False, json=json)
+    _print_ranking(data, asked, which, settings, items, keep_seen=False, json=json)
 
 
-@with_settings(*SEARCHING[:3], *SEARCHING[-2:], "decoder", "exclude_seen")
+@command("items", "user", "history", "model", "run", "prior", "json")
 def score(
     data: Data,
-    user: User = None,
-    history: Typed = None,
+    asked: HistoryOptions,
+    which: ModelOptions,
+    settings: Annotated[Given, FieldsOf(Settings, without=["decoder", "exclude_seen", *LISTING])],
     items: Items = None,
-    model: Model = "smollm2-135m",
-    run: RunFolder = None,
-    settings: Chosen = None,
     json: AsJson = False,
 ) -> None:
-    """As `rank`, but every item keeps its place, those of the history too."""
-    _ranked(settings, data, user, history, model, run, items, keep=True, json=json)
+    """Rank given items like `rank`, but keep those that the user already had."""
+    _print_ranking(data, asked, which, settings, items, keep_seen=True, json=json)
 
 
-def _ranked(
-    settings: Chosen,
+def _print_ranking(
     data: Path,
-    user: str | None,
-    history: str | None,
-    model: str,
-    run: Path | None,
-    items: Path | None,
+    asked: HistoryOptions,
+    which: ModelOptions,
+    settings: Given,
+    items: list[str] | None,
     *,
-    keep: bool,
+    keep_seen: bool,
     json: bool,
 ) -> None:
-    """Prints items by their exact probability; whether those of the history keep their place."""
     from genrec.reports import console, terminal
 
-    candidates = read_ids(items)
-    recommender, given = load_request(settings, data, user, history, model, run, quiet=json)
+    candidates = read_ids(items) if items else None
+    recommender, given = load_request(data, asked, which, settings, quiet=json)
     with console.working("Scoring ...", quiet=json):
-        answer = (recommender.score if keep else recommender.rank)(given, candidates)
+        answer = (recommender.score if keep_seen else recommender.rank)(given, candidates)
     if json:
         console.print_json(answer.to_dict())
     else:
         terminal.print_recommendations(answer)
 
 
-@with_settings(*SEARCHING, "decoder", "normalization", "few_shot", "exclude_seen")
+@command("items", "user", "history", "model", "run", "target_behavior", "json")
 def likes(
     data: Data,
-    items: Annotated[Path, typer.Option(help="File with one item_id a line.")],
-    user: User = None,
-    history: Typed = None,
-    model: Model = "smollm2-135m",
-    run: RunFolder = None,
-    settings: Chosen = None,
+    items: Annotated[
+        list[str],
+        typer.Option(
+            metavar="FILE",
+            help="Items to ask about; FILE has one item_id per line.",
+            rich_help_panel=WHAT,
+        ),
+    ],
+    asked: HistoryOptions,
+    which: ModelOptions,
+    settings: Annotated[
+        Given,
+        FieldsOf(
+            Settings,
+            without=[
+                *("decoder", "normalization", "few_shot", "exclude_seen"),
+                *LISTING,
+                *RANKING,
+            ],
+        ),
+    ],
     json: AsJson = False,
 ) -> None:
-    """Ask of each item alone whether they will want it: the probability of yes against no.
+    """Ask the model about each item separately: the probability that the user wants it.
 
-    Best with a run of `train --objective pointwise`; each item takes a title and a question.
+    Works best with a model from `genrec train --objective pointwise`.
     """
     from genrec.reports import console, terminal
 
     candidates = read_ids(items)
-    assert candidates is not None
-    recommender, given = load_request(settings, data, user, history, model, run, quiet=json)
+    recommender, given = load_request(data, asked, which, settings, quiet=json)
     with console.working("Asking ...", quiet=json):
-        read, understood = recommender.understand(given)
-        found = zip(candidates, recommender.would_like(read, candidates), strict=True)
+        history, understood = recommender.understand(given)
+        probabilities = recommender.would_like(history, candidates)
+    catalog = recommender.catalog
+    pairs = sorted(zip(candidates, probabilities, strict=True), key=lambda pair: -pair[1])
     answer = {
         "schema_version": 1,
-        "user_id": read.user_id,
+        "user_id": history.user_id,
         "model": recommender.model.name,
         "behavior": recommender.behavior,
         "items": [
-            {
-                "item_id": i,
-                "title": recommender.catalog[recommender.catalog.row(i)].title,
-                "probability": p,
-            }
-            for i, p in sorted(found, key=lambda pair: -pair[1])
+            {"item_id": i, "title": catalog[catalog.row(i)].title, "probability": p}
+            for i, p in pairs
         ],
         "understood": [asdict(u) for u in understood],
     }
@@ -299,59 +269,3 @@ def likes(
         console.print_json(answer)
     else:
         terminal.print_likes(answer, understood)
-
-
-def demo(
-    model: Model = "smollm2-135m",
-    language: Annotated[str, typer.Option(help="en, or zh: the same on made Chinese data.")] = "en",
-    users: Annotated[int, typer.Option(help="Users in the small evaluation.")] = 30,
-    run: Annotated[
-        str,
-        typer.Option(
-            help="Run folder to show beside the untrained model; auto is the one in the package, "
-            "where it fits model and language, none none."
-        ),
-    ] = "auto",
-    prior: PriorName = "auto",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    threads: Threads = None,
-    json: AsJson = False,
-) -> None:
-    """Show it all on embedded data: data, prompt, recommendations, a hit rate. A few minutes."""
-    from genrec.cli import demo as walk
-
-    walk.run(
-        model,
-        users,
-        run=run,
-        language=language,
-        device=device,
-        dtype=dtype,
-        threads=threads,
-        prior=prior,
-        json=json,
-    )
-
-
-def doctor(
-    model: Annotated[
-        str | None, typer.Option(help="Load this model too and say how it would be run.")
-    ] = None,
-    json: AsJson = False,
-) -> None:
-    """Log what is installed and found here: versions, devices, threads, models, disk."""
-    from genrec.cli.doctor import examine
-    from genrec.reports import console
-
-    with console.working("Looking around ...", quiet=json):
-        report = examine(model)
-    if json:
-        console.print_json({"schema_version": 1, **report})
-        return
-    rows = [
-        [part, name, str(value)]
-        for part, values in report.items()
-        for name, value in values.items()
-    ]
-    console.print_table(["part", "what", "found"], rows)

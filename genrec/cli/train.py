@@ -1,238 +1,264 @@
-"""Commands that train, tune and measure. Heavy imports stand inside."""
+"""Commands that train: train, examples and merge. Heavy imports stand inside the functions."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genrec.cli.options import (
-    LOADING,
-    SEARCHING,
-    SETTINGS,
-    UNTRAINED,
-    AsJson,
-    Chosen,
-    Data,
-    Model,
-    mapping,
-    with_options,
-    with_settings,
-)
-from genrec.config import Settings
+from genrec.cli.options import AsJson, Data, FieldsOf, Given, ModelOptions, command, in_panel
+from genrec.config import OUTPUT, PROMPT, Settings, option
 from genrec.errors import SettingsError
+from genrec.training.config import Training, describe_settings
 
 if TYPE_CHECKING:
     pass
 
+# Settings that a run keeps, since the model learns them: those of the prompt.
+TRAINED = (*(n for n in in_panel(Settings, PROMPT) if n != "few_shot"), "target_behavior")
 
-def _training_options() -> dict[str, tuple[Any, Any]]:
-    """An option for each setting of a training run, and those of the prompt."""
-    from genrec.training.config import Training, describe_settings
+_RUN = "Run"
+_PANELS = {
+    "What to learn": (
+        "objective", "behaviors", "fit", "protocol", "layout", "basket", "holdout", "replay",
+        "negatives", "like_threshold", "pairs_per_user", "examples", "pairs",
+    ),
+    "Loss": (
+        "vocab_weight", "label_smoothing", "recency_half_life", "behavior_weights",
+        "popularity_strength",
+    ),
+    "Adapter": ("lora_rank", "lora_alpha", "lora_dropout", "dora", "target_modules", "quantize"),
+    "Optimizer": (
+        "learning_rate", "warmup", "schedule", "weight_decay", "max_grad_norm", "epochs",
+        "max_targets", "max_minutes", "seed",
+    ),
+    "Batches and memory": (
+        "batch_size", "accumulate", "pack_tokens", "overlap", "gradient_checkpointing",
+    ),
+    "Validation and checkpoints": (
+        "eval_users", "eval_every", "patience", "save_steps", "save_minutes", "log_steps",
+        "report_to",
+    ),
+}  # fmt: skip
+_MORE: dict[str, dict[str, Any]] = {
+    "behavior_weights": {"metavar": "BEHAVIOR=NUMBER", "example": "buy=2"},
+    "behaviors": {"metavar": "NAMES"},
+    "target_modules": {"list": True, "metavar": "NAMES"},
+    "report_to": {"list": True, "metavar": "NAMES"},
+}
 
-    help_of = describe_settings()
-    kinds: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool}
-    options: dict[str, tuple[Any, Any]] = {}
-    for f in fields(Training):
-        text = help_of[f.name]
-        if f.name == "behavior_weights":
-            options[f.name] = (
-                Annotated[list[str] | None, typer.Option(help=f"BEHAVIOR=NUMBER: {text}")],
-                None,
-            )
-            continue
-        kind = kinds.get(str(f.type).partition(" ")[0], str)  # behaviors: names with commas
-        shown = None if f.default is None else f.default
-        declared = typer.Option(f"--{f.name.replace('_', '-')}", help=text)
-        options[f.name] = (Annotated[kind | None if shown is None else kind, declared], shown)
-    defaults = {f.name: f.default for f in fields(Settings)}
-    shown = [n for n in SETTINGS if n not in {*SEARCHING, *UNTRAINED}]
-    return options | {n: (SETTINGS[n], defaults[n]) for n in shown if n != "seed"} | LOADING
+
+def describe_training() -> dict[str, Mapping[str, Any]]:
+    """Return the metadata of the options of a training run, whose help is in ``Training``."""
+    texts = describe_settings()
+    return {
+        name: {"panel": panel, "help": texts[name], **_MORE.get(name, {})}
+        for panel, names in _PANELS.items()
+        for name in names
+    }
 
 
-_PROMPT = (
-    "template", "language", "prompts", "values", "case", "max_title_tokens", "max_events",
-    "max_prompt_tokens", "target_behavior",
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a training run starts from, and where it is written."""
+
+    config: Path | None = option(
+        None,
+        _RUN,
+        "YAML file of settings, like the training.yaml in a run folder. Options take precedence.",
+        metavar="FILE",
+    )
+    resume: bool = option(False, _RUN, "Continue from the last checkpoint in --out.")
+    since: Path | None = option(
+        None,
+        _RUN,
+        "Run folder whose adapter is trained further.",
+        flags=("--from",),
+        metavar="RUN",
+    )
+    interactions: Path | None = option(
+        None,
+        _RUN,
+        "With --from: new events, in a file as for `genrec prepare`. Some old ones are learned again.",
+        metavar="FILE",
+    )
+    items: Path | None = option(
+        None,
+        _RUN,
+        "With --interactions: new items, in a file as for `genrec prepare`.",
+        metavar="FILE",
+    )
+
+    def __post_init__(self) -> None:
+        """Check that new data comes with a run to train further.
+
+        Raises:
+            SettingsError: it does not.
+        """
+        if (self.interactions or self.items) and self.since is None:
+            msg = "--interactions or --items without --from RUN. Expected the run to train further."
+            raise SettingsError(msg)
+
+
+@command(
+    "out", "model", "objective", "behaviors", "fit", "config", "resume", "since", "epochs",
+    "max_minutes", "lora_rank", "learning_rate", "json",
 )  # fmt: skip
-
-
-@with_options(_training_options())
 def train(
     data: Data,
-    out: Annotated[Path, typer.Option(help="Run folder to write.")],
-    model: Model = "smollm2-135m",
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML file of settings, as `training.yaml` in a run folder; options go first."
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")
-    ] = False,
-    since: Annotated[
-        Path | None,
-        typer.Option("--from", help="Run folder whose adapter is trained further."),
-    ] = None,
-    interactions: Annotated[
-        Path | None,
-        typer.Option(
-            help="With --from: new events, as `prepare` takes them; old ones are replayed."
-        ),
-    ] = None,
-    items: Annotated[
-        Path | None, typer.Option(help="With --interactions: new items, as `prepare` takes them.")
-    ] = None,
-    settings: Chosen = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Run folder to write.", rich_help_panel=_RUN)
+    ],
+    start: RunOptions,
+    which: Annotated[Given, FieldsOf(ModelOptions, without=["run", "quantize"])],
+    settings: Annotated[
+        Given,
+        FieldsOf(Training, about=describe_training()),
+        FieldsOf(Settings, only=TRAINED),
+    ],
     json: AsJson = False,
 ) -> None:
-    """Fine-tune a model on the histories of a dataset. Stop it at any time; --resume goes on.
+    """Fine-tune a model on the histories of a dataset. You can stop it at any time; see --resume.
 
-    --objective next (the default) learns to write the next item's title; pointwise learns to say
-    yes or no to one item, for `likes`.
+    With the objective next (the default) the model learns to write the title of the next item, with
+    pointwise to answer whether somebody wants an item, for `genrec likes`.
     """
-    from dataclasses import asdict
-
     from genrec import runs
     from genrec.data.dataset import Dataset
-    from genrec.reports import console, terminal
-    from genrec.runs import Run
-    from genrec.training.config import read, resolve
+    from genrec.reports import console, summaries
+    from genrec.training.config import resolve
 
-    assert settings is not None
     first = runs.is_first_process()
-    loading = {n: settings.pop(n) for n in LOADING}
-    values = dict(settings.only)
-    if "behaviors" in values:
-        values["behaviors"] = [b.strip() for b in values["behaviors"].split(",") if b.strip()]
-    if "behavior_weights" in values:
-        pairs = mapping(values["behavior_weights"], "BEHAVIOR=NUMBER, such as buy=2")
-        values["behavior_weights"] = {n: _number(v, n) for n, v in pairs.items()}
-    written = {} if config is None else read(config)
-    if resume and config is None and (out / "training.yaml").is_file():
-        written = read(out / "training.yaml")
-    if since is not None and not resume:
-        earlier = Run.read(since)
-        prompt_of = {n: v for n, v in earlier.settings.items() if n in _PROMPT}
-        model = earlier.base_model if model == "smollm2-135m" else model
-        written = {**prompt_of, "behaviors": earlier.training["behaviors"], **written}
-    if (interactions or items) and since is None:
-        msg = "--interactions or --items without --from RUN. Expected the run to train further."
-        raise SettingsError(msg)
-    values = {**written, **values}
-    resolve(values)
-    dataset, new = Dataset.load(data), None
-    if interactions is not None:
+    earlier = _earlier_settings(out, start)
+    model = which.pop("model")
+    if start.since is not None and not start.resume and model == ModelOptions().model:
+        model = runs.Run.read(start.since).base_model
+    values = {**earlier, **settings.only}
+    resolve(values)  # a mistake should not wait for the data
+    dataset, new, rejects = Dataset.load(data), None, None
+    if start.interactions is not None:
         from genrec.data.readers.rejects import Rejects
         from genrec.data.updates import apply_updates
 
-        rejects = Rejects(interactions.name)
-        dataset, new = apply_updates(dataset, interactions, items, rejects=rejects)
-        for why, count in rejects.counts().items() if first else ():
-            console.print_line(f"rejected {count:,}: {why}")
+        rejects = Rejects(start.interactions.name)
+        dataset, new = apply_updates(dataset, start.interactions, start.items, rejects=rejects)
+        if first:
+            summaries.print_rejected(rejects.counts())
         values.setdefault("eval_users", 0)
-    with terminal.training(quiet=json or not first) as (log, watch):
+    with summaries.training(quiet=json or not first) as (log, watch):
         from genrec.training import trainer
 
         run = trainer.train(
             dataset,
             out,
             model,
-            resume=resume,
-            since=since,
+            resume=start.resume,
+            since=start.since,
             new=new,
             log=log,
             watch=watch,
-            **loading,
+            **which,
             **values,
         )
     if not first:
         return
-    if new is not None and not (out / "data").exists():
+    if new is not None and rejects is not None and not (out / "data").exists():
         dataset.save(out / "data", [rejects])
-        console.print_line(f"{int(new.sum()):,} new events; all of the data -> {out / 'data'}")
+        console.print_line(f"{int(new.sum()):,} new events; the data with them -> {out / 'data'}")
     if json:
         console.print_json({"schema_version": 1, "out": str(out), **asdict(run)})
-        return
-    terminal.print_run(run, out)
+    else:
+        summaries.print_run(run, out)
 
 
-def _number(text: str, name: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        msg = f"{name}={text!r}. Expected a number."
-        raise SettingsError(msg) from None
+def _earlier_settings(out: Path, start: RunOptions) -> dict[str, Any]:
+    """Return the settings of a file, of the run that is resumed or of the one trained further."""
+    from genrec.runs import Run
+    from genrec.training.config import read
+
+    if start.config is None and start.resume and (out / "training.yaml").is_file():
+        return read(out / "training.yaml")
+    written = {} if start.config is None else read(start.config)
+    if start.since is None or start.resume:
+        return written
+    run = Run.read(start.since)
+    prompt = {n: v for n, v in run.settings.items() if n in TRAINED}
+    return {**prompt, "behaviors": run.training["behaviors"], **written}
 
 
-@with_settings(*SEARCHING, *UNTRAINED, "quantize")
+@command("out", "form", "model", "behaviors", "template", "language", "target_behavior")
 def examples(
     data: Data,
-    out: Annotated[Path, typer.Option(help="File to write: .jsonl or .parquet.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="File to write: .jsonl or .parquet.", rich_help_panel=OUTPUT
+        ),
+    ],
+    which: Annotated[Given, FieldsOf(ModelOptions, without=["run", "quantize"])],
+    pairs: Annotated[
+        Given,
+        FieldsOf(
+            Training,
+            only=["negatives", "like_threshold", "pairs_per_user"],
+            about=describe_training(),
+        ),
+    ],
+    settings: Annotated[
+        Given,
+        FieldsOf(Training, only=["behaviors"], about=describe_training()),
+        FieldsOf(Settings, only=[*TRAINED, "seed"]),
+    ],
     form: Annotated[
         str,
         typer.Option(
             "--format",
-            help="prompt-completion, messages of a chat, or pointwise: pairs of text and label, "
-            "for --pairs.",
+            metavar="prompt-completion|messages|pointwise",
+            help="prompt-completion: a prompt and the title that follows. messages: the same as a "
+            "chat. pointwise: a text and a label, for `genrec train --pairs`.",
+            rich_help_panel=OUTPUT,
         ),
     ] = "prompt-completion",
-    model: Model = "smollm2-135m",
-    behaviors: Annotated[
-        str | None, typer.Option(help="The only ones shown and predicted, with commas between.")
-    ] = None,
-    negatives: Annotated[
-        int | None, typer.Option(help="With pointwise: random items for each wanted one.")
-    ] = None,
-    like_threshold: Annotated[
-        float | None, typer.Option(help="With pointwise: wanted is what has this value or more.")
-    ] = None,
-    pairs_per_user: Annotated[
-        int | None, typer.Option(help="With pointwise: of each user the latest so many.")
-    ] = None,
-    settings: Chosen = None,
 ) -> None:
-    """Write training examples, for other trainers or for `train`: prompts and titles, or pairs."""
+    """Write training examples to a file, for other trainers or for `genrec train`."""
     from genrec.data.dataset import Dataset
     from genrec.reports import console
 
-    assert settings is not None
-    values = {n: v for n, v in settings.items() if n not in LOADING}
-    if behaviors is not None:
-        values["behaviors"] = tuple(b.strip() for b in behaviors.split(",") if b.strip())
     dataset = Dataset.load(data)
     with console.working("Writing examples ...") as log:
-        from genrec.training import examples
+        from genrec.training.examples import write_examples
         from genrec.training.pairs import write_pairs
 
         if form == "pointwise":
-            values |= {"negatives": negatives, "like_threshold": like_threshold}
-            values["pairs_per_user"] = pairs_per_user
-            many = write_pairs(dataset, out, model, log=log, **values)
+            many = write_pairs(dataset, out, which["model"], log=log, **settings, **pairs)
         else:
-            many = examples.write_examples(dataset, out, model, form=form, log=log, **values)
+            many = write_examples(dataset, out, which["model"], form=form, log=log, **settings)
     console.print_line(f"{many:,} examples -> {out}")
 
 
+@command()
 def merge(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that `train` wrote.")],
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Run folder written by `genrec train`.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Model folder to write.")],
 ) -> None:
-    """Write a run as a plain model, its adapter merged, for other servers."""
+    """Merge the adapter of a run into its base model, and write a plain model for other servers."""
     from genrec import runs
     from genrec.reports import console
 
-    found = runs.Run.read(runs.find_run(run))
+    trained = runs.Run.read(runs.find_run(run))
     with console.working(f"Merging {run} ...") as log:
         from genrec.models.language_model import LanguageModel
 
         LanguageModel.of_run(run, device="cpu", dtype="float32", log=log).save(out)
-    console.print_line(f"{found.base_model} with the adapter of {run} -> {out}")
-    if not found.training.get("vocab_weight"):
+    console.print_line(f"{trained.base_model} with the adapter of {run} -> {out}")
+    if not trained.training.get("vocab_weight"):
         console.print_line(
-            "It was trained with vocab_weight 0: it knows which title of the catalog comes next, "
-            "not how to write one freely. Constrain it to the catalog's titles, or train with "
+            "This run was trained with vocab_weight 0: it knows which title of the catalog comes next, "
+            "but not how to write one freely. Restrict it to titles of the catalog, or train with "
             "--vocab-weight above 0."
         )

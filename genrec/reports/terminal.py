@@ -4,96 +4,24 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from genrec.matching.history_parser import Understood
 from genrec.pipeline.types import Recommendation, RecommendationList
 from genrec.prompts.encoder import EncodedPrompt
-from genrec.reports.console import err, note, out, print_line, print_table, use_stderr
-from genrec.runs import Run
+from genrec.reports.console import note, out, print_line, print_table
 from genrec.text import one_line
 
 if TYPE_CHECKING:
-    from genrec.evaluation.faithfulness_results import Faithfulness
     from genrec.explain.counterfactuals import ItemExplanation
     from genrec.explain.types import Evidence, Explanation
 
 Watch = Callable[[Mapping[str, Any]], None]
 _BAR = 24  # characters of the longest bar
 _BARS = 6  # events of an item in a list
-
-
-@contextmanager
-def training(*, quiet: bool = False) -> Iterator[tuple[Callable[[str], None], Watch]]:
-    """Shows how training goes; gives what says a line and what takes each line of its log.
-
-    In a terminal a bar with nats per item, targets per second and the time left, and a line for each
-    validation; elsewhere a line for each line of the log.
-    """
-    if quiet:
-        yield lambda text: None, lambda line: None
-        return
-    console = err()
-    if not console.is_terminal:
-        yield use_stderr, lambda line: use_stderr(_training_line(line))
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,}/{task.total:,} targets"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("Training", total=None, visible=False)
-
-        def watch(line: Mapping[str, Any]) -> None:
-            if line.get("validation"):
-                bar.console.print(Text(_training_line(line)))
-                return
-            text = f"{line['nats']:.3f} nats an item, {line['targets_per_second']:.1f} targets/s"
-            done, total = int(line["targets"]), int(line["of"])
-            bar.update(task, completed=done, total=total, description=text, visible=True)
-
-        yield lambda text: bar.console.print(Text(text)), watch
-
-
-def _training_line(line: Mapping[str, Any]) -> str:
-    if line.get("validation"):
-        return f"validation after {line['targets']:,} targets: {_measured(line)}"
-    left = (line["of"] - line["targets"]) / max(line["targets_per_second"], 1e-9)
-    return (
-        f"{line['targets']:,} of {line['of']:,} targets, {line['nats']:.3f} nats an item, "
-        f"{line['targets_per_second']:.1f} targets/s, {max(left, 0) / 60:.0f} min left"
-    )
-
-
-def print_run(run: Run, out: Path) -> None:
-    """What a training run came to, and what to do next."""
-    state = "finished" if run.finished else "stopped early; go on with --resume"
-    print_line(f"{run.targets:,} targets learned from -> {out} ({state})")
-    best = run.metrics.get("best")
-    if best:
-        print_line(f"best on validation, after {best['targets']:,} targets: {_measured(best)}")
-    use = "recommend DIR --run {} --user USER"
-    if run.training.get("objective") == "pointwise":
-        use = "likes DIR --run {} --user USER --items F"
-    print_line(f"Use it: genrec {use.format(out)}")
-
-
-def _measured(found: Mapping[str, Any]) -> str:
-    """What a validation found, in one line."""
-    if "auc" in found:
-        return f"log loss {found['nats']:.3f}, AUC {found['auc']:.4f} ({found['pairs']} pairs)"
-    return (
-        f"{found['nats']:.3f} nats, HR@10 {found['hit_rate@10']:.4f}, NDCG@10 "
-        f"{found['ndcg@10']:.4f} ({found['users']} users)"
-    )
 
 
 def print_likes(answer: Mapping[str, Any], understood: Sequence[Understood]) -> None:
@@ -257,40 +185,6 @@ def changes(found: ItemExplanation) -> list[str]:
     elif found.addition is not None:
         lines[-1] += f" (best of {found.tried} items that were tried)"
     return lines
-
-
-def print_faithfulness(found: Faithfulness) -> None:
-    """What is left of a score without the events that sentences name, and shares of sentences."""
-    for title, curves in (("left out", found.deletion), ("kept alone", found.sufficiency)):
-        if curves is not None:
-            header = [title, "one event", "two", "three", "area", "named minus it"]
-            rows = [
-                [
-                    way,
-                    *map(str, points),
-                    str(curves.area[way]),
-                    str(curves.minus[way]) if way in curves.minus else "-",
-                ]
-                for way, points in curves.points.items()
-            ]
-            print_table(header, rows)
-            print_line("")
-    shares = [[name.replace("_", " "), str(i)] for name, i in found.shares.items()]
-    print_table(["of the users", "share"], shares)
-    print_line("")
-    print_line(
-        f"{found.dataset}: first recommendation of {found.system} for {len(found.users):,} users, "
-        f"protocol {found.protocol}, split {found.split}, seed {found.seed}; {len(found.naming):,} "
-        "sentences name an event, and the falls are theirs."
-    )
-    print_line(
-        f"Falls of the score in nats under {found.other}, evidence under {found.template}; titles "
-        f"compared by {found.encoder}; 95% bootstrap intervals over users."
-    )
-    claims = found.unsupported
-    print_line(f"Unsupported claims that the checker finds in these sentences: {len(claims)}.")
-    for user, text, why in claims:
-        print_line(f"  {user}: {text} ({why})")
 
 
 def _spoken(answer: RecommendationList) -> str:

@@ -1,0 +1,72 @@
+"""Load the dataset and the recommender that the options of a command name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genrec.cli.options import Given, HistoryOptions, ModelOptions
+from genrec.config import Settings
+from genrec.errors import SettingsError
+
+if TYPE_CHECKING:
+    from genrec.data.dataset import Dataset
+    from genrec.data.events import History
+    from genrec.recommender import Recommender
+
+
+def load_request(
+    data: Path, asked: HistoryOptions, which: ModelOptions, settings: Given, *, quiet: bool
+) -> tuple[Recommender, History | str]:
+    """Return a recommender for a dataset folder, and the history that is asked about.
+
+    Raises:
+        GenrecError: the folder, the user or the model cannot be used.
+    """
+    from genrec.data.dataset import Dataset
+    from genrec.reports import console
+
+    Settings.of(settings)  # a mistake should not wait for the data
+    dataset = Dataset.load(data)
+    history: History | str | None = asked.history
+    if asked.user is not None:
+        history = dataset.interactions.history(asked.user)
+    assert history is not None
+    with console.working(f"Loading {which.run or which.model} ...", quiet=quiet) as log:
+        return load_recommender(dataset, which, settings, log), history
+
+
+def load_recommender(
+    dataset: Dataset, which: ModelOptions, settings: Given, log: Callable[[str], None]
+) -> Recommender:
+    """Return the recommender of a run, with the settings that were given, or of a model.
+
+    Raises:
+        SettingsError: both a run and a model are named.
+        ModelError: the model cannot be loaded.
+    """
+    from genrec.recommender import Recommender
+
+    if which.run is None:
+        return Recommender(dataset, which.model, log=log, **which.loading(), **settings)
+    if which.model != ModelOptions().model:
+        msg = (
+            f"Both --model {which.model} and --run {which.run} given. Expected one of them; a run "
+            "has its model."
+        )
+        raise SettingsError(msg)
+    return Recommender.load(which.run, dataset, log=log, **which.loading(), **settings.only)
+
+
+def use_float32(which: ModelOptions) -> ModelOptions:
+    """Return model options for explanations: on a CPU, the data type ``auto`` is float32.
+
+    Evidence is a difference of two scores, and rounding in half precision may be as large as it is.
+    """
+    from genrec.models.language_model import resolve_device
+
+    if which.dtype == "auto" and resolve_device(which.device).type == "cpu":
+        return replace(which, dtype="float32")
+    return which

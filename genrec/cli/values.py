@@ -1,0 +1,101 @@
+"""Read the values of options that take several: names, pairs and files of ids.
+
+All of them may be given several times, or once with commas between the values. Knows nothing of
+commands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from genrec.errors import DataError, SettingsError
+
+_COMMA_BEFORE_PAIR = re.compile(r",(?=[^,=]+=)")  # so that what a pair says may hold a comma
+
+
+def read_list(
+    given: Iterable[str] | None, *, whole: Callable[[str], bool] = lambda value: False
+) -> list[str]:
+    """Return all values of an option that was given several times, or with commas between.
+
+    Args:
+        given: what was given, once for each time; None for never.
+        whole: decides whether a value is taken as it is, although it holds a comma.
+
+    >>> read_list(["popular,markov", "ease"])
+    ['popular', 'markov', 'ease']
+    """
+    values: list[str] = []
+    for one in given or ():
+        values += [one] if whole(one) else [part.strip() for part in one.split(",")]
+    return [v for v in values if v]
+
+
+def read_pairs(given: Iterable[str] | None, form: str) -> dict[str, str]:
+    """Return pairs such as ``brand=2``, keyed by what stands before the equals sign.
+
+    Args:
+        given: as of ``read_list``.
+        form: what a pair should look like, for the message.
+
+    Raises:
+        SettingsError: a value is not a pair, or two values have the same key.
+
+    >>> read_pairs(["brand=2,color=1", "title=name,en"], "COLUMN=N")
+    {'brand': '2', 'color': '1', 'title': 'name,en'}
+    """
+    pairs: dict[str, str] = {}
+    for one in given or ():
+        for pair in _COMMA_BEFORE_PAIR.split(one):
+            key, equals, value = (part.strip() for part in pair.partition("="))
+            if not (key and equals and value):
+                msg = f"{pair!r} is not a pair. Expected {form}."
+                raise SettingsError(msg)
+            if key in pairs:
+                msg = f"{key}={pairs[key]} and {key}={value} given. Expected one of them."
+                raise SettingsError(msg)
+            pairs[key] = value
+    return pairs
+
+
+def read_whole_number(text: str, name: str) -> int:
+    """Return a number of 1 or more; ``name`` says in the message what it is for."""
+    if not text.isascii() or not text.isdigit():
+        msg = f"{name}={text!r}. Expected a whole number, 1 or more."
+        raise SettingsError(msg)
+    return int(text)
+
+
+def read_number(text: str, name: str) -> float:
+    """Return any number; ``name`` says in the message what it is for."""
+    try:
+        return float(text)
+    except ValueError:
+        msg = f"{name}={text!r}. Expected a number."
+        raise SettingsError(msg) from None
+
+
+def read_ids(given: Iterable[str]) -> list[str]:
+    """Return the item ids in some files, one per line, each id once.
+
+    Args:
+        given: names of files, as of ``read_list``; the name of a file that exists may hold commas.
+
+    Raises:
+        DataError: a file cannot be read, or holds no ids.
+    """
+    ids: dict[str, None] = {}
+    for name in read_list(given, whole=lambda value: Path(value).exists()):
+        try:
+            text = Path(name).read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            msg = f"{name} cannot be read ({error}). Expected a UTF-8 file with one item_id a line."
+            raise DataError(msg) from error
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if not lines:
+            msg = f"{name} names no items. Expected one item_id a line."
+            raise DataError(msg)
+        ids |= dict.fromkeys(lines)
+    return list(ids)

@@ -1,0 +1,356 @@
+"""``genrec demo``: the whole line on embedded data, told step by step, in English or Chinese.
+
+Knows the recommender and how answers look, nothing below.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from genrec import runs
+from genrec.baselines.counting import Popular
+from genrec.data.dataset import Dataset
+from genrec.data.datasets import load
+from genrec.data.events import History
+from genrec.errors import SettingsError
+from genrec.evaluation import evaluator
+from genrec.evaluation.evaluator import Case, Result
+from genrec.models.packaged import DEFAULT_MODEL
+from genrec.pipeline.types import RecommendationList
+from genrec.recommender import Recommender
+from genrec.reports import console, terminal
+from genrec.runs import Run
+
+_K = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Story:
+    """What the demo shows in one language, and its words; names in braces are filled in.
+
+    ``caution`` is said before anything else where the default model runs.
+    """
+
+    dataset: str
+    customer: str
+    typed: str
+    command: str
+    protocol: str
+    cases: Callable[[Dataset], list[Case]]
+    caution: str
+    loading: str
+    data_heading: str
+    data: str
+    customer_heading: str
+    event_columns: tuple[str, str]
+    prompt_heading: str
+    untrained: str
+    answer_heading: str
+    tuned_heading: str
+    typed_heading: str
+    asking: str
+    evaluation_heading: str
+    evaluation: str
+    systems: Mapping[str, str]
+    prior: str
+    difference: str
+    system: str
+    metrics: Mapping[str, str]
+    few: str
+    end: str
+
+
+_ENGLISH = _Story(
+    dataset="online_retail_demo",
+    customer="12493",
+    typed="bought: RED RETROSPOT MUG; viewed: JUMBO BAG PINK POLKADOT; "
+    "bought: Set/6 red spotty paper cups",
+    command='genrec recommend DIR --history "{typed}"',
+    protocol="demo-v1",
+    cases=evaluator.demo_v1,
+    caution="",
+    loading="Loading {model} ...",
+    data_heading="The data",
+    data="{info.name}: {info.users:,} customers of a British gift shop, {info.items:,} products, "
+    "{info.events:,} events, 2010-2011 (UCI Online Retail, CC BY 4.0).",
+    customer_heading="What customer {customer} did last",
+    event_columns=("event", "title"),
+    prompt_heading="What the model reads (the prompt ends where the next title begins)",
+    untrained="an untrained {model}, no training and no demonstrations",
+    answer_heading="Ten recommendations for customer {customer}",
+    tuned_heading="The same after fine-tuning on the shop's earlier invoices ({targets:,} titles, "
+    "{run})",
+    typed_heading="The same for a history typed by hand",
+    asking="Asking for {n} held-out purchases",
+    evaluation_heading="Does it know what they bought next?",
+    evaluation="Protocol demo-v1 on a fixed sample of {n} of {all} customers: their last invoice "
+    "was held out;\nis its first item among the ten? With 95% intervals over customers.",
+    systems={"zero-shot": "zero-shot", "tuned": "tuned", "popular": "popular"},
+    prior=" + prior",
+    difference="{one} minus {other}",
+    system="system",
+    metrics={
+        "hit_rate@10": "hit rate@10",
+        "ndcg@10": "NDCG@10",
+        "recall@10": "recall@10 of the basket",
+    },
+    few="{n} customers are few, so the intervals are wide; all 887 are in benchmarks/LOG.md.",
+    end="{seconds:.0f} s in all, {model}",
+)
+
+_CHINESE = _Story(
+    dataset="zh_mini",
+    customer="u01",
+    typed="浏览：城市夜跑路线指南：沿河五公里；购买：轻量透气跑步鞋 男款；"
+    "购买：不锈钢保温杯（７５０毫升）",
+    command='genrec recommend DIR --language zh --history "{typed}"',
+    protocol="last-out",
+    cases=evaluator.last_out,
+    caution="先说明：默认模型（1.35 亿参数）是英文模型，几乎读不懂中文，所以下面的排序和分数说明不了什么，"
+    "只用来演示流程。\n要用能读中文的模型，请加 --model gemma3-270m（多语言，按需下载约 238 MB，"
+    "须遵守 Gemma 使用条款，\n在 CPU 上慢几倍），或用 --model 指定更大的多语言模型"
+    "（Hugging Face 模型名或本地文件夹）。\n"
+    "In English: the default model (135M parameters) is an English one that can barely read Chinese, "
+    "so the\nranking and the numbers below say little; they show how it works. For a model that "
+    "reads Chinese take\n--model gemma3-270m (multilingual, about 238 MB fetched on request, Gemma "
+    "Terms of Use, several times\nslower on a CPU) or the hub id or folder of a larger "
+    "multilingual one.",
+    loading="正在加载 {model} ……",
+    data_heading="数据",
+    data="{info.name}：{info.users} 位用户、{info.items} 个条目（商品、新闻、视频、音乐、社交）、"
+    "{info.events} 条行为。\n全部由 genrec 的作者编写，没有真实的人、店铺、品牌或行为（Apache-2.0）。",
+    customer_heading="用户 {customer} 最近做了什么",
+    event_columns=("行为", "标题"),
+    prompt_heading="模型读到的内容（提示词到下一个标题开始处为止）",
+    untrained="{model}，未经训练，也没有示例",
+    answer_heading="给用户 {customer} 的十条推荐",
+    tuned_heading="同样的问题，在更早的行为上微调之后（{targets:,} 个标题，{run}）",
+    typed_heading="换成手写的历史，同样可以推荐",
+    asking="正在预测 {n} 次留出的购买",
+    evaluation_heading="它猜得到用户接下来买什么吗？",
+    evaluation="评测方案 last-out：从 {all} 位用户中固定抽取 {n} 位，留出每人最后一次购买，"
+    "看它在不在前十名里。\n方括号内是按用户计算的 95% 置信区间。数据是编写的，分数不代表真实效果。",
+    systems={"zero-shot": "零样本", "tuned": "微调后", "popular": "热门商品"},
+    prior=" + 协同先验",
+    difference="{one} 减 {other}",
+    system="方法",
+    metrics={"hit_rate@10": "命中率@10", "ndcg@10": "NDCG@10"},
+    few="用户只有 {n} 位，所以区间很宽；--users 60 评测全部用户。",
+    end="共用时 {seconds:.0f} 秒，{model}",
+)
+
+_STORIES = {"en": _ENGLISH, "zh": _CHINESE}
+
+
+@dataclass(frozen=True, slots=True)
+class _Voice:
+    """One of the recommenders that the demo asks: untrained, or tuned."""
+
+    name: str
+    recommender: Recommender
+    answer: RecommendationList
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """The results are those of the voices in their order, each alone first, and of popularity."""
+
+    story: _Story
+    caution: str
+    voices: Sequence[_Voice]
+    typed: RecommendationList
+    results: Sequence[Result]
+
+
+def run(
+    model: str,
+    users: int,
+    *,
+    run: str = "auto",
+    language: str = "en",
+    json: bool = False,
+    **options: Any,
+) -> None:
+    """Run the demo and print it.
+
+    Args:
+        model: a name, folder or hub id; see ``LanguageModel.load``.
+        users: the number of users in the small evaluation.
+        run: a run folder to show next to the untrained model; ``auto`` is the run in the package if
+            it fits model and language, ``none`` shows no run.
+        language: ``en`` for a British gift shop, ``zh`` for the made-up data ``zh_mini``.
+        json: print one JSON value at the end instead of the story.
+        **options: further options of ``Recommender``, such as ``device`` and ``prior``.
+
+    Raises:
+        GenrecError: the model, the run or the language cannot be used.
+    """
+    started = time.monotonic()
+    story = _story(language)
+    caution = story.caution if model == DEFAULT_MODEL else ""
+    dataset = load(story.dataset)
+    if not json:
+        _show_data(story, dataset, caution)
+    tuned = _run(run, model, story)
+    options["prior_events"] = "train+validation"  # as the baseline; only test is predicted
+    with console.working(story.loading.format(model=model), quiet=json) as log:
+        recommender = Recommender(dataset, model, log=log, language=language, **options)
+    history = recommender.history(story.customer, before="test")
+    if not json:
+        _show_customer(story, recommender)
+    voices = [_asked(story, recommender, history, None, quiet=json)]
+    if tuned is not None:
+        with console.working(story.loading.format(model=tuned), quiet=json) as log:
+            recommender = Recommender.load(tuned, dataset, log=log, **options)
+        voices.append(_asked(story, recommender, history, tuned, quiet=json))
+    if not json:
+        _heading(story.typed_heading)
+        console.print_line(f"  {story.command.format(typed=story.typed)}\n", "dim")
+    typed = recommender.recommend(story.typed, _K)
+    if not json:
+        terminal.print_recommendations(typed)
+    cases = story.cases(dataset)
+    results = _evaluate(story, voices, evaluator.sample(cases, users))
+    report = _Report(story, caution, voices, typed, results)
+    if json:
+        console.print_json(_to_dict(report))
+        return
+    _show_evaluation(report, len(cases))
+    seconds = time.monotonic() - started
+    console.note("\n" + story.end.format(seconds=seconds, model=recommender.model.describe()))
+
+
+def _run(run: str, model: str, story: _Story) -> Path | None:
+    """The run folder that is shown beside the untrained model."""
+    if run == "none":
+        return None
+    if run != "auto":
+        return runs.find_run(run)
+    shipped = runs.shipped_run(story.dataset)
+    return shipped if shipped is not None and Run.read(shipped).base_model == model else None
+
+
+def _asked(
+    story: _Story, recommender: Recommender, history: History, run: Path | None, *, quiet: bool
+) -> _Voice:
+    if not quiet and (run is None or recommender.run is None):
+        _heading(story.answer_heading.format(customer=story.customer))
+    elif not quiet and run is not None and recommender.run is not None:
+        _heading(
+            story.tuned_heading.format(targets=recommender.run.targets, run=runs.run_name(run))
+        )
+    answer = recommender.recommend(history, _K)
+    if not quiet:
+        terminal.print_recommendations(answer)
+    name = "zero-shot" if run is None else "tuned"
+    return _Voice(name + (" + prior" if recommender.prior else ""), recommender, answer)
+
+
+def _story(language: str) -> _Story:
+    if language not in _STORIES:
+        msg = f"language={language!r} has no demo. Expected one of: {', '.join(_STORIES)}."
+        raise SettingsError(msg)
+    return _STORIES[language]
+
+
+def _heading(text: str) -> None:
+    console.print_line(f"\n{text}", "bold green")
+
+
+def _show_data(story: _Story, dataset: Dataset, caution: str) -> None:
+    if caution:
+        console.print_line(caution, "yellow")
+    _heading(story.data_heading)
+    console.print_line(story.data.format(info=dataset.info))
+
+
+def _show_customer(story: _Story, recommender: Recommender) -> None:
+    history = recommender.history(story.customer, before="test")
+    _heading(story.customer_heading.format(customer=story.customer))
+    catalog = recommender.catalog
+    rows = [
+        [recommender.template.verb(i.behavior).past, catalog[catalog.row(i.item_id)].title]
+        for i in history.latest(5).interactions
+        if i.item_id is not None
+    ]
+    console.print_table(story.event_columns, rows)
+    _heading(story.prompt_heading)
+    terminal.print_prompt(
+        recommender.prompt(history),
+        story.untrained.format(model=recommender.model.describe()),
+    )
+
+
+def _evaluate(story: _Story, voices: Sequence[_Voice], cases: list[Case]) -> list[Result]:
+    asked: list[tuple[str, Recommender]] = []
+    for voice in voices:
+        if voice.recommender.prior is not None:  # what the model does by itself
+            alone = voice.recommender.with_settings(prior="none")
+            asked.append((voice.name.partition(" + ")[0], alone))
+        asked.append((voice.name, voice.recommender))
+    results = []
+    for name, recommender in asked:
+        with console.progress(story.asking.format(n=len(cases)), len(cases)) as bar:
+            recommend = partial(_ids, recommender)
+            results.append(evaluator.run(name, recommend, cases, progress=bar))
+    ours = voices[0].recommender
+    assert ours.dataset is not None
+    baseline = Popular(ours.dataset.interactions, ours.behavior)
+
+    def popular(history: History) -> Sequence[str]:
+        return baseline.rank(history, _K, exclude_seen=ours.exclude_seen)
+
+    return [*results, evaluator.run(baseline.name, popular, cases)]
+
+
+def _ids(recommender: Recommender, history: History) -> list[str]:
+    return [r.item_id for r in recommender.recommend(history, _K)]
+
+
+def _show_evaluation(report: _Report, available: int) -> None:
+    story, results = report.story, report.results
+    n = len(results[0].cases)
+    _heading(story.evaluation_heading)
+    console.print_line(story.evaluation.format(n=n, all=available) + "\n")
+
+    def said(result: Result) -> str:
+        name, _, more = result.name.partition(" + ")
+        return story.systems[name] + (story.prior if more else "")
+
+    rows = [[said(r), *(str(r.mean(m)) for m in story.metrics)] for r in results]
+    *_, best, popular = results
+    for other in (popular, results[0]) if len(results) > 2 else (popular,):
+        name = story.difference.format(one=said(best), other=said(other))
+        rows.append([name, *(str(best.minus(other, m)) for m in story.metrics)])
+    console.print_table([story.system, *story.metrics.values()], rows)
+    console.print_line("\n" + story.few.format(n=n))
+
+
+def _to_dict(report: _Report) -> dict[str, Any]:
+    systems = {
+        result.name: {
+            m: {"mean": i.mean, "low": i.low, "high": i.high}
+            for m in report.story.metrics
+            for i in [result.mean(m)]
+        }
+        for result in report.results
+    }
+    *beside, last = report.voices
+    return {
+        "schema_version": 1,
+        "dataset": report.story.dataset,
+        "caution": report.caution,
+        "customer": last.answer.to_dict(),
+        "beside": {voice.name: voice.answer.to_dict() for voice in beside},
+        "typed": report.typed.to_dict(),
+        "evaluation": {
+            "protocol": report.story.protocol,
+            "users": len(report.results[0].cases),
+            "systems": systems,
+        },
+    }

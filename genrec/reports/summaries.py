@@ -1,0 +1,223 @@
+"""Summaries in the terminal: of a dataset, a training run, an evaluation. Knows no models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from genrec.data.behaviors import shipped_verbs
+from genrec.data.times import format_time
+from genrec.reports import evaluation_report
+from genrec.reports.console import err, print_line, print_table, use_stderr
+from genrec.runs import Run
+
+if TYPE_CHECKING:
+    from genrec.data.info import DatasetInfo
+    from genrec.evaluation.faithfulness_results import Faithfulness
+    from genrec.evaluation.results import Evaluation
+    from genrec.priors.tuned import Tuned
+
+Watch = Callable[[Mapping[str, Any]], None]
+_NOUNS = {
+    "buy": "purchases", "purchase": "purchases", "order": "orders", "view": "views",
+    "browse": "views", "click": "clicks", "cart": "items for the cart", "rate": "ratings",
+    "like": "likes", "favorite": "favorites", "share": "shares", "comment": "comments",
+    "follow": "follows", "search": "searches",
+}  # fmt: skip
+
+
+def print_dataset(info: DatasetInfo, out: Path) -> None:
+    """Print what `prepare` wrote and measured."""
+    print_line(
+        f"{info.name}: {info.users:,} users, {info.items:,} items, {info.events:,} events -> {out}"
+    )
+    print_line(_describe_split(info))
+    for line in _describe_target(info):
+        print_line(line)
+    case = "in lower case" if info.case == "lower" else "as they are"
+    print_line(f"Titles: shown to the model {case}.")
+    if info.tied:
+        print_line(f"Ties in time: {info.tied:,} events keep their order in the file.")
+    for note in info.notes:
+        print_line(note)
+    for why, count in info.rejected.items():
+        print_line(f"Rejected {count:,}: {why} (see rejected.csv)")
+
+
+def _describe_split(info: DatasetInfo) -> str:
+    parts = ", ".join(f"{name} {n:,}" for name, n in info.split_events.items())
+    if info.split == "given":
+        how = "as given in the data"
+    elif info.split == "global time":
+        starts = [f"{name} from {format_time(t)}" for name, t in info.split_times.items()]
+        how = f"by time ({', '.join(starts)})"
+    else:
+        how = f"by the last {info.unit or 'event'} of each user"
+    return f"Split {how}: {parts} events."
+
+
+def _describe_target(info: DatasetInfo) -> list[str]:
+    """Say what is recommended, and whether what users already had may come back."""
+    target = info.target_behavior
+    verbs = shipped_verbs()
+    things = _NOUNS.get(target, f"{target!r} events")
+    had = f"had already {verbs[target].past}" if target in verbs else "had before"
+    units = "baskets start with" if info.unit else f"{things} are of"
+    if info.exclude_seen:
+        then = "so such items are not recommended (`--include-seen` turns this off)."
+    else:
+        then = "so such items may be recommended again (`--exclude-seen` turns this off)."
+    lines = [
+        f"Recommending: {things}. {info.repeat_share:.1%} of {units} an item that the user {had}, "
+        f"{then}"
+    ]
+    leads = sorted(info.lead_in_behaviors & info.led_by.keys())
+    if info.exclude_seen and leads:
+        shares = ", ".join(f"{b} (before {info.led_by[b]:.1%} of them)" for b in leads)
+        lines.append(
+            "Items that a user only has through these behaviors are recommended all the same, since "
+            f"they often come before {things}: {shares}."
+        )
+    return lines
+
+
+def print_tuned(tuned: Tuned, path: Path) -> None:
+    """Print the fitted weights, and what model and prior reach alone and together."""
+    print_table(
+        ["held out", *tuned.ndcg],
+        [
+            [name, *(f"{values[k]:.4f}" if k in values else "-" for k in tuned.ndcg)]
+            for name, values in (("nats", tuned.nats), ("ndcg@10", tuned.ndcg))
+        ],
+    )
+    print_line(
+        f"fusion {tuned.fusion}, prior_weight {tuned.weights[tuned.fusion]:g}, node_temperature "
+        f"{tuned.temperatures[tuned.fusion]:g}, fitted on {tuned.users} users -> {path}"
+    )
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Print the metrics of all systems, one of them by slice, and how they were measured."""
+    table = evaluation_report.overall(evaluation)
+    print_table(table.header, table.rows)
+    if evaluation.by_slice:
+        metric = evaluation_report.main_metric(evaluation)
+        table = evaluation_report.sliced(evaluation, metric)
+        print_line("")
+        print_line(f"{metric} by slice", "bold")
+        print_table(table.header, table.rows)
+    print_line("")
+    for remark in evaluation_report.remarks(evaluation):
+        print_line(remark)
+
+
+@contextmanager
+def training(*, quiet: bool = False) -> Iterator[tuple[Callable[[str], None], Watch]]:
+    """Shows how training goes; gives what says a line and what takes each line of its log.
+
+    In a terminal a bar with nats per item, targets per second and the time left, and a line for each
+    validation; elsewhere a line for each line of the log.
+    """
+    if quiet:
+        yield lambda text: None, lambda line: None
+        return
+    console = err()
+    if not console.is_terminal:
+        yield use_stderr, lambda line: use_stderr(_training_line(line))
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,}/{task.total:,} targets"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("Training", total=None, visible=False)
+
+        def watch(line: Mapping[str, Any]) -> None:
+            if line.get("validation"):
+                bar.console.print(Text(_training_line(line)))
+                return
+            text = f"{line['nats']:.3f} nats an item, {line['targets_per_second']:.1f} targets/s"
+            done, total = int(line["targets"]), int(line["of"])
+            bar.update(task, completed=done, total=total, description=text, visible=True)
+
+        yield lambda text: bar.console.print(Text(text)), watch
+
+
+def print_rejected(counts: Mapping[str, int]) -> None:
+    """Print how many rows were rejected, by reason."""
+    for why, count in counts.items():
+        print_line(f"rejected {count:,}: {why}")
+
+
+def _training_line(line: Mapping[str, Any]) -> str:
+    if line.get("validation"):
+        return f"validation after {line['targets']:,} targets: {_measured(line)}"
+    left = (line["of"] - line["targets"]) / max(line["targets_per_second"], 1e-9)
+    return (
+        f"{line['targets']:,} of {line['of']:,} targets, {line['nats']:.3f} nats an item, "
+        f"{line['targets_per_second']:.1f} targets/s, {max(left, 0) / 60:.0f} min left"
+    )
+
+
+def print_run(run: Run, out: Path) -> None:
+    """What a training run came to, and what to do next."""
+    state = "finished" if run.finished else "stopped early; go on with --resume"
+    print_line(f"{run.targets:,} targets learned from -> {out} ({state})")
+    best = run.metrics.get("best")
+    if best:
+        print_line(f"best on validation, after {best['targets']:,} targets: {_measured(best)}")
+    use = "recommend DIR --run {} --user USER"
+    if run.training.get("objective") == "pointwise":
+        use = "likes DIR --run {} --user USER --items F"
+    print_line(f"Use it: genrec {use.format(out)}")
+
+
+def _measured(found: Mapping[str, Any]) -> str:
+    """What a validation found, in one line."""
+    if "auc" in found:
+        return f"log loss {found['nats']:.3f}, AUC {found['auc']:.4f} ({found['pairs']} pairs)"
+    return (
+        f"{found['nats']:.3f} nats, HR@10 {found['hit_rate@10']:.4f}, NDCG@10 "
+        f"{found['ndcg@10']:.4f} ({found['users']} users)"
+    )
+
+
+def print_faithfulness(found: Faithfulness) -> None:
+    """What is left of a score without the events that sentences name, and shares of sentences."""
+    for title, curves in (("left out", found.deletion), ("kept alone", found.sufficiency)):
+        if curves is not None:
+            header = [title, "one event", "two", "three", "area", "named minus it"]
+            rows = [
+                [
+                    way,
+                    *map(str, points),
+                    str(curves.area[way]),
+                    str(curves.minus[way]) if way in curves.minus else "-",
+                ]
+                for way, points in curves.points.items()
+            ]
+            print_table(header, rows)
+            print_line("")
+    shares = [[name.replace("_", " "), str(i)] for name, i in found.shares.items()]
+    print_table(["of the users", "share"], shares)
+    print_line("")
+    print_line(
+        f"{found.dataset}: first recommendation of {found.system} for {len(found.users):,} users, "
+        f"protocol {found.protocol}, split {found.split}, seed {found.seed}; {len(found.naming):,} "
+        "sentences name an event, and the falls are theirs."
+    )
+    print_line(
+        f"Falls of the score in nats under {found.other}, evidence under {found.template}; titles "
+        f"compared by {found.encoder}; 95% bootstrap intervals over users."
+    )
+    claims = found.unsupported
+    print_line(f"Unsupported claims that the checker finds in these sentences: {len(claims)}.")
+    for user, text, why in claims:
+        print_line(f"  {user}: {text} ({why})")
