@@ -6,7 +6,7 @@ import pytest
 
 from genrec import Catalog, Interaction, Item
 from genrec.explain.claims import Facts, find_problems, has_foreign_word
-from genrec.explain.sentences import explain_template, facts_of
+from genrec.explain.sentences import collect_facts, load_explain_template
 
 VERBS = {"buy": ("bought", "buy"), "view": ("viewed", "saw"), "like": ("liked", "like")}
 ITEM = Item(
@@ -107,8 +107,8 @@ SHOP = Catalog(
 def test_shipped_templates_let_nothing_be_called_what_its_words_alone_may_not_mean(
     style: str,
 ) -> None:
-    template = explain_template(style, "en", None)
-    facts = facts_of(template, SHOP, [Interaction("a", "buy")], 1)
+    template = load_explain_template(style, "en", None)
+    facts = collect_facts(template, SHOP, [Interaction("a", "buy")], 1)
     begins = f'{template.header["opening"]} "red mug"'
     link = template.header["link"].replace("{item}", ' "CHOCOLATE BOX RIBBONS"')
     assert find_problems(f"{begins}{link} chocolate and ribbons.", facts) == ()
@@ -117,7 +117,7 @@ def test_shipped_templates_let_nothing_be_called_what_its_words_alone_may_not_me
 
 
 def test_shipped_chinese_templates_name_key_words() -> None:
-    template = explain_template("reason", "zh", None)
-    facts = facts_of(template, SHOP, [Interaction("a", "buy")], 2)
+    template = load_explain_template("reason", "zh", None)
+    facts = collect_facts(template, SHOP, [Interaction("a", "buy")], 2)
     assert find_problems("因为“red mug”，推荐“不锈钢保温杯”，关键词是保温杯。", facts) == ()
     assert find_problems("因为“red mug”，推荐“不锈钢保温杯”，是一款保温杯。", facts)

@@ -14,7 +14,7 @@ from test_decoding import titles
 
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
 from genrec.errors import PromptError, RequestError
-from genrec.explain.evidence import Change, Counterfactuals, falls, strongest
+from genrec.explain.evidence import Change, Counterfactuals, find_strongest, measure_drops
 from genrec.explain.types import Explanation
 from genrec.priors.weights import Weights
 from genrec.prompts.template import Template
@@ -128,7 +128,7 @@ def test_evidence_equals_plain_recomputation(request: tuple[Recommender, History
     recommender, history = request
     question = question_of(recommender, history)
     rows = list(range(len(recommender.catalog)))[:3]
-    found = falls(question, rows)
+    found = measure_drops(question, rows)
     model, prior = plain_falls(recommender, history, question.events, rows)
     assert found.model == pytest.approx(model, abs=2e-5)
     assert found.prior == pytest.approx(prior, abs=2e-5)
@@ -140,7 +140,7 @@ def test_evidence_equals_plain_recomputation(request: tuple[Recommender, History
     window = question.window
     before, after = (plain_scores(recommender, window, h, rows) for h in (history, window))
     assert found.older == pytest.approx(before - after, abs=2e-5)
-    assert falls(question, rows, "fast").older == pytest.approx(found.older, abs=2e-5)
+    assert measure_drops(question, rows, "fast").older == pytest.approx(found.older, abs=2e-5)
 
 
 @given(asked())
@@ -148,7 +148,7 @@ def test_the_parts_add_up_to_the_fall_of_the_score(request: tuple[Recommender, H
     recommender, history = request
     question = question_of(recommender, history)
     rows = list(range(len(recommender.catalog)))[:3]
-    found = falls(question, rows)
+    found = measure_drops(question, rows)
     prior = recommender.prior
     for i in range(question.events):
         shown, whole = question.changed(Change((i,)))
@@ -204,7 +204,7 @@ def test_the_prior_sees_the_whole_history_and_the_model_the_window() -> None:
     shown, whole = question.changed(Change((0,)))
     assert shown.item_ids == ("i2",)
     assert whole.item_ids == ("i6", "i2")
-    found = falls(question, [2])
+    found = measure_drops(question, [2])
     values = [weights_of(recommender, h)[2] for h in (history, past(6, 2))]
     sums = [sum(weights_of(recommender, h)) for h in (history, past(6, 2))]
     fall = np.log(values[0] / sums[0]) - np.log(values[1] / sums[1])
@@ -284,19 +284,19 @@ def test_fast_evidence_is_exact_where_it_looked_and_adds_up_elsewhere(fusion: st
     recommender = shop(10, exclude_seen=False, fusion=fusion)
     recommender.prior = Neighbours(10)
     question = question_of(recommender, past(*(i % 10 for i in range(25))))
-    full, fast = falls(question, [0, 5]), falls(question, [0, 5], "fast")
+    full, fast = measure_drops(question, [0, 5]), measure_drops(question, [0, 5], "fast")
     same = np.abs(full.total - fast.total).max(axis=1) < 1e-5
     assert 5 <= same.sum() < 25
     for low in range(0, 25, 5):
         group = list(range(low, low + 5))
         if not same[group].all():
-            together = Counterfactuals(question, [0, 5], [Change(tuple(group))]).falls([0])
+            together = Counterfactuals(question, [0, 5], [Change(tuple(group))]).measure_drops([0])
             assert fast.model[group].sum(axis=0) == pytest.approx(together.model[0], abs=1e-5)
     if fusion == "score":  # the prior's part needs no reading
         assert fast.prior == pytest.approx(full.prior, abs=1e-6)
     else:
         changes = [Change((i,)) for i in range(25)]
-        near = Counterfactuals(question, [0, 5], changes).prior_falls(range(25))
+        near = Counterfactuals(question, [0, 5], changes).measure_prior_drops(range(25))
         looked = np.abs(fast.prior - full.prior).max(axis=1) < 1e-6
         assert looked.sum() >= 5
         assert fast.prior[~looked] == pytest.approx(near[~looked], abs=1e-9)
@@ -307,7 +307,7 @@ def test_fast_evidence_reads_less() -> None:
     question = question_of(recommender, past(*(i % 10 for i in range(25))))
     n = len(question.render(question.window).ids)
     found = Counterfactuals(question, [0], [Change((i,)) for i in range(25)])
-    found.falls(range(25))
+    found.measure_drops(range(25))
     floor = sum(found.cost([i]) for i in range(25))
     assert found.n_tokens <= floor + n + 20
     assert floor < 25 * n / 1.7
@@ -339,9 +339,9 @@ def test_a_draw_is_explained_by_its_distribution() -> None:
 
 def test_strongest_are_by_size_and_not_by_sign() -> None:
     recommender = shop()
-    found = falls(question_of(recommender, past(1, 2, 3, 4)), [0])
+    found = measure_drops(question_of(recommender, past(1, 2, 3, 4)), [0])
     sizes = np.abs(found.total[:, 0])
-    assert strongest(found, 2) == np.argsort(-sizes)[:2].tolist()
+    assert find_strongest(found, 2) == np.argsort(-sizes)[:2].tolist()
 
 
 def test_the_demonstrations_have_their_share(demo_data: Dataset) -> None:
@@ -385,7 +385,7 @@ def test_edits_of_the_catalog_are_seen() -> None:
     recommender.add_items([Item("i8", "red tin 8"), Item("i9", "hat")])
     recommender.remove_items(["i0"])
     question = question_of(recommender, past(1, 2))
-    found = falls(question, [8, 9, 3])
+    found = measure_drops(question, [8, 9, 3])
     for i in range(2):
         shown, _ = question.changed(Change((i,)))
         for n, item in enumerate(["i8", "i9", "i3"]):
@@ -404,7 +404,7 @@ def test_a_template_that_begins_with_an_event_shares_nothing(monkeypatch: Any) -
     )
     question = question_of(recommender, history)
     rows = [0, 3]
-    found = falls(question, rows)
+    found = measure_drops(question, rows)
     for i in range(3):
         shown, _ = question.changed(Change((i,)))
         sequences = list(recommender.encoder.titles(recommender.catalog))

@@ -31,7 +31,7 @@ from genrec.evaluation.faithfulness import (
 )
 from genrec.evaluation.faithfulness_results import WAYS, Faithfulness, Judged
 from genrec.explain import claims
-from genrec.explain.sentences import explain_template
+from genrec.explain.sentences import load_explain_template
 from genrec.explain.types import Explanation
 from genrec.matching.ngrams import CharNgrams
 from genrec.priors.weights import Weights
@@ -238,7 +238,7 @@ def test_what_a_sentence_names() -> None:
         Interaction("a", "buy"), Interaction("c", "view"), Interaction("a", "view"),
         Interaction(None, "search", text="a  red hat"),
     ]  # fmt: skip
-    template = explain_template("reason", "en", None)
+    template = load_explain_template("reason", "en", None)
 
     def said(text: str, source: str, row: int) -> tuple[list[int], tuple[str, ...]]:
         why = Explanation(text, source)

@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.common import commit
 from genrec.data.datasets import load
 from genrec.explain.claims import LETTERS, Facts, find_problems
-from genrec.explain.sentences import facts_of
+from genrec.explain.sentences import collect_facts
 from genrec.prompts.template import Template
 from genrec.text import one_line
 
@@ -76,7 +76,7 @@ class Maker:
             words = self.words(item.title)
             if len({t for _, t in events}) > 1 and len(words) > 1:
                 break
-        facts = facts_of(
+        facts = collect_facts(
             self.template,
             self.data.catalog,
             history.interactions,

@@ -31,7 +31,7 @@ from genrec.data.datasets import load
 from genrec.evaluation import evaluator
 from genrec.evaluation.faithfulness import faithfulness
 from genrec.evaluation.systems import name_of, slug
-from genrec.explain.evidence import Change, Counterfactuals, Question, falls
+from genrec.explain.evidence import Change, Counterfactuals, Question, measure_drops
 from genrec.reports import summaries
 
 
@@ -92,13 +92,13 @@ def costs(arguments: argparse.Namespace, ours: Recommender) -> None:
             if name == "recommend":
                 ours.recommend(case.history, 10)
             else:
-                found[name] = falls(question, rows, name).total
+                found[name] = measure_drops(question, rows, name).total
             seconds[name] = time.process_time() - started
         for name, values in ratios.items():
             values.append(seconds[name] / seconds["recommend"])
         singles = [Change((i,)) for i in range(question.events)]
         again = Counterfactuals(question, rows, singles)
-        again.falls(range(len(singles)))
+        again.measure_drops(range(len(singles)))
         floors.append(again.n_tokens / sum(again.cost([i]) for i in range(len(singles))))
         pairs = list(zip(found["full"].T, found["fast"].T, strict=True))
         agree.append(

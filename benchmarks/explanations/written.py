@@ -19,7 +19,7 @@ from genrec import Recommender
 from genrec.data import protocols
 from genrec.data.datasets import load
 from genrec.explain.claims import find_problems
-from genrec.explain.sentences import explain_template, facts_of
+from genrec.explain.sentences import collect_facts, load_explain_template
 
 HEADER = "user\tsource\titem\tsentence\trejected"
 
@@ -49,7 +49,7 @@ def main() -> None:
         if arguments.run is None
         else Recommender.load(arguments.run, data, **options)
     )
-    template = explain_template("reason", "en", None)
+    template = load_explain_template("reason", "en", None)
     lines = arguments.out.read_text("utf-8").splitlines() if arguments.out.is_file() else [HEADER]
     done = {line.split("\t")[0] for line in lines[1:]}
     for case in protocols.sample(protocols.cases(data, "demo-v1", "test"), arguments.users):
@@ -60,7 +60,7 @@ def main() -> None:
             why = r.explanation
             assert why is not None
             row = data.catalog.row(r.item_id)
-            facts = facts_of(template, data.catalog, shown.interactions, row)
+            facts = collect_facts(template, data.catalog, shown.interactions, row)
             if why.source == "generated" and (wrong := find_problems(why.text, facts)):
                 print(f"shipped, but: {why.text} ({'; '.join(wrong)})", flush=True)
             rejected = " || ".join(

@@ -226,11 +226,11 @@ class _Judge:
         seed: int,
         log: Callable[[str], None],
     ) -> None:
-        from genrec.explain.sentences import explain_template
+        from genrec.explain.sentences import load_explain_template
 
         self._ours, self.other, self._style, self._seed = ours, other, style, seed
         settings = ours.settings
-        self._template = explain_template(style, settings.language, settings.prompts)
+        self._template = load_explain_template(style, settings.language, settings.prompts)
         self._like = Likeness(ours.catalog, encoder, log)
 
     @property
@@ -308,9 +308,9 @@ def told_from(
         events: that the prompt showed.
         row: the item's catalog row.
     """
-    from genrec.explain.sentences import facts_of
+    from genrec.explain.sentences import collect_facts
 
-    facts = facts_of(template, catalog, events, row)
+    facts = collect_facts(template, catalog, events, row)
     if why.source == "generated":
         return facts
     header = template.header

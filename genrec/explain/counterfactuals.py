@@ -1,8 +1,9 @@
-"""Why not, and what if: where any item stands, what speaks against it, what would raise it most.
+"""Explain any item: its rank, the evidence against it and the change of history that would raise it.
 
-The changes of the history that are tried are each event left out, and one event more with another
-item: those with the likest titles, those that are recommended, and those that the prior puts next
-to the item. Not the whole catalog, which would be thousands of prompts; ``tried`` says how many.
+Two kinds of change are tried: leaving out one event, and adding an event with another item at the
+end. The other items are those with the most similar titles, those recommended, and those that the
+prior ranks highest after the item. Trying the whole catalog would take thousands of prompts; ``tried``
+is the number of items tried.
 """
 
 from __future__ import annotations
@@ -20,33 +21,34 @@ from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.search import search
 from genrec.decoding.trie import TitleTrie
 from genrec.decoding.types import Ranking
-from genrec.explain.evidence import Change, Counterfactuals, Question, ranks
+from genrec.explain.evidence import Change, Counterfactuals, Question, search_again
 from genrec.explain.types import Evidence, Explanation
 from genrec.matching.ngrams import CharNgrams
 from genrec.models.token_tree import ROOT, TokenTree
 from genrec.priors.positions import PositionWeights
 from genrec.text import one_line
+from genrec.types import IntArray
 
 SCHEMA_VERSION = 1
-LIKE, OTHERS = 16, 8  # items tried: with the likest titles, and of each other kind
-SHOWN = 3  # events against, recommendations
-_MOST_TITLES = 100_000  # that are compared by character n-grams
-_MOST_TOKENS = 20_000  # of a catalog that is scored whole to find a rank
-_RARE = 1e-4  # in a larger one items below this probability are not ranked
-_NEAR = 1e-4  # nats; probabilities that are nearer are not told apart
+LIKE, OTHERS = 16, 8  # numbers of items tried: those with similar titles, and each other kind
+SHOWN = 3  # number of events against the item, and of recommendations, to report
+_MOST_TITLES = 100_000  # most titles that are compared by character n-grams
+_MOST_TOKENS = 20_000  # most tokens of a catalog that is scored whole to find a rank
+_RARE = 1e-4  # probability below which items of a larger catalog are not ranked
+_NEAR = 1e-4  # nats; log-probabilities closer than this count as equal
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A place where titles part and the model would rather go on in another way.
+    """A point in the item's title where the model prefers the continuation of another title.
 
     Attributes:
-        written: of the item's title so far.
-        wanted: how the item's goes on.
-        share: the model's probability of that, of all ways there.
-        rather: the most probable way; empty where it is no more than a space.
-        rather_share: its probability.
-        such_as: a title that goes on so.
+        written: the item's title up to this point.
+        wanted: next text of the item's title.
+        share: probability of the item's continuation among all titles' continuations here.
+        rather: next text of the most probable continuation; empty if it is only a space.
+        rather_share: probability of that continuation.
+        such_as: a title with that continuation.
     """
 
     written: str
@@ -59,14 +61,14 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """A change of the history and what it does.
+    """An event that is left out or added, and what that does for the explained item.
 
     Attributes:
-        item_id: of the event; None for an event of text only.
-        title: of its item, or its text.
-        behavior: of the event.
-        nats: how far the item's score rises.
-        rank: of the item in the new list of k; None where it is not in it.
+        item_id: the event's item; None if the event is text only.
+        title: title of the event's item, or the event's text.
+        behavior: the event's behavior.
+        nats: rise of the explained item's score.
+        rank: rank of the explained item in the new list; None if it is not among the k.
     """
 
     item_id: str | None
@@ -78,28 +80,27 @@ class WhatIf:
 
 @dataclass(frozen=True, slots=True)
 class ItemExplanation:
-    """Where an item stands and why.
+    """An item's rank and the reasons for it.
 
     Attributes:
-        user_id: whose history it is; None for somebody not in the data.
-        item_id: of the item.
-        title: as given.
-        behavior: what was asked for.
-        logprob: natural log of its probability.
-        score: what ranks it.
-        rank: among the items that may be returned, and this one; None where it is lower than
-            ``lower_than``.
-        lower_than: the rank below which it stands surely; 0 where the rank is known.
-        among: how many items these are.
-        allowed: whether it may be returned, and is no item of the history that is left out.
-        k: how many are recommended.
-        explanation: evidence and sentence.
-        against: the events that speak most against it.
-        choices: where its title parts from what the model would rather write, by the model alone.
-        instead: the first recommendations: rank, item_id, title, score.
-        removal: the event of the history whose absence raises its score most, if any does.
-        addition: the item whose event at the end of the history would, if any that was tried does.
-        tried: how many items were tried.
+        user_id: user whose history it is; None for a user who is not in the data.
+        item_id: the item's id.
+        title: the item's title as in the catalog.
+        behavior: behavior that was requested.
+        logprob: natural log of the item's probability.
+        score: value that ranks the item.
+        rank: rank among the items that may be returned, plus this one; None if it was not found.
+        lower_than: number of items that certainly rank higher if the rank was not found, else 0.
+        among: number of items among which it is ranked.
+        allowed: whether the item may be returned; seen items are not allowed if they are excluded.
+        k: number of items recommended.
+        explanation: evidence and a sentence.
+        against: events with the strongest evidence against the item.
+        choices: points in its title where the model alone prefers another continuation.
+        instead: top recommendations, each as rank, item_id, title and score.
+        removal: event whose absence raises the item's score most; None if no event's does.
+        addition: event that raises the item's score most when added; None if none tried does.
+        tried: number of items tried for ``addition``.
     """
 
     user_id: str | None
@@ -123,16 +124,16 @@ class ItemExplanation:
 
     @property
     def probability(self) -> float:
-        """exp(logprob)."""
+        """Return the item's probability."""
         return float(np.exp(self.logprob))
 
     @property
     def recommended(self) -> bool:
-        """Whether it is among the k."""
+        """Return whether the item is among the k recommended."""
         return self.allowed and self.rank is not None and self.rank <= self.k
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         names = ("rank", "item_id", "title", "score")
         return {
             "schema_version": SCHEMA_VERSION,
@@ -143,7 +144,7 @@ class ItemExplanation:
         }
 
 
-def examined(
+def examine_item(
     question: Question,
     catalog: Catalog,
     row: int,
@@ -153,36 +154,36 @@ def examined(
     behavior: str,
     decode: Callable[[Sequence[int]], str],
 ) -> ItemExplanation:
-    """Everything on one item.
+    """Rank and explain one item.
 
     Args:
         question: the request.
         catalog: the items.
-        row: of the item.
-        explain: explains it, given whether it is recommended.
-        allowed: what may be returned.
-        k: how many are recommended.
-        behavior: what is asked for.
-        decode: token ids to text.
+        row: catalog row of the item.
+        explain: explains the item, given whether it is recommended.
+        allowed: the items that may be returned.
+        k: number of items recommended.
+        behavior: behavior that is requested.
+        decode: converts token ids to text.
     """
-    place = question.trie.positions_of(np.array([row]))
+    position = question.trie.positions_of(np.array([row]))
     tree = question.model.prefill_many([question.render(question.window).ids], question.prefix)
     weights = None if question.prior is None else [question.prior.weights(question.history)]
     prior = None if weights is None else PositionWeights(weights, question.trie)
-    own, rank, lower = _standing(question, tree, prior, place, allowed)
+    own, rank, lower = _rank_item(question, tree, prior, position, allowed)
     (best,) = question.search([(question.history, question.render(question.window))])
     listed = np.flatnonzero(best.rows == row)
     if rank is None and len(listed):
         rank, lower = int(listed[0]) + 1, 0
     item = catalog[row]
-    returned = bool(allowed.keeps(place)[0])
-    explanation = explain(returned and rank is not None and rank <= k)
-    if not returned:
+    may_return = bool(allowed.keeps(position)[0])
+    explanation = explain(may_return and rank is not None and rank <= k)
+    if not may_return:
         without = tuple(replace(w, rank=None) for w in explanation.without)
         explanation = replace(explanation, without=without)
     evidence = explanation.evidence
     against = sorted((e for e in evidence if e.nats < 0), key=lambda e: e.nats)
-    added, tried = _addition(question, catalog, row, behavior, best.rows.tolist())
+    addition, tried = _best_addition(question, catalog, row, behavior, best.rows.tolist())
     return ItemExplanation(
         user_id=question.history.user_id,
         item_id=item.item_id,
@@ -192,73 +193,73 @@ def examined(
         score=float(own.scores[0]),
         rank=rank,
         lower_than=lower,
-        among=_count(question, allowed.also(place)),
-        allowed=returned,
+        among=_count_items(question, allowed.also(position)),
+        allowed=may_return,
         k=k,
         explanation=explanation,
         against=tuple(against[:SHOWN]),
-        choices=tuple(_choices(question, catalog, tree, int(place[0]), decode)),
+        choices=tuple(_find_choices(question, catalog, tree, int(position[0]), decode)),
         instead=tuple(
             (n, catalog[r].item_id, catalog[r].title, float(s))
             for n, (r, s) in enumerate(zip(best.rows.tolist(), best.scores, strict=True), 1)
-            if returned or r != row
+            if may_return or r != row
         )[:SHOWN],
-        removal=_removal(question, row, evidence),
-        addition=added,
+        removal=_best_removal(question, row, evidence),
+        addition=addition,
         tried=tried,
     )
 
 
-def _count(question: Question, allowed: Filter) -> int:
-    """How many items a filter allows; it counts the places of removed ones."""
-    gone = question.trie.n_positions - question.trie.n_items if allowed.denies else 0
-    return len(allowed) - gone
+def _count_items(question: Question, allowed: Filter) -> int:
+    """Count the items that a filter allows, without the unused positions that it counts."""
+    unused = question.trie.n_positions - question.trie.n_items if allowed.denies else 0
+    return len(allowed) - unused
 
 
-def _standing(
+def _rank_item(
     question: Question,
     tree: TokenTree,
     prior: PositionWeights | None,
-    place: np.ndarray[Any, np.dtype[np.int64]],
+    position: IntArray,
     allowed: Filter,
 ) -> tuple[Ranking, int | None, int]:
-    """An item's own score, its rank, and where that is None how many items are above it surely."""
+    """Return an item's score and rank; if the rank is None, also how many items rank higher."""
     trie = question.trie
     options = replace(question.options, draw=None, min_probability=0.0)
-    only = Filters([Filter.allow(place, trie.n_positions)])
+    only = Filters([Filter.allow(position, trie.n_positions)])
     (own,) = search(trie, tree, [1], allowed=only, prior=prior, options=options)
     by_probability = prior is None or options.fusion == "node"
-    near = max(options.tolerance, _NEAR)  # what rounding may make of it among others, in bfloat16
-    floor = float(np.exp(own.logprobs[0] - near)) if by_probability else 0.0
+    margin = max(options.tolerance, _NEAR)  # rounding may differ when other items are scored too
+    floor = float(np.exp(own.logprobs[0] - margin)) if by_probability else 0.0
     if trie.inner_tokens > _MOST_TOKENS:
         floor = max(floor, _RARE)
-    among = allowed.also(place)
+    among = allowed.also(position)
     (above,) = search(
         trie,
         tree,
-        [max(_count(question, among), 1)],
+        [max(_count_items(question, among), 1)],
         allowed=Filters([among]),
         prior=prior,
         options=replace(options, min_probability=floor),
     )
-    found = np.flatnonzero(above.rows == own.rows[0])
-    if len(found):
-        return own, int(found[0]) + 1, 0
+    index = np.flatnonzero(above.rows == own.rows[0])
+    if len(index):
+        return own, int(index[0]) + 1, 0
     return own, None, int((above.scores > own.scores[0]).sum())
 
 
-def _choices(
+def _find_choices(
     question: Question,
     catalog: Catalog,
     tree: TokenTree,
     position: int,
     decode: Callable[[Sequence[int]], str],
 ) -> list[Choice]:
-    """Where the model would rather write another title than that at a position of the trie."""
+    """Find the points where the model prefers another title to the one at a position."""
     trie = question.trie
     node, handle, outputs = trie.root, ROOT, tree.root
     written: list[int] = []
-    found: list[Choice] = []
+    choices: list[Choice] = []
     while not trie.is_leaf(np.array([node]))[0]:
         child, count = trie.children(np.array([node]))
         owner, low, high = trie.intervals(child)
@@ -272,23 +273,23 @@ def _choices(
             best = int(shares.argmax())
             if best != own:
                 texts = [
-                    _said(
+                    _added_text(
                         decode,
                         written,
                         runs[i],
-                        _rest(trie, int(child[i]), int(low[owner == i][0])),
+                        _remaining_tokens(trie, int(child[i]), int(low[owner == i][0])),
                     )
                     for i in (own, best)
                 ]
-                some = trie.rows_at(low[owner == best][:1])
-                found.append(
+                example = trie.rows_at(low[owner == best][:1])
+                choices.append(
                     Choice(
-                        one_line(_whole(decode, written)),
+                        one_line(_decode_whole(decode, written)),
                         texts[0],
                         float(shares[own]),
                         texts[1],
                         float(shares[best]),
-                        catalog[int(some[0])].title,
+                        catalog[int(example[0])].title,
                     )
                 )
         node = int(child[own])
@@ -296,28 +297,31 @@ def _choices(
         if not trie.is_leaf(np.array([node]))[0]:
             handles, outputs = tree.grow([0], [handle], [runs[own]])
             handle = int(handles[0])
-    return found
+    return choices
 
 
-def _whole(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> str:
-    """The text of tokens as far as its characters are whole."""
+def _decode_whole(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> str:
+    """Decode tokens, without an incomplete character at the end."""
     return str(decode(list(ids))).rstrip("\ufffd")
 
 
-def _said(
+def _added_text(
     decode: Callable[[Sequence[int]], str], before: list[int], run: list[int], rest: list[int]
 ) -> str:
-    """What a run of tokens adds to a title: one character at least, of the rest if need be."""
-    start = len(_whole(decode, before))
+    """Return the text that a run adds to a title.
+
+    If the run ends within a character, tokens of the rest are added until it is complete.
+    """
+    start = len(_decode_whole(decode, before))
     for end in range(len(rest) + 1):
-        said = _whole(decode, [*before, *run, *rest[:end]])[start:]
-        if said:
-            return one_line(said)
+        added = _decode_whole(decode, [*before, *run, *rest[:end]])[start:]
+        if added:
+            return one_line(added)
     return ""
 
 
-def _rest(trie: TitleTrie | LiveTrie, node: int, position: int) -> list[int]:
-    """The tokens of the title at a position after a node of its path."""
+def _remaining_tokens(trie: TitleTrie | LiveTrie, node: int, position: int) -> list[int]:
+    """Return the tokens after a node in the title at a position."""
     tokens: list[int] = []
     while not trie.is_leaf(np.array([node]))[0]:
         child, _ = trie.children(np.array([node]))
@@ -328,22 +332,22 @@ def _rest(trie: TitleTrie | LiveTrie, node: int, position: int) -> list[int]:
     return tokens
 
 
-def _removal(question: Question, row: int, evidence: Sequence[Evidence]) -> WhatIf | None:
-    """The event whose absence raises the item's score most."""
+def _best_removal(question: Question, row: int, evidence: Sequence[Evidence]) -> WhatIf | None:
+    """Return the event whose absence raises the item's score most."""
     if not evidence:
         return None
-    place = min(range(len(evidence)), key=lambda i: evidence[i].nats)
-    e = evidence[place]
+    index = min(range(len(evidence)), key=lambda i: evidence[i].nats)
+    e = evidence[index]
     if e.nats >= 0:
         return None
-    (after,) = ranks(question, [Change((place,))])
+    (after,) = search_again(question, [Change((index,))])
     return WhatIf(e.item_id, e.title, e.behavior, -e.nats, after.get(row))
 
 
-def _addition(
+def _best_addition(
     question: Question, catalog: Catalog, row: int, behavior: str, best: Sequence[int]
 ) -> tuple[WhatIf | None, int]:
-    """The tried item whose event at the end raises the item's score most, and how many were."""
+    """Return the added event that raises the item's score most, and the number of items tried."""
     room = question.model.context - len(question.render(question.window).ids)
     last = max((e.timestamp for e in question.history.interactions), default=0.0)
     changes = [
@@ -354,12 +358,13 @@ def _addition(
     changes = changes if room > 3 * longest else []
     if not changes:
         return None, 0
-    rises = -Counterfactuals(question, [row], changes).falls(range(len(changes))).total[:, 0]
+    drops = Counterfactuals(question, [row], changes).measure_drops(range(len(changes)))
+    rises = -drops.total[:, 0]
     most = int(rises.argmax())
     event = changes[most].added
     if event is None or event.item_id is None or rises[most] <= 0:
         return None, len(changes)
-    (after,) = ranks(question, [changes[most]])
+    (after,) = search_again(question, [changes[most]])
     title = catalog[catalog.row(event.item_id)].title
     rise = float(rises[most])
     return WhatIf(event.item_id, title, behavior, rise, after.get(row)), len(changes)
@@ -368,29 +373,30 @@ def _addition(
 def _candidates(
     question: Question, catalog: Catalog, row: int, behavior: str, best: Sequence[int]
 ) -> list[int]:
-    """Rows of the items that are tried, but for the item itself and those of the history."""
+    """Return the rows of the items to try, without the item itself and those of the history."""
     item = catalog[row]
-    found: list[int] = []
     every = range(0, len(catalog), -(-len(catalog) // _MOST_TITLES))
     titles = [one_line(catalog[r].title).lower() for r in every]
     own = one_line(item.title).lower()
     near = CharNgrams(titles).nearest(own, LIKE + len(question.window) + 1)[0]
-    found += [every[n] for n in near.tolist()]
-    found = _others(question, catalog, row, found)[:LIKE]
+    candidates = _without_known(question, catalog, row, [every[n] for n in near.tolist()])[:LIKE]
     if question.prior is not None:
         weights = question.prior.weights(History((Interaction(item.item_id, behavior),)))
         order = np.argsort(-weights.values, kind="stable")[:OTHERS]
-        found += (order if weights.rows is None else weights.rows[order]).tolist()
-    return _others(question, catalog, row, [*found, *best[:OTHERS]])
+        candidates += (order if weights.rows is None else weights.rows[order]).tolist()
+    return _without_known(question, catalog, row, [*candidates, *best[:OTHERS]])
 
 
-def _others(question: Question, catalog: Catalog, row: int, rows: Sequence[int]) -> list[int]:
-    seen = set(catalog.rows(question.window.item_ids)) | {row}
-    once = list(dict.fromkeys(rows))
-    there = question.trie.find_positions(np.array(once, dtype=np.int64)) >= 0
+def _without_known(
+    question: Question, catalog: Catalog, row: int, rows: Sequence[int]
+) -> list[int]:
+    """Drop repeated and removed rows, the item, items of the same title and items of the history."""
+    known = set(catalog.rows(question.window.item_ids)) | {row}
+    distinct = list(dict.fromkeys(rows))
+    in_trie = question.trie.find_positions(np.array(distinct, dtype=np.int64)) >= 0
     title = one_line(catalog[row].title).lower()
     return [
         r
-        for r, held in zip(once, there.tolist(), strict=True)
-        if held and r not in seen and one_line(catalog[r].title).lower() != title
+        for r, present in zip(distinct, in_trie.tolist(), strict=True)
+        if present and r not in known and one_line(catalog[r].title).lower() != title
     ]

@@ -1,13 +1,13 @@
-"""Evidence: how much the score that ranked an item falls when an event of the history is left out.
+"""Measure evidence: how far an item's score drops when an event of the history is left out.
 
-Each change of a history (an event left out, several, one added) is rendered again, with the same
-window of events and all other text as it was, and the items are scored under it by ``decoding``,
-as the list was. With a prior the fall is divided: f(M, P) being the score by model and prior and '
-meaning the changed history, the model's part is the mean of f(M, P) - f(M', P) and
-f(M, P') - f(M', P'), the prior's likewise, so that the two add up to f(M, P) - f(M', P') under
-either fusion. The priors need no pass of the model: all four scores are made from two readings.
+For each change of the history (events left out, or one added), the prompt is rendered again with the
+same window of events and the same other text. The items are then scored by the search that made the
+list. With a prior, the drop is split between model and prior. Write f(M, P) for the score by model
+and prior, with a prime for the changed history. The model's part is the mean of f(M, P) - f(M', P)
+and f(M, P') - f(M', P'), and the prior's part is defined likewise. So the two parts add up to
+f(M, P) - f(M', P') under either fusion. The model reads only two prompts for all four scores.
 
-What is measured is what the model rests on, not why a person did what they did.
+Evidence shows what the model relies on, not why a person did something.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from genrec.text import one_line
 from genrec.types import FloatArray
 
 MODES = ("full", "fast")
-_READINGS = 1.5  # of the prompt: tokens that ``fast`` reads at most after the first look at groups
+_READINGS = 1.5  # most tokens that ``fast`` reads after the groups, as a multiple of the prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ class Change:
     """A change of a history.
 
     Attributes:
-        left_out: places of events in the window, from 0 for the oldest that the prompt shows.
-        added: an event after all others.
-        without_older: whether the events that the prompt does not show are left out.
+        left_out: indices of events to leave out, from 0 for the oldest that the prompt shows.
+        added: event to add after all others, or None.
+        without_older: whether to leave out the events that the prompt does not show.
     """
 
     left_out: tuple[int, ...] = ()
@@ -60,17 +60,17 @@ class Question:
     """A request whose answer is to be explained.
 
     Attributes:
-        model: which answered.
-        trie: the catalog's.
-        history: all of it, as the prior has it.
-        events: how many of its latest events the prompt shows.
-        render: a window to its prompt, with all other text as in the request.
-        search: as the request was, for other histories and their prompts.
-        options: to score given items; a draw counts as its distribution.
-        repeats: whether a list is the same when it is made again, and so worth comparing.
-        bare: as ``render``, without the demonstrations of a few-shot prompt; None for no such.
-        prior: which was fused, or None.
-        prefix: with which the prompt begins, where that was read before.
+        model: the language model.
+        trie: the catalog.
+        history: the whole history, which the prior reads.
+        events: number of latest events that the prompt shows.
+        render: renders a window of events as a prompt, with all other text as in the request.
+        search: searches other histories, given with their prompts, as the request was searched.
+        options: search options for scoring given items; a draw is scored by its distribution.
+        repeats: whether the same search returns the same list, so that lists can be compared.
+        bare: renders a window without the few-shot demonstrations; None if there are none.
+        prior: the prior that was fused, or None.
+        prefix: a beginning of the prompt that the model has already read, or None.
     """
 
     model: LanguageModel
@@ -87,11 +87,11 @@ class Question:
 
     @property
     def window(self) -> History:
-        """The events that the prompt shows."""
+        """Return the events that the prompt shows."""
         return self.history.latest(self.events)
 
     def changed(self, change: Change) -> tuple[History, History]:
-        """The window and the whole history after a change."""
+        """Return the window and the whole history after a change."""
         before = 0 if change.without_older else len(self.history) - self.events
         kept = [e for i, e in enumerate(self.window.interactions) if i not in change.left_out]
         kept += [] if change.added is None else [change.added]
@@ -101,14 +101,14 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Falls:
-    """How far the scores of R items fall under C changes.
+class Drops:
+    """The drops of R items' scores under C changes of the history.
 
     Attributes:
-        model: (C, R) nats, the model's part.
-        prior: (C, R) nats, the prior's part.
-        older: (R,) nats without all events that the prompt does not show, which only the prior knows;
-            None where there are none, or no prior.
+        model: (C, R) the model's part, in nats.
+        prior: (C, R) the prior's part, in nats.
+        older: (R,) drop in nats without the events that the prompt omits and only the prior sees;
+            None if there are no such events or no prior.
     """
 
     model: FloatArray
@@ -117,31 +117,35 @@ class Falls:
 
     @property
     def total(self) -> FloatArray:
-        """(C, R) nats."""
+        """Return the (C, R) whole drop, in nats."""
         return self.model + self.prior
 
 
 class Counterfactuals:
-    """The scores of some items under changes of one request's history."""
+    """Scores some items under changes of a request's history.
+
+    Attributes:
+        own: (R,) scores of the items under the request's own history.
+    """
 
     def __init__(self, question: Question, rows: Sequence[int], changes: Sequence[Change]) -> None:
-        """Reads the request's own prompt; that of each change is read when it is asked for.
+        """Read the request's own prompt; the prompts of changes are read when they are needed.
 
         Args:
             question: the request.
             rows: catalog rows of the items, at least one.
-            changes: what may be asked for.
+            changes: the changes that may be measured, named by their indices.
         """
         self._question = question
         self._rows = np.array(rows, dtype=np.int64)
         trie: Trie = question.trie
-        places = question.trie.positions_of(self._rows)
-        paths = Paths.to(trie, places, vocab=question.options.normalization == "vocab")
+        positions = question.trie.positions_of(self._rows)
+        paths = Paths.to(trie, positions, vocab=question.options.normalization == "vocab")
         changed = [question.changed(c) for c in [Change(), *changes]]
         self._weights = [self._weights_of(whole) for _, whole in changed]
         sequences = [question.render(window).ids for window, _ in changed]
         self._branches = Branches(question.model, sequences, paths, question.prefix)
-        self._only = Filter.allow(places, question.trie.n_positions)
+        self._only = Filter.allow(positions, question.trie.n_positions)
         self._options = replace(question.options, draw=None, min_probability=0.0)
         self.own = self._scores([0], [0])[0]
 
@@ -151,15 +155,20 @@ class Counterfactuals:
 
     @property
     def n_tokens(self) -> int:
-        """How many tokens the model has read."""
+        """Return the number of tokens that the model has read."""
         return self._branches.n_tokens
 
     def cost(self, changes: Sequence[int]) -> int:
-        """How many tokens reading some changes takes."""
+        """Return the number of tokens that the model must read to measure some changes."""
         return sum(self._branches.cost(c + 1) for c in changes)
 
     def _scores(self, model: Sequence[int], prior: Sequence[int]) -> FloatArray:
-        """(C, R) scores by the model under some changes and the prior under others; 0 is none."""
+        """Return the (C, R) scores with the model under some changes and the prior under others.
+
+        Args:
+            model: change that the model sees, counted from 1; 0 is the unchanged history.
+            prior: change that the prior sees, counted likewise.
+        """
         tree: TokenTree = self._branches.view(model)
         weights = [self._weights[p] for p in prior]
         given = [w for w in weights if w is not None]
@@ -171,34 +180,35 @@ class Counterfactuals:
             prior=PositionWeights(given, trie) if given else None,
             options=self._options,
         )
-        found = np.empty((len(model), len(self._rows)))
-        for place, ranking in enumerate(rankings):
-            of_row = dict(zip(ranking.rows.tolist(), ranking.scores.tolist(), strict=True))
-            found[place] = [of_row[r] for r in self._rows.tolist()]
-        return found
+        scores = np.empty((len(model), len(self._rows)))
+        for index, ranking in enumerate(rankings):
+            by_row = dict(zip(ranking.rows.tolist(), ranking.scores.tolist(), strict=True))
+            scores[index] = [by_row[r] for r in self._rows.tolist()]
+        return scores
 
-    def falls(self, changes: Sequence[int]) -> Falls:
-        """How far the scores fall under some of the changes, by index."""
+    def measure_drops(self, changes: Sequence[int]) -> Drops:
+        """Measure the drops of the scores under some of the changes, given by index."""
         which = [c + 1 for c in changes]
         zeros = [0] * len(which)
         if not which:
             nothing = np.empty((0, len(self._rows)))
-            return Falls(nothing, nothing)
+            return Drops(nothing, nothing)
         other_model = self._scores(which, zeros)
         if all(self._weights[w] is self._weights[0] for w in which):
-            fall = self.own - other_model
-            return Falls(fall, np.zeros_like(fall))
+            drop = self.own - other_model
+            return Drops(drop, np.zeros_like(drop))
         other_prior = self._scores(zeros, which)
         both = self._scores(which, which)
-        return Falls(
+        return Drops(
             (self.own - other_model + other_prior - both) / 2,
             (self.own - other_prior + other_model - both) / 2,
         )
 
-    def prior_falls(self, changes: Sequence[int]) -> FloatArray:
-        """(C, R) how far the scores fall with the prior of a changed history; no pass of the model.
+    def measure_prior_drops(self, changes: Sequence[int]) -> FloatArray:
+        """Measure the (C, R) drops when only the prior sees the changes, with no pass of the model.
 
-        By score that is the prior's part; by node it is the part under the model as it was.
+        With fusion by score this is the prior's part of the drop. With fusion by node it is the
+        prior's part as long as the model sees the unchanged history.
         """
         which = [c + 1 for c in changes]
         if all(self._weights[w] is self._weights[0] for w in which):
@@ -206,17 +216,18 @@ class Counterfactuals:
         return np.asarray(self.own - self._scores([0] * len(which), which))
 
 
-def falls(question: Question, rows: Sequence[int], mode: str = "full") -> Falls:
-    """The fall of each item's score for each event that the prompt shows.
+def measure_drops(question: Question, rows: Sequence[int], mode: str = "full") -> Drops:
+    """Measure the drop of each item's score without each event that the prompt shows.
+
+    ``full`` leaves out every event by itself. ``fast`` first leaves out groups of adjacent events.
+    It then leaves out single events of the groups that matter most, until it has read one and a half
+    times the prompt's tokens. Each event of the other groups gets an equal share of the model's part
+    of its group's drop, and the prior's part that needs no reading.
 
     Args:
         question: the request.
         rows: catalog rows of the items.
-        mode: ``full``: every event is left out by itself; ``fast``: groups of neighbours are left
-            out together, and by themselves the events of the groups that do most for most items, as
-            far as that reads no more than one and a half prompts. For an event of another group the
-            model's part is an equal share of the group's, and the prior's part that under the model
-            as it was, which needs no reading.
+        mode: ``full`` or ``fast``.
 
     Raises:
         RequestError: the mode is not known.
@@ -227,43 +238,45 @@ def falls(question: Question, rows: Sequence[int], mode: str = "full") -> Falls:
     n = question.events
     if not (n and len(rows)):
         nothing = np.zeros((n, len(rows)))
-        return Falls(nothing, nothing)
+        return Drops(nothing, nothing)
     singles = [Change((i,)) for i in range(n)]
-    more = question.prior is not None and len(question.history) > n
-    last = [Change(without_older=True)] * more
+    has_older = question.prior is not None and len(question.history) > n
+    last = [Change(without_older=True)] * has_older
     if mode == "full":
         every = Counterfactuals(question, rows, [*singles, *last])
-        return replace(every.falls(range(n)), older=every.prior_falls([n])[0] if more else None)
+        older = every.measure_prior_drops([n])[0] if has_older else None
+        return replace(every.measure_drops(range(n)), older=older)
     size = max(round(n**0.5), 1)
     groups = [tuple(range(low, min(low + size, n))) for low in range(0, n, size)]
-    found = Counterfactuals(question, rows, [*singles, *(Change(g) for g in groups), *last])
-    first = found.falls(range(n, n + len(groups)))
+    every = Counterfactuals(question, rows, [*singles, *(Change(g) for g in groups), *last])
+    first = every.measure_drops(range(n, n + len(groups)))
     group_of = np.repeat(np.arange(len(groups)), [len(g) for g in groups])
     model = (first.model / np.array([[len(g)] for g in groups]))[group_of]
-    prior = found.prior_falls(range(n))
-    left = _READINGS * len(question.render(question.window).ids)
+    prior = every.measure_prior_drops(range(n))
+    tokens_left = _READINGS * len(question.render(question.window).ids)
     most = np.abs(first.model).max(axis=1) + np.abs(first.prior).max(axis=1)
     best = group_of[np.abs(model + prior).argmax(axis=0)]
     votes = np.bincount(best, minlength=len(groups)) + most / 1e6
     chosen: list[int] = []
     for group in np.argsort(-votes, kind="stable").tolist():
-        cost = found.cost(groups[group])
-        if cost <= left and len(groups[group]) > 1:
-            left -= cost
+        cost = every.cost(groups[group])
+        if cost <= tokens_left and len(groups[group]) > 1:
+            tokens_left -= cost
             chosen += groups[group]
-    fine = found.falls(chosen)
+    fine = every.measure_drops(chosen)
     model[chosen], prior[chosen] = fine.model, fine.prior
-    return Falls(model, prior, found.prior_falls([n + len(groups)])[0] if more else None)
+    older = every.measure_prior_drops([n + len(groups)])[0] if has_older else None
+    return Drops(model, prior, older)
 
 
-def strongest(found: Falls, n: int = 3) -> list[int]:
-    """The places of the n events whose absence changes an item's score most, the strongest first."""
-    most = np.abs(found.total).max(axis=1, initial=0.0)
+def find_strongest(drops: Drops, n: int = 3) -> list[int]:
+    """Return the indices of the n events that change an item's score most, the strongest first."""
+    most = np.abs(drops.total).max(axis=1, initial=0.0)
     return [int(i) for i in np.argsort(-most, kind="stable")[:n]]
 
 
-def demonstrations(question: Question, rows: Sequence[int]) -> FloatArray | None:
-    """(R,) how far the scores fall without the demonstrations of a few-shot prompt, if it is one."""
+def measure_demonstrations(question: Question, rows: Sequence[int]) -> FloatArray | None:
+    """Measure the (R,) drops without the few-shot demonstrations; None if the prompt has none."""
     if question.bare is None:
         return None
     own = Counterfactuals(question, rows, []).own
@@ -271,8 +284,8 @@ def demonstrations(question: Question, rows: Sequence[int]) -> FloatArray | None
     return np.asarray(own - Counterfactuals(bare, rows, []).own)
 
 
-def ranks(question: Question, changes: Sequence[Change]) -> list[dict[int, int]]:
-    """The list searched again after each change: catalog row -> rank."""
+def search_again(question: Question, changes: Sequence[Change]) -> list[dict[int, int]]:
+    """Search the list again after each change, and return the rank of each catalog row in it."""
     if not changes:
         return []
     changed = [question.changed(c) for c in changes]
@@ -280,16 +293,18 @@ def ranks(question: Question, changes: Sequence[Change]) -> list[dict[int, int]]
     return [{row: n for n, row in enumerate(r.rows.tolist(), 1)} for r in rankings]
 
 
-def of_item(question: Question, catalog: Catalog, found: Falls, item: int) -> tuple[Evidence, ...]:
-    """The evidence for one of the items, in the order of the history.
+def collect_evidence(
+    question: Question, catalog: Catalog, drops: Drops, item: int
+) -> tuple[Evidence, ...]:
+    """Return the evidence for one of the items, oldest event first.
 
     Args:
         question: the request.
-        catalog: gives the titles.
-        found: the falls of its items' scores.
-        item: the item's place among them.
+        catalog: the items.
+        drops: the drops of the items' scores.
+        item: index of the item among them.
     """
-    parts = zip(found.model[:, item].tolist(), found.prior[:, item].tolist(), strict=True)
+    parts = zip(drops.model[:, item].tolist(), drops.prior[:, item].tolist(), strict=True)
     return tuple(
         Evidence(
             event.item_id,
@@ -305,21 +320,21 @@ def of_item(question: Question, catalog: Catalog, found: Falls, item: int) -> tu
     )
 
 
-def spans(question: Question) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """The prompt as one string, and where in it each event begins and ends.
+def locate_events(question: Question) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """Return the prompt's text, and the start and end of each event in it.
 
-    An event is what is missing where it is left out; where its template writes the rest in another
-    way then, so that nothing can be cut out, its span is empty.
+    An event is the text that disappears when the event is left out. Its span is empty if the template
+    then words the rest differently, so that no single piece of text disappears.
     """
     whole = question.render(question.window).text
-    found: list[tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
     end = 0
-    for place in range(question.events):
-        left = question.render(question.changed(Change((place,)))[0]).text
-        size = len(whole) - len(left)
-        places = range(end, len(left) + 1) if size > 0 else ()
-        fits = [a for a in places if whole[:a] + whole[a + size :] == left]
-        start = next((a for a in fits if whole[a - 1 : a] == "\n"), fits[0] if fits else end)
-        end = start + size if fits else end
-        found.append((start, end))
-    return whole, tuple(found)
+    for index in range(question.events):
+        rest = question.render(question.changed(Change((index,)))[0]).text
+        size = len(whole) - len(rest)
+        candidates = range(end, len(rest) + 1) if size > 0 else ()
+        starts = [a for a in candidates if whole[:a] + whole[a + size :] == rest]
+        start = next((a for a in starts if whole[a - 1 : a] == "\n"), starts[0] if starts else end)
+        end = start + size if starts else end
+        spans.append((start, end))
+    return whole, tuple(spans)

@@ -31,7 +31,7 @@ _ROUNDING = 0.25  # nats by which half precision may change a difference of scor
 NEEDED = ("opening", "link", "plain", "none", "silent")  # keys that a template's header must have
 
 
-def explain_template(style: str, language: str, own: str | None) -> Template:
+def load_explain_template(style: str, language: str, own: str | None) -> Template:
     """Load the template of a style: ``explain.jinja`` for ``reason``, else ``explain_STYLE.jinja``.
 
     Args:
@@ -55,7 +55,7 @@ def explain_template(style: str, language: str, own: str | None) -> Template:
         raise PromptError(msg) from None
 
 
-def explanations(
+def explain_items(
     explainer: Explainer, question: Question, rows: Sequence[int], behavior: str, mode: str
 ) -> list[Explanation]:
     """Explain each of some items.
@@ -67,17 +67,17 @@ def explanations(
         behavior: behavior that the items are recommended for.
         mode: how to measure evidence; only ``full`` searches the list again without an event.
     """
-    drops = evidencing.falls(question, rows, mode)
+    drops = evidencing.measure_drops(question, rows, mode)
     if not rows:
         return []
     catalog = explainer.catalog
-    evidence = [evidencing.of_item(question, catalog, drops, n) for n in range(len(rows))]
-    shots = evidencing.demonstrations(question, rows)
-    strongest = evidencing.strongest(drops) if mode == "full" and question.repeats else []
-    ranks = evidencing.ranks(question, [Change((e,)) for e in strongest])
+    evidence = [evidencing.collect_evidence(question, catalog, drops, n) for n in range(len(rows))]
+    shots = evidencing.measure_demonstrations(question, rows)
+    strongest = evidencing.find_strongest(drops) if mode == "full" and question.repeats else []
+    ranks = evidencing.search_again(question, [Change((e,)) for e in strongest])
     n_older = len(question.history) - question.events
     older = None if drops.older is None else [Older(n_older, n) for n in drops.older.tolist()]
-    faint = max(FAINT, rounding(question.model, question.options.temperature))
+    faint = max(FAINT, rounding_error(question.model, question.options.temperature))
     explained = explainer.explain(question.window, rows, behavior, evidence, older, faint)
     return [
         replace(
@@ -92,7 +92,7 @@ def explanations(
     ]
 
 
-def rounding(model: LanguageModel, temperature: float) -> float:
+def rounding_error(model: LanguageModel, temperature: float) -> float:
     """Return by how many nats the model's precision may distort evidence; 0 in 32 bits.
 
     With the default model in bfloat16, errors of up to 0.26 were measured at temperature 1, and of
@@ -101,7 +101,7 @@ def rounding(model: LanguageModel, temperature: float) -> float:
     return 0.0 if model.precise else _ROUNDING / temperature
 
 
-def facts_of(
+def collect_facts(
     template: Template, catalog: Catalog, events: Sequence[Interaction], row: int
 ) -> Facts:
     """Collect what a sentence on an item may say.
@@ -219,7 +219,7 @@ class Explainer:
         results = self.writer.write(
             [self._prompt(window, rows[n], behavior, nameable[n]).ids for n in write],
             [[self._row(events[i]) for i in sorted(nameable[n])] for n in write],
-            [facts_of(self._template, self.catalog, events, rows[n]) for n in write],
+            [collect_facts(self._template, self.catalog, events, rows[n]) for n in write],
         )
         for n, (text, rejected) in zip(write, results, strict=True):
             answer[n] = replace(answer[n], rejected=tuple(rejected))

@@ -13,7 +13,7 @@ from genrec.data.catalog import Catalog
 from genrec.data.events import History
 from genrec.data.titles import TitleForm
 from genrec.explain.claims import find_names, find_problems
-from genrec.explain.sentences import facts_of
+from genrec.explain.sentences import collect_facts
 from genrec.explain.types import Explanation, Rejected
 from genrec.explain.writer import MAX_TOKENS
 from genrec.models.base import GenerationOptions, TextModel
@@ -71,7 +71,7 @@ class TextExplainer:
             max_events=len(window),
             item=row,
         )
-        facts = facts_of(self._template, self._catalog, window.interactions, row)
+        facts = collect_facts(self._template, self._catalog, window.interactions, row)
         options = GenerationOptions(n=TRIES, max_tokens=MAX_TOKENS, stop="\n", temperature=0.7)
         rejected: list[Rejected] = []
         for written in self._model.generate(prompt, options):

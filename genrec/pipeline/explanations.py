@@ -40,11 +40,11 @@ class TextExplanations:
 
     def _explainer(self, style: str) -> TextExplainer:
         """Return the writer of sentences in a style."""
-        from genrec.explain.sentences import explain_template
+        from genrec.explain.sentences import load_explain_template
         from genrec.explain.text_sentences import TextExplainer
 
         settings = self._settings
-        template = explain_template(style, settings.language, settings.prompts)
+        template = load_explain_template(style, settings.language, settings.prompts)
         return self._index.made(
             ("text explainer", style),
             lambda: TextExplainer(
@@ -100,14 +100,14 @@ class Explanations:
 
     def _explainer(self, style: str, listed: bool = True) -> Explainer:
         """Return the writer of sentences in a style, on items that are recommended or are not."""
-        from genrec.explain.sentences import Explainer, explain_template
+        from genrec.explain.sentences import Explainer, load_explain_template
 
         settings = self._settings
         return self._index.made(
             ("explainer", style, listed),
             lambda: Explainer(
                 self._model,
-                explain_template(style, settings.language, settings.prompts),
+                load_explain_template(style, settings.language, settings.prompts),
                 self._index.catalog,
                 case=self._form.case,
                 max_title_tokens=self._form.max_title_tokens,
@@ -117,15 +117,15 @@ class Explanations:
 
     def add(self, answer: RecommendationList, request: Request) -> RecommendationList:
         """Return a list with an explanation of each item."""
-        from genrec.explain.sentences import FAINT, explanations, rounding
+        from genrec.explain.sentences import FAINT, explain_items, rounding_error
 
         options = request.options
         rows = self._index.catalog.rows([r.item_id for r in answer])
         question = self._search.question(request)
         explainer = self._explainer(options.style)
-        written = explanations(explainer, question, rows, request.behavior, options.evidence)
+        written = explain_items(explainer, question, rows, request.behavior, options.evidence)
         notes = answer.notes
-        if (error := rounding(self._model, question.options.temperature)) >= FAINT:
+        if (error := rounding_error(self._model, question.options.temperature)) >= FAINT:
             dtype = str(self._model.dtype).removeprefix("torch.")
             notes = (
                 *notes,
@@ -150,7 +150,7 @@ class Explanations:
             allowed: the items that a list for the request may hold.
         """
         from genrec.explain import counterfactuals
-        from genrec.explain.sentences import explanations
+        from genrec.explain.sentences import explain_items
 
         index, options = self._index, request.options
         listed = allowed
@@ -160,10 +160,10 @@ class Explanations:
 
         def explain(recommended: bool) -> Explanation:
             writer = self._explainer(options.style, recommended)
-            (one,) = explanations(writer, question, [row], request.behavior, options.evidence)
+            (one,) = explain_items(writer, question, [row], request.behavior, options.evidence)
             return one
 
-        return counterfactuals.examined(
+        return counterfactuals.examine_item(
             question,
             index.catalog,
             row,
@@ -188,11 +188,11 @@ class Explanations:
                 )
                 raise RequestError(msg)
         changes = [Change(tuple(places)) for places in left_out]
-        falls = Counterfactuals(question, [row], changes).falls(range(len(changes)))
-        return [float(fall) for fall in falls.total[:, 0]]
+        drops = Counterfactuals(question, [row], changes).measure_drops(range(len(changes)))
+        return [float(drop) for drop in drops.total[:, 0]]
 
     def spans(self, request: Request) -> tuple[str, tuple[tuple[int, int], ...]]:
         """Locate the events in the prompt; see ``Recommender.events_in_prompt``."""
-        from genrec.explain.evidence import spans
+        from genrec.explain.evidence import locate_events
 
-        return spans(self._search.question(request))
+        return locate_events(self._search.question(request))
