@@ -14,7 +14,7 @@ from genrec.data.behaviors import templates_folder
 from genrec.data.titles import TitleForm
 from genrec.errors import PromptError
 from genrec.models.packaged import DEFAULT_MODEL, PACKAGED
-from genrec.prompts.encoder import EncodedPrompt, Encoder
+from genrec.prompts.encoder import EncodedPrompt, Encoder, PromptBudget
 from genrec.prompts.template import Template
 from genrec.runs import Run
 
@@ -213,7 +213,7 @@ def test_a_budget_cuts_whole_events_from_the_oldest_side() -> None:
     template = Template.load("next_item")
 
     def fit(tokens: int, events: int = 100) -> tuple[int, list[int | None]]:
-        found = encoder.fit(template, catalog, history, "buy", max_tokens=tokens, max_events=events)
+        found = encoder.fit(template, catalog, history, "buy", PromptBudget(tokens, events))
         assert found.prompt.events + found.prompt.dropped == 30
         return len(found.ids), [s.row for s in found.prompt.segments if s.row is not None]
 

@@ -21,7 +21,7 @@ from genrec.explain.evidence import Change, Question
 from genrec.explain.types import Evidence, Explanation, Older, Without
 from genrec.explain.writer import MAX_TOKENS, MAX_WORDS, Writer
 from genrec.models.language_model import LanguageModel
-from genrec.prompts.encoder import EncodedPrompt, Encoder
+from genrec.prompts.encoder import EncodedPrompt, Encoder, PromptBudget
 from genrec.prompts.template import Template
 from genrec.text import one_line
 
@@ -268,8 +268,7 @@ class Explainer:
             self.catalog,
             window,
             behavior,
-            max_tokens=self._model.context - MAX_TOKENS - 2 * longest - link,
-            max_events=len(events),
+            PromptBudget(self._model.context - MAX_TOKENS - 2 * longest - link, len(events)),
             item=row,
         )
 

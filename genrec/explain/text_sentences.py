@@ -17,7 +17,7 @@ from genrec.explain.sentences import collect_facts
 from genrec.explain.types import Explanation, Rejected
 from genrec.explain.writer import MAX_TOKENS
 from genrec.models.base import GenerationOptions, TextModel
-from genrec.prompts.encoder import TextEncoder
+from genrec.prompts.encoder import PromptBudget, TextEncoder
 from genrec.prompts.template import Template
 from genrec.text import one_line
 
@@ -67,8 +67,7 @@ class TextExplainer:
             self._catalog,
             window,
             behavior,
-            max_tokens=self._model.context - MAX_TOKENS,
-            max_events=len(window),
+            PromptBudget(self._model.context - MAX_TOKENS, len(window)),
             item=row,
         )
         facts = collect_facts(self._template, self._catalog, window.interactions, row)

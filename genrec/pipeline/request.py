@@ -21,7 +21,7 @@ from genrec.errors import RequestError, SettingsError
 from genrec.matching.history_parser import HistoryReader, Understood
 from genrec.matching.matcher import TextMatcher
 from genrec.pipeline.catalog_index import CatalogIndex, Order
-from genrec.prompts.encoder import EncodedPrompt, PromptEncoder
+from genrec.prompts.encoder import EncodedPrompt, PromptBudget, PromptEncoder
 from genrec.prompts.template import Template
 from genrec.types import Log
 
@@ -260,8 +260,9 @@ class RequestBuilder:
             self.index.catalog,
             history,
             self.behavior,
-            max_tokens=min(self.settings.max_prompt_tokens, self._limits.tokens()),
-            max_events=self._limits.events,
+            PromptBudget(
+                min(self.settings.max_prompt_tokens, self._limits.tokens()), self._limits.events
+            ),
             demonstrations=self.demonstrations(history.user_id)
             if demonstrations is None
             else demonstrations,

@@ -16,7 +16,7 @@ from genrec.data.events import History
 from genrec.errors import PromptError
 from genrec.models.language_model import LanguageModel
 from genrec.models.token_tree import ROOT
-from genrec.prompts.encoder import EncodedPrompt, Encoder, shared_start
+from genrec.prompts.encoder import EncodedPrompt, Encoder, PromptBudget, shared_start
 from genrec.prompts.template import Template
 
 Ids = tuple[int, ...]
@@ -104,8 +104,7 @@ class YesNo:
             self._catalog,
             history,
             self._behavior,
-            max_tokens=max(max_tokens, 1),
-            max_events=self.max_events,
+            PromptBudget(max(max_tokens, 1), self.max_events),
             scale=self._scale,
             item=0,
         )

@@ -56,6 +56,19 @@ class EncodedPrompt:
         return f"{self.frame[0]}{self.prompt.text}{self.frame[1]}"
 
 
+@dataclass(frozen=True, slots=True)
+class PromptBudget:
+    """The maximum size of a prompt.
+
+    Attributes:
+        tokens: maximum number of tokens in the prompt.
+        events: maximum number of events of the history.
+    """
+
+    tokens: int
+    events: int
+
+
 class PromptEncoder(ABC):
     """An encoder of rendered prompts that shortens histories to a token budget.
 
@@ -75,9 +88,8 @@ class PromptEncoder(ABC):
         catalog: Catalog,
         history: History,
         behavior: str,
+        budget: PromptBudget,
         *,
-        max_tokens: int,
-        max_events: int,
         demonstrations: Sequence[History] = (),
         scale: float | None = None,
         item: int | None = None,
@@ -89,8 +101,7 @@ class PromptEncoder(ABC):
             catalog: the items.
             history: the events, oldest first.
             behavior: the behavior of the next event.
-            max_tokens: maximum number of ids in the prompt.
-            max_events: maximum number of events of the history.
+            budget: maximum numbers of tokens and of events.
             demonstrations: other users' histories, which are never cut.
             scale: the highest possible value of an event; None hides values.
             item: the catalog row that an ``explain`` or ``would_like`` template asks about.
@@ -112,22 +123,22 @@ class PromptEncoder(ABC):
             )
             return self.prompt(rendered)
 
-        high = min(len(history), max_events)
+        high = min(len(history), budget.events)
         best = encode(high)
-        if best.n_tokens <= max_tokens:
+        if best.n_tokens <= budget.tokens:
             return best
         best, low = encode(0), 0
-        if best.n_tokens > max_tokens:
+        if best.n_tokens > budget.tokens:
             msg = (
                 f"Even without events, the prompt has {best.n_tokens} tokens, more than the budget "
-                f"of {max_tokens}. Raise max_prompt_tokens, use fewer demonstrations, or choose "
+                f"of {budget.tokens}. Raise max_prompt_tokens, use fewer demonstrations, or choose "
                 "another template or model."
             )
             raise PromptError(msg)
         while high - low > 1:  # low fits, high does not
             middle = (low + high) // 2
             tried = encode(middle)
-            if tried.n_tokens <= max_tokens:
+            if tried.n_tokens <= budget.tokens:
                 best, low = tried, middle
             else:
                 high = middle

@@ -18,7 +18,7 @@ from genrec.data.catalog import Catalog
 from genrec.data.events import History, Interaction
 from genrec.data.interactions import Interactions
 from genrec.errors import PromptError, SettingsError
-from genrec.prompts.encoder import EncodedPrompt, Encoder, shared_start
+from genrec.prompts.encoder import EncodedPrompt, Encoder, PromptBudget, shared_start
 from genrec.prompts.template import Template
 from genrec.training.title_paths import TitlePaths
 from genrec.types import BoolArray, IntArray
@@ -234,10 +234,13 @@ class RowMaker:
                     self.catalog,
                     History(tuple(events[:first]), user_id),
                     events[i].behavior,
-                    max_tokens=min(
-                        self._options.max_prompt_tokens, self._options.max_tokens - self._longest
+                    PromptBudget(
+                        min(
+                            self._options.max_prompt_tokens,
+                            self._options.max_tokens - self._longest,
+                        ),
+                        self._options.max_events,
                     ),
-                    max_events=self._options.max_events,
                     scale=self._options.scale,
                 )
                 yield prompt, int(self._events.columns.row[shown[i]]), int(shown[i])
