@@ -343,13 +343,13 @@ def test_candidates_are_ranked_by_everybody(zh_data: Dataset, zh_recommender: Re
 def test_what_cannot_be_evaluated_is_said(zh_data: Dataset) -> None:
     for systems, said in (
         ([], "No systems were given"),
-        ([3], "3 is no system"),
+        ([3], "3 cannot be evaluated"),
         (["popular", "popular"], "the same name"),
         ([("a", "popular"), ("a", Popular(zh_data.interactions, "buy"))], "the same name"),
     ):
         with pytest.raises(RequestError, match=said):
             evaluator.evaluate(zh_data, systems)
-    with pytest.raises(SettingsError, match=r"'best' is no system.* textseq, prior"):
+    with pytest.raises(SettingsError, match=r"'best' is not a known system.* textseq, prior"):
         evaluator.evaluate(zh_data, ["best"])
     with pytest.raises(RequestError, match="would count the targets"):
         evaluator.evaluate(zh_data, ["popular"], split="validation", fit_on="train+validation")
@@ -390,7 +390,7 @@ def test_compare_says_what_can_be_said(zh_data: Dataset) -> None:
     assert better.verdict == "better"
     assert str(better) == (
         "good is better than bad in ndcg@10: difference +1.0000 [+1.0000, +1.0000], 60 users; "
-        "fewer than 500 users, so this is a report and no claim"
+        "fewer than 500 users are too few for a claim"
     )
     assert evaluator.compare(bad, good).verdict == "worse"
     assert str(evaluator.compare(good, good)).startswith("good is not distinguishable from good")

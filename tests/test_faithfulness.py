@@ -379,9 +379,9 @@ def test_a_killed_run_goes_on_where_it_was(zh_data: Dataset, tmp_path: Path) -> 
 def test_other_files_are_left_as_they_are(zh_data: Dataset, tmp_path: Path) -> None:
     ours = of(zh_data, prior="none")
     for text, said in (
-        ("my notes", "is no log"),
-        ("my\nnotes\n", "is no log"),
-        ("[1]\n", "is no log"),
+        ("my notes", "is not a log"),
+        ("my\nnotes\n", "is not a log"),
+        ("[1]\n", "is not a log"),
         ('{"system": "popular"}\n', "was written for other data"),
     ):
         path = tmp_path / "file"

@@ -30,7 +30,7 @@ from genrec.config import QueryOptions
 from genrec.data.datasets import load
 from genrec.evaluation import evaluator
 from genrec.evaluation.faithfulness import faithfulness
-from genrec.evaluation.systems import name_of, slug
+from genrec.evaluation.systems import default_name, slug
 from genrec.explain.evidence import Change, Counterfactuals, Question, measure_drops
 from genrec.reports import summaries
 
@@ -58,7 +58,7 @@ def recommender_of(arguments: argparse.Namespace) -> Recommender:
 
 def deletion(arguments: argparse.Namespace, ours: Recommender) -> None:
     assert ours.dataset is not None
-    name = "-".join([name_of(ours), arguments.prior or "auto", arguments.fusion or "auto"])
+    name = "-".join([default_name(ours), arguments.prior or "auto", arguments.fusion or "auto"])
     name = "-".join([name, *([arguments.run.name] if arguments.run is not None else [])])
     found = faithfulness(
         ours.dataset,

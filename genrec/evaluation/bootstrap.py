@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals over users."""
+"""Bootstrap intervals of means over users. Knows numbers only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from genrec.types import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over users and its bootstrap interval."""
+    """A mean over users and its bootstrap interval.
+
+    Attributes:
+        mean: the mean.
+        low, high: the bounds of the interval.
+    """
 
     mean: float
     low: float
@@ -26,16 +31,21 @@ class Interval:
 def bootstrap(
     values: npt.ArrayLike, *, level: float = 0.95, draws: int | None = None, seed: int = 0
 ) -> Interval:
-    """The mean of per-user values with a percentile bootstrap interval over users.
+    """Return the mean of per-user values with a percentile bootstrap interval.
 
-    For two systems give the per-user differences: the paired interval.
+    The interval spans the quantiles (1 - level) / 2 and (1 + level) / 2 of the means of resamples: as
+    many users each, drawn with replacement. To compare two systems, pass the differences per user;
+    the interval is then a paired one.
 
     Args:
-        values: (users,) numbers; at least one.
-        level: the share of bootstrap means inside.
-        draws: resamples; None is 10,000, or for more than 10,000 users 10^8 / users, at least
-            1,000.
-        seed: of the resampling.
+        values: (users,) at least one number.
+        level: the share of resampled means inside the interval.
+        draws: the number of resamples. None means 10,000, or 10^8 / users for more than 10,000 users,
+            but at least 1,000.
+        seed: the seed of the resampling.
+
+    >>> bootstrap([1.0, 1.0, 1.0])
+    Interval(mean=1.0, low=1.0, high=1.0)
     """
     return bootstraps(np.asarray(values)[:, None], level=level, draws=draws, seed=seed)[0]
 
@@ -43,18 +53,18 @@ def bootstrap(
 def bootstraps(
     values: npt.ArrayLike, *, level: float = 0.95, draws: int | None = None, seed: int = 0
 ) -> list[Interval]:
-    """``bootstrap`` of each column of (users, M) values.
+    """Apply ``bootstrap`` to each column of (users, M) values.
 
-    All columns come from the same resamples; but for more than 10,000 users a column with few
-    distinct values is resampled by itself, by how often each value comes.
+    All columns share their resamples. With more than 10,000 users, a column with few distinct values
+    is resampled by itself, by the number of users with each value, which is equivalent and faster.
     """
     v = np.asarray(values, dtype=np.float64)
     n = len(v)
     draws = draws or min(10_000, max(1_000, 100_000_000 // n))
     means = np.empty((v.shape[1], draws))
     rest = list(range(v.shape[1]))
-    for column, of_users in enumerate(v.T if n > ALIKE_ABOVE else ()):
-        distinct, count = np.unique(of_users, return_counts=True)
+    for column, per_user in enumerate(v.T if n > ALIKE_ABOVE else ()):
+        distinct, count = np.unique(per_user, return_counts=True)
         if len(distinct) <= min(n // 100, 1_000):
             rng = np.random.default_rng(seed)
             means[column] = rng.multinomial(n, count / n, draws) @ distinct / n
@@ -67,7 +77,7 @@ def bootstraps(
 
 
 def _resampled(columns: FloatArray, draws: int, seed: int) -> FloatArray:
-    """(M, draws) the means of (M, n) columns over resamples of n places."""
+    """(M, draws) the means of (M, n) columns over resamples of n users."""
     n = columns.shape[1]
     rng = np.random.default_rng(seed)
     size = max(1, MAX_CELLS // n)

@@ -1,8 +1,7 @@
-"""Evaluation: systems over the cases of a protocol; resumable, per user first.
+"""Evaluate recommenders and baselines on the cases of a protocol; a killed run can be resumed.
 
-What ranks is a ``Recommender``, a baseline (``genrec.baselines``), a baseline's name, or ``prior``, the
-collaborative prior alone. Lists come
-first, and are logged user by user; every figure is computed from them afterwards.
+Lists come first and are logged user by user. Every metric is computed from them afterwards: per user
+first, then as a mean.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ from genrec.evaluation.results import Comparison as Comparison
 from genrec.evaluation.results import Evaluation as Evaluation
 from genrec.evaluation.results import Result as Result
 from genrec.evaluation.results import compare as compare
-from genrec.evaluation.run_log import answers
-from genrec.evaluation.systems import Answer, Progress, build_systems, named, slug
+from genrec.evaluation.run_log import collect_answers
+from genrec.evaluation.systems import Answer, Progress, build_systems, slug, split_name
 from genrec.matching.vectors import title_vectors
 from genrec.recommender import Recommender
 from genrec.types import FloatArray
 
 KS = (5, 10, 20)
-AT = 10  # the k of what is measured once
+AT = 10  # the k of metrics that are measured at one k only
 
 
 def evaluate(
@@ -58,38 +57,38 @@ def evaluate(
     out: str | Path | None = None,
     progress: Progress = lambda system, done: None,
 ) -> Evaluation:
-    """Ranks the catalog for every user of a protocol with every system, and measures.
+    """Rank the catalog with every system for every user of a protocol, and measure the lists.
 
     Args:
-        dataset: with a split; it is split anew where the protocol needs another one.
-        systems: ours first: a ``Recommender``, a baseline or the name of one, ``prior`` for the
-            collaborative prior alone, or a pair of a name and one of these.
-        protocol: one of ``protocols.NAMES``; None for that of the dataset's split.
+        dataset: with a split; it is split anew if the protocol needs a different one.
+        systems: the systems, yours first. Each is a ``Recommender``, a baseline or the name of one,
+            ``prior`` for the collaborative prior alone, or a pair of a name and one of these.
+        protocol: one of ``protocols.NAMES``; None for the one that fits the dataset's split.
         split: ``test`` or ``validation``.
-        users: how many, the same seeded sample every time; all where None.
-        fit_on: what baselines given by name are fitted on and recommenders' priors count,
-            ``train`` or ``train+validation``; None is train, and for ``demo-v1`` on test both.
-        exclude_seen: whether items of the history are left out; None is the recommenders' setting,
-            which is the dataset's habit unless it was set.
-        candidates: for ``candidates-20``: user_id -> items, in place of random ones.
-        vectors: (N, D) unit vectors of the items for diversity; None for character n-grams of the
+        users: the size of a fixed random sample of users; None for all users.
+        fit_on: the data for baselines given by name and for recommenders' priors, ``train`` or
+            ``train+validation``. None means train, or train+validation for ``demo-v1`` on test.
+        exclude_seen: whether items of the history are left out of lists. None means the
+            recommenders' setting, which by default follows the dataset.
+        candidates: user_id -> items to rank in place of random ones, for ``candidates-20``.
+        vectors: (N, D) unit vectors of the items, for diversity; None for character n-grams of the
             titles.
-        seed: of the sample, random candidates and what is random in a baseline.
-        out: a folder for per-user values and the log of lists; a run that was killed goes on from
-            there. Nothing is kept where None.
-        progress: called with a system's name and how many users it has done.
+        seed: the seed of the sample, of random candidates and of random choices in baselines.
+        out: a folder for per-user values and the logs of lists, from which a killed run resumes.
+            None keeps nothing.
+        progress: called with a system's name and the number of users done.
 
     Raises:
         RequestError: an argument cannot be used.
-        DataError: the folder holds lists of another run under the same name.
+        DataError: the folder holds lists of a different run under the same name.
     """
     if not systems:
         msg = "No systems were given. Expected at least one, such as 'popular' or a Recommender."
         raise RequestError(msg)
     protocol = protocol or protocols.default_protocol(dataset)
     dataset = protocols.apply_protocol(dataset, protocol)
-    before = before_of(fit_on, protocol, split)
-    exclude = _exclude_seen(dataset, systems, exclude_seen)
+    before = resolve_before(fit_on, protocol, split)
+    exclude = _resolve_exclude_seen(dataset, systems, exclude_seen)
     every = protocols.cases(dataset, protocol, split, candidates=candidates, seed=seed)
     chosen = sample(every, users, seed)
     ks = (1, 5, 10) if protocol == protocols.NAMES[-1] else KS
@@ -98,14 +97,16 @@ def evaluate(
     about += " ".join(sorted(dataset.info.lead_in_behaviors))
     if candidates is not None:
         about += hashlib.sha256(repr([c.candidates for c in every]).encode()).hexdigest()
-    found = build_systems(dataset, systems, exclude, before, seed)
-    said = "given vectors" if vectors is not None else "character n-grams of titles"
-    measure = _Measure(dataset, chosen, ks, exclude, before, vectors)
+    built = build_systems(dataset, systems, exclude, before, seed)
+    described = "given vectors" if vectors is not None else "character n-grams of titles"
+    measure = _Measurement(dataset, chosen, ks, exclude, before, vectors)
     results = []
-    for system in found:
+    for system in built:
         log_path = None if out is None else Path(out) / f"{slug(system.name)}.jsonl"
         key = hashlib.sha256(f"{about}{system.key}".encode()).hexdigest()[:16]
-        done = answers(system, chosen, max(ks), log_path=log_path, key=key, progress=progress)
+        done = collect_answers(
+            system, chosen, max(ks), log_path=log_path, key=key, progress=progress
+        )
         results.append(measure.result(system.name, done))
     evaluation = Evaluation(
         dataset.info.name,
@@ -114,7 +115,7 @@ def evaluate(
         fitted_on(before),
         exclude,
         seed,
-        said,
+        described,
         chosen,
         protocols.label_slices(dataset, chosen, before),
         results,
@@ -124,11 +125,16 @@ def evaluate(
     return evaluation
 
 
-def before_of(fit_on: str | None, protocol: str, split: str) -> str:
-    """The split before which systems are fitted; see ``evaluate``.
+def resolve_before(fit_on: str | None, protocol: str, split: str) -> str:
+    """Return the split before which systems are fitted.
+
+    Args:
+        fit_on: see ``evaluate``.
+        protocol: the protocol.
+        split: the split of the targets.
 
     Raises:
-        RequestError: there is no such way, or it would count the targets.
+        RequestError: ``fit_on`` is unknown or includes the targets.
     """
     if fit_on is None:
         return "test" if (protocol, split) == ("demo-v1", "test") else "validation"
@@ -153,13 +159,15 @@ def fitted_on(before: str) -> str:
     return to_parts(before).replace("+", " + ")
 
 
-def _exclude_seen(dataset: Dataset, systems: Sequence[Any], asked: bool | None) -> bool:
-    """The one rule for all systems."""
-    ours = {s.exclude_seen for s in (named(s)[1] for s in systems) if isinstance(s, Recommender)}
+def _resolve_exclude_seen(dataset: Dataset, systems: Sequence[Any], asked: bool | None) -> bool:
+    """Choose one rule on seen items for all systems."""
+    ours = {
+        s.exclude_seen for s in (split_name(s)[1] for s in systems) if isinstance(s, Recommender)
+    }
     if len(ours) > 1 or (asked is not None and ours and ours != {asked}):
         msg = (
-            f"exclude_seen={asked} with recommenders of which it is {sorted(ours)}. Expected one "
-            "rule for all; give the recommenders the same exclude_seen."
+            f"exclude_seen={asked}, but the recommenders have exclude_seen={sorted(ours)}. "
+            "Expected one rule for all; give the recommenders the same exclude_seen."
         )
         raise RequestError(msg)
     if asked is not None:
@@ -168,8 +176,17 @@ def _exclude_seen(dataset: Dataset, systems: Sequence[Any], asked: bool | None) 
 
 
 @dataclass(frozen=True)
-class _Measure:
-    """Computes per-user values of lists; what does not depend on the system is made once."""
+class _Measurement:
+    """Measures the lists of systems per user; data that all systems share is computed once.
+
+    Attributes:
+        dataset: with the protocol's split.
+        cases: (U,) the cases.
+        ks: the list lengths to measure at.
+        exclude_seen: whether items of the history are left out of lists.
+        before: the split before which events count for popularity and novelty.
+        vectors: (N, D) unit vectors of the items; None for character n-grams of the titles.
+    """
 
     dataset: Dataset
     cases: Sequence[Case]
@@ -192,9 +209,9 @@ class _Measure:
 
     @cached_property
     def _seen(self) -> list[list[int]]:
-        events, lead_in_behaviors = self.dataset.interactions, self.dataset.info.lead_in_behaviors
-        had = np.array([b not in lead_in_behaviors for b in events.behaviors])
-        rows = np.where(had[events.columns.behavior], events.columns.row, -1)
+        events, lead_in = self.dataset.interactions, self.dataset.info.lead_in_behaviors
+        marks_seen = np.array([b not in lead_in for b in events.behaviors])
+        rows = np.where(marks_seen[events.columns.behavior], events.columns.row, -1)
         return [[r for r in np.unique(rows[c.shown]).tolist() if r >= 0] for c in self.cases]
 
     @cached_property
@@ -208,11 +225,11 @@ class _Measure:
         return title_vectors(self.dataset.catalog, "ngrams", lambda text: None)
 
     def result(self, name: str, answers: Sequence[Answer]) -> Result:
-        """The values of a system's answers, one a case."""
+        """Measure a system's answers, one for each case."""
         ranked = [a.items for a in answers]
         rows = metrics.as_rows(ranked, self._row_of)
         ranks = metrics.ranks_of(self._targets, rows)
-        hit = metrics.hits(_joined(self._baskets), metrics.starts(self._baskets), rows)
+        hit = metrics.hits(_flatten(self._baskets), metrics.starts(self._baskets), rows)
         basket_sizes = np.diff(metrics.starts(self._baskets))
         values: dict[str, FloatArray] = {}
         nats = np.array([np.nan if a.nats is None else a.nats for a in answers])
@@ -242,22 +259,22 @@ class _Measure:
         return Result(name, self.cases, ranked, values, whole, reliability)
 
     def _invalid(self, rows: RowArray) -> FloatArray:
-        """(users,) 1 where a list is short, holds an item twice, or one that is not allowed."""
+        """(U,) 1 if a list is short, repeats an item or holds one that is not allowed, else 0."""
         k, n = max(self.ks), len(self.dataset.catalog)
         among = [c.candidates for c in self.cases]
         if any(a is not None for a in among):
             allowed = [[self._row_of[i] for i in a or ()] for a in among]
-            inside = metrics.hits(_joined(allowed), metrics.starts(allowed), rows)
+            inside = metrics.hits(_flatten(allowed), metrics.starts(allowed), rows)
             bad = metrics.invalid(rows, np.minimum(k, [len(a) for a in allowed]))
             bad |= (~inside & (rows != metrics.END)).any(axis=1)
             return bad.astype(np.float64)
         seen = self._seen if self.exclude_seen else [[] for _ in self.cases]
         bad = metrics.invalid(rows, np.minimum(k, [n - len(s) for s in seen]))
-        bad |= metrics.hits(_joined(seen), metrics.starts(seen), rows).any(axis=1)
+        bad |= metrics.hits(_flatten(seen), metrics.starts(seen), rows).any(axis=1)
         return bad.astype(np.float64)
 
     def _reliability(self, answers: Sequence[Answer], ranks: Any) -> Calibration | None:
-        """Of the probabilities of the first ten of each list: is the item the target?"""
+        """Compare the stated probabilities of each list's first ten items with the targets."""
         stated = [a.probabilities for a in answers]
         if any(s is None for s in stated):
             return None
@@ -269,7 +286,7 @@ class _Measure:
         return metrics.calibration([p for p, _ in pairs], [y for _, y in pairs]) if pairs else None
 
 
-def _joined(sets: Sequence[Sequence[int]]) -> Any:
+def _flatten(sets: Sequence[Sequence[int]]) -> Any:
     return np.array([row for each in sets for row in each], dtype=np.int64)
 
 
@@ -282,26 +299,28 @@ def run(
     key: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> Result:
-    """Ranks every case with a function, resumably.
+    """Rank items for every case with a function; a killed run can be resumed.
 
     Args:
-        name: of the system.
-        rank: a history to ranked item ids.
-        cases: whom to rank for.
-        log_path: see ``answers``.
-        key: what the lists depend on (model, settings); a log written under another is refused.
+        name: the system's name.
+        rank: returns ranked item ids for a history.
+        cases: the cases to rank for.
+        log_path: see ``run_log.collect_answers``.
+        key: a text that changes with anything the lists depend on, such as model and settings. A log
+            with another key is refused.
         progress: called with the number of users done.
 
     Raises:
         DataError: the log was written by another system or for other settings.
     """
     report: Progress = lambda system, done: progress(done) if progress else None  # noqa: E731
-    done = answers(_Function(name, rank), cases, 0, log_path=log_path, key=key, progress=report)
+    system = _RankFunction(name, rank)
+    done = collect_answers(system, cases, 0, log_path=log_path, key=key, progress=report)
     return Result(name, cases, [a.items for a in done])
 
 
 @dataclass(slots=True)
-class _Function:
+class _RankFunction:
     name: str
     rank: Callable[[History], Sequence[str]]
     key: str = ""

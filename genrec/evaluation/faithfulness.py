@@ -30,14 +30,14 @@ from genrec.data.dataset import Dataset
 from genrec.data.events import Interaction
 from genrec.data.protocols import Case
 from genrec.errors import DataError, RequestError
-from genrec.evaluation.evaluator import before_of, fitted_on
+from genrec.evaluation.evaluator import fitted_on, resolve_before
 from genrec.evaluation.faithfulness_results import SIZES, WAYS, Judged
 from genrec.evaluation.faithfulness_results import Faithfulness as Faithfulness
-from genrec.evaluation.run_log import whole_lines
+from genrec.evaluation.run_log import read_whole_lines
 from genrec.evaluation.systems import (
     RecommenderSystem,
     check_compatible,
-    name_of,
+    default_name,
     with_prior_fitted_before,
 )
 from genrec.explain.claims import Facts, find_names, find_problems
@@ -107,7 +107,7 @@ def faithfulness(
         )
         raise RequestError(msg)
     dataset = protocols.apply_protocol(dataset, protocol)
-    before = before_of(fit_on, protocol, split)
+    before = resolve_before(fit_on, protocol, split)
     ours = _measured(recommender, dataset, before)
     cases = _with_enough(protocols.cases(dataset, protocol, split), ours.settings.max_events)
     judge = _Judge(ours, elsewhere(ours, other), style, encoder, seed, log)
@@ -128,7 +128,7 @@ def faithfulness(
         progress(sum(c.user_id in known for c in chosen))
     return Faithfulness(
         dataset.info.name,
-        name_of(recommender),
+        default_name(recommender),
         protocol,
         split,
         fitted_on(before),
@@ -199,7 +199,7 @@ def _read(log_path: Path, key: str) -> dict[str, Judged]:
     known = {f.name for f in fields(Judged)}
     required = {f.name for f in fields(Judged) if f.default is MISSING}
     found = {}
-    for entry in whole_lines(log_path):
+    for entry in read_whole_lines(log_path):
         if entry.pop("key", None) != key or not required <= set(entry) <= known:
             msg = (
                 f"{log_path} was written for other data, another protocol, model or other settings. "

@@ -1,9 +1,8 @@
-"""Ranking metrics, per user first, and intervals over users. Knows ids, rows and numbers only.
+"""Ranking metrics, per user first. Knows ids, catalog rows and numbers only.
 
-Lists of many users are a matrix of catalog rows, (U, K) integers, best first: U users, K places;
--1 stands behind the end of a list, -2 for an id that is not in the catalog. What a user's list is
-held against are the relevant rows of all users one after the other, with the (U + 1,) places where
-each user's begin.
+The lists of U users are a (U, K) matrix of catalog rows, best first. In it, -1 fills the places after
+the end of a list, and -2 stands for an id that is not in the catalog. The relevant items of all users
+are one array of rows, user after user, with the (U + 1,) places where each user's part begins.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from genrec.types import BoolArray, FloatArray, IntArray
 RowArray = npt.NDArray[np.int32]
 
 END, UNKNOWN = -1, -2
-ALIKE_ABOVE = 10_000  # users; fewer are resampled one by one
-MAX_CELLS = 250_000  # of a matrix, worked on at a time
+ALIKE_ABOVE = 10_000  # with more users, users with the same value are resampled together
+MAX_CELLS = 250_000  # cells of a matrix to work on at a time
 
 
 def rank_of(target: str, ranked: Sequence[str]) -> int:
-    """The rank of a target from 1, or 0 where it is not in the list.
+    """Return the rank of a target, from 1; 0 if it is not in the list.
 
     >>> rank_of("b", ["a", "b"]), rank_of("c", ["a", "b"])
     (2, 0)
@@ -35,7 +34,11 @@ def rank_of(target: str, ranked: Sequence[str]) -> int:
 
 
 def hit_rate(ranks: npt.ArrayLike, k: int) -> FloatArray:
-    """HR@k per user: 1 where the one target stands at rank 1 to k, else 0. Rank 0 is a miss.
+    """(U,) HR@k per user: 1 if 1 <= r <= k, else 0, for the target's rank r.
+
+    Args:
+        ranks: (U,) rank of each user's one target, from 1; 0 for a miss.
+        k: the number of places that count.
 
     >>> hit_rate([1, 10, 11, 0], k=10)
     array([1., 1., 0., 0.])
@@ -45,7 +48,13 @@ def hit_rate(ranks: npt.ArrayLike, k: int) -> FloatArray:
 
 
 def ndcg(ranks: npt.ArrayLike, k: int) -> FloatArray:
-    """NDCG@k per user with one target at rank r: 1 / log2(r + 1) for 1 <= r <= k, else 0.
+    """(U,) NDCG@k per user: 1 / log2(r + 1) if 1 <= r <= k, else 0, for the target's rank r.
+
+    With one target, the ideal list has a gain of 1, so no division is needed.
+
+    Args:
+        ranks: (U,) rank of each user's one target, from 1; 0 for a miss.
+        k: the number of places that count.
 
     >>> ndcg([1, 3, 11, 0], k=10)
     array([1. , 0.5, 0. , 0. ])
@@ -55,7 +64,11 @@ def ndcg(ranks: npt.ArrayLike, k: int) -> FloatArray:
 
 
 def mrr(ranks: npt.ArrayLike, k: int) -> FloatArray:
-    """MRR@k per user with one target at rank r: 1 / r for 1 <= r <= k, else 0.
+    """(U,) MRR@k per user: 1 / r if 1 <= r <= k, else 0, for the target's rank r.
+
+    Args:
+        ranks: (U,) rank of each user's one target, from 1; 0 for a miss.
+        k: the number of places that count.
 
     >>> mrr([1, 4, 11, 0], k=10)
     array([1.  , 0.25, 0.  , 0.  ])
@@ -67,7 +80,12 @@ def mrr(ranks: npt.ArrayLike, k: int) -> FloatArray:
 def recall(
     relevant: Sequence[Sequence[str]], ranked: Sequence[Sequence[str]], k: int
 ) -> FloatArray:
-    """Recall@k per user: the share of the distinct relevant items among the first k of the list.
+    """(U,) Recall@k per user: |relevant ∩ first k of the list| / |relevant|.
+
+    Args:
+        relevant: (U,) the relevant items of each user; repeats count once.
+        ranked: (U,) lists of items, best first.
+        k: the number of places that count.
 
     >>> recall([["a", "b", "b"]], [["x", "b"]], k=2)
     array([0.5])
@@ -81,7 +99,11 @@ def recall(
 
 
 def as_rows(ranked: Sequence[Sequence[str]], row_of: Mapping[str, int]) -> RowArray:
-    """Lists of ids as a (U, K) matrix of rows; K is the longest list's length.
+    """Convert lists of ids to a (U, K) matrix of rows, where K is the length of the longest list.
+
+    Args:
+        ranked: (U,) lists of item ids, best first.
+        row_of: the catalog row of each item id.
 
     >>> as_rows([["a", "b"], ["x"]], {"a": 0, "b": 1}).tolist()
     [[0, 1], [-2, -1]]
@@ -90,68 +112,82 @@ def as_rows(ranked: Sequence[Sequence[str]], row_of: Mapping[str, int]) -> RowAr
     rows = np.full((len(ranked), int(lengths.max(initial=0))), END, dtype=np.int32)
     ids = itertools.chain.from_iterable(ranked)
     each = map(row_of.get, ids, itertools.repeat(UNKNOWN))
-    found = np.fromiter(each, np.int32, int(lengths.sum()))
-    rows[np.arange(rows.shape[1]) < lengths[:, None]] = found
+    flat = np.fromiter(each, np.int32, int(lengths.sum()))
+    rows[np.arange(rows.shape[1]) < lengths[:, None]] = flat
     return rows
 
 
 def starts(sets: Sequence[Sequence[Any]]) -> IntArray:
-    """(U + 1,) places where each user's part of the joined sets begins."""
+    """(U + 1,) places where each user's part begins once the sets are joined.
+
+    >>> starts([["a", "b"], [], ["c"]]).tolist()
+    [0, 2, 2, 3]
+    """
     lengths = np.fromiter(map(len, sets), np.int64, len(sets))
     return np.concatenate([[0], np.cumsum(lengths)])
 
 
 def ranks_of(targets: npt.ArrayLike, ranked: RowArray) -> IntArray:
-    """(U,) the rank from 1 of each user's one target row in (U, K) lists; 0 where it is not there.
+    """(U,) rank, from 1, of each user's one target; 0 if it is not in the list.
+
+    Args:
+        targets: (U,) catalog row of each target.
+        ranked: (U, K) lists.
 
     >>> ranks_of([7, 3], np.array([[5, 7], [1, 2]])).tolist()
     [2, 0]
     """
-    wanted = np.asarray(targets)
-    found = np.zeros(len(wanted), dtype=np.int64)
+    rows = np.asarray(targets)
+    ranks = np.zeros(len(rows), dtype=np.int64)
     for part in _parts(ranked):
-        same = ranked[part] == wanted[part, None]
+        same = ranked[part] == rows[part, None]
         if same.shape[1]:
-            found[part] = np.where(same.any(axis=1), same.argmax(axis=1) + 1, 0)
-    return found
+            ranks[part] = np.where(same.any(axis=1), same.argmax(axis=1) + 1, 0)
+    return ranks
 
 
 def hits(relevant: npt.ArrayLike, start: IntArray, ranked: RowArray) -> BoolArray:
-    """(U, K) whether a place of the lists holds a relevant item, counted where it first stands.
+    """(U, K) whether each place of the lists holds a relevant item; a repeated one counts once.
 
     Args:
-        relevant: (R,) rows, user after user.
-        start: (U + 1,) where each user's rows begin.
+        relevant: (R,) relevant rows, user after user.
+        start: (U + 1,) places where each user's rows begin.
         ranked: (U, K) lists.
+
+    >>> hits([7, 8, 3], np.array([0, 2, 3]), np.array([[8, 8, 7], [1, 2, -1]])).tolist()
+    [[True, False, True], [False, False, False]]
     """
-    rows, many = np.asarray(relevant), np.diff(start)
-    found = np.zeros(ranked.shape, dtype=bool)
+    rows, sizes = np.asarray(relevant), np.diff(start)
+    hit = np.zeros(ranked.shape, dtype=bool)
     for part in _parts(ranked):
-        lists, here = ranked[part], found[part]
-        for n in range(int(many[part].max(initial=0))):
-            users = np.flatnonzero(many[part] > n)
+        lists, here = ranked[part], hit[part]
+        for n in range(int(sizes[part].max(initial=0))):
+            users = np.flatnonzero(sizes[part] > n)
             here[users] |= lists[users] == rows[start[part][users] + n, None]
         here &= lists >= 0
         several = np.flatnonzero(here.sum(axis=1) > 1)
         here[several] &= ~_repeated(lists[several])
-    return found
+    return hit
 
 
 def set_metrics(hit: BoolArray, n_relevant: IntArray, k: int) -> dict[str, FloatArray]:
-    """Metrics of lists against sets of relevant items, per user.
+    """Measure lists against sets of relevant items, per user.
 
-    ``hit_rate`` is 1 where any is among the first k, ``recall`` the share of them that is, ``mrr``
-    1 / the rank of the first, ``ndcg`` the sum of 1 / log2(r + 1) over the ranks r of those found,
-    divided by that of a list which begins with all of them.
+    With n relevant items, of which those among the first k have ranks r:
 
-    >>> found = set_metrics(np.array([[False, True]]), np.array([2]), k=2)
-    >>> {name: round(float(values[0]), 4) for name, values in found.items()}
-    {'hit_rate': 1.0, 'recall': 0.5, 'mrr': 0.5, 'ndcg': 0.3869}
+    - ``hit_rate``: 1 if there is any such rank, else 0
+    - ``recall``: the number of such ranks / n
+    - ``mrr``: 1 / min(r), or 0 without any
+    - ``ndcg``: sum of 1 / log2(r + 1), divided by the same sum over r = 1 to min(n, k)
 
     Args:
-        hit: (U, K) from ``hits``.
-        n_relevant: (U,) how many distinct relevant items there are, at least 1.
-        k: how much of the lists counts.
+        hit: (U, K) the result of ``hits``.
+        n_relevant: (U,) number of distinct relevant items, at least 1.
+        k: the number of places that count.
+
+    >>> measured = set_metrics(np.array([[False, True]]), np.array([2]), k=2)
+    >>> {name: round(float(values[0]), 4) for name, values in measured.items()}
+    {'hit_rate': 1.0, 'recall': 0.5, 'mrr': 0.5, 'ndcg': 0.3869}
     """
     top = hit[:, :k]
     some = top.any(axis=1)
@@ -167,11 +203,14 @@ def set_metrics(hit: BoolArray, n_relevant: IntArray, k: int) -> dict[str, Float
 
 
 def invalid(ranked: RowArray, wanted: npt.ArrayLike) -> BoolArray:
-    """(U,) whether a list is short, holds an item twice, or holds what is not in the catalog.
+    """(U,) whether a list is too short, repeats an item, or holds an id outside the catalog.
 
     Args:
         ranked: (U, K) lists.
-        wanted: (U,) how many items each list should have, or one number.
+        wanted: (U,) number of items that each list should have, or one number for all.
+
+    >>> invalid(np.array([[1, 2], [1, 1], [1, -2], [1, -1]]), 2).tolist()
+    [False, True, True, True]
     """
     bad: BoolArray = (ranked >= 0).sum(axis=1) < np.asarray(wanted)
     for part in _parts(ranked):
@@ -180,20 +219,41 @@ def invalid(ranked: RowArray, wanted: npt.ArrayLike) -> BoolArray:
 
 
 def coverage(ranked: RowArray, n_items: int, k: int) -> float:
-    """The share of the catalog that stands among the first k of any list."""
+    """Return coverage: |items among the first k of any list| / |catalog|.
+
+    Args:
+        ranked: (U, K) lists.
+        n_items: the size of the catalog.
+        k: the number of places that count.
+
+    >>> coverage(np.array([[0, 1], [0, 2]]), n_items=4, k=1)
+    0.25
+    """
     return float((exposure(ranked, n_items, k) > 0).mean())
 
 
 def exposure(ranked: RowArray, n_items: int, k: int) -> IntArray:
-    """(n_items,) in how many lists each item stands among the first k."""
+    """(n_items,) number of lists that have each item among their first k.
+
+    Args:
+        ranked: (U, K) lists.
+        n_items: the size of the catalog.
+        k: the number of places that count.
+
+    >>> exposure(np.array([[0, 1], [0, 2]]), n_items=4, k=2).tolist()
+    [2, 1, 1, 0]
+    """
     top = ranked[:, :k]
     return np.bincount(top[top >= 0], minlength=n_items)
 
 
 def gini(counts: npt.ArrayLike) -> float:
-    """The Gini coefficient of counts: 0 where all are equal, near 1 where one has all.
+    """Return the Gini coefficient of counts: 0 if all are equal, near 1 if one item has them all.
 
-    With n counts c in rising order it is 2 sum(i c_i) / (n sum(c)) - (n + 1) / n.
+    For counts c_1 <= ... <= c_n it is 2 sum(i c_i) / (n sum(c_i)) - (n + 1) / n.
+
+    Args:
+        counts: (n,) counts of 0 or more.
 
     >>> gini([1, 1, 1, 1]), gini([0, 0, 0, 8])
     (0.0, 0.75)
@@ -206,9 +266,14 @@ def gini(counts: npt.ArrayLike) -> float:
 
 
 def novelty(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
-    """(U,) mean self-information in bits of the first k: -log2 of an item's share of the counts.
+    """(U,) novelty: the mean of -log2(c_i / sum(c)) over the first k items i, in bits.
 
-    An item that was never counted is taken as counted once. NaN for an empty list.
+    c_i is an item's count; 0 is taken as 1. NaN for an empty list.
+
+    Args:
+        ranked: (U, K) lists.
+        counts: (N,) number of events of each item.
+        k: the number of places that count.
 
     >>> novelty(np.array([[0, 1]]), [6, 2], k=2).round(4)
     array([1.2075])
@@ -218,10 +283,15 @@ def novelty(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
 
 
 def popularity(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
-    """(U,) mean popularity percentile of the first k: 0.5 for a list drawn at random.
+    """(U,) mean popularity percentile of the first k items; 0.5 on average for random lists.
 
-    An item's percentile is the share of the catalog with smaller counts and half of that with
-    equal ones. NaN for an empty list.
+    The percentile of an item with count c is (|items below c| + |items with c or below|) / 2N, for
+    a catalog of N items. NaN for an empty list.
+
+    Args:
+        ranked: (U, K) lists.
+        counts: (N,) number of events of each item.
+        k: the number of places that count.
 
     >>> popularity(np.array([[2, 1]]), [0, 5, 9, 9], k=1)
     array([0.75])
@@ -233,23 +303,26 @@ def popularity(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
 
 
 def diversity(ranked: RowArray, vectors: Any, k: int) -> FloatArray:
-    """(U,) 1 - the mean cosine over all pairs of the first k; NaN for fewer than two items.
+    """(U,) diversity: 1 - the mean cosine over all pairs of the first k; NaN below two items.
 
-    With unit vectors v the cosines of all ordered pairs of n items sum to ``|sum(v)|^2 - n``.
+    For unit vectors v of n items, the cosines of all ordered pairs sum to |sum(v)|^2 - n.
 
     Args:
         ranked: (U, K) lists.
-        vectors: (N, D) of unit length, by catalog row; a NumPy array or a scipy sparse matrix.
-        k: how much of the lists counts.
+        vectors: (N, D) unit vectors by catalog row; a NumPy array or a SciPy sparse matrix.
+        k: the number of places that count.
+
+    >>> diversity(np.array([[0, 1], [0, 2]]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), k=2)
+    array([0., 1.])
     """
     from scipy import sparse
 
-    found = np.full(len(ranked), np.nan)
+    values = np.full(len(ranked), np.nan)
     for part in _parts(ranked, len(ranked[:1, :k].T) * 100):
         top = ranked[part, :k]
         n = (top >= 0).sum(axis=1)
         place = np.concatenate([[0], np.cumsum(n)]).astype(np.int32)
-        chosen = sparse.csr_array(  # of the vectors' own types: others would copy them each time
+        chosen = sparse.csr_array(  # with the vectors' dtype, so that they are not copied
             (np.ones(place[-1], vectors.dtype), top[top >= 0].astype(np.int32), place),
             shape=(len(top), vectors.shape[0]),
         )
@@ -260,19 +333,19 @@ def diversity(ranked: RowArray, vectors: Any, k: int) -> FloatArray:
             square = np.einsum("ud,ud->u", total, total, dtype=np.float64)
         several = n > 1
         mean = (np.asarray(square).ravel() - n)[several] / (n * (n - 1))[several]
-        found[part.start : part.stop][several] = 1.0 - mean
-    return found
+        values[part.start : part.stop][several] = 1.0 - mean
+    return values
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Stated probabilities against what came true, in B bins of about equally many.
+    """Stated probabilities against outcomes, in B bins of about equal size.
 
     Attributes:
-        stated: (B,) the mean stated probability, rising.
-        observed: (B,) the share that came true.
-        count: (B,) how many.
-        error: the expected calibration error, the mean of |stated - observed| weighted by count.
+        stated: (B,) mean stated probability, ascending.
+        observed: (B,) share of outcomes that came true.
+        count: (B,) number of probabilities in the bin.
+        error: the expected calibration error, sum(count |stated - observed|) / sum(count).
     """
 
     stated: FloatArray
@@ -282,15 +355,15 @@ class Calibration:
 
 
 def calibration(stated: npt.ArrayLike, came_true: npt.ArrayLike, bins: int = 10) -> Calibration:
-    """The reliability of stated probabilities.
-
-    >>> calibration([0.1, 0.1, 0.9, 0.9], [0, 0, 1, 0], bins=2).error
-    0.25
+    """Compare stated probabilities with outcomes.
 
     Args:
         stated: (n,) probabilities.
-        came_true: (n,) 0 or 1.
-        bins: how many; the probabilities are sorted and cut into as many parts of equal size.
+        came_true: (n,) outcomes, 0 or 1.
+        bins: the number of bins. The sorted probabilities are cut into bins of about equal size.
+
+    >>> calibration([0.1, 0.1, 0.9, 0.9], [0, 0, 1, 0], bins=2).error
+    0.25
     """
     p, y = np.asarray(stated, dtype=np.float64), np.asarray(came_true, dtype=np.float64)
     order = np.argsort(p, kind="stable")
@@ -303,27 +376,27 @@ def calibration(stated: npt.ArrayLike, came_true: npt.ArrayLike, bins: int = 10)
 
 
 def _parts(ranked: RowArray, width: int | None = None) -> Iterator[slice]:
-    """Slices of users, each of about a million cells."""
+    """Cut the users into slices of at most about ``MAX_CELLS`` cells."""
     size = max(1, MAX_CELLS // max(1, width or ranked.shape[1]))
     for first in range(0, len(ranked), size):
         yield slice(first, min(first + size, len(ranked)))
 
 
 def _repeated(rows: RowArray) -> BoolArray:
-    """(u, K) whether a place holds an item that stands further up in its list, too."""
-    found = np.zeros(rows.shape, dtype=bool)
-    ordered = np.sort(rows, axis=1)  # much quicker than argsort, and enough for sound lists
+    """(U, K) whether each place holds an item that is higher up in the same list, too."""
+    repeated = np.zeros(rows.shape, dtype=bool)
+    ordered = np.sort(rows, axis=1)  # much faster than argsort; enough for lists without repeats
     same = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
     users = np.flatnonzero(same.any(axis=1))
     order = np.argsort(rows[users], axis=1, kind="stable")
     later = np.zeros(order.shape, dtype=bool)
     np.put_along_axis(later, order[:, 1:], same[users], axis=1)
-    found[users] = later
-    return found
+    repeated[users] = later
+    return repeated
 
 
 def _mean_of(values: FloatArray, ranked: RowArray, k: int) -> FloatArray:
-    """(U,) the mean of (N,) values by row over the first k of each list; NaN for an empty one."""
+    """(U,) mean of (N,) values by row over the first k items; NaN for an empty list."""
     top = ranked[:, :k]
     n = (top >= 0).sum(axis=1)
     total = np.zeros(len(top))

@@ -1,4 +1,4 @@
-"""Results: per-user values of systems, their intervals, slices and paired differences."""
+"""Results of an evaluation: per-user values, their intervals, slices and paired differences."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from genrec.evaluation.systems import slug
 from genrec.types import FloatArray
 
 SCHEMA_VERSION = 1
-LEAST_USERS = 500  # for saying that one system beats another
+LEAST_USERS = 500  # for a claim that one system beats another
 LOWER_IS_BETTER = ("nats", "seconds", "invalid")
-SLICE_DRAWS = 2_000  # resamples for the interval of a slice
-MAIN = ("nats", "hit_rate@1", "hit_rate@10", "ndcg@10")
+SLICE_DRAWS = 2_000  # bootstrap resamples for the interval of a slice
+MAIN_METRICS = ("nats", "hit_rate@1", "hit_rate@10", "ndcg@10")
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Ranked lists of one system over cases, with per-user values.
+    """One system's ranked lists, with the values of metrics per user.
 
     Attributes:
-        name: of the system.
+        name: the system's name.
         cases: (users,) the cases.
-        ranked: (users,) lists of item ids.
-        values: (users,) values by metric, as ``evaluate`` computes them.
-        whole: figures of all lists together, which no user has: coverage, Gini, calibration.
-        reliability: of the stated probabilities, where there are some.
+        ranked: (users,) lists of item ids, best first.
+        values: for each metric, (users,) values as ``evaluate`` computes them.
+        whole: metrics of all lists together: coverage, Gini coefficient, calibration error.
+        reliability: the stated probabilities against the outcomes; None if none were stated.
     """
 
     name: str
@@ -54,11 +54,11 @@ class Result:
         """(users,) values of a metric.
 
         Args:
-            metric: one of ``values``, or with any k ``hit_rate@K``, ``ndcg@K``, ``mrr@K`` of the
-                target or ``recall@K`` of the whole basket.
+            metric: a key of ``values``; or, for any K, ``hit_rate@K``, ``ndcg@K`` or ``mrr@K`` of
+                the target, or ``recall@K`` of the whole basket.
 
         Raises:
-            RequestError: there is no such metric.
+            RequestError: the metric is unknown.
         """
         if metric in self.values:
             return self.values[metric]
@@ -69,40 +69,43 @@ class Result:
             raise RequestError(msg)
         if name == "recall":
             return metrics.recall([c.basket for c in self.cases], self.ranked, int(k))
-        of_ranks = {"hit_rate": metrics.hit_rate, "ndcg": metrics.ndcg, "mrr": metrics.mrr}
-        return of_ranks[name](self.ranks(), int(k))
+        by_rank = {"hit_rate": metrics.hit_rate, "ndcg": metrics.ndcg, "mrr": metrics.mrr}
+        return by_rank[name](self.ranks(), int(k))
 
     def ranks(self) -> list[int]:
-        """(users,) the target's rank from 1; 0 where it is not in the list."""
+        """(users,) the target's rank, from 1; 0 if it is not in the list."""
         return [metrics.rank_of(c.target, r) for c, r in zip(self.cases, self.ranked, strict=True)]
 
     def mean(self, metric: str) -> Interval:
-        """The mean over users with its 95% bootstrap interval."""
+        """Return the mean over users with its 95% bootstrap interval."""
         return bootstrap.bootstrap(self.per_user(metric))
 
     def minus(self, other: Result, metric: str) -> Interval:
-        """The paired difference per user, mean and 95% bootstrap interval.
+        """Return the mean paired difference to another system with its 95% bootstrap interval.
 
         Raises:
-            RequestError: there is no such metric, or no user for whom both have it.
+            RequestError: the metric is unknown, or no user has it with both systems.
         """
         difference = self.per_user(metric) - other.per_user(metric)
         difference = difference[~np.isnan(difference)]
         if not len(difference):
-            msg = f"No user has {metric} with both {self.name} and {other.name}. Expected some."
+            msg = (
+                f"No user has {metric} with both {self.name} and {other.name}. Expected at least "
+                "one such user; choose another metric."
+            )
             raise RequestError(msg)
         return bootstrap.bootstrap(difference)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The paired difference of two systems.
+    """The paired difference of two systems in a metric.
 
     Attributes:
-        ours, other: their names.
-        metric: which one.
-        difference: ours - other per user, with its 95% bootstrap interval.
-        users: how many.
+        ours, other: the systems' names.
+        metric: the metric's name.
+        difference: the mean of ours - other over users, with its 95% bootstrap interval.
+        users: the number of users.
         verdict: ``better``, ``worse`` or ``not distinguishable``.
     """
 
@@ -114,10 +117,10 @@ class Comparison:
     verdict: str
 
     def __str__(self) -> str:
-        """A plain sentence."""
+        """State the comparison in a sentence, without a full stop."""
         link = "from" if self.verdict == "not distinguishable" else "than"
         few = (
-            f"; fewer than {LEAST_USERS} users, so this is a report and no claim"
+            f"; fewer than {LEAST_USERS} users are too few for a claim"
             if self.users < LEAST_USERS and self.verdict != "not distinguishable"
             else ""
         )
@@ -129,22 +132,22 @@ class Comparison:
 
 
 def compare(result: Result, other: Result, metric: str = "ndcg@10") -> Comparison:
-    """Compares two systems on the same users by the paired difference.
+    """Compare two systems on the same users by the paired difference.
 
     Args:
-        result: ours.
-        other: the other's, over the same cases in the same order.
-        metric: see ``Result.per_user``. Of nats, less is better; they compare only systems whose
-            P is a distribution over all items.
+        result: your system's result.
+        other: the other system's result, over the same cases in the same order.
+        metric: see ``Result.per_user``. Fewer nats are better; they only compare systems whose P is a
+            distribution over all items.
 
     Raises:
-        RequestError: the users or targets differ, or one of them lacks the metric.
+        RequestError: the users or targets differ, or one of the systems lacks the metric.
     """
     mine, theirs = ([(c.user_id, c.target) for c in r.cases] for r in (result, other))
     if mine != theirs:
         msg = (
             f"{result.name} and {other.name} were evaluated on different users or targets "
-            f"({len(mine):,} and {len(theirs):,}). Expected the same cases for a paired difference."
+            f"({len(mine):,} and {len(theirs):,}). Expected the same cases, for paired differences."
         )
         raise RequestError(msg)
     difference = result.minus(other, metric)
@@ -156,17 +159,17 @@ def compare(result: Result, other: Result, metric: str = "ndcg@10") -> Compariso
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All systems over one sample of users, ours first.
+    """The results of all systems on one sample of users, your system first.
 
     Attributes:
-        dataset: its name.
-        protocol, split, seed: what was asked.
-        fitted_on: ``train`` or ``train + validation``, what the baselines counted.
+        dataset: the dataset's name.
+        protocol, split, seed: as given to ``evaluate``.
+        fitted_on: ``train`` or ``train + validation``, the data that the baselines were fitted on.
         exclude_seen: whether items of the history were left out of the lists.
-        vectors: what diversity was measured with.
-        cases: (users,) in the order of the users.
-        slices: kind of slice -> (users,) labels.
-        results: one a system.
+        vectors: a description of the vectors with which diversity was measured.
+        cases: (users,) the cases, in the order of the users.
+        slices: for each kind of slice, (users,) labels.
+        results: one result of each system.
     """
 
     dataset: str
@@ -181,7 +184,11 @@ class Evaluation:
     results: Sequence[Result]
 
     def __getitem__(self, name: str) -> Result:
-        """The result of a system."""
+        """Return the result of a system by its name.
+
+        Raises:
+            RequestError: no system has that name.
+        """
         for result in self.results:
             if result.name == name:
                 return result
@@ -191,48 +198,48 @@ class Evaluation:
 
     @cached_property
     def intervals(self) -> dict[str, dict[str, Interval]]:
-        """System -> metric -> mean and 95% interval; see ``metrics.bootstraps``."""
-        return self._grouped({(r.name, m): v for r in self.results for m, v in r.values.items()})
+        """System -> metric -> mean and 95% interval; see ``bootstrap.bootstraps``."""
+        return self._by_system({(r.name, m): v for r in self.results for m, v in r.values.items()})
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """Ours, the first, against each of the others, in NDCG@10 or what there is of it."""
+        """The first system against each of the others, in NDCG@10 (HR@1 among candidates) and nats."""
         metric = "hit_rate@1" if self.protocol.startswith("candidates") else "ndcg@10"
         ours, *others = self.results
-        found = [compare(ours, other, metric) for other in others]
-        return found + [compare(ours, o, "nats") for o in others if _both(ours, o, "nats")]
+        by_rank = [compare(ours, other, metric) for other in others]
+        return by_rank + [compare(ours, o, "nats") for o in others if _both_have(ours, o, "nats")]
 
     @cached_property
     def by_slice(self) -> dict[str, dict[str, dict[str, dict[str, Interval]]]]:
         """Kind -> label -> system -> metric -> interval, for the main metrics.
 
-        A kind of which all users have the same label is left out.
+        A kind with the same label for all users is left out.
         """
-        found: dict[str, dict[str, dict[str, dict[str, Interval]]]] = {}
+        by_kind: dict[str, dict[str, dict[str, dict[str, Interval]]]] = {}
         for kind, labels in self.slices.items():
             array = np.array(labels)
-            several = sorted(set(labels), key=_natural) if len(set(labels)) > 1 else []
+            several = sorted(set(labels), key=_number_first) if len(set(labels)) > 1 else []
             for label in several:
                 inside = array == label
                 values = {
                     (r.name, m): r.values[m][inside]
                     for r in self.results
-                    for m in MAIN
+                    for m in MAIN_METRICS
                     if m in r.values
                 }
-                found.setdefault(kind, {})[label] = self._grouped(values, SLICE_DRAWS)
-        return found
+                by_kind.setdefault(kind, {})[label] = self._by_system(values, SLICE_DRAWS)
+        return by_kind
 
-    def _grouped(
+    def _by_system(
         self, values: Mapping[tuple[str, str], FloatArray], draws: int | None = None
     ) -> dict[str, dict[str, Interval]]:
-        found: dict[str, dict[str, Interval]] = {r.name: {} for r in self.results}
+        by_system: dict[str, dict[str, Interval]] = {r.name: {} for r in self.results}
         for (name, metric), interval in intervals(values, draws).items():
-            found[name][metric] = interval
-        return found
+            by_system[name][metric] = interval
+        return by_system
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole as plain values for JSON; what no list gives (NaN) is left out."""
+        """Return the evaluation as plain values for JSON; metrics without a value are left out."""
         first = self.results[0]
         return {
             "schema_version": SCHEMA_VERSION,
@@ -243,7 +250,7 @@ class Evaluation:
             "seed": self.seed,
             "fitted_on": self.fitted_on,
             "seen": "excluded" if self.exclude_seen else "included",
-            "systems": {n: _plain(found) for n, found in self.intervals.items()},
+            "systems": {n: _plain(metrics) for n, metrics in self.intervals.items()},
             "whole": {r.name: dict(r.whole) for r in self.results},
             "diversity_over": self.vectors,
             "comparisons": [
@@ -261,7 +268,7 @@ class Evaluation:
                 kind: {
                     label: {
                         "users": list(self.slices[kind]).count(label),
-                        "systems": {n: _plain(found) for n, found in systems.items()},
+                        "systems": {n: _plain(metrics) for n, metrics in systems.items()},
                     }
                     for label, systems in labels.items()
                 }
@@ -280,7 +287,7 @@ class Evaluation:
         }
 
     def save(self, folder: str | Path) -> None:
-        """Writes ``SYSTEM.parquet`` for each system, one row a user, and ``result.json``."""
+        """Write ``SYSTEM.parquet`` for each system, with one row per user, and ``result.json``."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for result in self.results:
@@ -302,31 +309,38 @@ class Evaluation:
 def intervals(
     values: Mapping[tuple[str, str], FloatArray], draws: int | None = None
 ) -> dict[tuple[str, str], Interval]:
-    """Mean and 95% interval of each over the users who have a value; none where nobody has."""
-    whole = [name for name, v in values.items() if len(v) and not np.isnan(v).any()]
-    found = {}
-    if whole:
-        together = bootstrap.bootstraps(np.stack([values[n] for n in whole], axis=1), draws=draws)
-        found = dict(zip(whole, together, strict=True))
+    """Return the mean and 95% interval of each metric over the users who have a value.
+
+    A metric is omitted if no user has a value.
+
+    Args:
+        values: (users,) values by system and metric; NaN for a user without a value.
+        draws: the number of bootstrap resamples; see ``bootstrap.bootstrap``.
+    """
+    complete = [name for name, v in values.items() if len(v) and not np.isnan(v).any()]
+    by_name = {}
+    if complete:
+        columns = np.stack([values[n] for n in complete], axis=1)
+        by_name = dict(zip(complete, bootstrap.bootstraps(columns, draws=draws), strict=True))
     for name, v in values.items():
-        some = v[~np.isnan(v)]
-        if name not in found and len(some):
-            found[name] = bootstrap.bootstrap(some, draws=draws)
-    return {name: found[name] for name in values if name in found}
+        known = v[~np.isnan(v)]
+        if name not in by_name and len(known):
+            by_name[name] = bootstrap.bootstrap(known, draws=draws)
+    return {name: by_name[name] for name in values if name in by_name}
 
 
-def _natural(label: str) -> tuple[float, str]:
+def _number_first(label: str) -> tuple[float, str]:
     number = re.match(r"\d+", label)
     return (float(number[0]) if number else -1.0, label)
 
 
-def _both(one: Result, other: Result, metric: str) -> bool:
+def _both_have(one: Result, other: Result, metric: str) -> bool:
     return metric in one.values and metric in other.values
 
 
-def _interval(found: Interval) -> dict[str, float]:
-    return {"mean": found.mean, "low": found.low, "high": found.high}
+def _interval(interval: Interval) -> dict[str, float]:
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high}
 
 
-def _plain(found: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
-    return {metric: _interval(interval) for metric, interval in found.items()}
+def _plain(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
+    return {metric: _interval(interval) for metric, interval in intervals.items()}

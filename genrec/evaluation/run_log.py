@@ -1,4 +1,4 @@
-"""Log every answer of an evaluation, so that it resumes after a kill."""
+"""Log every answer of an evaluation at once, so that a killed run resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genrec.errors import DataError
 from genrec.evaluation.systems import Answer, Progress, System
 
 
-def answers(
+def collect_answers(
     system: System,
     cases: Sequence[Case],
     k: int,
@@ -21,15 +21,16 @@ def answers(
     key: str = "",
     progress: Progress = lambda system, done: None,
 ) -> list[Answer]:
-    """A system's answers, one a case.
+    """Collect a system's answers, one for each case.
 
     Args:
-        system: what answers.
-        cases: whom to rank for.
-        k: how many items a list.
-        log_path: a JSONL file to which each user's answer is appended at once; users that it already
-            holds are not ranked again, and a last line cut off by a kill is dropped.
-        key: what the answers depend on; a log written under another is refused.
+        system: the system to ask.
+        cases: the cases to answer.
+        k: the number of items in a list.
+        log_path: a JSONL file to which every answer is appended at once. Users already in it are not
+            ranked again; a last line that a kill cut off is dropped.
+        key: a text that changes with anything the answers depend on. A log with another key is
+            refused.
         progress: called with the system's name and the number of users done.
 
     Raises:
@@ -61,23 +62,24 @@ def _line(name: str, key: str, case: Case, answer: Answer) -> str:
 
 def _read_log(log_path: Path, name: str, key: str) -> dict[str, Answer]:
     done = {}
-    for entry in whole_lines(log_path):
+    for entry in read_whole_lines(log_path):
         if (entry.get("system"), entry.get("key")) != (name, key):
             msg = (
                 f"{log_path} was written for system {entry.get('system')!r} with key "
-                f"{entry.get('key')!r}, not {name!r} with {key!r}: other data, protocol, model or "
-                "settings. Expected the same run; choose another folder or delete it."
+                f"{entry.get('key')!r}, not for {name!r} with key {key!r}: it has other data, "
+                "protocol, model or settings. Expected a log of the same run; choose another folder "
+                "or delete the log."
             )
             raise DataError(msg)
         done[entry["user_id"]] = Answer(**{f: entry[f] for f in _FIELDS if f in entry})
     return done
 
 
-def whole_lines(log_path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file that is appended to; a last line cut off by a kill is dropped.
+def read_whole_lines(log_path: Path) -> list[dict[str, Any]]:
+    """Read the objects of a JSONL log; a last line that a kill cut off is removed from the file.
 
     Raises:
-        DataError: the file holds something else.
+        DataError: the file holds anything else.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     if not log_path.exists():
@@ -86,16 +88,16 @@ def whole_lines(log_path: Path) -> list[dict[str, Any]]:
         text = log_path.read_bytes()
         whole = text[: text.rfind(b"\n") + 1]
         rest = text[len(whole) :]
-        found = [json.loads(line) for line in whole.decode("utf-8").split("\n")[:-1]]
-        if all(isinstance(entry, dict) for entry in found) and rest[:1] in {b"", b"{"}:
+        entries = [json.loads(line) for line in whole.decode("utf-8").split("\n")[:-1]]
+        if all(isinstance(entry, dict) for entry in entries) and rest[:1] in {b"", b"{"}:
             if rest:
                 log_path.write_bytes(whole)
-            return found
-        problem = "a line is no object"
+            return entries
+        problem = "a line is not a JSON object"
     except (OSError, ValueError) as error:
         problem = str(error)
     msg = (
-        f"{log_path} is no log of an evaluation: {problem}. Expected one object of JSON a line; choose "
-        "another place or delete it."
+        f"{log_path} is not a log of an evaluation: {problem}. Expected one JSON object per line; "
+        "choose another path or delete the file."
     )
     raise DataError(msg)

@@ -1,4 +1,4 @@
-"""Systems: what is evaluated, wrapped to answer cases, and the log of their answers.
+"""Wrap recommenders and baselines as systems that answer an evaluation's cases.
 
 Knows recommenders and baselines, nothing of metrics.
 """
@@ -19,13 +19,14 @@ from genrec.data.dataset import Dataset
 from genrec.data.protocols import Case
 from genrec.errors import RequestError, SettingsError
 from genrec.keys import spell
+from genrec.models.base import can_score
 from genrec.priors.collaborative import COUNTED, CollaborativePrior
 from genrec.recommender import Recommender
 
 Progress = Callable[[str, int], None]
-NAMES = (*registry.NAMES, CollaborativePrior.name)  # what may be asked for by name
-# Fields that keys of logs spell out, in the order in which version 0.1.0 wrote them. Do not change
-# these lists: `genrec.keys.spell` adds a later field where it is set.
+NAMES = (*registry.NAMES, CollaborativePrior.name)  # systems that can be given by name
+# The fields that a log's key spells out, in the order of version 0.1.0. Do not change these lists:
+# `genrec.keys.spell` adds a later field if it is set.
 _SETTINGS_IN_KEYS = (
     "template", "language", "prompts", "values", "few_shot", "decoder", "normalization", "search",
     "max_nodes", "node_temperature", "prior", "prior_sources", "prior_events", "prior_weight",
@@ -37,14 +38,14 @@ _FUSION_IN_KEYS = ("prior", "weight", "fusion", "temperature", "alone", "fitted"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a system says for one case.
+    """A system's answer to one case.
 
     Attributes:
         items: item ids, best first.
-        probabilities: of the items, where the system states them.
-        nats: -ln P(target), where P is a distribution over all items.
-        exact: whether these are surely the best k, where the system says.
-        seconds: for the list.
+        probabilities: the items' probabilities; None if the system states none.
+        nats: -ln P(target); None unless P is a distribution over all items.
+        exact: whether these are certainly the best k items; None if the system does not say.
+        seconds: the time that the list took.
     """
 
     items: Sequence[str]
@@ -55,11 +56,11 @@ class Answer:
 
 
 class System(Protocol):
-    """What is evaluated.
+    """Anything that can be evaluated.
 
     Attributes:
-        name: for tables.
-        batch: how many cases it takes at once.
+        name: the name in tables of results.
+        batch: the number of cases to pass at once.
     """
 
     name: str
@@ -67,41 +68,50 @@ class System(Protocol):
 
     @property
     def key(self) -> str:
-        """What its lists depend on."""
+        """A text that names everything the answers depend on."""
         ...
 
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
-        """One answer a case, with k items where k are allowed."""
+        """Answer each case with k items, or with all allowed ones if they are fewer."""
         ...
 
 
 class RecommenderSystem:
-    """A ``Recommender`` as a system: its lists, their probabilities, and nats per target."""
+    """A ``Recommender`` as a system, with its lists, their probabilities, and nats per target."""
 
     batch = 1
 
     def __init__(self, recommender: Recommender, name: str) -> None:
-        """Wraps a recommender."""
+        """Wrap a recommender.
+
+        Args:
+            recommender: the recommender.
+            name: its name in tables of results.
+        """
         self.name = name
         self._recommender = recommender
         settings = recommender.settings
-        # By score, what ranks is no distribution over items: neither nats nor probabilities are its.
-        ranks = recommender.prior is None or recommender.fusing.fusion == "node"
-        plain = (settings.normalization, settings.decoder) == ("catalog", "trie")
-        self._distribution = plain and ranks
+        # Fusion by score ranks items, but its scores are not a distribution over them.
+        by_probability = recommender.prior is None or recommender.fusing.fusion == "node"
+        over_catalog = (settings.normalization, settings.decoder) == ("catalog", "trie")
+        self._distribution = over_catalog and by_probability
 
     @cached_property
     def key(self) -> str:
-        """Model, prompt, encoding and settings."""
+        """Model, prompt, encoding, settings and prior."""
         r = self._recommender
         settings = spell(r.settings, "Settings", _SETTINGS_IN_KEYS)
         fusion = spell(r.fusing, "Fusing", _FUSION_IN_KEYS)
-        parts = [r.model.fingerprint(), r.template.hash, r.encoder.hash, settings]
+        if can_score(r.model):
+            model, encoder = r.model.fingerprint(), r.encoder.hash
+        else:  # a model that only writes text has no weights or token ids here
+            model, encoder = r.model.name, "text"
+        parts = [model, r.template.hash, encoder, settings]
         parts += sorted(getattr(r.prior, "unread", ()))
         return " ".join([*parts, fusion, repr(getattr(r.prior, "mix", ""))])
 
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
-        """See ``System.answers``; a target costs one prompt and one path more."""
+        """Answer each case; nats cost one more path through the trie."""
         return [self._answer(case, k) for case in cases]
 
     def _answer(self, case: Case, k: int) -> Answer:
@@ -125,10 +135,18 @@ class RecommenderSystem:
 
 
 class BaselineSystem:
-    """A baseline as a system; many cases at once where it ranks many, and nats where it has them."""
+    """A baseline as a system; answers many cases at once, and states nats, if the baseline can."""
 
     def __init__(self, baseline: Any, name: str, *, exclude_seen: bool, key: str = "") -> None:
-        """Wraps what has ``rank`` of ``baselines.Baseline``, and ``rank_many`` or ``logprobs``."""
+        """Wrap a baseline.
+
+        Args:
+            baseline: has the ``rank`` of ``genrec.baselines.base.Baseline``, and may have
+                ``rank_many`` and ``logprobs``.
+            name: its name in tables of results.
+            exclude_seen: whether items of the history are left out of lists.
+            key: anything else that the answers depend on, such as the seed.
+        """
         self.name = name
         self.key = f"{name} {key} exclude_seen={exclude_seen}"
         self.batch = 256 if hasattr(baseline, "rank_many") else 1
@@ -136,19 +154,19 @@ class BaselineSystem:
         self._exclude_seen = exclude_seen
 
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
-        """See ``System.answers``; with candidates, these in the order of the whole ranking."""
+        """Answer each case; candidates come in the order of the whole ranking."""
         histories, started = [case.history for case in cases], time.perf_counter()
         among = any(case.candidates is not None for case in cases)
-        asked = len(cases[0].events.catalog) if among else k
+        size = len(cases[0].events.catalog) if among else k
         exclude = self._exclude_seen and not among
-        many = getattr(self._baseline, "rank_many", None)
-        if many is None:
-            lists = [self._baseline.rank(h, asked, exclude_seen=exclude) for h in histories]
+        rank_many = getattr(self._baseline, "rank_many", None)
+        if rank_many is None:
+            lists = [self._baseline.rank(h, size, exclude_seen=exclude) for h in histories]
         else:
-            lists = many(histories, asked, exclude_seen=exclude)
+            lists = rank_many(histories, size, exclude_seen=exclude)
         if among:
-            kept = [set(case.candidates or ()) for case in cases]
-            lists = [[i for i in r if i in s][:k] for r, s in zip(lists, kept, strict=True)]
+            candidates = [set(case.candidates or ()) for case in cases]
+            lists = [[i for i in r if i in s][:k] for r, s in zip(lists, candidates, strict=True)]
         seconds = (time.perf_counter() - started) / len(cases)
         nats = [self._nats(case) for case in cases]
         return [
@@ -163,37 +181,37 @@ class BaselineSystem:
         return -float(logprobs(case.history)[case.events.catalog.row(case.target)])
 
 
-def named(system: Any) -> tuple[str | None, Any]:
-    """A system with the name that it was given, None where it has its own."""
+def split_name(system: Any) -> tuple[str | None, Any]:
+    """Split a given system into its name, None if no name was given, and the system itself."""
     return system if isinstance(system, tuple) else (None, system)
 
 
 def build_systems(
     dataset: Dataset, given: Sequence[Any], exclude_seen: bool, before: str, seed: int
 ) -> list[System]:
-    """Systems, baselines by name fitted.
+    """Build the systems to evaluate; baselines given by name are fitted.
 
     Args:
         dataset: with the protocol's split.
-        given: see ``evaluate``.
-        exclude_seen: whether items of the history are left out.
-        before: the split before which baselines are fitted and priors counted.
-        seed: of what is random in a baseline.
+        given: the ``systems`` of ``genrec.evaluate``.
+        exclude_seen: whether items of the history are left out of lists.
+        before: the split before which baselines are fitted and priors count events.
+        seed: the seed of random choices in a baseline.
 
     Raises:
-        RequestError: one is no system, or two have the same name.
+        RequestError: an element cannot be evaluated, or two systems have the same name.
     """
-    found: list[System] = []
+    systems: list[System] = []
     for each in given:
-        name, system = named(each)
+        name, system = split_name(each)
         if isinstance(system, Recommender):
             check_compatible(system, dataset)
             system = with_prior_fitted_before(system, dataset, before)
-            found.append(RecommenderSystem(system, name or name_of(system)))
+            systems.append(RecommenderSystem(system, name or default_name(system)))
             continue
         key = f"seed={seed}"
         if isinstance(system, str) and system not in NAMES:
-            msg = f"{system!r} is no system. Expected one of: {', '.join(NAMES)}."
+            msg = f"{system!r} is not a known system. Expected one of: {', '.join(NAMES)}."
             raise SettingsError(msg)
         if system == CollaborativePrior.name:
             system = CollaborativePrior.fit(
@@ -208,56 +226,57 @@ def build_systems(
             system = registry.fit(system, dataset, before=before, seed=seed)
         if not hasattr(system, "rank"):
             msg = (
-                f"{system!r:.80} is no system. Expected a Recommender, something with "
+                f"{system!r:.80} cannot be evaluated. Expected a Recommender, an object with "
                 f"rank(history, k, exclude_seen=...), or one of: {', '.join(NAMES)}."
             )
             raise RequestError(msg)
-        found.append(
+        systems.append(
             BaselineSystem(system, name or system.name, exclude_seen=exclude_seen, key=key)
         )
-    names = [slug(s.name) for s in found]
+    names = [slug(s.name) for s in systems]
     if len(set(names)) < len(names):
         msg = (
-            f"Two systems have the same name: {', '.join(s.name for s in found)}. Expected "
-            "different ones; give pairs such as ('mine', recommender)."
+            f"Two systems have the same name: {', '.join(s.name for s in systems)}. Expected "
+            "different names; give pairs such as ('mine', recommender)."
         )
         raise RequestError(msg)
-    return found
+    return systems
 
 
 def _sources(given: Sequence[Any]) -> Sequence[str]:
-    """What the prior mixes that is asked for by name: the same as a recommender's beside it."""
-    for _, system in map(named, given):
+    """Choose the sources of a prior given by name: those of a recommender beside it, if any."""
+    for _, system in map(split_name, given):
         if isinstance(system, Recommender) and system.fusing.prior == "collaborative":
             return system.settings.sources
     return COUNTED
 
 
 def check_compatible(recommender: Recommender, dataset: Dataset) -> None:
-    """Refuses a recommender that cannot be evaluated on a dataset.
+    """Refuse a recommender that cannot be evaluated on a dataset.
 
     Raises:
-        RequestError: it has other items, another behavior, or demonstrations that hold targets.
+        RequestError: the recommender has other items, recommends for another behavior, or shows
+            demonstrations that may hold targets.
     """
     info = dataset.info
     if recommender.catalog.hash() != dataset.catalog.hash():
         msg = (
-            f"The recommender has a catalog of {len(recommender.catalog):,} items that is not the "
-            f"one of {info.name} ({len(dataset.catalog):,} items). Expected the same."
+            f"The recommender's catalog of {len(recommender.catalog):,} items is not the one of "
+            f"{info.name} ({len(dataset.catalog):,} items). Expected the same catalog."
         )
         raise RequestError(msg)
     if recommender.behavior != info.target_behavior:
         msg = (
             f"The recommender is for {recommender.behavior!r} and the targets are "
-            f"{info.target_behavior!r}. Expected the same; use "
+            f"{info.target_behavior!r}. Expected the same behavior; use "
             f"protocols.with_target_behavior(dataset, {recommender.behavior!r})."
         )
         raise RequestError(msg)
     own = recommender.dataset
     if recommender.settings.few_shot and own is not None and own.info.split != info.split:
         msg = (
-            f"The recommender shows demonstrations from data split by {own.info.split}, and the "
-            f"protocol needs {info.split}. Expected a recommender on "
+            f"The recommender's demonstrations come from data split by {own.info.split}, but the "
+            f"protocol splits by {info.split}. Expected a recommender on "
             "protocols.apply_protocol(dataset, protocol), so that no demonstration holds a target."
         )
         raise RequestError(msg)
@@ -266,19 +285,20 @@ def check_compatible(recommender: Recommender, dataset: Dataset) -> None:
 def with_prior_fitted_before(
     recommender: Recommender, dataset: Dataset, before: str
 ) -> Recommender:
-    """A recommender whose prior counts the dataset's events before a split, and no others.
+    """Return a recommender whose prior counts only the dataset's events before a split.
 
-    One's own prior stays as it is: what it counted is not known here.
+    A prior of the user's own stays as it is, since nothing is known of what it counted.
     """
-    fused = recommender.fusing.prior
-    known = recommender.dataset is not None and recommender.dataset.info.split == dataset.info.split
-    if fused in {"none", "own"} or (known and recommender.settings.prior_before == before):
+    prior = recommender.fusing.prior
+    own = recommender.dataset
+    same_split = own is not None and own.info.split == dataset.info.split
+    if prior in {"none", "own"} or (same_split and recommender.settings.prior_before == before):
         return recommender
-    return recommender.with_settings(data=dataset, prior=fused, prior_events=to_parts(before))
+    return recommender.with_settings(data=dataset, prior=prior, prior_events=to_parts(before))
 
 
-def name_of(recommender: Recommender) -> str:
-    """A recommender's name in tables: its model, and what makes it another system."""
+def default_name(recommender: Recommender) -> str:
+    """Name a recommender by its model and by the settings that make it a different system."""
     settings = recommender.settings
     parts = [Path(recommender.model.name).name]
     parts += [f"{settings.few_shot}-shot"] if settings.few_shot else []
@@ -289,7 +309,7 @@ def name_of(recommender: Recommender) -> str:
 
 
 def slug(name: str) -> str:
-    """A system's name as a file name.
+    """Turn a system's name into a file name.
 
     >>> slug("smollm2-135m 4-shot"), slug("../x")
     ('smollm2-135m-4-shot', 'x')

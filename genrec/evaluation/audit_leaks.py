@@ -1,0 +1,175 @@
+"""Audit checks of time and splits: whether train holds anything that should be unknown."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from genrec.data.events import SPLITS
+from genrec.evaluation.audit_types import AuditedData, Finding
+from genrec.types import FloatArray
+
+DAY = 86_400.0  # seconds
+_WINDOW = 4  # items in a row; longer runs seldom occur twice by chance
+
+
+def check_repeated_events(data: AuditedData) -> Finding:
+    """Check for events that occur twice; across splits they give targets away."""
+    c = data.dataset.interactions.columns
+    keys = np.stack([c.user, c.row, c.behavior, c.timestamp], axis=1)
+    _, which, count = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+    repeated = int((count[which] > 1).sum())
+    earliest = np.full(len(count), len(SPLITS))
+    np.minimum.at(earliest, which.ravel(), c.split)
+    given_away = int((earliest[which.ravel()[data.target_places]] < data.split_code).sum())
+    figures = {"events": repeated / len(c.row), "targets_in_train": given_away / len(data.cases)}
+    said = (
+        f"{repeated:,} of {len(c.row):,} events occur more than once (same user, item, behavior and "
+        f"time); {given_away:,} targets are also in an earlier split as the same event."
+    )
+    if given_away:
+        advice = "The split leaks: drop repeated rows before splitting."
+        return Finding("repeated events", "warning", figures, said, advice)
+    if repeated > 0.01 * len(c.row):
+        advice = "Drop repeated rows, or say that they count as several events."
+        return Finding("repeated events", "note", figures, said, advice)
+    return Finding("repeated events", "ok", figures, said)
+
+
+def check_ties(data: AuditedData) -> Finding:
+    """Check for targets at the same time, or on the same day, as the event before them."""
+    times = data.times
+    if times is None:
+        said = "The data has positions and no times, so ties cannot be detected."
+        return Finding("ties", "note", {}, said, "Find out how the positions were made.")
+    at = data.target_places
+    before = np.array([case.shown[-1] if len(case.shown) else -1 for case in data.cases])
+    have = (before >= 0) & np.isfinite(times[at]) & np.isfinite(times[before])
+    now, then = times[at[have]], times[before[have]]
+    n = len(data.cases)
+    same_time = int((now == then).sum())
+    same_day = int((np.floor(now / DAY) == np.floor(then / DAY)).sum())
+    known = times[np.isfinite(times)]
+    whole_days = bool(np.all(np.floor(known / DAY) * DAY == known))
+    figures = {
+        "same_time": same_time / n,
+        "same_day": same_day / n,
+        "with_times": len(now) / n,
+        "days_only": float(whole_days),
+    }
+    said = (
+        f"{same_day / n:.1%} of the targets fall on the same day as the event before them, "
+        f"{same_time / n:.1%} at the same time ({len(now):,} of {n:,} have times to compare)"
+        f"{'; all times are whole days' if whole_days else ''}."
+    )
+    if same_time / n > 0.05:
+        advice = (
+            "For these users, the order of the file decides which event came last. Keep that order "
+            f"and state it with the numbers{data.or_split_by_time}."
+        )
+        return Finding("ties", "warning", figures, said, advice)
+    return Finding("ties", "ok", figures, said)
+
+
+def check_users_in_splits(data: AuditedData) -> Finding:
+    """Check which users are in which splits, and whether their events go back in time."""
+    c = data.dataset.interactions.columns
+    inside = np.zeros((len(data.dataset.interactions.user_ids), len(SPLITS)), dtype=bool)
+    inside[c.user, c.split] = True
+    known = int(inside[c.user[data.target_places], 0].sum())
+    back = int(((c.user[1:] == c.user[:-1]) & (c.split[1:] < c.split[:-1])).sum())
+    n = len(data.cases)
+    figures = {
+        "users": len(inside),
+        "in_several": int((inside.sum(axis=1) > 1).sum()),
+        "test_users_in_train": known / n,
+        "events_out_of_order": back,
+    }
+    said = (
+        f"{figures['in_several']:,} of {len(inside):,} users have events in more than one split; "
+        f"{known / n:.1%} of those with a target have events in train."
+    )
+    if back:
+        said += f" {back:,} times, a user's event of an earlier split follows one of a later split."
+        advice = "The given split goes back in time for these users: split anew (--split)."
+        return Finding("users in splits", "warning", figures, said, advice)
+    if 0 < known < n and data.dataset.info.split == "given":
+        advice = "Report users with and without train events separately (slice: user)."
+        return Finding("users in splits", "note", figures, said, advice)
+    return Finding("users in splits", "ok", figures, said)
+
+
+def check_sequences_in_train(data: AuditedData) -> Finding:
+    """Check for test cases whose last items and target follow one another in train, too."""
+    c = data.dataset.interactions.columns
+    earlier = (c.split < data.split_code) & (c.row >= 0)
+    row, user = c.row[earlier], c.user[earlier]
+    train = set()
+    for first in range(len(row) - _WINDOW + 1):
+        if user[first] == user[first + _WINDOW - 1]:
+            train.add(tuple(row[first : first + _WINDOW].tolist()))
+    checked = copied = 0
+    for case in data.cases:
+        shown = [r for r in c.row[case.shown].tolist() if r >= 0][-(_WINDOW - 1) :]
+        if len(shown) == _WINDOW - 1:
+            checked += 1
+            copied += (*shown, int(c.row[case.at])) in train
+    share = copied / max(checked, 1)
+    said = (
+        f"In {copied:,} of {checked:,} cases ({share:.1%}), the last {_WINDOW - 1} items and the "
+        "target also follow one another in an earlier split."
+    )
+    if share > 0.05:
+        advice = (
+            "Copies of test sequences are in train: cut windows after splitting users or times, "
+            "not before."
+        )
+        return Finding("sequences in train", "warning", {"share": share}, said, advice)
+    return Finding("sequences in train", "ok", {"share": share}, said)
+
+
+def check_future(data: AuditedData) -> Finding:
+    """Check for train events that are later than targets."""
+    times = data.times
+    c = data.dataset.interactions.columns
+    if times is None:
+        said = "The data has positions and no times, so later train events cannot be detected."
+        return Finding("future", "note", {}, said)
+    train = np.sort(times[(c.split < data.split_code) & np.isfinite(times)])
+    targets = times[data.target_places]
+    targets = targets[np.isfinite(targets)]
+    if not len(train) or not len(targets):
+        said = "The train events or the targets have no times, so they cannot be compared."
+        return Finding("future", "note", {}, said)
+    later = 1 - np.searchsorted(train, targets, side="right") / len(train)
+    own = _users_with_later_train_events(data, times)
+    figures = {
+        "targets_with_later_train_events": float((later > 0).mean()),
+        "mean_share_of_train_that_is_later": float(later.mean()),
+        "histories_that_are_later": own / len(data.cases),
+    }
+    said = (
+        f"For {(later > 0).mean():.1%} of the targets, earlier splits hold events that happened "
+        f"after them; on average {later.mean():.1%} of those splits' events did. {own:,} users have "
+        "such events of their own."
+    )
+    if own or (data.dataset.info.split != "last unit" and (later > 0).any()):
+        advice = f"The future leaks into train: split anew{data.or_split_by_time}."
+        return Finding("future", "warning", figures, said, advice)
+    if (later > 0).any():
+        advice = (
+            "This is inevitable when each user's last event is held out: train knows what becomes "
+            f"popular later. State it with the numbers{data.or_split_by_time}."
+        )
+        return Finding("future", "note", figures, said, advice)
+    return Finding("future", "ok", figures, said)
+
+
+def _users_with_later_train_events(data: AuditedData, times: FloatArray) -> int:
+    """Count users with an event of an earlier split that is later than their target."""
+    events = data.dataset.interactions
+    users = 0
+    for case in data.cases:
+        where = events.events(case.user_id)
+        earlier = times[where][events.columns.split[where] < data.split_code]
+        users += bool((earlier > times[case.at]).any())
+    return users
