@@ -3,11 +3,11 @@
 ::
 
     GenrecError                 exit code 1
-    ├── SettingsError           2   an option or setting that cannot be
+    ├── SettingsError           2   an unknown option, or a value that it cannot have
     ├── DataError               3   a file, column or row that cannot be read
     ├── PromptError             4   a template or history that cannot be rendered
-    ├── ModelError              5   a model that cannot be had, loaded or used
-    └── RequestError            6   a request that cannot be answered: unknown user, bad k
+    ├── ModelError              5   a model that cannot be downloaded, loaded or used
+    └── RequestError            6   a request that cannot be answered, such as k = 0
         └── UnknownUserError    6
 
 Every message says what was given, what was expected and what to do. The command line prints the
@@ -18,40 +18,40 @@ from __future__ import annotations
 
 
 class GenrecError(Exception):
-    """Base of all errors that genrec raises for a caller's mistake."""
+    """The base of all errors that genrec raises for a caller's mistake."""
 
     exit_code = 1
 
 
 class SettingsError(GenrecError):
-    """An option or setting that is unknown, or whose value cannot be used."""
+    """An option or setting is unknown, or its value cannot be used."""
 
     exit_code = 2
 
 
 class DataError(GenrecError):
-    """A file, column or row that cannot be read as what it should be."""
+    """A file, column or row cannot be read in the expected form."""
 
     exit_code = 3
 
 
 class PromptError(GenrecError):
-    """A template or history that cannot be rendered to a prompt."""
+    """A template or history cannot be rendered to a prompt."""
 
     exit_code = 4
 
 
 class ModelError(GenrecError):
-    """A language model that cannot be had, loaded or used."""
+    """A language model cannot be downloaded, loaded or used."""
 
     exit_code = 5
 
 
 class RequestError(GenrecError):
-    """A request that cannot be answered, such as k = 0 or an empty set of allowed items."""
+    """A request cannot be answered, such as k = 0 or an empty set of allowed items."""
 
     exit_code = 6
 
 
 class UnknownUserError(RequestError):
-    """A user who is not in the dataset."""
+    """A user is not in the dataset."""

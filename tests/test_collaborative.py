@@ -352,8 +352,8 @@ def test_without_validation_the_last_of_train_are_fitted_on() -> None:
     new = shop(
         [*[e[:3] for e in many], *[[3]] * 60], [*[["train"] * 3] * 60, *[["validation"]] * 60]
     )  # 60 validation users, all of them without a history
-    assert protocols.with_history(new) == 0
-    assert protocols.with_history(protocols.with_validation(new, 50)) == 60
+    assert protocols.count_with_history(new) == 0
+    assert protocols.count_with_history(protocols.with_validation(new, 50)) == 60
     assert CollaborativePrior.fit(new).mix == fit.mix
     single = shop([[0]] * 60, [["train"]] * 60)
     assert protocols.with_validation(single, 50) is single
@@ -393,7 +393,7 @@ def test_where_test_is_later_than_train_the_latest_of_train_are_held_out() -> No
     times[newcomers.interactions.columns.split == 2] = 60_000
     columns = replace(newcomers.interactions.columns, timestamp=times)
     newcomers = timed(newcomers, columns)
-    assert protocols.with_history(protocols.with_validation(newcomers, 50)) >= 50
+    assert protocols.count_with_history(protocols.with_validation(newcomers, 50)) >= 50
     same = later.interactions.columns
     day = replace(same, timestamp=np.where(same.split == 2, 2.0, 1.0))
     found = protocols.with_validation(timed(later, day), 15).interactions

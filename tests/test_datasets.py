@@ -93,7 +93,7 @@ def test_movielens_latest(tmp_path: Path) -> None:
     )
     data = datasets.movielens(tmp_path)
     check(data, ["American President, The (1995)", "Heat (1995)"], [4.5, 0.5])
-    with pytest.raises(DataError, match="is no MovieLens folder"):
+    with pytest.raises(DataError, match="is not a MovieLens folder"):
         datasets.movielens(tmp_path / "none")
 
 
@@ -108,7 +108,7 @@ def test_recbole(tmp_path: Path) -> None:
     (tmp_path / "x.item").write_text("item_id:token\tyear:token\n9\t1995\n")
     with pytest.raises(DataError, match="has no title column"):
         datasets.recbole(tmp_path, "x")
-    with pytest.raises(DataError, match="No file"):
+    with pytest.raises(DataError, match="does not exist"):
         datasets.recbole(tmp_path, "y")
 
 
@@ -147,5 +147,5 @@ def test_amazon_of_another_layout(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Expected one of these layouts"):
         datasets.amazon(tmp_path / "r.jsonl", tmp_path / "m.jsonl")
     (tmp_path / "r.jsonl").write_text("__import__('os').abort()\n")
-    with pytest.raises(DataError, match="line 1 is no JSON object"):
+    with pytest.raises(DataError, match="line 1 is not a JSON object"):
         datasets.amazon(tmp_path / "r.jsonl", tmp_path / "m.jsonl")

@@ -195,7 +195,7 @@ def test_protocols_split_anew_where_they_must(demo_data: Dataset) -> None:
     begin = by_time.interactions.columns.timestamp[by_time.interactions.columns.split == 2].min()
     cases = protocols.cases(demo_data, "global-time")
     assert all(i.timestamp < begin for c in cases[:50] for i in c.history.interactions)
-    with pytest.raises(DataError, match="Expected interactions with a split column"):
+    with pytest.raises(DataError, match="Prepare interactions with a split column"):
         protocols.apply_protocol(demo_data, "given")
     with pytest.raises(RequestError, match="protocol='x' is not known"):
         protocols.apply_protocol(demo_data, "x")

@@ -419,7 +419,7 @@ def test_what_cannot_be_measured_is_said(zh_data: Dataset) -> None:
     with pytest.raises(RequestError, match="and max_events is 3"):
         faithfulness(zh_data, of(zh_data, max_events=3), encoder="ngrams")
     no_test = shop(["abcdef", "badcfe"], split="train")
-    with pytest.raises(RequestError, match="Nobody has a 'buy' event in test"):
+    with pytest.raises(RequestError, match="No user has a 'buy' event in test"):
         faithfulness(no_test, of(no_test), encoder="ngrams")
 
 
@@ -472,7 +472,7 @@ def test_the_command_says_what_does_not_go_together(
     shop(["abcdef"], split="train").save(tmp_path / "no_test", [])
     code, _, err = run("evaluate", tmp_path / "no_test", "--explanations", "--model", model)
     assert code == 6
-    assert "Nobody has a 'buy' event in test" in err
+    assert "No user has a 'buy' event in test" in err
 
 
 def test_a_run_must_know_some_of_the_titles(

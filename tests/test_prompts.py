@@ -193,7 +193,7 @@ def test_ones_own_folder_goes_before_what_is_shipped(tmp_path: Path) -> None:
     assert sentence.render(CATALOG, History(), "buy").text == "The user will next nab"
     assert sentence.render(CATALOG, History(), "view").text == "The user will next view"
     (tmp_path / "en" / "verbs.json").write_text('{"buy": "nabbed"}')
-    with pytest.raises(PromptError, match="is no verb table"):
+    with pytest.raises(PromptError, match="is not a verb table"):
         Template.load("next_item", own=tmp_path)
     (tmp_path / "en" / "verbs.json").write_bytes(b"\xff")
     with pytest.raises(PromptError, match="Expected a text file in UTF-8"):

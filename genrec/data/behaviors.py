@@ -1,4 +1,4 @@
-"""How behaviors are said in a language: the verbs that ship with the templates."""
+"""Put behaviors into words: the verb tables that ship with the prompt templates."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from genrec.errors import PromptError
 
 
 def templates_folder() -> Path:
-    """The folder of the shipped templates: in the wheel, or beside the package in a checkout."""
+    """Return the folder of the shipped templates, in the wheel or in a checkout."""
     package = Path(__file__).parents[1]
     for place in (package / "templates", package.parent / "prompts"):
         if (place / "en").is_dir():
             return place
-    msg = f"The prompt templates are missing beside {package}. Install genrec again."
+    msg = f"The prompt templates are missing from {package}. Install genrec again."
     raise PromptError(msg)
 
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """How a behavior is said.
+    """The words for a behavior.
 
     Attributes:
-        past: as in "bought".
-        base: as in "will buy".
-        value: the form of an event's value, with {value} and {scale}; empty for the number alone.
-        also: other words for it that people type.
+        past: the past tense, such as "bought".
+        base: the base form, such as "buy".
+        value: the pattern for an event's value, with {value} and {scale}; empty for the number
+            alone.
+        also: other words that people type for the behavior.
     """
 
     past: str
@@ -37,11 +38,16 @@ class Verb:
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """All words for it that are understood."""
+        """All words for the behavior that are understood in a typed history."""
         return (self.past, self.base, *self.also)
 
     def format_value(self, value: float | None, scale: float) -> str:
-        """The value in its form; empty for no value."""
+        """Format an event's value with the pattern; empty for no value.
+
+        Args:
+            value: the value, if any.
+            scale: the highest value in the data.
+        """
         if value is None:
             return ""
         number, top = f"{value:g}", f"{scale:g}"
@@ -49,21 +55,25 @@ class Verb:
 
 
 def shipped_verbs(language: str = "en") -> dict[str, Verb]:
-    """Behavior -> how it is said, as shipped for a language."""
+    """Read the shipped verb table of a language: the words for each behavior."""
     return read_verbs(templates_folder() / language / "verbs.json")
 
 
 def spoken_verbs() -> dict[str, tuple[str, ...]]:
-    """Behavior -> how it is said in any shipped language, to understand what people type."""
-    said: dict[str, tuple[str, ...]] = {}
+    """Collect the words for each behavior in all shipped languages, to parse typed histories."""
+    words: dict[str, tuple[str, ...]] = {}
     for path in sorted(templates_folder().glob("*/verbs.json")):
         for behavior, verb in read_verbs(path).items():
-            said[behavior] = (*said.get(behavior, ()), *verb.forms)
-    return said
+            words[behavior] = (*words.get(behavior, ()), *verb.forms)
+    return words
 
 
 def read_text(path: Path) -> str:
-    """Read a template file; a missing one is a PromptError."""
+    """Read a template file.
+
+    Raises:
+        PromptError: the file is missing or not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -72,7 +82,11 @@ def read_text(path: Path) -> str:
 
 
 def read_verbs(path: Path) -> dict[str, Verb]:
-    """Read a verb table, behavior to Verb."""
+    """Read a verb table: the words for each behavior; empty if there is no such file.
+
+    Raises:
+        PromptError: the file is not a verb table.
+    """
     if not path.is_file():
         return {}
     try:
@@ -83,7 +97,7 @@ def read_verbs(path: Path) -> dict[str, Verb]:
         }
     except (ValueError, TypeError, AttributeError) as error:
         msg = (
-            f"{path} is no verb table: {error}. Expected JSON such as "
+            f"{path} is not a verb table: {error}. Expected JSON such as "
             '{"buy": {"past": "bought", "base": "buy", "value": "{value} pcs"}}.'
         )
         raise PromptError(msg) from error

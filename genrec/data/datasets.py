@@ -1,4 +1,4 @@
-"""Datasets by name: the embedded ones, and loaders of public data from the user's own folders.
+"""Load embedded datasets by name, and public datasets from the user's own folders.
 
 Nothing is downloaded. Each loader reads the files as their publishers wrote them.
 """
@@ -29,19 +29,19 @@ EMBEDDED = {"online_retail_demo": "csv.gz", "zh_mini": "csv"}
 
 
 def load(name: str = "online_retail_demo") -> Dataset:
-    """A dataset that is embedded in the package.
+    """Load a dataset that is embedded in the package.
 
     ``online_retail_demo``: 995 customers, 2,064 products and 55,864 events of UCI Online Retail
     (Chen 2015, https://doi.org/10.24432/C5BW33, CC BY 4.0). ``zh_mini``: 60 users, 240 items and
-    955 events in Chinese, made up by the authors, for trying things out. See their data cards.
+    955 events in Chinese, made up by the authors for trying things out. See their data cards.
 
     Raises:
-        DataError: there is none of this name.
+        DataError: no embedded dataset has this name.
     """
     if name not in EMBEDDED:
         msg = (
-            f"No embedded dataset {name!r}. Expected one of: {', '.join(EMBEDDED)}; a folder that "
-            "prepare wrote is loaded with genrec.Dataset.load(folder)."
+            f"There is no embedded dataset {name!r}. Expected one of: {', '.join(EMBEDDED)}. Use "
+            "genrec.Dataset.load(folder) for a folder that prepare wrote."
         )
         raise DataError(msg)
     folder, ending = Path(__file__).parent / "samples" / name, EMBEDDED[name]
@@ -52,11 +52,11 @@ def load(name: str = "online_retail_demo") -> Dataset:
 
 
 def movielens(folder: str | Path) -> Dataset:
-    """MovieLens as GroupLens publishes it: ml-100k, ml-1m, ml-10m or a ml-latest folder.
+    """Load MovieLens as GroupLens publishes it: ml-100k, ml-1m, ml-10m or an ml-latest folder.
 
-    A movie's title holds its year; its genres are an attribute (but in ml-100k, where they are
-    flags). Events are ``rate`` with the stars as value. GroupLens forbids redistribution, so get
-    the folder from them.
+    A title includes the year of the movie, and its genres are an attribute (except in ml-100k,
+    where they are flags). Events are ``rate`` with the stars as value. GroupLens forbids
+    redistribution, so download the folder from them.
 
     Args:
         folder: the unpacked folder.
@@ -76,7 +76,7 @@ def movielens(folder: str | Path) -> Dataset:
         items = _renamed_csv(folder / "movies.csv", ["item_id", "title", "genres"])
     else:
         msg = (
-            f"{str(folder)!r} is no MovieLens folder. Expected u.data and u.item (ml-100k), "
+            f"{str(folder)!r} is not a MovieLens folder. Expected u.data and u.item (ml-100k), "
             "ratings.dat and movies.dat (ml-1m), or ratings.csv and movies.csv (ml-latest)."
         )
         raise DataError(msg)
@@ -84,20 +84,19 @@ def movielens(folder: str | Path) -> Dataset:
 
 
 def recbole(folder: str | Path | None = None, name: str = "ml-100k") -> Dataset:
-    """RecBole atomic files, ``NAME.inter`` and ``NAME.item``.
+    """Load RecBole atomic files, ``NAME.inter`` and ``NAME.item``.
 
     Args:
-        folder: the folder that holds them; None for the sample inside an installed recbole
-            package.
-        name: of the files.
+        folder: the folder of the files; None for the sample in an installed recbole package.
+        name: the name of the files.
 
     Raises:
-        DataError: the files are not there or lack a user, an item or a title column.
+        DataError: a file is missing, or lacks a user, an item or a title column.
     """
     if folder is None:
         spec = importlib.util.find_spec("recbole")
         if spec is None or spec.origin is None:
-            msg = "recbole is not installed. Expected it, or the folder that holds the .inter file."
+            msg = "recbole is not installed. Install it, or pass the folder that holds the .inter file."
             raise DataError(msg)
         folder = Path(spec.origin).parent / "dataset_example" / name
     folder = Path(folder)
@@ -106,18 +105,22 @@ def recbole(folder: str | Path | None = None, name: str = "ml-100k") -> Dataset:
     if "title" not in items.column_names:
         titles = [c for c in items.column_names if c.endswith(("title", "name"))]
         if not titles:
-            msg = f"{name}.item has no title column; found {', '.join(items.column_names)}."
+            msg = (
+                f"{name}.item has no title column. Expected one whose name ends in title or name; "
+                f"found {', '.join(items.column_names)}."
+            )
             raise DataError(msg)
         items = items.rename_columns(["title" if c == titles[0] else c for c in items.column_names])
     return _dataset(items, events, name, EventOptions())
 
 
 def amazon(reviews: str | Path, metadata: str | Path) -> Dataset:
-    """Amazon reviews with titles: the layouts of 2014, 2018 and 2023 (JSON Lines, also .gz).
+    """Load Amazon reviews and product titles, from 2014, 2018 or 2023 (JSON Lines, also .gz).
 
-    2014 and 2018: ``reviewerID, asin, overall, unixReviewTime`` and ``asin, title``; the metadata
-    of 2014 is Python literals. 2023: ``user_id, parent_asin, rating, timestamp`` (milliseconds)
-    and ``parent_asin, title``. Events are ``rate``; the review's summary or title is its text.
+    In 2014 and 2018 the columns are ``reviewerID, asin, overall, unixReviewTime`` and
+    ``asin, title``; the metadata of 2014 consists of Python literals. In 2023 they are
+    ``user_id, parent_asin, rating, timestamp`` (milliseconds) and ``parent_asin, title``. Events
+    are ``rate``, and the review's summary or title is their text.
 
     Args:
         reviews: the reviews file.
@@ -153,24 +156,24 @@ def amazon(reviews: str | Path, metadata: str | Path) -> Dataset:
 def histories(
     data: Any, catalog: Catalog, split: str | None = None, **options: Any
 ) -> list[History]:
-    """The histories of a Hugging Face dataset with one row a user, whose events stand in lists.
+    """Read histories from a Hugging Face dataset with one row per user and lists of events.
 
-    ``item_id`` or ``title`` holds lists, oldest first; behavior, timestamp, value and text may be
-    lists as long, or one value for all. A title stands for the first item of the catalog that has
-    it. Recommend for them with ``Recommender.recommend_many``.
+    ``item_id`` or ``title`` holds lists, oldest first. Behavior, timestamp, value and text may be
+    lists of the same length, or one value for all events. A title refers to the first item of the
+    catalog with that title. Recommend for the histories with ``Recommender.recommend_many``.
 
     Args:
         data: a ``datasets.Dataset``, or the id of one on the hub.
         catalog: the items.
-        split: see ``genrec.hub.table``.
-        **options: ``rejects``, and the fields of ``EventOptions``, such as ``behavior="buy"`` where
-            there is no such column, or ``columns={"item_id": "history"}``.
+        split: the part of the dataset to read; see ``genrec.data.readers.huggingface.read``.
+        **options: ``rejects`` and the fields of ``EventOptions``, such as
+            ``columns={"item_id": "history"}``, or ``behavior="buy"`` without a behavior column.
 
     Returns:
-        One history a user, in the dataset's order.
+        One history per user, in the order of the dataset.
 
     Raises:
-        DataError: the dataset cannot be had, a row cannot be used, or nothing is left.
+        DataError: the dataset cannot be loaded, a row is bad, or no row is usable.
     """
     rejects = options.pop("rejects", None) or Rejects(
         huggingface.display_name(data, "histories"), strict=True
@@ -181,22 +184,24 @@ def histories(
     )
     if "item_id" not in table.column_names:
         arrow.require_columns(table, ["title"], rejects.source)
-        rows = [(t, catalog.rows_of_title(t)[0]) for t in arrow.to_strings(table["title"])]
-        ids = [catalog[found[0]].item_id if found else title for title, found in rows]
+        matches = [(t, catalog.rows_of_title(t)[0]) for t in arrow.to_strings(table["title"])]
+        ids = [catalog[rows[0]].item_id if rows else title for title, rows in matches]
         table = table.append_column("item_id", pa.array(ids, pa.string()))
-    found = Interactions.from_table(table, catalog, rejects=rejects, **options)
-    return [found.history(user) for user in found.user_ids]
+    events = Interactions.from_table(table, catalog, rejects=rejects, **options)
+    return [events.history(user) for user in events.user_ids]
 
 
 _RATING = ["user_id", "item_id", "rating", "timestamp"]
 
 
 def _dataset(items: pa.Table, events: pa.Table, name: str, options: EventOptions) -> Dataset:
+    """Build a dataset from tables; bad rows are rejected."""
     rejects = [Rejects("items"), Rejects("interactions")]
     return Dataset.from_tables(items, events, name=name, options=options, rejects=rejects)
 
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    """Build a table of strings from rows with the same keys."""
     names = list(rows[0]) if rows else ["item_id", "title"]
     return pa.table(
         {
@@ -206,34 +211,36 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
     )
 
 
-def _open(path: Path, encoding: str) -> Iterator[str]:
+def _read_lines(path: Path, encoding: str) -> Iterator[str]:
+    """Yield the lines of a text file, compressed or not."""
     if not path.is_file():
-        msg = f"No file {str(path)!r}. Expected the publisher's file at this place."
+        msg = f"{str(path)!r} does not exist. Expected the publisher's file there."
         raise DataError(msg)
     opener: Callable[..., Any] = gzip.open if path.name.endswith(".gz") else open
     try:
         with opener(path, "rt", encoding=encoding, errors="replace", newline="") as stream:
             yield from stream
     except (OSError, EOFError) as error:
-        msg = f"{str(path)!r} cannot be read: {error}. Get the file again."
+        msg = f"{str(path)!r} cannot be read: {error}. Download the file again."
         raise DataError(msg) from error
 
 
 def _split_lines(path: Path, separator: str, names: list[str]) -> pa.Table:
-    """A table of lines split at a separator, Latin-1 as GroupLens writes them."""
-    rows = [line.rstrip("\r\n").split(separator) for line in _open(path, "latin-1")]
+    """Read a table of lines split at a separator, in Latin-1 as GroupLens writes them."""
+    rows = [line.rstrip("\r\n").split(separator) for line in _read_lines(path, "latin-1")]
     return _table([dict(zip(names, [*r, *[None] * len(names)], strict=False)) for r in rows])
 
 
 def _renamed_csv(path: Path, names: list[str]) -> pa.Table:
-    reader = csv.reader(_open(path, "utf-8"))
+    """Read a CSV file, with our column names in place of its header."""
+    reader = csv.reader(_read_lines(path, "utf-8"))
     next(reader, None)
     return _table([dict(zip(names, [*r, *[None] * len(names)], strict=False)) for r in reader])
 
 
 def _atomic(path: Path) -> pa.Table:
-    """A RecBole atomic file: tab-separated, with a type after each column's name."""
-    lines = _open(path, "utf-8")
+    """Read a RecBole atomic file: tab-separated, with a type after each column's name."""
+    lines = _read_lines(path, "utf-8")
     names = [n.split(":")[0] for n in next(lines, "").rstrip("\r\n").split("\t")]
     for needed in ("item_id",):
         if needed not in names:
@@ -244,8 +251,12 @@ def _atomic(path: Path) -> pa.Table:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """JSON objects, or the Python literals of 2014, one a line; other lines are an error."""
-    for number, line in enumerate(_open(path, "utf-8"), start=1):
+    """Yield one JSON object, or one Python literal as in 2014, per line.
+
+    Raises:
+        DataError: a line is neither.
+    """
+    for number, line in enumerate(_read_lines(path, "utf-8"), start=1):
         if not line.strip():
             continue
         try:
@@ -256,6 +267,6 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
             except (ValueError, SyntaxError, MemoryError, RecursionError):
                 row = None
         if not isinstance(row, dict):
-            msg = f"{str(path)!r}, line {number} is no JSON object. Mend or remove the line."
+            msg = f"{str(path)!r}, line {number} is not a JSON object. Fix the line or remove it."
             raise DataError(msg)
         yield row

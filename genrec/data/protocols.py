@@ -1,7 +1,7 @@
-"""Protocols: whom to recommend to, from what, and what came next. Knows data, no systems.
+"""Protocols: which users to recommend to, from which history, and what came next.
 
-A protocol gives a list of ``Case``. A case holds places in the data's columns, and its history is
-built when it is asked for, so that many users are light.
+A protocol returns a list of ``Case``. A case holds places in the data's columns and builds its
+history on demand, so that many cases need little memory. Knows data, no systems.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from genrec.errors import DataError, RequestError
 from genrec.text import main_script
 from genrec.types import BoolArray, IntArray
 
-DEMO_V1_MIN_EARLIER = 5
-EVENTS = 25
-CANDIDATES = 20
-_KEPT_FOR_EACH = 4  # events of train for each that is held out of it
+DEMO_V1_MIN_EARLIER = 5  # the earlier purchases that demo-v1 requires
+EVENTS = 25  # the length of a history in demo-v1 and last-out
+CANDIDATES = 20  # the number of candidates in candidates-20, with the target
+_KEPT_PER_HELD_OUT = 4  # the train events that must remain for each one held out
 PARTS = ("validation", "test")
 
 
@@ -42,9 +42,9 @@ class Case:
         target: the item that came next.
         basket: all items of the unit that came next, the target first.
         events: the data.
-        at: the target's place in its columns.
-        shown: (n,) places of what the system may see, oldest first.
-        candidates: where only these items are ranked, the target among them.
+        at: the place of the target in the columns of the data.
+        shown: (n,) the places of the events that the system may see, oldest first.
+        candidates: the items to rank, including the target; None for the whole catalog.
     """
 
     user_id: str
@@ -57,33 +57,33 @@ class Case:
 
     @property
     def history(self) -> History:
-        """What the system may see, oldest first."""
+        """The events that the system may see, oldest first."""
         return History(tuple(map(self.events.interaction, self.shown.tolist())), self.user_id)
 
 
 def last_unit(dataset: Dataset, split: str = "test") -> list[Case]:
-    """The cases of protocol ``last-unit``.
+    """Return the cases of protocol ``last-unit``.
 
-    The last unit with the target behavior out (the one before it for split ``validation``): a
-    basket where the data has baskets, else an event. The history is everything before it, of any
-    behavior.
+    The target is each user's last unit with the target behavior (for split ``validation``, the one
+    before it). A unit is a basket if the data has baskets, otherwise an event. The history is
+    everything before it, of any behavior.
 
     Args:
-        dataset: with a split by last unit (``apply_protocol`` makes one).
+        dataset: a dataset split by last unit (see ``apply_protocol``).
         split: ``test`` or ``validation``.
     """
     return _cases(dataset, split)
 
 
 def demo_v1(dataset: Dataset, split: str = "test") -> list[Case]:
-    """The cases of protocol ``demo-v1``.
+    """Return the cases of protocol ``demo-v1``, which only looks at purchases.
 
-    Purchases only, users with at least 5 earlier ones, the last purchase invoice out (the one
-    before it for split ``validation``), history the latest 25 purchases, seen items may be
-    recommended, the target is the invoice's first item in file order.
+    The target is the first item, in file order, of each user's last purchase invoice (for split
+    ``validation``, the one before it). The history is the latest 25 purchases before it; users with
+    fewer than 5 are left out. Seen items may be recommended.
 
     Args:
-        dataset: ``genrec.datasets.load("online_retail_demo")`` or one of the same kind.
+        dataset: ``genrec.datasets.load("online_retail_demo")``, or one of the same kind.
         split: ``test`` or ``validation``.
     """
     c = dataset.interactions.columns
@@ -92,40 +92,40 @@ def demo_v1(dataset: Dataset, split: str = "test") -> list[Case]:
 
 
 def last_out(dataset: Dataset, split: str = "test") -> list[Case]:
-    """The cases of protocol ``last-out``, for data of several behaviors.
+    """Return the cases of protocol ``last-out``, for data with several behaviors.
 
-    The last unit with the target behavior out (the one before it for split ``validation``),
-    everybody who has events before it, history the latest 25 events of any behavior; whether seen
-    items may be recommended is the recommender's setting.
+    The target is each user's last unit with the target behavior (for split ``validation``, the one
+    before it). The history is the latest 25 events before it, of any behavior; users without any
+    are left out. The recommender's settings decide on seen items.
 
     Args:
-        dataset: with a split.
+        dataset: a dataset with a split.
         split: ``test`` or ``validation``.
     """
     return _cases(dataset, split, least=1, latest=EVENTS)
 
 
 def global_time(dataset: Dataset, split: str = "test") -> list[Case]:
-    """The cases of protocol ``global-time``: each user's first unit after a moment in time.
+    """Return the cases of protocol ``global-time``: each user's first unit after a point in time.
 
-    The history ends at that moment, and is empty for who comes new.
+    The history ends at that time, so it is empty for new users.
 
     Args:
-        dataset: with a split by global time (``apply_protocol`` makes one).
+        dataset: a dataset split by global time (see ``apply_protocol``).
         split: ``test`` or ``validation``.
     """
     return _cases(dataset, split)
 
 
 def given(dataset: Dataset, split: str = "test") -> list[Case]:
-    """The cases of protocol ``given``, for data with a split of its own.
+    """Return the cases of protocol ``given``, for data with its own split column.
 
-    For a user with events before the part, the first unit of it. A user whose events all lie in the
-    part is a window, as published splits have them: its last unit is the target, and what comes
-    before it the history. A window of a single unit is left out.
+    The target is the first unit in the part, for a user with events before the part. A user whose
+    events all lie in the part is a window, as in many published splits. The target is then the last
+    unit, and the history everything before it; a window with a single unit is left out.
 
     Args:
-        dataset: with a split column as given.
+        dataset: a dataset with the split of its own column.
         split: ``test`` or ``validation``.
     """
     return _cases(dataset, split, windows=True)
@@ -145,16 +145,16 @@ NAMES = (*PROTOCOLS, _SAMPLED)
 
 
 def default_protocol(dataset: Dataset) -> str:
-    """The protocol that a dataset's own split is made for."""
+    """Return the protocol that belongs to a dataset's own split."""
     return {"global time": "global-time", "given": "given"}.get(dataset.info.split, "last-unit")
 
 
 def apply_protocol(dataset: Dataset, protocol: str) -> Dataset:
-    """The dataset with the split that a protocol needs; itself where it has that.
+    """Return the dataset with the split that a protocol needs, or itself if it has that split.
 
     Raises:
-        RequestError: there is no such protocol.
-        DataError: the split is ``given``, and the data has none.
+        RequestError: the protocol is not known.
+        DataError: the data cannot be split in this way.
     """
     if protocol not in NAMES:
         msg = f"protocol={protocol!r} is not known. Expected one of: {', '.join(NAMES)}."
@@ -164,16 +164,16 @@ def apply_protocol(dataset: Dataset, protocol: str) -> Dataset:
         return dataset
     if needed == "given":
         msg = (
-            f"protocol='given' on data that is split by {dataset.info.split}. Expected interactions "
-            "with a split column; use last-unit or global-time."
+            f"protocol='given' needs a split column, but the data is split by {dataset.info.split}. "
+            "Prepare interactions with a split column, or use last-unit or global-time."
         )
         raise DataError(msg)
     if needed == "last unit":
         events = split_last_unit(dataset.interactions, dataset.info.target_behavior)
     elif dataset.info.time_unit == "position":
         msg = (
-            "protocol='global-time' on positions, which cannot be compared between users. Expected "
-            "times; use last-unit."
+            "protocol='global-time' needs times, but the data has positions, which cannot be "
+            "compared between users. Use last-unit."
         )
         raise DataError(msg)
     else:
@@ -184,47 +184,54 @@ def apply_protocol(dataset: Dataset, protocol: str) -> Dataset:
 
 
 def with_validation(dataset: Dataset, least: int) -> Dataset:
-    """The dataset with at least so many validation users, half with a history, to fit something small on.
+    """Return the dataset with enough validation users to fit a few numbers on.
 
-    Itself where it has them, else one whose validation part is held out of train as test is: its latest
-    tenth where test comes after train by time for all users, which has new items, too, as test has;
-    else, or where few of those have a history, the last unit of everybody's. Itself, too, where that gives
-    no more. Such a copy is not to be evaluated on: what was learned from train has seen that part.
+    A dataset with at least ``least`` validation users, half of them with a history, is returned as
+    it is. Otherwise a new validation part is held out of train in the way that test was: the latest
+    tenth if test is later than train for all users, since that part has new items as test has. If
+    test is not later, or too few of those users have a history, it is each user's last train unit.
+    If neither gives more users with a history, the dataset is returned as it is.
+
+    Do not evaluate on the copy: a model trained on train has seen its validation part.
+
+    Args:
+        dataset: a dataset with a split.
+        least: the number of validation users that is enough.
     """
     target = dataset.info.target_behavior
     if target not in dataset.interactions.behaviors:
         return dataset
     events = dataset.interactions
     train, many, _ = events.users_with_target(target)
-    if not train or (many >= least and 2 * with_history(dataset) >= least):
+    if not train or (many >= least and 2 * count_with_history(dataset) >= least):
         return dataset
     held = []
     if dataset.info.time_unit != "position" and is_test_after_train(events):
         latest = hold_latest_train(events, target)
         kept, taken, _ = np.bincount(latest.columns.split, minlength=len(SPLITS))
-        if kept >= _KEPT_FOR_EACH * taken:  # events of one moment may be many more than a tenth
+        if kept >= _KEPT_PER_HELD_OUT * taken:  # many events at one time may exceed a tenth by far
             held.append(latest)
     held.append(hold_last_train_unit(events, target))
-    found, n = dataset, 0
-    for each in held:
-        found = replace(dataset, interactions=each)
-        n = with_history(found)
+    candidate, n = dataset, 0
+    for interactions in held:
+        candidate = replace(dataset, interactions=interactions)
+        n = count_with_history(candidate)
         if n >= least:
-            return found
-    return found if n > with_history(dataset) else dataset
+            return candidate
+    return candidate if n > count_with_history(dataset) else dataset
 
 
-def with_history(dataset: Dataset) -> int:
-    """How many validation cases have a history."""
+def count_with_history(dataset: Dataset) -> int:
+    """Count the validation cases with a history."""
     try:
         cases = PROTOCOLS[default_protocol(dataset)](dataset, "validation")
-    except RequestError:  # nobody
+    except RequestError:  # nobody has a target
         return 0
     return sum(len(case.shown) > 0 for case in cases)
 
 
 def with_target_behavior(dataset: Dataset, behavior: str) -> Dataset:
-    """The dataset with another behavior to recommend for, and split by its last unit anew.
+    """Return the dataset with another target behavior; a split by last unit is made anew for it.
 
     Raises:
         DataError: no event has that behavior.
@@ -246,40 +253,41 @@ def cases(
     candidates: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
 ) -> list[Case]:
-    """The cases of a protocol by name.
+    """Return the cases of a protocol by name.
 
     Args:
-        dataset: with the protocol's split (``apply_protocol``).
-        protocol: one of ``NAMES``; ``candidates-20`` is the protocol of the dataset's own split with
-            the target and 19 seeded random items that the user's history and basket lack.
+        dataset: a dataset with the protocol's split (see ``apply_protocol``).
+        protocol: one of ``NAMES``. ``candidates-20`` is the protocol of the dataset's own split,
+            with 20 candidates: the target and 19 random items outside the user's history and basket.
         split: ``test`` or ``validation``.
-        candidates: user_id -> the items to rank in place of random ones (``candidates-20`` only).
-        seed: of the random candidates.
+        candidates: the items to rank for each user_id, instead of random ones (``candidates-20``
+            only).
+        seed: the seed of the random candidates.
 
     Raises:
-        RequestError: there is no such protocol or split, or nobody to recommend to.
+        RequestError: the protocol or split is not known, or there is nobody to recommend to.
     """
     if split not in PARTS:
         msg = f"split={split!r} is not known. Expected one of: {', '.join(PARTS)}."
         raise RequestError(msg)
     dataset = apply_protocol(dataset, protocol)
     base = default_protocol(dataset) if protocol == _SAMPLED else protocol
-    found = PROTOCOLS[base](dataset, split)
-    if not found:
+    chosen = PROTOCOLS[base](dataset, split)
+    if not chosen:
         msg = (
-            f"Nobody has a {dataset.info.target_behavior!r} event in {split} that protocol "
-            f"{protocol} asks for. Expected at least one user; use another split or protocol."
+            f"No user has a {dataset.info.target_behavior!r} event in {split} that fits protocol "
+            f"{protocol}. Expected at least one user. Use another split or protocol."
         )
         raise RequestError(msg)
     if protocol == _SAMPLED:
-        return _with_candidates(dataset, found, candidates, seed)
-    return found
+        return _add_candidates(dataset, chosen, candidates, seed)
+    return chosen
 
 
 def sample(cases: Sequence[Case], users: int | None, seed: int = 0) -> list[Case]:
-    """The same seeded sample of users every time, in the order of the cases; all for None.
+    """Draw a random sample of users, in the order of the cases; None for all users.
 
-    A larger sample holds the smaller one.
+    The same seed gives the same sample, and a larger sample contains the smaller ones.
     """
     if users is None or users >= len(cases):
         return list(cases)
@@ -299,22 +307,22 @@ def _cases(
     latest: int | None = None,
     windows: bool = False,
 ) -> list[Case]:
-    """Everybody with a target in the split and at least so many earlier events to show.
+    """Return a case for every user with a target in the split and enough earlier events.
 
     Args:
-        dataset: with a split.
-        split: the part that holds the targets.
-        wanted: (E,) which events are shown; all where None.
-        least: how many events have to come before the target.
-        latest: how many of them are shown.
-        windows: whether a user all of whose events lie in the part has the last unit out.
+        dataset: a dataset with a split.
+        split: the part with the targets.
+        wanted: (E,) a mask of the events to show; None for all.
+        least: the number of earlier events that a user needs.
+        latest: the number of latest events to show; None for all.
+        windows: True to take the last unit as the target of a user whose events all lie in the part.
     """
     events = dataset.interactions
     c = events.columns
     ids = [item.item_id for item in dataset.catalog]
     part = SPLITS.index(split)
     is_target = (c.behavior == events.behaviors.index(dataset.info.target_behavior)) & (c.row >= 0)
-    found = []
+    cases = []
     for user in events.user_ids:
         where = events.events(user)
         places = np.arange(where.start, where.stop)
@@ -335,26 +343,27 @@ def _cases(
         targets = inside[c.unit[inside] == unit]
         basket = tuple(ids[row] for row in c.row[targets])
         shown = earlier[max(0, len(earlier) - latest) :] if latest else earlier
-        found.append(Case(user, basket[0], basket, events, int(targets[0]), shown))
-    return found
+        cases.append(Case(user, basket[0], basket, events, int(targets[0]), shown))
+    return cases
 
 
-def _with_candidates(
+def _add_candidates(
     dataset: Dataset,
     cases: Sequence[Case],
     own: Mapping[str, Sequence[str]] | None,
     seed: int,
 ) -> list[Case]:
+    """Give every case candidates: the user's own list, or the target and random items."""
     rng = np.random.default_rng(seed)
     catalog = dataset.catalog
-    found = []
+    filled = []
     for case in cases:
         if own is not None:
             listed = tuple(dict.fromkeys(own.get(case.user_id, ())))
             if case.target not in listed:
                 msg = (
                     f"The candidates of user {case.user_id!r} lack the target {case.target!r}. "
-                    "Expected every user's candidates, the target among them."
+                    "Expected candidates for every user, including the target."
                 )
                 raise RequestError(msg)
             catalog.rows(listed)
@@ -365,12 +374,12 @@ def _with_candidates(
             others = [row for row in drawn if row not in known]
             rows = [catalog.row(case.target), *others[: CANDIDATES - 1]]
             listed = tuple(catalog[rows[i]].item_id for i in rng.permutation(len(rows)))
-        found.append(replace(case, candidates=listed))
-    return found
+        filled.append(replace(case, candidates=listed))
+    return filled
 
 
 def count_events(dataset: Dataset, before: str = "validation") -> IntArray:
-    """(N,) how many events of any behavior each item has before a split."""
+    """Count (N,) the events of each item before a split, of any behavior."""
     c = dataset.interactions.columns
     use = (c.split < SPLITS.index(before)) & (c.row >= 0)
     return np.bincount(c.row[use], minlength=len(dataset.catalog))
@@ -379,15 +388,16 @@ def count_events(dataset: Dataset, before: str = "validation") -> IntArray:
 def label_slices(
     dataset: Dataset, cases: Sequence[Case], before: str = "validation"
 ) -> dict[str, list[str]]:
-    """What each case is of: one label a case, by kind of slice.
+    """Label every case for slicing results: one label per case and kind of slice.
 
-    ``item``: whether the target has an event before the split, ``user`` likewise; ``history``:
-    its length in events; ``target_events``: of the target before the split; ``last_behavior``: of
-    the last event shown; ``script``: of the target's title.
+    ``item`` and ``user`` are ``warm`` if the target, or the user, has an event before the split,
+    else ``cold``. ``history`` is the length of the history, and ``target_events`` the number of
+    events of the target before the split, both in bins. ``last_behavior`` belongs to the last event
+    shown, ``script`` to the target's title.
 
     Args:
-        dataset: with the protocol's split.
-        cases: of it.
+        dataset: a dataset with the protocol's split.
+        cases: the cases of the protocol.
         before: the split before which systems were fitted.
     """
     c = dataset.interactions.columns
@@ -411,7 +421,7 @@ def label_slices(
 
 
 def _bin(n: int, edges: Sequence[int]) -> str:
-    """The name of the bin that holds n.
+    """Return the name of the bin of a number.
 
     >>> [_bin(n, (1, 5, 10)) for n in (0, 1, 4, 5, 10, 11)]
     ['0', '1-4', '1-4', '5-9', '10+', '10+']
@@ -425,7 +435,7 @@ def _bin(n: int, edges: Sequence[int]) -> str:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """SHA-256 (hex) of the catalog, the events and their split."""
+    """Return the SHA-256 (hex) of the catalog, the events and their split."""
     c = dataset.interactions.columns
     digest = hashlib.sha256(dataset.info.catalog_hash.encode())
     for array in (c.user, c.row, c.behavior, c.timestamp, c.unit, c.split):

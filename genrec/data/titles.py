@@ -1,4 +1,4 @@
-"""How titles are written in prompts: case and what ends them."""
+"""Write titles for prompts: their case, and the characters before and after them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ CASES = ("as_is", "lower")
 
 @dataclass(frozen=True, slots=True)
 class TitleForm:
-    """How a run writes titles: ``case`` is ``as_is`` or ``lower``; longer ones are cut.
+    """The form of titles in prompts. People always see titles as given; the model sees this form.
 
     Attributes:
-        case: people always see the title as given; the model sees this form.
-        max_title_tokens: a title is cut after so many tokens of the model's tokenizer.
-        lead: what stands before every title.
-        terminator: what ends every title, and is inside none.
+        case: ``as_is`` or ``lower``.
+        max_title_tokens: the number of tokens after which a title is cut.
+        lead: the text before every title.
+        terminator: the text that ends every title and occurs in none.
     """
 
     case: str = "as_is"
@@ -28,7 +28,7 @@ class TitleForm:
     terminator: str = "\n"
 
     def __post_init__(self) -> None:
-        """Checks the values."""
+        """Check the values."""
         if self.case not in CASES:
             msg = f"case={self.case!r} is not known. Expected one of {', '.join(CASES)}."
             raise PromptError(msg)
@@ -38,11 +38,11 @@ class TitleForm:
 
     @classmethod
     def of(cls, catalog: Catalog) -> TitleForm:
-        """The form that suits a catalog: lower case where its titles are mostly capitals."""
+        """Return the form that suits a catalog: lower case if its titles are mostly capitals."""
         return cls(case="lower" if mostly_upper(catalog.titles) else "as_is")
 
     def render(self, title: str) -> str:
-        """The title as the model sees it: on one line, without the terminator, in this case."""
+        """Return a title as the model sees it: on one line, without the terminator, in this case."""
         line = one_line(title)
         if self.terminator in line:
             line = one_line(line.replace(self.terminator, " "))

@@ -1,4 +1,4 @@
-"""Feedback: new events and new items joined to a dataset, to go on training with. Knows data only."""
+"""Add new events and items to a dataset, to continue training with. Knows data only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
 from genrec.types import BoolArray
 
-_MARK = "genrec_new"  # a column of our own while two tables are one
+_MARK = "genrec_new"  # a temporary column that marks the new events while both are sorted
 
 
 def apply_updates(
@@ -28,47 +28,50 @@ def apply_updates(
     options: EventOptions | None = None,
     rejects: Rejects | None = None,
 ) -> tuple[Dataset, BoolArray]:
-    """A dataset with new events, all of which are train, and new items.
+    """Return a dataset with new events, all of them train, and new items.
 
     Args:
-        data: what there was; its rows keep their numbers, its events their split.
-        interactions: a file of new events, as ``prepare`` takes it.
-        items: a file of new items; one with a known id takes its place. None for none.
-        options: names, units and defaults of the new events; the time unit of the old ones where
-            it is ``auto``.
-        rejects: where bad events are recorded; without it the first one raises.
+        data: the old dataset. Its items keep their rows, and its events keep their split.
+        interactions: a file of new events, in the form that ``prepare`` takes.
+        items: a file of new items, or None. An item with a known id replaces the old one.
+        options: column names, units and defaults of the new events. The time unit ``auto`` means
+            that of the old events.
+        rejects: the record of bad events; without it the first one raises.
 
     Returns:
-        The dataset, and (E,) which of its events are new.
+        The dataset, and (E,) a mask of its new events.
 
     Raises:
-        DataError: a file cannot be used, or nothing in it is new.
+        DataError: a file cannot be used, or has no usable event.
     """
-    catalog = data.catalog if items is None else _with_items(data.catalog, items)
+    catalog = data.catalog if items is None else _add_items(data.catalog, items)
     rejects = rejects or Rejects(Path(interactions).name, strict=True)
     options = options or EventOptions()
     table = files.read(interactions, rejects=rejects)
     table = arrow.rename(table, options.columns, rejects.source)
     table = table.drop_columns([n for n in ("split", _MARK) if n in table.column_names])
-    unit_of_time = data.info.time_unit if options.time_unit == "auto" else options.time_unit
-    given = replace(options, columns={}, time_unit=unit_of_time)
-    fresh = ingest(table, catalog, given, rejects=rejects)
+    time_unit = data.info.time_unit if options.time_unit == "auto" else options.time_unit
+    fresh = ingest(
+        table, catalog, replace(options, columns={}, time_unit=time_unit), rejects=rejects
+    )
     if (fresh.time_unit == "position") != (data.info.time_unit == "position"):
         msg = (
-            f"{rejects.source} has time unit {fresh.time_unit}, and the dataset "
-            f"{data.info.time_unit}. Expected the same kind; say --time-unit."
+            f"{rejects.source} has the time unit {fresh.time_unit}, but the dataset has "
+            f"{data.info.time_unit}. Expected both to be times or both positions. Set --time-unit."
         )
         raise DataError(msg)
     if not len(fresh.events.columns.row):
-        msg = f"{rejects.source} holds no event that can be used. Expected some; see what was rejected."
+        msg = (
+            f"{rejects.source} has no usable event. Expected at least one. Check the rejected rows."
+        )
         raise DataError(msg)
     old = Interactions(catalog, data.interactions.table)
-    table = _stacked(
+    table = _stack(
         old, Interactions(catalog, fresh.events), positions=fresh.time_unit == "position"
     )
     unit = "none" if old.unit_ids is None else "unit"
-    time_unit = "position" if fresh.time_unit == "position" else "s"
-    both = ingest(table, catalog, EventOptions(time_unit=time_unit, unit=unit)).events
+    stored_unit = "position" if fresh.time_unit == "position" else "s"
+    both = ingest(table, catalog, EventOptions(time_unit=stored_unit, unit=unit)).events
     assert both.attributes is not None
     new = np.array(both.attributes[_MARK].to_pylist(), dtype=np.bool_)
     kept = both.attributes.drop_columns([_MARK])
@@ -88,14 +91,15 @@ def apply_updates(
     return Dataset(catalog, events, info), new
 
 
-def _with_items(catalog: Catalog, items: str | Path) -> Catalog:
+def _add_items(catalog: Catalog, items: str | Path) -> Catalog:
+    """Return the catalog with the items of a file added or replaced."""
     given = Catalog.read(items)
     add = [i for i in given if i.item_id not in catalog]
     return catalog.edited(add, [i for i in given if i.item_id in catalog])
 
 
-def _stacked(old: Interactions, new: Interactions, *, positions: bool) -> pa.Table:
-    """Both as one table, marked; new positions come after the old ones."""
+def _stack(old: Interactions, new: Interactions, *, positions: bool) -> pa.Table:
+    """Stack old and new events into one table with a mark; new positions follow the old ones."""
     first, second = old.to_table(), new.to_table()
     second = second.set_column(
         second.schema.get_field_index("split"), "split", pa.array(["train"] * len(new))
