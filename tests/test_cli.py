@@ -198,7 +198,11 @@ def test_explain(run: Run, data: Path, model: Path) -> None:
             "Lower few_shot",
         ),
         (["prompt", "DATA", "--user", "u", "--max-prompt-tokens", "3"], 4, "budget of 3"),
-        (["prepare", "--items", "no.csv", "--interactions", "no.csv", "--out", "o"], 3, "does not exist"),
+        (
+            ["prepare", "--items", "no.csv", "--interactions", "no.csv", "--out", "o"],
+            3,
+            "does not exist",
+        ),
         (["demo", "--language", "xx"], 2, "language='xx' has no demo. Expected one of: en, zh."),
         (["recommend", "DATA", "--user", "u", "--match-threshold", "nan"], 2, "Expected 0 or more"),
         (["recommend", "DATA", "--user", "u", "--temperature", "0"], 2, "Expected more than 0"),

@@ -267,7 +267,10 @@ def test_would_like_takes_lists_plain_models_and_edits() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("text,label\nred mug,buy\nblue bag,perhaps\n", "data row 2: the label 'perhaps' is unknown"),
+        (
+            "text,label\nred mug,buy\nblue bag,perhaps\n",
+            "data row 2: the label 'perhaps' is unknown",
+        ),
         ("text,label\n ,buy\n", "data row 1: the text is empty"),
         ("text,label\nred,\n", "data row 1: the label '' is unknown"),
         ("words,label\nred mug,buy\n", "has no column 'text'"),
