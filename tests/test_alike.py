@@ -1,4 +1,4 @@
-"""Titles that read alike: against plain loops."""
+"""Test the neighbours of titles against plain loops."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ titles = st.lists(st.text("abc 电脑'", max_size=12), min_size=1, max_size=8)
 
 
 def grams(title: str) -> Counter[str]:
-    """The 3- and 4-grams of each word between two blanks; of a short one, itself once."""
+    """Count the 3- and 4-grams of each padded word; a very short word counts once, as itself."""
     found: Counter[str] = Counter()
     for word in title.lower().split():
         padded = f" {word} "
@@ -29,7 +29,7 @@ def grams(title: str) -> Counter[str]:
 
 
 def slowly(titles: list[str]) -> list[list[float]]:
-    """The third powers of all cosines, 0 of a title with itself."""
+    """Compute the third powers of all cosines, with 0 for a title and itself."""
     counts = [grams(t) for t in titles]
     within = Counter(g for c in counts for g in c)
     rare = {g: math.log((1 + len(titles)) / (1 + many)) + 1 for g, many in within.items()}

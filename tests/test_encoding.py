@@ -43,7 +43,7 @@ CHAT = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end
 
 
 def spellings(tokenizer: Any) -> list[str]:
-    """Every added token as people might paste it, in texts of up to some 150 characters."""
+    """Spell every added token as people might paste it, in texts of up to 150 characters or so."""
     tokens = [t.content for t in tokenizer.added_tokens_decoder.values() if t.content.strip()]
     wide = {c: c + 0xFEE0 for c in range(0x21, 0x7F)}
     forms = [
@@ -65,7 +65,7 @@ def spellings(tokenizer: Any) -> list[str]:
 
 
 def check_pasted(tokenizer: Any) -> None:
-    """No control id is in a prompt or a title, beyond what the chat template itself writes."""
+    """Check that prompts and titles have no control ids except those of the chat template."""
     texts = spellings(tokenizer)
     harmless = ["mug"] * len(texts)
     tokenizer = copy.deepcopy(tokenizer)
@@ -115,7 +115,7 @@ def test_pasted_control_tokens_of_real_models_are_text(name: str) -> None:
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_typed_control_tokens_are_text(kind: str) -> None:
-    """Through the reader too, where the history is typed."""
+    """Check the same for typed histories, which pass through the parser."""
     texts = spellings(tiny.tokenizer(kind))
     catalog = Catalog([*(Item(f"i{n}", t) for n, t in enumerate(texts)), Item("a", "red mug")])
     recommender = Recommender(catalog, tiny.language_model(kind), encoder="none", max_events=1000)
@@ -129,14 +129,14 @@ def test_typed_control_tokens_are_text(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_the_tokenizer_alone_would_have_made_control_tokens(kind: str) -> None:
-    """What the property above guards against is real for every kind."""
+    """Show that the danger is real for every kind of tokenizer."""
     for token_id, content in added(kind).items():
         ids = tiny.tokenizer(kind)(content, add_special_tokens=False)["input_ids"]
         assert token_id in ids
 
 
 def test_line_breaks_that_are_added_tokens_stay() -> None:
-    """As in Gemma's tokenizer."""
+    """Keep line breaks, which are added tokens in Gemma's tokenizer."""
     tokenizer = tiny.byte_level(tiny.SPECIAL, ["\n", "\n\n", "<tool_call>"])
     encoder = Encoder(tokenizer, TitleForm())
     assert tokenizer.decode(encoder.terminator) == "\n"
@@ -157,7 +157,7 @@ def test_titles_are_not_prefixes_of_one_another(
 
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_what_precedes_a_title_is_what_inference_would_produce(kind: str) -> None:
-    """The first rule of prompts: every title in a history could be trained on as a target."""
+    """Check the first rule of prompts: every title of a history can serve as a training target."""
     catalog = Catalog(
         Item(f"i{n}", t) for n, t in enumerate(["red mug", "doll", "红色杯子", "set"])
     )
@@ -255,7 +255,7 @@ def test_the_hash_tells_tokenizers_and_forms_apart() -> None:
 
 
 def test_the_hash_survives_a_new_class_name_and_new_fields() -> None:
-    """Old run folders still load after a rename, and after a setting was added."""
+    """Check that old run folders still load after a class was renamed or a field added."""
 
     @dataclass(frozen=True, slots=True)
     class WritingStyle(TitleForm):
@@ -274,7 +274,7 @@ def test_the_hash_survives_a_new_class_name_and_new_fields() -> None:
 
 @pytest.mark.model
 def test_the_hash_of_the_shipped_run_stays() -> None:
-    """Run folders in the world hold this hash: it may never change for the same tokenizer."""
+    """Check a stored hash: it must never change for the same tokenizer and title form."""
     packaged = PACKAGED[DEFAULT_MODEL]
     if not packaged.is_cached:
         pytest.skip(f"{DEFAULT_MODEL} is not in the cache")

@@ -20,7 +20,7 @@ KINDS = pytest.mark.parametrize("kind", tiny.KINDS)
 
 
 def ending(kind: str, max_tokens: int, allowed: int | None = 2, **changes: Any) -> Ending:
-    """The ending of titles; all but a few tokens, the line break and the end are banned."""
+    """Build the ending of titles; ban all but a few tokens, the line break and the end token."""
     tokenizer = tiny.tokenizer(kind)
     encoder = Encoder(tokenizer, TitleForm())
     kept = {*encoder.text("re mu")[:allowed], *encoder.terminator, tokenizer.eos_token_id}

@@ -129,7 +129,7 @@ MIXED = Catalog(
 
 
 def asked(embedder: tiny.LatinEmbedder) -> set[str]:
-    """What an encoder was asked about, but for the probe of its fingerprint."""
+    """Return the texts that an encoder embedded, without the probes of its fingerprint."""
     return set(embedder.asked) - {"red retrospot mug", "set of 3 cake tins", "红色杯子"}
 
 
@@ -190,7 +190,7 @@ def test_large_catalogs_are_not_embedded_unasked(monkeypatch: pytest.MonkeyPatch
     assert "Embedding 5 titles would be slow" in matcher.notes[0]
 
 
-def test_an_encoder_that_cannot_be_had_is_a_note_unless_it_was_asked_for(
+def test_a_missing_encoder_is_a_note_unless_it_was_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fails(name: str, log: object) -> None:

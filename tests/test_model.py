@@ -1,4 +1,4 @@
-"""Loading a model, as far as no other test of models says it."""
+"""Test that models load quietly and without optional packages."""
 
 from __future__ import annotations
 

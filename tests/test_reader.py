@@ -1,4 +1,4 @@
-"""Typed histories, in the ways in which people type them."""
+"""Test the parser of typed histories with many notations."""
 
 from __future__ import annotations
 

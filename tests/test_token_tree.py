@@ -48,7 +48,7 @@ def test_logits_equal_plain_passes(kind: str, tree_class: str, prompt: list[int]
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tree_class", ["cached", "plain"])
 def test_several_prompts_do_not_see_each_other(kind: str, tree_class: str) -> None:
-    """Prompts of different lengths, each with a tree of its own, some forgotten on the way."""
+    """Grow a tree on prompts of different lengths, and drop some of the prompts on the way."""
     prompts = [PROMPT, LONG, [3], LONG[:17], [4, 4]]
     model, tree = made(kind, tree_class, *prompts)
     for prompt, logits in zip(prompts, tree.root.logits(), strict=True):
@@ -76,7 +76,7 @@ def test_several_prompts_do_not_see_each_other(kind: str, tree_class: str) -> No
             ends.append((user, handle, path + run))
 
 
-def test_a_prompt_that_was_forgotten_is_not_grown() -> None:
+def test_a_dropped_prompt_cannot_be_grown() -> None:
     _, tree = made("llama", "cached", PROMPT, LONG, LONG[:9])
     tree.keep(np.array([1]))
     tree.grow([1], [ROOT], [[4]])
@@ -103,7 +103,7 @@ def test_a_shared_beginning_is_read_once(kind: str) -> None:
 
 
 @pytest.mark.parametrize("tree_class", ["cached", "plain"])
-def test_every_gives_logits_after_each_token(tree_class: str) -> None:
+def test_every_returns_logits_after_each_token(tree_class: str) -> None:
     model, tree = made("llama", tree_class, PROMPT)
     _, logits = tree.extend([ROOT, ROOT], [[40, 41], [42]], every=True)
     for got, path in zip(logits, ([40], [40, 41], [42]), strict=True):
@@ -111,7 +111,7 @@ def test_every_gives_logits_after_each_token(tree_class: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_single_logits_are_those_of_all(kind: str) -> None:
+def test_single_logits_equal_full_logits(kind: str) -> None:
     _, tree = made(kind, "cached", PROMPT, LONG)
     outputs = tree.grow([0, 1, 0], [ROOT] * 3, [[4], [5], [6]])[1]
     full = outputs.logits().double().numpy()

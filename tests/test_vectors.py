@@ -63,7 +63,7 @@ def test_embed_writes_both_kinds_of_file(run: Run, data: Path, tmp_path: Path, w
 
 
 def indexed(folder: Path, titles: list[str]) -> Dataset:
-    """A dataset folder with a latin index; titles of i0, i1, ..."""
+    """Make a dataset folder with an index by the latin encoder; its items are i0, i1, ..."""
     ids = [f"i{n}" for n in range(len(titles))]
     items = pa.table({"item_id": ids, "title": titles})
     rows = {"user_id": ["u"] * len(ids), "item_id": ids, "position": list(range(len(ids)))}

@@ -1,4 +1,4 @@
-"""Getting the default model, and each way in which that can fail."""
+"""Test how packaged models are downloaded, and each way in which that can fail."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 def test_two_at_once_keep_the_first(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The conversion itself is replaced, so that the race can be staged."""
+    """Replace the conversion, so that a race between two processes can be staged."""
     final = weights.PACKAGED["smollm2-135m"].path
 
     def other_was_faster(source: Path, target: Path) -> None:
