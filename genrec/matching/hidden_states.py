@@ -52,7 +52,7 @@ def title_states(
 def _means(model: LanguageModel, batch: list[tuple[int, ...]]) -> Float32Array:
     """Return (n, W) float32 mean hidden states of n titles.
 
-    Padding follows each title, where no token of it attends.
+    Padding comes after each title, so no token of the title attends to it.
     """
     longest = max(map(len, batch))
     ids = torch.tensor([[*b, *[b[-1]] * (longest - len(b))] for b in batch], device=model.device)

@@ -178,7 +178,7 @@ class HistoryReader:
         piece = _GAVE.sub(r"评价了\1，\2分，", " ".join(piece.split()))
         trimmed = _REQUEST.sub("", piece).strip(_TRIM)
         piece = trimmed or piece
-        cuts = self._cuts(piece)
+        cuts = self._find_cuts(piece)
         events: list[Understood] = []
         for start, stop, title in self._find_titles(piece, cuts):
             if title is not None:
@@ -212,7 +212,7 @@ class HistoryReader:
             return event
         return replace(event, behavior=before[-1].behavior if before else self._default)
 
-    def _cuts(self, piece: str) -> list[int]:
+    def _find_cuts(self, piece: str) -> list[int]:
         """List positions where an event may begin or end: separators, verbs, spaces beside Han."""
         cuts = {0, len(piece)}
         for separator in _COMMA.finditer(piece):
@@ -365,10 +365,12 @@ def _strip_filler(text: str) -> str:
 
 
 def _compile_verbs(verbs: Sequence[str]) -> re.Pattern[str] | None:
-    """Compile a pattern of verbs that may begin an event: separate words, or anywhere in Han.
+    """Compile a pattern of the verbs that may begin an event.
+
+    Latin verbs match as whole words. Verbs of several characters in other scripts match anywhere.
 
     Args:
-        verbs: normalised verb forms; without any there is no pattern.
+        verbs: normalised verb forms; an empty list gives None.
     """
     alternatives = []
     for verb in sorted(verbs, key=len, reverse=True):

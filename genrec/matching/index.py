@@ -24,7 +24,8 @@ class TitleIndex:
 
     With fewer than ``EXACT_BELOW`` vectors, or without faiss, a query is compared with every
     vector. Otherwise faiss's HNSW graph is searched (Malkov and Yashunin 2016,
-    https://arxiv.org/abs/1603.09320); ``recall`` measures how well it does.
+    https://arxiv.org/abs/1603.09320); ``recall`` measures how many of the nearest
+    vectors it finds.
 
     Attributes:
         vectors: (N, D) float32 unit vectors.

@@ -139,7 +139,7 @@ class Meaning:
 
     @property
     def about(self) -> dict[str, str]:
-        """Return the key of the index, which a stored index must have as well."""
+        """Return the key that a stored index must have to be used."""
         embedder = self.embedder
         assert embedder is not None
         return index_key(embedder, self._hash, len(self.readable))

@@ -18,7 +18,7 @@ _KEPT = 20_000  # titles whose neighbours stay cached
 
 
 class AlikeTitles:
-    """The most similar titles of each title, by the TF-IDF cosine of character 3- and 4-grams.
+    """The nearest neighbours of each title, by the TF-IDF cosine of character 3- and 4-grams.
 
     Neighbours are computed on request and cached. Indexing takes about 40 microseconds per title,
     and finding one title's neighbours among N titles about N * 100 nanoseconds.

@@ -23,7 +23,7 @@ from genrec.text import normalized
 from genrec.types import Float32Array, Log
 
 ENDINGS = (".safetensors", ".parquet")
-LANGUAGE_MODEL = "lm:"  # encoder names that begin so name a language model
+LANGUAGE_MODEL = "lm:"  # beginning of encoder names that stand for a language model
 _LEAST_READ = 0.9  # share of the titles that an encoder must read to be used for a catalog
 _WIDTH = 256  # dimensions of dense vectors made from character n-grams
 
@@ -35,8 +35,8 @@ def title_vectors(
 
     An encoder ``lm:NAME`` is a language model whose hidden states are used
     (``genrec.matching.hidden_states``). Character n-grams replace an encoder that reads fewer than
-    90% of the titles, because an encoder that maps every word of a script to the same tokens finds
-    all titles equal.
+    90% of the titles, because an encoder that maps every word of a script to the same tokens makes
+    all titles look equal.
 
     Args:
         catalog: the items.

@@ -21,7 +21,7 @@ from genrec.models.plain_tree import PlainTree
 from genrec.models.token_tree import ROOT, WITHIN, TokenTree
 from genrec.types import IntArray
 
-_NOBODY = -2  # the parent of a padding token, and the row of a forgotten prompt
+_NOBODY = -2  # the parent of a padding token, and the row of a dropped prompt
 
 
 class _GrowingLayer(DynamicLayer):
@@ -57,7 +57,7 @@ class _GrowingLayer(DynamicLayer):
         return new
 
     def repeated(self, n: int) -> _GrowingLayer:
-        """Copy the keys and values of one prompt for n prompts, into a new buffer."""
+        """Copy one prompt's keys and values n times into a new buffer."""
         layer = _GrowingLayer()
         shape = (n, -1, -1, -1)
         keys, values = self.keys[:, :, : self.length], self.values[:, :, : self.length]
@@ -120,7 +120,7 @@ class CachedTree(TokenTree):
         Args:
             body: a model without a ``tree_obstacle``.
             prompts: token ids of each prompt, at least one.
-            prefix: tokens that all prompts begin with and that every prompt goes beyond; they are
+            prefix: a prefix that all prompts share and that is shorter than each of them; it is
                 not read again.
         """
         self._body = body
@@ -134,7 +134,7 @@ class CachedTree(TokenTree):
         self._layers = [layer.repeated(n) for layer in layers] if prefix else layers
         self._cache = Cache(layers=list(self._layers))
         self._prompt, self._length = widest, length  # cache slots of prompts; (B,) prompt lengths
-        self._row = np.arange(n)  # each prompt's row in the batch; _NOBODY once forgotten
+        self._row = np.arange(n)  # each prompt's row in the batch; _NOBODY once dropped
         self._parent = np.empty((n, 0), dtype=np.int64)  # (B, slots) handle of each node's parent
         self._depth = np.empty((n, 0), dtype=np.int64)  # (B, slots) depth below the prompt
         rows = torch.arange(n, device=body.device)
@@ -154,7 +154,7 @@ class CachedTree(TokenTree):
         *,
         every: bool = False,
     ) -> tuple[IntArray, Outputs]:
-        """See ``TokenTree.grow``."""
+        """Append runs of tokens in one pass; see ``TokenTree.grow``."""
         row = self._row[np.asarray(user, dtype=np.int64)]
         if (row == _NOBODY).any():
             msg = (
@@ -225,11 +225,11 @@ class CachedTree(TokenTree):
         self._row = moved
 
     def mark(self) -> int:
-        """See ``TokenTree.mark``."""
+        """Return the number of cache slots of nodes; see ``TokenTree.mark``."""
         return self._parent.shape[1]
 
     def back(self, mark: int) -> None:
-        """See ``TokenTree.back``."""
+        """Remove the nodes grown since a mark; see ``TokenTree.back``."""
         self._parent, self._depth = self._parent[:, :mark], self._depth[:, :mark]
         for layer in self._layers:
             layer.length = self._prompt + mark
@@ -242,7 +242,7 @@ class CachedTree(TokenTree):
 
     @property
     def whole(self) -> bool:
-        """Check that no prompt was dropped, so that each prompt's row is its index."""
+        """Check whether every prompt is still there, so that each prompt's row is its index."""
         return len(self._parent) == len(self._row)
 
     @property
@@ -323,7 +323,7 @@ class CachedTree(TokenTree):
                 prompt = np.broadcast_to(np.arange(self._prompt), (n, self._prompt))
                 where = np.hstack([prompt, self._length[:, None] - 1 + self._depth])
                 visible = seen & (where[:, None] > position[:, :, None] - window)
-                visible[..., 0] |= ~visible.any(axis=-1)  # padding must look somewhere
+                visible[..., 0] |= ~visible.any(axis=-1)  # padding must attend to something
             mask = torch.zeros(visible.shape, dtype=self._body.dtype)
             mask.masked_fill_(torch.from_numpy(~visible), float("-inf"))
             masks[kind] = mask[:, None].to(self._body.device)
@@ -333,8 +333,9 @@ class CachedTree(TokenTree):
 def tree_obstacle(body: Body) -> str:
     """Explain why a model cannot use the cached tree; return an empty string if it can.
 
-    Recurrent states depend on more than a node's ancestors. Where the configuration does not tell,
-    a probe with two branches does: the cached tree must give the logits of plain passes.
+    Recurrent states depend on more than a node's ancestors. If the configuration does not
+    show this, a probe with two branches does: the cached tree must give the same logits as full
+    passes.
     """
     others = sorted(set(body.windows) - {"full_attention", "sliding_attention"})
     if others:

@@ -1,4 +1,4 @@
-"""Measure which scripts a tokenizer covers, so that a model is never asked about mere fragments.
+"""Measure which scripts a tokenizer covers, so that models are used only for texts they can read.
 
 An English model maps other scripts to unknown tokens, which makes different words look the same,
 or it spells them in letters or bytes. Both show in the number of tokens per letter. Knows a
@@ -42,7 +42,7 @@ class ScriptCoverage:
     Attributes:
         read: names of the scripts that the tokenizer reads.
         spelled: names of the other scripts in ``SAMPLES``.
-        count: function from a text to the number of its tokens and of unknown ones among them.
+        count: function from a text to its number of tokens and of unknown tokens.
     """
 
     read: tuple[str, ...]
@@ -54,7 +54,7 @@ class ScriptCoverage:
         """Try a tokenizer on one sentence in each script.
 
         Args:
-            count: function from a text to the number of its tokens and of unknown ones among them.
+            count: function from a text to its number of tokens and of unknown tokens.
         """
         covered = []
         for name, sample in SAMPLES.items():

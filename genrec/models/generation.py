@@ -54,7 +54,7 @@ class Ending:
         return torch.log_softmax(values, dim=-1)
 
     def ended(self, ids: Sequence[int]) -> str | None:
-        """Return the finished text of token ids, or None while it goes on."""
+        """Decode token ids to a text that has ended; return None while it is unfinished."""
         if ids[-1] in self.eos:
             return self.decode(ids[:-1])
         text = self.decode(ids)

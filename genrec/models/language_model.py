@@ -94,7 +94,7 @@ class LanguageModel:
         Raises:
             ModelError: the model could not be downloaded or loaded; the message lists the ways to
                 get one.
-            SettingsError: device, dtype, threads or quantize cannot be used.
+            SettingsError: device, dtype, threads or quantize has an invalid or unavailable value.
         """
         if threads is not None:
             if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
@@ -105,7 +105,7 @@ class LanguageModel:
                 raise SettingsError(msg)
             torch.set_num_threads(threads)
         target = resolve_device(device)
-        precision = _dtype(dtype, target)
+        precision = _resolve_dtype(dtype, target)
         folder = str(packaged.ensure(name, log)) if name in packaged.MODELS else name
         quantization = _quantization_arguments(quantize, precision, target)
         with quiet_transformers():
@@ -125,7 +125,7 @@ class LanguageModel:
                     attn_implementation="sdpa",
                     **quantization,
                 )
-            except Exception as error:  # broken or foreign folders raise anything
+            except Exception as error:  # broken or foreign folders raise all kinds of errors
                 kind = "folder" if Path(name).is_dir() else "hub id (there is no such folder)"
                 first = (str(error).strip() or type(error).__name__).splitlines()[0]
                 msg = (
@@ -179,7 +179,7 @@ class LanguageModel:
             trained.name = f"{run.base_model} tuned as {runs.run_name(folder)}"
             return trained
         base = cls.load(run.base_model, revision=run.base_revision, **options)
-        if base.dtype != torch.float16:  # float16 rounds to other numbers than bfloat16
+        if base.dtype != torch.float16:  # float16 weights have another fingerprint
             whole = quantize == "none" and bool(run.base_fingerprint)
             run.check(
                 base=base.fingerprint() if whole else None,
@@ -191,7 +191,7 @@ class LanguageModel:
             try:
                 tuned = PeftModel.from_pretrained(base.model, str(folder / runs.ADAPTER))
                 model = tuned if quantize != "none" else tuned.merge_and_unload()
-            except Exception as error:  # broken adapters raise anything
+            except Exception as error:  # broken adapters raise all kinds of errors
                 msg = (
                     f"The adapter in {folder / runs.ADAPTER} cannot be loaded: {error} "
                     "Expected PEFT's files as training wrote them; copy the run folder again."
@@ -385,8 +385,8 @@ def _quantization_arguments(
         raise SettingsError(msg)
     if importlib.util.find_spec("bitsandbytes") is None:
         msg = (
-            f"quantize={kind!r} needs bitsandbytes, which is not installed: "
-            "pip install 'genrec[quantize]'."
+            f"quantize={kind!r} needs bitsandbytes, which is not installed. Install it with "
+            "`pip install 'genrec[quantize]'`."
         )
         raise SettingsError(msg)
     from transformers import BitsAndBytesConfig
@@ -432,7 +432,8 @@ def resolve_device(device: str) -> torch.device:
     return target
 
 
-def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Resolve the name of a precision; ``auto`` depends on the device."""
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" or fast_bf16_cpu() else torch.float32
     if dtype not in DTYPES:

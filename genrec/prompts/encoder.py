@@ -73,7 +73,7 @@ class PromptEncoder(ABC):
     """An encoder of rendered prompts that shortens histories to a token budget.
 
     Attributes:
-        form: how titles are written.
+        form: the form in which titles are written.
     """
 
     form: TitleForm
@@ -153,7 +153,7 @@ class TextEncoder(PromptEncoder):
 
         Args:
             count_tokens: function that counts the tokens of a text, or overestimates them.
-            form: how titles are written.
+            form: the form in which titles are written.
         """
         self.form = form
         self._count = count_tokens
@@ -167,7 +167,7 @@ class Encoder(PromptEncoder):
     """An encoder of texts, titles and prompts, with one tokenizer and one title form.
 
     Attributes:
-        form: how titles are written.
+        form: the form in which titles are written.
         start: ids that the tokenizer puts before any text.
         terminator: ids of the title form's terminator.
     """
@@ -246,8 +246,8 @@ class Encoder(PromptEncoder):
     def title(self, rendered: str) -> tuple[int, ...]:
         """Encode a rendered title: lead and title, cut to ``max_title_tokens``, then terminator.
 
-        No encoded title is a prefix of a different one, because the terminator ends each and
-        occurs inside none.
+        No encoded title is a prefix of a different one, because the terminator ends every
+        title and occurs inside none.
         """
         return self._terminate(self.text(f"{self.form.lead}{rendered}"))
 

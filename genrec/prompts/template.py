@@ -52,7 +52,7 @@ class Template:
     - ``unlisted``: the link for an item that is not recommended.
     - ``words``: plain words that may be written between words of the item's title.
     - ``passing``: further words that may occur in a freely written sentence.
-    - ``empty``: words of titles that say nothing alone. In scripts without spaces, these are
+    - ``empty``: words that mean nothing on their own. In scripts without spaces, these are
       characters that no word begins or ends with.
     - ``most``: maximum number of words.
     - ``plain``: the sentence used if the model's own is rejected, with {verb} and {title}.
@@ -112,10 +112,12 @@ class Template:
             name: the template's name, such as ``next_item``.
             language: the language folder, such as ``en``.
             own: a folder laid out like the shipped one, with ``en/NAME.jinja`` and
-                ``en/verbs.json``. Its templates and single verbs take precedence.
+                ``en/verbs.json``. Its templates and verbs take precedence over the
+                shipped ones.
 
         Raises:
-            PromptError: there is no such language or template; the message lists those there are.
+            PromptError: there is no such language or template; the message lists the available
+                ones.
         """
         roots = [templates_folder()] if own is None else [Path(own), templates_folder()]
         if own is not None and not Path(own).is_dir():
@@ -189,7 +191,7 @@ class Template:
             catalog: the items, whose rows and titles the history refers to.
             history: the events, oldest first; may be empty.
             behavior: the behavior of the next event, such as ``buy``.
-            form: how titles are written; None for this template's own form.
+            form: the form in which titles are written; None for this template's own form.
             demonstrations: whole histories of other users, for templates that take them.
             scale: the highest possible value of an event; None hides values.
             dropped: number of older events that the caller left out, kept for display.
@@ -243,7 +245,7 @@ class Template:
         return Prompt(segments, self.lead, self.terminator, len(history), dropped, chat)
 
     def _build_segments(self, parts: list[Any]) -> tuple[Segment, ...]:
-        """Join text, check the leads and terminators around titles and move them into the titles."""
+        """Join text, and check and strip the lead and terminator around each title."""
         pieces: list[Segment] = []
         text = ""
         after_title = False
