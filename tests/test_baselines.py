@@ -15,9 +15,10 @@ import tiny
 
 from genrec import Dataset, History, Interaction, Recommender
 from genrec.baselines import registry
-from genrec.baselines.base import Baseline, Events, Scorer
+from genrec.baselines.base import Baseline, Scorer
 from genrec.baselines.counting import Markov, Popular
 from genrec.baselines.registry import NAMES
+from genrec.baselines.training_events import TrainingEvents
 from genrec.data.interactions import Interactions
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.evaluation import evaluator
@@ -173,7 +174,8 @@ def test_fits_see_nothing_later(data: Dataset, name: str, before: str, first: in
     assert np.array_equal(one.scores_many(histories), other.scores_many(histories))
     limit = {"validation": 1, "test": 2}[before]
     digests = [
-        Events.of(d.interactions, "buy", before).digest() for d in (data, moved(data, limit - 1))
+        TrainingEvents.of(d.interactions, "buy", before).digest()
+        for d in (data, moved(data, limit - 1))
     ]
     assert digests[0] != digests[1]
 
@@ -215,7 +217,7 @@ def test_an_evaluation_takes_fits_from_the_data_folder(
     assert len(kept) == len(names)
     with monkeypatch.context() as patch:
         for name in names:
-            patch.setattr(registry.classes()[name], "learn", lambda *_: pytest.fail("fitted"))
+            patch.setattr(registry.load_classes()[name], "learn", lambda *_: pytest.fail("fitted"))
         again = evaluator.evaluate(Dataset.load(tmp_path / "shop"), names)
     for one, other in zip(first.results, again.results, strict=True):
         assert one.ranked == other.ranked
@@ -226,7 +228,7 @@ def test_an_evaluation_takes_fits_from_the_data_folder(
 def test_unknown_names_and_settings(data: Dataset) -> None:
     with pytest.raises(SettingsError, match="'popularity' is not a baseline"):
         registry.fit("popularity", data)
-    with pytest.raises(SettingsError, match="'decai' is not a setting of markov"):
+    with pytest.raises(SettingsError, match="'decai' is not a setting of the baseline markov"):
         registry.fit("markov", data, decai=1)
     with pytest.raises(SettingsError, match="fuse='sum'"):
         registry.fit("textseq", data, fuse="sum")
@@ -322,7 +324,7 @@ def test_content_reads_other_scripts() -> None:
         """An encoder that reads no Chinese."""
 
         name = "latin"
-        reading = type("R", (), {"reads": staticmethod(lambda text: False)})
+        coverage = type("R", (), {"reads": staticmethod(lambda text: False)})
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vectors, "load_embedder", lambda name, log: Latin())
@@ -343,14 +345,14 @@ def test_a_killed_fit_goes_on(data: Dataset, name: str, tmp_path: Path) -> None:
     whole = fitted(name, data, epochs=4)
 
     def dies(text: str) -> None:
-        if text.startswith("epoch 2"):
+        if text.startswith("Epoch 2"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fitted(name, data, epochs=4, folder=tmp_path, log=dies)
     said: list[str] = []
     again = fitted(name, data, epochs=4, folder=tmp_path, log=said.append)
-    assert [s.split(":")[0] for s in said if s.startswith("epoch")] == ["epoch 3", "epoch 4"]
+    assert [s.split(":")[0] for s in said if s.startswith("Epoch")] == ["Epoch 3", "Epoch 4"]
     histories = list(HISTORIES.values())
     assert np.allclose(whole.scores_many(histories), again.scores_many(histories), atol=1e-6)
 
@@ -376,7 +378,7 @@ def test_they_learn_what_follows(name: str) -> None:
 def test_parity_with_cornac(data: Dataset) -> None:
     import cornac
 
-    events = Events.of(data.interactions, "buy", "validation")
+    events = TrainingEvents.of(data.interactions, "buy", "validation")
     pairs = sorted(set(zip(events.user.tolist(), events.row.tolist(), strict=True)))
     theirs = cornac.data.Dataset.from_uir([(u, i, 1.0) for u, i in pairs], seed=0)
     rows = list(theirs.iid_map)

@@ -43,7 +43,7 @@ import torch
 
 from benchmarks.common import ROOT, commit
 from genrec import Dataset, Recommender, runs
-from genrec.baselines import base, registry
+from genrec.baselines import registry
 from genrec.baselines.base import Scorer
 from genrec.config import to_before, to_parts
 from genrec.data import protocols
@@ -393,12 +393,12 @@ def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> di
     if system in WRITERS:
         kinds = [WRITING, adapter_of(system, arguments), *[SHOTS] * (system == "few-shot")]
     elif system not in (*WRITERS, PRIOR):
-        kinds = dict(registry.classes()[system].defaults)
+        kinds = dict(registry.load_classes()[system].defaults)
     if system == PRIOR or system.endswith("-prior"):
         kinds = [kinds, *arguments.mixed] if arguments.mixed else kinds
     state = [
         kinds,
-        base.VERSION, name, system, fit, task.data.info.catalog_hash,
+        registry.VERSION, name, system, fit, task.data.info.catalog_hash,
         [c.user_id for c in task.cases], task.candidates,
     ]  # fmt: skip
     key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]

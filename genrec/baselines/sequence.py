@@ -1,4 +1,4 @@
-"""Training and scoring shared by the neural sequence baselines."""
+"""Train neural sequence models and score by them. Knows catalog rows, nothing of titles."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genrec import files
-from genrec.baselines.base import Arrays, Events, Scorer, or_popular
+from genrec.baselines.base import Scorer
+from genrec.baselines.ranking import replace_unknown
+from genrec.baselines.sparse import Arrays
+from genrec.baselines.training_events import TrainingEvents
 from genrec.data.events import History
 from genrec.types import FloatArray, IntArray, Log
 
 _CHECKPOINT = "checkpoint.safetensors"
-
-_CHUNK = 256  # targets whose logits are there at once
+_CHUNK = 256  # targets whose logits are held at once
 
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """S event sequences end to end, oldest first; E events.
+    """S sequences of events in arrays, one after the other: E events, the oldest first.
 
     Attributes:
-        starts: (S + 1,) where each begins, and E.
+        starts: (S + 1,) the index at which each sequence begins, and E.
         row: (E,) catalog rows.
-        behavior: (E,) codes.
-        gap: (E,) seconds since the event before, 0 for the first.
+        behavior: (E,) codes of the behaviors.
+        gap: (E,) seconds since the previous event, 0 for the first of a sequence.
         target: (E,) whether the event is to be predicted.
     """
 
@@ -48,11 +50,11 @@ class Sequences:
         return len(self.starts) - 1
 
     def lengths(self) -> IntArray:
-        """(S,) events in each."""
+        """Return the number of events in each sequence, (S,)."""
         return np.diff(self.starts)
 
     def windows(self, length: int) -> Sequences:
-        """The same in pieces of at most so many events, which overlap by one."""
+        """Cut the sequences into pieces of at most ``length`` events that overlap by one."""
         starts, index = [0], []
         for first, last in zip(self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True):
             for begin in range(first, max(last - 1, first + 1), length - 1):
@@ -64,7 +66,7 @@ class Sequences:
         )
 
     def batch(self, which: IntArray) -> Batch:
-        """Some of them, padded at the end."""
+        """Make a batch of some of the sequences, padded at the end."""
         lengths = self.lengths()[which]
         width = int(lengths.max(initial=1))
         inside = np.arange(width)[None] < lengths[:, None]
@@ -83,16 +85,24 @@ class Sequences:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B sequences of at most T events, padded at the end with row 0."""
+    """B sequences of at most T events, padded at the end with row 0.
 
-    row: Tensor  # (B, T) int64
-    behavior: Tensor  # (B, T) int64
-    gap: Tensor  # (B, T) float32, seconds
-    target: Tensor  # (B, T) bool, False on padding
-    length: Tensor  # (B,) int64
+    Attributes:
+        row: (B, T) int64, catalog rows.
+        behavior: (B, T) int64, codes of the behaviors.
+        gap: (B, T) float32, seconds since the previous event.
+        target: (B, T) bool, whether an event is to be predicted; False on padding.
+        length: (B,) int64, the number of events.
+    """
+
+    row: Tensor
+    behavior: Tensor
+    gap: Tensor
+    target: Tensor
+    length: Tensor
 
     def but_last(self) -> Batch:
-        """The same without the last column."""
+        """Drop the last column."""
         return Batch(
             self.row[:, :-1],
             self.behavior[:, :-1],
@@ -103,17 +113,17 @@ class Batch:
 
 
 class Transformer(nn.Module):
-    """A causal transformer with learned positions, layer norm before each part (D hidden)."""
+    """A causal transformer of width D, with learned positions and layer norm before each part."""
 
     def __init__(self, hidden: int, layers: int, heads: int, dropout: float, length: int) -> None:
-        """Random weights.
+        """Draw random weights.
 
         Args:
-            hidden: D, a multiple of heads.
-            layers: of attention and feed-forward, each of width D.
-            heads: of attention.
-            dropout: of inputs, attention and both parts' outputs.
-            length: the most events.
+            hidden: the width D, a multiple of ``heads``.
+            layers: how many layers of attention and feed-forward there are.
+            heads: how many attention heads each layer has.
+            dropout: the dropout rate of inputs, attention and the outputs of both parts.
+            length: the most events of a sequence.
         """
         super().__init__()
         self.heads, self.dropout = heads, dropout
@@ -125,7 +135,7 @@ class Transformer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(2 * layers + 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) inputs to (B, T, D) states; a state knows its event and those before."""
+        """Turn inputs, (B, T, D), into states, (B, T, D), that depend on no later event."""
         rate = self.dropout if self.training else 0.0
         x = functional.dropout(x + self.positions.weight[: x.shape[1]], rate)
         for i, (qkv, out) in enumerate(zip(self.qkv, self.out, strict=True)):
@@ -140,24 +150,27 @@ class Transformer(nn.Module):
 
 
 class Net(nn.Module):
-    """What ``train`` trains: a state after each event, and a vector of each item."""
+    """A net that gives a state after each event, and a vector for each item."""
 
     @abstractmethod
     def states(self, batch: Batch) -> Tensor:
-        """(B, T, D) states; one at t knows the events up to t."""
+        """Compute the states after each event, (B, T, D), from the events up to it."""
 
     @abstractmethod
     def items(self) -> Tensor:
-        """(N, D) vectors of the items; the logit of an item is state times vector."""
+        """Return the vectors of the items, (N, D); an item's logit is state times vector."""
 
     def backward(self, batch: Batch) -> float:
-        """Adds up gradients of the cross-entropy (nats) of the next item over all N items.
+        """Add up the gradients of the next item's cross-entropy over all N items.
 
-        A chunk of targets at a time: logits of all at once would not fit into the cache, and twice
-        the time would go into fetching memory.
+        The targets are handled in chunks: logits of all targets at once would not fit into the
+        cache, and fetching memory would take twice the time.
+
+        Args:
+            batch: sequences with at least one target.
 
         Returns:
-            The loss, mean over the targets, of which there has to be one.
+            The mean loss of the targets, in nats.
         """
         wanted = batch.target[:, 1:]
         states, following = self.states(batch.but_last())[wanted], batch.row[:, 1:][wanted]
@@ -176,13 +189,13 @@ class Net(nn.Module):
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:
-        """(B, N) logits of what follows each sequence."""
+        """Compute the logits, (B, N), of the item that follows each sequence."""
         last = self.states(batch)[torch.arange(len(batch.length)), batch.length.clamp(min=1) - 1]
         return last @ self.items().T
 
 
-def start(net: nn.Module) -> None:
-    """Sets matrices to small normal values (standard deviation 0.02) and biases to zero."""
+def init_weights(net: nn.Module) -> None:
+    """Set matrices to small normal values (standard deviation 0.02) and biases to zero."""
     for name, parameter in net.named_parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.02)
@@ -190,20 +203,20 @@ def start(net: nn.Module) -> None:
             nn.init.zeros_(parameter)
 
 
-def train(
+def train_net(
     net: Net, sequences: Sequences, settings: Mapping[str, Any], work: Path | None, log: Log
 ) -> int:
-    """Trains a net in place with Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
+    """Train a net in place with Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
 
-    Each epoch ends with a checkpoint (weights, moments, seconds of processor time); a fit that was killed goes on
-    after its last one and gives what it would have given.
+    Each epoch ends with a checkpoint (weights, moments, seconds of processor time). A fit that was
+    killed is resumed from the last one, with the same result.
 
     Args:
-        net: to be trained; left in evaluation mode.
-        sequences: of at most the net's length; those of one event teach nothing.
-        settings: ``epochs``, ``minutes`` (of processor time; no epoch begins after these), ``batch`` (sequences),
-            ``rate`` and ``seed``.
-        work: a folder for checkpoints; None for none.
+        net: the net to train; it is left in evaluation mode.
+        sequences: sequences of at most the net's length; those of one event teach nothing.
+        settings: ``epochs``, ``minutes`` (of processor time, after which no epoch begins), ``batch``
+            (sequences), ``rate`` and ``seed``.
+        work: a folder for checkpoints; None to write none.
         log: called with a line of text after each epoch.
 
     Returns:
@@ -219,7 +232,7 @@ def train(
             rng = np.random.default_rng([settings["seed"], epoch])
             net.train()
             total = count = 0.0
-            for which in _shuffled(useful, sequences.lengths(), settings["batch"], rng):
+            for which in _shuffle(useful, sequences.lengths(), settings["batch"], rng):
                 batch = sequences.batch(which)
                 targets = int(batch.target[:, 1:].sum())
                 if not targets:
@@ -229,16 +242,16 @@ def train(
                 optimizer.step()
             epoch += 1
             seconds += time.process_time() - began
-            _checkpoint(net, optimizer, epoch, seconds, work)
-            log(f"epoch {epoch}: {total / max(count, 1):.4f} nats a target, {seconds:.0f} s")
+            _write_checkpoint(net, optimizer, epoch, seconds, work)
+            log(f"Epoch {epoch}: {total / max(count, 1):.4f} nats a target, {seconds:.0f} s")
     net.eval()
     return epoch
 
 
-def _shuffled(
+def _shuffle(
     which: IntArray, lengths: IntArray, size: int, rng: np.random.Generator
 ) -> Iterator[IntArray]:
-    """Batches in random order of sequences of like length, so that little is padding."""
+    """Make batches of sequences of similar length, in random order, so that little is padding."""
     shuffled = rng.permutation(which)
     ordered = shuffled[np.argsort(lengths[shuffled], kind="stable")]
     batches = [ordered[i : i + size] for i in range(0, len(ordered), size)]
@@ -246,9 +259,10 @@ def _shuffled(
         yield batches[i]
 
 
-def _checkpoint(
+def _write_checkpoint(
     net: Net, optimizer: torch.optim.Optimizer, epoch: int, seconds: float, work: Path | None
 ) -> None:
+    """Write a checkpoint, whole or not at all."""
     if work is None:
         return
     from safetensors.torch import save_file
@@ -263,7 +277,7 @@ def _checkpoint(
 
 
 def _resume(net: Net, optimizer: torch.optim.Optimizer, work: Path | None) -> tuple[int, float]:
-    """Epochs and seconds of the checkpoint that was loaded; 0, 0 where there is none."""
+    """Load the last checkpoint, if any, and return its epochs and seconds (else 0 and 0)."""
     if work is None or not (work / _CHECKPOINT).is_file():
         return 0, 0.0
     from safetensors import safe_open
@@ -283,27 +297,27 @@ def _resume(net: Net, optimizer: torch.optim.Optimizer, work: Path | None) -> tu
 
 
 class NetScorer(Scorer):
-    """A baseline whose scores are a trained ``Net``'s logits; popularity for empty histories."""
+    """Score items by a trained ``Net``'s logits, or by popularity for empty histories."""
 
     @abstractmethod
     def build(self) -> Net:
-        """The net with random weights, made for the settings."""
+        """Build the net for the settings, with random weights."""
 
     @abstractmethod
-    def sequences(self, events: Events) -> Sequences:
-        """What is trained on."""
+    def sequences(self, events: TrainingEvents) -> Sequences:
+        """Make the sequences to train on."""
 
     @abstractmethod
     def read(self, histories: Sequence[History]) -> Sequences:
-        """Histories as the net sees them, at most ``length`` events each."""
+        """Turn histories into sequences of at most ``length`` events."""
 
-    def learn(self, events: Events) -> Arrays:
-        """The trained weights, how many epochs they took, and popularity."""
+    def learn(self, events: TrainingEvents) -> Arrays:
+        """Train the net, and return its weights, how many epochs it took, and the popularity."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings["seed"])
             net = self.build()
         windows = self.sequences(events).windows(self.settings["length"] + 1)
-        epochs = train(net, windows, self.settings, self.work, self.log)
+        epochs = train_net(net, windows, self.settings, self.work, self.log)
         arrays = {f"net.{n}": t.detach().numpy() for n, t in net.state_dict().items()}
         return {**arrays, "epochs": np.array([epochs]), "popularity": events.popularity()}
 
@@ -319,8 +333,8 @@ class NetScorer(Scorer):
         return net.eval()
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """See ``Scorer.scores_many``."""
+        """Score all catalog rows, see ``Scorer.scores_many``."""
         sequences = self.read(histories)
         batch = sequences.batch(np.arange(len(histories)))
         scores = self.net.scores(batch).numpy().astype(np.float64)
-        return or_popular(scores, sequences.lengths() > 0, self.arrays["popularity"])
+        return replace_unknown(scores, sequences.lengths() > 0, self.arrays["popularity"])

@@ -1,8 +1,9 @@
-"""A sequence model over the vectors of titles: the next item, also one that nobody has taken yet.
+"""Predict the next item by a sequence model over the vectors of titles. Knows titles, not item ids.
 
-Each event is the title's vector (of a text encoder, or a language model's hidden states), the
-behavior and the time since the event before, fused and run through a small LSTM, GRU or
-transformer; the logit of an item is the state times a projection of its title's vector.
+Each event has the vector of its title (from a text encoder, or a language model's hidden states),
+its behavior and the time since the previous event. These are fused and run through a small LSTM, GRU
+or transformer. The logit of an item is the state times a projection of its title's vector, so items
+that nobody has taken yet are scored too.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from genrec.baselines.base import Arrays, Events
-from genrec.baselines.sequence import Batch, Net, NetScorer, Sequences, Transformer, start
+from genrec.baselines.sequence import Batch, Net, NetScorer, Sequences, Transformer, init_weights
+from genrec.baselines.sparse import Arrays
+from genrec.baselines.training_events import TrainingEvents
 from genrec.data.events import History
 from genrec.data.interactions import Interactions
 from genrec.errors import SettingsError
@@ -31,19 +33,19 @@ _GAPS = 32  # buckets of time gaps: powers of two of seconds
 
 
 class TextNet(Net):
-    """Title, behavior and time gap of each event, fused, through a recurrent net or transformer."""
+    """Fuse title, behavior and time gap of each event, and read them by a recurrent or causal net."""
 
     def __init__(
         self, titles: npt.NDArray[Any], behaviors: int, settings: Mapping[str, Any]
     ) -> None:
-        """Random weights.
+        """Draw random weights.
 
         Args:
-            titles: (N, W) vectors, not trained.
-            behaviors: how many there are; one more stands for others.
+            titles: (N, W) vectors of the titles, which are not trained.
+            behaviors: how many behaviors there are; one more code stands for unknown ones.
             settings: those of ``TextSequence``.
         """
-        super().__init__()  # the layers' names are those of the arrays in a kept file
+        super().__init__()  # files of fitted baselines hold the layers' names: keep them
         s, hidden = settings, settings["hidden"]
         self.dropout, self.fuse, self.kind = s["dropout"], s["fuse"], s["body"]
         self.titles: Tensor
@@ -63,13 +65,13 @@ class TextNet(Net):
             kind = nn.LSTM if self.kind == "lstm" else nn.GRU
             inner = s["dropout"] if s["layers"] > 1 else 0.0
             self.body = kind(hidden, hidden, s["layers"], batch_first=True, dropout=inner)
-        start(self)
-        for linear in (self.input, self.output):  # unit vectors come in: keep their scale
+        init_weights(self)
+        for linear in (self.input, self.output):  # the inputs are unit vectors: keep their scale
             nn.init.normal_(linear.weight, std=1.0)
         self.norm = nn.LayerNorm(hidden)
 
     def states(self, batch: Batch) -> Tensor:
-        """See ``Net.states``."""
+        """Compute the states after each event, see ``Net.states``."""
         rate = self.dropout if self.training else 0.0
         bucket = torch.log2(batch.gap.clamp(min=0) + 1).long().clamp(max=_GAPS - 1)
         parts = [
@@ -93,21 +95,25 @@ class TextNet(Net):
         return final
 
     def items(self) -> Tensor:
-        """See ``Net.items``."""
+        """Return the vectors of the items, see ``Net.items``."""
         vectors: Tensor = self.output(self.titles)
         return vectors / math.sqrt(vectors.shape[1])
 
 
 class TextSequence(NetScorer):
-    """Titles in place of item ids in a sequential recommender, trained with full softmax.
+    """Predict the next item from titles instead of item ids, trained with the full softmax.
 
-    As in Hou et al. 2022 (UniSRec, https://arxiv.org/abs/2206.05941) the item's vector is its
-    text's; the recurrent bodies are those of Hidasi et al. 2016 (GRU4Rec,
-    https://arxiv.org/abs/1511.06939). All behaviors are read, events of the target behavior are
-    predicted.
+    As in Hou et al. 2022 (UniSRec, https://arxiv.org/abs/2206.05941), an item's vector is that of
+    its text. The recurrent bodies are those of Hidasi et al. 2016 (GRU4Rec,
+    https://arxiv.org/abs/1511.06939). Events of all behaviors are read, and those of the target
+    behavior are predicted.
 
-    Settings: ``encoder`` as for ``content``, such as ``lm:smollm2-135m``; ``fuse`` is concat, mean or weighted; ``body`` is lstm,
-    gru or transformer; the rest as for ``sasrec``.
+    Settings:
+        encoder: as for ``content``, such as ``lm:smollm2-135m``.
+        fuse: how title, behavior and gap are combined: concat, mean or weighted.
+        body: the kind of net: lstm, gru or transformer.
+
+    All other settings are those of ``sasrec``.
     """
 
     name = "textseq"
@@ -118,10 +124,15 @@ class TextSequence(NetScorer):
     }  # fmt: skip
 
     def __init__(self, interactions: Interactions, behavior: str, **options: Any) -> None:
-        """See ``Scorer``.
+        """Check the settings, and learn as every ``Scorer`` does.
+
+        Args:
+            interactions: the events, with a split.
+            behavior: the behavior to learn from and to recommend for.
+            **options: see ``Scorer``.
 
         Raises:
-            SettingsError: an unknown setting, fuse or body.
+            SettingsError: a setting is unknown, or has an unknown value.
         """
         self.codes = {b: n for n, b in enumerate(interactions.behaviors)}
         settings = self.settings_of({n: v for n, v in options.items() if n in self.defaults})
@@ -133,28 +144,30 @@ class TextSequence(NetScorer):
                 raise SettingsError(msg)
         super().__init__(interactions, behavior, **options)
 
-    def learn(self, events: Events) -> Arrays:
-        """See ``NetScorer.learn``; the titles' vectors are among the weights."""
+    def learn(self, events: TrainingEvents) -> Arrays:
+        """Train the net, among whose weights are the titles' vectors."""
         encoder = self.settings["encoder"]
         self.titles = dense(title_vectors(self.catalog, encoder, self.log, self.index))
         return super().learn(events)
 
     def build(self) -> Net:
-        """See ``NetScorer.build``."""
+        """Build the net, see ``NetScorer.build``."""
         titles = self.arrays["net.titles"] if hasattr(self, "arrays") else self.titles
         return TextNet(titles, len(self.codes), self.settings)
 
-    def sequences(self, events: Events) -> Sequences:
-        """The users' events of all behaviors before the split."""
+    def sequences(self, events: TrainingEvents) -> Sequences:
+        """Collect the users' events of all behaviors before the split."""
         c = events.interactions.columns
         at = np.flatnonzero((c.split < events.limit) & (c.row >= 0))
         _, user = np.unique(c.user[at], return_inverse=True)
         starts = np.searchsorted(user, np.arange(int(user.max(initial=-1)) + 2))
         target = c.behavior[at] == self.codes[self.behavior]
-        return Sequences(starts, c.row[at], c.behavior[at], _gaps(starts, c.timestamp[at]), target)
+        return Sequences(
+            starts, c.row[at], c.behavior[at], _compute_gaps(starts, c.timestamp[at]), target
+        )
 
     def read(self, histories: Sequence[History]) -> Sequences:
-        """See ``NetScorer.read``."""
+        """Turn histories into sequences, see ``NetScorer.read``."""
         kept = [
             [i for i in h.interactions if i.item_id is not None][-self.settings["length"] :]
             for h in histories
@@ -166,12 +179,12 @@ class TextSequence(NetScorer):
         behavior = np.array([self.codes.get(i.behavior, other) for i in events], dtype=np.int64)
         time = np.array([i.timestamp for i in events], dtype=np.float64)
         return Sequences(
-            starts, row, behavior, _gaps(starts, time), np.ones(len(row), dtype=np.bool_)
+            starts, row, behavior, _compute_gaps(starts, time), np.ones(len(row), dtype=np.bool_)
         )
 
 
-def _gaps(starts: np.ndarray[Any, Any], time: np.ndarray[Any, Any]) -> FloatArray:
-    """(E,) what passed since the event before; 0 for the first of a sequence."""
+def _compute_gaps(starts: np.ndarray[Any, Any], time: np.ndarray[Any, Any]) -> FloatArray:
+    """Compute the time since the previous event, (E,); 0 for the first event of a sequence."""
     gaps = np.diff(time, prepend=time[:1])
     gaps[starts[:-1][starts[:-1] < len(gaps)]] = 0.0
     return np.maximum(gaps, 0.0)

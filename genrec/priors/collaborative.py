@@ -30,8 +30,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genrec.baselines.base import Scorer, best, sparse_from_arrays, sparse_to_arrays, without_seen
-from genrec.baselines.registry import classes, fit
+from genrec.baselines.base import Scorer
+from genrec.baselines.ranking import mask_seen, top_rows
+from genrec.baselines.registry import fit, load_classes
+from genrec.baselines.sparse import sparse_from_arrays, sparse_to_arrays
 from genrec.config import COUNTED as COUNTED
 from genrec.config import LEARNED as LEARNED
 from genrec.data import protocols
@@ -180,8 +182,8 @@ class CollaborativePrior:
         """Rank items by the prior alone; see ``genrec.baselines.Baseline.rank``."""
         catalog, scores = self.counts.catalog, self.logprobs(history)
         if exclude_seen:
-            scores = without_seen(catalog, history, scores, self.lead_in_behaviors)
-        return [catalog[row].item_id for row in best(scores, k).tolist()]
+            scores = mask_seen(catalog, history, scores, self.lead_in_behaviors)
+        return [catalog[row].item_id for row in top_rows(scores, k).tolist()]
 
     def update(
         self, events: Mapping[str, Sequence[Interaction | str]], catalog: Catalog | None = None
@@ -278,7 +280,7 @@ class CollaborativePrior:
         for name, fitted in header["learned"].items():
             assert isinstance(data, Dataset)
             own = {k.removeprefix(f"{name}/"): a for k, a in arrays.items() if "/" in k}
-            scorers[name] = classes()[name](
+            scorers[name] = load_classes()[name](
                 data.interactions, fitted["behavior"], arrays=own, **fitted["settings"]
             )
         prior = cls(counts, header["mix"], scorers)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from genrec.baselines.base import Events
-from genrec.baselines.counting import sparse_latest, transitions
 from genrec.baselines.neighbors import EASE
+from genrec.baselines.sparse import count_transitions, weigh_latest
+from genrec.baselines.training_events import TrainingEvents
 from genrec.config import COUNTED as COUNTED
 from genrec.config import LEARNED as LEARNED
 from genrec.data.catalog import Catalog
@@ -185,7 +185,7 @@ class Counts:
             user_ids=(*self.user_ids, *new),
             latest=latest,
             items=_clean(items + place @ (had - old)),
-            after=_clean(self.after + transitions(before[follows], row[follows], n)),
+            after=_clean(self.after + count_transitions(before[follows], row[follows], n)),
             both=_clean(self.both + had.T @ had - old.T @ old),
             popularity=self.popularity + np.bincount(row, minlength=n),
             newest=self._newest_with(by_time),
@@ -290,12 +290,12 @@ class Counts:
         return _unit(known @ getattr(self, matrix))
 
     def _read(self, histories: Sequence[History], decay: float, last: int) -> Any:
-        return sparse_latest(self.catalog, histories, decay=decay, last=last, keep_repeats=True)
+        return weigh_latest(self.catalog, histories, decay=decay, last=last, keep_repeats=True)
 
 
 def count(dataset: Dataset, behavior: str, before: str) -> Counts:
     """Count a behavior's events before a split: ``validation`` for train only."""
-    events = Events.of(dataset.interactions, behavior, before)
+    events = TrainingEvents.of(dataset.interactions, behavior, before)
     user = dataset.interactions.columns.user[events.place]
     codes = user[np.append(True, user[1:] != user[:-1])] if len(user) else user
     names = [dataset.interactions.user_ids[code] for code in codes.tolist()]

@@ -1,0 +1,53 @@
+"""Turn scores into ranked items: ties, seen items, and popularity where scores say nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+
+from genrec.data.catalog import Catalog
+from genrec.data.events import History
+from genrec.types import FloatArray, IntArray
+
+
+def mask_seen(
+    catalog: Catalog, history: History, scores: FloatArray, lead_in_behaviors: Collection[str]
+) -> FloatArray:
+    """Set the scores, (N,), of items that were seen (``History.had``) to -inf."""
+    allowed = scores.copy()
+    allowed[catalog.rows(history.had(lead_in_behaviors))] = -np.inf
+    return allowed
+
+
+def top_rows(scores: FloatArray, k: int) -> IntArray:
+    """Return the rows of the k highest scores, best first, ties by row; -inf is never taken.
+
+    >>> top_rows(np.array([1.0, 3.0, -np.inf, 3.0]), k=5)
+    array([1, 3, 0])
+    """
+    n = min(k, int((scores > -np.inf).sum()))
+    if n == 0:
+        return np.zeros(0, dtype=np.int64)
+    least = np.partition(scores, len(scores) - n)[len(scores) - n]
+    places = np.flatnonzero(scores >= least)
+    return places[np.argsort(-scores[places], kind="stable")][:n]
+
+
+def fill_by_popularity(scores: FloatArray, popularity: FloatArray) -> FloatArray:
+    """Rank items whose score is not above 0 after all others, by popularity; returns (U, N)."""
+    return np.where(scores > 0, scores, popularity / (popularity.max() + 1.0) - 1.0)
+
+
+def replace_unknown(
+    scores: FloatArray, known: npt.NDArray[np.bool_], popularity: FloatArray
+) -> FloatArray:
+    """Give histories that say nothing popularity as scores; returns (U, N).
+
+    Args:
+        scores: (U, N) scores.
+        known: (U,) whether the history says anything, such as naming a known item.
+        popularity: (N,) how many events each item has.
+    """
+    return np.where(np.asarray(known)[:, None], scores, popularity[None])
