@@ -60,7 +60,7 @@ class Run:
         training: the settings of the training.
         versions: the versions of the libraries.
         targets: the number of titles in the training targets.
-        finished: True if training reached its last step or stopped early by its own rule.
+        finished: True if training ran to its end; False if it was stopped early.
         metrics: the metrics of the last and of the best validation.
         format_version: the version of the folder's format.
     """
@@ -138,7 +138,7 @@ class Run:
         base: str | None = None,
         kept: str | None = None,
     ) -> None:
-        """Check that prompt, tokenizer and base model are those of the training.
+        """Check that prompt, tokenizer and base model are the same as in training.
 
         Args:
             template: the hash of the prompt template; None to skip the check, as below.
@@ -175,7 +175,7 @@ def shipped_run(name: str) -> Path | None:
 
 
 def is_first_process() -> bool:
-    """Check that this process is the one that logs and writes: the only one, or rank 0."""
+    """Check whether this process logs and writes files: the only process, or rank 0 of several."""
     return not int(os.environ.get("RANK", "0"))
 
 

@@ -26,7 +26,7 @@ def one_line(text: str) -> str:
 
 
 def breaks_line(text: str) -> bool:
-    r"""Check that a text contains characters that ``one_line`` replaces by spaces.
+    r"""Check whether a text contains characters that ``one_line`` replaces by spaces.
 
     >>> breaks_line("mug\x1b[31m"), breaks_line("red mug")
     (True, False)
@@ -35,7 +35,7 @@ def breaks_line(text: str) -> bool:
 
 
 def visible(text: str) -> bool:
-    r"""Check that a text has at least one visible character.
+    r"""Check whether a text has at least one visible character.
 
     >>> visible("\u200b\u3164 \t"), visible("☕")
     (False, True)
@@ -66,7 +66,7 @@ def normalized(text: str) -> str:
 
 
 def mostly_upper(texts: list[str]) -> bool:
-    """Check that most cased letters in the first 10,000 texts are capitals.
+    """Check whether most cased letters in the first 10,000 texts are capitals.
 
     >>> mostly_upper(["RED MUG", "Doll"]), mostly_upper(["红色杯子"])
     (True, False)

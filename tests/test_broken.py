@@ -1,8 +1,8 @@
-"""Every file in ``tests/broken``: the message, or the rows set aside, that it has to give.
+"""Every file in ``tests/broken`` gives the expected message or the expected rejected rows.
 
-``expected.json`` holds for each file either ``error`` (a part of the message), or ``kept`` (items and
-events of the dataset), ``rejected`` (its own rows: number and reason) and ``notes`` (some of them).
-A file stands in the place that its name begins with; the other one is good.
+For each file, ``expected.json`` holds either ``error`` (a part of the message), or ``kept`` (the
+numbers of items and events), ``rejected`` (row number and reason) and ``notes`` (some of them). The
+name of a file begins with its role, ``items`` or ``events``; the other file is good.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reading, checking, splitting and storing data; what is bad is reported and nothing is lost."""
+"""Read, check, split and store data: bad rows are reported, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_without_baskets_a_unit_is_an_event(tmp_path: Path) -> None:
 
 
 def split_slowly(units: list[int], is_target: list[bool]) -> list[int]:
-    """The split of one user's events, event by event."""
+    """Split one user's events by last unit, event by event."""
     order: list[int] = []
     for unit, target in zip(units, is_target, strict=True):
         if target and unit in order:
@@ -363,7 +363,7 @@ def test_the_seen_rule_follows_the_repeats(tmp_path: Path) -> None:
 
 
 def share_of_repeats(events: list[tuple[int, int, int]], asked: int, had: int) -> float:
-    """``repeat_share`` event by event; an event is user, item, behavior, each a unit of its own."""
+    """Compute ``repeat_share`` event by event; an event is user, item, behavior, and its own unit."""
     found = []
     for place, (user, item, behavior) in enumerate(events):
         before = [i for u, i, b in events[:place] if u == user and b == had]
@@ -400,7 +400,7 @@ def test_the_share_of_repeats_is_counted_by_behavior(
 
 
 def test_what_leads_to_a_purchase_does_not_count_as_seen(tmp_path: Path) -> None:
-    """People view what they buy, and buy nothing twice nor what they disliked."""
+    """Build data of users who view what they buy, and never buy twice or what they disliked."""
     items = "item_id,title\n" + "".join(f"i{n},Thing {n}\n" for n in range(12))
     rows, at = [], 0
     for user in range(6):

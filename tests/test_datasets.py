@@ -1,4 +1,4 @@
-"""The embedded datasets; loaders of public data, on small files in their publishers' layouts."""
+"""Embedded datasets, and loaders of public data on small files in their publishers' layouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feedback: new events and items joined to old ones, and an adapter trained further on them."""
+"""Updates: new events and items join the old ones, and an adapter is trained further on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder is replaced in one piece, or stays as it was."""
+"""Files and folders are replaced in one piece, or stay as they were."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def filled(text: str) -> Any:
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
-    """Lets some of the next renames fail, counted from 1."""
+    """Let some of the next renames fail, counted from 1."""
     first, done = Path.rename, list[None]()
 
     def rename(self: Path, target: Path) -> Path:
@@ -81,3 +81,20 @@ def test_an_old_folder_that_cannot_be_put_back_is_kept(
     (beside,) = tmp_path.iterdir()
     assert beside.name.startswith(".one-old-")
     assert (beside / "old" / "a.txt").read_text() == "first"
+
+
+def test_a_file_is_replaced_whole_or_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    files.write_text(path, "first\n")
+    assert path.read_bytes() == b"first\n"
+
+    def fill(work: Path) -> None:
+        work.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        files.write_file(path, fill)
+    assert path.read_text() == "first\n"
+    files.write_text(path, "second")
+    assert path.read_text() == "second"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]

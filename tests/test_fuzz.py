@@ -1,4 +1,4 @@
-"""Files with chance damage through ``Dataset.prepare``: an explained error, or every row accounted for."""
+"""Randomly damaged files in ``Dataset.prepare``: a clear error, or every row accounted for."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROWS = [
 
 
 def prepare(folder: Path, name: str, data: bytes) -> tuple[list[str], list[int]]:
-    """The user of each kept event (each of ROWS has its own), and the numbers of rejected rows."""
+    """Return the user of each kept event (each of ROWS has its own) and the rejected row numbers."""
     (folder / "items.csv").write_text(ITEMS, encoding="utf-8")
     (folder / name).write_bytes(data)
     found, rejects = Dataset.prepare(folder / "items.csv", folder / name)

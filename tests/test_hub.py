@@ -1,4 +1,4 @@
-"""Hugging Face datasets: the same checks as for files; chosen rows, labels, lists, and no network."""
+"""Hugging Face datasets: the same checks as for files, selected rows, labels, lists, no network."""
 
 from __future__ import annotations
 

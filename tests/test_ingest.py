@@ -1,4 +1,4 @@
-"""What arrives in users' files: their column names, units, behaviors, texts, and their mistakes."""
+"""Users' files as they arrive: column names, units, behaviors, texts and mistakes."""
 
 from __future__ import annotations
 

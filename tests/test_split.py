@@ -1,4 +1,4 @@
-"""The split by time: the same moments for all users, baskets whole, nothing of the future in train."""
+"""The split by time: the same times for all users, whole baskets, and no future in train."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ events = st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 30))  # 
 
 
 def bought(rows: list[tuple[int, int, int]], baskets: bool) -> Interactions:
-    """Purchases of one item by user, basket and time."""
+    """Build purchases of one item by user, basket and time."""
     table = pa.Table.from_pylist(
         [
             {"user_id": f"u{user}", "item_id": "a", "behavior": "buy", "timestamp": float(time),
@@ -233,7 +233,7 @@ def test_the_latest_of_train_is_held_out_for_all_users_at_once(
 
 
 def _tied(c: Any) -> bool:
-    """Whether events of train share their time, or a basket of several."""
+    """Check whether events of train share a time, or a basket with others."""
     train = c.split == 0
     return bool(
         len(set(c.timestamp[train].tolist())) < train.sum() or len(set(c.unit)) < len(c.unit)

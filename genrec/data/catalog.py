@@ -40,17 +40,17 @@ class Item:
 
 
 def _missing(value: object) -> bool:
-    """Check that a value stands for a missing one."""
+    """Check whether a value stands for a missing one."""
     if isinstance(value, str):
         return value.strip().lower() in MISSING
     return value is None or (isinstance(value, float) and value != value)
 
 
 class Catalog:
-    """All N items: ``item_id`` for users, a dense ``row`` (0 to N - 1, in file order) inside.
+    """A catalog of N items: callers use each item's ``item_id``, the code its row (0 to N - 1).
 
-    Titles may repeat: rows with the same title are separate items. Ids may not repeat, and a title
-    must have at least one visible character.
+    Rows are in file order. Titles may repeat: rows with the same title are separate items. Ids may
+    not repeat, and a title must have at least one visible character.
     """
 
     def __init__(
@@ -259,7 +259,7 @@ class Catalog:
         """
         try:
             return self._row[item_id]
-        except (KeyError, TypeError):  # the latter for ids that cannot be a key
+        except (KeyError, TypeError):  # TypeError: an id that cannot be a key
             msg = (
                 f"Item {item_id!r} is not in the catalog of {len(self):,} items. "
                 "Expected an item_id from the items file."
@@ -300,7 +300,7 @@ class Catalog:
 
 
 def catalog_of_events(table: pa.Table, rejects: Rejects) -> Catalog:
-    """Build the catalog of events that carry titles; an item's first title counts.
+    """Build a catalog from events with titles; the first title of an item counts.
 
     Args:
         table: the events, with the columns item_id and title.
@@ -326,7 +326,7 @@ def catalog_of_events(table: pa.Table, rejects: Rejects) -> Catalog:
 
 
 def _title(item: object) -> list[object]:
-    """Return the title of an item in a list, for the record of rejects."""
+    """Return an item's title as a list, for the record of rejects; empty for other objects."""
     return [item.title] if isinstance(item, Item) else []
 
 

@@ -46,7 +46,7 @@ FILES = frozenset(
         "interactions.parquet",
         "rejected.csv",
         "baselines",
-        "titles.new",  # which 0.1.0 left when it was killed while it wrote the index
+        "titles.new",  # left by 0.1.0 if it was killed while writing the index
         TUNED,
         *INDEX_FILES,
     }
@@ -388,7 +388,7 @@ def _default_target(events: Interactions) -> str:
 
 
 def _replaceable(folder: Path) -> bool:
-    """Check that a folder is empty, or holds a dataset and nothing else."""
+    """Check whether a folder is empty, or holds a dataset and nothing else."""
     if not folder.is_dir():
         return False
     names = {p.name for p in folder.iterdir()}

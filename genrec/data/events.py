@@ -55,7 +55,7 @@ class History:
         return tuple(i.item_id for i in self.interactions if i.item_id is not None)
 
     def had(self, lead_in_behaviors: Collection[str] = ()) -> tuple[str, ...]:
-        """Return the ids of the items that count as seen; ``exclude_seen`` has no other rule.
+        """Return the ids of the items that count as seen, as ``exclude_seen`` needs them.
 
         Args:
             lead_in_behaviors: behaviors that lead up to the target behavior, as a view leads up to

@@ -22,7 +22,7 @@ FORMAT_VERSION = 1
 REPEATS_INCLUDE_SEEN = 0.05
 """The share of repeats above which seen items may be recommended by default."""
 
-_MANY, _SOME = 0.2, 20  # a remark needs more than this share of the users, and at least so many
+_MIN_SHARE, _MIN_USERS = 0.2, 20  # untrained users that are worth a remark
 
 BROWSING = frozenset({"browse", "view", "click", "cart", "search"})
 """Behaviors that may lead up to a purchase."""
@@ -216,7 +216,7 @@ def _note_untrained_users(events: Interactions, target: str) -> list[str]:
     wanted = (c.split > 0) & (c.behavior == events.behaviors.index(target)) & (c.row >= 0)
     users = np.unique(c.user[wanted])
     untrained = len(np.setdiff1d(users, c.user[c.split == 0]))
-    if untrained < _SOME or untrained <= _MANY * len(users):
+    if untrained < _MIN_USERS or untrained <= _MIN_SHARE * len(users):
         return []
     return [
         f"{untrained:,} of {len(users):,} users with held-out events have none in train, so there "

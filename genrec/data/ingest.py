@@ -155,7 +155,7 @@ def _with_behavior(
 def _check(
     table: pa.Table, catalog: Catalog, time: FloatArray, mixed: BoolArray, rejects: Rejects
 ) -> tuple[IntArray, BoolArray]:
-    """Reject bad rows.
+    """Find each row's item, and reject bad rows.
 
     Returns:
         (E,) catalog rows, -1 for an event with text only; (E,) which table rows are kept.
@@ -265,7 +265,7 @@ def _unit_column(table: pa.Table, unit: str | None, source: str) -> str | None:
 
 
 def _units(kept: pa.Table, unit: str | None, user: IntArray) -> tuple[list[str] | None, IntArray]:
-    """Number the units. A name counts within its user; a row with an empty name is its own unit.
+    """Number the units: a name counts within its user, a row without a name is its own unit.
 
     Returns:
         Unit names by code, None without a unit column; (E,) codes.

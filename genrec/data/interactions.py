@@ -201,13 +201,11 @@ class Interactions:
         if target not in kind:
             return 0.0
         new_user = np.append(True, user[1:] != user[:-1])
-        run = np.cumsum(
-            new_user | np.append(True, unit[1:] != unit[:-1])
-        )  # (E,) number of the unit, in order
+        new_unit = new_user | np.append(True, unit[1:] != unit[:-1])
+        run = np.cumsum(new_unit)  # the number of each event's unit, in order
         _, pair = np.unique(user * (int(row.max()) + 1) + row, return_inverse=True)
-        earliest = np.full(
-            (2, max(int(pair.max()), int(user.max())) + 1), run[-1]
-        )  # first run with `had`
+        size = max(int(pair.max()), int(user.max())) + 1
+        earliest = np.full((2, size), run[-1])  # the first unit with `had`, by pair and by user
         old = kind == had
         np.minimum.at(earliest[0], pair[old], run[old])
         np.minimum.at(earliest[1], user[old], run[old])

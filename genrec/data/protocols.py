@@ -231,7 +231,7 @@ def count_with_history(dataset: Dataset) -> int:
 
 
 def with_target_behavior(dataset: Dataset, behavior: str) -> Dataset:
-    """Return the dataset with another target behavior; a split by last unit is made anew for it.
+    """Return the dataset with another target behavior; a split by last unit is recomputed.
 
     Raises:
         DataError: no event has that behavior.

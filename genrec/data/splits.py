@@ -21,7 +21,7 @@ _VALIDATION_FROM, _TEST_FROM = 0.8, 0.9  # the share of events before each part
 
 @dataclass(frozen=True, slots=True)
 class SplitOptions:
-    """How to split the events.
+    """Options for splitting the events.
 
     Attributes:
         way: one of ``SPLIT_WAYS``; None keeps a split column, or splits by last unit without one.
@@ -160,7 +160,7 @@ def split_global_time(
 
 
 def hold_last_train_unit(events: Interactions, target: str) -> Interactions:
-    """Hold out each user's last train unit as the new validation part.
+    """Hold out each user's last train unit as validation.
 
     Only users with at least two train units lose one, counted as in ``split_last_unit``. The old
     validation part joins test. Use it to fit something on validation when the data has none.
@@ -183,7 +183,7 @@ def hold_last_train_unit(events: Interactions, target: str) -> Interactions:
 
 
 def hold_latest_train(events: Interactions, target: str, share: float = 0.1) -> Interactions:
-    """Hold out the latest part of train as the new validation part, from one time for all users.
+    """Hold out the latest part of train as validation, from the same time for all users.
 
     The new part begins at the time after which the given share of train's target events lies. The
     old validation part joins test. A basket is never cut: its first event decides.
@@ -207,7 +207,7 @@ def hold_latest_train(events: Interactions, target: str, share: float = 0.1) -> 
 
 
 def is_test_after_train(events: Interactions) -> bool:
-    """Check that test is later than train for all users, give or take one event in a hundred."""
+    """Check whether test is later than train for all users, apart from about 1% of the events."""
     c = events.columns
     train, test = c.timestamp[c.split == 0], c.timestamp[c.split == 2]
     if not len(train) or not len(test):
@@ -221,7 +221,7 @@ def time_quantile(events: Interactions, share: float) -> float:
 
 
 def _is_target(events: Interactions, target: str) -> BoolArray:
-    """(E,) Mark the events that have the target behavior and an item."""
+    """Return (E,) a mask of the events with the target behavior and an item."""
     if target not in events.behaviors:
         raise events.unknown_behavior(target)
     c = events.columns
@@ -230,7 +230,7 @@ def _is_target(events: Interactions, target: str) -> BoolArray:
 
 
 def _unit_times(events: Interactions) -> FloatArray:
-    """(E,) Return the start of each event's unit; overlapping units of a user start together."""
+    """Return (E,) the start of each event's unit; overlapping units of a user start together."""
     c = events.columns
     last = np.zeros(len(events), dtype=np.int64)  # the index of each unit's last event
     last[c.unit] = np.arange(len(events))
@@ -241,7 +241,7 @@ def _unit_times(events: Interactions) -> FloatArray:
 
 
 def _last_unit_start(events: Interactions, wanted: BoolArray) -> IntArray:
-    """(U,) Return the first event of the unit with each user's last wanted event; -1 if none."""
+    """Return (U,) the first event of the unit with each user's last wanted event; -1 if none."""
     c = events.columns
     index = np.arange(len(events))
     last = np.full(len(events.user_ids), -1)

@@ -51,7 +51,7 @@ def read_times(
 
 
 def parse_time(given: str | float, unit: str) -> float:
-    """Return a time that a person gave, in seconds (or as a position).
+    """Parse a time that a person typed, to seconds or a position.
 
     Args:
         given: an ISO date such as ``2011-11-01``, or a number such as ``1320105600``.

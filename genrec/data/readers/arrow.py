@@ -153,7 +153,7 @@ def explode(table: pa.Table, rejects: Rejects) -> pa.Table:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    """Check that a type is a list of any kind."""
+    """Check whether a type is a list of any kind."""
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(test(kind) for test in tests)
 

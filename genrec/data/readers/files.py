@@ -46,8 +46,8 @@ def read(
         scalar: the columns in which a JSON list or object makes the row a bad one.
 
     Returns:
-        A table. From CSV and JSONL, all columns are strings (an empty cell is an empty string), and
-        the column ROW holds each row's number in the file. Parquet keeps its types.
+        A table. From CSV and JSONL, all columns are strings, with empty strings for empty cells. The
+        column ROW holds each row's number in the file. Parquet keeps its types.
 
     Raises:
         DataError: the file is missing, empty, in another format, or not readable.
@@ -237,10 +237,8 @@ def _read_csv(path: Path, rejects: Rejects) -> pa.Table:
 
 
 def _is_one_line(path: Path) -> bool:
-    """Check that a file has one line only, whatever its line break."""
-    with _opener(path)(
-        path, "rt", encoding="latin-1"
-    ) as stream:  # a line may end with any line break
+    """Check whether a file has one line only, whatever its line break."""
+    with _opener(path)(path, "rt", encoding="latin-1") as stream:
         stream.readline()
         return not stream.read(1)
 
