@@ -1,4 +1,4 @@
-"""Claims that the checker must reject, and ones that it must pass."""
+"""Claims that the checker must reject, and claims that it must accept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Properties of search over random catalogs, on tiny models of several architectures."""
+"""Properties of search over random catalogs, with tiny models of several architectures."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def expected(recommender: Recommender, history: History) -> list[float]:
 
 
 def same_list(answer: RecommendationList, values: list[float], rows: list[int]) -> None:
-    """The list is the true ranking of rows; order is free among items closer than 2e-4."""
+    """Check that a list is the true ranking; items closer than 2e-4 may be in any order."""
     best = ranked(values, rows)[: len(answer)]
     got = [int(r.item_id[1:]) for r in answer]
     assert [r.logprob for r in answer] == pytest.approx([values[r] for r in got], abs=1e-4)
@@ -170,7 +170,7 @@ def test_hostile_generation_settings_change_nothing() -> None:
 
 
 def crowded(kind: str = "llama", **settings: Any) -> Recommender:
-    """300 items over few words, so that paths share much and finish at many depths."""
+    """Return 300 items made of few words, whose paths share much and end at many depths."""
     words = ["red", "blue", "mug", "doll", "set", "of", "1", "12", "house", "re", "m"]
     rng = np.random.default_rng(5)
     names = [" ".join(rng.choice(words, size=rng.integers(1, 6))) for _ in range(300)]
@@ -248,7 +248,7 @@ PAIRS = [(a, b) for a in ("red", "blue", "doll") for b in ("mug", "house", "set"
 
 
 def flat_model() -> Any:
-    """A model whose logits are all equal."""
+    """Return a model whose logits are all equal."""
     import copy
 
     import torch
@@ -379,7 +379,7 @@ def test_draws_do_not_depend_on_the_batch() -> None:
 
 
 def test_the_tolerance_grows_as_the_temperature_falls() -> None:
-    """Logits are divided by it, and their rounding with them."""
+    """Logits are divided by the temperature, and so are their rounding errors."""
     recommender = crowded(search="exact", node_temperature=0.01)
     answer = recommender.recommend("i3; i17", 30)
     slow = Recommender(

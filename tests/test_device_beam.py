@@ -1,4 +1,4 @@
-"""The beam that never asks the host equals the host's, level by level and item by item."""
+"""Compare the beam that stays on the device to the beam on the host."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Request = tuple[TitleTrie, str, list[list[int]], list[int], Filters | None, Opti
 
 @st.composite
 def asked(draw: st.DrawFn) -> Request:
-    """Titles over few tokens, so that they share beginnings, runs and leaves; several prompts."""
+    """Draw several prompts, and titles of few tokens that share beginnings, runs and leaves."""
     title = st.lists(st.integers(3, 7), min_size=0, max_size=7).map(lambda ids: [*ids, END])
     trie = TitleTrie(draw(st.lists(title, min_size=1, max_size=40)))
     prompt = st.lists(st.integers(3, 200), min_size=1, max_size=24)
@@ -54,7 +54,7 @@ def asked(draw: st.DrawFn) -> Request:
 
 
 def both(asked: Request) -> Iterator[tuple[Ranking, Ranking]]:
-    """The host's list and the device's, of each user."""
+    """Return each user's list from the host and from the device."""
     trie, kind, prompts, k, filters, options = asked
     found = []
     for on_device in (False, True):
@@ -166,7 +166,7 @@ def test_logits_that_are_no_numbers_are_an_error() -> None:
 
 
 def test_no_step_looks_at_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On tensors without values every step runs, and what looks at one fails."""
+    """Every step runs on tensors without values, which fail if code looks at one."""
     titles = [[3, m, n, END] for m in (4, 5) for n in range(6, 18)]
     trie = TitleTrie(titles + [[n, END] for n in range(5, 31)])
     device = DeviceTrie(trie, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Evidence against plain recomputation: every history rendered anew, every title token by token."""
+"""Compare evidence to plain recomputation that renders every history and scores every token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ models = st.sampled_from([*tiny.KINDS, "mistral", "gemma3"])
 
 
 class Neighbours:
-    """A prior that depends on the history: items next to one of it weigh more, by how late it is."""
+    """A prior that favors neighbors of the history's items, later ones more."""
 
     def __init__(self, n: int) -> None:
         self._n = n
@@ -47,7 +47,7 @@ def weights_of(recommender: Recommender, history: History) -> list[float]:
 def plain_scores(
     recommender: Recommender, window: History, prior_of: History | None, rows: list[int]
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Scores title by title: the prompt of a window, the prior of a history."""
+    """Score title by title, with the prompt of a window and the prior of a history."""
     settings = recommender.settings
     sequences = list(recommender.encoder.titles(recommender.catalog))
     ids = recommender.with_settings(max_events=100).prompt(window).ids
@@ -63,10 +63,10 @@ def plain_scores(
     return found[rows]
 
 
-def plain_falls(
+def plain_drops(
     recommender: Recommender, history: History, events: int, rows: list[int]
 ) -> tuple[Any, Any]:
-    """The formula as it is written, for every event of the window."""
+    """Apply the formula as written to every event of the window."""
     window, before = history.latest(events), len(history) - events
     has_prior = recommender.prior is not None
 
@@ -129,7 +129,7 @@ def test_evidence_equals_plain_recomputation(request: tuple[Recommender, History
     question = question_of(recommender, history)
     rows = list(range(len(recommender.catalog)))[:3]
     found = measure_drops(question, rows)
-    model, prior = plain_falls(recommender, history, question.events, rows)
+    model, prior = plain_drops(recommender, history, question.events, rows)
     assert found.model == pytest.approx(model, abs=2e-5)
     assert found.prior == pytest.approx(prior, abs=2e-5)
     if recommender.prior is None:

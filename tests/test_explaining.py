@@ -33,7 +33,7 @@ def make(names: list[str], kind: str = "llama", **settings: Any) -> Recommender:
 def check(
     found: Explanation, item: str, shown: list[Interaction], recommender: Recommender
 ) -> None:
-    """Every claim is one of the catalog's or the template's, and the events are those that speak."""
+    """Check that all words come from the catalog or the template, and that the named events count."""
     template = Template.load("explain", recommender.settings.language)
     header = template.header
     catalog = recommender.catalog

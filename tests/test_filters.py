@@ -16,7 +16,7 @@ Mask = npt.NDArray[np.bool_]
 
 @st.composite
 def filters(draw: st.DrawFn, n: int) -> tuple[Filter, Mask]:
-    """A filter over n positions, and the mask that it stands for."""
+    """Draw a filter over n positions and the mask that it represents."""
     listed = draw(st.lists(st.integers(0, n - 1), max_size=2 * n))
     mask = np.isin(np.arange(n), listed)
     if draw(st.booleans()):
@@ -31,7 +31,7 @@ def batches(draw: st.DrawFn, size: int = 5) -> tuple[int, list[tuple[Filter, Mas
 
 
 def intervals(n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """All intervals of n positions, empty ones too."""
+    """Return all intervals of n positions, including empty ones."""
     low, high = np.triu_indices(n + 1)
     return low.astype(np.int64), high.astype(np.int64)
 

@@ -1,4 +1,4 @@
-"""A recommender whose catalog is edited while it runs."""
+"""Edit the catalog of a recommender while it runs."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_an_item_that_comes_back_has_its_new_attributes() -> None:
 
 
 def odd(value: Any) -> Any:
-    """A value of a wrong type, as callers without a type checker may give it."""
+    """Return a value of the wrong type, as a caller without a type checker might pass it."""
     return value
 
 
@@ -125,7 +125,7 @@ def test_mistakes_change_nothing() -> None:
 
 
 def test_edits_while_requests_run() -> None:
-    """Every list is that of one catalog, the one before an edit or the one after it."""
+    """Every list comes from one catalog: the one before an edit or the one after it."""
     recommender = shop(20, search="exact")
     problems: list[str] = []
     done = threading.Event()

@@ -1,4 +1,4 @@
-"""A trie with edits against one built afresh over the titles that are left."""
+"""Compare a trie with edits to one built anew from the remaining titles."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ steps = st.lists(
 
 
 def edits(titles: Titles, step: dict[int, list[int] | None]) -> tuple[Titles, Edits]:
-    """The titles after a step, and the edit that leads there."""
+    """Return the titles after a step, and the edit that leads there."""
     remove = [row for row in step if row in titles]
     add = {row: title for row, title in step.items() if title is not None}
     return {r: t for r, t in titles.items() if r not in remove} | add, (add, remove)
 
 
 def nested(live: LiveTrie, node: int) -> dict[Any, Any]:
-    """As ``walk``; checks on the way what each node says of itself."""
+    """Return the tree like ``walk``, and check each node's facts on the way."""
     one = np.array([node])
     children, (count,) = live.children(one)
     owner, low, high = live.intervals(one)
@@ -75,7 +75,7 @@ def leaves(tree: dict[Any, Any]) -> list[int]:
 
 
 def check(live: LiveTrie, titles: Titles) -> None:
-    """That a snapshot is a fresh trie over the titles, but for numbers of nodes and positions."""
+    """Check that a snapshot equals a fresh trie of the titles, except for node and position numbers."""
     rows = sorted(titles)
     sequences = [titles[r] for r in rows]
     fresh = TitleTrie(sequences)

@@ -1,4 +1,4 @@
-"""The real model against transformers' own beam search."""
+"""Compare search with the real model to beam search by transformers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CUSTOMERS = 2
 
 
 def check(recommender: Recommender, prompt: tuple[int, ...], beams: int, mode: str) -> None:
-    """The slow search is ``generate``'s; the fast one gives its titles their values, or better ones."""
+    """Check that the slow search equals ``generate``, and the fast one gives as good a list."""
     sequences = list(recommender.encoder.titles(recommender.catalog))
     trie, model = recommender.trie, recommender.model
     theirs = generate(model.model, prompt, sequences, beams, renormalize=mode == "catalog")
@@ -38,7 +38,7 @@ def check(recommender: Recommender, prompt: tuple[int, ...], beams: int, mode: s
 
 
 def by_title(ranking: Ranking, sequences: list[tuple[int, ...]]) -> dict[tuple[int, ...], float]:
-    """Title -> log P, which the items that share it divide among them."""
+    """Return the log-probability of each title, summed over the items that share it."""
     return {
         sequences[r]: v + float(np.log(sequences.count(sequences[r])))
         for r, v in zip(ranking.rows.tolist(), ranking.logprobs.tolist(), strict=True)
@@ -74,7 +74,7 @@ def test_tiny_models_give_the_list_of_generate(kind: str, mode: str) -> None:
 def test_exact_search_on_the_real_model_equals_scoring_every_item(
     demo_recommender: Recommender, smollm2: LanguageModel
 ) -> None:
-    """And the slow search, one token a step, gives the same where its beam is wide."""
+    """The slow search, one token per step, gives the same list if its beam is wide."""
     recommender = demo_recommender.with_settings(prior="none")
     history = "bought: RED RETROSPOT MUG"
     scored = {r.item_id: r for r in recommender.score(history)}

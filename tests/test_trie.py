@@ -22,7 +22,7 @@ wide = st.lists(
 
 
 def walk(trie: TitleTrie, node: int = 0) -> dict[Any, Any]:
-    """The tree as nested dicts, a token a level."""
+    """Return the tree as nested dicts with one token per level."""
     children = trie.children(np.array([node]))[0]
     if not len(children):
         return {None: trie.rows(node).tolist()}

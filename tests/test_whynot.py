@@ -1,4 +1,4 @@
-"""Any item's place, what is against it and what would raise it: against scoring everything anew."""
+"""Compare the explanation of any item to scoring everything anew."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_rank_is_that_of_scoring_everything(
 
 
 def test_the_rank_is_found_in_bfloat16() -> None:
-    """Where one item alone and all items together are not scored alike to the last digits."""
+    """In bfloat16, one item alone and all items together get slightly different scores."""
     names = [f"{a} {b}" for a in ("red", "blue", "green") for b in ("mug", "bag", "lamp", "clock")]
     fine = tiny.language_model("llama")
     coarse = copy.deepcopy(fine.model).to(torch.bfloat16)
@@ -118,7 +118,7 @@ def test_the_best_removal_and_the_best_addition_are_those_of_trying_all() -> Non
 
 
 class Partners:
-    """A prior by which whoever read one of two items reads the other; other behaviors say nothing."""
+    """A prior by which reading one of two items leads to the other; other behaviors do not count."""
 
     def weights(self, history: History) -> Weights:
         """See ``ItemPrior``."""
@@ -328,7 +328,7 @@ def test_mistakes_on_the_command_line(run: Run, data: Path, model: Path, tmp_pat
 
 
 class Page(HTMLParser):
-    """Tags and texts of a page."""
+    """The tags and texts of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Filters: the trie positions that may be returned. Knows sorted numbers, nothing of tries or items.
+"""Filters: the trie positions that may be returned. Knows sorted numbers, not tries or items.
 
 A filter holds either the allowed positions or the denied ones, whichever were given. So "all but
 these seven" costs seven numbers rather than one for every item.
@@ -88,7 +88,7 @@ class Filter:
         return (high - low - listed if self.denies else listed).astype(np.int64, copy=False)
 
     def keeps(self, positions: IntArray) -> BoolArray:
-        """Return as (P,) whether each of P positions is allowed."""
+        """Return whether each position is allowed, as (P,)."""
         return self.counts(positions, positions + 1) > 0
 
 
@@ -131,7 +131,7 @@ class Filters:
 
     @property
     def totals(self) -> IntArray:
-        """Return as (U,) how many positions each user may be given."""
+        """Return the number of positions that each user may be given, as (U,)."""
         return np.where(self.denies, len(self.common) - self._size, self._size)
 
     def counts(self, user: IntArray, low: IntArray, high: IntArray) -> IntArray:
@@ -148,7 +148,7 @@ class Filters:
         return np.where(self.denies[user], self.common.counts(low, high) - listed, listed)
 
     def keeps(self, user: IntArray, positions: IntArray) -> BoolArray:
-        """Return as (P,) whether each position may be given to its user."""
+        """Return whether each position may be given to its user, as (P,)."""
         return self.counts(user, positions, positions + 1) > 0
 
 

@@ -62,7 +62,7 @@ class Frontier:
         return self[others]
 
     def best(self, size: int, eligible: BoolArray | None = None) -> IntArray:
-        """Return the sorted indices of each user's ``size`` prefixes with the highest bounds.
+        """Return the indices of each user's ``size`` prefixes with the highest bounds, in order.
 
         Args:
             size: the most prefixes for one user.
@@ -75,7 +75,7 @@ class Frontier:
         return np.sort(order[rank_in_group(self.user[order]) < size])
 
     def find(self, user: IntArray, node: IntArray) -> IntArray:
-        """Return the (R,) index of the prefix of each user and node, -1 if there is none.
+        """Look up the prefix of each user and node; return (R,) indices, -1 if there is none.
 
         Args:
             user: (R,) users to look up.
@@ -98,7 +98,7 @@ class Frontier:
         return highest
 
     def masses(self, n_users: int) -> FloatArray:
-        """Return the (U,) total probability of each user's prefixes."""
+        """Return the total probability of each user's prefixes, as (U,)."""
         return np.bincount(self.user, np.exp(self.logprob), n_users).astype(np.float64)
 
 

@@ -2,9 +2,10 @@
 
 Each level of a TitleTrie takes one step: find the children of all prefixes, take their log-softmax,
 keep the best, and read the runs into these in one pass. All shapes follow from the catalog and the
-beam's width alone, so no step has to ask the device how much work there is. The static shapes follow
-STATIC (https://arxiv.org/abs/2602.22647), which reads one token per step. Here a whole run is read
-in one pass, and beams attend to their own ancestors in one cache, so nothing is copied between beams.
+beam's width alone, so no step has to ask the device how much work there is. The static shapes
+follow STATIC (https://arxiv.org/abs/2602.22647), which reads one token per step. Here a whole run
+is read in one pass, and beams attend to their own ancestors in one cache, so nothing is copied
+between beams.
 
 The search on the host (``search``) returns the same lists and is the reference in tests.
 """
@@ -237,7 +238,7 @@ class Beam:
 
 
 def fits_limit(trie: DeviceTrie, users: int, size: int, prompt: int) -> bool:
-    """Check that the largest pass stays within ``MOST``, with all runs padded to their level's longest.
+    """Check that no pass exceeds ``MOST`` when all runs are padded to the longest of their level.
 
     Args:
         trie: the catalog.
@@ -260,7 +261,7 @@ def run_beam(
     temperature: float = 1.0,
     floor: float = NOTHING,
 ) -> Reached:
-    """Follow the best ``size`` prefixes of each level, with probabilities normalized over the catalog.
+    """Follow the best ``size`` prefixes of each level, normalizing probabilities over the catalog.
 
     Args:
         trie: the catalog.

@@ -2,10 +2,10 @@
 
 A snapshot never changes: an edit returns a new one, and searches on the old one are not disturbed.
 Each base node on an edited path is replaced by an overlay node that lists its run, children and
-positions. Subtrees that were not edited are shared. Overlay nodes are numbered after the base's nodes
-and keep their numbers in later snapshots. So a parent's list of children is rewritten only when a
-child is added, removed or first moved to the overlay. This is path copying (Driscoll et al. 1989,
-Making Data Structures Persistent).
+positions. Subtrees that were not edited are shared. Overlay nodes are numbered after the base's
+nodes and keep their numbers in later snapshots. So a parent's list of children is rewritten only
+when a child is added, removed or first moved to the overlay. This is path copying (Driscoll et al.
+1989, Making Data Structures Persistent).
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class _Node:
 class LiveTrie:
     """A base trie of E nodes and N positions with edits, searched like a ``TitleTrie``.
 
-    Positions below N are the base's. Added titles get positions from N upwards, and the positions of
-    removed titles stay unused. An edit costs the length of its path times the fan-out, in array
+    Positions below N are the base's. Added titles get positions from N upwards, and the positions
+    of removed titles stay unused. An edit costs the length of its path times the fan-out, in array
     operations. Edits recurse once per node of the path, which is safe for hundreds of tokens.
 
     Attributes:
@@ -351,7 +351,7 @@ class LiveTrie:
         edits: Sequence[Edit],
         edit: Callable[[int, int, Sequence[Edit]], int],
     ) -> IntArray:
-        """Apply edits to the children that their tokens at ``depth`` lead to; return the new list."""
+        """Apply each edit to the child that its token at ``depth`` leads to; return them."""
         groups = [(t, list(some)) for t, some in groupby(edits, key=lambda e: e[0][depth])]
         tokens = self.tokens(children)
         wanted = np.array([token for token, _ in groups])
@@ -407,7 +407,7 @@ def _append_positions(spans: IntArray, positions: Sequence[int]) -> IntArray:
 def _interleave(
     mine: BoolArray, plain: npt.NDArray[np.int64], plain_count: IntArray, parts: list[IntArray]
 ) -> tuple[IntArray, IntArray]:
-    """Merge the entries of base nodes and overlay nodes in the order of the L nodes.
+    """Merge the entries of base and overlay nodes in the order of L nodes.
 
     Args:
         mine: (L,) which nodes belong to the overlay.

@@ -70,7 +70,7 @@ def search(
 def _runs_on_device(
     trie: Trie, tree: TokenTree, allowed: Allowed | None, prior: Prior | None, options: Options
 ) -> bool:
-    """Check whether the options want a beam on the model's device and it can run there."""
+    """Check whether a beam on the model's device is wanted and possible."""
     plain = (options.search, options.normalization, options.draw) == ("beam", "catalog", None)
     if not plain or (prior is not None and options.beta) or options.on_device is False:
         return False
@@ -136,13 +136,13 @@ class _Search:
             rest = self._beam(rest, size)
         else:
             rest = self._best_first(rest)
-        # A list may still be short although items remain: then beams below what is left fill it.
+        # If a list is still short although items remain, beams below the open prefixes fill it.
         while (short := self._top.incomplete()[(rest := self._prune(rest)).user]).any():
             rest = rest[~short] + self._beam(rest[short], size)
         return self._rankings(rest)
 
     def run_on_device(self) -> list[Ranking] | None:
-        """Run a beam on the model's device; None if a list is short although items remain."""
+        """Run a beam on the model's device; return None if a list is short though items remain."""
         options, trie, tree = self._options, self._trie, self._tree
         assert isinstance(trie, TitleTrie)
         assert isinstance(tree, CachedTree)
@@ -243,7 +243,7 @@ class _Search:
         return self._children(scored[inner], every.some(last))
 
     def _follow_catalog(self, part: Frontier) -> Frontier:
-        """Read the runs of prefixes, and in the same pass some that are likely to come next."""
+        """Read the runs of prefixes and, in the same pass, runs that will likely be needed next."""
         n = len(part)
         nodes_ahead, above = self._subtrees.likely_descendants(
             part, self._top.worst, self._options.fill
@@ -404,7 +404,7 @@ class _Search:
         self._top.add(Items(who, rows, value, final, (alone - shared)[owner], weight)[keep])
 
     def _rankings(self, rest: Frontier) -> list[Ranking]:
-        """Return each user's ranking, certified by the bounds of the prefixes that are left."""
+        """Return each user's ranking, certified by the bounds of the remaining prefixes."""
         tolerance, k = self._options.tolerance, self._top.k
         bound, mass = rest.highest_bounds(self._users), rest.masses(self._users)
         rankings = []
@@ -431,7 +431,7 @@ class _Search:
 
 
 def _norms(outputs: Outputs, temperature: float) -> FloatArray:
-    """Return the log-normalizers over the vocabulary, refusing logits that are not finite."""
+    """Return the log-normalizers over the vocabulary; raise ModelError if one is not finite."""
     norms = outputs.norms(temperature)
     if not np.isfinite(norms).all():
         raise ModelError(NOT_FINITE)

@@ -1,8 +1,9 @@
-"""Branches: sequences that share a prefix, all read with the same continuations. Knows token ids only.
+"""Branches: sequences that share a prefix and are read with the same continuations.
 
-All sequences are branches of one token tree. The prefix that a sequence shares with the first one is
-read once; its other tokens and its continuations hang from the point where the two diverge. Several
-sequences are read in one pass. A search then looks the outputs up and needs no further pass.
+Knows token ids only. All sequences are branches of one token tree. The prefix that a sequence
+shares with the first one is read once; its other tokens and its continuations hang from the point
+where the two diverge. Several sequences are read in one pass. A search then looks the outputs up
+and needs no further pass.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Paths:
 
     @classmethod
     def to(cls, trie: Trie, positions: IntArray, *, vocab: bool) -> Paths:
-        """Collect the runs that the model must read to score the titles at some positions of a trie.
+        """Collect the runs that must be read to score the titles at some positions of a trie.
 
         Args:
             trie: the catalog.
@@ -160,7 +161,7 @@ class Branches:
         return handles
 
     def read(self, which: Sequence[int]) -> None:
-        """Read those of the given sequences that have not been read yet."""
+        """Read the given sequences, except those that have been read before."""
         new = [i for i in which if i not in self._roots]
         if self._tree is None:
             self._read_apart(new)
@@ -173,7 +174,7 @@ class Branches:
             self._tree.back(mark)
 
     def _groups(self, which: Sequence[int]) -> Iterator[list[int]]:
-        """Split sequences into groups that fit in one pass, with at least one in each."""
+        """Split sequences into groups that fit in one pass, of at least one sequence."""
         group: list[int] = []
         size = 0
         for i in which:

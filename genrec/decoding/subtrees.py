@@ -30,7 +30,7 @@ class Subtrees:
         self._trie, self._allowed, self._prior = trie, allowed, prior
 
     def counts(self, user: IntArray, nodes: IntArray) -> IntArray:
-        """Return as (C,) how many items below each node may be returned to its user."""
+        """Return how many items below each node may be returned to its user, as (C,)."""
         owner, low, high = self._trie.intervals(nodes)
         if self._allowed is None:
             count = high - low
@@ -41,7 +41,7 @@ class Subtrees:
         return np.bincount(owner, count, len(nodes)).astype(np.int64)
 
     def prior_mass(self, user: IntArray, nodes: IntArray) -> FloatArray:
-        """Return the (C,) total prior weight below each node."""
+        """Return the total prior weight below each node, as (C,)."""
         assert self._prior is not None
         owner, low, high = self._trie.intervals(nodes)
         mass = self._prior.mass(user[owner], low, high)
@@ -50,7 +50,7 @@ class Subtrees:
         return mass
 
     def best_prior(self, user: IntArray, nodes: IntArray) -> FloatArray:
-        """Return the (C,) log of the greatest prior weight below each node."""
+        """Return the log of the greatest prior weight below each node, as (C,)."""
         assert self._prior is not None
         owner, low, high = self._trie.intervals(nodes)
         best = self._prior.best(user[owner], low, high)
@@ -63,7 +63,7 @@ class Subtrees:
     def likely_descendants(
         self, part: Frontier, worst: FloatArray, fill: int
     ) -> tuple[list[int], list[int]]:
-        """Guess the prefixes below a frontier's that the search will follow next.
+        """Guess which descendants of the given prefixes the search will follow next.
 
         The model's opinion of them is not known yet. So each node is assumed to be as likely,
         given its parent, as its share of the items there.
@@ -112,7 +112,7 @@ class _Guesses:
     def push_children(
         self, user: IntArray, node: IntArray, bound: FloatArray, index: IntArray, room: int
     ) -> None:
-        """Push the promising children of nodes whose runs fit in the room left."""
+        """Push the promising children of nodes whose runs fit in the remaining room."""
         trie, counts = self._trie, self._subtrees.counts
         child, count = trie.children(node)
         source = np.repeat(np.arange(len(node)), count)

@@ -1,10 +1,11 @@
-"""TitleTrie: the catalog's titles as a compressed prefix tree in flat arrays. Knows ids and rows only.
+"""TitleTrie: the catalog's titles as a compressed prefix tree. Knows ids and rows only.
 
-A node is the root, a point where titles diverge, or the end of a title. The tokens between a node
-and its parent are the node's run. Nodes are numbered level by level, and the children of a node are
-adjacent and sorted by token id. The titles below a node are an interval of positions; ``order`` maps
-positions to catalog rows. Level order and compressed sparse rows follow STATIC
-(https://arxiv.org/abs/2602.22647); undivided runs follow PATRICIA (Morrison 1968).
+The tree is stored in flat arrays. A node is the root, a point where titles diverge, or the end of a
+title. The tokens between a node and its parent are the node's run. Nodes are numbered level by
+level, and the children of a node are adjacent and sorted by token id. The titles below a node are
+an interval of positions; ``order`` maps positions to catalog rows. Level order and compressed
+sparse rows follow STATIC (https://arxiv.org/abs/2602.22647); undivided runs follow PATRICIA
+(Morrison 1968).
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class TitleTrie:
 
     @property
     def inner_tokens(self) -> int:
-        """Return how many tokens the model reads to score every title, normalized over the catalog."""
+        """Return the number of tokens that the model reads to score every title."""
         inner = np.flatnonzero(np.diff(self.first_child) > 0)
         lengths = self.run_start[inner + 1].astype(np.int64) - self.run_start[inner] + 1
         return int(lengths[inner > 0].sum())
@@ -256,7 +257,7 @@ class TitleTrie:
 
 
 def _chunks(sequences: Iterable[Sequence[int]]) -> Iterator[Chunk]:
-    """Convert token sequences to arrays, some thousand titles at a time."""
+    """Convert token sequences to arrays, ``_CHUNK`` titles at a time."""
     sequences = iter(sequences)
     while some := list(islice(sequences, _CHUNK)):
         length = np.fromiter(map(len, some), dtype=np.int64, count=len(some))
@@ -288,7 +289,7 @@ def _offsets(counts: IntArray, first: int = 0) -> npt.NDArray[np.unsignedinteger
 
 
 def _concatenate(chunks: Iterable[Chunk]) -> tuple[Ids, IntArray]:
-    """Return all tokens in the smallest type, and the (N + 1,) index of each title's first token."""
+    """Return all tokens in the smallest type, and the (N + 1,) index where each title starts."""
     parts: list[Ids] = []
     lengths: list[IntArray] = []
     for given, length in chunks:
@@ -361,8 +362,8 @@ def _refuse_prefixes(flat: Ids, start: IntArray, shared: IntArray) -> None:
 def prefix_error(title: Sequence[int]) -> DataError:
     """Return the error for a title that is a proper prefix of another."""
     return DataError(
-        f"The title tokens {list(title)} are a prefix of another title. Expected every title to end "
-        "with a terminator that occurs nowhere else in a title."
+        f"The title tokens {list(title)} are a prefix of another title. Expected every title to "
+        "end with a terminator that occurs nowhere else in a title."
     )
 
 

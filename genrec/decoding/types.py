@@ -57,11 +57,11 @@ class Allowed(Protocol):
     """The trie positions that each of U users may be given."""
 
     def counts(self, user: IntArray, low: IntArray, high: IntArray) -> IntArray:
-        """Return as (C,) how many positions from low to high - 1 are allowed."""
+        """Count the allowed positions of each interval low to high - 1, as (C,)."""
         ...
 
     def keeps(self, user: IntArray, positions: IntArray) -> BoolArray:
-        """Return as (P,) whether each position is allowed."""
+        """Return whether each position is allowed, as (P,)."""
         ...
 
 
@@ -69,15 +69,15 @@ class Prior(Protocol):
     """Positive weights of the trie positions for each of U users, independent of the model."""
 
     def mass(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
-        """Return the (C,) sums of the weights at positions low to high - 1."""
+        """Return the total weight of the positions low to high - 1, as (C,)."""
         ...
 
     def best(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
-        """Return the (C,) logs of the greatest weights at positions low to high - 1."""
+        """Return the log of the greatest weight at positions low to high - 1, as (C,)."""
         ...
 
     def at(self, user: IntArray, positions: IntArray) -> FloatArray:
-        """Return the (P,) logs of the weights at single positions."""
+        """Return the log of the weight at each position, as (P,)."""
         ...
 
 
@@ -167,8 +167,8 @@ class Options:
         width: most prefixes of one prompt that best-first search follows in one pass.
         fill: number of tokens up to which a pass is filled with prefixes that may be followed
             next, since a small pass costs hardly less. For ``catalog`` only.
-        on_device: whether a beam runs entirely on the model's device (``gpu_beam``); None means only
-            on a CUDA GPU. Such a beam fills no passes and pads every run to the longest of its
+        on_device: whether a beam runs entirely on the model's device (``gpu_beam``); None means
+            only on a CUDA GPU. Such a beam fills no passes and pads every run to the longest of its
             level. The option is ignored unless the search is a ``catalog`` beam without a prior,
             the catalog has no edits and the passes are small enough.
     """

@@ -1,9 +1,9 @@
-"""Check that a sentence on an item claims only what the catalog and history say. Knows texts only.
+"""Check that a sentence claims only what the catalog and history say. Knows texts, not models.
 
-The vocabulary is closed. Apart from names of items, a sentence may only use words of the item's title
-and attributes and a few plain words. So it cannot make a claim in words that the catalog lacks. The
-check cannot tell when true words are combined into a false statement. The shipped templates therefore
-join words with "and" only, since each word by itself is true of the item.
+The vocabulary is closed. Apart from names of items, a sentence may only use words of the item's
+title and attributes and a few plain words. So it cannot make a claim in words that the catalog
+lacks. The check cannot tell when true words are combined into a false statement. The shipped
+templates therefore join words with "and" only, since each word by itself is true of the item.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _starts_with_name(text: str, name: str) -> bool:
 
 
 def _check_events(names: list[str], before: list[str], facts: Facts, problems: list[str]) -> None:
-    """Check that a verb before a name, or before a list of names, states events of the history."""
+    """Check that the verb before each name or list of names matches events in the history."""
     done = {(b, t.lower()) for b, t in facts.events}
     behaviors: tuple[str, ...] = ()
     for name, text in zip(names, before, strict=True):
@@ -185,7 +185,7 @@ def _remove_verbs(rest: str, facts: Facts) -> str:
 
 
 def _check_numbers(rest: str, facts: Facts, problems: list[str]) -> None:
-    """Check that each number is one of the item's, or of the attribute named before it."""
+    """Check that each number belongs to the item, or to the attribute named before it."""
     near: frozenset[float] | None = None
     for piece in re.finditer(rf"{NUMBER.pattern}|{LETTERS.pattern}", rest):
         text = piece[0].lower()
@@ -222,7 +222,7 @@ def _check_words(rest: str, facts: Facts, problems: list[str]) -> None:
 
 
 def _uncovered(text: str, words: frozenset[str]) -> str:
-    """Return the end of a text that known words do not cover; empty if they cover all of it."""
+    """Return the rest of a text from where no known word covers it; empty if all is covered."""
     letters = _CHARACTER.findall(text)
     reached = {0}
     for end in range(1, len(letters) + 1):

@@ -1,9 +1,9 @@
-"""Explain any item: its rank, the evidence against it and the change of history that would raise it.
+"""Explain any item: its rank, the evidence against it, and changes to the history that raise it.
 
 Two kinds of change are tried: leaving out one event, and adding an event with another item at the
 end. The other items are those with the most similar titles, those recommended, and those that the
-prior ranks highest after the item. Trying the whole catalog would take thousands of prompts; ``tried``
-is the number of items tried.
+prior ranks highest after the item. Trying the whole catalog would take thousands of prompts;
+``tried`` is the number of items tried.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """An event that is left out or added, and what that does for the explained item.
+    """An event to leave out or add, and how that changes the explained item's score and rank.
 
     Attributes:
         item_id: the event's item; None if the event is text only.
@@ -390,7 +390,7 @@ def _candidates(
 def _without_known(
     question: Question, catalog: Catalog, row: int, rows: Sequence[int]
 ) -> list[int]:
-    """Drop repeated and removed rows, the item, items of the same title and items of the history."""
+    """Drop rows that are repeated, removed, in the history or have the item's own title."""
     known = set(catalog.rows(question.window.item_ids)) | {row}
     distinct = list(dict.fromkeys(rows))
     in_trie = question.trie.find_positions(np.array(distinct, dtype=np.int64)) >= 0

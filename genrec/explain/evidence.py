@@ -1,11 +1,11 @@
 """Measure evidence: how far an item's score drops when an event of the history is left out.
 
-For each change of the history (events left out, or one added), the prompt is rendered again with the
-same window of events and the same other text. The items are then scored by the search that made the
-list. With a prior, the drop is split between model and prior. Write f(M, P) for the score by model
-and prior, with a prime for the changed history. The model's part is the mean of f(M, P) - f(M', P)
-and f(M, P') - f(M', P'), and the prior's part is defined likewise. So the two parts add up to
-f(M, P) - f(M', P') under either fusion. The model reads only two prompts for all four scores.
+For each change to the history (events left out, or one added), the prompt is rendered again with
+the same window of events and the same other text. The items are then scored by the search that made
+the list. With a prior, the drop is split between model and prior. Write f(M, P) for the score by
+model and prior, with a prime for the changed history. The model's part is the mean of f(M, P) -
+f(M', P) and f(M, P') - f(M', P'), and the prior's part is defined likewise. So the two parts add up
+to f(M, P) - f(M', P') under either fusion. The model reads only two prompts for all four scores.
 
 Evidence shows what the model relies on, not why a person did something.
 """
@@ -42,7 +42,7 @@ _READINGS = 1.5  # most tokens that ``fast`` reads after the groups, as a multip
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of a history.
+    """A change to a history.
 
     Attributes:
         left_out: indices of events to leave out, from 0 for the oldest that the prompt shows.
@@ -102,7 +102,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Drops:
-    """The drops of R items' scores under C changes of the history.
+    """The drops of R items' scores under C changes to the history.
 
     Attributes:
         model: (C, R) the model's part, in nats.
@@ -117,12 +117,12 @@ class Drops:
 
     @property
     def total(self) -> FloatArray:
-        """Return the (C, R) whole drop, in nats."""
+        """Return the total drop in nats, as (C, R)."""
         return self.model + self.prior
 
 
 class Counterfactuals:
-    """Scores some items under changes of a request's history.
+    """Scores some items under changes to a request's history.
 
     Attributes:
         own: (R,) scores of the items under the request's own history.
@@ -163,7 +163,7 @@ class Counterfactuals:
         return sum(self._branches.cost(c + 1) for c in changes)
 
     def _scores(self, model: Sequence[int], prior: Sequence[int]) -> FloatArray:
-        """Return the (C, R) scores with the model under some changes and the prior under others.
+        """Score the items with the model under some changes and the prior under others, as (C, R).
 
         Args:
             model: change that the model sees, counted from 1; 0 is the unchanged history.
@@ -205,7 +205,7 @@ class Counterfactuals:
         )
 
     def measure_prior_drops(self, changes: Sequence[int]) -> FloatArray:
-        """Measure the (C, R) drops when only the prior sees the changes, with no pass of the model.
+        """Measure the drops when only the prior sees the changes, as (C, R).
 
         With fusion by score this is the prior's part of the drop. With fusion by node it is the
         prior's part as long as the model sees the unchanged history.
@@ -220,9 +220,9 @@ def measure_drops(question: Question, rows: Sequence[int], mode: str = "full") -
     """Measure the drop of each item's score without each event that the prompt shows.
 
     ``full`` leaves out every event by itself. ``fast`` first leaves out groups of adjacent events.
-    It then leaves out single events of the groups that matter most, until it has read one and a half
-    times the prompt's tokens. Each event of the other groups gets an equal share of the model's part
-    of its group's drop, and the prior's part that needs no reading.
+    It then leaves out single events of the groups that matter most, until it has read one and a
+    half times the prompt's tokens. Each event of the other groups gets an equal share of the
+    model's part of its group's drop, and the prior's part that needs no reading.
 
     Args:
         question: the request.
@@ -276,7 +276,7 @@ def find_strongest(drops: Drops, n: int = 3) -> list[int]:
 
 
 def measure_demonstrations(question: Question, rows: Sequence[int]) -> FloatArray | None:
-    """Measure the (R,) drops without the few-shot demonstrations; None if the prompt has none."""
+    """Measure the drops without the few-shot demonstrations, as (R,); None if there are none."""
     if question.bare is None:
         return None
     own = Counterfactuals(question, rows, []).own
@@ -323,8 +323,8 @@ def collect_evidence(
 def locate_events(question: Question) -> tuple[str, tuple[tuple[int, int], ...]]:
     """Return the prompt's text, and the start and end of each event in it.
 
-    An event is the text that disappears when the event is left out. Its span is empty if the template
-    then words the rest differently, so that no single piece of text disappears.
+    An event is the text that disappears when the event is left out. Its span is empty if the
+    template then words the rest differently, so that no single piece of text disappears.
     """
     whole = question.render(question.window).text
     spans: list[tuple[int, int]] = []

@@ -2,9 +2,9 @@
 
 "Hot water bottle" can stand alone, but its part "hot water" cannot. The titles of the catalog show
 where phrases end: at the end of a title, or before a comma, a number or a small word. A word that
-rarely stands there stays with the next word. Two words also stay together if the first precedes the
-second more often than it ends a phrase, or the second follows the first more often than it begins one.
-Two words that are always followed by the same third word stay with it ("travel card wallet").
+rarely stands there stays with the next word. Two adjacent words stay together if that pair is more
+frequent than the first word at an end, or than the second word at a beginning. Two words that are
+always followed by the same third word stay with it ("travel card wallet").
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class Phrases:
                 pairs.update(pairwise(run))
                 around = zip(["", *run], run, [*run[1:], ""], strict=False)
                 for before, word, after in around:
-                    begins[word] += self._stops(before)
-                    ends[word] += self._stops(after)
+                    begins[word] += self._is_boundary(before)
+                    ends[word] += self._is_boundary(after)
                 for pair, after in zip(pairwise(run), [*run[2:], ""], strict=False):
-                    follows = "" if self._stops(after) else after
+                    follows = "" if self._is_boundary(after) else after
                     if always.setdefault(pair, follows) != follows:
                         always[pair] = ""
         often = {pair: n for pair, n in pairs.items() if n >= _PAIRS}
@@ -72,12 +72,12 @@ class Phrases:
     def of(self, item: Item) -> frozenset[str]:
         """Return the phrases of an item's title and text attributes that may be said of it.
 
-        In scripts without spaces these are pieces of two to four characters. If the rules leave only
-        the whole text or nothing, words that mostly stand together may be separated.
+        In scripts without spaces these are pieces of two to four characters. If the rules leave
+        only the whole text or nothing, words that mostly stand together may be separated.
         """
         texts = (item.title, *(v for v in item.known.values() if isinstance(v, str)))
         runs = [run for text in texts for run in _runs(text)]
-        total = len({word for run in runs for word in run if self._says(word)})
+        total = len({word for run in runs for word in run if self._is_meaningful(word)})
         phrases: frozenset[str] = frozenset()
         for bound in (True, False):
             phrases = frozenset(phrase for run in runs for phrase in self._split_run(run, bound))
@@ -96,27 +96,31 @@ class Phrases:
         for first, word in enumerate(run):
             if script(word[0]) in SPACELESS:
                 yield from (p for p in pieces(word) if not self._empty & {p[0], p[-1]})
-            elif self._says(word) and not (
+            elif self._is_meaningful(word) and not (
                 bound and first and (run[first - 1], word) in self._no_start
             ):
                 for last in range(first, min(first + LONGEST, len(run))):
                     if script(run[last][0]) in SPACELESS:
                         break
                     torn = bound and last > first and (run[last - 1], run[last]) in self._goes_on
-                    if self._says(run[last]) and self._may_end(run, last, bound) and not torn:
+                    if (
+                        self._is_meaningful(run[last])
+                        and self._may_end(run, last, bound)
+                        and not torn
+                    ):
                         yield " ".join(run[first : last + 1])
 
     def _may_end(self, run: list[str], last: int, bound: bool) -> bool:
         """Check whether a phrase may end with the word at index ``last``."""
         word, after = run[last], run[last + 1] if last + 1 < len(run) else ""
         parted = not bound or (word, after) not in self._no_end
-        return self._stops(after) or (word in self._ending and parted)
+        return self._is_boundary(after) or (word in self._ending and parted)
 
-    def _says(self, word: str) -> bool:
+    def _is_meaningful(self, word: str) -> bool:
         """Check whether a word means something by itself."""
         return len(word) > 1 and word not in self._empty
 
-    def _stops(self, beside: str) -> bool:
+    def _is_boundary(self, beside: str) -> bool:
         """Check whether a neighbor separates phrases: no word, a single letter or a small word."""
         return len(beside) < 2 or beside in self._empty
 

@@ -1,7 +1,7 @@
 """Explain why items are recommended: the evidence of each event, and a sentence.
 
-The model writes a sentence that names one of the strongest events (``writer``). If it fails the check
-twice, or if no event supports the item, a sentence from the template takes its place.
+The model writes a sentence that names one of the strongest events (``writer``). If it fails the
+check twice, or if no event supports the item, a sentence from the template takes its place.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def explain_items(
 
 
 def rounding_error(model: LanguageModel, temperature: float) -> float:
-    """Return by how many nats the model's precision may distort evidence; 0 in 32 bits.
+    """Return how far the model's precision may distort evidence, in nats; 0 in 32 bits.
 
     With the default model in bfloat16, errors of up to 0.26 were measured at temperature 1, and of
     about 0.009 at temperature 37.
@@ -104,7 +104,7 @@ def rounding_error(model: LanguageModel, temperature: float) -> float:
 def collect_facts(
     template: Template, catalog: Catalog, events: Sequence[Interaction], row: int
 ) -> Facts:
-    """Collect what a sentence on an item may say.
+    """Collect the facts that a sentence about an item may state.
 
     Args:
         template: template of the sentence.
@@ -258,7 +258,7 @@ class Explainer:
     def _prompt(
         self, window: History, row: int, behavior: str, named: Sequence[int]
     ) -> EncodedPrompt:
-        """Return the prompt for a sentence on an item; the part before the item is always the same."""
+        """Return the prompt for a sentence about an item; only its end differs between items."""
         events = window.interactions
         title_ids = self.writer.title_ids
         longest = max(len(title_ids(r)) for r in [row, *(self._row(events[i]) for i in named)])
@@ -279,7 +279,7 @@ class Explainer:
         older: Older | None,
         faint: float,
     ) -> str:
-        """Fill in the template's sentence on the event that supports the item most."""
+        """Fill in the template's sentence about the event that supports the item most."""
         header = self._template.header
         if not events:
             return header["none"]

@@ -1,8 +1,9 @@
 """Explain items with a model that only writes text; its sentences are checked like all others.
 
-Without logits there is no evidence, and no trie can constrain the names. So the model writes the whole
-sentence after the template's opening. ``claims`` rejects it if it names anything except the item and
-events of the history, or if it says more than the catalog does. A fixed sentence then takes its place.
+Without logits there is no evidence, and no trie can constrain the names. So the model writes the
+whole sentence after the template's opening. ``claims`` rejects it if it names anything except the
+item and events of the history, or if it says more than the catalog does. A fixed sentence then
+takes its place.
 """
 
 from __future__ import annotations

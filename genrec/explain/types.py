@@ -58,10 +58,10 @@ class Explanation:
         rejected: sentences that the model wrote and the check rejected.
         evidence: evidence of each event in the prompt, oldest first.
         without: the item's rank when one of the strongest events is left out.
-        demonstrations: drop of the item's score in nats without the few-shot demonstrations; None if
-            the prompt has none.
-        older: evidence of the events that only the prior sees; None if there are none or there is no
-            prior.
+        demonstrations: drop of the item's score in nats without the few-shot demonstrations; None
+            if the prompt has none.
+        older: evidence of the events that only the prior sees; None if there are no such events or
+            no prior.
     """
 
     text: str

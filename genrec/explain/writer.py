@@ -1,10 +1,10 @@
-"""Write sentences on recommended items with the model, and reject those that claim too much.
+"""Write sentences about items with the model, and reject those that claim too much.
 
 A sentence opens with the title of an event, which the model chooses under a trie of the strongest
-events' titles, and then names the item. After that the model writes freely, and ``claims`` checks the
-result against the catalog and the history. If it fails, the model writes the ending once more, but may
-only choose words of the item's title and attributes and a few plain ones. In neither way can it write
-the title of any other item.
+events' titles, and then names the item. After that the model writes freely, and ``claims`` checks
+the result against the catalog and the history. If it fails, the model writes the ending once more,
+but may only choose words of the item's title and attributes and a few plain ones. In neither way
+can it write the title of any other item.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Writer:
         named: Sequence[Sequence[int]],
         facts: Sequence[Facts],
     ) -> tuple[TokenTree, list[_Sentence]]:
-        """Read the prompts into one tree, with their common start read once, and begin sentences."""
+        """Read all prompts into one tree, their common start only once, and begin the sentences."""
         shared = min(shared_start(prompts), *(len(p) - 1 for p in prompts))
         if shared:
             tree = self._model.prefill(prompts[0][:shared])
@@ -170,7 +170,7 @@ class Writer:
         ]
 
     def _tail_facts(self, facts: Facts) -> Facts:
-        """Return what may be said after the names: words of the item, none of opening and link."""
+        """Return the facts for the text after the names, without the words of opening and link."""
         header = self._template.header
         return replace(facts, plain=(header.get("words", ""), header.get("passing", "")))
 
@@ -333,7 +333,7 @@ class Writer:
         return {ids: w for ids, w in by_ids.items() if ids}
 
     def _span(self, facts: Facts, phrases: Mapping[tuple[int, ...], str]) -> tuple[int, int]:
-        """Return the least and greatest number of words; the greatest is below the number there are.
+        """Return the least and greatest number of words; the item's words may not all be used.
 
         In scripts without spaces one piece is enough, since it may be several words.
         """
