@@ -7,7 +7,7 @@ import tiny
 
 from genrec import Catalog, Item
 from genrec.errors import DataError, ModelError, SettingsError
-from genrec.matching.history_parser import HistoryReader
+from genrec.matching.history_parser import HistoryParser
 from genrec.matching.matcher import THRESHOLD, TextMatcher, write_index
 
 CATALOG = Catalog(
@@ -22,7 +22,7 @@ CATALOG = Catalog(
         Item("7", "红色杯子"),
     ]
 )
-READER = HistoryReader(
+PARSER = HistoryParser(
     CATALOG,
     {"buy": ("bought", "buy"), "view": ("viewed", "view"), "cart": ("added to cart",)},
     "buy",
@@ -56,20 +56,20 @@ READER = HistoryReader(
     ],
 )
 def test_text(typed: str, expected: list[tuple[str, str | None, str]]) -> None:
-    history, understood = READER.read(typed)
+    history, understood = PARSER.read(typed)
     assert [(u.behavior, u.item_id, u.match) for u in understood] == expected
     assert list(history.item_ids) == [i for _, i, _ in expected if i is not None]
 
 
 def test_lists_of_ids_or_titles() -> None:
-    history, understood = READER.read(["x;y", "viewed: red retrospot mug", "RED; MUG"])
+    history, understood = PARSER.read(["x;y", "viewed: red retrospot mug", "RED; MUG"])
     assert history.item_ids == ("x;y", "1")
     assert [i.behavior for i in history.interactions] == ["buy", "view"]
     assert [u.match for u in understood] == ["id", "normalized", "none"]
 
 
 def test_a_shared_title_says_so() -> None:
-    _, (found,) = READER.read("twin")
+    _, (found,) = PARSER.read("twin")
     assert (found.item_id, found.others) == ("5", ("6",))
 
 
@@ -113,7 +113,7 @@ def test_numbers_must_agree_and_the_best_must_be_ahead() -> None:
 
 
 def test_typed_histories_forgive_typing_errors() -> None:
-    history, understood = READER.read("bought: RED RETROSPT MUG; viwed: jumbo bag pink polkadott")
+    history, understood = PARSER.read("bought: RED RETROSPT MUG; viwed: jumbo bag pink polkadott")
     assert history.item_ids == ("1", "2")
     assert [u.match for u in understood] == ["fuzzy", "fuzzy"]
     assert [u.behavior for u in understood] == ["buy", "viwed"]

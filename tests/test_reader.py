@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from genrec import Catalog, Item
 from genrec.data.behaviors import spoken_verbs
-from genrec.matching.history_parser import HistoryReader
+from genrec.matching.history_parser import HistoryParser
 
 TITLES = [
     "Running shoes",
@@ -26,7 +26,7 @@ TITLES = [
 ]
 CATALOG = Catalog(Item(f"i{n}", t) for n, t in enumerate(TITLES))
 VERBS = {**spoken_verbs(), "ask": ("ask", "asked"), "answer": ("answer", "answered")}
-READER = HistoryReader(CATALOG, VERBS, "buy")
+PARSER = HistoryParser(CATALOG, VERBS, "buy")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ READER = HistoryReader(CATALOG, VERBS, "buy")
     ],
 )
 def test_forms(typed: str, expected: list[str]) -> None:
-    history, understood = READER.read(typed)
+    history, understood = PARSER.read(typed)
     found = [
         f"{u.behavior} {u.item_id}" + (" fuzzy" if u.match == "fuzzy" else "") for u in understood
     ]
@@ -78,14 +78,14 @@ def test_forms(typed: str, expected: list[str]) -> None:
 
 
 def test_values_and_texts() -> None:
-    history, _ = READER.read(
+    history, _ = PARSER.read(
         'rated Running shoes 5/5, bought Water bottle and wrote "too small", searched "red mug"'
     )
     rated, bought, searched = history.interactions
     assert (rated.item_id, rated.behavior, rated.value) == ("i0", "rate", 5.0)
     assert (bought.item_id, bought.text) == ("i2", "too small")
     assert (searched.item_id, searched.behavior, searched.text) == (None, "search", "red mug")
-    history, _ = READER.read("浏览了运动袜，给跑步鞋打了4分，搜索“红色杯子”")
+    history, _ = PARSER.read("浏览了运动袜，给跑步鞋打了4分，搜索“红色杯子”")
     assert [(i.item_id, i.behavior, i.value, i.text) for i in history.interactions] == [
         ("i7", "browse", None, None), ("i6", "rate", 4.0, None), (None, "search", None, "红色杯子"),
     ]  # fmt: skip
@@ -103,7 +103,7 @@ def test_what_is_written_with_verbs_colons_and_separators_is_read(
     pairs = list(zip(items, behaviors, strict=False))
     for form in range(len(min((VERBS[b] for b in behaviors), key=len))):
         typed = between.join(f"{VERBS[b][form]}{colon}{TITLES[i]}" for i, b in pairs)
-        history, _ = READER.read(typed)
+        history, _ = PARSER.read(typed)
         assert [(i.item_id, i.behavior) for i in history.interactions] == [
             (f"i{i}", b) for i, b in pairs
         ]
@@ -111,7 +111,7 @@ def test_what_is_written_with_verbs_colons_and_separators_is_read(
 
 @given(st.text(max_size=200))
 def test_any_text_is_read(typed: str) -> None:
-    history, understood = READER.read(typed)
+    history, understood = PARSER.read(typed)
     assert len(history) <= len(understood)
     assert all(u.match == "none" or u.item_id or u.note for u in understood)
 
@@ -119,5 +119,5 @@ def test_any_text_is_read(typed: str) -> None:
 @given(st.lists(st.sampled_from(["bought", "浏览", ",", " ", "and", "跑步鞋", "water bottle", "5/5",
                                  "the user", "：", '"x"', "then", "看", "接下来", "i1"]), max_size=30))  # fmt: skip
 def test_any_mixture_is_read_without_losing_known_titles(words: list[str]) -> None:
-    history, _ = READER.read(" ".join(words))
+    history, _ = PARSER.read(" ".join(words))
     assert len(history) <= len(words)

@@ -82,7 +82,7 @@ def test_two_at_once_keep_the_first(
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "config.json").write_text(text)
 
-    monkeypatch.setattr(weights, "_wheels", lambda packaged, work, log: [])
+    monkeypatch.setattr(weights, "_find_wheels", lambda packaged, work, log: [])
     monkeypatch.setattr(weights, "_convert", other_was_faster)
     assert weights.ensure("smollm2-135m") == final
     assert (final / "config.json").read_text() == "first"

@@ -74,7 +74,7 @@ class Understood:
     note: str | None = None
 
 
-class HistoryReader:
+class HistoryParser:
     """A parser of typed histories: ids, titles, or text such as ``"bought: A; viewed: B"``."""
 
     def __init__(

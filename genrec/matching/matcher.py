@@ -48,7 +48,7 @@ class Match:
     margin: float = 1.0
 
 
-class Meaning:
+class SemanticMatcher:
     """The last matching stage, which compares texts by an encoder or by character n-grams.
 
     A text goes to the encoder if the encoder reads its script and knows its words; it is then
@@ -171,8 +171,8 @@ class TextMatcher:
     Typing errors and a different word order are handled by the better of two similarities of
     normalised texts: 1 - edits / length ("ratio", with insertions and deletions), as written and
     with the words sorted (rapidfuzz). Texts that remain unmatched are compared by meaning
-    (``Meaning``). An approximate match must reach the threshold of its stage, lead the next title
-    by the margin, and have the same numbers: "set of 3" never matches "set of 4".
+    (``SemanticMatcher``). An approximate match must reach the threshold of its stage, lead the
+    next title by the margin, and have the same numbers: "set of 3" never matches "set of 4".
     """
 
     def __init__(
@@ -194,7 +194,8 @@ class TextMatcher:
             threshold: minimum similarity of a fuzzy match, from 0 to 1; a value above 1 turns
                 fuzzy matching off.
             margin: minimum lead of a fuzzy match over the next title.
-            encoder: the encoder of the last stage, see ``Meaning``; None turns that stage off.
+            encoder: the encoder of the last stage, see ``SemanticMatcher``; None turns that stage
+                off.
             semantic_threshold: minimum cosine of a match by meaning; None uses the value measured
                 for the encoder or for character n-grams.
             semantic_margin: minimum lead of a match by meaning over the next title; None uses the
@@ -223,11 +224,11 @@ class TextMatcher:
         return plain, [_sort_words(t) for t in plain], list(rows.values())
 
     @cached_property
-    def meaning(self) -> Meaning | None:
+    def meaning(self) -> SemanticMatcher | None:
         """Return the last stage; None if it is turned off."""
         if self._encoder is None:
             return None
-        return Meaning(
+        return SemanticMatcher(
             self._titles[0],
             self._encoder,
             folder=self._folder,
@@ -286,7 +287,7 @@ class TextMatcher:
         best = sorted(scores.items(), key=lambda pair: -pair[1])[:2]
         return self._accept(text, best, "fuzzy", self._threshold, self._margin)
 
-    def _match_meaning(self, meaning: Meaning, text: str) -> Match:
+    def _match_meaning(self, meaning: SemanticMatcher, text: str) -> Match:
         """Match a normalised text by meaning or by character n-grams."""
         how, (threshold, margin), best = meaning.nearest(text)
         if self._semantic_threshold is not None:

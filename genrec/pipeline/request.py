@@ -18,7 +18,7 @@ from genrec.data.events import History, Interaction
 from genrec.data.info import DatasetInfo
 from genrec.decoding.filters import Filter
 from genrec.errors import RequestError, SettingsError
-from genrec.matching.history_parser import HistoryReader, Understood
+from genrec.matching.history_parser import HistoryParser, Understood
 from genrec.matching.matcher import TextMatcher
 from genrec.pipeline.catalog_index import CatalogIndex, Order
 from genrec.prompts.encoder import EncodedPrompt, PromptBudget, PromptEncoder
@@ -178,16 +178,16 @@ class RequestBuilder:
         )
 
     @property
-    def _parser(self) -> HistoryReader:
+    def _parser(self) -> HistoryParser:
         return self.index.made("history parser", self._make_parser)
 
-    def _make_parser(self) -> HistoryReader:
+    def _make_parser(self) -> HistoryParser:
         known = self.dataset.interactions.behaviors if self.dataset is not None else ()
         verbs: dict[str, tuple[str, ...]] = {b: (b,) for b in known}
         verbs |= spoken_verbs()
         for behavior, verb in self.template.verbs.items():
             verbs[behavior] = (*verbs.get(behavior, ()), *verb.forms)
-        return HistoryReader(self.index.catalog, verbs, self.behavior, self.matcher)
+        return HistoryParser(self.index.catalog, verbs, self.behavior, self.matcher)
 
     def understand(self, history: HistoryLike) -> tuple[History, tuple[Understood, ...]]:
         """Read a history in any form; see ``Recommender.understand``."""
