@@ -10,7 +10,7 @@ K of equal length at once; a live trie has one title of a hundred replaced, 10,0
 repetition is 20 steps of each; reported are the processor's microseconds a step (median) and the
 median of the ratios (lowest to highest), all on one thread. With ``--fan-outs``, K nodes with that
 many children (up to a quarter more) are taken instead. With ``--device cuda --users 32``, the step
-of ``device_beam`` by turns with the host's, for K prefixes of each user at the widest level, by the
+of ``gpu_beam`` by turns with the host's, for K prefixes of each user at the widest level, by the
 clock, the device awaited after each repetition.
 """
 
