@@ -1,4 +1,4 @@
-"""Test the neighbours of titles against plain loops."""
+"""Test the neighbors of titles against plain loops."""
 
 from __future__ import annotations
 

@@ -370,7 +370,7 @@ def _compile_verbs(verbs: Sequence[str]) -> re.Pattern[str] | None:
     Latin verbs match as whole words. Verbs of several characters in other scripts match anywhere.
 
     Args:
-        verbs: normalised verb forms; an empty list gives None.
+        verbs: normalized verb forms; an empty list gives None.
     """
     alternatives = []
     for verb in sorted(verbs, key=len, reverse=True):

@@ -1,6 +1,6 @@
 """Match texts, written by a person or a model, to titles of the catalog.
 
-A text may match a title exactly, after normalisation (case, punctuation, white space, width),
+A text may match a title exactly, after normalization (case, punctuation, white space, width),
 approximately (typing errors, different word order), or by meaning if an encoder can read it.
 """
 
@@ -38,7 +38,7 @@ class Match:
         rows: the catalog rows of the items with the matched title; empty if no title matched.
         how: ``exact``, ``normalized``, ``fuzzy``, ``embedding``, ``ngrams`` or ``none``.
         similarity: similarity of the text to the title, or to the nearest title for ``none``;
-            1.0 for exact and normalised matches.
+            1.0 for exact and normalized matches.
         margin: lead in similarity over the next title.
     """
 
@@ -57,7 +57,7 @@ class SemanticMatcher:
     would call them equal, and no threshold can repair that.
 
     Attributes:
-        titles: N distinct normalised titles.
+        titles: N distinct normalized titles.
         notes: remarks for people on how texts were compared.
     """
 
@@ -73,7 +73,7 @@ class SemanticMatcher:
         """Prepare the stage; nothing is loaded before it is needed.
 
         Args:
-            titles: N distinct normalised titles.
+            titles: N distinct normalized titles.
             encoder: a loaded encoder, a name that ``load_embedder`` takes, ``ngrams`` for
                 character n-grams only, or ``auto``. ``auto`` is the encoder of the index in the
                 folder; without an index it is minilm for up to 5,000 titles in Latin script, and
@@ -150,7 +150,7 @@ class SemanticMatcher:
         return CharNgrams(self.titles)
 
     def nearest(self, text: str) -> tuple[str, tuple[float, float], list[tuple[int, float]]]:
-        """Find the two titles nearest to a normalised text.
+        """Find the two titles nearest to a normalized text.
 
         Returns:
             How the text was compared (``embedding`` or ``ngrams``); the minimum cosine and margin
@@ -169,7 +169,7 @@ class TextMatcher:
     """A matcher from texts to titles that prefers no match to a guess.
 
     Typing errors and a different word order are handled by the better of two similarities of
-    normalised texts: 1 - edits / length ("ratio", with insertions and deletions), as written and
+    normalized texts: 1 - edits / length ("ratio", with insertions and deletions), as written and
     with the words sorted (rapidfuzz). Texts that remain unmatched are compared by meaning
     (``SemanticMatcher``). An approximate match must reach the threshold of its stage, lead the
     next title by the margin, and have the same numbers: "set of 3" never matches "set of 4".
@@ -215,7 +215,7 @@ class TextMatcher:
 
     @cached_property
     def _titles(self) -> tuple[list[str], list[str], list[list[int]]]:
-        """List the distinct normalised titles, the same with sorted words, and their rows."""
+        """List the distinct normalized titles, the same with sorted words, and their rows."""
         rows: dict[str, list[int]] = {}
         for row, title in enumerate(self._catalog.titles):
             rows.setdefault(normalized(title), []).append(row)
@@ -263,14 +263,14 @@ class TextMatcher:
         return self._cache[key]
 
     def _match_approximately(self, text: str, semantic: bool) -> Match:
-        """Match a normalised text by spelling, and if that fails, by meaning."""
+        """Match a normalized text by spelling, and if that fails, by meaning."""
         match = self._match_spelling(text)
         if match.rows or not semantic or self.meaning is None or not text or not self._titles[0]:
             return match
         return self._match_meaning(self.meaning, text)
 
     def _match_spelling(self, text: str) -> Match:
-        """Match a normalised text by edit similarity."""
+        """Match a normalized text by edit similarity."""
         from rapidfuzz import fuzz, process
 
         plain, sorted_words, _ = self._titles
@@ -288,7 +288,7 @@ class TextMatcher:
         return self._accept(text, best, "fuzzy", self._threshold, self._margin)
 
     def _match_meaning(self, meaning: SemanticMatcher, text: str) -> Match:
-        """Match a normalised text by meaning or by character n-grams."""
+        """Match a normalized text by meaning or by character n-grams."""
         how, (threshold, margin), best = meaning.nearest(text)
         if self._semantic_threshold is not None:
             threshold = self._semantic_threshold
@@ -307,7 +307,7 @@ class TextMatcher:
         """Accept the best candidate if it is similar enough, leads enough and has the same numbers.
 
         Args:
-            text: the normalised text.
+            text: the normalized text.
             best: (position, similarity) of at most two titles, the best first.
             how: how they were compared.
             threshold: minimum similarity.

@@ -9,19 +9,19 @@ import numpy as np
 
 from genrec.types import Float32Array, FloatArray, IntArray
 
-NEAR = 50  # neighbours kept for each title
-MOST = 50_000  # titles in a catalog; a larger one gets no neighbours, since each takes too long
+NEAR = 50  # neighbors kept for each title
+MOST = 50_000  # titles in a catalog; a larger one gets no neighbors, since each takes too long
 _POWER = 3  # exponent of the cosine, so that the nearest titles count most
 _CHUNK = 256  # maximum number of titles compared at a time
 _CELLS = 2_000_000  # maximum number of cosines held at a time
-_KEPT = 20_000  # titles whose neighbours stay cached
+_KEPT = 20_000  # titles whose neighbors stay cached
 
 
 class AlikeTitles:
-    """The nearest neighbours of each title, by the TF-IDF cosine of character 3- and 4-grams.
+    """The nearest neighbors of each title, by the TF-IDF cosine of character 3- and 4-grams.
 
-    Neighbours are computed on request and cached. Indexing takes about 40 microseconds per title,
-    and finding one title's neighbours among N titles about N * 100 nanoseconds.
+    Neighbors are computed on request and cached. Indexing takes about 40 microseconds per title,
+    and finding one title's neighbors among N titles about N * 100 nanoseconds.
     """
 
     def __init__(self, titles: Sequence[str]) -> None:
@@ -73,7 +73,7 @@ class AlikeTitles:
         return sparse.csr_array((values, near, bounds), shape=(len(rows), self._vectors.shape[0]))
 
     def _nearest(self, rows: Sequence[int]) -> dict[int, tuple[IntArray, FloatArray]]:
-        """Find the neighbours of some rows: row -> (catalog rows, powers of cosines)."""
+        """Find the neighbors of some rows: row -> (catalog rows, powers of cosines)."""
         cosines = (self._vectors[rows] @ self._across).toarray()
         cosines[np.arange(len(rows)), rows] = 0.0
         size = min(NEAR, cosines.shape[1])

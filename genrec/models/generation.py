@@ -115,7 +115,7 @@ def sample(
 
 
 def beams(tree: TokenTree, ending: Ending, *, n: int) -> list[Generated]:
-    """Find the n best texts by beam search with n beams, best first, without length normalisation.
+    """Find the n best texts by beam search with n beams, best first, without length normalization.
 
     Args:
         tree: the tree over one prompt.

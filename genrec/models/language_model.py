@@ -38,7 +38,7 @@ class LanguageModel:
         model: the transformers model, in eval mode.
         tokenizer: the model's tokenizer.
         name: the name shown in results.
-        quantize: how the weights are quantised: ``none``, ``int8`` or ``nf4``.
+        quantize: how the weights are quantized: ``none``, ``int8`` or ``nf4``.
         device: the device of the weights.
         dtype: the precision of the weights.
         body: the model divided into hidden states and logits.
@@ -87,7 +87,7 @@ class LanguageModel:
                 one of float32, bfloat16, float16.
             threads: number of torch threads on the CPU; None keeps torch's current number.
             revision: a hub revision.
-            quantize: ``int8`` or ``nf4`` to quantise the weights of linear layers with
+            quantize: ``int8`` or ``nf4`` to quantize the weights of linear layers with
                 bitsandbytes, or ``none``.
             log: function called with a line of text before each slow step.
 
@@ -163,7 +163,7 @@ class LanguageModel:
             device: see ``load``.
             dtype: see ``load``.
             threads: see ``load``.
-            quantize: see ``load``; the adapter is not merged into quantised weights.
+            quantize: see ``load``; the adapter is not merged into quantized weights.
             log: function called with a line of text before each slow step.
 
         Raises:
@@ -209,13 +209,13 @@ class LanguageModel:
         """Write weights (safetensors), configuration and tokenizer into a folder.
 
         Raises:
-            ModelError: the folder is not empty or cannot be written, or the weights are quantised.
+            ModelError: the folder is not empty or cannot be written, or the weights are quantized.
         """
         target = Path(folder)
         if self.quantize != "none":
             msg = (
                 f"A model loaded with quantize={self.quantize!r} cannot be saved. Expected "
-                "unquantised weights; load it with quantize='none'."
+                "unquantized weights; load it with quantize='none'."
             )
             raise ModelError(msg)
         if target.exists() and any(target.iterdir()):
@@ -343,7 +343,7 @@ class LanguageModel:
         return packaged.fingerprint(self.model.state_dict())
 
     def kept_fingerprint(self) -> str:
-        """Return the fingerprint of embeddings and norms only, which quantising leaves unchanged."""
+        """Return the fingerprint of embeddings and norms only, which quantizing leaves unchanged."""
         kept = {
             name: value
             for name, value in self.model.state_dict().items()
@@ -377,7 +377,7 @@ def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any])
 def _quantization_arguments(
     kind: str, precision: torch.dtype, device: torch.device
 ) -> dict[str, Any]:
-    """Return the arguments that make transformers quantise the weights; empty for ``none``."""
+    """Return the arguments that make transformers quantize the weights; empty for ``none``."""
     if kind == "none":
         return {}
     if kind not in {"int8", "nf4"}:

@@ -17,7 +17,7 @@ import torch
 from genrec.types import FloatArray, IntArray
 
 _GATHERED = 1 << 24  # weights gathered at once to compute single logits
-_NORMS = 64  # rows whose logits are computed at once to normalise them
+_NORMS = 64  # rows whose logits are computed at once to normalize them
 
 NOT_FINITE = (
     "The model's logits are not finite, so its weights or its precision must be broken. "
@@ -197,7 +197,7 @@ class Outputs:
         return self._products(source, token)
 
     def norms(self, temperature: float = 1.0) -> FloatArray:
-        """Return (R,) float64 log normalisers: logsumexp of each row's logits / temperature."""
+        """Return (R,) float64 log normalizers: logsumexp of each row's logits / temperature."""
         if temperature not in self._norms:
             norms = np.empty(len(self))
             for first in range(0, len(self), _NORMS):

