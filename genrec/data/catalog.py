@@ -63,7 +63,7 @@ class Catalog:
         """Build a catalog.
 
         Args:
-            items: the ``Item``s in row order.
+            items: the ``Item`` objects in row order.
             numbers: the number of each item in messages; None for 1, 2, ...
             rejects: the record of unusable items; without it the first one raises.
 
