@@ -23,13 +23,13 @@ from genrec.errors import DataError, PromptError, RequestError
 from genrec.evaluation.bootstrap import bootstrap
 from genrec.evaluation.faithfulness import (
     Likeness,
-    elsewhere,
+    collect_facts,
     faithfulness,
-    named_by,
-    orders,
-    told_from,
+    find_named_events,
+    order_events,
+    with_other_template,
 )
-from genrec.evaluation.faithfulness_results import WAYS, Faithfulness, Judged
+from genrec.evaluation.faithfulness_results import WAYS, Faithfulness, Judgement
 from genrec.explain import claims
 from genrec.explain.sentences import load_explain_template
 from genrec.explain.types import Explanation
@@ -183,17 +183,17 @@ def alike(*falls: float) -> dict[str, list[float]]:
     return {way: list(falls) for way in WAYS}
 
 
-def user(**given: Any) -> Judged:
+def user(**given: Any) -> Judgement:
     same = alike(1.0, 2.0, 3.0)
     values: dict[str, Any] = {
         "user_id": "u", "item_id": "i", "text": "t", "source": "generated", "rejected": [],
         "unsupported": [], "named": [1], "own": [], "evidence": [0.0, 1.0], "elsewhere": [0.0, 1.0],
         "left_out": same, "kept": same,
     }  # fmt: skip
-    return Judged(**{**values, **given})
+    return Judgement(**{**values, **given})
 
 
-def figures(users: Sequence[Judged]) -> Faithfulness:
+def figures(users: Sequence[Judgement]) -> Faithfulness:
     return Faithfulness(
         "d", "s", "given", "test", "train", "next_item", "sentence", "reason", "ngrams", 0, users
     )
@@ -242,8 +242,8 @@ def test_what_a_sentence_names() -> None:
 
     def said(text: str, source: str, row: int) -> tuple[list[int], tuple[str, ...]]:
         why = Explanation(text, source)
-        facts = told_from(why, template, catalog, events, row)
-        return named_by(why, facts, catalog, events), claims.find_problems(text, facts)
+        facts = collect_facts(why, template, catalog, events, row)
+        return find_named_events(why, facts, catalog, events), claims.find_problems(text, facts)
 
     text = 'Because of "red mug", we suggest "cake tin", which has to do with tin.'
     assert said(text, "generated", 5) == ([0, 2], ())
@@ -272,7 +272,7 @@ def test_sentences_that_were_shipped_pass_the_checker_again(style: str) -> None:
 
 
 def test_orders() -> None:
-    found = orders([2], [3.0, 0.0, -1.0, 1.0], [0.1, -2.0, 0.5, 0.5], [3, 0, 1, 2])
+    found = order_events([2], [3.0, 0.0, -1.0, 1.0], [0.1, -2.0, 0.5, 0.5], [3, 0, 1, 2])
     assert found == {
         "named": [2, 0, 3, 1],
         "evidence": [0, 3, 1, 2],
@@ -301,27 +301,27 @@ def test_likeness_asks_the_encoder_only_about_what_it_reads(
 def test_the_other_template_changes_nothing_else() -> None:
     data = shop(["abcdefa", "badcfeg", "hgfdacb"])
     ours = of(data, few_shot=1, prior="collaborative")
-    other = elsewhere(ours)
+    other = with_other_template(ours)
     assert other.template.name == "sentence"
     assert other.settings.few_shot == 0
     assert other.prior is ours.prior
     for name in ("prior", "weight", "fusion", "temperature"):
         assert getattr(other.fusing, name) == getattr(ours.fusing, name)
-    assert elsewhere(of(data, template="sentence")).template.name == "next_item"
-    assert elsewhere(ours, "next_item").template.name == "next_item"
+    assert with_other_template(of(data, template="sentence")).template.name == "next_item"
+    assert with_other_template(ours, "next_item").template.name == "next_item"
     mine = of(data)
     mine.prior = Planted(8, "a", 2)
-    assert elsewhere(mine).prior is mine.prior
-    assert elsewhere(mine).fusing.weight == mine.fusing.weight
+    assert with_other_template(mine).prior is mine.prior
+    assert with_other_template(mine).fusing.weight == mine.fusing.weight
 
 
 def test_a_template_with_less_room_shortens_the_history_for_both() -> None:
     data = shop(["abcdefga"])
     long = of(data)
-    tokens = len(elsewhere(long).prompt(History(())).ids) + 30
+    tokens = len(with_other_template(long).prompt(History(())).ids) + 30
     ours = of(data, max_prompt_tokens=tokens, prior="none")
     history = cases(data, "given")[0].history
-    shown = [r.prompt(history).prompt.events for r in (ours, elsewhere(ours))]
+    shown = [r.prompt(history).prompt.events for r in (ours, with_other_template(ours))]
     assert shown[0] != shown[1]
     (found,) = faithfulness(data, ours, encoder="ngrams").users
     assert len(found.evidence) == len(found.elsewhere) == min(shown)
@@ -397,9 +397,9 @@ def test_what_cannot_be_measured_is_said(zh_data: Dataset) -> None:
     ours = of(zh_data, prior="none")
     asked: list[tuple[dict[str, Any], str]] = [
         ({"users": 0}, "users=0"),
-        ({"protocol": "candidates-20"}, "which are of the first of all items"),
+        ({"protocol": "candidates-20"}, "but explanations are of the best of all items"),
         ({"split": "train"}, "split='train' is not known"),
-        ({"other": "next_item"}, "is the template that evidence is found under"),
+        ({"other": "next_item"}, "under which evidence is found"),
         ({"fit_on": "all"}, "fit_on='all' is not known"),
     ]
     for how, said in asked:
@@ -414,7 +414,9 @@ def test_what_cannot_be_measured_is_said(zh_data: Dataset) -> None:
     with pytest.raises(RequestError, match="is not the one of online_retail_demo"):
         faithfulness(load("online_retail_demo"), ours, encoder="ngrams")
     short = shop(["abc", "cba"])
-    with pytest.raises(RequestError, match=r"Nobody has 4 events .* longest of 2 histories has 2"):
+    with pytest.raises(
+        RequestError, match=r"No user has 4 or more events .* longest of 2 histories has 2"
+    ):
         faithfulness(short, of(short), encoder="ngrams")
     with pytest.raises(RequestError, match="and max_events is 3"):
         faithfulness(zh_data, of(zh_data, max_events=3), encoder="ngrams")

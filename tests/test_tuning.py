@@ -40,7 +40,7 @@ def test_a_scoring_pass_knows_what_any_search_would_find(
 ) -> None:
     base = Recommender(catalog(), tiny.language_model(), exclude_seen=False, encoder="none")
     base.prior = counted(events)
-    found = tuning.scored(base, history(*rows), f"i{target}")
+    found = tuning.score_user(base, history(*rows), f"i{target}")
     assert found.rows[0] == target
     assert sorted(found.rows.tolist()) == list(range(len(NAMES)))  # few enough for all
     for weight, fusion in ((0.0, "node"), (beta, "node"), (beta, "score")):
@@ -54,13 +54,13 @@ def test_a_scoring_pass_knows_what_any_search_would_find(
             assert found.prior == pytest.approx(prior, abs=1e-9)
 
 
-def passes(data: Dataset, users: int = 12) -> tuple[Recommender, list[tuning.Scored]]:
+def passes(data: Dataset, users: int = 12) -> tuple[Recommender, list[tuning.ScoringPass]]:
     ours = Recommender(data, tiny.language_model(), prior="collaborative", encoder="none")
     cases = protocols.cases(data, "last-unit", "validation")[:users]
-    return ours, [tuning.scored(ours, c.history, c.target) for c in cases]
+    return ours, [tuning.score_user(ours, c.history, c.target) for c in cases]
 
 
-def cost(each: list[tuning.Scored], a: float, b: float) -> float:
+def cost(each: list[tuning.ScoringPass], a: float, b: float) -> float:
     """What moving away from the embedded sample's numbers costs beside nats: user by user."""
     usual = np.array([1 / fusing.TEMPERATURES["node"], WEIGHTS["node"]])
     bend = np.zeros((2, 2))
@@ -72,12 +72,12 @@ def cost(each: list[tuning.Scored], a: float, b: float) -> float:
             share = np.exp(both @ usual - np.logaddexp.reduce(both @ usual))
             bend += np.cov(both, rowvar=False, aweights=share, bias=True) if len(share) > 1 else 0
     moved = np.array([a, b]) - usual
-    return float(tuning._BEFORE / len(each) ** 2 * moved @ bend @ moved / 2)
+    return float(tuning._SAMPLE_USERS / len(each) ** 2 * moved @ bend @ moved / 2)
 
 
 @pytest.mark.parametrize("before", [0, 20])
 def test_what_is_fitted_is_the_best(before: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "_BEFORE", before)
+    monkeypatch.setattr(tuning, "_SAMPLE_USERS", before)
     ours, each = passes(load("zh_mini"))
     a, b, nats = tuning.fit_node(each)
 
@@ -91,7 +91,7 @@ def test_what_is_fitted_is_the_best(before: int, monkeypatch: pytest.MonkeyPatch
         near = max(a * more, 0.011)  # a temperature has a limit
         assert least <= mean(near, b) + cost(each, near, b) + 1e-5
         assert least <= mean(a, b * more) + cost(each, a, b * more) + 1e-5
-    found = tuning.tuned(ours, each)
+    found = tuning.fit_fusion(ours, each)
     assert least <= mean(1.0, 0.0) + cost(each, 1.0, 0.0)
     halves = (each[::2], each[1::2])
     crosswise = [
@@ -101,13 +101,14 @@ def test_what_is_fitted_is_the_best(before: int, monkeypatch: pytest.MonkeyPatch
     ]
     assert found.nats["node"] == pytest.approx(np.mean(crosswise), abs=1e-4)
     values = [
-        tuning.ndcg(two, tuning.fused(one, two)["score"]) for one, two in (halves, halves[::-1])
+        tuning.ndcg(two, tuning.fused_scores(one, two)["score"])
+        for one, two in (halves, halves[::-1])
     ]
     assert found.ndcg["score"] == pytest.approx(np.concatenate(values).mean(), abs=1e-4)
     assert found.fusion == "node"  # too few users for another
     monkeypatch.setattr(tuning, "_ENOUGH", len(each))
     chosen = "score" if found.ndcg["score"] > found.ndcg["node"] else "node"
-    assert tuning.tuned(ours, each).fusion == chosen
+    assert tuning.fit_fusion(ours, each).fusion == chosen
     assert set(found.ndcg) == {"model", "prior", "node", "score"}
     assert found.nats["prior"] == pytest.approx(np.mean([-e.prior[0] for e in each]), abs=1e-4)
 
@@ -116,7 +117,7 @@ def test_a_few_users_do_not_say_too_much(monkeypatch: pytest.MonkeyPatch) -> Non
     _, each = passes(load("zh_mini"), 1)
     usual = np.array([1 / fusing.TEMPERATURES["node"], WEIGHTS["node"]])
     moved = np.abs(np.array(tuning.fit_node(each)[:2]) - usual)
-    monkeypatch.setattr(tuning, "_BEFORE", 0)
+    monkeypatch.setattr(tuning, "_SAMPLE_USERS", 0)
     alone = np.abs(np.array(tuning.fit_node(each)[:2]) - usual)
     assert (moved <= alone + 1e-9).all()
     assert moved[1] < 0.3 < alone[1]

@@ -43,7 +43,7 @@ from genrec import Recommender
 from genrec.data import protocols
 from genrec.data.events import History
 from genrec.decoding.trie import TitleTrie
-from genrec.evaluation.tuning import _collected
+from genrec.evaluation.tuning import read_choices
 from genrec.priors.collaborative import CollaborativePrior
 from genrec.priors.positions import PositionWeights
 from genrec.types import FloatArray
@@ -118,7 +118,7 @@ def read(system: Recommender, asked: History, whole: History, target: str) -> tu
     place = trie.find_positions(np.array([system.catalog.row(target)]))
     tree = system.model.prefill(prompt)
     fused = PositionWeights([source.weights(whole)], trie)
-    return _collected(trie, tree, fused, place, np.zeros(1), np.ones(1, dtype=bool)), len(prompt)
+    return read_choices(trie, tree, fused, place, np.zeros(1), np.ones(1, dtype=bool)), len(prompt)
 
 
 def path_of(asked: Mapping[str, Any], whole: History, target: str) -> dict[str, Any]:

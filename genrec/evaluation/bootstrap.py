@@ -70,14 +70,14 @@ def bootstraps(
             means[column] = rng.multinomial(n, count / n, draws) @ distinct / n
             rest.remove(column)
     if rest:
-        means[rest] = _resampled(np.ascontiguousarray(v[:, rest].T), draws, seed)
+        means[rest] = _resample_means(np.ascontiguousarray(v[:, rest].T), draws, seed)
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(means, [tail, 1.0 - tail], axis=1)
     return [Interval(*map(float, each)) for each in zip(v.mean(axis=0), low, high, strict=True)]
 
 
-def _resampled(columns: FloatArray, draws: int, seed: int) -> FloatArray:
-    """(M, draws) the means of (M, n) columns over resamples of n users."""
+def _resample_means(columns: FloatArray, draws: int, seed: int) -> FloatArray:
+    """Compute the (M, draws) means of (M, n) columns over resamples of n users."""
     n = columns.shape[1]
     rng = np.random.default_rng(seed)
     size = max(1, MAX_CELLS // n)

@@ -259,7 +259,7 @@ class _Measurement:
         return Result(name, self.cases, ranked, values, whole, reliability)
 
     def _invalid(self, rows: RowArray) -> FloatArray:
-        """(U,) 1 if a list is short, repeats an item or holds one that is not allowed, else 0."""
+        """Mark with 1 the lists that are short, repeat an item or hold one that is not allowed."""
         k, n = max(self.ks), len(self.dataset.catalog)
         among = [c.candidates for c in self.cases]
         if any(a is not None for a in among):

@@ -1,14 +1,14 @@
-"""Whether explanations are true of the model: what happens without the events that a sentence names.
+"""Measure whether explanations are faithful: whether the score depends on the events they name.
 
-For the first recommendation of some users the events that its sentence names are left out, and then
-those with the most evidence, one, two and three together; a faithful sentence names what the score
-falls without. Beside it the most recent events, those whose titles are most like the item's, and
-random ones. The score is that which ranks, with the prior where there is one, under another template
-than the one that evidence and sentence come from. Keeping these events alone shows whether they are
-enough. Every sentence is given to the checker once more.
+For the first recommendation of each user, one, two and three events are left out together: first those
+that the sentence names, then those with the most evidence. A faithful sentence names events without
+which the score falls. For comparison, the most recent events, those with titles most similar to the
+item's, and random ones are left out as well. The score is the one that ranks items, with the prior if
+there is one. It is taken under another template than the one that evidence and sentence come from.
+Keeping only these events shows whether they suffice. Finally, every sentence is checked again.
 
-Sentences are written without chance: the likest title, token and word each time. So there is no
-agreement between seeds to measure; a seed changes what demonstrations or draws are, not a sentence.
+Sentences are not random: the most likely title, token and word is chosen each time. So there is no
+agreement between seeds to measure. A seed changes demonstrations and samples, not a sentence.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from genrec.data.events import Interaction
 from genrec.data.protocols import Case
 from genrec.errors import DataError, RequestError
 from genrec.evaluation.evaluator import fitted_on, resolve_before
-from genrec.evaluation.faithfulness_results import SIZES, WAYS, Judged
+from genrec.evaluation.faithfulness_results import SIZES, WAYS, Judgement
 from genrec.evaluation.faithfulness_results import Faithfulness as Faithfulness
 from genrec.evaluation.run_log import read_whole_lines
 from genrec.evaluation.systems import (
@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     from genrec.explain.types import Explanation
 
 
-LEAST_EVENTS = 4  # of a user
+LEAST_EVENTS = 4  # that a user must have
 USERS = 100
-_TEMPLATES = ("sentence", "next_item")  # to test under, the first that is not the own
+_TEMPLATES = ("sentence", "next_item")  # tested under the first that is not the recommender's
 
 
 def faithfulness(
@@ -73,44 +73,44 @@ def faithfulness(
     progress: Callable[[int], None] = lambda done: None,
     log: Callable[[str], None] = lambda message: None,
 ) -> Faithfulness:
-    """Measures whether a recommender's explanations are true of it.
+    """Measure whether a recommender's explanations name what its scores depend on.
 
     Args:
-        dataset: with a split; it is split anew where the protocol needs another one.
-        recommender: on the dataset's catalog.
-        users: how many of those with at least ``LEAST_EVENTS`` events in the prompt, the same
-            seeded sample every time; all where None.
-        protocol: as of ``genrec.evaluate``, but for ``candidates-20``.
+        dataset: with a split; it is split anew if the protocol needs a different one.
+        recommender: a recommender on the dataset's catalog.
+        users: the size of a fixed random sample of the users with at least ``LEAST_EVENTS`` events in
+            the prompt; None for all of them.
+        protocol: see ``genrec.evaluate``; ``candidates-20`` cannot be used.
         split: ``test`` or ``validation``.
-        other: the template under which the fall of the score is measured; None is ``sentence``, or
-            ``next_item`` where that is the recommender's own. Demonstrations are not shown under it,
-            and the prior counts as it does under the recommender's own.
-        style: of the sentences.
-        encoder: what compares titles: a name as for ``genrec.embedding.load_embedder``, or
-            ``ngrams``, which it is, too, for titles that the encoder does not read.
-        fit_on: what the recommender's prior counts; see ``genrec.evaluate``.
-        seed: of the sample and of the random events.
-        out: a JSONL file for what was found of each user; a run that was killed goes on from there.
-        progress: called with how many users are done.
+        other: the template under which the fall of the score is measured. None means ``sentence``, or
+            ``next_item`` if ``sentence`` is the recommender's own. It shows no demonstrations, and the
+            prior has the same weight as under the recommender's own template.
+        style: the style of the sentences.
+        encoder: compares titles; a name that ``genrec.matching.encoders.load_embedder`` takes, or
+            ``ngrams``. Titles that the encoder cannot read are compared by n-grams.
+        fit_on: the data that the recommender's prior counts; see ``genrec.evaluate``.
+        seed: the seed of the sample and of the random events.
+        out: a JSONL file for the judgement of each user, from which a killed run resumes.
+        progress: called with the number of users done.
         log: called with a line of text before each slow step.
 
     Raises:
-        RequestError: an argument cannot be used, or nobody has enough events.
-        DataError: the file holds another run's lines.
-        PromptError: there is no such template or style.
+        RequestError: an argument cannot be used, or no user has enough events.
+        DataError: the file holds lines of a different run.
+        PromptError: the template or style does not exist.
     """
     protocol = protocol or protocols.default_protocol(dataset)
     if protocol not in protocols.PROTOCOLS:
         msg = (
-            f"protocol={protocol!r} with explanations, which are of the first of all items. "
-            f"Expected one of: {', '.join(protocols.PROTOCOLS)}."
+            f"protocol={protocol!r} ranks candidates, but explanations are of the best of all "
+            f"items. Expected one of: {', '.join(protocols.PROTOCOLS)}."
         )
         raise RequestError(msg)
     dataset = protocols.apply_protocol(dataset, protocol)
     before = resolve_before(fit_on, protocol, split)
-    ours = _measured(recommender, dataset, before)
+    ours = _prepare(recommender, dataset, before)
     cases = _with_enough(protocols.cases(dataset, protocol, split), ours.settings.max_events)
-    judge = _Judge(ours, elsewhere(ours, other), style, encoder, seed, log)
+    judge = Judge(ours, with_other_template(ours, other), style, encoder, seed, log)
     chosen = protocols.sample(cases, users, seed)
     about = [protocols.fingerprint(dataset), protocol, split, before, judge.key, __version__]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
@@ -120,7 +120,7 @@ def faithfulness(
     for case in chosen:
         if case.user_id in known:
             continue
-        known[case.user_id] = judge.judged(case)
+        known[case.user_id] = judge.judge(case)
         if log_path is not None:
             line = json.dumps({"key": key, **asdict(known[case.user_id])}, ensure_ascii=False)
             with log_path.open("a", encoding="utf-8") as stream:
@@ -141,36 +141,39 @@ def faithfulness(
     )
 
 
-def elsewhere(recommender: Recommender, template: str | None = None) -> Recommender:
-    """A recommender under another template, without demonstrations, and the same in all else.
+def with_other_template(recommender: Recommender, template: str | None = None) -> Recommender:
+    """Return the same recommender with another template and without demonstrations.
 
     Args:
-        recommender: the one.
-        template: a name; None for one that is not its own.
+        recommender: the recommender.
+        template: the template's name; None for one that is not the recommender's own.
 
     Raises:
-        RequestError: it is the recommender's own.
-        PromptError: there is none of that name.
+        RequestError: the template is the recommender's own.
+        PromptError: the template does not exist.
     """
     own = recommender.template.name
     template = template or next(t for t in _TEMPLATES if t != own)
     if template == own:
-        msg = f"other={template!r} is the template that evidence is found under. Expected another."
+        msg = (
+            f"other={template!r} is the recommender's own template, under which evidence is found. "
+            "Expected another template."
+        )
         raise RequestError(msg)
-    fused = recommender.fusing
-    changes: dict[str, Any] = {"node_temperature": fused.temperature}
-    if fused.prior != "none":
-        changes |= {"prior_weight": fused.weight, "fusion": fused.fusion}
-    if fused.prior != "own":
-        changes["prior"] = fused.prior
+    fusion = recommender.fusing
+    changes: dict[str, Any] = {"node_temperature": fusion.temperature}
+    if fusion.prior != "none":
+        changes |= {"prior_weight": fusion.weight, "fusion": fusion.fusion}
+    if fusion.prior != "own":
+        changes["prior"] = fusion.prior
     return recommender.with_settings(template=template, few_shot=0, tuned=None, **changes)
 
 
-def _measured(recommender: Recommender, dataset: Dataset, before: str) -> Recommender:
-    """The recommender with a prior that counts what it may."""
+def _prepare(recommender: Recommender, dataset: Dataset, before: str) -> Recommender:
+    """Check the recommender and let its prior count only events before a split."""
     if recommender.settings.decoder == "match":
         msg = (
-            "Explanations of a recommender with decoder='match', whose scores are shares of texts. "
+            "Explanations cannot be measured with decoder='match', whose scores are shares of texts. "
             "Expected decoder='trie'."
         )
         raise RequestError(msg)
@@ -179,42 +182,42 @@ def _measured(recommender: Recommender, dataset: Dataset, before: str) -> Recomm
 
 
 def _with_enough(cases: Sequence[Case], max_events: int) -> list[Case]:
-    found = [c for c in cases if min(len(c.shown), max_events) >= LEAST_EVENTS]
-    if not found:
+    enough = [c for c in cases if min(len(c.shown), max_events) >= LEAST_EVENTS]
+    if not enough:
         longest = max(len(c.shown) for c in cases)
         msg = (
-            f"Nobody has {LEAST_EVENTS} events or more to explain a recommendation by: the longest of "
+            f"No user has {LEAST_EVENTS} or more events in the prompt: the longest of "
             f"{len(cases):,} histories has {longest}, and max_events is {max_events}. Expected at "
             "least one such user; use another protocol, split or max_events."
         )
         raise RequestError(msg)
-    return found
+    return enough
 
 
-def _read(log_path: Path, key: str) -> dict[str, Judged]:
-    """What a log holds."""
+def _read(log_path: Path, key: str) -> dict[str, Judgement]:
+    """Read the judgements in a log, by user."""
     if log_path.is_dir():
         msg = f"{log_path} is a folder. Expected the name of a file, such as {log_path / 'explanations.jsonl'}."
         raise DataError(msg)
-    known = {f.name for f in fields(Judged)}
-    required = {f.name for f in fields(Judged) if f.default is MISSING}
-    found = {}
+    known = {f.name for f in fields(Judgement)}
+    required = {f.name for f in fields(Judgement) if f.default is MISSING}
+    judgements = {}
     for entry in read_whole_lines(log_path):
         if entry.pop("key", None) != key or not required <= set(entry) <= known:
             msg = (
-                f"{log_path} was written for other data, another protocol, model or other settings. "
-                "Expected the same run; choose another file or delete it."
+                f"{log_path} was written for other data, another protocol, another model or other "
+                "settings. Expected a log of the same run; choose another file or delete it."
             )
             raise DataError(msg)
-        found[entry["user_id"]] = Judged(**entry)
-    return found
+        judgements[entry["user_id"]] = Judgement(**entry)
+    return judgements
 
 
-class _Judge:
-    """Judges the explanation of one user's first recommendation.
+class Judge:
+    """Judges explanations of users' first recommendations.
 
     Attributes:
-        other: the recommender under the other template.
+        other: the recommender with the other template.
     """
 
     def __init__(
@@ -235,43 +238,43 @@ class _Judge:
 
     @property
     def key(self) -> str:
-        """What a judgement depends on, beside the data."""
+        """Everything that a judgement depends on, except the data."""
         both = [
             f"{r.exclude_seen} {RecommenderSystem(r, '').key}" for r in (self._ours, self.other)
         ]
         return " ".join([*both, self._template.hash, self._like.encoder, str(self._seed)])
 
-    def judged(self, case: Case) -> Judged:
-        """The judgement of a case."""
+    def judge(self, case: Case) -> Judgement:
+        """Judge the explanation of a case's first recommendation."""
         catalog, history = self._ours.catalog, case.history
         shown = [r.prompt(history).prompt.events for r in (self._ours, self.other)]
-        if shown[0] != shown[1]:  # one template is longer and shows fewer events: then so do both
+        if shown[0] != shown[1]:  # the longer template shows fewer events: both show as many
             history = history.latest(min(shown))
         events = history.latest(min(shown)).interactions
         if not events:
             msg = (
-                f"The prompt of user {case.user_id!r} has no room for an event. Expected a higher "
-                "max_prompt_tokens."
+                f"The prompt of user {case.user_id!r} has no room for an event. Expected room for "
+                "at least one; raise max_prompt_tokens."
             )
             raise RequestError(msg)
         (first,) = self._ours.recommend(history, 1, explain=True, style=self._style)
         why = first.explanation
         assert why is not None
         row = catalog.row(first.item_id)
-        facts = told_from(why, self._template, catalog, events, row)
-        named = named_by(why, facts, catalog, events)
+        facts = collect_facts(why, self._template, catalog, events, row)
+        named = find_named_events(why, facts, catalog, events)
         evidence = [e.nats for e in why.evidence]
         likeness = self._like.of(first.title, [_title(catalog, e) for e in events])
         digest = hashlib.sha256(f"{self._seed} {case.user_id}".encode()).digest()
         chance = np.random.default_rng(list(digest)).permutation(len(events)).tolist()
-        ways = orders(named, evidence, likeness, chance)
-        cut = {(w, n): tuple(sorted(order[:n])) for w, order in ways.items() for n in SIZES}
-        rest = {(w, n): tuple(sorted(order[n:])) for w, order in ways.items() for n in SIZES}
+        by_way = order_events(named, evidence, likeness, chance)
+        cut = {(w, n): tuple(sorted(order[:n])) for w, order in by_way.items() for n in SIZES}
+        rest = {(w, n): tuple(sorted(order[n:])) for w, order in by_way.items() for n in SIZES}
         singles = [(place,) for place in range(len(events))]
         changes = list(dict.fromkeys([*singles, *cut.values(), *rest.values()]))
-        found = self.other.falls(history, first.item_id, changes)
-        fall = dict(zip(changes, found, strict=True))
-        return Judged(
+        falls = self.other.falls(history, first.item_id, changes)
+        fall = dict(zip(changes, falls, strict=True))
+        return Judgement(
             case.user_id,
             first.item_id,
             why.text,
@@ -288,25 +291,27 @@ class _Judge:
 
 
 def _title(catalog: Catalog, event: Interaction) -> str | None:
-    """An event's title; None for one of text only."""
+    """Return an event's title; None for an event of text only."""
     return None if event.item_id is None else catalog[catalog.row(event.item_id)].title
 
 
-def told_from(
+def collect_facts(
     why: Explanation,
     template: Template,
     catalog: Catalog,
     events: Sequence[Interaction],
     row: int,
 ) -> Facts:
-    """What a sentence that was shipped may say: a plain one also what its template says, and texts.
+    """Collect the facts that a sentence may state.
+
+    A sentence from the template may also use the template's own words and the texts of events.
 
     Args:
         why: the explanation.
-        template: of its sentence.
+        template: the template of its sentence.
         catalog: the items.
-        events: that the prompt showed.
-        row: the item's catalog row.
+        events: the events that the prompt showed.
+        row: the catalog row of the recommended item.
     """
     from genrec.explain.sentences import collect_facts
 
@@ -325,36 +330,37 @@ def told_from(
     )
 
 
-def named_by(
+def find_named_events(
     why: Explanation, facts: Facts, catalog: Catalog, events: Sequence[Interaction]
 ) -> list[int]:
-    """The places of the events whose titles or texts a sentence names.
+    """Find the places of the events whose titles or texts a sentence names.
 
-    A generated sentence names the item, too, which is no event then even where it was had before.
+    A generated sentence also names the recommended item. That does not count as naming an event, even
+    if the user had the item before.
     """
-    said = {name.lower() for name in find_names(one_line(why.text), facts)}
+    named = {name.lower() for name in find_names(one_line(why.text), facts)}
     if why.source == "generated":
-        said.discard(one_line(facts.item.title).lower())
+        named.discard(one_line(facts.item.title).lower())
     shown = (_title(catalog, e) or e.text or "" for e in events)
-    return [n for n, text in enumerate(shown) if one_line(text).lower() in said]
+    return [n for n, text in enumerate(shown) if one_line(text).lower() in named]
 
 
-def orders(
+def order_events(
     named: Sequence[int],
     evidence: Sequence[float],
     likeness: Sequence[float],
     chance: Sequence[int],
 ) -> dict[str, list[int]]:
-    """Events in the order in which each way leaves them out.
-
-    >>> orders([0], [0.5, 2.0, 1.0], [0.1, 0.0, 0.9], [1, 2, 0])["named"]
-    [0, 1, 2]
+    """Order the events as each way of choosing them leaves them out.
 
     Args:
-        named: by the sentence.
-        evidence: of each event.
-        likeness: of each event's title to the item's.
+        named: the events that the sentence names.
+        evidence: the evidence of each event.
+        likeness: the similarity of each event's title to the item's.
         chance: the events in random order.
+
+    >>> order_events([0], [0.5, 2.0, 1.0], [0.1, 0.0, 0.9], [1, 2, 0])["named"]
+    [0, 1, 2]
     """
     strongest = np.argsort(-np.array(evidence), kind="stable").tolist()
     return {
@@ -367,26 +373,34 @@ def orders(
 
 
 class Likeness:
-    """How much titles are like one another: cosines of an encoder's vectors, or of n-grams.
+    """Compares titles by the cosine of an encoder's vectors, or of character n-grams.
 
     Attributes:
-        encoder: its name.
+        encoder: the encoder's name.
     """
 
     def __init__(
         self, catalog: Catalog, encoder: str, log: Callable[[str], None] = lambda message: None
     ) -> None:
-        """Loads the encoder, unless it is ``ngrams``.
+        """Load the encoder, unless it is ``ngrams``.
+
+        Args:
+            catalog: the items.
+            encoder: the encoder's name.
+            log: called with a line of text before each slow step.
 
         Raises:
-            ModelError: it cannot be had.
+            ModelError: the encoder could not be downloaded or loaded.
         """
         self.encoder, self._catalog, self._log = encoder, catalog, log
         self._embedder = None if encoder == "ngrams" else load_embedder(encoder, log=log)
         self._known: dict[str, FloatArray] = {}
 
     def of(self, title: str, others: Sequence[str | None]) -> list[float]:
-        """Of a title to others; less than all for None. By n-grams where one cannot be read."""
+        """Return the cosine of a title with others; -2, below any cosine, for None.
+
+        If the encoder cannot read one of the titles, all are compared by n-grams.
+        """
         texts = [None if t is None else normalized(t) or t for t in (title, *others)]
         distinct = list(dict.fromkeys(t for t in texts if t is not None))
         if self._embedder is not None and all(map(self._embedder.coverage.reads, distinct)):
@@ -400,8 +414,8 @@ class Likeness:
             rows = {t: self._row[t] for t in distinct}
             vectors = self._ngrams[list(rows.values())]
             one = self._ngrams[rows[str(texts[0])]]
-            found = (vectors @ one.T).toarray()[:, 0].tolist()
-            cosine = dict(zip(rows, map(float, found), strict=True))
+            values = (vectors @ one.T).toarray()[:, 0].tolist()
+            cosine = dict(zip(rows, map(float, values), strict=True))
         return [-2.0 if t is None else cosine[t] for t in texts[1:]]
 
     @cached_property

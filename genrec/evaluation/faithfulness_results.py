@@ -1,4 +1,4 @@
-"""Judgements of explanations, user by user, and the figures that are made of them. Knows no models."""
+"""Judgements of explanations per user, and the figures computed from them. Knows no models."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from genrec.evaluation import bootstrap
 from genrec.evaluation.bootstrap import Interval
 
 WAYS = ("named", "evidence", "recent", "similar", "random")
-SIZES = (1, 2, 3)  # events left out together, and kept
+SIZES = (1, 2, 3)  # numbers of events that are left out, or kept, together
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """The explanation of one user's first recommendation. Events are places in the prompt, from 0.
+class Judgement:
+    """The judgement of one user's explanation. Events are places in the prompt, from 0.
 
     Attributes:
-        user_id: the user.
-        item_id: what was recommended.
+        user_id: the user's id.
+        item_id: the recommended item.
         text: the sentence.
         source: ``generated`` or ``template``.
-        rejected: what was written and did not pass, with the reason.
-        unsupported: what the checker finds in the sentence.
-        named: events whose titles the sentence names.
-        own: events of the recommended item itself.
-        evidence: nats of each event, under the recommender's own template.
-        elsewhere: nats of each event under the other template.
-        left_out: way -> the fall of the score without the first one, two and three events, in nats
-            under the other template.
-        kept: way -> the fall of the score with these alone.
+        rejected: sentences that were generated but did not pass the checker, with the reason.
+        unsupported: claims in the sentence that the checker cannot support.
+        named: the events whose titles the sentence names.
+        own: the events of the recommended item itself.
+        evidence: the nats of each event under the recommender's own template.
+        elsewhere: the nats of each event under the other template.
+        left_out: way -> how far the score falls without the way's first one, two and three events,
+            in nats under the other template.
+        kept: way -> how far the score falls with only these events.
     """
 
     user_id: str
@@ -57,12 +57,12 @@ class Judged:
 
 @dataclass(frozen=True)
 class Curves:
-    """The falls of the score by way, over the users whose sentences name an event.
+    """How far scores fall for each way of choosing events, over users whose sentences name one.
 
     Attributes:
-        points: way -> intervals for one, two and three events.
-        area: way -> of the area under the curve, the mean over one, two and three.
-        minus: way -> of the area of ``named`` less that of the way, user by user.
+        points: way -> intervals of the fall for one, two and three events.
+        area: way -> interval of the area under the curve, which is the mean over one, two and three.
+        minus: way -> interval of the area of ``named`` minus that of the way, paired by user.
     """
 
     points: dict[str, list[Interval]]
@@ -71,7 +71,7 @@ class Curves:
 
     @classmethod
     def of(cls, falls: Sequence[Mapping[str, Sequence[float]]]) -> Curves:
-        """The curves of some users, at least one."""
+        """Compute the curves of at least one user."""
         values = np.array([[user[way] for way in WAYS] for user in falls])  # users, ways, sizes
         area = values.mean(axis=2)
         points = [bootstrap.bootstraps(values[:, n]) for n in range(len(WAYS))]
@@ -82,7 +82,7 @@ class Curves:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return the curves as plain values for JSON."""
         return {
             way: {
                 "points": [asdict(i) for i in self.points[way]],
@@ -95,20 +95,20 @@ class Curves:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """What was found.
+    """The faithfulness of a recommender's explanations.
 
     Attributes:
-        dataset: its name.
+        dataset: the dataset's name.
         system: the recommender's name.
         protocol: see ``genrec.evaluate``.
-        split: of the targets.
-        fitted_on: what the prior counts.
-        template: under which evidence was found.
-        other: under which the score's fall was measured.
-        style: of the sentences.
-        encoder: what compares titles.
-        seed: of the sample of users and of random events.
-        users: one judgement each.
+        split: the split of the targets.
+        fitted_on: the data that the prior counts.
+        template: the template under which evidence was found.
+        other: the template under which the fall of the score was measured.
+        style: the style of the sentences.
+        encoder: the encoder that compares titles.
+        seed: the seed of the sample of users and of random events.
+        users: one judgement of each user.
     """
 
     dataset: str
@@ -121,32 +121,33 @@ class Faithfulness:
     style: str
     encoder: str
     seed: int
-    users: Sequence[Judged]
+    users: Sequence[Judgement]
 
     @cached_property
-    def naming(self) -> list[Judged]:
-        """Those whose sentences name an event."""
+    def naming(self) -> list[Judgement]:
+        """The judgements of sentences that name an event."""
         return [u for u in self.users if u.named]
 
     @cached_property
     def deletion(self) -> Curves | None:
-        """Events left out; None where no sentence names one."""
+        """The curves for events left out; None if no sentence names an event."""
         return Curves.of([u.left_out for u in self.naming]) if self.naming else None
 
     @cached_property
     def sufficiency(self) -> Curves | None:
-        """Only these events kept; None where no sentence names one. Less is better."""
+        """The curves for only these events kept, lower is better; None as for ``deletion``."""
         return Curves.of([u.kept for u in self.naming]) if self.naming else None
 
     @cached_property
     def shares(self) -> dict[str, Interval]:
-        """Shares of the users, and the rank correlation of evidence, where they can be had.
+        """Shares of the users, and the rank correlation of evidence, as far as they are defined.
 
-        ``generated``: sentences that the model wrote, all others being plain ones; ``names_event``:
-        those that name one; ``names_strongest``: of these, those that name the event with the most
-        evidence; ``strongest_is_item``: users whose strongest event is the item itself;
-        ``same_strongest``: the same event is the strongest under both templates;
-        ``rank_correlation``: Spearman's, over a user's events, between both templates.
+        - ``generated``: the model wrote the sentence; the others come from a template
+        - ``names_event``: the sentence names an event
+        - ``names_strongest``: it names the event with the most evidence, of those that name one
+        - ``strongest_is_item``: the event with the most evidence is of the recommended item itself
+        - ``same_strongest``: the same event has the most evidence under both templates
+        - ``rank_correlation``: Spearman's, between a user's events under both templates
         """
         ranks = (_spearman(u.evidence, u.elsewhere) for u in self.users)
         values: dict[str, list[float]] = {
@@ -163,15 +164,15 @@ class Faithfulness:
 
     @property
     def unsupported(self) -> list[tuple[str, str, str]]:
-        """User, sentence and what the checker finds in it; none is expected."""
+        """User, sentence and unsupported claim; the list should be empty."""
         return [(u.user_id, u.text, why) for u in self.users for why in u.unsupported]
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole as plain values for JSON, without the users' lines."""
-        said = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "users"}
+        """Return the figures as plain values for JSON, without the judgements of users."""
+        described = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "users"}
         return {
             "schema_version": 1,
-            **said,
+            **described,
             "users": len(self.users),
             "naming": len(self.naming),
             "sizes": list(SIZES),
@@ -186,7 +187,7 @@ class Faithfulness:
 
 
 def _spearman(one: Sequence[float], two: Sequence[float]) -> float | None:
-    """Spearman's rank correlation; None where one of them has the same value everywhere."""
+    """Return Spearman's rank correlation; None if either side is constant."""
     from scipy.stats import rankdata
 
     ranks = np.stack([rankdata(one), rankdata(two)])

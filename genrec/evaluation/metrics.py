@@ -34,7 +34,7 @@ def rank_of(target: str, ranked: Sequence[str]) -> int:
 
 
 def hit_rate(ranks: npt.ArrayLike, k: int) -> FloatArray:
-    """(U,) HR@k per user: 1 if 1 <= r <= k, else 0, for the target's rank r.
+    """Compute HR@k per user: 1 if the target's rank r is 1 <= r <= k, else 0.
 
     Args:
         ranks: (U,) rank of each user's one target, from 1; 0 for a miss.
@@ -48,7 +48,7 @@ def hit_rate(ranks: npt.ArrayLike, k: int) -> FloatArray:
 
 
 def ndcg(ranks: npt.ArrayLike, k: int) -> FloatArray:
-    """(U,) NDCG@k per user: 1 / log2(r + 1) if 1 <= r <= k, else 0, for the target's rank r.
+    """Compute NDCG@k per user: 1 / log2(r + 1) for a target at rank r <= k, else 0.
 
     With one target, the ideal list has a gain of 1, so no division is needed.
 
@@ -64,7 +64,7 @@ def ndcg(ranks: npt.ArrayLike, k: int) -> FloatArray:
 
 
 def mrr(ranks: npt.ArrayLike, k: int) -> FloatArray:
-    """(U,) MRR@k per user: 1 / r if 1 <= r <= k, else 0, for the target's rank r.
+    """Compute MRR@k per user: 1 / r for a target at rank r <= k, else 0.
 
     Args:
         ranks: (U,) rank of each user's one target, from 1; 0 for a miss.
@@ -80,7 +80,7 @@ def mrr(ranks: npt.ArrayLike, k: int) -> FloatArray:
 def recall(
     relevant: Sequence[Sequence[str]], ranked: Sequence[Sequence[str]], k: int
 ) -> FloatArray:
-    """(U,) Recall@k per user: |relevant ∩ first k of the list| / |relevant|.
+    """Compute recall@k per user: |relevant ∩ first k of the list| / |relevant|.
 
     Args:
         relevant: (U,) the relevant items of each user; repeats count once.
@@ -118,7 +118,7 @@ def as_rows(ranked: Sequence[Sequence[str]], row_of: Mapping[str, int]) -> RowAr
 
 
 def starts(sets: Sequence[Sequence[Any]]) -> IntArray:
-    """(U + 1,) places where each user's part begins once the sets are joined.
+    """Return the (U + 1,) places where each user's part begins once the sets are joined.
 
     >>> starts([["a", "b"], [], ["c"]]).tolist()
     [0, 2, 2, 3]
@@ -128,7 +128,7 @@ def starts(sets: Sequence[Sequence[Any]]) -> IntArray:
 
 
 def ranks_of(targets: npt.ArrayLike, ranked: RowArray) -> IntArray:
-    """(U,) rank, from 1, of each user's one target; 0 if it is not in the list.
+    """Find the rank, from 1, of each user's one target; 0 if it is not in the list.
 
     Args:
         targets: (U,) catalog row of each target.
@@ -147,12 +147,15 @@ def ranks_of(targets: npt.ArrayLike, ranked: RowArray) -> IntArray:
 
 
 def hits(relevant: npt.ArrayLike, start: IntArray, ranked: RowArray) -> BoolArray:
-    """(U, K) whether each place of the lists holds a relevant item; a repeated one counts once.
+    """Mark the places of the lists that hold a relevant item; a repeated item counts once.
 
     Args:
         relevant: (R,) relevant rows, user after user.
         start: (U + 1,) places where each user's rows begin.
         ranked: (U, K) lists.
+
+    Returns:
+        (U, K) whether each place holds a relevant item.
 
     >>> hits([7, 8, 3], np.array([0, 2, 3]), np.array([[8, 8, 7], [1, 2, -1]])).tolist()
     [[True, False, True], [False, False, False]]
@@ -203,7 +206,7 @@ def set_metrics(hit: BoolArray, n_relevant: IntArray, k: int) -> dict[str, Float
 
 
 def invalid(ranked: RowArray, wanted: npt.ArrayLike) -> BoolArray:
-    """(U,) whether a list is too short, repeats an item, or holds an id outside the catalog.
+    """Mark lists that are too short, repeat an item, or hold an id outside the catalog.
 
     Args:
         ranked: (U, K) lists.
@@ -233,7 +236,7 @@ def coverage(ranked: RowArray, n_items: int, k: int) -> float:
 
 
 def exposure(ranked: RowArray, n_items: int, k: int) -> IntArray:
-    """(n_items,) number of lists that have each item among their first k.
+    """Count, for each item, the lists that have it among their first k.
 
     Args:
         ranked: (U, K) lists.
@@ -266,9 +269,9 @@ def gini(counts: npt.ArrayLike) -> float:
 
 
 def novelty(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
-    """(U,) novelty: the mean of -log2(c_i / sum(c)) over the first k items i, in bits.
+    """Compute novelty per user: the mean of -log2(c_i / sum(c)) over the first k items, in bits.
 
-    c_i is an item's count; 0 is taken as 1. NaN for an empty list.
+    c_i is the count of item i; 0 is taken as 1. An empty list has NaN.
 
     Args:
         ranked: (U, K) lists.
@@ -283,10 +286,10 @@ def novelty(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
 
 
 def popularity(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
-    """(U,) mean popularity percentile of the first k items; 0.5 on average for random lists.
+    """Compute the mean popularity percentile of each user's first k items.
 
     The percentile of an item with count c is (|items below c| + |items with c or below|) / 2N, for
-    a catalog of N items. NaN for an empty list.
+    a catalog of N items. Random lists have 0.5 on average, an empty list has NaN.
 
     Args:
         ranked: (U, K) lists.
@@ -303,9 +306,10 @@ def popularity(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
 
 
 def diversity(ranked: RowArray, vectors: Any, k: int) -> FloatArray:
-    """(U,) diversity: 1 - the mean cosine over all pairs of the first k; NaN below two items.
+    """Compute diversity per user: 1 - the mean cosine over all pairs of the first k items.
 
-    For unit vectors v of n items, the cosines of all ordered pairs sum to |sum(v)|^2 - n.
+    For unit vectors v of n items, the cosines of all ordered pairs sum to |sum(v)|^2 - n. A list with
+    fewer than two items has NaN.
 
     Args:
         ranked: (U, K) lists.
@@ -383,7 +387,7 @@ def _parts(ranked: RowArray, width: int | None = None) -> Iterator[slice]:
 
 
 def _repeated(rows: RowArray) -> BoolArray:
-    """(U, K) whether each place holds an item that is higher up in the same list, too."""
+    """Mark the places of (U, K) lists whose item is also higher up in the same list."""
     repeated = np.zeros(rows.shape, dtype=bool)
     ordered = np.sort(rows, axis=1)  # much faster than argsort; enough for lists without repeats
     same = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
@@ -396,7 +400,7 @@ def _repeated(rows: RowArray) -> BoolArray:
 
 
 def _mean_of(values: FloatArray, ranked: RowArray, k: int) -> FloatArray:
-    """(U,) mean of (N,) values by row over the first k items; NaN for an empty list."""
+    """Average (N,) values by row over the first k items of each list; NaN for an empty list."""
     top = ranked[:, :k]
     n = (top >= 0).sum(axis=1)
     total = np.zeros(len(top))

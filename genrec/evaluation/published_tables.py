@@ -1,9 +1,9 @@
-"""Published tables of results: rows that arithmetic rules out. Knows names of metrics and numbers.
+"""Check published results for figures that arithmetic rules out. Knows metric names and numbers.
 
-With one target a user, hit rate, NDCG and MRR are all means over the same ranks, so they bound each
-other. A user whose target stands at a rank r from k1 + 1 to k2 adds 1 to HR@k2 - HR@k1, and to
-NDCG@k2 - NDCG@k1 between 1 / log2(k2 + 1) and 1 / log2(k1 + 2); to MRR between 1 / k2 and
-1 / (k1 + 1).
+With one target per user, hit rate, NDCG and MRR are means over the same ranks, so they bound each
+other. Take a user whose target has a rank from k1 + 1 to k2. This user adds 1 to the sum behind
+HR@k2 - HR@k1, between 1 / log2(k2 + 1) and 1 / log2(k1 + 2) to that behind NDCG@k2 - NDCG@k1, and
+between 1 / k2 and 1 / (k1 + 1) to that behind MRR@k2 - MRR@k1.
 """
 
 from __future__ import annotations
@@ -29,26 +29,30 @@ _COLUMN = re.compile(r"^(?:(?P<group>.*)[\s:|])?(?P<name>[A-Za-z_-]+)\s*@\s*(?P<
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A number and how far it may be off because it was rounded."""
+    """A number, and how far it may be off because of rounding."""
 
     value: float
     slack: float
 
 
 def check_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    """Rows of a table of results that cannot be, with one target a user.
+    """Find contradictions in a table of results, assuming one target per user.
 
     Args:
-        rows: one mapping a row: columns such as ``HR@10``, ``Recall@5``, ``N@10``, ``MRR@20``, also
-            with a group before (``Beauty R@10``), to numbers or texts such as ``.0648``; other
-            columns name the row. Texts are taken as exact to their last digit, floats to the last
-            digit of the row's longest. A group's values are percentages where one is above 1.
+        rows: one mapping per row, from column names to numbers or texts such as ``.0648``. Metrics
+            are columns such as ``HR@10``, ``Recall@5``, ``N@10`` or ``MRR@20``, or with a group in
+            front, ``Beauty R@10``; all other columns name the row. Texts are exact to their last
+            digit, floats to as many digits as the longest float of the row. A group's values are
+            percentages if one is above 1.
 
     Returns:
-        One sentence for each thing that is impossible; none where all may be.
+        One sentence for each contradiction; an empty list if there is none.
 
     Raises:
         DataError: no column is a metric.
+
+    >>> check_table([{"model": "theirs", "HR@10": ".0400", "NDCG@10": ".0450"}])
+    ['theirs: NDCG@10 0.045 is above HR@10 0.04']
     """
     findings, read = [], 0
     for number, row in enumerate(rows, start=1):
@@ -68,17 +72,17 @@ def check_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def _column(name: str) -> tuple[str, str, int] | None:
-    """The group, kind and k of a column's name; None where it is no metric."""
-    found = _COLUMN.match(str(name).strip())
-    if found is None:
+    """Parse a column's name into group, kind and k; None if it is not a metric."""
+    match = _COLUMN.match(str(name).strip())
+    if match is None:
         return None
-    short = found["name"].lower().replace("_", "").replace("-", "")
+    short = match["name"].lower().replace("_", "").replace("-", "")
     kind = next((kind for kind, names in _KINDS.items() if short in names), None)
-    return None if kind is None else ((found["group"] or "").strip(), kind, int(found["k"]))
+    return None if kind is None else ((match["group"] or "").strip(), kind, int(match["k"]))
 
 
 def _tables(row: Mapping[str, object]) -> dict[str, dict[str, dict[int, _Value]]]:
-    """The values of one row, by group, kind of metric and k."""
+    """Read the values of one row, by group, kind of metric and k."""
     tables: dict[str, dict[str, dict[int, _Value]]] = defaultdict(lambda: defaultdict(dict))
     digits = max((_digits(repr(c)) for c in row.values() if isinstance(c, float)), default=0)
     for column, cell in row.items():
@@ -96,7 +100,12 @@ def _tables(row: Mapping[str, object]) -> dict[str, dict[str, dict[int, _Value]]
 
 
 def _value(cell: object, digits: int) -> _Value | None:
-    """The number in a cell; None where there is none. ``digits`` is how exact floats are."""
+    """Read the number in a cell; None if there is none.
+
+    Args:
+        cell: the cell.
+        digits: the number of exact digits of a float.
+    """
     text = str(cell).strip().strip("*%").replace(",", "")
     if not re.fullmatch(r"-?\d*\.?\d+(e-?\d+)?", text):
         return None
@@ -105,34 +114,34 @@ def _value(cell: object, digits: int) -> _Value | None:
 
 
 def _digits(text: str) -> int:
-    """How many digits stand after the point of a number."""
+    """Count the digits after a number's decimal point."""
     return 12 if "e" in text else len(text.partition(".")[2])
 
 
 def _check(table: Mapping[str, Mapping[int, _Value]]) -> list[str]:
-    """The findings on one row's values."""
-    found = []
+    """Find contradictions among one row's values."""
+    contradictions = []
     for kind, by_k in table.items():
         for k, v in by_k.items():
             if not -v.slack <= v.value <= 1 + v.slack:
-                found.append(f"{_said(kind, k, v)} is not between 0 and 1")
+                contradictions.append(f"{_format(kind, k, v)} is not between 0 and 1")
         ks = sorted(by_k)
         for small, large in itertools.pairwise(ks):
             low, high = by_k[small], by_k[large]
             if high.value + high.slack < low.value - low.slack:
-                found.append(
-                    f"{_said(kind, large, high)} is below {_said(kind, small, low)}; "
-                    "it can only rise with k"
+                contradictions.append(
+                    f"{_format(kind, large, high)} is below {_format(kind, small, low)}; "
+                    "it cannot fall as k grows"
                 )
     for kind in ("ndcg", "mrr"):
-        found += _check_against_hits(kind, table.get(kind, {}), table.get("hit_rate", {}))
-    return found
+        contradictions += _check_against_hits(kind, table.get(kind, {}), table.get("hit_rate", {}))
+    return contradictions
 
 
 def _check_against_hits(
     kind: str, gains: Mapping[int, _Value], hit_rates: Mapping[int, _Value]
 ) -> list[str]:
-    found = []
+    contradictions = []
     nothing, last = _Value(0.0, 0.0), 0
     before, hit_before = nothing, nothing
     for k in sorted(gains.keys() & hit_rates.keys()):
@@ -140,27 +149,29 @@ def _check_against_hits(
         gained, hits = gain.value - before.value, hit.value - hit_before.value
         slack = gain.slack + before.slack + hit.slack + hit_before.slack
         most, least = hits * _gain(kind, last + 1), hits * _gain(kind, k)
-        both = f"{_said(kind, k, gain)} and {_said('hit_rate', k, hit)}"
+        both = f"{_format(kind, k, gain)} and {_format('hit_rate', k, hit)}"
         if gain.value > hit.value + gain.slack + hit.slack:
-            found.append(f"{_said(kind, k, gain)} is above {_said('hit_rate', k, hit)}")
+            contradictions.append(
+                f"{_format(kind, k, gain)} is above {_format('hit_rate', k, hit)}"
+            )
         elif gain.value < hit.value * _gain(kind, k) - slack:
-            found.append(
+            contradictions.append(
                 f"{both}: that many hits give at least {hit.value * _gain(kind, k):.4f}, "
-                "even if all stand last"
+                "even if every target is at the last rank"
             )
         elif hits >= 0 and last and not least - slack <= gained <= most + slack:
-            found.append(
-                f"{both}: from k={last} on HR gains {hits:.4f}, so {_NAMES[kind]} gains "
+            contradictions.append(
+                f"{both}: from k={last} to k={k} HR gains {hits:.4f}, so {_NAMES[kind]} must gain "
                 f"{least:.4f} to {most:.4f}, not {gained:.4f}"
             )
         before, hit_before, last = gain, hit, k
-    return found
+    return contradictions
 
 
 def _gain(kind: str, rank: int) -> float:
-    """What a hit at a rank adds."""
+    """Return what a hit at a rank adds to NDCG or MRR."""
     return float(1 / np.log2(rank + 1)) if kind == "ndcg" else 1 / rank
 
 
-def _said(kind: str, k: int, value: _Value) -> str:
+def _format(kind: str, k: int, value: _Value) -> str:
     return f"{_NAMES[kind]}@{k} {value.value:.6g}"

@@ -51,7 +51,7 @@ class Result:
     reliability: Calibration | None = None
 
     def per_user(self, metric: str) -> FloatArray:
-        """(users,) values of a metric.
+        """Return the (users,) values of a metric.
 
         Args:
             metric: a key of ``values``; or, for any K, ``hit_rate@K``, ``ndcg@K`` or ``mrr@K`` of
@@ -73,7 +73,7 @@ class Result:
         return by_rank[name](self.ranks(), int(k))
 
     def ranks(self) -> list[int]:
-        """(users,) the target's rank, from 1; 0 if it is not in the list."""
+        """Return the rank of each user's target, from 1; 0 if it is not in the list."""
         return [metrics.rank_of(c.target, r) for c, r in zip(self.cases, self.ranked, strict=True)]
 
     def mean(self, metric: str) -> Interval:

@@ -1,10 +1,10 @@
-"""How much a prior counts beside a model, fitted on validation users; one scoring pass each.
+"""Fit the prior's weight and the node temperature on validation users, with one model pass each.
 
 The pass keeps the model's logits at every choice on the way to the target, to the model's best items
-and to the prior's. Everything else is arithmetic on them. By node, P of an item is a chain of choices
-whose logits are a * (model) + b * (log of the prior's mass), so the targets' log-likelihood is concave
-in a and b. What was fitted to the embedded sample counts as some more users, so that a few users do not
-say too much. By score, what counts is the order of the candidates, and a grid is tried.
+and to the prior's best items. Everything else is arithmetic on these logits. By node, P of an item is a
+chain of choices with logits a * (model) + b * (log of the prior's mass), so the targets' log-likelihood
+is concave in a and b. The fit to the embedded sample counts as some further users, so that a few users
+cannot pull the fit far away. By score, only the order of the candidates matters, and a grid is searched.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ from genrec.recommender import Recommender
 from genrec.types import FloatArray, IntArray
 
 USERS = 200
-CANDIDATES = 50  # of the model, and as many of the prior
+CANDIDATES = 50  # best items of the model, and as many of the prior
 AT = 10
-_LEAST, _MOST = 0.011, 90.0  # of one over the temperature
-_TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0)  # by score; above, the trie says more than the model
+_LEAST, _MOST = 0.011, 90.0  # bounds of 1 / temperature
+_TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0)  # by score; higher ones drown the model in the trie
 _WEIGHTS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 16.0, 32.0, 64.0)
 _ROUNDS = 100
-_BEFORE = 20  # users that the embedded sample counts as, see benchmarks/LOG.md
-_ENOUGH = 50  # users by whom the kind of fusion is chosen; by node with fewer
+_SAMPLE_USERS = 20  # users that the fit to the embedded sample counts as; see benchmarks/LOG.md
+_ENOUGH = 50  # users needed to choose the way of fusion; with fewer it is by node
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
-    """One user's scoring pass: C children at L choices, n candidates.
+class ScoringPass:
+    """The logits of one user's pass: C children at L choices, and n candidates.
 
-    Items that share a title are a choice of their own, where the model is indifferent.
+    Items with the same title form a further choice, at which the model is indifferent.
 
     Attributes:
-        logits: (C,) the model's.
-        mass: (C,) log of the prior's weights below each child.
-        start: (L,) where the children of each choice begin.
-        above: (L,) the child that leads to each choice, -1 for the root; choices above come first.
-        rows: (n,) catalog rows, the target first.
-        ends: (n,) the child that is each of them.
-        prior: (n,) log P by the prior alone.
-        allowed: (n,) whether each may be in a list.
+        logits: (C,) the model's logits.
+        mass: (C,) log of the sum of the prior's weights below each child.
+        start: (L,) index of the first child of each choice.
+        above: (L,) the child that leads to each choice, -1 for the root; upper choices come first.
+        rows: (n,) catalog rows of the candidates, the target first.
+        ends: (n,) the child at which each candidate ends.
+        prior: (n,) log P of each candidate by the prior alone.
+        allowed: (n,) whether each candidate may be in a list.
     """
 
     logits: FloatArray
@@ -71,11 +71,11 @@ class Scored:
 
     @property
     def source(self) -> IntArray:
-        """(C,) the choice of each child."""
+        """(C,) the choice that each child belongs to."""
         return np.repeat(np.arange(len(self.start)), np.diff(self.start, append=len(self.logits)))
 
     def logprobs(self, a: float, b: float) -> FloatArray:
-        """(n,) log P of the candidates for logits of a * model + b * prior."""
+        """Return (n,) log P of the candidates with logits a * model + b * prior."""
         value = a * self.logits + b * self.mass
         source = self.source
         peak = np.maximum.reduceat(value, self.start)
@@ -89,14 +89,14 @@ class Scored:
 
     @cached_property
     def listed(self) -> bool:
-        """Whether the target is among the first candidates of the model or of the prior."""
+        """Whether the target is among the best ``CANDIDATES`` items of the model or of the prior."""
         if not self.allowed[0]:
             return False
         alone = (self.logprobs(1.0, 0.0)[self.allowed], self.prior[self.allowed])
         return any(int((values > values[0]).sum()) < CANDIDATES for values in alone)
 
     def path(self) -> tuple[IntArray, IntArray]:
-        """The choices on the way to the target, and the child taken at each."""
+        """Return the choices on the way to the target, and the child taken at each."""
         source, child = self.source, int(self.ends[0])
         choices, taken = [], []
         while child >= 0:
@@ -106,13 +106,13 @@ class Scored:
         return np.array(choices), np.array(taken)
 
 
-def scored(recommender: Recommender, history: History, target: str) -> Scored:
-    """The scoring pass for a user.
+def score_user(recommender: Recommender, history: History, target: str) -> ScoringPass:
+    """Run the scoring pass for a user.
 
     Args:
-        recommender: with a prior, and without edits.
-        history: what the user did.
-        target: what came next.
+        recommender: with a prior, and without edits of the catalog.
+        history: the user's history.
+        target: the id of the item that came next.
     """
     trie, source = recommender.trie, recommender.prior
     assert isinstance(trie, TitleTrie)
@@ -131,16 +131,16 @@ def scored(recommender: Recommender, history: History, target: str) -> Scored:
         allowed=Filters([allowed]),
         options=Options(budget=max(len(prompt), 256)),
     )
-    fused = PositionWeights([source.weights(history)], trie)
+    weights = PositionWeights([source.weights(history)], trie)
     every = np.arange(trie.n_positions)
-    weight = fused.at(np.zeros(len(every), dtype=np.int64), every)
+    weight = weights.at(np.zeros(len(every), dtype=np.int64), every)
     weight -= np.logaddexp.reduce(weight)
     order = np.argsort(-weight, kind="stable")
     likely = order[allowed.keeps(order)][:CANDIDATES]
     first = trie.find_positions(np.array([recommender.catalog.row(target)]))
     place = np.concatenate([first, trie.find_positions(ranking.rows), likely])
     place = place[np.sort(np.unique(place, return_index=True)[1])]
-    return _collected(trie, tree, fused, place, weight[place], allowed.keeps(place))
+    return read_choices(trie, tree, weights, place, weight[place], allowed.keeps(place))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +148,11 @@ class _Level:
     """L nodes of one level that lead to wanted positions, and their C children.
 
     Attributes:
-        node: (L,) numbers in the trie.
-        parent: (L,) index of each one's parent among all nodes of all levels, -1 for the root.
-        above: (L,) index of each one among all children of all levels, -1 for the root.
-        child: (C,) numbers in the trie.
-        count: (L,) how many children each node has.
+        node: (L,) numbers of the nodes in the trie.
+        parent: (L,) index of each node's parent among the nodes of all levels, -1 for the root.
+        above: (L,) index of each node among the children of all levels, -1 for the root.
+        child: (C,) numbers of the children in the trie.
+        count: (L,) number of children of each node.
     """
 
     node: IntArray
@@ -163,7 +163,7 @@ class _Level:
 
 
 def _levels(trie: TitleTrie, wanted: IntArray) -> Iterator[_Level]:
-    """The inner nodes above wanted positions, which rise, level by level."""
+    """Walk the inner nodes above wanted positions, level by level; the positions ascend."""
     node, parent, above = np.array([trie.root]), np.array([-1]), np.array([-1])
     nodes = children = 0
     while len(node):
@@ -178,15 +178,15 @@ def _levels(trie: TitleTrie, wanted: IntArray) -> Iterator[_Level]:
         node = child[goes]
 
 
-def _collected(
+def read_choices(
     trie: TitleTrie,
     tree: TokenTree,
-    fused: PositionWeights,
+    weights: PositionWeights,
     place: IntArray,
     prior: FloatArray,
     allowed: npt.NDArray[np.bool_],
-) -> Scored:
-    """The choices on the way to some positions, with the model's logits: one pass."""
+) -> ScoringPass:
+    """Read the model's logits at every choice on the way to some positions, in one pass."""
     levels = list(_levels(trie, np.sort(place)))
     node, parent, above, child, count = (
         np.concatenate([getattr(level, name) for level in levels]) for name in _Level.__slots__
@@ -200,25 +200,25 @@ def _collected(
         _, outputs = tree.grow([0] * len(runs), hung, runs)
         logits.append(outputs.at(source[first:] - 1, token[first:]))
     _, low, high = trie.intervals(child)
-    mass = [np.log(fused.mass(np.zeros(len(child), dtype=np.int64), low, high))]
+    mass = [np.log(weights.mass(np.zeros(len(child), dtype=np.int64), low, high))]
     end = np.full(trie.n_positions, -1)
     leaf = trie.is_leaf(child)
     end[low[leaf]] = np.flatnonzero(leaf)
     total, start = len(child), (np.cumsum(count) - count).tolist()
-    lead_in_behaviors = above.tolist()
+    leading = above.tolist()
     for number in np.flatnonzero(leaf & (high > low + 1)).tolist():
         shared = np.arange(low[number], high[number])
         end[shared] = total + np.arange(len(shared))
         logits.append(np.zeros(len(shared)))
-        mass.append(fused.at(np.zeros(len(shared), dtype=np.int64), shared))
+        mass.append(weights.at(np.zeros(len(shared), dtype=np.int64), shared))
         start.append(total)
-        lead_in_behaviors.append(number)
+        leading.append(number)
         total += len(shared)
-    return Scored(
+    return ScoringPass(
         np.concatenate(logits),
         np.concatenate(mass),
         np.array(start),
-        np.array(lead_in_behaviors),
+        np.array(leading),
         trie.rows_at(place),
         end[place],
         prior,
@@ -226,11 +226,12 @@ def _collected(
     )
 
 
-def fit_node(passes: Sequence[Scored]) -> tuple[float, float, float]:
-    """1 / temperature and weight under which the targets are likeliest by node, and the nats.
+def fit_node(passes: Sequence[ScoringPass]) -> tuple[float, float, float]:
+    """Fit fusion by node: return 1 / temperature, the prior's weight, and the nats per user.
 
-    The sample's own count as ``_BEFORE`` users: what moves away from them costs as much as it would cost
-    so many users whom they fit best, by the curvature that these passes have there.
+    Both make the targets most likely, with a penalty for leaving the fit to the embedded sample. The
+    penalty is what ``_SAMPLE_USERS`` users would lose who are fitted best by the sample's numbers, with
+    the curvature that these passes have there.
     """
     chosen = [each.path() for each in passes]
     logits, mass, start, taken, before = [], [], [], [], 0
@@ -244,24 +245,24 @@ def fit_node(passes: Sequence[Scored]) -> tuple[float, float, float]:
             taken.append(before + child - int(bounds[choice]))
             before += len(logits[-1])
     columns = np.stack([np.concatenate(logits), np.concatenate(mass)], axis=1)
-    return _likeliest(columns, np.array(start), np.array(taken), len(passes))
+    return _maximize_likelihood(columns, np.array(start), np.array(taken), len(passes))
 
 
-def fit_score(passes: Sequence[Scored]) -> tuple[float, float]:
-    """Node temperature and prior's weight with the best NDCG@10 by score, on a grid.
+def fit_score(passes: Sequence[ScoringPass]) -> tuple[float, float]:
+    """Fit fusion by score: return the node temperature and weight with the best NDCG@10 on a grid.
 
-    The candidates are those of model and prior. Each place of the grid counts with those beside it,
-    so that chance at one of them decides little.
+    The candidates are those of model and prior. The values of neighbouring grid points are added up,
+    so that chance at a single point matters little.
     """
-    found = np.empty((len(_TEMPERATURES), len(_WEIGHTS)))
+    grid = np.empty((len(_TEMPERATURES), len(_WEIGHTS)))
     for row, temperature in enumerate(_TEMPERATURES):
         alone = [each.logprobs(1 / temperature, 0.0) for each in passes]
         for column, weight in enumerate(_WEIGHTS):
             pairs = zip(passes, alone, strict=True)
             scores = [values + weight * each.prior for each, values in pairs]
-            found[row, column] = ndcg(passes, scores).mean()
-    around = np.pad(found, 1, mode="edge")
-    shape = found.shape
+            grid[row, column] = ndcg(passes, scores).mean()
+    around = np.pad(grid, 1, mode="edge")
+    shape = grid.shape
     smooth = sum(
         around[down : down + shape[0], right : right + shape[1]]
         for down in range(3)
@@ -271,23 +272,23 @@ def fit_score(passes: Sequence[Scored]) -> tuple[float, float]:
     return _TEMPERATURES[best[0]], _WEIGHTS[best[1]]
 
 
-def _likeliest(
+def _maximize_likelihood(
     columns: FloatArray, start: IntArray, taken: IntArray, users: int
 ) -> tuple[float, float, float]:
-    """The best a and b, and the nats of a user.
+    """Return the best a and b, and the nats per user.
 
     Args:
-        columns: (C, 2) of the model and of the prior, for each child.
-        start: (L,) where the children of each choice begin.
-        taken: (L,) which was chosen.
-        users: how many users these choices are of.
+        columns: (C, 2) logits of the model and of the prior for each child.
+        start: (L,) index of the first child of each choice.
+        taken: (L,) index of the child that was chosen.
+        users: the number of users whose choices these are.
     """
     from scipy.optimize import minimize
 
     source = np.repeat(np.arange(len(start)), np.diff(start, append=len(columns)))
 
     def shares(x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """(C,) the probability of each child, and (L,) the log of each choice's sum."""
+        """Return (C,) probabilities of children and (L,) log normalisers of choices."""
         peak = np.maximum.reduceat(x, start)
         share = np.exp(x - peak[source])
         total = np.add.reduceat(share, start)
@@ -303,14 +304,14 @@ def _likeliest(
     share, _ = shares(columns @ usual)
     mean = np.add.reduceat(share[:, None] * columns, start)
     apart = columns - mean[source]
-    bend = (share[:, None] * apart).T @ apart / users * (_BEFORE / users)
+    bend = (share[:, None] * apart).T @ apart / users * (_SAMPLE_USERS / users)
 
     def loss(values: FloatArray) -> tuple[float, FloatArray]:
         value, slope = nats(values)
         moved = values - usual
         return value + float(moved @ bend @ moved) / 2, slope + bend @ moved
 
-    found = minimize(
+    optimum = minimize(
         loss,
         np.array([0.3, 0.5]),
         jac=True,
@@ -318,11 +319,11 @@ def _likeliest(
         bounds=[(_LEAST, _MOST), (0.0, float(MOST_WEIGHT))],
         options={"maxiter": _ROUNDS},
     )
-    return float(found.x[0]), float(found.x[1]), nats(found.x)[0]
+    return float(optimum.x[0]), float(optimum.x[1]), nats(optimum.x)[0]
 
 
-def ndcg(passes: Sequence[Scored], scores: Sequence[FloatArray]) -> FloatArray:
-    """(U,) NDCG@10 of each target among its candidates by their scores; ties go against it."""
+def ndcg(passes: Sequence[ScoringPass], scores: Sequence[FloatArray]) -> FloatArray:
+    """Compute (U,) NDCG@10 of targets among their candidates; ties count against the target."""
     ranks = []
     for each, values in zip(passes, scores, strict=True):
         better = each.allowed & (values >= values[0])
@@ -330,8 +331,15 @@ def ndcg(passes: Sequence[Scored], scores: Sequence[FloatArray]) -> FloatArray:
     return np.asarray(metrics.ndcg(ranks, AT), dtype=np.float64)
 
 
-def fused(fit: Sequence[Scored], passes: Sequence[Scored]) -> dict[str, list[FloatArray]]:
-    """The scores of candidates by node and by score, as fitted to some passes, in others."""
+def fused_scores(
+    fit: Sequence[ScoringPass], passes: Sequence[ScoringPass]
+) -> dict[str, list[FloatArray]]:
+    """Score the candidates by node and by score, with weights fitted to other passes.
+
+    Args:
+        fit: the passes to fit the weights to.
+        passes: the passes whose candidates are scored.
+    """
     a, b, _ = fit_node(fit)
     temperature, weight = fit_score(fit)
     return {
@@ -340,27 +348,27 @@ def fused(fit: Sequence[Scored], passes: Sequence[Scored]) -> dict[str, list[Flo
     }
 
 
-def tuned(recommender: Recommender, passes: Sequence[Scored]) -> Tuned:
-    """What is fitted to scoring passes.
+def fit_fusion(recommender: Recommender, passes: Sequence[ScoringPass]) -> Tuned:
+    """Fit both ways of fusion to scoring passes, and choose between them.
 
-    What is stated of the two fusions, and the choice between them, is crosswise: of each half of the
-    users by what was fitted to the other half, since a grid that is searched for the best NDCG always
-    looks good on the users that it was searched on. With fewer than ``_ENOUGH`` users it is by node.
+    Nats and NDCG of fusion are cross-fitted: each half of the users is measured with the fit to the
+    other half. A grid that is searched for the best NDCG always looks good on the users that it was
+    searched on. With fewer than ``_ENOUGH`` users, fusion is by node.
     """
     a, b, _ = fit_node(passes)
     temperature, weight = fit_score(passes)
-    found: dict[str, list[FloatArray]] = {
+    scores: dict[str, list[FloatArray]] = {
         "model": [each.logprobs(1.0, 0.0) for each in passes],
         "prior": [each.prior for each in passes],
     }
     halves = (passes[::2], passes[1::2]) if len(passes) > 1 else (passes, passes)
     for name in WEIGHTS:
-        found[name] = [np.empty(0)] * len(passes)
+        scores[name] = [np.empty(0)] * len(passes)
     for first, (own, other) in enumerate((halves, halves[::-1])):
-        for name, scores in fused(other, own).items():
-            found[name][first::2] = scores[: len(found[name][first::2])]
-    nats = {n: float(np.mean([-v[0] for v in found[n]])) for n in ("model", "prior", "node")}
-    means = {name: float(ndcg(passes, scores).mean()) for name, scores in found.items()}
+        for name, values in fused_scores(other, own).items():
+            scores[name][first::2] = values[: len(scores[name][first::2])]
+    nats = {n: float(np.mean([-v[0] for v in scores[n]])) for n in ("model", "prior", "node")}
+    means = {name: float(ndcg(passes, values).mean()) for name, values in scores.items()}
     return Tuned(
         recommender.tuning_key(),
         recommender.model.name,
@@ -381,26 +389,29 @@ def tune(
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Tuned:
-    """Fits weight, node temperature and kind of fusion on users of validation.
+    """Fit the prior's weight, the node temperature and the way of fusion on validation users.
 
-    The prior counts train only, and nothing of test is looked at. Where there are fewer than ``_ENOUGH``
-    such users and the model is no run's (which has learned from train), it is fitted on some held out
-    of train (``protocols.with_validation``), and the prior counts what is before them.
+    The prior counts train only, and the test part is not read. With fewer than ``_ENOUGH`` validation
+    users, targets are held out of train (``protocols.with_validation``), and the prior counts the events
+    before them. That is not done for a trained model, which has learned from train.
 
     Args:
-        recommender: with a dataset; its model, prompt and collaborative prior.
-        users: how many, a seeded sample; all for None.
-        protocol: see ``protocols.NAMES``; None for that of the dataset's split.
-        seed: of the sample.
-        progress: called with how many users are done.
+        recommender: with a dataset. Its model, prompt and collaborative prior are used.
+        users: the size of a random sample of users; None for all users.
+        protocol: one of ``protocols.NAMES``; None for the one that fits the dataset's split.
+        seed: the seed of the sample.
+        progress: called with the number of users done.
 
     Raises:
-        SettingsError: the recommender has no collaborative prior.
+        SettingsError: the recommender has no dataset, or nothing for the prior to count.
         RequestError: there are no such users, or the catalog was edited.
     """
     dataset = recommender.dataset
     if dataset is None:
-        msg = "A recommender without a dataset, whose validation users are needed. Expected one."
+        msg = (
+            "tune needs validation users, and the recommender was made without a dataset. Expected a "
+            "recommender on a Dataset."
+        )
         raise SettingsError(msg)
     protocol = protocol or protocols.default_protocol(dataset)
     dataset = protocols.apply_protocol(dataset, protocol)
@@ -415,21 +426,24 @@ def tune(
         search="auto",
     )
     if not isinstance(recommender.trie, TitleTrie):
-        msg = "The recommender's catalog was edited. Expected the dataset's; make a new one."
+        msg = (
+            "The recommender's catalog was edited. Expected the dataset's catalog; make a new "
+            "recommender."
+        )
         raise RequestError(msg)
     try:
-        found = protocols.cases(dataset, protocol, "validation")
+        every = protocols.cases(dataset, protocol, "validation")
     except RequestError as error:
         if recommender.run is None:
             raise
         msg = (
-            f"{error} Of train nothing can be held out for a run, which has learned it; prepare the "
-            "data with --split last-unit, and train and tune on that."
+            f"{error} Nothing can be held out of train, since the run has learned from it; prepare "
+            "the data with --split last-unit, then train and tune on that."
         )
         raise RequestError(msg) from None
-    cases = protocols.sample(found, users, seed)
+    cases = protocols.sample(every, users, seed)
     passes = []
     for case in cases:
-        passes.append(scored(recommender, case.history, case.target))
+        passes.append(score_user(recommender, case.history, case.target))
         progress(len(passes))
-    return tuned(recommender, passes)
+    return fit_fusion(recommender, passes)

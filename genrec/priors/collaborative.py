@@ -171,7 +171,7 @@ class CollaborativePrior:
         return self._mixture.weights(without(history, self.unread))
 
     def logprobs(self, history: History) -> FloatArray:
-        """(N,) log P of every item by the prior alone, by catalog row."""
+        """Return (N,) log P of every item by the prior alone, by catalog row."""
         weights = self.weights(history)
         values = (weights.base or weights).values.copy()
         if weights.rows is not None:

@@ -193,7 +193,7 @@ class Counts:
         )
 
     def _newest_with(self, row: IntArray) -> IntArray:
-        """Return the latest of all events after later ones were added."""
+        """Return the rows of the latest events after further events were added."""
         total = int(self.popularity.sum()) + len(row)
         size = min(max(int(total * _NEWEST), 1), _MAX_NEWEST)
         return np.append(self.newest, row)[-size:]
@@ -276,7 +276,10 @@ class Counts:
         return _powered(self._cosine, 2)
 
     def shares(self, source: str, histories: Sequence[History]) -> Any:
-        """(H, N) sparse: a source's distribution over items for each history; may be empty."""
+        """Return a source's distribution over items for each history, as an (H, N) sparse matrix.
+
+        A row without entries means that the source has nothing to say about that history.
+        """
         if source in OWN:
             return _unit(self._read(histories, OWN[source], _ALL))
         if source == "titles":

@@ -64,7 +64,7 @@ class Mixture:
     learned: Mapping[str, Scorer] = field(default_factory=dict)
 
     def shares(self, source: str, histories: Sequence[History]) -> Any:
-        """(H, N) sparse or dense: a source's distribution over items for each of H histories.
+        """Return a source's distribution over items for each history, (H, N) sparse or dense.
 
         A row of zeros means that the source has nothing to say about that history.
         """

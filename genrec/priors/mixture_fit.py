@@ -143,7 +143,7 @@ def _behaviors_to_ignore(
 
 
 def _maximize_likelihood(likelihoods: FloatArray) -> FloatArray:
-    """(M,) weights that maximise the mean log of (U, M) likelihoods @ weights.
+    """Find the (M,) weights that maximise the mean log of (U, M) likelihoods @ weights.
 
     Expectation-maximisation (Dempster et al. 1977) reaches the global maximum, because the function
     is concave.

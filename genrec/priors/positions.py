@@ -21,11 +21,11 @@ class TriePositions(Protocol):
         ...
 
     def rows_at(self, positions: IntArray) -> IntArray:
-        """(P,) the catalog row at each position."""
+        """Return the (P,) catalog rows at positions."""
         ...
 
     def find_positions(self, rows: IntArray) -> IntArray:
-        """(R,) the position of each catalog row; -1 for a row that is not in the trie."""
+        """Return the (R,) positions of catalog rows; -1 for a row that is not in the trie."""
         ...
 
 
@@ -71,15 +71,15 @@ class PositionWeights:
         self._users = [ordered[id(each)] for each in weights]
 
     def mass(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
-        """(C,) the sum of the weights at positions low to high - 1."""
+        """Return the (C,) sums of the weights at positions low to high - 1."""
         return self._by_user("mass", user, low, high)
 
     def best(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
-        """(C,) the log of the greatest weight at positions low to high - 1."""
+        """Return the (C,) logs of the greatest weights at positions low to high - 1."""
         return self._by_user("best", user, low, high)
 
     def at(self, user: IntArray, positions: IntArray) -> FloatArray:
-        """(P,) the log of the weight at each position."""
+        """Return the (P,) logs of the weights at positions."""
         return self._by_user("best", user, positions, positions + 1)
 
     def _by_user(self, method: str, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
@@ -192,7 +192,7 @@ class _RangeSums:
         self._before = np.concatenate([[0.0], np.cumsum(values)])
 
     def between(self, low: IntArray, high: IntArray) -> FloatArray:
-        """(C,) the sum of values[low] to values[high - 1]; 0 for an empty range."""
+        """Return the (C,) sums of values[low] to values[high - 1]; 0 for an empty range."""
         sums: FloatArray = self._before[high] - self._before[low]
         # Subtracting two large sums loses small results to rounding: those are summed directly.
         lossy = np.flatnonzero((high > low) & (sums < CANCELLATION * self._before[high]))
@@ -203,7 +203,7 @@ class _RangeSums:
 
 
 def _range_maxima(values: FloatArray, low: IntArray, high: IntArray) -> FloatArray:
-    """(C,) the greatest of values[low] to values[high - 1]; -inf for an empty range."""
+    """Return the (C,) maxima of values[low] to values[high - 1]; -inf for an empty range."""
     maxima = np.full(len(low), -np.inf)
     some = np.flatnonzero(high > low)
     if len(some):
