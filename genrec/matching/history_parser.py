@@ -106,8 +106,8 @@ class HistoryParser:
         """Parse a typed history.
 
         Args:
-            history: a text with ``;``, line breaks, commas or verbs between events, or a list of
-                ids or titles, each with or without a verb before it.
+            history: a text with ``;``, line breaks, commas or verbs between events; or a list of
+                ids or titles, with or without verbs before them.
 
         Returns:
             The history of all understood events, and how every piece was understood.

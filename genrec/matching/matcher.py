@@ -1,7 +1,8 @@
 """Match texts, written by a person or a model, to titles of the catalog.
 
-A text may match a title exactly, after normalization (case, punctuation, white space, width),
-approximately (typing errors, different word order), or by meaning if an encoder can read it.
+A text may match a title exactly, or after normalization of case, punctuation, white space and
+width. It may also match approximately, with typing errors or another word order. If an encoder can
+read the text, it may match by meaning.
 """
 
 from __future__ import annotations

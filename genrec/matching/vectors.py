@@ -35,7 +35,7 @@ def title_vectors(
 
     An encoder ``lm:NAME`` is a language model whose hidden states are used
     (``genrec.matching.hidden_states``). Character n-grams replace an encoder that reads fewer than
-    90% of the titles, because an encoder that maps every word of a script to the same tokens makes
+    90% of the titles. Such an encoder may map every word of a script to the same tokens, so that
     all titles look equal.
 
     Args:
