@@ -65,7 +65,7 @@ class Frontier:
         """Return the indices of each user's ``size`` prefixes with the highest bounds, in order.
 
         Args:
-            size: the most prefixes for one user.
+            size: maximum number of prefixes for one user.
             eligible: (F,) which prefixes may be chosen; all by default.
         """
         candidates = np.arange(len(self)) if eligible is None else np.flatnonzero(eligible)

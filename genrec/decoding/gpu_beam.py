@@ -27,7 +27,7 @@ from genrec.models.logits import Outputs
 from genrec.types import FloatArray, IntArray
 
 NOTHING = float("-inf")
-MOST = 1 << 28  # most cells in the attention mask of one pass
+MOST = 1 << 28  # maximum number of cells in the attention mask of one pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class Level:
     """The largest sizes that a level of a trie can need, for a beam of a given width.
 
     Attributes:
-        children: most children of the beam's prefixes.
-        beams: most of these children that the beam follows.
-        run: most tokens in the run into one of these.
+        children: maximum number of children of the beam's prefixes.
+        beams: maximum number of these children that the beam follows.
+        run: maximum number of tokens in the run into one of these.
     """
 
     children: int
@@ -81,7 +81,7 @@ class DeviceTrie:
         Args:
             node: (U, B) nodes.
             live: (U, B) whether each node is in use.
-            n: most children that one user's nodes can have.
+            n: maximum number of children of one user's nodes.
 
         Returns:
             (U, n) child nodes, (U, n) index of each one's parent, and (U, n) which are not padding.

@@ -30,7 +30,7 @@ from genrec.models.logits import NOT_FINITE, Outputs
 from genrec.models.token_tree import ROOT, TokenTree, below
 from genrec.types import FloatArray, IntArray
 
-_PASS = 512  # most tokens given to the model in one pass
+_PASS = 512  # maximum number of tokens given to the model in one pass
 
 
 def search(

@@ -21,7 +21,7 @@ from genrec.models.token_tree import ROOT, WITHIN, TokenTree, below
 from genrec.prompts.encoder import shared_start
 from genrec.types import IntArray
 
-PASS = 512  # most tokens in one pass, unless a single sequence needs more
+PASS = 512  # maximum number of tokens in one pass, unless a single sequence needs more
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from genrec.types import BoolArray, FloatArray, IntArray
 
-WIDTH = 16  # most prefixes of one prompt that best-first search follows in one pass
+WIDTH = 16  # maximum number of prefixes of one prompt that best-first search follows in one pass
 
 FILL = 32  # tokens up to which a larger pass costs hardly more than a small one
 
@@ -150,8 +150,8 @@ class Options:
         beam_size: number of prefixes that ``beam`` follows at each level.
         normalization: ``catalog`` or ``vocab``; see the module ``search``.
         temperature: divisor of the logits at each node.
-        max_nodes: most prefixes that best-first search follows for one prompt. A list that is still
-            short is then filled by beams.
+        max_nodes: maximum number of prefixes that best-first search follows for one prompt. A list
+            that is still short is then filled by beams.
         budget: number of tokens that ``auto`` reads for one prompt.
         fusion: how a prior is used: ``node`` weights each node's children, so that probabilities
             still sum to 1; ``score`` adds the prior to the final score.
@@ -164,7 +164,7 @@ class Options:
             prompt's place in the batch. For ``catalog`` only; a prior fused into the score is
             ignored.
         tolerance: scores closer than this count as tied.
-        width: most prefixes of one prompt that best-first search follows in one pass.
+        width: maximum number of prefixes of one prompt that best-first search follows in one pass.
         fill: number of tokens up to which a pass is filled with prefixes that may be followed
             next, since a small pass costs hardly less. For ``catalog`` only.
         on_device: whether a beam runs entirely on the model's device (``gpu_beam``); None means

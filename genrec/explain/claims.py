@@ -30,7 +30,7 @@ NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _OPEN, _CLOSE = '"“„«‹「『', '"”“»›」』'
 _JOINED = re.compile(r"(?:[\s,，、;]|\band\b|\bor\b|&|和|与|及|或)*", re.IGNORECASE)
 SPACELESS = {"han", "kana", "thai"}
-_LONGEST_PIECE = 4  # most characters of a word in a script that is written without spaces
+_LONGEST_PIECE = 4  # maximum length of a word in a script that is written without spaces
 _NAMED = "\ue000"  # replaces each name when the rest of a sentence is checked
 
 

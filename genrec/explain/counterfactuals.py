@@ -32,8 +32,8 @@ from genrec.types import IntArray
 SCHEMA_VERSION = 1
 LIKE, OTHERS = 16, 8  # numbers of items tried: those with similar titles, and each other kind
 SHOWN = 3  # number of events against the item, and of recommendations, to report
-_MOST_TITLES = 100_000  # most titles that are compared by character n-grams
-_MOST_TOKENS = 20_000  # most tokens of a catalog that is scored whole to find a rank
+_MOST_TITLES = 100_000  # maximum number of titles that are compared by character n-grams
+_MOST_TOKENS = 20_000  # maximum number of tokens in a catalog that is scored whole to find a rank
 _RARE = 1e-4  # probability below which items of a larger catalog are not ranked
 _NEAR = 1e-4  # nats; log-probabilities closer than this count as equal
 

@@ -37,7 +37,7 @@ from genrec.text import one_line
 from genrec.types import FloatArray
 
 MODES = ("full", "fast")
-_READINGS = 1.5  # most tokens that ``fast`` reads after the groups, as a multiple of the prompt
+_READINGS = 1.5  # tokens that ``fast`` may read after the groups, as a multiple of the prompt
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ from genrec.data.catalog import Catalog, Item
 from genrec.explain.claims import LETTERS, MARKS, SPACELESS, pieces
 from genrec.text import one_line, script
 
-LONGEST = 5  # most words in a phrase
-LEAST = 2  # fewest words that a sentence must say about an item
-_LETTERS = 1_000  # most characters read of each text, since a long description would take seconds
-_ENDING = 0.1  # least share of a word's occurrences at an end for a phrase to end with it
-_PAIRS = 2  # least number of times that two words must be adjacent to stay together
-_ALWAYS = 3  # least number of times that two words must occur to know what always follows them
+LONGEST = 5  # maximum number of words in a phrase
+LEAST = 2  # minimum number of words that a sentence must say about an item
+_LETTERS = 1_000  # characters read of each text, since a long description would take seconds
+_ENDING = 0.1  # minimum share of a word's occurrences at an end for a phrase to end with it
+_PAIRS = 2  # minimum number of times that two words must be adjacent to stay together
+_ALWAYS = 3  # minimum number of times that two words must occur to know what always follows them
 _TITLES = 20_000  # approximate number of titles read
 # Characters that separate phrases.
 _BETWEEN = re.compile(rf"[^\w\s'’{MARKS}-]|_|\d|(?<![\w{MARKS}])['’-]|['’-](?!\w)")

@@ -170,7 +170,10 @@ class Explainer:
             raise PromptError(msg)
         most = template.header.get("most", str(MAX_WORDS))
         if not most.isdecimal() or int(most) < 1:
-            msg = f"Template {template.name!r} has most: {most}. Expected a number of words."
+            msg = (
+                f"Template {template.name!r} has most: {most}. Expected a number of words, 1 or "
+                "more."
+            )
             raise PromptError(msg)
         self.catalog = catalog
         self._model = model

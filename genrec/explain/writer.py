@@ -3,8 +3,8 @@
 A sentence opens with the title of an event, which the model chooses under a trie of the strongest
 events' titles, and then names the item. After that the model writes freely, and ``claims`` checks
 the result against the catalog and the history. If it fails, the model writes the ending once more,
-but may only choose words of the item's title and attributes and a few plain ones. In neither way
-can it write the title of any other item.
+but may only choose words of the item's title and attributes and a few plain ones. Either way, it
+cannot write the title of any other item.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from genrec.prompts.encoder import Encoder, shared_start
 from genrec.prompts.template import Template
 from genrec.text import one_line, script
 
-MAX_TOKENS = 48  # most steps of one sentence, its names included
-MAX_WORDS = 14  # most words after the names when the model chooses from a list
-MAX_FREE = 20  # most tokens after the names when the model writes freely
+MAX_TOKENS = 48  # maximum number of tokens in a sentence, including its names
+MAX_WORDS = 14  # maximum number of words after the names when the model chooses from a list
+MAX_FREE = 20  # maximum number of tokens after the names when the model writes freely
 _ENDS = (".", "。", "!", "！", "?", "？")
 _QUOTES = '"“”„«»‹›「」『』'
 
@@ -90,7 +90,7 @@ class Writer:
             template: an ``explain`` template with a complete header.
             encoder: encoder of titles in the template's form.
             catalog: the items.
-            max_words: most words after the names when the model chooses from a list.
+            max_words: maximum number of words after the names when the model chooses from a list.
         """
         self._model = model
         self._template = template
