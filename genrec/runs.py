@@ -116,7 +116,7 @@ class Run:
             known, lacking = pick_fields(cls, values)
             if lacking:
                 msg = (
-                    f"{path} lacks {', '.join(lacking)}. Train again with this version of genrec, "
+                    f"{path} lacks the fields {', '.join(lacking)}. Train again with this version of genrec, "
                     "or use the version that wrote it."
                 )
                 raise ModelError(msg)

@@ -314,7 +314,11 @@ def test_a_failed_save_leaves_the_old_folder(
     [
         ("dataset.json", "{", "is damaged"),
         ("dataset.json", '{"format_version": 99}', "format_version 99. Expected 1"),
-        ("dataset.json", '{"format_version": 1}', "dataset.json lacks name, target_behavior,"),
+        (
+            "dataset.json",
+            '{"format_version": 1}',
+            "dataset.json lacks the fields name, target_behavior,",
+        ),
         ("catalog.parquet", "x", "cannot be read"),
     ],
 )
@@ -337,7 +341,9 @@ def test_fields_of_other_versions_are_ignored_or_get_their_defaults(tmp_path: Pa
     assert Dataset.load(tmp_path / "out").info == replace(data.info, led_by={}, split_times={})
     del values["unit"], values["case"]
     path.write_text(json.dumps(values))
-    with pytest.raises(DataError, match=r"lacks case, unit\. Run `genrec prepare` again"):
+    with pytest.raises(
+        DataError, match=r"lacks the fields case, unit\. Run `genrec prepare` again"
+    ):
         Dataset.load(tmp_path / "out")
 
 

@@ -32,7 +32,10 @@ def test_true_tables_pass_even_rounded(ranks: list[int], digits: int) -> None:
         ({"HR@10": ".0400", "NDCG@10": ".0450"}, "NDCG@10 0.045 is above HR@10 0.04"),
         ({"NDCG@3": ".0312", "NDCG@5": ".0290"}, "NDCG@5 0.029 is below NDCG@3 0.0312"),
         ({"Recall@5": ".0500", "Recall@10": ".0400"}, "HR@10 0.04 is below HR@5 0.05"),
-        ({"R@10": ".1000", "N@10": ".0200"}, "at least 0.0289, even if every target is at the last rank"),
+        (
+            {"R@10": ".1000", "N@10": ".0200"},
+            "at least 0.0289, even if every target is at the last rank",
+        ),
         ({"Hit@5": 0.05, "Hit@10": 0.06, "ndcg@5": 0.03, "ndcg@10": 0.0451}, "not 0.0151"),
         ({"Hit_Rate@5": 0.1, "MRR@5": 0.012}, "at least 0.0200"),
         ({"HR@1": "-0.1"}, "not between 0 and 1"),

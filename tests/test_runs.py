@@ -39,7 +39,7 @@ def test_fields_of_other_versions_are_ignored_or_get_their_defaults(tmp_path: Pa
     assert Run.read(tmp_path) == RUN
     del values["encoder_hash"], values["targets"]
     (tmp_path / "run.json").write_text(json.dumps(values))
-    with pytest.raises(ModelError, match=r"lacks encoder_hash, targets\. Train again"):
+    with pytest.raises(ModelError, match=r"lacks the fields encoder_hash, targets\. Train again"):
         Run.read(tmp_path)
 
 

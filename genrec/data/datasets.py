@@ -244,7 +244,10 @@ def _atomic(path: Path) -> pa.Table:
     names = [n.split(":")[0] for n in next(lines, "").rstrip("\r\n").split("\t")]
     for needed in ("item_id",):
         if needed not in names:
-            msg = f"{str(path)!r} has no column {needed}:token; found {', '.join(names)}."
+            msg = (
+                f"{str(path)!r} has no column {needed}:token. Expected a RecBole atomic file; found "
+                f"the columns {', '.join(names)}."
+            )
             raise DataError(msg)
     rows = [line.rstrip("\r\n").split("\t") for line in lines]
     return _table([dict(zip(names, [*r, *[None] * len(names)], strict=False)) for r in rows])

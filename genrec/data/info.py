@@ -121,7 +121,7 @@ def read_info(path: Path) -> DatasetInfo:
             raise DataError(msg)
         known, lacking = pick_fields(DatasetInfo, values)
         if lacking:
-            msg = f"{path} lacks {', '.join(lacking)}. Run `genrec prepare` again."
+            msg = f"{path} lacks the fields {', '.join(lacking)}. Run `genrec prepare` again."
             raise DataError(msg)
         info = DatasetInfo(**known)
         _check_info(info)

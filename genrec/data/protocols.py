@@ -186,11 +186,11 @@ def apply_protocol(dataset: Dataset, protocol: str) -> Dataset:
 def with_validation(dataset: Dataset, least: int) -> Dataset:
     """Return the dataset with enough validation users to fit a few numbers on.
 
-    A dataset with at least ``least`` validation users, half of them with a history, is returned as
-    it is. Otherwise a new validation part is held out of train in the way that test was: the latest
-    tenth if test is later than train for all users, since that part has new items as test has. If
-    test is not later, or too few of those users have a history, it is each user's last train unit.
-    If neither gives more users with a history, the dataset is returned as it is.
+    A dataset with at least ``least`` validation users, and half as many with a history, is returned
+    as it is. Otherwise a new validation part is held out of train. If test is later than train for
+    all users, it is the latest tenth, which has new items as test has. If test is not later, or too
+    few of those users have a history, it is each user's last train unit. If neither gives more users
+    with a history, the dataset is returned as it is.
 
     Do not evaluate on the copy: a model trained on train has seen its validation part.
 

@@ -74,7 +74,7 @@ def read(
         )
         raise DataError(msg) from error
     msg = (
-        f"{str(path)!r} has an unknown ending. Expected .csv, .jsonl (also with .gz) or .parquet. "
+        f"{str(path)!r} has an unknown file ending. Expected .csv, .jsonl (also with .gz) or .parquet. "
         "Rename or convert the file."
     )
     raise DataError(msg)
