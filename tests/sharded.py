@@ -1,7 +1,7 @@
-"""scripts/train.py with FSDP on CPUs.
+"""Run scripts/train.py with FSDP on CPUs.
 
-accelerate shards on accelerators only, so its word for the kind of machine is changed here; all else
-is its own, by its own configuration.
+accelerate shards weights on accelerators only. So the kind of machine that it detects is replaced
+here; everything else is accelerate's own, as it is configured.
 """
 
 from __future__ import annotations

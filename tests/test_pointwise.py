@@ -27,7 +27,7 @@ from genrec.prompts.encoder import Encoder
 from genrec.prompts.template import Template
 from genrec.training import pointwise, trainer
 from genrec.training.config import Training, resolve
-from genrec.training.pairs import make_pairs, read_pairs, training_pairs, write_pairs
+from genrec.training.pairs import make_pairs, make_training_pairs, read_pairs, write_pairs
 from genrec.training.sequences import Row
 
 assert callable(run)
@@ -167,7 +167,7 @@ def test_pairs_are_of_their_part_and_negatives_are_new_to_the_user() -> None:
             assert len(drawn) == 3 or len(drawn) >= 7 - len(seen_rows)
     assert make_pairs(data, settings) == make_pairs(data, settings)
     assert make_pairs(data, settings) != make_pairs(data, replace(settings, seed=1))
-    few = training_pairs(data, replace(settings, pairs_per_user=5))
+    few = make_training_pairs(data, replace(settings, pairs_per_user=5))
     for user in data.interactions.user_ids:
         of_user = [p for p in make_pairs(data, settings) if p.user_id == user]
         assert [p for p in few if p.user_id == user] == of_user[-5:]
@@ -400,7 +400,7 @@ def test_pairs_are_written_as_they_are_read(tmp_path: Path, ending: str) -> None
     many = write_pairs(data, path, model, **asked)
     texts, labels = read_pairs(path)
     recommender = Recommender(data, model, prior="none", template="would_like", case="lower")
-    chosen = training_pairs(data, Training(objective="pointwise", negatives=2), behavior="buy")
+    chosen = make_training_pairs(data, Training(objective="pointwise", negatives=2), behavior="buy")
     assert many == len(texts) == len(chosen)
     assert labels == [p.label for p in chosen]
     decode = model.tokenizer.decode

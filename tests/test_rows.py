@@ -1,4 +1,4 @@
-"""Rows: what stands before a target is what inference would read; packing; the trie's paths."""
+"""Rows: the tokens before a target are what inference would read; packing; the trie's paths."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TITLES = ["red mug", "red mug large", "blue bag", "blue bag", "paper chain kit",
 
 
 def dataset(baskets: list[list[tuple[int, str]]], users: int = 1, **options: Any) -> Dataset:
-    """Users with the same baskets of (item, behavior); every basket a day later."""
+    """Make users with the same baskets of (item, behavior), each basket a day after the last."""
     rows = [
         (f"u{u}", f"i{item}", behavior, 86_400 * day + place, f"u{u}b{day}")
         for u in range(users)

@@ -1,4 +1,4 @@
-"""Training: losses equal what the decoder says, runs go on where they stopped, faults are named."""
+"""Training: losses equal the decoder's, runs resume where they stopped, errors are named."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ KINDS = ("llama", "gpt2", "qwen3", "gemma3", "mistral")
 
 
 def fresh(kind: str = "llama", dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """A tiny model of one's own."""
+    """Return a tiny model that a test may change."""
     shared = tiny.language_model(kind)
     return LanguageModel(copy.deepcopy(shared.model).to(dtype), shared.tokenizer, name=kind)
 
@@ -49,7 +49,7 @@ def doubled(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def made(n: int = 30, users: int = 1) -> Dataset:
-    """Baskets of one to three items."""
+    """Make a dataset with baskets of one to three items."""
     rng = np.random.default_rng(1)
     baskets = [
         [(int(i), "buy" if b else "view") for i, b in zip(rng.integers(0, 7, m), b, strict=True)]
@@ -470,7 +470,7 @@ def test_all_weights_can_be_trained(tmp_path: Path) -> None:
 
 
 def saved(folder: Path, kind: str = "llama") -> Path:
-    """A tiny model as a folder."""
+    """Save a tiny model to a folder."""
     place = folder / f"tiny-{kind}"
     model = tiny.language_model(kind)
     model.model.save_pretrained(place)
@@ -479,7 +479,7 @@ def saved(folder: Path, kind: str = "llama") -> Path:
 
 
 def train(folder: Path, name: str, *options: str) -> list[str]:
-    """The arguments of `genrec` for a small run."""
+    """Return the arguments of `genrec` for a small run."""
     return [
         "train", str(folder / "data"), "--out", str(folder / name),
         "--model", str(folder / "tiny-llama"), "--max-targets", "400", "--eval-users", "2",
@@ -489,7 +489,7 @@ def train(folder: Path, name: str, *options: str) -> list[str]:
 
 
 def done(run: Run, arguments: list[str]) -> str:
-    """What a command that must work prints."""
+    """Run a command that must succeed, and return what it prints."""
     code, out, said = run(*arguments)
     assert code == 0, said
     return out
@@ -497,7 +497,7 @@ def done(run: Run, arguments: list[str]) -> str:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data and a tiny model."""
+    """Make a folder with data and a tiny model."""
     folder = tmp_path_factory.mktemp("runs")
     data = made(8, users=12)
     events = split_last_unit(data.interactions, "buy")
@@ -599,7 +599,7 @@ def test_a_run_goes_on_only_with_what_it_learns(tmp_path: Path) -> None:
 
 
 def renamed(cls: type, name: str) -> Any:
-    """The same dataclass under another name, and with a field that was added later."""
+    """Make the same dataclass under another name, with a field that was added later."""
     same = "__eq__" in vars(cls)
     later = [("later", "int", field(default=0))]
     return make_dataclass(name, later, bases=(cls,), frozen=True, slots=True, eq=same)
@@ -719,7 +719,7 @@ FSDP = [
 
 
 def launched(place: Path, name: str, *options: str, sharded: bool = False) -> str:
-    """What a run of two processes prints."""
+    """Train with two processes, and return what they print."""
     kind = FSDP if sharded else ["--multi_gpu"]
     script = ROOT / ("tests/sharded.py" if sharded else "scripts/train.py")
     launch = [

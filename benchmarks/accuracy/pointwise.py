@@ -44,7 +44,7 @@ from genrec.models import packaged
 from genrec.models.quiet import quiet_transformers
 from genrec.training import pointwise, trainer
 from genrec.training.config import resolve
-from genrec.training.pairs import Pair, make_pairs, sample_pairs, training_pairs
+from genrec.training.pairs import Pair, make_pairs, make_training_pairs, sample_pairs
 
 TEST_PAIRS_OF_A_USER = 4
 METRICS = ("accuracy", "precision", "recall", "f1", "auc", "log_loss")
@@ -89,7 +89,7 @@ def task(name: str, arguments: Any) -> Task:
     return Task(
         data,
         settings,
-        training_pairs(data, theirs, behavior=behavior),
+        make_training_pairs(data, theirs, behavior=behavior),
         sample_pairs(validation, arguments.eval_users),
         sample_pairs(test, users, TEST_PAIRS_OF_A_USER),
     )

@@ -44,7 +44,7 @@ class Popular(Scorer):
 class Markov(Scorer):
     """Recommend what other users took right after the latest items of a history.
 
-    Each pair of neighbouring events in a user's history adds 1 to the weight w from the earlier to
+    Each pair of neighboring events in a user's history adds 1 to the weight w from the earlier to
     the later item, and ``back`` to the reverse weight. An item's score is the sum over the last
     ``last`` items a of the history, at age k (0 = latest), of
     ``decay``^k w(a, item) / sqrt(pop(item) + ``damping``). Items that no transition reaches come

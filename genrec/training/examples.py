@@ -109,7 +109,7 @@ def make_examples(
     titles = list(recommender.encoder.titles(recommender.catalog)) if titles is None else titles
     paths = build_paths(recommender, training, titles)
     if training.examples is not None:
-        return _of_file(recommender, training, paths), paths
+        return _read_examples(recommender, training, paths), paths
     shown = mark_shown(data, training)
     maker = build_row_maker(recommender, data, training, paths, titles)
     rows = make_rows(maker, events, shown, shown if wanted is None else shown & wanted)
@@ -160,7 +160,7 @@ def build_row_maker(
     )
 
 
-def _of_file(recommender: Recommender, training: Training, paths: TitlePaths) -> Examples:
+def _read_examples(recommender: Recommender, training: Training, paths: TitlePaths) -> Examples:
     """Read the examples in a file; each has weight 1."""
     assert training.examples is not None
     rows, rejected = export.read_rows(

@@ -87,15 +87,15 @@ def make_examples(
                 yield {"prompt": prompt.text, "completion": answer, **about}
 
 
-def write(path: str | Path, found: Iterator[Example]) -> int:
+def write(path: str | Path, examples: Iterator[Example]) -> int:
     """Write examples to a file, whole or not at all, and return how many there were."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
-        table = pa.Table.from_pylist(list(found))
+        table = pa.Table.from_pylist(list(examples))
         files.write_file(path, partial(pq.write_table, table))
         return int(table.num_rows)
-    lines = [json.dumps(e, ensure_ascii=False) for e in found]
+    lines = [json.dumps(e, ensure_ascii=False) for e in examples]
     files.write_text(path, "".join(f"{line}\n" for line in lines))
     return len(lines)
 
@@ -108,36 +108,36 @@ def read(path: str | Path) -> list[Example]:
             names the row.
     """
     path = Path(path)
-    found: list[Example]
+    examples: list[Example]
     try:
         if path.suffix == ".parquet":
-            found = pq.read_table(path).to_pylist()
+            examples = pq.read_table(path).to_pylist()
         else:
             text = path.read_text(encoding="utf-8")
-            found = [json.loads(line) for line in text.split("\n") if line.strip()]
+            examples = [json.loads(line) for line in text.split("\n") if line.strip()]
     except (OSError, ValueError, pa.ArrowException) as error:
         msg = f"Cannot read {path}: {error}. Expected JSON Lines or Parquet."
         raise DataError(msg) from error
-    for number, row in enumerate(found, start=1):
-        if problem := _problem(row):
+    for number, row in enumerate(examples, start=1):
+        if problem := _find_problem(row):
             msg = (
                 f"{path}, row {number}: {problem}. Expected {{'prompt': text, 'completion': title}}, "
                 "or {'messages': [a user's message, an assistant's message]}, as `genrec examples` "
                 "writes them."
             )
             raise DataError(msg)
-    if not found:
+    if not examples:
         msg = f"{path} holds no examples. Expected at least one; `genrec examples` writes them."
         raise DataError(msg)
-    return found
+    return examples
 
 
-def _problem(row: object) -> str:
+def _find_problem(row: object) -> str:
     """Say what is wrong with a row of a file; empty if nothing is."""
     if not isinstance(row, dict):
         return f"the row is a {type(row).__name__}, not an object"
     try:
-        prompt, completion = _pair(row)
+        prompt, completion = _split_example(row)
     except (KeyError, TypeError, ValueError, IndexError):
         return f"the row has the columns {', '.join(map(str, row))}"
     if not (isinstance(prompt, str) and isinstance(completion, str) and completion.strip()):
@@ -145,7 +145,7 @@ def _problem(row: object) -> str:
     return ""
 
 
-def _pair(row: Mapping[str, Any]) -> tuple[Any, Any]:
+def _split_example(row: Mapping[str, Any]) -> tuple[Any, Any]:
     """Return the prompt and the completion of an example."""
     if "messages" in row:
         user, assistant = row["messages"]
@@ -156,7 +156,7 @@ def _pair(row: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def read_rows(
-    found: Sequence[Example],
+    examples: Sequence[Example],
     encoder: Encoder,
     catalog: Catalog,
     paths: TitlePaths,
@@ -167,7 +167,7 @@ def read_rows(
     """Turn examples into training rows; each prompt is tokenized as one text.
 
     Args:
-        found: the examples.
+        examples: the examples.
         encoder: tokenizes prompts and titles.
         catalog: the items whose titles the completions are.
         paths: the trie's; an item without a path is no target.
@@ -185,8 +185,8 @@ def read_rows(
         where.setdefault(encoder.form.render(title), row)
     made: list[Row] = []
     rejected: dict[str, int] = {}
-    for example in found:
-        prompt, completion = _pair(example)
+    for example in examples:
+        prompt, completion = _split_example(example)
         item = where.get(encoder.form.render(completion), -1)
         ids = encoder.message(prompt) if "messages" in example else encoder.plain(prompt)
         answer = encoder.title(encoder.form.render(completion))
@@ -199,7 +199,7 @@ def read_rows(
             rejected[reason] = rejected.get(reason, 0) + 1
             continue
         read = len(answer) if whole_titles else int(paths.needed[item])
-        made.append(_row([*ids, *answer[:read]], len(ids), item))
+        made.append(_make_row([*ids, *answer[:read]], len(ids), item))
     if not made:
         counts = "; ".join(f"{n:,} examples: {reason}" for reason, n in rejected.items())
         msg = f"No example can be used ({counts}). Expected completions that are catalog titles."
@@ -207,7 +207,7 @@ def read_rows(
     return made, rejected
 
 
-def _row(ids: Sequence[int], n: int, item: int) -> Row:
+def _make_row(ids: Sequence[int], n: int, item: int) -> Row:
     """Make a row of one sequence, with the target's title from token n on."""
     places = np.arange(len(ids))
     return Row(

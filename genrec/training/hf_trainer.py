@@ -36,7 +36,7 @@ def build_trainer(
     """Build the Trainer of a run, with its number of steps and its learning rate schedule.
 
     Args:
-        objective: what is minimised.
+        objective: what is minimized.
         examples: what is learned from.
         model: the model to train.
         training: the settings.

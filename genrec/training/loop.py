@@ -69,7 +69,7 @@ class Session:
         """Set up the steps, and read the checkpoint to continue from.
 
         Args:
-            objective: what is minimised.
+            objective: what is minimized.
             examples: what is learned from.
             model: the model to train.
             plan: folder, settings, and what happens beside the steps.

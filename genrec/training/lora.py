@@ -43,7 +43,7 @@ def add_adapter(model: Any, training: Training, base: str | None = None) -> Any:
         lora_dropout=training.lora_dropout,
         use_dora=training.dora,
         target_modules=names,
-        fan_in_fan_out=_transposed(model),
+        fan_in_fan_out=_is_transposed(model),
     )
     try:
         with quiet_transformers():
@@ -52,7 +52,7 @@ def add_adapter(model: Any, training: Training, base: str | None = None) -> Any:
                 tuned.peft_config["default"].base_model_name_or_path = base
             return tuned
     except ValueError as error:
-        layers = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if _linear(m)})
+        layers = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if _is_linear(m)})
         msg = (
             f"target_modules={training.target_modules!r}: {error} Expected all-linear, or names "
             f"among: {', '.join(layers)}."
@@ -60,12 +60,12 @@ def add_adapter(model: Any, training: Training, base: str | None = None) -> Any:
         raise SettingsError(msg) from error
 
 
-def _transposed(model: Any) -> bool:
+def _is_transposed(model: Any) -> bool:
     """Check whether the model stores weights transposed, as GPT-2 does."""
     return any(type(m).__name__ == "Conv1D" for m in model.modules())
 
 
-def _linear(module: Any) -> bool:
+def _is_linear(module: Any) -> bool:
     return type(module).__name__ in {"Linear", "Conv1D"}
 
 

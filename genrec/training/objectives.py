@@ -1,4 +1,4 @@
-"""Define what training minimises: a loss for each target of a batch. Knows models, no data sets."""
+"""Define what training minimizes: a loss for each target of a batch. Knows models, no data sets."""
 
 from __future__ import annotations
 

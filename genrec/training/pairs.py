@@ -1,4 +1,4 @@
-"""Sample, read and write labelled pairs of users and items. Knows events and files, no losses."""
+"""Sample, read and write labeled pairs of users and items. Knows events and files, no losses."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def make_pairs(
     behavior: str | None = None,
     wanted: BoolArray | None = None,
 ) -> list[Pair]:
-    """Make the labelled pairs of one part of the split, in the order of users and time.
+    """Make the labeled pairs of one part of the split, in the order of users and time.
 
     Items of events with the target behavior are wanted. For each of them, ``negatives`` random
     items are drawn that the user had neither before nor in the same basket. With a
@@ -86,11 +86,11 @@ def make_pairs(
     pairs: list[Pair] = []
     for user in events.user_ids:
         where = events.events(user)
-        labelled = where.start + np.flatnonzero(inside[where] & (label[where] >= 0))
-        if not len(labelled):
+        labeled = where.start + np.flatnonzero(inside[where] & (label[where] >= 0))
+        if not len(labeled):
             continue
         _, begins, basket = np.unique(c.unit[where], return_index=True, return_inverse=True)
-        for at in labelled.tolist():
+        for at in labeled.tolist():
             unit = basket[at - where.start]
             first = where.start + int(begins[unit])
             pairs.append(Pair(user, first, int(c.row[at]), int(label[at]), at))
@@ -182,7 +182,7 @@ def read_pairs(path: str | Path) -> tuple[list[str], list[int]]:
     return texts, labels
 
 
-def training_pairs(
+def make_training_pairs(
     data: Dataset,
     training: Training,
     *,
@@ -228,7 +228,7 @@ def write_pairs(
     question, events = recommender.question, data.interactions
     learned = events.columns.split < SPLITS.index(training.before)
     shown = mark_behaviors(events, training) & learned
-    chosen = training_pairs(data, training, behavior=recommender.behavior)
+    chosen = make_training_pairs(data, training, behavior=recommender.behavior)
 
     def rows() -> Iterator[dict[str, Any]]:
         for user, some in itertools.groupby(chosen, key=lambda p: p.user_id):
@@ -248,18 +248,18 @@ def write_pairs(
 
 
 def sample_pairs(
-    found: Sequence[Pair], users: int, each: int = PAIRS_PER_USER, seed: int = 0
+    pairs: Sequence[Pair], users: int, each: int = PAIRS_PER_USER, seed: int = 0
 ) -> list[Pair]:
     """Draw a fixed sample of pairs, in their order.
 
     Args:
-        found: the pairs, by user.
+        pairs: the pairs, by user.
         users: how many users to draw at most.
         each: how many pairs of each user to draw at most.
         seed: the random seed.
     """
     rng = np.random.default_rng(seed)
-    of_user = [list(some) for _, some in itertools.groupby(found, key=lambda p: p.user_id)]
+    of_user = [list(some) for _, some in itertools.groupby(pairs, key=lambda p: p.user_id)]
     chosen = []
     for user in sorted(rng.permutation(len(of_user))[:users].tolist()):
         some = of_user[user]

@@ -32,9 +32,9 @@ from genrec.training.pairs import (
     PAIRS_PER_USER,
     Pair,
     make_pairs,
+    make_training_pairs,
     read_pairs,
     sample_pairs,
-    training_pairs,
 )
 from genrec.training.sequences import Row, pack_rows
 from genrec.types import BoolArray, FloatArray, IntArray
@@ -88,16 +88,16 @@ class PairRows:
         """Make rows with the labels of their targets, from pairs in the order of ``make_pairs``."""
         for user, some in itertools.groupby(pairs, key=lambda p: p.user_id):
             waiting: list[tuple[Ids, Ids, Pair]] = []
-            for known, pair in self._known(user, list(some)):
+            for known, pair in self._encode_histories(user, list(some)):
                 run = self._question.item(pair.row)
                 if waiting and not self._fits([*waiting, (known, run, pair)]):
-                    yield _row(waiting)
+                    yield _make_row(waiting)
                     waiting = []
                 waiting.append((known, run, pair))
             if waiting:
-                yield _row(waiting)
+                yield _make_row(waiting)
 
-    def _known(self, user: str, pairs: Sequence[Pair]) -> Iterator[tuple[Ids, Pair]]:
+    def _encode_histories(self, user: str, pairs: Sequence[Pair]) -> Iterator[tuple[Ids, Pair]]:
         """Yield each pair with the ids of its history.
 
         Histories of a user begin at the same event as long as they fit, so that pairs can share
@@ -120,7 +120,7 @@ class PairRows:
                 yield known, pair
 
     def _fits(self, some: Sequence[tuple[Ids, Ids, Pair]]) -> bool:
-        """Check whether pairs fit into one row; with histories of different windows they seldom do."""
+        """Check whether pairs fit into one row; those of different windows seldom do."""
         if not self._branches:
             return False
         trunk = max((known for known, _, _ in some), key=len)
@@ -130,7 +130,7 @@ class PairRows:
         return size <= self._max_tokens
 
 
-def _row(some: Sequence[tuple[Ids, Ids, Pair]]) -> tuple[Row, IntArray]:
+def _make_row(some: Sequence[tuple[Ids, Ids, Pair]]) -> tuple[Row, IntArray]:
     """Make a row of pairs, with the longest history as its trunk."""
     texts = [(*known, *run) for known, run, _ in some]
     trunk = max((known for known, _, _ in some), key=len) if len(some) > 1 else texts[0]
@@ -179,7 +179,7 @@ def make_branched_row(
 def make_examples(
     question: YesNo,
     data: Dataset,
-    found: Sequence[Pair],
+    pairs: Sequence[Pair],
     training: Training,
     *,
     plain: bool,
@@ -192,7 +192,7 @@ def make_examples(
     Args:
         question: encodes histories and items.
         data: the dataset of the pairs.
-        found: the pairs.
+        pairs: the pairs.
         training: the settings.
         plain: whether the model takes no branches.
         part: the part of the split that the pairs belong to; histories show no events after it.
@@ -206,7 +206,7 @@ def make_examples(
         overlap=training.overlap,
         branches=not plain,
     )
-    made = list(maker.rows(found))
+    made = list(maker.rows(pairs))
     rows = [row for row, _ in made]
     weights = weigh_targets(rows, data, training)
     return _pack(rows, weights, [labels for _, labels in made], training, plain)
@@ -356,9 +356,9 @@ def prepare(
         )
         raise SettingsError(msg)
     pairs, held_out = (
-        _pairs_of_file(training.pairs, question, training, plain=plain)
+        _make_file_examples(training.pairs, question, training, plain=plain)
         if training.pairs is not None
-        else _pairs_of_events(recommender, data, training, wanted, plain=plain)
+        else _make_event_examples(recommender, data, training, wanted, plain=plain)
     )
 
     def build_objective(model: LanguageModel) -> tuple[Objective, Validate | None]:
@@ -377,7 +377,7 @@ def prepare(
     return pairs, build_objective
 
 
-def _pairs_of_events(
+def _make_event_examples(
     recommender: Recommender,
     data: Dataset,
     training: Training,
@@ -387,7 +387,7 @@ def _pairs_of_events(
 ) -> tuple[Pairs, Pairs | None]:
     """Make the pairs of train, and a fixed sample of those of validation."""
     question, behavior = recommender.question, recommender.behavior
-    chosen = training_pairs(data, training, behavior=behavior, wanted=wanted)
+    chosen = make_training_pairs(data, training, behavior=behavior, wanted=wanted)
     learned = make_examples(question, data, chosen, training, plain=plain, part="train")
     if not training.eval_users or training.before == "test":
         return learned, None
@@ -397,17 +397,17 @@ def _pairs_of_events(
     return learned, make_examples(question, data, few, training, plain=plain, part="validation")
 
 
-def _pairs_of_file(
+def _make_file_examples(
     path: str, question: YesNo, training: Training, *, plain: bool
 ) -> tuple[Pairs, Pairs | None]:
-    """Read the pairs in a file; at most a tenth of them is held out for validation."""
+    """Read the pairs in a file, of which at most a tenth is held out for validation."""
     texts, labels = read_pairs(path)
     order = np.random.default_rng(training.seed).permutation(len(texts)).tolist()
     wanted = training.eval_users * PAIRS_PER_USER if training.before == "validation" else 0
     few = min(wanted, round(len(texts) * _HELD_OUT))
 
-    def of(rows: Sequence[int]) -> Pairs:
+    def select(rows: Sequence[int]) -> Pairs:
         some = [texts[i] for i in rows], [labels[i] for i in rows]
         return make_text_examples(question, *some, training, plain=plain)
 
-    return of(sorted(order[few:])), of(sorted(order[:few])) if few else None
+    return select(sorted(order[few:])), select(sorted(order[:few])) if few else None

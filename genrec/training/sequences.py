@@ -166,16 +166,16 @@ class RowMaker:
             shown: (n,) places of the user's events in the event columns, oldest first.
             wanted: (n,) which of these are targets.
         """
-        units = self._units(shown, wanted)
+        units = self._find_units(shown, wanted)
         if not units:
             return
         events = [self._events.interaction(i) for i in shown.tolist()]
         if self._options.layout == "window":
-            for prompt, item, event in self._prompts(events, shown, units, user_id):
-                yield self._row(prompt.ids, [_Target(len(prompt.ids), (), item, event, True)])
+            for prompt, item, event in self._make_prompts(events, shown, units, user_id):
+                yield self._make_row(prompt.ids, [_Target(len(prompt.ids), (), item, event, True)])
             return
-        for start, some in self._windows(events, self._events.columns.row[shown], units):
-            yield from self._window(events, shown, start, some)
+        for start, some in self._divide(events, self._events.columns.row[shown], units):
+            yield from self._make_window_rows(events, shown, start, some)
 
     def prompts(
         self, user_id: str, shown: IntArray, wanted: BoolArray
@@ -189,22 +189,11 @@ class RowMaker:
             shown: see ``rows``.
             wanted: see ``rows``.
         """
-        if units := self._units(shown, wanted):
+        if units := self._find_units(shown, wanted):
             events = [self._events.interaction(i) for i in shown.tolist()]
-            yield from self._prompts(events, shown, units, user_id)
+            yield from self._make_prompts(events, shown, units, user_id)
 
-    def apart(self, ids: Sequence[int], items: Sequence[int], events: Sequence[int]) -> Row:
-        """Make a row of a prompt and of titles after it that do not see each other.
-
-        Args:
-            ids: the prompt's tokens.
-            items: catalog rows of the titles.
-            events: a place in the event columns for each title.
-        """
-        both = zip(items, events, strict=True)
-        return self._row(tuple(ids), [_Target(len(ids), (), i, e, False) for i, e in both])
-
-    def _units(self, shown: IntArray, wanted: BoolArray) -> list[tuple[int, list[int]]]:
+    def _find_units(self, shown: IntArray, wanted: BoolArray) -> list[tuple[int, list[int]]]:
         """Find the units that hold targets: where each begins, and the targets' indices."""
         c = self._events.columns
         wanted = wanted & (c.row[shown] >= 0)
@@ -219,7 +208,7 @@ class RowMaker:
             units = [(first, within[:1]) for first, within in units]
         return [u for u in units if u[1]]
 
-    def _prompts(
+    def _make_prompts(
         self,
         events: Sequence[Interaction],
         shown: IntArray,
@@ -245,7 +234,7 @@ class RowMaker:
                 )
                 yield prompt, int(self._events.columns.row[shown[i]]), int(shown[i])
 
-    def _windows(
+    def _divide(
         self, events: Sequence[Interaction], row: IntArray, units: Sequence[tuple[int, list[int]]]
     ) -> Iterator[tuple[int, list[tuple[int, list[int]]]]]:
         """Divide a history into windows: where each begins, and the units that it predicts."""
@@ -275,7 +264,7 @@ class RowMaker:
         if some:
             yield start, some
 
-    def _window(
+    def _make_window_rows(
         self,
         events: Sequence[Interaction],
         shown: IntArray,
@@ -284,7 +273,7 @@ class RowMaker:
     ) -> Iterator[Row]:
         """Make the rows of one window, whose trunk ends with the last unit's first title."""
         last = units[-1][0]
-        ids, ends = self._trunk(events[start : last + 1])
+        ids, ends = self._encode_trunk(events[start : last + 1])
         row = self._events.columns.row
         targets = []
         for first, within in units:
@@ -294,13 +283,13 @@ class RowMaker:
                 if not own and (
                     events[i].behavior != events[first].behavior or events[first].item_id is None
                 ):
-                    known = self._before(events[start:first], events[i].behavior)
+                    known = self._encode_before(events[start:first], events[i].behavior)
                     limit = shared_start([ids, known])
                     head = known[limit:]
                 targets.append(_Target(limit, head, int(row[shown[i]]), int(shown[i]), own))
-        yield from self._split(ids, targets)
+        yield from self._split_rows(ids, targets)
 
-    def _before(self, events: Sequence[Interaction], behavior: str) -> tuple[int, ...]:
+    def _encode_before(self, events: Sequence[Interaction], behavior: str) -> tuple[int, ...]:
         """Return the ids of the prompt that inference would read."""
         rendered = self._template.render(
             self.catalog,
@@ -311,7 +300,7 @@ class RowMaker:
         )
         return self._encoder.prompt(rendered).ids
 
-    def _trunk(self, events: Sequence[Interaction]) -> tuple[tuple[int, ...], list[int]]:
+    def _encode_trunk(self, events: Sequence[Interaction]) -> tuple[tuple[int, ...], list[int]]:
         """Return the ids up to the last event's title, and where each event's title begins."""
         rendered = self._template.render(
             self.catalog,
@@ -339,32 +328,32 @@ class RowMaker:
                 ends[i] = 0
         return encoded.ids, ends
 
-    def _split(self, ids: tuple[int, ...], targets: Sequence[_Target]) -> Iterator[Row]:
+    def _split_rows(self, ids: tuple[int, ...], targets: Sequence[_Target]) -> Iterator[Row]:
         """Make rows of at most ``max_tokens``, repeating the trunk if the branches are too many."""
         some, size = list[_Target](), len(ids) + self._longest
         for target in targets:
-            more = 0 if target.in_trunk else len(target.head) + self._read(target.item)
+            more = 0 if target.in_trunk else len(target.head) + self._count_read(target.item)
             if some and size + more > self._options.max_tokens:
-                yield self._row(ids, some)
+                yield self._make_row(ids, some)
                 some, size = [], max(t.limit for t in targets) + self._longest
             some.append(target)
             size += more
         if some:
-            yield self._row(ids, some)
+            yield self._make_row(ids, some)
 
-    def _read(self, item: int) -> int:
+    def _count_read(self, item: int) -> int:
         """Return how many tokens of a title are read."""
         return (
             len(self._titles[item]) if self._options.whole_titles else int(self._paths.needed[item])
         )
 
-    def _row(self, ids: tuple[int, ...], targets: Sequence[_Target]) -> Row:
+    def _make_row(self, ids: tuple[int, ...], targets: Sequence[_Target]) -> Row:
         """Make a row of a trunk and its branches; the trunk ends where the last target needs it."""
         n = max(t.limit for t in targets)
         trunk = list(ids[:n])
         for t in targets:
             if t.in_trunk and t.limit == n:  # the title that ends the trunk
-                trunk += self._titles[t.item][: self._read(t.item)]
+                trunk += self._titles[t.item][: self._count_read(t.item)]
                 break
         tokens = [np.array(trunk, dtype=np.int64)]
         position = [np.arange(len(trunk))]
@@ -376,7 +365,7 @@ class RowMaker:
                 before.append(t.limit - 1)
                 at.append(t.limit)
                 continue
-            run = [*t.head, *self._titles[t.item][: self._read(t.item)]]
+            run = [*t.head, *self._titles[t.item][: self._count_read(t.item)]]
             before.append(size + len(t.head) - 1 if t.head else t.limit - 1)
             at.append(size + len(t.head))
             tokens.append(np.array(run, dtype=np.int64))

@@ -1,6 +1,6 @@
 """Fine-tune a model on a dataset and write a run folder.
 
-``examples`` makes what is learned from, ``objectives`` says what is minimised, ``loop`` runs the steps.
+``examples`` makes what is learned from, ``objectives`` says what is minimized, ``loop`` runs the steps.
 """
 
 from __future__ import annotations
