@@ -23,8 +23,9 @@ from genrec.types import FloatArray
 
 
 class ItemKNN(Scorer):
-    """Score items by their cosine, as sets of users, summed over the items of a history.
+    """Score items by how similar they are to the items of a history.
 
+    Two items are compared by the cosine of their sets of users, summed over the history's items.
     Sarwar et al. 2001 (https://doi.org/10.1145/371920.372071), for implicit feedback: all values
     are 1, and the weights are not divided by their sum, since every item would then score the same.
 
@@ -108,7 +109,7 @@ class EASE(Scorer):
         return {"weights": weights.astype(np.float32), "popularity": events.popularity()}
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """See ``Scorer.scores_many``; popularity for an empty history."""
+        """Score by the weights, or by popularity for an empty history."""
         baskets = self.baskets(histories)
         scores = np.asarray(baskets.astype(np.float32) @ self.arrays["weights"], dtype=np.float64)
         return replace_unknown(scores, baskets.sum(axis=1) > 0, self.arrays["popularity"])

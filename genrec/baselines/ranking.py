@@ -36,14 +36,14 @@ def top_rows(scores: FloatArray, k: int) -> IntArray:
 
 
 def fill_by_popularity(scores: FloatArray, popularity: FloatArray) -> FloatArray:
-    """Rank items whose score is not above 0 after all others, by popularity; returns (U, N)."""
+    """Move items whose score is not above 0 behind all others, ordered by popularity, (U, N)."""
     return np.where(scores > 0, scores, popularity / (popularity.max() + 1.0) - 1.0)
 
 
 def replace_unknown(
     scores: FloatArray, known: npt.NDArray[np.bool_], popularity: FloatArray
 ) -> FloatArray:
-    """Give histories that say nothing popularity as scores; returns (U, N).
+    """Replace the scores, (U, N), of histories that say nothing by popularity.
 
     Args:
         scores: (U, N) scores.

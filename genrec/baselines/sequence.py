@@ -195,7 +195,7 @@ class Net(nn.Module):
 
 
 def init_weights(net: nn.Module) -> None:
-    """Set matrices to small normal values (standard deviation 0.02) and biases to zero."""
+    """Initialize matrices with small normal values (standard deviation 0.02), biases with zero."""
     for name, parameter in net.named_parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.02)

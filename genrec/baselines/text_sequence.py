@@ -33,7 +33,7 @@ _GAPS = 32  # buckets of time gaps: powers of two of seconds
 
 
 class TextNet(Net):
-    """Fuse title, behavior and time gap of each event, and read them by a recurrent or causal net."""
+    """A net over events, each of them the fusion of its title, behavior and time gap."""
 
     def __init__(
         self, titles: npt.NDArray[Any], behaviors: int, settings: Mapping[str, Any]

@@ -89,7 +89,7 @@ def make_examples(
     wanted: BoolArray | None = None,
     titles: Titles | None = None,
 ) -> tuple[Examples, TitlePaths]:
-    """Make what one pass learns from.
+    """Make the examples of one pass over the data.
 
     Args:
         recommender: provides template, tokenizer and trie.
@@ -138,7 +138,7 @@ def build_row_maker(
     paths: TitlePaths,
     titles: Titles,
 ) -> RowMaker:
-    """Build what makes rows, as the settings say."""
+    """Build the row maker that the settings ask for."""
     settings = recommender.settings
     options = RowOptions(
         basket=_resolve_basket(training, data),
@@ -234,13 +234,13 @@ def _basket_of_windows(basket: str) -> str:
 
 
 def mark_shown(data: Dataset, training: Training) -> BoolArray:
-    """Mark the events that histories show in training (E,)."""
+    """Return a mask, (E,), of the events that histories show in training."""
     known = data.interactions.columns.split < SPLITS.index(training.before)
     return known & mark_behaviors(data.interactions, training)
 
 
 def mark_behaviors(events: Interactions, training: Training) -> BoolArray:
-    """Mark the events whose behavior is among the setting ``behaviors`` (E,).
+    """Return a mask, (E,), of the events whose behavior is among the setting ``behaviors``.
 
     Raises:
         SettingsError: a behavior is not in the data.

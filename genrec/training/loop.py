@@ -152,7 +152,7 @@ class Session:
             self._resumed = None
 
     def end_step(self, state: Any) -> bool:
-        """Log, validate and write a checkpoint where it is time to.
+        """Log, validate and write a checkpoint when each is due.
 
         Args:
             state: transformers' ``TrainerState``.

@@ -88,7 +88,10 @@ class Objective(ABC):
 
 
 class NextItemObjective(Objective):
-    """Predict the next item: nats over the trie, and with a weight over the vocabulary."""
+    """Learn to predict the next item, by a loss over the trie and another over the vocabulary.
+
+    The loss over the vocabulary is left out if ``vocab_weight`` is 0.
+    """
 
     def __init__(
         self,
@@ -113,13 +116,13 @@ class NextItemObjective(Objective):
         self._loss = CatalogLoss(paths, training.label_smoothing)
 
     def batch(self, packs: Sequence[int]) -> dict[str, Tensor]:
-        """See ``Objective.batch``."""
+        """Make a batch, see ``Objective.batch``."""
         rows = [[self._data.rows[i] for i in self._data.packs[p]] for p in packs]
         weights = [[self._data.weights[i] for i in self._data.packs[p]] for p in packs]
         return make_batch(rows, self._paths, weights, titles=self._titles)
 
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """See ``Objective.losses``."""
+        """Compute the losses, see ``Objective.losses``."""
         inputs = dict(inputs)
         self._loss.to(inputs["input_ids"].device)
         states, head = self._states(model, inputs)

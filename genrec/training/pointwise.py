@@ -268,7 +268,7 @@ class PointwiseObjective(Objective):
         self._tokens = torch.tensor(question.answers)
 
     def batch(self, packs: Sequence[int]) -> dict[str, Tensor]:
-        """See ``Objective.batch``."""
+        """Make a batch, see ``Objective.batch``."""
         chosen = [self._data.packs[p] for p in packs]
         rows = [[self._data.rows[i] for i in pack] for pack in chosen]
         weights = [[self._data.weights[i] for i in pack] for pack in chosen]
@@ -277,7 +277,7 @@ class PointwiseObjective(Objective):
         return to_tensors(arrays | {"source": source, "label": label})
 
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """See ``Objective.losses``."""
+        """Compute the losses, see ``Objective.losses``."""
         states, head = self._states(model, dict(inputs))
         tokens = self._tokens.to(states.device)
         logprobs = torch.log_softmax(head.over(states[inputs["source"]], tokens), dim=-1)

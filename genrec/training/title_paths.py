@@ -25,7 +25,7 @@ class TitlePaths:
     """
 
     def __init__(self, trie: TitleTrie, kept: IntArray | None = None, n: int | None = None) -> None:
-        """Walk up from every leaf.
+        """Collect the choices by walking up from every leaf.
 
         Args:
             trie: over the titles of all rows, or of some.

@@ -144,7 +144,7 @@ def train(
 
 
 def _without_missing_validation(data: Dataset, training: Training, log: Log) -> Training:
-    """Turn validation off, and say so, where the data has no validation part."""
+    """Turn validation off, and say so, if the data has no validation part."""
     needed = training.eval_users and training.pairs is None and training.before == "validation"
     part = data.interactions.columns.split == SPLITS.index("validation")
     if not needed or part.any():
@@ -199,7 +199,7 @@ def _fingerprints(run: Run, examples: Examples) -> dict[str, str]:
 
 
 def _with_replay(data: Dataset, new: BoolArray, training: Training) -> BoolArray:
-    """(E,) Choose the new events and a random sample of the old ones of train."""
+    """Return a mask, (E,), of the new events and a random sample of train's old ones."""
     c = data.interactions.columns
     old = np.flatnonzero(~new & (c.split == 0) & (c.row >= 0))
     n = min(len(old), round(training.replay * int(new.sum())))
@@ -295,7 +295,7 @@ def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make the run folder, once everything that can be wrong before the first step was checked."""
+    """Make the run folder and write its settings, after all checks that come before the first step."""
     import yaml
 
     if not runs.is_first_process():
