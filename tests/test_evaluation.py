@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiny
+from test_text_model import Scripted
 
-from genrec import Dataset, History, Recommender, __version__
+from genrec import Dataset, History, Recommender
 from genrec.baselines import registry
 from genrec.baselines.counting import Popular
 from genrec.config import Settings
@@ -517,7 +518,7 @@ def test_a_log_of_version_0_1_goes_on(
     tmp_path: Path, zh_data: Dataset, plain_recommender: Recommender
 ) -> None:
     first = protocols.sample(protocols.cases(zh_data, "last-unit"), 2)[0]
-    run = [protocols.fingerprint(zh_data), "last-unit", "test", 20, True, __version__]
+    run = [protocols.fingerprint(zh_data), "last-unit", "test", 20, True, "0.1.0"]
     lead_in = " ".join(sorted(zh_data.info.lead_in_behaviors))
     key = sha256((json.dumps(run) + lead_in + key_0_1(plain_recommender)).encode()).hexdigest()
     line = {"system": "ours", "key": key[:16], "user_id": first.user_id, "items": [first.target]}
@@ -528,3 +529,18 @@ def test_a_log_of_version_0_1_goes_on(
     )
     assert found["ours"].ranked[0] == [first.target]
     assert len(log.read_text().splitlines()) == 2
+
+
+def test_a_model_that_only_writes_text_is_evaluated(tmp_path: Path, zh_data: Dataset) -> None:
+    written = list(zh_data.catalog.titles[:3])
+    model = Scripted(lambda prompt: written)
+    ours = Recommender(zh_data, model, decoder="match", encoder="none", exclude_seen=False)
+    for _ in range(2):  # the second time from the log
+        found = evaluator.evaluate(
+            zh_data, [("ours", ours)], users=3, exclude_seen=False, out=tmp_path
+        )
+        assert all(
+            {zh_data.catalog[r].item_id for r in range(3)} == {*r} for r in found["ours"].ranked
+        )
+        assert "nats" not in found["ours"].values
+    assert len(model.prompts) == 3

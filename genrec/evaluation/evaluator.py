@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from genrec import __version__
 from genrec.config import PRIOR_EVENTS, to_before, to_parts
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
@@ -32,7 +31,7 @@ from genrec.evaluation.results import Comparison as Comparison
 from genrec.evaluation.results import Evaluation as Evaluation
 from genrec.evaluation.results import Result as Result
 from genrec.evaluation.results import compare as compare
-from genrec.evaluation.run_log import collect_answers
+from genrec.evaluation.run_log import ANSWERS_VERSION, collect_answers
 from genrec.evaluation.systems import Answer, Progress, build_systems, slug, split_name
 from genrec.matching.vectors import title_vectors
 from genrec.recommender import Recommender
@@ -93,7 +92,7 @@ def evaluate(
     chosen = sample(every, users, seed)
     ks = (1, 5, 10) if protocol == protocols.NAMES[-1] else KS
     data = protocols.fingerprint(dataset)
-    about = json.dumps([data, protocol, split, max(ks), exclude, __version__])
+    about = json.dumps([data, protocol, split, max(ks), exclude, ANSWERS_VERSION])
     about += " ".join(sorted(dataset.info.lead_in_behaviors))
     if candidates is not None:
         about += hashlib.sha256(repr([c.candidates for c in every]).encode()).hexdigest()

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genrec import __version__
 from genrec.data import protocols
 from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset
@@ -33,7 +32,7 @@ from genrec.errors import DataError, RequestError
 from genrec.evaluation.evaluator import fitted_on, resolve_before
 from genrec.evaluation.faithfulness_results import SIZES, WAYS, Judgement
 from genrec.evaluation.faithfulness_results import Faithfulness as Faithfulness
-from genrec.evaluation.run_log import read_whole_lines
+from genrec.evaluation.run_log import ANSWERS_VERSION, read_whole_lines
 from genrec.evaluation.systems import (
     RecommenderSystem,
     check_compatible,
@@ -112,7 +111,7 @@ def faithfulness(
     cases = _with_enough(protocols.cases(dataset, protocol, split), ours.settings.max_events)
     judge = Judge(ours, with_other_template(ours, other), style, encoder, seed, log)
     chosen = protocols.sample(cases, users, seed)
-    about = [protocols.fingerprint(dataset), protocol, split, before, judge.key, __version__]
+    about = [protocols.fingerprint(dataset), protocol, split, before, judge.key, ANSWERS_VERSION]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
     log_path = None if out is None else Path(out)
     known = {} if log_path is None else _read(log_path, key)

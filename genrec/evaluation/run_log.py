@@ -11,6 +11,10 @@ from genrec.data.protocols import Case
 from genrec.errors import DataError
 from genrec.evaluation.systems import Answer, Progress, System
 
+# Part of every log's key: the version that last changed what a system answers under the same settings.
+# Raise it when an answer changes, so that logs do not mix old and new answers; not at every release.
+ANSWERS_VERSION = "0.1.0"
+
 
 def collect_answers(
     system: System,

@@ -215,7 +215,7 @@ def build_systems(
             raise SettingsError(msg)
         if system == CollaborativePrior.name:
             system = CollaborativePrior.fit(
-                dataset, before=before, sources=_sources(given), seed=seed
+                dataset, before=before, sources=_shared_sources(given), seed=seed
             )
             name, key = (
                 name or system.name,
@@ -243,7 +243,7 @@ def build_systems(
     return systems
 
 
-def _sources(given: Sequence[Any]) -> Sequence[str]:
+def _shared_sources(given: Sequence[Any]) -> Sequence[str]:
     """Choose the sources of a prior given by name: those of a recommender beside it, if any."""
     for _, system in map(split_name, given):
         if isinstance(system, Recommender) and system.fusing.prior == "collaborative":
