@@ -106,6 +106,15 @@ def test_the_slow_blocks_run(page: Path, folder: Path, genrec: Genrec) -> None:
 
 
 COMMANDS = {
+    "prepare": [
+        "prepare",
+        "--items",
+        str(SAMPLE / "items.csv.gz"),
+        "--interactions",
+        str(SAMPLE / "interactions.csv.gz"),
+        "--out",
+        "again",
+    ],
     "recommend, rank, score": ["recommend", "shop", "--user", "12493", "-k", "2"],
     "explain": ["explain", "shop", "--user", "12493", "--item", "22720", "--evidence", "fast"],
     "likes": ["likes", "shop", "--user", "12493", "--items", "candidates.txt"],
@@ -120,6 +129,7 @@ COMMANDS = {
 def test_the_fields_of_json_are_documented(section: str, folder: Path, genrec: Genrec) -> None:
     page = (DOCS / "reference" / "outputs.md").read_text(encoding="utf-8")
     part = page.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    part = part.partition("\n### ")[0]
     rows = re.findall(r"^\* - (`.*)$", part, re.M)
     documented = {name for row in rows for name in re.findall(r"`([\w@]+)`", row)}
     answer = json.loads(genrec(*COMMANDS[section], "--json"))

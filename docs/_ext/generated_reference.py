@@ -42,7 +42,7 @@ def command_text(name: str) -> list[str]:
     """Write the reference of a command in MyST Markdown."""
     command = GROUP.commands[name]
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
+    options = [p for p in command.params if p.param_type_name == "option" and not _is_help(p)]
     usage = " ".join(["genrec", name, *(_metavar(a) for a in arguments), "[OPTIONS]"])
     lines = [_paragraphs(command.help or ""), "", "```text", usage, "```", ""]
     lines += [f":::{{program}} genrec {name}", ":::", ""]
@@ -70,11 +70,20 @@ def _option(option: Any) -> list[str]:
         facts.append("May be repeated.")
     text = _sentence(option.help)
     default = option.default
+    if isinstance(option.show_default, str):
+        facts.append(f"Default: {option.show_default}.")
+        default = None
     shown = default is not None and default is not False and default not in ((), [], "")
     if shown and option.show_default and not callable(default) and "(default" not in text:
+        if isinstance(default, list | tuple):
+            default = ",".join(map(str, default))
         facts.append(f"Default: `{default}`.")
     facts = [fact for fact in facts if fact not in text]
     return [f":::{{option}} {names}{kind}", " ".join([text, *facts]), ":::", ""]
+
+
+def _is_help(option: Any) -> bool:
+    return bool({"--help", "--help-all"} & {*option.opts})
 
 
 def _metavar(parameter: Any) -> str:
@@ -143,6 +152,8 @@ def _default(field: dataclasses.Field[Any]) -> str:
         return "empty"
     if field.default is dataclasses.MISSING:
         return "required"
+    if field.default is None and field.metadata.get("unset"):
+        return str(field.metadata["unset"])
     return f"`{field.default!r}`"
 
 
