@@ -118,3 +118,26 @@ def test_the_kinds_of_tiny_models_are_as_many_as_the_guide_says() -> None:
     assert len(tiny.KINDS) == 5
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert "tiny random models of five kinds" in text
+
+
+DOCUMENTS = [
+    "README.md", "README.zh.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md",
+    "examples/README.md", "examples/02_csv_to_recommendations.md",
+    "examples/02_csv_to_recommendations.zh.md",
+]  # fmt: skip
+
+
+ELSEWHERE = {"genrec/templates", "benchmarks/RESULTS.md"}  # in the wheel; before a rename
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_and_paths_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
+        assert link.startswith("https://") or ((ROOT / name).parent / link).exists(), link
+    folders = [ROOT, ROOT / "genrec", (ROOT / name).parent]
+    for path in re.findall(r"`([\w.-]+(?:/[\w.-]+)+(?:\.\w+|/)?)`", text):
+        if "NAME" in path or path in ELSEWHERE:
+            continue
+        if (ROOT / path.split("/")[0]).is_dir() or (ROOT / "genrec" / path.split("/")[0]).is_dir():
+            assert any((folder / path).exists() for folder in folders), path
