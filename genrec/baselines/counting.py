@@ -44,11 +44,10 @@ class Popular(Scorer):
 class Markov(Scorer):
     """Recommend what other users took right after the latest items of a history.
 
-    Each pair of neighboring events in a user's history adds 1 to the weight w from the earlier to
-    the later item, and ``back`` to the reverse weight. An item's score is the sum over the last
-    ``last`` items a of the history, at age k (0 = latest), of
-    ``decay``^k w(a, item) / sqrt(pop(item) + ``damping``). Items that no transition reaches come
-    last, by popularity. First-order Markov chains as in Rendle et al. 2010
+    Two neighboring events in a user's history add 1 to the weight w from the earlier to the later
+    item, and ``back`` to the reverse weight. An item a at age k in the history (0 is the latest)
+    adds ``decay``^k w(a, item) / sqrt(pop(item) + ``damping``) to an item's score. Items that no
+    transition reaches come last, by popularity. First-order Markov chains as in Rendle et al. 2010
     (https://doi.org/10.1145/1772690.1772773), counted instead of factorized.
 
     Settings:

@@ -26,9 +26,9 @@ class Training:
         examples: a file of examples to learn from instead of the dataset's histories, as
             ``genrec examples`` writes it.
         objective: what the model learns: ``next`` (to write the title of the next item) or
-            ``pointwise`` (to say yes or no when asked whether somebody will want an item, as
-            ``genrec likes`` asks). With ``pointwise``, the settings ``layout``, ``basket``,
-            ``holdout`` and ``vocab_weight`` have no effect.
+            ``pointwise`` (to answer yes or no to the question of ``genrec likes``: will this user
+            want this item?). With ``pointwise``, the settings ``layout``, ``basket``, ``holdout``
+            and ``vocab_weight`` have no effect.
         negatives: with ``pointwise``, how many random items are added for each wanted one; they are
             drawn from items outside the user's history and basket. The default is 1, or 0 with
             ``like_threshold``.
@@ -37,16 +37,16 @@ class Training:
             like the item. Without it, every event with the target behavior counts as wanted.
         pairs_per_user: with ``pointwise``, how many of each user's latest pairs of history and item
             are learned from; all by default.
-        pairs: with ``pointwise``, a CSV, JSONL or Parquet file with the columns text and label (buy
-            or not_buy, yes or no, 1 or 0) to learn from instead of the histories. A random tenth of
-            its rows is kept for validation.
-        layout: how histories become training sequences: ``history`` (one sequence for each history,
-            in which every title is predicted) or ``window`` (one prompt and one target, as at
-            inference; for templates whose header says ``targets: last`` too).
-        basket: how the titles of a basket are predicted: ``tree`` (each from the history before
-            the basket, without seeing the others), ``first`` (only the first title), ``as_is`` (each
-            after those before it, which teaches basket completion), or ``auto`` (``tree`` if the
-            data has baskets, else ``as_is``).
+        pairs: with ``pointwise``, a CSV, JSONL or Parquet file to learn from instead of the
+            histories. It has the columns text and label (buy or not_buy, yes or no, 1 or 0). A
+            random tenth of its rows is kept for validation.
+        layout: how histories become training sequences. ``history``: one sequence for each history,
+            in which every title is predicted. ``window``: one prompt and one target, as at
+            inference; it also works with templates whose header says ``targets: last``.
+        basket: how the titles of a basket are predicted. ``tree``: each from the history before
+            the basket, without seeing the others. ``first``: only the first title. ``as_is``: each
+            after those before it, which teaches basket completion. ``auto``: ``tree`` if the data
+            has baskets, else ``as_is``.
         behaviors: the only behaviors that histories show and that are predicted, such as
             ``buy``; all by default.
         fit: the parts of the data to learn from: ``train``, or ``both`` for train and validation.

@@ -85,9 +85,9 @@ def lay_out(
         multiple: see ``make_batch``.
 
     Returns:
-        The (B, T) arrays of ``make_batch`` and ``weight`` by name; then, for each of G targets,
-        the index among the B * T states of the token before it, the index of its first token, and
-        its catalog row.
+        The (B, T) arrays of ``make_batch`` and ``weight``, by name. Then three arrays, (G,), over
+        the targets: the index of the token before each, the index of its first token (both among
+        all B * T tokens), and its catalog row.
     """
     n = len(packs)
     width = max(sum(map(len, pack)) for pack in packs)
