@@ -458,7 +458,7 @@ def test_the_command(run: Run, model: Path, folder: Path, tmp_path: Path) -> Non
         "left out", "one event", "two", "three", "area", "named minus it",
     ]  # fmt: skip
     assert [line.split("\t")[0] for line in lines[1:6]] == list(WAYS)
-    assert "Unsupported claims that the checker finds in these sentences: 0." in out
+    assert "Unsupported claims that the checker finds in all sentences: 0." in out
     code, _, err = run(*arguments, "--seed", 1, "--out", tmp_path / "told.jsonl")
     assert code == 3
     assert "choose another file or delete it" in err

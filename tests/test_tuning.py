@@ -189,7 +189,7 @@ def test_what_was_found_is_used(run: Run, model: Path, tmp_path: Path) -> None:
     answer(run, "recommend", data, *given, "--tuned", elsewhere, "--language", "zh")
     code, _, err = run("recommend", data, *given)
     assert code == 0
-    assert "from the model (node temperature" in err
+    assert "The model (node temperature" in err
     (data / "tuned.json").write_text('{"tuned": [{}]}')
     code, _, err = run("recommend", data, *given)
     assert code == 3

@@ -1,4 +1,4 @@
-"""Write to the terminal: lines, tables, progress, JSON."""
+"""Write to the terminal: lines, tables, progress bars, JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,29 +15,26 @@ from rich.text import Text
 
 from genrec.text import one_line, printable
 
-if TYPE_CHECKING:
-    pass
-
 Row = Sequence[str]
 
 
 def out() -> Console:
-    """The console for answers."""
+    """Return the console for results: standard output."""
     return Console(highlight=False, soft_wrap=True)
 
 
 def err() -> Console:
-    """The console for what is said along the way."""
+    """Return the console for messages along the way: standard error."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """Prints one JSON value to standard output."""
+    """Print one JSON value to standard output."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 def print_line(text: str, style: str = "") -> None:
-    """Prints one line of plain text; markup in it means nothing."""
+    """Print one line of plain text; markup in it is not interpreted."""
     console = out()
     text = printable(text)
     if console.is_terminal:
@@ -47,7 +44,7 @@ def print_line(text: str, style: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """A remark beside an answer: dim below it in a terminal, on standard error in a pipe."""
+    """Print a remark on a result: dimmed in a terminal, to standard error in a pipe."""
     console = out()
     text = printable(text)
     if console.is_terminal:
@@ -57,12 +54,12 @@ def note(text: str) -> None:
 
 
 def print_table(header: Row, rows: Sequence[Row], *, right: Sequence[int] = ()) -> None:
-    """A table: drawn in a terminal, tab-separated with a header line in a pipe.
+    """Print a table: drawn in a terminal, tab-separated with a header line in a pipe.
 
     Args:
         header: column names.
-        rows: cells; control characters and tabs are shown as spaces, nothing is cut.
-        right: columns that are aligned to the right.
+        rows: cells; control characters and tabs become spaces, and nothing is cut.
+        right: numbers of the columns to align to the right.
     """
     console = out()
     clean = [[one_line(c) for c in row] for row in rows]
@@ -80,9 +77,10 @@ def print_table(header: Row, rows: Sequence[Row], *, right: Sequence[int] = ()) 
 
 @contextmanager
 def working(message: str, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """Shows that something slow is going on; gives a function that says what.
+    """Show that something slow is going on, and yield a function that says what it is.
 
-    In a terminal one line that changes, elsewhere a line on standard error for each message.
+    In a terminal, its messages replace each other on one line. Elsewhere, each is a line on standard
+    error.
     """
     console = err()
     if quiet:
@@ -96,7 +94,7 @@ def working(message: str, *, quiet: bool = False) -> Iterator[Callable[[str], No
 
 @contextmanager
 def progress(message: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error; gives a function that takes how many are done."""
+    """Show a progress bar on standard error, and yield a function that takes how many are done."""
     if quiet:
         yield lambda done: None
         return
@@ -112,5 +110,5 @@ def progress(message: str, total: int, *, quiet: bool = False) -> Iterator[Calla
 
 
 def use_stderr(text: str) -> None:
-    """Write a line to standard error as it is, past rich."""
+    """Write a line to standard error as it is, without rich."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201

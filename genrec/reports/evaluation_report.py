@@ -1,4 +1,4 @@
-"""Reports of an evaluation: one HTML page or Markdown file that holds its pictures. No scripts.
+"""Write the report of an evaluation: one HTML page or Markdown file with its figures. No scripts.
 
 Every text of the data (titles, names, users) is shown as text, whatever it holds.
 """
@@ -6,7 +6,6 @@ Every text of the data (titles, names, users) is shown as text, whatever it hold
 from __future__ import annotations
 
 import base64
-import html
 import io
 import re
 from collections import Counter
@@ -23,6 +22,7 @@ from genrec.errors import SettingsError
 from genrec.evaluation import bootstrap, metrics
 from genrec.evaluation.bootstrap import Interval
 from genrec.evaluation.results import Evaluation, Result
+from genrec.reports.html import escape_line, make_page
 from genrec.text import one_line
 
 ENDINGS = (".html", ".md")
@@ -33,18 +33,16 @@ _SHOWN = 5  # events and recommendations of an example
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 _MARKS = "os^Dvp*"
 _KINDS = {
-    "item": "target item, by whether train has it",
-    "user": "user, by whether train has them",
-    "history": "events in the history",
-    "target_events": "earlier events of the target",
+    "item": "whether the train part has the target item",
+    "user": "whether the train part has the user",
+    "history": "number of events in the history",
+    "target_events": "number of earlier events of the target item",
     "last_behavior": "last behavior in the history",
     "script": "script of the target's title",
 }
 _INTERVAL = re.compile(r"(-?[\d.e-]+) (\[[^\[\]<>&]+\])")
 _STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 64em; margin: 2em auto; padding: 0 1em;
-  overflow-wrap: anywhere; }
+body { max-width: 64em; }
 .wide { overflow-x: auto; margin: 1em 0; }
 table { border-collapse: collapse; overflow-wrap: break-word; }
 th, td { padding: .2em 1em .2em 0; text-align: left; vertical-align: top; }
@@ -59,7 +57,7 @@ img { width: 880px; min-width: 640px; max-width: 100%; height: auto; background:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A line above what follows; level 1 is the page's title."""
+    """A heading; that of level 1 is the title of the page."""
 
     text: str
     level: int = 2
@@ -67,14 +65,14 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Plain sentences, each on its own."""
+    """Plain sentences, each a paragraph of its own."""
 
     texts: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A header and rows of cells."""
+    """A table: a header and rows of cells."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -82,7 +80,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A PNG and what it shows."""
+    """A figure: a PNG, and a text that says what it shows."""
 
     alt: str
     png: bytes
@@ -92,21 +90,25 @@ Block = Heading | Lines | Table | Picture
 
 
 def write(evaluation: Evaluation, path: str | Path) -> None:
-    """Writes a report, in the form that the file's name ends with.
+    """Write a report to a file, as HTML or Markdown depending on the ending of its name.
 
     Raises:
-        SettingsError: the ending is none of ``ENDINGS``, or matplotlib is missing.
+        SettingsError: the ending is not one of ``ENDINGS``, or matplotlib is missing.
     """
     path = Path(path)
     check(path)
-    found = blocks(evaluation)
-    text = to_html(found) if path.suffix == ".html" else to_markdown(found)
+    parts = blocks(evaluation)
+    text = to_html(parts) if path.suffix == ".html" else to_markdown(parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 
 
 def check(path: str | Path) -> None:
-    """Whether a report can be written there, before anything slow is done; raises as ``write``."""
+    """Refuse a file name that cannot be used, before anything slow is done.
+
+    Raises:
+        SettingsError: the ending is not one of ``ENDINGS``, or matplotlib is missing.
+    """
     if Path(path).suffix not in ENDINGS:
         msg = f"report={str(path)!r}. Expected a file name that ends with {' or '.join(ENDINGS)}."
         raise SettingsError(msg)
@@ -114,36 +116,39 @@ def check(path: str | Path) -> None:
 
 
 def overall(evaluation: Evaluation) -> Table:
-    """Metrics by system: mean and 95% interval, or one figure for all lists together."""
+    """Return the metrics of each system: mean and 95% interval, or one figure for all lists."""
     names = [r.name for r in evaluation.results]
-    found = evaluation.intervals
+    intervals = evaluation.intervals
     rows = []
-    for metric in dict.fromkeys(m for n in names for m in found[n]):
+    for metric in dict.fromkeys(m for n in names for m in intervals[n]):
         k = metric.partition("@")[2]
         if metric.startswith("recall@") and all(
             np.array_equal(r.values[metric], r.values[f"hit_rate@{k}"]) for r in evaluation.results
         ):
             continue  # every basket is of one item
-        rows.append([metric, *(said(found[n].get(metric), metric) for n in names)])
+        rows.append([metric, *(format_interval(intervals[n].get(metric), metric) for n in names)])
     for metric in dict.fromkeys(m for r in evaluation.results for m in r.whole):
         rows.append([metric, *(_figure(r.whole.get(metric)) for r in evaluation.results)])
     return Table(["metric", *names], rows)
 
 
 def sliced(evaluation: Evaluation, metric: str) -> Table:
-    """One metric by slice and system."""
+    """Return one metric by slice and system."""
     names = [r.name for r in evaluation.results]
     rows = [
         [kind, label, f"{list(evaluation.slices[kind]).count(label):,}"]
-        + [said(systems[n].get(metric)) for n in names]
+        + [format_interval(systems[n].get(metric)) for n in names]
         for kind, labels in evaluation.by_slice.items()
         for label, systems in labels.items()
     ]
-    return Table(["slice", "of", "users", *names], rows)
+    return Table(["slice", "value", "users", *names], rows)
 
 
-def said(interval: Interval | None, metric: str = "") -> str:
-    """A mean with its interval, to four decimals (seconds to three digits); a dash for none."""
+def format_interval(interval: Interval | None, metric: str = "") -> str:
+    """Return a mean with its interval as text, or a dash for None.
+
+    Numbers have four decimals, seconds three significant digits.
+    """
     if interval is None:
         return "-"
     if metric == "seconds":
@@ -152,38 +157,38 @@ def said(interval: Interval | None, metric: str = "") -> str:
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
-    """How the numbers came about, and what may be said of them."""
+    """Return sentences on how the numbers were measured, and which differences are certain."""
     e = evaluation
-    n = len(e.cases)
-    made = [
-        f"{e.dataset}: protocol {e.protocol}, split {e.split}, {n:,} users, seed {e.seed}; full "
-        f"ranking by item id; seen items {'excluded' if e.exclude_seen else 'included'}; baselines "
-        f"fitted on {e.fitted_on}.",
-        "Means over users with 95% bootstrap intervals. Of nats (-ln P of the target), seconds and "
-        f"invalid lists less is better; diversity is over {e.vectors}.",
-    ]
+    users = len(e.cases)
+    ranking = "full ranking by item id"
     if e.protocol.startswith("candidates"):
-        made[0] = made[0].replace("full ranking", "20 candidates, not a full ranking,")
-    made += [f"{c}." for c in e.comparisons]
+        ranking = "ranking of 20 candidates, not a full ranking"
+    lines = [
+        f"{e.dataset}: protocol {e.protocol}, split {e.split}, {users:,} users, seed {e.seed}; {ranking}; "
+        f"seen items {'excluded' if e.exclude_seen else 'included'}; baselines fitted on {e.fitted_on}.",
+        "Numbers are means over users with 95% bootstrap intervals. Lower is better for nats (-ln P of the "
+        f"target), seconds and invalid lists. Diversity is measured over {e.vectors}.",
+    ]
+    lines += [f"{c}." for c in e.comparisons]
     for result in e.results:
-        bad = int(result.values["invalid"].sum())
-        if bad:
-            made.append(
-                f"{result.name}: {bad:,} of {n:,} lists are invalid (short, an item twice, or one "
-                "that is not allowed); its other figures count them as they are."
+        invalid = int(result.values["invalid"].sum())
+        if invalid:
+            lines.append(
+                f"{result.name}: {invalid:,} of {users:,} lists are invalid: too short, with an item "
+                "twice, or with an item that is not allowed. The other metrics count them as they are."
             )
-    return made
+    return lines
 
 
 def main_metric(evaluation: Evaluation) -> str:
-    """The metric of slices and comparisons."""
+    """Return the metric of slices and comparisons."""
     return "hit_rate@1" if evaluation.protocol.startswith("candidates") else "ndcg@10"
 
 
 def blocks(evaluation: Evaluation) -> list[Block]:
-    """The report's parts, in order."""
+    """Return the parts of the report, in order."""
     metric = main_metric(evaluation)
-    found: list[Block] = [
+    parts: list[Block] = [
         Heading(f"Evaluation of {evaluation.dataset}", 1),
         Lines(remarks(evaluation)),
         Heading("All users"),
@@ -191,33 +196,34 @@ def blocks(evaluation: Evaluation) -> list[Block]:
         Picture("Hit rate by length of the list", hit_rate_curves(evaluation)),
     ]
     if any(r.reliability is not None for r in evaluation.results):
-        found += [
-            Heading("Are the stated probabilities true?"),
+        parts += [
+            Heading("Calibration"),
             Lines(
                 [
-                    "Each point is a tenth of all (user, item) pairs of the first ten places, by "
-                    "stated probability; on the line, as many come true as were stated."
+                    "Each point stands for a tenth of all recommendations (of ten per user), grouped by "
+                    "their stated probability. On the diagonal, as many came true as the probabilities "
+                    "say."
                 ]
             ),
             Picture("Stated probability and share that came true", reliability(evaluation)),
         ]
     if evaluation.by_slice:
-        found += [
+        parts += [
             Heading("Slices"),
             Picture(f"{metric} by slice", slice_bars(evaluation, metric)),
-            Lines([f"{metric}, with 95% intervals. {_kinds(evaluation)}"]),
+            Lines([f"{metric} with 95% intervals. {_describe_slices(evaluation)}"]),
             sliced(evaluation, metric),
         ]
-    found.append(Heading("Example users"))
+    parts.append(Heading("Example users"))
     for case in _examples(evaluation.cases):
-        found += _example(evaluation, case)
-    found.append(Lines([f"Made by genrec {__version__}."]))
-    return found
+        parts += _example(evaluation, case)
+    parts.append(Lines([f"Made by genrec {__version__}."]))
+    return parts
 
 
-def _kinds(evaluation: Evaluation) -> str:
-    said = [f"{kind}: {_KINDS[kind]}" for kind in evaluation.by_slice if kind in _KINDS]
-    return f"Slices are by {'; '.join(said)}." if said else ""
+def _describe_slices(evaluation: Evaluation) -> str:
+    kinds = [f"{kind}: {_KINDS[kind]}" for kind in evaluation.by_slice if kind in _KINDS]
+    return f"Users are sliced by {'; '.join(kinds)}." if kinds else ""
 
 
 def _examples(cases: Sequence[Case]) -> list[Case]:
@@ -227,25 +233,25 @@ def _examples(cases: Sequence[Case]) -> list[Case]:
 
 def _example(evaluation: Evaluation, case: Case) -> list[Block]:
     catalog = case.events.catalog
-    place = [c.user_id for c in evaluation.cases].index(case.user_id)
+    row = [c.user_id for c in evaluation.cases].index(case.user_id)
     titles = [
         f"{i.behavior}: {i.text if i.item_id is None else catalog[catalog.row(i.item_id)].title}"
         for i in case.history.latest(_SHOWN).interactions
     ]
-    columns = {"last events, newest last": titles}
+    columns = {"last events, oldest first": titles}
     for result in evaluation.results:
         columns[result.name] = [
             f"{'→ ' if i in case.basket else ''}{_title(case, i)}"
-            for i in result.ranked[place][:_SHOWN]
+            for i in result.ranked[row][:_SHOWN]
         ]
     height = max(len(c) for c in columns.values())
     rows = [[c[i] if i < len(c) else "" for c in columns.values()] for i in range(height)]
-    came = "; ".join(_title(case, i) for i in case.basket[:_SHOWN])
+    targets = "; ".join(_title(case, i) for i in case.basket[:_SHOWN])
     more = f"; and {len(case.basket) - _SHOWN:,} more" if len(case.basket) > _SHOWN else ""
     what = "Came next (→), the target first" if len(case.basket) > 1 else "Came next (→)"
     return [
         Heading(f"User {case.user_id}", 3),
-        Lines([f"{what}: {came}{more}"]),
+        Lines([f"{what}: {targets}{more}"]),
         Table(list(columns), rows),
     ]
 
@@ -256,33 +262,33 @@ def _title(case: Case, item_id: str) -> str:
 
 
 def hit_rate_curves(evaluation: Evaluation) -> bytes:
-    """A PNG of HR@k by k, one line a system, with its interval as a band."""
+    """Draw HR@k against k as a PNG: a line for each system, with its interval as a band."""
     figure, axes = _figure_of(1)
     longest = max((len(r) for s in evaluation.results for r in s.ranked), default=1)
     ks = range(1, min(_CURVE, max(longest, 1)) + 1)
     for result, color, mark in _styled(evaluation.results):
         ranks = result.ranks()
         values = np.stack([metrics.hit_rate(ranks, k) for k in ks], axis=1)
-        found = bootstrap.bootstraps(values, draws=2_000)
+        means = bootstrap.bootstraps(values, draws=2_000)
         axes[0].plot(
             ks,
-            [i.mean for i in found],
+            [i.mean for i in means],
             color=color,
             marker=mark,
             markersize=4,
             label=_plain(result.name),
         )
         axes[0].fill_between(
-            ks, [i.low for i in found], [i.high for i in found], color=color, alpha=0.15, lw=0
+            ks, [i.low for i in means], [i.high for i in means], color=color, alpha=0.15, lw=0
         )
-    axes[0].set(xlabel="k, places of the list", ylabel="HR@k with 95% interval", ylim=(0, None))
+    axes[0].set(xlabel="k, length of the list", ylabel="HR@k with 95% interval", ylim=(0, None))
     axes[0].xaxis.get_major_locator().set_params(integer=True)
     _legend(figure, axes[0])
     return _png(figure)
 
 
 def reliability(evaluation: Evaluation) -> bytes:
-    """A PNG of stated against observed shares, with 95% intervals of the observed."""
+    """Draw observed against stated probabilities as a PNG, with 95% intervals."""
     figure, axes = _figure_of(1)
     highest = 1e-3
     for result, color, mark in _styled(evaluation.results):
@@ -296,14 +302,14 @@ def reliability(evaluation: Evaluation) -> bytes:
         axes[0].errorbar(r.stated, r.observed, yerr=[low, error], **style)
         highest = max(highest, float(r.stated.max()), float((r.observed + error).max()))
     line = [0, min(1.0, 1.05 * highest)]
-    axes[0].plot(line, line, color="#999999", ls="--", lw=1, label="as stated")
+    axes[0].plot(line, line, color="#999999", ls="--", lw=1, label="perfect calibration")
     axes[0].set(xlabel="stated probability", ylabel="share that came true", xlim=line, ylim=line)
     _legend(figure, axes[0])
     return _png(figure)
 
 
 def slice_bars(evaluation: Evaluation, metric: str) -> bytes:
-    """A PNG with a panel for each kind of slice: means with 95% intervals, the largest slices."""
+    """Draw the largest slices as a PNG: a panel for each kind, means with 95% intervals."""
     kinds = evaluation.by_slice
     figure, axes = _figure_of(len(kinds))
     n = len(evaluation.results)
@@ -313,9 +319,11 @@ def slice_bars(evaluation: Evaluation, metric: str) -> bytes:
         shown = [label for label in labels if label in largest]
         for place, (result, color, _) in enumerate(_styled(evaluation.results)):
             at = np.arange(len(shown)) + (place - (n - 1) / 2) * 0.8 / n
-            found = [labels[label][result.name][metric] for label in shown]
-            means = np.array([i.mean for i in found])
-            error = np.array([[m - i.low, i.high - m] for m, i in zip(means, found, strict=True)])
+            intervals = [labels[label][result.name][metric] for label in shown]
+            means = np.array([i.mean for i in intervals])
+            error = np.array(
+                [[m - i.low, i.high - m] for m, i in zip(means, intervals, strict=True)]
+            )
             style = {"color": color, "alpha": 0.8, "ecolor": "#444444", "capsize": 2}
             name = _plain(result.name)
             panel.bar(at, means, 0.75 / n, yerr=np.maximum(error.T, 0), label=name, **style)
@@ -327,7 +335,7 @@ def slice_bars(evaluation: Evaluation, metric: str) -> bytes:
 
 
 def _legend(figure: Any, panel: Any) -> None:
-    """One legend above all panels, where nothing is drawn."""
+    """Draw one legend above all panels."""
     handles, names = panel.get_legend_handles_labels()
     columns = 1 if max(map(len, names)) > 30 else 4
     figure.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False)
@@ -367,7 +375,7 @@ def _png(figure: Any) -> bytes:
 
 
 def _plain(text: str) -> str:
-    """A text that matplotlib does not read as a formula; letters that its font lacks are marked."""
+    """Return a text that matplotlib does not read as a formula; ? stands for letters its font lacks."""
     shown = "".join(c if c.isascii() else "?" for c in one_line(text))
     return shown.replace("$", r"\$")
 
@@ -376,34 +384,21 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def to_html(found: Sequence[Block]) -> str:
-    """A page with everything in it, pictures as data URIs."""
-    title = next((b.text for b in found if isinstance(b, Heading)), "Evaluation")
-    body = "\n".join(_html(block) for block in found)
-    return (
-        "<!DOCTYPE html>\n"
-        '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">\n"
-        f"<title>{_escaped(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
-    )
-
-
-def _escaped(text: str) -> str:
-    return html.escape(one_line(text))
+def to_html(parts: Sequence[Block]) -> str:
+    """Return a page that holds everything, with figures as data URIs."""
+    title = next((b.text for b in parts if isinstance(b, Heading)), "Evaluation")
+    return make_page(title, "\n".join(_html(block) for block in parts), _STYLE)
 
 
 def _html(block: Block) -> str:
     if isinstance(block, Heading):
-        return f"<h{block.level}>{_escaped(block.text)}</h{block.level}>"
+        return f"<h{block.level}>{escape_line(block.text)}</h{block.level}>"
     if isinstance(block, Lines):
-        return "\n".join(f"<p>{_escaped(text)}</p>" for text in block.texts)
+        return "\n".join(f"<p>{escape_line(text)}</p>" for text in block.texts)
     if isinstance(block, Picture):
-        inside = f'<img alt="{_escaped(block.alt)}" src="{_data_uri(block)}">'
+        inside = f'<img alt="{escape_line(block.alt)}" src="{_data_uri(block)}">'
     else:
-        head = "".join(f"<th>{_escaped(c)}</th>" for c in block.header)
+        head = "".join(f"<th>{escape_line(c)}</th>" for c in block.header)
         rows = "\n".join(
             "<tr>" + "".join(f"<td>{_cell(c)}</td>" for c in row) + "</tr>" for row in block.rows
         )
@@ -412,14 +407,14 @@ def _html(block: Block) -> str:
 
 
 def _cell(text: str) -> str:
-    """A cell; an interval is never broken over two lines."""
-    found = _INTERVAL.fullmatch(text)
-    return f"{found[1]} <small>{found[2]}</small>" if found else _escaped(text)
+    """Return the HTML of a cell, whose interval is never broken over two lines."""
+    match = _INTERVAL.fullmatch(text)
+    return f"{match[1]} <small>{match[2]}</small>" if match else escape_line(text)
 
 
-def to_markdown(found: Sequence[Block]) -> str:
-    """One Markdown file, pictures as data URIs."""
-    return "\n\n".join(_markdown(block) for block in found) + "\n"
+def to_markdown(parts: Sequence[Block]) -> str:
+    """Return a Markdown text that holds everything, with figures as data URIs."""
+    return "\n\n".join(_markdown(block) for block in parts) + "\n"
 
 
 def _markdown(block: Block) -> str:
@@ -435,7 +430,7 @@ def _markdown(block: Block) -> str:
 
 
 def _marked(text: str) -> str:
-    """A text as Markdown shows it letter by letter."""
+    """Return Markdown that shows a text letter by letter."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~$&-])", r"\\\1", one_line(text))
 
 

@@ -1,4 +1,4 @@
-"""A page on why items are recommended: one HTML file that holds everything. No scripts.
+"""Write a web page that explains recommendations: one HTML file that holds everything. No scripts.
 
 Every text of the data (titles, searches, names) is shown as text, whatever it holds.
 """
@@ -14,21 +14,20 @@ from typing import TYPE_CHECKING
 
 from genrec.errors import SettingsError
 from genrec.pipeline.types import RecommendationList
+from genrec.reports.html import escape_line, make_page
 from genrec.reports.terminal import changes, standing
-from genrec.text import one_line, printable
+from genrec.text import printable
 
 if TYPE_CHECKING:
     from genrec.explain.counterfactuals import ItemExplanation
     from genrec.explain.types import Explanation
 
 Spans = Sequence[tuple[int, int]]
-_FOR, _AGAINST = "0, 114, 178", "213, 94, 0"  # colours that the colour-blind tell apart
+_FOR, _AGAINST = "0, 114, 178", "213, 94, 0"  # colors that color-blind people can tell apart
 _NUMBER = re.compile(r"-?\d+\.?\d*")
 _FULL = 0.65  # the opacity of the strongest event
 _STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em;
-  overflow-wrap: anywhere; }
+body { max-width: 60em; }
 details { border: 1px solid #8886; border-radius: 8px; margin: .6em 0; padding: .5em .9em; }
 summary { cursor: pointer; font-weight: 600; }
 summary small, .quiet { font-weight: 400; opacity: .75; }
@@ -46,30 +45,30 @@ mark { color: inherit; border-radius: 3px; padding: .1em 0; }
 ul { margin: .3em 0; padding-left: 1.3em; }
 """
 _HOW = (
-    "Evidence is how far the logarithm of an item's score falls (in nats) when one event of the "
-    "history is left out and all else stays: blue speaks for the item, orange against it. It is "
-    "what the model rests on, not the cause of anybody's behaviour."
+    "The evidence of an event is how far the logarithm of the item's score falls (in nats) when the "
+    "event is left out of the history. Blue events speak for the item, orange ones against it. This is "
+    "what the model relies on, not why anybody did anything."
 )
 
 
 def check(path: str | Path) -> None:
-    """Refuses a file name before anything slow is done.
+    """Refuse a file name that cannot be used, before anything slow is done.
 
     Raises:
-        SettingsError: it does not end with .html, or nothing can be written there.
+        SettingsError: the name does not end with .html, or nothing can be written there.
     """
     path = Path(path)
     if path.suffix != ".html":
         msg = f"html={str(path)!r}. Expected a file name that ends with .html."
         raise SettingsError(msg)
-    place = next(p for p in path.absolute().parents if p.exists())
-    if path.is_dir() or not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        msg = f"html={str(path)!r} cannot be written. Expected a file in a folder that can be."
+    folder = next(p for p in path.absolute().parents if p.exists())
+    if path.is_dir() or not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        msg = f"html={str(path)!r} cannot be written. Expected a file in a folder that you may write to."
         raise SettingsError(msg)
 
 
 def write(path: str | Path, page: str) -> None:
-    """Writes a page; raises as ``check``."""
+    """Write a page to a file, whose name ``check`` must accept."""
     check(path)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,77 +76,77 @@ def write(path: str | Path, page: str) -> None:
 
 
 def of_list(answer: RecommendationList, prompt: str, spans: Spans) -> str:
-    """The page of a list of recommendations with explanations.
+    """Return the page for a list of recommendations with explanations.
 
     Args:
         answer: the list.
-        prompt: as the model read it.
-        spans: where each event begins and ends in it.
+        prompt: the prompt as the model read it.
+        spans: the start and the end of each event in the prompt.
     """
     who = "a typed history" if answer.user_id is None else f"user {answer.user_id}"
     parts = [_heading(f"Why these items, for {who}"), _line(_HOW), _line(_about(answer))]
     if answer.understood:
         rows = [
-            [u.text, u.behavior, u.title or "not understood, left out"] for u in answer.understood
+            [u.text, u.behavior, u.title or "not understood, ignored"] for u in answer.understood
         ]
         parts.append(_table(["typed", "behavior", "understood as"], rows))
     for r in answer:
         number = "" if r.logprob is None else f"probability {r.probability:.4f}"
-        summary = f"{r.rank}. {_escaped(r.title)} <small>{_escaped(r.item_id)} {number}</small>"
+        summary = (
+            f"{r.rank}. {escape_line(r.title)} <small>{escape_line(r.item_id)} {number}</small>"
+        )
         body = "" if r.explanation is None else _explanation(r.explanation, prompt, spans)
         opened = " open" if r.rank == 1 else ""
         parts.append(f"<details{opened}><summary>{summary}</summary>{body}</details>")
-    return _page(f"Why these items, for {who}", parts)
+    return make_page(f"Why these items, for {who}", "\n".join(parts), _STYLE)
 
 
-def of_item(found: ItemExplanation, prompt: str, spans: Spans) -> str:
-    """The page of one item; as ``of_list``."""
-    listed = [
-        [str(n), item_id, title, f"{score:.3f}"] for n, item_id, title, score in found.instead
-    ]
+def of_item(item: ItemExplanation, prompt: str, spans: Spans) -> str:
+    """Return the page for one item; the arguments are as for ``of_list``."""
+    listed = [[str(n), item_id, title, f"{score:.3f}"] for n, item_id, title, score in item.instead]
     parts = [
-        _heading(found.title),
-        _line(f"{found.item_id}: {standing(found)}."),
+        _heading(item.title),
+        _line(f"{item.item_id}: {standing(item)}."),
         _line(_HOW),
-        _explanation(found.explanation, prompt, spans, changes(found)),
-        _heading("What is recommended", 2),
+        _explanation(item.explanation, prompt, spans, changes(item)),
+        _heading("Recommended items", 2),
         _table(["rank", "item_id", "title", "score"], listed),
     ]
-    return _page(found.title, parts)
+    return make_page(item.title, "\n".join(parts), _STYLE)
 
 
 def _about(answer: RecommendationList) -> str:
     return (
-        f"{answer.model}, asked for {answer.behavior!r}; a prompt of {answer.prompt_tokens} tokens "
-        f"and {answer.events} events; seen items {answer.seen}."
+        f"Model: {answer.model}. Predicted behavior: {answer.behavior}. Prompt: {answer.events} events, "
+        f"{answer.prompt_tokens} tokens. Seen items: {answer.seen}."
     )
 
 
 def _explanation(why: Explanation, prompt: str, spans: Spans, more: Sequence[str] = ()) -> str:
-    """The sentence, a bar for each event, what else is known, and the shaded prompt."""
+    """Return the sentence, a bar for each event, further facts and the shaded prompt."""
     tag = "written by the model, checked" if why.source == "generated" else "plain sentence"
-    parts = [f'<p class="said">{_escaped(why.text)} <span class="tag">{tag}</span></p>']
+    parts = [f'<p class="said">{escape_line(why.text)} <span class="tag">{tag}</span></p>']
     parts.append(_bars(why))
     lines = [*more, *(_without(w.title, w.rank) for w in why.without)]
     if why.demonstrations is not None:
-        lines.append(f"The demonstrations, together: {why.demonstrations:+.2f} nats.")
+        lines.append(f"All demonstrations together: {why.demonstrations:+.2f} nats.")
     if why.older is not None:
         lines.append(
-            f"Older events, {why.older.events:,}, by the prior: {why.older.nats:+.2f} nats."
+            f"Older events ({why.older.events:,}), through the prior alone: {why.older.nats:+.2f} nats."
         )
     parts.append(_list(lines))
     if why.rejected:
-        said = [f"{r.text} ({r.why})" for r in why.rejected]
-        parts.append('<p class="quiet">What the model wrote and the check rejected:</p>')
-        parts.append(_list(said))
+        rejected = [f"{r.text} ({r.why})" for r in why.rejected]
+        parts.append('<p class="quiet">Sentences of the model that the check rejected:</p>')
+        parts.append(_list(rejected))
     parts.append('<p class="quiet">The prompt as the model reads it:</p>')
     parts.append(_shaded(why, prompt, spans))
     return "\n".join(parts)
 
 
 def _without(title: str, rank: int | None) -> str:
-    place = "is not in the list" if rank is None else f"is at rank {rank}"
-    return f"Searched again without {title}, it {place}."
+    place = "not in the list" if rank is None else f"at rank {rank}"
+    return f"In a new search without {title}, the item is {place}."
 
 
 def _bars(why: Explanation) -> str:
@@ -164,13 +163,13 @@ def _bars(why: Explanation) -> str:
         width = 100 * abs(e.nats) / peak
         color = _FOR if e.nats > 0 else _AGAINST
         bar = f'<div style="width:{width:.1f}%;background:rgb({color})"></div>'
-        event = f'<span class="quiet">{_escaped(e.behavior)}</span> {_escaped(e.title)}'
+        event = f'<span class="quiet">{escape_line(e.behavior)}</span> {escape_line(e.title)}'
         rows.append(f'<tr>{cells}<td class="bar">{bar}</td><td>{event}</td></tr>')
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _shaded(why: Explanation, prompt: str, spans: Spans) -> str:
-    """The prompt, each event in the colour and strength of its evidence."""
+    """Return the prompt, with each event in the color and strength of its evidence."""
     peak = max((abs(e.nats) for e in why.evidence), default=0.0) or 1.0
     text, done = "", 0
     for (start, stop), e in zip(spans, why.evidence, strict=False):
@@ -188,46 +187,29 @@ def _shaded(why: Explanation, prompt: str, spans: Spans) -> str:
 
 
 def _kept(text: str) -> str:
-    """A text with its line breaks and the spaces at its ends."""
+    """Return a text as HTML that keeps its line breaks and the spaces at its ends."""
     start, stop = len(text) - len(text.lstrip(" ")), len(text.rstrip(" "))
     return html.escape(text[:start] + printable(text[start:stop]) + text[max(stop, start) :])
 
 
 def _heading(text: str, level: int = 1) -> str:
-    return f"<h{level}>{_escaped(text)}</h{level}>"
+    return f"<h{level}>{escape_line(text)}</h{level}>"
 
 
 def _line(text: str) -> str:
-    return f"<p>{_escaped(text)}</p>"
+    return f"<p>{escape_line(text)}</p>"
 
 
 def _list(texts: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{_escaped(t)}</li>' for t in texts)}</ul>" if texts else ""
+    return f"<ul>{''.join(f'<li>{escape_line(t)}</li>' for t in texts)}</ul>" if texts else ""
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{_escaped(c)}</th>" for c in header)
+    head = "".join(f"<th>{escape_line(c)}</th>" for c in header)
     body = "".join("<tr>" + "".join(map(_cell, r)) + "</tr>" for r in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _cell(text: str) -> str:
     kind = ' class="n"' if _NUMBER.fullmatch(text) else ""
-    return f"<td{kind}>{_escaped(text)}</td>"
-
-
-def _escaped(text: str) -> str:
-    return html.escape(one_line(text))
-
-
-def _page(title: str, parts: Sequence[str]) -> str:
-    body = "\n".join(parts)
-    return (
-        "<!DOCTYPE html>\n"
-        '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "style-src 'unsafe-inline'\">\n"
-        f"<title>{_escaped(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
-    )
+    return f"<td{kind}>{escape_line(text)}</td>"

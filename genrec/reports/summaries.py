@@ -1,4 +1,4 @@
-"""Summaries in the terminal: of a dataset, a training run, an evaluation. Knows no models."""
+"""Print summaries: of a dataset, a training run, an evaluation. Knows no models."""
 
 from __future__ import annotations
 
@@ -118,10 +118,10 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 @contextmanager
 def training(*, quiet: bool = False) -> Iterator[tuple[Callable[[str], None], Watch]]:
-    """Shows how training goes; gives what says a line and what takes each line of its log.
+    """Show how training goes, and yield two functions: one for messages, one for entries of its log.
 
-    In a terminal a bar with nats per item, targets per second and the time left, and a line for each
-    validation; elsewhere a line for each line of the log.
+    In a terminal, a bar shows nats per item, targets per second and the time left, and each validation
+    is a line. Elsewhere, each entry of the log is a line on standard error.
     """
     if quiet:
         yield lambda text: None, lambda line: None
@@ -158,7 +158,7 @@ def print_rejected(counts: Mapping[str, int]) -> None:
 
 def _training_line(line: Mapping[str, Any]) -> str:
     if line.get("validation"):
-        return f"validation after {line['targets']:,} targets: {_measured(line)}"
+        return f"validation after {line['targets']:,} targets: {_describe_validation(line)}"
     left = (line["of"] - line["targets"]) / max(line["targets_per_second"], 1e-9)
     return (
         f"{line['targets']:,} of {line['of']:,} targets, {line['nats']:.3f} nats an item, "
@@ -167,31 +167,36 @@ def _training_line(line: Mapping[str, Any]) -> str:
 
 
 def print_run(run: Run, out: Path) -> None:
-    """What a training run came to, and what to do next."""
-    state = "finished" if run.finished else "stopped early; go on with --resume"
-    print_line(f"{run.targets:,} targets learned from -> {out} ({state})")
+    """Print the result of a training run, and how to use it."""
+    state = "finished" if run.finished else "stopped early; continue with --resume"
+    print_line(f"Trained on {run.targets:,} targets -> {out} ({state})")
     best = run.metrics.get("best")
     if best:
-        print_line(f"best on validation, after {best['targets']:,} targets: {_measured(best)}")
+        print_line(
+            f"Best validation result, after {best['targets']:,} targets: {_describe_validation(best)}"
+        )
     use = "recommend DIR --run {} --user USER"
     if run.training.get("objective") == "pointwise":
         use = "likes DIR --run {} --user USER --items F"
     print_line(f"Use it: genrec {use.format(out)}")
 
 
-def _measured(found: Mapping[str, Any]) -> str:
-    """What a validation found, in one line."""
-    if "auc" in found:
-        return f"log loss {found['nats']:.3f}, AUC {found['auc']:.4f} ({found['pairs']} pairs)"
+def _describe_validation(result: Mapping[str, Any]) -> str:
+    """Return the figures of a validation, in one line."""
+    if "auc" in result:
+        return f"log loss {result['nats']:.3f}, AUC {result['auc']:.4f} ({result['pairs']} pairs)"
     return (
-        f"{found['nats']:.3f} nats, HR@10 {found['hit_rate@10']:.4f}, NDCG@10 "
-        f"{found['ndcg@10']:.4f} ({found['users']} users)"
+        f"{result['nats']:.3f} nats, HR@10 {result['hit_rate@10']:.4f}, NDCG@10 "
+        f"{result['ndcg@10']:.4f} ({result['users']} users)"
     )
 
 
-def print_faithfulness(found: Faithfulness) -> None:
-    """What is left of a score without the events that sentences name, and shares of sentences."""
-    for title, curves in (("left out", found.deletion), ("kept alone", found.sufficiency)):
+def print_faithfulness(faithfulness: Faithfulness) -> None:
+    """Print how far scores fall without the events that sentences name, and shares of sentences."""
+    for title, curves in (
+        ("left out", faithfulness.deletion),
+        ("kept alone", faithfulness.sufficiency),
+    ):
         if curves is not None:
             header = [title, "one event", "two", "three", "area", "named minus it"]
             rows = [
@@ -205,19 +210,20 @@ def print_faithfulness(found: Faithfulness) -> None:
             ]
             print_table(header, rows)
             print_line("")
-    shares = [[name.replace("_", " "), str(i)] for name, i in found.shares.items()]
-    print_table(["of the users", "share"], shares)
+    shares = [[name.replace("_", " "), str(i)] for name, i in faithfulness.shares.items()]
+    print_table(["sentences and evidence", "share"], shares)
     print_line("")
     print_line(
-        f"{found.dataset}: first recommendation of {found.system} for {len(found.users):,} users, "
-        f"protocol {found.protocol}, split {found.split}, seed {found.seed}; {len(found.naming):,} "
-        "sentences name an event, and the falls are theirs."
+        f"{faithfulness.dataset}: the first recommendation of {faithfulness.system} for each of {len(faithfulness.users):,} "
+        f"users, protocol {faithfulness.protocol}, split {faithfulness.split}, seed {faithfulness.seed}. The table is about "
+        f"the {len(faithfulness.naming):,} sentences that name an event."
     )
     print_line(
-        f"Falls of the score in nats under {found.other}, evidence under {found.template}; titles "
-        f"compared by {found.encoder}; 95% bootstrap intervals over users."
+        f"Its numbers are falls of the score, in nats, under the template {faithfulness.other}. The evidence "
+        f"was measured under {faithfulness.template}. Titles were compared by {faithfulness.encoder}. Intervals are "
+        "95% bootstrap intervals over users."
     )
-    claims = found.unsupported
-    print_line(f"Unsupported claims that the checker finds in these sentences: {len(claims)}.")
+    claims = faithfulness.unsupported
+    print_line(f"Unsupported claims that the checker finds in all sentences: {len(claims)}.")
     for user, text, why in claims:
         print_line(f"  {user}: {text} ({why})")

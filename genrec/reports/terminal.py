@@ -1,10 +1,10 @@
-"""How answers look: rich tables in a terminal, plain lines in a pipe. Knows results, no models."""
+"""Print answers: as tables in a terminal, as plain lines in a pipe. Knows results, no models."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -16,26 +16,25 @@ from genrec.reports.console import note, out, print_line, print_table
 from genrec.text import one_line
 
 if TYPE_CHECKING:
-    from genrec.explain.counterfactuals import ItemExplanation
+    from genrec.explain.counterfactuals import ItemExplanation, WhatIf
     from genrec.explain.types import Evidence, Explanation
 
-Watch = Callable[[Mapping[str, Any]], None]
 _BAR = 24  # characters of the longest bar
 _BARS = 6  # events of an item in a list
 
 
 def print_likes(answer: Mapping[str, Any], understood: Sequence[Understood]) -> None:
-    """Items with the probability of yes, the surest first."""
+    """Print items with the probability that the user wants them, the highest first."""
     print_understood(understood)
     rows = [[f"{i['probability']:.4f}", i["item_id"], i["title"]] for i in answer["items"]]
     print_table(["probability", "item_id", "title"], rows, right=(0,))
-    note(f"{answer['model']}; asked for {answer['behavior']!r}, yes against no")
+    note(f"{answer['model']}; probability of yes rather than no, for {answer['behavior']!r}")
 
 
 def print_recommendations(answer: RecommendationList) -> None:
-    """A ranked list with probabilities, and beneath it how it came about.
+    """Print a ranked list with its probabilities, and below it how it was made.
 
-    Beside a prior: the probabilities of model and prior, each alone.
+    With a prior, two more columns have the probabilities of model and prior alone.
     """
     print_understood(answer.understood)
     if answer.decoder == "match":
@@ -67,22 +66,34 @@ def print_recommendations(answer: RecommendationList) -> None:
             row.append(_why(r))
     print_table(names, rows, right=right)
     _print_evidence(answer)
-    threads = f", {answer.details['threads']} thread(s)" if "threads" in answer.details else ""
-    note(
-        f"{answer.model} on {answer.details.get('device', '?')}{threads}; decoder {answer.decoder};"
-        f" asked for {answer.behavior!r}; prompt of {answer.prompt_tokens} tokens, "
-        f"{answer.events} events; seen items {answer.seen}"
-    )
+    note(_describe_request(answer))
     if "prior" in answer.details:
-        note(_spoken(answer))
+        note(_describe_prior(answer))
     if "certificate" in answer.details:
-        note(_certainty(answer))
+        note(_describe_certainty(answer))
     for remark in answer.notes:
         note(remark)
 
 
+def _count(many: int, noun: str) -> str:
+    """Return a number and its noun, such as ``1 event`` or ``2 events``."""
+    return f"{many:,} {noun}{'' if many == 1 else 's'}"
+
+
+def _describe_request(answer: RecommendationList) -> str:
+    """Say what was asked of which model, in one line."""
+    threads = answer.details.get("threads")
+    device = answer.details.get("device", "?")
+    where = device if threads is None else f"{device} ({_count(threads, 'thread')})"
+    return (
+        f"{answer.model} on {where}; decoder {answer.decoder}; predicting {answer.behavior!r} from "
+        f"{_count(answer.events, 'event')}, a prompt of {_count(answer.prompt_tokens, 'token')}; seen "
+        f"items {answer.seen}"
+    )
+
+
 def _print_evidence(answer: RecommendationList) -> None:
-    """The strongest evidence of each item: bars in a terminal, in a pipe a second table."""
+    """Print the strongest evidence of each item: bars in a terminal, a second table in a pipe."""
     told = [(r, r.explanation) for r in answer if r.explanation and r.explanation.evidence]
     if not told:
         return
@@ -103,7 +114,7 @@ def _print_evidence(answer: RecommendationList) -> None:
 
 
 def _strongest(why: Explanation, most: int | None) -> list[tuple[int, Evidence]]:
-    """The strongest events with their places, from 1, in the order of the history."""
+    """Return the strongest events and their numbers, from 1, in the order of the history."""
     order = sorted(range(len(why.evidence)), key=lambda i: -abs(why.evidence[i].nats))
     return [(i + 1, why.evidence[i]) for i in sorted(order[:most])]
 
@@ -113,7 +124,12 @@ def _parts(e: Evidence) -> list[str]:
 
 
 def evidence_lines(why: Explanation, most: int | None = None) -> list[str]:
-    """A bar for each event, in the order of the history; with most only for the strongest."""
+    """Return a line with a bar for each event, in the order of the history.
+
+    Args:
+        why: the explanation.
+        most: the number of events to show, the strongest ones; None for all.
+    """
     shown = _strongest(why, most)
     peak = max((abs(e.nats) for e in why.evidence), default=0.0) or 1.0
     prior = any(e.nats_prior for e in why.evidence)
@@ -125,116 +141,136 @@ def evidence_lines(why: Explanation, most: int | None = None) -> list[str]:
             f"{e.nats:+7.2f} {bar:{_BAR}} {one_line(e.behavior)}: {one_line(e.title)}{parts}"
         )
     if weaker := len(why.evidence) - len(shown):
-        lines.append(f"{'':{_BAR + 8}} and {weaker} weaker")
+        lines.append(f"{'':{_BAR + 8}} and {_count(weaker, 'weaker event')}")
     if why.demonstrations is not None:
-        lines.append(f"{why.demonstrations:+7.2f} {'':{_BAR}} the demonstrations, together")
+        lines.append(f"{why.demonstrations:+7.2f} {'':{_BAR}} all demonstrations together")
     if why.older is not None:
-        many = f"{why.older.events:,} older event{'s' if why.older.events > 1 else ''}"
-        lines.append(f"{why.older.nats:+7.2f} {'':{_BAR}} {many}, together, by the prior")
+        older = _count(why.older.events, "older event")
+        lines.append(
+            f"{why.older.nats:+7.2f} {'':{_BAR}} {older} together, through the prior alone"
+        )
     return lines
 
 
-def print_item(found: ItemExplanation) -> None:
-    """Where an item stands and why."""
-    why = found.explanation
+def print_item(item: ItemExplanation) -> None:
+    """Print where an item ranks, and why."""
+    why = item.explanation
     plain = " (plain)" if why.source == "template" else ""
-    print_line(f"{one_line(found.title)} ({one_line(found.item_id)}): {standing(found)}", "bold")
+    print_line(f"{one_line(item.title)} ({one_line(item.item_id)}): {standing(item)}", "bold")
     print_line(f"{why.text}{plain}")
     print_line("")
-    for line in [*evidence_lines(why), *changes(found)]:
+    for line in [*evidence_lines(why), *changes(item)]:
         print_line(line)
     if why.evidence:
         note(
-            "A bar is how far the item's score falls (in nats; ░ rises) without that event: what the "
-            "model rests on, not why anybody did anything."
+            "A bar shows how far the item's score falls (█) or rises (░), in nats, without that event: "
+            "what the model relies on, not why anybody did anything."
         )
 
 
-def standing(found: ItemExplanation) -> str:
-    """Probability and rank in words."""
-    rank = f"lower than {found.lower_than}" if found.rank is None else f"{found.rank}"
-    listed = "among" if found.recommended else "not among"
-    out_ = "" if found.allowed else "; it is an item of the history, which may not be returned"
+def standing(item: ItemExplanation) -> str:
+    """Say the probability and the rank of an item, and whether it is recommended."""
+    rank = f"lower than {item.lower_than:,}" if item.rank is None else f"{item.rank:,}"
+    listed = "among" if item.recommended else "not among"
+    seen = "" if item.allowed else "; the user already had it, so it may not be recommended"
     return (
-        f"probability {found.probability:.3g}, rank {rank} of {found.among:,}; "
-        f"{listed} the {found.k} recommended{out_}"
+        f"probability {item.probability:.3g}, rank {rank} of {item.among:,}; "
+        f"{listed} the {item.k} recommended items{seen}"
     )
 
 
-def changes(found: ItemExplanation) -> list[str]:
-    """What speaks against an item and what would raise it, a line each."""
+def changes(item: ItemExplanation) -> list[str]:
+    """Say what speaks against an item and what would raise it, a line each."""
     lines = [
-        f"against it: {one_line(f'{e.behavior} {e.title}')} ({e.nats:+.2f} nats)"
-        for e in found.against
+        f"Against it: {one_line(f'{e.behavior} {e.title}')} ({e.nats:+.2f} nats)"
+        for e in item.against
     ]
-    lines += [
-        (f"after {c.written!r}" if c.written else "at the beginning")
-        + f" the model rather writes titles such as {one_line(c.such_as)} ({c.rather_share:.3f}) than "
-        f"{c.wanted!r} ({c.share:.3f})"
-        for c in found.choices
-    ]
-    for what, change in (("without", found.removal), ("with one more event,", found.addition)):
-        if change is not None:
-            rank = f"rank {change.rank}" if change.rank else f"still not among the {found.k}"
-            lines.append(
-                f"{what} {one_line(f'{change.behavior} {change.title}')}: {change.nats:+.2f} nats, "
-                f"{rank}"
-            )
-    if found.addition is None and found.tried:
-        lines.append(f"none of {found.tried} items that were tried would raise it")
-    elif found.addition is not None:
-        lines[-1] += f" (best of {found.tried} items that were tried)"
+    for c in item.choices:
+        where = f"After {c.written!r}" if c.written else "At the beginning"
+        lines.append(
+            f"{where}, the model prefers titles such as {one_line(c.such_as)} ({c.rather_share:.3f}) "
+            f"to {c.wanted!r} ({c.share:.3f})"
+        )
+    if item.removal is not None:
+        lines.append(f"Without {_describe_change(item.removal, item.k)}")
+    if item.addition is not None:
+        change = _describe_change(item.addition, item.k)
+        lines.append(f"With one more event, {change} ({_count(item.tried, 'candidate')} tried)")
+    elif item.tried:
+        lines.append(f"None of {_count(item.tried, 'candidate')} tried would raise it")
     return lines
 
 
-def _spoken(answer: RecommendationList) -> str:
-    """Which parts a list comes from, in one line."""
+def _describe_change(change: WhatIf, k: int) -> str:
+    rank = f"rank {change.rank:,}" if change.rank else f"still not among the first {k}"
+    return f"{one_line(f'{change.behavior} {change.title}')}: {change.nats:+.2f} nats, {rank}"
+
+
+def _describe_prior(answer: RecommendationList) -> str:
+    """Say which parts the scores of a list come from, in one line."""
     prior = answer.details["prior"]
-    counted = f" (from {', '.join(prior['counted'])})" if prior["counted"] else ""
-    how = "weighing each choice" if prior["fusion"] == "node" else "added to the score"
+    counted = f", counted from {', '.join(prior['counted'])}" if prior["counted"] else ""
+    how = "at each step of a title" if prior["fusion"] == "node" else "in the final score"
     return (
-        f"from the model (node temperature {prior['temperature']:.3g}) and the prior "
-        f"{prior['prior']}{counted}, {how} to the power {prior['weight']:.3g}"
+        f"The model (node temperature {prior['temperature']:.3g}) and the {prior['prior']} prior (weight "
+        f"{prior['weight']:.3g}{counted}) are combined {how}."
     )
 
 
-def _certainty(answer: RecommendationList) -> str:
-    """How sure a list is, in one line."""
-    found = answer.details["certificate"]
-    cost = f"{found['nodes']:,} prefixes, {found['tokens']:,} tokens after the prompt"
+def _describe_certainty(answer: RecommendationList) -> str:
+    """Say how certain a list is, in one line."""
+    certificate = answer.details["certificate"]
     if "chosen_from" in answer.details:
-        sure = "exactly" if found["exact"] else "not surely"
-        return f"chosen from the {answer.details['chosen_from']:,} best, {sure} these; {cost}"
-    if found["exact"]:
-        return f"exact: no other item belongs to this list{' (up to ties)' * found['ties']}; {cost}"
+        exact = "exactly" if certificate["exact"] else "not certainly"
+        return (
+            f"Chosen from {answer.details['chosen_from']:,} items, which are {exact} the best ones."
+        )
+    if certificate["exact"]:
+        return f"Exact top {len(answer)}{', up to ties' if certificate['ties'] else ''}."
+    missed = certificate["missed_mass_bound"]
+    certain = certificate["certain_ranks"]
+    sure = "No rank is certain"
+    if certain:
+        sure = (
+            "Only the first rank is certain"
+            if certain == 1
+            else f"The first {certain} ranks are certain"
+        )
     return (
-        f"the first {found['certain_ranks']} are certain; what was not looked at has a probability "
-        f"of {found['missed_mass_bound']:.3f} at most; {cost}"
+        f"{sure}; items that were not explored have a probability of at most {missed:.3f} together."
     )
 
 
-def _model(found: Recommendation) -> str:
-    """The model's own probability."""
-    return "-" if found.logprob_model is None else f"{math.exp(found.logprob_model):.4f}"
+def _model(recommendation: Recommendation) -> str:
+    """Return the probability by the model alone, as text."""
+    return (
+        "-"
+        if recommendation.logprob_model is None
+        else f"{math.exp(recommendation.logprob_model):.4f}"
+    )
 
 
-def _prior(found: Recommendation) -> str:
-    return "-" if found.logprob_prior is None else f"{math.exp(found.logprob_prior):.4f}"
+def _prior(recommendation: Recommendation) -> str:
+    return (
+        "-"
+        if recommendation.logprob_prior is None
+        else f"{math.exp(recommendation.logprob_prior):.4f}"
+    )
 
 
-def _matched(found: Recommendation) -> str:
-    return f"{found.match}, {found.similarity:.2f}"
+def _matched(recommendation: Recommendation) -> str:
+    return f"{recommendation.match}, {recommendation.similarity:.2f}"
 
 
-def _why(found: Recommendation) -> str:
-    if found.explanation is None:
+def _why(recommendation: Recommendation) -> str:
+    if recommendation.explanation is None:
         return ""
-    plain = " (plain)" if found.explanation.source == "template" else ""
-    return f"{found.explanation.text}{plain}"
+    plain = " (plain)" if recommendation.explanation.source == "template" else ""
+    return f"{recommendation.explanation.text}{plain}"
 
 
 def print_understood(understood: Sequence[Understood]) -> None:
-    """What became of each piece of a typed history."""
+    """Print how each piece of a typed history was understood."""
     if not understood:
         return
     rows = [
@@ -248,24 +284,24 @@ def print_understood(understood: Sequence[Understood]) -> None:
             note(" | ".join(one_line(c) for c in row))
 
 
-def _untitled(found: Understood) -> str:
-    return f'"{found.note}"' if found.match == "text" else "not understood, left out"
+def _untitled(piece: Understood) -> str:
+    return f'"{piece.note}"' if piece.match == "text" else "not understood, ignored"
 
 
-def _how(found: Understood) -> str:
-    near = found.match in {"fuzzy", "embedding", "ngrams"}
-    how = f"{found.match}, {found.similarity:.2f}" if near else found.match
-    if found.value is not None:
-        how += f"; value {found.value:g}"
-    if found.note is not None and found.item_id is not None:
-        how += f'; wrote "{found.note}"'
-    if not found.others:
+def _how(piece: Understood) -> str:
+    near = piece.match in {"fuzzy", "embedding", "ngrams"}
+    how = f"{piece.match}, {piece.similarity:.2f}" if near else piece.match
+    if piece.value is not None:
+        how += f"; value {piece.value:g}"
+    if piece.note is not None and piece.item_id is not None:
+        how += f'; wrote "{piece.note}"'
+    if not piece.others:
         return how
-    return f"{how}; {len(found.others)} more items have this title"
+    return f"{how}; {len(piece.others)} more items have this title"
 
 
-def print_prompt(encoded: EncodedPrompt, limit: str) -> None:
-    """A prompt exactly as the model reads it, and its size."""
+def print_prompt(encoded: EncodedPrompt, about: str) -> None:
+    """Print a prompt exactly as the model reads it, and its size."""
     console = out()
     prompt = encoded.prompt
     if console.is_terminal:
@@ -279,5 +315,6 @@ def print_prompt(encoded: EncodedPrompt, limit: str) -> None:
         console.print(text)
     else:
         sys.stdout.write(encoded.text + "\n")
-    dropped = f" ({prompt.dropped} older left out)" if prompt.dropped else ""
-    note(f"{len(encoded.ids)} tokens, {prompt.events} events{dropped}; {limit}")
+    dropped = f" ({prompt.dropped:,} older ones left out)" if prompt.dropped else ""
+    size = f"{_count(len(encoded.ids), 'token')}, {_count(prompt.events, 'event')}{dropped}"
+    note(f"{size}; {about}")
