@@ -1,6 +1,6 @@
-"""``genrec demo``: the whole line on embedded data, told step by step, in English or Chinese.
+"""What ``genrec demo`` shows: every step on embedded data, told in English or in Chinese.
 
-Knows the recommender and how answers look, nothing below.
+Knows the recommender and how answers are printed, nothing below.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _K = 10
 
 @dataclass(frozen=True, slots=True)
 class _Story:
-    """What the demo shows in one language, and its words; names in braces are filled in.
+    """What the demo shows in one language, and its texts; names in braces are filled in.
 
-    ``caution`` is said before anything else where the default model runs.
+    With the default model, ``caution`` is printed before anything else.
     """
 
     dataset: str
@@ -81,15 +81,15 @@ _ENGLISH = _Story(
     customer_heading="What customer {customer} did last",
     event_columns=("event", "title"),
     prompt_heading="What the model reads (the prompt ends where the next title begins)",
-    untrained="an untrained {model}, no training and no demonstrations",
+    untrained="{model}, without any training or demonstrations",
     answer_heading="Ten recommendations for customer {customer}",
     tuned_heading="The same after fine-tuning on the shop's earlier invoices ({targets:,} titles, "
     "{run})",
     typed_heading="The same for a history typed by hand",
     asking="Asking for {n} held-out purchases",
     evaluation_heading="Does it know what they bought next?",
-    evaluation="Protocol demo-v1 on a fixed sample of {n} of {all} customers: their last invoice "
-    "was held out;\nis its first item among the ten? With 95% intervals over customers.",
+    evaluation="Protocol demo-v1 on a fixed sample of {n} of {all} customers, whose last invoice was "
+    "held out:\nis its first item among the ten recommendations? With 95% intervals over customers.",
     systems={"zero-shot": "zero-shot", "tuned": "tuned", "popular": "popular"},
     prior=" + prior",
     difference="{one} minus {other}",
@@ -99,8 +99,8 @@ _ENGLISH = _Story(
         "ndcg@10": "NDCG@10",
         "recall@10": "recall@10 of the basket",
     },
-    few="{n} customers are few, so the intervals are wide; all 887 are in benchmarks/LOG.md.",
-    end="{seconds:.0f} s in all, {model}",
+    few="The intervals are wide, since {n} customers are few. benchmarks/LOG.md has all 887.",
+    end="{seconds:.0f} s in total, {model}",
 )
 
 _CHINESE = _Story(
@@ -116,10 +116,9 @@ _CHINESE = _Story(
     "须遵守 Gemma 使用条款，\n在 CPU 上慢几倍），或用 --model 指定更大的多语言模型"
     "（Hugging Face 模型名或本地文件夹）。\n"
     "In English: the default model (135M parameters) is an English one that can barely read Chinese, "
-    "so the\nranking and the numbers below say little; they show how it works. For a model that "
-    "reads Chinese take\n--model gemma3-270m (multilingual, about 238 MB fetched on request, Gemma "
-    "Terms of Use, several times\nslower on a CPU) or the hub id or folder of a larger "
-    "multilingual one.",
+    "so the\nranking and the numbers below mean little; they only show how it works. For a model that "
+    "reads Chinese, use\n--model gemma3-270m (multilingual, downloads about 238 MB, Gemma Terms of Use, "
+    "several times slower on a\nCPU), or name a larger multilingual model by its Hub id or folder.",
     loading="正在加载 {model} ……",
     data_heading="数据",
     data="{info.name}：{info.users} 位用户、{info.items} 个条目（商品、新闻、视频、音乐、社交）、"
@@ -149,7 +148,7 @@ _STORIES = {"en": _ENGLISH, "zh": _CHINESE}
 
 @dataclass(frozen=True, slots=True)
 class _Voice:
-    """One of the recommenders that the demo asks: untrained, or tuned."""
+    """One of the recommenders that the demo asks, untrained or fine-tuned, and its answer."""
 
     name: str
     recommender: Recommender
@@ -158,7 +157,10 @@ class _Voice:
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """The results are those of the voices in their order, each alone first, and of popularity."""
+    """What the demo found.
+
+    ``results`` are those of the voices in order, each without its prior first, then of popularity.
+    """
 
     story: _Story
     caution: str
@@ -191,23 +193,23 @@ def run(
         GenrecError: the model, the run or the language cannot be used.
     """
     started = time.monotonic()
-    story = _story(language)
+    story = _choose_story(language)
     caution = story.caution if model == DEFAULT_MODEL else ""
     dataset = load(story.dataset)
     if not json:
         _show_data(story, dataset, caution)
-    tuned = _run(run, model, story)
+    tuned = _choose_run(run, model, story)
     options["prior_events"] = "train+validation"  # as the baseline; only test is predicted
     with console.working(story.loading.format(model=model), quiet=json) as log:
         recommender = Recommender(dataset, model, log=log, language=language, **options)
     history = recommender.history(story.customer, before="test")
     if not json:
         _show_customer(story, recommender)
-    voices = [_asked(story, recommender, history, None, quiet=json)]
+    voices = [_ask(story, recommender, history, None, quiet=json)]
     if tuned is not None:
         with console.working(story.loading.format(model=tuned), quiet=json) as log:
             recommender = Recommender.load(tuned, dataset, log=log, **options)
-        voices.append(_asked(story, recommender, history, tuned, quiet=json))
+        voices.append(_ask(story, recommender, history, tuned, quiet=json))
     if not json:
         _heading(story.typed_heading)
         console.print_line(f"  {story.command.format(typed=story.typed)}\n", "dim")
@@ -225,8 +227,8 @@ def run(
     console.note("\n" + story.end.format(seconds=seconds, model=recommender.model.describe()))
 
 
-def _run(run: str, model: str, story: _Story) -> Path | None:
-    """The run folder that is shown beside the untrained model."""
+def _choose_run(run: str, model: str, story: _Story) -> Path | None:
+    """Return the run folder to show next to the untrained model; None for no run."""
     if run == "none":
         return None
     if run != "auto":
@@ -235,7 +237,7 @@ def _run(run: str, model: str, story: _Story) -> Path | None:
     return shipped if shipped is not None and Run.read(shipped).base_model == model else None
 
 
-def _asked(
+def _ask(
     story: _Story, recommender: Recommender, history: History, run: Path | None, *, quiet: bool
 ) -> _Voice:
     if not quiet and (run is None or recommender.run is None):
@@ -251,7 +253,7 @@ def _asked(
     return _Voice(name + (" + prior" if recommender.prior else ""), recommender, answer)
 
 
-def _story(language: str) -> _Story:
+def _choose_story(language: str) -> _Story:
     if language not in _STORIES:
         msg = f"language={language!r} has no demo. Expected one of: {', '.join(_STORIES)}."
         raise SettingsError(msg)
@@ -289,14 +291,14 @@ def _show_customer(story: _Story, recommender: Recommender) -> None:
 def _evaluate(story: _Story, voices: Sequence[_Voice], cases: list[Case]) -> list[Result]:
     asked: list[tuple[str, Recommender]] = []
     for voice in voices:
-        if voice.recommender.prior is not None:  # what the model does by itself
+        if voice.recommender.prior is not None:  # the model by itself
             alone = voice.recommender.with_settings(prior="none")
             asked.append((voice.name.partition(" + ")[0], alone))
         asked.append((voice.name, voice.recommender))
     results = []
     for name, recommender in asked:
         with console.progress(story.asking.format(n=len(cases)), len(cases)) as bar:
-            recommend = partial(_ids, recommender)
+            recommend = partial(_recommend_ids, recommender)
             results.append(evaluator.run(name, recommend, cases, progress=bar))
     ours = voices[0].recommender
     assert ours.dataset is not None
@@ -308,7 +310,7 @@ def _evaluate(story: _Story, voices: Sequence[_Voice], cases: list[Case]) -> lis
     return [*results, evaluator.run(baseline.name, popular, cases)]
 
 
-def _ids(recommender: Recommender, history: History) -> list[str]:
+def _recommend_ids(recommender: Recommender, history: History) -> list[str]:
     return [r.item_id for r in recommender.recommend(history, _K)]
 
 
@@ -318,14 +320,14 @@ def _show_evaluation(report: _Report, available: int) -> None:
     _heading(story.evaluation_heading)
     console.print_line(story.evaluation.format(n=n, all=available) + "\n")
 
-    def said(result: Result) -> str:
+    def label(result: Result) -> str:
         name, _, more = result.name.partition(" + ")
         return story.systems[name] + (story.prior if more else "")
 
-    rows = [[said(r), *(str(r.mean(m)) for m in story.metrics)] for r in results]
+    rows = [[label(r), *(str(r.mean(m)) for m in story.metrics)] for r in results]
     *_, best, popular = results
     for other in (popular, results[0]) if len(results) > 2 else (popular,):
-        name = story.difference.format(one=said(best), other=said(other))
+        name = story.difference.format(one=label(best), other=label(other))
         rows.append([name, *(str(best.minus(other, m)) for m in story.metrics)])
     console.print_table([story.system, *story.metrics.values()], rows)
     console.print_line("\n" + story.few.format(n=n))
