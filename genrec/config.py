@@ -195,7 +195,8 @@ class Settings:
         PRIOR,
         "Item weights to combine with the model's probabilities. collaborative: what "
         "people with similar histories take next. popularity: frequent items first. novelty: "
-        "rare items first. auto: collaborative if the dataset has events to count.",
+        "rare items first. none: the model alone. auto: collaborative if the dataset has events to "
+        "count.",
         choices=PRIORS,
     )
     prior_sources: str = option(

@@ -229,7 +229,7 @@ def test_where_no_sentence_names_an_event_there_are_no_curves(
     assert "names_strongest" not in found.shares
     assert "rank_correlation" not in found.shares
     summaries.print_faithfulness(found)
-    assert "0 sentences name an event" in capsys.readouterr().out
+    assert "0 sentences that name an event" in capsys.readouterr().out
 
 
 def test_what_a_sentence_names() -> None:

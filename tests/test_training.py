@@ -766,7 +766,7 @@ def test_sharded_weights_learn_and_go_on_as_whole_ones(place: Path, run: Run, we
     few = [*kind, "--max-targets", "120", "--lora-dropout", "0", "--batch-size"]
     out, name = f"{weights}-sharded", "adapter" if weights != "all" else "model"
     said = launched(place, out, *few, "1", sharded=True)
-    assert said.count("targets learned from") == 1
+    assert said.count("Trained on ") == 1
     done(run, train(place, f"{weights}-one", *few, "2", "--eval-users", "0"))
 
     def of(folder: str) -> dict[str, torch.Tensor]:

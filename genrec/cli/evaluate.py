@@ -263,7 +263,7 @@ def _sample(
 
 
 def _note_leaks(run: Path, dataset: Dataset, protocol: str, split: str) -> None:
-    """Print a note if a run may have been trained on the events that it is to predict."""
+    """Print a note if a run may have seen the events that are predicted."""
     from genrec import runs
     from genrec.data import protocols
     from genrec.reports import console
@@ -273,7 +273,7 @@ def _note_leaks(run: Path, dataset: Dataset, protocol: str, split: str) -> None:
         under = trained.training.get("protocol") or "that of the data then"
         console.note(
             f"{run} was trained on other events or another split (protocol {under}; here {protocol}), "
-            "so it may have seen the events that it is to predict. Use the data and the --protocol of "
+            "so it may have seen the events that are predicted here. Use the data and the --protocol of "
             "its training."
         )
     elif split == "validation" and trained.training.get("fit") == "both":

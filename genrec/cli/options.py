@@ -188,7 +188,9 @@ class Option:
         if "choices" in self.about:
             metavar = "|".join(self.about["choices"])
             if len(metavar) > _WIDE:
-                metavar, text = "NAME", f"{text} One of {', '.join(self.about['choices'])}."
+                metavar = "NAME"
+                if not all(choice in text for choice in self.about["choices"]):
+                    text = f"{text} One of {', '.join(self.about['choices'])}."
         default = self.default
         kind: Any = _SCALARS.get(self.kind)
         if self.takes_several:
@@ -260,9 +262,16 @@ def command(*first: str) -> Callable[[Command], Command]:
         shown = [_keyword("context", typer.Context), *_shown(parameters, first)]
         call.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
         call.__annotations__ = {p.name: p.annotation for p in shown}
+        call.__doc__ = _join_lines(function.__doc__ or "")
         return call
 
     return decorate
+
+
+def _join_lines(text: str) -> str:
+    """Return a docstring with one line per paragraph, which ``--help`` wraps to the terminal."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(" ".join(p.split()) for p in paragraphs)
 
 
 def _keyword(
