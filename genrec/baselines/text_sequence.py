@@ -1,9 +1,9 @@
 """Predict the next item by a sequence model over the vectors of titles. Knows titles, not item ids.
 
 An event is the vector of its title, its behavior and the time since the previous event. The vector
-comes from a text encoder, or from a language model's hidden states. All three are fused and run through a small LSTM, GRU
-or transformer. The logit of an item is the state times a projection of its title's vector, so items
-that nobody has taken yet are scored too.
+comes from a text encoder, or from a language model's hidden states. All three are fused and run
+through a small LSTM, GRU or transformer. The logit of an item is the state times a projection of its
+title's vector, so items that nobody has taken yet are scored too.
 """
 
 from __future__ import annotations
