@@ -98,7 +98,7 @@ def evaluate(
         about += hashlib.sha256(repr([c.candidates for c in every]).encode()).hexdigest()
     built = build_systems(dataset, systems, exclude, before, seed)
     described = "given vectors" if vectors is not None else "character n-grams of titles"
-    measure = _Measurement(dataset, chosen, ks, exclude, before, vectors)
+    measurement = _Measurement(dataset, chosen, ks, exclude, before, vectors)
     results = []
     for system in built:
         log_path = None if out is None else Path(out) / f"{slug(system.name)}.jsonl"
@@ -106,7 +106,7 @@ def evaluate(
         done = collect_answers(
             system, chosen, max(ks), log_path=log_path, key=key, progress=progress
         )
-        results.append(measure.result(system.name, done))
+        results.append(measurement.measure(system.name, done))
     evaluation = Evaluation(
         dataset.info.name,
         protocol,
@@ -223,7 +223,7 @@ class _Measurement:
             return self.vectors
         return title_vectors(self.dataset.catalog, "ngrams", lambda text: None)
 
-    def result(self, name: str, answers: Sequence[Answer]) -> Result:
+    def measure(self, name: str, answers: Sequence[Answer]) -> Result:
         """Measure a system's answers, one for each case."""
         ranked = [a.items for a in answers]
         rows = metrics.as_rows(ranked, self._row_of)
@@ -312,7 +312,11 @@ def run(
     Raises:
         DataError: the log was written by another system or for other settings.
     """
-    report: Progress = lambda system, done: progress(done) if progress else None  # noqa: E731
+
+    def report(system: str, done: int) -> None:
+        if progress is not None:
+            progress(done)
+
     system = _RankFunction(name, rank)
     done = collect_answers(system, cases, 0, log_path=log_path, key=key, progress=report)
     return Result(name, cases, [a.items for a in done])

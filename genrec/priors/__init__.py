@@ -1,1 +1,1 @@
-"""Weights over items from counts, and how they are fused with the model."""
+"""Weigh items by counts of events, and fuse these weights with the model."""
