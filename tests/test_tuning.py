@@ -224,7 +224,7 @@ def test_a_run_keeps_its_own(run: Run, model: Path, tmp_path: Path) -> None:
     # What it learned from train is not to be fitted on.
     events = whole.dataset.interactions  # type: ignore[union-attr]
     train = replace(Dataset.load(data), interactions=events.with_split(0 * events.columns.split))
-    with pytest.raises(RequestError, match="in validation that protocol"):
+    with pytest.raises(RequestError, match="in validation that fits protocol"):
         tuning.tune(Recommender.load(one, train))
     assert tuning.tune(Recommender(train, str(model)), users=2).users == 2
     items = list(whole.catalog)
