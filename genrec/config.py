@@ -15,6 +15,7 @@ are made from it. Its keys:
     whole: a function that says whether a value with a comma is a single one.
 
 An unknown key or a value that cannot be used is an error, whose message says what was expected.
+The module is longer than others because the texts of all options are in it.
 """
 
 from __future__ import annotations
@@ -290,7 +291,7 @@ class Settings:
         for f in fields(self):
             check_value(f.name, getattr(self, f.name), str(f.type), f.metadata)
         for source in self.sources:
-            choice("prior_sources", source, COUNTED + LEARNED)
+            check_choice("prior_sources", source, COUNTED + LEARNED)
         if not 0 < self.temperature < 100:
             msg = f"temperature={self.temperature}. Expected more than 0 and less than 100."
             raise SettingsError(msg)
@@ -342,7 +343,7 @@ class Settings:
         Raises:
             SettingsError: a key is not a setting; the message names the nearest one.
         """
-        known_keys(values, [f.name for f in fields(cls)])
+        check_keys(values, [f.name for f in fields(cls)])
         return cls(**values)
 
 
@@ -469,7 +470,7 @@ class QueryOptions:
         return bool(self.per_title or self.caps or self.diversity)
 
 
-def known_keys(values: Mapping[str, Any], names: Sequence[str]) -> None:
+def check_keys(values: Mapping[str, Any], names: Sequence[str]) -> None:
     """Refuse a key that is not a setting; the message suggests the nearest one.
 
     Raises:
@@ -495,11 +496,11 @@ def check_value(name: str, value: Any, annotation: str, metadata: Mapping[str, A
     Raises:
         SettingsError: the value has another type, is not one of the choices or is out of bounds.
     """
-    kind(name, value, annotation)
+    check_kind(name, value, annotation)
     if value is None:
         return
     if "choices" in metadata:
-        choice(name, value, metadata["choices"])
+        check_choice(name, value, metadata["choices"])
     if "least" in metadata and not value >= metadata["least"]:  # NaN is not either
         msg = f"{name}={value}. Expected {metadata['least']} or more."
         raise SettingsError(msg)
@@ -508,7 +509,7 @@ def check_value(name: str, value: Any, annotation: str, metadata: Mapping[str, A
         raise SettingsError(msg)
 
 
-def kind(name: str, value: object, annotation: str) -> None:
+def check_kind(name: str, value: object, annotation: str) -> None:
     """Refuse a value whose type is not that of an annotation such as ``int | None``."""
     names = {"str": str, "int": int, "bool": bool, "float": (int, float)}
     for wanted in (k.strip() for k in annotation.split("|")):
@@ -522,7 +523,7 @@ def kind(name: str, value: object, annotation: str) -> None:
     raise SettingsError(msg)
 
 
-def choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Refuse a value that is not one of the choices."""
     if value not in choices:
         msg = f"{name}={value!r} is not known. Expected one of: {', '.join(choices)}."

@@ -407,7 +407,7 @@ def test_rank_and_score_given_items(run: Run, data: Path, model: Path, tmp_path:
         listed.write_bytes(content)
         code, _, err = run("rank", *arguments, "--items", listed)
         assert code == 3
-        assert "one item_id a line" in err
+        assert "one item_id per line" in err
 
 
 def test_recommend_with_wishes(run: Run, data: Path, model: Path, tmp_path: Path) -> None:

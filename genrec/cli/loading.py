@@ -1,4 +1,4 @@
-"""Load the dataset and the recommender that the options of a command name."""
+"""Load the dataset and the recommender that a command was asked to use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def load_request(
     data: Path, asked: HistoryOptions, which: ModelOptions, settings: Given, *, quiet: bool
 ) -> tuple[Recommender, History | str]:
-    """Return a recommender for a dataset folder, and the history that is asked about.
+    """Return a recommender for a dataset folder, and the history to recommend for.
 
     Raises:
         GenrecError: the folder, the user or the model cannot be used.

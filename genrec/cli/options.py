@@ -98,7 +98,7 @@ class ModelOptions:
 
 
 class Given(dict[str, Any]):
-    """Values of options by name, and which of them were given on the command line."""
+    """Values of options by name, which knows those that were given on the command line."""
 
     def __init__(self, given: Mapping[str, Any], named: Collection[str]) -> None:
         super().__init__(given)
@@ -112,14 +112,14 @@ class Given(dict[str, Any]):
 
 @dataclass(frozen=True, slots=True)
 class FieldsOf:
-    """Says in the annotation of a command's argument which fields become options.
+    """The fields that become options of a command, as part of an argument's annotation.
 
     ``Annotated[ModelOptions, FieldsOf(ModelOptions, without=["run"])]`` gives the command a
     ``ModelOptions``, ``Annotated[Given, FieldsOf(...), ...]`` a ``Given``.
 
     Attributes:
         source: a dataclass of options.
-        without: fields that mean nothing to the command.
+        without: fields that the command does not take.
         only: the only fields to take; empty for all.
         about: metadata by field, for a dataclass that has none.
     """
@@ -230,11 +230,11 @@ class Option:
 
 
 def command(*first: str) -> Callable[[Command], Command]:
-    """Make a function a command: its arguments that ask for fields get them as options.
+    """Turn a function into a command: fields that its arguments ask for become options.
 
     Args:
-        first: the options that ``--help`` shows, by the names of parameters and fields;
-            ``--help-all`` shows all of them. None for a command that always shows all.
+        first: the options that ``--help`` lists, by the names of parameters and fields. All others
+            work too, and ``--help-all`` lists them. Without any, ``--help`` lists all options.
     """
 
     def decorate(function: Command) -> Command:
@@ -282,7 +282,7 @@ def _keyword(
 
 
 def _group(annotation: Any) -> tuple[type, list[Option]] | None:
-    """Return what an argument is made of, if it asks for fields: its type and their options."""
+    """Return the type and the options of an argument that asks for fields; None for other arguments."""
     if is_dataclass(annotation) and isinstance(annotation, type):
         return annotation, FieldsOf(annotation).options()
     if get_origin(annotation) is not Annotated:
@@ -294,7 +294,7 @@ def _group(annotation: Any) -> tuple[type, list[Option]] | None:
 
 
 def _shown(parameters: list[inspect.Parameter], first: Collection[str]) -> list[inspect.Parameter]:
-    """Return parameters by panel, the output last, those hidden that are not among the first."""
+    """Sort parameters by panel, with the output last, and hide those that are not among the first."""
     unknown = {*first} - {p.name for p in parameters}
     assert not unknown, f"there are no options {unknown}"
     panels = list(dict.fromkeys(_panel(p) for p in parameters))
@@ -310,7 +310,7 @@ def _shown(parameters: list[inspect.Parameter], first: Collection[str]) -> list[
 
 
 def _info(parameter: inspect.Parameter) -> OptionInfo | None:
-    """Return what Typer knows of an option; None for an argument."""
+    """Return Typer's description of an option; None for an argument."""
     infos = [a for a in get_args(parameter.annotation)[1:] if isinstance(a, OptionInfo)]
     return infos[0] if infos else None
 
@@ -330,7 +330,7 @@ def _hidden(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def _help_all(context: typer.Context, given: bool) -> None:
-    """Print the help with all options, and end."""
+    """Print the help with all options, and exit."""
     if given:
         for parameter in context.command.params:
             if isinstance(parameter, typer.core.TyperOption):

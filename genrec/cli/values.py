@@ -1,6 +1,6 @@
-"""Read the values of options that take several: names, pairs and files of ids.
+"""Read the values of options that take a list: names, pairs, files of item ids.
 
-All of them may be given several times, or once with commas between the values. Knows nothing of
+Such an option may be given several times, or once with commas between the values. Knows nothing of
 commands.
 """
 
@@ -18,11 +18,11 @@ _COMMA_BEFORE_PAIR = re.compile(r",(?=[^,=]+=)")  # so that what a pair says may
 def read_list(
     given: Iterable[str] | None, *, whole: Callable[[str], bool] = lambda value: False
 ) -> list[str]:
-    """Return all values of an option that was given several times, or with commas between.
+    """Return all values of an option that takes a list.
 
     Args:
-        given: what was given, once for each time; None for never.
-        whole: decides whether a value is taken as it is, although it holds a comma.
+        given: the value of each time that the option was given; None if it was not.
+        whole: whether a value with a comma is a single value.
 
     >>> read_list(["popular,markov", "ease"])
     ['popular', 'markov', 'ease']
@@ -37,8 +37,8 @@ def read_pairs(given: Iterable[str] | None, form: str) -> dict[str, str]:
     """Return pairs such as ``brand=2``, keyed by what stands before the equals sign.
 
     Args:
-        given: as of ``read_list``.
-        form: what a pair should look like, for the message.
+        given: the value of each time that the option was given; None if it was not.
+        form: what a pair looks like, for the error message.
 
     Raises:
         SettingsError: a value is not a pair, or two values have the same key.
@@ -61,7 +61,7 @@ def read_pairs(given: Iterable[str] | None, form: str) -> dict[str, str]:
 
 
 def read_whole_number(text: str, name: str) -> int:
-    """Return a number of 1 or more; ``name`` says in the message what it is for."""
+    """Return a whole number; ``name`` says in the error message what it is for."""
     if not text.isascii() or not text.isdigit():
         msg = f"{name}={text!r}. Expected a whole number, 1 or more."
         raise SettingsError(msg)
@@ -69,7 +69,7 @@ def read_whole_number(text: str, name: str) -> int:
 
 
 def read_number(text: str, name: str) -> float:
-    """Return any number; ``name`` says in the message what it is for."""
+    """Return a number; ``name`` says in the error message what it is for."""
     try:
         return float(text)
     except ValueError:
@@ -78,10 +78,11 @@ def read_number(text: str, name: str) -> float:
 
 
 def read_ids(given: Iterable[str]) -> list[str]:
-    """Return the item ids in some files, one per line, each id once.
+    """Return the item ids in some files with one id per line, without duplicates.
 
     Args:
-        given: names of files, as of ``read_list``; the name of a file that exists may hold commas.
+        given: names of files, one or several in each value. The name of an existing file may hold
+            commas.
 
     Raises:
         DataError: a file cannot be read, or holds no ids.
@@ -91,11 +92,13 @@ def read_ids(given: Iterable[str]) -> list[str]:
         try:
             text = Path(name).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            msg = f"{name} cannot be read ({error}). Expected a UTF-8 file with one item_id a line."
+            msg = (
+                f"{name} cannot be read ({error}). Expected a UTF-8 file with one item_id per line."
+            )
             raise DataError(msg) from error
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         if not lines:
-            msg = f"{name} names no items. Expected one item_id a line."
+            msg = f"{name} is empty. Expected one item_id per line."
             raise DataError(msg)
         ids |= dict.fromkeys(lines)
     return list(ids)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from genrec.config import Settings, choice, kind, known_keys, to_before
+from genrec.config import Settings, check_choice, check_keys, check_kind, to_before
 from genrec.errors import SettingsError
 
 OBJECTIVES = ("next", "pointwise")
@@ -158,7 +158,7 @@ class Training:
             object.__setattr__(self, "behaviors", tuple(given))
         for f in fields(self):
             if f.name not in {"behaviors", "behavior_weights"}:
-                kind(f.name, getattr(self, f.name), str(f.type))
+                check_kind(f.name, getattr(self, f.name), str(f.type))
         _check_behaviors(self.behaviors, self.behavior_weights)
         for name, choices in (
             ("objective", OBJECTIVES),
@@ -168,7 +168,7 @@ class Training:
             ("schedule", SCHEDULES),
             ("quantize", QUANTIZE),
         ):
-            choice(name, getattr(self, name), choices)
+            check_choice(name, getattr(self, name), choices)
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and not value >= least:  # NaN is refused too
@@ -289,7 +289,7 @@ def resolve(values: Mapping[str, Any]) -> tuple[Settings, Training]:
         SettingsError: a key is unknown; the message names the nearest one.
     """
     of_training, of_settings = ({f.name for f in fields(c)} for c in (Training, Settings))
-    known_keys(values, [*of_training, *of_settings])
+    check_keys(values, [*of_training, *of_settings])
     training = Training(**{k: v for k, v in values.items() if k in of_training})
     settings = Settings(**{k: v for k, v in values.items() if k in of_settings})
     if training.objective == "pointwise":
