@@ -40,8 +40,6 @@ add_module_names = False
 python_maximum_signature_line_length = 80
 toc_object_entries_show_parents = "hide"
 
-smartquotes = False  # two hyphens are an option, not a dash
-
 html_theme = "furo"
 html_title = f"genrec {version}"
 html_static_path = ["_static"]

@@ -63,14 +63,23 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny-model")
+    tiny.language_model().model.save_pretrained(folder)
+    tiny.tokenizer("llama").save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def folder(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(shop: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder as the guides have it, in which the default model is tiny."""
     shutil.copytree(shop, tmp_path / "shop")
     for name in ("sold_out.txt", "candidates.txt"):
         (tmp_path / name).write_text("22720\n21977\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(LanguageModel, "load", lambda *_, **__: tiny.language_model())
+    load = LanguageModel.load
+    monkeypatch.setattr(LanguageModel, "load", lambda _, **options: load(str(model), **options))
     return tmp_path
 
 

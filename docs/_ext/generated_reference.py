@@ -101,6 +101,9 @@ def _kind(option: Any) -> str:
 
 def _sentence(text: str | None) -> str:
     text = " ".join((text or "").split())
+    parts = text.split("`")  # every second one is code
+    parts[::2] = [re.sub(r"(?<![\w-])--[a-z][a-z-]*", r"`\g<0>`", part) for part in parts[::2]]
+    text = "`".join(parts)
     if text and text[-1] not in ".!?)":
         text += "."
     first = text.partition(" ")[0]
