@@ -9,9 +9,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny
-from test_cli import Run, model, run
-from test_imports import ORDER
+from support import tiny
+from support.commands import Run, model, run
+from support.house import ORDER
 
 from genrec import Catalog, History, Interaction, Item
 from genrec.cli import main

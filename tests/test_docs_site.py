@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
+from support import tiny
 
 from genrec.cli import main
 from genrec.models.language_model import LanguageModel

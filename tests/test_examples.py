@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli import Run, run
+from support.commands import Run, run
 
 assert callable(run)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from support.house import ORDER
+
 import ast
 import os
 import re
@@ -17,13 +19,6 @@ import genrec
 
 PACKAGE = Path(genrec.__file__).parent
 
-# A package may import from those before it, a module of a package from any other of its own that
-# does not lead back.
-ORDER = [
-    "errors", "types", "version", "text", "keys", "config", "files", "runs",
-    "data", "models", "prompts", "matching", "decoding", "baselines", "priors", "explain", "pipeline",
-    "recommender", "evaluation", "training", "reports", "cli", "__main__",
-]  # fmt: skip
 
 
 def modules() -> dict[str, Path]:

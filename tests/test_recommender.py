@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-import tiny
+from support import tiny
 
 from genrec import Catalog, Dataset, History, Interaction, Item, LanguageModel, Recommender
 from genrec.errors import ModelError, PromptError, RequestError, SettingsError

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tiny
+from support import tiny
 from safetensors.torch import load_file, save_file
-from test_cli import Run, data, model, run
-from test_data import EVENTS, ITEMS, write
+from support.commands import Run, data, model, run
+from support.shop_files import EVENTS, ITEMS, write
 
 from genrec import Catalog, Dataset, History, Interaction, Item, LanguageModel, Recommender
 from genrec.data.ingest import EventOptions

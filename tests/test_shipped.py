@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from test_cli import Run as Command
-from test_cli import run
+from support.commands import Run as Command
+from support.commands import run
 
 from genrec import Dataset, Recommender, runs
 from genrec.errors import ModelError

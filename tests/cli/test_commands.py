@@ -1,0 +1,397 @@
+"""The command line, in process, with a tiny model from a folder."""
+
+from __future__ import annotations
+
+from support.commands import Run, run, model, data, answer, shop
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import tiny
+from support.shop_files import EVENTS, ITEMS, write
+
+import genrec
+from genrec.cli import main
+
+
+
+
+
+
+
+
+
+
+
+def test_prepare_says_what_it_did(run: Run, tmp_path: Path) -> None:
+    items, events = write(tmp_path, items=ITEMS + "c,again,1,x\n", events=EVENTS + "u,q,9,buy,,,\n")
+    code, out, _ = run("prepare", "--items", items, "--interactions", events,
+                       "--out", tmp_path / "o")  # fmt: skip
+    assert code == 0
+    assert "Split by the last invoice of each user: train 4, validation 1, test 1 events." in out
+    assert "Rejected 1: items.csv: duplicate item_id (see rejected.csv)" in out
+    assert "Rejected 1: events.csv: not in the items file: item_id" in out
+    assert "Recommending: purchases. " in out
+    info = answer(run, "prepare", "--items", items, "--interactions", events,
+                  "--out", tmp_path / "o")  # fmt: skip
+    assert info["split_events"] == {"train": 4, "validation": 1, "test": 1}
+    code, _, err = run("prepare", "--items", items, "--interactions", events,
+                       "--out", tmp_path / "p", "--strict")  # fmt: skip
+    assert code == 3
+    assert "data row 4: duplicate item_id 'c'" in err
+    assert not (tmp_path / "p").exists()
+
+
+def test_prompt_shows_what_the_model_reads(run: Run, data: Path, model: Path) -> None:
+    code, out, err = run("prompt", data, "--user", "u", "--model", model)
+    assert code == 0
+    assert out.startswith("A customer's history, oldest first:\nbought: Red mug\nbought: Blue mug")
+    assert out.endswith("bought: Red mug\nbought:\n")
+    assert "tokens, 5 events" in err
+    value = answer(run, "prompt", data, "--user", "u", "--model", model, "--max-events", 2)
+    assert value["tokens"] == len(value["token_ids"])
+    assert (value["events"], value["dropped"]) == (2, 3)
+
+
+def test_recommend(run: Run, data: Path, model: Path) -> None:
+    value = answer(
+        run, "recommend", data, "--user", "u", "--model", model, "-k", 2, "--include-seen"
+    )
+    assert value["user_id"] == "u"
+    assert [r["rank"] for r in value["recommendations"]] == [1, 2]
+    typed = answer(run, "recommend", data, "--history", "viewed: doll; x", "--model", model)
+    assert [u["item_id"] for u in typed["understood"]] == ["c", None]
+    new = answer(run, "recommend", data, "--history", "", "--model", model, "--include-seen")
+    assert len(new["recommendations"]) == 3
+    code, out, err = run("recommend", data, "--history", "Doll", "--model", model, "--include-seen")
+    assert code == 0
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert lines[0] == ["rank", "probability", "model", "prior", "item_id", "title"]
+    assert {line[4] for line in lines[1:]} == {"a", "b", "c"}
+    assert "seen items included" in err
+    assert re.search(
+        r"on cpu \(\d+ threads?\); decoder trie; predicting 'buy' from 1 event, a", err
+    )
+
+
+def test_piped_titles_are_never_cut_and_cannot_break_lines(
+    run: Run, tmp_path: Path, model: Path
+) -> None:
+    long = "x" * 300 + "\tend [red]bold[/red]"
+    items, events = write(
+        tmp_path,
+        items=f'item_id,title\na,"{long}"\nb,"two\nlines \x1b[31m"\n',
+        events="user_id,item_id,timestamp,behavior\nu,a,1,buy\n",
+    )
+    run("prepare", "--items", items, "--interactions", events, "--out", tmp_path / "o")
+    code, out, _ = run("recommend", tmp_path / "o", "--history", "", "--model", model)
+    assert code == 0
+    assert len(out.splitlines()) == 3
+    assert "x" * 300 + " end [red]bold[/red]" in out
+    assert "two lines [31m" in out
+    assert "\x1b" not in out
+
+
+def test_few_shot(run: Run, data: Path, model: Path) -> None:
+    value = answer(run, "prompt", data, "--history", "", "--model", model, "--few-shot", 1)
+    assert value["template"] == "few_shot"
+    assert value["text"].startswith("Another customer's history")
+
+
+def test_index_and_match(
+    run: Run, data: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "genrec.matching.matcher.load_embedder", lambda n, log: tiny.LatinEmbedder(n)
+    )
+    for _ in range(2):
+        code, out, err = run("index", data, "--encoder", "mine")
+        assert code == 0, err
+        assert "3 of 3 distinct titles embedded with mine" in out
+        assert "Search: exact; it finds 100.0% of the ten nearest titles." in out
+    assert answer(run, "index", data)["unread"] == 0
+    arguments = ["recommend", data, "--model", model, "--include-seen"]
+    for encoder in ("auto", "mine", "ngrams", "none"):
+        options = ["--history", "dlol", "--match-threshold", "0.5", "--encoder", encoder]
+        (found,) = answer(run, *arguments, *options)["understood"]
+        expected = {"ngrams": "ngrams", "none": "none"}.get(encoder, "embedding")
+        assert found["match"] == expected
+    value = answer(run, *arguments, "--user", "u", "--decoder", "match", "--n-samples", 5)
+    assert value["decoder"] == "match"
+    assert all(r["logprob"] is None for r in value["recommendations"])
+    code, out, err = run(*arguments, "--user", "u", "--decoder", "match", "--encoder", "none")
+    assert code == 0, err
+    assert out.startswith("rank\tscore\titem_id\ttitle\tthe model wrote\tmatch")
+    assert "of 40 texts that the model wrote" in err
+
+
+def test_explain(run: Run, data: Path, model: Path) -> None:
+    arguments = ["recommend", data, "--user", "u", "--model", model, "--include-seen", "--explain"]
+    for found in answer(run, *arguments)["recommendations"]:
+        assert found["explanation"]["source"] in {"generated", "template"}
+        assert found["explanation"]["text"].endswith(".")
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    assert out.splitlines()[0].endswith("\twhy")
+    code, out, err = run(*arguments, "--language", "zh")
+    table = out.split("\n\n")[0]
+    assert all("。" in line for line in table.splitlines()[1:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["recommend", "DATA", "--user", "zz"], 6, "User 'zz' is not among the 2 users"),
+        (["recommend", "DATA"], 2, "Neither --user nor --history given"),
+        (
+            ["recommend", "DATA", "--user", "u", "--style", "short"],
+            2,
+            "Expected --explain or --html",
+        ),
+        (["recommend", "DATA", "--user", "u", "--evidence", "fast"], 2, "but nothing is explained"),
+        (["recommend", "DATA", "--user", "u", "--history", ""], 2, "Both --user and --history"),
+        (["recommend", "NOWHERE", "--user", "u"], 3, "is not a dataset folder"),
+        (["recommend", "DATA", "--user", "u", "--model", "no/such"], 5, "Ways to get a model"),
+        (["recommend", "DATA", "--user", "u", "--template", "x"], 4, "few_shot, next_item"),
+        (["recommend", "DATA", "--user", "u", "--decoder", "x"], 2, "Expected one of: trie"),
+        (["recommend", "DATA", "--user", "u", "-k", "0"], 6, "k=0"),
+        (["recommend", "DATA", "--user", "u", "--device", "x"], 2, "device='x'"),
+        (
+            ["recommend", "DATA", "--user", "u", "--few-shot", "9", "--include-seen"],
+            6,
+            "Lower few_shot",
+        ),
+        (["prompt", "DATA", "--user", "u", "--max-prompt-tokens", "3"], 4, "budget of 3"),
+        (
+            ["prepare", "--items", "no.csv", "--interactions", "no.csv", "--out", "o"],
+            3,
+            "does not exist",
+        ),
+        (["demo", "--language", "xx"], 2, "language='xx' has no demo. Expected one of: en, zh."),
+        (["recommend", "DATA", "--user", "u", "--match-threshold", "nan"], 2, "Expected 0 or more"),
+        (["recommend", "DATA", "--user", "u", "--temperature", "0"], 2, "Expected more than 0"),
+        (["recommend", "DATA", "--user", "u", "--n-samples", "10001"], 2, "Expected at most"),
+        (["index", "DATA", "--encoder", "ngrams"], 2, "has no vectors to store"),
+        (["index", "DATA", "--encoder", ""], 5, "no modules.json was found"),
+        (["index", "NOWHERE"], 3, "is not a dataset folder"),
+        (["frobnicate"], 2, "No such command"),
+        (["recommend", "DATA", "--nope"], 2, "No such option"),
+    ],
+)
+def test_mistakes_are_one_message_and_an_exit_code(
+    run: Run, data: Path, model: Path, arguments: list[str], code: int, message: str
+) -> None:
+    given = [str(data) if a == "DATA" else a for a in arguments]
+    if arguments[0] in {"recommend", "prompt"} and "--model" not in arguments:
+        given += ["--model", str(model)]
+    got, out, err = run(*given)
+    assert got == code
+    assert message in err
+    assert "Traceback" not in out + err
+
+
+def test_doctor(run: Run, model: Path) -> None:
+    report = answer(run, "doctor", "--model", model)
+    assert report["versions"]["genrec"]
+    assert report["hardware"]["threads"] >= 1
+    assert report["model"]["decoding"] == "token tree"
+    assert "free" in report["disk"]
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert "torch" in out
+
+
+def test_the_cache_follows_xdg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from genrec.models import packaged
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert packaged.cache_folder() == tmp_path / "genrec"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
+    assert packaged.cache_folder() == Path.home() / ".cache" / "genrec"
+
+
+def test_the_chinese_demo(run: Run, model: Path) -> None:
+    value = answer(run, "demo", "--language", "zh", "--users", 1, "--model", model)
+    assert [u["match"] for u in value["typed"]["understood"]] == ["exact", "exact", "normalized"]
+    assert (value["dataset"], value["evaluation"]["protocol"]) == ("zh_mini", "last-out")
+    assert value["caution"] == ""
+    code, out, err = run("demo", "--language", "zh", "--users", 1, "--model", model)
+    assert code == 0, err
+    assert "英文模型" not in out
+    for part in ("用户 u01 最近做了什么", "购买了\t", "用户的历史记录", "十条推荐", "命中率@10"):
+        assert part in out
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_the_chinese_demo_warns_of_the_english_model_before_anything_else(run: Run) -> None:
+    code, out, err = run("demo", "--language", "zh", "--users", 1, "--threads", 1)
+    assert code == 0, err
+    assert out.index("几乎读不懂中文") < out.index("barely read Chinese") < out.index("zh_mini")
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_demo_runs_and_reports(run: Run) -> None:
+    value = answer(run, "demo", "--users", 2, "--threads", 1)
+    assert len(value["customer"]["recommendations"]) == 10
+    assert [u["match"] for u in value["typed"]["understood"]] == ["exact", "exact", "normalized"]
+    assert list(value["evaluation"]["systems"]) == [
+        "zero-shot", "zero-shot + prior", "tuned", "tuned + prior", "popular",
+    ]  # fmt: skip
+    (beside,) = value["beside"].values()
+    assert len(beside["recommendations"]) == 10
+    assert beside["recommendations"] != value["customer"]["recommendations"]
+    code, out, err = run("demo", "--users", 1, "--threads", 1)
+    assert code == 0, err
+    for part in ("The data", "What the model reads", "Ten recommendations", "hit rate@10"):
+        assert part in out
+    assert "The same after fine-tuning" in out
+    assert "tuned + prior minus zero-shot\t" in out
+    assert list(answer(run, "demo", "--users", 1, "--run", "none", "--threads", 1)["evaluation"]["systems"]) == [
+        "zero-shot", "zero-shot + prior", "popular",
+    ]  # fmt: skip
+
+
+
+
+def test_evaluate(run: Run, shop: Path, model: Path, tmp_path: Path) -> None:
+    base = ("evaluate", shop, "--model", model, "--users", 4, "--against", "popular")
+    value = answer(run, *base, "--out", tmp_path / "out", "--report", tmp_path / "r.html",
+                   "--report", tmp_path / "r.md")  # fmt: skip
+    assert value["schema_version"] == 1
+    assert (value["protocol"], value["users"]) == ("last-unit", 4)
+    assert list(value["systems"]) == [model.name, "popular"]
+    assert set(value["systems"]["popular"]["ndcg@10"]) == {"mean", "low", "high"}
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert {"popular.parquet", "popular.jsonl", "result.json", f"{model.name}.parquet"} <= names
+    assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    code, out, _ = run(*base, "--out", tmp_path / "out")
+    assert code == 0
+    assert out.splitlines()[0] == f"metric\t{model.name}\tpopular"
+    assert f"{model.name} is " in out
+    assert "seen items" in out
+
+
+@pytest.mark.slow
+def test_evaluate_goes_on_after_kill_9(run: Run, shop: Path, model: Path, tmp_path: Path) -> None:
+    arguments = ["evaluate", shop, "--model", model, "--against", "popular", "--users", 30]
+    command = [sys.executable, "-m", "genrec.cli.main", *arguments, "--out", tmp_path / "out"]
+    log = tmp_path / "out" / f"{model.name}.jsonl"
+    killed = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
+    while not log.exists() or log.read_bytes().count(b"\n") < 2:
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    kept = log.read_bytes()
+    assert not (tmp_path / "out" / "result.json").exists()
+    log.write_bytes(kept + b'{"system": "cut of')  # a line that the kill cut off
+    value = answer(run, *arguments, "--out", tmp_path / "out")
+    assert log.read_bytes().startswith(kept[: kept.rfind(b"\n") + 1])
+    assert log.read_bytes().count(b"\n") == 30
+    whole = answer(run, *arguments, "--out", tmp_path / "whole")
+    for each in (value, whole):
+        for system in each["systems"].values():
+            del system["seconds"]
+    assert value["systems"] == whole["systems"]
+    assert value["slices"] == whole["slices"]
+
+
+def test_evaluate_without_a_model(run: Run, shop: Path, tmp_path: Path) -> None:
+    value = answer(run, "evaluate", shop, "--no-model", "--against", "popular",
+                   "--protocol", "candidates-20")  # fmt: skip
+    assert list(value["systems"]) == ["popular"]
+    assert value["users"] == 60
+    assert "hit_rate@1" in value["systems"]["popular"]
+    for wrong, said in (
+        (("--report", tmp_path / "r.pdf"), "ends with .html or .md"),
+        (("--protocol", "x"), "protocol='x' is not known"),
+        (("--against", "best"), "'best' is not a known system"),
+        (("--against", "none"), "No systems were given"),
+        (("--users", 0), "users=0"),
+    ):
+        code, out, err = run("evaluate", shop, "--no-model", *wrong)
+        assert code in {2, 6}
+        assert said in err
+        assert not out
+
+
+def test_audit(run: Run, shop: Path, tmp_path: Path) -> None:
+    table = tmp_path / "published.csv"
+    table.write_text("model,HR@10,NDCG@10\ntheirs,.0400,.0450\n")
+    code, out, err = run("audit", shop, "--table", table)
+    assert code == 0, err
+    assert "NDCG@10 0.045 is above HR@10 0.04" in out
+    warnings = sum(line.startswith("warning\t") for line in out.splitlines())
+    assert f"; {warnings} warnings, " in out.splitlines()[0]
+    assert warnings >= 1
+    value = answer(run, "audit", shop)
+    assert {"users", "ties", "shared titles", "future", "counting"} <= {
+        f["check"] for f in value["findings"]
+    }
+
+
+def test_rank_and_score_given_items(run: Run, data: Path, model: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "items.txt"
+    listed.write_text("b\na\n\nb\n", encoding="utf-8")
+    arguments = [data, "--history", "a", "--model", model]
+    scored = answer(run, "score", *arguments, "--items", listed)
+    assert {r["item_id"] for r in scored["recommendations"]} == {"a", "b"}
+    assert scored["seen"] == "included"
+    assert scored["certificate"]["exact"]
+    everything = answer(run, "score", *arguments)
+    assert len(everything["recommendations"]) == 3
+    values = {r["item_id"]: r["logprob"] for r in everything["recommendations"]}
+    for r in scored["recommendations"]:
+        assert r["logprob"] == pytest.approx(values[r["item_id"]], abs=1e-4)
+    ranked = answer(run, "rank", *arguments, "--items", listed, "--exclude-seen")
+    assert [r["item_id"] for r in ranked["recommendations"]] == ["b"]
+    assert ranked["seen"] == "excluded, but not those of view only"
+    code, _, err = run("rank", *arguments, "--items", listed, "--include-seen")
+    assert code == 0
+    assert "Exact top 2." in err
+    listed.write_text("nobody\n", encoding="utf-8")
+    code, _, err = run("score", *arguments, "--items", listed)
+    assert code == 6
+    assert "'nobody' is not in the catalog" in err
+    for content in (b"", b"\xff\xfe\x00"):
+        listed.write_bytes(content)
+        code, _, err = run("rank", *arguments, "--items", listed)
+        assert code == 3
+        assert "one item_id per line" in err
+
+
+def test_recommend_with_wishes(run: Run, data: Path, model: Path, tmp_path: Path) -> None:
+    arguments = ["recommend", data, "--history", "", "--model", model, "--include-seen"]
+    listed = tmp_path / "deny.txt"
+    listed.write_text("a\n", encoding="utf-8")
+    found = answer(run, *arguments, "--deny", listed)
+    assert {r["item_id"] for r in found["recommendations"]} == {"b", "c"}
+    found = answer(run, *arguments, "--where", 'item_id != "b"', "--allow", listed)
+    assert [r["item_id"] for r in found["recommendations"]] == ["a"]
+    for how in ("auto", "exact", "beam", "sample"):
+        found = answer(run, *arguments, "--search", how, "--prior", "popularity", "-k", 2)
+        assert len(found["recommendations"]) == 2
+        assert set(found["certificate"]) == {
+            "exact", "ties", "certain_ranks", "missed_mass_bound", "nodes", "tokens",
+        }  # fmt: skip
+    for wrong, message in (
+        (("--where", "os.system('x')"), "Expected"),
+        (("--cap", "brand"), "COLUMN=N"),
+        (("--cap", "title=x"), "whole number"),
+        (("--search", "best"), "is not known"),
+        (("--prior-weight", -1), "prior_weight"),
+        (("--allow", tmp_path / "none"), "cannot be read"),
+    ):
+        code, _, err = run(*arguments, *wrong)
+        assert code in {2, 3, 6}, (wrong, code)
+        assert message in err

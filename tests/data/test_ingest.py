@@ -1,0 +1,336 @@
+"""Users' files as they arrive: column names, units, behaviors, texts and mistakes."""
+
+from __future__ import annotations
+
+from support.cells import cells
+
+import contextlib
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.shop_files import ITEMS, write
+
+from genrec import Catalog, Dataset, Item
+from genrec.data.ingest import EventOptions, ingest
+from genrec.data.readers.files import read
+from genrec.data.readers.rejects import Rejects
+from genrec.errors import DataError, GenrecError, SettingsError
+
+CATALOG = Catalog([Item("a", "Red mug"), Item("b", "Blue mug"), Item("c", "Doll")])
+
+
+def prepare(tmp_path: Path, events: str, **options: Any) -> Dataset:
+    items, path = write(tmp_path, events=events)
+    return Dataset.prepare(items, path, options=EventOptions(**options))[0]
+
+
+def times(data: Dataset) -> Any:
+    return data.interactions.columns.timestamp.tolist()
+
+
+def test_whole_days_with_browse_buy_rate_and_no_values(tmp_path: Path) -> None:
+    events = "user_id,item_id,timestamp,behavior\nu,a,19000,browse\nu,b,19001,buy\nu,c,19001,rate\n"
+    data = prepare(tmp_path, events)
+    assert data.info.time_unit == "day"
+    assert "time unit of column 'timestamp' guessed: day" in data.info.notes
+    assert times(data) == [19000 * 86400.0, 19001 * 86400.0, 19001 * 86400.0]
+    assert data.interactions.history("u").interactions[2].value is None
+    assert data.info.target_behavior == "buy"
+    stated = prepare(tmp_path, events, time_unit="position")
+    assert times(stated) == [19000.0, 19001.0, 19001.0]
+
+
+def test_ratings_without_a_behavior(tmp_path: Path) -> None:
+    events = "user_id,item_id,rating,timestamp\nu,a,4.5,978300760\nu,b,1,978302109\n"
+    data = prepare(tmp_path, events)
+    assert data.interactions.behaviors == ("rate",)
+    assert [i.value for i in data.interactions.history("u").interactions] == [4.5, 1.0]
+    assert "values from 1 to 4.5" in data.info.notes
+    assert data.info.time_unit == "s"
+    liked = prepare(tmp_path, events, behavior="like")
+    assert liked.interactions.behaviors == ("like",)
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "seconds"),
+    [
+        (["978300760", "978300761"], "s", [978300760, 978300761]),
+        (["978300760000", "978300761500"], "ms", [978300760, 978300761.5]),
+        (["11000", "20000"], "day", [11000 * 86400, 20000 * 86400]),
+        (["1", "2"], "position", [1, 2]),
+        (["0.5", "19000.5"], "position", [0.5, 19000.5]),
+        (["2000-12-31", "2001-01-01 12:00:00"], "s", [978220800, 978350400]),
+        (["2000-12-31T22:12:40Z", "2000-12-31T23:12:40+01:00"], "s", [978300760, 978300760]),
+        (["2000-12-31T22:12:40.25", "20010101T000000"], "s", [978300760.25, 978307200]),
+    ],
+)
+def test_time_units(tmp_path: Path, values: list[str], unit: str, seconds: list[float]) -> None:
+    rows = "".join(f"u,a,{v},buy\n" for v in values)
+    data = prepare(tmp_path, f"user_id,item_id,timestamp,behavior\n{rows}")
+    assert data.info.time_unit == unit
+    assert times(data) == seconds
+    data.save(tmp_path / "out")
+    assert times(Dataset.load(tmp_path / "out")) == seconds
+
+
+def test_dates_of_parquet(tmp_path: Path) -> None:
+    import datetime as dt
+
+    table = pa.table(
+        {
+            "user_id": pa.array([7, 7]),
+            "item_id": pa.array(["a", "b"]).dictionary_encode(),
+            "behavior": pa.array(["buy", "buy"], pa.large_string()),
+            "timestamp": pa.array([dt.datetime(2001, 1, 1), None]),
+        }
+    )
+    pq.write_table(table, tmp_path / "e.parquet")
+    rejects = Rejects("e")
+    found = ingest(read(tmp_path / "e.parquet"), CATALOG, rejects=rejects)
+    assert found.events.columns.timestamp.tolist() == [978307200.0]
+    assert tuple(found.events.user_ids) == ("7",)
+    assert [r[1] for r in rejects.rows] == [2]
+
+
+def test_titles_in_the_interactions_make_the_catalog(tmp_path: Path) -> None:
+    _, path = write(
+        tmp_path,
+        events="user_id,item_id,title,timestamp,behavior\nu,x,,1,buy\nu,x,Tea,2,buy\nu,y,Pot,3,buy\n"
+        "v,x,Other tea,1,buy\nv,z,,2,buy\n",
+    )
+    data, rejects = Dataset.prepare(None, path)
+    assert [(i.item_id, i.title) for i in data.catalog] == [("x", "Tea"), ("y", "Pot")]
+    assert len(data.interactions) == 4
+    assert [r[1:3] for r in rejects[0].rows] == [(5, "not in the items file: item_id 'z'")]
+    _, path = write(tmp_path, events="user_id,item_id,timestamp,behavior\nu,x,1,buy\n")
+    with pytest.raises(DataError, match=r"Write items\.csv with the columns item_id,title"):
+        Dataset.prepare(None, path)
+
+
+def test_columns_by_their_own_names(tmp_path: Path) -> None:
+    items = "sku,name,item_id\na,Red mug,ignored\n"
+    events = "customer;product;when;did\nu;a;5;buy\n"
+    one, two = write(tmp_path, items=items, events=events)
+    mapping = {"user_id": "customer", "item_id": "product", "timestamp": "when", "behavior": "did"}
+    data, _ = Dataset.prepare(
+        one,
+        two,
+        options=EventOptions(columns=mapping),
+        item_columns={"item_id": "sku", "title": "name"},
+    )
+    assert data.interactions.history("u").item_ids == ("a",)
+    with pytest.raises(DataError, match="no column 'nope'"):
+        Dataset.prepare(
+            one,
+            two,
+            options=EventOptions(columns={"user_id": "nope"}),
+            item_columns={"item_id": "sku", "title": "name"},
+        )
+    with pytest.raises(SettingsError, match="time_unit='fortnight'"):
+        EventOptions(time_unit="fortnight")
+
+
+def test_texts_with_and_without_an_item(tmp_path: Path) -> None:
+    events = (
+        "user_id,item_id,timestamp,behavior,text,device\n"
+        'u,,1,search,"red ""mug""",phone\nu,a,2,buy,too small,web\nu,,3,search, ,web\nu,b,4,buy,,\n'
+    )
+    items, path = write(tmp_path, events=events)
+    data, rejects = Dataset.prepare(items, path)
+    assert [r[1] for r in rejects[1].rows] == [3]
+    history = data.interactions.history("u")
+    assert [(i.item_id, i.text) for i in history.interactions] == [
+        (None, 'red "mug"'), ("a", "too small"), ("b", None),
+    ]  # fmt: skip
+    assert history.item_ids == ("a", "b")
+    assert history.interactions[0].attributes == {"device": "phone"}
+    targets = data.interactions.targets("u", "test", "buy")
+    assert [t.item_id for t in targets] == ["b"]
+    data.save(tmp_path / "out")
+    assert Dataset.load(tmp_path / "out").interactions.history("u") == history
+
+
+def test_a_search_is_never_a_target(tmp_path: Path) -> None:
+    events = "user_id,item_id,timestamp,behavior,text\nu,a,1,x,\nu,b,2,x,\nu,,3,x,hello\n"
+    data = prepare(tmp_path, events)
+    assert [t.item_id for t in data.interactions.targets("u", "test", "x")] == ["b"]
+    assert [t.item_id for t in data.interactions.targets("u", "validation", "x")] == ["a"]
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    lines = [
+        '\ufeff{"user_id": 1, "item_id": "a", "timestamp": 5, "behavior": "buy", "value": 2.5}',
+        "",
+        '{"user_id": 1, "item_id": "b", "timestamp": 6, "behavior": "buy", "tags": ["x", 1]}',
+        "{broken",
+        "[1]",
+        '{"user_id": 1, "item_id": "c", "timestamp": NaN, "behavior": "buy"}',
+    ]
+    (tmp_path / "e.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    items, _ = write(tmp_path)
+    data, rejects = Dataset.prepare(items, tmp_path / "e.jsonl")
+    events = data.interactions.history("1").interactions
+    assert [(e.item_id, e.value, e.attributes["tags"]) for e in events] == [
+        ("a", 2.5, ""), ("b", None, '["x", 1]'),
+    ]  # fmt: skip
+    assert [(r[1], r[2]) for r in rejects[1].rows] == [
+        (3, "not valid JSON"),
+        (4, "not a JSON object"),
+        (5, "time is empty or not a number or ISO date"),
+    ]
+    (tmp_path / "none.jsonl").write_text("{\n")
+    with pytest.raises(DataError, match="has no usable line"):
+        Dataset.prepare(items, tmp_path / "none.jsonl")
+
+
+def test_times_of_another_kind_are_said_to_be_so(tmp_path: Path) -> None:
+    head = "user_id,item_id,timestamp,behavior\n"
+    numbers = [f"u,a,{1_300_000_000 + n},buy\n" for n in range(3)]
+    dates = [f"u,a,2011-01-0{n},buy\n" for n in range(1, 4)]
+    for most, other in ((numbers, dates[:1]), (dates, numbers[:1])):
+        items, path = write(tmp_path, events=head + "".join([*other, *most, "u,a,soon,buy\n"]))
+        data, rejects = Dataset.prepare(items, path)
+        assert len(data.interactions) == 3
+        assert [(r[1], r[2]) for r in rejects[1].rows] == [
+            (1, "time is a number among ISO dates, or a date among numbers"),
+            (5, "time is empty or not a number or ISO date"),
+        ]
+
+
+def test_rejected_rows_keep_their_cells(tmp_path: Path) -> None:
+    items, path = write(
+        tmp_path, events="user_id,item_id,timestamp,behavior,x\nu,zz,soon,buy,7\nu,a,1,buy,8\n"
+    )
+    data, rejects = Dataset.prepare(items, path)
+    data.save(tmp_path / "out", rejects)
+    with (tmp_path / "out" / "rejected.csv").open(encoding="utf-8") as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["cells"] == "u | zz | soon | buy | 7"
+    assert row["row"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("events", "message"),
+    [
+        ("user_id,item_id,timestamp\nu,a,1\n", "no column 'behavior'"),
+        ("user_id,item_id,behavior\nu,a,buy\n", "no column 'timestamp'"),
+        ("user,item_id,timestamp,behavior\nu,a,1,buy\n", "no column 'user_id'"),
+        ("user_id,timestamp,behavior\nu,1,buy\n", "no column 'item_id'"),
+        ("user_id,item_id,timestamp,behavior\n", "it has no rows"),
+        ("user_id,item_id,timestamp,behavior\nu,q,1,buy\n", "every row was rejected"),
+        ("caf\udce9,item_id\nu,a\n", "header"),
+        ("user_id,item_id,timestamp,behavior,user_id\nu,a,1,buy,u\n", "column 'user_id' twice"),
+        ("\x00\x01\x02", "no column 'user_id'"),
+        ('"user_id,item_id\n', "no column 'user_id'"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path: Path, events: str, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        prepare(tmp_path, events)
+    assert message in str(caught.value)
+
+
+
+
+def kept_and_rejected(path: Path) -> tuple[int, int]:
+    rejects = Rejects(path.name)
+    table = read(path, rejects=rejects)
+    try:
+        kept = len(ingest(table, CATALOG, rejects=rejects).events.columns.row)
+    except DataError:
+        kept = 0
+    return kept, len(rejects.rows)
+
+
+@given(st.lists(st.tuples(cells, cells, cells, cells), max_size=12), st.booleans())
+def test_fuzzed_csv_loses_nothing(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, ...]], good: bool
+) -> None:
+    rows = [*rows, ("u", "a", "5", "buy")] if good else rows
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writerows([("user_id", "item_id", "timestamp", "behavior"), *rows])
+    path = tmp_path_factory.mktemp("fuzz") / "e.csv"
+    path.write_text(stream.getvalue(), encoding="utf-8", newline="")
+    kept, rejected = kept_and_rejected(path)
+    assert kept + rejected == len(rows)
+    if good:
+        assert kept >= 1
+
+
+@given(st.lists(st.dictionaries(
+    st.sampled_from(["user_id", "item_id", "timestamp", "behavior", "text", "x"]),
+    st.one_of(cells, st.none(), st.integers(), st.floats(), st.lists(st.integers(), max_size=2)),
+), max_size=12))  # fmt: skip
+def test_fuzzed_json_lines_lose_nothing(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+) -> None:
+    rows = [*rows, {"user_id": "u", "item_id": "a", "timestamp": 5, "behavior": "buy"}]
+    path = tmp_path_factory.mktemp("fuzz") / "e.jsonl"
+    path.write_text("\n".join(json.dumps(r) for r in rows), encoding="utf-8")
+    kept, rejected = kept_and_rejected(path)
+    assert kept + rejected == len(rows)
+    assert kept >= 1
+
+
+@given(st.binary(max_size=80), st.sampled_from(["e.csv", "e.jsonl", "e.tsv", "e.csv.gz"]))
+def test_fuzzed_bytes_never_give_a_traceback(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, name: str
+) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / name
+    path.write_bytes(b"user_id,item_id,timestamp,behavior\n" + data if name == "e.csv" else data)
+    with contextlib.suppress(GenrecError):  # and nothing else
+        kept_and_rejected(path)
+
+
+def test_items_are_read_like_interactions(tmp_path: Path) -> None:
+    (tmp_path / "i.jsonl").write_text('{"item_id": 1, "title": "Mug", "price": 2.5}\n')
+    catalog = Catalog.read(tmp_path / "i.jsonl")
+    assert list(catalog) == [Item("1", "Mug", {"price": 2.5})]
+    (tmp_path / "i.tsv").write_text(ITEMS.replace(",", "\t"))
+    assert len(Catalog.read(tmp_path / "i.tsv")) == 3
+
+
+def test_repeated_rows_are_counted_and_kept(tmp_path: Path) -> None:
+    events = "user_id,item_id,timestamp,behavior,value\n" + "u,a,1,buy,2\n" * 3 + "u,b,1,buy,\n" * 2
+    data = prepare(tmp_path, events + "u,a,1,buy,3\nv,a,1,buy,2\nu,a,2,buy,2\n")
+    assert len(data.interactions) == 8
+    assert "3 rows identical to another row (kept)" in data.info.notes
+
+
+def test_what_prompts_will_show_otherwise_is_said(tmp_path: Path) -> None:
+    rows = ["u,a,1,ask,hi", 'u,b,2,answer,"two\nlines"', "v,a,1,ask,\x1b[1m", "v,b,2,buy,"]
+    items = 'item_id,title\na,Red mug\nb,Red mug\nc,"Red\nmug"\nd,\x1b[31mDoll\n'
+    one, two = write(
+        tmp_path,
+        items=items,
+        events="user_id,item_id,timestamp,behavior,text\n" + "\n".join(rows) + "\n",
+    )
+    notes = Dataset.prepare(one, two)[0].info.notes
+    assert "2 items share their title with another item" in notes
+    assert "2 titles with line breaks or control characters (shown as spaces)" in notes
+    assert "2 texts with line breaks or control characters (shown as spaces)" in notes
+    assert (
+        "verbs.json lacks 2 of 3 behaviors, so prompts use their raw names: ask (2 events), answer "
+        "(1 event). To change that, write their verbs into DIR/en/verbs.json and pass --prompts DIR"
+    ) in notes
+    many = "".join(f"u,a,{n},did{n % 12},\n" for n in range(30))
+    one, two = write(tmp_path, events="user_id,item_id,timestamp,behavior,text\n" + many)
+    (note,) = (n for n in Dataset.prepare(one, two)[0].info.notes if n.startswith("verbs"))
+    assert "lacks 12 of 12 behaviors" in note
+    assert "did0 (3 events), did1 (3 events)" in note
+    assert "did9 (2 events) and 2 more." in note
+
+
+def test_the_values_of_ratings_are_said(tmp_path: Path) -> None:
+    rows = "".join(f"u,a,{n},{n % 5 + 1}\n" for n in range(9))
+    data = prepare(tmp_path, f"user_id,item_id,timestamp,rating\n{rows}")
+    assert "values from 1 to 5" in data.info.notes

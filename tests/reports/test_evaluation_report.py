@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import markdown_it
+import pyarrow as pa
+import pytest
+from support import tiny
+
+from genrec import Dataset, Recommender
+from genrec.data.datasets import load
+from genrec.errors import SettingsError
+from genrec.evaluation import evaluator
+from genrec.evaluation.results import Evaluation
+from genrec.reports import evaluation_report
+
+EVIL = "<script>alert(1)</script> | **bold** $x^2$ <img src=x onerror=y> `a` [l](javascript:1)"
+
+
+@pytest.fixture(scope="module")
+def evaluated() -> Evaluation:
+    data = load("zh_mini")
+    return evaluator.evaluate(data, [Recommender(data, tiny.language_model()), "popular"], users=9)
+
+
+class Page(HTMLParser):
+    """Tags, attributes and texts of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def test_a_page_holds_everything_and_no_script(evaluated: Evaluation, tmp_path: Path) -> None:
+    evaluation_report.write(evaluated, tmp_path / "new" / "r.html")
+    page = Page((tmp_path / "new" / "r.html").read_text(encoding="utf-8"))
+    assert page.tags.count("img") == 3
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    sources = [value or "" for name, value in page.attributes if name in {"src", "href"}]
+    assert all(s.startswith("data:image/png;base64,") for s in sources)
+    for source in sources:
+        assert base64.b64decode(source.partition(",")[2])[:8] == b"\x89PNG\r\n\x1a\n"
+    text = " ".join(page.texts)
+    for words in ("ndcg@10", "nats", "tiny-llama", "popular", "protocol last-unit", "not disting"):
+        assert words in text
+
+
+def test_markdown_has_the_same_tables(evaluated: Evaluation, tmp_path: Path) -> None:
+    evaluation_report.write(evaluated, tmp_path / "r.md")
+    text = (tmp_path / "r.md").read_text(encoding="utf-8")
+    assert len(re.findall(r"^!\[.*\]\(data:image/png;base64,", text, re.MULTILINE)) == 3
+    ours = evaluated.intervals["tiny-llama"]["ndcg@10"]
+    assert str(ours).replace("[", r"\[").replace("]", r"\]") in text
+
+
+def test_texts_of_the_data_are_shown_as_text(tmp_path: Path) -> None:
+    users = [f"{u}{EVIL}" for u in "abc"]
+    events = pa.table(
+        {
+            "user_id": [u for u in users for _ in range(4)],
+            "item_id": ["0", "1", "2", "3"] * 3,
+            "timestamp": list(range(4)) * 3,
+            "behavior": ["buy<b>"] * 12,
+        }
+    )
+    titles = [f"0 {EVIL}", "0.1 [<b>, 2]", "</td></table>", f"3 {EVIL}"]
+    items = pa.table({"item_id": list("0123"), "title": titles})
+    dataset = Dataset.from_tables(items, events, name=EVIL)
+    found = evaluator.evaluate(dataset, [(EVIL, "popular")], exclude_seen=False)
+    for ending in ("html", "md"):
+        evaluation_report.write(found, tmp_path / f"r.{ending}")
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert set(page.tags) <= {
+        "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "img", "table",
+        "thead", "tbody", "tr", "th", "td", "div", "small",
+    }  # fmt: skip
+    assert "onerror" not in [name for name, _ in page.attributes]
+    assert any(EVIL in t for t in page.texts)
+    assert any(t.endswith("0.1 [<b>, 2]") for t in page.texts)
+    text = (tmp_path / "r.md").read_text(encoding="utf-8")
+    assert "<script" not in text.replace("\\<script", "")
+    assert "[l](" not in text.replace("\\[l\\]\\(", "")
+    shown = Page(markdown_it.MarkdownIt("commonmark").enable("table").render(text))
+    assert set(shown.tags) <= {"h1", "h2", "h3", "p", "img", "table", "thead", "tbody", "tr", "th",
+                               "td"}  # fmt: skip
+    assert sum(EVIL in t for t in shown.texts) > 5
+
+
+def test_what_is_wide_scrolls_by_itself_and_intervals_stay_whole(evaluated: Evaluation) -> None:
+    text = evaluation_report.to_html(evaluation_report.blocks(evaluated))
+    assert len(re.findall(r"<(?:table|img)", text)) == len(
+        re.findall(r'<div class="wide" tabindex="0"><(?:table|img)', text)
+    )
+    assert ".wide { overflow-x: auto;" in text
+    ours = evaluated.intervals["tiny-llama"]["ndcg@10"]
+    mean, _, interval = str(ours).partition(" ")
+    assert f"<td>{mean} <small>{interval}</small></td>" in text
+    assert "td small { white-space: nowrap;" in text
+
+
+def test_examples_say_what_came_next_and_the_slices_what_they_are(
+    demo_data: Dataset, evaluated: Evaluation
+) -> None:
+    found = evaluator.evaluate(demo_data, ["popular"], users=40)
+    text = evaluation_report.to_markdown(evaluation_report.blocks(found))
+    more = [len(c.basket) - 5 for c in found.cases if len(c.basket) > 5]
+    told = [int(n) for n in re.findall(r"the target first: .*; and (\d+) more", text)]
+    assert told
+    assert set(told) <= set(more)
+    for kind in found.by_slice:
+        assert f"{kind}: " in evaluation_report.to_html(evaluation_report.blocks(found))
+    plain = evaluation_report.to_html(evaluation_report.blocks(evaluated))
+    assert "Came next (→): " in plain
+
+
+def test_other_endings_are_refused(evaluated: Evaluation, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"Expected a file name that ends with \.html or \.md"):
+        evaluation_report.write(evaluated, tmp_path / "r.pdf")

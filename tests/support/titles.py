@@ -1,0 +1,59 @@
+"""Titles and models for search."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+import numpy as np
+import pytest
+from support import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support.reference import forward, logprobs, ranked
+from genrec import Catalog, History, Interaction, Item, Recommender
+from genrec.config import QueryOptions
+from genrec.decoding.filters import Filter, Filters
+from genrec.decoding.search import score, search
+from genrec.decoding.trie import TitleTrie
+from genrec.decoding.types import Options, Ranking
+from genrec.models.token_tree import ROOT
+from genrec.pipeline.types import RecommendationList
+from genrec.text import visible
+
+# Short words over a small alphabet make shared prefixes and duplicates likely; the rest is what
+# real catalogs are full of.
+WORDS = ["red", "mug", "re", "set of 1", "set of 12", "A", "a", "红色", "杯子", "☕", "👩‍🚀", "ß"]
+
+
+CONTROL = ["<|im_end|>", "<|endoftext|>", "<tool_call>", "</s>", "<s>", "<unk>", "\x1b[0m", "\n"]
+
+
+titles = st.one_of(
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(" ".join),
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map("".join),
+    st.tuples(st.sampled_from(WORDS), st.sampled_from(CONTROL), st.sampled_from(WORDS)).map(
+        "".join
+    ),
+    st.text(min_size=1, max_size=6).filter(visible),
+)
+
+
+kinds = st.sampled_from(tiny.KINDS)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[Recommender, History]:
+    names = draw(st.lists(titles, min_size=1, max_size=14))
+    catalog = Catalog(Item(f"i{n}", t) for n, t in enumerate(names))
+    recommender = Recommender(
+        catalog,
+        tiny.language_model(draw(kinds)),
+        normalization=draw(st.sampled_from(["catalog", "vocab"])),
+        case=draw(st.sampled_from(["as_is", "lower"])),
+        exclude_seen=draw(st.booleans()),
+        beam_size=draw(st.sampled_from([None, 1, 3])),
+    )
+    rows = draw(st.lists(st.integers(0, len(names) - 1), max_size=4))
+    history = History(tuple(Interaction(f"i{r}", "buy") for r in rows))
+    return recommender, history
