@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from support.house import ORDER
-
 import ast
 import os
 import re
@@ -14,11 +12,11 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from support.house import ORDER
 
 import genrec
 
 PACKAGE = Path(genrec.__file__).parent
-
 
 
 def modules() -> dict[str, Path]:

@@ -3,11 +3,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from support import tiny
 
 from genrec import Catalog, Dataset, History, Interaction, Item, LanguageModel, Recommender
-from genrec.errors import ModelError, PromptError, RequestError, SettingsError
+from genrec.errors import (
+    ModelError,
+    PromptError,
+    RequestError,
+    SettingsError,
+)
 from genrec.models.base import Generated
 
 CATALOG = Catalog(Item(f"i{n}", t) for n, t in enumerate(["red mug", "doll", "bag", "blue mug"]))
@@ -284,3 +290,50 @@ def test_free_texts_stay_within_the_context(kind: str) -> None:
     )  # fmt: skip
     history = History(tuple(Interaction(f"i{n % 4}", "buy") for n in range(400)))
     assert recommender.recommend(history).asked == 10
+
+
+OTHER_CATALOG = Catalog(Item(str(n), t) for n, t in enumerate(["red mug", "doll", "bag"]))
+
+
+def other_make(**settings: Any) -> Recommender:
+    return Recommender(OTHER_CATALOG, tiny.language_model(), **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"exclude_seen": "no"},
+        {"few_shot": "3"},
+        {"beam_size": 2.5},
+        {"max_events": None},
+        {"seed": True},
+        {"case": "UP"},
+        {"template": 3},
+    ],
+)
+def test_settings_of_another_kind(settings: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=f"{next(iter(settings))}="):
+        other_make(**settings)
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.5, "3", None, float("nan"), True])
+def test_k_of_another_kind(k: Any) -> None:
+    with pytest.raises(RequestError, match="whole number"):
+        other_make().recommend("", k)
+
+
+def test_histories_that_people_try_first() -> None:
+    recommender = other_make(exclude_seen=False)
+    expected = recommender.recommend("0; 2").recommendations
+    for history in ([0, 2], np.array([0, 2]), ("0", "2"), (str(i) for i in (0, 2))):
+        assert recommender.recommend(history).recommendations == expected
+    events = [Interaction("0", "buy"), Interaction("2", "buy")]
+    assert recommender.recommend(events).recommendations == expected
+    assert recommender.recommend(History(tuple(events))).recommendations == expected
+    for wrong in (None, 7, [("buy", "0")], [None], [events[0], "2"], [True]):
+        with pytest.raises(RequestError, match="is no history"):
+            recommender.recommend(wrong)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="Expected a list of histories"):
+        recommender.recommend_many("007")
+    with pytest.raises(RequestError, match="Expected a list of item ids"):
+        recommender.score("", "007")

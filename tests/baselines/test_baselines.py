@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from support.made_shop import made
-
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from support import tiny
+from support.made_shop import made
 
 from genrec import Dataset, History, Interaction, Recommender
 from genrec.baselines import registry
@@ -40,8 +39,6 @@ EACH = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=CORNAC) if n == "bpr" else n for n in NAMES]
 )
 COLD = ("22", "23")  # items that nobody has
-
-
 
 
 @pytest.fixture(scope="module")

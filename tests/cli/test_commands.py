@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from support.commands import Run, run, model, data, answer, shop
-
-import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import tiny
+from support.commands import Run, answer
 from support.shop_files import EVENTS, ITEMS, write
-
-import genrec
-from genrec.cli import main
-
-
-
-
-
-
-
-
-
 
 
 def test_prepare_says_what_it_did(run: Run, tmp_path: Path) -> None:
@@ -261,8 +246,6 @@ def test_demo_runs_and_reports(run: Run) -> None:
     ]  # fmt: skip
 
 
-
-
 def test_evaluate(run: Run, shop: Path, model: Path, tmp_path: Path) -> None:
     base = ("evaluate", shop, "--model", model, "--users", 4, "--against", "popular")
     value = answer(run, *base, "--out", tmp_path / "out", "--report", tmp_path / "r.html",
@@ -395,3 +378,55 @@ def test_recommend_with_wishes(run: Run, data: Path, model: Path, tmp_path: Path
         code, _, err = run(*arguments, *wrong)
         assert code in {2, 3, 6}, (wrong, code)
         assert message in err
+
+
+def test_help_keeps_its_defaults() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "genrec.cli.main", "recommend", "--help-all"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert "max(2k, 20)" in done.stdout
+    assert "the data's habit" in done.stdout
+
+
+def test_a_reader_that_goes_away(tmp_path: Path) -> None:
+    code = "import sys; sys.argv=['genrec','doctor','--json']; from genrec.cli.main import main; main()"
+    done = subprocess.run(
+        f'{sys.executable} -c "{code}" | head -c 1; echo ${{PIPESTATUS[0]}}',
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.stdout.strip().endswith(("141", "0"))
+
+
+def test_a_full_disk_for_output() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system")
+    done = subprocess.run(
+        f"{sys.executable} -m genrec.cli.main --version > /dev/full",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+
+
+def test_escapes_in_ids_do_not_reach_the_terminal(run: Run, tmp_path: Path, model: Path) -> None:
+    events = "user_id,item_id,timestamp,behavior\n\x1b[31mEVIL,a,1,\x1b[1mbuy\n"
+    items, path = write(tmp_path, events=events)
+    code, out, err = run("prepare", "--items", items, "--interactions", path, "--name", "\x1b[5m",
+                         "--out", tmp_path / "o")  # fmt: skip
+    assert code == 0, err
+    assert "\x1b" not in out
+    code, _, err = run("recommend", tmp_path / "o", "--user", "x", "--model", model)
+    assert "EVIL" in err
+    assert "\x1b[31mEVIL" not in err

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from support.shop_files import ITEMS, EVENTS, write, splits
-
 import gzip
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny
+from support.commands import Run
+from support.shop_files import EVENTS, ITEMS, splits, write
 
-from genrec import Catalog, Dataset, Interactions, Item, Recommender
+from genrec import (
+    Catalog,
+    Dataset,
+    Interactions,
+    Item,
+    Recommender,
+)
 from genrec.baselines import registry
 from genrec.data import protocols
 from genrec.data.datasets import load
 from genrec.data.readers.rejects import Rejects
 from genrec.data.splits import split_last_unit
-from genrec.errors import DataError, RequestError, SettingsError, UnknownUserError
+from genrec.errors import (
+    DataError,
+    RequestError,
+    SettingsError,
+    UnknownUserError,
+)
 from genrec.evaluation import evaluator, tuning
 from genrec.priors.collaborative import CollaborativePrior
-
-
-
 
 
 def test_catalog_keeps_order_attributes_and_types(tmp_path: Path) -> None:
@@ -119,8 +129,6 @@ def test_interactions_keep_value_unit_and_attributes(tmp_path: Path) -> None:
     first = prepared(tmp_path).interactions.history("u").interactions[0]
     assert (first.value, first.unit, first.attributes) == (2.0, "i1", {"country": "DE"})
     assert prepared(tmp_path).interactions.history("u").interactions[1].value is None
-
-
 
 
 def test_split_by_last_basket(tmp_path: Path) -> None:
@@ -528,3 +536,58 @@ def test_a_split_given_as_files(tmp_path: Path) -> None:
     (tmp_path / "one.csv").write_text(f"{head}u,a,1,buy\n")
     with pytest.raises(DataError, match=r"valid\.csv, data row 2"):
         Dataset.prepare(items, tmp_path / "one.csv", validation=tmp_path / "valid.csv", strict=True)
+
+
+NO_ITEMS: list[Any] = [
+    Item("1", None),  # type: ignore[arg-type]
+    Item(1, "x"),  # type: ignore[arg-type]
+    ("1", "x"),
+    Item("1", "\u200b\u3164"),
+    Item("1", "x", {"title": 1}),
+]
+
+
+def test_prepare_never_deletes_other_files(run: Run, tmp_path: Path) -> None:
+    items, events = write(tmp_path)
+    arguments = ["prepare", "--items", items, "--interactions", events, "--out", tmp_path / "o"]
+    assert run(*arguments)[0] == 0
+    (tmp_path / "o" / "notes.txt").write_text("mine")
+    code, _, err = run(*arguments)
+    assert code == 3
+    assert "files that do not belong to a dataset" in err
+    assert (tmp_path / "o" / "notes.txt").read_text() == "mine"
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "dataset.json").write_text('{"mine": 1}')
+    assert run(*arguments[:-1], foreign)[0] == 3
+    assert (foreign / "dataset.json").read_text() == '{"mine": 1}'
+    code, _, err = run(*arguments[:-1], events)
+    assert code == 3
+    assert events.read_text() == EVENTS
+
+
+@pytest.mark.parametrize("item", NO_ITEMS)
+def test_things_that_are_no_items(item: Any) -> None:
+    with pytest.raises(DataError, match="data row 1"):
+        Catalog([item])
+
+
+def test_attributes_of_mixed_kinds_are_stored_as_text() -> None:
+    table = Catalog([Item("1", "x", {"a": 1}), Item("2", "y", {"a": "b"})]).to_table()
+    assert table["a"].to_pylist() == ["1", "b"]
+
+
+def test_damaged_dataset_folders_say_prepare_again(tmp_path: Path) -> None:
+    items, events = write(tmp_path)
+    Dataset.prepare(items, events)[0].save(tmp_path / "o")
+    for name in ("catalog.parquet", "interactions.parquet"):
+        shutil.copytree(tmp_path / "o", tmp_path / name)
+        (tmp_path / name / name).unlink()
+        with pytest.raises(DataError, match="Run `genrec prepare` again"):
+            Dataset.load(tmp_path / name)
+    text = (tmp_path / "o" / "dataset.json").read_text()
+    (tmp_path / "o" / "dataset.json").write_text(
+        text.replace('"exclude_seen": ', '"exclude_seen": "no", "x": ')
+    )
+    with pytest.raises(DataError, match="is damaged"):
+        Dataset.load(tmp_path / "o")

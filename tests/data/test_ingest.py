@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from support.cells import cells
-
 import contextlib
 import csv
 import io
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cells import cells
 from support.shop_files import ITEMS, write
 
 from genrec import Catalog, Dataset, Item
@@ -238,8 +238,6 @@ def test_tables_that_cannot_be_used(tmp_path: Path, events: str, message: str) -
     assert message in str(caught.value)
 
 
-
-
 def kept_and_rejected(path: Path) -> tuple[int, int]:
     rejects = Rejects(path.name)
     table = read(path, rejects=rejects)
@@ -334,3 +332,117 @@ def test_the_values_of_ratings_are_said(tmp_path: Path) -> None:
     rows = "".join(f"u,a,{n},{n % 5 + 1}\n" for n in range(9))
     data = prepare(tmp_path, f"user_id,item_id,timestamp,rating\n{rows}")
     assert "values from 1 to 5" in data.info.notes
+
+
+def test_one_bad_date_spoils_one_row(tmp_path: Path) -> None:
+    dates = ["2024-01-01T10:00:00Z", "2024-01-02T10:00:00.123456+01:00", "oops", "0", "2024-01-03"]
+    rows = "".join(f"u,a,{d},buy\n" for d in dates)
+    items, events = write(tmp_path, events=f"user_id,item_id,timestamp,behavior\n{rows}")
+    found, rejects = Dataset.prepare(items, events)
+    assert len(found.interactions) == 3
+    assert [(r[1], r[3]) for r in rejects[1].rows] == [
+        (3, "u | a | oops | buy"), (4, "u | a | 0 | buy"),
+    ]  # fmt: skip
+
+
+def test_codes_and_long_numbers_stay_text(tmp_path: Path) -> None:
+    items = "item_id,title,zip,ean,n,x\na,mug,007,12345678901234567891,7,1.5\nb,bag,8,2,,2\n"
+    first = Catalog.read(write(tmp_path, items=items)[0])[0]
+    assert first.attributes == {"zip": "007", "ean": "12345678901234567891", "n": 7, "x": 1.5}
+
+
+def test_values_that_are_no_numbers_are_rejected(tmp_path: Path) -> None:
+    events = "user_id,item_id,timestamp,behavior,value\nu,a,1,buy,£5\nu,b,2,buy,\nu,c,3,buy,2\n"
+    items, path = write(tmp_path, events=events)
+    found, rejects = Dataset.prepare(items, path)
+    assert len(found.interactions) == 2
+    assert rejects[1].counts() == {"value is not a number": 1}
+
+
+def test_an_open_quote_is_an_error(tmp_path: Path) -> None:
+    items = 'item_id,title\n1,mug\n2,"12 inch ruler\n3,tea\n4,bag\n'
+    with pytest.raises(DataError, match="a quote that is opened and never closed"):
+        Catalog.read(write(tmp_path, items=items)[0])
+    fine = 'item_id,title\n1,"two\nlines"\n2,12" ruler\n'
+    with pytest.raises(DataError, match="at or after data row 1"):
+        Catalog.read(write(tmp_path, items=fine)[0])  # cannot be told apart: better to ask
+    assert len(Catalog.read(write(tmp_path, items='item_id,title\n1,12" ruler\n')[0])) == 1
+
+
+def test_times_out_of_range_are_rejected(tmp_path: Path) -> None:
+    events = "user_id,item_id,timestamp,behavior\nu,a,1e30,buy\nu,b,5,buy\n"
+    items, path = write(tmp_path, events=events)
+    found, rejects = Dataset.prepare(items, path)
+    assert rejects[1].counts() == {"time is out of range": 1}
+    assert len(found.interactions) == 1
+
+
+def test_attributes_never_overwrite_one_another(tmp_path: Path) -> None:
+    events = "user_id,item_id,timestamp,timestamp_given,position,behavior\nu,a,7,8,9,buy\n"
+    items, path = write(tmp_path, events=events)
+    found, _ = Dataset.prepare(items, path)
+    found.save(tmp_path / "o")
+    (event,) = Dataset.load(tmp_path / "o").interactions.history("u").interactions
+    assert event.timestamp == 9
+    assert sorted(event.attributes.values()) == [7, 8]
+
+
+def test_parquet_of_odd_types(tmp_path: Path) -> None:
+    import datetime as dt
+
+    good: dict[str, Any] = {"item_id": ["a"], "title": ["mug"]}
+    odd = {
+        "when": pa.array([dt.datetime(2001, 1, 1)], pa.timestamp("ns")),
+        "tags": pa.array([["x", "y"]]),
+        "more": pa.array([{"k": 1}]),
+    }
+    pq.write_table(pa.table({**good, **odd}), tmp_path / "i.parquet")
+    catalog = Catalog.read(tmp_path / "i.parquet")
+    assert catalog[0].attributes["tags"] == '["x", "y"]'
+    assert str(catalog[0].attributes["when"]).startswith("2001-01-01")
+    catalog.to_table()
+    for name in ("item_id", "title"):
+        pq.write_table(pa.table({**good, name: pa.array([["x"]])}), tmp_path / "bad.parquet")
+        with pytest.raises(DataError, match="cannot be read as text"):
+            Catalog.read(tmp_path / "bad.parquet")
+
+
+def test_files_broken_in_the_middle(tmp_path: Path) -> None:
+    import gzip
+
+    packed = bytearray(gzip.compress((ITEMS * 50).encode()))
+    packed[20:60] = b"\xff" * 40
+    (tmp_path / "i.csv.gz").write_bytes(bytes(packed))
+    with pytest.raises(DataError, match="cannot be read"):
+        Catalog.read(tmp_path / "i.csv.gz")
+    (tmp_path / "i.csv").write_text("x" * 200_000 + ",title\na,b\n")
+    with pytest.raises(DataError):
+        Catalog.read(tmp_path / "i.csv")
+    assert zlib.error is not None
+
+
+def test_headers_with_blank_lines_and_breaks(tmp_path: Path) -> None:
+    items = '\n\nitem_id,title,"two\nlines"\na,mug,x\nb,bag\n'
+    path = write(tmp_path, items=items)[0]
+    with pytest.raises(DataError, match="data row 2: 2 cells"):
+        Catalog.read(path)
+    path.write_text(items.removesuffix("b,bag\n"))
+    assert Catalog.read(path)[0].attributes == {"two\nlines": "x"}
+
+
+def test_duplicates_are_named_by_their_rows(tmp_path: Path) -> None:
+    items = "item_id,title\n,x\n1,mug\n1,bag\n"
+    from genrec.data.readers.rejects import Rejects
+
+    rejects = Rejects("items.csv")
+    Catalog.read(write(tmp_path, items=items)[0], rejects=rejects)
+    assert rejects.rows[1][1:3] == (3, "duplicate item_id '1' (first in data row 2)")
+
+
+def test_unknown_behaviors_are_named(tmp_path: Path) -> None:
+    items, events = write(tmp_path)
+    found, _ = Dataset.prepare(items, events, options=EventOptions())
+    with pytest.raises(GenrecError, match="Expected one of: buy, view"):
+        found.interactions.targets("u", "test", "zzz")
+    with pytest.raises(DataError, match="target_behavior='zzz'"):
+        Dataset.prepare(items, events, target_behavior="zzz")

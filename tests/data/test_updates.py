@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.commands import Run, run
 from support.baskets import dataset
+from support.commands import Run, run
 from support.tiny_runs import FEW, done, fresh, made, saved
 
 from genrec import Dataset, Recommender

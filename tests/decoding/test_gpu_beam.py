@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from support import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from genrec.decoding import gpu_beam

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny
 from support.reference import DictTrie
 from support.trie_walk import END, walk
 

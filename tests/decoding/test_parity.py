@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import stepwise
-from support import tiny
+from support import stepwise, tiny
 
 from benchmarks.speed.peer import generate
 from genrec import Catalog, Item, LanguageModel, Recommender

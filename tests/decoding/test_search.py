@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from support.titles import requests
-
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from support import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny
 from support.reference import forward, logprobs, ranked
+from support.titles import requests
 
-from genrec import Catalog, History, Interaction, Item, Recommender
+from genrec import Catalog, History, Item, Recommender
 from genrec.config import QueryOptions
 from genrec.decoding.filters import Filter, Filters
 from genrec.decoding.search import score, search
@@ -23,10 +22,6 @@ from genrec.decoding.trie import TitleTrie
 from genrec.decoding.types import Options, Ranking
 from genrec.models.token_tree import ROOT
 from genrec.pipeline.types import RecommendationList
-from genrec.text import visible
-
-
-
 
 
 def expected(recommender: Recommender, history: History) -> list[float]:

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from support.trie_walk import END, walk
-
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.reference import DictTrie
+from support.trie_walk import END, walk
 
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import DataError
@@ -20,8 +18,6 @@ sequences = st.lists(
 wide = st.lists(
     st.lists(st.integers(1, 200_000), max_size=3).map(lambda s: [*s, END]), min_size=1, max_size=40
 )
-
-
 
 
 @given(st.one_of(sequences, wide))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny
 from support.commands import Run, answer, model, run
 from support.counted_shop import NAMES, catalog, counted, history, sequences, shop
 

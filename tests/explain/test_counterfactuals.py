@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from support import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny
 from support.commands import Run, data, model, run
-from support.titles import kinds, titles
 from support.evidence_shop import Neighbours, past, shop
+from support.titles import kinds, titles
 
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
 from genrec.data.ingest import EventOptions

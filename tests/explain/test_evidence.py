@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from support.evidence_shop import Neighbours, past, shop
-
 from typing import Any
 
 import numpy as np
 import pytest
-from support import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny
+from support.evidence_shop import Neighbours, past, shop
 from support.reference import fused_logprobs, logprobs
 from support.titles import titles
 
@@ -18,14 +17,11 @@ from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
 from genrec.errors import PromptError, RequestError
 from genrec.explain.evidence import Change, Counterfactuals, find_strongest, measure_drops
 from genrec.explain.types import Explanation
-from genrec.priors.weights import Weights
 from genrec.prompts.template import Template
 
 TEMPLATES = ("next_item", "sentence")
 FORMS = ("none", "node", "score")
 models = st.sampled_from([*tiny.KINDS, "mistral", "gemma3"])
-
-
 
 
 def weights_of(recommender: Recommender, history: History) -> list[float]:
@@ -147,10 +143,6 @@ def test_the_parts_add_up_to_the_fall_of_the_score(request: tuple[Recommender, H
             for w, h in [(question.window, history), (shown, whole)]
         )
         assert found.total[i] == pytest.approx(before - after, abs=2e-5)
-
-
-
-
 
 
 def explained(recommender: Recommender, history: Any, **how: Any) -> list[Explanation]:

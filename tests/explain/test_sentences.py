@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny
 from support.titles import kinds, titles
 
 from genrec import Catalog, History, Interaction, Item, Recommender

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny
+from support.commands import Run
+from support.shop_files import write
 
+from genrec import Dataset
 from genrec.data.dataset import INDEX_FILES
 from genrec.errors import DataError, ModelError
 from genrec.matching.encoders import SentenceEmbedder, load_embedder
@@ -157,3 +160,22 @@ def test_the_packaged_encoder_knows_like_from_unlike() -> None:
     assert np.linalg.norm(found, axis=1) == pytest.approx(1.0, abs=1e-4)
     assert found[0] @ found[1] > 0.5 > found[0] @ found[2]
     assert embedder.fingerprint == embedder.fingerprint
+
+
+def test_prepare_again_drops_an_index(run: Run, tmp_path: Path) -> None:
+    from genrec.matching.matcher import write_index
+
+    items, events = write(tmp_path)
+    arguments = ["prepare", "--items", items, "--interactions", events, "--out", tmp_path / "o"]
+    assert run(*arguments)[0] == 0
+    write_index(Dataset.load(tmp_path / "o").catalog, tmp_path / "o", tiny.LatinEmbedder())
+    assert (tmp_path / "o" / "titles.safetensors").is_file()
+    assert run(*arguments)[0] == 0
+    assert not (tmp_path / "o" / "titles.safetensors").exists()
+
+
+def test_a_damaged_index_says_index_again(run: Run, data: Path, model: Path) -> None:
+    (data / "titles.safetensors").write_bytes(b"x")
+    code, _, err = run("recommend", data, "--history", "zzz", "--model", model)
+    assert code == 3
+    assert "Run `genrec index` again" in err

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from support import tiny
 import torch
-from support.made_shop import made
+from support import tiny
 from support.commands import Run, data, model, run
+from support.made_shop import made
 
 from genrec import Catalog, Item
 from genrec.baselines import registry

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny
 
-from genrec import Catalog, Item
+from genrec import Catalog, Item, Recommender
 from genrec.data.behaviors import spoken_verbs
+from genrec.errors import RequestError
 from genrec.matching.history_parser import HistoryParser
 
 TITLES = [
@@ -121,3 +125,56 @@ def test_any_text_is_read(typed: str) -> None:
 def test_any_mixture_is_read_without_losing_known_titles(words: list[str]) -> None:
     history, _ = PARSER.read(" ".join(words))
     assert len(history) <= len(words)
+
+
+OTHER_CATALOG = Catalog(Item(str(n), t) for n, t in enumerate(["red mug", "doll", "bag"]))
+
+
+def make(**settings: Any) -> Recommender:
+    return Recommender(OTHER_CATALOG, tiny.language_model(), **settings)
+
+
+N = 9_000
+
+
+LONG = {
+    "spaces": "x" + " " * N + "y",
+    "spaces after a comma": "," + " " * N + "x",
+    "commas": "," * N,
+    "pieces": "a;" * (N // 2),
+    "parts": "a," * (N // 2),
+    "给": "给" * N,
+    "verbs": "and " * (N // 8) + "bought " * (N // 14),
+    "then": "x then " * (N // 7),
+    "next": "next " * (N // 5),
+    "digits": "red mug " + "9" * N + "/5",
+    "quotes": "“" * (N // 2) + "”" * (N // 2),
+    "emoji": "👩‍🚀" * (N // 3),
+    "right to left": "שלום " * (N // 5),
+}
+
+
+@pytest.mark.parametrize("typed", LONG.values(), ids=LONG.keys())
+def test_long_typed_histories_are_read_in_seconds(typed: str) -> None:
+    import time
+
+    started = time.process_time()
+    history, _ = make(encoder="ngrams").understand(typed)
+    assert time.process_time() - started < 15  # they took minutes
+    assert len(history) <= len(typed)
+
+
+def test_very_long_typed_histories_are_refused() -> None:
+    with pytest.raises(RequestError, match="Expected at most 20,000"):
+        make().recommend("red mug; " * 12_000)
+    assert len(make(exclude_seen=False).recommend(["red mug"] * 12_000)) == 3
+
+
+def test_values_beyond_all_numbers_are_left_out() -> None:
+    history, _ = make().understand("rated red mug " + "9" * 400 + "/5")
+    assert [(i.item_id, i.value) for i in history.interactions] == [("0", None)]
+
+
+def test_a_typed_subject_is_no_event() -> None:
+    _, understood = make(encoder="none").understand("we bought a spaceship")
+    assert [u.text for u in understood] == ["bought a spaceship"]

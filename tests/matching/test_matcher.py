@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support import tiny
 
-from genrec import Catalog, Item
+from genrec import Catalog, Item, Recommender
 from genrec.errors import DataError, ModelError, SettingsError
 from genrec.matching.history_parser import HistoryParser
 from genrec.matching.matcher import THRESHOLD, TextMatcher, write_index
@@ -241,3 +241,11 @@ def test_titles_without_letters_or_digits() -> None:
     assert matcher.match("!!!").how == "exact"
     for text in ("...", "", "zzz", "!!!!"):
         assert matcher.match(text).rows == ()
+
+
+def test_emoji_are_not_all_the_same() -> None:
+    catalog = Catalog([Item("1", "☕"), Item("2", "red mug")])
+    recommender = Recommender(catalog, tiny.language_model(), match_threshold=0.0)
+    recommender.matcher._encoder = embedder = tiny.LatinEmbedder()
+    recommender.understand("🍵")
+    assert not {"☕", "🍵"} & set(embedder.asked)

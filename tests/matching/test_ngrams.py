@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from support.slow_ngrams import slowly, titles
-
-import math
-from collections import Counter
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.slow_ngrams import slowly, titles
 
 from genrec.matching import ngrams
 from genrec.matching.ngrams import AlikeTitles
-
-
-
-
-
 
 
 @given(titles, st.integers(0, 2**16))

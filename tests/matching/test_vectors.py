@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support import tiny
 from safetensors import safe_open
-from support.made_shop import made
+from support import tiny
 from support.commands import Run, data, run
+from support.made_shop import made
 
 from genrec import Dataset
 from genrec.baselines import registry

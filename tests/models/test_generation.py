@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import tiny
 import torch
+from support import tiny
 from support.reference import enumerated
 
 from genrec.data.titles import TitleForm

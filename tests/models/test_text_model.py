@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from support.scripted_model import Scripted
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from support.scripted_model import Scripted
 
 from genrec import Catalog, Item, Recommender, datasets
 from genrec.errors import ModelError, RequestError
 from genrec.models.base import (
-    Generated,
-    GenerationOptions,
     ScoringModel,
     TextModel,
-    TextPrompt,
     can_score,
 )
 
 TITLES = ["red mug", "blue mug", "garden fork", "tea towel", "cake tin"]
-
-
 
 
 def shop(script: Callable[[str], Sequence[str]], **settings: Any) -> Recommender:

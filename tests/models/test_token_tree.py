@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import tiny
 import torch
+from support import tiny
 from support.reference import forward
 
 from genrec.models.cached_tree import CachedTree, Prefix, tree_obstacle

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny
 from support.titles import kinds
 
 from genrec import Catalog, Item, Recommender

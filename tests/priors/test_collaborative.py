@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from support.counted_shop import NAMES, catalog, counted, history, sequences, shop, EVEN
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,9 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from support import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny
+from support.counted_shop import EVEN, NAMES, catalog, counted, history, sequences, shop
 from support.reference import fused_logprobs, logprobs
 from support.slow_ngrams import slowly as cubed
 
@@ -34,10 +33,6 @@ from genrec.priors.weights import Weights
 ALIKE = cubed(NAMES)
 
 
-
-
-
-
 def dense(weights: Weights, n: int = len(NAMES)) -> list[float]:
     """Weights as a list, which sums to 1."""
     if weights.rows is None:
@@ -50,10 +45,6 @@ def dense(weights: Weights, n: int = len(NAMES)) -> list[float]:
         values[weights.rows] += weights.values
     found: list[float] = (values / values.sum()).tolist()
     return found
-
-
-
-
 
 
 def slowly(events: Sequence[Sequence[int]], rows: Sequence[int]) -> list[float]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny
 from support.reference import fused_logprobs, logprobs, ranked
 from support.titles import requests
 

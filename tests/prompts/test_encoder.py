@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from support import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny
 
 from genrec import Catalog, History, Interaction, Item, Recommender, runs
 from genrec.data.behaviors import templates_folder
 from genrec.data.titles import TitleForm
-from genrec.errors import PromptError
+from genrec.errors import (
+    PromptError,
+)
 from genrec.models.packaged import DEFAULT_MODEL, PACKAGED
 from genrec.prompts.encoder import EncodedPrompt, Encoder, PromptBudget
 from genrec.prompts.template import Template
@@ -285,3 +287,12 @@ def test_the_hash_of_the_shipped_run_stays() -> None:
     run = Run.read(run_folder)
     form = Template.load(run.template).form(run.settings["case"], run.settings["max_title_tokens"])
     run.check(encoder=Encoder(AutoTokenizer.from_pretrained(packaged.path), form).hash)
+
+
+def test_cut_titles_are_shown_as_they_are_read() -> None:
+    catalog = Catalog([Item("a", "x " * 5000), Item("b", "red mug")])
+    recommender = Recommender(catalog, tiny.language_model(), max_title_tokens=6)
+    encoded = recommender.prompt(["a"])
+    assert len(encoded.text) < 100
+    again = tiny.tokenizer("llama")(encoded.text, add_special_tokens=False)["input_ids"]
+    assert tiny.tokenizer("llama").decode(again) == tiny.tokenizer("llama").decode(encoded.ids)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
 import pytest
-from support import tiny
-from support.shop_files import EVENTS, ITEMS, write
+
 import genrec
 from genrec.cli import main
+from support import tiny
+from support.shop_files import write
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
-import numpy as np
+
 import pyarrow as pa
-import pytest
-from support import tiny
-from hypothesis import given
 from hypothesis import strategies as st
-from support.reference import fused_logprobs, logprobs
-from support.slow_ngrams import slowly as cubed
-import genrec
-from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
-from genrec.baselines import registry as baselines
-from genrec.data import protocols
-from genrec.data.interactions import Interactions
-from genrec.data.splits import hold_last_train_unit, is_test_after_train
-from genrec.errors import DataError, RequestError, SettingsError
-from genrec.files import write_arrays
+
+from genrec import Catalog, Dataset, History, Interaction, Item
 from genrec.priors.collaborative import COUNTED, CollaborativePrior
 from genrec.priors.counts import Counts
-from genrec.priors.weights import Weights
 
 NAMES = ["red mug", "red doll", "red doll house", "blue mug", "blue mug", "set of 12", "set of 1"]
 

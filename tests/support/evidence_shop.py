@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+
 import numpy as np
-import pytest
-from support import tiny
-from hypothesis import given
-from hypothesis import strategies as st
-from support.reference import fused_logprobs, logprobs
-from support.titles import titles
-from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
-from genrec.errors import PromptError, RequestError
-from genrec.explain.evidence import Change, Counterfactuals, find_strongest, measure_drops
-from genrec.explain.types import Explanation
+
+from genrec import Catalog, History, Interaction, Item, Recommender
 from genrec.priors.weights import Weights
-from genrec.prompts.template import Template
+from support import tiny
+
 
 class Neighbours:
     """A prior that favors neighbors of the history's items, later ones more."""

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 import numpy as np
 import pyarrow as pa
-import pytest
-from support import tiny
-from genrec import Dataset, History, Interaction, Recommender
-from genrec.baselines import registry
-from genrec.baselines.base import Baseline, Scorer
-from genrec.baselines.counting import Markov, Popular
-from genrec.baselines.registry import NAMES
-from genrec.baselines.training_events import TrainingEvents
-from genrec.data.interactions import Interactions
-from genrec.errors import DataError, RequestError, SettingsError
-from genrec.evaluation import evaluator
-from genrec.matching import vectors
+
+from genrec import Dataset
 
 COLORS = ("red", "blue", "green", "white")
 

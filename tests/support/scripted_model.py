@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
-import pytest
-from genrec import Catalog, Item, Recommender, datasets
-from genrec.errors import ModelError, RequestError
+
 from genrec.models.base import (
     Generated,
     GenerationOptions,
-    ScoringModel,
-    TextModel,
     TextPrompt,
-    can_score,
 )
+
 
 class Scripted:
     """Writes what a script says of each prompt; counts a word as a token."""

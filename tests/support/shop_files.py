@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-from dataclasses import replace
 from pathlib import Path
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import pytest
-from support import tiny
-from hypothesis import given
-from hypothesis import strategies as st
-from genrec import Catalog, Dataset, Interactions, Item, Recommender
-from genrec.baselines import registry
-from genrec.data import protocols
-from genrec.data.datasets import load
-from genrec.data.readers.rejects import Rejects
-from genrec.data.splits import split_last_unit
-from genrec.errors import DataError, RequestError, SettingsError, UnknownUserError
-from genrec.evaluation import evaluator, tuning
-from genrec.priors.collaborative import CollaborativePrior
+
+from genrec import Dataset
 
 ITEMS = "item_id,title,price,colour\na,Red mug,1.5,red\nb,Blue mug,2,\nc,Doll,,pink\n"
 

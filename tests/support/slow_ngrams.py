@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-import numpy as np
-import pytest
-from hypothesis import given
+
 from hypothesis import strategies as st
-from genrec.matching import ngrams
-from genrec.matching.ngrams import AlikeTitles
 
 titles = st.lists(st.text("abc 电脑'", max_size=12), min_size=1, max_size=8)
 

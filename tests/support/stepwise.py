@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from support.reference import DictTrie
 
 from genrec.models.token_tree import ROOT, TokenTree
+from support.reference import DictTrie
 
 
 def beams(

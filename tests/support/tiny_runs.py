@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import copy
-import json
-import os
-import resource
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import asdict, field, fields, make_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 import pytest
-from support import tiny
 import torch
-from safetensors.torch import load_file
-from support.commands import Run, run
-from support.baskets import dataset
-from genrec import Dataset, Recommender, runs
+
+from genrec import Dataset
 from genrec.data.splits import split_last_unit
-from genrec.errors import DataError, ModelError, SettingsError
 from genrec.models.language_model import LanguageModel
-from genrec.training import checkpoints, config, examples, objectives, sequences, trainer
-from genrec.training.config import Training
-from genrec.training.losses import CatalogLoss, Head, make_batch
-from genrec.training.title_paths import TitlePaths
+from support import tiny
+from support.baskets import dataset
+from support.commands import Run
 
 KINDS = ("llama", "gpt2", "qwen3", "gemma3", "mistral")
 

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Any
-import numpy as np
-import pytest
-from support import tiny
-import torch
-from hypothesis import given
 from hypothesis import strategies as st
-from support.reference import forward, logprobs, ranked
+
 from genrec import Catalog, History, Interaction, Item, Recommender
-from genrec.config import QueryOptions
-from genrec.decoding.filters import Filter, Filters
-from genrec.decoding.search import score, search
-from genrec.decoding.trie import TitleTrie
-from genrec.decoding.types import Options, Ranking
-from genrec.models.token_tree import ROOT
-from genrec.pipeline.types import RecommendationList
 from genrec.text import visible
+from support import tiny
 
 # Short words over a small alphabet make shared prefixes and duplicates likely; the rest is what
 # real catalogs are full of.

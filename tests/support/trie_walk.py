@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
+
 import numpy as np
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from support.reference import DictTrie
+
 from genrec.decoding.trie import TitleTrie
-from genrec.errors import DataError
 
 END = 0
 

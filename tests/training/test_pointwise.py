@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import tiny
 import torch
 from safetensors.torch import load_file
-from support.commands import Run, run
+from support import tiny
 from support.baskets import TITLES, dataset
+from support.commands import Run, run
 from support.tiny_runs import FEW, KINDS, doubled, fresh, saved
 
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender

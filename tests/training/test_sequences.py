@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from support.baskets import dataset
-
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from support import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from support import tiny
+from support.baskets import dataset
 
 from genrec import Dataset, Recommender
 from genrec.data.events import History
-from genrec.data.ingest import EventOptions
 from genrec.decoding.trie import TitleTrie
 from genrec.errors import SettingsError
 from genrec.prompts.template import Template
 from genrec.training.sequences import RowMaker, RowOptions, make_rows, pack_rows
 from genrec.training.title_paths import TitlePaths
-
-
-
-
 
 BASKETS = st.lists(
     st.lists(

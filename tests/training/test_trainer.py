@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from support.tiny_runs import KINDS, FEW, fresh, doubled, made, saved, done, place
-
-import copy
 import json
 import os
 import resource
@@ -19,14 +16,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import tiny
 import torch
 from safetensors.torch import load_file
-from support.commands import Run, run
+from support import tiny
 from support.baskets import dataset
+from support.commands import Run, run
+from support.tiny_runs import FEW, KINDS, done, doubled, fresh, made, saved
 
 from genrec import Dataset, Recommender, runs
-from genrec.data.splits import split_last_unit
 from genrec.errors import DataError, ModelError, SettingsError
 from genrec.models.language_model import LanguageModel
 from genrec.training import checkpoints, config, examples, objectives, sequences, trainer
@@ -37,12 +34,6 @@ from genrec.training.title_paths import TitlePaths
 assert callable(run)
 
 ROOT = Path(__file__).parents[2]
-
-
-
-
-
-
 
 
 def scored(
@@ -248,8 +239,6 @@ def test_settings_are_checked(tmp_path: Path) -> None:
     assert set(config.describe_settings()) == {f.name for f in fields(Training)}
 
 
-
-
 @pytest.mark.parametrize(
     ("fast", "rank", "said"),
     [(True, 4, ""), (True, 0, "learn coarsely"), (False, 4, "slow on this CPU")],
@@ -452,8 +441,6 @@ def test_all_weights_can_be_trained(tmp_path: Path) -> None:
     assert len(Recommender.load(tmp_path / "run", data).recommend("")) == 7
 
 
-
-
 def train(folder: Path, name: str, *options: str) -> list[str]:
     """Return the arguments of `genrec` for a small run."""
     return [
@@ -462,10 +449,6 @@ def train(folder: Path, name: str, *options: str) -> list[str]:
         "--eval-every", "150", "--pack-tokens", "128", "--lora-dropout", "0.1", "--log-steps", "1",
         "--save-steps", "3", "--threads", "1", "--device", "cpu", "--dtype", "float32", *options,
     ]  # fmt: skip
-
-
-
-
 
 
 def test_quantised_weights_answer(place: Path, run: Run) -> None:
