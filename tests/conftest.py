@@ -10,6 +10,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from support.commands import data as data
+from support.commands import model as model
+from support.commands import run as run
+from support.commands import shop as shop
 
 from genrec.data.datasets import Dataset, load
 from genrec.models.language_model import LanguageModel

@@ -10,15 +10,12 @@ from pathlib import Path
 
 import pytest
 from support import tiny
-from support.commands import Run, model, run
+from support.commands import Run
 from support.house import ORDER
 
 from genrec import Catalog, History, Interaction, Item
 from genrec.cli import main
 from genrec.prompts.template import Template
-
-assert callable(model)
-assert callable(run)
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "genrec" / "data" / "samples"

@@ -11,9 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.commands import Run, run
-
-assert callable(run)
+from support.commands import Run
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -8,13 +8,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 from support.commands import Run as Command
-from support.commands import run
 
 from genrec import Dataset, Recommender, runs
 from genrec.errors import ModelError
 from genrec.runs import Run
-
-assert callable(run)
 
 NAME = "online_retail_demo"
 

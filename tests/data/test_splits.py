@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.commands import Run, run
+from support.commands import Run
 from support.shop_files import EVENTS, splits, write
 
 from genrec import Catalog, Dataset, Interactions, Item
@@ -17,7 +17,6 @@ from genrec.data.ingest import EventOptions
 from genrec.data.splits import hold_latest_train, split_global_time
 from genrec.errors import DataError, SettingsError
 
-assert callable(run)
 HEAD = "user_id,item_id,timestamp,behavior\n"
 DATES = HEAD + "".join(
     f"{user},{item},2024-01-{day:02d},{did}\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.baskets import dataset
-from support.commands import Run, run
+from support.commands import Run
 from support.tiny_runs import FEW, done, fresh, made, saved
 
 from genrec import Dataset, Recommender
@@ -16,8 +16,6 @@ from genrec.data.splits import split_last_unit
 from genrec.data.updates import apply_updates
 from genrec.errors import DataError, ModelError
 from genrec.training import trainer
-
-assert callable(run)
 
 NEW = """user_id,item_id,behavior,timestamp,unit
 u0,i6,buy,90000000,late

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support import tiny
-from support.commands import Run, answer, model, run
+from support.commands import Run, answer
 
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
 from genrec.data.datasets import load
@@ -36,9 +36,6 @@ from genrec.explain.types import Explanation
 from genrec.matching.ngrams import CharNgrams
 from genrec.priors.weights import Weights
 from genrec.reports import summaries
-
-assert callable(model)
-assert callable(run)
 
 TITLES = ["red mug", "blue mug", "doll house", "paper chain", "pink bag", "cake tin", "hat", "pen"]
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import tiny
-from support.commands import Run, answer, model, run
+from support.commands import Run, answer
 from support.counted_shop import NAMES, catalog, counted, history, sequences, shop
 
 from genrec import Catalog, Dataset, Item, Recommender
@@ -23,9 +23,6 @@ from genrec.evaluation import tuning
 from genrec.priors import fusion as fusing
 from genrec.priors.collaborative import COUNTED, CollaborativePrior
 from genrec.priors.tuned import WEIGHTS, Tuned
-
-assert callable(model)
-assert callable(run)
 
 
 @given(

@@ -17,7 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support import tiny
-from support.commands import Run, data, model, run
+from support.commands import Run
 from support.evidence_shop import Neighbours, past, shop
 from support.titles import kinds, titles
 
@@ -27,10 +27,6 @@ from genrec.errors import RequestError, SettingsError
 from genrec.models.language_model import LanguageModel
 from genrec.priors.weights import Weights
 from genrec.reports import explanation_page
-
-assert callable(data)
-assert callable(model)
-assert callable(run)
 
 
 @given(

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from support import tiny
-from support.commands import Run, data, model, run
+from support.commands import Run
 from support.made_shop import made
 
 from genrec import Catalog, Item
@@ -16,10 +16,6 @@ from genrec.data.titles import TitleForm
 from genrec.errors import ModelError
 from genrec.matching import hidden_states, vectors
 from genrec.prompts.encoder import Encoder
-
-assert callable(run)
-assert callable(data)
-assert callable(model)
 
 TITLES = ["red mug", "red mug with a very long name of many words and numbers 1 2 3 4", "书籍",
           "red mug", "<|endoftext|> chair", "paper chain kit 50's christmas"]  # fmt: skip

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors import safe_open
 from support import tiny
-from support.commands import Run, data, run
+from support.commands import Run
 from support.made_shop import made
 
 from genrec import Dataset
@@ -20,9 +20,6 @@ from genrec.baselines import registry
 from genrec.errors import DataError
 from genrec.matching import vectors
 from genrec.matching.matcher import write_index
-
-assert callable(run)
-assert callable(data)
 
 
 def test_users_are_the_mean_of_their_latest_items() -> None:

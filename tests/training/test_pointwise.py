@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from support import tiny
 from support.baskets import TITLES, dataset
-from support.commands import Run, run
+from support.commands import Run
 from support.tiny_runs import FEW, KINDS, doubled, fresh, saved
 
 from genrec import Catalog, Dataset, History, Interaction, Item, Recommender
@@ -30,7 +30,6 @@ from genrec.training.config import Training, resolve
 from genrec.training.pairs import make_pairs, make_training_pairs, read_pairs, write_pairs
 from genrec.training.sequences import Row
 
-assert callable(run)
 POINTWISE = Training(objective="pointwise", pack_tokens=400)
 
 

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from support import tiny
 from support.baskets import dataset
-from support.commands import Run, run
+from support.commands import Run
 from support.tiny_runs import FEW, KINDS, done, doubled, fresh, made, saved
 
 from genrec import Dataset, Recommender, runs
@@ -30,8 +30,6 @@ from genrec.training import checkpoints, config, examples, objectives, sequences
 from genrec.training.config import Training
 from genrec.training.losses import CatalogLoss, Head, make_batch
 from genrec.training.title_paths import TitlePaths
-
-assert callable(run)
 
 ROOT = Path(__file__).parents[2]
 
