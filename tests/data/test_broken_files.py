@@ -1,4 +1,4 @@
-"""Every file in ``tests/broken`` gives the expected message or the expected rejected rows.
+"""Every file in ``tests/data/broken`` gives the expected message or the expected rejected rows.
 
 For each file, ``expected.json`` holds either ``error`` (a part of the message), or ``kept`` (the
 numbers of items and events), ``rejected`` (row number and reason) and ``notes`` (some of them). The
