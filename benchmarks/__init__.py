@@ -1,1 +1,1 @@
-"""Scripts that measure genrec; README.md lists them, LOG.md holds what came out."""
+"""Scripts that measure genrec. README.md lists them, LOG.md records what came out."""

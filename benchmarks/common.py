@@ -1,4 +1,4 @@
-"""What every benchmark needs: the checkout's root and the commit that is measured."""
+"""The root of the checkout and the commit that is measured, for all benchmarks."""
 
 from __future__ import annotations
 

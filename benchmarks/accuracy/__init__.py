@@ -1,1 +1,1 @@
-"""How accurate the lists are: baselines, priors, models, matching, yes or no."""
+"""Benchmarks of accuracy: baselines, priors, models, matching, yes or no."""

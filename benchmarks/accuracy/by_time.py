@@ -1,11 +1,12 @@
-"""The prior and the baselines where all of test is later than all of train (protocol global-time).
+"""Measure prior and baselines when all of test is later than all of train (protocol global-time).
 
     python -m benchmarks.accuracy.by_time --data DIR
     python -m benchmarks.accuracy.by_time --sets demo retail --data DIR
 
-Tables of one user's last event let a system see what others did later; here nothing of train or
-validation is later than test, for anybody. Sets are those of accuracy.py whose events have times. All
-count train and validation; the prior's weights are fitted on validation. Up to 1,500 seeded users.
+A table of each user's last event lets a system see what others did later. Here nothing in train or
+validation is later than test, for anybody. The data sets are those of public_datasets.py whose events
+have times. All systems count train and validation, the prior's weights are fitted on validation, and up
+to 1,500 seeded users are asked.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""Whether the ten items' probabilities together are how often one of them is what came next.
+"""Compare the stated probabilities of ten items with how often one of them comes next.
 
     genrec evaluate shop --protocol demo-v1 --out one && genrec evaluate shop --protocol demo-v1 --prior none --out two
     python -m benchmarks.accuracy.calibration one/*.jsonl two/*.jsonl --picture reliability.png
 
-Takes the lists that ``genrec evaluate --out`` keeps, of the embedded data under demo-v1. For each system
-with probabilities: their mean sum over ten items, the share of hits and the difference; the users in
-five bins of equal size by that sum, the mean sum of each beside its hits with Wilson's 95% interval, and
-in how many bins the interval holds the mean; the log loss of hit or no hit, beside that of always
-saying the overall share of hits; nats of the target. Fitted temperatures are those of the evaluation.
+Reads the lists that ``genrec evaluate --out`` keeps, of the embedded data under demo-v1. For each system
+with probabilities it prints the mean sum over ten items, the share of hits and the difference. Users are
+put into five bins of equal size by that sum; for each bin it prints the mean sum beside the hits with
+Wilson's 95% interval, and counts the bins whose interval contains the mean. Beside that stand the log loss
+of hit or miss, the log loss of always stating the overall share of hits, and the nats of the target.
+Temperatures are those of the evaluation.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ K, BINS, Z = 10, 5, 1.959964
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
-    """The 95% interval of a share; Wilson 1927."""
+    """Return the 95% interval of a share (Wilson 1927)."""
     share, extra = hits / n, Z * Z / n
     middle = (share + extra / 2) / (1 + extra)
     half = Z / (1 + extra) * np.sqrt(share * (1 - share) / n + extra / (4 * n))
@@ -40,7 +41,7 @@ def log_loss(stated: Any, hit: Any) -> float:
 
 
 def measured(path: Path, targets: dict[str, str]) -> dict[str, Any] | None:
-    """What is found in one system's lists; None where they have no probabilities."""
+    """Compute the figures of one system's lists, or None if they have no probabilities."""
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     if not all(line.get("probabilities") for line in lines):
         return None
@@ -62,7 +63,7 @@ def measured(path: Path, targets: dict[str, str]) -> dict[str, Any] | None:
 
 
 def picture(found: list[dict[str, Any]], path: Path) -> None:
-    """Hit rates with their intervals over the mean stated probability of each bin."""
+    """Draw hit rates with their intervals over the mean stated probability of each bin."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 5), layout="constrained")

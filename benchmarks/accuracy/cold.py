@@ -1,17 +1,18 @@
-"""New items and new users, on the embedded data: who still finds what comes next. Resumable.
+"""Measure who still finds the next item when items or users are new. Resumable.
 
     genrec train DIR --protocol demo-v1 --behaviors buy --holdout 0.1 --out RUN
     python -m benchmarks.accuracy.cold items --run RUN --threads 1
     python -m benchmarks.accuracy.cold users --users 200 --threads 1
 
-``items``: a tenth of the catalog was never sold: their events before test are gone, also from
-histories, nothing is fitted on them, and then they are in the catalog. Asked are the demo-v1 test cases
-whose target is one of them, among all items and among the new ones alone. RUN, which is optional,
-learned without the same items as targets. ``users``: seeded demo-v1 test cases of whose history only
-the latest 0, 1, 2 or 5 purchases are known. The run is that of the package, which learned from train and
-validation, as its prior and baselines do here; with ``items`` everything is fitted on train.
+Uses the embedded data. ``items``: a tenth of the catalog was never sold. The events of these items before
+test are removed, also from histories, nothing is fitted on them, and then they are in the catalog. The
+demo-v1 test cases whose target is one of them are ranked among all items and among the new ones alone. RUN
+is optional and must have learned without the same items as targets. Everything is fitted on train.
 
-Where model and prior are fused, their weights are fitted on 200 validation users of the same data
+``users``: seeded demo-v1 test cases of whose history only the latest 0, 1, 2 or 5 purchases are known. The
+run is the one in the package; it learned from train and validation, and so do prior and baselines here.
+
+Where model and prior are fused, the weights are fitted on 200 validation users of the same data
 (``items``), or are the defaults of the embedded sample and of the package's run.
 """
 
@@ -45,7 +46,7 @@ Ranks = Callable[[History, str], dict[str, float]]
 
 
 def without(data: Dataset, rows: Sequence[int]) -> Dataset:
-    """The data without the events before test of some catalog rows."""
+    """Remove the events before test of some catalog rows."""
     c = data.interactions.columns
     kept = ~np.isin(c.row, rows) | (c.split == 2)
     events = data.interactions.to_table().take(np.flatnonzero(kept))
@@ -55,7 +56,7 @@ def without(data: Dataset, rows: Sequence[int]) -> Dataset:
 def by_scores(
     data: Dataset, scores: Callable[[History], Sequence[float]], new: Sequence[int]
 ) -> Ranks:
-    """Ranks by a number for every item."""
+    """Rank by a number for every item."""
 
     def found(history: History, target: str) -> dict[str, float]:
         values, row = np.asarray(scores(history), dtype=float), data.catalog.row(target)
@@ -68,12 +69,12 @@ def by_scores(
 
 
 def _place(values: np.ndarray, own: float) -> float:
-    """The rank of one of the values from 1, in the middle of those that are equal to it."""
+    """Return a value's rank, from 1, in the middle of the values that equal it."""
     return float((values > own).sum() + ((values == own).sum() + 1) // 2)
 
 
 def by_model(recommender: Recommender, new: Sequence[int]) -> Ranks:
-    """Ranks by a recommender, and the nats of the target."""
+    """Rank with a recommender; return the ranks and the nats of the targets."""
     ids = [recommender.catalog[row].item_id for row in new]
 
     def found(history: History, target: str) -> dict[str, float]:
@@ -94,7 +95,7 @@ def measured(
     out: Path,
     about: Sequence[str],
 ) -> list[dict[str, float]]:
-    """One line a case, kept in a file; ``about`` is what else it depends on."""
+    """Measure every case, one line each in a file; ``about`` is what else the lines depend on."""
     state = [about, [(user, target, len(history)) for user, history, target in asked]]
     key = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
     path = out / f"{name}-{key}.json"
@@ -124,7 +125,7 @@ def row(name: str, lines: Sequence[Mapping[str, float]], places: Sequence[str]) 
 
 
 def fused(system: Recommender) -> Recommender:
-    """With a prior, weighed as fitted on validation."""
+    """Add the collaborative prior to a recommender, with weights fitted on validation."""
     found = tuning.tune(system, protocol="demo-v1")
     return system.with_settings(
         prior="collaborative",

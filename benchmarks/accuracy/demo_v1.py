@@ -1,9 +1,9 @@
-"""Protocol demo-v1 on all its users: zero-shot, few-shot and popularity. Resumable.
+"""Compare zero-shot or few-shot with popularity on all users of demo-v1. Resumable.
 
     python -m benchmarks.accuracy.demo_v1 --threads 1
     python -m benchmarks.accuracy.demo_v1 --threads 1 --few-shot 4 --users 100 --split validation
 
-The ranked lists are appended to .results/, one line a user; run it again to go on.
+The ranked lists are appended to .results/, one line for each user; run it again to continue.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ METRICS = ("hit_rate@5", "hit_rate@10", "ndcg@5", "ndcg@10", "recall@10")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--few-shot", type=int, default=0)
     parser.add_argument("--split", default="test", choices=["validation", "test"])

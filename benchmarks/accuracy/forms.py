@@ -1,20 +1,22 @@
-"""What more can be had of a model by asking it in several ways, alone and with the prior. Resumable.
+"""Measure what asking a model in several ways adds, alone and with the prior. Resumable.
 
     python -m benchmarks.accuracy.forms demo --threads 1
     python -m benchmarks.accuracy.forms beauty --data DIR --users 200 --threads 1
     python -m benchmarks.accuracy.forms beauty --data DIR --titles short
     python -m benchmarks.accuracy.forms demo --run RUN
 
-Sets are those of accuracy.py, users those of `genrec tune`: of validation, the prior counting train.
-The model reads every form of the prompt: other templates, events of one moment in another order, only the latest
-events or more of them, demonstrations, no history at all. Of the choices that lead to the target
-all children's logits are kept, in .results/forms; run it again to go on. The rest is arithmetic:
-``product`` takes the mean of the forms' log-probabilities at each choice (where they have the same choices:
-another template may cut titles otherwise into tokens), ``mean`` that of the item's probabilities; ``less nothing`` takes off what the model says without a history (popularity as the model
-has it), as much as the fit says. Temperature and weights, as few as there are columns, are fitted
-crosswise: of each half of the users by the other half, for the model alone and with the prior.
+Data sets are those of public_datasets.py. Users are those of `genrec tune`: validation users, with a prior
+that counts train. The model reads every form of the prompt: other templates, events of one moment in
+another order, only the latest events or more of them, demonstrations, no history at all. The logits of all
+children at the choices that lead to the target are kept in .results/forms; run it again to continue.
 
-``--titles short`` keeps of each title only as many words as tell it from all others, two at least.
+The rest is arithmetic. ``product`` takes the mean of the forms' log-probabilities at each choice, if the
+forms have the same choices (another template may split titles into other tokens). ``mean`` takes the mean
+of the item's probabilities. ``less nothing`` takes off what the model says without a history, as much as
+the fit says. Temperature and weights are fitted crosswise (each half of the users by the other half), for
+the model alone and with the prior.
+
+``--titles short`` keeps only as many words of each title as tell it from all others, at least two.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ SHORT = ("online_retail", "s3_beauty", "s3_toys", "msl_amazon_books")  # whose t
 
 @dataclass(frozen=True)
 class Steps:
-    """The choices that lead to one target under one form: C children in all, L choices.
+    """Choices that lead to one target under one form: C children in all, L choices.
 
     Attributes:
         logits: (C,) log-probabilities of the model among the children of each choice.
@@ -77,7 +79,7 @@ Forms = dict[str, Steps]
 
 
 def shuffled(history: History, seed: int) -> History:
-    """Events of one moment in another order."""
+    """Shuffle the events of one moment."""
     rng = np.random.default_rng([seed, len(history.interactions)])
     events = list(history.interactions)
     order: list[int] = []
@@ -90,7 +92,7 @@ def shuffled(history: History, seed: int) -> History:
 
 
 def forms(plain: Recommender) -> dict[str, Callable[[History], tuple[Recommender, History]]]:
-    """Each way to ask, as what is asked and with which history."""
+    """Return each way to ask: a function from a history to a recommender and its history."""
     asked = {
         "sentence": plain.with_settings(template="sentence"),
         "few_shot 2": plain.with_settings(few_shot=2),
@@ -110,7 +112,7 @@ def forms(plain: Recommender) -> dict[str, Callable[[History], tuple[Recommender
 
 
 def read(system: Recommender, asked: History, whole: History, target: str) -> tuple[Any, int]:
-    """The logits of the choices that lead to a target, and the tokens of the prompt."""
+    """Return the logits of the choices that lead to a target, and the prompt's length in tokens."""
     trie, source = system.trie, system.prior
     assert isinstance(trie, TitleTrie)
     assert source is not None
@@ -122,7 +124,7 @@ def read(system: Recommender, asked: History, whole: History, target: str) -> tu
 
 
 def path_of(asked: Mapping[str, Any], whole: History, target: str) -> dict[str, Any]:
-    """All forms' choices for one user, as arrays by name."""
+    """Return all forms' choices for one user, as arrays by name."""
     found: dict[str, Any] = {}
     for form, ask in asked.items():
         system, history = ask(whole)
@@ -189,7 +191,7 @@ def crosswise(paths: Sequence[Steps], made: Sequence[list[FloatArray]]) -> Float
 
 
 def combinations(of: Sequence[str]) -> dict[str, list[str]]:
-    """Which forms are put together."""
+    """Return the combinations of forms by name."""
     groups = {
         "next_item, sentence": [BASE, "sentence"],
         "next_item and three orders": [BASE, *ORDERS],
@@ -241,7 +243,7 @@ def table(paths: Sequence[Forms]) -> list[str]:
 
 
 def short(titles: Sequence[str], least: int = 2) -> list[str]:
-    """As many first words of each title as tell it from all others, at least so many."""
+    """Cut each title to the first words that tell it from all others, at least ``least``."""
     words = [title.split() for title in titles]
     counts = Counter(tuple(w[:n]) for w in words for n in range(1, len(w) + 1))
     whole = Counter(tuple(w) for w in words)
@@ -255,7 +257,7 @@ def short(titles: Sequence[str], least: int = 2) -> list[str]:
 
 
 def cut(folder: Path, out: Path) -> Path:
-    """A copy of a folder with short titles; the other files are links."""
+    """Copy a folder with short titles; link its other files."""
     new = out / f"{folder.name}-short" / folder.name
     if not new.is_dir():
         new.mkdir(parents=True)

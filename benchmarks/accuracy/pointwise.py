@@ -1,24 +1,25 @@
-"""Yes or no: will they like it? A language model untrained and tuned, a BERT, and counting. Resumable.
+"""Ask yes or no: a language model untrained and tuned, a BERT, and counting. Resumable.
 
     python -m benchmarks.accuracy.pointwise ml-100k --data DIR --minutes 30 --threads 1
     python -m benchmarks.accuracy.pointwise demo --minutes 30 --threads 1
     python -m benchmarks.accuracy.pointwise demo --minutes 1 --pairs 40 --per-user 4 --eval-users 5
 
-DIR (or $GENREC_DATA) holds the folder ml-100k (the atomic files of RecBole, which its wheel has); demo
-is embedded in the package. In ml-100k a rating of 4 or 5 is a like; in demo each purchase stands
-beside one random item that is new to the customer.
+DIR (or $GENREC_DATA) contains the folder ml-100k (the atomic files of RecBole, which its wheel has); demo
+is embedded in the package. In ml-100k a rating of 4 or 5 is a like; in demo each purchase stands beside
+one random item that is new to the customer.
 
-Minutes are by the clock, validation included. All learn from the same pairs of the train part (of each user the latest --per-user), make their
-choices on the same sample of validation pairs, and answer the same --pairs of the test part:
+Minutes are by the clock, validation included. All systems learn from the same pairs of the train part (the
+latest --per-user of each user), make their choices on the same sample of validation pairs, and answer the
+same --pairs of the test part:
 
 constant    the share of likes in train
 popularity  logistic regression on the log of an item's likes in train
-item share  an item's share of likes in train, smoothed (only where events say no, too)
+item share  an item's share of likes in train, smoothed (only if events say no, too)
 untrained   the language model, asked with the template would_like
 tuned       the same after `--objective pointwise` for --minutes; the best on validation
 bert        MiniLM with a classifier, all weights trained for --minutes; the best on validation
 
-What is done is kept in .results/pointwise; run it again to go on (BERT begins anew if it was cut off).
+Finished parts are kept in .results/pointwise; run it again to continue (BERT starts over if it was cut off).
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ Chances = np.ndarray
 
 @dataclass(frozen=True)
 class Task:
-    """The data, the settings of training, and the pairs to learn from, to choose by and to answer."""
+    """The data, the settings of training, and the pairs for learning, choosing and testing."""
 
     data: Dataset
     settings: dict[str, Any]
@@ -127,7 +128,7 @@ def item_share(found: Task, arguments: Any) -> Chances:
 
 
 def answers(found: Task, recommender: Recommender) -> Chances:
-    """What a language model says to the asked pairs, in their order."""
+    """Return a language model's answers to the test pairs, in order."""
     _, settings = resolve(found.settings)
     question, plain = recommender.question, bool(recommender.model.obstacle)
     rows = pointwise.make_examples(question, found.data, found.asked, settings, plain=plain)
@@ -155,7 +156,7 @@ def untrained(found: Task, arguments: Any) -> Chances:
 
 
 def tuned(found: Task, arguments: Any) -> Chances:
-    """Trains, or goes on for what is left of the minutes, and answers with the best on validation."""
+    """Train for the remaining minutes, and answer with the best checkpoint on validation."""
     place = arguments.out / f"run-{arguments.key}"
     if not (place / runs.RUN).is_file():
         left = arguments.minutes - _spent(place) / 60
@@ -168,7 +169,7 @@ def tuned(found: Task, arguments: Any) -> Chances:
 
 
 def _spent(place: Path) -> float:
-    """Seconds of training that the last checkpoint knows of."""
+    """Return the seconds of training up to the last checkpoint."""
     kept = runs.list_checkpoints(place)
     if not kept:
         return 0.0
@@ -190,7 +191,7 @@ class Bert:
         self._data, self._template, self._scale = found.data, template, scale
 
     def texts(self, pair: Pair) -> tuple[str, str]:
-        """The item's title, and the history, latest first, so that the oldest are cut."""
+        """Return the item's title and the history, latest first, so that the oldest events are cut."""
         events = self._data.interactions
         start = events.events(pair.user_id).start
         said = []
@@ -228,7 +229,7 @@ class Bert:
 
 
 def bert(found: Task, arguments: Any) -> Chances:
-    """Trains for the minutes, and answers with the best on validation."""
+    """Train for the given minutes, and answer with the best state on validation."""
     from genrec.prompts.template import Template
 
     torch.manual_seed(0)
@@ -262,7 +263,7 @@ def bert(found: Task, arguments: Any) -> Chances:
 
 
 def _batches(pairs: Sequence[Pair]) -> Iterator[list[Pair]]:
-    """Batches without end, each pass in another order."""
+    """Yield batches without end, each pass in another order."""
     rng = np.random.default_rng(0)
     while True:
         order = rng.permutation(len(pairs)).tolist()

@@ -1,4 +1,4 @@
-"""Every baseline on one public data set, by its published protocol. Resumable.
+"""Measure baselines, prior and model on one public data set, by its published protocol. Resumable.
 
     python -m benchmarks.accuracy.public_datasets beauty --data DIR --threads 1
     python -m benchmarks.accuracy.public_datasets lastfm --data DIR --systems popular,markov,sasrec --fit train
@@ -8,16 +8,16 @@
     python -m benchmarks.accuracy.public_datasets lastfm --data DIR --systems sasrec,prior --with sasrec
     python -m benchmarks.accuracy.public_datasets demo --systems tuned,tuned-prior --run RUN --fit train
 
-DIR (or $GENREC_DATA) holds the folders s3_beauty, s3_toys, msl_amazon_books, llara_lastfm,
+DIR (or $GENREC_DATA) contains the folders s3_beauty, s3_toys, msl_amazon_books, llara_lastfm,
 online_retail, stackexchange_quantum and ml-100k (the atomic files of RecBole, which its wheel has);
 demo is embedded in the package. Fits, their checkpoints and the ranks of every user are kept in
-.results/accuracy; run it again to go on.
+.results/accuracy; run it again to continue.
 
-What a prior counts for beside a model is fitted on 200 validation users where there are any, as
-`genrec tune` does, with the prior that counts train, and kept there too.
+The weights of a prior beside a model are fitted on 200 validation users if there are any, as `genrec tune`
+does, with a prior that counts train. They are kept in the same folder.
 
-Scoring is by item id. All items compete, but for lastfm, where the 20 candidates are the target
-and 19 other items, drawn once with a seed.
+Scoring is by item id. All items compete, except for lastfm, where the 20 candidates are the target and 19
+other items, drawn once with a seed.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def tables(folder: Path, columns: Sequence[str]) -> tuple[pa.Table, pa.Table]:
-    """Items and events of a folder; an item without a title is called by its id, so that all stay."""
+    """Read items and events of a folder; an item without a title takes its id as the title."""
     items = rows(folder / "items.csv.gz")
     events = rows(folder / "interactions.csv.gz")
     titles = [r["title"] or f"untitled {r['item_id']}" for r in items]
@@ -124,7 +124,7 @@ def whole_histories(cases: Sequence[protocols.Case]) -> list[Case]:
 
 
 def sample(cases: Sequence[Case], users: int | None) -> list[Case]:
-    """The same seeded sample of users every time, in the order of the cases; all for None."""
+    """Return a fixed seeded sample of users in the order of the cases; all for None."""
     if users is None or users >= len(cases):
         return list(cases)
     chosen = np.random.default_rng(0).permutation(len(cases))[:users]
@@ -132,7 +132,7 @@ def sample(cases: Sequence[Case], users: int | None) -> list[Case]:
 
 
 def whole(data: Dataset) -> list[Case]:
-    """Everybody with a test event, the whole history before it, validation included."""
+    """Make a case of every user with a test event; the history includes validation."""
     c, ids = data.interactions.columns, [i.item_id for i in data.catalog]
     cases = []
     for user in data.interactions.user_ids:
@@ -152,14 +152,14 @@ def whole(data: Dataset) -> list[Case]:
 
 
 def amazon(folder: Path, published: Sequence[str]) -> Task:
-    """Leave-last-out in the order of ``position``, seen items left out."""
+    """Make the Amazon task: leave-last-out in the order of ``position``, seen items left out."""
     items, events = tables(folder, ["user_id", "item_id", "position", "behavior"])
     data = Dataset.from_tables(items, events, name=folder.name)
     return Task(data, whole(data), True, published=published)
 
 
 def times(events: Sequence[dict[str, str]], windows: Sequence[dict[str, str]]) -> list[float]:
-    """When each event was, from windows of them that say when their last one was.
+    """Infer each event's time from windows that state the time of their last event.
 
     An event between two such is as late as the next, one after them as the last, and one of a user
     without any is as early as all; none of test is earlier than the first that is known.
@@ -187,7 +187,7 @@ def times(events: Sequence[dict[str, str]], windows: Sequence[dict[str, str]]) -
 
 
 def books(folder: Path) -> Task:
-    """MSL's own windows: the last id is the target; seen items may come back."""
+    """Make the task of MSL's windows: the last id is the target; seen items may come back."""
     items, events = tables(folder, ["user_id", "item_id", "behavior", "split"])
     windows = [*rows(folder / "train.csv.gz"), *rows(folder / "test.csv.gz")]
     when = times(events.to_pylist(), windows)
@@ -205,7 +205,7 @@ def books(folder: Path) -> Task:
 
 
 def lastfm(folder: Path) -> Task:
-    """LLaRA's rows with at least 3 items; 20 candidates, HitRatio@1."""
+    """Make the task of LLaRA's rows with at least 3 items: 20 candidates, HitRatio@1."""
     items, events = tables(folder, ["user_id", "item_id", "timestamp", "behavior", "split"])
     data = Dataset.from_tables(items, events, name=folder.name)
     rng = np.random.default_rng(0)
@@ -226,7 +226,7 @@ def lastfm(folder: Path) -> Task:
 
 
 def retail(folder: Path) -> Task:
-    """The last invoice out: its first item is the target; seen items may come back."""
+    """Make the retail task: the first item of the last invoice; seen items may come back."""
     columns = ["user_id", "item_id", "timestamp", "behavior", "value", "invoice"]
     items, events = tables(folder, columns)
     data = Dataset.from_tables(items, events, name=folder.name)
@@ -235,7 +235,7 @@ def retail(folder: Path) -> Task:
 
 
 def stackexchange(folder: Path) -> Task:
-    """The last event of the most frequent behavior out; all behaviors are shown."""
+    """Make the Stack Exchange task: the last event of the most frequent behavior is the target."""
     items, events = tables(folder, ["user_id", "item_id", "timestamp", "behavior"])
     data = Dataset.from_tables(items, events, name=folder.name)
     cases = whole_histories(protocols.last_out(data))
@@ -243,13 +243,13 @@ def stackexchange(folder: Path) -> Task:
 
 
 def movielens(folder: Path) -> Task:
-    """Leave-last-out by time, seen items left out."""
+    """Make the MovieLens task: leave-last-out by time, seen items left out."""
     data = recbole(folder, "ml-100k")
     return Task(data, whole(data), True)
 
 
 def demo(folder: Path) -> Task:
-    """Protocol demo-v1, see genrec.protocols."""
+    """Make the task of protocol demo-v1; see genrec.data.protocols."""
     del folder
     data = load("online_retail_demo")
     return Task(data, whole_histories(protocols.demo_v1(data)), False, protocol="demo-v1")
@@ -282,7 +282,7 @@ TASKS: dict[str, tuple[str, Callable[[Path], Task]]] = {
 
 
 def chosen(task: Task, users: int | None) -> Task:
-    """The task on the same seeded sample of users every time."""
+    """Restrict a task to a fixed seeded sample of users."""
     cases = sample(task.cases, users)
     candidates = None
     if task.candidates is not None:
@@ -292,7 +292,7 @@ def chosen(task: Task, users: int | None) -> Task:
 
 
 def ranks_of(task: Task, scorer: Scorer) -> list[int]:
-    """(cases,) the rank of each target from 1, 0 where it is not among the first 20."""
+    """Return each target's rank from 1, (cases,), or 0 if it is not among the first 20."""
     histories = [c.history for c in task.cases]
     if task.candidates is None:
         lists = scorer.rank_many(histories, K, exclude_seen=task.exclude_seen)
@@ -310,7 +310,7 @@ def ranks_of(task: Task, scorer: Scorer) -> list[int]:
 
 
 def ranks_by(task: Task, prior: CollaborativePrior) -> list[int]:
-    """``ranks_of`` by the collaborative prior alone."""
+    """Return ``ranks_of`` the collaborative prior alone."""
     if task.candidates is None:
         lists = [prior.rank(c.history, K, exclude_seen=task.exclude_seen) for c in task.cases]
         return [metrics.rank_of(c.target, r) for c, r in zip(task.cases, lists, strict=True)]
@@ -348,7 +348,7 @@ def written(
 
 
 def writer(name: str, system: str, fit: str, task: Task, arguments: Any) -> Recommender:
-    """A language model, untrained or of a run; with a prior, weighed as fitted on validation."""
+    """Load a language model, untrained or of a run, with a prior weighed on validation."""
     fused = system.endswith("-prior")
     options: dict[str, Any] = {"threads": arguments.threads, "exclude_seen": task.exclude_seen}
     options |= {
@@ -380,7 +380,7 @@ def writer(name: str, system: str, fit: str, task: Task, arguments: Any) -> Reco
 
 
 def adapter_of(system: str, arguments: Any) -> str:
-    """What tells one model from another: the name of an untrained one, the digest of an adapter."""
+    """Identify a model: the name of an untrained one, the digest of an adapter."""
     if not system.startswith("tuned"):
         return str(arguments.model)
     place = runs.find_run(arguments.run) / runs.ADAPTER / "adapter_model.safetensors"
@@ -388,7 +388,7 @@ def adapter_of(system: str, arguments: Any) -> str:
 
 
 def measured(name: str, system: str, fit: str, task: Task, arguments: Any) -> dict[str, Any]:
-    """Ranks of every case and seconds, from the file that an earlier run left where there is one."""
+    """Rank every case and take the time, continuing the file of an earlier run."""
     kinds: Any = {}
     if system in WRITERS:
         kinds = [WRITING, adapter_of(system, arguments), *[SHOTS] * (system == "few-shot")]
@@ -460,13 +460,13 @@ def interval(values: Any, digits: int = 4) -> str:
 
 
 def per_user(metric: str, ranks: Sequence[int]) -> Any:
-    """(cases,) of hit_rate@k or ndcg@k."""
+    """Return hit_rate@k or ndcg@k of each case, (cases,)."""
     which, _, k = metric.partition("@")
     return {"hit_rate": metrics.hit_rate, "ndcg": metrics.ndcg}[which](ranks, int(k))
 
 
 def differences(of: dict[str, Any], among: dict[str, Any], last: str) -> Iterator[str]:
-    """What each fused row has more than its model alone, the prior, and the best of the baselines.
+    """Yield each fused row's differences from its model, the prior and the best baseline.
 
     Args:
         of: the rows of one fit; system -> metric -> (cases,).

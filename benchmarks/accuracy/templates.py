@@ -1,10 +1,10 @@
-"""Templates and value forms against the list form: nats per target on validation, paired.
+"""Compare templates and ways to write values with the list form, in nats on validation.
 
     python -m benchmarks.accuracy.templates --users 150 --threads 1
     python -m benchmarks.accuracy.templates --movielens ml-100k --forms next_item "next_item, values"
 
-The nats of a target are minus the log of the probability that the model gives it among all items:
-lower is better, and log(N) is what a uniform guess has. Nothing here looks at test.
+The nats of a target are minus the log of the probability that the model gives it among all items. Lower is
+better, and a uniform guess has log(N). Differences are paired. Nothing here looks at test.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FORMS: dict[str, dict[str, Any]] = {
 
 
 def verbs(folder: Path, value: str) -> str:
-    """A folder of own prompts in which every value has this form."""
+    """Write a folder of prompts in which every value has this form."""
     table = json.loads((shipped() / "en" / "verbs.json").read_text(encoding="utf-8"))
     (folder / "en").mkdir(parents=True)
     changed = {b: {**v, "value": value} for b, v in table.items() if "value" in v}
@@ -45,7 +45,9 @@ def verbs(folder: Path, value: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--users", type=int, default=150)
     parser.add_argument("--movielens", type=Path, help="folder of ml-100k.inter and ml-100k.item")

@@ -1,1 +1,1 @@
-"""Whether explanations are true, and what they cost."""
+"""Benchmarks of explanations: whether they are true, and what they cost."""

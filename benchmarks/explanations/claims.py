@@ -1,14 +1,14 @@
-"""The checker of explanations alone: planted false claims and true ones. No model.
+"""Test the checker of explanations with planted false claims and true ones. No model.
 
     python -m benchmarks.explanations.claims --data online_retail_demo
     python -m benchmarks.explanations.claims --data zh_mini
 
-For seeded users and items, 500 sentences that say something wrong (a title of neither history nor
-item, a word of another item, another price or number, an event that was not) and 500 that are true
-(names in other case, words of the title in another order or number, prices, listed events). Both are
-made from catalog and history by the templates below, in the words that the checker knows; what a
-model may think of besides is measured by reading. Prints the share rejected by kind and what was
-judged wrongly; ``--out`` writes all of them with the checker's reasons.
+For seeded users and items it makes 500 sentences that say something wrong (a title that is neither in the
+history nor the item's, a word of another item, another price or number, an event that did not happen) and
+500 that are true (names in other case, words of the title in another order or number, prices, listed
+events). Both are made from catalog and history by the templates below, in words that the checker knows;
+what a model may think of besides is measured by reading. It prints the share rejected by kind and every
+wrong judgement; ``--out`` writes all sentences with the checker's reasons.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PLAIN = {
 
 
 class Maker:
-    """Sentences on chance users and items."""
+    """Makes sentences about random users and items."""
 
     def __init__(self, name: str) -> None:
         self.data = load(name)
@@ -63,7 +63,7 @@ class Maker:
         return values[int(self.rng.integers(len(values)))]
 
     def case(self) -> tuple[Facts, dict[str, Any]]:
-        """A user's last events, an item, and what true sentences need."""
+        """Draw a user's last events, an item, and the facts for true sentences."""
         while True:
             user = self.pick(self.data.interactions.user_ids)
             history = self.data.interactions.history(user).latest(25)
@@ -99,7 +99,7 @@ class Maker:
         return [w for w in LETTERS.findall(one_line(title).lower()) if len(w) > 1]
 
     def said(self, words: list[str]) -> str:
-        """Some words, in chance order, one of them in singular or plural."""
+        """Draw some words in random order, one of them in singular or plural."""
         if self.language == "zh":
             word = self.pick(words)
             size = min(len(word), 4)
@@ -111,7 +111,7 @@ class Maker:
         return " ".join(some)
 
     def number(self, of: Any, item: Any) -> str:
-        """An attribute of one item, said of another."""
+        """State an attribute of one item about another."""
         names = [n for n, v in of.attributes.items() if v is not None]
         name = self.pick(names)
         said = name.replace("_", " ")

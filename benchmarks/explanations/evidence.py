@@ -1,15 +1,15 @@
-"""Whether explanations are true of the model, and what evidence costs, on the demo's users.
+"""Measure whether explanations are true of the model, and what evidence costs.
 
     python -m benchmarks.explanations.evidence --users 100 --threads 1 [--run RUN] [--prior popularity]
     python -m benchmarks.explanations.evidence --costs 8 --threads 1
 
-``--users``: ``genrec.faithfulness`` on so many seeded demo-v1 test users with at least four events, by
-title embeddings or ``--encoder ngrams``: deletion, sufficiency, shares. ``--other`` names the template
-of the test. Logged user by user in .results/evidence.
+``--users N``: the figures of ``genrec evaluate --explanations`` (deletion, sufficiency, shares) for N seeded
+demo-v1 test users with at least four events, with similar titles found by title embeddings or ``--encoder
+ngrams``. ``--other`` names the template of the test. Logged user by user in .results/evidence.
 
-``--costs``: for so many users with 25 events the recommendation of ten items, fast and full evidence
-for all ten, by turns: seconds of the processor, the median of the ratios, and tokens read against the
-floor (what stands after each event, and the items' branching tokens, for every event). Beside it how
+``--costs N``: for N users with 25 events, the recommendation of ten items and the fast and the full evidence
+for all ten, by turns. It prints processor seconds, the median of the ratios, and the tokens read against the
+floor (what stands after each event, and the items' branching tokens, for every event). Beside it stands how
 far full and fast evidence agree on the strongest event, and their rank correlation over events.
 """
 
@@ -41,13 +41,13 @@ def question_of(recommender: Recommender, history: History) -> Question:
 
 
 def correlation(one: Sequence[float], two: Sequence[float]) -> float:
-    """Spearman's, over events."""
+    """Return Spearman's rank correlation over events."""
     ranks = np.stack([np.argsort(np.argsort(values)) for values in (one, two)])
     return float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
 def recommender_of(arguments: argparse.Namespace) -> Recommender:
-    """On the demo: a run, or the model untrained."""
+    """Load a recommender for the demo: a run, or the untrained model."""
     data = load("online_retail_demo")
     settings = {"prior": arguments.prior, "fusion": arguments.fusion}
     given = {name: value for name, value in settings.items() if value is not None}

@@ -1,10 +1,10 @@
-"""What a model writes on real recommendations, to be read sentence by sentence. Resumable.
+"""Collect what a model writes about real recommendations, for reading. Resumable.
 
     python -m benchmarks.explanations.written --users 100 --threads 1
 
-For seeded demo-v1 test users, the ten best items for the last ten events, seen ones left out (else
-the strongest event often is the item itself), with the default sentences: a line each with its
-source, the item, the sentence, and of what was rejected what follows the names, and why. Written to
+For seeded demo-v1 test users it takes the ten best items for the last ten events, seen ones left out
+(otherwise the strongest event is often the item itself), with the default sentences. Each line has the
+source, the item and the sentence, and for rejected texts what follows the names and the reason. Lines go to
 benchmarks/explanations/sentences/written.tsv; users that are in it are not asked again.
 """
 

@@ -1,1 +1,1 @@
-"""How fast and how small: decoding, tries, loading, metrics, quantized weights."""
+"""Benchmarks of speed and size: decoding, tries, loading, metrics, quantized weights."""

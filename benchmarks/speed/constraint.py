@@ -1,17 +1,16 @@
-"""The constraint's step alone: K prefixes and their logits to the K best legal continuations.
+"""Time the constraint in one step: from K prefixes and their logits to the K best continuations.
 
     python -m benchmarks.speed.constraint --titles 10000 100000 1000000 --peer
     python -m benchmarks.speed.constraint --titles 10000 10000000 --fan-outs 2 8 32 128 400
 
-Ours is search's own step (children, their logits, log-softmax over them, the K best); the peer is
-what ``generate`` does with a prefix function over nested dicts: log_softmax, the processor that
-masks, log_softmax again, 2 K best. Prefixes are those of random titles, at places where titles part,
-K of equal length at once; a live trie has one title of a hundred replaced, 10,000 at most. A
-repetition is 20 steps of each; reported are the processor's microseconds a step (median) and the
-median of the ratios (lowest to highest), all on one thread. With ``--fan-outs``, K nodes with that
-many children (up to a quarter more) are taken instead. With ``--device cuda --users 32``, the step
-of ``gpu_beam`` by turns with the host's, for K prefixes of each user at the widest level, by the
-clock, the device awaited after each repetition.
+Ours is the step of the search (children, their logits, log-softmax over them, the K best). The peer is what
+``generate`` does with a prefix function over nested dicts: log_softmax, the processor that masks,
+log_softmax again, 2 K best. Prefixes are those of random titles, at places where titles part, K of equal
+length at once. A live trie has one title of a hundred replaced, 10,000 at most. One repetition is 20 steps
+of each. Printed are processor microseconds per step (median) and the median of the ratios (lowest to
+highest), all on one thread. ``--fan-outs`` takes K nodes with that many children (up to a quarter more)
+instead. ``--device cuda --users 32`` times the step of ``gpu_beam`` by turns with the host's, for K prefixes
+of each user at the widest level, by the clock, waiting for the device after each repetition.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ Place = tuple[int, tuple[int, ...]]  # a node and the tokens that lead to it
 
 
 def descent(trie: Trie, rng: np.random.Generator) -> Iterator[Place]:
-    """The inner nodes on the path of a random title, but for the root."""
+    """Yield the inner nodes on the path of a random title, without the root."""
     node = trie.root
     tokens: tuple[int, ...] = ()
     while True:
@@ -69,7 +68,7 @@ def descent(trie: Trie, rng: np.random.Generator) -> Iterator[Place]:
 
 
 def prefixes(trie: Trie, steps: int, seed: int = 0) -> list[list[Place]]:
-    """For each step K places of equal depth."""
+    """Draw K places of equal depth for each step."""
     rng = np.random.default_rng(seed)
     pool: dict[int, dict[int, Place]] = defaultdict(dict)
     for _ in range(5000):
@@ -87,7 +86,7 @@ def prefixes(trie: Trie, steps: int, seed: int = 0) -> list[list[Place]]:
 def ours(
     trie: Trie, nodes: IntArray, above: npt.NDArray[np.float64], logits: torch.Tensor
 ) -> dict[tuple[int, int], float]:
-    """One step of search.
+    """Take one step of the search.
 
     Args:
         trie: the catalog.
@@ -117,7 +116,7 @@ def theirs(
     above: torch.Tensor,
     logits: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step of ``generate``: values and flat indices of the 2 K best.
+    """Take one step of ``generate``: values and flat indices of the 2 K best.
 
     Args:
         processor: with a prefix function.
@@ -143,7 +142,7 @@ def spread(ratios: Sequence[float]) -> str:
 
 
 class Case:
-    """Steps over one trie, and over the dicts of the same titles where the peer runs too."""
+    """Steps over one trie, and over nested dicts of the same titles if the peer runs, too."""
 
     def __init__(self, trie: Trie, seed: int, dicts: PrefixFunction | None = None) -> None:
         self._trie, places = trie, prefixes(trie, STEPS, seed)
@@ -163,7 +162,7 @@ class Case:
         return theirs(self._processor, self._ids[step], above, self._logits[step % 2])
 
     def check(self) -> None:
-        """That both find the same; what ends is no prefix any more for ours."""
+        """Check that both find the same; a finished title is no longer a prefix for ours."""
         for step in range(STEPS):
             found = self.ours(step)
             values, index = (tensor.tolist() for tensor in self.peer(step))
@@ -179,7 +178,7 @@ class Case:
 
 
 def compare(trie: TitleTrie, words: Words, with_peer: bool, repetitions: int) -> dict[str, Any]:
-    """Ours, on a live trie too, and the peer's step by turns."""
+    """Time our step, also on a live trie, and the peer's step by turns."""
     n = trie.n_items
     dicts = PrefixFunction(list(lists(words, n)), 0) if with_peer else None
     gc.freeze()
@@ -205,7 +204,7 @@ def compare(trie: TitleTrie, words: Words, with_peer: bool, repetitions: int) ->
 
 
 def lists(words: Words, n: int, seed: int = 0) -> Iterator[list[int]]:
-    """The titles as lists of token ids."""
+    """Yield the titles as lists of token ids."""
     for tokens, length in words.chunks(n, seed):
         flat, stop = tokens.tolist(), np.cumsum(length).tolist()
         for low, high in zip([0, *stop[:-1]], stop, strict=True):
@@ -215,7 +214,7 @@ def lists(words: Words, n: int, seed: int = 0) -> Iterator[list[int]]:
 def equal_fan_outs(
     tries: Sequence[TitleTrie], fan_outs: Sequence[int], repetitions: int
 ) -> Iterator[dict[str, Any]]:
-    """The step of each trie by turns over nodes with equally many children."""
+    """Time the step of each trie by turns over nodes with equally many children."""
     logits = [torch.randn(K, VOCABULARY) * 3 for _ in range(2)]
     above, rng = np.log(np.random.default_rng(0).random(K)), np.random.default_rng(1)
     counts = [np.diff(trie.first_child) for trie in tries]
@@ -248,7 +247,7 @@ def equal_fan_outs(
 def on_device(
     trie: TitleTrie, device: torch.device, users: int, repetitions: int
 ) -> dict[str, Any]:
-    """The step of each user's K prefixes on a device, and the host's with what it copies."""
+    """Time the step of each user's K prefixes on a device, and on the host with its copies."""
     ours = gpu_beam.copy_to_device(trie, device)
     number, level = max(
         enumerate(ours.levels(K)), key=lambda entry: entry[1].children * entry[1].beams
@@ -299,7 +298,9 @@ def on_device(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--titles", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--peer", action="store_true", help="run the peer too")
     parser.add_argument("--fan-outs", type=int, nargs="+", help="compare sizes at equal fan-out")

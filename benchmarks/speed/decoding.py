@@ -1,19 +1,19 @@
-"""Our search against ``generate`` with a prefix function: the same model, prompts and titles.
+"""Time our search against ``generate`` with a prefix function: same model, prompts and titles.
 
     python -m benchmarks.speed.decoding --gate --threads 1
     python -m benchmarks.speed.decoding --threads 1 --tokens 64 256 1000 --beams 10 20 --batches 1 8
 
-Every repetition runs the peer and ours in turn on the same prompts, of exactly so many tokens
-(histories of validation users, one after the other, cut at the front). Reported are medians and
-the median of the pairwise ratios with its range. Systems:
+Every repetition runs the peer and ours in turn on the same prompts, which have exactly the given number of
+tokens (histories of validation users, one after the other, cut at the front). Printed are medians, and the
+median of the pairwise ratios with its range. Systems:
 
 - ``peer``: ``generate(num_beams=K, prefix_allowed_tokens_fn=...)``, a Python dict trie.
 - ``prefill``: reading the prompts alone.
-- ``beam``, ``exact``: ours with this search, K best items, K beams; exact only where scores are
-  catalog-normalised. In the rows of the gate also ``beam10`` and ``exact10``, the ten best items.
+- ``beam``, ``exact``: ours with this search, K best items, K beams; exact only for
+  catalog-normalized scores. The gate also has ``beam10`` and ``exact10``, the ten best items.
 
-``found`` is how many of the true ten best titles (every item scored) each has among its first ten;
-for catalog-normalised scores. Cells are kept in .results/decoding and not measured again.
+For catalog-normalized scores, ``found`` is how many of the true ten best titles (every item scored) are among
+the first ten. Cells are kept in .results/decoding and not measured again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def ours(
 
 
 def prompts_of(model: Recommender, tokens: int, n: int) -> list[list[int]]:
-    """N prompts of exactly so many tokens that end as a recommender's do."""
+    """Make N prompts of exactly ``tokens`` tokens that end as a recommender's do."""
     assert model.dataset is not None
     cases = [c for c in evaluator.demo_v1(model.dataset, "validation") if len(c.history) == 25]
     ids = [list(model.prompt(c.history).ids) for c in evaluator.sample(cases, 12 * n, seed=7)]
@@ -71,7 +71,7 @@ def prompts_of(model: Recommender, tokens: int, n: int) -> list[list[int]]:
 
 
 def measure(model: Recommender, cell: dict[str, Any], repetitions: int) -> dict[str, Any]:
-    """One cell of the table."""
+    """Measure one cell of the table."""
     beams, mode, batch = cell["beams"], cell["mode"], cell["batch"]
     sequences = list(model.encoder.titles(model.catalog))
     prompts = prompts_of(model, cell["tokens"], batch * repetitions)

@@ -1,15 +1,15 @@
-"""How much of the trie exact search reads, and what a narrow filter costs, on a real catalog.
+"""Measure how much of the trie exact search reads, and what a narrow filter costs.
 
     python -m benchmarks.speed.exact --data DIR --titles 10000 --prompts 200 --threads 1
     python -m benchmarks.speed.exact --set demo --systems exact
     python -m benchmarks.speed.exact --set demo --systems exact --run online_retail_demo
 
-DIR holds s3_beauty; its first titles that users of the sample do not need are left out until so many
-are left. For each of the seeded users' prompts: prefixes and tokens that exact search for the 10 best
-follows, against those of scoring every title over the same trie (prefixes shared, tails left out);
-and the seconds of that search, of beam search, and of both where a filter leaves a seeded 1% of the
-catalog, all in turn on one reading of the prompt. ``--set demo`` takes the embedded data and all its
-titles, for which there is a tuned model. Kept in .results/exact, prompt by prompt.
+DIR contains s3_beauty. Its first titles that users of the sample do not need are left out until --titles
+remain. For each seeded user's prompt it counts the prefixes and tokens that exact search for the 10 best
+follows, and compares them with scoring every title over the same trie (prefixes shared, tails left out). It
+times that search, beam search, and both with a filter that leaves a seeded 1% of the catalog, all in turn on
+one reading of the prompt. ``--set demo`` takes the embedded data with all its titles, for which there is a
+tuned model. Kept in .results/exact, prompt by prompt.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Loading many interactions: seconds and peak memory of ``Dataset.prepare`` and ``Dataset.load``.
+"""Measure seconds and peak memory of ``Dataset.prepare`` and ``Dataset.load`` on many events.
 
 python -m benchmarks.speed.loading --events 10000000
 """
@@ -19,7 +19,9 @@ from genrec.data.dataset import Dataset
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--items", type=int, default=100_000)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""How long metrics over given lists take, and how much memory.
+"""Measure seconds and memory of the metrics over given lists.
 
 python -m benchmarks.speed.metrics --users 100000 --places 100 --items 20000
 """
@@ -20,7 +20,9 @@ KS = (5, 10, 20)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--places", type=int, default=100)
     parser.add_argument("--items", type=int, default=20_000)

@@ -1,4 +1,4 @@
-"""The peer: transformers' own beam search with a Python prefix function. Used by tests too."""
+"""Decode with transformers' own beam search and a prefix function: the peer. Tests use it, too."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def generate_many(
     beams: int,
     renormalize: bool,
 ) -> list[list[tuple[tuple[int, ...], float]]]:
-    """Title token sequences with their summed log-probabilities, best first, for each prompt.
+    """Return title token sequences with summed log-probabilities, best first, for each prompt.
 
     Args:
         model: a transformers causal language model.

@@ -1,14 +1,14 @@
-"""What weights in few bits (bitsandbytes) cost and save: memory, speed, accuracy. Resumable.
+"""Measure what weights in few bits (bitsandbytes) save and cost. Resumable.
 
     python -m benchmarks.speed.quantize use --users 100 --threads 1
     python -m benchmarks.speed.quantize use --run online_retail_demo --users 100 --threads 1
     python -m benchmarks.speed.quantize train --turns 2 --threads 1
 
-``use``: the model as it is, in int8 and in nf4 recommend to the same seeded test users of demo-v1 by
-turns, without a prior: bytes of the weights, seconds a list, HR@10, NDCG@10 and nats, with paired
-differences. Each user's line is kept in .results/quantize. ``train``: targets a second of LoRA on
-each of them, turns alternating, and the peak memory of a process that trains with one of them alone
-(``--kinds nf4``).
+``use``: the model as it is, in int8 and in nf4, recommends to the same seeded test users of demo-v1 by turns,
+without a prior. Printed are the bytes of the weights, seconds per list, HR@10, NDCG@10 and nats, with paired
+differences. Each user's line is kept in .results/quantize. ``train``: LoRA targets per second on each of
+them, turns alternating, and the peak memory of a process that trains with one of them alone (``--kinds
+nf4``).
 """
 
 from __future__ import annotations

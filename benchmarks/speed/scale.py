@@ -1,11 +1,11 @@
-"""A trie of many titles: seconds, peak memory and bytes; also tokenising them.
+"""Measure seconds, peak memory and bytes of tries of many titles, and of tokenizing them.
 
     python -m benchmarks.speed.scale --titles 10000 100000 1000000 10000000
     python -m benchmarks.speed.scale --titles 1000000 --text
 
-Each size is built in a process of its own from synthetic token ids (``synthetic.py``), saved, and
-mapped in another one; some edits are laid over it. Building excludes making the ids; its peak is that of the whole process. Bytes
-a title token are those of all arrays, with the inverse permutation that filters need.
+Each size is built from synthetic token ids (``synthetic.py``) in a process of its own, saved, and mapped in
+another process, where some edits are made. The time to build excludes making the ids; the peak is that of
+the whole process. Bytes per title token count all arrays, with the inverse permutation that filters need.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ EDITS = 200
 
 
 def peak() -> float:
-    """Gigabytes."""
+    """Return the peak memory of the process in gigabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 class Timed:
-    """Chunks, and the seconds (by the clock, of the processor) that making them took."""
+    """Make chunks, and measure the seconds that this takes (clock and processor)."""
 
     def __init__(self, chunks: Iterator[Chunk]) -> None:
         self._chunks = chunks
@@ -86,7 +86,7 @@ def build(place: Path, n: int, multiple: int, phrases: int) -> dict[str, Any]:
 
 
 def edit_ms(trie: TitleTrie, new: Chunk) -> float:
-    """The processor's milliseconds (median) for an edit that takes one title away and adds one."""
+    """Return the median processor milliseconds of an edit that removes and adds one title."""
     live, times = LiveTrie(trie), []
     tokens, length = new
     live.positions_of(np.array([0]))
@@ -98,7 +98,7 @@ def edit_ms(trie: TitleTrie, new: Chunk) -> float:
 
 
 def query(place: Path) -> dict[str, Any]:
-    """Maps the trie and takes one step of a search: the root's children and what is below them."""
+    """Map the trie and take one step of a search: the root's children and what is below."""
     started = time.perf_counter()
     trie = TitleTrie.load(place / "trie.safetensors")
     loaded = time.perf_counter()
@@ -116,7 +116,7 @@ def query(place: Path) -> dict[str, Any]:
 
 
 def tokenise(n: int) -> dict[str, Any]:
-    """The same titles as texts, through ``Encoder.titles`` into a trie."""
+    """Tokenize the same titles as texts with ``Encoder.titles``, and build a trie."""
     from genrec.data.catalog import Catalog, Item
 
     words, names, encoder = demo()
@@ -161,7 +161,9 @@ def child(*arguments: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--titles", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--multiples", type=int, nargs="+", default=[1, 5], help="of token ids")
     parser.add_argument("--phrases", type=int, default=2, help="how long titles are")

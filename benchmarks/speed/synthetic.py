@@ -1,9 +1,9 @@
-"""Synthetic titles, made as token ids so that ten million take seconds. Used by scale, constraint.
+"""Make synthetic titles as token ids, so that ten million take seconds. For scale and constraint.
 
-Words of the embedded demo catalog, each tokenised with its space, are chained: the next word
-follows the last one in some demo title (four times of five) or is any word, by frequency. A title
-is as long as two demo titles: 9 words, 13 tokens on average, as in Amazon Toys (7 and 14; Beauty has
-11 and 22, the demo 4 and 7).
+Words of the embedded demo catalog, each tokenized with its space, are chained: the next word follows the
+last one in some demo title (four times of five) or is any word, by frequency. A title is as long as two demo
+titles: 9 words and 13 tokens on average, as in Amazon Toys (7 and 14; Beauty has 11 and 22, the demo 4 and
+7).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STAY = 0.8  # of a title's next words follow the one before in a demo title
 
 @dataclass(frozen=True)
 class Words:
-    """What titles are made of: W words, of which the last ends a title.
+    """The words that titles are made of: W words, of which the last ends a title.
 
     Attributes:
         token: token ids of all words; those of word w are token[start[w] : start[w + 1]].
@@ -47,7 +47,7 @@ class Words:
 
     @classmethod
     def of_demo(cls, encoder: Any, titles: list[str]) -> tuple[Words, list[str]]:
-        """Words of titles under an ``Encoder``, and their texts."""
+        """Split titles into words under an ``Encoder``; return the words and their texts."""
         split = [encoder.form.render(title).split() for title in titles]
         names = sorted({word for words in split for word in words})
         number = {name: n for n, name in enumerate(names)}
@@ -75,7 +75,7 @@ class Words:
     def numbers(
         self, n: int, seed: int = 0, phrases: int = 2
     ) -> Iterator[tuple[IntArray, IntArray]]:
-        """Word numbers of n titles, some at a time, and how many words each title has."""
+        """Yield the word numbers of n titles in chunks, with each title's number of words."""
         rng = np.random.default_rng(seed)
         for done in range(0, n, CHUNK):
             size = min(CHUNK, n - done)
@@ -94,7 +94,7 @@ class Words:
     def chunks(
         self, n: int, seed: int = 0, *, phrases: int = 2, multiple: int = 1
     ) -> Iterator[Chunk]:
-        """Token ids of n titles, some at a time, and how many tokens each title has.
+        """Yield the token ids of n titles in chunks, with each title's number of tokens.
 
         Args:
             n: how many titles.
@@ -113,7 +113,7 @@ class Words:
 
 
 def demo() -> tuple[Words, list[str], Any]:
-    """Words of the demo under the default model's tokenizer, their texts, and the encoder."""
+    """Return the demo's words under the default tokenizer, their texts, and the encoder."""
     from transformers import AutoTokenizer
 
     from genrec.data.datasets import load

@@ -1,1 +1,1 @@
-"""What training costs per target, and what its settings are worth."""
+"""Benchmarks of training: targets per second, and what each setting is worth."""

@@ -1,15 +1,15 @@
-"""What a run learns from new events and new items, and whether it forgets. Resumable.
+"""Measure what a run learns from new events and items, and whether it forgets. Resumable.
 
     genrec train DIR --protocol demo-v1 --behaviors buy --holdout 0.05 --out RUN
     python -m benchmarks.training.feedback --run RUN --threads 1
 
-DIR is the embedded data. RUN learned from train without 5% of the items. It goes on with the validation
-units of all users as new events, in which those items are sold, too: with as many old titles learned
-again as new ones (the default), and with none. Measured are nats without a prior, before and after:
-of what test users take next (known items, and items that were no targets before), and of the first item
-of each user's last unit of train, which the run had learned (some of them are among those learned again).
-The old events are those of the known items. What belongs to one RUN and these settings is kept in a
-folder of its own.
+DIR is the embedded data, and RUN learned from train without 5% of the items. It continues with the validation
+units of all users as new events, in which those items are sold, too: once with as many old titles learned
+again as new ones (the default), and once with none. Nats without a prior are measured before and after: of
+what test users take next (known items, and items that were no targets before), and of the first item of each
+user's last unit of train, which the run had learned (some of them are among those learned again). The old
+events are those of the known items. Results for one RUN and these settings are kept in a folder of their
+own.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Groups = dict[str, list[protocols.Case]]
 
 
 def part(data: Dataset, split: int, kept: set[int] | None = None) -> Dataset:
-    """The events of train (0) or validation (1) alone, of some catalog rows where they are given."""
+    """Keep the events of train (0) or validation (1), and only of the rows ``kept`` if given."""
     c = data.interactions.columns
     chosen = c.split == split
     if kept is not None:
@@ -52,7 +52,7 @@ def part(data: Dataset, split: int, kept: set[int] | None = None) -> Dataset:
 
 
 def write(data: Dataset, path: Path) -> None:
-    """New events, as a shop would have them."""
+    """Write new events as the CSV file that a shop would have."""
     columns = ("user_id", "item_id", "behavior", "timestamp", "unit")
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
@@ -62,7 +62,7 @@ def write(data: Dataset, path: Path) -> None:
 
 
 def groups(data: Dataset, old: Dataset, kept: set[int], users: int) -> Groups:
-    """Whose next items are asked for."""
+    """Return the test cases by group: known items, new items, and items learned before."""
     tests = protocols.cases(data, "demo-v1", "test")
     split = split_last_unit(old.interactions, data.info.target_behavior)
     past = protocols.cases(replace(old, interactions=split), "demo-v1", "test")
@@ -77,7 +77,7 @@ def groups(data: Dataset, old: Dataset, kept: set[int], users: int) -> Groups:
 def measured(
     run: Path, data: Dataset, found: Groups, out: Path, threads: int
 ) -> dict[str, list[float]]:
-    """Group -> nats of each case; from the file where it is there."""
+    """Return each group's nats by case, from the file if it exists."""
     values: dict[str, list[float]] = json.loads(out.read_text()) if out.is_file() else {}
     recommender = Recommender.load(run, data, prior="none", threads=threads)
     for name, cases in found.items():
@@ -90,7 +90,7 @@ def measured(
 
 
 def cell(values: Sequence[float], before: Sequence[float] | None = None) -> str:
-    """A mean with its interval, or a paired difference."""
+    """Format a mean with its interval, or a paired difference."""
     sign = "" if before is None else "+"
     found = bootstrap.bootstrap(np.array(values) - (0.0 if before is None else np.array(before)))
     return f"{found.mean:{sign}.3f} [{found.low:{sign}.3f}, {found.high:{sign}.3f}]"

@@ -1,14 +1,14 @@
-"""Training: targets per second against the usual recipe, and what each setting is worth. Resumable.
+"""Compare training with the usual recipe, and its settings with each other. Resumable.
 
     python -m benchmarks.training.recipe speed --threads 1
     python -m benchmarks.training.recipe table --minutes 30 --users 300 --threads 1
 
-``speed`` alternates our rows with transformers' Trainer over sliding windows (a prompt of the last
-20 events, one target each, the loss over the whole vocabulary), with the same model, adapter and
-data; steps after the first of each turn are timed. ``table`` trains on train for so many minutes
-with each setting, and with the usual recipe at our learning rate (a run of its own, kept by its
-result), and measures nats on validation users, how many freely written texts are titles, and nats on
-items held out of the trie, all without a prior. Runs are kept in .results/training.
+``speed`` alternates our rows with transformers' Trainer over sliding windows (a prompt of the last 20 events,
+one target each, the loss over the whole vocabulary), with the same model, adapter and data; steps after the
+first of each turn are timed. ``table`` trains on train for the given minutes with each setting, and with the
+usual recipe at our learning rate (a run of its own, kept by its result). It measures nats on validation
+users, how many freely written texts are titles, and nats on items held out of the trie, all without a prior.
+Runs are kept in .results/training.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ USUAL: dict[str, Any] = {"behaviors": ("buy",), "protocol": "demo-v1"}
 
 
 class Windows(TorchDataset[dict[str, list[int]]]):
-    """One prompt of the last events and one target each, as the usual recipe has it."""
+    """Windows of the usual recipe: one prompt of the last events and one target each."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Windows(TorchDataset[dict[str, list[int]]]):
 
 
 class Clock(TrainerCallback):
-    """Seconds of every step."""
+    """Records the seconds of every step."""
 
     def __init__(self) -> None:
         self.steps: list[float] = []
@@ -99,7 +99,7 @@ class Clock(TrainerCallback):
 
 
 class Counter(TrainerCallback):
-    """Targets of every step."""
+    """Records the targets of every step."""
 
     def __init__(self, trainer: hf_trainer.LossTrainer) -> None:
         self._trainer = trainer
@@ -111,7 +111,7 @@ class Counter(TrainerCallback):
 
 
 class Until(TrainerCallback):
-    """Stops after so many minutes."""
+    """Stops training after the given minutes."""
 
     def __init__(self, minutes: float) -> None:
         self._end = time.perf_counter() + 60 * minutes
@@ -129,7 +129,7 @@ def usual(
     rate: float,
     *beside: Any,
 ) -> int:
-    """Trains as usual; the steps that were taken."""
+    """Train with the usual recipe; return the number of steps."""
     from transformers import DataCollatorForSeq2Seq
 
     arguments = TrainingArguments(
@@ -152,7 +152,7 @@ def usual(
 
 
 def theirs(model: LanguageModel, data: Windows, out: Path, batch: int, steps: int) -> float:
-    """Targets per second of the usual recipe."""
+    """Measure the usual recipe's targets per second."""
     clock = Clock()
     usual(model, data, out, batch, steps, 1e-4, clock)
     return batch * (steps - 1) / sum(clock.steps[1:])
@@ -161,7 +161,7 @@ def theirs(model: LanguageModel, data: Windows, out: Path, batch: int, steps: in
 def ours(
     recommender: Recommender, data: Dataset, model: LanguageModel, recipe: Training, out: Path
 ) -> float:
-    """Targets per second of our rows."""
+    """Measure our targets per second."""
     found, paths = examples.make_examples(recommender, data, recipe)
     titles = list(recommender.encoder.titles(data.catalog))
     objective = objectives.NextItemObjective(found, paths, model, recipe, titles)
@@ -210,7 +210,7 @@ def speed(arguments: argparse.Namespace) -> None:
 
 
 def nats(recommender: Recommender, cases: Sequence[protocols.Case]) -> list[float]:
-    """Of each user's next item, over all items."""
+    """Return the nats of each user's next item over all items."""
     found = []
     for case in cases:
         (one,) = recommender.score(case.history.latest(protocols.EVENTS), [case.target])
@@ -220,7 +220,7 @@ def nats(recommender: Recommender, cases: Sequence[protocols.Case]) -> list[floa
 
 
 def written(recommender: Recommender, cases: Sequence[protocols.Case]) -> float:
-    """The share of freely drawn texts that are titles of the catalog, word for word."""
+    """Return the share of freely drawn texts that are catalog titles, word for word."""
     free = recommender.with_settings(n_samples=10, temperature=1.0)
     form = recommender.encoder.form
     titles = {form.render(t) for t in recommender.catalog.titles}
@@ -229,7 +229,7 @@ def written(recommender: Recommender, cases: Sequence[protocols.Case]) -> float:
 
 
 def table(arguments: argparse.Namespace) -> None:
-    """Trains and measures each cell; what is there is not done again."""
+    """Train and measure each cell, except those that are finished."""
     data = load("online_retail_demo")
     users = protocols.sample(protocols.cases(data, "demo-v1", "validation"), arguments.users)
     print("| baskets, λ | targets | nats | texts that are titles | held out |")
@@ -259,7 +259,7 @@ def _cell(
     result: Path,
     cell: dict[str, Any],
 ) -> None:
-    """One setting, trained and measured; an empty one is the usual recipe."""
+    """Train and measure one setting; an empty one is the usual recipe."""
     settings = {**USUAL, **cell, "holdout": 0.05, "eval_users": 0, "epochs": 20.0}
     settings |= {"schedule": "constant", "warmup": 0.003, "max_minutes": arguments.minutes}
     recipe = Training(**settings)
