@@ -1,1 +1,1 @@
-"""Search the catalog's trie with a model. Knows token ids, nothing of text."""
+"""Search the catalog's trie with a model. Deals with token ids only, not with text."""

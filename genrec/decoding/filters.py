@@ -1,7 +1,8 @@
-"""Filters: the trie positions that may be returned. Knows sorted numbers, not tries or items.
+"""Represent the trie positions that a search may return.
 
-A filter holds either the allowed positions or the denied ones, whichever were given. So "all but
-these seven" costs seven numbers rather than one for every item.
+Deals with sorted numbers only, not with tries or items. A filter stores either the allowed
+positions or the denied ones, whichever were given. So "all but these seven" takes seven numbers
+rather than one for every item.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from genrec.types import BoolArray, IntArray
 
 
 class Filter:
-    """An immutable subset of the positions 0 to n - 1: those that are allowed.
+    """An immutable set of the allowed positions among 0 to n - 1.
 
     Attributes:
-        n: number of positions, allowed or not.
+        n: total number of positions, including those that are not allowed.
         listed: distinct positions in sorted order, read-only.
         denies: whether the listed positions are denied rather than allowed.
     """
@@ -27,7 +28,7 @@ class Filter:
     __slots__ = ("denies", "listed", "n")
 
     def __init__(self, listed: IntArray, n: int, *, denies: bool) -> None:
-        """Wrap a sorted array of distinct positions in range, and make it read-only."""
+        """Wrap a sorted array of distinct, valid positions and make it read-only."""
         listed.setflags(write=False)
         self.listed = listed
         self.n = n
@@ -73,12 +74,12 @@ class Filter:
         return Filter(one.listed[two.keeps(one.listed)], self.n, denies=False)
 
     def also(self, positions: IntArray) -> Filter:
-        """Allow these positions in addition."""
+        """Return a filter that also allows these positions."""
         change = np.setdiff1d if self.denies else np.union1d
         return Filter(change(self.listed, positions), self.n, denies=self.denies)
 
     def counts(self, low: IntArray, high: IntArray) -> IntArray:
-        """Count the allowed positions of each interval low to high - 1, as (C,).
+        """Return the (C,) number of allowed positions from low to high - 1.
 
         Args:
             low: (C,) starts, from 0 to n.
@@ -88,7 +89,7 @@ class Filter:
         return (high - low - listed if self.denies else listed).astype(np.int64, copy=False)
 
     def keeps(self, positions: IntArray) -> BoolArray:
-        """Return whether each position is allowed, as (P,)."""
+        """Return a (P,) mask of the positions that are allowed."""
         return self.counts(positions, positions + 1) > 0
 
 
@@ -99,7 +100,7 @@ class Filters:
         n: number of positions.
         common: filter that applies to all users.
         denies: (U,) whether each user's listed positions are denied.
-        keys: sorted positions listed for all users; user u's are offset by u * (n + 1).
+        keys: the listed positions of all users, sorted. Those of user u are offset by u * (n + 1).
     """
 
     def __init__(self, filters: Sequence[Filter], common: Filter | None = None) -> None:
@@ -107,13 +108,13 @@ class Filters:
 
         Args:
             filters: one filter for each user.
-            common: filter that also applies to every user; stored once, not for each user.
+            common: filter that applies to every user in addition. It is stored only once.
 
         Raises:
             RequestError: there are no filters, or they cover different numbers of positions.
         """
         if not filters:
-            msg = "The batch has no filters. Expected one for each user; pass at least one."
+            msg = "The batch has no filters. Expected one filter for each user."
             raise RequestError(msg)
         self.n = filters[0].n
         self.common = common if common is not None else Filter.all(self.n)
@@ -131,11 +132,11 @@ class Filters:
 
     @property
     def totals(self) -> IntArray:
-        """Return the number of positions that each user may be given, as (U,)."""
+        """Return the (U,) number of allowed positions of each user."""
         return np.where(self.denies, len(self.common) - self._size, self._size)
 
     def counts(self, user: IntArray, low: IntArray, high: IntArray) -> IntArray:
-        """Count the positions of each interval low to high - 1 allowed to its user, as (C,).
+        """Return the (C,) number of positions from low to high - 1 that are allowed for a user.
 
         Args:
             user: (C,) users, from 0 to U - 1.
@@ -148,24 +149,24 @@ class Filters:
         return np.where(self.denies[user], self.common.counts(low, high) - listed, listed)
 
     def keeps(self, user: IntArray, positions: IntArray) -> BoolArray:
-        """Return whether each position may be given to its user, as (P,)."""
+        """Return a (P,) mask of the positions that are allowed for their users."""
         return self.counts(user, positions, positions + 1) > 0
 
 
 def _sorted(positions: npt.ArrayLike, n: int) -> IntArray:
-    """Check positions and return the distinct ones in sorted order."""
+    """Validate positions and return the distinct ones in sorted order."""
     given = np.asarray(positions)
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
         msg = (
             f"The positions have shape {given.shape} and type {given.dtype}. Expected a list of "
-            "integers; turn a mask into one with np.flatnonzero(mask)."
+            "integers; use np.flatnonzero(mask) to convert a mask."
         )
         raise RequestError(msg)
     outside = given[(given < 0) | (given >= n)] if given.size else given
     if outside.size:
         msg = (
             f"Position {outside[0]} is out of range. Expected positions from 0 to {n - 1}; "
-            "take them from the catalog that the trie was built from."
+            "use positions of the trie that is searched."
         )
         raise RequestError(msg)
     return np.unique(given.astype(np.int64, copy=False))
@@ -174,7 +175,7 @@ def _sorted(positions: npt.ArrayLike, n: int) -> IntArray:
 def _check_same_size(n: int, other: int) -> None:
     if n != other:
         msg = (
-            f"The filters cover {n:,} and {other:,} positions. Expected the same number; make "
-            "them for the same trie."
+            f"The filters cover {n:,} and {other:,} positions. Expected the same number; build "
+            "all filters for the same trie."
         )
         raise RequestError(msg)

@@ -1,6 +1,7 @@
-"""Frontier: the prefixes that a search has reached but not followed. Knows numbers, not models.
+"""Store the prefixes that a search has reached but not yet followed.
 
-The prefixes are parallel arrays, so that choosing, splitting and looking up are array operations.
+Deals with numbers only, not with models. The prefixes are stored as parallel arrays, so they are
+selected, split and looked up by array operations.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from genrec.types import BoolArray, FloatArray, IntArray
 
 @dataclass(slots=True)
 class Frontier:
-    """F open prefixes of U users.
+    """The F open prefixes of U users.
 
-    A prefix ends just before a trie node's run. Only the first token of that run is scored so far.
+    A prefix ends just before a trie node's run. Only the first token of that run has been scored.
 
     Attributes:
         user: (F,) index of the prompt.
         node: (F,) trie node whose run comes next.
-        parent: (F,) handle of the node above the run in the token tree.
+        parent: (F,) handle of the token tree's node above the run.
         logprob: (F,) log-probability of the scored tokens.
-        alone: (F,) log-probability of the same tokens by the model without a prior.
+        alone: (F,) log-probability of the same tokens under the model without a prior.
         bound: (F,) upper bound on the score of every item below the prefix.
     """
 
@@ -56,17 +57,17 @@ class Frontier:
         )
 
     def without(self, chosen: IntArray) -> Frontier:
-        """Return all prefixes except those at the chosen indices."""
+        """Return all prefixes except the chosen ones, given by index."""
         others = np.ones(len(self), dtype=bool)
         others[chosen] = False
         return self[others]
 
     def best(self, size: int, eligible: BoolArray | None = None) -> IntArray:
-        """Return the indices of each user's ``size`` prefixes with the highest bounds, in order.
+        """Return the sorted indices of each user's ``size`` prefixes with the highest bounds.
 
         Args:
-            size: maximum number of prefixes for one user.
-            eligible: (F,) which prefixes may be chosen; all by default.
+            size: maximum number of prefixes per user.
+            eligible: (F,) mask of the prefixes that may be chosen; all by default.
         """
         candidates = np.arange(len(self)) if eligible is None else np.flatnonzero(eligible)
         if size >= len(candidates):
@@ -75,7 +76,7 @@ class Frontier:
         return np.sort(order[rank_in_group(self.user[order]) < size])
 
     def find(self, user: IntArray, node: IntArray) -> IntArray:
-        """Look up the prefix of each user and node; return (R,) indices, -1 if there is none.
+        """Return the (R,) index of the prefix of each user and node, or -1 if there is none.
 
         Args:
             user: (R,) users to look up.
@@ -92,20 +93,20 @@ class Frontier:
         return index
 
     def highest_bounds(self, n_users: int) -> FloatArray:
-        """Return each user's highest bound as (U,), -inf for a user without prefixes."""
+        """Return the (U,) highest bound of each user, or -inf for a user without prefixes."""
         highest = np.full(n_users, -np.inf)
         np.maximum.at(highest, self.user, self.bound)
         return highest
 
     def masses(self, n_users: int) -> FloatArray:
-        """Return the total probability of each user's prefixes, as (U,)."""
+        """Return the (U,) total probability of each user's prefixes."""
         return np.bincount(self.user, np.exp(self.logprob), n_users).astype(np.float64)
 
 
 def rank_in_group(groups: IntArray) -> IntArray:
-    """Return each entry's rank within its group, counted from 0.
+    """Return the rank of each entry within its group, starting from 0.
 
     Args:
-        groups: (N,) group of each entry, sorted.
+        groups: (N,) group of each entry, in ascending order.
     """
     return np.arange(len(groups)) - np.searchsorted(groups, groups)

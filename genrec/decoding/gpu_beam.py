@@ -1,13 +1,13 @@
-"""Beam search that stays on the model's device, so that the host waits only for the final lists.
+"""Run beam search entirely on the model's device, so that the host waits only for the final lists.
 
-Each level of a TitleTrie takes one step: find the children of all prefixes, take their log-softmax,
-keep the best, and read the runs into these in one pass. All shapes follow from the catalog and the
-beam's width alone, so no step has to ask the device how much work there is. The static shapes
-follow STATIC (https://arxiv.org/abs/2602.22647), which reads one token per step. Here a whole run
-is read in one pass, and beams attend to their own ancestors in one cache, so nothing is copied
-between beams.
+Each level of a TitleTrie takes one step. The step finds the children of all prefixes, computes
+their log-softmax, keeps the best children, and reads the runs that lead to them in one pass. All
+shapes depend only on the catalog and the beam width, so the host never has to wait for a size from
+the device. The static shapes follow STATIC (https://arxiv.org/abs/2602.22647), which reads one
+token per step. Here a whole run is read in one pass. All beams share one cache, and each attends
+only to its ancestors, so nothing is copied between beams.
 
-The search on the host (``search``) returns the same lists and is the reference in tests.
+The search on the host (``search``) returns the same lists and serves as the reference in tests.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from genrec.models.logits import Outputs
 from genrec.types import FloatArray, IntArray
 
 NOTHING = float("-inf")
-MOST = 1 << 28  # maximum number of cells in the attention mask of one pass
+MOST = 1 << 28  # maximum number of entries in the attention mask of one pass
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The largest sizes that a level of a trie can need, for a beam of a given width.
+    """The maximum sizes needed at one level of a trie for a given beam width.
 
     Attributes:
         children: maximum number of children of the beam's prefixes.
         beams: maximum number of these children that the beam follows.
-        run: maximum number of tokens in the run into one of these.
+        run: maximum number of tokens in the run that leads to one of these children.
     """
 
     children: int
@@ -46,10 +46,14 @@ class Level:
 
 
 class DeviceTrie:
-    """The arrays of a TitleTrie on a device."""
+    """A copy of a TitleTrie's arrays on a device."""
 
     def __init__(self, trie: TitleTrie, device: torch.device) -> None:
-        """Copy the arrays: 12 to 20 bytes per node, and 4 per token of the runs."""
+        """Copy the arrays.
+
+        They take 20 bytes per node and 4 bytes per token of the runs, or twice as much for a trie
+        whose numbers do not fit in 32 bits.
+        """
         small = max(len(trie), trie.n_positions, len(trie.run)) < 1 << 31
 
         def copied(array: npt.NDArray[np.unsignedinteger]) -> Tensor:
@@ -58,8 +62,8 @@ class DeviceTrie:
         self.token, self.first_child = copied(trie.token), copied(trie.first_child)
         self.low, self.high = copied(trie.low), copied(trie.high)
         self.run_start, self.run = copied(trie.run_start), copied(np.append(trie.run, [0]))
-        self._fans: list[IntArray] = []  # for each level: children per inner node, descending
-        self._runs: list[int] = []  # for each level: the longest run into an inner node
+        self._fans: list[IntArray] = []  # per level: children per inner node, in descending order
+        self._runs: list[int] = []  # per level: length of the longest run to an inner node
         node = np.array([trie.root])
         while len(node):
             child, count = trie.children(node)
@@ -68,7 +72,7 @@ class DeviceTrie:
             node = child[~trie.is_leaf(child)]
 
     def levels(self, size: int) -> list[Level]:
-        """Return the largest sizes of each level, from the root down, for a beam of ``size``."""
+        """Return the maximum sizes at each level, from the root down, for a beam of ``size``."""
         runs, fans = [*self._runs[1:], 0], [*map(len, self._fans[1:]), 0]
         return [
             Level(int(fan[:size].sum()), min(inner, size), run)
@@ -80,11 +84,12 @@ class DeviceTrie:
 
         Args:
             node: (U, B) nodes.
-            live: (U, B) whether each node is in use.
-            n: maximum number of children of one user's nodes.
+            live: (U, B) mask of the nodes that are in use.
+            n: maximum total number of children per user.
 
         Returns:
-            (U, n) child nodes, (U, n) index of each one's parent, and (U, n) which are not padding.
+            (U, n) child nodes, (U, n) indices of their parents, and a (U, n) mask of the entries
+            that are not padding.
         """
         first = self.first_child[node].long()
         count = (self.first_child[node + 1].long() - first) * live
@@ -96,11 +101,11 @@ class DeviceTrie:
         return child * some, owner, some
 
     def is_leaf(self, node: Tensor) -> Tensor:
-        """Return which nodes are the ends of titles."""
+        """Return a mask of the nodes that end a title."""
         return self.first_child[node] == self.first_child[node + 1]
 
     def runs(self, node: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """Return the (U, B, n) padded runs into (U, B) nodes, and their (U, B) lengths."""
+        """Return the runs of (U, B) nodes, padded to (U, B, n), and their (U, B) lengths."""
         start = self.run_start[node].long()
         length = self.run_start[node + 1].long() - start + 1
         place = torch.arange(n, device=node.device)
@@ -110,10 +115,10 @@ class DeviceTrie:
 
 
 class DeviceFilters:
-    """The filters of U users on a device; see ``Filters``."""
+    """A copy of the filters of U users on a device; see ``Filters``."""
 
     def __init__(self, filters: Filters, device: torch.device) -> None:
-        """Copy the lists of positions."""
+        """Copy the listed positions to the device."""
         self._keys = torch.from_numpy(filters.keys).to(device)
         self._denies = torch.from_numpy(filters.denies).to(device)[:, None]
         self._common = torch.from_numpy(np.array(filters.common.listed)).to(device)
@@ -121,7 +126,7 @@ class DeviceFilters:
         self._start = torch.arange(len(filters), device=device)[:, None] * self._stride
 
     def counts(self, low: Tensor, high: Tensor) -> Tensor:
-        """Count the positions from low to high - 1 that each user may be given, as (U, C)."""
+        """Return the (U, C) number of allowed positions from low to high - 1."""
         listed = _count_between(self._keys, self._start + low, self._start + high)
         common = _count_between(self._common, low, high)
         whole = high - low - common if self._common_denies else common
@@ -130,15 +135,15 @@ class DeviceFilters:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """The results of a beam for U users, on the host.
+    """The results of a beam search for U users, copied to the host.
 
     Attributes:
-        leaf: (U, K + 1) leaves with the highest probability per item, -1 for none.
-        logprob: (U, K + 1) log-probabilities of their titles.
-        skipped: for each level the (U, C) log-probabilities of the prefixes that were not followed,
-            -inf for the others.
+        leaf: (U, K + 1) leaves with the highest probability per item; -1 marks unused entries.
+        logprob: (U, K + 1) log-probabilities of the titles at these leaves.
+        skipped: (U, C) log-probabilities of the prefixes that were not followed, for each level;
+            -inf for all other entries.
         nodes: (U,) number of prefixes followed.
-        tokens: (U,) number of tokens read.
+        tokens: (U,) number of tokens that the model read.
         finite: whether all logits were finite.
     """
 
@@ -151,7 +156,7 @@ class Reached:
 
 
 class Beam:
-    """A beam of prefixes for each of U users, on the device; see ``run_beam``."""
+    """A beam of prefixes for each of U users, held on the device; see ``run_beam``."""
 
     def __init__(
         self,
@@ -166,12 +171,12 @@ class Beam:
         """Start at the root.
 
         Args:
-            trie: the catalog, on the device.
+            trie: the catalog's trie on the device.
             k: (U, 1) number of items for each user.
-            most: the largest number of items for one user.
-            filters: the items that may be returned; None for all.
+            most: maximum of ``k``.
+            filters: filters for the items that may be returned; None allows all items.
             temperature: divisor of the logits.
-            floor: lowest log-probability of an item to return.
+            floor: minimum log-probability of a returned item.
         """
         self._trie, self._k, self._filters = trie, k, filters
         self._temperature, self._floor = temperature, floor
@@ -187,11 +192,11 @@ class Beam:
         self.broken = torch.zeros((), dtype=torch.bool, device=device)
 
     def step(self, outputs: Outputs, level: Level) -> None:
-        """Score the children of all prefixes, keep the items and move on to the best prefixes.
+        """Score the children of all prefixes, keep the best items and advance the best prefixes.
 
         Args:
             outputs: the model's outputs after the U * B prefixes.
-            level: the largest sizes of this level.
+            level: the maximum sizes at this level.
         """
         trie, live = self._trie, self.value > NOTHING
         child, owner, some = trie.children(self.node, live, level.children)
@@ -223,12 +228,12 @@ class Beam:
         self.nodes += followed.sum(1)
 
     def _add_leaves(self, child: Tensor, value: Tensor, each: Tensor) -> None:
-        """Keep the leaves whose items are most probable, one more than requested.
+        """Keep the leaves with the most probable items, one more than requested.
 
         Args:
             child: (U, C) nodes.
             value: (U, C) log-probabilities of the nodes.
-            each: (U, C) log-probabilities per item; -inf for nodes that are not to be kept.
+            each: (U, C) log-probabilities per item; -inf for nodes to be ignored.
         """
         score = torch.cat([self.score, each], dim=1)
         best = score.topk(self.score.shape[1], dim=1)
@@ -238,12 +243,12 @@ class Beam:
 
 
 def fits_limit(trie: DeviceTrie, users: int, size: int, prompt: int) -> bool:
-    """Check that no pass exceeds ``MOST`` when all runs are padded to the longest of their level.
+    """Check that no pass exceeds ``MOST`` if all runs of a level are padded to the longest one.
 
     Args:
-        trie: the catalog.
+        trie: the catalog's trie on the device.
         users: number of prompts.
-        size: width of the beam.
+        size: beam width.
         prompt: number of tokens in the longest prompt.
     """
     widths = [level.beams * level.run for level in trie.levels(size)]
@@ -264,13 +269,13 @@ def run_beam(
     """Follow the best ``size`` prefixes of each level, normalizing probabilities over the catalog.
 
     Args:
-        trie: the catalog.
-        tree: the U prompts, read by the model; it is left as it was.
+        trie: the catalog's trie on the device.
+        tree: a tree in which the model has read the U prompts; it is restored at the end.
         k: (U,) number of items for each prompt, at least 1.
-        size: width of the beam.
-        filters: the items that may be returned; None for all.
+        size: beam width.
+        filters: filters for the items that may be returned; None allows all items.
         temperature: divisor of the logits at each node.
-        floor: lowest log-probability of an item to return.
+        floor: minimum log-probability of a returned item.
     """
     device = trie.token.device
     mark, users, levels = tree.mark(), len(k), trie.levels(size)
@@ -280,8 +285,8 @@ def run_beam(
     places = tree.places()
     outputs = tree.root
     depth = torch.zeros((users, 1), dtype=torch.long, device=device)  # depth of each beam
-    path = torch.zeros((users, 1, mark), dtype=torch.bool, device=device)  # slots it attends to
-    depths = torch.zeros((users, mark), dtype=torch.long, device=device)  # depth of every slot
+    path = torch.zeros((users, 1, mark), dtype=torch.bool, device=device)  # slots to attend to
+    depths = torch.zeros((users, mark), dtype=torch.long, device=device)  # depth of each slot
     tokens = torch.zeros(users, dtype=torch.long, device=device)
     for level in levels:
         beam.step(outputs, level)
@@ -316,11 +321,11 @@ def run_beam(
 
 
 def _visible_slots(ancestors: Tensor, run: int) -> Tensor:
-    """Return which slots each token of B new runs attends to, as (U, B * run, S + B * run).
+    """Return a (U, B * run, S + B * run) mask of the slots that the tokens of new runs attend to.
 
     Args:
-        ancestors: (U, B, S) old slots of each run's ancestors.
-        run: tokens in each run; each attends to itself and those before it.
+        ancestors: (U, B, S) mask of the old slots that hold each run's ancestors.
+        run: number of tokens in each run; each token attends to itself and the earlier ones.
     """
     users, beams, slots = ancestors.shape
     place, width = torch.arange(run, device=ancestors.device), beams * run
@@ -333,13 +338,13 @@ def _visible_slots(ancestors: Tensor, run: int) -> Tensor:
 
 
 def _count_between(listed: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Count the sorted numbers from low to high - 1."""
+    """Count the numbers from low to high - 1 in a sorted list."""
     first = torch.searchsorted(listed, low.contiguous())
     return torch.searchsorted(listed, high.contiguous()) - first
 
 
 def _logsumexp(x: Tensor, owner: Tensor, n: int) -> Tensor:
-    """Return the (U, n) log-sum-exp of each owner's entries; 0 where all are -inf."""
+    """Return the (U, n) log-sum-exp of each owner's entries, or 0 if all of them are -inf."""
     peak = x.new_full((len(x), n), NOTHING).scatter_reduce(1, owner, x, "amax")
     peak = torch.where(peak.isfinite(), peak, 0.0)
     total = torch.zeros_like(peak).scatter_add(1, owner, (x - peak.gather(1, owner)).exp())
@@ -350,7 +355,7 @@ _COPIES: WeakKeyDictionary[TitleTrie, DeviceTrie] = WeakKeyDictionary()
 
 
 def copy_to_device(trie: TitleTrie, device: torch.device) -> DeviceTrie:
-    """Copy a trie's arrays to a device, once for each trie."""
+    """Return a copy of a trie on a device; the latest copy of each trie is cached."""
     copied = _COPIES.get(trie)
     if copied is None or copied.token.device != device:
         copied = _COPIES[trie] = DeviceTrie(trie, device)

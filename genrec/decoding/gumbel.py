@@ -1,4 +1,4 @@
-"""Gumbel noise over the nodes of a trie, to sample items without replacement."""
+"""Add Gumbel noise to the nodes of a trie to sample items without replacement."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def perturb(
 ) -> FloatArray:
     """Add Gumbel noise to log-probabilities so that each group's maximum equals its parent's value.
 
-    The k items with the highest results are k draws without replacement (Kool et al. 2019,
+    The k items with the highest perturbed values are k draws without replacement (Kool et al. 2019,
     Stochastic Beams and Where to Find Them, https://arxiv.org/abs/1903.06059, appendix B.3).
 
     Args:
-        seed: (C,) seeds; the noise depends on seed, user and name only.
+        seed: (C,) seeds; the noise depends only on seed, user and name.
         user: (C,) user of each entry.
-        name: (C,) number that identifies the entry among the user's.
+        name: (C,) number that identifies the entry among the same user's entries.
         logprob: (C,) log-probabilities.
         start: (L,) index at which each group starts.
         source: (C,) group of each entry.
@@ -46,7 +46,7 @@ def perturb(
 
 
 def _uniform(seed: Seeds, user: IntArray, name: IntArray) -> FloatArray:
-    """Hash each entry to a number strictly between 0 and 1, by splitmix64 (Steele et al. 2014)."""
+    """Hash each entry to a number strictly between 0 and 1 with splitmix64 (Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         x = name.astype(np.uint64)
         for salt in (seed, user):

@@ -1,11 +1,11 @@
-"""LiveTrie: a TitleTrie with an overlay of edits. Knows ids and rows only.
+"""Edit a TitleTrie without rebuilding it. Deals with token ids and rows only.
 
-A snapshot never changes: an edit returns a new one, and searches on the old one are not disturbed.
-Each base node on an edited path is replaced by an overlay node that lists its run, children and
-positions. Subtrees that were not edited are shared. Overlay nodes are numbered after the base's
-nodes and keep their numbers in later snapshots. So a parent's list of children is rewritten only
-when a child is added, removed or first moved to the overlay. This is path copying (Driscoll et al.
-1989, Making Data Structures Persistent).
+A snapshot never changes: an edit returns a new snapshot, and searches on the old one are not
+disturbed. Each base node on an edited path is replaced by an overlay node that lists its run,
+children and positions. Snapshots share all subtrees that were not edited. Overlay nodes are
+numbered after the nodes of the base and keep their numbers in later snapshots. So a parent's list
+of children is rewritten only when a child is added, removed or first moved to the overlay. This is
+path copying (Driscoll et al. 1989, Making Data Structures Persistent).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from genrec.types import BoolArray, IntArray
 Tokens = tuple[int, ...]
 Edit = tuple[Tokens, int]  # a title's tokens and its position
 
-_GONE = -1  # stands for a node that was removed because no title is left below it
-_NEW = -1  # stands for a node that does not exist yet
+_GONE = -1  # marks a node that was removed because there are no more titles below it
+_NEW = -1  # marks a node that does not exist yet
 _NONE: IntArray = np.empty(0, dtype=np.int64)
 _TOKEN, _LENGTH, _CHILDREN = range(3)  # columns of the array of facts about overlay nodes
 _MIN_DUE, _SHARE_DUE = 1000, 0.05
@@ -37,9 +37,10 @@ class _Node:
     """A node of the overlay.
 
     Attributes:
-        run: tokens between the node and its parent.
-        children: (C,) node numbers, sorted by first token.
-        spans: (I, 2) ascending intervals of live positions below, spans[i, 0] to spans[i, 1] - 1.
+        run: tokens between the node's parent and the node.
+        children: (C,) numbers of the child nodes, sorted by first token.
+        spans: (I, 2) ascending intervals of the live positions below the node. Interval i runs
+            from spans[i, 0] to spans[i, 1] - 1.
     """
 
     run: Tokens
@@ -50,36 +51,37 @@ class _Node:
 class LiveTrie:
     """A base trie of E nodes and N positions with edits, searched like a ``TitleTrie``.
 
-    Positions below N are the base's. Added titles get positions from N upwards, and the positions
-    of removed titles stay unused. An edit costs the length of its path times the fan-out, in array
-    operations. Edits recurse once per node of the path, which is safe for hundreds of tokens.
+    Positions below N belong to the base. Added titles get positions from N upwards, and the
+    positions of removed titles stay unused. The cost of an edit is proportional to the length of
+    its path times the fan-out, in array operations. Edits recurse once per node of the path, which
+    is safe for titles of hundreds of tokens.
 
     Attributes:
-        base: trie under the edits.
+        base: trie to which the edits apply.
         root: number of the root node.
         n_items: number of catalog rows in the trie.
-        n_tokens: total number of tokens in all titles, shared prefixes counted for each title.
-        max_depth: number of tokens in the longest title that the trie has ever held.
+        n_tokens: total number of tokens in all titles. Shared prefixes count once for each title.
+        max_depth: number of tokens in the longest title that the trie has ever contained.
         n_edits: number of rows added and removed since the base was built.
     """
 
     def __init__(self, base: TitleTrie) -> None:
-        """Make a snapshot without edits."""
+        """Create a snapshot without edits."""
         self.base = base
         self.root = base.root
         self.n_items, self.n_tokens, self.max_depth = base.n_items, base.n_tokens, base.max_depth
         self.n_edits = 0
         self._size = len(base)  # the number of the first overlay node
         self._nodes: list[_Node | None] = []
-        self._facts = np.zeros((0, 3), dtype=np.int64)  # a row per overlay node, and spare rows
-        self._inner = 0  # number of inner tokens beyond the base's
+        self._facts = np.zeros((0, 3), dtype=np.int64)  # one row per overlay node, plus spare rows
+        self._inner = 0  # number of inner tokens in addition to those of the base
         self._rows = _NONE  # catalog row of each position from N upwards
         self._titles: list[Tokens] = []  # title at each position from N upwards
-        self._moved = np.empty((0, 2), dtype=np.int64)  # ascending rows with positions or -1
+        self._moved = np.empty((0, 2), dtype=np.int64)  # (row, position or -1), sorted by row
 
     @property
     def n_positions(self) -> int:
-        """Return the number of positions, used or not."""
+        """Return the number of positions, including unused ones."""
         return self.base.n_items + len(self._rows)
 
     @property
@@ -88,20 +90,20 @@ class LiveTrie:
         return self.base.inner_tokens + self._inner
 
     def due(self) -> bool:
-        """Return whether there are enough edits to rebuild the base as a fresh TitleTrie."""
+        """Check whether there are enough edits to justify rebuilding the base as a new TitleTrie."""
         edits = max(len(self._nodes), self.n_edits)
         return edits > max(_MIN_DUE, _SHARE_DUE * len(self.base))
 
     def edited(self, add: Mapping[int, Sequence[int]], remove: Iterable[int] = ()) -> LiveTrie:
-        """Return a snapshot with some titles removed and others added, leaving this one unchanged.
+        """Return a new snapshot with some titles removed and others added.
 
         Args:
-            add: token ids of titles by row: new rows, or rows in ``remove`` that get a new title.
+            add: row -> token ids of its title. A row that is also in ``remove`` gets a new title.
             remove: rows to remove.
 
         Raises:
-            DataError: a row to remove is missing, a row to add is present, no title would be left,
-                or a title is empty or a proper prefix of another.
+            DataError: a row to remove is missing, a row to add already exists, the trie would
+                become empty, or a title is empty or a proper prefix of another.
         """
         titles = {int(row): _check_title(row, title) for row, title in add.items()}
         rows = sorted(titles, key=lambda row: (titles[row], row))
@@ -123,29 +125,29 @@ class LiveTrie:
     def _check_edit(self, gone: IntArray, positions: IntArray, rows: Sequence[int]) -> None:
         if (positions < 0).any():
             msg = (
-                f"Row {gone[positions < 0][0]} to be removed is not in the trie. Expected a row "
-                "that was added and has not been removed."
+                f"Row {gone[positions < 0][0]} cannot be removed because it is not in the trie. "
+                "Expected a row that was added and has not been removed."
             )
             raise DataError(msg)
         new = np.array(rows, dtype=np.int64)
         twice = new[(self.find_positions(new) >= 0) & ~np.isin(new, gone)]
         if len(twice):
             msg = (
-                f"Row {twice[0]} to be added is already in the trie. To change its title, remove "
-                "the row in the same edit."
+                f"Row {twice[0]} cannot be added because it is already in the trie. To change its "
+                "title, remove the row in the same edit."
             )
             raise DataError(msg)
         if self.n_items + len(new) == len(gone):
             msg = (
-                "The edit would leave a trie with no titles. Expected at least one; add others in "
-                "the same edit."
+                "The edit would leave the trie without titles. Expected at least one title; add "
+                "others in the same edit."
             )
             raise DataError(msg)
 
     def _record_edit(
         self, gone: IntArray, rows: list[int], cuts: Sequence[Edit], adds: Sequence[Edit]
     ) -> None:
-        """Update the counts, titles and positions for an edit."""
+        """Update the counts, titles and positions to reflect an edit."""
         self.n_edits += len(cuts) + len(adds)
         self.n_items += len(adds) - len(cuts)
         self.n_tokens += sum(len(t) for t, _ in adds) - sum(len(t) for t, _ in cuts)
@@ -158,7 +160,7 @@ class LiveTrie:
         moved = [(row, place) for row, (_, place) in zip(rows, adds, strict=True)]
         moved += [(row, -1) for row in gone.tolist()]
         latest = np.concatenate([np.array(moved, dtype=np.int64).reshape(-1, 2), self._moved])
-        self._moved = latest[np.unique(latest[:, 0], return_index=True)[1]]  # the first of each
+        self._moved = latest[np.unique(latest[:, 0], return_index=True)[1]]  # first entry per row
 
     # Search.
 
@@ -171,9 +173,10 @@ class LiveTrie:
         return _interleave(mine, *self.base.children(nodes[~mine]), parts)
 
     def intervals(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """Return the position intervals below L nodes: each one's node index, low and high.
+        """Return the intervals of positions below L nodes as arrays of node index, low and high.
 
-        A node may have several intervals, disjoint and ascending. They hold live positions only.
+        A node may have several intervals, which are disjoint and ascending. They contain only live
+        positions.
         """
         mine = nodes >= self._size
         if not mine.any():
@@ -211,14 +214,14 @@ class LiveTrie:
         return runs
 
     def rows_at(self, positions: IntArray) -> IntArray:
-        """Return the catalog row at each position, or the former row if its title was removed."""
+        """Return the catalog row at each position; for a removed title, return its former row."""
         mine = positions >= self.base.n_items
         rows = self.base.rows_at(np.where(mine, 0, positions))
         rows[mine] = self._rows[positions[mine] - self.base.n_items]
         return rows
 
     def positions_of(self, rows: IntArray) -> IntArray:
-        """Return the positions of those catalog rows that are in the trie."""
+        """Return the positions of the given catalog rows, skipping rows that are not in the trie."""
         positions = self.find_positions(np.asarray(rows, dtype=np.int64))
         return positions[positions >= 0]
 
@@ -233,7 +236,7 @@ class LiveTrie:
             positions[moved] = self._moved[index[moved], 1]
         return positions
 
-    # Edits. The methods below change a snapshot that no caller has seen yet.
+    # Edits. The methods below modify a snapshot before any caller can see it.
 
     def _title(self, position: int) -> Tokens:
         if position >= self.base.n_items:
@@ -241,7 +244,7 @@ class LiveTrie:
         return tuple(self.base.title(position))
 
     def _node(self, number: int) -> _Node:
-        """Return an overlay node, or a base node converted to one."""
+        """Return an overlay node, or convert a base node to an overlay node."""
         if number >= self._size:
             node = self._nodes[number - self._size]
             assert node is not None
@@ -252,13 +255,13 @@ class LiveTrie:
         return _Node(tuple(base.runs(one)[0]), children, span)
 
     def _fact(self, nodes: IntArray, mine: BoolArray, which: int) -> IntArray:
-        """Return the (L,) values of one column of facts; arbitrary for nodes of the base."""
+        """Return (L,) values from one column of ``_facts``. Entries of base nodes are arbitrary."""
         if not len(self._facts):
             return nodes
         return np.asarray(self._facts[np.where(mine, nodes - self._size, 0), which])
 
     def _forget(self, number: int) -> None:
-        """Remove an overlay node, or stop counting a base node's tokens."""
+        """Remove an overlay node, or stop counting the tokens of a base node."""
         if number == _NEW:
             return
         node = self._node(number)
@@ -267,7 +270,7 @@ class LiveTrie:
             self._nodes[number - self._size] = None
 
     def _put(self, number: int, node: _Node) -> int:
-        """Replace a node and return the new node's number, which an overlay node keeps."""
+        """Replace a node and return the number of the new node. An overlay node keeps its number."""
         self._forget(number)
         if number < self._size:
             number = self._size + len(self._nodes)
@@ -286,11 +289,11 @@ class LiveTrie:
 
         Args:
             number: number of the node.
-            depth: number of tokens above its run.
-            cuts: titles to remove, sorted.
+            depth: number of tokens before its run.
+            cuts: titles to remove, in sorted order.
 
         Returns:
-            The number of the node that replaces it, or _GONE.
+            The number of the replacement node, or _GONE.
         """
         node, is_root = self._node(number), number == self.root
         run, children = node.run, node.children
@@ -310,12 +313,13 @@ class LiveTrie:
         """Add titles below a node.
 
         Args:
-            number: number of the node, or _NEW to make one that holds these titles only.
-            depth: number of tokens above its run.
-            adds: titles to add, sorted; the node's run starts with their token at ``depth``.
+            number: number of the node, or _NEW to create a node for these titles only.
+            depth: number of tokens before its run.
+            adds: titles to add, in sorted order. The node's run starts with their token at
+                ``depth``.
 
         Returns:
-            The number of the node that replaces it.
+            The number of the replacement node.
 
         Raises:
             DataError: a title is a proper prefix of another.
@@ -351,7 +355,7 @@ class LiveTrie:
         edits: Sequence[Edit],
         edit: Callable[[int, int, Sequence[Edit]], int],
     ) -> IntArray:
-        """Apply each edit to the child that its token at ``depth`` leads to; return them."""
+        """Apply each edit to the child for its token at ``depth``; return the new children."""
         groups = [(t, list(some)) for t, some in groupby(edits, key=lambda e: e[0][depth])]
         tokens = self.tokens(children)
         wanted = np.array([token for token, _ in groups])
@@ -372,19 +376,19 @@ class LiveTrie:
 def _check_title(row: int, title: Sequence[int]) -> Tokens:
     tokens = tuple(int(token) for token in title)
     if row < 0:
-        msg = f"Row {row} to be added is negative. Expected 0 or more."
+        msg = f"Row {row} is negative. Expected row numbers of 0 or more."
         raise DataError(msg)
     if not tokens:
-        msg = f"The title of row {row} has no tokens. Expected at least a terminator."
+        msg = f"The title of row {row} has no tokens. Expected at least the terminator."
         raise DataError(msg)
     if min(tokens) < 0:
-        msg = f"Token id {min(tokens)} in a title is negative. Expected 0 or more."
+        msg = f"Token id {min(tokens)} in a title is negative. Expected token ids of 0 or more."
         raise DataError(msg)
     return tokens
 
 
 def _common_length(one: Tokens, two: Tokens) -> int:
-    """Return the number of leading tokens that two sequences share."""
+    """Return the length of the common prefix of two sequences."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, two, strict=False)))
 
 
@@ -397,7 +401,7 @@ def _remove_positions(spans: IntArray, positions: Sequence[int]) -> IntArray:
 
 
 def _append_positions(spans: IntArray, positions: Sequence[int]) -> IntArray:
-    """Add positions, all higher than those of the intervals."""
+    """Add positions that are higher than all positions in the intervals."""
     new = np.sort(np.array(positions, dtype=np.int64))
     low, high = np.append(spans[:, 0], new), np.append(spans[:, 1], new + 1)
     parts = low[1:] != high[:-1]
@@ -407,16 +411,16 @@ def _append_positions(spans: IntArray, positions: Sequence[int]) -> IntArray:
 def _interleave(
     mine: BoolArray, plain: npt.NDArray[np.int64], plain_count: IntArray, parts: list[IntArray]
 ) -> tuple[IntArray, IntArray]:
-    """Merge the entries of base and overlay nodes in the order of L nodes.
+    """Merge the entries of base nodes and overlay nodes in node order.
 
     Args:
-        mine: (L,) which nodes belong to the overlay.
+        mine: (L,) mask of the nodes that belong to the overlay.
         plain: concatenated entries of the base nodes.
-        plain_count: number of entries of each base node.
+        plain_count: number of entries per base node.
         parts: entries of each overlay node.
 
     Returns:
-        All entries, and the (L,) number of entries of each node.
+        The merged entries, and the (L,) number of entries per node.
     """
     count = np.empty(len(mine), dtype=np.int64)
     count[~mine], count[mine] = plain_count, [len(p) for p in parts]

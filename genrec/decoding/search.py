@@ -1,12 +1,13 @@
-"""Search a trie of titles with a model: find the best items, their probabilities and a certificate.
+"""Search a trie of titles for the items that a model ranks highest.
 
-Knows tokens, nodes and rows, nothing of prompts or the text of titles. With "catalog" normalization
-the model's softmax at a node covers the node's children only. The probabilities of all items then
-sum to 1, and a token without an alternative needs no evaluation. With "vocab" the softmax covers
-the whole vocabulary, as in ordinary generation.
+A search returns the best items, their probabilities and a certificate. It deals with tokens, nodes
+and rows, not with prompts or the text of titles. With "catalog" normalization, the model's softmax
+at a node covers only the node's children. The probabilities of all items then sum to 1, and a token
+without an alternative needs no evaluation. With "vocab" normalization, the softmax covers the whole
+vocabulary, as in ordinary generation.
 
 The log-probability never rises along a path, so a prefix bounds every item below it. Each search
-keeps the prefixes that it did not follow; their bounds tell what it may have missed.
+keeps the prefixes that it did not follow. Their bounds limit what it may have missed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from genrec.models.logits import NOT_FINITE, Outputs
 from genrec.models.token_tree import ROOT, TokenTree, below
 from genrec.types import FloatArray, IntArray
 
-_PASS = 512  # maximum number of tokens given to the model in one pass
+_PASS = 512  # maximum number of tokens that the model reads in one pass
 
 
 def search(
@@ -44,15 +45,16 @@ def search(
 ) -> list[Ranking]:
     """Find the k best items for each of U prompts.
 
-    However the search ends, each list is full if k items are allowed and reach ``min_probability``.
+    Each list is full, however the search ends, unless fewer than k items are allowed and reach
+    ``min_probability``.
 
     Args:
-        trie: the catalog.
-        tree: the U prompts, read by the model.
-        k: number of items, at least 1; one number for all prompts or one for each.
-        allowed: the items that may be returned. Probabilities are over all items, allowed or not.
+        trie: the catalog's trie.
+        tree: a tree in which the model has read the U prompts.
+        k: number of items, at least 1: one number for all prompts or one for each.
+        allowed: the items that may be returned. Probabilities still cover all items.
         prior: item weights to fuse with the model's probabilities.
-        options: how to search.
+        options: search settings.
 
     Raises:
         ModelError: the model's logits are not finite.
@@ -70,7 +72,7 @@ def search(
 def _runs_on_device(
     trie: Trie, tree: TokenTree, allowed: Allowed | None, prior: Prior | None, options: Options
 ) -> bool:
-    """Check whether a beam on the model's device is wanted and possible."""
+    """Check whether a beam search on the model's device is requested and possible."""
     plain = (options.search, options.normalization, options.draw) == ("beam", "catalog", None)
     if not plain or (prior is not None and options.beta) or options.on_device is False:
         return False
@@ -92,7 +94,7 @@ def score(
     prior: Prior | None = None,
     options: Options | None = None,
 ) -> list[Ranking]:
-    """Rank all allowed items of each prompt by exact score; see ``search`` for the arguments."""
+    """Rank all allowed items of each prompt by their exact scores; ``search`` has the arguments."""
     exact = replace(options or Options(), search="exact", width=1 << 40, max_nodes=1 << 40)
     return search(trie, tree, trie.n_items, allowed=allowed, prior=prior, options=exact)
 
@@ -119,7 +121,7 @@ class _Search:
         least = options.min_probability
         self._floor = float(np.log(least)) if least > 0 else -np.inf
         self._top = TopItems(k)
-        self._pruned = np.full(self._users, -np.inf)  # highest bound that was not worth following
+        self._pruned = np.full(self._users, -np.inf)  # highest bound of the pruned prefixes
         seeds = np.array([0 if options.draw is None else options.draw], dtype=np.uint64).ravel()
         self._seed = np.resize(seeds, self._users)
         self._salt = np.arange(self._users) * (len(seeds) == 1)
@@ -136,13 +138,17 @@ class _Search:
             rest = self._beam(rest, size)
         else:
             rest = self._best_first(rest)
-        # If a list is still short although items remain, beams below the open prefixes fill it.
+        # If a list is still short although items remain, run beams from the open prefixes.
         while (short := self._top.incomplete()[(rest := self._prune(rest)).user]).any():
             rest = rest[~short] + self._beam(rest[short], size)
         return self._rankings(rest)
 
     def run_on_device(self) -> list[Ranking] | None:
-        """Run a beam on the model's device; return None if a list is short though items remain."""
+        """Run a beam search on the model's device.
+
+        Returns:
+            The rankings, or None if a list is short although items remain.
+        """
         options, trie, tree = self._options, self._trie, self._tree
         assert isinstance(trie, TitleTrie)
         assert isinstance(tree, CachedTree)
@@ -169,13 +175,13 @@ class _Search:
         return None if self._top.incomplete()[rest.user].any() else self._rankings(rest)
 
     def _start(self) -> Frontier:
-        """Return the prefixes below the root."""
+        """Score the children of the root and return the prefixes that they begin."""
         user, zero = np.arange(self._users), np.zeros(self._users)
         root, handle = np.full(self._users, self._trie.root), np.full(self._users, ROOT)
         return self._children(Frontier(user, root, handle, zero, zero, zero), self._tree.root)
 
     def _prune(self, rest: Frontier) -> Frontier:
-        """Drop the prefixes below which no item can enter a list."""
+        """Drop the prefixes whose items cannot enter a list."""
         promising = rest.bound > self._top.worst[rest.user]
         np.maximum.at(self._pruned, rest.user[~promising], rest.bound[~promising])
         return rest[promising]
@@ -195,19 +201,19 @@ class _Search:
         return rest
 
     def _beam(self, live: Frontier, size: int) -> Frontier:
-        """Follow the best ``size`` prefixes of each level and return those not followed."""
+        """Follow the best ``size`` prefixes of each level and return the others."""
         skipped = Frontier.empty()
         while len(live := self._prune(live)):
             chosen = live.best(size)
             skipped += live.without(chosen)
-            # A user whose list is short may come back to skipped prefixes.
+            # The search may return to the skipped prefixes of a user whose list is short.
             again = skipped.user[self._top.incomplete()[skipped.user]]
             self._tree.keep(np.unique(np.concatenate([live.user, again])))
             live = self._follow(live[chosen])
         return skipped
 
     def _follow(self, chosen: Frontier) -> Frontier:
-        """Read the runs of prefixes, add the items reached and return the prefixes below."""
+        """Read the runs of prefixes, add the items reached and return the next prefixes."""
         ends = np.cumsum(self._trie.run_lengths(chosen.node))
         reached, first = Frontier.empty(), 0
         while first < len(chosen):
@@ -223,7 +229,7 @@ class _Search:
         return self._follow_vocab(part)
 
     def _follow_vocab(self, part: Frontier) -> Frontier:
-        """Read the runs of prefixes and score every token in them over the vocabulary."""
+        """Read the runs of prefixes and score each of their tokens over the vocabulary."""
         runs = self._trie.runs(part.node)
         self._nodes += np.bincount(part.user, minlength=self._users)
         ends = self._trie.is_leaf(part.node)
@@ -232,7 +238,7 @@ class _Search:
         handles, every = self._tree.grow(part.user.tolist(), part.parent.tolist(), read, every=True)
         logprob = part.logprob + self._score_runs(runs, read, every)
         if ends.any():
-            done = logprob[ends]  # the model's own too: no prior changes it over the vocabulary
+            done = logprob[ends]  # also for the model alone: no prior is fused at nodes here
             self._add_items(part.user[ends], part.node[ends], done, done, part.bound[ends])
         inner = ~ends
         if not inner.any():
@@ -243,7 +249,7 @@ class _Search:
         return self._children(scored[inner], every.some(last))
 
     def _follow_catalog(self, part: Frontier) -> Frontier:
-        """Read the runs of prefixes and, in the same pass, runs that will likely be needed next."""
+        """Read the runs of prefixes and, in the same pass, runs that are likely to be needed next."""
         n = len(part)
         nodes_ahead, above = self._subtrees.likely_descendants(
             part, self._top.worst, self._options.fill
@@ -260,7 +266,7 @@ class _Search:
         handles, outputs = self._tree.grow(user, parents, runs)
         reached = self._children(replace(part, parent=handles[:n]), outputs.some(np.arange(n)))
         waiting = np.arange(n, len(nodes))
-        while len(waiting):  # level by level, as their parents' children become known
+        while len(waiting):  # level by level, once the children of their parents are known
             index = reached.find(users[waiting], nodes[waiting])
             known = np.flatnonzero(index >= 0)
             if not len(known):
@@ -278,12 +284,12 @@ class _Search:
     def _score_runs(
         self, runs: Sequence[Sequence[int]], read: Sequence[Sequence[int]], every: Outputs
     ) -> FloatArray:
-        """Return the (L,) log-probability of each run after its first token.
+        """Return the (L,) log-probability of each run's tokens after the first.
 
         Args:
             runs: tokens of L runs.
-            read: the tokens of each that the model read.
-            every: outputs after every token read.
+            read: the part of each run that the model read.
+            every: outputs after every token that was read.
         """
         source: list[int] = []
         token: list[int] = []
@@ -302,11 +308,12 @@ class _Search:
         return np.bincount(owner, values, len(runs)).astype(np.float64)
 
     def _children(self, part: Frontier, outputs: Outputs) -> Frontier:
-        """Score the children of L prefixes; add those that are items and return the others.
+        """Score the children of L prefixes, add those that are items and return the others.
 
         Args:
-            part: the prefixes, scored up to the end of their runs, with the handles of these ends.
-            outputs: the model's outputs after each of them.
+            part: the prefixes, scored to the end of their runs. ``parent`` is the handle of that
+                end.
+            outputs: the model's outputs after each prefix.
         """
         options, trie = self._options, self._trie
         child, count = trie.children(part.node)
@@ -319,7 +326,7 @@ class _Search:
         value = np.zeros(len(child))
         own = value
         if options.normalization == "catalog":
-            several = (count > 1)[source]  # the only child of a root is certain
+            several = (count > 1)[source]  # an only child has probability 1
             if several.any():
                 value[several] = outputs.at(source[several], trie.tokens(child[several]))
                 if apart:
@@ -370,10 +377,10 @@ class _Search:
         """Score the allowed items at L leaves and add them to the users' lists.
 
         Args:
-            user: (L,) prompts.
+            user: (L,) indices of the prompts.
             leaf: (L,) trie nodes.
             logprob: (L,) log-probabilities of the titles.
-            alone: (L,) log-probabilities by the model without a prior.
+            alone: (L,) log-probabilities under the model without a prior.
             bound: (L,) upper bounds on the items' scores.
         """
         options, trie = self._options, self._trie
@@ -404,7 +411,7 @@ class _Search:
         self._top.add(Items(who, rows, value, final, (alone - shared)[owner], weight)[keep])
 
     def _rankings(self, rest: Frontier) -> list[Ranking]:
-        """Return each user's ranking, certified by the bounds of the remaining prefixes."""
+        """Return each user's ranking and derive its certificate from the remaining prefixes."""
         tolerance, k = self._options.tolerance, self._top.k
         bound, mass = rest.highest_bounds(self._users), rest.masses(self._users)
         rankings = []
@@ -431,7 +438,7 @@ class _Search:
 
 
 def _norms(outputs: Outputs, temperature: float) -> FloatArray:
-    """Return the log-normalizers over the vocabulary; raise ModelError if one is not finite."""
+    """Return the log-normalizers over the vocabulary, or raise ModelError if one is not finite."""
     norms = outputs.norms(temperature)
     if not np.isfinite(norms).all():
         raise ModelError(NOT_FINITE)
@@ -439,10 +446,10 @@ def _norms(outputs: Outputs, temperature: float) -> FloatArray:
 
 
 def _logsumexp(values: FloatArray, start: IntArray, source: IntArray) -> FloatArray:
-    """Return the log-sum-exp of each entry's group as (C,).
+    """Return the (C,) log-sum-exp of each entry's group.
 
     Args:
-        values: (C,) entries, grouped.
+        values: (C,) entries, sorted by group.
         start: (L,) index at which each group starts.
         source: (C,) group of each entry.
 

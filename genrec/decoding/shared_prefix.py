@@ -1,9 +1,9 @@
-"""Branches: sequences that share a prefix and are read with the same continuations.
+"""Read sequences that share a prefix, each followed by the same continuations.
 
-Knows token ids only. All sequences are branches of one token tree. The prefix that a sequence
-shares with the first one is read once; its other tokens and its continuations hang from the point
-where the two diverge. Several sequences are read in one pass. A search then looks the outputs up
-and needs no further pass.
+Deals with token ids only. All sequences are branches of one token tree. The prefix that a sequence
+shares with the first one is read only once. The rest of the sequence and its continuations branch
+off where the two sequences diverge. Several sequences are read in one pass. A search then looks up
+the outputs and needs no further pass.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from genrec.models.token_tree import ROOT, WITHIN, TokenTree, below
 from genrec.prompts.encoder import shared_start
 from genrec.types import IntArray
 
-PASS = 512  # maximum number of tokens in one pass, unless a single sequence needs more
+PASS = 512  # maximum number of tokens per pass, unless a single sequence needs more
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Runs of tokens that are read below the end of each sequence.
+    """Runs of tokens to read after the end of each sequence.
 
     Attributes:
-        parent: for each run the index of the earlier run above it, or ROOT.
-        runs: token ids of each run, at least one.
-        every: whether outputs are kept after every token of a run rather than only the last.
+        parent: for each run, the index of the earlier run that it follows, or ROOT.
+        runs: token ids of each run; no run is empty.
+        every: whether to keep the outputs after every token of a run rather than only the last.
     """
 
     parent: tuple[int, ...] = ()
@@ -40,12 +40,13 @@ class Paths:
 
     @classmethod
     def to(cls, trie: Trie, positions: IntArray, *, vocab: bool) -> Paths:
-        """Collect the runs that must be read to score the titles at some positions of a trie.
+        """Collect the runs that must be read to score the titles at the given positions of a trie.
 
         Args:
-            trie: the catalog.
+            trie: the catalog's trie.
             positions: positions of the titles.
-            vocab: whether probabilities are over the vocabulary; then the last runs are read too.
+            vocab: whether probabilities are normalized over the vocabulary, which also requires
+                reading the last run of each title.
         """
         wanted = np.unique(positions)
         parent: list[int] = []
@@ -77,7 +78,7 @@ class Paths:
 
 
 class Branches:
-    """B sequences that are read when they are needed.
+    """A set of sequences that are read only when they are needed.
 
     Attributes:
         n_tokens: number of tokens read so far.
@@ -94,9 +95,9 @@ class Branches:
 
         Args:
             model: the language model.
-            sequences: token ids of each sequence, at least one; ``read`` reads all but the first.
-            paths: runs to read below the end of each sequence.
-            prefix: a beginning of the sequences that the model has already read, or None.
+            sequences: token ids of one or more sequences. ``read`` reads all except the first.
+            paths: runs to read after the end of each sequence.
+            prefix: a prefix of the sequences that the model has already read, or None.
         """
         self._model, self._paths = model, paths
         self._sequences = [tuple(s) for s in sequences]
@@ -116,7 +117,7 @@ class Branches:
             self._read_first(head)
 
     def _read_first(self, head: int) -> None:
-        """Read the first sequence in pieces that end where other sequences diverge from it."""
+        """Read the first sequence, split into pieces at the points where other sequences diverge."""
         assert self._tree is not None
         first = self._sequences[0]
         cuts = sorted({*self._share, len(first)} - set(range(head + 1)))
@@ -133,10 +134,10 @@ class Branches:
         runs: Sequence[Sequence[int]],
         ends: Sequence[int],
     ) -> IntArray:
-        """Read runs and the paths below the sequences that end with them, and keep the outputs.
+        """Read runs, then the paths after the sequences that end with them, and store the outputs.
 
         Args:
-            which: sequences that end in this pass.
+            which: indices of the sequences that end in this pass.
             parents: handle of the node above each run.
             runs: unread tokens of the sequences.
             ends: index of the last run of each sequence in ``which``.
@@ -161,7 +162,7 @@ class Branches:
         return handles
 
     def read(self, which: Sequence[int]) -> None:
-        """Read the given sequences, except those that have been read before."""
+        """Read the given sequences, skipping those that have already been read."""
         new = [i for i in which if i not in self._roots]
         if self._tree is None:
             self._read_apart(new)
@@ -174,7 +175,7 @@ class Branches:
             self._tree.back(mark)
 
     def _groups(self, which: Sequence[int]) -> Iterator[list[int]]:
-        """Split sequences into groups that fit in one pass, of at least one sequence."""
+        """Split sequences into non-empty groups that fit in one pass where possible."""
         group: list[int] = []
         size = 0
         for i in which:
@@ -188,11 +189,11 @@ class Branches:
             yield group
 
     def cost(self, which: int) -> int:
-        """Return the number of tokens to read for a sequence and the paths below it."""
+        """Return the number of tokens to read for a sequence and the paths after it."""
         return len(self._sequences[which]) - self._share[which] + self._paths.tokens
 
     def _read_apart(self, which: Sequence[int]) -> None:
-        """Read each sequence on its own, when some do not share even the first token."""
+        """Read each sequence separately, because not all of them share their first token."""
         for i in {0, *which} - set(self._roots):
             self._tree = self._model.prefill(self._sequences[i])
             self._roots[i] = self._tree.root
@@ -206,7 +207,7 @@ class Branches:
             self._tree = None
 
     def view(self, which: Sequence[int]) -> TokenTree:
-        """Return a token tree over some sequences that looks up outputs instead of reading."""
+        """Return a token tree over some sequences that looks up outputs instead of computing them."""
         self.read(which)
         return _LookupTree(
             self._paths, [self._roots[i] for i in which], [self._nodes.get(i) for i in which]
@@ -214,7 +215,7 @@ class Branches:
 
 
 class _LookupTree(TokenTree):
-    """A token tree whose outputs have all been computed before."""
+    """A token tree whose outputs have already been computed."""
 
     def __init__(
         self, paths: Paths, roots: Sequence[Outputs], nodes: Sequence[Outputs | None]
@@ -239,7 +240,7 @@ class _LookupTree(TokenTree):
         """Look up the outputs after runs; see ``TokenTree.grow``.
 
         Raises:
-            KeyError: a run was not read before.
+            KeyError: a run has not been read.
         """
         handles: list[int] = []
         rows: list[int] = []

@@ -1,6 +1,6 @@
-"""Subtrees: how many allowed items and how much prior weight lie below the nodes of a trie.
+"""Compute the number of allowed items and the prior weight below the nodes of a trie.
 
-Knows nodes, positions and users, nothing of a model's probabilities.
+Deals with nodes, positions and users, not with a model's probabilities.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from genrec.decoding.frontier import Frontier
 from genrec.decoding.types import Allowed, Prior, Trie
 from genrec.types import FloatArray, IntArray
 
-_MARGIN = 1.0  # nats below the last listed score at which a prefix is still worth a guess
+_MARGIN = 1.0  # a prefix up to this many nats below the last listed score may still be read ahead
 
 
 class Subtrees:
     """Totals over the items below trie nodes, for each of U users."""
 
     def __init__(self, trie: Trie, allowed: Allowed | None, prior: Prior | None) -> None:
-        """Keep the sources of the totals.
+        """Store the trie, filters and weights.
 
         Args:
-            trie: the catalog.
-            allowed: the items that each user may be given; None for all.
+            trie: the catalog's trie.
+            allowed: the items that each user may be given; None allows all items.
             prior: the items' weights for each user, or None.
         """
         self._trie, self._allowed, self._prior = trie, allowed, prior
 
     def counts(self, user: IntArray, nodes: IntArray) -> IntArray:
-        """Return how many items below each node may be returned to its user, as (C,)."""
+        """Return the (C,) number of items below each node that its user may be given."""
         owner, low, high = self._trie.intervals(nodes)
         if self._allowed is None:
             count = high - low
@@ -41,7 +41,7 @@ class Subtrees:
         return np.bincount(owner, count, len(nodes)).astype(np.int64)
 
     def prior_mass(self, user: IntArray, nodes: IntArray) -> FloatArray:
-        """Return the total prior weight below each node, as (C,)."""
+        """Return the (C,) total prior weight below each node."""
         assert self._prior is not None
         owner, low, high = self._trie.intervals(nodes)
         mass = self._prior.mass(user[owner], low, high)
@@ -50,7 +50,7 @@ class Subtrees:
         return mass
 
     def best_prior(self, user: IntArray, nodes: IntArray) -> FloatArray:
-        """Return the log of the greatest prior weight below each node, as (C,)."""
+        """Return the (C,) log of the highest prior weight below each node."""
         assert self._prior is not None
         owner, low, high = self._trie.intervals(nodes)
         best = self._prior.best(user[owner], low, high)
@@ -65,17 +65,17 @@ class Subtrees:
     ) -> tuple[list[int], list[int]]:
         """Guess which descendants of the given prefixes the search will follow next.
 
-        The model's opinion of them is not known yet. So each node is assumed to be as likely,
-        given its parent, as its share of the items there.
+        The model's probabilities for them are not known yet. So each node's probability given its
+        parent is assumed to equal its share of the parent's items.
 
         Args:
             part: prefixes that are about to be read.
             worst: (U,) score that an item must exceed to enter a user's list.
-            fill: number of tokens up to which the pass is filled.
+            fill: number of tokens up to which to fill the pass.
 
         Returns:
-            The guessed nodes, and for each the index of its parent: below ``len(part)`` an entry of
-            ``part``, from there on an earlier guess.
+            The guessed nodes, and the index of each one's parent. An index below ``len(part)``
+            refers to ``part``; a higher index refers to an earlier guess.
         """
         room = fill - int(self._trie.run_lengths(part.node).sum())
         nodes: list[int] = []
@@ -99,10 +99,11 @@ class Subtrees:
 
 
 class _Guesses:
-    """A heap of nodes that may be followed next, the likeliest first.
+    """A heap of the nodes that may be followed next, with the most likely node first.
 
     Attributes:
-        heap: negative guessed log-probability, node, run length, user and index of the parent.
+        heap: for each node, its negative guessed log-probability, number, run length, user and
+            parent index.
     """
 
     def __init__(self, trie: Trie, subtrees: Subtrees, worst: FloatArray) -> None:
@@ -112,7 +113,7 @@ class _Guesses:
     def push_children(
         self, user: IntArray, node: IntArray, bound: FloatArray, index: IntArray, room: int
     ) -> None:
-        """Push the promising children of nodes whose runs fit in the remaining room."""
+        """Push the promising children of nodes if their runs fit into the remaining ``room``."""
         trie, counts = self._trie, self._subtrees.counts
         child, count = trie.children(node)
         source = np.repeat(np.arange(len(node)), count)

@@ -1,4 +1,4 @@
-"""TopItems: the best items that a search has found for each user. Knows rows and scores only."""
+"""Keep the best items that a search has found for each user. Deals with rows and scores only."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Items:
     Attributes:
         user: (N,) index of the prompt.
         row: (N,) catalog row.
-        logprob: (N,) log-probability, with the prior if it is fused at each node.
-        score: (N,) value that ranks the item.
-        alone: (N,) log-probability by the model without a prior.
-        prior: (N,) log of the item's share of all prior weight; 0 without a prior.
+        logprob: (N,) log-probability, including the prior if it is fused at each node.
+        score: (N,) value by which the item is ranked.
+        alone: (N,) log-probability under the model without a prior.
+        prior: (N,) log of the item's share of the total prior weight; 0 if there is no prior.
     """
 
     user: IntArray
@@ -33,7 +33,7 @@ class Items:
 
     @classmethod
     def empty(cls) -> Items:
-        """Return no items."""
+        """Return an empty set of items."""
         integers, floats = np.empty(0, dtype=np.int64), np.empty(0)
         return cls(integers, integers, floats, floats, floats, floats)
 
@@ -49,25 +49,25 @@ class Items:
 
 
 class TopItems:
-    """Each user's k best items, and one more that shows whether the last rank is tied.
+    """Each user's k best items, plus one more to detect ties at the last rank.
 
     Attributes:
-        k: (U,) number of items that each user asked for.
-        worst: (U,) score of each user's k-th item, -inf while the list is shorter.
+        k: (U,) number of items requested for each user.
+        worst: (U,) score of each user's k-th item; -inf while the list is shorter than that.
     """
 
     def __init__(self, k: IntArray) -> None:
         """Start with no items.
 
         Args:
-            k: (U,) number of items that each user asked for.
+            k: (U,) number of items requested for each user.
         """
         self.k = k
         self.worst = np.full(len(k), -np.inf)
         self._items = Items.empty()
 
     def add(self, new: Items) -> None:
-        """Merge new items and keep each user's best k + 1; equal scores rank by row."""
+        """Add new items and keep each user's best k + 1. Items with equal scores rank by row."""
         merged = self._items + new
         order = np.lexsort((merged.row, -merged.score, merged.user))
         rank = rank_in_group(merged.user[order])
@@ -77,10 +77,10 @@ class TopItems:
         self.worst[items.user[last]] = items.score[last]
 
     def incomplete(self) -> BoolArray:
-        """Return which of the U users have fewer than k items."""
+        """Return a (U,) mask of the users who have fewer than k items."""
         return np.bincount(self._items.user, minlength=len(self.k)) < self.k
 
     def of_user(self, user: int) -> tuple[Items, Items]:
-        """Return a user's best k items, and the one kept beyond them if there is one."""
+        """Return a user's best k items, and the additional item if there is one."""
         which = np.flatnonzero(self._items.user == user)
         return self._items[which[: self.k[user]]], self._items[which[self.k[user] :]]

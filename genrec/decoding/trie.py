@@ -1,11 +1,11 @@
-"""TitleTrie: the catalog's titles as a compressed prefix tree. Knows ids and rows only.
+"""Store the catalog's titles as a compressed prefix tree. Deals with token ids and rows only.
 
 The tree is stored in flat arrays. A node is the root, a point where titles diverge, or the end of a
-title. The tokens between a node and its parent are the node's run. Nodes are numbered level by
-level, and the children of a node are adjacent and sorted by token id. The titles below a node are
-an interval of positions; ``order`` maps positions to catalog rows. Level order and compressed
-sparse rows follow STATIC (https://arxiv.org/abs/2602.22647); undivided runs follow PATRICIA
-(Morrison 1968).
+title. The tokens between a node and its parent are called the node's run. Nodes are numbered level
+by level, and the children of a node are adjacent and sorted by token id. The titles below a node
+form an interval of positions, and ``order`` maps positions to catalog rows. Level order and
+compressed sparse rows follow STATIC (https://arxiv.org/abs/2602.22647); undivided runs follow
+PATRICIA (Morrison 1968).
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ FORMAT = "genrec-trie-1"
 
 
 class TitleTrie:
-    """A prefix tree over N token sequences with E nodes, of which node 0 is the root.
+    """A prefix tree over N token sequences with E nodes. Node 0 is the root.
 
     Attributes:
         token: (E,) first token of each node's run; 0 for the root.
-        first_child: (E + 1,) children of node n are first_child[n] to first_child[n + 1] - 1.
-        low, high: (E,) positions below node n are low[n] to high[n] - 1.
-        run: tokens of all runs except the first of each, in node order.
+        first_child: (E + 1,) node n has the children first_child[n] to first_child[n + 1] - 1.
+        low, high: (E,) node n has the positions low[n] to high[n] - 1 below it.
+        run: tokens of all runs in node order, without the first token of each run.
         run_start: (E + 1,) node n's part of ``run`` is run[run_start[n] : run_start[n + 1]].
         order: (N,) catalog row at each position; rows with the same title are adjacent and sorted.
         max_depth: number of tokens in the longest title.
-        n_tokens: total number of tokens in all titles, shared prefixes counted for each title.
+        n_tokens: total number of tokens in all titles. Shared prefixes count once for each title.
     """
 
     def __init__(self, sequences: Iterable[Sequence[int]]) -> None:
         """Build the tree.
 
         Args:
-            sequences: token ids of each row's title with its terminator. Equal titles share a leaf.
+            sequences: token ids of each row's title, including the terminator. Equal titles share
+                a leaf.
 
         Raises:
             DataError: there are no titles, a title is empty, or one is a proper prefix of another.
@@ -61,7 +62,8 @@ class TitleTrie:
         """Build the tree from arrays, for catalogs too large for lists of token ids.
 
         Args:
-            chunks: concatenated token ids of the next titles, and the number of tokens in each.
+            chunks: pairs of the concatenated token ids of some titles, in row order, and the
+                number of tokens in each title.
 
         Raises:
             DataError: there are no titles, a title is empty, or one is a proper prefix of another.
@@ -92,18 +94,19 @@ class TitleTrie:
             flat: tokens of the sorted titles.
             start: (N + 1,) index of each title's first token.
             first: (L,) first position of each distinct title.
-            shared: (L,) number of tokens that each shares with the title before it.
+            shared: (L,) number of leading tokens that each distinct title shares with the title
+                before it.
             length: (N,) number of tokens in each title.
         """
         n = len(length)
         ends = np.append(first, n)
-        low, high = np.array([0]), np.array([len(first)])  # intervals of distinct titles
+        low, high = np.array([0]), np.array([len(first)])  # intervals of distinct titles per node
         above, depth = np.array([0]), np.array([0])  # depths at which the runs start and end
         lows, highs, counts, begins, stops = [low], [ends[high]], [], [low], [low]
         while len(low):
             inner = np.flatnonzero(depth < length[first[low]])
-            # A child starts at each title that shares no more tokens with the title before it than
-            # the node is deep.
+            # A child starts at each title whose common prefix with the title before it ends at the
+            # node's depth or earlier.
             size = high[inner] - low[inner]
             title = ranges(low[inner], size)
             source = np.repeat(inner, size)
@@ -150,24 +153,24 @@ class TitleTrie:
 
     @property
     def n_bytes(self) -> int:
-        """Return the memory that the arrays take, in bytes."""
+        """Return the size of the arrays in bytes."""
         return sum(getattr(self, name).nbytes for name in _ARRAYS)
 
     @property
     def inner_tokens(self) -> int:
-        """Return the number of tokens that the model reads to score every title."""
+        """Return the number of tokens that the model must read to score every title."""
         inner = np.flatnonzero(np.diff(self.first_child) > 0)
         lengths = self.run_start[inner + 1].astype(np.int64) - self.run_start[inner] + 1
         return int(lengths[inner > 0].sum())
 
     def children(self, nodes: IntArray) -> tuple[IntArray, IntArray]:
-        """Return the concatenated children of L nodes, and the (L,) number of children of each."""
+        """Return the concatenated children of L nodes, and the (L,) number of children per node."""
         first = self.first_child[nodes].astype(np.int64)
         count = self.first_child[nodes + 1].astype(np.int64) - first
         return ranges(first, count), count
 
     def is_leaf(self, nodes: IntArray) -> BoolArray:
-        """Return which nodes are the ends of titles."""
+        """Return a mask of the nodes that end a title."""
         return np.asarray(self.first_child[nodes] == self.first_child[nodes + 1], dtype=np.bool_)
 
     def tokens(self, nodes: IntArray) -> IntArray:
@@ -175,7 +178,7 @@ class TitleTrie:
         return np.asarray(self.token[nodes], dtype=np.int64)
 
     def intervals(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """Return the position intervals below L nodes: each one's node index, low and high."""
+        """Return the intervals of positions below L nodes as arrays of node index, low and high."""
         low, high = self.low[nodes].astype(np.int64), self.high[nodes].astype(np.int64)
         return np.arange(len(low)), low, high
 
@@ -184,7 +187,7 @@ class TitleTrie:
         return self.order[positions].astype(np.int64)
 
     def runs(self, nodes: IntArray) -> list[list[int]]:
-        """Return each node's run: one or more tokens, none for the root."""
+        """Return the tokens of each node's run, which is empty for the root only."""
         first, start = self.token[nodes].tolist(), self.run_start[nodes].tolist()
         stop = self.run_start[nodes + 1].tolist()
         run = self.run
@@ -203,7 +206,7 @@ class TitleTrie:
         return np.asarray(self.order[self.low[node] : self.high[node]], dtype=np.int64)
 
     def positions(self) -> Ids:
-        """Return the (N,) position of each catalog row: the inverse of ``order``, computed once."""
+        """Return the (N,) position of each catalog row, the inverse of ``order``. It is cached."""
         if self._positions is None:
             positions = np.empty_like(self.order)
             positions[self.order] = np.arange(len(self.order), dtype=self.order.dtype)
@@ -211,18 +214,18 @@ class TitleTrie:
         return self._positions
 
     def positions_of(self, rows: IntArray) -> IntArray:
-        """Return the positions of some catalog rows."""
+        """Return the positions of the given catalog rows."""
         return np.asarray(self.positions()[rows], dtype=np.int64)
 
     def find_positions(self, rows: IntArray) -> IntArray:
-        """Return the (R,) positions of some rows, -1 for rows that are not in the trie."""
+        """Return the (R,) positions of the given rows, or -1 for rows that are not in the trie."""
         known = (rows >= 0) & (rows < self.n_items)
         positions = np.full(len(rows), -1)
         positions[known] = self.positions_of(rows[known])
         return positions
 
     def title(self, position: int) -> list[int]:
-        """Return the tokens of the title at a position."""
+        """Return the token ids of the title at a position."""
         node, tokens = self.root, list[int]()
         while (first := int(self.first_child[node])) < (last := int(self.first_child[node + 1])):
             node = first + int(np.searchsorted(self.low[first:last], position, side="right")) - 1
@@ -230,14 +233,14 @@ class TitleTrie:
         return tokens
 
     def save(self, path: str | Path) -> None:
-        """Write the arrays to a safetensors file, which appears complete or not at all."""
+        """Write the arrays to a safetensors file. The write is atomic."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         meta = {"format": FORMAT, "max_depth": str(self.max_depth), "n_tokens": str(self.n_tokens)}
         files.write_arrays(Path(path), arrays, meta)
 
     @classmethod
     def load(cls, path: str | Path) -> TitleTrie:
-        """Load a trie by mapping its file into memory; the data is read when it is used.
+        """Load a trie by mapping its file into memory. Data is read from disk when it is accessed.
 
         Raises:
             DataError: the file is missing or was not written by ``save``.
@@ -245,8 +248,8 @@ class TitleTrie:
         arrays, meta = files.map_arrays(Path(path))
         if meta.get("format") != FORMAT or set(arrays) != set(_ARRAYS):
             msg = (
-                f"{path} is not a trie of this version. Expected a file written by TitleTrie.save; "
-                "build the trie again."
+                f"{path} is not a trie file of this version. Expected a file written by "
+                "TitleTrie.save; rebuild the trie."
             )
             raise DataError(msg)
         trie = cls.__new__(cls)
@@ -265,7 +268,7 @@ def _chunks(sequences: Iterable[Sequence[int]]) -> Iterator[Chunk]:
 
 
 def _smallest_dtype(n: int) -> np.dtype[np.unsignedinteger]:
-    """Return the smallest unsigned type that holds 0 to n."""
+    """Return the smallest unsigned type that can represent 0 to n."""
     return np.dtype(np.uint16 if n < 1 << 16 else np.uint32 if n < 1 << 32 else np.uint64)
 
 
@@ -283,37 +286,44 @@ def ranges(first: IntArray, count: IntArray) -> IntArray:
 
 
 def _offsets(counts: IntArray, first: int = 0) -> npt.NDArray[np.unsignedinteger]:
-    """Return the start of each group of the given sizes and the final end, in the smallest type."""
+    """Return the start of each group, and the end of the last one, in the smallest integer type."""
     starts = np.cumsum(np.concatenate([[first], counts]))
     return starts.astype(_smallest_dtype(int(starts[-1])))
 
 
 def _concatenate(chunks: Iterable[Chunk]) -> tuple[Ids, IntArray]:
-    """Return all tokens in the smallest type, and the (N + 1,) index where each title starts."""
+    """Concatenate all titles.
+
+    Returns:
+        The tokens of all titles in the smallest type, and the (N + 1,) start index of each title.
+    """
     parts: list[Ids] = []
     lengths: list[IntArray] = []
     for given, length in chunks:
         tokens = np.asarray(given)
         if len(tokens) and int(tokens.min()) < 0:
-            msg = f"Token id {int(tokens.min())} in a title is negative. Expected 0 or more."
+            msg = (
+                f"Token id {int(tokens.min())} in a title is negative. Expected token ids of 0 or "
+                "more."
+            )
             raise DataError(msg)
         dtype = np.uint16 if not len(tokens) or int(tokens.max()) < 1 << 16 else np.uint32
         parts.append(tokens.astype(dtype))
         lengths.append(np.asarray(length, dtype=np.int64))
     if not sum(map(len, lengths)):
-        msg = "The catalog has no titles to build a trie from. Expected at least one."
+        msg = "The trie cannot be built because there are no titles. Expected at least one title."
         raise DataError(msg)
     length = np.concatenate(lengths)
     if not length.all():
-        msg = f"Title {int(np.argmin(length))} has no tokens. Expected at least a terminator."
+        msg = f"Title {int(np.argmin(length))} has no tokens. Expected at least the terminator."
         raise DataError(msg)
     return np.concatenate(parts), np.concatenate([[0], np.cumsum(length)])
 
 
 def _sort_titles(flat: Ids, start: IntArray) -> IntArray:
-    """Return the (N,) order of the titles by their tokens; equal titles are in row order."""
+    """Return the (N,) order that sorts the titles by their tokens. Equal titles keep row order."""
     size = flat.dtype.itemsize
-    data = pa.py_buffer(flat.astype(flat.dtype.newbyteorder(">")))  # big-endian sorts like tokens
+    data = pa.py_buffer(flat.astype(flat.dtype.newbyteorder(">")))  # bytes then sort like tokens
     texts = pa.Array.from_buffers(
         pa.large_binary(), len(start) - 1, [None, pa.py_buffer(start * size), data]
     )
@@ -321,13 +331,13 @@ def _sort_titles(flat: Ids, start: IntArray) -> IntArray:
 
 
 def _reorder(flat: Ids, start: IntArray, order: IntArray) -> tuple[Ids, IntArray]:
-    """Return the titles in another order: their tokens and where each title starts."""
+    """Reorder titles and return their tokens and the start index of each title."""
     length = np.diff(start)[order]
     return _take_ranges(flat, start[order], length), np.concatenate([[0], np.cumsum(length)])
 
 
 def _take_ranges(flat: Ids, first: IntArray, count: IntArray) -> Ids:
-    """Return ``flat[ranges(first, count)]`` without building the whole index at once."""
+    """Return ``flat[ranges(first, count)]`` without building the whole index array at once."""
     result = np.empty(int(count.sum()), dtype=flat.dtype)
     done = 0
     for low in range(0, len(count), _CHUNK):
@@ -338,7 +348,7 @@ def _take_ranges(flat: Ids, first: IntArray, count: IntArray) -> Ids:
 
 
 def _shared_prefixes(flat: Ids, start: IntArray) -> IntArray:
-    """Return the (N,) number of tokens that each sorted title shares with the one before it."""
+    """Return the (N,) length of the common prefix of each sorted title and the one before it."""
     length = np.diff(start)
     shared = np.zeros(len(length), dtype=np.int64)
     alive = np.arange(1, len(length))
@@ -360,17 +370,17 @@ def _refuse_prefixes(flat: Ids, start: IntArray, shared: IntArray) -> None:
 
 
 def prefix_error(title: Sequence[int]) -> DataError:
-    """Return the error for a title that is a proper prefix of another."""
+    """Build the error for a title that is a proper prefix of another."""
     return DataError(
-        f"The title tokens {list(title)} are a prefix of another title. Expected every title to "
-        "end with a terminator that occurs nowhere else in a title."
+        f"The title with the tokens {list(title)} is a prefix of another title. Expected every "
+        "title to end with a terminator that occurs nowhere else in a title."
     )
 
 
 def _branching_depth(shared: IntArray, low: IntArray, high: IntArray, length: IntArray) -> IntArray:
-    """Return the depth at which the distinct titles low to high - 1 diverge.
+    """Return the depth at which the distinct titles from low to high - 1 diverge.
 
-    A single title gives its length.
+    For an interval with a single title, this is the title's length.
     """
     depth = length.copy()
     several = np.flatnonzero(high - low > 1)

@@ -1,4 +1,4 @@
-"""The inputs and outputs of a search: protocols, options, certificates and rankings."""
+"""Define the inputs and outputs of a search: protocols, options, certificates and rankings."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from genrec.types import BoolArray, FloatArray, IntArray
 
 WIDTH = 16  # maximum number of prefixes of one prompt that best-first search follows in one pass
 
-FILL = 32  # tokens up to which a larger pass costs hardly more than a small one
+FILL = 32  # a pass of up to this many tokens costs hardly more than a single token
 
-TOLERANCE = 2e-4  # scores closer than this count as tied, since float32 cannot separate them
+TOLERANCE = 2e-4  # scores closer than this count as tied, since float32 cannot distinguish them
 
 
 class Trie(Protocol):
-    """A prefix tree of titles that can be searched; see ``TitleTrie``."""
+    """A searchable prefix tree of titles; see ``TitleTrie``."""
 
     root: int
 
@@ -57,11 +57,11 @@ class Allowed(Protocol):
     """The trie positions that each of U users may be given."""
 
     def counts(self, user: IntArray, low: IntArray, high: IntArray) -> IntArray:
-        """Count the allowed positions of each interval low to high - 1, as (C,)."""
+        """Return the (C,) number of allowed positions from low to high - 1."""
         ...
 
     def keeps(self, user: IntArray, positions: IntArray) -> BoolArray:
-        """Return whether each position is allowed, as (P,)."""
+        """Return a (P,) mask of the positions that are allowed."""
         ...
 
 
@@ -69,28 +69,28 @@ class Prior(Protocol):
     """Positive weights of the trie positions for each of U users, independent of the model."""
 
     def mass(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
-        """Return the total weight of the positions low to high - 1, as (C,)."""
+        """Return the (C,) total weight of the positions from low to high - 1."""
         ...
 
     def best(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
-        """Return the log of the greatest weight at positions low to high - 1, as (C,)."""
+        """Return the (C,) log of the highest weight at the positions from low to high - 1."""
         ...
 
     def at(self, user: IntArray, positions: IntArray) -> FloatArray:
-        """Return the log of the weight at each position, as (P,)."""
+        """Return the (P,) log of the weight at each position."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A statement of how much of a list is certain.
+    """A guarantee about how much of a list is certain.
 
     Attributes:
-        exact: whether no item outside the list has a higher score than one in it.
-        ties: whether the list is exact only up to scores that differ by less than the tolerance.
-        certain_ranks: number of top ranks that are the same in the exact list, up to ties.
-        missed_mass_bound: upper bound on the total probability of items that belong to the list but
-            were not reached.
+        exact: whether no item outside the list scores higher than an item in it, apart from ties.
+        ties: whether the list is exact, but an item outside it may tie with its last item.
+        certain_ranks: number of top ranks that are the same in the exact list, apart from ties.
+        missed_mass_bound: upper bound on the total probability of the items that belong in the list
+            but were not reached.
         nodes: number of prefixes followed.
         tokens: number of tokens that the model read after the prompt.
     """
@@ -110,13 +110,14 @@ class Ranking:
     Attributes:
         rows: (n,) catalog rows.
         logprobs: (n,) natural logs of the items' probabilities.
-        scores: (n,) ranking scores: the logprobs, plus the prior if it is fused into the score. For
-            a draw they are perturbed.
-        certificate: how much of the list is certain.
-        alone: (n,) natural logs of the probabilities by the model without a prior.
-        prior: (n,) natural logs of the probabilities by the prior alone; None without a prior.
-        chosen_from: number of candidates from which caps or diversity chose the list; the
-            certificate then covers the candidates. None if nothing was chosen this way.
+        scores: (n,) ranking scores. These are the log-probabilities, plus the prior if it is fused
+            into the score. They are perturbed if the list is a random draw.
+        certificate: guarantee about how much of the list is certain.
+        alone: (n,) natural logs of the probabilities under the model without a prior.
+        prior: (n,) natural logs of the probabilities under the prior alone; None if there is no
+            prior.
+        chosen_from: number of candidates from which caps or diversity selected the list; None if
+            neither was used. The certificate then refers to the candidates.
     """
 
     rows: IntArray
@@ -128,7 +129,7 @@ class Ranking:
     chosen_from: int | None = None
 
     def only(self, which: IntArray) -> Ranking:
-        """Return the ranking of some items, in the given order."""
+        """Return a ranking that contains only the given items, in the given order."""
         return replace(
             self,
             rows=self.rows[which],
@@ -141,36 +142,36 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Settings of a search.
+    """Search settings.
 
     Attributes:
-        search: ``exact`` follows the best prefixes first until no item outside the list can be
-            better; ``auto`` does so for ``budget`` tokens; ``beam`` follows the best ``beam_size``
-            prefixes of each level.
+        search: search strategy. ``exact`` follows the best prefixes first until no item outside
+            the list can score higher. ``auto`` does the same, but stops after ``budget`` tokens.
+            ``beam`` follows the best ``beam_size`` prefixes of each level.
         beam_size: number of prefixes that ``beam`` follows at each level.
         normalization: ``catalog`` or ``vocab``; see the module ``search``.
         temperature: divisor of the logits at each node.
-        max_nodes: maximum number of prefixes that best-first search follows for one prompt. A list
-            that is still short is then filled by beams.
-        budget: number of tokens that ``auto`` reads for one prompt.
-        fusion: how a prior is used: ``node`` weights each node's children, so that probabilities
-            still sum to 1; ``score`` adds the prior to the final score.
+        max_nodes: maximum number of prefixes that best-first search follows for one prompt. If a
+            list is still short after that, beam search fills it.
+        budget: number of tokens after which ``auto`` stops for one prompt.
+        fusion: how a prior is used. ``node`` weights each node's children, so probabilities still
+            sum to 1. ``score`` adds the prior to the final score.
         beta: exponent of the prior's weights, 0 or more.
-        alone: temperature of the model's own probabilities reported beside a prior; None for
-            ``temperature``. For ``catalog`` only.
-        min_probability: lowest probability of an item in the list.
-        draw: seed for drawing k items without replacement; None returns the k best. A single
+        alone: temperature of the model's own probabilities, which are reported in addition to the
+            fused ones; None uses ``temperature``. For ``catalog`` only.
+        min_probability: minimum probability of a listed item.
+        draw: seed for drawing k items without replacement; None returns the k best items. A single
             seed is varied for each prompt. With one seed per prompt, a draw does not depend on the
             prompt's place in the batch. For ``catalog`` only; a prior fused into the score is
             ignored.
         tolerance: scores closer than this count as tied.
         width: maximum number of prefixes of one prompt that best-first search follows in one pass.
         fill: number of tokens up to which a pass is filled with prefixes that may be followed
-            next, since a small pass costs hardly less. For ``catalog`` only.
-        on_device: whether a beam runs entirely on the model's device (``gpu_beam``); None means
-            only on a CUDA GPU. Such a beam fills no passes and pads every run to the longest of its
-            level. The option is ignored unless the search is a ``catalog`` beam without a prior,
-            the catalog has no edits and the passes are small enough.
+            next, since a smaller pass is hardly faster. For ``catalog`` only.
+        on_device: whether beam search runs entirely on the model's device (``gpu_beam``); None
+            does so on CUDA GPUs only. Such a search reads no prefixes ahead and pads every run to
+            the longest one of its level. The option is ignored unless the search is a ``catalog``
+            beam without a prior, the catalog has no edits and the passes are small enough.
     """
 
     search: str = "auto"
