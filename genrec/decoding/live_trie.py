@@ -139,7 +139,7 @@ class LiveTrie:
             raise DataError(msg)
         if self.n_items + len(new) == len(gone):
             msg = (
-                "The edit would leave the trie without titles. Expected at least one title; add "
+                "The edit would leave the trie with no titles. Expected at least one title; add "
                 "others in the same edit."
             )
             raise DataError(msg)

@@ -231,13 +231,13 @@ def test_due_when_many_edits_lie_over_the_base() -> None:
 
 def test_nothing_is_added_or_removed_twice() -> None:
     live = LiveTrie(TitleTrie([[1, END], [2, END]]))
-    with pytest.raises(DataError, match="Row 1 to be added is already in the trie"):
+    with pytest.raises(DataError, match="Row 1 cannot be added because it is already in the trie"):
         live.edited({1: [3, END]})
-    with pytest.raises(DataError, match="Row 7 to be removed is not in the trie"):
+    with pytest.raises(DataError, match="Row 7 cannot be removed because it is not in the trie"):
         live.edited({}, [7])
-    with pytest.raises(DataError, match="Row 0 to be removed is not in the trie"):
+    with pytest.raises(DataError, match="Row 0 cannot be removed because it is not in the trie"):
         live.edited({}, [0]).edited({}, [0])
-    with pytest.raises(DataError, match="a trie with no titles"):
+    with pytest.raises(DataError, match="the trie with no titles"):
         live.edited({}, [1, 0])
     with pytest.raises(DataError, match="row 3 has no tokens"):
         live.edited({3: []})

@@ -102,7 +102,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     from genrec import files
 
     files.write_arrays(tmp_path / "x", {"a": np.arange(3)}, {})
-    with pytest.raises(DataError, match="not a trie of this version"):
+    with pytest.raises(DataError, match="not a trie file of this version"):
         TitleTrie.load(tmp_path / "x")
 
 
