@@ -1,8 +1,10 @@
-"""Recommender: the one class that most users need. Histories in, ranked items of the catalog out.
+"""Recommender: the one class that most users need. It turns histories into ranked catalog items.
 
-It puts the parts together and lets edits wait for requests. A request flows one way: history and
-options become a ``Request`` (``pipeline.request``), that a ranking or texts (``pipeline.trie_search``,
-``pipeline.free_text``), and these a response (``pipeline.response``, ``pipeline.explanations``).
+It connects the parts and makes edits wait for running requests. A request flows one way. History
+and options become a ``Request`` (``pipeline.request``). It is answered with a ranking or with texts
+(``pipeline.trie_search``, ``pipeline.free_text``), from which the response is built
+(``pipeline.response``, ``pipeline.explanations``).
+The module is longer than 500 lines because each public method documents its arguments and errors.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from os import PathLike, fspath
 from pathlib import Path
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from genrec import runs
@@ -53,16 +56,16 @@ if TYPE_CHECKING:
 
 
 class Recommender:
-    """Recommends items of a catalog with a language model, trained or not.
+    """Recommends catalog items with a language model, fine-tuned or not.
 
     Attributes:
-        settings: how it recommends.
-        model: the model, with logits or only writing text.
-        dataset: the dataset, or None where only a catalog was given.
-        run: the run that the model was trained in, or None.
+        settings: the settings.
+        model: the language model, or a model that only generates text.
+        dataset: the dataset, or None if only a catalog was given.
+        run: the training run that produced the model, or None.
         log: called with a line of text before each slow step.
-        tuning_key: makes the key of fitted weights and temperatures, which depend on model, prompt
-            and behavior.
+        tuning_key: returns the key under which fitted weights and temperatures are stored; it depends
+            on the model, the prompt and the behavior.
     """
 
     tuning_key: Callable[[], str]
@@ -79,10 +82,10 @@ class Recommender:
         log: Log = lambda message: None,
         **settings: Any,
     ) -> None:
-        """Load the model and read the catalog.
+        """Load the model and set up the recommender.
 
         Args:
-            data: a dataset, or only a catalog (then there are no users and no demonstrations).
+            data: a dataset, or only a catalog (without users and few-shot demonstrations).
             model: ``smollm2-135m``, a local folder, a hub id, a loaded ``LanguageModel``, or with
                 ``decoder="match"`` any ``genrec.models.base.TextModel``.
             device: see ``LanguageModel.load``.
@@ -93,7 +96,7 @@ class Recommender:
             **settings: fields of ``genrec.config.Settings``.
 
         Raises:
-            SettingsError: a setting is unknown or cannot be used.
+            SettingsError: a setting is unknown or invalid.
             ModelError: the model could not be downloaded or loaded.
         """
         kind: object = data  # checked for callers without a type checker
@@ -125,23 +128,23 @@ class Recommender:
         log: Log = lambda message: None,
         **settings: Any,
     ) -> Recommender:
-        """Load what ``genrec train`` wrote.
+        """Load a run written by ``genrec train``.
 
         Args:
             run: the run folder, or the name of an embedded dataset that ships with a run.
-            data: a dataset or catalog; None for the catalog that the run was trained on (then there
-                are no users). Items that were not trained on can be recommended too. Without a dataset
-                the prior is the one that ``genrec tune --run`` kept in the folder, if there is one.
+            data: a dataset or catalog; None for the catalog that the run was trained on, without
+                users. Items that are new since training can be recommended, too. Without a dataset,
+                the prior is the one that ``genrec tune --run`` saved in the folder, if any.
             device: see ``LanguageModel.load``.
             dtype: see ``LanguageModel.load``.
             threads: see ``LanguageModel.load``.
             quantize: see ``LanguageModel.load``.
             log: called with a line of text before each slow step.
-            **settings: override those that the run was trained with, or set those of decoding, such
-                as ``search``.
+            **settings: settings that override those of the run, such as ``search``.
 
         Raises:
-            ModelError: the folder is no run, or prompt, tokenizer or base model have changed since.
+            ModelError: the folder is not a run, or the prompt template, the tokenizer or the base model
+                has changed since training.
         """
         folder = runs.find_run(run)
         trained = Run.read(folder)
@@ -172,7 +175,7 @@ class Recommender:
         trained: Run | None = None,
         folder: Path | None = None,
     ) -> None:
-        """Put the parts together; the model is loaded once the settings were found to fit."""
+        """Connect the parts. The model is loaded only after the settings have been checked."""
         self.settings, self.log, self.run = settings, log, trained
         self.dataset = data if isinstance(data, Dataset) else None
         catalog = data if isinstance(data, Catalog) else data.catalog
@@ -181,7 +184,7 @@ class Recommender:
         model = load()
         self.model = cast(
             "LanguageModel", model
-        )  # a TextModel lacks what the decoder trie asks of it
+        )  # or a TextModel, which the trie search never sees
         form = form_of(settings, self.dataset, catalog, template)
 
         @functools.cache
@@ -200,15 +203,14 @@ class Recommender:
             raise _no_logits(model)
 
         def room() -> int:
-            """Return the most tokens that a prompt may have before a title."""
+            """Return the maximum number of prompt tokens that leaves room for a title."""
             longest = settings.max_title_tokens + 1
             if can_score(model) and (not writes or 2 * longest > model.context):
                 longest = index.trie.max_depth
             return model.context - min(longest, model.context // 2 if writes else longest)
 
-        @functools.cache
         def key() -> str:
-            """Make the key of fitted weights; a run's do not depend on its weights' fingerprint."""
+            """Return the key of fitted weights; for a run it does not depend on the fingerprint."""
             identity = "run" if trained is not None else self_fingerprint()
             parts = [identity, template.hash, ids_encoder().hash, behavior, str(settings.few_shot)]
             return hashlib.sha256("\0".join([*parts, *settings.sources]).encode()).hexdigest()
@@ -243,45 +245,45 @@ class Recommender:
 
     @property
     def catalog(self) -> Catalog:
-        """The items as edited; removed items are in it too, for histories."""
+        """The catalog after all edits. It still contains removed items, since histories show them."""
         return self._index.catalog
 
     @property
     def trie(self) -> TitleTrie | LiveTrie:
-        """The titles of the items that can be recommended, as token ids.
+        """The trie of the titles that can be recommended.
 
         Raises:
-            ModelError: the model only writes text.
+            ModelError: the model only generates text.
         """
         return self._index.trie
 
     @property
     def encoder(self) -> Encoder:
-        """Makes token ids of prompts and titles.
+        """The encoder that turns prompts and titles into token ids.
 
         Raises:
-            ModelError: the model only writes text.
+            ModelError: the model only generates text.
         """
         return self._ids_encoder()
 
     @property
     def template(self) -> Template:
-        """Renders prompts."""
+        """The prompt template."""
         return self._requests.template
 
     @property
     def behavior(self) -> str:
-        """The behavior that is recommended for, such as ``buy``."""
+        """The behavior to recommend for, such as ``buy``."""
         return self._requests.behavior
 
     @property
     def scale(self) -> float:
-        """The highest value in the data; 5 where no event has a value."""
+        """The highest event value in the dataset, or 5 if no event has a value."""
         return self._requests.scale
 
     @property
     def exclude_seen(self) -> bool:
-        """Whether items of the history are left out: as set, else as the dataset's habit is."""
+        """Whether items of the history are excluded: the setting, or else the dataset's default."""
         return self._requests.exclude_seen
 
     @property
@@ -291,12 +293,12 @@ class Recommender:
 
     @property
     def matcher(self) -> TextMatcher:
-        """Matches texts to titles, typed ones and those that the model wrote."""
+        """The matcher that finds items in typed text and in generated text."""
         return self._requests.matcher
 
     @property
     def prior(self) -> ItemPrior | None:
-        """The prior that is fused with the model, or None; any object with ``weights(history)``."""
+        """The prior that is fused with the model, or None. Any object with ``weights(history)`` works."""
         return self._priors.prior
 
     @prior.setter
@@ -305,46 +307,50 @@ class Recommender:
 
     @property
     def fusing(self) -> Fusion:
-        """How the prior is fused with the model: as set, else as fitted."""
+        """How the prior is fused with the model: explicit settings, or else fitted values."""
         return self._priors.fusing
 
     def understand(self, history: HistoryLike) -> tuple[History, tuple[Understood, ...]]:
-        """Read a history in any of its forms, and say what became of each typed piece.
+        """Read a history in any supported form, and report how each typed piece was understood.
 
         Args:
             history: a ``History``; a list of ``Interaction``s, item ids or titles; or text such
-                as ``"bought: RED RETROSPOT MUG; viewed: JUMBO BAG PINK POLKADOT"``. Empty is a
-                new user.
+                as ``"bought: RED RETROSPOT MUG; viewed: JUMBO BAG PINK POLKADOT"``. An empty text
+                stands for a new user.
 
         Raises:
-            RequestError: it is none of these.
+            RequestError: the history has none of these forms.
         """
         return self._requests.understand(history)
 
     def history(self, user_id: str, *, before: str | None = None) -> History:
-        """Return a user's history from the dataset: all of it, or what lies before a split.
+        """Return a user's history from the dataset, optionally only the part before a split.
 
         Raises:
             RequestError: there is no dataset, or the user is not in it.
         """
         if self.dataset is None:
-            msg = f"User {user_id!r} was asked for, but there is no dataset, only a catalog."
+            msg = (
+                f"User {user_id!r} cannot be looked up: there is no dataset, only a catalog. Expected "
+                "a Dataset, or a history instead of a user id."
+            )
             raise RequestError(msg)
         return self.dataset.interactions.history(user_id, before=before)
 
     def demonstrations(self, user_id: str | None = None) -> tuple[History, ...]:
-        """Choose the few-shot demonstrations: ``few_shot`` other users' latest train events.
+        """Choose the few-shot demonstrations: the latest train events of ``few_shot`` other users.
 
-        The choice is seeded and the same for every request, except that users never see their own.
+        The choice is seeded and the same for every request, except that no user's prompt contains
+        their own history.
         """
         return self._requests.demonstrations(user_id)
 
     def prompt(self, history: HistoryLike) -> EncodedPrompt:
-        """Make the prompt that the model reads for a history, with its token ids.
+        """Build the prompt for a history, with its token ids.
 
         Raises:
-            PromptError: not even the prompt without events fits the budget.
-            SettingsError: the template asks about one item.
+            PromptError: even the prompt without events exceeds the token budget.
+            SettingsError: the template asks about a single item.
         """
         read, _ = self.understand(history)
         return self._requests.prompt(read)
@@ -352,58 +358,61 @@ class Recommender:
     def recommend(
         self,
         history: HistoryLike = "",
-        k: int = 10,
+        k: int | EllipsisType = ...,
         *,
         options: QueryOptions | None = None,
         **keywords: Any,
     ) -> RecommendationList:
         """Recommend the k best next items.
 
-        Items that ``allow``, ``deny`` and ``where`` leave out do not change the probabilities, which
-        are over the whole catalog.
+        Items excluded by ``allow``, ``deny`` and ``where`` do not change the probabilities, which are
+        over the whole catalog.
 
         Args:
             history: see ``understand``; empty for a new user.
-            k: the number of items; fewer come back only where fewer are allowed, or with the decoder
-                ``match``, and then ``notes`` says why.
-            options: options given whole; k and keywords are set on top.
+            k: the number of items; by default that of ``options``, or 10. Fewer are returned only if fewer are allowed, or
+                with the decoder ``match``; then ``notes`` gives the reason.
+            options: a complete set of options; k and the keywords override its fields.
             **keywords: fields of ``genrec.config.QueryOptions``: ``explain``, ``evidence``, ``style``,
                 ``allow``, ``deny``, ``where``, ``min_probability``, ``per_title``, ``caps``,
                 ``diversity``.
 
         Raises:
-            RequestError: k < 1, every item is excluded, or an option cannot be understood.
+            RequestError: k is below 1, every item is excluded, or an option is invalid.
         """
-        return self._recommend([history], QueryOptions.of(options, k=k, **keywords))[0]
+        return self._recommend([history], _merge_options(options, k, keywords))[0]
 
     def recommend_many(
         self,
         histories: Sequence[HistoryLike],
-        k: int = 10,
+        k: int | EllipsisType = ...,
         *,
         batch_size: int = 8,
         options: QueryOptions | None = None,
         **keywords: Any,
     ) -> list[RecommendationList]:
-        """Recommend for several histories, in order; several prompts are read in one pass.
+        """Recommend for several histories; their prompts are read in batches.
 
         Args:
-            histories: see ``understand``.
-            k: the number of items for each.
-            batch_size: the number of prompts in one pass.
-            options: options given whole; k and keywords are set on top.
-            **keywords: as for ``recommend``, the same for all.
+            histories: a list of histories, see ``understand``.
+            k: the number of items for each history; by default that of ``options``, or 10.
+            batch_size: the number of prompts per batch.
+            options: a complete set of options; k and the keywords override its fields.
+            **keywords: as for ``recommend``; they apply to all histories.
+
+        Returns:
+            One list per history, in the same order.
 
         Raises:
-            RequestError: histories is a text or a single history, or as ``recommend``.
+            RequestError: histories is a text or a single history, or as for ``recommend``.
         """
         if isinstance(histories, str | History) or not isinstance(histories, Iterable):
-            msg = f"histories is one {type(histories).__name__}. Expected a list of histories."
+            msg = f"histories is a single {type(histories).__name__}. Expected a list of histories."
             raise RequestError(msg)
         if not isinstance(batch_size, int) or batch_size < 1:
             msg = f"batch_size={batch_size!r}. Expected a whole number, 1 or more."
             raise RequestError(msg)
-        wanted = QueryOptions.of(options, k=k, **keywords)
+        wanted = _merge_options(options, k, keywords)
         return self._recommend(list(histories), wanted, batch_size)
 
     def _recommend(
@@ -430,7 +439,7 @@ class Recommender:
         return writer.add(answer, request)
 
     def _on_trie(self, request: Request) -> Request:
-        """Return a request with its filter over the trie, whose evidence is measured there."""
+        """Return the request with its filter defined on the trie, where evidence is measured."""
         if request.order is self._index.trie:
             return request
         (same,) = self._requests.build([request.history], request.options)
@@ -440,25 +449,26 @@ class Recommender:
         self,
         history: HistoryLike,
         item_id: str,
-        k: int = 10,
+        k: int | EllipsisType = ...,
         *,
         options: QueryOptions | None = None,
         **keywords: Any,
     ) -> ItemExplanation:
-        """Explain why an item is recommended or is not, what speaks against it, what would raise it.
+        """Explain why an item is or is not recommended, and which change would raise its rank.
 
         Args:
             history: see ``understand``.
             item_id: any item of the catalog, or a title that only one item has.
-            k: the number of items that are recommended.
-            options: options given whole; k and keywords are set on top.
-            **keywords: as for ``recommend``: ``evidence`` and ``style``, and ``allow``, ``deny`` and
-                ``where`` for what a list may hold.
+            k: the length of the list that the item is compared with; by default that of ``options``,
+                or 10.
+            options: a complete set of options; k and the keywords override its fields.
+            **keywords: as for ``recommend``: ``evidence`` and ``style``; ``allow``, ``deny`` and
+                ``where`` restrict the list.
 
         Raises:
-            RequestError: the item is not in the catalog or was removed, or as ``recommend``.
+            RequestError: the item is not in the catalog or was removed, or as for ``recommend``.
         """
-        wanted = QueryOptions.of(options, k=k, **keywords)
+        wanted = _merge_options(options, k, keywords)
         with self._lock.request():
             row = self._present(item_id)
             (request,) = self._requests.build([history], wanted, exclude_seen=False)
@@ -472,38 +482,37 @@ class Recommender:
         """Return the row of an item that can be recommended."""
         row = self._index.row(item_id)
         if row in self._index.removed:
-            msg = f"Item {item_id!r} was removed. Expected one that is there; add it again."
+            msg = f"Item {item_id!r} was removed. Expected an item that can be recommended; add it again first."
             raise RequestError(msg)
         return row
 
     def _whole_request(self, history: HistoryLike) -> Request:
-        """Make a request with default options in which no item is left out."""
+        """Build a request with default options that excludes no item."""
         (request,) = self._requests.build([history], QueryOptions(), exclude_seen=False)
         return request
 
     def falls(
         self, history: HistoryLike, item_id: str, left_out: Sequence[Sequence[int]]
     ) -> list[float]:
-        """Measure how far an item's score falls, in nats, when sets of events are left out.
+        """Measure how far an item's score falls, in nats, when sets of events are removed.
 
         Args:
             history: see ``understand``.
             item_id: any item of the catalog, or a title that only one item has.
-            left_out: sets of places among the events that the prompt shows, from 0 for the oldest.
+            left_out: sets of event indices; index 0 is the oldest event that the prompt shows.
 
         Returns:
-            One number for each set; below 0 where the score rises.
+            One number per set; negative if the score rises.
 
         Raises:
-            RequestError: the item is not in the catalog or was removed, or the prompt shows no
-                such event.
+            RequestError: the item is not in the catalog or was removed, or an index is out of range.
         """
         with self._lock.request():
             row = self._present(item_id)
             return self._explanations.falls(self._whole_request(history), row, left_out)
 
     def events_in_prompt(self, history: HistoryLike) -> tuple[str, tuple[tuple[int, int], ...]]:
-        """Return the prompt as one string, and where each event of the history begins and ends."""
+        """Return the prompt as one string, with the start and end of each event in it."""
         with self._lock.request():
             return self._explanations.spans(self._whole_request(history))
 
@@ -515,20 +524,21 @@ class Recommender:
         options: QueryOptions | None = None,
         **keywords: Any,
     ) -> RecommendationList:
-        """Rank given items by their exact score, as for another system's candidates.
+        """Rank the given items by their exact scores, for example the candidates of another system.
 
-        Items of the history are left out where ``exclude_seen`` says so; ``score`` keeps them. The
-        probabilities are those over the whole catalog, so they do not depend on the candidates.
+        Items of the history are excluded if ``exclude_seen`` is true; ``score`` keeps them. The
+        probabilities are over the whole catalog, so they do not depend on the candidates.
 
         Args:
             history: see ``understand``.
-            candidates: item ids, each counted once; None for all items.
-            options: options given whole; candidates and keywords are set on top.
-            **keywords: as for ``recommend``: ``deny`` and ``where``, ``explain`` with ``evidence`` and
-                ``style``. Every candidate is ranked, so k and what shortens a list are refused.
+            candidates: item ids; duplicates count once. None ranks all items.
+            options: a complete set of options; candidates and the keywords override its fields.
+            **keywords: as for ``recommend``: ``deny``, ``where``, ``explain``, ``evidence`` and
+                ``style``. Options that shorten a list are rejected, since every candidate is ranked.
 
         Raises:
-            RequestError: a candidate is not in the catalog, none is left, or an option does not apply.
+            RequestError: a candidate is not in the catalog, no candidate is left, or an option does
+                not apply.
         """
         return self._rank_all(history, candidates, options, keywords, exclude=self.exclude_seen)
 
@@ -540,7 +550,7 @@ class Recommender:
         options: QueryOptions | None = None,
         **keywords: Any,
     ) -> RecommendationList:
-        """Rank given items as ``rank`` does, but keep every item, those of the history too."""
+        """Rank the given items like ``rank``, but keep the items of the history."""
         return self._rank_all(history, candidates, options, keywords, exclude=False)
 
     def _rank_all(
@@ -558,8 +568,8 @@ class Recommender:
         wanted = QueryOptions.of(options, **keywords)
         if "k" in keywords or wanted.chooses or wanted.min_probability:
             msg = (
-                "rank and score return every candidate. Expected no k, min_probability, per_title, "
-                "caps or diversity; use recommend(..., allow=candidates) for a shorter list."
+                "rank and score return every candidate, so k, min_probability, per_title, caps and "
+                "diversity do not apply. Leave them out, or use recommend(..., allow=candidates)."
             )
             raise RequestError(msg)
         with self._lock.request():
@@ -577,22 +587,23 @@ class Recommender:
     def would_like(self, history: HistoryLike, items: Sequence[str]) -> list[float]: ...
 
     def would_like(self, history: HistoryLike, items: str | Sequence[str]) -> float | list[float]:
-        """Estimate the probability that somebody will want an item: yes against no.
+        """Estimate the probability that the user will want an item, by asking the model yes or no.
 
-        The question is this recommender's template where that names two answers, as after training
-        with ``objective="pointwise"``, else the shipped ``would_like``. Untrained models answer,
-        too, but their probabilities are not calibrated.
+        The question comes from the recommender's template if that template defines two answers, as
+        after training with ``objective="pointwise"``. Otherwise it is the shipped ``would_like``.
+        Models that were not trained for it answer as well, but their probabilities are not
+        calibrated.
 
         Args:
             history: see ``understand``; empty for a new user.
-            items: an item id, or a list of them, for which the history is read once.
+            items: an item id or a list of item ids. For a list, the history is read only once.
 
         Returns:
-            A number from 0 to 1; a list of them for a list.
+            A number from 0 to 1, or a list of numbers for a list of items.
 
         Raises:
             RequestError: an item is not in the catalog.
-            PromptError: the template cannot ask this.
+            PromptError: the template cannot ask such a question.
         """
         ids = [items] if isinstance(items, str) else items
         check_ids(ids, "items")
@@ -626,18 +637,18 @@ class Recommender:
         )
 
     def title_vectors(self, rows: IntArray) -> FloatArray:
-        """Return (n, D) unit vectors of titles: the matcher's, or those of character n-grams."""
+        """Return (n, D) unit vectors of titles, from the matcher's encoder or from character n-grams."""
         return title_vectors(self.catalog, self.matcher, rows)
 
     def with_nats(
         self, history: HistoryLike, k: int, target: str
     ) -> tuple[RecommendationList, float, float]:
-        """Recommend, and score one more item on the same reading of the prompt.
+        """Recommend items and also score a target item, while reading the prompt only once.
 
-        For the decoder ``trie`` and normalization ``catalog``.
+        Requires the decoder ``trie`` and the normalization ``catalog``.
 
         Returns:
-            The list, -ln P of the target over all items, and the seconds that the list took.
+            The list, the target's -ln P over all items, and the seconds spent on the list.
         """
         with self._lock.request():
             started = time.perf_counter()
@@ -651,30 +662,30 @@ class Recommender:
             return answer, -float(one.logprobs[0]), seconds
 
     def generate(self, history: HistoryLike | EncodedPrompt = "") -> list[Generated]:
-        """Write freely after the prompt, as the decoder ``match`` does.
+        """Generate free text after the prompt, as the decoder ``match`` does.
 
-        ``n_samples`` texts are drawn with ``temperature`` and ``seed``; where it is 0, the best texts
-        of a beam search (``beam_size``, 20 where None) come back, best first. A prompt that was
-        made before may stand for the history.
+        By default, ``n_samples`` texts are sampled with ``temperature`` and ``seed``. If ``n_samples``
+        is 0, the best texts of a beam search are returned, best first; the beam size is
+        ``beam_size``, or 20 if that is None. A prompt can be passed instead of a history.
         """
         prompt = history if isinstance(history, EncodedPrompt) else self.prompt(history)
         return self._writing.write(prompt)
 
     def add_items(self, items: Iterable[Item]) -> None:
-        """Add items to the catalog, which the next request can recommend; nothing is retrained.
+        """Add items to the catalog. The next request can recommend them without any training.
 
-        An item that was removed comes back as it is given. Running requests are finished first.
+        An item that was removed returns with its new data. Running requests finish first.
 
         Raises:
-            DataError: these are no items, an id is there already, or an item is not as in
-                ``Catalog``.
+            DataError: the list contains something other than items, an id already exists, or an item
+                is invalid (see ``Catalog``).
         """
         self._edit(self._index.additions(items))
 
     def remove_items(self, item_ids: Sequence[str]) -> None:
-        """Remove items: they are no longer recommended and no longer take a share of P.
+        """Remove items, which are then no longer recommended and no longer share the probability.
 
-        Histories still show them. Running requests are finished first.
+        Histories still show them. Running requests finish first.
 
         Raises:
             RequestError: an id is not in the catalog, or no item would be left.
@@ -682,7 +693,7 @@ class Recommender:
         self._edit(Edit(remove=item_ids))
 
     def retitle_items(self, titles: Mapping[str, str]) -> None:
-        """Give items other titles, item_id -> title. Running requests are finished first.
+        """Change the titles of items, given as item_id -> title. Running requests finish first.
 
         Raises:
             RequestError: an id is not in the catalog or was removed.
@@ -696,11 +707,11 @@ class Recommender:
                 self._index.edit(edit)
 
     def with_settings(self, *, data: Dataset | None = None, **changes: Any) -> Recommender:
-        """Make a recommender with other settings that shares the loaded model, edits and own prior.
+        """Return a recommender with other settings that shares the loaded model, edits and custom prior.
 
         Args:
-            data: the dataset with another split; None for the same.
-            **changes: the settings.
+            data: the dataset with another split; None keeps the current one.
+            **changes: the settings to change.
         """
         settings = Settings.of({**asdict(self.settings), **changes})
         new = Recommender.__new__(Recommender)
@@ -713,17 +724,26 @@ class Recommender:
         return new
 
 
+def _merge_options(
+    options: QueryOptions | None, k: int | EllipsisType, keywords: Mapping[str, Any]
+) -> QueryOptions:
+    """Combine options with keywords and, if one was given, with k."""
+    if k is not ...:
+        keywords = {**keywords, "k": k}
+    return QueryOptions.of(options, **keywords)
+
+
 def _no_logits(model: object) -> ModelError:
-    """Make the error for a model that only writes text where probabilities are needed."""
+    """Return the error for a text-only model that is used where probabilities are needed."""
     name = getattr(model, "name", type(model).__name__)
     return ModelError(
-        f"{name} writes text but gives no probabilities of tokens, which this needs. Expected "
-        "decoder='match' and recommend() with such a model, or a LanguageModel."
+        f"{name} generates text but gives no token probabilities, which are needed here. With such a "
+        "model, use decoder='match' and recommend(); or use a LanguageModel."
     )
 
 
 def _saved_prior(folder: Path, catalog: Catalog, log: Log) -> CollaborativePrior | None:
-    """Load the prior in a run's folder, if it is of this catalog or of its first items."""
+    """Load the prior saved in a run folder, if it belongs to this catalog or an earlier version."""
     from genrec.priors.collaborative import CollaborativePrior as Prior
 
     if not (folder / runs.PRIOR).is_file():

@@ -67,6 +67,23 @@ def test_nothing_private_is_imported() -> None:
                 assert not private, f"{path} imports {private} from {node.module}"
 
 
+def test_modules_are_short_or_say_why() -> None:
+    for name, path in modules().items():
+        text = path.read_text(encoding="utf-8")
+        reason = "is longer than" in (ast.get_docstring(ast.parse(text)) or "")
+        assert len(text.splitlines()) <= 500 or reason, f"{name}: split it, or give the reason"
+
+
+def test_functions_take_few_arguments_or_an_options_object() -> None:
+    keyword_api = {"prepare", "from_tables", "evaluate", "faithfulness", "train"}
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name not in keyword_api:
+                given = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+                count = len([a for a in given if a.arg not in {"self", "cls"}])
+                assert count <= 8, f"{name}.{node.name} takes {count} arguments"
+
+
 def loaded(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\n{code}\nprint('\\n'.join(sys.modules))"],

@@ -331,7 +331,7 @@ def test_histories_that_people_try_first() -> None:
     assert recommender.recommend(events).recommendations == expected
     assert recommender.recommend(History(tuple(events))).recommendations == expected
     for wrong in (None, 7, [("buy", "0")], [None], [events[0], "2"], [True]):
-        with pytest.raises(RequestError, match="is no history"):
+        with pytest.raises(RequestError, match="is not a history"):
             recommender.recommend(wrong)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="Expected a list of histories"):
         recommender.recommend_many("007")

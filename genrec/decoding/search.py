@@ -21,8 +21,8 @@ from genrec.decoding import gpu_beam
 from genrec.decoding.filters import Filters
 from genrec.decoding.frontier import Frontier
 from genrec.decoding.gumbel import perturb
+from genrec.decoding.scored_items import Items, TopItems
 from genrec.decoding.subtrees import Subtrees
-from genrec.decoding.top_items import Items, TopItems
 from genrec.decoding.trie import TitleTrie, ranges
 from genrec.decoding.types import Allowed, Certificate, Options, Prior, Ranking, Trie
 from genrec.errors import ModelError

@@ -1,6 +1,6 @@
-"""The items that can be recommended now, as edited, and the items that a request may return.
+"""Index the catalog: its trie, edits, filters and cached data.
 
-Knows items, rows and places; nothing of prompts or models.
+Deals with items and catalog rows, not with prompts or models.
 """
 
 from __future__ import annotations
@@ -33,40 +33,40 @@ T = TypeVar("T")
 
 
 class Order(Protocol):
-    """Gives items the places that filters are made of: a trie, or the catalog's own rows."""
+    """An order of items that filters refer to: the positions of a trie, or catalog rows."""
 
     @property
     def n_positions(self) -> int:
-        """The number of places."""
+        """The number of positions."""
 
     @property
     def n_items(self) -> int:
         """The number of items that can be recommended."""
 
     def positions_of(self, rows: IntArray) -> IntArray:
-        """Return the places of those of some rows that can be recommended, in rising order."""
+        """Return the sorted positions of rows, without removed items."""
 
     def find_positions(self, rows: IntArray) -> IntArray:
-        """Return the place of each row, -1 for a removed item."""
+        """Return the position of each row, or -1 for a removed item."""
 
 
 class RowOrder:
-    """The catalog's rows as places, for requests that are answered without a trie."""
+    """Uses catalog rows as positions, for requests that are answered without a trie."""
 
     def __init__(self, n_rows: int, removed: Collection[int]) -> None:
-        """Take the number of rows, and those that were removed."""
+        """Store the number of rows and the set of removed rows."""
         self.n_positions = n_rows
         self.n_items = n_rows - len(removed)
         self._there = np.ones(n_rows, dtype=np.bool_)
         self._there[list(removed)] = False
 
     def positions_of(self, rows: IntArray) -> IntArray:
-        """Return those of some rows that can be recommended, in rising order."""
+        """Return the sorted rows, without removed items."""
         rows = np.unique(np.asarray(rows, dtype=np.int64))
         return rows[self._there[rows]]
 
     def find_positions(self, rows: IntArray) -> IntArray:
-        """Return each row itself, -1 for a removed item."""
+        """Return each row itself, or -1 for a removed item."""
         return np.where(self._there[rows], rows, -1)
 
 
@@ -77,7 +77,7 @@ class Edit:
     Attributes:
         add: new items.
         remove: ids of items to remove.
-        change: items that replace those with the same ids; removed ones come back.
+        change: items that replace the items with the same ids; removed items return.
     """
 
     add: Sequence[Item] = ()
@@ -86,21 +86,21 @@ class Edit:
 
 
 class CatalogIndex:
-    """A catalog as edited, its trie, and all that is made of them and lasts until the next edit.
+    """A catalog with its edits, its trie, and cached data that is valid until the next edit.
 
     Attributes:
-        catalog: all items; removed ones too, since histories still show them.
+        catalog: all items, including removed ones, since histories still show them.
         removed: the rows of removed items.
     """
 
     def __init__(
         self, catalog: Catalog, encoder: Callable[[], Encoder], log: Log = lambda message: None
     ) -> None:
-        """Wrap a catalog; the trie is built when it is first needed.
+        """Wrap a catalog. The trie is built when it is first needed.
 
         Args:
-            catalog: the items.
-            encoder: gives the encoder of titles, or raises where the model takes no token ids.
+            catalog: the catalog.
+            encoder: returns the title encoder, or raises if the model does not use token ids.
             log: called with a line of text before a large trie is built.
         """
         self.catalog = catalog
@@ -112,10 +112,10 @@ class CatalogIndex:
 
     @property
     def trie(self) -> TitleTrie | LiveTrie:
-        """The titles of the items that can be recommended.
+        """The trie of the titles that can be recommended.
 
         Raises:
-            ModelError: the model takes no token ids.
+            ModelError: the model does not use token ids.
         """
         with self._building:
             if self._trie is None:
@@ -128,31 +128,31 @@ class CatalogIndex:
 
     @property
     def encoder(self) -> Encoder:
-        """Makes token ids of titles.
+        """The encoder that turns titles into token ids.
 
         Raises:
-            ModelError: the model takes no token ids.
+            ModelError: the model does not use token ids.
         """
         return self._encoder()
 
     def order(self, *, by_rows: bool) -> Order:
-        """Return the places that a request's filters are made of: the rows, or the trie's."""
+        """Return the order of items that a request's filters refer to."""
         if not by_rows:
             return self.trie
         return self.made("rows", lambda: RowOrder(len(self.catalog), self.removed))
 
     def made(self, name: Hashable, make: Callable[[], T]) -> T:
-        """Return what was made of the catalog under a name; make it where an edit came since."""
+        """Return a cached value built from the catalog; build it again after an edit."""
         with self._building:
             if name not in self._made:
                 self._made[name] = make()
             return cast("T", self._made[name])
 
     def additions(self, items: Iterable[Item]) -> Edit:
-        """Return the edit that adds items; some may have been removed before.
+        """Return the edit that adds items, some of which may have been removed before.
 
         Raises:
-            DataError: something else than items was given.
+            DataError: the argument is not a list of items.
         """
         try:
             given = list(items)
@@ -170,11 +170,10 @@ class CatalogIndex:
         return Edit(add=new, change=[i for i in given if getattr(i, "item_id", None) in back])
 
     def retitled(self, titles: Mapping[str, str]) -> Edit:
-        """Return the edit that gives items other titles, item_id -> title.
+        """Return the edit that changes titles, given as item_id -> title.
 
         Raises:
-            RequestError: something else than a mapping was given, or an id is not in the catalog or was
-                removed.
+            RequestError: the argument is not a mapping, or an id is not in the catalog or was removed.
             DataError: a title is empty.
         """
         kind: object = titles  # checked for callers without a type checker
@@ -191,7 +190,7 @@ class CatalogIndex:
         return Edit(change=changed)
 
     def since(self, known: Catalog) -> tuple[Edit, Edit]:
-        """Return the edits that turn the catalog as it was at first into the present one."""
+        """Return the edits that turn the original catalog into the current one."""
         now = self.catalog
         return (
             Edit(
@@ -202,11 +201,11 @@ class CatalogIndex:
         )
 
     def edit(self, edit: Edit) -> None:
-        """Change the catalog and the trie, and drop all that was made of them.
+        """Edit the catalog and the trie, and drop the cached data.
 
         Raises:
             RequestError: an id is not in the catalog, or no item would be left.
-            DataError: an id exists already, or an item is not as ``Catalog`` needs it.
+            DataError: an id already exists, or an item is invalid (see ``Catalog``).
         """
         gone = set(self.rows(edit.remove, "item_ids").tolist()) - self.removed
         catalog = self.catalog.edited(edit.add, edit.change)
@@ -221,7 +220,7 @@ class CatalogIndex:
     def _edited_trie(
         self, catalog: Catalog, changed: Sequence[int], gone: set[int], removed: set[int]
     ) -> LiveTrie | None:
-        """Edit the trie, or leave it to be built later where the model may not need one."""
+        """Return the edited trie, or None if the model does not use token ids."""
         try:
             trie, encoder = self.trie, self.encoder
         except ModelError:
@@ -236,10 +235,10 @@ class CatalogIndex:
         return edited
 
     def row(self, item: str) -> int:
-        """Return the row of an item, given by its id or by a title that only one item has.
+        """Return the row of an item, given its id or a title that only one item has.
 
         Raises:
-            RequestError: there is no such id or title, or several items have the title.
+            RequestError: there is no such id or title, or several items share the title.
         """
         titled: list[int] = []
         if isinstance(item, str) and item not in self.catalog:
@@ -258,7 +257,7 @@ class CatalogIndex:
         return titled[0] if len(titled) == 1 else self.catalog.row(item)
 
     def _unknown(self, item: str) -> str:
-        """Say that something is neither an id nor a title, and name titles like it."""
+        """Report that a text is neither an id nor a title, and suggest similar titles."""
         from rapidfuzz import process
 
         near = process.extract(item, self.catalog.titles, limit=_NEAR, score_cutoff=_ALIKE)
@@ -269,20 +268,20 @@ class CatalogIndex:
         )
 
     def rows(self, item_ids: Sequence[str], name: str) -> IntArray:
-        """Return the rows of some items, each once and in rising order.
+        """Return the sorted rows of items, without duplicates.
 
         Args:
-            item_ids: ids of items.
-            name: what the list is called in errors.
+            item_ids: the ids of the items.
+            name: the name of the list in error messages.
 
         Raises:
-            RequestError: something else than a list was given, or an id is not in the catalog.
+            RequestError: the argument is not a list, or an id is not in the catalog.
         """
         check_ids(item_ids, name)
         return np.array(sorted(set(self.catalog.rows(item_ids))), dtype=np.int64)
 
     def column(self, name: str) -> npt.NDArray[np.object_]:
-        """Return (N,) a column by row, None where a value is missing; kept for the next request.
+        """Return the (N,) values of a column, with None for missing values. The result is cached.
 
         Raises:
             RequestError: the catalog has no such column.
@@ -300,7 +299,7 @@ class CatalogIndex:
         return self.made(("column", name), read)
 
     def allowed(self, options: QueryOptions, order: Order) -> Filter:
-        """Return the items that a request's options allow, whoever asks."""
+        """Return the filter of items that the options allow, regardless of the history."""
         n = order.n_positions
         allowed = Filter.all(n)
         if options.allow is not None:
@@ -313,23 +312,23 @@ class CatalogIndex:
         return allowed
 
     def unseen(self, history: History, lead_in_behaviors: Collection[str], order: Order) -> Filter:
-        """Return all items but those that count as seen (``History.had``)."""
+        """Return the filter of all items that do not count as seen (``History.had``)."""
         rows = np.array(self.catalog.rows(history.had(lead_in_behaviors)), dtype=np.int64)
         return Filter.deny(order.positions_of(rows), order.n_positions)
 
     def size(self, allowed: Filter, order: Order) -> int:
-        """Count the items that a filter allows, without the places of removed items."""
+        """Count the items that a filter allows, without removed items."""
         return len(allowed) - (order.n_positions - order.n_items) * allowed.denies
 
     def mask(self, allowed: Filter, order: Order) -> npt.NDArray[np.bool_]:
-        """Return (N,) which rows a filter allows."""
+        """Return an (N,) mask of the rows that a filter allows."""
         place = order.find_positions(np.arange(len(self.catalog)))
         mask = place >= 0
         mask[mask] = allowed.keeps(place[mask])
         return np.asarray(mask, dtype=np.bool_)
 
     def _where(self, condition: str) -> npt.NDArray[np.bool_]:
-        """Return (N,) which rows meet a condition; kept for the next request."""
+        """Return an (N,) mask of the rows that meet a condition. The result is cached."""
         kept = self.made("conditions", dict[str, npt.NDArray[np.bool_]])
         mask = kept.get(condition)  # one look: another thread may clear what is kept
         if mask is None:
@@ -341,10 +340,10 @@ class CatalogIndex:
 
 
 def check_ids(given: object, name: str) -> None:
-    """Refuse anything but a list of item ids.
+    """Check that the argument is a list of item ids.
 
     Raises:
-        RequestError: a single text was given, or something else that is no list.
+        RequestError: the argument is a single text, or not iterable.
     """
     if isinstance(given, str):
         msg = f"{name}={given!r} is a single text. Expected a list of item ids."

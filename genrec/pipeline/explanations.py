@@ -1,6 +1,6 @@
-"""Explanations of lists and of single items, for the requests that led to them.
+"""Explain recommendation lists and single items.
 
-Knows how to search and what an explainer needs; nothing of edits.
+Uses the trie search and the explainers; does not deal with catalog edits.
 """
 
 from __future__ import annotations
@@ -30,16 +30,19 @@ if TYPE_CHECKING:
 
 
 class TextExplanations:
-    """Explains items with a model that writes text: checked sentences, no evidence."""
+    """Explains items with a model that only generates text.
+
+    The sentences are checked, but no evidence is measured.
+    """
 
     def __init__(
         self, model: TextModel, settings: Settings, index: CatalogIndex, form: TitleForm
     ) -> None:
-        """Take what is the same for all requests."""
+        """Store the state shared by all requests."""
         self._model, self._settings, self._index, self._form = model, settings, index, form
 
     def _explainer(self, style: str) -> TextExplainer:
-        """Return the writer of sentences in a style."""
+        """Return the explainer that writes sentences in a style."""
         from genrec.explain.sentences import load_explain_template
         from genrec.explain.text_sentences import TextExplainer
 
@@ -56,7 +59,7 @@ class TextExplanations:
         )
 
     def add(self, answer: RecommendationList, request: Request) -> RecommendationList:
-        """Return a list with an explanation of each item."""
+        """Add an explanation to each item of a list."""
         rows = self._index.catalog.rows([r.item_id for r in answer])
         explainer = self._explainer(request.options.style)
         window = request.history.latest(request.prompt.prompt.events)
@@ -76,7 +79,7 @@ class TextExplanations:
 
 
 class Explanations:
-    """Explains items with a model that scores: evidence, checked sentences, counterfactuals."""
+    """Explains items with a language model: evidence, checked sentences and counterfactuals."""
 
     def __init__(
         self,
@@ -86,20 +89,20 @@ class Explanations:
         search: TrieSearch,
         form: TitleForm,
     ) -> None:
-        """Take what is the same for all requests.
+        """Store the state shared by all requests.
 
         Args:
-            model: writes sentences and scores changed histories.
+            model: the language model.
             settings: the recommender's settings.
-            index: the items.
-            search: ranks items.
-            form: how titles are written for the model.
+            index: the catalog index.
+            search: the trie search.
+            form: the form of titles in prompts.
         """
         self._model, self._settings, self._index = model, settings, index
         self._search, self._form = search, form
 
     def _explainer(self, style: str, listed: bool = True) -> Explainer:
-        """Return the writer of sentences in a style, on items that are recommended or are not."""
+        """Return the explainer for a style, for items that are or are not recommended."""
         from genrec.explain.sentences import Explainer, load_explain_template
 
         settings = self._settings
@@ -116,7 +119,7 @@ class Explanations:
         )
 
     def add(self, answer: RecommendationList, request: Request) -> RecommendationList:
-        """Return a list with an explanation of each item."""
+        """Add an explanation to each item of a list."""
         from genrec.explain.sentences import FAINT, explain_items, rounding_error
 
         options = request.options
@@ -142,12 +145,12 @@ class Explanations:
         )
 
     def examine(self, request: Request, row: int, allowed: Filter) -> ItemExplanation:
-        """Explain one item, which need not be allowed; see ``Recommender.explain``.
+        """Explain one item, even if it may not be recommended; see ``Recommender.explain``.
 
         Args:
-            request: the request, in which seen items are not left out.
+            request: the request, which must not exclude seen items.
             row: the item's catalog row.
-            allowed: the items that a list for the request may hold.
+            allowed: the filter of items that may be recommended.
         """
         from genrec.explain import counterfactuals
         from genrec.explain.sentences import explain_items
@@ -175,7 +178,7 @@ class Explanations:
         )
 
     def falls(self, request: Request, row: int, left_out: Sequence[Sequence[int]]) -> list[float]:
-        """Measure how far a score falls without sets of events; see ``Recommender.falls``."""
+        """Measure how far a score falls when events are removed; see ``Recommender.falls``."""
         from genrec.explain.evidence import Change, Counterfactuals
 
         question = self._search.question(request)
@@ -192,7 +195,7 @@ class Explanations:
         return [float(drop) for drop in drops.total[:, 0]]
 
     def spans(self, request: Request) -> tuple[str, tuple[tuple[int, int], ...]]:
-        """Locate the events in the prompt; see ``Recommender.events_in_prompt``."""
+        """Locate each event in the prompt; see ``Recommender.events_in_prompt``."""
         from genrec.explain.evidence import locate_events
 
         return locate_events(self._search.question(request))

@@ -1,6 +1,6 @@
-"""The decoder ``match``: let the model write freely, and look for items in the texts.
+"""The decoder ``match``: generate free text, and find catalog items in it.
 
-Knows a model that writes text, and a matcher; nothing of tries and certificates.
+Needs a model that generates text and a matcher, but no trie.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ BEAMS = 20  # texts of a beam search where the settings name no number
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """The items that texts name.
+    """The items found in generated texts.
 
     Attributes:
         items: the items, best first.
-        notes: remarks on texts that named none.
+        notes: remarks on texts in which no item was found.
     """
 
     items: tuple[Recommendation, ...]
@@ -38,24 +38,24 @@ class Named:
 
 
 class FreeText:
-    """Answers requests with what the model writes."""
+    """Answers requests with items found in generated text."""
 
     def __init__(
         self, model: TextModel, settings: Settings, index: CatalogIndex, banned: tuple[int, ...]
     ) -> None:
-        """Take what is the same for all requests.
+        """Store the state shared by all requests.
 
         Args:
-            model: writes the texts.
+            model: the model that generates text.
             settings: the recommender's settings.
-            index: the items.
-            banned: token ids that are never written, for models that take ids.
+            index: the catalog index.
+            banned: token ids that must not be generated, for models that use token ids.
         """
         self._model, self._settings, self._index = model, settings, index
         self._banned = banned
 
     def write(self, prompt: EncodedPrompt) -> list[Generated]:
-        """Write titles after a prompt; see ``Recommender.generate``."""
+        """Generate texts after a prompt; see ``Recommender.generate``."""
         settings = self._settings
         drawn = settings.n_samples > 0
         options = GenerationOptions(
@@ -69,12 +69,12 @@ class FreeText:
         return self._model.generate(prompt, options)
 
     def name_items(self, request: Request, matcher: TextMatcher) -> Named:
-        """Write texts for a request and find the items that they name."""
+        """Generate texts for a request, and find the items that they name."""
         options = request.options
         if options.min_probability or options.chooses:
             msg = (
-                "min_probability, per_title, caps and diversity with decoder='match', which states "
-                "no probabilities. Expected the decoder trie for these."
+                "min_probability, per_title, caps and diversity do not work with decoder='match', which "
+                "gives no probabilities. Leave them out, or use decoder='trie'."
             )
             raise RequestError(msg)
         return find_items(
@@ -96,15 +96,16 @@ def find_items(
     *,
     drawn: bool,
 ) -> Named:
-    """Find the k items that texts name, ranked by how much was written of each.
+    """Find up to k items in generated texts, and rank them by the share of texts that name them.
 
     Args:
-        texts: the texts that were written.
-        catalog: the items.
-        matcher: matches texts to items.
-        allowed: (N,) the items that may be returned.
-        k: the most items.
-        drawn: whether each text counts the same, as a sample, or by its probability.
+        texts: the generated texts.
+        catalog: the catalog.
+        matcher: the matcher of texts and titles.
+        allowed: (N,) mask of the items that may be returned.
+        k: the maximum number of items.
+        drawn: whether the texts are samples, which count equally; otherwise each counts with its
+            probability.
     """
     found: dict[int, tuple[float, list[str], Match]] = {}
     nothing = already = 0
@@ -145,5 +146,5 @@ def find_items(
 
 
 def _known(text: Generated) -> float:
-    """Return a text's log-probability, 0 where the model does not say."""
+    """Return the log-probability of a text, or 0 if the model does not provide one."""
     return 0.0 if np.isnan(text.logprob) else text.logprob

@@ -1,4 +1,4 @@
-"""A lock that lets many requests run at a time, or one edit alone. Knows threads only."""
+"""A lock that admits many concurrent requests or a single edit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class ReadWriteLock:
-    """Makes an edit wait for running requests, and later requests wait for the edit.
+    """Makes an edit wait for running requests, and new requests wait for the edit.
 
     A request may open another on its own thread. An edit that opens a request, or a request that
     opens an edit, on its own thread is an error.
@@ -41,13 +41,16 @@ class ReadWriteLock:
 
     @contextmanager
     def edit(self) -> Iterator[None]:
-        """Hold the lock for an edit; edits wait for each other, too.
+        """Hold the lock for an edit. Only one edit runs at a time.
 
         Raises:
             RuntimeError: this thread holds the lock for a request.
         """
         if getattr(self._mine, "depth", 0):
-            msg = "An edit inside a request of the same thread would wait for itself."
+            msg = (
+                "The catalog cannot be edited during a request on the same thread: this would "
+                "deadlock. Edit it before or after the request."
+            )
             raise RuntimeError(msg)
         with self._changed:
             self._waiting += 1

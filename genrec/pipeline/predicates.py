@@ -1,6 +1,6 @@
 """Evaluate conditions on the columns of a catalog, such as ``price < 20 and in_stock``.
 
-Knows the catalog, no model. ``conditions`` parses the text, which is never run.
+Knows the catalog, no model. ``predicate_parser`` parses the text, which is never run.
 
 ::
 
@@ -42,7 +42,7 @@ import pyarrow.compute as pc
 
 from genrec.data.catalog import MISSING, Catalog
 from genrec.errors import RequestError
-from genrec.pipeline.conditions import (
+from genrec.pipeline.predicate_parser import (
     Among,
     Column,
     Compare,
@@ -96,7 +96,7 @@ class Predicate:
         return cls(text, tuple(parser.columns), root)
 
     def mask(self, catalog: Catalog) -> BoolArray:
-        """Return (N,) the rows of a catalog for which the condition holds.
+        """Return an (N,) mask of the catalog rows for which the condition holds.
 
         Raises:
             RequestError: the catalog has no such column, or a column's kind does not fit.
@@ -109,13 +109,13 @@ class Predicate:
 
 @dataclass(frozen=True, slots=True)
 class _Values:
-    """A column in a form that can be compared.
+    """A column, prepared for comparisons.
 
     Attributes:
         name: the name of the column.
         kind: ``number``, ``text``, ``truth``, ``nothing`` (all missing) or ``other``.
         data: (N,) NumPy numbers or truth values, Arrow text with null where missing.
-        missing: (N,) which rows have no value.
+        missing: (N,) mask of the rows without a value.
     """
 
     name: str
@@ -214,7 +214,7 @@ class _Rows:
         return (~found if node.negated else found) & ~values.missing
 
     def _fitted(self, side: _Values | Constant, other: _Values | Constant, kind: str) -> Any:
-        """Return one side of a comparison as values of a kind."""
+        """Convert one side of a comparison to a kind of values."""
         if not isinstance(side, _Values):
             return side
         data, fits = _as(side, kind)
@@ -262,7 +262,7 @@ def _of_kind(name: str, kind: str, data: Any, missing: BoolArray) -> _Values:
 
 
 def _as(values: _Values, kind: str) -> tuple[Any, BoolArray]:
-    """Return a column's data as another kind, and (N,) the rows that allow it; missing ones do."""
+    """Convert a column to a kind. Also return an (N,) mask of the rows where that is possible."""
     data, fits = values.data, np.zeros(len(values.missing), dtype=bool)
     if kind == values.kind != "other":
         return data, ~fits
@@ -282,7 +282,7 @@ def _as(values: _Values, kind: str) -> tuple[Any, BoolArray]:
 
 
 def _numbers(words: Any) -> Any:
-    """Convert texts to numbers: to int64 where all are whole, else to doubles; 0 where missing."""
+    """Convert texts to int64 if all are whole numbers, otherwise to doubles. Missing ones give 0."""
     try:
         return np.asarray(words.cast(pa.int64()).fill_null(0))
     except pa.ArrowInvalid:
@@ -294,7 +294,7 @@ def _kind_of(side: _Values | Constant) -> str:
 
 
 def _common_kind(first: _Values | Constant, second: _Values | Constant) -> str:
-    """Choose the kind to compare two sides as: a constant's kind, or that of a column not text."""
+    """Choose the kind for a comparison: that of the constant, or of the column that is not text."""
     for side in (first, second):
         if not isinstance(side, _Values):
             return _kind_of(side)
@@ -303,7 +303,7 @@ def _common_kind(first: _Values | Constant, second: _Values | Constant) -> str:
 
 
 def _representable(values: Sequence[Constant], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Return the constants that a column of this type can hold, as an array of that type."""
+    """Return the constants that a column type can represent, as an array of that type."""
     if dtype.kind == "i":
         limits = np.iinfo(dtype)
         fits = [v for v in values if isinstance(v, int) and limits.min <= v <= limits.max]

@@ -1,6 +1,6 @@
-"""Requests: a history in any form and options become a prompt and the items that may be returned.
+"""Build requests: turn a history and options into a prompt and the set of allowed items.
 
-Knows texts, events and the catalog; of a model only how it takes prompts and how much it reads.
+Deals with texts, events and the catalog. It needs the model only to encode and limit prompts.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _DEMONSTRATION_EVENTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as understood: all that ranking and the response need.
+    """A request, with everything that ranking and the response need.
 
     Attributes:
-        history: the events that it is about, oldest first.
-        options: what was asked for.
-        behavior: the behavior that is recommended for, such as ``buy``.
-        understood: what became of each piece of a typed history.
+        history: the user's events, oldest first.
+        options: the options of the request.
+        behavior: the behavior to recommend for, such as ``buy``.
+        understood: how each piece of a typed history was understood.
         prompt: the prompt for the history.
-        order: the places that ``allowed`` is made of.
-        allowed: the items that may be returned.
-        seen: what became of seen items, in words.
-        render: makes the prompt of another window of events, with all other text the same.
-        bare: as ``render``, without the demonstrations of a few-shot prompt; None for other prompts.
+        order: the order of items that the filter ``allowed`` refers to.
+        allowed: the filter of items that may be returned.
+        seen: a description of how seen items were handled.
+        render: renders the prompt for another window of events and leaves all other text unchanged.
+        bare: like ``render``, but without few-shot demonstrations; None if there are none.
         notes: remarks on how the history was understood.
     """
 
@@ -68,12 +68,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class PromptLimits:
-    """How long prompts may be.
+    """The maximum length of prompts.
 
     Attributes:
-        tokens: gives the most tokens; asked when the first prompt is made, since it may depend on the
-            trie.
-        events: the most events of a history.
+        tokens: returns the maximum number of tokens; called when the first prompt is built, because
+            the result may depend on the trie.
+        events: the maximum number of events.
     """
 
     tokens: Callable[[], int]
@@ -81,14 +81,14 @@ class PromptLimits:
 
 
 class RequestBuilder:
-    """Makes requests.
+    """Builds requests from histories and options.
 
     Attributes:
         settings: the recommender's settings.
-        dataset: the dataset with the users, if there is one.
-        index: the items.
-        template: renders the prompts.
-        behavior: the behavior that is recommended for, such as ``buy``.
+        dataset: the dataset, or None if only a catalog was given.
+        index: the catalog index.
+        template: the prompt template.
+        behavior: the behavior to recommend for, such as ``buy``.
     """
 
     def __init__(
@@ -102,16 +102,16 @@ class RequestBuilder:
         limits: PromptLimits,
         log: Log = lambda message: None,
     ) -> None:
-        """Take what is the same for all requests.
+        """Store the state shared by all requests.
 
         Args:
             settings: the recommender's settings.
-            dataset: the dataset with the users, if there is one.
-            index: the items.
-            template: renders the prompts.
-            behavior: the behavior that is recommended for.
-            encoder: gives what makes rendered prompts readable for the model.
-            limits: how long prompts may be.
+            dataset: the dataset, or None if only a catalog was given.
+            index: the catalog index.
+            template: the prompt template.
+            behavior: the behavior to recommend for.
+            encoder: returns the encoder that prepares rendered prompts for the model.
+            limits: the maximum length of prompts.
             log: called with a line of text before slow steps.
         """
         self.settings, self.dataset, self.index = settings, dataset, index
@@ -120,7 +120,7 @@ class RequestBuilder:
 
     @cached_property
     def scale(self) -> float:
-        """The highest value of any event; 5 where no event has a value."""
+        """The highest event value in the dataset, or 5 if no event has a value."""
         if self.dataset is None:
             return 5.0
         values = self.dataset.interactions.columns.value
@@ -129,12 +129,12 @@ class RequestBuilder:
 
     @property
     def shown_scale(self) -> float | None:
-        """``scale`` where prompts show values, else None."""
+        """The ``scale`` if prompts show values, otherwise None."""
         return self.scale if self.settings.values else None
 
     @property
     def exclude_seen(self) -> bool:
-        """Whether items of the history are left out: as set, else as the dataset's habit is."""
+        """Whether items of the history are excluded: the setting, or else the dataset's default."""
         if self.settings.exclude_seen is not None:
             return self.settings.exclude_seen
         return self._habit.exclude_seen if self._habit is not None else True
@@ -145,7 +145,7 @@ class RequestBuilder:
         return self._habit.lead_in_behaviors if self._habit is not None else frozenset()
 
     def describe_seen(self, excluded: bool) -> str:
-        """Say in words what became of seen items."""
+        """Describe in words how seen items were handled."""
         if not excluded:
             return "included"
         known = self._habit.led_by.keys() if self._habit is not None else frozenset()
@@ -154,7 +154,7 @@ class RequestBuilder:
 
     @cached_property
     def _habit(self) -> DatasetInfo | None:
-        """What the dataset says of the behavior that is recommended for, where it knows it."""
+        """The dataset's measurements for the behavior to recommend for, if the dataset has it."""
         if self.dataset is None:
             return None
         info, events = self.dataset.info, self.dataset.interactions
@@ -164,7 +164,7 @@ class RequestBuilder:
 
     @property
     def matcher(self) -> TextMatcher:
-        """Matches texts to titles, typed ones and those that the model wrote."""
+        """The matcher that finds items in typed text and in generated text."""
         encoder = self.settings.encoder
         return self.index.made(
             "matcher",
@@ -190,7 +190,7 @@ class RequestBuilder:
         return HistoryParser(self.index.catalog, verbs, self.behavior, self.matcher)
 
     def understand(self, history: HistoryLike) -> tuple[History, tuple[Understood, ...]]:
-        """Read a history in any form; see ``Recommender.understand``."""
+        """Read a history in any supported form; see ``Recommender.understand``."""
         if isinstance(history, History):
             return history, ()
         if isinstance(history, str):
@@ -227,8 +227,8 @@ class RequestBuilder:
                 chosen.append(History(wanted, candidate).latest(_DEMONSTRATION_EVENTS))
         if len(chosen) < self.settings.few_shot:
             msg = (
-                f"few_shot={self.settings.few_shot}, but only {len(chosen)} other users have two "
-                f"or more {self.behavior!r} events in train. Lower few_shot."
+                f"few_shot={self.settings.few_shot} needs that many other users with two or more "
+                f"{self.behavior!r} events in train, but there are only {len(chosen)}. Lower few_shot."
             )
             raise RequestError(msg)
         return tuple(chosen)
@@ -243,16 +243,16 @@ class RequestBuilder:
     def prompt(
         self, history: History, demonstrations: Sequence[History] | None = None
     ) -> EncodedPrompt:
-        """Make the longest prompt of a history that fits; see ``Recommender.prompt``.
+        """Build the prompt with as many recent events as fit; see ``Recommender.prompt``.
 
         Args:
             history: the events, oldest first.
-            demonstrations: the few-shot demonstrations; None chooses them for the history's user.
+            demonstrations: the few-shot demonstrations; None chooses them for the user of the history.
         """
         if self.template.answers is not None:
             msg = (
-                f"template={self.template.name!r} asks whether somebody will want one item. Expected "
-                "would_like() or `genrec likes` with it; for lists give another template or run."
+                f"The template {self.template.name!r} asks whether a user wants a single item. Use it with "
+                "would_like() or `genrec likes`; for lists, choose another template or run."
             )
             raise SettingsError(msg)
         return self._encoder().fit(
@@ -270,7 +270,7 @@ class RequestBuilder:
         )
 
     def _renderer(self, demonstrations: Sequence[History]) -> Callable[[History], EncodedPrompt]:
-        """Return what makes the prompt for exactly the events of a window."""
+        """Return a function that renders the prompt for exactly the given window of events."""
 
         def render(window: History) -> EncodedPrompt:
             encoder = self._encoder()
@@ -294,17 +294,17 @@ class RequestBuilder:
         exclude_seen: bool | None = None,
         by_rows: bool = False,
     ) -> list[Request]:
-        """Make a request of each history, all with the same options.
+        """Build one request per history, all with the same options.
 
         Args:
-            histories: see ``Recommender.understand``.
-            options: what is asked for.
-            exclude_seen: whether items of the history are left out; None for what the settings and
-                the dataset say.
+            histories: the histories, see ``Recommender.understand``.
+            options: the options of all requests.
+            exclude_seen: whether items of the history are excluded; None uses the settings or the
+                dataset's default.
             by_rows: whether the requests are answered without a trie.
 
         Raises:
-            RequestError: no item may be returned, or an option or a history cannot be understood.
+            RequestError: no item may be returned, or an option or a history is invalid.
         """
         order = self.index.order(by_rows=by_rows)
         common = self.index.allowed(options, order)
@@ -325,8 +325,8 @@ class RequestBuilder:
             allowed = common & self.index.unseen(read, self.lead_in_behaviors, order)
         if self.index.size(allowed, order) < 1:
             msg = (
-                "No item may be returned: every item is excluded or there are no candidates. "
-                "Expected at least one; include seen items or give candidates."
+                "No item may be returned: every item is excluded, or there are no candidates. "
+                "Expected at least one; include seen items, or relax the filters."
             )
             raise RequestError(msg)
         shots = self.demonstrations(read.user_id)
@@ -347,7 +347,7 @@ class RequestBuilder:
 
 def _not_a_history(given: object) -> RequestError:
     return RequestError(
-        f"{given!r:.80} ({type(given).__name__}) is no history. Expected text such as "
+        f"{given!r:.80} ({type(given).__name__}) is not a history. Expected text such as "
         '"bought: TITLE; viewed: TITLE", a list of item ids or titles, a list of Interaction, or a '
         "History."
     )

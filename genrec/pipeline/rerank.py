@@ -35,7 +35,7 @@ def title_vectors(catalog: Catalog, matcher: TextMatcher, rows: IntArray) -> Flo
 
 
 def mmr(scores: npt.ArrayLike, vectors: npt.ArrayLike, k: int, trade_off: float) -> IntArray:
-    """Choose k candidates one by one, each relevant and unlike those chosen before.
+    """Choose k candidates one by one, each relevant and different from those chosen before.
 
     The next one has the largest ``trade_off * relevance - (1 - trade_off) * similarity``. Relevance
     is the score, scaled from 0 for the lowest candidate to 1 for the highest. Similarity is the
@@ -44,15 +44,15 @@ def mmr(scores: npt.ArrayLike, vectors: npt.ArrayLike, k: int, trade_off: float)
 
     Args:
         scores: (n,) finite, higher is better.
-        vectors: (n, D) unit vectors; a row of zeros is unlike all others.
+        vectors: (n, D) unit vectors; a zero row has no similarity to any other.
         k: the number to choose, at least 1; with fewer candidates all are chosen.
-        trade_off: from 0 (only unlikeness counts) to 1 (only scores count).
+        trade_off: from 0 (only dissimilarity counts) to 1 (only scores count).
 
     Returns:
         (min(k, n),) indices of candidates, in the order of choice.
 
     Raises:
-        RequestError: an argument is not as above.
+        RequestError: an argument is invalid.
 
     >>> mmr([3.0, 2.0, 1.0], [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], k=2, trade_off=0.5).tolist()
     [0, 2]
@@ -80,16 +80,16 @@ def choose(
         caps: as in ``capped``.
 
     Returns:
-        (at most k,) indices, in the order of choice; fewer where the caps leave fewer.
+        (at most k,) indices in the order of choice; fewer if the caps exclude too many.
 
     Raises:
-        RequestError: an argument is not as above.
+        RequestError: an argument is invalid.
     """
     score = _scores(scores)
     n = len(score)
     _check_count("k", k)
     if not 0 <= trade_off <= 1:  # a NaN neither
-        msg = f"trade_off={trade_off!r}. Expected a number from 0 (only unlikeness) to 1 (only scores)."
+        msg = f"trade_off={trade_off!r}. Expected a number from 0 (only dissimilarity) to 1 (only scores)."
         raise RequestError(msg)
     if vectors is None and trade_off != 1:
         msg = f"trade_off={trade_off!r} without vectors. Expected (n, D) vectors, or trade_off=1."
@@ -138,7 +138,7 @@ def capped(values: Values | Mapping[str, Values], k: int, cap: int | Mapping[str
         cap: how often a value may occur, at least 1; or the cap of each capped column, by name.
 
     Returns:
-        (at most k,) rising indices of candidates; fewer where the caps leave fewer.
+        (at most k,) sorted indices of candidates; fewer if the caps exclude too many.
 
     Raises:
         RequestError: a cap or k is below 1, a capped column is missing, columns differ in

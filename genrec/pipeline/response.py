@@ -1,6 +1,6 @@
-"""Responses: a ranking, or the items that texts name, become a list with all that is said of it.
+"""Build responses: turn a ranking, or items found in texts, into a list with notes and details.
 
-Knows requests and rankings; asks the model nothing but its name.
+Deals with requests and rankings. The model only provides its name and device.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from genrec.text import main_script
 
 
 class ResponseBuilder:
-    """Makes lists of rankings."""
+    """Builds recommendation lists."""
 
     def __init__(
         self, model: TextModel, settings: Settings, index: CatalogIndex, priors: PriorSource
     ) -> None:
-        """Take what is the same for all responses."""
+        """Store the state shared by all responses."""
         self._model, self._settings, self._index, self._priors = model, settings, index, priors
 
     def from_ranking(
         self, request: Request, ranked: Ranked, *, asked: int | None = None, decoder: str = ""
     ) -> RecommendationList:
-        """Make the list of a ranking.
+        """Build the list for a ranking.
 
         Args:
             request: the request.
-            ranked: its ranking.
-            asked: the number of items that were asked for; None for the request's k.
-            decoder: the decoder that the list names; empty for that of the settings.
+            ranked: the ranking for the request.
+            asked: the number of requested items; None uses the request's k.
+            decoder: the decoder to report; an empty string reports that of the settings.
         """
         ranking = ranked.ranking
         details: dict[str, Any] = {"certificate": asdict(ranking.certificate)}
@@ -72,7 +72,7 @@ class ResponseBuilder:
         return self._list(request, items, k, decoder or self._settings.decoder, (), details)
 
     def from_texts(self, request: Request, named: Named) -> RecommendationList:
-        """Make the list of items that texts name."""
+        """Build the list of items that were found in texts."""
         k = int(request.options.k)
         return self._list(request, named.items, k, self._settings.decoder, named.notes, {})
 
@@ -105,7 +105,7 @@ class ResponseBuilder:
         )
 
     def _unread_script(self) -> tuple[str, ...]:
-        """Note that the model does not read the script of the titles, where that is so."""
+        """Return a note if the model cannot read the script of the titles."""
 
         def make() -> tuple[str, ...]:
             tokenizer = getattr(self._model, "tokenizer", None)
@@ -115,8 +115,8 @@ class ResponseBuilder:
             if script not in measure_coverage(tokenizer).spelled:
                 return ()
             return (
-                f"{self._model.name} does not read the script of these titles ({script}): it spells "
-                "it in fragments, and its order says little. Use a multilingual model, such as "
+                f"{self._model.name} cannot read the script of these titles ({script}) and spells "
+                "them in fragments, so its ranking means little. Use a multilingual model, such as "
                 "gemma3-270m or a hub id.",
             )
 

@@ -1,7 +1,7 @@
 """The decoder ``trie``: rank items for requests by searching the trie with a model.
 
-Knows a model that scores, the items and a prior. Several requests are read in one pass and searched
-together; what their prompts have in common is read once.
+Requests are read in batches and searched together. A beginning that their prompts share is read
+only once.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _TITLES = "title as the model sees it"
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A ranking for a request.
+    """The ranking for one request.
 
     Attributes:
         ranking: the items, best first, with their scores and the certificate.
-        sources: what the prior counted for this history; empty without a prior.
+        sources: the sources that contributed to the prior; empty without a prior.
     """
 
     ranking: Ranking
@@ -54,23 +54,23 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The prompts of some requests, read by the model, with their prior.
+    """A batch of prompts that the model has read.
 
     Attributes:
-        tree: continuations of the prompts.
-        prior: the prior for their histories, or None.
+        tree: the token tree of continuations.
+        prior: the prior weights of the histories, or None.
     """
 
     tree: TokenTree
     prior: PositionWeights | None
 
     def sources(self, place: int) -> tuple[str, ...]:
-        """Return what the prior of one of the requests counted."""
+        """Return the sources that contributed to the prior of one request."""
         return () if self.prior is None else tuple(self.prior.sources[place])
 
 
 class TrieSearch:
-    """Ranks items for requests."""
+    """Ranks items for requests with a trie search."""
 
     def __init__(
         self,
@@ -80,14 +80,14 @@ class TrieSearch:
         priors: PriorSource,
         vectors: Callable[[IntArray], FloatArray],
     ) -> None:
-        """Take what is the same for all requests.
+        """Store the state shared by all requests.
 
         Args:
-            model: reads prompts and scores continuations.
+            model: the language model.
             settings: the recommender's settings.
-            index: the items.
-            priors: gives the prior.
-            vectors: gives the title vectors of catalog rows, for diversity.
+            index: the catalog index.
+            priors: the source of the prior.
+            vectors: returns the title vectors of catalog rows, which diversity needs.
         """
         self._model, self._settings, self._index, self._priors = model, settings, index, priors
         self._vectors = vectors
@@ -105,7 +105,7 @@ class TrieSearch:
         return Reading(tree, PositionWeights(weights, self._index.trie, self._bases))
 
     def _prefix(self, requests: Sequence[Request]) -> Prefix | None:
-        """Read what the prompts begin with, or what one shares with a prompt without events."""
+        """Read the beginning that the prompts share; a single prompt is compared with an empty one."""
         prompts = [r.prompt.ids for r in requests]
         if len(prompts) == 1 and not self._settings.few_shot:
             return None
@@ -127,7 +127,7 @@ class TrieSearch:
         return prefix
 
     def options(self, request: Request) -> Options:
-        """Return how to search for the best items of a request."""
+        """Return the search options for a request."""
         from genrec.decoding.types import TOLERANCE, Options
 
         settings, trie, fusion = self._settings, self._index.trie, self._priors.fusing
@@ -150,7 +150,7 @@ class TrieSearch:
         )
 
     def _exhaustive(self, request: Request) -> Options:
-        """Return options that score every allowed item."""
+        """Return search options that score every allowed item."""
         one = replace(request.options, k=1, min_probability=0.0)
         options = self.options(replace(request, options=one))
         return replace(options, search="exact", draw=None, width=_ALL, max_nodes=_ALL)
@@ -178,11 +178,11 @@ class TrieSearch:
         )
 
     def rank(self, requests: Sequence[Request], batch_size: int) -> list[Ranked]:
-        """Rank the k best items of each request, requests with prompts of like length together.
+        """Rank the k best items of each request. Prompts of similar length share a batch.
 
         Args:
             requests: the requests, all with the same options.
-            batch_size: how many prompts are read in one pass.
+            batch_size: the number of prompts per batch.
         """
         order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt.ids))
         ranked: dict[int, Ranked] = {}
@@ -196,17 +196,17 @@ class TrieSearch:
         return [ranked[i] for i in range(len(requests))]
 
     def rank_all(self, request: Request) -> Ranked:
-        """Rank every item that a request allows, by its exact score."""
+        """Rank every allowed item by its exact score."""
         reading = self.read([request])
         return Ranked(self.every(reading, request), reading.sources(0))
 
     def every(self, reading: Reading, request: Request) -> Ranking:
-        """Score every item that a request allows, on a prompt that was read."""
+        """Score every allowed item for a prompt that has been read."""
         (ranking,) = self._search(reading, [request], [request.size], self._exhaustive(request))
         return ranking
 
     def best(self, reading: Reading, requests: Sequence[Request]) -> list[Ranking]:
-        """Search for the k best of each request; with caps or diversity, choose k of more."""
+        """Find the k best items of each request; caps and diversity choose them from a longer list."""
         wanted = requests[0].options
         k = int(wanted.k)
         options = self.options(max(requests, key=lambda r: len(r.prompt.ids)))
@@ -232,7 +232,7 @@ class TrieSearch:
         return [chosen[i] for i in range(len(requests))]
 
     def _choose(self, ranking: Ranking, request: Request) -> Ranking:
-        """Choose k items of a longer ranking by caps and diversity, in that order."""
+        """Choose k items from a longer ranking by diversity and caps."""
         wanted = request.options
         columns: dict[str, Sequence[Any]] = {
             name: self._index.column(name)[ranking.rows].tolist() for name in wanted.caps
@@ -256,7 +256,7 @@ class TrieSearch:
         return replace(ranking.only(which), chosen_from=len(ranking.rows))
 
     def question(self, request: Request) -> Question:
-        """Return a request in the form that its explanation needs."""
+        """Return the question that an explanation of this request answers."""
         from genrec.explain.evidence import Question
 
         def search(changed: Sequence[tuple[History, EncodedPrompt]]) -> list[Ranking]:
@@ -280,6 +280,6 @@ class TrieSearch:
 
 
 def _seed(seed: int, ids: Sequence[int]) -> int:
-    """Return the seed of a prompt."""
+    """Return the random seed for a prompt."""
     data = np.array([seed, *ids], dtype=np.int64).tobytes()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

@@ -1,4 +1,4 @@
-"""What a recommender returns: Recommendation and RecommendationList, plain values."""
+"""The values that a recommender returns: Recommendation and RecommendationList."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Recommendation:
         texts: with ``match``, the texts that named the item, as the model wrote them.
         match: with ``match``, how the first of these texts was matched.
         similarity: with ``match``, the similarity of that text to the title, 0 to 1.
-        explanation: the explanation, where one was asked for.
+        explanation: the explanation, if one was requested.
         logprob_model: natural log of the item's probability by the model alone, over the whole
             catalog; None with ``match``.
         logprob_prior: natural log of its probability by the prior alone; None without a prior.
@@ -68,21 +68,21 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class RecommendationList(Sequence[Recommendation]):
-    """A ranked list, with how it was made.
+    """A ranked list of recommendations.
 
     Attributes:
         user_id: the user in the dataset, or None.
         decoder: the decoder that made the list.
         model: the model's name.
-        seen: ``included``, or ``excluded`` with the behaviors whose items are not excluded.
+        seen: ``included`` or ``excluded``, with any behaviors that are exempt from exclusion.
         recommendations: the items, best first.
-        understood: what became of each piece of a typed history.
-        prompt_tokens: the tokens of the prompt.
-        events: the events of the history that the prompt shows.
+        understood: how each piece of a typed history was understood.
+        prompt_tokens: the number of tokens in the prompt.
+        events: the number of events that the prompt shows.
         behavior: the behavior that was recommended for.
-        asked: the number of items that were asked for.
-        notes: remarks for people.
-        details: further values of ``to_dict``: device, certificate, parts, prior.
+        asked: the number of requested items.
+        notes: remarks for the user.
+        details: additional values of ``to_dict``: device, certificate, parts, prior.
     """
 
     user_id: str | None

@@ -1,7 +1,7 @@
-"""Ask the model whether somebody will want an item, and read the answer as yes or no.
+"""Ask the model whether a user will want an item, and read the answer as yes or no.
 
-Knows a template that names both answers, and how its prompts are encoded: first the history, which
-all items share, then the item with the question. Training uses the same ids.
+A template defines both answers. The prompt contains first the history, which all items share, and
+then the item with the question. Training uses the same token ids.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class YesNo:
     """The question that one template asks about items, for one tokenizer and one catalog.
 
     Attributes:
-        answers: the tokens in which the two answers differ, yes first.
-        max_events: the most events of a history in a question.
-        max_tokens: the most tokens of a question.
+        answers: the ids of the first tokens in which the two answers differ, yes first.
+        max_events: the maximum number of events in a question.
+        max_tokens: the maximum number of tokens in a question.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class YesNo:
             encoder: the model's encoder, with the template's form of titles.
             catalog: the items.
             behavior: the behavior in question, such as ``buy``.
-            max_tokens: the most tokens of a question with its history.
-            max_events: the most events of a history in the question.
-            scale: the highest value that an event can have, for prompts that show values; None shows
-                no values.
+            max_tokens: the maximum number of tokens in a question, including the history.
+            max_events: the maximum number of events in a question.
+            scale: the highest possible event value, for prompts that show values; None shows no
+                values.
 
         Raises:
-            PromptError: the template names no answers or prints no item, or this tokenizer cannot
-                tell the answers apart.
+            PromptError: the template defines no answers or prints no item, or the tokenizer encodes
+                both answers alike.
         """
         self._template, self._encoder, self._catalog = template, encoder, catalog
         self._behavior, self._scale, self.max_events = behavior, scale, max_events
@@ -98,7 +98,7 @@ class YesNo:
         raise PromptError(msg)
 
     def _fit(self, history: History, max_tokens: int) -> tuple[EncodedPrompt, int]:
-        """Return a prompt on the catalog's first item, and the place of the item among its segments."""
+        """Return a prompt about the catalog's first item, and the index of the item's segment."""
         prompt = self._encoder.fit(
             self._template,
             self._catalog,
@@ -117,38 +117,38 @@ class YesNo:
         return prompt, places[0]
 
     def known(self, history: History, max_tokens: int | None = None) -> tuple[Ids, int]:
-        """Return the ids before the item, and the number of events of the history among them.
+        """Return the token ids before the item, and the number of events they contain.
 
         Args:
-            history: the events, oldest first; the oldest are left out where they do not fit.
-            max_tokens: the most tokens of the whole question, where that is less than usual. Perhaps
-                no event fits then, but there is always a question.
+            history: the events, oldest first; the oldest are dropped if they do not fit.
+            max_tokens: a lower limit on the tokens of the whole question. If no event fits, the
+                question is asked without events.
         """
         less = 0 if max_tokens is None else self.max_tokens - max_tokens
         prompt, place = self._fit(history, min(max(self._room - less, self._least), self._room))
         return prompt.ids[: prompt.bounds[place][0]], prompt.prompt.events
 
     def item(self, row: int) -> Ids:
-        """Return the ids of an item's title and all that follows, up to where the answers differ."""
+        """Return the token ids from the item's title up to the point where the answers differ."""
         title = self._encoder.form.render(self._catalog[row].title)
         return (*self._encoder.title(title), *self._asked)
 
     def words(self, history: History, row: int) -> str:
-        """Return history and item as one text, from which ``text`` makes a question."""
+        """Return the history and the item as one text that can be passed to ``text``."""
         prompt, place = self._fit(history, self._room)
         known = replace(prompt.prompt, segments=prompt.prompt.segments[:place]).text
         form = self._encoder.form
         return f"{known}{form.lead}{form.render(self._catalog[row].title)}"
 
     def text(self, text: str) -> Ids:
-        """Return the ids of a question on a text with history and item; a long text loses its start."""
+        """Return the token ids of a question about a text. A text that is too long loses its start."""
         after = (*self._encoder.terminator, *self._asked)
         room = self.max_tokens - len(self._start) - len(after)
         ids = self._encoder.text(text)
         return (*self._start, *ids[max(0, len(ids) - room) :], *after)
 
     def chances(self, model: LanguageModel, history: History, rows: Sequence[int]) -> list[float]:
-        """Return the probability of yes against no for each catalog row; the history is read once."""
+        """Return the probability of yes versus no for each catalog row. The history is read once."""
         known, _ = self.known(history)
         prefix = model.prefix(known[:-1]) if len(rows) > _MANY else None
         found: list[float] = []

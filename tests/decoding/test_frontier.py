@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec.decoding.frontier import Frontier
-from genrec.decoding.top_items import Items, TopItems
+from genrec.decoding.scored_items import Items, TopItems
 
 entries = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), max_size=30)
 

@@ -62,7 +62,7 @@ def test_filters_and_edits_need_no_trie() -> None:
 
 
 def test_what_needs_probabilities_says_so() -> None:
-    with pytest.raises(ModelError, match=r"scripted writes text .* decoder='match'"):
+    with pytest.raises(ModelError, match=r"scripted generates text .* decoder='match'"):
         shop(lambda prompt: [], decoder="trie")
     recommender = shop(lambda prompt: TITLES)
     for needs_logits in (
@@ -72,7 +72,7 @@ def test_what_needs_probabilities_says_so() -> None:
         lambda: recommender.explain("i0", "i1"),
         lambda: recommender.would_like("", "i1"),
     ):
-        with pytest.raises(ModelError, match="gives no probabilities"):
+        with pytest.raises(ModelError, match="gives no token probabilities"):
             needs_logits()
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from genrec.data.catalog import Catalog, Item
 from genrec.errors import RequestError
-from genrec.pipeline.conditions import MAX_DEPTH, MAX_LENGTH
+from genrec.pipeline.predicate_parser import MAX_DEPTH, MAX_LENGTH
 from genrec.pipeline.predicates import Predicate
 
 Row = dict[str, Any]

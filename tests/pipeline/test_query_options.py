@@ -13,6 +13,7 @@ from support import tiny
 from support.titles import kinds
 
 from genrec import Catalog, Item, Recommender
+from genrec.config import QueryOptions
 from genrec.errors import RequestError
 
 WORDS = ["red", "blue", "mug", "doll", "set", "house", "1", "12"]
@@ -84,7 +85,7 @@ def test_a_batch_has_the_wishes_of_single_requests() -> None:
     with pytest.raises(RequestError, match="is not an option"):
         recommender.recommend_many([""], colour="red")
     for bad in (None, 5, "i3"):
-        with pytest.raises(RequestError, match="histories is one"):
+        with pytest.raises(RequestError, match="histories is a single"):
             recommender.recommend_many(bad)  # type: ignore[arg-type]
     assert len(recommender.recommend_many([""], 3, caps=None)[0]) == 3
     with pytest.raises(RequestError, match="candidates=5"):
@@ -193,3 +194,16 @@ def test_a_least_probability_ends_the_list() -> None:
 def test_wishes_that_cannot_be_met_are_said(wish: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message.replace("(", r"\(")):
         shop(n=10).recommend("", **wish)
+
+
+def test_options_given_whole_and_keywords_on_top() -> None:
+    recommender = shop(n=8)
+    options = QueryOptions(k=3, deny=("i1", "i2"))
+    whole = recommender.recommend("", options=options)
+    assert len(whole) == 3
+    assert whole.recommendations == recommender.recommend("", 3, deny=["i1", "i2"]).recommendations
+    assert len(recommender.recommend("", 2, options=options)) == 2
+    assert len(recommender.recommend_many(["", "i3"], options=options)[1]) == 3
+    assert {"i1", "i2"} <= {
+        r.item_id for r in recommender.recommend("", 8, options=options, deny=())
+    }

@@ -62,7 +62,7 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class Among:
-    """A test whether a column's value is one of some constants."""
+    """A condition that a column's value is one of several constants."""
 
     column: Column
     values: tuple[Constant, ...]  # of one kind
@@ -71,7 +71,7 @@ class Among:
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """A test whether a column's text contains another text."""
+    """A condition that a column's text contains a given text."""
 
     part: str
     column: Column
@@ -80,7 +80,7 @@ class Within:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A test whether a column's value is missing."""
+    """A condition that a column's value is missing."""
 
     column: Column
     negated: bool
@@ -105,7 +105,7 @@ Node = Column | Compare | Among | Within | Missing | Not | Join
 
 
 class ConditionParser:
-    """Turns a text into nodes; an error quotes the part that it is about.
+    """Parses a text into nodes. Error messages quote the offending part.
 
     Attributes:
         text: the condition.
