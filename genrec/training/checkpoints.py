@@ -1,11 +1,13 @@
-"""Write and read the checkpoints of a run. Knows weights, optimizers and files, nothing of steps.
+"""Write and read the checkpoints of a run.
+
+Deals with weights, optimizers and files, not with the training steps.
 
 CHECKPOINT/
-    adapter_model.safetensors or model.safetensors   what is trained
-    optimizer.safetensors   state of every parameter, named PARAMETER|KEY
+    adapter_model.safetensors or model.safetensors   trained weights
+    optimizer.safetensors   optimizer state of every parameter, named PARAMETER|KEY
     rng.safetensors         random states of every process, named DEVICE.PROCESS
-    trainer_state.json      transformers' count of steps
-    state.json              fingerprints, progress, learning rates
+    trainer_state.json      transformers' step count
+    state.json              fingerprints, progress and learning rates
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ from genrec.training.sharding import gather_tensor, place_like, unwrap
 STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
 RANDOM = "rng.safetensors"
-_KEPT = 2  # checkpoints, the newest
-_IN_WORDS = {  # messages say this for a fingerprint's key, which older checkpoints hold
+_KEPT = 2  # number of checkpoints to keep
+_IN_WORDS = {  # wording in messages; older checkpoints contain the keys, so those cannot change
     "what is learned (data, split, pairs, examples or new interactions)": (
         "the training examples (data, split, pairs, examples or new interactions)"
     ),
@@ -42,13 +44,13 @@ _IN_WORDS = {  # messages say this for a fingerprint's key, which older checkpoi
 
 @dataclass
 class Progress:
-    """What a run has done so far; kept in its checkpoints.
+    """The progress of a run, which is stored in its checkpoints.
 
     Attributes:
-        targets: how many titles were learned from.
-        seconds: time spent on training, without validation.
-        validations: what was measured, the oldest first.
-        next_validation: the number of targets at which the next validation is due.
+        targets: number of titles trained on so far.
+        seconds: training time, excluding validation.
+        validations: results of the validations, oldest first.
+        next_validation: number of targets at which the next validation is due.
     """
 
     targets: float = 0.0
@@ -64,13 +66,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds beside weights and the optimizer's tensors.
+    """A checkpoint's content, without the weights and the optimizer's tensors.
 
     Attributes:
-        place: its folder.
-        progress: what the run had done.
-        rates: the learning rate of each group of parameters.
-        last_epoch: the learning rate scheduler's count of steps.
+        place: the checkpoint's folder.
+        progress: the run's progress at the checkpoint.
+        rates: the learning rate of each parameter group.
+        last_epoch: the learning rate scheduler's step count.
         random: random states by ``DEVICE.PROCESS``.
     """
 
@@ -82,14 +84,15 @@ class Checkpoint:
 
     @classmethod
     def read(cls, place: Path, fingerprints: Mapping[str, str]) -> Checkpoint:
-        """Read a checkpoint that the present run may resume from.
+        """Read a checkpoint, and check that the current run may resume from it.
 
         Args:
             place: the checkpoint's folder.
-            fingerprints: those of the present run, see ``check_unchanged``.
+            fingerprints: the current run's fingerprints, see ``check_unchanged``.
 
         Raises:
-            SettingsError: the checkpoint belongs to other data, another model or other files.
+            SettingsError: the checkpoint was written with different data, files or a different
+                model.
         """
         state = json.loads((place / STATE).read_text(encoding="utf-8"))
         check_unchanged(fingerprints, state.get("learned"), place)
@@ -102,12 +105,12 @@ class Checkpoint:
         )
 
     def restore_optimizer(self, optimizer: Any, scheduler: Any, model: Any) -> None:
-        """Put the optimizer and its learning rate schedule where the checkpoint had them.
+        """Restore the state of the optimizer and its learning rate schedule.
 
         Args:
-            optimizer: over the model's parameters, unwrapped.
-            scheduler: accelerate's or torch's.
-            model: whose parameters have the names in the file.
+            optimizer: the unwrapped optimizer of the model's parameters.
+            scheduler: accelerate's or torch's scheduler.
+            model: the model; its parameters must have the same names as in the file.
         """
         parameters = dict(model.named_parameters())
         state: dict[Any, dict[str, Tensor]] = {}
@@ -125,7 +128,7 @@ class Checkpoint:
         inner._last_lr = list(self.rates)
 
     def restore_random(self, process: int) -> None:
-        """Put the random numbers of a process where the checkpoint had them."""
+        """Restore the random states of a process."""
         if f"cpu.{process}" in self.random:
             torch.set_rng_state(self.random[f"cpu.{process}"])
         if f"cuda.{process}" in self.random and torch.cuda.is_available():
@@ -135,17 +138,17 @@ class Checkpoint:
 def check_unchanged(
     fingerprints: Mapping[str, str], before: Mapping[str, str] | None, place: Path
 ) -> None:
-    """Refuse to resume from a checkpoint that learned something else.
+    """Check that a checkpoint was trained on the same examples, model and files.
 
-    A fingerprint that older versions did not write is not compared.
+    Fingerprints that are missing from older checkpoints are not compared.
 
     Args:
-        fingerprints: of the present run, by what each is taken of.
-        before: those in the checkpoint; None where it has none, which is refused.
+        fingerprints: the current run's fingerprints, keyed by a description of what was hashed.
+        before: the checkpoint's fingerprints. If this is None, the check fails.
         place: the checkpoint's folder, for the message.
 
     Raises:
-        SettingsError: a fingerprint differs; the message names all that do.
+        SettingsError: a fingerprint differs; the message lists all differences.
     """
     changed = [
         _IN_WORDS.get(key, key)
@@ -155,26 +158,26 @@ def check_unchanged(
     if changed:
         msg = (
             f"This run cannot be resumed: since {place} was written, these have changed: "
-            f"{', '.join(changed)}. Expected the same data, model and files as at its beginning. "
-            "To learn from others, begin a new run in another folder, or train this one further "
-            "with --from."
+            f"{', '.join(changed)}. Expected the same data, model and files as when the run "
+            "started. To train on different ones, start a new run in another folder, or continue "
+            "training this one with --from."
         )
         raise SettingsError(msg)
 
 
 class Checkpoints:
-    """Write the weights and checkpoints of a run that is under way."""
+    """Write the weights and checkpoints of a run in progress."""
 
     def __init__(
         self, trainer: LossTrainer, folder: Path, fingerprints: Mapping[str, str], *, adapter: bool
     ) -> None:
-        """Take what all checkpoints of the run share.
+        """Store the state shared by all checkpoints of the run.
 
         Args:
-            trainer: holds the model.
+            trainer: the trainer, which holds the model.
             folder: the run folder.
-            fingerprints: see ``check_unchanged``.
-            adapter: whether only an adapter is trained, not all weights.
+            fingerprints: the run's fingerprints, see ``check_unchanged``.
+            adapter: whether only an adapter is trained rather than all weights.
         """
         self._trainer, self._folder, self._adapter = trainer, folder, adapter
         self._fingerprints = dict(fingerprints)
@@ -188,11 +191,11 @@ class Checkpoints:
         return bool(self._trainer.is_fsdp_enabled)
 
     def gather_weights(self) -> dict[str, Tensor] | None:
-        """Gather the whole weights of a sharded model; every process must call this.
+        """Gather the complete weights of a sharded model; every process must call this.
 
         Returns:
-            The weights by name; None in all processes but the first, and for a model that is not
-            sharded.
+            The weights by name. None in all processes except the first, and None if the model is
+            not sharded.
         """
         if not self._sharded:
             return None
@@ -208,7 +211,7 @@ class Checkpoints:
         """Write the trained weights.
 
         Args:
-            folder: where to.
+            folder: the folder to write to.
             gathered: the weights of a sharded model, see ``gather_weights``.
 
         Raises:
@@ -218,8 +221,8 @@ class Checkpoints:
         for name, value in (gathered or dict(model.named_parameters())).items():
             if (gathered or value.requires_grad) and not torch.isfinite(value).all():
                 msg = (
-                    f"The weight {name} is not finite. Expected numbers. The last checkpoint is "
-                    "intact: lower learning_rate, and continue with --resume."
+                    f"The weight {name} is not finite. Expected finite numbers. The last checkpoint "
+                    "is intact. Lower learning_rate, and continue with --resume."
                 )
                 raise ModelError(msg)
         with quiet_transformers():
@@ -227,15 +230,15 @@ class Checkpoints:
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
     def save(self, state: Any, progress: Progress, optimizer: Any, scheduler: Any) -> None:
-        """Write a checkpoint, whole or not at all, and keep only the newest two.
+        """Write a checkpoint atomically, and keep only the two newest ones.
 
         Every process must call this.
 
         Args:
             state: transformers' ``TrainerState``.
-            progress: what the run has done.
-            optimizer: unwrapped.
-            scheduler: accelerate's or torch's.
+            progress: the run's progress so far.
+            optimizer: the unwrapped optimizer.
+            scheduler: accelerate's or torch's scheduler.
 
         Raises:
             ModelError: a weight is not finite, or the files could not be written.
@@ -267,13 +270,13 @@ class Checkpoints:
             files.write_folder(place, fill)
         except (OSError, RuntimeError) as error:
             msg = (
-                f"Cannot write the checkpoint at step {state.global_step}: {error}. The one before "
-                "it is intact. Make room on the disk, and continue with --resume."
+                f"Cannot write the checkpoint at step {state.global_step}: {error}. The previous "
+                "checkpoint is intact. Free up disk space, and continue with --resume."
             )
             raise ModelError(msg) from error
         for old in runs.list_checkpoints(self._folder)[:-_KEPT]:
             with contextlib.suppress(OSError):
-                (old / STATE).unlink()  # from now on it does not count as a checkpoint
+                (old / STATE).unlink()  # without this file, it no longer counts as a checkpoint
             shutil.rmtree(old, ignore_errors=True)
 
     def _random_states(self) -> dict[str, Tensor]:
@@ -289,7 +292,7 @@ class Checkpoints:
 
 
 def _optimizer_tensors(optimizer: Any, model: Any, keep: bool) -> dict[str, Tensor]:
-    """Collect the optimizer's state of every parameter, by the parameter's name."""
+    """Collect the optimizer's state for every parameter, keyed by the parameter's name."""
     names = {id(p): name for name, p in model.named_parameters()}
     return {
         f"{names[id(p)]}|{key}": gather_tensor(value, keep)

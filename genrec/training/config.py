@@ -1,4 +1,4 @@
-"""Hold and check the settings of training. Knows no data and no models."""
+"""Define and check the training settings. Deals with settings only, not with data or models."""
 
 from __future__ import annotations
 
@@ -20,89 +20,87 @@ QUANTIZE = ("none", "int8", "nf4")
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How a model is trained.
+    """Settings for training a model.
+
+    The command line shows these texts as the help of its options.
 
     Attributes:
-        examples: a file of examples to learn from instead of the dataset's histories, as
-            ``genrec examples`` writes it.
-        objective: what the model learns: ``next`` (to write the title of the next item) or
-            ``pointwise`` (to answer yes or no to the question of ``genrec likes``: will this user
-            want this item?). With ``pointwise``, the settings ``layout``, ``basket``, ``holdout``
-            and ``vocab_weight`` have no effect.
-        negatives: with ``pointwise``, how many random items are added for each wanted one; they are
-            drawn from items outside the user's history and basket. The default is 1, or 0 with
+        examples: path to a file of examples to train on instead of the dataset's histories, in the
+            format written by ``genrec examples``.
+        objective: training objective: ``next`` (generate the title of the next item) or
+            ``pointwise`` (answer the yes-or-no question of ``genrec likes``: will this user want
+            this item?). With ``pointwise``, the settings ``layout``, ``basket``, ``holdout`` and
+            ``vocab_weight`` have no effect.
+        negatives: with ``pointwise``, number of random negative items per wanted item, drawn from
+            items outside the user's history and basket. Defaults to 1, or to 0 with
             ``like_threshold``.
-        like_threshold: with ``pointwise``, the lowest value (a rating, say) at which an item counts
-            as wanted; lower values count as not wanted, and the question is whether the user will
-            like the item. Without it, every event with the target behavior counts as wanted.
-        pairs_per_user: with ``pointwise``, how many of each user's latest pairs of history and item
-            are learned from; all by default.
-        pairs: with ``pointwise``, a CSV, JSONL or Parquet file to learn from instead of the
-            histories. It has the columns text and label (buy or not_buy, yes or no, 1 or 0). A
-            random tenth of its rows is kept for validation.
-        layout: how histories become training sequences. ``history``: one sequence for each history,
-            in which every title is predicted. ``window``: one prompt and one target, as at
-            inference; it also works with templates whose header says ``targets: last``.
-        basket: how the titles of a basket are predicted. ``tree``: each from the history before
-            the basket, without seeing the others. ``first``: only the first title. ``as_is``: each
-            after those before it, which teaches basket completion. ``auto``: ``tree`` if the data
-            has baskets, else ``as_is``.
-        behaviors: the only behaviors that histories show and that are predicted, such as
-            ``buy``; all by default.
-        fit: the parts of the data to learn from: ``train``, or ``both`` for train and validation.
-        holdout: the share of items that are left out of training, to measure how well the model
+        like_threshold: with ``pointwise``, lowest value (such as a rating) at which an item counts
+            as wanted; lower values count as not wanted, and the question becomes whether the user
+            will like the item. By default, every event with the target behavior counts as wanted.
+        pairs_per_user: with ``pointwise``, number of each user's latest history-item pairs to train
+            on; all by default.
+        pairs: with ``pointwise``, path to a CSV, JSONL or Parquet file to train on instead of the
+            histories. It must have the columns text and label (buy or not_buy, yes or no, 1 or 0).
+            A random 10% of its rows is used for validation.
+        layout: how histories are turned into training sequences: ``history`` (one sequence per
+            history, in which every title is predicted) or ``window`` (one prompt per target, as at
+            inference; this also works with templates whose header has ``targets: last``).
+        basket: how to predict the titles in a basket: ``tree`` (predict each title from the history
+            before the basket only), ``first`` (predict only the first title), ``as_is`` (predict
+            each title given the earlier ones in the basket, which teaches basket completion) or
+            ``auto`` (``tree`` if the data has baskets, otherwise ``as_is``).
+        behaviors: behaviors to include in histories and to predict, such as ``buy``; all by
+            default.
+        fit: parts of the data to train on: ``train``, or ``both`` for train and validation.
+        holdout: fraction of items to exclude from training, to measure how well the model
             recommends items that are added later.
-        replay: when training on new events, how many old targets are learned again for each new
-            one.
-        vocab_weight: weight of the loss over the whole vocabulary, beside the loss over the
-            catalog, which has weight 1. Above 0, the model can still write titles freely, as the
-            decoder ``match`` and other servers need, but learns the next item more slowly.
-        label_smoothing: the share of each prediction's target probability that is spread evenly over
-            all possible continuations.
-        recency_half_life: the age in days at which a target has half the weight; by default, all
-            ages weigh the same.
-        behavior_weights: the weight of targets with this behavior; other behaviors have weight 1.
-        popularity_strength: how strongly popular items are weighted down: a target's weight is its
-            item's popularity to the power of minus this number.
-        lora_rank: the rank of the LoRA adapter; 0 trains all weights instead.
-        lora_alpha: scale of the adapter's updates: they are multiplied by this number divided by the
+        replay: when training on new events, number of old targets to replay for each new one.
+        vocab_weight: weight of the loss over the whole vocabulary, relative to the loss over the
+            catalog. A value above 0 keeps the model able to generate titles without constraints,
+            which the decoder ``match`` and other servers require, but slows down learning.
+        label_smoothing: fraction of each target's probability that is spread evenly over all
+            possible continuations.
+        recency_half_life: age in days at which the weight of a target is halved. By default, the
+            weight does not depend on age.
+        behavior_weights: weight of targets with this behavior; other behaviors have weight 1.
+        popularity_strength: strength of the down-weighting of popular items. The weight of a target
+            is its item's popularity raised to the negative of this value.
+        lora_rank: rank of the LoRA adapter; 0 trains all weights instead.
+        lora_alpha: scale of the adapter's updates, which are multiplied by this value divided by the
             rank.
-        lora_dropout: the dropout rate of the adapter's inputs.
+        lora_dropout: dropout rate of the adapter's inputs.
         dora: learn the magnitudes of the weights separately (DoRA).
-        target_modules: the layers that get an adapter: ``all-linear``, or layer names separated by
-            commas.
-        learning_rate: the highest learning rate.
-        warmup: the share of steps over which the learning rate rises from 0.
-        schedule: how the learning rate falls after the warmup: ``cosine``, ``linear`` or
-            ``constant``.
-        weight_decay: the weight decay of the optimizer, AdamW.
-        max_grad_norm: the largest norm of the gradients; larger ones are scaled down to it.
-        epochs: how many times all targets are learned from.
-        max_targets: how many targets to learn from instead of ``epochs``, rounded up to a whole
-            batch.
-        max_minutes: stop after this many minutes and write a checkpoint, from which ``--resume``
-            continues.
-        batch_size: how many packs (see ``pack_tokens``) make a batch on each device.
-        accumulate: how many batches make one step of the optimizer.
-        pack_tokens: the most tokens in a pack; sequences are placed side by side until it is full.
-        overlap: for histories longer than ``max_events``, the share of each window that the next
-            one shows again.
-        gradient_checkpointing: use less memory, at a third more time.
+        target_modules: layers to adapt: ``all-linear``, or layer names separated by commas.
+        learning_rate: peak learning rate.
+        warmup: fraction of steps over which the learning rate rises from 0.
+        schedule: learning rate schedule after the warmup: ``cosine``, ``linear`` or ``constant``.
+        weight_decay: weight decay of the AdamW optimizer.
+        max_grad_norm: maximum norm of the gradients; larger gradients are clipped.
+        epochs: number of passes over all targets.
+        max_targets: number of targets to train on, rounded up to a whole batch. Overrides
+            ``epochs``.
+        max_minutes: stop after this many minutes and write a checkpoint. Use ``--resume`` to
+            continue from it.
+        batch_size: number of packs per batch on each device (see ``pack_tokens``).
+        accumulate: number of batches per optimizer step.
+        pack_tokens: maximum number of tokens in a pack. Several short sequences share a pack.
+        overlap: for histories longer than ``max_events``, the fraction of each window that is
+            repeated in the next.
+        gradient_checkpointing: reduce memory usage at the cost of about a third more time.
         quantize: precision of the base model's weights while an adapter is trained: ``none`` (as
             loaded), ``int8`` or ``nf4`` (QLoRA).
-        protocol: the named evaluation protocol that splits the events into training and validation;
-            by default, the dataset's own split is used.
-        eval_users: how many validation users to measure the model on; 0 turns validation off.
-        eval_every: how many targets to learn from between validations; by default, there are ten
-            validations in a run.
+        protocol: evaluation protocol that splits the events into training and validation data.
+            Defaults to the dataset's own split.
+        eval_users: number of validation users to evaluate the model on; 0 turns validation off.
+        eval_every: number of targets to train on between validations. By default, a run has ten
+            validations.
         patience: stop after this many validations without improvement; 0 never stops early.
-        save_steps: how many steps to make between checkpoints; by default, ``save_minutes``
-            decides.
-        save_minutes: how many minutes to train between checkpoints.
-        log_steps: how many steps to make between lines of the log.
-        report_to: further experiment trackers, such as ``tensorboard`` or ``wandb``, separated by
-            commas; ``none`` for no others.
-        seed: the random seed of the adapter's initial weights, the order of the data and dropout.
+        save_steps: number of steps between checkpoints. By default, ``save_minutes`` applies.
+        save_minutes: number of minutes between checkpoints.
+        log_steps: number of steps between log lines.
+        report_to: additional experiment trackers, such as ``tensorboard`` or ``wandb``, separated
+            by commas; ``none`` to use no others.
+        seed: random seed for the adapter's initial weights, the order of the data, and dropout.
     """
 
     examples: str | None = None
@@ -171,7 +169,7 @@ class Training:
             check_choice(name, getattr(self, name), choices)
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and not value >= least:  # NaN is refused too
+            if value is not None and not value >= least:  # NaN is rejected too
                 msg = f"{name}={value}. Expected {least:g} or more."
                 raise SettingsError(msg)
         for name in ("holdout", "label_smoothing", "lora_dropout", "warmup", "overlap"):
@@ -183,8 +181,8 @@ class Training:
             raise SettingsError(msg)
         if self.quantize != "none" and not self.lora_rank:
             msg = (
-                f"quantize={self.quantize!r} with lora_rank=0: quantized weights cannot be trained "
-                "themselves. Expected a rank of 1 or more; or drop quantize."
+                f"quantize={self.quantize!r} does not work with lora_rank=0, since quantized weights "
+                "cannot be trained. Expected lora_rank to be 1 or more; otherwise, drop quantize."
             )
             raise SettingsError(msg)
         self._check_objective()
@@ -197,7 +195,7 @@ class Training:
 
     @property
     def before(self) -> str:
-        """The split before which events are learned from: ``validation`` or ``test``."""
+        """The split that ends the training data: ``validation`` or ``test``."""
         return to_before(self.fit)
 
     def _check_objective(self) -> None:
@@ -205,20 +203,20 @@ class Training:
             value = getattr(self, name)
             if value is not None and self.objective != "pointwise":
                 msg = (
-                    f"{name}={value!r} has no meaning with objective={self.objective!r}. Expected "
-                    "it with objective='pointwise' only; drop it, or set that objective."
+                    f"{name}={value!r} has no effect with objective={self.objective!r}. Expected "
+                    "this setting only with objective='pointwise'. Drop it, or set that objective."
                 )
                 raise SettingsError(msg)
         if self.objective == "pointwise" and self.examples is not None:
             msg = (
-                f"examples={self.examples!r} does not work with objective='pointwise', which learns "
-                "from labels. Expected the setting pairs, a file with the columns text and label."
+                f"examples={self.examples!r} does not work with objective='pointwise', which needs "
+                "labels. Expected the setting pairs: a file with the columns text and label."
             )
             raise SettingsError(msg)
         if self.negatives == 0 and self.like_threshold is None and self.pairs is None:
             msg = (
-                "negatives=0 leaves only items that were wanted. Expected 1 or more, or a "
-                "like_threshold below which items count as not wanted."
+                "negatives=0 leaves only wanted items to train on. Expected 1 or more; otherwise, "
+                "set like_threshold, so that items with lower values count as not wanted."
             )
             raise SettingsError(msg)
 
@@ -280,13 +278,13 @@ def describe_settings() -> dict[str, str]:
 
 
 def resolve(values: Mapping[str, Any]) -> tuple[Settings, Training]:
-    """Divide settings from a YAML file or the command line into those of recommender and training.
+    """Split settings from a YAML file or the command line into recommender and training settings.
 
-    Both have a ``seed``. With the objective ``pointwise``, the template is ``would_like`` unless
-    one is given. With a ``like_threshold``, the target behavior is ``like`` unless one is given.
+    Both kinds include ``seed``. With the objective ``pointwise``, the template defaults to
+    ``would_like``. With a ``like_threshold``, the target behavior defaults to ``like``.
 
     Raises:
-        SettingsError: a key is unknown; the message names the nearest one.
+        SettingsError: a key is unknown; the message names the closest known key.
     """
     of_training, of_settings = ({f.name for f in fields(c)} for c in (Training, Settings))
     check_keys(values, [*of_training, *of_settings])
@@ -306,7 +304,7 @@ def read(path: str | Path) -> dict[str, Any]:
     """Read the settings in a YAML file.
 
     Raises:
-        SettingsError: the file cannot be read, or holds something else than settings.
+        SettingsError: the file cannot be read, or its content is not a mapping of settings.
     """
     import yaml
 

@@ -1,6 +1,6 @@
-"""Make the training examples: what one pass learns from, and how much each target counts.
+"""Make the training examples of one pass over the data, and weight their targets.
 
-Knows recommenders for their prompts and tries; nothing of losses.
+Uses a recommender's prompts and trie, but does not deal with losses.
 """
 
 from __future__ import annotations
@@ -34,17 +34,26 @@ from genrec.types import BoolArray, FloatArray
 
 Titles = Sequence[tuple[int, ...]]
 _DAY = 86_400.0
-_HASHED = ("ids", "position", "limit", "branch", "before", "at", "item", "event")  # of each row
+_HASHED = (
+    "ids",
+    "position",
+    "limit",
+    "branch",
+    "before",
+    "at",
+    "item",
+    "event",
+)  # attributes of each row
 
 
 @dataclass(frozen=True, eq=False)
 class Examples(TorchDataset[int]):
-    """Packs of rows, with the weight of each target.
+    """Packs of training rows with the weights of their targets.
 
     Attributes:
         rows: all rows.
-        weights: (targets,) for each row, the weights of its targets.
-        packs: for each pack, the indices of the rows that it holds side by side.
+        weights: for each row, the weights of its targets, (targets,).
+        packs: for each pack, the indices of the rows in it.
     """
 
     rows: Sequence[Row]
@@ -52,22 +61,22 @@ class Examples(TorchDataset[int]):
     packs: Sequence[Sequence[int]]
 
     def __len__(self) -> int:
-        """Return how many packs there are."""
+        """Return the number of packs."""
         return len(self.packs)
 
     def __getitem__(self, index: int) -> int:
-        """Return the index itself; ``objectives.Objective.batch`` makes tensors from several."""
+        """Return the index itself. ``objectives.Objective.batch`` turns indices into tensors."""
         return index
 
     @cached_property
     def n_targets(self) -> int:
-        """The number of titles that are predicted in one pass."""
+        """The number of titles to predict in one pass."""
         return sum(len(r.item) for r in self.rows)
 
     def fingerprint(self) -> str:
-        """Hash all tokens, targets, weights and packs (SHA-256, hex).
+        """Return a hash of all tokens, targets, weights and packs (SHA-256, hex).
 
-        Checkpoints hold the hash, so it covers a fixed list of arrays in a fixed order.
+        Since checkpoints store the hash, it covers a fixed list of arrays in a fixed order.
         """
         packs = [[int(i) for i in pack] for pack in self.packs]
         digest = hashlib.sha256(json.dumps(packs).encode())
@@ -78,7 +87,7 @@ class Examples(TorchDataset[int]):
         return digest.hexdigest()
 
     def _hashed_beside_rows(self) -> list[Sequence[npt.NDArray[Any]]]:
-        """Return the arrays, one for each row, that are hashed after the row's own."""
+        """Return sequences of arrays, one array per row, to hash after the row's own arrays."""
         return [self.weights]
 
 
@@ -92,18 +101,18 @@ def make_examples(
     """Make the examples of one pass over the data.
 
     Args:
-        recommender: provides template, tokenizer and trie.
-        data: a dataset with the split that training keeps to.
-        training: the settings.
-        wanted: (E,) which events may be targets; None for all.
-        titles: token ids of each catalog row's title; None to make them here.
+        recommender: provides the template, the tokenizer and the trie.
+        data: the dataset, with the split to use for training.
+        training: the training settings.
+        wanted: (E,) mask of the events that may be targets; None for all events.
+        titles: token ids of each catalog row's title; None to compute them here.
 
     Returns:
-        The examples, and the paths of the trie's titles.
+        The examples, and the paths of all titles in the trie.
 
     Raises:
-        SettingsError: a behavior is not in the data, or the model cannot take this layout.
-        DataError: there is nothing to learn from.
+        SettingsError: a behavior is not in the data, or the model does not support this layout.
+        DataError: there are no targets to train on.
     """
     events = data.interactions
     titles = list(recommender.encoder.titles(recommender.catalog)) if titles is None else titles
@@ -115,15 +124,15 @@ def make_examples(
     rows = make_rows(maker, events, shown, shown if wanted is None else shown & wanted)
     if not rows:
         msg = (
-            f"There is nothing to learn from: no event in {to_parts(training.before)} has an item of "
-            "the catalog. Expected histories; check the split and --behaviors."
+            f"There is nothing to train on: no event in {to_parts(training.before)} has an item in "
+            "the catalog. Expected histories with known items; check the split and --behaviors."
         )
         raise DataError(msg)
     plain = bool(recommender.model.obstacle)
     if plain and any((r.branch > 0).any() for r in rows):
         msg = (
-            f"basket='tree' does not work with {recommender.model.name}, which takes no branches "
-            f"({recommender.model.obstacle}). Expected basket='first' or layout='window'."
+            f"basket='tree' does not work with {recommender.model.name}, which does not support "
+            f"branching ({recommender.model.obstacle}). Expected basket='first' or layout='window'."
         )
         raise SettingsError(msg)
     weights = weigh_targets(rows, data, training)
@@ -138,7 +147,7 @@ def build_row_maker(
     paths: TitlePaths,
     titles: Titles,
 ) -> RowMaker:
-    """Build the row maker that the settings ask for."""
+    """Build a row maker from the settings."""
     settings = recommender.settings
     options = RowOptions(
         basket=_resolve_basket(training, data),
@@ -161,7 +170,7 @@ def build_row_maker(
 
 
 def _read_examples(recommender: Recommender, training: Training, paths: TitlePaths) -> Examples:
-    """Read the examples in a file; each has weight 1."""
+    """Read the examples from a file, and give each of them weight 1."""
     assert training.examples is not None
     rows, rejected = export.read_rows(
         export.read(training.examples),
@@ -172,7 +181,7 @@ def _read_examples(recommender: Recommender, training: Training, paths: TitlePat
         whole_titles=training.vocab_weight > 0,
     )
     for reason, many in rejected.items():
-        recommender.log(f"Left out {many:,} examples: {reason}")
+        recommender.log(f"Skipped {many:,} examples: {reason}")
     ones = [np.ones(1) for _ in rows]
     plain = bool(recommender.model.obstacle)
     packs = [[i] for i in range(len(rows))] if plain else pack_rows(rows, training.pack_tokens)
@@ -188,22 +197,22 @@ def write_examples(
     log: Callable[[str], None] = lambda message: None,
     **settings: Any,
 ) -> int:
-    """Write one prompt and one title for every target of train, as JSON Lines or Parquet.
+    """Write a prompt and a title for every training target, as JSON Lines or Parquet.
 
     Args:
         data: a dataset with a split.
-        out: the file to write, .jsonl or .parquet.
-        model: the model whose tokenizer counts the tokens of prompts.
-        form: ``prompt-completion``, or ``messages`` of a user and an assistant.
+        out: path of the .jsonl or .parquet file to write.
+        model: the model whose tokenizer is used to count the tokens of prompts.
+        form: ``prompt-completion``, or ``messages`` (one by a user, one by an assistant).
         log: called with a line of text before each slow step.
-        **settings: those of ``train``.
+        **settings: the settings of ``train``.
 
     Returns:
-        How many examples were written.
+        The number of examples written.
 
     Raises:
-        SettingsError: a setting, the form or the file's ending is not known.
-        DataError: there is nothing to write.
+        SettingsError: a setting, the form or the file extension is unknown.
+        DataError: there are no targets to write.
     """
     export.check_output(out, form)
     ours, training = config.resolve(settings)
@@ -222,25 +231,25 @@ def write_examples(
     if not many:
         msg = (
             f"There is nothing to write: no event in {to_parts(training.before)} is a target. "
-            "Expected histories; check the split."
+            "Expected histories with targets; check the split."
         )
         raise DataError(msg)
     return many
 
 
 def _basket_of_windows(basket: str) -> str:
-    """Return the setting ``basket`` for targets that each have a prompt of their own."""
+    """Return the ``basket`` setting to use when every target has a separate prompt."""
     return "first" if basket == "first" else "auto"
 
 
 def mark_shown(data: Dataset, training: Training) -> BoolArray:
-    """Return a mask, (E,), of the events that histories show in training."""
+    """Return an (E,) mask of the events that appear in training histories."""
     known = data.interactions.columns.split < SPLITS.index(training.before)
     return known & mark_behaviors(data.interactions, training)
 
 
 def mark_behaviors(events: Interactions, training: Training) -> BoolArray:
-    """Return a mask, (E,), of the events whose behavior is among the setting ``behaviors``.
+    """Return an (E,) mask of the events whose behavior is listed in the setting ``behaviors``.
 
     Raises:
         SettingsError: a behavior is not in the data.
@@ -249,7 +258,7 @@ def mark_behaviors(events: Interactions, training: Training) -> BoolArray:
         return np.ones(len(events), dtype=np.bool_)
     if unknown := [b for b in training.behaviors if b not in events.behaviors]:
         msg = (
-            f"behaviors={unknown[0]!r} is not in the data. Expected names among: "
+            f"behaviors={unknown[0]!r} is not in the data. Expected one or more of: "
             f"{', '.join(events.behaviors)}."
         )
         raise SettingsError(msg)
@@ -258,14 +267,14 @@ def mark_behaviors(events: Interactions, training: Training) -> BoolArray:
 
 
 def _resolve_basket(training: Training, data: Dataset) -> str:
-    """Return the setting ``basket``, with ``auto`` resolved."""
+    """Return the ``basket`` setting, replacing ``auto`` by the value that suits the data."""
     if training.basket != "auto":
         return training.basket
     return "tree" if data.info.unit is not None else "as_is"
 
 
 def build_paths(recommender: Recommender, training: Training, titles: Titles) -> TitlePaths:
-    """Build the paths to all titles, or to those of the items that are not held out."""
+    """Build the paths of all titles, excluding held-out items."""
     n = len(recommender.catalog)
     if not training.holdout:
         trie = recommender.trie
@@ -276,20 +285,20 @@ def build_paths(recommender: Recommender, training: Training, titles: Titles) ->
 
 
 def choose_kept_rows(n: int, training: Training) -> npt.NDArray[np.int64]:
-    """Draw which of n catalog rows are trained on, and return them in order."""
+    """Draw the catalog rows to train on from n rows, and return them in ascending order."""
     order = np.random.default_rng(training.seed).permutation(n)
     return np.sort(order[: max(1, round(n * (1 - training.holdout)))])
 
 
 def weigh_targets(rows: Sequence[Row], data: Dataset, training: Training) -> list[FloatArray]:
-    """Return how much each row's targets count in the loss; the average is 1."""
+    """Return the loss weights of each row's targets, scaled to a mean of 1."""
     c = data.interactions.columns
     weight = np.ones(len(c.row))
     if training.recency_half_life is not None:
         if data.info.time_unit == "position":
             msg = (
-                "recency_half_life needs times, but this data has only the order of events. Expected "
-                "data with times; drop the setting."
+                "recency_half_life needs timestamps, but this data has only the order of events. "
+                "Expected data with timestamps; otherwise, drop the setting."
             )
             raise SettingsError(msg)
         age = (c.timestamp[c.split == 0].max() - c.timestamp) / _DAY
@@ -297,8 +306,8 @@ def weigh_targets(rows: Sequence[Row], data: Dataset, training: Training) -> lis
     for behavior, factor in training.behavior_weights.items():
         if behavior not in data.interactions.behaviors:
             msg = (
-                f"behavior_weights names {behavior!r}, which is not in the data. Expected names among: "
-                f"{', '.join(data.interactions.behaviors)}."
+                f"behavior_weights contains {behavior!r}, which is not in the data. Expected one or "
+                f"more of: {', '.join(data.interactions.behaviors)}."
             )
             raise SettingsError(msg)
         weight[c.behavior == data.interactions.behaviors.index(behavior)] *= factor
@@ -308,6 +317,6 @@ def weigh_targets(rows: Sequence[Row], data: Dataset, training: Training) -> lis
         weight[c.row >= 0] *= count[c.row[c.row >= 0]] ** -training.popularity_strength
     mean = float(np.mean(weight[np.concatenate([r.event for r in rows])]))
     if not mean > 0:
-        msg = "All targets have weight 0. Expected some above 0; check behavior_weights."
+        msg = "All targets have weight 0. Expected some weights above 0; check behavior_weights."
         raise SettingsError(msg)
     return [weight[r.event] / mean for r in rows]

@@ -1,7 +1,8 @@
-"""Write training examples to files, one prompt and one title a row, and read them back.
+"""Write training examples to files, with one prompt and one title per row, and read them back.
 
-Knows texts and training rows, nothing of models. ``datasets.load_dataset`` and other trainers can
-read the files. A file, edited or not, can be trained on instead of the histories.
+Deals with texts and training rows, not with models. The files can be read by
+``datasets.load_dataset`` and other trainers. A file, edited or not, can replace the histories in
+training.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ Example = dict[str, Any]
 
 
 def check_output(path: str | Path, form: str) -> None:
-    """Check that examples in this format can be written to a file of this name.
+    """Check the format and the file extension for writing examples.
 
     Raises:
-        SettingsError: the format or the file's ending is unknown.
+        SettingsError: the format or the file extension is unknown.
     """
     if form not in FORMATS:
         msg = f"format={form!r} is unknown. Expected one of: {', '.join(FORMATS)}, pointwise."
@@ -43,14 +44,16 @@ def check_output(path: str | Path, form: str) -> None:
 
 
 def check_ending(path: str | Path) -> None:
-    """Check that a file's name ends with one of ``ENDINGS``.
+    """Check that a file has one of the extensions in ``ENDINGS``.
 
     Raises:
-        SettingsError: it does not.
+        SettingsError: the file has a different extension.
     """
     if Path(path).suffix not in ENDINGS:
         endings = " or ".join(ENDINGS)
-        msg = f"out={str(path)!r} has an unknown ending. Expected a file name ending in {endings}."
+        msg = (
+            f"out={str(path)!r} has an unknown extension. Expected a file name ending in {endings}."
+        )
         raise SettingsError(msg)
 
 
@@ -62,14 +65,14 @@ def make_examples(
     wanted: BoolArray,
     form: str,
 ) -> Iterator[Example]:
-    """Make one example for each target of each user.
+    """Yield one example for each target of each user.
 
     Args:
         maker: makes the prompts.
-        encoder: writes titles in the form that the model sees.
+        encoder: formats titles as the model sees them.
         events: the events of all users.
-        shown: (E,) which events histories show.
-        wanted: (E,) which of these are targets.
+        shown: (E,) mask of the events that appear in histories.
+        wanted: (E,) mask of the events that are targets.
         form: one of ``FORMATS``.
     """
     catalog = events.catalog
@@ -88,7 +91,7 @@ def make_examples(
 
 
 def write(path: str | Path, examples: Iterator[Example]) -> int:
-    """Write examples to a file, whole or not at all, and return how many there were."""
+    """Write examples to a file atomically, and return their number."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
@@ -101,11 +104,11 @@ def write(path: str | Path, examples: Iterator[Example]) -> int:
 
 
 def read(path: str | Path) -> list[Example]:
-    """Read the examples in a JSON Lines or Parquet file.
+    """Read the examples from a JSON Lines or Parquet file.
 
     Raises:
-        DataError: the file cannot be read, or a row has neither of the two formats; the message
-            names the row.
+        DataError: the file cannot be read, or a row is in neither of the two formats. In that case,
+            the message gives the row number.
     """
     path = Path(path)
     examples: list[Example]
@@ -122,18 +125,18 @@ def read(path: str | Path) -> list[Example]:
         if problem := _find_problem(row):
             msg = (
                 f"{path}, row {number}: {problem}. Expected {{'prompt': text, 'completion': title}}, "
-                "or {'messages': [a user's message, an assistant's message]}, as `genrec examples` "
-                "writes them."
+                "or {'messages': [a user's message, an assistant's message]}, as written by "
+                "`genrec examples`."
             )
             raise DataError(msg)
     if not examples:
-        msg = f"{path} holds no examples. Expected at least one; `genrec examples` writes them."
+        msg = f"{path} contains no examples. Expected at least one; `genrec examples` writes them."
         raise DataError(msg)
     return examples
 
 
 def _find_problem(row: object) -> str:
-    """Say what is wrong with a row of a file; empty if nothing is."""
+    """Describe the problem with a row of a file, or return an empty string if there is none."""
     if not isinstance(row, dict):
         return f"the row is a {type(row).__name__}, not an object"
     try:
@@ -141,7 +144,7 @@ def _find_problem(row: object) -> str:
     except (KeyError, TypeError, ValueError, IndexError):
         return f"the row has the columns {', '.join(map(str, row))}"
     if not (isinstance(prompt, str) and isinstance(completion, str) and completion.strip()):
-        return "the prompt or the completion is not a text, or the completion is empty"
+        return "the prompt or the completion is not a string, or the completion is empty"
     return ""
 
 
@@ -164,18 +167,18 @@ def read_rows(
     *,
     whole_titles: bool = True,
 ) -> tuple[list[Row], dict[str, int]]:
-    """Turn examples into training rows; each prompt is tokenized as one text.
+    """Turn examples into training rows. Each prompt is tokenized as a single text.
 
     Args:
         examples: the examples.
         encoder: tokenizes prompts and titles.
-        catalog: the items whose titles the completions are.
-        paths: the trie's; an item without a path is no target.
-        most: the most tokens of a row.
+        catalog: the catalog of items that the completions name.
+        paths: the paths of all titles in the trie. Items without a path cannot be targets.
+        most: maximum number of tokens in a row.
         whole_titles: see ``RowOptions``.
 
     Returns:
-        The rows, and how many examples were left out, by reason.
+        The rows, and the number of skipped examples for each reason.
 
     Raises:
         DataError: no example can be used.
@@ -192,7 +195,7 @@ def read_rows(
         answer = encoder.title(encoder.form.render(completion))
         reason = "" if ids else "the prompt is empty"
         if item < 0 or not paths.copies[item]:
-            reason = "the completion is not a title of the catalog"
+            reason = "the completion is not a title in the catalog"
         elif len(ids) + len(answer) > most:
             reason = f"more than {most} tokens (pack_tokens)"
         if reason:
@@ -208,7 +211,7 @@ def read_rows(
 
 
 def _make_row(ids: Sequence[int], n: int, item: int) -> Row:
-    """Make a row of one sequence, with the target's title from token n on."""
+    """Make a row from a single sequence, in which the target's title starts at token n."""
     places = np.arange(len(ids))
     return Row(
         np.array(ids),

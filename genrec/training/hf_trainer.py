@@ -1,4 +1,7 @@
-"""Adapt transformers' Trainer to our losses. Knows steps and batches, nothing of checkpoints or logs."""
+"""Adapt transformers' Trainer to our losses.
+
+Deals with steps and batches, not with checkpoints or logs.
+"""
 
 from __future__ import annotations
 
@@ -33,18 +36,19 @@ def build_trainer(
     folder: Path,
     callback: TrainerCallback,
 ) -> LossTrainer:
-    """Build the Trainer of a run, with its number of steps and its learning rate schedule.
+    """Build the Trainer of a run, including its number of steps and learning rate schedule.
 
     Args:
-        objective: what is minimized.
-        examples: what is learned from.
+        objective: the objective to minimize.
+        examples: the training examples.
         model: the model to train.
-        training: the settings.
+        training: the training settings.
         folder: the run folder.
         callback: called before and after each step.
 
     Raises:
-        SettingsError: a tracker in ``report_to`` is unknown, or sharding is not set up as needed.
+        SettingsError: a tracker in ``report_to`` is unknown, or the sharding setup is not
+            supported.
     """
     arguments = _training_arguments(model, training, folder)
     per_step = training.batch_size * training.accumulate * arguments.world_size
@@ -65,8 +69,8 @@ def build_trainer(
         if training.report_to == "none":
             raise
         msg = (
-            f"report_to={training.report_to!r}: {error} Expected none, or the names of installed "
-            "trackers that transformers knows, separated by commas."
+            f"report_to={training.report_to!r} cannot be used: {error} Expected none, or the names "
+            "of installed trackers that transformers supports, separated by commas."
         )
         raise SettingsError(msg) from error
     from transformers.trainer_callback import PrinterCallback
@@ -78,7 +82,10 @@ def build_trainer(
 
 
 def count_targets(examples: Examples, training: Training) -> float:
-    """Return how many targets a run learns from: ``max_targets``, or ``epochs`` times all."""
+    """Return the number of targets that a run trains on.
+
+    This is ``max_targets`` if set, otherwise ``epochs`` times the total number of targets.
+    """
     if training.max_targets is not None:
         return training.max_targets
     return examples.n_targets * training.epochs
@@ -87,7 +94,7 @@ def count_targets(examples: Examples, training: Training) -> float:
 def _training_arguments(
     model: LanguageModel, training: Training, folder: Path
 ) -> TrainingArguments:
-    """Translate our settings into those of transformers, whose own logs and checkpoints are off."""
+    """Translate our settings into transformers' arguments, with its logs and checkpoints off."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     constant = training.schedule == "constant"
     with quiet_transformers():
@@ -117,22 +124,22 @@ def _training_arguments(
 
 
 class LossTrainer(Trainer):
-    """Train with the loss of an ``Objective``, and count what was learned."""
+    """Trains with the loss of an ``Objective``, and counts targets and tokens."""
 
     def __init__(self, objective: Objective, **rest: Any) -> None:
-        """Take the objective; all other arguments are those of transformers' Trainer."""
+        """Store the objective, and pass all other arguments to transformers' Trainer."""
         super().__init__(data_collator=objective.batch, **rest)
         self._objective = objective
-        self.model_accepts_loss_kwargs = True  # so that the loss is not divided once more
+        self.model_accepts_loss_kwargs = True  # prevents a second division of the loss
         self._seen = np.zeros(3)  # sum of nats, targets and tokens of this process
         self._learned = 0.0  # targets of all processes
 
     def take_counts(self) -> tuple[FloatArray, float]:
-        """Return the counts since the last call, and begin again at zero.
+        """Return the counts since the last call, and reset them to zero.
 
         Returns:
-            (3,) the sum of nats, the targets and the tokens of this process, and the targets of
-            all processes.
+            This process's sum of nats, number of targets and number of tokens, (3,), and the number
+            of targets over all processes.
         """
         counts = self._seen, self._learned
         self._seen, self._learned = np.zeros(3), 0.0
@@ -145,7 +152,7 @@ class LossTrainer(Trainer):
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
     ) -> None:
-        """Load a checkpoint's weights, into the shards where the model is sharded."""
+        """Load a checkpoint's weights; for a sharded model, load them into the shards."""
         if not self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
@@ -156,14 +163,16 @@ class LossTrainer(Trainer):
         with torch.no_grad():
             for name, value in self.model.named_parameters():
                 if value.requires_grad:
-                    name = name.replace(".default", "")  # PEFT's adapter name, which files lack
+                    name = name.replace(
+                        ".default", ""
+                    )  # PEFT's adapter name is not part of the names in the file
                     whole = kept[name if name in kept else name.removesuffix(".weight")]
                     value.copy_(place_like(whole, value))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
-        """Return the batches of the next step, and how many targets all processes have in it."""
+        """Return the batches of the next step, and its number of targets over all processes."""
         batches = [b for _, b in zip(range(num_batches), epoch_iterator, strict=False)]
         n = torch.tensor(float(sum(len(b["weight"]) for b in batches)), device=device)
         if self.args.world_size > 1:
@@ -190,7 +199,7 @@ class LossTrainer(Trainer):
         if not torch.isfinite(loss):
             msg = (
                 f"The loss is {float(loss.detach())} at step {self.state.global_step + 1}. Expected "
-                "a finite number. The last checkpoint is intact: lower learning_rate, or train in "
+                "a finite number. The last checkpoint is intact. Lower learning_rate or train in "
                 "float32, and continue with --resume or start again."
             )
             raise ModelError(msg)

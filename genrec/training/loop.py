@@ -1,6 +1,6 @@
-"""Run the training loop in one process: steps, log, validation, checkpoints and the clock.
+"""Run the training loop in one process: steps, logging, validation, checkpoints and time limit.
 
-Knows objectives and weights, nothing of data or recommenders.
+Deals with objectives and weights, not with datasets or recommenders.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ from genrec.training.sharding import unwrap
 from genrec.types import Log
 
 Watch = Callable[[Mapping[str, Any]], None]
-_VALIDATIONS = 10  # in a run, unless the settings say otherwise
+_VALIDATIONS = 10  # default number of validations in a run
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a process needs to know about its run, beside objective, examples and model.
+    """The options of a run that every process needs.
 
     Attributes:
         folder: the run folder.
-        training: the settings.
-        resume_from: the checkpoint to continue from; None to begin.
-        fingerprints: what a resumed run must have in common with its beginning, by name.
-        validate: measures the model as it is; None for never. Sharded models are not validated.
+        training: the training settings.
+        resume_from: the checkpoint to continue from; None to start a new run.
+        fingerprints: values that must not change when the run is resumed, by name.
+        validate: evaluates the model in its current state; None to skip validation. Sharded models
+            are not validated.
         watch: called with each line of the log.
     """
 
@@ -56,27 +57,27 @@ class RunPlan:
 
 
 class Session:
-    """Train a model in one process of a run, and look after everything beside the steps.
+    """Trains a model in one process of a run, with logging, validation and checkpoints.
 
     Attributes:
-        progress: what was done so far.
-        checkpoints: write the run's weights and checkpoints.
+        progress: the run's progress so far.
+        checkpoints: writes the run's weights and checkpoints.
     """
 
     def __init__(
         self, objective: Objective, examples: Examples, model: LanguageModel, plan: RunPlan
     ) -> None:
-        """Set up the steps, and read the checkpoint to continue from.
+        """Set up the trainer, and read the checkpoint to continue from.
 
         Args:
-            objective: what is minimized.
-            examples: what is learned from.
+            objective: the objective to minimize.
+            examples: the training examples.
             model: the model to train.
-            plan: folder, settings, and what happens beside the steps.
+            plan: the options of the run.
 
         Raises:
-            SettingsError: the checkpoint belongs to other data, another model or other files, or
-                a setting cannot be used.
+            SettingsError: the checkpoint was written with different data, files or a different
+                model, or a setting cannot be used.
         """
         training = plan.training
         self._plan, self._training = plan, training
@@ -94,33 +95,33 @@ class Session:
         self._n_targets = count_targets(examples, training)
         self._every = training.eval_every or max(self._n_targets / _VALIDATIONS, 1)
         self._started = self._saved = self._logged = time.monotonic()
-        self._since = np.zeros(3)  # nats, targets and tokens since the last line of the log
+        self._since = np.zeros(3)  # nats, targets and tokens since the last log line
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this process writes the files."""
         return bool(self._trainer.is_world_process_zero())
 
     @property
     def sharded(self) -> bool:
-        """Whether each process has only a part of the weights (FSDP)."""
+        """Whether the weights are sharded across processes (FSDP)."""
         return bool(self._trainer.is_fsdp_enabled)
 
     @property
     def max_steps(self) -> int:
-        """The number of steps of the whole run."""
+        """The total number of steps in the run."""
         return int(self._trainer.args.max_steps)
 
     @property
     def finished(self) -> bool:
-        """Whether all steps were done."""
+        """Whether all steps have been completed."""
         return bool(self._trainer.state.global_step >= self.max_steps)
 
     def run(self, log: Log) -> None:
-        """Train to the end, or until time is up or validation stops improving.
+        """Train until all steps are done, time is up, or validation stops improving.
 
         Args:
-            log: called with a line of text where there is nothing left to train.
+            log: called with a line of text if all steps were already done.
 
         Raises:
             ModelError: the loss or a weight is not finite, or a checkpoint could not be written.
@@ -128,7 +129,7 @@ class Session:
         start = self._plan.resume_from
         done = 0 if start is None else runs.checkpoint_step(start)
         if start is not None and done >= self.max_steps and not self.sharded:
-            log("All steps were already done: nothing is left to train.")
+            log("All steps were already done, so there is nothing left to train.")
             self._trainer.load_weights(start)
             self._trainer.state.global_step = done
             return
@@ -146,13 +147,13 @@ class Session:
         self._started = self._saved = self._logged = time.monotonic()
 
     def begin_step(self) -> None:
-        """Restore the random numbers of a resumed run, before its first step."""
+        """Restore the random states before the first step of a resumed run."""
         if self._resumed is not None:
             self._resumed.restore_random(self._trainer.args.process_index)
             self._resumed = None
 
     def end_step(self, state: Any) -> bool:
-        """Log, validate and write a checkpoint when each is due.
+        """Write a log line, validate and write a checkpoint, each if it is due.
 
         Args:
             state: transformers' ``TrainerState``.
@@ -185,7 +186,7 @@ class Session:
         return late or stop
 
     def end(self, state: Any) -> None:
-        """Write the last line of the log, the last validation and the last checkpoint."""
+        """Write the last log line, validate once more, and write the last checkpoint."""
         step = int(state.global_step)
         if self._since[1] or not self.progress.seconds:
             self._log_step(step, time.monotonic())
@@ -208,10 +209,10 @@ class Session:
         self.checkpoints.save(state, self.progress, self._optimizer, self._scheduler)
 
     def _measure(self, step: int) -> bool:
-        """Validate, and keep the weights if they are the best so far.
+        """Validate the model, and save the weights if they are the best so far.
 
         Returns:
-            Whether validation has not improved for ``patience`` times.
+            Whether the last ``patience`` validations brought no improvement.
         """
         assert self._validate is not None
         began = time.monotonic()
@@ -235,7 +236,7 @@ class Session:
         return bool(self._training.patience) and len(later) >= self._training.patience
 
     def _log_step(self, step: int, now: float) -> None:
-        """Log the loss and the speed since the last such line."""
+        """Log the loss and the speed since the last log line."""
         nats, targets, tokens = self._since
         seconds = now - self._logged
         self.progress.seconds += seconds
@@ -255,7 +256,7 @@ class Session:
         self._since, self._logged = np.zeros(3), now
 
     def _log(self, line: dict[str, Any]) -> None:
-        """Append a line to the run's log, and pass it to ``watch`` and to the trackers."""
+        """Append a line to the run's log, and pass it to ``watch`` and the trackers."""
         if self.main:
             with (self._plan.folder / runs.LOG).open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
@@ -263,7 +264,7 @@ class Session:
         self._trainer.log({k: v for k, v in line.items() if isinstance(v, int | float)})
 
     def _drop_log_after(self, step: int) -> None:
-        """Remove the log's lines after the checkpoint, since these steps are done again."""
+        """Remove the log lines after the checkpoint, because those steps will be repeated."""
         path = self._plan.folder / runs.LOG
         with contextlib.suppress(FileNotFoundError):
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -271,7 +272,7 @@ class Session:
 
 
 class _Callback(TrainerCallback):
-    """Tell a session what the Trainer is about to do."""
+    """Forwards the Trainer's events to a session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -291,7 +292,7 @@ class _Callback(TrainerCallback):
 
 
 def _step_of(line: str) -> float:
-    """Return the step of a line of the log; infinite if the line was cut off."""
+    """Return the step of a log line, or infinity if the line is truncated."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Add LoRA adapters to a base model, or load those of an earlier run (PEFT). Knows no data."""
+"""Add LoRA adapters to a base model with PEFT, or load the adapter of an earlier run."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from genrec.training.config import Training
 
 
 def add_adapter(model: Any, training: Training, base: str | None = None) -> Any:
-    """Add a fresh adapter to a model, or make all its weights trainable if the rank is 0.
+    """Add a new adapter to a model, or make all weights trainable if the rank is 0.
 
     Args:
-        model: transformers' model.
-        training: the settings.
-        base: the model's name for PEFT's files; None for the folder that it was loaded from.
+        model: a transformers model.
+        training: the training settings.
+        base: the base model's name to write to PEFT's files. If this is None, PEFT uses the name
+            from which the model was loaded.
 
     Returns:
         The model to train.
 
     Raises:
-        SettingsError: no layer has a name in ``target_modules``.
+        SettingsError: no layer matches a name in ``target_modules``.
     """
     if not training.lora_rank:
         return model.requires_grad_(True)
-    with quiet_transformers():  # it loads bitsandbytes
+    with quiet_transformers():  # PEFT imports bitsandbytes
         from peft import LoraConfig, get_peft_model
 
     model.requires_grad_(False)
@@ -54,14 +55,14 @@ def add_adapter(model: Any, training: Training, base: str | None = None) -> Any:
     except ValueError as error:
         layers = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if _is_linear(m)})
         msg = (
-            f"target_modules={training.target_modules!r}: {error} Expected all-linear, or names "
-            f"among: {', '.join(layers)}."
+            f"target_modules={training.target_modules!r} cannot be used: {error} Expected "
+            f"all-linear, or one or more of: {', '.join(layers)}."
         )
         raise SettingsError(msg) from error
 
 
 def _is_transposed(model: Any) -> bool:
-    """Check whether the model stores weights transposed, as GPT-2 does."""
+    """Check whether the model stores its weight matrices transposed, as GPT-2 does."""
     return any(type(m).__name__ == "Conv1D" for m in model.modules())
 
 
@@ -70,18 +71,19 @@ def _is_linear(module: Any) -> bool:
 
 
 def load_adapter(model: Any, since: Path, run: Run) -> Any:
-    """Load the adapter of an earlier run into a model, to train it further.
+    """Load the adapter of an earlier run into a model to continue training it.
 
     Args:
-        model: transformers' model.
+        model: a transformers model.
         since: the earlier run's folder.
-        run: the present run.
+        run: the current run.
 
     Returns:
         The model to train.
 
     Raises:
-        ModelError: the earlier run had another model, prompt or tokenizer, or has no adapter.
+        ModelError: the earlier run used a different model, prompt or tokenizer, or it has no
+            adapter.
     """
     with quiet_transformers():
         from peft import PeftModel
@@ -94,7 +96,10 @@ def load_adapter(model: Any, since: Path, run: Run) -> Any:
         kept=run.base_kept,
     )
     if not (since / runs.ADAPTER).is_dir():
-        msg = f"{since} has no adapter, since all weights were trained. Expected a run with an adapter."
+        msg = (
+            f"{since} has no adapter, because all weights were trained. Expected a run with an "
+            "adapter."
+        )
         raise ModelError(msg)
     with quiet_transformers():
         return PeftModel.from_pretrained(

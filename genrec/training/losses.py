@@ -1,6 +1,6 @@
-"""Make batches of training rows, and compute the loss of each title over a catalog's trie.
+"""Turn training rows into batches, and compute the loss of each title over a catalog's trie.
 
-Knows token ids and the trie, nothing of texts or of the training loop.
+Deals with token ids and the trie, not with texts or the training loop.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from genrec.training.sequences import Row
 from genrec.training.title_paths import TitlePaths
 from genrec.types import IntArray
 
-_WIDE = 64  # children; the logits of larger nodes are computed as one matrix product
-_CHUNK = 1024  # tokens whose logits over the vocabulary are held at once
+_WIDE = 64  # children; for nodes with at least this many, logits are one matrix product
+_CHUNK = 1024  # number of tokens whose vocabulary logits are in memory at the same time
 
 
 def make_batch(
@@ -33,14 +33,14 @@ def make_batch(
     titles: Sequence[Sequence[int]] | None = None,
     multiple: int = 1,
 ) -> dict[str, Tensor]:
-    """Turn packs of rows into tensors: B packs of T tokens, padded at the end, with G targets.
+    """Turn B packs of rows with G targets into tensors of T tokens per pack, padded at the end.
 
     Args:
-        packs: for each pack, the rows that it holds side by side.
-        paths: the paths of the trie.
-        weights: (targets,) for each row of each pack, the weights of its targets.
-        titles: ids of each catalog row's title, for a loss over the vocabulary; None to leave
-            that out.
+        packs: for each pack, the rows in it.
+        paths: the paths of all titles in the trie.
+        weights: for each row of each pack, the weights of its targets, (targets,).
+        titles: token ids of each catalog row's title, for a loss over the vocabulary; None to omit
+            this loss.
         multiple: T is rounded up to a multiple of this number.
 
     Returns:
@@ -48,7 +48,7 @@ def make_batch(
         and ``branch`` are (B, T). For each of S steps down the trie: ``source`` (an index into
         the B * T states), ``node``, ``choice`` and ``target``. For each of M title tokens:
         ``vocab_source``, ``vocab_token`` and ``vocab_target``. For each target, (G,): ``weight``
-        and ``constant`` (the natural logarithm of how many items share its title).
+        and ``constant`` (the natural logarithm of the number of items that share its title).
     """
     arrays, first, place, items = lay_out(packs, weights, multiple=multiple)
     step, count = paths.steps(items)
@@ -77,7 +77,7 @@ def lay_out(
     *,
     multiple: int = 1,
 ) -> tuple[dict[str, npt.NDArray[Any]], IntArray, IntArray, IntArray]:
-    """Lay packs of rows out in arrays, for any kind of target.
+    """Arrange packs of rows in padded arrays, for any kind of target.
 
     Args:
         packs: see ``make_batch``.
@@ -85,9 +85,9 @@ def lay_out(
         multiple: see ``make_batch``.
 
     Returns:
-        The (B, T) arrays of ``make_batch`` and ``weight``, by name. Then three arrays, (G,), over
-        the targets: the index of the token before each, the index of its first token (both among
-        all B * T tokens), and its catalog row.
+        The (B, T) arrays of ``make_batch`` and ``weight``, by name, followed by three (G,) arrays.
+        For each target, these contain the index of the token before it, the index of its first
+        token (both among all B * T tokens), and its catalog row.
     """
     n = len(packs)
     width = max(sum(map(len, pack)) for pack in packs)
@@ -121,7 +121,7 @@ def lay_out(
 
 
 def to_tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tensor]:
-    """Turn arrays into tensors: whole numbers in 64 bits, others in 32."""
+    """Convert arrays to tensors: integers to 64 bits, floating-point numbers to 32 bits."""
     return {
         name: torch.from_numpy(np.ascontiguousarray(a)).to(
             torch.float32 if a.dtype == np.float64 else torch.long
@@ -131,11 +131,11 @@ def to_tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tensor]:
 
 
 def mark_visible(inputs: dict[str, Tensor], window: int | None = None) -> Tensor:
-    """Mark which tokens each token sees, (B, 1, T, T) bool.
+    """Return a (B, 1, T, T) mask of the tokens that each token attends to.
 
     Args:
         inputs: a batch, see ``make_batch``.
-        window: how many positions back a token sees; None for all.
+        window: number of latest positions that a token attends to; None for all positions.
     """
     document, branch, limit = inputs["document"], inputs["branch"], inputs["limit"]
     index = torch.arange(document.shape[1], device=document.device)
@@ -151,18 +151,18 @@ def mark_visible(inputs: dict[str, Tensor], window: int | None = None) -> Tensor
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Turn states into logits by a linear layer, or not at all if they are logits already.
+    """Turns states into logits with a linear layer, or passes them on if they already are logits.
 
     Attributes:
-        weight: (V, D) the output layer's weight; None if states are logits.
-        bias: (V,) its bias, or None.
+        weight: (V, D) the output layer's weight; None if the states are logits.
+        bias: (V,) the output layer's bias; None if it has no bias.
     """
 
     weight: Tensor | None = None
     bias: Tensor | None = None
 
     def over(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """Compute the logits of C tokens after R states: (R, C), in 32 bits or more."""
+        """Return the (R, C) logits of C tokens after each of R states, in at least 32 bits."""
         if self.weight is None:
             return _widen(states[:, tokens])
         logits = states @ self.weight[tokens].to(states.dtype).T
@@ -171,10 +171,10 @@ class Head:
         return _widen(logits)
 
     def each(self, states: Tensor, source: Tensor, tokens: Tensor) -> Tensor:
-        """Compute the logits of single tokens, each after one state: (C,), in 32 bits or more.
+        """Return the (C,) logits of C tokens, each after one state, in at least 32 bits.
 
         Args:
-            states: (R, D).
+            states: (R, D) the states.
             source: (C,) the index of the state before each token.
             tokens: (C,) token ids.
         """
@@ -185,30 +185,31 @@ class Head:
         return logits if self.bias is None else logits + self.bias[tokens]
 
     def all(self, states: Tensor) -> Tensor:
-        """Compute the logits of the whole vocabulary: (R, V)."""
+        """Return the (R, V) logits of the whole vocabulary."""
         if self.weight is None:
             return states
         return functional.linear(states, self.weight.to(states.dtype), self.bias)
 
 
 def _widen(logits: Tensor) -> Tensor:
-    """Return logits in 32 bits or more."""
+    """Convert logits to 32 bits, unless they have 64 bits."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 class CatalogLoss:
-    """Compute -ln P(item): at each node on the way to a title, a log-softmax over its children.
+    """Computes -ln P(item) as the sum of the log-softmax losses at the nodes of its title's path.
 
-    Source: the trie-masked loss of MSL (Wang et al., SIGIR 2025, https://arxiv.org/abs/2504.04178),
-    here over compressed tries, leaving out tokens without an alternative.
+    Each softmax is over the children of a node. Source: the trie-masked loss of MSL (Wang et al.,
+    SIGIR 2025, https://arxiv.org/abs/2504.04178), adapted to compressed tries. Tokens without an
+    alternative are skipped.
     """
 
     def __init__(self, paths: TitlePaths, smoothing: float = 0.0) -> None:
-        """Take the trie.
+        """Set up the loss for a trie.
 
         Args:
-            paths: the paths of the trie's titles.
-            smoothing: the share of each choice's target probability that is spread over all
+            paths: the paths of all titles in the trie.
+            smoothing: fraction of each choice's target probability that is spread evenly over all
                 children.
         """
         trie = paths.trie
@@ -217,20 +218,20 @@ class CatalogLoss:
         self._smoothing = smoothing
 
     def to(self, device: torch.device) -> CatalogLoss:
-        """Move the trie's arrays to a device."""
+        """Move the trie's arrays to a device, and return this object."""
         self._first, self._token = self._first.to(device), self._token.to(device)
         return self
 
     def nats(self, states: Tensor, inputs: dict[str, Tensor], head: Head) -> tuple[Tensor, Tensor]:
-        """Compute the nats of each target, and its loss, which differs by the smoothing.
+        """Compute the nats and the loss of each target; the loss includes label smoothing.
 
         Args:
-            states: (B * T, D), or (B * T, V) logits if the head is empty.
+            states: (B * T, D) states, or (B * T, V) logits if the head is empty.
             inputs: a batch, see ``make_batch``.
             head: the output layer.
 
         Returns:
-            (G,) -ln P of each target, detached, and (G,) the losses.
+            (G,) -ln P of each target, detached, and (G,) the loss of each target.
         """
         node, choice, target = inputs["node"], inputs["choice"], inputs["target"]
         states = states[inputs["source"]]
@@ -261,7 +262,7 @@ class CatalogLoss:
     def _narrow(
         self, states: Tensor, node: Tensor, choice: Tensor, count: Tensor, at: Tensor, head: Head
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Handle the steps at nodes with few children, with all children in one array."""
+        """Handle the steps at nodes with few children, using one array for all children."""
         count, first = count[at], self._first[node[at]]
         source = torch.repeat_interleave(torch.arange(len(at), device=at.device), count)
         start = torch.cumsum(count, 0) - count
@@ -277,12 +278,12 @@ class CatalogLoss:
 
 
 def vocab_nats(states: Tensor, inputs: dict[str, Tensor], head: Head) -> Tensor:
-    """Compute -ln P of each target's title over the whole vocabulary, (G,), terminator included.
+    """Return (G,) -ln P of each target's title, including its terminator, over the vocabulary.
 
     Args:
-        states: (B * T, D), or logits if the head is empty.
+        states: (B * T, D) states, or (B * T, V) logits if the head is empty.
         inputs: a batch with titles, see ``make_batch``.
-        head: the output layer, computed in chunks, and once more for the gradient.
+        head: the output layer. It is computed in chunks, and again for the gradient.
     """
     source, token = inputs["vocab_source"], inputs["vocab_token"]
 

@@ -1,4 +1,7 @@
-"""Define what training minimizes: a loss for each target of a batch. Knows models, no data sets."""
+"""Define the training objectives, which compute a loss for each target of a batch.
+
+Deals with models, not with datasets.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,14 @@ ObjectiveBuilder = Callable[[LanguageModel], tuple["Objective", Validate | None]
 
 
 class Objective(ABC):
-    """Turn packs into tensors, and tensors into a loss for each target.
+    """Turns packs into tensors, and tensors into a loss for each target.
 
     Attributes:
-        lean: whether only the logits that the loss needs are computed.
+        lean: whether to compute only the logits that the loss needs.
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        """Take the model as it will be trained."""
+        """Store the properties of the model to train."""
         self._body = model.body
         self._plain = bool(model.obstacle)
         self.lean = self._body.head is not None
@@ -37,7 +40,7 @@ class Objective(ABC):
         """Make a batch from the indices of packs.
 
         Returns:
-            Tensors by name, among them ``weight`` (G,) and ``document`` (B, T).
+            Tensors by name, including ``weight`` (G,) and ``document`` (B, T).
         """
 
     @abstractmethod
@@ -45,16 +48,18 @@ class Objective(ABC):
         """Compute the losses of a batch.
 
         Args:
-            model: transformers' model, possibly wrapped.
+            model: a transformers model, possibly wrapped.
             inputs: a batch, see ``batch``.
 
         Returns:
-            (G,) the nats of each target, detached, and (G,) the loss of each target before it is
-            weighted.
+            (G,) the nats of each target, detached, and (G,) the unweighted loss of each target.
         """
 
     def _states(self, model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Head]:
-        """Compute the states of all tokens and their output layer, or logits and an empty layer."""
+        """Compute the states of all tokens, and return them with the output layer.
+
+        If the states are not available, return the logits and an empty layer.
+        """
         options: dict[str, Any] = {"use_cache": False}
         if self.lean:
             options["output_hidden_states"] = True
@@ -73,7 +78,7 @@ class Objective(ABC):
         return out.hidden_states[-1].flatten(0, 1), head
 
     def _mask(self, inputs: dict[str, Tensor]) -> Any:
-        """Build the attention mask, or one mask for each kind of layer."""
+        """Build the attention mask; if the model has several layer types, build one for each."""
         if self._plain:
             return (inputs["document"] >= 0).long()
         dtype = torch.get_autocast_dtype(inputs["input_ids"].device.type)
@@ -88,9 +93,9 @@ class Objective(ABC):
 
 
 class NextItemObjective(Objective):
-    """Learn to predict the next item, by a loss over the trie and another over the vocabulary.
+    """Trains next-item prediction with a loss over the trie and, optionally, the vocabulary.
 
-    The loss over the vocabulary is left out if ``vocab_weight`` is 0.
+    The loss over the vocabulary is used only if ``vocab_weight`` is above 0.
     """
 
     def __init__(
@@ -101,13 +106,13 @@ class NextItemObjective(Objective):
         training: Training,
         titles: Sequence[Sequence[int]],
     ) -> None:
-        """Take what all batches share.
+        """Store the state shared by all batches.
 
         Args:
-            data: the packs.
-            paths: the paths of the trie.
-            model: the model as it will be trained.
-            training: the settings.
+            data: the training examples.
+            paths: the paths of all titles in the trie.
+            model: the model to train.
+            training: the training settings.
             titles: token ids of each catalog row's title; used only if ``vocab_weight`` is above 0.
         """
         super().__init__(model)

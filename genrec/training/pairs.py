@@ -1,4 +1,4 @@
-"""Sample, read and write labeled pairs of users and items. Knows events and files, no losses."""
+"""Sample, read and write labeled user-item pairs. Deals with events and files, not with losses."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from genrec.types import BoolArray, IntArray
 
 LABELS = {"buy": 1, "yes": 1, "1": 1, "true": 1, "not_buy": 0, "no": 0, "0": 0, "false": 0}
 
-PAIRS_PER_USER = 4  # for validation
+PAIRS_PER_USER = 4  # in validation
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A user, an item, and whether the user wanted the item.
+    """A user and an item, with a label for whether the user wanted the item.
 
     Attributes:
         user_id: the user.
-        first: place in the event columns of the first event that is not part of the history.
+        first: index in the event columns of the first event after the history.
         row: the item's catalog row.
-        label: 1 if the item was wanted, else 0.
-        event: place of the event that gives the label; for a random item, that of the wanted item
-            it was drawn for.
+        label: 1 if the item was wanted, 0 otherwise.
+        event: index of the event that the label comes from. For a random negative, this is the
+            event of the wanted item that it was drawn for.
     """
 
     user_id: str
@@ -56,22 +56,22 @@ def make_pairs(
     behavior: str | None = None,
     wanted: BoolArray | None = None,
 ) -> list[Pair]:
-    """Make the labeled pairs of one part of the split, in the order of users and time.
+    """Make the labeled pairs of one part of the split, ordered by user and time.
 
-    Items of events with the target behavior are wanted. For each of them, ``negatives`` random
-    items are drawn that the user had neither before nor in the same basket. With a
-    ``like_threshold``, the values of events decide which items were wanted.
+    Items of events with the target behavior count as wanted. For each of them, ``negatives`` random
+    items are drawn that the user had neither earlier nor in the same basket. With a
+    ``like_threshold``, an item counts as wanted if the value of its event reaches the threshold.
 
     Args:
         data: a dataset with a split.
-        training: the settings.
-        part: ``train`` (with ``fit="both"``, validation too), ``validation`` or ``test``.
-        behavior: the target behavior; None for the data's.
-        wanted: (E,) which events may give labels; None for all.
+        training: the training settings.
+        part: ``train`` (which includes validation with ``fit="both"``), ``validation`` or ``test``.
+        behavior: the target behavior; None for the dataset's target behavior.
+        wanted: (E,) mask of the events that may provide labels; None for all events.
 
     Raises:
-        SettingsError: no event has this behavior, or a value.
-        DataError: all pairs have the same label, or there are none.
+        SettingsError: no event has this behavior, or a threshold is set but no event has a value.
+        DataError: all pairs have the same label, or there are no pairs.
     """
     events, c = data.interactions, data.interactions.columns
     label = _label_events(data, training, behavior or data.info.target_behavior)
@@ -104,15 +104,15 @@ def make_pairs(
 
 
 def _label_events(data: Dataset, training: Training, behavior: str) -> IntArray:
-    """Label each event, (E,): 1 if its item was wanted, 0 if it was not, -1 if unknown."""
+    """Return (E,) labels of the events: 1 for wanted items, 0 for unwanted ones, -1 for unknown."""
     events, c = data.interactions, data.interactions.columns
     usable = (c.row >= 0) & mark_behaviors(events, training)
     threshold = training.like_threshold
     if threshold is None:
         if behavior not in events.behaviors:
             msg = (
-                f"No event has the behavior {behavior!r}. Expected one of: "
-                f"{', '.join(events.behaviors)}, as target_behavior; or a like_threshold."
+                f"No event has the behavior {behavior!r}. Expected target_behavior to be one of: "
+                f"{', '.join(events.behaviors)}; otherwise, set like_threshold."
             )
             raise SettingsError(msg)
         usable &= c.behavior == events.behaviors.index(behavior)
@@ -120,16 +120,16 @@ def _label_events(data: Dataset, training: Training, behavior: str) -> IntArray:
     usable &= np.isfinite(c.value)
     if not usable.any():
         msg = (
-            f"like_threshold={threshold:g} needs events with values, such as ratings, but none has "
-            "one. Expected data with values; without the threshold, all items of events with the "
-            "target behavior count as wanted."
+            f"like_threshold={threshold:g} needs events with values, such as ratings, but no event "
+            "has a value. Expected data with values. Without the threshold, every item of an event "
+            "with the target behavior counts as wanted."
         )
         raise SettingsError(msg)
     return np.where(usable, np.where(c.value >= threshold, 1, 0), -1)
 
 
 def _draw_unseen(rng: np.random.Generator, n_items: int, seen: set[int], n: int) -> list[int]:
-    """Draw n different catalog rows that the user has not seen; fewer if there are fewer."""
+    """Draw up to n different catalog rows that the user has not seen."""
     rows: list[int] = []
     while len(rows) < min(n, n_items - len(seen)):
         row = int(rng.integers(n_items))
@@ -139,11 +139,12 @@ def _draw_unseen(rng: np.random.Generator, n_items: int, seen: set[int], n: int)
 
 
 def _check_labels(labels: Sequence[int], source: str) -> None:
-    """Refuse labels that are all the same."""
+    """Raise an error if all labels are the same, or if there are none."""
     if len(set(labels)) < 2:
         if labels:
             problem = (
-                f"All {len(labels):,} pairs of the {source} are {'yes' if labels[0] else 'no'}"
+                f"All {len(labels):,} pairs from the {source} have the label "
+                f"{'yes' if labels[0] else 'no'}"
             )
         else:
             problem = f"There are no pairs in the {source}"
@@ -158,8 +159,8 @@ def read_pairs(path: str | Path) -> tuple[list[str], list[int]]:
     """Read texts and labels (1 or 0) from a file with the columns text and label.
 
     Raises:
-        DataError: a column is missing, a text is empty or a label is unknown; the message names the
-            row.
+        DataError: a column is missing, a text is empty or a label is unknown. The message gives
+            the row number.
     """
     source = Path(path).name
     rejects = Rejects(source, strict=True)
@@ -173,8 +174,8 @@ def read_pairs(path: str | Path) -> tuple[list[str], list[int]]:
             problem = f"the label {word!r} is unknown"
         if problem:
             msg = (
-                f"{source}, data row {number}: {problem}. Expected a text, and one of the labels "
-                "buy, not_buy, yes, no, 1 and 0. Fix the row."
+                f"{source}, data row {number}: {problem}. Expected text and one of the labels buy, "
+                "not_buy, yes, no, 1 or 0. Fix the row."
             )
             raise DataError(msg)
         labels.append(LABELS[word.lower()])
@@ -189,7 +190,7 @@ def make_training_pairs(
     behavior: str | None = None,
     wanted: BoolArray | None = None,
 ) -> list[Pair]:
-    """Make the pairs to learn from: those of train, and of each user the latest ``pairs_per_user``."""
+    """Make the training pairs: each user's latest ``pairs_per_user`` pairs from the train part."""
     pairs = make_pairs(data, training, behavior=behavior, wanted=wanted)
     if training.pairs_per_user is None:
         return pairs
@@ -205,21 +206,22 @@ def write_pairs(
     log: Callable[[str], None] = lambda message: None,
     **settings: Any,
 ) -> int:
-    """Write the pairs to learn from, one text and one label a row, as ``--pairs`` takes them.
+    """Write the training pairs to a file that ``--pairs`` accepts, one text and label per row.
 
     Args:
         data: a dataset with a split.
-        out: the file to write, .jsonl or .parquet.
-        model: the model whose tokenizer counts the tokens of histories.
+        out: path of the .jsonl or .parquet file to write.
+        model: the model whose tokenizer is used to count the tokens of histories.
         log: called with a line of text before each slow step.
-        **settings: those of ``train``.
+        **settings: the settings of ``train``.
 
     Returns:
-        How many pairs were written.
+        The number of pairs written.
 
     Raises:
-        SettingsError: a setting or the file's ending is unknown, or does not fit the data.
-        DataError: all pairs have the same label, or there are none.
+        SettingsError: a setting or the file extension is unknown, or a setting does not fit the
+            data.
+        DataError: all pairs have the same label, or there are no pairs.
     """
     export.check_ending(out)
     ours, training = config.resolve({**settings, "objective": "pointwise"})
@@ -250,12 +252,12 @@ def write_pairs(
 def sample_pairs(
     pairs: Sequence[Pair], users: int, each: int = PAIRS_PER_USER, seed: int = 0
 ) -> list[Pair]:
-    """Draw a fixed sample of pairs, in their order.
+    """Draw a reproducible sample of pairs, keeping their order.
 
     Args:
-        pairs: the pairs, by user.
-        users: how many users to draw at most.
-        each: how many pairs of each user to draw at most.
+        pairs: the pairs, grouped by user.
+        users: maximum number of users to draw.
+        each: maximum number of pairs to draw per user.
         seed: the random seed.
     """
     rng = np.random.default_rng(seed)

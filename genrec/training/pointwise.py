@@ -1,7 +1,8 @@
-"""Train a model to answer yes or no when asked whether somebody will want an item.
+"""Train a model to answer yes or no to the question whether a user will want an item.
 
-The pairs of a history and an item come from events, or as texts with labels from a file. All pairs
-of a user's window are branches of one row, so that their common history is read once.
+The history-item pairs are made from events, or read from a file of labeled texts. All pairs in the
+same window of a user's history are branches of one row, so that the shared history is processed
+only once.
 """
 
 from __future__ import annotations
@@ -39,16 +40,16 @@ from genrec.training.pairs import (
 from genrec.training.sequences import Row, pack_rows
 from genrec.types import BoolArray, FloatArray, IntArray
 
-_HELD_OUT = 0.1  # share of a file's rows that is kept for validation
-_TRUNK = 0.75  # share of a row's tokens that the history may take
+_HELD_OUT = 0.1  # fraction of a file's rows that is used for validation
+_TRUNK = 0.75  # maximum fraction of a row's tokens that the history may take up
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs(Examples):
-    """Packs of rows whose targets are answers.
+    """Packs of rows whose targets are yes-or-no answers.
 
     Attributes:
-        labels: (targets,) for each row, the labels of its targets, 1 or 0.
+        labels: for each row, the labels of its targets (1 or 0), (targets,).
     """
 
     labels: Sequence[IntArray]
@@ -58,7 +59,7 @@ class Pairs(Examples):
 
 
 class PairRows:
-    """Make training rows from pairs."""
+    """Makes training rows from pairs."""
 
     def __init__(
         self,
@@ -70,22 +71,25 @@ class PairRows:
         overlap: float = 0.5,
         branches: bool = True,
     ) -> None:
-        """Take what is the same for all users.
+        """Store the state shared by all users.
 
         Args:
             question: encodes histories and items.
             events: the events of all users.
-            shown: (E,) which events histories show.
-            max_tokens: the most tokens of a row, unless a single pair needs more.
-            overlap: the share of a history's window that the next one shows again.
-            branches: whether pairs share rows; models that take no branches need a row for each
-                pair.
+            shown: (E,) mask of the events that appear in histories.
+            max_tokens: maximum number of tokens in a row, unless a single pair needs more.
+            overlap: fraction of a history window that is repeated in the next.
+            branches: whether several pairs may share a row. Models that do not support branching
+                need a separate row for each pair.
         """
         self._question, self._events, self._shown = question, events, shown
         self._max_tokens, self._overlap, self._branches = max_tokens, overlap, branches
 
     def rows(self, pairs: Sequence[Pair]) -> Iterator[tuple[Row, IntArray]]:
-        """Make rows with the labels of their targets, from pairs in the order of ``make_pairs``."""
+        """Yield rows with the labels of their targets.
+
+        The pairs must be in the order of ``make_pairs``.
+        """
         for user, some in itertools.groupby(pairs, key=lambda p: p.user_id):
             waiting: list[tuple[Ids, Ids, Pair]] = []
             for known, pair in self._encode_histories(user, list(some)):
@@ -98,10 +102,10 @@ class PairRows:
                 yield _make_row(waiting)
 
     def _encode_histories(self, user: str, pairs: Sequence[Pair]) -> Iterator[tuple[Ids, Pair]]:
-        """Yield each pair with the ids of its history.
+        """Yield each pair with the token ids of its history.
 
-        Histories of a user begin at the same event as long as they fit, so that pairs can share
-        them.
+        As long as they fit, all histories of a user begin at the same event, so that pairs can
+        share them.
         """
         where = self._events.events(user)
         places = where.start + np.flatnonzero(self._shown[where])
@@ -120,7 +124,7 @@ class PairRows:
                 yield known, pair
 
     def _fits(self, some: Sequence[tuple[Ids, Ids, Pair]]) -> bool:
-        """Check whether pairs fit into one row; those of different windows seldom do."""
+        """Check whether pairs fit into one row; pairs of different windows rarely do."""
         if not self._branches:
             return False
         trunk = max((known for known, _, _ in some), key=len)
@@ -131,7 +135,7 @@ class PairRows:
 
 
 def _make_row(some: Sequence[tuple[Ids, Ids, Pair]]) -> tuple[Row, IntArray]:
-    """Make a row of pairs, with the longest history as its trunk."""
+    """Make a row from pairs, with the longest history as its trunk."""
     texts = [(*known, *run) for known, run, _ in some]
     trunk = max((known for known, _, _ in some), key=len) if len(some) > 1 else texts[0]
     items, events = [p.row for _, _, p in some], [p.event for _, _, p in some]
@@ -141,15 +145,16 @@ def _make_row(some: Sequence[tuple[Ids, Ids, Pair]]) -> tuple[Row, IntArray]:
 def make_branched_row(
     trunk: Ids, texts: Sequence[Ids], items: Sequence[int], events: Sequence[int]
 ) -> Row:
-    """Make a row whose targets stand at the ends of texts.
+    """Make a row with one branch per text and a target at the end of each text.
 
-    The tokens that a text shares with the trunk's beginning are read once; the rest is a branch.
+    The prefix that a text shares with the trunk is processed once. The rest of the text is a
+    branch.
 
     Args:
-        trunk: the ids that the texts have in common at their beginning.
-        texts: the ids before each target; a single text may be the trunk itself.
+        trunk: the token ids that the texts have in common at their beginning.
+        texts: the token ids before each target; a single text may be the trunk itself.
         items: the catalog row of each target.
-        events: the place of each target in the event columns.
+        events: the index of each target in the event columns.
     """
     tokens, position = [np.array(trunk, dtype=np.int64)], [np.arange(len(trunk))]
     limit, branch = [np.arange(1, len(trunk) + 1)], [np.zeros(len(trunk), dtype=np.int64)]
@@ -185,17 +190,18 @@ def make_examples(
     plain: bool,
     part: str = "test",
 ) -> Pairs:
-    """Turn pairs into packs of rows, weighted as the settings say.
+    """Turn pairs into packs of rows, weighted according to the settings.
 
-    A random item has the weight of the wanted item that it was drawn for.
+    A random negative has the same weight as the wanted item that it was drawn for.
 
     Args:
         question: encodes histories and items.
         data: the dataset of the pairs.
         pairs: the pairs.
-        training: the settings.
-        plain: whether the model takes no branches.
-        part: the part of the split that the pairs belong to; histories show no events after it.
+        training: the training settings.
+        plain: whether the model lacks support for branching.
+        part: the part of the split that the pairs belong to. Later events are not shown in
+            histories.
     """
     end = SPLITS.index(training.before) if part == "train" else SPLITS.index(part) + 1
     maker = PairRows(
@@ -220,14 +226,14 @@ def make_text_examples(
     *,
     plain: bool,
 ) -> Pairs:
-    """Turn texts with labels into packs of rows, all of weight 1.
+    """Turn labeled texts into packs of rows with weight 1.
 
     Args:
         question: encodes the texts.
         texts: the texts.
-        labels: 1 or 0 for each text.
-        training: the settings.
-        plain: whether the model takes no branches.
+        labels: the label of each text, 1 or 0.
+        training: the training settings.
+        plain: whether the model lacks support for branching.
     """
     rows = [make_branched_row(ids, [ids], [-1], [-1]) for ids in map(question.text, texts)]
     weights = [np.ones(1) for _ in rows]
@@ -241,27 +247,27 @@ def _pack(
     training: Training,
     plain: bool,
 ) -> Pairs:
-    """Divide rows into packs."""
+    """Divide rows into packs, with one row per pack if the model does not support branching."""
     packs = [[i] for i in range(len(rows))] if plain else pack_rows(rows, training.pack_tokens)
     return Pairs(rows, weights, packs, labels)
 
 
 class PointwiseObjective(Objective):
-    """Learn yes or no by binary cross-entropy on the two answers' probabilities.
+    """Trains yes-or-no answers with binary cross-entropy.
 
-    The probabilities of yes and no sum to 1; all other tokens are left out.
+    The probabilities of yes and no are normalized to sum to 1, and all other tokens are ignored.
     """
 
     def __init__(
         self, data: Pairs, model: LanguageModel, question: YesNo, smoothing: float = 0.0
     ) -> None:
-        """Take what all batches share.
+        """Store the state shared by all batches.
 
         Args:
             data: the pairs.
-            model: the model as it will be trained.
-            question: knows the tokens of the two answers.
-            smoothing: the share of each label that is spread over both answers.
+            model: the model to train.
+            question: provides the tokens of the two answers.
+            smoothing: fraction of each label that is spread evenly over both answers.
         """
         super().__init__(model)
         self._data, self._smoothing = data, smoothing
@@ -286,7 +292,7 @@ class PointwiseObjective(Objective):
         return nats.detach(), losses
 
     def chances(self, model: LanguageModel) -> tuple[IntArray, FloatArray]:
-        """Return the labels of all pairs, (G,), and the model's probability of yes for each, (G,)."""
+        """Return (G,) labels of all pairs, and (G,) the model's probability of yes for each."""
         labels, chances = [], []
         with torch.no_grad():
             for pack in range(len(self._data)):
@@ -299,13 +305,14 @@ class PointwiseObjective(Objective):
 
 
 def measure(labels: npt.ArrayLike, chances: npt.ArrayLike) -> dict[str, float]:
-    """Measure probabilities of yes: accuracy, precision, recall and F1 at 0.5, AUC, log loss.
+    """Compute accuracy, precision, recall and F1 at a threshold of 0.5, AUC, and log loss.
 
-    AUC is the probability that a wanted item is scored higher than one that is not wanted. Ties count
-    half, and it is 0.5 if all labels are the same. Log loss is in nats. Computed by scikit-learn.
+    AUC is the probability that a wanted item has a higher score than an unwanted one, where ties
+    count as half. It is 0.5 if all labels are the same. Log loss is in nats. The metrics are computed
+    by scikit-learn.
 
     Args:
-        labels: (G,) 1 for yes, 0 for no.
+        labels: (G,) labels, 1 for yes and 0 for no.
         chances: (G,) probabilities of yes.
 
     >>> values = measure([1, 1, 0, 0], [0.9, 0.4, 0.2, 0.6])
@@ -332,27 +339,29 @@ def measure(labels: npt.ArrayLike, chances: npt.ArrayLike) -> dict[str, float]:
 def prepare(
     recommender: Recommender, data: Dataset, training: Training, wanted: BoolArray | None = None
 ) -> tuple[Pairs, ObjectiveBuilder]:
-    """Make the pairs to learn from, and a function that builds objective and validation.
+    """Make the training pairs, and a function that builds the objective and the validation.
 
     Args:
         recommender: provides the question.
-        data: a dataset with the split that training keeps to.
-        training: the settings.
-        wanted: (E,) which events may be learned from; None for all.
+        data: the dataset, with the split to use for training.
+        training: the training settings.
+        wanted: (E,) mask of the events that may be trained on; None for all events.
 
     Returns:
-        The pairs, and a function from the model to train to its objective and validation.
+        The pairs, and a function that takes the model to train and returns its objective and
+        validation.
 
     Raises:
-        SettingsError: the template does not ask about items, or a setting does not fit the data.
-        DataError: there is nothing to learn from.
+        SettingsError: the template does not ask a yes-or-no question, or a setting does not fit
+            the data.
+        DataError: there are no pairs to train on.
     """
     question, plain = recommender.question, bool(recommender.model.obstacle)
     if recommender.template.answers is None:
         msg = (
-            f"template={recommender.template.name!r} does not ask a yes-or-no question, as "
-            "objective='pointwise' needs. Expected a template whose header has answers, such as "
-            "would_like; drop --template."
+            f"template={recommender.template.name!r} does not ask a yes-or-no question, which "
+            "objective='pointwise' requires. Expected a template with answers in its header, such as "
+            "would_like. Drop --template to use that one."
         )
         raise SettingsError(msg)
     pairs, held_out = (
@@ -385,7 +394,10 @@ def _make_event_examples(
     *,
     plain: bool,
 ) -> tuple[Pairs, Pairs | None]:
-    """Make the pairs of train, and a fixed sample of those of validation."""
+    """Make the training pairs, and a fixed sample of validation pairs.
+
+    The second value is None if the settings turn validation off.
+    """
     question, behavior = recommender.question, recommender.behavior
     chosen = make_training_pairs(data, training, behavior=behavior, wanted=wanted)
     learned = make_examples(question, data, chosen, training, plain=plain, part="train")
@@ -400,7 +412,10 @@ def _make_event_examples(
 def _make_file_examples(
     path: str, question: YesNo, training: Training, *, plain: bool
 ) -> tuple[Pairs, Pairs | None]:
-    """Read the pairs in a file, of which at most a tenth is held out for validation."""
+    """Read the pairs from a file, and hold out at most a tenth of them for validation.
+
+    The second value is None if no pairs are held out.
+    """
     texts, labels = read_pairs(path)
     order = np.random.default_rng(training.seed).permutation(len(texts)).tolist()
     wanted = training.eval_users * PAIRS_PER_USER if training.before == "validation" else 0

@@ -1,4 +1,7 @@
-"""Write the report of a training run, report.md and curves.png. Knows log and run.json, no models."""
+"""Write the report of a training run: report.md and curves.png.
+
+Works from the log and run.json, without loading the model.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,13 @@ Line = Mapping[str, Any]
 
 
 def read_log(folder: Path) -> tuple[list[Line], list[Line]]:
-    """Read the lines of a run's log.
+    """Read the log of a run.
 
-    A run that was killed and resumed may have two lines for a step; the later one counts.
+    The log of a run that was killed and resumed may have two lines for the same step. In that
+    case, the later line is used.
 
     Returns:
-        The lines of steps, and those of validations.
+        The step lines and the validation lines.
 
     Raises:
         ModelError: there is no log, or a line other than the last is damaged.
@@ -35,7 +39,7 @@ def read_log(folder: Path) -> tuple[list[Line], list[Line]]:
     try:
         texts = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        msg = f"Cannot read {path}: {error}. Expected the log of a run."
+        msg = f"Cannot read {path}: {error}. Expected the log of a training run."
         raise ModelError(msg) from error
     steps: dict[int, Line] = {}
     validations: dict[int, Line] = {}
@@ -46,7 +50,9 @@ def read_log(folder: Path) -> tuple[list[Line], list[Line]]:
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             if number == len(texts):  # the process was killed while writing it
                 break
-            msg = f"{path}, line {number}, is damaged: {error!r}. Expected one JSON object a line."
+            msg = (
+                f"{path}, line {number}, is damaged: {error!r}. Expected one JSON object per line."
+            )
             raise ModelError(msg) from error
     return [steps[s] for s in sorted(steps)], [validations[s] for s in sorted(validations)]
 
@@ -58,12 +64,12 @@ _MEASURES = {
 
 
 def write(folder: Path, run: Run, items: int) -> None:
-    """Write the report of a run, with a picture if matplotlib is installed.
+    """Write the report of a run, including a plot if matplotlib is installed.
 
     Args:
         folder: the run folder.
         run: the contents of run.json.
-        items: how many items (or answers) there are, for the nats of a uniform guess.
+        items: number of items (or answers), used to compute the nats of a uniform guess.
     """
     steps, validations = read_log(folder)
     pictured = bool(steps) and importlib.util.find_spec("matplotlib") is not None
@@ -83,7 +89,7 @@ def _markdown(
     lines = [
         f"# Model fine-tuned on {run.data}",
         "",
-        f"Base model {run.base_model}; {run.targets:,} targets learned from; {state}.",
+        f"Base model {run.base_model}; trained on {run.targets:,} targets; {state}.",
         "",
     ]
     if steps:
@@ -91,13 +97,13 @@ def _markdown(
         speed = sum(s["targets_per_second"] for s in steps) / len(steps)
         what = "answer" if run.training.get("objective") == "pointwise" else "item"
         lines += [
-            f"Training took {last['seconds'] / 60:.0f} minutes at {speed:.1f} targets a second. "
-            f"The loss went from {steps[0]['nats']:.3f} to {last['nats']:.3f} nats an {what} "
+            f"Training took {last['seconds'] / 60:.0f} minutes at {speed:.1f} targets per second. "
+            f"The loss went from {steps[0]['nats']:.3f} to {last['nats']:.3f} nats per {what} "
             f"(a uniform guess among {items:,} {what}s: {math.log(items):.3f}).",
             "",
         ]
     if pictured:
-        lines += [f"![Nats against targets learned from]({CURVES})", ""]
+        lines += [f"![Nats by number of training targets]({CURVES})", ""]
     if validations:
         names = [n for n in _MEASURES if n in validations[0]]
         lines += [f"| {' | '.join(map(_MEASURES.__getitem__, names))} |", "|---" * len(names) + "|"]
@@ -105,8 +111,8 @@ def _markdown(
             f"| {' | '.join(format(v[n], ',' if isinstance(v[n], int) else '.4f') for n in names)} |"
             for v in validations
         ]
-        same = "pairs" if "pairs" in names else "users, through the decoder"
-        lines += ["", f"Each validation is measured on the same {same}.", ""]
+        same = "pairs" if "pairs" in names else "users, with lists from the decoder"
+        lines += ["", f"All validations use the same {same}.", ""]
     changed = _changed_settings(run)
     if changed:
         lines += ["Settings that differ from the defaults:", "", *(f"- {c}" for c in changed), ""]
@@ -126,7 +132,7 @@ def _changed_settings(run: Run) -> list[str]:
 
 
 def _draw(path: Path, steps: Sequence[Line], validations: Sequence[Line], items: int) -> None:
-    """Draw the loss and the validations against the targets learned from."""
+    """Plot the loss and the validation results against the number of training targets."""
     import math
 
     from matplotlib.figure import Figure
@@ -152,5 +158,5 @@ def _draw(path: Path, steps: Sequence[Line], validations: Sequence[Line], items:
         panels[1].set_ylim(bottom=0)
         panels[1].legend(frameon=False)
     nats.legend(frameon=False)
-    panels[-1].set_xlabel("targets learned from")
+    panels[-1].set_xlabel("training targets")
     figure.savefig(path, dpi=110)

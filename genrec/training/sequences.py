@@ -1,10 +1,10 @@
-"""Turn histories into training rows: token trees in which titles are targets.
+"""Turn histories into training rows, which are token trees with titles as targets.
 
-Knows ids, events and the trie, nothing of models. A row is the training twin of the decoder's
-tree. Its trunk is the prompt that the model would read at inference. Each branch sees itself and the
-trunk up to some place, and takes the positions that follow that place. A title in the trunk is a
-target after everything before it. The titles of a basket are branches at the basket's beginning, so
-that none of them sees the others.
+Deals with token ids, events and the trie, not with models. A row has the same structure as the
+decoder's tree. Its trunk is the prompt that the model would read at inference. Each branch attends to
+itself and to the trunk up to the point where it splits off, and its positions continue from that
+point. A title in the trunk is predicted from everything before it. The titles of a basket are
+branches that split off at the beginning of the basket, so that they do not see one another.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from genrec.prompts.template import Template
 from genrec.training.title_paths import TitlePaths
 from genrec.types import BoolArray, IntArray
 
-_AROUND = 6  # tokens that an event takes beside its title, roughly
-_LEAST_ROOM = 8  # tokens; no row is shorter
+_AROUND = 6  # approximate number of tokens of an event in addition to its title
+_LEAST_ROOM = 8  # tokens; a pack with less room left is full, since no row is shorter
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,16 +32,16 @@ class Row:
     """A token tree of T tokens with G targets.
 
     Attributes:
-        ids: (T,) tokens.
-        position: (T,) each token's position for the model.
-        limit: (T,) how many tokens of the trunk each token sees; a token of the trunk sees itself
-            too.
-        branch: (T,) the number of each token's branch; 0 in the trunk. A token sees its own branch
-            and the trunk, no other branch.
+        ids: (T,) token ids.
+        position: (T,) each token's position as passed to the model.
+        limit: (T,) number of trunk tokens that each token sees. For a token in the trunk, this
+            includes the token itself.
+        branch: (T,) the number of each token's branch, 0 in the trunk. A token sees its own branch
+            and the trunk, but no other branch.
         before: (G,) the index of the token before each target's title.
-        at: (G,) the index of the title's first token, if any of the title is read.
+        at: (G,) the index of each title's first token, if the row includes any of its tokens.
         item: (G,) catalog rows of the targets.
-        event: (G,) places of the targets in the event columns.
+        event: (G,) indices of the targets in the event columns.
     """
 
     ids: IntArray
@@ -57,7 +57,7 @@ class Row:
         return len(self.ids)
 
     def text_before(self, target: int) -> list[int]:
-        """Return the ids that the model has seen before a target's title."""
+        """Return the ids of the tokens that the model sees before a target's title."""
         last = int(self.before[target])
         own = (self.branch == self.branch[last]) & (np.arange(len(self)) <= last)
         trunk = (self.branch == 0) & (np.arange(len(self)) < self.limit[last])
@@ -66,14 +66,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """One title to be predicted.
+    """A title to predict.
 
     Attributes:
-        limit: how many tokens of the trunk it sees.
+        limit: number of trunk tokens that the title sees.
         head: the tokens of its branch before the title.
-        item: its catalog row.
-        event: its place in the event columns.
-        in_trunk: whether the title stands in the trunk itself.
+        item: the catalog row of the item.
+        event: the index of its event in the event columns.
+        in_trunk: whether the title is part of the trunk itself.
     """
 
     limit: int
@@ -85,17 +85,21 @@ class _Target:
 
 @dataclass(frozen=True, slots=True)
 class RowOptions:
-    """How rows are made from histories.
+    """Options for making rows from histories.
 
     Attributes:
         basket: ``tree``, ``first`` or ``as_is``; see ``Training``.
         layout: ``history`` or ``window``; see ``Training``.
-        whole_titles: whether all tokens of a target are read, as a loss over the vocabulary needs.
-        max_events: the most events before a target.
-        max_tokens: the most tokens of a row; branches that do not fit get rows of their own.
-        max_prompt_tokens: the most tokens before a target with the layout ``window``.
-        overlap: the share of ``max_events`` that a long history's next window shows again.
-        scale: the highest value that an event can have, to show values; None shows none.
+        whole_titles: whether rows include all tokens of a target, which a loss over the vocabulary
+            requires.
+        max_events: maximum number of events before a target.
+        max_tokens: maximum number of tokens in a row; branches that do not fit go into separate
+            rows.
+        max_prompt_tokens: maximum number of tokens before a target with the layout ``window``.
+        overlap: for long histories, the fraction of ``max_events`` that is repeated in the next
+            window.
+        scale: the highest possible value of an event, such as the best rating; None to omit values
+            from histories.
     """
 
     basket: str = "as_is"
@@ -109,7 +113,7 @@ class RowOptions:
 
 
 class RowMaker:
-    """Make rows from the events of users."""
+    """Makes rows from the events of users."""
 
     def __init__(
         self,
@@ -121,23 +125,25 @@ class RowMaker:
         *,
         titles: Sequence[tuple[int, ...]] | None = None,
     ) -> None:
-        """Take what is the same for all users.
+        """Store the state shared by all users.
 
         Args:
             encoder: tokenizes prompts and titles.
             template: renders histories.
             events: the events of all users.
-            paths: the trie's; a catalog row without a path is no target.
-            options: how rows are made.
-            titles: token ids of each catalog row's title; None to make them here.
+            paths: the paths of all titles in the trie. Catalog rows without a path cannot be
+                targets.
+            options: the options for making rows.
+            titles: token ids of each catalog row's title; None to compute them here.
 
         Raises:
-            SettingsError: the template does not allow this layout, or a row could not hold a title.
+            SettingsError: the template does not support this layout, or the longest title does not
+                fit into a row.
         """
         if options.layout == "history" and template.header.get("targets", "every") != "every":
             msg = (
-                f"layout='history' does not work with template {template.name!r}, which writes the "
-                "titles of a history in another way than the target. Expected layout='window', or a "
+                f"layout='history' does not work with template {template.name!r}, which formats "
+                "titles in the history differently from the target. Expected layout='window', or a "
                 "template such as next_item."
             )
             raise SettingsError(msg)
@@ -148,8 +154,8 @@ class RowMaker:
         least = 2 * self._longest + 16
         if options.max_tokens < least:
             msg = (
-                f"pack_tokens={options.max_tokens} is too few for titles of up to {self._longest} "
-                f"tokens. Expected at least {least}; raise it, or lower max_title_tokens."
+                f"pack_tokens={options.max_tokens} is too small for titles of up to {self._longest} "
+                f"tokens. Expected at least {least}. Raise pack_tokens or lower max_title_tokens."
             )
             raise SettingsError(msg)
 
@@ -159,12 +165,12 @@ class RowMaker:
         return self._events.catalog
 
     def rows(self, user_id: str, shown: IntArray, wanted: BoolArray) -> Iterator[Row]:
-        """Make the rows of one user.
+        """Yield the rows of one user.
 
         Args:
-            user_id: the user, for templates that name them.
-            shown: (n,) places of the user's events in the event columns, oldest first.
-            wanted: (n,) which of these are targets.
+            user_id: the user's id, for templates that mention it.
+            shown: (n,) indices of the user's events in the event columns, oldest first.
+            wanted: (n,) mask of the events that are targets.
         """
         units = self._find_units(shown, wanted)
         if not units:
@@ -180,9 +186,9 @@ class RowMaker:
     def prompts(
         self, user_id: str, shown: IntArray, wanted: BoolArray
     ) -> Iterator[tuple[EncodedPrompt, int, int]]:
-        """Make one prompt for each target of a user, as at inference.
+        """Yield one prompt for each target of a user, as it would be at inference.
 
-        Yields the prompt, the target's catalog row and its place in the event columns.
+        Each prompt comes with the target's catalog row and its index in the event columns.
 
         Args:
             user_id: see ``rows``.
@@ -194,7 +200,10 @@ class RowMaker:
             yield from self._make_prompts(events, shown, units, user_id)
 
     def _find_units(self, shown: IntArray, wanted: BoolArray) -> list[tuple[int, list[int]]]:
-        """Find the units that hold targets: where each begins, and the targets' indices."""
+        """Return the start of each unit (such as a basket) with targets, and its targets' indices.
+
+        With ``as_is``, every event is a unit.
+        """
         c = self._events.columns
         wanted = wanted & (c.row[shown] >= 0)
         wanted[wanted] = self._paths.copies[c.row[shown[wanted]]] > 0
@@ -215,7 +224,7 @@ class RowMaker:
         units: Sequence[tuple[int, list[int]]],
         user_id: str,
     ) -> Iterator[tuple[EncodedPrompt, int, int]]:
-        """Make one prompt for each target in the given units, see ``prompts``."""
+        """Yield one prompt for each target in the given units, see ``prompts``."""
         for first, within in units:
             for i in within:
                 prompt = self._encoder.fit(
@@ -237,7 +246,7 @@ class RowMaker:
     def _divide(
         self, events: Sequence[Interaction], row: IntArray, units: Sequence[tuple[int, list[int]]]
     ) -> Iterator[tuple[int, list[tuple[int, list[int]]]]]:
-        """Divide a history into windows: where each begins, and the units that it predicts."""
+        """Divide a history into windows, and yield each window's start and the units to predict."""
         size = np.array(
             [
                 (len(self._titles[r]) if r >= 0 else 0) + len(e.text or "") // 2 + _AROUND
@@ -271,7 +280,7 @@ class RowMaker:
         start: int,
         units: Sequence[tuple[int, list[int]]],
     ) -> Iterator[Row]:
-        """Make the rows of one window, whose trunk ends with the last unit's first title."""
+        """Yield the rows of one window. Its trunk ends with the first title of the last unit."""
         last = units[-1][0]
         ids, ends = self._encode_trunk(events[start : last + 1])
         row = self._events.columns.row
@@ -290,7 +299,7 @@ class RowMaker:
         yield from self._split_rows(ids, targets)
 
     def _encode_before(self, events: Sequence[Interaction], behavior: str) -> tuple[int, ...]:
-        """Return the ids of the prompt that inference would read."""
+        """Return the token ids of the prompt that would be used at inference."""
         rendered = self._template.render(
             self.catalog,
             History(tuple(events)),
@@ -301,7 +310,7 @@ class RowMaker:
         return self._encoder.prompt(rendered).ids
 
     def _encode_trunk(self, events: Sequence[Interaction]) -> tuple[tuple[int, ...], list[int]]:
-        """Return the ids up to the last event's title, and where each event's title begins."""
+        """Return the token ids up to the last event's title, and the start of each event's title."""
         rendered = self._template.render(
             self.catalog,
             History(tuple(events[:-1])),
@@ -318,18 +327,18 @@ class RowMaker:
             place = stop
         if place != len(encoded.ids):
             msg = (
-                f"Template {self._template.name!r} has text after its target. Expected the target "
-                "at its end."
+                f"Template {self._template.name!r} has text after the target. Expected the target "
+                "at the end of the template."
             )
             raise PromptError(msg)
         ends[-1] = len(encoded.ids)
         for i, event in enumerate(events[:-1]):
-            if event.item_id is None:  # its unit's titles branch off where their own prompt differs
+            if event.item_id is None:  # titles of this unit branch off where their prompts differ
                 ends[i] = 0
         return encoded.ids, ends
 
     def _split_rows(self, ids: tuple[int, ...], targets: Sequence[_Target]) -> Iterator[Row]:
-        """Make rows of at most ``max_tokens``, repeating the trunk if the branches are too many."""
+        """Yield rows of at most ``max_tokens``; if the branches do not fit, repeat the trunk."""
         some, size = list[_Target](), len(ids) + self._longest
         for target in targets:
             more = 0 if target.in_trunk else len(target.head) + self._count_read(target.item)
@@ -342,13 +351,13 @@ class RowMaker:
             yield self._make_row(ids, some)
 
     def _count_read(self, item: int) -> int:
-        """Return how many tokens of a title are read."""
+        """Return the number of a title's tokens to include in a row."""
         return (
             len(self._titles[item]) if self._options.whole_titles else int(self._paths.needed[item])
         )
 
     def _make_row(self, ids: tuple[int, ...], targets: Sequence[_Target]) -> Row:
-        """Make a row of a trunk and its branches; the trunk ends where the last target needs it."""
+        """Make a row from a trunk and its branches, cutting the trunk after the last token needed."""
         n = max(t.limit for t in targets)
         trunk = list(ids[:n])
         for t in targets:
@@ -386,9 +395,10 @@ class RowMaker:
 
 
 def pack_rows(rows: Sequence[Row], most: int) -> list[list[int]]:
-    """Divide rows into packs of at most ``most`` tokens, and return each pack's indices.
+    """Divide rows into packs of at most ``most`` tokens, and return the row indices of each pack.
 
-    First fit, the longest row first (Johnson 1973). A row that is longer gets a pack of its own.
+    The method is first-fit decreasing (Johnson 1973). A row with more than ``most`` tokens gets a
+    separate pack.
     """
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i))
     packs: list[list[int]] = []
@@ -421,9 +431,9 @@ def make_rows(
     Args:
         maker: makes the rows of one user.
         events: the events of all users.
-        shown: (E,) which events histories show.
-        wanted: (E,) which of these are targets.
-        progress: called with the number of users done, every 1,000 users.
+        shown: (E,) mask of the events that appear in histories.
+        wanted: (E,) mask of the events that are targets.
+        progress: called with the number of users processed, every 1,000 users.
     """
     rows: list[Row] = []
     for done, user in enumerate(events.user_ids, start=1):

@@ -1,4 +1,4 @@
-"""Gather and place the tensors of sharded models (FSDP). Knows tensors and wrappers, no runs."""
+"""Gather and distribute the tensors of sharded models (FSDP)."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from genrec.errors import SettingsError
 
-_OLDEST_ACCELERATE = (1, 15)  # the first known to leave the output layer whole after a pass
+_OLDEST_ACCELERATE = (1, 15)  # first version known to keep the output layer whole after a pass
 
 
 def check_sharding(accelerator: Any) -> None:
-    """Refuse a sharded setup that training does not support.
+    """Check that training supports the sharding setup.
 
     Args:
-        accelerator: accelerate's, of a run whose weights are sharded.
+        accelerator: accelerate's ``Accelerator`` of a run with sharded weights.
 
     Raises:
-        SettingsError: FSDP's first version is configured, or accelerate is too old.
+        SettingsError: FSDP version 1 is configured, or accelerate is too old.
     """
     if not accelerator.is_fsdp2:
-        msg = (
-            "FSDP's first version is not supported. Expected fsdp_version: 2 in the configuration."
-        )
+        msg = "FSDP version 1 is not supported. Expected fsdp_version: 2 in the configuration."
         raise SettingsError(msg)
     installed = importlib.metadata.version("accelerate")
     if tuple(map(int, installed.split(".")[:2])) < _OLDEST_ACCELERATE:
@@ -36,11 +34,11 @@ def check_sharding(accelerator: Any) -> None:
 
 
 def gather_tensor(value: Tensor, keep: bool) -> Tensor:
-    """Return a tensor whole and on the CPU; of a sharded tensor, every process must call this.
+    """Return the complete tensor on the CPU; for a sharded tensor, every process must call this.
 
     Args:
-        value: whole or sharded.
-        keep: whether this process needs the result; otherwise it gets an empty tensor.
+        value: a whole or sharded tensor.
+        keep: whether this process needs the result; if not, it gets an empty tensor.
     """
     value = value.detach()
     whole = value.full_tensor() if isinstance(value, DTensor) else value
@@ -48,7 +46,7 @@ def gather_tensor(value: Tensor, keep: bool) -> Tensor:
 
 
 def place_like(value: Tensor, other: Tensor) -> Tensor:
-    """Move a whole tensor to the device of another one, and shard it in the same way."""
+    """Move a whole tensor to another tensor's device, and shard it in the same way."""
     value = value.to(other.device)
     if not isinstance(other, DTensor):
         return value
@@ -56,11 +54,11 @@ def place_like(value: Tensor, other: Tensor) -> Tensor:
 
 
 def unwrap(wrapped: Any, name: str) -> Any:
-    """Return the optimizer or scheduler that accelerate wraps.
+    """Return the optimizer or scheduler inside accelerate's wrapper.
 
     Args:
         wrapped: the wrapper, or the object itself.
-        name: the wrapper's attribute that holds it, ``optimizer`` or ``scheduler``.
+        name: the wrapper's attribute that holds the object, ``optimizer`` or ``scheduler``.
     """
     while hasattr(wrapped, name) and not callable(getattr(wrapped, name)):
         wrapped = getattr(wrapped, name)

@@ -1,4 +1,4 @@
-"""List the choices that lead to each title of a trie. Knows tries and rows, nothing of texts."""
+"""List the choices on the path to each title of a trie. Deals with tries and rows, not with texts."""
 
 from __future__ import annotations
 
@@ -7,30 +7,33 @@ import numpy as np
 from genrec.decoding.trie import TitleTrie, ranges
 from genrec.types import IntArray
 
-_NO_CHOICE = 1  # at a node with at most so many children there is nothing to choose
+_NO_CHOICE = 1  # number of children up to which a node leaves no choice
 
 
 class TitlePaths:
-    """The choices on the way down the trie to each title: S steps of N catalog rows.
+    """The choices on the path through the trie to each title: S steps for N catalog rows.
 
     Attributes:
         trie: the trie.
-        start: (N + 1,) where each row's steps begin; a row that the trie lacks has none.
-        node: (S,) the node whose children are chosen from.
+        start: (N + 1,) index of each row's first step, followed by S. A row that is not in the trie
+            has no steps.
+        node: (S,) the node at which the choice is made.
         choice: (S,) the number of the chosen child.
-        offset: (S,) the place in the title of the token that makes the choice; all tokens before
-            it have to be read.
-        copies: (N,) how many rows share the title; 0 for a row that the trie lacks.
-        needed: (N,) how many tokens of the title have to be read to know its probability.
+        offset: (S,) the position in the title of the token that makes the choice. All tokens before
+            it must be processed.
+        copies: (N,) number of rows that share the title; 0 for a row that is not in the trie.
+        needed: (N,) number of tokens of the title that must be processed to compute its
+            probability.
     """
 
     def __init__(self, trie: TitleTrie, kept: IntArray | None = None, n: int | None = None) -> None:
         """Collect the choices by walking up from every leaf.
 
         Args:
-            trie: over the titles of all rows, or of some.
-            kept: (n_items,) the catalog row of each of the trie's rows; None if they are the same.
-            n: how many catalog rows there are; None for as many as the trie has.
+            trie: a trie over the titles of all catalog rows, or of some of them.
+            kept: (n_items,) the catalog row of each row in the trie; None if the trie covers the
+                whole catalog.
+            n: number of catalog rows; None if the trie covers the whole catalog.
         """
         self.trie = trie
         kept = np.arange(trie.n_items) if kept is None else kept
@@ -42,7 +45,7 @@ class TitlePaths:
         length = trie.run_lengths(nodes)
         depth = np.zeros(len(trie), dtype=np.int64)
         low, high = 0, 1
-        while low < high:  # one level after the other
+        while low < high:  # level by level
             depth[low:high] = length[low:high] + np.where(low, depth[parent[low:high]], 0)
             low, high = high, int(trie.first_child[high])
         leaf = np.flatnonzero(count == 0)
@@ -70,6 +73,6 @@ class TitlePaths:
         np.maximum.at(self.needed, kept[rows], self.offset)
 
     def steps(self, rows: IntArray) -> tuple[IntArray, IntArray]:
-        """Return the steps of R rows, one after the other, and (R,) how many each row has."""
+        """Return the concatenated steps of R rows, and the (R,) numbers of steps."""
         count = self.start[rows + 1] - self.start[rows]
         return ranges(self.start[rows], count), count

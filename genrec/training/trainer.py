@@ -1,6 +1,7 @@
 """Fine-tune a model on a dataset and write a run folder.
 
-``examples`` makes what is learned from, ``objectives`` says what is minimized, ``loop`` runs the steps.
+The module ``examples`` makes the training examples, ``objectives`` defines the loss, and ``loop`` runs
+the steps.
 """
 
 from __future__ import annotations
@@ -60,29 +61,30 @@ def train(
     """Fine-tune a model on the histories of a dataset and write a run folder.
 
     Args:
-        data: a dataset with a split; test events are never learned from.
-        out: the run folder; new or empty, or with ``resume`` one that was begun.
-        model: name, folder or hub id, or a loaded model, which is changed.
+        data: a dataset with a split. Test events are never used for training.
+        out: the run folder, which must be new or empty. With ``resume``, it may contain an
+            unfinished run.
+        model: a name, folder or hub id, or a loaded model, which is modified.
         resume: whether to continue from the last checkpoint, if there is one.
-        since: an earlier run whose adapter is trained further, in place of a fresh one.
-        new: (E,) which events are new feedback (see ``data.updates.apply_updates``). These are
-            learned, together with ``replay`` times as many of the others, so that those are not
-            forgotten.
+        since: an earlier run whose adapter is trained further, instead of a new adapter.
+        new: (E,) mask of the events that are new feedback (see ``data.updates.apply_updates``). The
+            model is trained on these, and on a sample of ``replay`` times as many other events so
+            that it does not forget them.
         device: see ``LanguageModel.load``.
-        dtype: see ``LanguageModel.load``; when all weights are trained, ``auto`` is float32 on a
+        dtype: see ``LanguageModel.load``. If all weights are trained, ``auto`` means float32 on a
             CPU.
         threads: see ``LanguageModel.load``.
         log: called with a line of text before each slow step.
-        watch: called with each line of the log: a step with nats and targets per second, or a
-            validation.
+        watch: called with each line of the log, which describes a step (nats, targets per second)
+            or a validation.
         **settings: fields of ``genrec.training.Training`` and ``genrec.config.Settings``.
 
     Returns:
         The contents of ``run.json``.
 
     Raises:
-        SettingsError: a setting cannot be used, or differs from those of the run to resume.
-        DataError: there is nothing to learn from.
+        SettingsError: a setting cannot be used, or differs from the settings of the run to resume.
+        DataError: there are no targets to train on.
         ModelError: the model could not be loaded, the loss is not finite, or a file could not be
             written.
     """
@@ -93,7 +95,7 @@ def train(
     written = {**asdict(ours), **asdict(training)}
     start = _open_folder(folder, written, resume=resume)
     if dtype == "auto" and not training.lora_rank and resolve_device(device).type != "cuda":
-        dtype = "float32"  # bfloat16 is too coarse for the small steps of weights that are trained
+        dtype = "float32"  # bfloat16 is too coarse for small weight updates
     if isinstance(model, str):
         quantize = training.quantize
         model = LanguageModel.load(
@@ -112,18 +114,18 @@ def train(
         tuned.model.enable_input_require_grads()
     objective, validate = build_objective(tuned)
     if new is not None:
-        validate = None  # new events come after those of validation
+        validate = None  # new events are later than the validation events
     plan = RunPlan(folder, training, start, _fingerprints(run, examples), validate, watch)
     session = Session(objective, examples, tuned, plan)
     if session.sharded and validate is not None:
         log(
-            "The weights are sharded, so the model is not validated while it is trained. Use "
-            "`genrec evaluate` on the finished run."
+            "The weights are sharded, so the model is not validated during training. Run `genrec "
+            "evaluate` on the finished run."
         )
     _write_settings(folder, written)
     log(
-        f"{examples.n_targets:,} targets in {sum(map(len, examples.rows)):,} tokens a pass, "
-        f"{session.max_steps:,} steps ..."
+        f"Training for {session.max_steps:,} steps ({examples.n_targets:,} targets and "
+        f"{sum(map(len, examples.rows)):,} tokens per pass) ..."
     )
     session.run(log)
     gathered = session.checkpoints.gather_weights()
@@ -144,35 +146,36 @@ def train(
 
 
 def _without_missing_validation(data: Dataset, training: Training, log: Log) -> Training:
-    """Turn validation off, and say so, if the data has no validation part."""
+    """Turn validation off, and log a message, if the data has no validation part."""
     needed = training.eval_users and training.pairs is None and training.before == "validation"
     part = data.interactions.columns.split == SPLITS.index("validation")
     if not needed or part.any():
         return training
     log(
-        "The data has no validation part, so the model is not validated while it is trained, and "
-        "the last weights are kept. `genrec prepare --split last-unit` makes such a part."
+        "The data has no validation part, so the model is not validated during training, and the "
+        "final weights are kept. To create a validation part, use `genrec prepare --split "
+        "last-unit`."
     )
     return replace(training, eval_users=0)
 
 
 def _warn_of_half_precision(model: LanguageModel, training: Training, log: Log) -> None:
-    """Log a warning where half precision makes training on a CPU slow or coarse."""
+    """Log a warning if half precision makes training on a CPU slow or inaccurate."""
     if model.device.type != "cpu" or model.dtype == torch.float32:
         return
     if not (model.dtype == torch.bfloat16 and fast_bf16_cpu()):
-        log(f"{model.describe()}: half precision is slow on this CPU. --dtype float32 is faster.")
+        log(f"{model.describe()}: half precision is slow on this CPU. Use --dtype float32 instead.")
     elif not training.lora_rank:
         log(
-            f"{model.describe()}: weights in half precision learn coarsely. --dtype float32 "
-            "avoids this."
+            f"{model.describe()}: training all weights in half precision is inaccurate. Use "
+            "--dtype float32 instead."
         )
 
 
 def _make_trainable(
     model: LanguageModel, training: Training, run: Run, since: str | Path | None
 ) -> LanguageModel:
-    """Give the model a fresh adapter, drawn by the seed, or that of an earlier run."""
+    """Add a new adapter, initialized with the seed, or load the adapter of an earlier run."""
     torch.manual_seed(training.seed)
     if since is None:
         trainable = add_adapter(model.model, training, run.base_model)
@@ -182,10 +185,10 @@ def _make_trainable(
 
 
 def _fingerprints(run: Run, examples: Examples) -> dict[str, str]:
-    """Collect what must stay the same when a run is resumed.
+    """Collect the values that must not change when a run is resumed.
 
-    Checkpoints hold these names, so they stay as they are. More may be added: a checkpoint
-    without one of them is not checked for it.
+    Checkpoints store these names, so do not rename them. New names may be added; those missing
+    from an older checkpoint are not checked.
     """
     return {
         "the base model": run.base_fingerprint or run.base_kept,
@@ -199,7 +202,7 @@ def _fingerprints(run: Run, examples: Examples) -> dict[str, str]:
 
 
 def _with_replay(data: Dataset, new: BoolArray, training: Training) -> BoolArray:
-    """Return a mask, (E,), of the new events and a random sample of train's old ones."""
+    """Return an (E,) mask of the new events and a random sample of old training events."""
     c = data.interactions.columns
     old = np.flatnonzero(~new & (c.split == 0) & (c.row >= 0))
     n = min(len(old), round(training.replay * int(new.sum())))
@@ -216,7 +219,7 @@ def _prepare(
     training: Training,
     wanted: BoolArray | None,
 ) -> tuple[Examples, ObjectiveBuilder]:
-    """Make the examples, and a function that builds objective and validation for the model."""
+    """Make the examples, and a function that builds the model's objective and validation."""
     if training.objective == "pointwise":
         from genrec.training import pointwise
 
@@ -236,42 +239,44 @@ def _open_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> 
 
     Args:
         folder: the run folder.
-        settings: those of the run, by name.
-        resume: whether a run that was begun there is continued.
+        settings: the settings of the run, by name.
+        resume: whether to continue the run in this folder.
 
     Returns:
-        The checkpoint to resume from, if there is one.
+        The checkpoint to resume from, or None if there is no checkpoint.
 
     Raises:
-        SettingsError: the folder holds something else, or a run with other settings.
+        SettingsError: the folder is not empty and holds no run to resume, or a run with different
+            settings.
     """
-    if runs.is_first_process():  # the others leave the checks to it
+    if runs.is_first_process():  # only the first process checks the folder
         path = folder / runs.SETTINGS
         if folder.exists() and any(folder.iterdir()):
             if not resume:
                 msg = (
-                    f"{folder} is not empty. Nothing was changed. Expected a new folder for --out; "
-                    "to continue a run that was begun there, add --resume."
+                    f"{folder} is not empty. Nothing was changed. Expected a new folder for --out. "
+                    "To continue the run in that folder, add --resume."
                 )
                 raise SettingsError(msg)
             if not path.is_file():
-                msg = f"{folder} holds no run to resume. Expected one that `genrec train` began."
+                msg = f"{folder} holds no run to resume. Expected a run started by `genrec train`."
                 raise SettingsError(msg)
             _check_settings(settings, path)
     return next(reversed(runs.list_checkpoints(folder)), None)
 
 
 def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
-    """Refuse to resume a run with other settings.
+    """Check that a resumed run keeps its settings.
 
-    A setting that the file lacks, since it was added later, had its default.
+    Settings that were added in later versions may be missing from the file. They are assumed to
+    have had their defaults.
 
     Args:
-        settings: those of the present run, by name.
+        settings: the current settings, by name.
         path: the run's ``training.yaml``.
 
     Raises:
-        SettingsError: a setting differs that a run has to keep; the message names all that do.
+        SettingsError: a setting that must not change differs; the message lists all differences.
     """
     now = _as_json(settings)
     before = _as_json({**asdict(Settings()), **asdict(Training()), **config.read(path)})
@@ -282,20 +287,23 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
     ]
     if changed:
         msg = (
-            f"A resumed run keeps its settings, but these differ: {', '.join(changed)}. Expected "
-            f"those in {path}; to use others, begin a new run in another folder."
+            f"A resumed run must keep its settings, but these differ: {', '.join(changed)}. Expected "
+            f"the settings in {path}. To use different ones, start a new run in another folder."
         )
         raise SettingsError(msg)
 
 
 def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as a file has them, with lists for tuples."""
+    """Convert settings to the types that a file can hold, such as lists instead of tuples."""
     values: dict[str, Any] = json.loads(json.dumps(settings))
     return values
 
 
 def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make the run folder and write its settings, after all checks that come before the first step."""
+    """Make the run folder and write the settings to it.
+
+    To be called just before the first step, after all checks.
+    """
     import yaml
 
     if not runs.is_first_process():
@@ -308,10 +316,10 @@ def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 def _describe_run(
     recommender: Recommender, settings: Settings, training: Training, data: Dataset
 ) -> Run:
-    """Collect what ``run.json`` says about a run that has not begun."""
+    """Collect the contents of ``run.json`` for a run that has not started yet."""
     names = ("genrec", "torch", "transformers", "peft", "accelerate")
     model = recommender.model
-    place = str(Path(model.name).resolve())  # so that it is found from any working directory
+    place = str(Path(model.name).resolve())  # absolute, so that it works from any working directory
     return Run(
         base_model=place if Path(place).is_dir() else model.name,
         base_fingerprint="" if model.quantize != "none" else model.fingerprint(),
@@ -334,10 +342,10 @@ def _describe_run(
 def _build_validation(
     data: Dataset, settings: Settings, training: Training, model: LanguageModel
 ) -> Validate | None:
-    """Build a function that measures the model on a fixed sample of validation users.
+    """Build a function that evaluates the model on a fixed sample of validation users.
 
-    It asks the decoder for their lists, and returns nats, HR@10 and NDCG@10. None where the
-    settings turn validation off.
+    The function decodes each user's list, and returns nats, HR@10 and NDCG@10. If the settings turn
+    validation off, return None instead.
     """
     if not training.eval_users or training.before == "test":
         return None
@@ -370,15 +378,15 @@ def _write_run(
     training: Training,
     gathered: dict[str, torch.Tensor] | None,
 ) -> None:
-    """Write the parts of a run folder, and run.json last.
+    """Write the files of a run folder, with run.json last.
 
     Args:
         folder: the run folder.
         run: the contents of run.json.
-        session: holds the trained weights and the validations.
-        recommender: its catalog, trie and tokenizer are written.
-        training: the settings.
-        gathered: the whole weights of a sharded model, else None.
+        session: the session, which holds the trained weights and the validations.
+        recommender: the recommender whose catalog, trie and tokenizer are written.
+        training: the training settings.
+        gathered: the complete weights of a sharded model; None for other models.
     """
     import pyarrow.parquet as pq
 
