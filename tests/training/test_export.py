@@ -102,7 +102,7 @@ def test_completions_that_are_no_titles_are_left_out_and_counted() -> None:
     rows, rejected = export.read_rows(given, recommender.encoder, data.catalog, paths, 60)
     assert len(rows) == 1
     assert rejected == {
-        "the completion is not a title of the catalog": 1,
+        "the completion is not a title in the catalog": 1,
         "more than 60 tokens (pack_tokens)": 1,
     }
     with pytest.raises(DataError, match="No example can be used"):

@@ -196,9 +196,9 @@ def test_a_threshold_says_what_was_wanted() -> None:
     drawn = [p for p in make_pairs(data, more) if p.row != data.interactions.columns.row[p.event]]
     assert {p.event for p in drawn} == {0, 3}
     assert not any(p.label for p in drawn)
-    with pytest.raises(DataError, match=r"All 5 pairs .* are yes"):
+    with pytest.raises(DataError, match=r"All 5 pairs .* have the label yes"):
         make_pairs(data, Training(objective="pointwise", like_threshold=0))
-    with pytest.raises(SettingsError, match="but none has one"):
+    with pytest.raises(SettingsError, match="but no event has a value"):
         make_pairs(made(), Training(objective="pointwise", like_threshold=4))
     settings, _ = resolve({"objective": "pointwise", "like_threshold": 4})
     assert (settings.template, settings.target_behavior) == ("would_like", "like")
@@ -275,7 +275,10 @@ def test_would_like_takes_lists_plain_models_and_edits() -> None:
         ("words,label\nred mug,buy\n", "has no column 'text'"),
         ("text,answer\nred mug,buy\n", "has no column 'label'"),
         ("text,label\nred mug,buy,3\n", "3 cells where the header has 2"),
-        ("text,label\nred mug,buy\nbag,1\n", "All 2 pairs of the rows of pairs.csv are yes"),
+        (
+            "text,label\nred mug,buy\nbag,1\n",
+            "All 2 pairs from the rows of pairs.csv have the label yes",
+        ),
         ("text,label\n", "There are no pairs"),
     ],
 )
@@ -350,7 +353,7 @@ def test_a_run_learns_goes_on_and_answers(tmp_path: Path) -> None:
     assert chain < 0.1
     with pytest.raises(ModelError, match="prompt template"):
         Recommender.load(tmp_path / "whole", data, template="next_item")
-    with pytest.raises(SettingsError, match="Expected a template whose header has answers"):
+    with pytest.raises(SettingsError, match="Expected a template with answers in its header"):
         trainer.train(data, tmp_path / "x", str(model), **options | {"template": "next_item"})
 
 

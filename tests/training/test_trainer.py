@@ -76,7 +76,7 @@ def test_plain_models_learn_from_windows() -> None:
     shared = tiny.language_model()
     model = LanguageModel(shared.model, shared.tokenizer, plain=True)
     recommender = Recommender(data, model, exclude_seen=False, prior="none")
-    with pytest.raises(SettingsError, match="takes no branches"):
+    with pytest.raises(SettingsError, match="does not support branching"):
         examples.make_examples(recommender, data, Training(basket="tree"))
     _, slow, _ = scored(recommender, data, Training(layout="window", vocab_weight=0.0))
     fast = Recommender(data, shared, exclude_seen=False, prior="none")
@@ -228,7 +228,7 @@ def test_settings_are_checked(tmp_path: Path) -> None:
     empty = Training(holdout=0.99)
     recommender = Recommender(nothing, fresh())
     if 0 not in examples.choose_kept_rows(7, empty):
-        with pytest.raises(DataError, match="There is nothing to learn from"):
+        with pytest.raises(DataError, match="There is nothing to train on"):
             examples.make_examples(recommender, nothing, empty)
     for name in ("nothing", "none, nothing"):
         with pytest.raises(SettingsError, match=r"report_to=.*Expected none, or the names"):
@@ -239,7 +239,7 @@ def test_settings_are_checked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fast", "rank", "said"),
-    [(True, 4, ""), (True, 0, "learn coarsely"), (False, 4, "slow on this CPU")],
+    [(True, 4, ""), (True, 0, "is inaccurate"), (False, 4, "slow on this CPU")],
 )
 def test_half_precision_is_warned_of_where_it_is_bad(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, rank: int, said: str
@@ -637,7 +637,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         signal.signal(signal.SIGXFSZ, before)
     assert code == ModelError.exit_code, said[-2000:]
     assert "Cannot write the checkpoint at step 6" in said
-    assert "Make room on the disk" in said
+    assert "Free up disk space" in said
     assert [p.name for p in runs.list_checkpoints(place / "full")] == ["step-3"]
 
 
