@@ -3,14 +3,14 @@
 ::
 
     GenrecError                 exit code 1
-    ├── SettingsError           2   an unknown option, or a value that it cannot have
+    ├── SettingsError           2   an unknown option or an invalid value
     ├── DataError               3   a file, column or row that cannot be read
     ├── PromptError             4   a template or history that cannot be rendered
     ├── ModelError              5   a model that cannot be downloaded, loaded or used
     └── RequestError            6   a request that cannot be answered, such as k = 0
         └── UnknownUserError    6
 
-Every message says what was given, what was expected and what to do. The command line prints the
+Every message says what was given, what was expected and how to fix it. The command line prints the
 message without a traceback and exits with the class's ``exit_code``.
 """
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 
 class GenrecError(Exception):
-    """The base of all errors that genrec raises for a caller's mistake."""
+    """The base class of all errors that genrec raises for a caller's mistake."""
 
     exit_code = 1
 
@@ -36,7 +36,7 @@ class DataError(GenrecError):
 
 
 class PromptError(GenrecError):
-    """A template or history cannot be rendered to a prompt."""
+    """A template or history cannot be rendered as a prompt."""
 
     exit_code = 4
 

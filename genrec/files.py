@@ -1,7 +1,7 @@
-"""Write files and folders in one piece: beside their place first, then renamed into it.
+"""Write files and folders atomically, using a temporary name that is changed at the end.
 
-A reader sees the old content or the new one, never half of it. Knows files, nothing of what is in
-them.
+Readers see either the old content or the new content, never a mixture. This module deals with
+files only, not with their meaning.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from genrec.errors import DataError
 
 
 def write_file(path: Path, fill: Callable[[Path], object]) -> None:
-    """Write a file in one piece: to a temporary file, flushed to disk, then renamed.
+    """Write a file atomically: write a temporary file, flush it to disk and rename it.
 
-    If ``fill`` fails, the old file stays as it was and the temporary one is removed. A process
+    If ``fill`` fails, the old file is left unchanged and the temporary file is removed. A process
     that is killed may leave the temporary file behind (see ``temporary_file``).
 
     Args:
         path: the file to write, in an existing folder.
-        fill: writes the content to the path that it is given.
+        fill: a function that writes the content to the path it receives.
 
     Raises:
-        OSError: the file cannot be written or renamed; or whatever ``fill`` raises.
+        OSError: the file cannot be written or renamed. Exceptions from ``fill`` are passed on.
     """
     work = temporary_file(path)
     try:
@@ -43,7 +43,7 @@ def write_file(path: Path, fill: Callable[[Path], object]) -> None:
 
 
 def temporary_file(path: Path) -> Path:
-    """Return the hidden file in the same folder that holds a file's content until it is renamed.
+    """Return the path of the hidden temporary file to which ``write_file`` writes first.
 
     >>> temporary_file(Path("run.json")).name
     '.run.json.new'
@@ -52,22 +52,22 @@ def temporary_file(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, in one piece; line ends stay as they are on every system."""
+    """Write a UTF-8 text file atomically, without changing line endings on any system."""
     write_file(path, lambda work: work.write_bytes(text.encode("utf-8")))
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a new folder and move it to its path, where it replaces an older one as a whole.
+    """Fill a new folder and move it to its path, replacing any existing folder as a whole.
 
-    If ``fill`` or the move fails, the old folder stays as it was. A process that is killed leaves
-    the old folder, the new one, or a hidden folder beside them.
+    If ``fill`` or the move fails, the old folder is left unchanged. A process that is killed may
+    leave a hidden folder next to the path; in the worst case, it holds the only copy.
 
     Args:
-        path: the folder to write; missing parents are made.
-        fill: writes the files into the folder that it is given.
+        path: the folder to write; missing parents are created.
+        fill: a function that writes the files into the folder it receives.
 
     Raises:
-        OSError: a folder cannot be made or moved; or whatever ``fill`` raises.
+        OSError: a folder cannot be created or moved. Exceptions from ``fill`` are passed on.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -80,7 +80,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def _swap(new: Path, path: Path) -> None:
-    """Move a finished folder to its path; an old folder is set aside first and removed after."""
+    """Move a finished folder to its path, setting an old folder aside first and then removing it."""
     if not path.exists():
         new.rename(path)
         return
@@ -98,12 +98,12 @@ def _swap(new: Path, path: Path) -> None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-    """Write named NumPy arrays as a safetensors file, in one piece.
+    """Write named NumPy arrays to a safetensors file atomically.
 
     Args:
         path: the file to write.
         arrays: the arrays by name.
-        metadata: the texts by name that the file's header holds.
+        metadata: the strings by name to store in the file's header.
     """
     import numpy as np
     from safetensors.numpy import save_file
@@ -112,19 +112,19 @@ def write_arrays(path: Path, arrays: Mapping[str, Any], metadata: Mapping[str, s
 
     def fill(work: Path) -> None:
         save_file(contiguous, work, metadata=dict(metadata))
-        work.chmod(0o644)  # safetensors writes it for its owner only
+        work.chmod(0o644)  # safetensors makes the file readable by its owner only
 
     write_file(path, fill)
 
 
 def map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Map the arrays of a safetensors file into memory, read-only.
+    """Memory-map the arrays of a safetensors file, read-only.
 
     Returns:
         The arrays by name, and the file's metadata.
 
     Raises:
-        DataError: the file is missing, or its header does not fit its size.
+        DataError: the file is missing, or its header does not match its size.
     """
     import numpy as np
 

@@ -1,7 +1,7 @@
-"""Work with dataclasses that outlive a version: spell them out for hashes, read them from JSON.
+"""Turn dataclasses into stable hash keys, and read them from JSON written by other versions.
 
-A key made here survives a new class name and new settings, which ``repr`` would not: fields that
-were added later are left out as long as they have their default.
+Unlike ``repr``, a key built here does not change when a class is renamed or new settings are added.
+Fields that were added later are omitted as long as they have their default value.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ def spell(value: Any, name: str, named: Sequence[str]) -> str:
 
     Args:
         value: an instance of a dataclass.
-        name: the name of the class in keys, whatever its name in code.
-        named: the fields that are always spelled, in this order. Any other field follows, sorted by
-            name, unless its value is its default.
+        name: the name of the class in the key, which may differ from its name in the code.
+        named: the fields that are always included, in this order. Other fields follow, sorted by
+            name, unless they have their default value.
 
     Raises:
         KeyError: the instance lacks a named field.
@@ -42,14 +42,14 @@ def spell(value: Any, name: str, named: Sequence[str]) -> str:
 
 
 def pick_fields(kind: type, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Pick a dataclass's fields from stored values, which another version may have written.
+    """Select a dataclass's fields from stored values, which another version may have written.
 
     Args:
         kind: the dataclass.
         values: the stored values by name; unknown names are ignored.
 
     Returns:
-        The values of known fields; the names of missing fields that have no default.
+        The values of the known fields, and the names of missing fields without a default.
 
     >>> from dataclasses import dataclass
     >>> @dataclass
@@ -65,5 +65,5 @@ def pick_fields(kind: type, values: Mapping[str, Any]) -> tuple[dict[str, Any], 
 
 
 def _default(field: Field[Any]) -> Any:
-    """Return the default of a field, or ``MISSING``."""
+    """Return the default of a field, or ``MISSING`` if it has none."""
     return field.default if field.default_factory is MISSING else field.default_factory()

@@ -1,16 +1,16 @@
-"""Run folders: training writes them, and a recommender loads them.
+"""Read and write run folders, which training creates and a recommender loads.
 
-Knows files and hashes, no models::
+Deals with files and hashes only, not with models::
 
     RUN/
         run.json            base model, prompt, encoding, settings, versions, metrics; written last
         adapter/            PEFT's files (safetensors), or model/ if all weights were trained
         catalog.parquet     the items of the training data
-        trie.safetensors    their titles
-        tuned.json          the weight of a prior beside the model, from ``genrec tune --run RUN``
+        trie.safetensors    the titles of those items
+        tuned.json          the weight of a prior relative to the model (``genrec tune --run RUN``)
         prior.safetensors   that prior, so that the run can be used without the data
-        training.yaml       the complete settings, as an input for ``genrec train --config``
-        log.jsonl           losses and validation metrics, step by step
+        training.yaml       the complete settings, which ``genrec train --config`` accepts
+        log.jsonl           the losses and validation metrics of each logged step
         checkpoints/        the states from which ``--resume`` continues
 """
 
@@ -44,25 +44,25 @@ class Run:
     """The content of ``run.json``.
 
     Attributes:
-        base_model: the name or folder of the model that was trained.
+        base_model: the name or folder of the base model.
         base_fingerprint: the hash of its weights (``LanguageModel.fingerprint``); empty if they
-            were quantised.
-        base_kept: the hash of the weights that are never quantised
+            were quantized.
+        base_kept: the hash of the weights that are never quantized
             (``LanguageModel.kept_fingerprint``).
         base_revision: the hub revision of the model, or None.
         template: the name of the prompt template.
         template_hash: ``Template.hash``.
-        encoder_hash: ``Encoder.hash``, over vocabulary, added tokens and title form.
+        encoder_hash: ``Encoder.hash``, which covers the vocabulary, added tokens and title form.
         catalog_hash: ``Catalog.hash`` of the items in the training data.
         data: the name of the dataset.
         data_fingerprint: ``protocols.fingerprint`` of the dataset.
         settings: the settings of the recommender.
-        training: the settings of the training.
+        training: the training settings.
         versions: the versions of the libraries.
         targets: the number of titles in the training targets.
-        finished: True if training ran to its end; False if it was stopped early.
-        metrics: the metrics of the last and of the best validation.
-        format_version: the version of the folder's format.
+        finished: True if training ran to completion; False if it was stopped early.
+        metrics: the metrics of the last validation and of the best one.
+        format_version: the version of the folder format.
     """
 
     base_model: str
@@ -88,8 +88,8 @@ class Run:
         """Read the ``run.json`` of a run folder; unknown fields are ignored.
 
         Raises:
-            ModelError: the folder is not a run, has another format version, is damaged, or lacks a
-                field without a default.
+            ModelError: the folder is not a run folder, has a different format version, is damaged,
+                or lacks a field that has no default.
         """
         path = Path(folder) / RUN
         if not path.is_file():
@@ -126,7 +126,7 @@ class Run:
             raise ModelError(msg) from error
 
     def write(self, folder: Path) -> None:
-        """Write ``run.json`` in one piece."""
+        """Write ``run.json`` atomically."""
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
         write_text(folder / RUN, text + "\n")
 
@@ -138,16 +138,18 @@ class Run:
         base: str | None = None,
         kept: str | None = None,
     ) -> None:
-        """Check that prompt, tokenizer and base model are the same as in training.
+        """Check that the prompt, tokenizer and base model are the same as in training.
+
+        Arguments that are None are not checked.
 
         Args:
-            template: the hash of the prompt template; None to skip the check, as below.
+            template: the hash of the prompt template.
             encoder: the hash of the encoder.
             base: the fingerprint of the base model.
-            kept: the fingerprint of the weights that are never quantised.
+            kept: the fingerprint of the weights that are never quantized.
 
         Raises:
-            ModelError: one of them differs; the message says which.
+            ModelError: at least one of them differs; the message names it.
         """
         changed = [
             part
@@ -162,31 +164,37 @@ class Run:
         if changed:
             msg = (
                 f"This run was trained with a different {' and a different '.join(dict.fromkeys(changed))}, so its "
-                "scores would be wrong. Expected the same as in training. Drop options that change "
+                "scores would be wrong. Expected the same as in training. Remove options that change "
                 "it (such as --template, --few-shot, --prompts, --case), or train again."
             )
             raise ModelError(msg)
 
 
 def shipped_run(name: str) -> Path | None:
-    """Return the shipped run folder of an embedded dataset; None if it has none."""
+    """Return the run folder shipped with a bundled dataset, or None if there is none."""
     folder = Path(__file__).parent / "data" / "samples" / name / "run"
     return folder if name.isidentifier() and (folder / RUN).is_file() else None
 
 
 def is_first_process() -> bool:
-    """Check whether this process logs and writes files: the only process, or rank 0 of several."""
+    """Check whether this process is responsible for logs and files.
+
+    This is true of a single process, and of rank 0 in distributed training.
+    """
     return not int(os.environ.get("RANK", "0"))
 
 
 def find_run(run: str | os.PathLike[str]) -> Path:
-    """Return a run's folder, given its path or the name of an embedded dataset."""
+    """Return a run's folder, given its path or the name of a bundled dataset."""
     path = Path(run)
     return path if path.exists() else shipped_run(str(run)) or path
 
 
 def run_name(run: Path) -> str:
-    """Return a run's name for people: its folder's name, or the dataset's for a shipped run."""
+    """Return the display name of a run.
+
+    This is the name of its folder, or the name of the dataset for a shipped run.
+    """
     return run.parent.name if run.name == "run" else run.name
 
 
@@ -198,5 +206,5 @@ def list_checkpoints(run: Path) -> list[Path]:
 
 
 def checkpoint_step(checkpoint: Path) -> int:
-    """Return the number of training steps before a checkpoint."""
+    """Return the number of training steps completed before a checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])

@@ -1,4 +1,4 @@
-"""Clean, compare and classify text by script. Knows strings, nothing of tokens."""
+"""Clean and compare text, and classify it by script. Deals with strings only, not with tokens."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\
 
 
 def one_line(text: str) -> str:
-    r"""Put a text on one line: replace line breaks and control characters by single spaces.
+    r"""Put text on one line by replacing line breaks and control characters with single spaces.
 
     Control characters (Cc), surrogates (Cs), line and paragraph separators (Zl, Zp) and
-    bidirectional overrides become spaces. Runs of white space become one space, and both ends are
-    stripped. The result can neither start a new line of a prompt nor move a terminal's cursor.
+    bidirectional overrides become spaces. Runs of whitespace collapse to one space, and both ends
+    are stripped. The result can neither start a new line in a prompt nor move a terminal's cursor.
 
     >>> one_line("RED\tMUG\x1b[31m\n bought: ")
     'RED MUG [31m bought:'
@@ -26,7 +26,7 @@ def one_line(text: str) -> str:
 
 
 def breaks_line(text: str) -> bool:
-    r"""Check whether a text contains characters that ``one_line`` replaces by spaces.
+    r"""Check whether text contains characters that ``one_line`` replaces with spaces.
 
     >>> breaks_line("mug\x1b[31m"), breaks_line("red mug")
     (True, False)
@@ -35,7 +35,7 @@ def breaks_line(text: str) -> bool:
 
 
 def visible(text: str) -> bool:
-    r"""Check whether a text has at least one visible character.
+    r"""Check whether text has at least one visible character.
 
     >>> visible("\u200b\u3164 \t"), visible("☕")
     (False, True)
@@ -47,14 +47,14 @@ def visible(text: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """Clean a text for a terminal: ``one_line`` for every line, with its indentation kept."""
+    """Clean text for a terminal by applying ``one_line`` to every line; indentation is kept."""
     return "\n".join(
         " " * (len(line) - len(line.lstrip(" "))) + one_line(line) for line in text.split("\n")
     )
 
 
 def normalized(text: str) -> str:
-    """Normalize Unicode (NFKC), case, punctuation and space, so that spellings compare equal.
+    """Normalize Unicode (NFKC), case, punctuation and spacing, so that spellings compare equal.
 
     >>> normalized("  Red  Retrospot-Mug!") == normalized("red retrospot mug")
     True
@@ -66,7 +66,7 @@ def normalized(text: str) -> str:
 
 
 def mostly_upper(texts: list[str]) -> bool:
-    """Check whether most cased letters in the first 10,000 texts are capitals.
+    """Check whether most of the cased letters in the first 10,000 texts are uppercase.
 
     >>> mostly_upper(["RED MUG", "Doll"]), mostly_upper(["红色杯子"])
     (True, False)
@@ -76,8 +76,7 @@ def mostly_upper(texts: list[str]) -> bool:
     return upper > lower
 
 
-_SCRIPTS = {  # the first word of a letter's Unicode name -> script
-
+_SCRIPTS = {  # maps the first word of a letter's Unicode name to its script
     "LATIN": "latin", "CYRILLIC": "cyrillic", "GREEK": "greek", "ARABIC": "arabic",
     "HEBREW": "hebrew", "DEVANAGARI": "devanagari", "THAI": "thai", "CJK": "han",
     "HIRAGANA": "kana", "KATAKANA": "kana", "HALFWIDTH": "kana", "HANGUL": "hangul",
@@ -87,9 +86,9 @@ _SCRIPTS = {  # the first word of a letter's Unicode name -> script
 
 @lru_cache(maxsize=20_000)
 def script(character: str) -> str:
-    """Return the script of a letter or mark, such as ``latin``; ``other`` for rarer scripts.
+    """Return the script of a letter or mark, such as ``latin``, or ``other`` for a rare script.
 
-    For any other character the result is empty.
+    The result is empty for characters that are neither letters nor marks.
 
     >>> script("a"), script("杯"), script("г"), script("7"), script("ა")
     ('latin', 'han', 'cyrillic', '', 'other')
@@ -100,14 +99,14 @@ def script(character: str) -> str:
 
 
 def scripts(text: str) -> Counter[str]:
-    """Count the letters of each script in a text."""
+    """Count the letters in a text by script."""
     letters = Counter(script(c) for c in text)
     del letters[""]
     return letters
 
 
 def main_script(texts: list[str]) -> str:
-    """Return the most frequent script in the first 1,000 texts; ``latin`` without any letters.
+    """Return the most frequent script in the first 1,000 texts, or ``latin`` if there are no letters.
 
     >>> main_script(["红色杯子 USB"]), main_script(["500"])
     ('han', 'latin')
@@ -119,7 +118,7 @@ def main_script(texts: list[str]) -> str:
 
 
 def quantity(n: int, noun: str) -> str:
-    """Return a number with its noun, in the plural unless there is one.
+    """Format a number with its noun, which is in the plural unless the number is 1.
 
     >>> quantity(1, "row"), quantity(1200, "row")
     ('1 row', '1,200 rows')

@@ -1,1 +1,1 @@
-"""Turn files into a dataset: catalog, events, splits and protocols. Knows no model."""
+"""Turn files into a dataset with a catalog, events, splits and protocols, without any model."""

@@ -1,4 +1,4 @@
-"""Put behaviors into words: the verb tables that ship with the prompt templates."""
+"""Put behaviors into words with the verb tables that come with the prompt templates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from genrec.errors import PromptError
 
 
 def templates_folder() -> Path:
-    """Return the folder of the shipped templates, in the wheel or in a checkout."""
+    """Return the folder of the shipped templates, in an installed package or in a checkout."""
     package = Path(__file__).parents[1]
     for place in (package / "templates", package.parent / "prompts"):
         if (place / "en").is_dir():
@@ -26,9 +26,9 @@ class Verb:
     Attributes:
         past: the past tense, such as "bought".
         base: the base form, such as "buy".
-        value: the pattern for an event's value, with {value} and {scale}; empty for the number
-            alone.
-        also: other words that people type for the behavior.
+        value: a pattern for an event's value, with {value} and {scale}; if it is empty, only the
+            number is written.
+        also: other words that users may type for the behavior.
     """
 
     past: str
@@ -38,14 +38,14 @@ class Verb:
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """All words for the behavior that are understood in a typed history."""
+        """All words that are recognized as this behavior in a typed history."""
         return (self.past, self.base, *self.also)
 
     def format_value(self, value: float | None, scale: float) -> str:
-        """Format an event's value with the pattern; empty for no value.
+        """Format an event's value with the pattern.
 
         Args:
-            value: the value, if any.
+            value: the value; None gives an empty string.
             scale: the highest value in the data.
         """
         if value is None:
@@ -55,12 +55,12 @@ class Verb:
 
 
 def shipped_verbs(language: str = "en") -> dict[str, Verb]:
-    """Read the shipped verb table of a language: the words for each behavior."""
+    """Read the shipped verb table of a language, which has the words for each behavior."""
     return read_verbs(templates_folder() / language / "verbs.json")
 
 
 def spoken_verbs() -> dict[str, tuple[str, ...]]:
-    """Collect the words for each behavior in all shipped languages, to parse typed histories."""
+    """Collect the words for each behavior in all shipped languages, for parsing typed histories."""
     words: dict[str, tuple[str, ...]] = {}
     for path in sorted(templates_folder().glob("*/verbs.json")):
         for behavior, verb in read_verbs(path).items():
@@ -72,7 +72,7 @@ def read_text(path: Path) -> str:
     """Read a template file.
 
     Raises:
-        PromptError: the file is missing or not UTF-8.
+        PromptError: the file is missing or is not encoded in UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8")
@@ -82,7 +82,7 @@ def read_text(path: Path) -> str:
 
 
 def read_verbs(path: Path) -> dict[str, Verb]:
-    """Read a verb table: the words for each behavior; empty if there is no such file.
+    """Read a verb table with the words for each behavior; it is empty if the file does not exist.
 
     Raises:
         PromptError: the file is not a verb table.

@@ -1,4 +1,4 @@
-"""The catalog: id, title and attributes of every item, by dense row. Knows no model."""
+"""The catalog, which holds the id, title and attributes of every item, indexed by row."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Item:
 
     @property
     def known(self) -> dict[str, Any]:
-        """The attributes with a value: neither None, nor NaN, nor a text that stands for these.
+        """The attributes that have a value, other than None, NaN or text that means the same.
 
         >>> Item("1", "Mug", {"brand": "Acme", "price": "NaN", "size": None, "shop": " "}).known
         {'brand': 'Acme'}
@@ -40,17 +40,17 @@ class Item:
 
 
 def _missing(value: object) -> bool:
-    """Check whether a value stands for a missing one."""
+    """Check whether a value means that the cell is empty."""
     if isinstance(value, str):
         return value.strip().lower() in MISSING
     return value is None or (isinstance(value, float) and value != value)
 
 
 class Catalog:
-    """A catalog of N items: callers use each item's ``item_id``, the code its row (0 to N - 1).
+    """A catalog of N items. Callers use an item's ``item_id``; the code uses its row (0 to N - 1).
 
-    Rows are in file order. Titles may repeat: rows with the same title are separate items. Ids may
-    not repeat, and a title must have at least one visible character.
+    Rows are in file order. Titles may be repeated: rows with the same title are separate items. Ids
+    must be unique, and a title must have at least one visible character.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class Catalog:
 
         Args:
             items: the ``Item`` objects in row order.
-            numbers: the number of each item in messages; None for 1, 2, ...
-            rejects: the record of unusable items; without it the first one raises.
+            numbers: the number that identifies each item in messages; None for 1, 2, ...
+            rejects: the record of unusable items; if it is None, the first one raises an error.
 
         Raises:
             DataError: an id is empty or repeated, a title is empty, or no item is usable.
@@ -95,11 +95,11 @@ class Catalog:
         self._by_normalized: dict[str, list[int]] = {}
 
     def _problem(self, item: object, where: Mapping[str, int]) -> str:
-        """Return the reason why an item is unusable; empty if it is fine.
+        """Return the reason why an item is unusable, or an empty string if it is usable.
 
         Args:
             item: the item to check.
-            where: the number of every item so far, by id.
+            where: the numbers of the items so far, by id.
         """
         if not isinstance(item, Item):
             return f"not an Item but a {type(item).__name__}"
@@ -141,10 +141,10 @@ class Catalog:
 
     @classmethod
     def read(cls, path: str | Path, *, rejects: Rejects | None = None) -> Catalog:
-        """Read a catalog from a CSV, JSONL (also .gz) or Parquet file.
+        """Read a catalog from a CSV, JSONL (optionally gzipped) or Parquet file.
 
         Raises:
-            DataError: the file cannot be read, or ``from_table`` raises.
+            DataError: the file cannot be read, or ``from_table`` fails.
         """
         rejects = rejects or Rejects(Path(path).name, strict=True)
         return cls.from_table(files.read(path, rejects=rejects, scalar=NEEDED), rejects=rejects)
@@ -161,13 +161,13 @@ class Catalog:
         """Build a catalog from a Hugging Face dataset with the columns item_id and title.
 
         Args:
-            data: a ``datasets.Dataset``, or the id of one on the hub.
+            data: a ``datasets.Dataset``, or the id of a dataset on the hub.
             split: the part of the dataset to read; see ``genrec.data.readers.huggingface.read``.
-            columns: the dataset's column for each of our names, such as ``{"title": "name"}``.
-            rejects: the record of unusable items; without it the first one raises.
+            columns: maps our column names to the dataset's, such as ``{"title": "name"}``.
+            rejects: the record of unusable items; if it is None, the first one raises an error.
 
         Raises:
-            DataError: the dataset cannot be loaded, or ``from_table`` raises.
+            DataError: the dataset cannot be loaded, or ``from_table`` fails.
         """
         rejects = rejects or Rejects(huggingface.display_name(data, "items"), strict=True)
         table = arrow.rename(huggingface.read(data, split), columns or {}, rejects.source)
@@ -179,12 +179,12 @@ class Catalog:
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """The column names: item_id, title and all attributes in order of first appearance."""
+        """The column names: item_id, title, then all attributes in order of first appearance."""
         attributes = dict.fromkeys(n for item in self._items for n in item.attributes)
         return (*NEEDED, *attributes)
 
     def column(self, name: str) -> pa.Array:
-        """Return (N,) a column by row, null for items without it. Columns are built once.
+        """Return the (N,) values of a column, with null for items that lack it; it is built once.
 
         Raises:
             KeyError: no item has the column; see ``columns``.
@@ -200,15 +200,15 @@ class Catalog:
         return self._columns[name]
 
     def edited(self, add: Sequence[Item] = (), change: Sequence[Item] = ()) -> Catalog:
-        """Return a new catalog with added and changed items; all known items keep their rows.
+        """Return a new catalog with added and changed items; existing items keep their rows.
 
         Args:
-            add: items with new ids; they get the next rows.
-            change: items with known ids; each replaces the item of its id.
+            add: items with new ids; they get the next free rows.
+            change: items with existing ids; each one replaces the item with the same id.
 
         Raises:
             DataError: an item is unusable (see ``Catalog``).
-            RequestError: an id to change is not in the catalog.
+            RequestError: the id of a changed item is not in the catalog.
         """
         items = list(self._items)
         for item in change:
@@ -248,7 +248,7 @@ class Catalog:
 
     @property
     def titles(self) -> list[str]:
-        """The titles as given, by row."""
+        """The original titles, indexed by row."""
         return [i.title for i in self._items]
 
     def row(self, item_id: str) -> int:
@@ -259,7 +259,7 @@ class Catalog:
         """
         try:
             return self._row[item_id]
-        except (KeyError, TypeError):  # TypeError: an id that cannot be a key
+        except (KeyError, TypeError):  # TypeError: the id is not hashable
             msg = (
                 f"Item {item_id!r} is not in the catalog of {len(self):,} items. "
                 "Expected an item_id from the items file."
@@ -267,15 +267,17 @@ class Catalog:
             raise RequestError(msg) from None
 
     def rows(self, item_ids: Sequence[str]) -> list[int]:
-        """Return the rows of several items; raises as ``row`` does."""
+        """Return the rows of several items; raises the same errors as ``row``."""
         return [self.row(i) for i in item_ids]
 
     def rows_of_title(self, title: str) -> tuple[list[int], str]:
-        """Find the items with a title: first as given, then after ``text.normalized``.
+        """Find the items with a given title, ignoring differences in spelling if necessary.
+
+        The title is first compared exactly, then after ``text.normalized``.
 
         Returns:
-            The rows in order, several if items share the title; ``exact``, ``normalized`` or, for
-            no match, an empty string.
+            The rows in order (several if items share the title), and the kind of match: ``exact``,
+            ``normalized``, or an empty string if there is none.
         """
         if self._by_title is None:
             by_title: dict[str, list[int]] = {}
@@ -300,7 +302,7 @@ class Catalog:
 
 
 def catalog_of_events(table: pa.Table, rejects: Rejects) -> Catalog:
-    """Build a catalog from events with titles; the first title of an item counts.
+    """Build a catalog from events with titles, using the first title of each item.
 
     Args:
         table: the events, with the columns item_id and title.
@@ -326,16 +328,16 @@ def catalog_of_events(table: pa.Table, rejects: Rejects) -> Catalog:
 
 
 def _title(item: object) -> list[object]:
-    """Return an item's title as a list, for the record of rejects; empty for other objects."""
+    """Return a list with an item's title for the record of rejects; it is empty for non-items."""
     return [item.title] if isinstance(item, Item) else []
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Build an Arrow column; values of mixed types, or too large for 64 bits, become text."""
+    """Build an Arrow column; values of mixed types or above 64 bits are converted to text."""
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):
-        # pandas writes a missing text as NaN.
+        # pandas represents missing text as NaN.
         missing = [v is None or (isinstance(v, float) and v != v) for v in values]
         return pa.array(
             [None if gone else str(v) for v, gone in zip(values, missing, strict=True)], pa.string()

@@ -1,7 +1,8 @@
-"""A dataset: catalog, split interactions and their measurements; prepare, save and load it.
+"""Prepare, save and load datasets: a catalog, interactions with a split, and measurements.
 
-Its folder holds ``catalog.parquet``, ``interactions.parquet`` (with a split column),
-``dataset.json`` and, if rows were rejected, ``rejected.csv``. pyarrow alone can read these.
+A dataset folder holds ``catalog.parquet``, ``interactions.parquet`` (with a split column),
+``dataset.json`` and, if rows were rejected, ``rejected.csv``. The Parquet files can be read with
+pyarrow alone.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from genrec.data.readers.rejects import Rejects
 from genrec.data.splits import SplitOptions, split_events
 from genrec.errors import DataError, SettingsError
 
-TUNED = "tuned.json"  # the result of `genrec tune`, inside the folder
+TUNED = "tuned.json"  # the file in the folder with the result of `genrec tune`
 INDEX_FILES = ("titles.safetensors", "titles.faiss")
 FILES = frozenset(
     {
@@ -46,12 +47,12 @@ FILES = frozenset(
         "interactions.parquet",
         "rejected.csv",
         "baselines",
-        "titles.new",  # left by 0.1.0 if it was killed while writing the index
+        "titles.new",  # left behind by version 0.1.0 if it was killed while writing the index
         TUNED,
         *INDEX_FILES,
     }
 )
-_TARGETS = ("buy", "purchase", "order")  # the first that occurs is the default target behavior
+_TARGETS = ("buy", "purchase", "order")  # the first one in the data is the default target behavior
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,8 @@ class Dataset:
     Attributes:
         catalog: the items.
         interactions: the events, with their split.
-        info: decisions and measurements of ``prepare``.
-        folder: the folder that it was loaded from, if any.
+        info: the decisions and measurements made by ``prepare``.
+        folder: the folder from which it was loaded; None if it was not loaded from a folder.
     """
 
     catalog: Catalog
@@ -95,29 +96,29 @@ class Dataset:
                 None if the interactions have a title column.
             interactions: the interactions file (CSV, JSONL or Parquet) with user_id, item_id,
                 behavior or rating, and timestamp or position.
-            name: the name to display; None for that of the interactions file.
+            name: the display name; None for the name of the interactions file.
             target_behavior: the behavior to recommend for; None for buy, purchase or order if the
                 data has one of them, otherwise the most frequent behavior.
             options: column names, units and defaults of the interactions.
-            item_columns: the items file's column for each of our names.
-            validation: a further file of interactions that make up the validation part, if the
-                split comes as files. The first file is then train.
-            test: likewise, the file with the test part.
+            item_columns: maps our column names to those of the items file.
+            validation: an additional interactions file to use as the validation part. The first
+                file is then the train part.
+            test: an additional interactions file to use as the test part.
             split: ``last-unit`` (``splits.split_last_unit``) or ``global-time``
-                (``splits.split_global_time``); None keeps a split column, or splits by last unit
-                without one.
+                (``splits.split_global_time``); None keeps an existing split column, and otherwise
+                splits by last unit.
             validation_from: the start of validation for global-time: an ISO date, or a number in
-                the data's time unit; None for the time before which 80% of the events lie.
+                the data's time unit; None for the time before which 80% of the events occur.
             test_from: the start of test, in the same form; None for 90%.
-            strict: raise an error at the first bad row.
-            log: a function that is called with a line of text before each step.
+            strict: True to raise an error at the first bad row.
+            log: a function that receives a line of text before each step.
 
         Returns:
             The dataset, and the rejected rows of each file.
 
         Raises:
-            DataError: a file cannot be used.
-            SettingsError: an option cannot be used.
+            DataError: a file is unusable.
+            SettingsError: an option is invalid.
         """
         options = options or EventOptions()
         bad_items = Rejects(Path(items or interactions).name, strict)
@@ -174,18 +175,18 @@ class Dataset:
             items: a table with item_id, title and any attributes; None if the interactions have a
                 title column.
             interactions: a table of events; see ``genrec.data.ingest.ingest``.
-            name: the name to display.
+            name: the display name.
             target_behavior: the behavior to recommend for; see ``prepare``.
             options: column names, units and defaults of the interactions.
             split: the way to split; see ``prepare``.
             validation_from: the start of validation; see ``prepare``.
             test_from: the start of test; see ``prepare``.
-            rejects: the records of bad items and of bad interactions, in this order; without them
-                the first bad row raises.
+            rejects: the records of bad items and of bad interactions, in this order; if it is None,
+                the first bad row raises an error.
 
         Raises:
-            DataError: a table cannot be used.
-            SettingsError: an option cannot be used.
+            DataError: a table is unusable.
+            SettingsError: an option is invalid.
         """
         options = options or EventOptions()
         splitting = SplitOptions(split, validation_from, test_from)
@@ -243,17 +244,17 @@ class Dataset:
         """Check and split the rows of two Hugging Face datasets, and measure the result.
 
         Args:
-            items: a ``datasets.Dataset``, or the id of one on the hub, with item_id, title and any
-                attributes; None if the interactions have a title column.
-            interactions: likewise, with one row per event, or one row per user with lists of
-                events (``readers.arrow.explode``).
-            name: the name to display; None for the dataset's id.
-            item_columns: the items' column for each of our names.
+            items: a ``datasets.Dataset``, or the id of a dataset on the hub, with item_id, title
+                and any attributes; None if the interactions have a title column.
+            interactions: a second dataset in the same form, with one row per event, or one row per
+                user with lists of events (``readers.arrow.explode``).
+            name: the display name; None for the dataset's id.
+            item_columns: maps our column names to those of the items.
             **options: keyword arguments of ``from_tables``, such as ``options=EventOptions(...)``.
 
         Raises:
             DataError: a dataset cannot be loaded or used.
-            SettingsError: an option cannot be used.
+            SettingsError: an option is invalid.
         """
         table = None
         if items is not None:
@@ -266,23 +267,23 @@ class Dataset:
         return cls.from_tables(table, huggingface.read(interactions), name=called, **options)
 
     def save(self, folder: str | Path, rejects: list[Rejects] | None = None) -> None:
-        """Write the dataset folder in one piece.
+        """Write the dataset folder atomically.
 
-        An existing folder is replaced only if it holds nothing but the files of a dataset.
+        An existing folder is replaced only if it contains nothing but dataset files.
 
         Args:
             folder: the folder to write.
             rejects: the rejected rows to record in ``rejected.csv``.
 
         Raises:
-            DataError: the folder holds other files, or cannot be written.
+            DataError: the folder contains other files, or cannot be written.
         """
         folder = Path(folder).resolve()
         if folder.exists() and not _replaceable(folder):
             msg = (
-                f"{folder} exists and holds files that do not belong to a dataset. Nothing was "
-                "changed. Expected a new or empty folder, or one that prepare wrote; choose "
-                "another --out."
+                f"{folder} exists and contains files that do not belong to a dataset. Nothing was "
+                "changed. Expected a new or empty folder, or one written by prepare; choose "
+                "a different --out."
             )
             raise DataError(msg)
         try:
@@ -315,14 +316,14 @@ class Dataset:
         """Load a dataset folder.
 
         Raises:
-            DataError: the folder is not a dataset, has another format version, is damaged, or its
-                catalog was changed.
+            DataError: the folder is not a dataset folder, has a different format version, is
+                damaged, or its catalog was changed.
         """
         folder = Path(folder)
         path = folder / "dataset.json"
         if not path.is_file():
             msg = (
-                f"{str(folder)!r} is not a dataset folder: it has no dataset.json. Make one with "
+                f"{str(folder)!r} is not a dataset folder: it has no dataset.json. Create one with "
                 "`genrec prepare --items items.csv --interactions interactions.csv --out DIR`."
             )
             raise DataError(msg)
@@ -346,14 +347,14 @@ class Dataset:
         return cls(catalog, events, info, folder)
 
     def renamed(self, name: str) -> Dataset:
-        """Return the same dataset with another name."""
+        """Return the same dataset under a different name."""
         return replace(self, info=replace(self.info, name=name))
 
 
 def _read(
     path: str | Path, needed: Sequence[str], columns: Mapping[str, str], rejects: Rejects
 ) -> pa.Table:
-    """Read a file and rename its columns; lists and objects in needed columns are rejected."""
+    """Read a file and rename its columns; rows with lists or objects in needed columns are bad."""
     scalar = [columns.get(n, n) for n in needed]
     return arrow.rename(read_table(path, rejects=rejects, scalar=scalar), columns, rejects.source)
 
@@ -365,7 +366,7 @@ def _add_parts(
     rejects: Rejects,
     log: Callable[[str], None],
 ) -> pa.Table:
-    """Append the files of further split parts to train, with a split column."""
+    """Append the files of the other split parts to train, and add a split column."""
     tables = [(rejects.source, train)]
     bad: list[Rejects] = []
     for path in parts.values():
@@ -378,7 +379,7 @@ def _add_parts(
 
 
 def _default_target(events: Interactions) -> str:
-    """Return the first usual target behavior that occurs, otherwise the most frequent one."""
+    """Return the first of the usual target behaviors in the data, or the most frequent behavior."""
     usual = next((b for b in _TARGETS if b in events.behaviors), None)
     if usual:
         return usual
@@ -388,7 +389,7 @@ def _default_target(events: Interactions) -> str:
 
 
 def _replaceable(folder: Path) -> bool:
-    """Check whether a folder is empty, or holds a dataset and nothing else."""
+    """Check whether a folder is empty or contains only a dataset."""
     if not folder.is_dir():
         return False
     names = {p.name for p in folder.iterdir()}

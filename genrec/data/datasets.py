@@ -1,6 +1,6 @@
-"""Load embedded datasets by name, and public datasets from the user's own folders.
+"""Load bundled datasets by name, and public datasets from the user's folders.
 
-Nothing is downloaded. Each loader reads the files as their publishers wrote them.
+Nothing is downloaded. Each loader reads the files in the format in which they were published.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ EMBEDDED = {"online_retail_demo": "csv.gz", "zh_mini": "csv"}
 
 
 def load(name: str = "online_retail_demo") -> Dataset:
-    """Load a dataset that is embedded in the package.
+    """Load a dataset that is bundled with the package.
 
-    ``online_retail_demo``: 995 customers, 2,064 products and 55,864 events of UCI Online Retail
+    ``online_retail_demo``: 995 customers, 2,064 products and 55,864 events from UCI Online Retail
     (Chen 2015, https://doi.org/10.24432/C5BW33, CC BY 4.0). ``zh_mini``: 60 users, 240 items and
-    955 events in Chinese, made up by the authors for trying things out. See their data cards.
+    955 events in Chinese, invented by the authors for trying things out. See their data cards.
 
     Raises:
-        DataError: no embedded dataset has this name.
+        DataError: no bundled dataset has this name.
     """
     if name not in EMBEDDED:
         msg = (
-            f"There is no embedded dataset {name!r}. Expected one of: {', '.join(EMBEDDED)}. Use "
-            "genrec.Dataset.load(folder) for a folder that prepare wrote."
+            f"There is no bundled dataset {name!r}. Expected one of: {', '.join(EMBEDDED)}. Use "
+            "genrec.Dataset.load(folder) for a folder written by prepare."
         )
         raise DataError(msg)
     folder, ending = Path(__file__).parent / "samples" / name, EMBEDDED[name]
@@ -52,17 +52,17 @@ def load(name: str = "online_retail_demo") -> Dataset:
 
 
 def movielens(folder: str | Path) -> Dataset:
-    """Load MovieLens as GroupLens publishes it: ml-100k, ml-1m, ml-10m or an ml-latest folder.
+    """Load MovieLens in a format published by GroupLens: ml-100k, ml-1m, ml-10m or ml-latest.
 
-    A title includes the year of the movie, and its genres are an attribute (except in ml-100k,
-    where they are flags). Events are ``rate`` with the stars as value. GroupLens forbids
-    redistribution, so download the folder from them.
+    A title includes the year of the movie. Genres are an attribute, except in ml-100k, which has
+    flags instead. All events are ``rate``, with the number of stars as their value. GroupLens
+    forbids redistribution, so download the folder from GroupLens.
 
     Args:
         folder: the unpacked folder.
 
     Raises:
-        DataError: the folder has none of the three layouts.
+        DataError: the folder does not have any of the three layouts.
     """
     folder = Path(folder)
     if (folder / "u.data").is_file():
@@ -87,8 +87,8 @@ def recbole(folder: str | Path | None = None, name: str = "ml-100k") -> Dataset:
     """Load RecBole atomic files, ``NAME.inter`` and ``NAME.item``.
 
     Args:
-        folder: the folder of the files; None for the sample in an installed recbole package.
-        name: the name of the files.
+        folder: the folder with the files; None for the sample in an installed recbole package.
+        name: the name of the files, without the extension.
 
     Raises:
         DataError: a file is missing, or lacks a user, an item or a title column.
@@ -96,7 +96,7 @@ def recbole(folder: str | Path | None = None, name: str = "ml-100k") -> Dataset:
     if folder is None:
         spec = importlib.util.find_spec("recbole")
         if spec is None or spec.origin is None:
-            msg = "recbole is not installed. Install it, or pass the folder that holds the .inter file."
+            msg = "recbole is not installed. Install it, or pass the folder with the .inter file."
             raise DataError(msg)
         folder = Path(spec.origin).parent / "dataset_example" / name
     folder = Path(folder)
@@ -115,19 +115,19 @@ def recbole(folder: str | Path | None = None, name: str = "ml-100k") -> Dataset:
 
 
 def amazon(reviews: str | Path, metadata: str | Path) -> Dataset:
-    """Load Amazon reviews and product titles, from 2014, 2018 or 2023 (JSON Lines, also .gz).
+    """Load Amazon reviews and product titles from 2014, 2018 or 2023 (JSON Lines, optionally gzipped).
 
     In 2014 and 2018 the columns are ``reviewerID, asin, overall, unixReviewTime`` and
     ``asin, title``; the metadata of 2014 consists of Python literals. In 2023 they are
-    ``user_id, parent_asin, rating, timestamp`` (milliseconds) and ``parent_asin, title``. Events
-    are ``rate``, and the review's summary or title is their text.
+    ``user_id, parent_asin, rating, timestamp`` (milliseconds) and ``parent_asin, title``. All
+    events are ``rate``, with the review's summary or title as their text.
 
     Args:
         reviews: the reviews file.
         metadata: the products file.
 
     Raises:
-        DataError: a file cannot be read or has another layout.
+        DataError: a file cannot be read or has a different layout.
     """
     events, items = [], []
     for row in _records(Path(reviews)):
@@ -158,16 +158,18 @@ def histories(
 ) -> list[History]:
     """Read histories from a Hugging Face dataset with one row per user and lists of events.
 
-    ``item_id`` or ``title`` holds lists, oldest first. Behavior, timestamp, value and text may be
-    lists of the same length, or one value for all events. A title refers to the first item of the
-    catalog with that title. Recommend for the histories with ``Recommender.recommend_many``.
+    The column ``item_id`` or ``title`` holds lists, oldest first. Behavior, timestamp, value and
+    text may be lists of the same length, or a single value for all events. A title refers to the
+    first catalog item with that title. Pass the histories to ``Recommender.recommend_many`` to get
+    recommendations.
 
     Args:
-        data: a ``datasets.Dataset``, or the id of one on the hub.
+        data: a ``datasets.Dataset``, or the id of a dataset on the hub.
         catalog: the items.
         split: the part of the dataset to read; see ``genrec.data.readers.huggingface.read``.
         **options: ``rejects`` and the fields of ``EventOptions``, such as
-            ``columns={"item_id": "history"}``, or ``behavior="buy"`` without a behavior column.
+            ``columns={"item_id": "history"}``, or ``behavior="buy"`` if there is no behavior
+            column.
 
     Returns:
         One history per user, in the order of the dataset.
@@ -195,7 +197,7 @@ _RATING = ["user_id", "item_id", "rating", "timestamp"]
 
 
 def _dataset(items: pa.Table, events: pa.Table, name: str, options: EventOptions) -> Dataset:
-    """Build a dataset from tables; bad rows are rejected."""
+    """Build a dataset from tables, rejecting bad rows."""
     rejects = [Rejects("items"), Rejects("interactions")]
     return Dataset.from_tables(items, events, name=name, options=options, rejects=rejects)
 
@@ -212,9 +214,9 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def _read_lines(path: Path, encoding: str) -> Iterator[str]:
-    """Yield the lines of a text file, compressed or not."""
+    """Yield the lines of a text file, which may be gzipped."""
     if not path.is_file():
-        msg = f"{str(path)!r} does not exist. Expected the publisher's file there."
+        msg = f"{str(path)!r} does not exist. Expected the publisher's file at this path."
         raise DataError(msg)
     opener: Callable[..., Any] = gzip.open if path.name.endswith(".gz") else open
     try:
@@ -226,20 +228,20 @@ def _read_lines(path: Path, encoding: str) -> Iterator[str]:
 
 
 def _split_lines(path: Path, separator: str, names: list[str]) -> pa.Table:
-    """Read a table of lines split at a separator, in Latin-1 as GroupLens writes them."""
+    """Read a text file with separated columns, in Latin-1 as used by GroupLens."""
     rows = [line.rstrip("\r\n").split(separator) for line in _read_lines(path, "latin-1")]
     return _table([dict(zip(names, [*r, *[None] * len(names)], strict=False)) for r in rows])
 
 
 def _renamed_csv(path: Path, names: list[str]) -> pa.Table:
-    """Read a CSV file, with our column names in place of its header."""
+    """Read a CSV file, replacing its header with our column names."""
     reader = csv.reader(_read_lines(path, "utf-8"))
     next(reader, None)
     return _table([dict(zip(names, [*r, *[None] * len(names)], strict=False)) for r in reader])
 
 
 def _atomic(path: Path) -> pa.Table:
-    """Read a RecBole atomic file: tab-separated, with a type after each column's name."""
+    """Read a RecBole atomic file, which is tab-separated and has a type after each column name."""
     lines = _read_lines(path, "utf-8")
     names = [n.split(":")[0] for n in next(lines, "").rstrip("\r\n").split("\t")]
     for needed in ("item_id",):
@@ -254,10 +256,10 @@ def _atomic(path: Path) -> pa.Table:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield one JSON object, or one Python literal as in 2014, per line.
+    """Yield the JSON object on each line, or the Python literal, which was used in 2014.
 
     Raises:
-        DataError: a line is neither.
+        DataError: a line is neither of these.
     """
     for number, line in enumerate(_read_lines(path, "utf-8"), start=1):
         if not line.strip():

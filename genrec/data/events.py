@@ -1,4 +1,4 @@
-"""Events of users: one interaction, a history, and the arrays that hold all events."""
+"""The events of users: a single interaction, a history, and arrays with all events."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class Interaction:
-    """One event: a user did something with an item at some time.
+    """One event, in which a user did something with an item at a certain time.
 
     Attributes:
-        item_id: the item; None for an event with text only.
+        item_id: the id of the item; None for an event that only has text.
         behavior: what the user did, such as ``buy`` or ``view``.
-        timestamp: the time in seconds, or any number that rises with time.
+        timestamp: the time in seconds, or any number that increases with time.
         value: a number such as a rating or a quantity.
         unit: the basket or session of the event.
-        text: a search or a comment.
-        attributes: any other columns by name.
+        text: a search query or a comment.
+        attributes: the values of any other columns, by name.
     """
 
     item_id: str | None
@@ -51,49 +51,49 @@ class History:
 
     @property
     def item_ids(self) -> tuple[str, ...]:
-        """Item ids, oldest first, with repeats; events with text only are left out."""
+        """Item ids, oldest first and with repeats, without events that only have text."""
         return tuple(i.item_id for i in self.interactions if i.item_id is not None)
 
     def had(self, lead_in_behaviors: Collection[str] = ()) -> tuple[str, ...]:
-        """Return the ids of the items that count as seen, as ``exclude_seen`` needs them.
+        """Return the ids of the items that count as seen for ``exclude_seen``.
 
         Args:
             lead_in_behaviors: behaviors that lead up to the target behavior, as a view leads up to
-                a purchase. An item that only has events of these does not count as seen.
+                a purchase. An item that only has events of these behaviors does not count as seen.
         """
         counting = (i for i in self.interactions if i.behavior not in lead_in_behaviors)
         return tuple(i.item_id for i in counting if i.item_id is not None)
 
     def latest(self, n: int) -> History:
-        """Return a history of the last n interactions, or of all if there are fewer."""
+        """Return a history with the latest n interactions, or all of them if there are fewer."""
         return History(self.interactions[max(0, len(self) - n) :], self.user_id)
 
 
 @dataclass(frozen=True, slots=True)
 class EventColumns:
-    """All E events as arrays, sorted by user, then time, then place in the file."""
+    """All E events as arrays, sorted by user, then time, then position in the file."""
 
     user: IntArray  # (E,) code into user_ids, ascending
-    row: IntArray  # (E,) catalog row, -1 for an event with text only
+    row: IntArray  # (E,) catalog row, -1 for an event that only has text
     behavior: IntArray  # (E,) code into behaviors
     timestamp: npt.NDArray[np.float64]  # (E,)
     value: npt.NDArray[np.float64]  # (E,) NaN for an event without a value
-    unit: IntArray  # (E,) code of the basket; a code of its own for each event without baskets
+    unit: IntArray  # (E,) code of the basket; without baskets, each event has a different code
     split: IntArray  # (E,) 0 train, 1 validation, 2 test
 
 
 @dataclass(frozen=True, slots=True)
 class EventTable:
-    """All events, together with the names behind their codes.
+    """All events, together with the names that their codes stand for.
 
     Attributes:
         user_ids: user ids by code.
         behaviors: names of behaviors by code.
         columns: the events.
-        unit_name: the name of the basket column; None without baskets.
-        unit_ids: names of baskets by code; None without baskets.
-        text: (E,) a search or comment for each event; None without a text column.
-        attributes: (E rows) any other columns; None without any.
+        unit_name: the name of the basket column; None if the data has no baskets.
+        unit_ids: names of baskets by code; None if the data has no baskets.
+        text: (E,) the search query or comment of each event; None if there is no text column.
+        attributes: any other columns, with E rows; None if there are no others.
     """
 
     user_ids: Sequence[str]
@@ -106,7 +106,7 @@ class EventTable:
 
 
 def split_code(split: str) -> int:
-    """Return the label of a split in ``EventColumns.split``: 0 train, 1 validation, 2 test."""
+    """Return a split's code in ``EventColumns.split``: 0 for train, 1 for validation, 2 for test."""
     if split not in SPLITS:
         msg = f"{split!r} is not a split. Expected one of {', '.join(SPLITS)}."
         raise RequestError(msg)

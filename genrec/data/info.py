@@ -1,4 +1,4 @@
-"""Decisions and measurements of ``prepare``: DatasetInfo, and remarks for people."""
+"""Measure a dataset for ``prepare``, and write remarks for users."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from genrec.text import breaks_line, one_line, quantity
 FORMAT_VERSION = 1
 
 REPEATS_INCLUDE_SEEN = 0.05
-"""The share of repeats above which seen items may be recommended by default."""
+"""The fraction of repeats above which seen items may be recommended by default."""
 
-_MIN_SHARE, _MIN_USERS = 0.2, 20  # untrained users that are worth a remark
+_MIN_SHARE, _MIN_USERS = 0.2, 20  # above these, users without train events are worth a remark
 
 BROWSING = frozenset({"browse", "view", "click", "cart", "search"})
 """Behaviors that may lead up to a purchase."""
@@ -30,31 +30,32 @@ BROWSING = frozenset({"browse", "view", "click", "cart", "search"})
 
 @dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """Decisions and measurements of ``prepare``.
+    """The decisions and measurements made by ``prepare``.
 
     Attributes:
-        name: the name to display.
+        name: the display name.
         target_behavior: the behavior to recommend for.
-        repeat_share: the share of units that start with an item from an earlier unit of the user,
-            in train and validation (``Interactions.repeat_share``).
-        exclude_seen: the default for leaving out seen items: True unless repeats are common.
+        repeat_share: the fraction of units that start with an item from an earlier unit of the
+            user, in train and validation (``Interactions.repeat_share``).
+        exclude_seen: whether seen items are excluded by default; True unless repeats are common.
         case: the case of titles in prompts (``TitleForm.case``).
         unit: the basket column; None if every event is a unit.
         split: ``last unit``, ``global time``, or ``given`` for a split column.
-        time_unit: the unit of the timestamps in the file; stored ones are seconds since 1970, or
-            positions.
+        time_unit: the unit of the timestamps in the file. Stored timestamps are seconds since 1970,
+            or positions.
         users: the number of users kept.
         items: the number of items kept.
         events: the number of events kept.
         split_events: the number of events in train, validation and test.
-        tied: the number of events that share user and time, but no unit, with the one before.
-        notes: remarks on guesses and oddities.
+        tied: the number of events with the same user and time as the previous event, but in a
+            different unit.
+        notes: remarks on guesses and anomalies.
         rejected: the number of rejected rows by reason.
         catalog_hash: the SHA-256 of the catalog.
-        format_version: the version of the folder's format.
-        split_times: the start of validation and test as stored timestamps, for ``global time``.
-        led_by: for every other behavior, the share of units that start with an item of such an
-            earlier event. See ``lead_in_behaviors``.
+        format_version: the version of the folder format.
+        split_times: for ``global time``, the starts of validation and test as stored timestamps.
+        led_by: for every other behavior, the fraction of units that start with an item that had an
+            earlier event of that behavior. See ``lead_in_behaviors``.
     """
 
     name: str
@@ -81,17 +82,17 @@ class DatasetInfo:
     def lead_in_behaviors(self) -> frozenset[str]:
         """Behaviors that lead up to the target behavior, as views lead up to purchases.
 
-        An item that a user only has from these may be recommended, whatever ``exclude_seen`` says.
-        A behavior is one of them if it leads to the target more often than repeats occur, and in
-        more than 5% of the units. If there is any, so are the browsing behaviors that the data
-        lacks, since a typed history may contain them.
+        An item that a user only knows through these behaviors may be recommended regardless of
+        ``exclude_seen``. A behavior is included if it leads to the target more often than repeats
+        occur, and in more than 5% of the units. If at least one is included, so are the browsing
+        behaviors that do not occur in the data, since a typed history may contain them.
         """
         least = max(REPEATS_INCLUDE_SEEN, self.repeat_share)
         leading = frozenset(b for b, share in self.led_by.items() if share > least)
         return leading | (BROWSING - {self.target_behavior, *self.led_by}) if leading else leading
 
     def with_target(self, behavior: str, events: Interactions) -> DatasetInfo:
-        """Return a copy with another behavior to recommend for, and its repeats measured."""
+        """Return a copy with a different target behavior, for which repeats are measured again."""
         share = events.repeat_share(behavior)
         others = [b for b in events.behaviors if b != behavior]
         return replace(
@@ -107,8 +108,8 @@ def read_info(path: Path) -> DatasetInfo:
     """Read a ``dataset.json``; unknown fields are ignored, and missing ones get their defaults.
 
     Raises:
-        DataError: the file is damaged, has another format version, or lacks a field without a
-            default.
+        DataError: the file is damaged, has a different format version, or lacks a field that has
+            no default.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -132,7 +133,7 @@ def read_info(path: Path) -> DatasetInfo:
 
 
 def _check_info(info: DatasetInfo) -> None:
-    """Check the values that people may have edited by hand."""
+    """Check the values that users may have edited by hand."""
     if not isinstance(info.exclude_seen, bool) or info.case not in CASES:
         msg = f"exclude_seen={info.exclude_seen!r}, case={info.case!r}"
         raise ValueError(msg)
@@ -144,10 +145,10 @@ def _check_info(info: DatasetInfo) -> None:
 def measure_info(
     name: str, events: Interactions, target: str, split: str, time_unit: str
 ) -> DatasetInfo:
-    """Measure a dataset: its size, split and repeats for one target behavior.
+    """Measure the size, the split and the repeats of a dataset for one target behavior.
 
     Args:
-        name: the name to display.
+        name: the display name.
         events: the events, with their split.
         target: the behavior to recommend for.
         split: the name of the split (``DatasetInfo.split``).
@@ -175,7 +176,7 @@ def measure_info(
 
 
 def note_texts(events: Interactions) -> list[str]:
-    """Return remarks on shared titles, and on line breaks in titles and texts."""
+    """Return remarks on titles shared by several items, and on line breaks in titles and texts."""
     titles = events.catalog.titles
     shared = sum(n for n in Counter(titles).values() if n > 1)
     texts = [] if events.text is None else events.text.to_pylist()
@@ -192,12 +193,12 @@ def note_texts(events: Interactions) -> list[str]:
 
 
 def note_targets(events: Interactions, target: str, *, by_time: bool) -> list[str]:
-    """Return remarks on the events to recommend for, and on the users who have them.
+    """Return remarks on the events with the target behavior, and on their users.
 
     Args:
         events: the events, with their split.
         target: the behavior to recommend for.
-        by_time: True to count the users of each part, which differ in a split by time.
+        by_time: True to count the users of each part, since they differ in a split by time.
     """
     counts = events.users_with_target(target)
     notes = []
@@ -211,7 +212,7 @@ def note_targets(events: Interactions, target: str, *, by_time: bool) -> list[st
 
 
 def _note_untrained_users(events: Interactions, target: str) -> list[str]:
-    """Return a remark if many users to recommend to have no event in train."""
+    """Return a remark if many of the users with held-out target events have no train events."""
     c = events.columns
     wanted = (c.split > 0) & (c.behavior == events.behaviors.index(target)) & (c.row >= 0)
     users = np.unique(c.user[wanted])
@@ -226,7 +227,7 @@ def _note_untrained_users(events: Interactions, target: str) -> list[str]:
 
 
 def note_unknown_verbs(events: Interactions) -> list[str]:
-    """Return a remark on behaviors without an entry in the verb table of the prompts."""
+    """Return a remark on behaviors that are missing from the verb table of the prompts."""
     known = shipped_verbs()
     counts = np.bincount(events.columns.behavior, minlength=len(events.behaviors)).tolist()
     lacking = [(n, b) for b, n in zip(events.behaviors, counts, strict=True) if b not in known]

@@ -1,7 +1,7 @@
 """Turn a raw table of interactions into checked, sorted events.
 
-Every row is either kept or rejected with a reason; nothing is dropped silently. Knows columns and
-reasons, nothing of prompts.
+Every row is either kept or rejected with a reason; nothing is dropped silently. Deals with columns
+and reasons only, not with prompts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from genrec.text import quantity
 from genrec.types import BoolArray, FloatArray, IntArray
 
 UNIT_COLUMNS = ("unit", "invoice", "basket", "basket_id", "order_id", "session", "session_id")
-TIME_COLUMNS = ("position", "timestamp")  # the position decides if a table has both
+TIME_COLUMNS = ("position", "timestamp")  # the position is used if a table has both
 VALUE_COLUMNS = ("value", "rating")
 _SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation"}
 _STORED = {"user_id", "item_id", "behavior", "timestamp", "value", "split", "unit", "text"}
@@ -34,11 +34,11 @@ class EventOptions:
     """Options for reading a table of interactions.
 
     Attributes:
-        columns: the file's column for each of our names, such as ``{"item_id": "product"}``.
+        columns: maps our column names to the file's, such as ``{"item_id": "product"}``.
         time_unit: ``day``, ``s``, ``ms``, ``position``, or ``auto`` to guess from the values.
-        behavior: the behavior of every row in a table without that column. None means ``rate`` for
-            a table with a rating column and is an error otherwise.
-        unit: the basket column; ``none`` for no baskets; None to look for a usual name.
+        behavior: the behavior of every row if the table has no behavior column. None means ``rate``
+            for a table with a rating column, and is an error otherwise.
+        unit: the basket column; ``none`` for no baskets; None to look for a common name.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -59,9 +59,10 @@ class Ingested:
     """Checked events, and remarks on them.
 
     Attributes:
-        events: the events, sorted by user, time and place in the file.
-        notes: remarks for people, such as the time unit that was guessed.
-        time_unit: the unit of the timestamps in the file; stored ones are seconds, or positions.
+        events: the events, sorted by user, time and position in the file.
+        notes: remarks for the user, such as a time unit that was guessed.
+        time_unit: the unit of the timestamps in the file. Stored timestamps are in seconds, or
+            are positions.
         given_split: True if the table had a split column.
     """
 
@@ -81,19 +82,19 @@ def ingest(
     """Check and sort a table of interactions.
 
     Required columns: user_id, item_id, timestamp or position, and behavior or rating. Optional
-    columns: value, text (a search or a comment; item_id may then be empty), a basket column and
-    split. Any other column is kept as an attribute. A table with one row per user is expanded first
-    (``readers.arrow.explode``).
+    columns: value, text (a search query or a comment; item_id may then be empty), a basket column
+    and split. Any other column is kept as an attribute. A table with one row per user is expanded
+    first (``readers.arrow.explode``).
 
     Args:
-        table: one row per event. File order breaks ties in time.
+        table: one row per event. Events with equal times stay in file order.
         catalog: the items; a row with any other item is rejected.
         options: column names, units and defaults.
-        rejects: the record of bad rows; without it the first bad row raises.
+        rejects: the record of bad rows; if it is None, the first bad row raises an error.
 
     Raises:
         DataError: a column is missing, or no row is usable.
-        SettingsError: an option cannot be used with this table.
+        SettingsError: an option is not valid for this table.
     """
     options = options or EventOptions()
     rejects = rejects if rejects is not None else Rejects("interactions", strict=True)
@@ -134,7 +135,7 @@ def ingest(
 def _with_behavior(
     table: pa.Table, options: EventOptions, notes: list[str], source: str
 ) -> pa.Table:
-    """Return the table with a behavior column, filled from the options if the file has none."""
+    """Return the table with a behavior column, adding it from the options if it is missing."""
     if "behavior" in table.column_names:
         return table
     behavior = options.behavior
@@ -155,10 +156,11 @@ def _with_behavior(
 def _check(
     table: pa.Table, catalog: Catalog, time: FloatArray, mixed: BoolArray, rejects: Rejects
 ) -> tuple[IntArray, BoolArray]:
-    """Find each row's item, and reject bad rows.
+    """Find the item of each row, and reject bad rows.
 
     Returns:
-        (E,) catalog rows, -1 for an event with text only; (E,) which table rows are kept.
+        The (E,) catalog rows, with -1 for events that only have text; an (E,) mask of the table
+        rows to keep.
     """
     user, item = arrow.to_text(table["user_id"]), arrow.to_text(table["item_id"])
     ids = pa.array([i.item_id for i in catalog], pa.large_string())
@@ -191,7 +193,7 @@ def _check(
 
 
 def _no_number(table: pa.Table) -> BoolArray:
-    """Mark the rows whose value cell holds something other than a number."""
+    """Return an (E,) mask of the rows whose value is present but is not a number."""
     name = next((c for c in VALUE_COLUMNS if c in table.column_names), None)
     if name is None:
         return np.zeros(table.num_rows, dtype=bool)
@@ -211,7 +213,7 @@ def _build(
     when: str,
     source: str,
 ) -> EventTable:
-    """Sort the kept rows and replace names by codes."""
+    """Sort the rows to keep, and replace names with codes."""
     kept = table.filter(pa.array(keep))
     users, user = arrow.encode(kept["user_id"])
     behaviors, behavior = arrow.encode(kept["behavior"])
@@ -244,7 +246,7 @@ def _build(
 
 
 def _attributes(kept: pa.Table, names: list[str]) -> pa.Table | None:
-    """Return the other columns, renamed if a dataset folder has a column of that name."""
+    """Return the other columns, renaming those whose names are used in dataset folders."""
     columns: dict[str, pa.ChunkedArray] = {}
     for name in names:
         free = name
@@ -255,7 +257,7 @@ def _attributes(kept: pa.Table, names: list[str]) -> pa.Table | None:
 
 
 def _unit_column(table: pa.Table, unit: str | None, source: str) -> str | None:
-    """Return the name of the basket column, or None for no baskets."""
+    """Return the name of the basket column, or None if there are no baskets."""
     if unit == "none":
         return None
     unit = unit or next((c for c in UNIT_COLUMNS if c in table.column_names), None)
@@ -265,10 +267,12 @@ def _unit_column(table: pa.Table, unit: str | None, source: str) -> str | None:
 
 
 def _units(kept: pa.Table, unit: str | None, user: IntArray) -> tuple[list[str] | None, IntArray]:
-    """Number the units: a name counts within its user, a row without a name is its own unit.
+    """Number the units.
+
+    Unit names are unique per user only, and each row without a name forms a separate unit.
 
     Returns:
-        Unit names by code, None without a unit column; (E,) codes.
+        The unit names indexed by code (None if there is no unit column), and the (E,) codes.
     """
     if unit is None:
         return None, np.arange(len(user))
@@ -282,7 +286,7 @@ def _units(kept: pa.Table, unit: str | None, user: IntArray) -> tuple[list[str] 
 
 
 def _split_codes(kept: pa.Table, source: str) -> IntArray:
-    """Return (E,) the split label of each event, 0 without a split column."""
+    """Return the (E,) split labels of the events, which are all 0 if there is no split column."""
     if "split" not in kept.column_names:
         return np.zeros(kept.num_rows, dtype=np.int64)
     names, code = arrow.encode(kept["split"])
@@ -300,7 +304,7 @@ def _split_codes(kept: pa.Table, source: str) -> IntArray:
 
 
 def _note_events(events: EventTable) -> list[str]:
-    """Return remarks on the kept events: their values, split order and repeated rows."""
+    """Return remarks on the values, split order and repeated rows of the kept events."""
     c = events.columns
     notes = []
     values = c.value[np.isfinite(c.value)]
@@ -313,7 +317,7 @@ def _note_events(events: EventTable) -> list[str]:
             "part after events of a later one"
         )
     tied = (c.user[1:] == c.user[:-1]) & (c.timestamp[1:] == c.timestamp[:-1])
-    at = np.flatnonzero(np.append(tied, False) | np.append(False, tied))  # only these may repeat
+    at = np.flatnonzero(np.append(tied, False) | np.append(False, tied))  # only these can repeat
     columns = [c.user[at], c.timestamp[at], c.row[at], c.behavior[at], np.nan_to_num(c.value[at])]
     order = np.lexsort(columns[::-1])
     repeated = np.ones(max(0, len(at) - 1), dtype=bool)

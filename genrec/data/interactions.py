@@ -1,6 +1,6 @@
-"""All interactions of all users: histories, targets and repeats, by split.
+"""Hold the interactions of all users, and look up histories, targets and repeats by split.
 
-Knows the catalog's rows, nothing of prompts or models.
+Deals with catalog rows only, not with prompts or models.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Interactions:
     """All interactions of all users, sorted by user and time, each with a split label."""
 
     def __init__(self, catalog: Catalog, table: EventTable) -> None:
-        """Wrap sorted events; ``read`` and ``from_table`` build them from a file or table."""
+        """Wrap sorted events. To build them from a file or table, use ``read`` or ``from_table``."""
         self.catalog = catalog
         self.table = table
         self.user_ids = tuple(table.user_ids)
@@ -54,7 +54,10 @@ class Interactions:
         rejects: Rejects | None = None,
         **options: Any,
     ) -> Interactions:
-        """Read interactions from a CSV, JSONL (also .gz) or Parquet file; see ``from_table``."""
+        """Read interactions from a CSV, JSONL or Parquet file; see ``from_table``.
+
+        CSV and JSONL files may be gzipped.
+        """
         rejects = rejects or Rejects(Path(path).name, strict=True)
         return cls.from_table(
             files.read(path, rejects=rejects, scalar=NEEDED), catalog, rejects=rejects, **options
@@ -67,9 +70,9 @@ class Interactions:
         """Build interactions from an Arrow table; see ``genrec.data.ingest.ingest``.
 
         Args:
-            table: one row per event. Row order breaks ties in time.
+            table: one row per event. Events with equal times stay in row order.
             catalog: the items; a row with any other item is rejected.
-            rejects: the record of bad rows; without it the first bad row raises.
+            rejects: the record of bad rows; if it is None, the first bad row raises an error.
             **options: fields of ``genrec.data.ingest.EventOptions``.
 
         Raises:
@@ -89,13 +92,13 @@ class Interactions:
     ) -> Interactions:
         """Build interactions from a Hugging Face dataset.
 
-        It has one row per event, or one row per user with lists of events.
+        The dataset has one row per event, or one row per user with lists of events.
 
         Args:
-            data: a ``datasets.Dataset``, or the id of one on the hub.
+            data: a ``datasets.Dataset``, or the id of a dataset on the hub.
             catalog: the items; an event with any other item is rejected.
             split: the part of the dataset to read; see ``genrec.data.readers.huggingface.read``.
-            rejects: the record of bad rows; without it the first bad row raises.
+            rejects: the record of bad rows; if it is None, the first bad row raises an error.
             **options: fields of ``genrec.data.ingest.EventOptions``, such as
                 ``columns={"item_id": "history"}``.
 
@@ -106,18 +109,18 @@ class Interactions:
         return cls.from_table(huggingface.read(data, split), catalog, rejects=rejects, **options)
 
     def users_with_target(self, behavior: str) -> list[int]:
-        """Count the users with an item of this behavior in train, in validation and in test."""
+        """Count the users in each split who have an event of this behavior with an item."""
         c = self.columns
         is_target = (c.behavior == self.behaviors.index(behavior)) & (c.row >= 0)
         return [len(np.unique(c.user[is_target & (c.split == s)])) for s in range(len(SPLITS))]
 
     def unknown_behavior(self, behavior: str) -> DataError:
-        """Build the error for a behavior that no event has; it lists the known ones."""
+        """Build the error for a behavior that does not occur; its message lists those that do."""
         known = ", ".join(self.behaviors)
         return DataError(f"No interaction has the behavior {behavior!r}. Expected one of: {known}.")
 
     def with_split(self, split: IntArray) -> Interactions:
-        """Return a copy with other split labels, (E,) as in ``EventColumns.split``."""
+        """Return a copy with new (E,) split labels, as in ``EventColumns.split``."""
         return Interactions(
             self.catalog, replace(self.table, columns=replace(self.columns, split=split))
         )
@@ -139,7 +142,7 @@ class Interactions:
         return slice(int(self._start[code]), int(self._start[code + 1]))
 
     def interaction(self, index: int) -> Interaction:
-        """Return the event at an index of the columns."""
+        """Return the event at the given index of the columns."""
         c = self.columns
         value = float(c.value[index])
         return Interaction(
@@ -159,7 +162,8 @@ class Interactions:
 
         Args:
             user_id: the user.
-            before: a split: only events of earlier splits are included. None for all events.
+            before: the name of a split; only events of earlier splits are included. None includes
+                all events.
 
         Raises:
             UnknownUserError: the user is not in the data.
@@ -170,7 +174,10 @@ class Interactions:
         return History(tuple(self.interaction(i) for i in indices), user_id)
 
     def targets(self, user_id: str, split: str, behavior: str) -> list[Interaction]:
-        """Return a user's target events in a split: the first unit with the behavior."""
+        """Return the events to predict for a user in a split.
+
+        These are the events of the first unit with the behavior.
+        """
         where = self.events(user_id)
         if behavior not in self.behaviors:
             raise self.unknown_behavior(behavior)
@@ -184,10 +191,11 @@ class Interactions:
         return [self.interaction(i) for i in candidates if c.unit[i] == c.unit[candidates[0]]]
 
     def repeat_share(self, behavior: str, after: str | None = None) -> float:
-        """Return the share of a behavior's units that start with an item from an earlier unit.
+        """Return the fraction of a behavior's units that start with an item from an earlier unit.
 
-        It tells whether people in this data come back to the same items. Only units in train and
-        validation count, and only those with an earlier unit of the same user; 0 if there are none.
+        It shows whether users in this data come back to the same items. Only units in train and
+        validation count, and only those with an earlier unit of the same user. The result is 0 if
+        there are no such units.
 
         Args:
             behavior: the behavior of the units that are counted.
@@ -202,7 +210,7 @@ class Interactions:
             return 0.0
         new_user = np.append(True, user[1:] != user[:-1])
         new_unit = new_user | np.append(True, unit[1:] != unit[:-1])
-        run = np.cumsum(new_unit)  # the number of each event's unit, in order
+        run = np.cumsum(new_unit)  # the sequential number of each event's unit
         _, pair = np.unique(user * (int(row.max()) + 1) + row, return_inverse=True)
         size = max(int(pair.max()), int(user.max())) + 1
         earliest = np.full((2, size), run[-1])  # the first unit with `had`, by pair and by user
@@ -215,13 +223,13 @@ class Interactions:
         return float((earliest[0][pair[place]] < run[place]).mean()) if len(place) else 0.0
 
     def tied(self) -> int:
-        """Count the events that share user and time, but no basket, with the event before them."""
+        """Count the events with the user and time of the previous event, but a different unit."""
         c = self.columns
         same = (c.user[1:] == c.user[:-1]) & (c.timestamp[1:] == c.timestamp[:-1])
         return int((same & ((c.unit[1:] != c.unit[:-1]) | (self.unit_ids is None))).sum())
 
     def to_table(self) -> pa.Table:
-        """Return an Arrow table with one row per event and names in place of codes."""
+        """Return an Arrow table with one row per event, and with names instead of codes."""
         c = self.columns
         ids = pa.array([*(i.item_id for i in self.catalog), None], pa.string())
         data: dict[str, pa.Array] = {
@@ -248,5 +256,5 @@ def _named(names: Sequence[str], codes: IntArray) -> pa.Array:
 
 
 def _integral(values: FloatArray) -> npt.NDArray[Any]:
-    """Return whole numbers as integers, and any others as they are."""
+    """Convert values to integers if all of them are whole numbers."""
     return values.astype(np.int64) if np.all(values == np.floor(values)) else values

@@ -1,7 +1,7 @@
-"""Protocols: which users to recommend to, from which history, and what came next.
+"""Evaluation protocols, which choose the users, their histories and their targets.
 
-A protocol returns a list of ``Case``. A case holds places in the data's columns and builds its
-history on demand, so that many cases need little memory. Knows data, no systems.
+A protocol returns a list of ``Case``. A case holds indices into the data's columns and builds its
+history on demand, so that many cases need little memory. Deals with data only, not with systems.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from genrec.errors import DataError, RequestError
 from genrec.text import main_script
 from genrec.types import BoolArray, IntArray
 
-DEMO_V1_MIN_EARLIER = 5  # the earlier purchases that demo-v1 requires
-EVENTS = 25  # the length of a history in demo-v1 and last-out
-CANDIDATES = 20  # the number of candidates in candidates-20, with the target
-_KEPT_PER_HELD_OUT = 4  # the train events that must remain for each one held out
+DEMO_V1_MIN_EARLIER = 5  # the number of earlier purchases that demo-v1 requires
+EVENTS = 25  # the maximum length of a history in demo-v1 and last-out
+CANDIDATES = 20  # the number of candidates in candidates-20, including the target
+_KEPT_PER_HELD_OUT = 4  # the number of train events that must remain for each one held out
 PARTS = ("validation", "test")
 
 
@@ -40,10 +40,10 @@ class Case:
     Attributes:
         user_id: the user.
         target: the item that came next.
-        basket: all items of the unit that came next, the target first.
+        basket: all items of the unit that came next, with the target first.
         events: the data.
-        at: the place of the target in the columns of the data.
-        shown: (n,) the places of the events that the system may see, oldest first.
+        at: the index of the target in the data's columns.
+        shown: (n,) indices of the events that the system may see, oldest first.
         candidates: the items to rank, including the target; None for the whole catalog.
     """
 
@@ -65,8 +65,8 @@ def last_unit(dataset: Dataset, split: str = "test") -> list[Case]:
     """Return the cases of protocol ``last-unit``.
 
     The target is each user's last unit with the target behavior (for split ``validation``, the one
-    before it). A unit is a basket if the data has baskets, otherwise an event. The history is
-    everything before it, of any behavior.
+    before it). A unit is a basket if the data has baskets, otherwise an event. The history consists
+    of all earlier events, of any behavior.
 
     Args:
         dataset: a dataset split by last unit (see ``apply_protocol``).
@@ -76,14 +76,15 @@ def last_unit(dataset: Dataset, split: str = "test") -> list[Case]:
 
 
 def demo_v1(dataset: Dataset, split: str = "test") -> list[Case]:
-    """Return the cases of protocol ``demo-v1``, which only looks at purchases.
+    """Return the cases of protocol ``demo-v1``, which only considers purchases.
 
     The target is the first item, in file order, of each user's last purchase invoice (for split
-    ``validation``, the one before it). The history is the latest 25 purchases before it; users with
-    fewer than 5 are left out. Seen items may be recommended.
+    ``validation``, the invoice before it). The history consists of the latest 25 purchases before
+    the target; users with fewer than 5 earlier purchases are left out. Seen items may be
+    recommended.
 
     Args:
-        dataset: ``genrec.datasets.load("online_retail_demo")``, or one of the same kind.
+        dataset: ``genrec.datasets.load("online_retail_demo")``, or a dataset of the same kind.
         split: ``test`` or ``validation``.
     """
     c = dataset.interactions.columns
@@ -95,8 +96,9 @@ def last_out(dataset: Dataset, split: str = "test") -> list[Case]:
     """Return the cases of protocol ``last-out``, for data with several behaviors.
 
     The target is each user's last unit with the target behavior (for split ``validation``, the one
-    before it). The history is the latest 25 events before it, of any behavior; users without any
-    are left out. The recommender's settings decide on seen items.
+    before it). The history consists of the latest 25 events before it, of any behavior; users
+    without earlier events are left out. The recommender's settings determine whether seen items may
+    be recommended.
 
     Args:
         dataset: a dataset with a split.
@@ -106,9 +108,10 @@ def last_out(dataset: Dataset, split: str = "test") -> list[Case]:
 
 
 def global_time(dataset: Dataset, split: str = "test") -> list[Case]:
-    """Return the cases of protocol ``global-time``: each user's first unit after a point in time.
+    """Return the cases of protocol ``global-time``.
 
-    The history ends at that time, so it is empty for new users.
+    The target is each user's first unit after a point in time. The history ends at that time, so it
+    is empty for new users.
 
     Args:
         dataset: a dataset split by global time (see ``apply_protocol``).
@@ -118,14 +121,15 @@ def global_time(dataset: Dataset, split: str = "test") -> list[Case]:
 
 
 def given(dataset: Dataset, split: str = "test") -> list[Case]:
-    """Return the cases of protocol ``given``, for data with its own split column.
+    """Return the cases of protocol ``given``, for data with a split column.
 
-    The target is the first unit in the part, for a user with events before the part. A user whose
-    events all lie in the part is a window, as in many published splits. The target is then the last
-    unit, and the history everything before it; a window with a single unit is left out.
+    For a user with events before the part, the target is the first unit in the part. A user whose
+    events are all in the part is treated as a window, as in many published splits. The target is
+    then the last unit, and the history consists of everything before it. A window with a single
+    unit is left out.
 
     Args:
-        dataset: a dataset with the split of its own column.
+        dataset: a dataset that is split by its split column.
         split: ``test`` or ``validation``.
     """
     return _cases(dataset, split, windows=True)
@@ -145,12 +149,12 @@ NAMES = (*PROTOCOLS, _SAMPLED)
 
 
 def default_protocol(dataset: Dataset) -> str:
-    """Return the protocol that belongs to a dataset's own split."""
+    """Return the protocol that matches a dataset's split."""
     return {"global time": "global-time", "given": "given"}.get(dataset.info.split, "last-unit")
 
 
 def apply_protocol(dataset: Dataset, protocol: str) -> Dataset:
-    """Return the dataset with the split that a protocol needs, or itself if it has that split.
+    """Return the dataset with the split that a protocol needs, computing the split if necessary.
 
     Raises:
         RequestError: the protocol is not known.
@@ -184,19 +188,20 @@ def apply_protocol(dataset: Dataset, protocol: str) -> Dataset:
 
 
 def with_validation(dataset: Dataset, least: int) -> Dataset:
-    """Return the dataset with enough validation users to fit a few numbers on.
+    """Return the dataset with enough validation users to fit a few parameters.
 
-    A dataset with at least ``least`` validation users, and half as many with a history, is returned
-    as it is. Otherwise a new validation part is held out of train. If test is later than train for
-    all users, it is the latest tenth, which has new items as test has. If test is not later, or too
-    few of those users have a history, it is each user's last train unit. If neither gives more users
-    with a history, the dataset is returned as it is.
+    A dataset is returned unchanged if it has at least ``least`` validation users and at least half
+    as many with a history. Otherwise, a new validation part is held out of train. If test is later
+    than train for all users, the new part is the latest tenth, which has new items just as test
+    does. If test is not later, or too few of those users have a history, the new part is each
+    user's last train unit. If neither gives more users with a history, the dataset is returned
+    unchanged.
 
     Do not evaluate on the copy: a model trained on train has seen its validation part.
 
     Args:
         dataset: a dataset with a split.
-        least: the number of validation users that is enough.
+        least: the sufficient number of validation users.
     """
     target = dataset.info.target_behavior
     if target not in dataset.interactions.behaviors:
@@ -209,7 +214,7 @@ def with_validation(dataset: Dataset, least: int) -> Dataset:
     if dataset.info.time_unit != "position" and is_test_after_train(events):
         latest = hold_latest_train(events, target)
         kept, taken, _ = np.bincount(latest.columns.split, minlength=len(SPLITS))
-        if kept >= _KEPT_PER_HELD_OUT * taken:  # many events at one time may exceed a tenth by far
+        if kept >= _KEPT_PER_HELD_OUT * taken:  # with many simultaneous events, more may be taken
             held.append(latest)
     held.append(hold_last_train_unit(events, target))
     candidate, n = dataset, 0
@@ -222,16 +227,16 @@ def with_validation(dataset: Dataset, least: int) -> Dataset:
 
 
 def count_with_history(dataset: Dataset) -> int:
-    """Count the validation cases with a history."""
+    """Count the validation cases that have a history."""
     try:
         cases = PROTOCOLS[default_protocol(dataset)](dataset, "validation")
-    except RequestError:  # nobody has a target
+    except RequestError:  # no user has a target
         return 0
     return sum(len(case.shown) > 0 for case in cases)
 
 
 def with_target_behavior(dataset: Dataset, behavior: str) -> Dataset:
-    """Return the dataset with another target behavior; a split by last unit is recomputed.
+    """Return the dataset with a different target behavior, recomputing a split by last unit.
 
     Raises:
         DataError: no event has that behavior.
@@ -257,15 +262,15 @@ def cases(
 
     Args:
         dataset: a dataset with the protocol's split (see ``apply_protocol``).
-        protocol: one of ``NAMES``. ``candidates-20`` is the protocol of the dataset's own split,
-            with 20 candidates: the target and 19 random items outside the user's history and basket.
+        protocol: one of ``NAMES``. ``candidates-20`` is the protocol of the dataset's split with 20
+            candidates: the target and 19 random items outside the user's history and basket.
         split: ``test`` or ``validation``.
         candidates: the items to rank for each user_id, instead of random ones (``candidates-20``
             only).
         seed: the seed of the random candidates.
 
     Raises:
-        RequestError: the protocol or split is not known, or there is nobody to recommend to.
+        RequestError: the protocol or split is not known, or there are no users to recommend to.
     """
     if split not in PARTS:
         msg = f"split={split!r} is not known. Expected one of: {', '.join(PARTS)}."
@@ -285,14 +290,15 @@ def cases(
 
 
 def sample(cases: Sequence[Case], users: int | None, seed: int = 0) -> list[Case]:
-    """Draw a random sample of users, in the order of the cases; None for all users.
+    """Draw a random sample of users, keeping the order of the cases.
 
-    The same seed gives the same sample, and a larger sample contains the smaller ones.
+    The same seed gives the same sample, and a larger sample contains the smaller ones. If ``users``
+    is None, all cases are returned.
     """
     if users is None or users >= len(cases):
         return list(cases)
     if users < 1:
-        msg = f"users={users}. Expected 1 or more."
+        msg = f"users={users} is too small. Expected 1 or more."
         raise RequestError(msg)
     chosen = np.random.default_rng(seed).permutation(len(cases))[:users]
     return [cases[i] for i in sorted(chosen)]
@@ -312,10 +318,10 @@ def _cases(
     Args:
         dataset: a dataset with a split.
         split: the part with the targets.
-        wanted: (E,) a mask of the events to show; None for all.
+        wanted: an (E,) mask of the events to show; None for all.
         least: the number of earlier events that a user needs.
         latest: the number of latest events to show; None for all.
-        windows: True to take the last unit as the target of a user whose events all lie in the part.
+        windows: True to use the last unit as the target if all events of a user are in the part.
     """
     events = dataset.interactions
     c = events.columns
@@ -353,7 +359,7 @@ def _add_candidates(
     own: Mapping[str, Sequence[str]] | None,
     seed: int,
 ) -> list[Case]:
-    """Give every case candidates: the user's own list, or the target and random items."""
+    """Add candidates to every case: the given list for the user, or the target and random items."""
     rng = np.random.default_rng(seed)
     catalog = dataset.catalog
     filled = []
@@ -379,7 +385,7 @@ def _add_candidates(
 
 
 def count_events(dataset: Dataset, before: str = "validation") -> IntArray:
-    """Count (N,) the events of each item before a split, of any behavior."""
+    """Count the events of each item before a split, of any behavior; the result has shape (N,)."""
     c = dataset.interactions.columns
     use = (c.split < SPLITS.index(before)) & (c.row >= 0)
     return np.bincount(c.row[use], minlength=len(dataset.catalog))
@@ -388,17 +394,18 @@ def count_events(dataset: Dataset, before: str = "validation") -> IntArray:
 def label_slices(
     dataset: Dataset, cases: Sequence[Case], before: str = "validation"
 ) -> dict[str, list[str]]:
-    """Label every case for slicing results: one label per case and kind of slice.
+    """Label every case for slicing the results, with one label per case and kind of slice.
 
-    ``item`` and ``user`` are ``warm`` if the target, or the user, has an event before the split,
-    else ``cold``. ``history`` is the length of the history, and ``target_events`` the number of
-    events of the target before the split, both in bins. ``last_behavior`` belongs to the last event
-    shown, ``script`` to the target's title.
+    ``item`` and ``user`` are ``warm`` if the target or the user, respectively, has an event before
+    the split, and ``cold`` otherwise. ``history`` is the length of the history, and
+    ``target_events`` the number of events of the target before the split, both in bins.
+    ``last_behavior`` is the behavior of the last event shown, and ``script`` is the script of the
+    target's title.
 
     Args:
         dataset: a dataset with the protocol's split.
         cases: the cases of the protocol.
-        before: the split before which systems were fitted.
+        before: the systems were fitted on the events before this split.
     """
     c = dataset.interactions.columns
     popularity = count_events(dataset, before)
@@ -421,7 +428,7 @@ def label_slices(
 
 
 def _bin(n: int, edges: Sequence[int]) -> str:
-    """Return the name of the bin of a number.
+    """Return the name of the bin that contains a number.
 
     >>> [_bin(n, (1, 5, 10)) for n in (0, 1, 4, 5, 10, 11)]
     ['0', '1-4', '1-4', '5-9', '10+', '10+']

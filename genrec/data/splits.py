@@ -1,7 +1,7 @@
-"""Split events into train, validation and test: by each user's last unit, or by time.
+"""Split events into train, validation and test, by each user's last unit or by time.
 
 A unit is a basket if the data has baskets, otherwise a single event. Every function returns a copy
-with other split labels; no event is dropped.
+with new split labels; no event is dropped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from genrec.errors import DataError, SettingsError
 from genrec.types import BoolArray, FloatArray, IntArray
 
 SPLIT_WAYS = ("last-unit", "global-time")
-_VALIDATION_FROM, _TEST_FROM = 0.8, 0.9  # the share of events before each part
+_VALIDATION_FROM, _TEST_FROM = 0.8, 0.9  # the fraction of events before each part
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,10 @@ class SplitOptions:
     """Options for splitting the events.
 
     Attributes:
-        way: one of ``SPLIT_WAYS``; None keeps a split column, or splits by last unit without one.
+        way: one of ``SPLIT_WAYS``; None keeps an existing split column, and otherwise splits by
+            last unit.
         validation_from: the start of validation for ``global-time``: an ISO date, or a number in
-            the data's time unit; None means the time before which 80% of the events lie.
+            the data's time unit; None means the time before which 80% of the events occur.
         test_from: the start of test, in the same form; None means 90%.
     """
 
@@ -43,7 +44,7 @@ class SplitOptions:
             msg = (
                 f"validation_from={self.validation_from!r} and test_from={self.test_from!r} were "
                 f"given with split={self.way!r}. Expected them only with the split global-time. "
-                "Leave them out, or add --split global-time."
+                "Remove them, or add --split global-time."
             )
             raise SettingsError(msg)
 
@@ -51,7 +52,7 @@ class SplitOptions:
 def split_events(
     events: Interactions, target: str, options: SplitOptions, *, time_unit: str, given: bool
 ) -> tuple[Interactions, str, dict[str, float]]:
-    """Split events as the options say.
+    """Split events according to the options.
 
     Args:
         events: the events to split.
@@ -61,12 +62,12 @@ def split_events(
         given: True if the events already have labels from a split column.
 
     Returns:
-        The events with new labels; the name of the split for people (``last unit``,
-        ``global time`` or ``given``); the start of validation and test for ``global time``.
+        The events with new labels; the display name of the split (``last unit``,
+        ``global time`` or ``given``); the starts of validation and test for ``global time``.
 
     Raises:
         DataError: the data cannot be split in this way.
-        SettingsError: a start cannot be read as a time.
+        SettingsError: a start is not a valid time.
     """
     if options.way == "global-time":
         starts = _part_starts(events, options, time_unit)
@@ -78,12 +79,12 @@ def split_events(
 
 
 def _part_starts(events: Interactions, options: SplitOptions, time_unit: str) -> dict[str, float]:
-    """Return the start of validation and test, as stored timestamps."""
+    """Return the starts of validation and test as stored timestamps."""
     if time_unit == "position":
         msg = (
             "split='global-time' needs times, but the data has positions, which cannot be compared "
-            "between users. Expected timestamps. Use --split last-unit, or give --time-unit s, ms "
-            "or day if the numbers are times."
+            "between users. Expected timestamps. Use --split last-unit, or --time-unit s, ms or "
+            "day if the numbers are times."
         )
         raise DataError(msg)
     parts = {
@@ -100,8 +101,8 @@ def split_last_unit(events: Interactions, target: str) -> Interactions:
     """Split by each user's last units.
 
     Only units with an event of the target behavior count. Test begins with the first event of the
-    user's last such unit, validation with the one before it, and everything earlier is train. A
-    user with two units has no train part; a user with one unit has only train.
+    user's last such unit, and validation with the first event of the unit before it. Everything
+    earlier is train. A user with two units has no train part; a user with one unit has only train.
 
     Args:
         events: the events to split.
@@ -128,15 +129,16 @@ def split_global_time(
     """Split at two points in time that are the same for all users.
 
     Units that begin before ``validation_from`` are train, those that begin at ``test_from`` or
-    later are test, and those in between are validation. A basket is never cut: its first event
-    decides. Overlapping baskets of one user stay together. All events of a user may be in one part,
-    and a part may hold many units of a user. ``Interactions.targets`` returns the first of them, and
-    ``Interactions.history(user, before=split)`` ends where the part begins.
+    later are test, and those in between are validation. Baskets are never divided: all events of a
+    basket go with the first one. Overlapping baskets of one user stay together. All events of a
+    user may be in one part, and a part may contain many units of a user. ``Interactions.targets``
+    returns the first of these units, and ``Interactions.history(user, before=split)`` ends when the
+    part begins.
 
     Args:
         events: the events to split.
         validation_from: the start of validation in seconds; None means the time before which 80%
-            of the events lie.
+            of the events occur.
         test_from: the start of test in seconds; None means 90%.
 
     Raises:
@@ -152,7 +154,7 @@ def split_global_time(
         msg = (
             f"Validation from {format_time(first)} and test from {format_time(second)} leave "
             f"{(split == 0).sum():,} events for train and {(split == 2).sum():,} for test. "
-            f"Expected two times in order between {low} and {high}. Give others "
+            f"Expected two times in order between {low} and {high}. Choose other times "
             "(--validation-from, --test-from), or split by last unit (--split last-unit)."
         )
         raise DataError(msg)
@@ -162,8 +164,9 @@ def split_global_time(
 def hold_last_train_unit(events: Interactions, target: str) -> Interactions:
     """Hold out each user's last train unit as validation.
 
-    Only users with at least two train units lose one, counted as in ``split_last_unit``. The old
-    validation part joins test. Use it to fit something on validation when the data has none.
+    Only users with at least two train units lose one; units are counted as in ``split_last_unit``.
+    The old validation part becomes part of test. Use this function to fit something on validation
+    if the data has no validation part.
 
     Args:
         events: the events to split.
@@ -183,18 +186,19 @@ def hold_last_train_unit(events: Interactions, target: str) -> Interactions:
 
 
 def hold_latest_train(events: Interactions, target: str, share: float = 0.1) -> Interactions:
-    """Hold out the latest part of train as validation, from the same time for all users.
+    """Hold out the latest part of train as validation, starting at the same time for all users.
 
-    The new part begins at the time after which the given share of train's target events lies. The
-    old validation part joins test. A basket is never cut: its first event decides.
+    The new part begins at the time after which the given fraction of train's target events occurs.
+    The old validation part becomes part of test. Baskets are never divided: all events of a basket
+    go with the first one.
 
     Args:
         events: the events to split.
         target: the behavior to recommend for, such as ``buy``.
-        share: the share of train's target events to hold out, 0 to 1.
+        share: the fraction of train's target events to hold out, 0 to 1.
 
     Raises:
-        DataError: no event of train has that behavior.
+        DataError: no train event has that behavior.
     """
     c = events.columns
     train = _is_target(events, target) & (c.split == 0)
@@ -207,7 +211,7 @@ def hold_latest_train(events: Interactions, target: str, share: float = 0.1) -> 
 
 
 def is_test_after_train(events: Interactions) -> bool:
-    """Check whether test is later than train for all users, apart from about 1% of the events."""
+    """Check whether test is later than train for all users, ignoring about 1% of the events."""
     c = events.columns
     train, test = c.timestamp[c.split == 0], c.timestamp[c.split == 2]
     if not len(train) or not len(test):
@@ -216,12 +220,12 @@ def is_test_after_train(events: Interactions) -> bool:
 
 
 def time_quantile(events: Interactions, share: float) -> float:
-    """Return the time of the event before which a share (0 to 1) of all events lies."""
+    """Return a quantile of the event times, such as 0.9 for the time that 90% of them precede."""
     return float(np.quantile(events.columns.timestamp, share, method="higher"))
 
 
 def _is_target(events: Interactions, target: str) -> BoolArray:
-    """Return (E,) a mask of the events with the target behavior and an item."""
+    """Return an (E,) mask of the events with the target behavior and an item."""
     if target not in events.behaviors:
         raise events.unknown_behavior(target)
     c = events.columns
@@ -230,7 +234,7 @@ def _is_target(events: Interactions, target: str) -> BoolArray:
 
 
 def _unit_times(events: Interactions) -> FloatArray:
-    """Return (E,) the start of each event's unit; overlapping units of a user start together."""
+    """Return the (E,) start times of the events' units; overlapping units of a user are merged."""
     c = events.columns
     last = np.zeros(len(events), dtype=np.int64)  # the index of each unit's last event
     last[c.unit] = np.arange(len(events))
@@ -241,7 +245,10 @@ def _unit_times(events: Interactions) -> FloatArray:
 
 
 def _last_unit_start(events: Interactions, wanted: BoolArray) -> IntArray:
-    """Return (U,) the first event of the unit with each user's last wanted event; -1 if none."""
+    """Return the (U,) index of the first event in the unit with each user's last wanted event.
+
+    The index is -1 for users without a wanted event.
+    """
     c = events.columns
     index = np.arange(len(events))
     last = np.full(len(events.user_ids), -1)

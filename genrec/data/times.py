@@ -1,6 +1,6 @@
-"""Read and write points in time: epoch numbers in any unit, ISO dates, plain positions.
+"""Read and format times given as epoch numbers in any unit, ISO dates or plain positions.
 
-Times inside genrec are seconds since 1970, or positions where the data only has an order.
+Internally, times are seconds since 1970, or positions if the data only specifies an order.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def read_times(
         table: the events.
         column: the name of its time column.
         unit: the unit of numbers: one of ``TIME_UNITS``, or ``auto`` to guess it.
-        notes: the list to which a remark is added for everything that was guessed.
+        notes: a list of remarks; one is added for every guess.
 
     Returns:
-        (E,) times in seconds, or positions, NaN where a cell holds no time; the unit of the
-        numbers; (E,) which cells are numbers among dates or dates among numbers.
+        (E,) times in seconds, or positions, with NaN for cells that hold no time; the unit of
+        the numbers; an (E,) mask of numbers in a column of dates, or dates in a column of numbers.
     """
     time = arrow.to_floats(table[column])
     bad = np.flatnonzero(np.isnan(time))
@@ -51,7 +51,7 @@ def read_times(
 
 
 def parse_time(given: str | float, unit: str) -> float:
-    """Parse a time that a person typed, to seconds or a position.
+    """Convert a time given by a user to seconds or a position.
 
     Args:
         given: an ISO date such as ``2011-11-01``, or a number such as ``1320105600``.
@@ -72,7 +72,7 @@ def parse_time(given: str | float, unit: str) -> float:
 
 
 def format_time(seconds: float) -> str:
-    """Format seconds since 1970 as an ISO time in UTC, or as a number if no calendar has it.
+    """Format seconds since 1970 as an ISO time in UTC, or as a number if it is out of range.
 
     >>> format_time(978300760.0), format_time(1e13)
     ('2000-12-31T22:12:40Z', '10000000000000')
@@ -85,7 +85,7 @@ def format_time(seconds: float) -> str:
 
 
 def _guess_unit(time: FloatArray) -> str:
-    """Guess the unit of epoch times from their size; small numbers are positions."""
+    """Guess the unit of epoch times from their magnitude; small numbers are taken as positions."""
     finite = time[np.isfinite(time)]
     if not len(finite):
         return "s"
@@ -99,7 +99,7 @@ def _guess_unit(time: FloatArray) -> str:
 
 
 def _parse_dates(column: pa.ChunkedArray, places: IntArray) -> FloatArray:
-    """Parse the ISO dates at some places to seconds since 1970; NaN where a cell is no date."""
+    """Convert the ISO dates in the given rows to seconds since 1970, with NaN for other cells."""
     values = column.take(pa.array(places))
     if pa.types.is_temporal(values.type):
         values = values.cast(pa.timestamp("us"), safe=False)
@@ -113,7 +113,7 @@ def _parse_dates(column: pa.ChunkedArray, places: IntArray) -> FloatArray:
 
 
 def _parse_date(text: str) -> float:
-    """Parse one ISO date to seconds since 1970; NaN if it is none."""
+    """Convert an ISO date to seconds since 1970, or return NaN if the text is not a date."""
     try:
         moment = dt.datetime.fromisoformat(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Write titles for prompts: their case, and the characters before and after them."""
+"""Format titles for prompts: their case, and the characters before and after them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ CASES = ("as_is", "lower")
 
 @dataclass(frozen=True, slots=True)
 class TitleForm:
-    """The form of titles in prompts. People always see titles as given; the model sees this form.
+    """The form in which the model sees titles. Users always see titles as given.
 
     Attributes:
         case: ``as_is`` or ``lower``.
-        max_title_tokens: the number of tokens after which a title is cut.
+        max_title_tokens: the number of tokens to which a longer title is truncated.
         lead: the text before every title.
-        terminator: the text that ends every title and occurs in none.
+        terminator: the text that ends every title; it does not occur within titles.
     """
 
     case: str = "as_is"
@@ -33,16 +33,19 @@ class TitleForm:
             msg = f"case={self.case!r} is not known. Expected one of {', '.join(CASES)}."
             raise PromptError(msg)
         if self.max_title_tokens < 1:
-            msg = f"max_title_tokens={self.max_title_tokens}. Expected 1 or more."
+            msg = f"max_title_tokens={self.max_title_tokens} is too small. Expected 1 or more."
             raise PromptError(msg)
 
     @classmethod
     def of(cls, catalog: Catalog) -> TitleForm:
-        """Return the form that suits a catalog: lower case if its titles are mostly capitals."""
+        """Return the form for a catalog, with lower case if its titles are mostly in capitals."""
         return cls(case="lower" if mostly_upper(catalog.titles) else "as_is")
 
     def render(self, title: str) -> str:
-        """Return a title as the model sees it: on one line, without the terminator, in this case."""
+        """Return a title as the model sees it.
+
+        It is put on one line, without the terminator, and converted to the chosen case.
+        """
         line = one_line(title)
         if self.terminator in line:
             line = one_line(line.replace(self.terminator, " "))

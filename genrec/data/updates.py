@@ -1,4 +1,4 @@
-"""Add new events and items to a dataset, to continue training with. Knows data only."""
+"""Add new events and items to a dataset for continued training. Deals with data only."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def apply_updates(
     options: EventOptions | None = None,
     rejects: Rejects | None = None,
 ) -> tuple[Dataset, BoolArray]:
-    """Return a dataset with new events, all of them train, and new items.
+    """Return a dataset with new events and items; all new events belong to train.
 
     Args:
         data: the old dataset. Its items keep their rows, and its events keep their split.
-        interactions: a file of new events, in the form that ``prepare`` takes.
+        interactions: a file of new events, in the format that ``prepare`` accepts.
         items: a file of new items, or None. An item with a known id replaces the old one.
-        options: column names, units and defaults of the new events. The time unit ``auto`` means
-            that of the old events.
-        rejects: the record of bad events; without it the first one raises.
+        options: column names, units and defaults of the new events. With the time unit ``auto``,
+            the unit of the old events is used.
+        rejects: the record of bad events; if it is None, the first one raises an error.
 
     Returns:
-        The dataset, and (E,) a mask of its new events.
+        The dataset, and an (E,) mask of its new events.
 
     Raises:
         DataError: a file cannot be used, or has no usable event.
@@ -57,7 +57,7 @@ def apply_updates(
     if (fresh.time_unit == "position") != (data.info.time_unit == "position"):
         msg = (
             f"{rejects.source} has the time unit {fresh.time_unit}, but the dataset has "
-            f"{data.info.time_unit}. Expected both to be times or both positions. Set --time-unit."
+            f"{data.info.time_unit}. Expected times in both or positions in both. Set --time-unit."
         )
         raise DataError(msg)
     if not len(fresh.events.columns.row):
@@ -92,14 +92,17 @@ def apply_updates(
 
 
 def _add_items(catalog: Catalog, items: str | Path) -> Catalog:
-    """Return the catalog with the items of a file added or replaced."""
+    """Return a copy of the catalog in which the items of a file are added or replaced."""
     given = Catalog.read(items)
     add = [i for i in given if i.item_id not in catalog]
     return catalog.edited(add, [i for i in given if i.item_id in catalog])
 
 
 def _stack(old: Interactions, new: Interactions, *, positions: bool) -> pa.Table:
-    """Stack old and new events into one table with a mark; new positions follow the old ones."""
+    """Stack old and new events into one table with a column that marks the new ones.
+
+    New positions are shifted to follow the old ones.
+    """
     first, second = old.to_table(), new.to_table()
     second = second.set_column(
         second.schema.get_field_index("split"), "split", pa.array(["train"] * len(new))

@@ -1,1 +1,1 @@
-"""Language models: the interfaces they offer, loading them, and reading token trees."""
+"""Language models: their interfaces, loading them, and evaluating token trees."""
