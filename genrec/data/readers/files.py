@@ -1,7 +1,8 @@
 """Read CSV, JSON Lines and Parquet files as Arrow tables, and reject rows that cannot be parsed.
 
-A broken row, or a broken byte, costs that row and not the file. pyarrow reads the CSV because it
-reports the rows that it cannot split; other readers drop or pad them silently.
+A malformed row or an invalid byte affects only that row, not the whole file. CSV files are read
+with pyarrow because it reports the rows that it cannot split; other readers silently drop or pad
+such rows.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _MISQUOTED = "a quote inside a quoted cell is not doubled"
 
 _MAGIC = {b"\x1f\x8b": "gzip (.gz)", b"PK\x03\x04": "a spreadsheet or zip", b"PAR1": "Parquet"}
 
-_BROKEN = "\ufdd0"  # a code point that no valid text contains; it marks broken bytes
+_BROKEN = "\ufdd0"  # a code point that never occurs in valid text; it marks invalid bytes
 
 
 def read(
@@ -41,13 +42,14 @@ def read(
     """Read a CSV or JSON Lines file (also gzipped) or a Parquet file.
 
     Args:
-        path: the file; its ending tells the format.
-        rejects: the record of rows that cannot be parsed; without it the first one raises.
-        scalar: the columns in which a JSON list or object makes the row a bad one.
+        path: the file; its extension determines the format.
+        rejects: the record of rows that cannot be parsed; if it is None, the first one raises an
+            error.
+        scalar: columns that must not contain a JSON list or object; rows that do are rejected.
 
     Returns:
-        A table. From CSV and JSONL, all columns are strings, with empty strings for empty cells. The
-        column ROW holds each row's number in the file. Parquet keeps its types.
+        A table. For CSV and JSONL, all columns are strings, with empty strings for empty cells, and
+        the column ROW holds each row's number in the file. For Parquet, column types are preserved.
 
     Raises:
         DataError: the file is missing, empty, in another format, or not readable.
@@ -74,19 +76,19 @@ def read(
         )
         raise DataError(msg) from error
     msg = (
-        f"{str(path)!r} has an unknown file ending. Expected .csv, .jsonl (also with .gz) or .parquet. "
+        f"{str(path)!r} has an unknown file extension. Expected .csv, .jsonl (also with .gz) or .parquet. "
         "Rename or convert the file."
     )
     raise DataError(msg)
 
 
 def _opener(path: Path) -> Any:
-    """Return the function that opens a file, compressed or not."""
+    """Return the function that opens a file, which may be gzipped."""
     return gzip.open if path.name.lower().endswith(".gz") else open
 
 
 def _read_parquet(path: Path) -> pa.Table:
-    """Read a Parquet file with its types."""
+    """Read a Parquet file, preserving its column types."""
     _check_distinct(path, pq.read_schema(path).names)
     table = pq.read_table(path)
     table.validate(full=True)  # other writers may have stored text that is not UTF-8
@@ -94,7 +96,7 @@ def _read_parquet(path: Path) -> pa.Table:
 
 
 def _read_header(path: Path) -> tuple[list[str], str]:
-    """Read the column names of a CSV file, and its delimiter.
+    """Read the column names of a CSV file, and detect its delimiter.
 
     Raises:
         DataError: the file is not CSV in UTF-8, is empty, or has a bad header.
@@ -103,9 +105,7 @@ def _read_header(path: Path) -> tuple[list[str], str]:
         start = stream.read(4)
     kind = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
     if kind:
-        msg = (
-            f"{str(path)!r} is {kind}, not CSV. Give the file the right ending, or save it as CSV."
-        )
+        msg = f"{str(path)!r} is {kind}, not CSV. Give it the right extension, or save it as CSV."
         raise DataError(msg)
     with _opener(path)(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as stream:
         line = next((line for line in stream if line.strip()), "")
@@ -125,7 +125,7 @@ def _read_header(path: Path) -> tuple[list[str], str]:
         raise DataError(msg)
     _check_distinct(path, names)
     if ROW in names:
-        msg = f"{str(path)!r} has a column {ROW!r}, which is reserved for genrec. Rename it."
+        msg = f"{str(path)!r} has a column {ROW!r}, a name reserved for genrec. Rename it."
         raise DataError(msg)
     return header, delimiter
 
@@ -136,7 +136,7 @@ def _check_distinct(path: Path, names: Sequence[str]) -> None:
     if twice:
         msg = (
             f"{str(path)!r} has the column {twice[0]!r} twice. Expected distinct column names. "
-            "Rename or remove one (a trailing separator makes a column without a name)."
+            "Rename or remove one (a trailing separator adds a column without a name)."
         )
         raise DataError(msg)
 
@@ -144,10 +144,10 @@ def _check_distinct(path: Path, names: Sequence[str]) -> None:
 def _check_quotes(
     path: Path, delimiter: str, table: pa.Table, numbers: IntArray, broken: Sequence[BadRow]
 ) -> set[int]:
-    """Return the data rows with text after a closing quote, which pyarrow accepts.
+    """Find the data rows with text after a closing quote, which pyarrow accepts.
 
     Raises:
-        DataError: a quote that is never closed, or closed in the wrong place, swallows rows.
+        DataError: a quote is never closed, or closed in the wrong place, so that rows are merged.
     """
 
     def rows_with(mark: str) -> list[int]:
@@ -173,7 +173,10 @@ def _check_quotes(
 
 
 def _misquoted(reader: Iterator[list[str]]) -> set[int]:
-    """Return the rows that a strict reader refuses; the header is 0, blank lines do not count."""
+    """Return the numbers of the rows that a strict reader rejects.
+
+    The header is row 0, and blank lines are not counted.
+    """
     refused: set[int] = set()
     number = 0
     while True:
@@ -190,7 +193,10 @@ def _misquoted(reader: Iterator[list[str]]) -> set[int]:
 
 
 def _delimiter(header: str) -> str:
-    """Return the delimiter: the comma if the header has one, else semicolon, tab or bar."""
+    """Return a comma if the header contains one; otherwise the most frequent of the delimiters.
+
+    These are the semicolon, the tab and the vertical bar. The comma is also the fallback.
+    """
     if "," in header:
         return ","
     return max(";\t|", key=header.count) if any(c in header for c in ";\t|") else ","
@@ -237,14 +243,17 @@ def _read_csv(path: Path, rejects: Rejects) -> pa.Table:
 
 
 def _is_one_line(path: Path) -> bool:
-    """Check whether a file has one line only, whatever its line break."""
+    """Check whether a file has only one line, regardless of the kind of line break."""
     with _opener(path)(path, "rt", encoding="latin-1") as stream:
         stream.readline()
         return not stream.read(1)
 
 
 def _valid_utf8(path: Path) -> str | pa.BufferReader:
-    """Return the path of a file in valid UTF-8, else its content with broken bytes marked."""
+    """Return the path of a file in valid UTF-8, or the content of one with invalid bytes.
+
+    Invalid bytes are replaced with ``_BROKEN``.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         with _opener(path)(path, "rb") as stream:
@@ -293,7 +302,7 @@ def _read_jsonl(path: Path, rejects: Rejects, scalar: Collection[str]) -> pa.Tab
 
 
 def _object_problem(value: object, scalar: Collection[str]) -> str:
-    """Return the reason why a JSON value is not a usable row; empty if it is fine."""
+    """Return the reason why a JSON value is not a usable row, or an empty string if it is."""
     if not isinstance(value, dict):
         return "not a JSON object"
     nested = (n for n, v in value.items() if isinstance(v, list | dict) and n.strip() in scalar)
@@ -301,7 +310,7 @@ def _object_problem(value: object, scalar: Collection[str]) -> str:
 
 
 def _cell(value: object) -> str:
-    """Return the text of a JSON value in a table cell."""
+    """Convert a JSON value to the text of a table cell."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -310,6 +319,6 @@ def _cell(value: object) -> str:
 
 
 def _row_numbers(rows: int, skipped: set[int]) -> IntArray:
-    """Return the data row numbers, from 1, of the rows that the parser kept."""
+    """Return the row numbers, starting at 1, of the rows that the parser kept."""
     numbers = np.arange(1, rows + len(skipped) + 1)
     return numbers[~np.isin(numbers, list(skipped))][:rows] if skipped else numbers

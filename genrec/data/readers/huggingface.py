@@ -1,4 +1,4 @@
-"""Read Hugging Face datasets as Arrow tables. The ``datasets`` library loads on first use."""
+"""Read Hugging Face datasets as Arrow tables; ``datasets`` is imported on first use."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from genrec.errors import DataError
 
 
 def read(data: Any, split: str | None = None) -> pa.Table:
-    """Read the rows of a Hugging Face dataset. Only its data is read; none of its code runs.
+    """Read the rows of a Hugging Face dataset, without running any of its code.
 
     Args:
         data: a ``datasets.Dataset``, a ``DatasetDict``, or the id of a dataset on the hub (or a
             local folder) for ``datasets.load_dataset``.
-        split: the part of a dict or of a hub dataset, such as ``train`` or ``train[:1000]``; None
-            if there is only one.
+        split: the part of a dict or hub dataset to read, such as ``train`` or ``train[:1000]``;
+            None if there is only one part.
 
     Returns:
-        A table with the dataset's types; class labels become their names.
+        A table with the dataset's types. Class labels are replaced with their names.
 
     Raises:
         DataError: the library is not installed, the dataset cannot be loaded, or it has several
@@ -49,7 +49,7 @@ def read(data: Any, split: str | None = None) -> pa.Table:
 
 
 def display_name(data: Any, default: str) -> str:
-    """Return the name of a dataset in messages: its id, or the default if it has none."""
+    """Return the name of a dataset for use in messages: its id if it has one, or the default."""
     return data if isinstance(data, str) else default
 
 
@@ -75,7 +75,7 @@ def _load(library: Any, identity: str, split: str | None) -> Any:
         msg = (
             f"Dataset {identity!r} (split {split or 'not chosen'}) could not be loaded: {reason}. "
             "Expected a local folder, or the id of a dataset on the Hugging Face hub, which must be "
-            "reachable. Check it, or load the dataset yourself and pass the object."
+            "reachable. Check the id, or load the dataset yourself and pass the object."
         )
         raise DataError(msg) from error
 
@@ -94,7 +94,7 @@ def _part(parts: Any, split: str | None) -> Any:
 
 
 def _label_names(codes: pa.ChunkedArray, names: list[str]) -> pa.ChunkedArray:
-    """Replace class labels by their names; null and -1 (no label) become null."""
+    """Replace class labels with their names; null and -1 (no label) become null."""
     known = np.asarray(codes.fill_null(-1), dtype=np.int64)
     places = pa.array(known, mask=known < 0)
     return pa.chunked_array([pa.array(names, pa.string()).take(places)])

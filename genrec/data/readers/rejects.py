@@ -18,8 +18,8 @@ class Rejects:
     Attributes:
         source: the name of the file in messages.
         strict: True to raise an error at the first bad row.
-        rows: source, row number from 1 (without the header), reason and cells of each row.
-        parts: the first row number and the name of each further file, if several files were
+        rows: source, row number (starting at 1, without the header), reason and cells of each row.
+        parts: the first row number and the name of each additional file, if several files were
             stacked into one table.
     """
 
@@ -29,12 +29,12 @@ class Rejects:
     parts: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, number: int, reason: str, cells: Sequence[object]) -> None:
-        """Record one row.
+        """Record a rejected row.
 
         Args:
-            number: the number of the row in its file, from 1.
-            reason: the reason why it is rejected.
-            cells: its values.
+            number: the number of the row in its file, starting at 1.
+            reason: the reason why the row is rejected.
+            cells: the values of the row.
 
         Raises:
             DataError: the record is strict.
@@ -52,10 +52,10 @@ class Rejects:
         self.rows.append((source, number, reason, " | ".join(str(c) for c in cells)))
 
     def counts(self, *, sources: bool = False) -> dict[str, int]:
-        """Count the rejected rows by reason, most frequent first; quoted values are cut off.
+        """Count the rejected rows by reason, most frequent first, ignoring quoted values.
 
         Args:
-            sources: True to put the file's name before each reason.
+            sources: True to put the name of the file before each reason.
         """
         kinds = Counter(
             (f"{source}: " if sources else "") + reason.split(" '")[0].split(' "')[0]
@@ -64,7 +64,7 @@ class Rejects:
         return dict(kinds.most_common())
 
     def first_reason(self) -> str:
-        """Return a note on the first rejected row for use in a message; empty without rejects."""
+        """Describe the first rejected row for use in a message; empty if no row was rejected."""
         if not self.rows:
             return ""
         source, number, reason, _ = self.rows[0]
