@@ -1,4 +1,4 @@
-"""Recommend without a language model: baselines to compare with."""
+"""Baseline recommenders for comparison, which do not use a language model."""
 
 from __future__ import annotations
 

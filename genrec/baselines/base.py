@@ -1,7 +1,8 @@
-"""Define what a baseline is, and the base class of those that score every item.
+"""Define the interface of baselines, and a base class for those that score every item.
 
-Knows item ids and scores, nothing of prompts. A baseline that derives from ``Scorer`` writes two
-things: what it learns, as named arrays, and scores of histories, as a matrix.
+Deals with item ids and scores, not with prompts. A subclass of ``Scorer`` implements two methods:
+``learn`` returns the fitted model as named arrays, and ``scores_many`` returns the scores of
+histories as a matrix.
 """
 
 from __future__ import annotations
@@ -19,33 +20,33 @@ from genrec.data.interactions import Interactions
 from genrec.errors import RequestError, SettingsError
 from genrec.types import FloatArray, Log
 
-_CHUNK = 4_000_000  # scores that are held at once
+_CHUNK = 4_000_000  # number of scores in memory at the same time
 
 
 class Baseline(Protocol):
-    """A recommender to compare with: a name, and ranked item ids for a history."""
+    """The interface of a baseline: a name, and a method that ranks items for a history."""
 
     name: str
 
     def rank(self, history: History, k: int, *, exclude_seen: bool = False) -> Sequence[str]:
-        """Return the ids of the k best items, best first; fewer only if fewer are allowed.
+        """Return the ids of the k best items, best first, or fewer if fewer are allowed.
 
         Args:
-            history: anybody's history, in the data or not; may be empty.
-            k: how many items, at least 1.
-            exclude_seen: whether items of the history are left out (see ``History.had``).
+            history: any history, which may be empty and need not be in the data.
+            k: number of items, at least 1.
+            exclude_seen: whether to leave out items in the history (see ``History.had``).
         """
         ...
 
 
 class Scorer(ABC):
-    """Score every item, and rank items by their scores; ties are broken by catalog row.
+    """Scores every item, and ranks items by score; ties are broken by catalog row.
 
     Attributes:
-        name: the name that ``fit`` knows it by.
-        defaults: the default of each setting.
+        name: the baseline's name, as passed to ``fit``.
+        defaults: the default value of each setting.
         settings: the settings in effect.
-        arrays: all that was learned.
+        arrays: the fitted model, as named arrays.
         lead_in_behaviors: behaviors that do not mark an item as seen, see ``DatasetInfo``.
     """
 
@@ -65,16 +66,16 @@ class Scorer(ABC):
         log: Log = lambda message: None,
         **settings: Any,
     ) -> None:
-        """Learn from all users' events of a behavior before a split.
+        """Fit the baseline to all users' events with a given behavior before a split.
 
         Args:
             interactions: the events, with a split.
-            behavior: the behavior to learn from and to recommend for, such as ``buy``.
-            before: ``validation`` to learn from train only, ``test`` from train and validation.
-            arrays: what an earlier fit learned; then nothing is learned again.
-            work: a folder for checkpoints, from which a long fit is resumed.
-            index: a folder in which ``genrec index`` may have left vectors of the titles.
-            log: called with a line of text from time to time in a long fit.
+            behavior: the behavior to train on and to recommend for, such as ``buy``.
+            before: ``validation`` to use the train part only, ``test`` to use train and validation.
+            arrays: the arrays of an earlier fit. If they are given, nothing is fitted.
+            work: a folder for checkpoints, from which a long fit can be resumed.
+            index: a folder in which ``genrec index`` may have stored vectors of the titles.
+            log: called with a line of text from time to time during a long fit.
             **settings: see the class's ``defaults``.
 
         Raises:
@@ -89,7 +90,7 @@ class Scorer(ABC):
 
     @classmethod
     def settings_of(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings in effect, with defaults for those that are not given.
+        """Return the given settings, with defaults for the others.
 
         Raises:
             SettingsError: a setting is unknown.
@@ -103,14 +104,14 @@ class Scorer(ABC):
 
     @abstractmethod
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Learn all that the scores depend on, and return it as named arrays."""
+        """Fit the model, and return everything that the scores depend on as named arrays."""
 
     @abstractmethod
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Score all N catalog rows for U histories, (U, N); higher is better."""
+        """Return (U, N) scores of all catalog rows for U histories; higher is better."""
 
     def scores(self, history: History) -> FloatArray:
-        """Score all catalog rows for one history, (N,); higher is better."""
+        """Return (N,) scores of all catalog rows for one history; higher is better."""
         scores: FloatArray = self.scores_many([history])[0]
         return scores
 
@@ -121,10 +122,10 @@ class Scorer(ABC):
     def rank_many(
         self, histories: Sequence[History], k: int, *, exclude_seen: bool = False
     ) -> list[list[str]]:
-        """Rank items for several histories, in chunks, so that memory stays bounded.
+        """Rank items for several histories, in chunks to limit memory usage.
 
         Raises:
-            RequestError: k is less than 1, or a history has an item that is not in the catalog.
+            RequestError: k is less than 1, or a history contains an item that is not in the catalog.
         """
         if k < 1:
             msg = f"k={k!r}. Expected a whole number, 1 or more."
@@ -144,6 +145,6 @@ class Scorer(ABC):
         return ranked
 
     def baskets(self, histories: Sequence[History]) -> Any:
-        """Build a sparse matrix, (U, N), with 1 where a history has an item."""
+        """Return a sparse (U, N) matrix with a 1 for each item in each history."""
         rows = [sorted(set(self.catalog.rows(h.item_ids))) for h in histories]
         return build_sparse(rows, [[1.0] * len(r) for r in rows], len(self.catalog))

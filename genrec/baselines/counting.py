@@ -1,4 +1,4 @@
-"""Recommend by counting: the most popular items, and what usually follows what."""
+"""Recommend items by counting how often they occur, or how often they follow other items."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from genrec.types import FloatArray
 
 
 class Popular(Scorer):
-    """Recommend the items with the most events, the same to everybody."""
+    """Recommends the items with the most events, which are the same for all users."""
 
     name = "popular"
 
@@ -33,31 +33,31 @@ class Popular(Scorer):
 
     @cached_property
     def order(self) -> list[str]:
-        """All item ids, the most frequent first."""
+        """All item ids, most popular first."""
         return self.rank(History(), len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Return the counts, whatever the histories are."""
+        """Return the popularity counts for every history."""
         return np.tile(self.arrays["popularity"], (len(histories), 1))
 
 
 class Markov(Scorer):
-    """Recommend what other users took right after the latest items of a history.
+    """Recommends the items that other users took right after the latest items of a history.
 
-    Two neighboring events in a user's history add 1 to the weight w from the earlier to the later
+    Two consecutive events in a user's history add 1 to the weight w from the earlier to the later
     item, and ``back`` to the reverse weight. An item a at age k in the history (0 is the latest)
     adds ``decay``^k w(a, item) / sqrt(pop(item) + ``damping``) to an item's score. Items that no
-    transition reaches come last, by popularity. First-order Markov chains as in Rendle et al. 2010
-    (https://doi.org/10.1145/1772690.1772773), counted instead of factorized.
+    transition reaches come last, ordered by popularity. These are first-order Markov chains as in
+    Rendle et al. 2010 (https://doi.org/10.1145/1772690.1772773), but counted instead of factorized.
 
     Settings:
-        keep_repeats: whether a user's later events with the same item count, both in learning and
-            in histories.
-        back: the weight of a transition backward.
-        last: how many of the history's latest items count.
-        decay: the factor for each step back in the history.
-        damping: added to an item's popularity before dividing by its square root.
-        least: the fewest events of a user that is learned from.
+        keep_repeats: whether to use a user's repeated events with the same item, both in fitting
+            and in histories.
+        back: the weight of a backward transition.
+        last: number of latest items in the history to use.
+        decay: the weight factor for each step back in the history.
+        damping: value added to an item's popularity before dividing by its square root.
+        least: minimum number of events for a user to be included in fitting.
     """
 
     name = "markov"
@@ -66,7 +66,7 @@ class Markov(Scorer):
     }  # fmt: skip
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Count the transitions between items, (N, N), damped by popularity."""
+        """Count the (N, N) transitions between items, and damp them by popularity."""
         from scipy import sparse
 
         popularity = events.popularity()

@@ -1,7 +1,7 @@
-"""Score items by the product of a user's and an item's vector. Knows catalog rows and counts only.
+"""Score items by the dot product of a user's and an item's vector.
 
-A user's vector is always made from the history at hand. So new users get lists too, and the same
-history gives the same list, whoever has it.
+Deals with catalog rows and counts only. A user's vector is always computed from the given history.
+New users therefore get recommendations too, and two users with the same history get the same ones.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from genrec.data.events import History
 from genrec.errors import SettingsError
 from genrec.types import FloatArray
 
-_CHUNK = 2048  # vectors that are solved for at once
+_CHUNK = 2048  # number of vectors to solve for at the same time
 
 
 class MF(Scorer):
-    """Factorize the user-item matrix by alternating least squares, for implicit feedback.
+    """Factorizes the user-item matrix by alternating least squares, for implicit feedback.
 
-    Hu, Koren and Volinsky 2008 (https://doi.org/10.1109/ICDM.2008.22): minimize the squared error
-    over all pairs of users and items, where observed pairs have weight 1 + ``alpha``. The factors of
-    a history are solved for in the same way as in training.
+    As in Hu, Koren and Volinsky 2008 (https://doi.org/10.1109/ICDM.2008.22), the squared error over
+    all user-item pairs is minimized, and observed pairs have weight 1 + ``alpha``. The factors of a
+    history are computed in the same way as in training.
 
     Settings:
-        factors: how many factors users and items have.
+        factors: number of factors of users and items.
         alpha: the extra weight of observed pairs.
         penalty: the penalty on squared factors.
-        rounds: how often users and items are solved for in turn.
+        rounds: number of alternating rounds.
         seed: the random seed.
     """
 
@@ -43,7 +43,7 @@ class MF(Scorer):
     }  # fmt: skip
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Solve for the factors of the items, (N, F)."""
+        """Solve for the (N, F) factors of the items."""
         x = events.matrix()
         rng = np.random.default_rng(self.settings["seed"])
         items = rng.normal(0.0, 0.1, (len(self.catalog), self.settings["factors"]))
@@ -54,7 +54,12 @@ class MF(Scorer):
         return {"items": items, "popularity": events.popularity()}
 
     def _solve(self, x: Any, other: FloatArray) -> FloatArray:
-        """Solve for the factors, (A, F), of the rows of x (A, B), given those of its columns (B, F)."""
+        """Solve for the (A, F) factors of the rows of x, given the (B, F) factors of its columns.
+
+        Args:
+            x: (A, B) a sparse matrix.
+            other: (B, F) the factors of the columns.
+        """
         alpha = self.settings["alpha"]
         width = other.shape[1]
         base = other.T @ other + self.settings["penalty"] * np.eye(width)
@@ -70,21 +75,21 @@ class MF(Scorer):
         return solved
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Score by the factors, or by popularity for an empty history."""
+        """Return scores from the factors, or the popularity for an empty history."""
         baskets = self.baskets(histories)
         scores = self._solve(baskets, self.arrays["items"]) @ self.arrays["items"].T
         return replace_unknown(scores, baskets.sum(axis=1) > 0, self.arrays["popularity"])
 
 
 class BPR(Scorer):
-    """Learn factors by Bayesian personalized ranking, fitted by cornac (extra ``baselines``).
+    """Learns factors by Bayesian personalized ranking, using cornac (extra ``baselines``).
 
-    Rendle et al. 2009 (https://arxiv.org/abs/1205.2618). cornac has factors only for the users that
-    it was trained on. So each item gets the mean factors of the users who have it, and a history the
-    mean over its items.
+    The method is from Rendle et al. 2009 (https://arxiv.org/abs/1205.2618). cornac has factors only
+    for the users in its training data. For new histories, each item is represented by the mean
+    factors of the users who have it, and a history by the mean over its items.
 
     Settings:
-        factors: how many factors users and items have.
+        factors: number of factors of users and items.
         epochs: cornac's max_iter.
         rate: cornac's learning_rate.
         penalty: cornac's lambda_reg.
@@ -97,7 +102,7 @@ class BPR(Scorer):
     }  # fmt: skip
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Fit the items' factors, (N, F), and biases, (N,), and the mean factors of their users."""
+        """Fit the (N, F) factors and (N,) biases of the items, and the mean factors of their users."""
         cornac = _import_cornac()
         x = events.matrix()
         triples = list(
@@ -123,7 +128,7 @@ class BPR(Scorer):
         }
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Score by the factors, or by popularity for a history without a known item."""
+        """Return scores from the factors, or the popularity for a history without a known item."""
         known = self.arrays["popularity"] > 0
         baskets = self.baskets(histories) * known[None]
         count = np.asarray(baskets.sum(axis=1))
@@ -136,14 +141,14 @@ class BPR(Scorer):
 
 
 def _reorder(numbers: Mapping[int, int], values: FloatArray, n: int) -> FloatArray:
-    """Reorder cornac's values by our numbers, (n, F); what cornac does not know is zero."""
+    """Return cornac's values in the order of our numbers, (n, F), with zeros for missing rows."""
     ordered = np.zeros((n, values.shape[1]))
     ordered[list(numbers)] = values[list(numbers.values())]
     return ordered
 
 
 def _import_cornac() -> Any:
-    """Import cornac, or say how to install it."""
+    """Import cornac, or raise an error that explains how to install it."""
     try:
         import cornac
     except ImportError as error:

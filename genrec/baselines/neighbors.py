@@ -1,4 +1,4 @@
-"""Recommend by neighbors: similar items, similar users, and EASE's linear model."""
+"""Recommend items with neighborhood models: similar items, similar users, and EASE."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from genrec.types import FloatArray
 
 
 class ItemKNN(Scorer):
-    """Score items by how similar they are to the items of a history.
+    """Scores items by their similarity to the items in a history.
 
-    Two items are compared by the cosine of their sets of users, summed over the history's items.
-    Sarwar et al. 2001 (https://doi.org/10.1145/371920.372071), for implicit feedback: all values
-    are 1, and the weights are not divided by their sum, since every item would then score the same.
+    The similarity of two items is the cosine between their sets of users. It is summed over the items
+    in the history. The method is from Sarwar et al. 2001 (https://doi.org/10.1145/371920.372071),
+    adapted to implicit feedback: all values are 1, and the weights are not divided by their sum,
+    since every item would then have the same score.
 
     Settings:
-        neighbours: how many of the most similar items count for each item; None for all.
+        neighbours: number of most similar items to keep for each item; None for all.
         itself: whether an item is its own neighbor, which matters only if seen items may be
             recommended again.
     """
@@ -39,7 +40,7 @@ class ItemKNN(Scorer):
     defaults: ClassVar[Mapping[str, Any]] = {"neighbours": None, "itself": True}
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Compute the cosines between items, (N, N)."""
+        """Compute the (N, N) cosines between items."""
         unit = normalize_rows(events.matrix().T.tocsr())
         cosines = (unit @ unit.T).tocsr()
         if not self.settings["itself"]:
@@ -60,19 +61,20 @@ class ItemKNN(Scorer):
 
 
 class UserKNN(Scorer):
-    """Recommend items of the users most similar to a history, weighted by their cosine.
+    """Recommends the items of the users most similar to a history, weighted by cosine.
 
-    Resnick et al. 1994 (https://doi.org/10.1145/192844.192905), for implicit feedback.
+    The method is from Resnick et al. 1994 (https://doi.org/10.1145/192844.192905), adapted to
+    implicit feedback.
 
     Settings:
-        neighbours: how many of the most similar users count.
+        neighbours: number of most similar users to use.
     """
 
     name = "userknn"
     defaults: ClassVar[Mapping[str, Any]] = {"neighbours": 100}
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Collect the items of the users, (U, N)."""
+        """Store the (U, N) matrix of users and their items."""
         return {**sparse_to_arrays("users", events.matrix()), "popularity": events.popularity()}
 
     @cached_property
@@ -87,9 +89,9 @@ class UserKNN(Scorer):
 
 
 class EASE(Scorer):
-    """Fit the user-item matrix by a linear item-item model whose diagonal is zero.
+    """Reconstructs the user-item matrix with a linear item-item model that has a zero diagonal.
 
-    Steck 2019 (https://arxiv.org/abs/1905.03375).
+    The method is from Steck 2019 (https://arxiv.org/abs/1905.03375).
 
     Settings:
         penalty: the penalty on squared weights.
@@ -99,7 +101,7 @@ class EASE(Scorer):
     defaults: ClassVar[Mapping[str, Any]] = {"penalty": 250.0}
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Solve for the weights between items, (N, N), float32."""
+        """Solve for the (N, N) weights between items, as float32."""
         x = events.matrix()
         gram = (x.T @ x).toarray()
         gram[np.diag_indices_from(gram)] += self.settings["penalty"]
@@ -109,7 +111,7 @@ class EASE(Scorer):
         return {"weights": weights.astype(np.float32), "popularity": events.popularity()}
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Score by the weights, or by popularity for an empty history."""
+        """Return scores from the weights, or the popularity for an empty history."""
         baskets = self.baskets(histories)
         scores = np.asarray(baskets.astype(np.float32) @ self.arrays["weights"], dtype=np.float64)
         return replace_unknown(scores, baskets.sum(axis=1) > 0, self.arrays["popularity"])

@@ -1,4 +1,7 @@
-"""Turn scores into ranked items: ties, seen items, and popularity where scores say nothing."""
+"""Turn scores into ranked items.
+
+Handles ties and seen items, and falls back to popularity if there are no informative scores.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,16 @@ from genrec.types import FloatArray, IntArray
 def mask_seen(
     catalog: Catalog, history: History, scores: FloatArray, lead_in_behaviors: Collection[str]
 ) -> FloatArray:
-    """Set the scores, (N,), of items that were seen (``History.had``) to -inf."""
+    """Return (N,) scores in which items already seen (see ``History.had``) are set to -inf."""
     allowed = scores.copy()
     allowed[catalog.rows(history.had(lead_in_behaviors))] = -np.inf
     return allowed
 
 
 def top_rows(scores: FloatArray, k: int) -> IntArray:
-    """Return the rows of the k highest scores, best first, ties by row; -inf is never taken.
+    """Return the rows of the k highest scores, best first.
+
+    Ties are broken by row. Rows with a score of -inf are never returned.
 
     >>> top_rows(np.array([1.0, 3.0, -np.inf, 3.0]), k=5)
     array([1, 3, 0])
@@ -36,18 +41,26 @@ def top_rows(scores: FloatArray, k: int) -> IntArray:
 
 
 def fill_by_popularity(scores: FloatArray, popularity: FloatArray) -> FloatArray:
-    """Move items whose score is not above 0 behind all others, ordered by popularity, (U, N)."""
+    """Rank items without a positive score below all others, ordered by popularity.
+
+    Args:
+        scores: (U, N) scores.
+        popularity: (N,) number of events of each item.
+
+    Returns:
+        (U, N) the scores, with the values at or below 0 replaced.
+    """
     return np.where(scores > 0, scores, popularity / (popularity.max() + 1.0) - 1.0)
 
 
 def replace_unknown(
     scores: FloatArray, known: npt.NDArray[np.bool_], popularity: FloatArray
 ) -> FloatArray:
-    """Replace the scores, (U, N), of histories that say nothing by popularity.
+    """Replace the scores of uninformative histories by popularity.
 
     Args:
         scores: (U, N) scores.
-        known: (U,) whether the history says anything, such as naming a known item.
-        popularity: (N,) how many events each item has.
+        known: (U,) whether each history is informative, for example contains a known item.
+        popularity: (N,) number of events of each item.
     """
     return np.where(np.asarray(known)[:, None], scores, popularity[None])

@@ -1,4 +1,4 @@
-"""Fit a baseline by its name, and keep what it learned in a file."""
+"""Fit a baseline by its name, and save the fitted model to a file."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from genrec.data.dataset import Dataset
 from genrec.errors import DataError, SettingsError
 from genrec.types import Log
 
-VERSION = 1  # of what is learned; a new one makes kept files stale
-FOLDER = "baselines"  # in a dataset folder
+VERSION = 1  # of the fitted arrays; raising it invalidates saved files
+FOLDER = "baselines"  # name of the subfolder in a dataset folder
 
 NAMES = (
     "popular", "markov", "itemknn", "userknn", "ease", "content", "mf", "bpr", "sasrec", "textseq",
@@ -39,7 +39,7 @@ SIMPLE: dict[str, type[Scorer]] = {
 
 
 def load_classes() -> dict[str, type[Scorer]]:
-    """Return all baselines by name, importing those that need torch."""
+    """Return all baseline classes by name, importing those that need torch."""
     from genrec.baselines.matrix_factorization import BPR, MF
     from genrec.baselines.sasrec import SASRec
     from genrec.baselines.text_sequence import TextSequence
@@ -63,25 +63,25 @@ def fit(
     log: Log = lambda message: None,
     **settings: Any,
 ) -> Scorer:
-    """Fit a baseline, or load it from its file if it was fitted before.
+    """Fit a baseline, or load it from a file if it was fitted before.
 
-    The file is ``NAME-KEY.safetensors``; its key is made from the catalog, the events before the
-    split, the behavior and the settings. If the folder cannot be written, nothing is kept.
+    The file is named ``NAME-KEY.safetensors``. The key is a hash of the catalog, the events before
+    the split, the behavior and the settings. If the folder is not writable, nothing is saved.
 
     Args:
         name: one of ``NAMES``.
         dataset: a dataset with a split.
-        before: ``validation`` to learn from train only, ``test`` from train and validation.
-        folder: where fitted baselines are kept; None for ``baselines`` in the dataset's own folder
-            (a dataset without a folder keeps nothing).
+        before: ``validation`` to use the train part only, ``test`` to use train and validation.
+        folder: the folder for fitted baselines; None for ``baselines`` in the dataset's folder. If
+            the dataset has no folder either, nothing is saved.
         seed: the random seed.
-        log: called with a line of text from time to time in a long fit.
-        **settings: see the class's ``defaults``. ``markov`` keeps repeats if the dataset's users
-            usually take items again.
+        log: called with a line of text from time to time during a long fit.
+        **settings: see the class's ``defaults``. By default, ``markov`` keeps repeats if users in
+            this dataset often take the same items again.
 
     Raises:
-        SettingsError: the baseline or a setting is unknown, or a package it needs is not installed.
-        DataError: a kept file is damaged.
+        SettingsError: the baseline or a setting is unknown, or a required package is not installed.
+        DataError: a saved file is damaged.
     """
     if name not in NAMES:
         msg = f"{name!r} is not a baseline. Expected one of: {', '.join(NAMES)}."
@@ -120,13 +120,17 @@ def fit(
 
 
 def _save(path: Path, arrays: Arrays, about: str) -> None:
-    """Write arrays into the folder of fitted baselines."""
+    """Write the arrays of a fitted baseline to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_arrays(path, arrays, {"about": about})
 
 
 def _load(path: Path, about: str) -> dict[str, npt.NDArray[Any]] | None:
-    """Read the arrays in a file; None if there is none, or it was fitted to something else."""
+    """Read the arrays from a file.
+
+    Return None if the file does not exist, or if the baseline was fitted to different data or
+    settings.
+    """
     if not path.is_file():
         return None
     from safetensors import safe_open
@@ -136,6 +140,6 @@ def _load(path: Path, about: str) -> dict[str, npt.NDArray[Any]] | None:
             if (file.metadata() or {}).get("about") != about:
                 return None
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:  # safetensors has errors of its own
-        msg = f"{path} is damaged: {error!r:.200}. Delete it, and the baseline is fitted again."
+    except Exception as error:  # safetensors raises its own exception types
+        msg = f"{path} is damaged: {error!r:.200}. Delete it to fit the baseline again."
         raise DataError(msg) from error

@@ -1,6 +1,6 @@
-"""Predict the next item by SASRec, a causal transformer over item vectors.
+"""Predict the next item with SASRec, a causal transformer over item vectors.
 
-Knows catalog rows, nothing of titles.
+Deals with catalog rows, not with titles.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from genrec.types import IntArray
 
 
 class ItemNet(Net):
-    """Learn a vector for each item, the same for input and output, and a ``Transformer``."""
+    """A ``Transformer`` over learned item vectors, which are shared by input and output."""
 
     def __init__(self, n: int, settings: Mapping[str, Any]) -> None:
-        """Draw random weights for n items."""
+        """Initialize random weights for n items."""
         super().__init__()
         s = settings
         self.vectors = nn.Embedding(n, s["hidden"])
@@ -39,22 +39,23 @@ class ItemNet(Net):
 
 
 class SASRec(NetScorer):
-    """Predict the next item by self-attention over the latest items.
+    """Predicts the next item with self-attention over the latest items.
 
-    Kang and McAuley 2018 (https://arxiv.org/abs/1808.09781). The loss is the softmax cross-entropy
-    over all items, as in RecBole's SASRec-CE, not the paper's binary loss with one sampled negative.
-    Klenitskiy and Vasilev 2023 (https://arxiv.org/abs/2309.07602) measure the difference. The net
-    reads the events with the target behavior, or all events of a history that has none.
+    The model is from Kang and McAuley 2018 (https://arxiv.org/abs/1808.09781). The loss is the
+    softmax cross-entropy over all items, as in RecBole's SASRec-CE, not the paper's binary loss with
+    one sampled negative. Klenitskiy and Vasilev 2023 (https://arxiv.org/abs/2309.07602) measure the
+    difference. The network reads the events with the target behavior. If a history has no such
+    events, it reads all events.
 
     Settings:
-        hidden: the width of the net.
-        layers: how many layers it has.
-        heads: how many attention heads each layer has.
+        hidden: the width of the network.
+        layers: number of layers.
+        heads: number of attention heads per layer.
         dropout: the dropout rate.
-        length: how many of the latest events it reads.
-        epochs: how many times all sequences are learned from.
-        minutes: minutes of processor time after which no epoch begins.
-        batch: how many sequences make a batch.
+        length: number of latest events to read.
+        epochs: number of passes over all sequences.
+        minutes: CPU time in minutes after which no new epoch is started.
+        batch: number of sequences per batch.
         rate: the learning rate.
         seed: the random seed.
     """
@@ -66,7 +67,7 @@ class SASRec(NetScorer):
     }  # fmt: skip
 
     def build(self) -> Net:
-        """Build the net, see ``NetScorer.build``."""
+        """Build the network, see ``NetScorer.build``."""
         return ItemNet(len(self.catalog), self.settings)
 
     def sequences(self, events: TrainingEvents) -> Sequences:
@@ -90,7 +91,7 @@ class SASRec(NetScorer):
 
 
 def _make_sequences(starts: IntArray, rows: IntArray) -> Sequences:
-    """Make sequences that have catalog rows only, in which every event is a target."""
+    """Make sequences from catalog rows only, in which every event is a target."""
     zeros = np.zeros(len(rows), dtype=np.int64)
     return Sequences(
         starts, rows, zeros, zeros.astype(np.float64), np.ones(len(rows), dtype=np.bool_)

@@ -1,4 +1,4 @@
-"""Train neural sequence models and score by them. Knows catalog rows, nothing of titles."""
+"""Train neural sequence models, and score items with them. Deals with catalog rows, not titles."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from genrec.data.events import History
 from genrec.types import FloatArray, IntArray, Log
 
 _CHECKPOINT = "checkpoint.safetensors"
-_CHUNK = 256  # targets whose logits are held at once
+_CHUNK = 256  # number of targets whose logits are in memory at the same time
 
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """S sequences of events in arrays, one after the other: E events, the oldest first.
+    """S sequences with E events in total, concatenated in arrays, oldest event first.
 
     Attributes:
-        starts: (S + 1,) the index at which each sequence begins, and E.
+        starts: (S + 1,) the index at which each sequence begins, followed by E.
         row: (E,) catalog rows.
         behavior: (E,) codes of the behaviors.
-        gap: (E,) seconds since the previous event, 0 for the first of a sequence.
+        gap: (E,) seconds since the previous event; 0 for the first event of a sequence.
         target: (E,) whether the event is to be predicted.
     """
 
@@ -50,11 +50,11 @@ class Sequences:
         return len(self.starts) - 1
 
     def lengths(self) -> IntArray:
-        """Return the number of events in each sequence, (S,)."""
+        """Return the (S,) numbers of events in the sequences."""
         return np.diff(self.starts)
 
     def windows(self, length: int) -> Sequences:
-        """Cut the sequences into pieces of at most ``length`` events that overlap by one."""
+        """Split the sequences into pieces of at most ``length`` events that overlap by one event."""
         starts, index = [0], []
         for first, last in zip(self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True):
             for begin in range(first, max(last - 1, first + 1), length - 1):
@@ -91,7 +91,7 @@ class Batch:
         row: (B, T) int64, catalog rows.
         behavior: (B, T) int64, codes of the behaviors.
         gap: (B, T) float32, seconds since the previous event.
-        target: (B, T) bool, whether an event is to be predicted; False on padding.
+        target: (B, T) bool, whether an event is to be predicted; False for padding.
         length: (B,) int64, the number of events.
     """
 
@@ -102,7 +102,7 @@ class Batch:
     length: Tensor
 
     def but_last(self) -> Batch:
-        """Drop the last column."""
+        """Return the batch without its last column."""
         return Batch(
             self.row[:, :-1],
             self.behavior[:, :-1],
@@ -113,17 +113,17 @@ class Batch:
 
 
 class Transformer(nn.Module):
-    """A causal transformer of width D, with learned positions and layer norm before each part."""
+    """A causal pre-norm transformer of width D with learned position embeddings."""
 
     def __init__(self, hidden: int, layers: int, heads: int, dropout: float, length: int) -> None:
-        """Draw random weights.
+        """Initialize random weights.
 
         Args:
             hidden: the width D, a multiple of ``heads``.
-            layers: how many layers of attention and feed-forward there are.
-            heads: how many attention heads each layer has.
-            dropout: the dropout rate of inputs, attention and the outputs of both parts.
-            length: the most events of a sequence.
+            layers: number of layers, each with an attention and a feed-forward block.
+            heads: number of attention heads per layer.
+            dropout: the dropout rate of the inputs, the attention weights and the block outputs.
+            length: maximum number of events in a sequence.
         """
         super().__init__()
         self.heads, self.dropout = heads, dropout
@@ -135,7 +135,7 @@ class Transformer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(2 * layers + 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turn inputs, (B, T, D), into states, (B, T, D), that depend on no later event."""
+        """Return (B, T, D) states for (B, T, D) inputs; a state does not depend on later events."""
         rate = self.dropout if self.training else 0.0
         x = functional.dropout(x + self.positions.weight[: x.shape[1]], rate)
         for i, (qkv, out) in enumerate(zip(self.qkv, self.out, strict=True)):
@@ -150,21 +150,21 @@ class Transformer(nn.Module):
 
 
 class Net(nn.Module):
-    """A net that gives a state after each event, and a vector for each item."""
+    """A network that computes a state after each event, and a vector for each item."""
 
     @abstractmethod
     def states(self, batch: Batch) -> Tensor:
-        """Compute the states after each event, (B, T, D), from the events up to it."""
+        """Return (B, T, D) states after each event, which depend only on the events so far."""
 
     @abstractmethod
     def items(self) -> Tensor:
-        """Return the vectors of the items, (N, D); an item's logit is state times vector."""
+        """Return (N, D) vectors of the items. An item's logit is the dot product with the state."""
 
     def backward(self, batch: Batch) -> float:
-        """Add up the gradients of the next item's cross-entropy over all N items.
+        """Compute the gradients of the next-item cross-entropy over all N items.
 
-        The targets are handled in chunks: logits of all targets at once would not fit into the
-        cache, and fetching memory would take twice the time.
+        The targets are processed in chunks, because the logits of all targets would not fit into
+        the processor's cache, which would double the time.
 
         Args:
             batch: sequences with at least one target.
@@ -189,13 +189,13 @@ class Net(nn.Module):
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:
-        """Compute the logits, (B, N), of the item that follows each sequence."""
+        """Return (B, N) logits of the item that follows each sequence."""
         last = self.states(batch)[torch.arange(len(batch.length)), batch.length.clamp(min=1) - 1]
         return last @ self.items().T
 
 
 def init_weights(net: nn.Module) -> None:
-    """Initialize matrices with small normal values (standard deviation 0.02), biases with zero."""
+    """Initialize matrices from a normal distribution (standard deviation 0.02), and biases to 0."""
     for name, parameter in net.named_parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.02)
@@ -206,21 +206,22 @@ def init_weights(net: nn.Module) -> None:
 def train_net(
     net: Net, sequences: Sequences, settings: Mapping[str, Any], work: Path | None, log: Log
 ) -> int:
-    """Train a net in place with Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
+    """Train a network in place with Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
 
-    Each epoch ends with a checkpoint (weights, moments, seconds of processor time). A fit that was
-    killed is resumed from the last one, with the same result.
+    A checkpoint with the weights, the moments and the CPU time is written after each epoch. If a fit
+    was killed, it is resumed from the last checkpoint, with the same result.
 
     Args:
-        net: the net to train; it is left in evaluation mode.
-        sequences: sequences of at most the net's length; those of one event teach nothing.
-        settings: ``epochs``, ``minutes`` (of processor time, after which no epoch begins), ``batch``
-            (sequences), ``rate`` and ``seed``.
-        work: a folder for checkpoints; None to write none.
+        net: the network to train, which is left in evaluation mode.
+        sequences: the training sequences, not longer than the network's maximum length. Sequences
+            with a single event are skipped.
+        settings: ``epochs``, ``minutes`` (CPU time after which no new epoch is started), ``batch``
+            (number of sequences), ``rate`` and ``seed``.
+        work: a folder for checkpoints; None to write no checkpoints.
         log: called with a line of text after each epoch.
 
     Returns:
-        How many epochs were trained.
+        The number of epochs trained.
     """
     optimizer = torch.optim.Adam(net.parameters(), lr=settings["rate"])
     epoch, seconds = _resume(net, optimizer, work)
@@ -243,7 +244,7 @@ def train_net(
             epoch += 1
             seconds += time.process_time() - began
             _write_checkpoint(net, optimizer, epoch, seconds, work)
-            log(f"Epoch {epoch}: {total / max(count, 1):.4f} nats a target, {seconds:.0f} s")
+            log(f"Epoch {epoch}: {total / max(count, 1):.4f} nats per target, {seconds:.0f} s")
     net.eval()
     return epoch
 
@@ -251,7 +252,7 @@ def train_net(
 def _shuffle(
     which: IntArray, lengths: IntArray, size: int, rng: np.random.Generator
 ) -> Iterator[IntArray]:
-    """Make batches of sequences of similar length, in random order, so that little is padding."""
+    """Batch sequences of similar length, in random order, to keep padding low."""
     shuffled = rng.permutation(which)
     ordered = shuffled[np.argsort(lengths[shuffled], kind="stable")]
     batches = [ordered[i : i + size] for i in range(0, len(ordered), size)]
@@ -262,7 +263,7 @@ def _shuffle(
 def _write_checkpoint(
     net: Net, optimizer: torch.optim.Optimizer, epoch: int, seconds: float, work: Path | None
 ) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint atomically."""
     if work is None:
         return
     from safetensors.torch import save_file
@@ -277,7 +278,10 @@ def _write_checkpoint(
 
 
 def _resume(net: Net, optimizer: torch.optim.Optimizer, work: Path | None) -> tuple[int, float]:
-    """Load the last checkpoint, if any, and return its epochs and seconds (else 0 and 0)."""
+    """Load the last checkpoint, and return its number of epochs and its CPU time in seconds.
+
+    If there is no checkpoint, return 0 for both.
+    """
     if work is None or not (work / _CHECKPOINT).is_file():
         return 0, 0.0
     from safetensors import safe_open
@@ -297,11 +301,11 @@ def _resume(net: Net, optimizer: torch.optim.Optimizer, work: Path | None) -> tu
 
 
 class NetScorer(Scorer):
-    """Score items by a trained ``Net``'s logits, or by popularity for empty histories."""
+    """Scores items by the logits of a trained ``Net``, or by popularity for empty histories."""
 
     @abstractmethod
     def build(self) -> Net:
-        """Build the net for the settings, with random weights."""
+        """Build the network from the settings, with random weights."""
 
     @abstractmethod
     def sequences(self, events: TrainingEvents) -> Sequences:
@@ -312,7 +316,7 @@ class NetScorer(Scorer):
         """Turn histories into sequences of at most ``length`` events."""
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Train the net, and return its weights, how many epochs it took, and the popularity."""
+        """Train the network, and return its weights, the number of epochs, and the popularity."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings["seed"])
             net = self.build()
@@ -323,7 +327,7 @@ class NetScorer(Scorer):
 
     @cached_property
     def net(self) -> Net:
-        """The trained net."""
+        """The trained network."""
         with torch.random.fork_rng(devices=[]):
             net = self.build()
         state = {

@@ -1,4 +1,4 @@
-"""Build sparse matrices of users and items, and keep them as arrays. Knows counts, no baselines."""
+"""Build sparse matrices of users and items, and convert them to arrays and back."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 def build_sparse(
     columns: Sequence[Sequence[int]], weights: Sequence[Sequence[float]], n: int
 ) -> Any:
-    """Build a sparse matrix, (U, n), from the columns and weights of each row.
+    """Build a sparse (U, n) matrix from the columns and weights of each row.
 
-    Weights of the same place are summed.
+    Weights at the same position are summed.
     """
     from scipy import sparse
 
@@ -32,7 +32,7 @@ def build_sparse(
 
 
 def sparse_to_arrays(name: str, matrix: Any) -> dict[str, npt.NDArray[Any]]:
-    """Take a sparse matrix apart into named arrays that a file can hold."""
+    """Split a sparse matrix into named arrays that can be saved to a file."""
     matrix = matrix.tocsr()
     return {
         f"{name}.data": matrix.data,
@@ -43,7 +43,7 @@ def sparse_to_arrays(name: str, matrix: Any) -> dict[str, npt.NDArray[Any]]:
 
 
 def sparse_from_arrays(name: str, arrays: Arrays, width: int) -> Any:
-    """Rebuild the sparse matrix, with ``width`` columns, that ``sparse_to_arrays`` took apart."""
+    """Rebuild a sparse matrix with ``width`` columns from the arrays of ``sparse_to_arrays``."""
     from scipy import sparse
 
     data, columns, starts = (arrays[f"{name}.{part}"] for part in ("data", "columns", "starts"))
@@ -51,12 +51,12 @@ def sparse_from_arrays(name: str, arrays: Arrays, width: int) -> Any:
 
 
 def count_transitions(before: IntArray, after: IntArray, n: int) -> Any:
-    """Count how often one item came right after another: sparse, (n, n).
+    """Return a sparse (n, n) matrix of how often each item came right after each other item.
 
     Args:
-        before: (T,) catalog rows of the earlier items, which are the matrix's rows.
-        after: (T,) catalog rows of the later items, which are its columns.
-        n: how many items there are.
+        before: (T,) catalog rows of the earlier items, which become the matrix's rows.
+        after: (T,) catalog rows of the later items, which become its columns.
+        n: number of items.
     """
     from scipy import sparse
 
@@ -71,16 +71,16 @@ def weigh_latest(
     last: int,
     keep_repeats: bool = False,
 ) -> Any:
-    """Weight the latest items of each history by decay^age: sparse, (U, N).
+    """Return a sparse (U, N) matrix that weights the latest items of each history by decay^age.
 
     The latest item has age 0. Weights of the same item are summed.
 
     Args:
         catalog: the items.
         histories: U histories.
-        decay: the factor for each step back, from 0 to 1.
-        last: how many items of a history count.
-        keep_repeats: whether an item counts at each of its events; else only at its first.
+        decay: the weight factor for each step back, from 0 to 1.
+        last: number of latest items to use.
+        keep_repeats: whether to count every event of an item rather than only the first.
     """
     rows, weights = [], []
     for history in histories:
@@ -92,7 +92,7 @@ def weigh_latest(
 
 
 def normalize_rows(matrix: Any) -> Any:
-    """Scale the rows of a sparse matrix to unit length; empty rows stay empty."""
+    """Scale the rows of a sparse matrix to unit length, leaving empty rows unchanged."""
     unit = matrix.tocsr(copy=True).astype(matrix.dtype)
     length = np.sqrt(np.asarray((unit * unit).sum(axis=1)).ravel())
     unit.data = unit.data / np.repeat(np.where(length > 0, length, 1.0), np.diff(unit.indptr))

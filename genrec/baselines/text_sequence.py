@@ -1,9 +1,9 @@
-"""Predict the next item by a sequence model over the vectors of titles. Knows titles, not item ids.
+"""Predict the next item with a sequence model over title vectors. Uses titles, not item ids.
 
-An event is the vector of its title, its behavior and the time since the previous event. The vector
-comes from a text encoder, or from a language model's hidden states. All three are fused and run
-through a small LSTM, GRU or transformer. The logit of an item is the state times a projection of its
-title's vector, so items that nobody has taken yet are scored too.
+An event is represented by the vector of its title, its behavior, and the time since the previous
+event. The vector comes from a text encoder or from a language model's hidden states. All three are
+fused and fed into a small LSTM, GRU or transformer. The logit of an item is the dot product of the
+state and a projection of the item's title vector, so items without any events are scored too.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from genrec.types import FloatArray
 
 FUSIONS = ("concat", "mean", "weighted")
 BODIES = ("lstm", "gru", "transformer")
-_GAPS = 32  # buckets of time gaps: powers of two of seconds
+_GAPS = 32  # number of buckets for time gaps; their bounds are powers of two, in seconds
 
 
 class TextNet(Net):
-    """A net over events, each of them the fusion of its title, behavior and time gap."""
+    """A network over events, whose inputs combine each event's title, behavior and time gap."""
 
     def __init__(
         self, titles: npt.NDArray[Any], behaviors: int, settings: Mapping[str, Any]
     ) -> None:
-        """Draw random weights.
+        """Initialize random weights.
 
         Args:
             titles: (N, W) vectors of the titles, which are not trained.
-            behaviors: how many behaviors there are; one more code stands for unknown ones.
-            settings: those of ``TextSequence``.
+            behaviors: number of known behaviors; an additional code is used for unknown ones.
+            settings: the settings of ``TextSequence``.
         """
-        super().__init__()  # files of fitted baselines hold the layers' names: keep them
+        super().__init__()  # saved baselines contain the layers' names, so do not rename them
         s, hidden = settings, settings["hidden"]
         self.dropout, self.fuse, self.kind = s["dropout"], s["fuse"], s["body"]
         self.titles: Tensor
@@ -66,7 +66,10 @@ class TextNet(Net):
             inner = s["dropout"] if s["layers"] > 1 else 0.0
             self.body = kind(hidden, hidden, s["layers"], batch_first=True, dropout=inner)
         init_weights(self)
-        for linear in (self.input, self.output):  # the inputs are unit vectors: keep their scale
+        for linear in (
+            self.input,
+            self.output,
+        ):  # the inputs are unit vectors, so this keeps their scale
             nn.init.normal_(linear.weight, std=1.0)
         self.norm = nn.LayerNorm(hidden)
 
@@ -101,19 +104,19 @@ class TextNet(Net):
 
 
 class TextSequence(NetScorer):
-    """Predict the next item from titles instead of item ids, trained with the full softmax.
+    """Predicts the next item from titles instead of item ids, trained with a full softmax.
 
-    As in Hou et al. 2022 (UniSRec, https://arxiv.org/abs/2206.05941), an item's vector is that of
-    its text. The recurrent bodies are those of Hidasi et al. 2016 (GRU4Rec,
-    https://arxiv.org/abs/1511.06939). Events of all behaviors are read, and those of the target
-    behavior are predicted.
+    As in Hou et al. 2022 (UniSRec, https://arxiv.org/abs/2206.05941), items are represented by the
+    vectors of their texts. The recurrent networks are as in Hidasi et al. 2016 (GRU4Rec,
+    https://arxiv.org/abs/1511.06939). Histories include events of all behaviors, but only events
+    with the target behavior are predicted.
 
     Settings:
-        encoder: as for ``content``, such as ``lm:smollm2-135m``.
-        fuse: how title, behavior and gap are combined: concat, mean or weighted.
-        body: the kind of net: lstm, gru or transformer.
+        encoder: an encoder as for ``content``, such as ``lm:smollm2-135m``.
+        fuse: the way to combine title, behavior and time gap: concat, mean or weighted.
+        body: the type of network: lstm, gru or transformer.
 
-    All other settings are those of ``sasrec``.
+    All other settings are the same as for ``sasrec``.
     """
 
     name = "textseq"
@@ -124,11 +127,11 @@ class TextSequence(NetScorer):
     }  # fmt: skip
 
     def __init__(self, interactions: Interactions, behavior: str, **options: Any) -> None:
-        """Check the settings, and learn as every ``Scorer`` does.
+        """Check the settings, and fit the baseline as in ``Scorer``.
 
         Args:
             interactions: the events, with a split.
-            behavior: the behavior to learn from and to recommend for.
+            behavior: the behavior to train on and to recommend for.
             **options: see ``Scorer``.
 
         Raises:
@@ -145,13 +148,13 @@ class TextSequence(NetScorer):
         super().__init__(interactions, behavior, **options)
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Train the net, among whose weights are the titles' vectors."""
+        """Train the network and return its weights, which include the title vectors."""
         encoder = self.settings["encoder"]
         self.titles = dense(title_vectors(self.catalog, encoder, self.log, self.index))
         return super().learn(events)
 
     def build(self) -> Net:
-        """Build the net, see ``NetScorer.build``."""
+        """Build the network, see ``NetScorer.build``."""
         titles = self.arrays["net.titles"] if hasattr(self, "arrays") else self.titles
         return TextNet(titles, len(self.codes), self.settings)
 
@@ -184,7 +187,7 @@ class TextSequence(NetScorer):
 
 
 def _compute_gaps(starts: np.ndarray[Any, Any], time: np.ndarray[Any, Any]) -> FloatArray:
-    """Compute the time since the previous event, (E,); 0 for the first event of a sequence."""
+    """Return (E,) times since the previous event, with 0 for the first event of a sequence."""
     gaps = np.diff(time, prepend=time[:1])
     gaps[starts[:-1][starts[:-1] < len(gaps)]] = 0.0
     return np.maximum(gaps, 0.0)

@@ -1,4 +1,4 @@
-"""Select the events that a baseline may learn from. Knows splits and behaviors, no scores."""
+"""Select the events that a baseline is fitted to. Deals with splits and behaviors, not with scores."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from genrec.types import FloatArray, IntArray
 
 @dataclass(frozen=True, slots=True)
 class TrainingEvents:
-    """The events that a baseline may learn from: E events of U users.
+    """The events that a baseline is fitted to: E events of U users.
 
-    They have one behavior and lie before a split.
+    All of them have the same behavior and come before a split.
 
     Attributes:
         catalog: the items.
         behavior: the behavior of all events.
-        user: (E,) the users, numbered from 0 in rising order.
+        user: (E,) user numbers, starting at 0, in ascending order.
         row: (E,) catalog rows, each user's oldest event first.
         place: (E,) the events' indices in the columns of ``interactions``.
-        interactions: all events, for their other columns.
-        limit: events with a split code below this number may be looked at.
+        interactions: all events, which provide the other columns.
+        limit: only events with a split code below this number may be used.
     """
 
     catalog: Catalog
@@ -40,16 +40,16 @@ class TrainingEvents:
 
     @classmethod
     def of(cls, interactions: Interactions, behavior: str, before: str) -> TrainingEvents:
-        """Select the events of a behavior before a split.
+        """Select the events with a given behavior before a split.
 
         Args:
             interactions: the events, with a split.
             behavior: the behavior, such as ``buy``.
-            before: ``validation`` for train only, ``test`` for train and validation.
+            before: ``validation`` for the train part only, ``test`` for train and validation.
 
         Raises:
             RequestError: the split is unknown.
-            DataError: the data has no such behavior.
+            DataError: the behavior is not in the data.
         """
         limits = {"validation": 1, "test": 2}
         if before not in limits:
@@ -74,11 +74,11 @@ class TrainingEvents:
         return int(self.user[-1]) + 1 if len(self.user) else 0
 
     def popularity(self) -> FloatArray:
-        """Count the events of each item, (N,)."""
+        """Return the (N,) numbers of events of all items."""
         return np.bincount(self.row, minlength=len(self.catalog)).astype(np.float64)
 
     def matrix(self) -> Any:
-        """Build a sparse matrix, (U, N), with 1 where a user has an item."""
+        """Return a sparse (U, N) matrix with a 1 for each item of each user."""
         from scipy import sparse
 
         shape = (self.n_users, len(self.catalog))
@@ -87,12 +87,12 @@ class TrainingEvents:
         return matrix
 
     def without_repeats(self) -> TrainingEvents:
-        """Keep only each user's first event with an item."""
+        """Return the events without repeats: only each user's first event with each item."""
         _, first = np.unique(self.user * len(self.catalog) + self.row, return_index=True)
         return self._only(np.sort(first))
 
     def of_users_with(self, least: int) -> TrainingEvents:
-        """Keep only users with at least ``least`` events."""
+        """Return the events of the users who have at least ``least`` events."""
         counts = np.bincount(self.user, minlength=self.n_users)
         return self._only(np.flatnonzero(counts[self.user] >= least))
 
@@ -104,7 +104,7 @@ class TrainingEvents:
         )  # fmt: skip
 
     def digest(self) -> str:
-        """Hash all events before the split (SHA-256, hex); other events give another hash."""
+        """Return a hash of all events before the split (SHA-256, hex)."""
         c = self.interactions.columns
         seen = c.split < self.limit
         digest = hashlib.sha256()
