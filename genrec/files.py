@@ -1,4 +1,4 @@
-"""Write files and folders atomically, using a temporary name that is changed at the end.
+"""Write files and folders atomically, by writing to a temporary path and renaming it.
 
 Readers see either the old content or the new content, never a mixture. This module deals with
 files only, not with their meaning.
@@ -80,7 +80,10 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def _swap(new: Path, path: Path) -> None:
-    """Move a finished folder to its path, setting an old folder aside first and then removing it."""
+    """Move a finished folder to its path.
+
+    An existing folder is set aside first and removed afterwards.
+    """
     if not path.exists():
         new.rename(path)
         return
@@ -93,7 +96,7 @@ def _swap(new: Path, path: Path) -> None:
             (aside / "old").rename(path)
             raise
     finally:
-        if path.exists():  # otherwise the old folder could not be moved back: keep the only copy
+        if path.exists():  # if not, the folder set aside is the only copy, so keep it
             shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 
 def spell(value: Any, name: str, named: Sequence[str]) -> str:
-    """Spell out a dataclass instance as ``name(field=value, ...)``.
+    """Represent a dataclass instance as ``name(field=value, ...)``.
 
     Args:
         value: an instance of a dataclass.

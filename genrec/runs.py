@@ -101,7 +101,7 @@ class Run:
             )
             msg = (
                 f"{str(folder)!r} is not a run folder: it has no {RUN}.{hint} Expected a folder "
-                "that `genrec train DIR --out RUN` wrote."
+                "written by `genrec train DIR --out RUN`."
             )
             raise ModelError(msg)
         try:

@@ -106,7 +106,9 @@ def scripts(text: str) -> Counter[str]:
 
 
 def main_script(texts: list[str]) -> str:
-    """Return the most frequent script in the first 1,000 texts, or ``latin`` if there are no letters.
+    """Return the most frequent script in the first 1,000 texts.
+
+    The result is ``latin`` if the texts contain no letters.
 
     >>> main_script(["红色杯子 USB"]), main_script(["500"])
     ('han', 'latin')
@@ -118,7 +120,7 @@ def main_script(texts: list[str]) -> str:
 
 
 def quantity(n: int, noun: str) -> str:
-    """Format a number with its noun, which is in the plural unless the number is 1.
+    """Format a number with a noun, which is in the plural unless the number is 1.
 
     >>> quantity(1, "row"), quantity(1200, "row")
     ('1 row', '1,200 rows')

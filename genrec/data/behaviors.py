@@ -55,7 +55,7 @@ class Verb:
 
 
 def shipped_verbs(language: str = "en") -> dict[str, Verb]:
-    """Read the shipped verb table of a language, which has the words for each behavior."""
+    """Read the shipped verb table of a language, with the words for each behavior."""
     return read_verbs(templates_folder() / language / "verbs.json")
 
 
@@ -82,7 +82,7 @@ def read_text(path: Path) -> str:
 
 
 def read_verbs(path: Path) -> dict[str, Verb]:
-    """Read a verb table with the words for each behavior; it is empty if the file does not exist.
+    """Read a verb table, or return an empty one if the file does not exist.
 
     Raises:
         PromptError: the file is not a verb table.

@@ -23,7 +23,7 @@ MISSING = {"", "nan", "null", "<na>", "#n/a", "n/a"}  # missing values in export
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item: its id (the user's string), its title as given, and any other columns."""
+    """An item with its id (the user's string), its title as given, and any other columns."""
 
     item_id: str
     title: str
@@ -31,7 +31,7 @@ class Item:
 
     @property
     def known(self) -> dict[str, Any]:
-        """The attributes that have a value, other than None, NaN or text that means the same.
+        """The attributes that have a value. None, NaN and text such as "n/a" count as missing.
 
         >>> Item("1", "Mug", {"brand": "Acme", "price": "NaN", "size": None, "shop": " "}).known
         {'brand': 'Acme'}
@@ -40,14 +40,16 @@ class Item:
 
 
 def _missing(value: object) -> bool:
-    """Check whether a value means that the cell is empty."""
+    """Check whether a value counts as missing."""
     if isinstance(value, str):
         return value.strip().lower() in MISSING
     return value is None or (isinstance(value, float) and value != value)
 
 
 class Catalog:
-    """A catalog of N items. Callers use an item's ``item_id``; the code uses its row (0 to N - 1).
+    """A catalog of N items.
+
+    Callers identify an item by its ``item_id``, and the library by its row (0 to N - 1).
 
     Rows are in file order. Titles may be repeated: rows with the same title are separate items. Ids
     must be unique, and a title must have at least one visible character.
@@ -184,7 +186,9 @@ class Catalog:
         return (*NEEDED, *attributes)
 
     def column(self, name: str) -> pa.Array:
-        """Return the (N,) values of a column, with null for items that lack it; it is built once.
+        """Return the (N,) values of a column, with null for items that lack it.
+
+        Columns are built once and then cached.
 
         Raises:
             KeyError: no item has the column; see ``columns``.
@@ -271,9 +275,10 @@ class Catalog:
         return [self.row(i) for i in item_ids]
 
     def rows_of_title(self, title: str) -> tuple[list[int], str]:
-        """Find the items with a given title, ignoring differences in spelling if necessary.
+        """Find the items with a given title.
 
-        The title is first compared exactly, then after ``text.normalized``.
+        The title is first compared exactly, and then without regard to case and punctuation
+        (``text.normalized``).
 
         Returns:
             The rows in order (several if items share the title), and the kind of match: ``exact``,
@@ -328,12 +333,12 @@ def catalog_of_events(table: pa.Table, rejects: Rejects) -> Catalog:
 
 
 def _title(item: object) -> list[object]:
-    """Return a list with an item's title for the record of rejects; it is empty for non-items."""
+    """Return a list with the title of an item, or an empty list for any other object."""
     return [item.title] if isinstance(item, Item) else []
 
 
 def _column(values: list[Any]) -> pa.Array:
-    """Build an Arrow column; values of mixed types or above 64 bits are converted to text."""
+    """Build an Arrow column, converting mixed types and integers above 64 bits to text."""
     try:
         return pa.array(values)
     except (pa.ArrowException, OverflowError):

@@ -354,7 +354,7 @@ class Dataset:
 def _read(
     path: str | Path, needed: Sequence[str], columns: Mapping[str, str], rejects: Rejects
 ) -> pa.Table:
-    """Read a file and rename its columns; rows with lists or objects in needed columns are bad."""
+    """Read a file and rename its columns, rejecting rows with lists or objects in needed ones."""
     scalar = [columns.get(n, n) for n in needed]
     return arrow.rename(read_table(path, rejects=rejects, scalar=scalar), columns, rejects.source)
 

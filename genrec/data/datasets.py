@@ -115,7 +115,7 @@ def recbole(folder: str | Path | None = None, name: str = "ml-100k") -> Dataset:
 
 
 def amazon(reviews: str | Path, metadata: str | Path) -> Dataset:
-    """Load Amazon reviews and product titles from 2014, 2018 or 2023 (JSON Lines, optionally gzipped).
+    """Load Amazon reviews and product titles from 2014, 2018 or 2023.
 
     In 2014 and 2018 the columns are ``reviewerID, asin, overall, unixReviewTime`` and
     ``asin, title``; the metadata of 2014 consists of Python literals. In 2023 they are
@@ -123,8 +123,8 @@ def amazon(reviews: str | Path, metadata: str | Path) -> Dataset:
     events are ``rate``, with the review's summary or title as their text.
 
     Args:
-        reviews: the reviews file.
-        metadata: the products file.
+        reviews: the reviews file (JSON Lines, optionally gzipped).
+        metadata: the products file, in the same format.
 
     Raises:
         DataError: a file cannot be read or has a different layout.
@@ -146,8 +146,8 @@ def amazon(reviews: str | Path, metadata: str | Path) -> Dataset:
         items.append({"item_id": item_id, "title": row.get("title"), "brand": brand})
     if not any(e["user_id"] and e["item_id"] for e in events):
         msg = (
-            f"{str(reviews)!r} has no reviewerID and asin (2014, 2018) or user_id and parent_asin "
-            "(2023). Expected one of these layouts."
+            f"{str(reviews)!r} has neither the columns reviewerID and asin (2014, 2018) nor user_id "
+            "and parent_asin (2023). Expected one of these layouts."
         )
         raise DataError(msg)
     return _dataset(_table(items), _table(events), Path(reviews).name.split(".")[0], EventOptions())
@@ -228,7 +228,7 @@ def _read_lines(path: Path, encoding: str) -> Iterator[str]:
 
 
 def _split_lines(path: Path, separator: str, names: list[str]) -> pa.Table:
-    """Read a text file with separated columns, in Latin-1 as used by GroupLens."""
+    """Read a Latin-1 text file with columns split at a separator, as published by GroupLens."""
     rows = [line.rstrip("\r\n").split(separator) for line in _read_lines(path, "latin-1")]
     return _table([dict(zip(names, [*r, *[None] * len(names)], strict=False)) for r in rows])
 
@@ -256,10 +256,10 @@ def _atomic(path: Path) -> pa.Table:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the JSON object on each line, or the Python literal, which was used in 2014.
+    """Yield the object on each line, which is JSON, or a Python literal in data from 2014.
 
     Raises:
-        DataError: a line is neither of these.
+        DataError: a line is not an object in either format.
     """
     for number, line in enumerate(_read_lines(path, "utf-8"), start=1):
         if not line.strip():

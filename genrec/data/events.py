@@ -106,7 +106,7 @@ class EventTable:
 
 
 def split_code(split: str) -> int:
-    """Return a split's code in ``EventColumns.split``: 0 for train, 1 for validation, 2 for test."""
+    """Return a split's code in ``EventColumns.split``: 0 train, 1 validation, 2 test."""
     if split not in SPLITS:
         msg = f"{split!r} is not a split. Expected one of {', '.join(SPLITS)}."
         raise RequestError(msg)

@@ -221,7 +221,7 @@ def _note_untrained_users(events: Interactions, target: str) -> list[str]:
         return []
     return [
         f"{untrained:,} of {len(users):,} users with held-out events have none in train, so there "
-        "is little to learn from. If the users are short sessions, hold out whole sessions with a "
+        "is little data to train on. If the users are short sessions, hold out whole sessions with a "
         "split column"
     ]
 
@@ -238,6 +238,6 @@ def note_unknown_verbs(events: Interactions) -> list[str]:
     more = f" and {len(lacking) - len(most):,} more" if len(lacking) > len(most) else ""
     return [
         f"verbs.json lacks {len(lacking):,} of {len(events.behaviors):,} behaviors, so prompts use "
-        f"their raw names: {listed}{more}. To change that, write their verbs into "
+        f"their raw names: {listed}{more}. To change that, add their verbs to "
         "DIR/en/verbs.json and pass --prompts DIR"
     ]

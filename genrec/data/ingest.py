@@ -123,7 +123,7 @@ def ingest(
             f"every row was rejected{rejects.first_reason()}" if rejects.rows else "it has no rows"
         )
         msg = (
-            f"No interaction of {source} is usable: {why}. Expected at least one. Fix the rows, or "
+            f"No interaction in {source} is usable: {why}. Expected at least one. Fix the rows, or "
             "map the columns with --column."
         )
         raise DataError(msg)

@@ -29,7 +29,7 @@ class Interactions:
     """All interactions of all users, sorted by user and time, each with a split label."""
 
     def __init__(self, catalog: Catalog, table: EventTable) -> None:
-        """Wrap sorted events. To build them from a file or table, use ``read`` or ``from_table``."""
+        """Wrap sorted events; use ``read`` or ``from_table`` to build them from a file or table."""
         self.catalog = catalog
         self.table = table
         self.user_ids = tuple(table.user_ids)
@@ -115,7 +115,7 @@ class Interactions:
         return [len(np.unique(c.user[is_target & (c.split == s)])) for s in range(len(SPLITS))]
 
     def unknown_behavior(self, behavior: str) -> DataError:
-        """Build the error for a behavior that does not occur; its message lists those that do."""
+        """Build the error for an unknown behavior, with a message that lists the known ones."""
         known = ", ".join(self.behaviors)
         return DataError(f"No interaction has the behavior {behavior!r}. Expected one of: {known}.")
 

@@ -35,7 +35,7 @@ PARTS = ("validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One user to recommend to.
+    """One evaluation case, with a user, a history and the items to predict.
 
     Attributes:
         user_id: the user.
@@ -385,7 +385,7 @@ def _add_candidates(
 
 
 def count_events(dataset: Dataset, before: str = "validation") -> IntArray:
-    """Count the events of each item before a split, of any behavior; the result has shape (N,)."""
+    """Return the (N,) number of events of each item before a split, for all behaviors together."""
     c = dataset.interactions.columns
     use = (c.split < SPLITS.index(before)) & (c.row >= 0)
     return np.bincount(c.row[use], minlength=len(dataset.catalog))

@@ -220,7 +220,7 @@ def is_test_after_train(events: Interactions) -> bool:
 
 
 def time_quantile(events: Interactions, share: float) -> float:
-    """Return a quantile of the event times, such as 0.9 for the time that 90% of them precede."""
+    """Return the event time before which the given fraction (0 to 1) of all events occur."""
     return float(np.quantile(events.columns.timestamp, share, method="higher"))
 
 
@@ -245,9 +245,9 @@ def _unit_times(events: Interactions) -> FloatArray:
 
 
 def _last_unit_start(events: Interactions, wanted: BoolArray) -> IntArray:
-    """Return the (U,) index of the first event in the unit with each user's last wanted event.
+    """Return the (U,) start of the unit that contains each user's last wanted event.
 
-    The index is -1 for users without a wanted event.
+    The start is an index into the events, or -1 for users without a wanted event.
     """
     c = events.columns
     index = np.arange(len(events))

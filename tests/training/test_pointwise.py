@@ -274,7 +274,7 @@ def test_would_like_takes_lists_plain_models_and_edits() -> None:
         ("text,label\nred,\n", "data row 1: the label '' is unknown"),
         ("words,label\nred mug,buy\n", "has no column 'text'"),
         ("text,answer\nred mug,buy\n", "has no column 'label'"),
-        ("text,label\nred mug,buy,3\n", "3 cells where the header has 2"),
+        ("text,label\nred mug,buy,3\n", "3 cells, but the header has 2"),
         (
             "text,label\nred mug,buy\nbag,1\n",
             "All 2 pairs from the rows of pairs.csv have the label yes",

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from genrec.data.readers.arrow import ROW
 from genrec.data.readers.rejects import BadRow, Rejects
 from genrec.errors import DataError
+from genrec.text import quantity
 from genrec.types import IntArray
 
 _MISQUOTED = "a quote inside a quoted cell is not doubled"
@@ -165,8 +166,8 @@ def _check_quotes(
     if breaks and (quotes % 2 or misquoted):
         msg = (
             f"{str(path)!r} has a quote that is opened and never closed, so rows run together "
-            f"(at or after data row {min(breaks)}). Close the quote, or double a quote that belongs "
-            "to the text."
+            f"(at or after data row {min(breaks)}). Close the quote, or double it if it is part of "
+            "the text."
         )
         raise DataError(msg)
     return misquoted
@@ -193,9 +194,10 @@ def _misquoted(reader: Iterator[list[str]]) -> set[int]:
 
 
 def _delimiter(header: str) -> str:
-    """Return a comma if the header contains one; otherwise the most frequent of the delimiters.
+    """Detect the delimiter from the header of a CSV file.
 
-    These are the semicolon, the tab and the vertical bar. The comma is also the fallback.
+    A comma takes precedence. Otherwise, the most frequent of semicolon, tab and vertical bar is
+    used. The comma is also the fallback if the header contains none of these.
     """
     if "," in header:
         return ","
@@ -208,7 +210,9 @@ def _read_csv(path: Path, rejects: Rejects) -> pa.Table:
     names = [n.strip() for n in raw]
 
     def on_invalid(row: pa_csv.InvalidRow) -> str:
-        reason = f"{row.actual_columns} cells where the header has {row.expected_columns}"
+        reason = (
+            f"{quantity(row.actual_columns, 'cell')}, but the header has {row.expected_columns}"
+        )
         broken.append((int(row.number or 0) - 1, reason, row.text or ""))
         return "skip"
 
@@ -250,9 +254,9 @@ def _is_one_line(path: Path) -> bool:
 
 
 def _valid_utf8(path: Path) -> str | pa.BufferReader:
-    """Return the path of a file in valid UTF-8, or the content of one with invalid bytes.
+    """Return a file's path if it is valid UTF-8, or otherwise its content.
 
-    Invalid bytes are replaced with ``_BROKEN``.
+    In the content, invalid bytes are replaced with ``_BROKEN``.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
@@ -302,7 +306,7 @@ def _read_jsonl(path: Path, rejects: Rejects, scalar: Collection[str]) -> pa.Tab
 
 
 def _object_problem(value: object, scalar: Collection[str]) -> str:
-    """Return the reason why a JSON value is not a usable row, or an empty string if it is."""
+    """Return the reason why a JSON value is not a usable row; empty if it is usable."""
     if not isinstance(value, dict):
         return "not a JSON object"
     nested = (n for n, v in value.items() if isinstance(v, list | dict) and n.strip() in scalar)

@@ -46,7 +46,7 @@ class Rejects:
         if self.strict:
             msg = (
                 f"{source}, data row {number}: {reason}. Expected every row to be usable. Fix "
-                "the row (`genrec prepare` without --strict sets such rows aside)."
+                "the row, or run `genrec prepare` without --strict to set such rows aside."
             )
             raise DataError(msg)
         self.rows.append((source, number, reason, " | ".join(str(c) for c in cells)))
