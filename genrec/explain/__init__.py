@@ -1,1 +1,1 @@
-"""Explain recommendations: evidence, checked sentences, counterfactuals."""
+"""Explain recommendations with evidence, checked sentences and counterfactuals."""

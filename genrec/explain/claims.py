@@ -1,9 +1,10 @@
-"""Check that a sentence claims only what the catalog and history say. Knows texts, not models.
+"""Check that a sentence claims only what the catalog and the history support.
 
-The vocabulary is closed. Apart from names of items, a sentence may only use words of the item's
-title and attributes and a few plain words. So it cannot make a claim in words that the catalog
-lacks. The check cannot tell when true words are combined into a false statement. The shipped
-templates therefore join words with "and" only, since each word by itself is true of the item.
+Deals with texts only, not with models. The vocabulary is closed. Apart from names of items, a
+sentence may only use words from the item's title and attributes and a few plain words. So it cannot
+make a claim in words that the catalog lacks. The check cannot detect true words that are combined
+into a false statement. Therefore, the shipped templates join words only with "and", since each word
+by itself is true of the item.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from itertools import pairwise
 from genrec.data.catalog import Item
 from genrec.text import main_script, one_line, script, scripts
 
-# Combining accents, vowel signs and joiners of letters, none of which \w matches.
+# Combining accents, vowel signs and letter joiners, which \w does not match.
 MARKS = "".join(
     c for c in map(chr, range(0x300, 0xFE30)) if unicodedata.category(c) in {"Mn", "Mc"}
 )
 MARKS += "\u200c\u200d"
 _LETTER = rf"[^\W\d_][{MARKS}]*"
 LETTERS = re.compile(rf"(?:{_LETTER})+(?:['’-](?:{_LETTER})+)*")
-_CHARACTER = re.compile(rf".[{MARKS}]*", re.DOTALL)  # a letter and its marks
+_CHARACTER = re.compile(rf".[{MARKS}]*", re.DOTALL)  # a letter with its marks
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _OPEN, _CLOSE = '"“„«‹「『', '"”“»›」』'
 _JOINED = re.compile(r"(?:[\s,，、;]|\band\b|\bor\b|&|和|与|及|或)*", re.IGNORECASE)
 SPACELESS = {"han", "kana", "thai"}
 _LONGEST_PIECE = 4  # maximum length of a word in a script that is written without spaces
-_NAMED = "\ue000"  # replaces each name when the rest of a sentence is checked
+_NAMED = "\ue000"  # replaces each name while the rest of a sentence is checked
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Facts:
         events: behavior and title of each event in the history that has an item.
         verbs: the verb forms of each behavior.
         plain: texts whose words may be used for any item.
-        opening: start of the sentence; a verb in it does not claim an event.
+        opening: the fixed beginning of the sentence. A verb in it does not claim an event.
     """
 
     item: Item
@@ -54,30 +55,33 @@ class Facts:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The titles that may be named, the longest first."""
+        """Return the titles that may be named, longest first."""
         titles = {one_line(self.item.title), *(title for _, title in self.events)}
         return tuple(sorted(titles, key=len, reverse=True))
 
     @cached_property
     def said(self) -> tuple[str, ...]:
-        """The item's title, and each attribute as its name and value."""
+        """Return the item's title, and the name and value of each attribute."""
         values = (f"{k.replace('_', ' ')} {v}" for k, v in self.item.known.items())
         return (one_line(self.item.title), *(one_line(v) for v in values))
 
     @cached_property
     def words(self) -> frozenset[str]:
-        """The words that may be used; for scripts without spaces, their pieces."""
+        """Return the words that may be used, or their pieces in scripts without spaces."""
         return frozenset().union(*(pieces(text.lower()) for text in (*self.said, *self.plain)))
 
     @cached_property
     def pairs(self) -> frozenset[tuple[str, str]]:
-        """The pairs of adjacent words in the item's title and attributes."""
+        """Return the pairs of adjacent words in the item's title and attributes."""
         texts = [LETTERS.findall(text.lower()) for text in self.said]
         return frozenset(pair for words in texts for pair in pairwise(words))
 
     @cached_property
     def numbers(self) -> Mapping[str, frozenset[float]]:
-        """The item's numbers by each word of the attribute's name; all of them under ""."""
+        """Return the item's numbers, keyed by each word of the attribute's name.
+
+        The key "" has all numbers.
+        """
         by_word: dict[str, set[float]] = {"": set(_parse_numbers(self.item.title))}
         for name, value in self.item.known.items():
             numbers = set(_parse_numbers(str(value)))
@@ -88,12 +92,12 @@ class Facts:
 
     @cached_property
     def script(self) -> str:
-        """The script in which sentences must be written."""
+        """Return the script in which sentences must be written."""
         return main_script(list(self.plain))
 
 
 def find_problems(text: str, facts: Facts) -> tuple[str, ...]:
-    """Return the reasons to reject a sentence; empty if there are none.
+    """Return the reasons to reject a sentence, or an empty tuple if there are none.
 
     Args:
         text: the sentence.
@@ -112,14 +116,14 @@ def find_problems(text: str, facts: Facts) -> tuple[str, ...]:
 
 
 def find_names(text: str, facts: Facts) -> list[str]:
-    """Return the titles of the item and of events that a sentence names, in order."""
+    """Return the titles of the item and of the events that a sentence names, in order."""
     return _split_names(text, facts, [])[1]
 
 
 def _split_names(text: str, facts: Facts, problems: list[str]) -> tuple[str, list[str], list[str]]:
-    """Return a sentence with its names masked, the names, and the text before each.
+    """Return a sentence with its names masked, the names, and the text before each name.
 
-    Names that are neither the item nor an event are added to the problems.
+    Names that refer neither to the item nor to an event are added to the problems.
     """
     rest, names, before, start, place = "", [], [], 0, 0
     while place < len(text):
@@ -142,7 +146,7 @@ def _split_names(text: str, facts: Facts, problems: list[str]) -> tuple[str, lis
 
 
 def _starts_with_name(text: str, name: str) -> bool:
-    """Check whether a text starts with a name and a closing quotation mark."""
+    """Check whether a text starts with a name followed by a closing quotation mark."""
     size = len(name)
     return text[:size].lower() == name.lower() and text[size : size + 1] in tuple(_CLOSE)
 
@@ -162,7 +166,7 @@ def _check_events(names: list[str], before: list[str], facts: Facts, problems: l
 
 
 def _behaviors(text: str, facts: Facts) -> tuple[str, ...]:
-    """Return the behaviors that the verb at the end of a text can mean; the longest verb counts."""
+    """Return the behaviors that the longest verb at the end of a text may express."""
     ending = text.rstrip(" :：").lower()
     best: dict[str, int] = {}
     for behavior, forms in facts.verbs.items():
@@ -175,7 +179,7 @@ def _behaviors(text: str, facts: Facts) -> tuple[str, ...]:
 
 
 def _remove_verbs(rest: str, facts: Facts) -> str:
-    """Remove the verbs before names, which ``_check_events`` has checked."""
+    """Remove the verbs before names, since ``_check_events`` has already checked them."""
     forms = sorted({f for forms in facts.verbs.values() for f in forms if f}, key=len, reverse=True)
     for form in forms:
         edge = "" if script(form[:1]) in SPACELESS else r"\b"
@@ -185,7 +189,7 @@ def _remove_verbs(rest: str, facts: Facts) -> str:
 
 
 def _check_numbers(rest: str, facts: Facts, problems: list[str]) -> None:
-    """Check that each number belongs to the item, or to the attribute named before it."""
+    """Check that each number belongs to the item, or to the attribute that is named before it."""
     near: frozenset[float] | None = None
     for piece in re.finditer(rf"{NUMBER.pattern}|{LETTERS.pattern}", rest):
         text = piece[0].lower()
@@ -198,18 +202,21 @@ def _check_numbers(rest: str, facts: Facts, problems: list[str]) -> None:
 
 
 def has_foreign_word(text: str, facts: Facts) -> bool:
-    """Check whether an unfinished text without names has a complete word that is not allowed."""
+    """Check whether an unfinished text contains a complete word that is not allowed.
+
+    The text must not contain names.
+    """
     words = [m for m in LETTERS.finditer(text.lower()) if m.end() < len(text)]
     return any(script(m[0][0]) not in SPACELESS and not _forms(m[0]) & facts.words for m in words)
 
 
 def _forms(word: str) -> set[str]:
-    """Return a word's singular and plural, approximately."""
+    """Return the approximate singular and plural forms of a word."""
     return {word, f"{word}s", word.removesuffix("s")}
 
 
 def _check_words(rest: str, facts: Facts, problems: list[str]) -> None:
-    """Check that each word occurs in the item's data or in the template."""
+    """Check that each word appears in the item's data or in the template."""
     for word in LETTERS.findall(rest.lower()):
         if script(word[0]) in SPACELESS:
             bad = _uncovered(word, facts.words)
@@ -222,7 +229,7 @@ def _check_words(rest: str, facts: Facts, problems: list[str]) -> None:
 
 
 def _uncovered(text: str, words: frozenset[str]) -> str:
-    """Return the rest of a text from where no known word covers it; empty if all is covered."""
+    """Return the part of a text that known words cannot cover, or "" if they cover all of it."""
     letters = _CHARACTER.findall(text)
     reached = {0}
     for end in range(1, len(letters) + 1):
@@ -235,12 +242,14 @@ def _uncovered(text: str, words: frozenset[str]) -> str:
 
 
 def _parse_numbers(text: str) -> list[float]:
-    """Return the numbers in a text, with commas as thousands separators."""
+    """Return the numbers in a text, treating commas as thousands separators."""
     return [float(n.replace(",", "")) for n in NUMBER.findall(text) if n.count(".") < 2]
 
 
 def pieces(text: str) -> set[str]:
-    """Return the words of a text; for scripts without spaces, all runs of two to four characters.
+    """Return the words of a text.
+
+    In scripts without spaces, return all sequences of two to four characters instead.
 
     >>> sorted(pieces("Red mug")), sorted(pieces("红杯子 的"))
     (['Red', 'mug'], ['杯子', '的', '红杯', '红杯子'])

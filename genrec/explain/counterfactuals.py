@@ -1,9 +1,9 @@
-"""Explain any item: its rank, the evidence against it, and changes to the history that raise it.
+"""Explain the rank of any item and find changes to the history that would raise it.
 
-Two kinds of change are tried: leaving out one event, and adding an event with another item at the
-end. The other items are those with the most similar titles, those recommended, and those that the
-prior ranks highest after the item. Trying the whole catalog would take thousands of prompts;
-``tried`` is the number of items tried.
+Two kinds of changes are tried: leaving out one event, and adding an event with another item at the
+end. The candidates for the added item are those with the most similar titles, the recommended
+items, and the items that the prior ranks highest after the explained one. Trying the whole catalog
+would take thousands of prompts. ``tried`` is the number of candidates that were tried.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from genrec.text import one_line
 from genrec.types import IntArray
 
 SCHEMA_VERSION = 1
-LIKE, OTHERS = 16, 8  # numbers of items tried: those with similar titles, and each other kind
-SHOWN = 3  # number of events against the item, and of recommendations, to report
-_MOST_TITLES = 100_000  # maximum number of titles that are compared by character n-grams
-_MOST_TOKENS = 20_000  # maximum number of tokens in a catalog that is scored whole to find a rank
-_RARE = 1e-4  # probability below which items of a larger catalog are not ranked
+LIKE, OTHERS = 16, 8  # maximum number of candidates with similar titles, and of each other kind
+SHOWN = 3  # maximum number of events against the item, and of recommendations, to report
+_MOST_TITLES = 100_000  # maximum number of titles to compare by character n-grams
+_MOST_TOKENS = 20_000  # maximum number of tokens in a catalog that is scored completely for a rank
+_RARE = 1e-4  # in a larger catalog, items with a lower probability are not ranked
 _NEAR = 1e-4  # nats; log-probabilities closer than this count as equal
 
 
@@ -44,11 +44,12 @@ class Choice:
 
     Attributes:
         written: the item's title up to this point.
-        wanted: next text of the item's title.
-        share: probability of the item's continuation among all titles' continuations here.
-        rather: next text of the most probable continuation; empty if it is only a space.
+        wanted: the text that follows in the item's title.
+        share: probability of the item's continuation among the continuations of all titles here.
+        rather: the text that follows in the most probable continuation; empty if it is only a
+            space.
         rather_share: probability of that continuation.
-        such_as: a title with that continuation.
+        such_as: an example of a title with that continuation.
     """
 
     written: str
@@ -61,14 +62,14 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """An event to leave out or add, and how that changes the explained item's score and rank.
+    """The effect of leaving out or adding an event on the explained item's score and rank.
 
     Attributes:
-        item_id: the event's item; None if the event is text only.
+        item_id: id of the event's item; None if the event is text only.
         title: title of the event's item, or the event's text.
         behavior: the event's behavior.
-        nats: rise of the explained item's score.
-        rank: rank of the explained item in the new list; None if it is not among the k.
+        nats: increase of the explained item's score.
+        rank: rank of the explained item in the new list; None if it is not in the top k.
     """
 
     item_id: str | None
@@ -83,24 +84,27 @@ class ItemExplanation:
     """An item's rank and the reasons for it.
 
     Attributes:
-        user_id: user whose history it is; None for a user who is not in the data.
+        user_id: id of the user with this history; None for a user who is not in the data.
         item_id: the item's id.
         title: the item's title as in the catalog.
-        behavior: behavior that was requested.
+        behavior: the requested behavior.
         logprob: natural log of the item's probability.
-        score: value that ranks the item.
-        rank: rank among the items that may be returned, plus this one; None if it was not found.
-        lower_than: number of items that certainly rank higher if the rank was not found, else 0.
-        among: number of items among which it is ranked.
-        allowed: whether the item may be returned; seen items are not allowed if they are excluded.
-        k: number of items recommended.
-        explanation: evidence and a sentence.
+        score: value by which the item is ranked.
+        rank: rank among this item and all items that may be returned; None if it is unknown.
+        lower_than: if the rank is unknown, the number of items that certainly rank higher;
+            otherwise 0.
+        among: number of items among which this item is ranked.
+        allowed: whether the item may be returned. Seen items may not if they are excluded.
+        k: number of recommended items.
+        explanation: the evidence and a sentence.
         against: events with the strongest evidence against the item.
-        choices: points in its title where the model alone prefers another continuation.
-        instead: top recommendations, each as rank, item_id, title and score.
-        removal: event whose absence raises the item's score most; None if no event's does.
-        addition: event that raises the item's score most when added; None if none tried does.
-        tried: number of items tried for ``addition``.
+        choices: points in the item's title where the model alone prefers another continuation.
+        instead: top recommendations, each as (rank, item_id, title, score).
+        removal: the event whose removal raises the item's score most; None if no removal raises
+            it.
+        addition: the event whose addition raises the item's score most; None if no candidate
+            raises it.
+        tried: number of candidate items tried for ``addition``.
     """
 
     user_id: str | None
@@ -129,11 +133,11 @@ class ItemExplanation:
 
     @property
     def recommended(self) -> bool:
-        """Return whether the item is among the k recommended."""
+        """Check whether the item is among the k recommended items."""
         return self.allowed and self.rank is not None and self.rank <= self.k
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Convert to plain values that can be written as JSON."""
         names = ("rank", "item_id", "title", "score")
         return {
             "schema_version": SCHEMA_VERSION,
@@ -160,11 +164,11 @@ def examine_item(
         question: the request.
         catalog: the items.
         row: catalog row of the item.
-        explain: explains the item, given whether it is recommended.
+        explain: function that explains the item. Its argument is whether the item is recommended.
         allowed: the items that may be returned.
-        k: number of items recommended.
-        behavior: behavior that is requested.
-        decode: converts token ids to text.
+        k: number of recommended items.
+        behavior: the requested behavior.
+        decode: function that converts token ids to text.
     """
     position = question.trie.positions_of(np.array([row]))
     tree = question.model.prefill_many([question.render(question.window).ids], question.prefix)
@@ -211,7 +215,7 @@ def examine_item(
 
 
 def _count_items(question: Question, allowed: Filter) -> int:
-    """Count the items that a filter allows, without the unused positions that it counts."""
+    """Count the items that a filter allows, ignoring unused positions."""
     unused = question.trie.n_positions - question.trie.n_items if allowed.denies else 0
     return len(allowed) - unused
 
@@ -223,13 +227,18 @@ def _rank_item(
     position: IntArray,
     allowed: Filter,
 ) -> tuple[Ranking, int | None, int]:
-    """Return an item's score and rank; if the rank is None, also how many items rank higher."""
+    """Score and rank an item.
+
+    Returns:
+        The item's own ranking; its rank, or None if it is unknown; and the number of items that
+        certainly rank higher if the rank is unknown, otherwise 0.
+    """
     trie = question.trie
     options = replace(question.options, draw=None, min_probability=0.0)
     only = Filters([Filter.allow(position, trie.n_positions)])
     (own,) = search(trie, tree, [1], allowed=only, prior=prior, options=options)
     by_probability = prior is None or options.fusion == "node"
-    margin = max(options.tolerance, _NEAR)  # rounding may differ when other items are scored too
+    margin = max(options.tolerance, _NEAR)  # rounding may differ when more items are scored
     floor = float(np.exp(own.logprobs[0] - margin)) if by_probability else 0.0
     if trie.inner_tokens > _MOST_TOKENS:
         floor = max(floor, _RARE)
@@ -255,7 +264,7 @@ def _find_choices(
     position: int,
     decode: Callable[[Sequence[int]], str],
 ) -> list[Choice]:
-    """Find the points where the model prefers another title to the one at a position."""
+    """Find the points in the title at a position where the model prefers another title."""
     trie = question.trie
     node, handle, outputs = trie.root, ROOT, tree.root
     written: list[int] = []
@@ -301,7 +310,7 @@ def _find_choices(
 
 
 def _decode_whole(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> str:
-    """Decode tokens, without an incomplete character at the end."""
+    """Decode tokens and drop an incomplete character at the end."""
     return str(decode(list(ids))).rstrip("\ufffd")
 
 
@@ -310,7 +319,7 @@ def _added_text(
 ) -> str:
     """Return the text that a run adds to a title.
 
-    If the run ends within a character, tokens of the rest are added until it is complete.
+    If the run ends in the middle of a character, tokens from ``rest`` are added to complete it.
     """
     start = len(_decode_whole(decode, before))
     for end in range(len(rest) + 1):
@@ -321,7 +330,7 @@ def _added_text(
 
 
 def _remaining_tokens(trie: TitleTrie | LiveTrie, node: int, position: int) -> list[int]:
-    """Return the tokens after a node in the title at a position."""
+    """Return the tokens that follow a node in the title at a position."""
     tokens: list[int] = []
     while not trie.is_leaf(np.array([node]))[0]:
         child, _ = trie.children(np.array([node]))
@@ -333,7 +342,7 @@ def _remaining_tokens(trie: TitleTrie | LiveTrie, node: int, position: int) -> l
 
 
 def _best_removal(question: Question, row: int, evidence: Sequence[Evidence]) -> WhatIf | None:
-    """Return the event whose absence raises the item's score most."""
+    """Find the event whose removal raises the item's score most; return None if none raises it."""
     if not evidence:
         return None
     index = min(range(len(evidence)), key=lambda i: evidence[i].nats)
@@ -347,7 +356,11 @@ def _best_removal(question: Question, row: int, evidence: Sequence[Evidence]) ->
 def _best_addition(
     question: Question, catalog: Catalog, row: int, behavior: str, best: Sequence[int]
 ) -> tuple[WhatIf | None, int]:
-    """Return the added event that raises the item's score most, and the number of items tried."""
+    """Find the event whose addition raises the item's score most.
+
+    Returns:
+        The event, or None if no candidate raises the score; and the number of candidates tried.
+    """
     room = question.model.context - len(question.render(question.window).ids)
     last = max((e.timestamp for e in question.history.interactions), default=0.0)
     changes = [
@@ -373,7 +386,7 @@ def _best_addition(
 def _candidates(
     question: Question, catalog: Catalog, row: int, behavior: str, best: Sequence[int]
 ) -> list[int]:
-    """Return the rows of the items to try, without the item itself and those of the history."""
+    """Return the rows of the items to try, excluding the item itself and those in the history."""
     item = catalog[row]
     every = range(0, len(catalog), -(-len(catalog) // _MOST_TITLES))
     titles = [one_line(catalog[r].title).lower() for r in every]
@@ -390,7 +403,7 @@ def _candidates(
 def _without_known(
     question: Question, catalog: Catalog, row: int, rows: Sequence[int]
 ) -> list[int]:
-    """Drop rows that are repeated, removed, in the history or have the item's own title."""
+    """Drop repeated rows, removed items, items in the history and items with the same title."""
     known = set(catalog.rows(question.window.item_ids)) | {row}
     distinct = list(dict.fromkeys(rows))
     in_trie = question.trie.find_positions(np.array(distinct, dtype=np.int64)) >= 0

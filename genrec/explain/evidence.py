@@ -1,13 +1,14 @@
-"""Measure evidence: how far an item's score drops when an event of the history is left out.
+"""Measure evidence: the drop of an item's score when an event is left out of the history.
 
-For each change to the history (events left out, or one added), the prompt is rendered again with
-the same window of events and the same other text. The items are then scored by the search that made
-the list. With a prior, the drop is split between model and prior. Write f(M, P) for the score by
-model and prior, with a prime for the changed history. The model's part is the mean of f(M, P) -
-f(M', P) and f(M, P') - f(M', P'), and the prior's part is defined likewise. So the two parts add up
-to f(M, P) - f(M', P') under either fusion. The model reads only two prompts for all four scores.
+A change leaves out some events or adds one. For each change, the prompt is rendered again with the
+same window of events, and all other text stays the same. The items are then scored by the same
+search that produced the list. With a prior, the drop is split between model and prior. Let f(M, P)
+be the score from model and prior, and let a prime denote the changed history. The model's part is
+the mean of f(M, P) - f(M', P) and f(M, P') - f(M', P'). The prior's part is defined in the same
+way, so the two parts add up to f(M, P) - f(M', P') with either kind of fusion. The model reads only
+two prompts for all four scores.
 
-Evidence shows what the model relies on, not why a person did something.
+Evidence shows what the model relies on, not why a user did something.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from genrec.text import one_line
 from genrec.types import FloatArray
 
 MODES = ("full", "fast")
-_READINGS = 1.5  # tokens that ``fast`` may read after the groups, as a multiple of the prompt
+_READINGS = 1.5  # maximum tokens that ``fast`` reads after the groups, relative to the prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ class Change:
     """A change to a history.
 
     Attributes:
-        left_out: indices of events to leave out, from 0 for the oldest that the prompt shows.
-        added: event to add after all others, or None.
+        left_out: indices of the events to leave out. Event 0 is the oldest one in the prompt.
+        added: an event to add after all others, or None.
         without_older: whether to leave out the events that the prompt does not show.
     """
 
@@ -57,20 +58,24 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request whose answer is to be explained.
+    """A request whose recommendations are to be explained.
 
     Attributes:
         model: the language model.
-        trie: the catalog.
-        history: the whole history, which the prior reads.
+        trie: the catalog's trie.
+        history: the complete history, which the prior uses.
         events: number of latest events that the prompt shows.
-        render: renders a window of events as a prompt, with all other text as in the request.
-        search: searches other histories, given with their prompts, as the request was searched.
-        options: search options for scoring given items; a draw is scored by its distribution.
-        repeats: whether the same search returns the same list, so that lists can be compared.
-        bare: renders a window without the few-shot demonstrations; None if there are none.
+        render: function that renders a window of events as a prompt, keeping all other text of the
+            request.
+        search: function that runs the request's search for other histories, given with their
+            prompts.
+        options: search options for scoring given items. For a random draw, the probabilities of
+            the distribution are scored.
+        repeats: whether repeating the search returns the same list, so that lists can be compared.
+        bare: function that renders a window without the few-shot demonstrations; None if there are
+            no demonstrations.
         prior: the prior that was fused, or None.
-        prefix: a beginning of the prompt that the model has already read, or None.
+        prefix: a prefix of the prompt that the model has already read, or None.
     """
 
     model: LanguageModel
@@ -91,7 +96,7 @@ class Question:
         return self.history.latest(self.events)
 
     def changed(self, change: Change) -> tuple[History, History]:
-        """Return the window and the whole history after a change."""
+        """Apply a change and return the new window and the new complete history."""
         before = 0 if change.without_older else len(self.history) - self.events
         kept = [e for i, e in enumerate(self.window.interactions) if i not in change.left_out]
         kept += [] if change.added is None else [change.added]
@@ -108,7 +113,7 @@ class Drops:
         model: (C, R) the model's part, in nats.
         prior: (C, R) the prior's part, in nats.
         older: (R,) drop in nats without the events that the prompt omits and only the prior sees;
-            None if there are no such events or no prior.
+            None if there are no such events or there is no prior.
     """
 
     model: FloatArray
@@ -117,7 +122,7 @@ class Drops:
 
     @property
     def total(self) -> FloatArray:
-        """Return the total drop in nats, as (C, R)."""
+        """Return the (C, R) total drop in nats."""
         return self.model + self.prior
 
 
@@ -125,16 +130,16 @@ class Counterfactuals:
     """Scores some items under changes to a request's history.
 
     Attributes:
-        own: (R,) scores of the items under the request's own history.
+        own: (R,) scores of the items under the unchanged history.
     """
 
     def __init__(self, question: Question, rows: Sequence[int], changes: Sequence[Change]) -> None:
-        """Read the request's own prompt; the prompts of changes are read when they are needed.
+        """Read the original prompt. The prompts of changes are read only when they are needed.
 
         Args:
             question: the request.
-            rows: catalog rows of the items, at least one.
-            changes: the changes that may be measured, named by their indices.
+            rows: catalog rows of one or more items.
+            changes: the changes that may be measured. The methods refer to them by index.
         """
         self._question = question
         self._rows = np.array(rows, dtype=np.int64)
@@ -163,11 +168,15 @@ class Counterfactuals:
         return sum(self._branches.cost(c + 1) for c in changes)
 
     def _scores(self, model: Sequence[int], prior: Sequence[int]) -> FloatArray:
-        """Score the items with the model under some changes and the prior under others, as (C, R).
+        """Score the items under separate changes for the model and for the prior.
 
         Args:
-            model: change that the model sees, counted from 1; 0 is the unchanged history.
-            prior: change that the prior sees, counted likewise.
+            model: numbers of the C changes that the model sees. Changes are numbered from 1, and 0
+                is the unchanged history.
+            prior: numbers of the C changes that the prior sees.
+
+        Returns:
+            (C, R) scores.
         """
         tree: TokenTree = self._branches.view(model)
         weights = [self._weights[p] for p in prior]
@@ -187,7 +196,7 @@ class Counterfactuals:
         return scores
 
     def measure_drops(self, changes: Sequence[int]) -> Drops:
-        """Measure the drops of the scores under some of the changes, given by index."""
+        """Measure the drops of the scores under the given changes."""
         which = [c + 1 for c in changes]
         zeros = [0] * len(which)
         if not which:
@@ -205,10 +214,10 @@ class Counterfactuals:
         )
 
     def measure_prior_drops(self, changes: Sequence[int]) -> FloatArray:
-        """Measure the drops when only the prior sees the changes, as (C, R).
+        """Return the (C, R) drops if only the prior sees the changes.
 
-        With fusion by score this is the prior's part of the drop. With fusion by node it is the
-        prior's part as long as the model sees the unchanged history.
+        With ``score`` fusion, this is the prior's part of the drop. With ``node`` fusion, it is
+        the prior's part while the model sees the unchanged history.
         """
         which = [c + 1 for c in changes]
         if all(self._weights[w] is self._weights[0] for w in which):
@@ -219,10 +228,11 @@ class Counterfactuals:
 def measure_drops(question: Question, rows: Sequence[int], mode: str = "full") -> Drops:
     """Measure the drop of each item's score without each event that the prompt shows.
 
-    ``full`` leaves out every event by itself. ``fast`` first leaves out groups of adjacent events.
-    It then leaves out single events of the groups that matter most, until it has read one and a
-    half times the prompt's tokens. Each event of the other groups gets an equal share of the
-    model's part of its group's drop, and the prior's part that needs no reading.
+    ``full`` leaves out each event separately. ``fast`` first leaves out groups of adjacent events.
+    It then leaves out single events from the groups that matter most, until it has read 1.5 times
+    as many tokens as the prompt has. Each event of the other groups gets an equal share of the
+    model's part of the group's drop. Its prior's part is measured exactly, since that needs no
+    reading.
 
     Args:
         question: the request.
@@ -230,10 +240,10 @@ def measure_drops(question: Question, rows: Sequence[int], mode: str = "full") -
         mode: ``full`` or ``fast``.
 
     Raises:
-        RequestError: the mode is not known.
+        RequestError: the mode is unknown.
     """
     if mode not in MODES:
-        msg = f"evidence={mode!r} is not known. Expected one of: {', '.join(MODES)}."
+        msg = f"evidence={mode!r} is unknown. Expected one of: {', '.join(MODES)}."
         raise RequestError(msg)
     n = question.events
     if not (n and len(rows)):
@@ -270,13 +280,13 @@ def measure_drops(question: Question, rows: Sequence[int], mode: str = "full") -
 
 
 def find_strongest(drops: Drops, n: int = 3) -> list[int]:
-    """Return the indices of the n events that change an item's score most, the strongest first."""
+    """Return the indices of the n events that change any item's score most, strongest first."""
     most = np.abs(drops.total).max(axis=1, initial=0.0)
     return [int(i) for i in np.argsort(-most, kind="stable")[:n]]
 
 
 def measure_demonstrations(question: Question, rows: Sequence[int]) -> FloatArray | None:
-    """Measure the drops without the few-shot demonstrations, as (R,); None if there are none."""
+    """Return the (R,) drops without the few-shot demonstrations, or None if there are none."""
     if question.bare is None:
         return None
     own = Counterfactuals(question, rows, []).own
@@ -285,7 +295,7 @@ def measure_demonstrations(question: Question, rows: Sequence[int]) -> FloatArra
 
 
 def search_again(question: Question, changes: Sequence[Change]) -> list[dict[int, int]]:
-    """Search the list again after each change, and return the rank of each catalog row in it."""
+    """Repeat the search after each change and return a map from catalog row to rank for each."""
     if not changes:
         return []
     changed = [question.changed(c) for c in changes]
@@ -302,7 +312,7 @@ def collect_evidence(
         question: the request.
         catalog: the items.
         drops: the drops of the items' scores.
-        item: index of the item among them.
+        item: column of the item in ``drops``.
     """
     parts = zip(drops.model[:, item].tolist(), drops.prior[:, item].tolist(), strict=True)
     return tuple(
@@ -323,8 +333,8 @@ def collect_evidence(
 def locate_events(question: Question) -> tuple[str, tuple[tuple[int, int], ...]]:
     """Return the prompt's text, and the start and end of each event in it.
 
-    An event is the text that disappears when the event is left out. Its span is empty if the
-    template then words the rest differently, so that no single piece of text disappears.
+    An event's span is the text that disappears when the event is left out. The span is empty if the
+    template rewords the rest of the prompt, so that no single piece of text disappears.
     """
     whole = question.render(question.window).text
     spans: list[tuple[int, int]] = []

@@ -1,10 +1,11 @@
-"""Find the phrases of an item's title and attributes that can stand alone in a sentence.
+"""Find phrases in an item's title and attributes that make sense on their own in a sentence.
 
-"Hot water bottle" can stand alone, but its part "hot water" cannot. The titles of the catalog show
-where phrases end: at the end of a title, or before a comma, a number or a small word. A word that
-rarely stands there stays with the next word. Two adjacent words stay together if that pair is more
-frequent than the first word at an end, or than the second word at a beginning. Two words that are
-always followed by the same third word stay with it ("travel card wallet").
+"Hot water bottle" makes sense on its own, but "hot water" does not describe the same item. The
+titles of the catalog show where phrases end: at the end of a title, or before a comma, a number or
+a small word. A word that rarely occurs at such an end is kept with the next word. Two adjacent
+words are kept together if the pair is more frequent than the first word at an end, or than the
+second word at a beginning. Two words that are always followed by the same third word are kept with
+it ("travel card wallet").
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from genrec.explain.claims import LETTERS, MARKS, SPACELESS, pieces
 from genrec.text import one_line, script
 
 LONGEST = 5  # maximum number of words in a phrase
-LEAST = 2  # minimum number of words that a sentence must say about an item
-_LETTERS = 1_000  # characters read of each text, since a long description would take seconds
-_ENDING = 0.1  # minimum share of a word's occurrences at an end for a phrase to end with it
-_PAIRS = 2  # minimum number of times that two words must be adjacent to stay together
-_ALWAYS = 3  # minimum number of times that two words must occur to know what always follows them
-_TITLES = 20_000  # approximate number of titles read
+LEAST = 2  # minimum number of words about an item in a sentence
+_LETTERS = 1_000  # maximum number of characters used from each text, since more would take seconds
+_ENDING = 0.1  # minimum fraction of a word's occurrences at an end if phrases may end with it
+_PAIRS = 2  # minimum number of occurrences of a pair of words that is kept together
+_ALWAYS = 3  # minimum number of occurrences of a pair of words that is kept with a third word
+_TITLES = 20_000  # approximate maximum number of titles to count
 # Characters that separate phrases.
 _BETWEEN = re.compile(rf"[^\w\s'’{MARKS}-]|_|\d|(?<![\w{MARKS}])['’-]|['’-](?!\w)")
 
@@ -39,10 +40,10 @@ class Phrases:
     """
 
     def __init__(self, catalog: Catalog, empty: frozenset[str] = frozenset()) -> None:
-        """Count where words stand in the titles.
+        """Count the positions of words in the titles.
 
         Args:
-            catalog: the items; a large catalog is sampled.
+            catalog: the items. Only a sample of a large catalog is used.
             empty: small words, which neither begin nor end a phrase.
         """
         self._empty = empty
@@ -70,10 +71,10 @@ class Phrases:
         self._goes_on = {pair for pair, n in pairs.items() if n >= _ALWAYS and always[pair]}
 
     def of(self, item: Item) -> frozenset[str]:
-        """Return the phrases of an item's title and text attributes that may be said of it.
+        """Return the phrases from an item's title and text attributes that may describe it.
 
-        In scripts without spaces these are pieces of two to four characters. If the rules leave
-        only the whole text or nothing, words that mostly stand together may be separated.
+        In scripts without spaces, these are pieces of two to four characters. If the rules leave
+        too few phrases, words that usually occur together may be separated.
         """
         texts = (item.title, *(v for v in item.known.values() if isinstance(v, str)))
         runs = [run for text in texts for run in _runs(text)]
@@ -91,7 +92,7 @@ class Phrases:
 
         Args:
             run: adjacent words.
-            bound: whether words that mostly stand together must stay together.
+            bound: whether to keep words together that usually occur together.
         """
         for first, word in enumerate(run):
             if script(word[0]) in SPACELESS:
@@ -117,16 +118,19 @@ class Phrases:
         return self._is_boundary(after) or (word in self._ending and parted)
 
     def _is_meaningful(self, word: str) -> bool:
-        """Check whether a word means something by itself."""
+        """Check whether a word has a meaning of its own."""
         return len(word) > 1 and word not in self._empty
 
     def _is_boundary(self, beside: str) -> bool:
-        """Check whether a neighbor separates phrases: no word, a single letter or a small word."""
+        """Check whether a neighboring word is missing, a single letter or a small word.
+
+        Such a neighbor separates phrases.
+        """
         return len(beside) < 2 or beside in self._empty
 
 
 def _runs(text: str) -> Iterator[list[str]]:
-    """Yield the runs of lower-case words that only spaces separate."""
+    """Yield the runs of words that are separated by spaces only, in lower case."""
     if len(text) > _LETTERS:  # cut between words
         text = text[:_LETTERS].rpartition(" ")[0] or text[:_LETTERS]
     for part in _BETWEEN.split(one_line(text).lower()):

@@ -1,7 +1,8 @@
-"""Explain why items are recommended: the evidence of each event, and a sentence.
+"""Explain why items are recommended, with the evidence from each event and a sentence.
 
-The model writes a sentence that names one of the strongest events (``writer``). If it fails the
-check twice, or if no event supports the item, a sentence from the template takes its place.
+The model writes a sentence that names one of the strongest events (``writer``). If the sentence
+fails the check twice, or if no event supports the item, a sentence from the template is used
+instead.
 """
 
 from __future__ import annotations
@@ -25,22 +26,24 @@ from genrec.prompts.encoder import EncodedPrompt, Encoder, PromptBudget
 from genrec.prompts.template import Template
 from genrec.text import one_line
 
-NAMED = 3  # number of strongest events from which the model chooses the one to name
-FAINT = 0.01  # nats below which an event is not said to support an item
-_ROUNDING = 0.25  # nats by which half precision may change a difference of scores at temperature 1
+NAMED = 3  # maximum number of events from which the model chooses the one to name
+FAINT = 0.01  # minimum nats of an event that is said to support an item
+_ROUNDING = 0.25  # possible error of score differences in half precision at temperature 1, in nats
 NEEDED = ("opening", "link", "plain", "none", "silent")  # keys that a template's header must have
 
 
 def load_explain_template(style: str, language: str, own: str | None) -> Template:
-    """Load the template of a style: ``explain.jinja`` for ``reason``, else ``explain_STYLE.jinja``.
+    """Load the template of a style.
+
+    The file is ``explain.jinja`` for the style ``reason``, otherwise ``explain_STYLE.jinja``.
 
     Args:
         style: name of the style.
         language: language of the sentences.
-        own: folder of the user's own templates, or None.
+        own: folder with the user's own templates, or None.
 
     Raises:
-        PromptError: the style has no template; the message lists the known styles.
+        PromptError: there is no template for the style. The message lists the known styles.
     """
     name = "explain" if style == "reason" else f"explain_{style}"
     try:
@@ -51,21 +54,21 @@ def load_explain_template(style: str, language: str, own: str | None) -> Templat
         folders = [templates_folder(), *([] if own is None else [Path(own)])]
         names = {f.stem for p in folders for f in (p / language).glob("explain_*.jinja")}
         known = ["reason", *sorted(n.removeprefix("explain_") for n in names)]
-        msg = f"style={style!r} is not known. Expected one of: {', '.join(known)}."
+        msg = f"style={style!r} is unknown. Expected one of: {', '.join(known)}."
         raise PromptError(msg) from None
 
 
 def explain_items(
     explainer: Explainer, question: Question, rows: Sequence[int], behavior: str, mode: str
 ) -> list[Explanation]:
-    """Explain each of some items.
+    """Explain each of the given items.
 
     Args:
-        explainer: writes the sentences.
+        explainer: the explainer that writes the sentences.
         question: the request to explain.
         rows: catalog rows of the items.
         behavior: behavior that the items are recommended for.
-        mode: how to measure evidence; only ``full`` searches the list again without an event.
+        mode: how to measure evidence. Only ``full`` repeats the search without single events.
     """
     drops = evidencing.measure_drops(question, rows, mode)
     if not rows:
@@ -93,10 +96,10 @@ def explain_items(
 
 
 def rounding_error(model: LanguageModel, temperature: float) -> float:
-    """Return how far the model's precision may distort evidence, in nats; 0 in 32 bits.
+    """Return the error in evidence, in nats, that the model's precision may cause.
 
-    With the default model in bfloat16, errors of up to 0.26 were measured at temperature 1, and of
-    about 0.009 at temperature 37.
+    The error is 0 for 32-bit models. For the default model in bfloat16, the measured error was up
+    to 0.26 at temperature 1, and about 0.009 at temperature 37.
     """
     return 0.0 if model.precise else _ROUNDING / temperature
 
@@ -107,7 +110,7 @@ def collect_facts(
     """Collect the facts that a sentence about an item may state.
 
     Args:
-        template: template of the sentence.
+        template: the template for the sentence.
         catalog: the items.
         events: events that the prompt shows.
         row: catalog row of the item.
@@ -126,11 +129,11 @@ def collect_facts(
 
 
 class Explainer:
-    """Explains items in sentences, with one model, one ``explain`` template and one catalog.
+    """Explains items in sentences, using one model, one ``explain`` template and one catalog.
 
     Attributes:
         catalog: the items.
-        writer: writes sentences with the model.
+        writer: the writer that produces sentences with the model.
     """
 
     def __init__(
@@ -143,16 +146,16 @@ class Explainer:
         max_title_tokens: int = 48,
         listed: bool = True,
     ) -> None:
-        """Prepare an explainer.
+        """Set up the explainer.
 
         Args:
             model: the language model that writes the sentences.
-            template: an ``explain`` template with the keys of ``NEEDED`` in its header.
+            template: an ``explain`` template whose header has the keys in ``NEEDED``.
             catalog: the items.
             case: letter case of the titles that the model reads.
-            max_title_tokens: number of tokens after which these titles are cut.
-            listed: whether the items are recommended. If not, the template's ``unlisted`` replaces
-                its ``link``.
+            max_title_tokens: maximum number of tokens in these titles; longer ones are cut.
+            listed: whether the items are recommended. If not, the template's ``unlisted`` text
+                replaces its ``link``.
 
         Raises:
             PromptError: the template's header is incomplete.
@@ -163,7 +166,7 @@ class Explainer:
         missing = [key for key in NEEDED if key not in template.header]
         if missing or "{item}" not in template.header["link"]:
             msg = (
-                f"Template {template.name!r} cannot write explanations: its header lacks "
+                f"Template {template.name!r} cannot be used for explanations: its header lacks "
                 f"{', '.join(missing) or '{item} in link'}. Expected {', '.join(NEEDED)}; see the "
                 "shipped explain.jinja."
             )
@@ -171,7 +174,7 @@ class Explainer:
         most = template.header.get("most", str(MAX_WORDS))
         if not most.isdecimal() or int(most) < 1:
             msg = (
-                f"Template {template.name!r} has most: {most}. Expected a number of words, 1 or "
+                f"Template {template.name!r} has 'most: {most}'. Expected a number of words, 1 or "
                 "more."
             )
             raise PromptError(msg)
@@ -190,15 +193,16 @@ class Explainer:
         older: Sequence[Older] | None = None,
         faint: float = FAINT,
     ) -> list[Explanation]:
-        """Explain each of the items in a sentence.
+        """Explain each of the given items in a sentence.
 
         Args:
             window: events that the prompt showed.
             rows: catalog rows of the items.
             behavior: behavior that the items are recommended for.
-            evidence: for each item the evidence of each event.
-            older: for each item the evidence of the events before the window, if there are any.
-            faint: nats below which an event is not said to support an item.
+            evidence: evidence from each event, for each item.
+            older: joint evidence from the events before the window, for each item; None if there
+                is no such evidence.
+            faint: minimum nats of an event that is said to support an item.
 
         Raises:
             PromptError: the prompt does not fit the model's context.
@@ -241,10 +245,10 @@ class Explainer:
         evidence: Sequence[Evidence],
         faint: float,
     ) -> list[int]:
-        """Return the events that may be named: the strongest, and others at least half as strong.
+        """Return the strongest event and the others that are at least half as strong.
 
-        No event may be named if the strongest one is not an item or has the explained item's title.
-        The sentence then comes from the template.
+        The sentence may name one of them. No event may be named if the strongest event has no item
+        or has the explained item's title. In that case, the sentence comes from the template.
         """
         order = sorted(range(len(events)), key=lambda i: -evidence[i].nats)
         most = max((e.nats for e in evidence), default=0.0)
@@ -261,7 +265,7 @@ class Explainer:
     def _prompt(
         self, window: History, row: int, behavior: str, named: Sequence[int]
     ) -> EncodedPrompt:
-        """Return the prompt for a sentence about an item; only its end differs between items."""
+        """Build the prompt for a sentence about an item. Prompts of different items share a start."""
         events = window.interactions
         title_ids = self.writer.title_ids
         longest = max(len(title_ids(r)) for r in [row, *(self._row(events[i]) for i in named)])
@@ -282,7 +286,7 @@ class Explainer:
         older: Older | None,
         faint: float,
     ) -> str:
-        """Fill in the template's sentence about the event that supports the item most."""
+        """Fill in the template's sentence with the event that supports the item most."""
         header = self._template.header
         if not events:
             return header["none"]

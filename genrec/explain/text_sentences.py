@@ -1,9 +1,9 @@
-"""Explain items with a model that only writes text; its sentences are checked like all others.
+"""Explain items with a model that only generates text, and check its sentences.
 
-Without logits there is no evidence, and no trie can constrain the names. So the model writes the
-whole sentence after the template's opening. ``claims`` rejects it if it names anything except the
-item and events of the history, or if it says more than the catalog does. A fixed sentence then
-takes its place.
+Such a model returns no logits, so there is no evidence and no trie can constrain the names. The
+model writes the whole sentence after the template's opening. ``claims`` rejects the sentence if it
+names anything except the item and events in the history, or if it claims more than the catalog
+supports. If every sentence is rejected, a fixed sentence is used instead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from genrec.prompts.encoder import PromptBudget, TextEncoder
 from genrec.prompts.template import Template
 from genrec.text import one_line
 
-TRIES = 3  # number of sentences that the model may write for an item
+TRIES = 3  # maximum number of sentences that the model writes for an item
 _PLAIN = {
     "en": "The model reports no probabilities, so there is no evidence for this item.",
     "zh": "模型不给出概率，因此无法说明推荐该商品的依据。",
@@ -30,24 +30,24 @@ _PLAIN = {
 
 
 class TextExplainer:
-    """Explains items in sentences, with a text model, one ``explain`` template and one catalog."""
+    """Explains items in sentences, using a text model, one ``explain`` template and one catalog."""
 
     def __init__(
         self, model: TextModel, template: Template, catalog: Catalog, form: TitleForm
     ) -> None:
-        """Prepare an explainer.
+        """Set up the explainer.
 
         Args:
             model: the model that writes the sentences.
             template: an ``explain`` template.
             catalog: the items.
-            form: form of the titles that the model reads.
+            form: format of the titles that the model reads.
         """
         self._model, self._template, self._catalog = model, template, catalog
         self._encoder = TextEncoder(model.count_tokens, form)
 
     def explain(self, window: History, rows: Sequence[int], behavior: str) -> list[Explanation]:
-        """Explain each of the items in a sentence.
+        """Explain each of the given items in a sentence.
 
         Args:
             window: events that the prompt showed.

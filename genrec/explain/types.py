@@ -1,4 +1,4 @@
-"""The parts of an explanation: evidence, rejected sentences and lists searched again."""
+"""Define the parts of an explanation: evidence, rejected sentences and repeated searches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A sentence that the model wrote and the check rejected.
+    """A sentence that the model wrote but the check rejected.
 
     Attributes:
         text: the sentence.
@@ -20,13 +20,13 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Without:
-    """The explained item's rank when the list is searched again without one event.
+    """The explained item's rank when the search is repeated without one event.
 
     Attributes:
-        event: index of the event in the prompt, from 0 for the oldest.
-        item_id: the event's item; None if the event is text only.
+        event: index of the event in the prompt. Event 0 is the oldest.
+        item_id: id of the event's item; None if the event is text only.
         title: title of the event's item, or the event's text.
-        rank: rank of the explained item in the new list; None if it is no longer in it.
+        rank: rank of the explained item in the new list; None if it is no longer listed.
     """
 
     event: int
@@ -37,11 +37,11 @@ class Without:
 
 @dataclass(frozen=True, slots=True)
 class Older:
-    """The joint evidence of the events that only the prior sees, since the prompt omits them.
+    """The joint evidence of the older events, which the prompt omits and only the prior sees.
 
     Attributes:
         events: number of these events.
-        nats: drop of the item's score without them; negative if it rises.
+        nats: drop of the item's score without them; negative if the score rises.
     """
 
     events: int
@@ -54,14 +54,15 @@ class Explanation:
 
     Attributes:
         text: one or two sentences.
-        source: ``generated`` if the model wrote the text, ``template`` if it is the template's.
-        rejected: sentences that the model wrote and the check rejected.
-        evidence: evidence of each event in the prompt, oldest first.
-        without: the item's rank when one of the strongest events is left out.
+        source: ``generated`` if the model wrote the text, ``template`` if it comes from the
+            template.
+        rejected: sentences that the model wrote but the check rejected.
+        evidence: evidence from each event in the prompt, oldest first.
+        without: the item's rank without each of the strongest events.
         demonstrations: drop of the item's score in nats without the few-shot demonstrations; None
-            if the prompt has none.
-        older: evidence of the events that only the prior sees; None if there are no such events or
-            no prior.
+            if the prompt has no demonstrations.
+        older: evidence from the events that only the prior sees; None if there are no such events
+            or there is no prior.
     """
 
     text: str
@@ -78,10 +79,10 @@ class Evidence:
     """The contribution of one event of the history to an item's score.
 
     Attributes:
-        item_id: the event's item; None if the event is text only.
+        item_id: id of the event's item; None if the event is text only.
         title: title of the event's item as in the catalog, or the event's text.
         behavior: the event's behavior.
-        nats: drop of the item's score without the event; negative if it rises.
+        nats: drop of the item's score without the event; negative if the score rises.
         nats_model: the model's part of the drop.
         nats_prior: the prior's part of the drop; 0 without a prior.
     """

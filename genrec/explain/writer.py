@@ -1,10 +1,10 @@
 """Write sentences about items with the model, and reject those that claim too much.
 
-A sentence opens with the title of an event, which the model chooses under a trie of the strongest
-events' titles, and then names the item. After that the model writes freely, and ``claims`` checks
-the result against the catalog and the history. If it fails, the model writes the ending once more,
-but may only choose words of the item's title and attributes and a few plain ones. Either way, it
-cannot write the title of any other item.
+A sentence begins with the title of an event and then names the item. The model chooses the event,
+constrained by a trie of the strongest events' titles. After the names, the model writes freely, and
+``claims`` checks the result against the catalog and the history. If the check fails, the model
+writes the ending once more, but may only choose from a few plain words and the words of the item's
+title and attributes. In both cases, it cannot write the title of any other item.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from genrec.prompts.encoder import Encoder, shared_start
 from genrec.prompts.template import Template
 from genrec.text import one_line, script
 
-MAX_TOKENS = 48  # maximum number of tokens in a sentence, including its names
+MAX_TOKENS = 48  # maximum number of tokens in a sentence, including the names
 MAX_WORDS = 14  # maximum number of words after the names when the model chooses from a list
 MAX_FREE = 20  # maximum number of tokens after the names when the model writes freely
 _ENDS = (".", "。", "!", "！", "?", "？")
@@ -36,22 +36,23 @@ _QUOTES = '"“”„«»‹›「」『』'
 
 @dataclass(slots=True)
 class _Sentence:
-    """A sentence in progress: its opening has been read, then names and words follow.
+    """A sentence in progress. The model has read its opening; names and words follow.
 
     Attributes:
-        user: index of its prompt in the token tree.
-        facts: what the sentence may say.
-        tail: what it may say after the names: words of the item, but none of opening and link.
+        user: index of the sentence's prompt in the token tree.
+        facts: the facts that the sentence may state.
+        tail: the facts that it may state after the names. They exclude the words of the opening
+            and the link.
         rows: catalog rows of the events that may be named.
-        trie: titles of these events.
+        trie: trie of these events' titles.
         logits: (V,) the model's logits after the last token.
         handle: handle of the last token in the token tree.
         node: trie node of the unfinished event title; None once the title is complete.
-        words: phrases that may still be written, by their token ids; "" is the end of the sentence.
-        prefix: token ids written of the current phrase.
-        parts: names as catalog rows, and the words between them as token ids.
+        words: token ids -> phrase that may still be written; "" marks the end of the sentence.
+        prefix: token ids of the current phrase written so far.
+        parts: the parts of the sentence: names as catalog rows, and other text as token ids.
         used: phrases written so far, including plain words.
-        span: least and greatest number of words that are not plain.
+        span: minimum and maximum number of non-plain words.
         ended: whether the sentence is complete.
     """
 
@@ -72,7 +73,7 @@ class _Sentence:
 
 
 class Writer:
-    """Writes sentences with one model, one ``explain`` template and one catalog."""
+    """Writes sentences, using one model, one ``explain`` template and one catalog."""
 
     def __init__(
         self,
@@ -83,12 +84,12 @@ class Writer:
         *,
         max_words: int = MAX_WORDS,
     ) -> None:
-        """Prepare a writer.
+        """Set up the writer.
 
         Args:
-            model: the language model that writes.
+            model: the language model that writes the sentences.
             template: an ``explain`` template with a complete header.
-            encoder: encoder of titles in the template's form.
+            encoder: encoder for titles in the template's format.
             catalog: the items.
             max_words: maximum number of words after the names when the model chooses from a list.
         """
@@ -99,7 +100,7 @@ class Writer:
         self._max_words = max_words
 
     def title_ids(self, row: int) -> tuple[int, ...]:
-        """Return the token ids of an item's title, as sentences write it."""
+        """Return the token ids of an item's title in the format used in sentences."""
         return self._encoder.title(self._encoder.form.render(self._catalog[row].title))
 
     def write(
@@ -112,11 +113,11 @@ class Writer:
 
         Args:
             prompts: token ids of each prompt.
-            named: for each prompt the catalog rows of the events that may be named.
-            facts: for each prompt what its sentence may say.
+            named: catalog rows of the events that each sentence may name.
+            facts: the facts that each sentence may state.
 
         Returns:
-            For each prompt the accepted sentence, or None, and the rejected ones.
+            For each prompt, the accepted sentence or None, and the rejected sentences.
         """
         if not prompts:
             return []
@@ -145,7 +146,7 @@ class Writer:
         named: Sequence[Sequence[int]],
         facts: Sequence[Facts],
     ) -> tuple[TokenTree, list[_Sentence]]:
-        """Read all prompts into one tree, their common start only once, and begin the sentences."""
+        """Read all prompts into one tree and begin the sentences. A common prefix is read once."""
         shared = min(shared_start(prompts), *(len(p) - 1 for p in prompts))
         if shared:
             tree = self._model.prefill(prompts[0][:shared])
@@ -170,12 +171,15 @@ class Writer:
         ]
 
     def _tail_facts(self, facts: Facts) -> Facts:
-        """Return the facts for the text after the names, without the words of opening and link."""
+        """Return the facts for the text after the names.
+
+        They exclude the words of the template's opening and link.
+        """
         header = self._template.header
         return replace(facts, plain=(header.get("words", ""), header.get("passing", "")))
 
     def _draft(self, sentence: _Sentence) -> _Sentence:
-        """Copy a sentence up to its names, with the phrases that may follow them."""
+        """Copy a sentence up to its names, and add the phrases that may follow them."""
         words = self._words_for(sentence.facts.item)
         span = self._span(sentence.facts, words)
         return replace(sentence, parts=[*sentence.parts[:-1], []], words=words, span=span)
@@ -186,7 +190,10 @@ class Writer:
         sentences: Sequence[_Sentence],
         step: Callable[[_Sentence], list[int]],
     ) -> None:
-        """Extend all sentences together until ``step`` returns no more tokens for any of them."""
+        """Extend all sentences together until ``step`` returns no more tokens for any of them.
+
+        Each sentence gets at most ``MAX_TOKENS`` steps.
+        """
         live = list(sentences)
         for _ in range(MAX_TOKENS):
             runs = [(s, run) for s in live if (run := step(s))]
@@ -201,7 +208,10 @@ class Writer:
                 sentence.handle, sentence.logits = int(handles[n]), logits[n]
 
     def _next_of_name(self, sentence: _Sentence) -> list[int]:
-        """Return the next tokens of the event's title; after it the link and the item's title."""
+        """Return the next tokens of the event's title.
+
+        Once the title is complete, the link and the item's title are appended.
+        """
         if sentence.node is None:
             return []
         trie = sentence.trie
@@ -223,7 +233,7 @@ class Writer:
         return [*run, *(i for ids in link for i in ids)]
 
     def _next_free(self, sentence: _Sentence) -> list[int]:
-        """Return the most probable token that is no control token and opens no quotation.
+        """Return the most probable token that is neither a control token nor a quotation mark.
 
         Writing stops at the first word that cannot pass the check.
         """
@@ -240,17 +250,17 @@ class Writer:
 
     @cached_property
     def _forbidden_ids(self) -> torch.Tensor:
-        """The token ids that free writing excludes: control tokens and quotation marks."""
+        """Return the token ids that free writing excludes: control tokens and quotation marks."""
         vocabulary = self._model.tokenizer.get_vocab()
         quotes = {i for t, i in vocabulary.items() if any(q in t for q in _QUOTES)}
         return torch.tensor(sorted(quotes | self._encoder.control_ids))
 
     def _next_word(self, sentence: _Sentence) -> list[int]:
-        """Return the next token of a listed phrase or of the sentence's end."""
+        """Return the next token of a listed phrase or of the end of the sentence."""
         if sentence.ended:
             return []
         prefix, size = sentence.prefix, len(sentence.prefix)
-        complete = sentence.words.get(prefix, "")  # a whole phrase, after which another may begin
+        complete = sentence.words.get(prefix, "")  # a complete phrase; another may follow it
         within: set[int] = set()
         if prefix:
             words = self._following(sentence, sentence.used)
@@ -276,9 +286,10 @@ class Writer:
         return [] if sentence.ended else [token]
 
     def _following(self, sentence: _Sentence, used: Sequence[str]) -> dict[tuple[int, ...], str]:
-        """Return the phrases that may follow those used.
+        """Return the phrases that may follow those already used.
 
-        Plain words stand between phrases of the item, and the sentence ends after one of these.
+        Plain words may only occur between phrases of the item, and the sentence must end with a
+        phrase of the item.
         """
         plain, words = self._plain_words, sentence.words
         done = [word for phrase in used if phrase not in plain for word in phrase.split()]
@@ -309,7 +320,7 @@ class Writer:
 
     @cached_property
     def _plain_words(self) -> frozenset[str]:
-        """The template's words that may join phrases of any item."""
+        """Return the template's words that may join phrases of any item."""
         return frozenset(self._template.header.get("words", "").split())
 
     @cached_property
@@ -322,9 +333,10 @@ class Writer:
         return Phrases(self._catalog, frozenset(empty))
 
     def _words_for(self, item: Item) -> dict[tuple[int, ...], str]:
-        """Return the phrases that may be said of an item, by token ids.
+        """Return the phrases that may describe an item, keyed by token ids.
 
-        They come from its title and attributes; plain words and "" for the end are added.
+        They come from its title and attributes. Plain words are added, and "" for the end of the
+        sentence.
         """
         words = self._phrases.of(item) | self._plain_words
         spaced = " " if self._encoder.form.lead.startswith(" ") else ""
@@ -333,9 +345,10 @@ class Writer:
         return {ids: w for ids, w in by_ids.items() if ids}
 
     def _span(self, facts: Facts, phrases: Mapping[tuple[int, ...], str]) -> tuple[int, int]:
-        """Return the least and greatest number of words; the item's words may not all be used.
+        """Return the minimum and maximum number of words.
 
-        In scripts without spaces one piece is enough, since it may be several words.
+        The maximum is low enough that a sentence cannot use all words of the item. In scripts
+        without spaces, one piece is enough, since it may contain several words.
         """
         if facts.script in SPACELESS:
             return 1, self._max_words
@@ -343,7 +356,7 @@ class Writer:
         return LEAST, min(max(len(own) - 1, LEAST), self._max_words)
 
     def _text(self, sentence: _Sentence) -> str:
-        """Return a sentence as text, with the titles as in the catalog."""
+        """Convert a sentence to text, with titles as in the catalog."""
         form = self._encoder.form
         decode = self._model.tokenizer.decode
         text = self._template.header["opening"]
@@ -360,7 +373,7 @@ class Writer:
         return one_line(text)
 
     def _problems(self, sentence: _Sentence, text: str) -> tuple[str, ...]:
-        """Return what is wrong with a finished sentence; empty if it passes."""
+        """Return the problems of a finished sentence, or an empty tuple if there are none."""
         if "\ufffd" in text:
             return ("contains invalid characters",)
         last = sentence.parts[-1]
@@ -374,9 +387,9 @@ class Writer:
         return problems or ("says too little",) * self.says_little(tail, sentence.facts.item)
 
     def says_little(self, tail: str, item: Item) -> bool:
-        """Check whether the text after the names adds nothing to the item's title, or one word.
+        """Check whether the text after the names is just the item's title or a single word.
 
-        An attribute's name adds nothing: it could be said of any item that it has a brand.
+        The name of an attribute does not count as information, since almost any item has a brand.
 
         Args:
             tail: text after the names.

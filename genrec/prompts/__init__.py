@@ -1,1 +1,1 @@
-"""Turn histories into prompts, as segments of text and titles, and encode them as token ids."""
+"""Render histories as prompts, which consist of text and titles, and encode them as token ids."""

@@ -1,8 +1,8 @@
-"""Encode prompts and titles as token ids, safely. Knows tokenizers, nothing of models.
+"""Encode prompts and titles safely as token ids. Deals with tokenizers only, not with models.
 
 Titles, verbs and all other text are tokenized piece by piece, so a title has the same ids wherever
-it occurs. No text can become a control token: except for white space, ids from the tokenizer's
-table of added tokens are never produced.
+it occurs. No text can become a control token: ids from the tokenizer's table of added tokens are
+never produced, except for white space.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from genrec.keys import spell
 from genrec.prompts.segments import Prompt
 from genrec.prompts.template import Template
 
-_CHUNK = 20_000  # titles tokenized at once; a million in one call would take gigabytes
-_FORM_FIELDS = ("case", "max_title_tokens", "lead", "terminator")  # part of stored hashes: frozen
+_CHUNK = 20_000  # titles tokenized at once; a million in one call would take gigabytes of memory
+_FORM_FIELDS = ("case", "max_title_tokens", "lead", "terminator")  # in stored hashes: do not change
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """A prompt as the model reads it.
+    """A prompt in the form in which the model reads it.
 
     Attributes:
         prompt: the prompt's segments.
         ids: all token ids in order.
-        bounds: (start, stop) of each segment in ``ids``, lead and terminator included.
+        bounds: (start, stop) of each segment in ``ids``, including the lead and terminator.
         frame: the chat template's text before and after the message; empty for plain prompts.
-        counted: number of tokens, for a model that reads text and has no ids.
+        counted: number of tokens of a prompt without ids, for models that read text.
     """
 
     prompt: Prompt
@@ -47,12 +47,12 @@ class EncodedPrompt:
 
     @property
     def n_tokens(self) -> int:
-        """Return the number of ids, or the model's own count for a prompt without ids."""
+        """Return the number of ids, or ``counted`` for a prompt without ids."""
         return len(self.ids) or self.counted
 
     @property
     def text(self) -> str:
-        """Return the text that the model reads as one string, for people."""
+        """Return the text that the model reads as one string for display."""
         return f"{self.frame[0]}{self.prompt.text}{self.frame[1]}"
 
 
@@ -62,7 +62,7 @@ class PromptBudget:
 
     Attributes:
         tokens: maximum number of tokens in the prompt.
-        events: maximum number of events of the history.
+        events: maximum number of events from the history.
     """
 
     tokens: int
@@ -70,10 +70,10 @@ class PromptBudget:
 
 
 class PromptEncoder(ABC):
-    """An encoder of rendered prompts that shortens histories to a token budget.
+    """An encoder of rendered prompts that shortens histories to fit a token budget.
 
     Attributes:
-        form: the form in which titles are written.
+        form: the format of titles.
     """
 
     form: TitleForm
@@ -94,17 +94,17 @@ class PromptEncoder(ABC):
         scale: float | None = None,
         item: int | None = None,
     ) -> EncodedPrompt:
-        """Render and encode the longest prompt within a budget, dropping the oldest events.
+        """Render and encode the longest prompt that fits a budget, dropping the oldest events.
 
         Args:
             template: the template to render.
             catalog: the items.
             history: the events, oldest first.
             behavior: the behavior of the next event.
-            budget: maximum numbers of tokens and of events.
-            demonstrations: other users' histories, which are never cut.
+            budget: maximum number of tokens and of events.
+            demonstrations: other users' histories, which are never shortened.
             scale: the highest possible value of an event; None hides values.
-            item: the catalog row that an ``explain`` or ``would_like`` template asks about.
+            item: catalog row of the item that an ``explain`` or ``would_like`` template is about.
 
         Raises:
             PromptError: even the prompt without events is too long.
@@ -146,30 +146,30 @@ class PromptEncoder(ABC):
 
 
 class TextEncoder(PromptEncoder):
-    """An encoder for models that take no token ids: it keeps prompts as text and counts tokens."""
+    """An encoder for models that accept text only. It keeps prompts as text and counts tokens."""
 
     def __init__(self, count_tokens: Callable[[str], int], form: TitleForm) -> None:
-        """Keep the function that counts tokens.
+        """Store the function that counts tokens.
 
         Args:
-            count_tokens: function that counts the tokens of a text, or overestimates them.
-            form: the form in which titles are written.
+            count_tokens: function that returns the number of tokens of a text, or an upper bound.
+            form: the format of titles.
         """
         self.form = form
         self._count = count_tokens
 
     def prompt(self, prompt: Prompt) -> EncodedPrompt:
-        """Return the prompt as text with its number of tokens."""
+        """Count the tokens of a rendered prompt and keep it as text."""
         return EncodedPrompt(prompt, (), (), counted=self._count(prompt.text))
 
 
 class Encoder(PromptEncoder):
-    """An encoder of texts, titles and prompts, with one tokenizer and one title form.
+    """An encoder of texts, titles and prompts for one tokenizer and one title format.
 
     Attributes:
-        form: the form in which titles are written.
+        form: the format of titles.
         start: ids that the tokenizer puts before any text.
-        terminator: ids of the title form's terminator.
+        terminator: ids of the text that ends a title.
     """
 
     def __init__(self, tokenizer: Any, form: TitleForm) -> None:
@@ -180,7 +180,7 @@ class Encoder(PromptEncoder):
         """
         self.form = form
         self._tokenizer = tokenizer
-        self._added = {  # white space is left out: line breaks and tabs are added tokens in Gemma
+        self._added = {  # without white space: line breaks and tabs are added tokens in Gemma
             int(i): t.content
             for i, t in tokenizer.added_tokens_decoder.items()
             if t.special or t.content.strip()
@@ -191,17 +191,17 @@ class Encoder(PromptEncoder):
         if not self.terminator:
             msg = (
                 f"The model's tokenizer drops {form.terminator!r}, which ends titles. "
-                "Expected a tokenizer that keeps it; choose another model or template."
+                "Expected a tokenizer that keeps it; use another model or template."
             )
             raise ModelError(msg)
 
     @property
     def control_ids(self) -> frozenset[int]:
-        """Return the ids that no text may be encoded to."""
+        """Return the ids that the encoding of a text must not contain."""
         return frozenset(self._added)
 
     def _start_ids(self) -> tuple[int, ...]:
-        """Find the ids that the tokenizer puts before any text: a begin-of-text id, or none."""
+        """Find the ids that the tokenizer puts before any text, such as a begin-of-text id."""
         plain = self._tokenizer("a", add_special_tokens=False)["input_ids"]
         full = self._tokenizer("a", add_special_tokens=True)["input_ids"]
         for start in range(len(full) - len(plain) + 1):
@@ -210,7 +210,7 @@ class Encoder(PromptEncoder):
         return ()
 
     def text(self, text: str) -> tuple[int, ...]:
-        """Encode one piece of text; the ids contain no control token. Results are cached."""
+        """Encode one piece of text without producing control tokens. Results are cached."""
         if text not in self._cache:
             if len(self._cache) > 100_000:
                 self._cache.clear()
@@ -218,7 +218,7 @@ class Encoder(PromptEncoder):
         return self._cache[text]
 
     def _encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """Encode texts without control tokens and start ids."""
+        """Encode texts without control tokens or start ids."""
         batch = self._tokenizer(
             list(texts),
             add_special_tokens=False,
@@ -231,11 +231,11 @@ class Encoder(PromptEncoder):
         ]
 
     def _encode_defused(self, text: str) -> tuple[int, ...]:
-        """Encode a text that spells an added token, with a space inserted into the spelling.
+        """Encode a text that contains the spelling of an added token.
 
-        ``split_special_tokens`` splits special tokens only, and some tokenizers have the spelling
-        in their plain vocabulary too. Ids that are still added ones, such as those of unknown
-        characters, are left out.
+        A space is inserted into the spelling, because ``split_special_tokens`` splits special
+        tokens only, and some tokenizers also have the spelling in their plain vocabulary. Any
+        remaining ids of added tokens, such as the one for unknown characters, are dropped.
         """
         for content in sorted(set(self._added.values()), key=len, reverse=True):
             if len(content) > 1:
@@ -244,24 +244,24 @@ class Encoder(PromptEncoder):
         return tuple(i for i in ids["input_ids"][0] if i not in self._added)
 
     def title(self, rendered: str) -> tuple[int, ...]:
-        """Encode a rendered title: lead and title, cut to ``max_title_tokens``, then terminator.
+        """Encode the lead and a rendered title, cut to ``max_title_tokens``, and the terminator.
 
-        No encoded title is a prefix of a different one, because the terminator ends every
-        title and occurs inside none.
+        No encoded title is a prefix of another one, because every title ends with the terminator,
+        which occurs nowhere else in a title.
         """
         return self._terminate(self.text(f"{self.form.lead}{rendered}"))
 
     def _decode_title(self, title: tuple[int, ...]) -> str:
-        """Decode a cut title, so that people see the same text as the model."""
+        """Decode a title that was cut, so that users see the same text as the model."""
         text = str(self._tokenizer.decode(list(title[: -len(self.terminator)])))
         return text.removeprefix(self.form.lead)
 
     def _terminate(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        """Cut a title's ids and append the terminator, which may not occur before the end."""
+        """Cut a title's ids and append the terminator, which must not occur before the end."""
         body = ids[: self.form.max_title_tokens]
         size = len(self.terminator)
         while any(body[i : i + size] == self.terminator for i in range(len(body))):
-            # This happens only if a tokenizer uses the terminator's ids for other characters.
+            # This only happens if a tokenizer uses the terminator's ids for other characters.
             body = tuple(i for i in body if i != self.terminator[-1])
         return body + self.terminator
 
@@ -272,7 +272,7 @@ class Encoder(PromptEncoder):
 
         Args:
             catalog: the items.
-            progress: function called with the number of titles done.
+            progress: function called with the number of titles encoded so far.
 
         Yields:
             The ids of each title.
@@ -285,7 +285,7 @@ class Encoder(PromptEncoder):
                 progress(min(first + _CHUNK, len(rendered)))
 
     def prompt(self, prompt: Prompt) -> EncodedPrompt:
-        """Encode a prompt segment by segment, after the tokenizer's own start ids.
+        """Encode a prompt segment by segment, beginning with the tokenizer's start ids.
 
         Raises:
             PromptError: the prompt has no tokens, or the model lacks a chat template.
@@ -307,18 +307,21 @@ class Encoder(PromptEncoder):
             bounds.append((start, len(ids)))
         prompt = replace(prompt, segments=tuple(segments))
         if not ids:
-            msg = "The prompt has no tokens. Expected text before the target; fix the template."
+            msg = (
+                "The prompt has no tokens. Expected the template to have text before the target; "
+                "fix the template."
+            )
             raise PromptError(msg)
         ids.extend(self._encode_trusted(frame[1]))
         return EncodedPrompt(prompt, tuple(ids), tuple(bounds), frame)
 
     @cached_property
     def _chat_frame(self) -> tuple[str, str]:
-        """Return the text that the model's chat template puts before and after a user's message."""
+        """Return the chat template's text before and after a user's message."""
         if not getattr(self._tokenizer, "chat_template", None):
             msg = (
-                "The prompt is a chat message, but the model has no chat template. Expected an "
-                "instruct model; choose one, or a template with 'form: plain' such as next_item."
+                "The prompt is a chat message, but the model has no chat template. Use an instruct "
+                "model, or a template with 'form: plain' such as next_item."
             )
             raise PromptError(msg)
         mark = "\ue000message\ue000"
@@ -329,17 +332,17 @@ class Encoder(PromptEncoder):
         return before, after
 
     def _encode_trusted(self, text: str) -> tuple[int, ...]:
-        """Encode a chat template's own text, control tokens included."""
+        """Encode the chat template's own text, which may contain control tokens."""
         if not text:
             return ()
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def plain(self, text: str) -> tuple[int, ...]:
-        """Encode a whole prompt given as one text, after the tokenizer's own start ids."""
+        """Encode a prompt that is given as one text, beginning with the tokenizer's start ids."""
         return (*self.start, *self._encode([text])[0])
 
     def message(self, text: str) -> tuple[int, ...]:
-        """Encode a user's message within the model's chat template, up to the answer.
+        """Encode a user's message in the model's chat template, up to the beginning of the answer.
 
         Raises:
             PromptError: the model has no chat template.
@@ -353,11 +356,11 @@ class Encoder(PromptEncoder):
 
     @property
     def hash(self) -> str:
-        """Return the SHA-256 (hex) of the vocabulary, the added tokens and the title form.
+        """Return the SHA-256 (hex) of the vocabulary, the added tokens and the title format.
 
-        Together these determine all ids. Run folders store the hash, so the title form is spelled
-        by named fields (``keys.spell``) and not by ``repr``. A new class name, or a new field with
-        its default value, leaves every hash unchanged.
+        Together, these determine all ids. Run folders store this hash, so it must be stable. The
+        title format is therefore represented by its named fields (``keys.spell``) and not by
+        ``repr``. A new class name, or a new field with its default value, does not change the hash.
         """
         form = spell(self.form, "TitleForm", _FORM_FIELDS)
         state = f"({form}, {sorted(self._added.items())!r}, {self.start!r})"
@@ -368,7 +371,7 @@ class Encoder(PromptEncoder):
 
 
 def shared_start(sequences: Sequence[Sequence[int]]) -> int:
-    """Count the leading ids that all sequences have in common.
+    """Return the length of the longest common prefix of all sequences.
 
     >>> shared_start([[1, 2, 3], [1, 2], [1, 2, 4]])
     2

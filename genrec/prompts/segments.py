@@ -1,4 +1,4 @@
-"""Represent a prompt as a list of segments, in which titles stay objects."""
+"""Represent a prompt as a list of text and title segments."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from genrec.errors import PromptError
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of a prompt.
+    """A piece of a prompt, either text or a title.
 
     Attributes:
-        text: the text as written, for a title without its lead and terminator.
+        text: the text of the segment. For a title, it excludes the lead and terminator.
         row: the catalog row of a title; None for text.
         event: position of the title's event in the history; None for text and demonstrations.
     """
@@ -33,10 +33,10 @@ class Prompt:
 
     Attributes:
         segments: the pieces in order.
-        lead: text that comes before every title.
-        terminator: text that ends every title.
+        lead: text before every title.
+        terminator: text after every title.
         events: number of events of the history in the prompt.
-        dropped: number of older events that were left out for lack of room.
+        dropped: number of older events that were left out because they did not fit.
         chat: whether the prompt is a message for the model's chat template.
     """
 
@@ -49,7 +49,7 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """Return the prompt as one string, for people."""
+        """Return the prompt as one string for display."""
         return "".join(
             s.text if s.row is None else f"{self.lead}{s.text}{self.terminator}"
             for s in self.segments
@@ -57,19 +57,20 @@ class Prompt:
 
 
 class TitleObject:
-    """A title inside a template, which may only be printed unchanged, so its row is never lost."""
+    """A title in a template. It may only be printed unchanged, so its row is never lost."""
 
     __slots__ = ("event", "row", "text")
 
     def __init__(self, text: str, row: int, event: int | None = None) -> None:
-        """Keep a title's text, its catalog row and the position of its event."""
+        """Store a title's text, its catalog row and the position of its event."""
         self.text, self.row, self.event = text, row, event
 
     def __str__(self) -> str:
-        """Refuse to become a string."""
+        """Raise an error, since titles must not be converted to strings."""
         msg = (
-            "A template changes a title or joins it with other text. Expected titles and targets "
-            "to be printed unchanged, as in {{ event.title }}; remove the filter or operator."
+            "The template modifies a title or joins it with other text. Expected titles and "
+            "targets to be printed unchanged, as in {{ event.title }}; remove the filter or "
+            "operator."
         )
         raise PromptError(msg)
 
@@ -77,7 +78,7 @@ class TitleObject:
 
 
 def flatten(parts: Iterable[Any]) -> list[Any]:
-    """Flatten the parts that a native environment yields into one list."""
+    """Flatten the parts that a Jinja2 native environment yields into one list."""
     flat: list[Any] = []
     for part in parts:
         flat.extend(part if isinstance(part, list) else [part])
@@ -85,6 +86,6 @@ def flatten(parts: Iterable[Any]) -> list[Any]:
 
 
 class SegmentEnvironment(SandboxedEnvironment, NativeEnvironment):
-    """A sandboxed Jinja2 environment that renders to a list of printed values, not a string."""
+    """A sandboxed Jinja2 environment that renders to a list of values instead of a string."""
 
     concat = staticmethod(flatten)  # type: ignore[assignment]

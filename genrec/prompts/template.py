@@ -1,9 +1,9 @@
-"""Render Jinja2 templates to prompts. Knows texts and catalog rows, nothing of tokens.
+"""Render Jinja2 templates as prompts. Deals with texts and catalog rows, not with tokens.
 
-A prompt is a list of segments, not a string. Segments are either template text or titles, which
-know their catalog row and their event. The lead before a title (such as a space) and the
-terminator after it (such as a line break) belong to the title. So a title in the history and a
-title to be written are the same unit.
+A prompt is a list of segments, not a string. A segment is either template text or a title with its
+catalog row and event. The lead before a title (such as a space) and the terminator after it (such
+as a line break) belong to the title. So titles in the history have exactly the same form as the
+title that the model must write.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from genrec.text import one_line
 
 MAX_TEXT = 200  # maximum number of characters of an event's text in a prompt
 
-_TARGET_ROW = -1  # in place of a catalog row: the title to be written
+_TARGET_ROW = -1  # stands for the catalog row of the title to be written
 
 
 class Template:
     """A prompt template with its verb table.
 
-    The comment at the top of the source is its header, with ``key: value`` lines. All keys are
-    optional:
+    The comment at the top of the source is the header, which consists of ``key: value`` lines. All
+    keys are optional:
 
-    - ``for`` and ``language``: what the template is for, and its language.
-    - ``form``: ``plain`` (the default), or ``chat`` for a user's message in the model's chat
-      template, to which the title is the answer.
+    - ``for`` and ``language``: the purpose of the template, and its language.
+    - ``form``: ``plain`` (the default) or ``chat``. A ``chat`` template renders a user's message
+      for the model's chat template, and the model answers with the title.
     - ``lead``, ``terminator``: text before and after every title, in double quotes.
-    - ``targets``: ``every`` (the default) if each title of a history is preceded by exactly what
-      inference would write before it, else ``last``.
+    - ``targets``: ``every`` (the default) if the text before each title of a history is exactly
+      the prompt that inference would use for it, otherwise ``last``.
     - ``answers``: yes and no as the model writes them, such as ``" yes", " no"``, for templates
       that ask about one item.
 
@@ -51,18 +51,19 @@ class Template:
     - ``link``: the text after the first title, with {item}.
     - ``unlisted``: the link for an item that is not recommended.
     - ``words``: plain words that may be written between words of the item's title.
-    - ``passing``: further words that may occur in a freely written sentence.
+    - ``passing``: additional words that may occur in a freely written sentence.
     - ``empty``: words that mean nothing on their own. In scripts without spaces, these are
-      characters that no word begins or ends with.
+      characters that cannot begin or end a word.
     - ``most``: maximum number of words.
-    - ``plain``: the sentence used if the model's own is rejected, with {verb} and {title}.
+    - ``plain``: the sentence used if the model's own sentence is rejected, with {verb} and
+      {title}.
     - ``silent``: the sentence used if no event supports the item.
-    - ``earlier``: the sentence used if only events older than those shown support the item.
+    - ``earlier``: the sentence used if only events that are not shown support the item.
     - ``none``: the sentence used for an empty history.
 
     Attributes:
         name: the template's name, such as ``next_item``.
-        source: the Jinja2 text.
+        source: the Jinja2 source text.
         header: the header's values by key.
         lead: text before every title.
         terminator: text after every title.
@@ -73,16 +74,20 @@ class Template:
     def __init__(self, name: str, source: str, verbs: Mapping[str, Verb]) -> None:
         """Compile a template.
 
-        The source may use these variables: ``events``, each with ``verb``, ``title`` (None for an
-        event with a text only), ``text`` and ``value`` (both may be empty); ``demonstrations``,
-        lists of such events; ``next_verb``, ``next_base`` and ``opening``; ``item``, the title to
-        be explained or asked about, and ``details``, its attributes; and ``target``, which must
-        come last.
+        The source may use these variables:
+
+        - ``events``: the history. Each event has a ``verb``, a ``title`` (None if the event is
+          text only), a ``text`` and a ``value``; the last two may be empty.
+        - ``demonstrations``: other users' histories, each a list of such events.
+        - ``next_verb``, ``next_base``: the verb of the next event in its past and base forms.
+        - ``opening``: the header's value of that name.
+        - ``item``, ``details``: the title and attributes of the item that the template is about.
+        - ``target``: the title to be written, which must come last.
 
         Args:
             name: the template's name, such as ``next_item``.
-            source: the Jinja2 text.
-            verbs: behavior -> verb that expresses it; other behaviors are called by their names.
+            source: the Jinja2 source text.
+            verbs: behavior -> verb that expresses it. Other behaviors are expressed by their names.
 
         Raises:
             PromptError: the source is not a valid template.
@@ -106,24 +111,24 @@ class Template:
 
     @classmethod
     def load(cls, name: str, language: str = "en", *, own: str | Path | None = None) -> Template:
-        """Load a template by name, from the user's own folder or else from the shipped ones.
+        """Load a template by name from the user's own folder or from the shipped templates.
 
         Args:
             name: the template's name, such as ``next_item``.
-            language: the language folder, such as ``en``.
-            own: a folder laid out like the shipped one, with ``en/NAME.jinja`` and
+            language: name of the language folder, such as ``en``.
+            own: a folder with the same layout as the shipped one, with ``en/NAME.jinja`` and
                 ``en/verbs.json``. Its templates and verbs take precedence over the
                 shipped ones.
 
         Raises:
-            PromptError: there is no such language or template; the message lists the available
+            PromptError: the language or template does not exist. The message lists the available
                 ones.
         """
         roots = [templates_folder()] if own is None else [Path(own), templates_folder()]
         if own is not None and not Path(own).is_dir():
             msg = (
-                f"There is no prompt folder {str(own)!r}. Expected a folder that may contain "
-                f"{language}/{name}.jinja."
+                f"There is no prompt folder {str(own)!r}. Expected an existing folder for your own "
+                f"templates, such as {language}/{name}.jinja."
             )
             raise PromptError(msg)
         languages = sorted({p.name for r in roots for p in r.iterdir() if p.is_dir()})
@@ -148,28 +153,28 @@ class Template:
 
     @property
     def hash(self) -> str:
-        """Return the SHA-256 (hex) of the source and the verbs, which identifies the prompt."""
+        """Return the SHA-256 (hex) of the source and the verbs, which identifies the template."""
         verbs = {b: [v.past, v.base, v.value] for b, v in self.verbs.items()}
         data = json.dumps([self.source, verbs], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(data.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
     def answers(self) -> tuple[str, str] | None:
-        """Return yes and no as the model writes them; None if the template asks for a title."""
+        """Return yes and no as the model writes them, or None if the template asks for a title."""
         given = self.header.get("answers")
         return None if given is None else _parse_answers(self.name, given)
 
     def form(self, case: str = "as_is", max_title_tokens: int = 48) -> TitleForm:
-        """Build the title form of this template.
+        """Build the title format of this template.
 
         Args:
-            case: ``as_is`` or ``lower``.
-            max_title_tokens: number of tokens after which a title is cut.
+            case: letter case, ``as_is`` or ``lower``.
+            max_title_tokens: maximum number of tokens in a title; longer titles are cut.
         """
         return TitleForm(case, max_title_tokens, self.lead, self.terminator)
 
     def verb(self, behavior: str) -> Verb:
-        """Return the verb of a behavior; the behavior's own name if the table lacks it."""
+        """Return the verb for a behavior, or the behavior's name if the table has no verb for it."""
         name = one_line(behavior)
         return self.verbs.get(behavior, Verb(name, name))
 
@@ -185,21 +190,22 @@ class Template:
         dropped: int = 0,
         item: int | None = None,
     ) -> Prompt:
-        """Render a history to the prompt for its next title.
+        """Render a history as the prompt for its next title.
 
         Args:
-            catalog: the items, whose rows and titles the history refers to.
+            catalog: the items to which the history refers.
             history: the events, oldest first; may be empty.
             behavior: the behavior of the next event, such as ``buy``.
-            form: the form in which titles are written; None for this template's own form.
-            demonstrations: whole histories of other users, for templates that take them.
+            form: the format of titles; None for this template's own format.
+            demonstrations: complete histories of other users, for templates that show them.
             scale: the highest possible value of an event; None hides values.
-            dropped: number of older events that the caller left out, kept for display.
-            item: the catalog row that an ``explain`` or ``would_like`` template asks about.
+            dropped: number of older events that the caller left out, stored for display.
+            item: catalog row of the item that an ``explain`` or ``would_like`` template is about.
 
         Raises:
-            PromptError: the template fails, changes a title, or does not end with the target.
-            RequestError: an item of a history is not in the catalog.
+            PromptError: rendering fails, or the template modifies a title or does not end with the
+                target.
+            RequestError: an item in a history is not in the catalog.
         """
         form = form or self.form()
 
@@ -245,7 +251,7 @@ class Template:
         return Prompt(segments, self.lead, self.terminator, len(history), dropped, chat)
 
     def _build_segments(self, parts: list[Any]) -> tuple[Segment, ...]:
-        """Join text, and check and strip the lead and terminator around each title."""
+        """Join adjacent text, and check and remove the lead and terminator around each title."""
         pieces: list[Segment] = []
         text = ""
         after_title = False
@@ -273,7 +279,7 @@ class Template:
         raise AssertionError  # unreachable: _fail raises
 
     def _fail(self, problem: str) -> None:
-        """Raise a PromptError about the template's text."""
+        """Raise a PromptError that describes a problem with the template's text."""
         msg = (
             f"Template {self.name!r} cannot be used: {problem}. Expected each title between "
             f"{self.lead!r} and {self.terminator!r} (lead and terminator in the header), and "
@@ -290,7 +296,7 @@ _KEYS = ("for", "language", "form", "targets", "most", "answers", *_QUOTED)
 
 
 def _parse_header(name: str, source: str) -> dict[str, str]:
-    """Parse the ``key: value`` lines of the comment at the top; there may be none."""
+    """Parse the ``key: value`` lines of the comment at the top, if there is one."""
     comment = re.match(r"\{#-?\n(.*?)-?#\}", source, re.DOTALL)
     header: dict[str, str] = {}
     for line in comment[1].splitlines() if comment else []:
@@ -305,7 +311,7 @@ def _parse_header(name: str, source: str) -> dict[str, str]:
             raise PromptError(msg)
         header[key] = _parse_quoted(name, key, value) if key in _QUOTED else value
     if not header.get("terminator", "\n"):
-        msg = f"Template {name!r} has an empty terminator. Expected the text that ends a title."
+        msg = f"Template {name!r} has an empty terminator. Expected text that ends every title."
         raise PromptError(msg)
     if header.get("form", "plain") not in {"plain", "chat"}:
         msg = f"Template {name!r} has 'form: {header['form']}'. Expected plain or chat."
@@ -328,19 +334,22 @@ def _parse_answers(name: str, value: str) -> tuple[str, str]:
         case [str(yes), str(no)] if yes and no:
             return yes, no
     msg = (
-        f"Template {name!r} has 'answers: {value}'. Expected two texts in quotes, yes first, such "
-        'as " yes", " no".'
+        f"Template {name!r} has 'answers: {value}'. Expected two quoted strings, with the one for "
+        'yes first, such as " yes", " no".'
     )
     raise PromptError(msg)
 
 
 def _parse_quoted(name: str, key: str, value: str) -> str:
-    """Parse a header value in double quotes."""
+    """Parse a header value that is in double quotes."""
     try:
         text = json.loads(value)
     except ValueError:
         text = None
     if not isinstance(text, str):
-        msg = f"Template {name!r} has '{key}: {value}'. Expected text in quotes, such as \"\\n\"."
+        msg = (
+            f"Template {name!r} has '{key}: {value}'. Expected text in double quotes, such as "
+            '"\\n".'
+        )
         raise PromptError(msg)
     return text

@@ -102,9 +102,9 @@ def test_item_text_never_becomes_template_or_line() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("{{ events[0].title | upper }} {{ target }}", "changes a title or joins"),
-        ("a {{ 'x' ~ events[0].title }}\n{{ target }}", "changes a title or joins"),
-        ("a {{ '%s' | format(events[0].title) }}\n{{ target }}", "changes a title or joins"),
+        ("{{ events[0].title | upper }} {{ target }}", "modifies a title or joins"),
+        ("a {{ 'x' ~ events[0].title }}\n{{ target }}", "modifies a title or joins"),
+        ("a {{ '%s' | format(events[0].title) }}\n{{ target }}", "modifies a title or joins"),
         ("{{ nope }} {{ target }}", "'nope' is undefined"),
         ("no target at all", "does not print {{ target }}"),
         ("a: {{ target }} and more", "follows the target"),
@@ -162,12 +162,12 @@ def test_every_shipped_template_has_a_header() -> None:
     ("header", "message"),
     [
         ("color: red", "has the line 'color: red'"),
-        ("lead: space", "Expected text in quotes"),
+        ("lead: space", "Expected text in double quotes"),
         ('terminator: ""', "empty terminator"),
         ("targets: some", "Expected every or last"),
         ("form: poem", "Expected plain or chat"),
-        ('answers: " yes"', "Expected two texts in quotes"),
-        ('answers: " yes", ""', "Expected two texts in quotes"),
+        ('answers: " yes"', "Expected two quoted strings"),
+        ('answers: " yes", ""', "Expected two quoted strings"),
     ],
 )
 def test_bad_headers(header: str, message: str) -> None:
