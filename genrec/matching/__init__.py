@@ -1,1 +1,1 @@
-"""Find catalog items in text, by spelling or by meaning, and encode titles as vectors."""
+"""Match text to catalog items by spelling or meaning, and encode titles as vectors."""

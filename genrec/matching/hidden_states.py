@@ -1,4 +1,4 @@
-"""Encode titles as hidden states of a language model. Knows models and catalogs, no users."""
+"""Encode titles as hidden states of a language model. Deals with models and catalogs only."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from genrec.models.language_model import LanguageModel
 from genrec.prompts.encoder import Encoder
 from genrec.types import Float32Array
 
-_TOKENS = 4_096  # tokens in a batch, padding included
+_TOKENS = 4_096  # maximum number of tokens in a batch, including padding
 
 
 def title_states(
     model: LanguageModel, catalog: Catalog, progress: Callable[[int], None] = lambda done: None
 ) -> Float32Array:
-    """Return (N, W) float32 unit vectors of titles, one row per catalog row.
+    """Return (N, W) float32 unit vectors of the titles, one for each catalog row.
 
-    A vector is the mean of the last layer's hidden states over a title's tokens. Each title is
-    read alone, in the form that prompts use. All such means lie in one narrow cone (Ethayarajh
-    2019, https://arxiv.org/abs/1909.00512), so the catalog's mean is subtracted from each.
+    A title's vector is the mean of the last layer's hidden states over its tokens. Each title is
+    read separately, in the format used in prompts. All such means lie in one narrow cone (Ethayarajh
+    2019, https://arxiv.org/abs/1909.00512), so the mean over the catalog is subtracted from each.
 
     Args:
         model: any causal language model.
         catalog: N items.
-        progress: function called with the number of distinct titles done.
+        progress: function called with the number of distinct titles encoded so far.
     """
     encoder = Encoder(model.tokenizer, TitleForm.of(catalog))
     every = [encoder.start + ids for ids in encoder.titles(catalog)]
     distinct = sorted(set(every), key=lambda ids: (len(ids), ids))
     parts, first = [], 0
     while first < len(distinct):
-        last = first + 1  # the last title of a batch is the longest
+        last = first + 1  # titles are sorted, so the last title of a batch is the longest
         while last < len(distinct) and (last + 1 - first) * len(distinct[last]) <= _TOKENS:
             last += 1
         parts.append(_means(model, distinct[first:last]))
@@ -50,7 +50,7 @@ def title_states(
 
 @torch.inference_mode()
 def _means(model: LanguageModel, batch: list[tuple[int, ...]]) -> Float32Array:
-    """Return (n, W) float32 mean hidden states of n titles.
+    """Return the (n, W) float32 mean hidden states of n titles.
 
     Padding comes after each title, so no token of the title attends to it.
     """

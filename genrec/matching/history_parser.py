@@ -1,8 +1,8 @@
-"""Parse histories that people type, in many notations. Knows texts and items, no users.
+"""Parse typed histories in many notations. Deals with texts and items, not with users.
 
 Examples are "bought: A; viewed: B", "The user browsed A, bought B, and next they will buy",
 "浏览商品A 购买商品B", and plain lists of ids and titles. Titles may contain separators and verbs, so
-whole titles are looked up before a text is split.
+complete titles are looked up before a text is split.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _REQUEST = re.compile(
 )
 _WROTE = ("wrote", "写道", "评论说", "说")
 _TRIM = " \t,，、。|"
-_JOIN = 4  # pieces that one title may span, so it may contain up to three separators
-_MOST_CUTS = 24  # maximum number of cuts inside one title
-LONGEST = 20_000  # maximum length of a typed history in characters; the prompt shows 25 events
+_JOIN = 4  # maximum number of pieces in one title, which may thus contain up to three separators
+_MOST_CUTS = 24  # maximum number of stretches between cuts in one title
+LONGEST = 20_000  # maximum number of characters in a typed history
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,10 @@ class Understood:
         text: the piece as typed.
         behavior: the behavior, such as ``buy``.
         item_id: the item's id; None if no title matched.
-        title: the item's title as given in the catalog.
-        match: how the title was found: ``id``, ``exact``, ``normalized``, ``fuzzy``,
-            ``embedding``, ``ngrams``, ``text`` for an event with a text only (such as a search), or
-            ``none``.
-        others: ids of further items with the same title.
+        title: the item's title as in the catalog; None if no title matched.
+        match: kind of match: ``id``, ``exact``, ``normalized``, ``fuzzy``, ``embedding``,
+            ``ngrams`` or ``none``; ``text`` for an event without an item, such as a search.
+        others: ids of other items with the same title.
         similarity: similarity of the title to the typed text, from 0 to 1.
         value: rating or quantity typed after the title.
         note: text typed with the event, such as a search query or a comment.
@@ -75,7 +74,7 @@ class Understood:
 
 
 class HistoryParser:
-    """A parser of typed histories: ids, titles, or text such as ``"bought: A; viewed: B"``."""
+    """A parser for ids, titles, and typed histories such as ``"bought: A; viewed: B"``."""
 
     def __init__(
         self,
@@ -84,15 +83,15 @@ class HistoryParser:
         default: str,
         matcher: TextMatcher | None = None,
     ) -> None:
-        """Prepare the parser.
+        """Set up the parser.
 
         Args:
             catalog: the items.
-            verbs: behavior -> verb forms that express it. The behavior's name is understood too.
+            verbs: behavior -> verb forms that express it. The behavior's name is also understood.
                 Any other verb that is followed by a colon and a known title becomes a behavior of
                 that name.
             default: the behavior of events without a verb.
-            matcher: the matcher that finds titles; None for one without an encoder.
+            matcher: the matcher that finds titles; None uses a matcher without an encoder.
         """
         self._catalog = catalog
         self._matcher = matcher or TextMatcher(catalog)
@@ -106,19 +105,19 @@ class HistoryParser:
         """Parse a typed history.
 
         Args:
-            history: a text with ``;``, line breaks, commas or verbs between events; or a list of
-                ids or titles, with or without verbs before them.
+            history: a text in which ``;``, line breaks, commas or verbs separate events; or a list
+                of ids or titles, with or without verbs before them.
 
         Returns:
-            The history of all understood events, and how every piece was understood.
+            The history of all events that were understood, and the interpretation of every piece.
 
         Raises:
-            RequestError: the text is longer than ``LONGEST``.
+            RequestError: the text has more than ``LONGEST`` characters.
         """
         if isinstance(history, str) and len(history) > LONGEST:
             msg = (
                 f"The typed history has {len(history):,} characters. Expected at most "
-                f"{LONGEST:,}; give a list of item ids or titles, or a user of a dataset."
+                f"{LONGEST:,}; pass a list of item ids or titles, or a user of a dataset."
             )
             raise RequestError(msg)
         pieces = _PIECE.split(history) if isinstance(history, str) else list(history)
@@ -143,11 +142,11 @@ class HistoryParser:
         """Read the first piece, or join several pieces that together name one item.
 
         Args:
-            pieces: the next pieces; their title may contain separators.
+            pieces: the next pieces. A title that contains separators may span several of them.
             text: whether the pieces come from one text and may be joined and split.
 
         Returns:
-            How many pieces were read, and their events.
+            The number of pieces read, and their events.
         """
         alone = self._match_whole(pieces[0])
         if alone is not None:
@@ -161,7 +160,7 @@ class HistoryParser:
         return 1, [self._match_nearest(pieces[0], self._default)]
 
     def _match_whole(self, piece: str) -> Understood | None:
-        """Match a piece that is one known title, with or without a verb and a colon."""
+        """Match a piece that consists of one known title, with or without a verb before it."""
         event = self._lookup(piece, piece, self._default, near=False)
         if event.item_id is not None:
             return event
@@ -174,7 +173,10 @@ class HistoryParser:
         return event if event.item_id is not None else None
 
     def _split_events(self, piece: str) -> list[Understood]:
-        """Split a piece into events: known titles first, then the stretches between them."""
+        """Split a piece into events.
+
+        Known titles are found first, and then the stretches between them are split.
+        """
         piece = _GAVE.sub(r"评价了\1，\2分，", " ".join(piece.split()))
         trimmed = _REQUEST.sub("", piece).strip(_TRIM)
         piece = trimmed or piece
@@ -189,7 +191,10 @@ class HistoryParser:
         return events or [self._match_nearest(piece, self._default)]
 
     def _add_part(self, part: str, events: list[Understood]) -> None:
-        """Add a part without a known title: a value or comment on the last event, or an event."""
+        """Add a part without a known title to the events.
+
+        The part may be a value or a comment that belongs to the last event, or a new event.
+        """
         value = _VALUE.fullmatch(part)
         if value is not None and events:
             number = float(value[1])
@@ -207,13 +212,16 @@ class HistoryParser:
         events.append(self._inherit_behavior(self._match_nearest(bare, ""), events))
 
     def _inherit_behavior(self, event: Understood, before: Sequence[Understood]) -> Understood:
-        """Give an event without a verb the behavior of the event before it in the same piece."""
+        """Give an event without a verb the behavior of the previous event in the same piece."""
         if event.behavior:
             return event
         return replace(event, behavior=before[-1].behavior if before else self._default)
 
     def _find_cuts(self, piece: str) -> list[int]:
-        """List positions where an event may begin or end: separators, verbs, spaces beside Han."""
+        """List the positions at which an event may begin or end.
+
+        These are at separators, verbs and values, and at spaces next to non-Latin characters.
+        """
         cuts = {0, len(piece)}
         for separator in _COMMA.finditer(piece):
             cuts |= {separator.start(), separator.end()}
@@ -231,14 +239,15 @@ class HistoryParser:
     def _find_titles(
         self, piece: str, cuts: Sequence[int]
     ) -> list[tuple[int, int, Understood | None]]:
-        """Divide a piece into known titles and other stretches, so that titles cover most letters.
+        """Split a piece into known titles and other stretches so that titles cover the most text.
 
         Args:
             piece: the text.
-            cuts: positions at which a title may begin or end, ascending.
+            cuts: positions at which a title may begin or end, in ascending order.
 
         Returns:
-            (start, stop, event) of each stretch in order; the event is None without a title.
+            (start, stop, event) of each stretch in order. The event is None if the stretch is not a
+            title.
         """
         known: dict[str, Understood | None] = {"": None}
         best: list[float] = [0.0] * len(cuts)
@@ -252,7 +261,8 @@ class HistoryParser:
                 event = known[part]
                 if event is None:
                     continue
-                gain = best[i] + len(normalized(event.title or "")) - 0.5  # prefers few long titles
+                # The penalty of 0.5 per title favors a few long titles.
+                gain = best[i] + len(normalized(event.title or "")) - 0.5
                 if gain > best[j]:
                     best[j], choice[j] = gain, (i, event)
         stretches: list[tuple[int, int, Understood | None]] = []
@@ -267,7 +277,10 @@ class HistoryParser:
         return stretches[::-1]
 
     def _match_title(self, part: str) -> Understood | None:
-        """Match a stretch that is a known title, with or without a verb; '' means no behavior."""
+        """Match a stretch that consists of a known title, with or without a verb.
+
+        The behavior of an event without a verb is ''.
+        """
         bare = _strip_filler(part)
         for text in dict.fromkeys((part, bare)):
             event = self._lookup(part, text, "", near=False)
@@ -280,7 +293,10 @@ class HistoryParser:
         return event if event.item_id is not None else None
 
     def _split_stretch(self, stretch: str) -> list[str]:
-        """Split a stretch without known titles at separators, and at verbs if no title is near."""
+        """Split a stretch without known titles at separators.
+
+        Parts that are not similar to any title are also split at verbs.
+        """
         parts: list[str] = []
         for part in _COMMA.split(stretch):
             part = (part or "").strip(_TRIM)
@@ -304,7 +320,7 @@ class HistoryParser:
 
         Args:
             piece: the piece, with or without a verb.
-            default: the behavior if it has no verb.
+            default: the behavior if the piece has no verb.
         """
         behavior, title = self._split_verb(piece)
         if behavior is not None and self._is_search(behavior):
@@ -317,11 +333,11 @@ class HistoryParser:
         return self._lookup(piece, piece, default, near=True)
 
     def _is_search(self, behavior: str) -> bool:
-        """Check whether a behavior is a search, whose text names no item."""
+        """Check whether a behavior is a search, that is, one whose text does not name an item."""
         return behavior == "search"
 
     def _text_event(self, piece: str, behavior: str, text: str) -> Understood:
-        """Build an event that has a text but no item."""
+        """Build an event that has text but no item."""
         quoted = _QUOTED.match(text.strip())
         note = (quoted[1] if quoted else text).strip()
         if not normalized(note):
@@ -329,7 +345,10 @@ class HistoryParser:
         return Understood(piece, behavior, None, None, "text", note=note)
 
     def _split_verb(self, piece: str) -> tuple[str | None, str]:
-        """Split a piece into the behavior of its leading verb (None without one) and the rest."""
+        """Split a piece into the behavior of its leading verb and the rest.
+
+        The behavior is None if the piece does not begin with a verb.
+        """
         split = _VERB.match(piece)
         if split is not None:
             verb = normalized(_strip_filler(split[1]))
@@ -342,7 +361,7 @@ class HistoryParser:
         return behavior, piece[verb_first.end() :].strip(" :：")
 
     def _lookup(self, piece: str, title: str, behavior: str, *, near: bool) -> Understood:
-        """Look up a title by id, by exact title, and with ``near`` approximately."""
+        """Look up an item by its id or exact title, and also approximately if ``near`` is set."""
         if title in self._catalog:
             item = self._catalog[self._catalog.row(title)]
             return Understood(piece, behavior, item.item_id, item.title, "id")
@@ -356,7 +375,7 @@ class HistoryParser:
 
 
 def _strip_filler(text: str) -> str:
-    """Strip words such as "the user" or "then" from the start of a text."""
+    """Remove words such as "the user" or "then" from the start of a text."""
     while True:
         shorter = _FILLER.sub("", text, count=1).strip(_TRIM)
         if shorter == text or not shorter:
@@ -367,10 +386,14 @@ def _strip_filler(text: str) -> str:
 def _compile_verbs(verbs: Sequence[str]) -> re.Pattern[str] | None:
     """Compile a pattern of the verbs that may begin an event.
 
-    Latin verbs match as whole words. Verbs of several characters in other scripts match anywhere.
+    Latin verbs match only whole words. In other scripts, verbs of several characters match
+    anywhere, and verbs of one character match only at the start of a word.
 
     Args:
-        verbs: normalized verb forms; an empty list gives None.
+        verbs: normalized verb forms.
+
+    Returns:
+        The pattern, or None if there are no verbs.
     """
     alternatives = []
     for verb in sorted(verbs, key=len, reverse=True):

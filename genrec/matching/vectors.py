@@ -1,4 +1,4 @@
-"""Represent items and users as vectors of titles, for the baselines and for other models."""
+"""Represent items and users as vectors computed from titles, for baselines and other models."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from genrec.text import normalized
 from genrec.types import Float32Array, Log
 
 ENDINGS = (".safetensors", ".parquet")
-LANGUAGE_MODEL = "lm:"  # beginning of encoder names that stand for a language model
-_LEAST_READ = 0.9  # share of the titles that an encoder must read to be used for a catalog
-_WIDTH = 256  # dimensions of dense vectors made from character n-grams
+LANGUAGE_MODEL = "lm:"  # prefix of encoder names that refer to a language model
+_LEAST_READ = 0.9  # minimum fraction of a catalog's titles that an encoder must be able to read
+_WIDTH = 256  # dimensions of dense vectors computed from character n-grams
 
 
 def title_vectors(
@@ -33,18 +33,18 @@ def title_vectors(
 ) -> Any:
     """Return (N, D) unit vectors of a catalog's titles.
 
-    An encoder ``lm:NAME`` is a language model whose hidden states are used
-    (``genrec.matching.hidden_states``). Character n-grams replace an encoder that reads fewer than
-    90% of the titles. Such an encoder may map every word of a script to the same tokens, so that
-    all titles look equal.
+    For an encoder ``lm:NAME``, the hidden states of that language model are used
+    (``genrec.matching.hidden_states``). If an encoder can read fewer than 90% of the titles,
+    character n-grams are used instead. Such an encoder may map every word of a script to the same
+    tokens, so that all titles look the same.
 
     Args:
         catalog: the items.
-        encoder: a name that ``load_embedder`` takes, ``ngrams``, or ``lm:`` and a name that
-            ``LanguageModel.load`` takes.
-        log: function called with a line of text now and then.
-        folder: the dataset folder. If ``genrec index`` stored vectors of this catalog and encoder
-            there, they are used. They are kept in half precision, which changes cosines by less
+        encoder: a name accepted by ``load_embedder``, ``ngrams``, or ``lm:`` followed by a name
+            accepted by ``LanguageModel.load``.
+        log: function called with progress messages.
+        folder: the dataset folder. If ``genrec index`` stored vectors for this catalog and encoder
+            there, they are used. They are stored in half precision, which changes cosines by less
             than 0.002.
 
     Returns:
@@ -66,11 +66,11 @@ def title_vectors(
     read = sum(t in reads for t in titles)
     if read < _LEAST_READ * len(titles):
         log(
-            f"The encoder {embedder.name!r} reads only {read:,} of {len(titles):,} titles, so "
-            "character n-grams are used."
+            f"The encoder {embedder.name!r} can read only {read:,} of {len(titles):,} titles, so "
+            "character n-grams are used instead."
         )
         return CharNgrams(titles).vectors
-    indexed = [t for t in readable if normalized(t)]  # the titles that an index holds
+    indexed = [t for t in readable if normalized(t)]  # the titles that an index contains
     known = None
     if folder is not None:
         known = load_vectors(folder, index_key(embedder, catalog.hash(), len(indexed)))
@@ -89,7 +89,7 @@ def title_vectors(
 
 
 def _hidden_state_vectors(catalog: Catalog, name: str, log: Log) -> Float32Array:
-    """Load a language model and return its (N, W) vectors of a catalog's titles."""
+    """Load a language model and return its (N, W) vectors for a catalog's titles."""
     from genrec.matching.hidden_states import title_states
     from genrec.models.language_model import LanguageModel
 
@@ -98,7 +98,7 @@ def _hidden_state_vectors(catalog: Catalog, name: str, log: Log) -> Float32Array
 
 
 def dense(vectors: Any) -> Float32Array:
-    """Return (N, W) dense float32 vectors; sparse ones are reduced to 256 dimensions by SVD."""
+    """Return (N, W) dense float32 vectors, reducing sparse ones to 256 dimensions by SVD."""
     if isinstance(vectors, np.ndarray):
         return vectors
     from sklearn.decomposition import TruncatedSVD
@@ -113,7 +113,7 @@ def dense(vectors: Any) -> Float32Array:
 def item_vectors(
     dataset: Dataset, encoder: str = "minilm", *, log: Log = lambda message: None
 ) -> Float32Array:
-    """Return (N, W) float32 unit vectors of titles by catalog row; see ``title_vectors``."""
+    """Return (N, W) float32 unit vectors of the items' titles; see ``title_vectors``."""
     return _unit(dense(title_vectors(dataset.catalog, encoder, log, dataset.folder)))
 
 
@@ -128,15 +128,16 @@ def user_vectors(
     """Return (U, W) float32 unit vectors of users, in the order of ``interactions.user_ids``.
 
     A user's vector is the weighted mean of the latest items' vectors. The newest item has weight
-    1, and each older one ``decay`` times the weight of the one after it. Users without items get
-    zeros.
+    1, and the weight decreases by the factor ``decay`` with each older item. The vector of a user
+    without items is zero.
 
     Args:
         dataset: the users and their events.
         items: (N, W) float32 vectors of the items by catalog row.
-        before: a split; only events before the user's part of it count. None for all events.
+        before: name of a split. Only events before the user's part of that split are used; None
+            uses all events.
         decay: weight of each item relative to the next newer one, from 0 to 1.
-        last: number of latest items that count.
+        last: number of latest items to use.
     """
     events = dataset.interactions
     vectors = np.zeros((len(events.user_ids), items.shape[1]), dtype=np.float32)
@@ -157,10 +158,10 @@ def save(path: str | Path, ids: Sequence[str], vectors: Float32Array, name: str)
         path: a path that ends in ``.safetensors`` or ``.parquet``.
         ids: n ids.
         vectors: (n, W) float32 vectors.
-        name: what the ids name: ``item_id`` or ``user_id``.
+        name: the kind of ids, ``item_id`` or ``user_id``.
 
     Raises:
-        SettingsError: the path has another suffix.
+        SettingsError: the path has a different suffix.
         DataError: the file cannot be written.
     """
     path = Path(path)
@@ -180,7 +181,7 @@ def save(path: str | Path, ids: Sequence[str], vectors: Float32Array, name: str)
 
 
 def describe_suffix_error(path: Path) -> str:
-    """Build the message for a path whose suffix ``save`` does not know."""
+    """Build the error message for a path whose suffix ``save`` does not support."""
     return (
         f"Vectors cannot be written to {str(path)!r}. Expected a file name that ends in "
         f"{' or '.join(ENDINGS)}."
@@ -188,6 +189,6 @@ def describe_suffix_error(path: Path) -> str:
 
 
 def _unit(vectors: Float32Array) -> Float32Array:
-    """Scale vectors to unit length; zero vectors stay zero."""
+    """Scale vectors to unit length, leaving zero vectors unchanged."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(length > 0, length, 1.0), dtype=np.float32)

@@ -226,10 +226,10 @@ def test_an_index_is_used_only_for_its_own_titles_and_encoder(
 
 def test_what_cannot_be_indexed_is_explained(tmp_path: Path) -> None:
     for name in ("auto", "none", "ngrams"):
-        with pytest.raises(SettingsError, match="has no vectors to store"):
+        with pytest.raises(SettingsError, match="does not produce vectors"):
             write_index(MIXED, tmp_path, name)
     han = Catalog([Item("1", "电脑"), Item("2", "!!!")])
-    with pytest.raises(DataError, match=r"reads none of the 1 titles .script: han"):
+    with pytest.raises(DataError, match=r"can read none of the 1 titles .script: han"):
         write_index(han, tmp_path, tiny.LatinEmbedder())
     (tmp_path / "titles.safetensors").mkdir()
     with pytest.raises(DataError, match="Cannot write the index"):
