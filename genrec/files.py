@@ -19,7 +19,7 @@ from genrec.errors import DataError
 
 
 def write_file(path: Path, fill: Callable[[Path], object]) -> None:
-    """Write a file atomically: write a temporary file, flush it to disk and rename it.
+    """Write a file atomically by writing, flushing and renaming a temporary file.
 
     If ``fill`` fails, the old file is left unchanged and the temporary file is removed. A process
     that is killed may leave the temporary file behind (see ``temporary_file``).

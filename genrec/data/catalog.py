@@ -49,10 +49,9 @@ def _missing(value: object) -> bool:
 class Catalog:
     """A catalog of N items.
 
-    Callers identify an item by its ``item_id``, and the library by its row (0 to N - 1).
-
-    Rows are in file order. Titles may be repeated: rows with the same title are separate items. Ids
-    must be unique, and a title must have at least one visible character.
+    Callers identify an item by its ``item_id``, and the library by its row (0 to N - 1). Rows are
+    in file order. Titles may be repeated: rows with the same title are separate items. Ids must be
+    unique, and a title must have at least one visible character.
     """
 
     def __init__(

@@ -105,8 +105,8 @@ class Dataset:
                 file is then the train part.
             test: an additional interactions file to use as the test part.
             split: ``last-unit`` (``splits.split_last_unit``) or ``global-time``
-                (``splits.split_global_time``); None keeps an existing split column, and otherwise
-                splits by last unit.
+                (``splits.split_global_time``); None keeps an existing split column, or splits by
+                last unit if there is none.
             validation_from: the start of validation for global-time: an ISO date, or a number in
                 the data's time unit; None for the time before which 80% of the events occur.
             test_from: the start of test, in the same form; None for 90%.

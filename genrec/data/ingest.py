@@ -267,7 +267,7 @@ def _unit_column(table: pa.Table, unit: str | None, source: str) -> str | None:
 
 
 def _units(kept: pa.Table, unit: str | None, user: IntArray) -> tuple[list[str] | None, IntArray]:
-    """Number the units.
+    """Assign a code to each unit.
 
     Unit names are unique per user only, and each row without a name forms a separate unit.
 

@@ -405,7 +405,7 @@ def label_slices(
     Args:
         dataset: a dataset with the protocol's split.
         cases: the cases of the protocol.
-        before: the systems were fitted on the events before this split.
+        before: the name of a split; the systems were fitted on the events before it.
     """
     c = dataset.interactions.columns
     popularity = count_events(dataset, before)

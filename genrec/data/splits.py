@@ -24,8 +24,8 @@ class SplitOptions:
     """Options for splitting the events.
 
     Attributes:
-        way: one of ``SPLIT_WAYS``; None keeps an existing split column, and otherwise splits by
-            last unit.
+        way: one of ``SPLIT_WAYS``; None keeps an existing split column, or splits by last unit if
+            there is none.
         validation_from: the start of validation for ``global-time``: an ISO date, or a number in
             the data's time unit; None means the time before which 80% of the events occur.
         test_from: the start of test, in the same form; None means 90%.

@@ -335,9 +335,9 @@ class CachedTree(TokenTree):
 def tree_obstacle(body: Body) -> str:
     """Explain why a model cannot use the cached tree; return an empty string if it can.
 
-    Recurrent states depend on more than a node's ancestors. If this is not evident from the
-    configuration, it is detected by a test with two branches, in which the cached tree must give
-    the same logits as full passes.
+    Models with recurrent states cannot use it, because such states depend on more than a node's
+    ancestors. If this is not evident from the configuration, it is detected by a test with two
+    branches, in which the cached tree must give the same logits as full passes.
     """
     others = sorted(set(body.windows) - {"full_attention", "sliding_attention"})
     if others:

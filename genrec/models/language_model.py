@@ -159,7 +159,8 @@ class LanguageModel:
     ) -> LanguageModel:
         """Load the model of a run written by ``genrec train``.
 
-        This is the base model with the adapter merged into it.
+        This is the base model with the adapter merged into it, or the saved model if all weights
+        were trained.
 
         Args:
             folder: the run folder.

@@ -40,7 +40,7 @@ _BROKEN = "\ufdd0"  # a code point that never occurs in valid text; it marks inv
 def read(
     path: str | Path, *, rejects: Rejects | None = None, scalar: Collection[str] = ()
 ) -> pa.Table:
-    """Read a CSV or JSON Lines file (also gzipped) or a Parquet file.
+    """Read a CSV, JSON Lines or Parquet file; the first two may be gzipped.
 
     Args:
         path: the file; its extension determines the format.
@@ -273,7 +273,7 @@ def _valid_utf8(path: Path) -> str | pa.BufferReader:
 
 
 def _read_jsonl(path: Path, rejects: Rejects, scalar: Collection[str]) -> pa.Table:
-    """Read one JSON object per line; values other than text and null are kept as JSON."""
+    """Read a file with one JSON object per line, keeping values other than text and null as JSON."""
     rows: list[dict[str, str]] = []
     kept: list[int] = []
     number = 0
