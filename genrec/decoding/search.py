@@ -94,7 +94,10 @@ def score(
     prior: Prior | None = None,
     options: Options | None = None,
 ) -> list[Ranking]:
-    """Rank all allowed items of each prompt by their exact scores; ``search`` has the arguments."""
+    """Rank all allowed items of each prompt by their exact scores.
+
+    The arguments are the same as those of ``search``.
+    """
     exact = replace(options or Options(), search="exact", width=1 << 40, max_nodes=1 << 40)
     return search(trie, tree, trie.n_items, allowed=allowed, prior=prior, options=exact)
 

@@ -24,13 +24,13 @@ class Subtrees:
 
         Args:
             trie: the catalog's trie.
-            allowed: the items that each user may be given; None allows all items.
+            allowed: the items that may be returned to each user; None allows all items.
             prior: the items' weights for each user, or None.
         """
         self._trie, self._allowed, self._prior = trie, allowed, prior
 
     def counts(self, user: IntArray, nodes: IntArray) -> IntArray:
-        """Return the (C,) number of items below each node that its user may be given."""
+        """Return the (C,) number of items below each node that may be returned to its user."""
         owner, low, high = self._trie.intervals(nodes)
         if self._allowed is None:
             count = high - low

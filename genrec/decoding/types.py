@@ -54,7 +54,7 @@ class Trie(Protocol):
 
 
 class Allowed(Protocol):
-    """The trie positions that each of U users may be given."""
+    """The trie positions that may be returned to each of U users."""
 
     def counts(self, user: IntArray, low: IntArray, high: IntArray) -> IntArray:
         """Return the (C,) number of allowed positions from low to high - 1."""
@@ -83,7 +83,7 @@ class Prior(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A guarantee about how much of a list is certain.
+    """The guarantees that a search gives for a list.
 
     Attributes:
         exact: whether no item outside the list scores higher than an item in it, apart from ties.
@@ -112,7 +112,7 @@ class Ranking:
         logprobs: (n,) natural logs of the items' probabilities.
         scores: (n,) ranking scores. These are the log-probabilities, plus the prior if it is fused
             into the score. They are perturbed if the list is a random draw.
-        certificate: guarantee about how much of the list is certain.
+        certificate: the guarantees that the search gives for this list.
         alone: (n,) natural logs of the probabilities under the model without a prior.
         prior: (n,) natural logs of the probabilities under the prior alone; None if there is no
             prior.

@@ -295,7 +295,7 @@ def measure_demonstrations(question: Question, rows: Sequence[int]) -> FloatArra
 
 
 def search_again(question: Question, changes: Sequence[Change]) -> list[dict[int, int]]:
-    """Repeat the search after each change and return a map from catalog row to rank for each."""
+    """Repeat the search after each change and return the ranks by catalog row."""
     if not changes:
         return []
     changed = [question.changed(c) for c in changes]

@@ -389,7 +389,7 @@ class Writer:
     def says_little(self, tail: str, item: Item) -> bool:
         """Check whether the text after the names is just the item's title or a single word.
 
-        The name of an attribute does not count as information, since almost any item has a brand.
+        The name of an attribute adds no information, since almost any item has, say, a brand.
 
         Args:
             tail: text after the names.

@@ -127,8 +127,8 @@ class Template:
         roots = [templates_folder()] if own is None else [Path(own), templates_folder()]
         if own is not None and not Path(own).is_dir():
             msg = (
-                f"There is no prompt folder {str(own)!r}. Expected an existing folder for your own "
-                f"templates, such as {language}/{name}.jinja."
+                f"There is no prompt folder {str(own)!r}. Expected a folder that contains your own "
+                f"templates, for example {language}/{name}.jinja."
             )
             raise PromptError(msg)
         languages = sorted({p.name for r in roots for p in r.iterdir() if p.is_dir()})
