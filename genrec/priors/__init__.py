@@ -1,1 +1,1 @@
-"""Weigh items by counts of events, and fuse these weights with the model."""
+"""Weight items by counts of events, and fuse these weights with the model."""

@@ -1,21 +1,22 @@
-"""CollaborativePrior: weigh items by what other people took with or after those of a history.
+"""The collaborative prior, which weights items by the items that other users took.
 
-A weight is a mixture of distributions over items, each counted from the users' events. The sources:
+The weights are a mixture of distributions over items, each counted from the users' events. The
+sources of the mixture are:
 
-popular   how often anyone takes an item, which gives every item some weight
-trending  the same for the latest tenth of all events
-markov    what came right after the latest items; ``followed``: after any item
-itemknn   items of the same users, by cosine; ``nearest``: by its third power, so that the nearest
-          items count most; ``latest``: by its square, for the latest items only
-ease      the linear model that best reconstructs who has what (Steck 2019,
+popular   the popularity of each item, which gives every item some weight
+trending  the popularity in the latest tenth of all events
+markov    items taken right after one of the latest items; ``followed`` uses all items of the history
+itemknn   items with the same users, by cosine; ``nearest`` uses the cube of the cosine, so that the
+          nearest items count most; ``latest`` uses its square, and only the latest items
+ease      the linear model that best reconstructs the user-item matrix (Steck 2019,
           https://arxiv.org/abs/1905.03375), with each item's 50 strongest positive weights
-titles    items whose titles resemble those of the latest items, so that new items are found
-own       what this user takes often; ``recent``: often and recently
+titles    items with titles similar to those of the latest items, which also covers new items
+own       items that this user takes often; ``recent`` favors the latest ones
 
-Fitted baselines (SASRec, ...) may be mixed in. The shares are those under which the validation
-targets are most likely; with few validation targets, targets held out of train stand in for them.
-Behaviors without which targets are more likely, such as dislikes, are ignored. Knows rows and titles,
-nothing of tokens or models.
+Fitted baselines such as SASRec can be added as sources. The shares of the sources maximize the
+likelihood of the validation targets. If there are too few validation targets, targets held out of
+train are used instead. Behaviors whose events make the targets less likely, such as dislikes, are
+ignored. Deals with catalog rows and titles, not with tokens or models.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ FORMAT_VERSION = 2
 
 
 class CollaborativePrior:
-    """Weights of items for a history, counted from other users' events; see the module.
+    """Weights items for a history by counts of other users' events; see the module's docstring.
 
     Attributes:
-        name: the name in tables of results.
+        name: the prior's name in tables of results.
         lead_in_behaviors: behaviors that do not mark an item as seen, see
             ``DatasetInfo.lead_in_behaviors``.
         unread: behaviors whose events are ignored in histories.
@@ -71,15 +72,16 @@ class CollaborativePrior:
         mix: Mapping[str, float],
         scorers: Mapping[str, Scorer] | None = None,
     ) -> None:
-        """Wrap counts; ``fit`` makes a prior from a dataset.
+        """Make a prior from counts; use ``fit`` to make one from a dataset.
 
         Args:
             counts: the counts of events.
-            mix: the weight of each source, above 0 for ``popular``; only ratios matter.
+            mix: the weight of each source. The weight of ``popular`` must be above 0. Only the
+                ratios of the weights matter.
             scorers: the fitted baselines among the sources, by name.
 
         Raises:
-            SettingsError: a source is unknown, or a weight cannot be used.
+            SettingsError: a source is unknown, or a weight is invalid.
         """
         scorers = scorers or {}
         self._mixture = Mixture(counts, normalized_mix(mix, scorers), scorers)
@@ -96,22 +98,22 @@ class CollaborativePrior:
         seed: int = 0,
         log: Callable[[str], None] = lambda message: None,
     ) -> CollaborativePrior:
-        """Count the events before a split and fit the shares of the sources.
+        """Count the events before a split, and fit the shares of the sources.
 
-        The shares are fitted to validation targets, with the counts of train only. If there are fewer
-        than ``mixture_fit.ENOUGH`` targets, some are held out of train
-        (``protocols.with_validation``), with the counts before them. If these are too few as well, the
-        shares are defaults.
+        The shares are fitted to the validation targets, using counts from the train part only. If
+        there are fewer than ``mixture_fit.ENOUGH`` targets, some events are held out of train as
+        targets (``protocols.with_validation``), and only the events before them are counted. If there
+        are still too few, default shares are used.
 
         Args:
-            dataset: with a split.
-            behavior: the behavior whose events are counted; None for the dataset's target behavior.
+            dataset: a dataset with a split.
+            behavior: the behavior to count; None for the dataset's target behavior.
             before: the split before which events are counted: ``validation`` for train only, ``test``
                 for train and validation.
-            sources: names from ``COUNTED`` and ``LEARNED`` to mix. Learned ones are fitted baselines,
-                kept in the dataset's folder.
-            mix: the sources with their weights; None fits them.
-            seed: of the sample of validation users, and of random choices in a baseline.
+            sources: names of the sources to mix, from ``COUNTED`` and ``LEARNED``. Those in
+                ``LEARNED`` are fitted baselines, which are saved in the dataset's folder.
+            mix: the sources and their weights; None to fit the weights.
+            seed: the random seed for sampling validation users and fitting baselines.
             log: called with a line of text while a baseline is fitted.
 
         Raises:
@@ -149,7 +151,7 @@ class CollaborativePrior:
     def mixed(
         self, histories: Sequence[History], targets: Sequence[str], names: Sequence[str]
     ) -> dict[str, float]:
-        """Find the shares of sources under which targets are most likely after histories."""
+        """Return the shares of the sources that maximize the likelihood of targets."""
         return fit_shares(self._mixture, histories, targets, names)[0]
 
     @property
@@ -159,19 +161,20 @@ class CollaborativePrior:
 
     @property
     def counts(self) -> Counts:
-        """The counts of events, as last updated."""
+        """The current counts of events."""
         return self._mixture.counts
 
     def weights(self, history: History) -> Weights:
-        """Weigh every item for a history; see ``genrec.priors.weights.ItemPrior``.
+        """Weight every item for a history; see ``genrec.priors.weights.ItemPrior``.
 
-        A source that has nothing to say about the history leaves its share to popularity. For an empty
-        history, that is every source but ``trending``. Items outside the catalog are ignored.
+        The share of a source without any information about the history goes to popularity. For an
+        empty history, this applies to all sources except ``trending``. Items that are not in the
+        catalog are ignored.
         """
         return self._mixture.weights(without(history, self.unread))
 
     def logprobs(self, history: History) -> FloatArray:
-        """Return (N,) log P of every item by the prior alone, by catalog row."""
+        """Return the (N,) log probabilities of all catalog rows under the prior alone."""
         weights = self.weights(history)
         values = (weights.base or weights).values.copy()
         if weights.rows is not None:
@@ -179,7 +182,7 @@ class CollaborativePrior:
         return np.asarray(np.log(values / values.sum()))
 
     def rank(self, history: History, k: int, *, exclude_seen: bool = False) -> list[str]:
-        """Rank items by the prior alone; see ``genrec.baselines.Baseline.rank``."""
+        """Rank items using only the prior; see ``genrec.baselines.base.Baseline.rank``."""
         catalog, scores = self.counts.catalog, self.logprobs(history)
         if exclude_seen:
             scores = mask_seen(catalog, history, scores, self.lead_in_behaviors)
@@ -188,26 +191,28 @@ class CollaborativePrior:
     def update(
         self, events: Mapping[str, Sequence[Interaction | str]], catalog: Catalog | None = None
     ) -> None:
-        """Count further events, as if they had been there from the beginning.
+        """Count additional events, with the same result as if they had been there from the start.
 
-        The shares and the fitted baselines among the sources stay as they are. EASE's weights are
+        The shares and the fitted baselines among the sources do not change. EASE's weights are
         recomputed at the next request (see ``Counts.ease``). Requests in progress finish with the old
         counts.
 
         Args:
-            events: user_id -> the user's new events or item ids, oldest first, all later than those
-                counted so far. They are taken to be of the counted behavior. Trending items follow
-                the events' times, or the given order if an event has none.
-            catalog: the catalog with new items at its end; None if there are none.
+            events: a mapping from user_id to the user's new events or item ids, oldest first. All
+                must be later than the events counted so far, and all are assumed to have the counted
+                behavior. Trending items are determined by the events' times, or by the given order
+                if an event has no time.
+            catalog: the catalog with new items at its end; None if there are no new items.
 
         Raises:
-            RequestError: an item is not in the catalog, or the catalog is a different one.
+            RequestError: an item is not in the catalog, or the catalog does not begin with the
+                items counted so far.
         """
         kind: object = events  # checked for callers without a type checker
         if not isinstance(kind, Mapping) or any(isinstance(e, str) for e in events.values()):
             msg = (
-                f"events is {type(events).__name__}. Expected a mapping from user_id to a list of "
-                "item ids or Interactions."
+                f"events has the wrong type or contents ({type(events).__name__}). Expected a "
+                "mapping from user_id to a list of item ids or Interactions."
             )
             raise RequestError(msg)
         counts = self.counts.over(catalog or self.counts.catalog)
@@ -221,7 +226,7 @@ class CollaborativePrior:
         self._mixture = replace(self._mixture, counts=counts.more(names, user, row, when))
 
     def save(self, path: str | Path) -> None:
-        """Write the prior as a safetensors file."""
+        """Write the prior to a safetensors file."""
         mixture, counts = self._mixture, self.counts
         arrays: dict[str, npt.NDArray[Any]] = {
             "popularity": counts.popularity,
@@ -249,15 +254,15 @@ class CollaborativePrior:
 
     @classmethod
     def load(cls, path: str | Path, data: Dataset | Catalog) -> CollaborativePrior:
-        """Read a prior that ``save`` wrote.
+        """Read a prior written by ``save``.
 
         Args:
             path: the file.
-            data: the catalog that the prior was saved with; a dataset if baselines are among the
-                sources.
+            data: the catalog for which the prior was saved, or its dataset if baselines are among
+                the sources.
 
         Raises:
-            DataError: the file is not a saved prior, or is of another catalog.
+            DataError: the file is not a saved prior, or was saved for a different catalog.
         """
         arrays, metadata = map_arrays(Path(path))
         catalog = data if isinstance(data, Catalog) else data.catalog
@@ -293,7 +298,7 @@ class CollaborativePrior:
 def _checked_header(
     path: str | Path, metadata: Mapping[str, str], data: Dataset | Catalog, catalog: Catalog
 ) -> dict[str, Any]:
-    """Read the header of a saved prior; refuse one that does not fit the data."""
+    """Read the header of a saved prior, and check that it fits the data."""
     try:
         header: dict[str, Any] = json.loads(metadata["prior"])
         version, learned = header["format_version"], header["learned"]
@@ -305,15 +310,15 @@ def _checked_header(
         raise DataError(msg) from error
     if version != FORMAT_VERSION or header["catalog"] != catalog.hash():
         msg = (
-            f"{path} was saved in format {version}, which this version does not read, or for "
-            f"another catalog than this one of {len(catalog):,} items. Expected format "
-            f"{FORMAT_VERSION} and the same catalog; fit the prior again."
+            f"{path} (format {version}) cannot be used with this catalog of {len(catalog):,} items. "
+            f"Expected format {FORMAT_VERSION}, and a prior saved for the same catalog; fit the "
+            "prior again."
         )
         raise DataError(msg)
     if learned and isinstance(data, Catalog):
         msg = (
-            f"{path} mixes in {', '.join(learned)}, which need the dataset. Expected a Dataset "
-            "in place of the catalog."
+            f"{path} uses the baselines {', '.join(learned)}, which need the dataset. Expected a "
+            "Dataset instead of a catalog."
         )
         raise DataError(msg)
     return header
@@ -325,12 +330,12 @@ def _item_ids(events: Sequence[Interaction | str]) -> list[str]:
 
 
 def _times(events: Sequence[Interaction | str]) -> list[float | None]:
-    """Return the time of each event with an item; None for an event without a time."""
+    """Return the time of each event that has an item, or None if the event has no time."""
     times: list[float | None] = []
     for event in events:
         if isinstance(event, str):
             times.append(None)
         elif event.item_id is not None:
-            when: float | None = event.timestamp  # callers without a type checker give None
+            when: float | None = event.timestamp  # may be None from callers without a type checker
             times.append(None if when is None or not np.isfinite(when) else when)
     return times

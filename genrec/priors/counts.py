@@ -1,6 +1,6 @@
 """Count users' events for the collaborative prior, and turn the counts into item distributions.
 
-Counts are sums over events, so adding events gives the same counts as counting all of them anew.
+Counts are sums over events, so adding events gives the same result as recounting all events.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from genrec.matching.ngrams import AlikeTitles
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray, IntArray
 
-_BACK = 0.3  # what a transition backwards counts, as in ``baselines.Markov``
+_BACK = 0.3  # weight of a backward transition, as in ``baselines.Markov``
 _ALL = 1 << 40  # more events than any history has
 OWN = {"own": 0.95, "recent": 0.8}  # decay per step back in the user's own history
 
 # For each source that multiplies a history by an item-to-item matrix: the attribute that holds the
-# matrix, and how the history is read: (decay per step back, how many of the latest events); None
-# reads each item once.
+# matrix, and the weighting of the history as (decay per step back, number of latest events). None
+# means that each item counts once.
 _MATRICES: dict[str, tuple[str, tuple[float, int] | None]] = {
     "markov": ("_after", (0.8, 5)),  # as in ``baselines.Markov``
     "followed": ("_after", (0.95, _ALL)),
@@ -40,18 +40,21 @@ _MATRICES: dict[str, tuple[str, tuple[float, int] | None]] = {
     "latest": ("_cosine_squared", (0.5, 5)),
     "ease": ("ease", None),
 }
-_TITLES = (0.8, 25)  # how ``titles`` reads a history: decay and number of events
-_NEWEST, _MAX_NEWEST = 0.1, 100_000  # share and greatest number of events that are trending
+_TITLES = (0.8, 25)  # the same for the source ``titles``
+_NEWEST, _MAX_NEWEST = 0.1, 100_000  # trending events: fraction of all events, and maximum number
 _PENALTY = EASE.defaults["penalty"]
-_EASE_ITEMS, _EASE_NEAR = 5000, 50  # items with the most users; weights kept for each
-_CHUNK = 256  # rows of the EASE matrix worked on at a time
+_EASE_ITEMS, _EASE_NEAR = 5000, 50  # maximum number of items, and of weights kept for each
+_CHUNK = 256  # number of rows of the EASE matrix to process at the same time
 
 
 class TitleNeighbors:
-    """The titles of a catalog, compared when first needed; several counts share one object."""
+    """The titles of a catalog, which are compared when first needed.
+
+    Several ``Counts`` can share one object.
+    """
 
     def __init__(self, catalog: Catalog) -> None:
-        """Remember the titles.
+        """Store the titles.
 
         Args:
             catalog: the items.
@@ -60,26 +63,26 @@ class TitleNeighbors:
 
     @cached_property
     def alike(self) -> AlikeTitles:
-        """The titles that read alike."""
+        """The comparison of the titles by similarity."""
         return AlikeTitles(self.titles)
 
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """Counts of events, with N items and U users.
+    """Counts of events for N items and U users.
 
     Attributes:
         catalog: the items.
         user_ids: (U,) the users whose events were counted.
         latest: (U,) the row of each user's latest item.
-        items: (U, N) sparse, 1 where a user has an item.
-        after: (N, N) sparse, how often the column's item came right after the row's.
-        both: (N, N) sparse, how many users have both items.
+        items: (U, N) sparse, with a 1 for each item of each user.
+        after: (N, N) sparse, number of times that the column's item came right after the row's item.
+        both: (N, N) sparse, number of users who have both items.
         popularity: (N,) number of events of each item.
-        newest: the rows of the latest tenth of all events, oldest first; empty if times only order
-            each user's own events.
-        title_neighbors: finds items whose titles read alike.
-        saved_ease: (N, N) sparse, EASE's weights for these counts if they were saved; else None.
+        newest: the rows of the latest tenth of all events, oldest first. It is empty if events of
+            different users cannot be ordered in time.
+        title_neighbors: finds items with similar titles.
+        saved_ease: (N, N) sparse, the saved EASE weights for these counts; None if none were saved.
     """
 
     catalog: Catalog
@@ -95,7 +98,7 @@ class Counts:
 
     @classmethod
     def none(cls, catalog: Catalog) -> Counts:
-        """Return counts of no events."""
+        """Return empty counts for a catalog."""
         from scipy import sparse
 
         n = len(catalog)
@@ -114,10 +117,10 @@ class Counts:
         )
 
     def over(self, catalog: Catalog) -> Counts:
-        """Return the same counts for a catalog with further items at its end.
+        """Return the same counts for a catalog with additional items at its end.
 
         Raises:
-            RequestError: the catalog does not begin with these items.
+            RequestError: the catalog does not begin with the items of these counts.
         """
         if catalog is self.catalog:
             return self
@@ -126,7 +129,7 @@ class Counts:
         if n < old or [catalog[row].item_id for row in range(old)] != known:
             msg = (
                 f"The catalog of {n:,} items does not begin with the {old:,} items that were "
-                "counted. Expected the same items in the same order, with new items after them."
+                "counted. Expected the same items in the same order, followed by any new items."
             )
             raise RequestError(msg)
         neighbors = TitleNeighbors(catalog)
@@ -149,13 +152,14 @@ class Counts:
         row: IntArray,
         when: FloatArray | None = None,
     ) -> Counts:
-        """Return counts that include further events.
+        """Return counts that include additional events.
 
         Args:
-            names: (M,) ids of users, each once.
-            user: (E,) index into ``names``, ascending.
-            row: (E,) catalog rows, each user's oldest first; all later than the events counted so far.
-            when: (E,) times of the events; None if they are in order of time.
+            names: (M,) user ids without duplicates.
+            user: (E,) indices into ``names``, ascending.
+            row: (E,) catalog rows, each user's oldest event first. All events must be later than
+                those counted so far.
+            when: (E,) times of the events; None if the events are in chronological order.
         """
         from scipy import sparse
 
@@ -193,20 +197,20 @@ class Counts:
         )
 
     def _newest_with(self, row: IntArray) -> IntArray:
-        """Return the rows of the latest events after further events were added."""
+        """Return the rows of the latest events after adding events with the given rows."""
         total = int(self.popularity.sum()) + len(row)
         size = min(max(int(total * _NEWEST), 1), _MAX_NEWEST)
         return np.append(self.newest, row)[-size:]
 
     @cached_property
     def base(self) -> Weights:
-        """Smoothed popularity. An item that is new to the catalog counts as one without events."""
+        """The smoothed popularity. Items that are new to the catalog count as having no events."""
         total = float((self.popularity + 1.0).sum())
         return Weights((self.popularity + 1.0) / total, rest=1.0 / total)
 
     @cached_property
     def trend(self) -> FloatArray:
-        """(N,) each item's share of the latest events; popularity if there are none."""
+        """(N,) Each item's share of the latest events, or its popularity if there are none."""
         if not len(self.newest):
             return self.base.values
         events = np.bincount(self.newest, minlength=len(self.catalog))
@@ -218,7 +222,7 @@ class Counts:
 
     @cached_property
     def _cosine(self) -> Any:
-        """(N, N) sparse: cosines between items as sets of users, with a zero diagonal."""
+        """A sparse (N, N) matrix of cosines between items' sets of users, with a zero diagonal."""
         from scipy import sparse
 
         users = self.both.diagonal()
@@ -229,9 +233,10 @@ class Counts:
 
     @cached_property
     def ease(self) -> Any:
-        """(N, N) sparse: EASE's strongest positive weights, among the items with the most users.
+        """A sparse (N, N) matrix of EASE's strongest positive weights.
 
-        Solving takes half a second for 2,000 items; for 5,000, about five seconds and 0.2 GB.
+        Only the ``_EASE_ITEMS`` items with the most users are included. Solving takes half a second
+        for 2,000 items, and about five seconds and 0.2 GB for 5,000 items.
         """
         return self._solve_ease() if self.saved_ease is None else self.saved_ease
 
@@ -247,14 +252,14 @@ class Counts:
             return sparse.csr_array((n, n))
         gram = self.both[some][:, some].toarray().T  # symmetric; transposed for LAPACK's order
         gram[np.diag_indices_from(gram)] += _PENALTY
-        # The matrix is positive definite, so a Cholesky factor suffices; LAPACK fills the lower half
-        # of the inverse.
+        # The matrix is positive definite, so a Cholesky factorization suffices. LAPACK fills only
+        # the lower half of the inverse.
         factor, failed = lapack.dpotrf(gram, lower=1, overwrite_a=1)
         assert not failed
         inverse, failed = lapack.dpotri(factor, lower=1, overwrite_c=1)
         assert not failed
         scale, parts = -np.diag(inverse), []
-        for first in range(0, len(some), _CHUNK):  # no second full matrix in memory
+        for first in range(0, len(some), _CHUNK):  # avoids a second full matrix in memory
             row = np.arange(first, min(first + _CHUNK, len(some)))
             lower = np.arange(len(some)) <= row[:, None]
             weights = np.where(lower, inverse[row], inverse[:, row].T) / scale
@@ -278,7 +283,7 @@ class Counts:
     def shares(self, source: str, histories: Sequence[History]) -> Any:
         """Return a source's distribution over items for each history, as an (H, N) sparse matrix.
 
-        A row without entries means that the source has nothing to say about that history.
+        A row without entries means that the source has no information about that history.
         """
         if source in OWN:
             return _unit(self._read(histories, OWN[source], _ALL))
@@ -297,20 +302,26 @@ class Counts:
 
 
 def count(dataset: Dataset, behavior: str, before: str) -> Counts:
-    """Count a behavior's events before a split: ``validation`` for train only."""
+    """Count the events with a given behavior before a split.
+
+    Args:
+        dataset: a dataset with a split.
+        behavior: the behavior to count.
+        before: ``validation`` to count the train part only, ``test`` for train and validation.
+    """
     events = TrainingEvents.of(dataset.interactions, behavior, before)
     user = dataset.interactions.columns.user[events.place]
     codes = user[np.append(True, user[1:] != user[:-1])] if len(user) else user
     names = [dataset.interactions.user_ids[code] for code in codes.tolist()]
     when = dataset.interactions.columns.timestamp[events.place]
     counts = Counts.none(dataset.catalog).more(names, events.user, events.row, when)
-    if dataset.info.time_unit == "position":  # which does not order events of different users
+    if dataset.info.time_unit == "position":  # positions do not order different users' events
         counts = replace(counts, newest=counts.newest[:0])
     return counts
 
 
 def _unit(matrix: Any) -> Any:
-    """Scale sparse rows to sum to 1; empty rows stay empty."""
+    """Scale the rows of a sparse matrix to sum to 1, leaving empty rows unchanged."""
     rows = matrix.tocsr()
     total = np.asarray(rows.sum(axis=1)).ravel()
     rows.data = rows.data / np.repeat(np.where(total > 0, total, 1.0), np.diff(rows.indptr))
@@ -318,7 +329,7 @@ def _unit(matrix: Any) -> Any:
 
 
 def _clean(matrix: Any) -> Any:
-    """Convert a sparse matrix to rows, with sorted columns and without stored zeros."""
+    """Convert a sparse matrix to CSR format with sorted columns and without stored zeros."""
     rows = matrix.tocsr()
     rows.sum_duplicates()
     rows.eliminate_zeros()
@@ -326,14 +337,14 @@ def _clean(matrix: Any) -> Any:
 
 
 def _powered(matrix: Any, n: int) -> Any:
-    """Raise the entries of a sparse matrix to a power; its index arrays are shared."""
+    """Raise the entries of a sparse matrix to a power, sharing its index arrays."""
     from scipy import sparse
 
     return sparse.csr_array((matrix.data**n, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def _sized(matrix: Any, rows: int, columns: int) -> Any:
-    """Enlarge a sparse matrix by empty rows and columns at its end."""
+    """Return a copy of a sparse matrix, enlarged by empty rows and columns at its end."""
     larger = matrix.copy()
     larger.resize((rows, columns))
     return larger

@@ -1,8 +1,8 @@
-"""Choose the prior, its weight, and whether it is fused with the model by node or by score.
+"""Choose the prior, its weight, and the way it is fused with the model (by node or by score).
 
-Whatever the settings leave open comes from a fit on validation. That is the fit of ``genrec tune`` for
-the dataset folder and model if there is one, else a fit of the untrained default model on the embedded
-sample.
+Values that are not set explicitly come from a fit on validation data. This is the fit of ``genrec
+tune`` for the dataset folder and the model if there is one. Otherwise, it is a fit of the untrained
+default model on the bundled sample data.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from genrec.priors.collaborative import CollaborativePrior
 from genrec.priors.tuned import WEIGHTS, Tuned, load_tuned
 from genrec.priors.weights import ItemPrior, Popularity
 
-OTHER_WEIGHT = 0.3  # weight of popularity, novelty and a prior of the user's own
-# The collaborative prior's defaults, fitted on 200 validation users of the embedded sample with the
-# untrained default model (``genrec tune``); see benchmarks/LOG.md.
+OTHER_WEIGHT = 0.3  # default weight of popularity, novelty and user-defined priors
+# The defaults of the collaborative prior were fitted by ``genrec tune`` on 200 validation users of the
+# bundled sample data with the untrained default model; see benchmarks/LOG.md.
 FUSION = "node"
 TEMPERATURES = {"node": 36.58, "score": 4.0}
 ENOUGH = 1000  # events; with fewer, the defaults are scaled down in proportion
@@ -30,15 +30,17 @@ ENOUGH = 1000  # events; with fewer, the defaults are scaled down in proportion
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """How a prior is fused with the model.
+    """The parameters for fusing a prior with the model.
 
     Attributes:
-        prior: the prior's name; ``none``, or ``own`` for one that was set on a recommender.
+        prior: the prior's name; ``none`` for no prior, ``own`` for one that was set on a
+            recommender.
         weight: the exponent of the prior.
         fusion: ``node`` or ``score``.
-        temperature: the model's logits are divided by it at every node.
-        alone: the temperature without a prior.
-        fitted: what the numbers were fitted on, for people; empty if they were set.
+        temperature: the value by which the model's logits are divided at every node.
+        alone: the temperature to use without a prior.
+        fitted: the data on which the values were fitted, as text to display; empty if they were set
+            explicitly.
     """
 
     prior: str
@@ -50,10 +52,10 @@ class Fusion:
 
 
 def choose_prior(settings: Settings, dataset: Dataset | None, behavior: str) -> str:
-    """Name the prior for the settings; ``auto`` becomes ``none`` if there is nothing to count.
+    """Return the name of the prior to use; ``auto`` becomes ``none`` without events to count.
 
     Raises:
-        SettingsError: the settings name a prior that has nothing to count.
+        SettingsError: the settings name a prior for which there are no events to count.
     """
     asked = settings.prior
     if asked == "none":
@@ -65,8 +67,8 @@ def choose_prior(settings: Settings, dataset: Dataset | None, behavior: str) -> 
         if asked == "auto":
             return "none"
         msg = (
-            f"prior={asked!r} without a dataset: there are no events to count. Expected a Dataset in "
-            "place of the catalog, or prior='none'."
+            f"prior={asked!r} cannot be used without a dataset, since there are no events to count. "
+            "Expected a Dataset instead of a catalog, or prior='none'."
         )
         raise SettingsError(msg)
     before = settings.prior_before
@@ -75,14 +77,14 @@ def choose_prior(settings: Settings, dataset: Dataset | None, behavior: str) -> 
     if asked == "auto":
         return "none"
     msg = (
-        f"prior='collaborative', but {settings.prior_events} has no event {behavior!r}. "
-        "Expected events to count, or prior='none'."
+        f"prior='collaborative' cannot be used, because there are no events with the behavior "
+        f"{behavior!r} in {settings.prior_events}. Expected events to count, or prior='none'."
     )
     raise SettingsError(msg)
 
 
 def _count_events(dataset: Dataset, before: str, behavior: str | None = None) -> int:
-    """Count the events with a known item before a split: those of one behavior, or all."""
+    """Count the events with known items before a split, for one behavior or for all behaviors."""
     events, c = dataset.interactions, dataset.interactions.columns
     counted = (c.row >= 0) & (c.split < SPLITS.index(before))
     if behavior is not None:
@@ -102,7 +104,7 @@ def build_prior(
     """Build the named prior from the dataset's events.
 
     Args:
-        settings: say which events are counted and which sources are mixed.
+        settings: the settings, which select the events to count and the sources to mix.
         dataset: the dataset whose events are counted.
         name: ``collaborative``, ``popularity`` or ``novelty``.
         behavior: the behavior to recommend for.
@@ -121,13 +123,13 @@ def build_prior(
 def resolve_fusion(
     settings: Settings, prior: str, tuned: Tuned | None = None, events: int = ENOUGH
 ) -> Fusion:
-    """Resolve how the named prior is fused with the model.
+    """Determine the parameters for fusing the named prior with the model.
 
     Args:
-        settings: values set there take precedence.
+        settings: the settings; values set explicitly take precedence.
         prior: ``none``, ``own`` or one of ``genrec.config.PRIORS``.
         tuned: the fit of ``genrec tune``, if there is one.
-        events: how many events the prior counts; it matters only without a fit.
+        events: number of events that the prior counts, which matters only without a fit.
     """
     alone = 1.0 if settings.node_temperature is None else settings.node_temperature
     vocab = settings.normalization == "vocab"
@@ -145,18 +147,20 @@ def resolve_fusion(
     if settings.prior_weight is not None:
         weight, fitted = settings.prior_weight, ""
     if settings.node_temperature is not None or vocab or not fitted:
-        temperature = alone  # a fitted temperature goes with the weight fitted beside it only
+        temperature = alone  # a fitted temperature is valid only with its fitted weight
     return Fusion(prior, weight, fusion, temperature, alone, fitted)
 
 
 class PriorSource:
-    """Gives one recommender its prior, counted when first needed, and the way to fuse it.
+    """Provides a recommender with its prior and the parameters for fusing it.
+
+    The prior is built when it is first needed.
 
     Attributes:
-        own: whether the user set a prior in place of that of the settings.
-        run: the folder of the run that the model is from, if any. The default fit is for the
-            untrained model, so without a fit for the run ``auto`` means no prior.
-        saved: the prior in that folder, for a recommender without a dataset.
+        own: whether the user set a prior that replaces the one from the settings.
+        run: the folder of the run that the model comes from, if any. The default fit is for the
+            untrained model, so ``auto`` means no prior unless there is a fit for the run.
+        saved: the prior saved in that folder, for a recommender without a dataset.
     """
 
     def __init__(
@@ -168,7 +172,7 @@ class PriorSource:
         log: Callable[[str], None],
         run: Path | None = None,
     ) -> None:
-        """Choose the prior; count nothing yet.
+        """Choose the prior without counting any events yet.
 
         Args:
             settings: the recommender's settings.
@@ -176,15 +180,17 @@ class PriorSource:
             behavior: the behavior to recommend for.
             key: returns the key under which ``genrec tune`` stores a fit.
             log: called with a line of text before a slow step.
-            run: the folder of the run that the model is from, if any.
+            run: the folder of the run that the model comes from, if any.
 
         Raises:
-            SettingsError: the settings name a prior that has nothing to count.
+            SettingsError: the settings name a prior for which there are no events to count.
         """
         self._settings, self._dataset, self._behavior = settings, dataset, behavior
         self._key, self._log = key, log
         self._name = choose_prior(settings, dataset, behavior)
-        self._built: list[ItemPrior | None] = []  # holds the prior once it was built or set
+        self._built: list[
+            ItemPrior | None
+        ] = []  # contains the prior after it has been built or set
         self.own = False
         self.run = run
         self.saved: CollaborativePrior | None = None
@@ -200,9 +206,9 @@ class PriorSource:
             elif name != "none":
                 assert self._dataset is not None
                 if name == "collaborative" and len(self._dataset.interactions) > 100_000:
-                    self._log("Counting which items people take together ...")
+                    self._log("Counting items that users take together ...")
                 prior = build_prior(self._settings, self._dataset, name, self._behavior, self._log)
-            self._built.append(prior)  # recommenders that share this list see it, too
+            self._built.append(prior)  # also visible to recommenders that share this list
         return self._built[0]
 
     @prior.setter
@@ -211,14 +217,14 @@ class PriorSource:
 
     @property
     def fusing(self) -> Fusion:
-        """How the prior is fused: as set, else as fitted."""
+        """The parameters for fusing the prior: explicit settings first, then fitted values."""
         if self.own:
             return resolve_fusion(self._settings, "none" if self.prior is None else "own")
         return self._resolved
 
     @cached_property
     def _resolved(self) -> Fusion:
-        """How the prior of the settings is fused."""
+        """The parameters for fusing the prior from the settings."""
         name, tuned, events = self._name, None, 0
         if self.saved is not None and self._settings.prior == "auto":
             name, tuned = "collaborative", load_tuned(self._settings.tuned, self.run, self._key)
@@ -232,11 +238,11 @@ class PriorSource:
         return resolve_fusion(self._settings, name, tuned, events)
 
     def share(self, other: PriorSource, *, same_data: bool) -> None:
-        """Take over another source's prior if it was set or would be built alike.
+        """Share another source's prior if it was set by the user or would be built identically.
 
         Args:
             other: the source of a recommender with the same model.
-            same_data: whether both have the same dataset.
+            same_data: whether both recommenders have the same dataset.
         """
         if self._dataset is None:
             self.saved = other.saved

@@ -1,4 +1,4 @@
-"""Mixture: several sources' distributions over items, each with a share. Knows rows and titles."""
+"""Mix the distributions over items from several sources, each with a share."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def normalized_mix(mix: Mapping[str, float], learned: Mapping[str, Scorer]) -> d
         learned: the fitted baselines among the sources, by name.
 
     Raises:
-        SettingsError: a source is unknown, or a weight is negative, infinite or NaN, or that of
+        SettingsError: a source is unknown, a weight is negative, infinite or NaN, or the weight of
             ``popular`` is 0.
     """
     for name in mix:
         if name not in COUNTED and name not in learned:
             known = ", ".join([*COUNTED, *LEARNED])
-            msg = f"{name!r} is not a source of the prior. Expected some of: {known}."
+            msg = f"{name!r} is not a source of the prior. Expected one or more of: {known}."
             raise SettingsError(msg)
     values = np.array(list(mix.values()), dtype=np.float64)
     if not (np.isfinite(values).all() and (values >= 0).all() and mix.get(POPULAR, 0) > 0):
         msg = (
-            f"mix={dict(mix)}. Expected finite weights of 0 or more, and one above 0 "
-            f"for {POPULAR!r}, so that every item has a weight above 0."
+            f"mix={dict(mix)} is invalid. Expected finite weights of 0 or more, and a weight above "
+            f"0 for {POPULAR!r}, so that every item has a weight above 0."
         )
         raise SettingsError(msg)
     return {name: float(w / values.sum()) for name, w in zip(mix, values, strict=True)}
@@ -48,10 +48,10 @@ def normalized_mix(mix: Mapping[str, float], learned: Mapping[str, Scorer]) -> d
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """Everything that a collaborative prior knows, in one immutable object.
+    """The complete state of a collaborative prior, as one immutable object.
 
-    An update of the prior puts a new mixture in place of the old one, so requests in progress finish
-    with the old one.
+    An update replaces the prior's mixture by a new one, so requests in progress finish with the old
+    one.
 
     Attributes:
         counts: the counts of the users' events.
@@ -66,7 +66,7 @@ class Mixture:
     def shares(self, source: str, histories: Sequence[History]) -> Any:
         """Return a source's distribution over items for each history, (H, N) sparse or dense.
 
-        A row of zeros means that the source has nothing to say about that history.
+        A row of zeros means that the source has no information about that history.
         """
         if source not in self.learned:
             return self.counts.shares(source, histories)
@@ -83,9 +83,9 @@ class Mixture:
         return np.divide(values, total, out=np.zeros_like(values), where=total > 0)
 
     def weights(self, history: History) -> Weights:
-        """Weigh every item for a history.
+        """Weight every item for a history.
 
-        A source that has nothing to say about the history leaves its share to popularity. Events
+        The share of a source without any information about the history goes to popularity. Events
         whose item is not in the catalog are ignored.
         """
         catalog = self.counts.catalog
@@ -115,7 +115,7 @@ class Mixture:
         return Weights(row.data[some] / rest, rows, base=base, sources=tuple(sources))
 
     def _base(self, popular: float) -> Weights:
-        """Mix popular and trending items; one object for each share of popularity."""
+        """Mix popular and trending items, caching one object for each share of popularity."""
         trending = self.mix.get(TRENDING, 0.0)
         if not trending:
             return self.counts.base

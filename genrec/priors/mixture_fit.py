@@ -1,4 +1,4 @@
-"""Fit the shares of a mixture's sources to targets; drop behaviors that make targets less likely."""
+"""Fit the shares of a mixture's sources, and drop behaviors that make the targets less likely."""
 
 from __future__ import annotations
 
@@ -15,33 +15,36 @@ from genrec.priors.counts import OWN
 from genrec.priors.mixture import POPULAR, TRENDING, Mixture
 from genrec.types import FloatArray
 
-MAX_USERS = 1000  # validation users whose targets the shares are fitted to
+MAX_USERS = 1000  # maximum number of validation users to fit the shares on
 ENOUGH = 50  # users; with fewer, the default shares are used
-LEAST_POPULAR = 0.01  # popularity's share is at least this
-# About the means of the shares fitted on five data sets (benchmarks/LOG.md), with more for popularity.
+LEAST_POPULAR = 0.01  # minimum share of popularity
+# Approximate means of the shares fitted on five datasets (benchmarks/LOG.md), with more popularity.
 DEFAULT_MIX = {
     POPULAR: 0.25, TRENDING: 0.07, "markov": 0.12, "followed": 0.08, "itemknn": 0.05,
     "nearest": 0.15, "latest": 0.07, "ease": 0.08, "titles": 0.04, "own": 0.1, "recent": 0.1,
 }  # fmt: skip
-_NEGLIGIBLE = 0.002  # a source with a smaller share is dropped, since every source costs time
-_STEPS = 400  # of expectation-maximisation
-_RARE = 0.01  # of the events: rarer behaviors are always read
-_STANDARD_ERRORS = 2.0  # by which targets must be more likely without a behavior
+_NEGLIGIBLE = 0.002  # sources with a smaller share are dropped, since every source costs time
+_STEPS = 400  # number of expectation-maximization steps
+_RARE = 0.01  # behaviors with a smaller fraction of the events are never dropped
+_STANDARD_ERRORS = 2.0  # minimum gain from dropping a behavior, in standard errors
 
 
 def fit_on_validation(
     mixture: Mixture, dataset: Dataset, sources: Sequence[str], seed: int
 ) -> tuple[dict[str, float], frozenset[str]]:
-    """Fit shares to the validation targets; return them and the behaviors to ignore.
+    """Fit the shares to the validation targets, and find the behaviors to ignore.
 
-    With fewer than ``ENOUGH`` targets, or histories for fewer than half as many, the shares are
-    defaults.
+    If there are fewer than ``ENOUGH`` targets, or fewer than half that number have a history, the
+    default shares are used.
 
     Args:
-        mixture: with the counts of train.
-        dataset: with a validation part.
+        mixture: a mixture with counts of the train part.
+        dataset: a dataset with a validation part.
         sources: the sources to mix.
-        seed: of the sample of validation users.
+        seed: the random seed for sampling validation users.
+
+    Returns:
+        The share of each source, and the behaviors to ignore in histories.
     """
     try:
         every = protocols.cases(dataset, protocols.default_protocol(dataset), "validation")
@@ -64,17 +67,17 @@ def fit_shares(
     targets: Sequence[str],
     sources: Sequence[str],
 ) -> tuple[dict[str, float], FloatArray]:
-    """Find the shares under which targets are most likely after their histories.
+    """Find the shares that maximize the likelihood of targets given their histories.
 
     Args:
-        mixture: gives each source's distributions; its own shares do not matter.
+        mixture: provides the distributions of the sources; its current shares are not used.
         histories: (H,) histories.
-        targets: (H,) the item that followed each of them.
+        targets: (H,) the item that followed each history.
         sources: the sources to mix.
 
     Returns:
-        The share of each source, and (H,) -ln P of each target under the shares before negligible
-        ones are dropped.
+        The share of each source, and (H,) -ln P of each target, computed before negligible shares
+        are dropped.
     """
     rows = np.array(mixture.counts.catalog.rows(targets), dtype=np.int64)
     user = np.arange(len(rows))
@@ -100,7 +103,7 @@ def fit_shares(
 
 
 def without(history: History, behaviors: Collection[str]) -> History:
-    """Return a history without the events of some behaviors."""
+    """Return a history without the events that have one of the given behaviors."""
     if not behaviors:
         return history
     kept = tuple(i for i in history.interactions if i.behavior not in behaviors)
@@ -108,7 +111,7 @@ def without(history: History, behaviors: Collection[str]) -> History:
 
 
 def _default_mix(dataset: Dataset, sources: Sequence[str]) -> dict[str, float]:
-    """Return default shares, without the user's own items where these may not come back."""
+    """Return the default shares, without the user's own items if they cannot be recommended again."""
     repeats = not dataset.info.exclude_seen or bool(dataset.info.lead_in_behaviors)
     usual = {n: w for n, w in DEFAULT_MIX.items() if n in sources and (repeats or n not in OWN)}
     return {**dict.fromkeys(sources, 0.0), **usual, POPULAR: DEFAULT_MIX[POPULAR]}
@@ -121,9 +124,10 @@ def _behaviors_to_ignore(
     sources: Sequence[str],
     target_behavior: str,
 ) -> frozenset[str]:
-    """Find behaviors without whose events the targets are more likely, beyond chance.
+    """Find the behaviors whose removal from histories makes the targets significantly more likely.
 
-    Behaviors are tried once each, the most frequent first, and without those already ignored.
+    Each behavior is tried once, starting with the most frequent one. Behaviors that were dropped
+    before stay dropped.
     """
     kinds = Counter(i.behavior for h in histories for i in h.interactions)
     frequent = [b for b, n in kinds.most_common() if n >= _RARE * kinds.total()]
@@ -143,9 +147,9 @@ def _behaviors_to_ignore(
 
 
 def _maximize_likelihood(likelihoods: FloatArray) -> FloatArray:
-    """Find the (M,) weights that maximise the mean log of (U, M) likelihoods @ weights.
+    """Return the (M,) weights that maximize the mean log of (U, M) likelihoods @ weights.
 
-    Expectation-maximisation (Dempster et al. 1977) reaches the global maximum, because the function
+    Expectation-maximization (Dempster et al. 1977) reaches the global maximum, because the function
     is concave.
     """
     weights = np.full(likelihoods.shape[1], 1.0 / likelihoods.shape[1])

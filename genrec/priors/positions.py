@@ -1,4 +1,4 @@
-"""Bring weights by catalog row into the order of a trie's positions, as search consumes them."""
+"""Reorder weights from catalog rows to trie positions, as required by the search."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class TriePositions(Protocol):
         ...
 
     def rows_at(self, positions: IntArray) -> IntArray:
-        """Return the (P,) catalog rows at positions."""
+        """Return the (P,) catalog rows at the given positions."""
         ...
 
     def find_positions(self, rows: IntArray) -> IntArray:
-        """Return the (R,) positions of catalog rows; -1 for a row that is not in the trie."""
+        """Return the (R,) positions of catalog rows, with -1 for rows that are not in the trie."""
         ...
 
 
@@ -39,15 +39,15 @@ class PositionWeights:
     def __init__(
         self, weights: Sequence[Weights], trie: TriePositions, cache: DenseCache | None = None
     ) -> None:
-        """Order weights by position; identical objects are ordered once.
+        """Order weights by position. An object that occurs several times is ordered only once.
 
         Args:
             weights: (U,) weights of the users.
-            trie: the trie whose positions count.
-            cache: dense weights kept from earlier requests; None for an empty cache.
+            trie: the trie that defines the positions.
+            cache: cached dense weights from earlier requests; None for an empty cache.
 
         Raises:
-            RequestError: an element is not a ``Weights``.
+            RequestError: an element is not a ``Weights`` object.
         """
         self.sources = [each.sources if isinstance(each, Weights) else () for each in weights]
         ordered: dict[int, _Dense | _Sparse | _Added] = {}
@@ -71,15 +71,15 @@ class PositionWeights:
         self._users = [ordered[id(each)] for each in weights]
 
     def mass(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
-        """Return the (C,) sums of the weights at positions low to high - 1."""
+        """Return the (C,) sums of the weights at positions ``low`` to ``high - 1``."""
         return self._by_user("mass", user, low, high)
 
     def best(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
-        """Return the (C,) logs of the greatest weights at positions low to high - 1."""
+        """Return the (C,) logs of the largest weights at positions ``low`` to ``high - 1``."""
         return self._by_user("best", user, low, high)
 
     def at(self, user: IntArray, positions: IntArray) -> FloatArray:
-        """Return the (P,) logs of the weights at positions."""
+        """Return the (P,) logs of the weights at the given positions."""
         return self._by_user("best", user, positions, positions + 1)
 
     def _by_user(self, method: str, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
@@ -94,7 +94,7 @@ class PositionWeights:
 
 
 class _Dense:
-    """A weight of its own for every position."""
+    """Dense weights, with a separate value for every position."""
 
     def __init__(self, weights: Weights, trie: TriePositions) -> None:
         rows = trie.rows_at(np.arange(trie.n_positions))
@@ -114,19 +114,22 @@ class _Dense:
 
 
 class DenseCache:
-    """Keeps the dense weights that were last ordered by position."""
+    """A cache of the dense weights that were most recently ordered by position."""
 
     def __init__(self, size: int = 4) -> None:
         """Make an empty cache.
 
         Args:
-            size: the most weights to keep.
+            size: maximum number of weights to keep.
         """
         self._size = size
         self._kept: list[tuple[Weights, TriePositions, _Dense]] = []
 
     def order(self, weights: Weights, trie: TriePositions) -> _Dense:
-        """Order weights by position, or return them from the cache; both arguments are immutable."""
+        """Order weights by position, or return them from the cache.
+
+        The cache compares objects by identity, which works because both arguments are immutable.
+        """
         for known, where, ordered in self._kept:
             if known is weights and where is trie:
                 return ordered
@@ -136,7 +139,7 @@ class DenseCache:
 
 
 class _Added:
-    """Dense weights with more added at some positions."""
+    """Dense weights with additional weight at some positions."""
 
     def __init__(self, base: _Dense, weights: Weights, trie: TriePositions) -> None:
         assert weights.rows is not None
@@ -154,12 +157,12 @@ class _Added:
 
     def best(self, low: IntArray, high: IntArray) -> FloatArray:
         first, last = np.searchsorted(self._place, low), np.searchsorted(self._place, high)
-        base = self._base.best(low, high)  # never exceeds the sum where something is added
+        base = self._base.best(low, high)  # never exceeds the total weight at a position
         return np.asarray(np.maximum(base, _range_maxima(self._log, first, last)))
 
 
 class _Sparse:
-    """Weights of their own at some positions, one weight at all others."""
+    """Sparse weights, with separate values at some positions and one value at all others."""
 
     def __init__(self, weights: Weights, trie: TriePositions) -> None:
         assert weights.rows is not None
@@ -185,16 +188,16 @@ class _Sparse:
 
 
 class _RangeSums:
-    """Sums over ranges of positive values."""
+    """Computes sums over ranges of an array of positive values."""
 
     def __init__(self, values: FloatArray) -> None:
         self._values = values
         self._before = np.concatenate([[0.0], np.cumsum(values)])
 
     def between(self, low: IntArray, high: IntArray) -> FloatArray:
-        """Return the (C,) sums of values[low] to values[high - 1]; 0 for an empty range."""
+        """Return the (C,) sums of ``values[low:high]`` for each range, 0 if it is empty."""
         sums: FloatArray = self._before[high] - self._before[low]
-        # Subtracting two large sums loses small results to rounding: those are summed directly.
+        # Subtracting two large sums is inexact if the result is small: those are summed directly.
         lossy = np.flatnonzero((high > low) & (sums < CANCELLATION * self._before[high]))
         if len(lossy):
             bounds = np.stack([low[lossy], high[lossy]], axis=1).ravel()
@@ -203,7 +206,7 @@ class _RangeSums:
 
 
 def _range_maxima(values: FloatArray, low: IntArray, high: IntArray) -> FloatArray:
-    """Return the (C,) maxima of values[low] to values[high - 1]; -inf for an empty range."""
+    """Return the (C,) maxima of ``values[low:high]`` for each range, -inf if it is empty."""
     maxima = np.full(len(low), -np.inf)
     some = np.flatnonzero(high > low)
     if len(some):

@@ -1,4 +1,4 @@
-"""Read and write what ``genrec tune`` fitted: fusion weights by data and model (tuned.json)."""
+"""Read and write the fits of ``genrec tune``: fusion parameters by data and model (tuned.json)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genrec.data.dataset import TUNED
 from genrec.errors import DataError, SettingsError
 from genrec.files import write_text
 
-WEIGHTS = {"node": 0.866, "score": 1.5}  # without a fit; see ``genrec.priors.fusion``
+WEIGHTS = {"node": 0.866, "score": 1.5}  # defaults without a fit; see ``genrec.priors.fusion``
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +20,16 @@ class Tuned:
     """The fit of ``genrec tune`` for a dataset folder and a model.
 
     Attributes:
-        key: a hash of model, prompt and behavior; see ``Recommender.tuning_key``.
-        model: the model's name, for people.
-        fusion: the way with the higher NDCG@10 on validation users that it was not fitted to.
-        weights: the prior's weight for each way of fusion.
-        temperatures: the node temperature for each way of fusion.
-        users: the number of users it was fitted on, from validation or held out of train.
+        key: a hash of the model, the prompt and the behavior; see ``Recommender.tuning_key``.
+        model: the model's name, for display.
+        fusion: the fusion method with the higher cross-validated NDCG@10.
+        weights: the prior's weight for each fusion method.
+        temperatures: the node temperature for each fusion method.
+        users: the number of users in the fit, from validation or held out of train.
         nats: mean -ln P(target) of ``model``, ``prior`` and their fusion by ``node``. Fusion is
-            measured on each half of the users with the fit to the other half.
-        ndcg: NDCG@10 of these and of fusion by ``score``, measured likewise, among the candidates
-            of model and prior.
+            measured on each half of the users with the values fitted on the other half.
+        ndcg: NDCG@10 of the same systems and of fusion by ``score``. It is measured in the same way,
+            among the candidates of the model and the prior.
     """
 
     key: str
@@ -42,7 +42,7 @@ class Tuned:
     ndcg: dict[str, float]
 
     def save(self, path: str | Path) -> None:
-        """Write the fit into a JSON file, beside those for other models."""
+        """Write the fit to a JSON file, keeping the fits for other models."""
         path = Path(path)
         known = _entries(path) if path.is_file() else []
         kept = [e for e in known if e["key"] != self.key]
@@ -51,7 +51,7 @@ class Tuned:
 
     @classmethod
     def load(cls, path: str | Path, key: str) -> Tuned | None:
-        """Read the fit for a key; None if there is no such file or entry.
+        """Read the fit for a key, or return None if there is no such file or entry.
 
         Raises:
             DataError: the file is damaged.
@@ -78,11 +78,11 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 
 def load_tuned(given: str | None, folder: Path | None, key: Callable[[], str]) -> Tuned | None:
-    """Read the fit for a key; the key is only made if there is a file.
+    """Read the fit for a key, which is computed only if there is a file.
 
     Args:
-        given: the file to read; None for the one in the folder, if there is one.
-        folder: the folder of the run, or of the dataset if the model is not from a run.
+        given: the file to read; None for the file in ``folder``, if there is one.
+        folder: the folder of the run, or of the dataset if the model does not come from a run.
         key: returns the key.
 
     Raises:
@@ -94,8 +94,8 @@ def load_tuned(given: str | None, folder: Path | None, key: Callable[[], str]) -
         if tuned is None:
             msg = (
                 f"tuned={given!r} does not exist, or was not written for this model, prompt and "
-                "behavior. Expected a file that `genrec tune --out` wrote with the same; run it "
-                "again."
+                "behavior. Expected a file written by `genrec tune --out` for the same model, prompt "
+                "and behavior; run it again."
             )
             raise SettingsError(msg)
         return tuned

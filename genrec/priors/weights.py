@@ -1,7 +1,7 @@
-"""Weights: how likely each item is without the model, to be fused with the model in search.
+"""Define the weights of items under a prior, which the search fuses with the model.
 
-Knows catalog rows, nothing of tokens. Any object with ``weights(history)`` can serve as a prior; the
-simplest ones are here: popularity and its opposite, novelty.
+Deals with catalog rows, not with tokens. Any object with a method ``weights(history)`` can be used as
+a prior. This module contains the simplest ones: popularity and its opposite, novelty.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from genrec.data.interactions import Interactions
 from genrec.errors import RequestError
 from genrec.types import FloatArray, IntArray
 
-LEAST_WEIGHT = 1e-30  # relative to the greatest weight
-CANCELLATION = 1e-6  # a difference of sums below this share of them is too inexact
+LEAST_WEIGHT = 1e-30  # minimum weight, relative to the largest one
+CANCELLATION = 1e-6  # a difference of sums is inexact if it is below this fraction of the sums
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
-    """Finite weights above 0 by catalog row; only their ratios count.
+    """Finite positive weights of catalog rows; only their ratios matter.
 
     Attributes:
-        values: (N,) the weights of rows 0 to N - 1, or (S,) those of ``rows``.
-        rows: (S,) the rows with weights of their own; None for the first N.
-        rest: the weight of every other row; unused with a ``base``.
-        base: weights of all rows, to which those of ``rows`` are added. A base that many histories
-            share is ordered by trie position only once.
-        sources: the names of the sources that contributed, for people.
+        values: (N,) the weights of rows 0 to N - 1, or (S,) the weights of ``rows``.
+        rows: (S,) the rows with individual weights; None for the first N rows.
+        rest: the weight of every other row; not used if there is a ``base``.
+        base: weights of all rows, to which the weights of ``rows`` are added. A base that is shared by
+            many histories is ordered by trie position only once.
+        sources: the names of the sources that contributed, for display.
     """
 
     values: FloatArray
@@ -40,7 +40,7 @@ class Weights:
     sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the values; convert lists to arrays."""
+        """Convert lists to arrays, and check the values."""
         try:
             values = np.asarray(self.values, dtype=np.float64)
             rows = None if self.rows is None else np.asarray(self.rows, dtype=np.int64)
@@ -49,8 +49,8 @@ class Weights:
             flat = False
         if not flat:
             msg = (
-                f"Prior weights {self.values!r:.80} for rows {self.rows!r:.80}. Expected a list of "
-                "numbers above 0, and a list of rows or None."
+                f"Got prior weights {self.values!r:.80} for rows {self.rows!r:.80}. Expected a list "
+                "of numbers above 0, and a list of rows or None."
             )
             raise RequestError(msg)
         object.__setattr__(self, "values", values)
@@ -58,34 +58,34 @@ class Weights:
         every = np.append(self.values, self.rest)
         if not (np.isfinite(every).all() and (every > 0).all()):
             bad = every[~(np.isfinite(every) & (every > 0))][0]
-            msg = f"A prior weight of {bad}. Expected finite numbers above 0; smooth the prior."
+            msg = f"Got a prior weight of {bad}. Expected finite numbers above 0; smooth the prior."
             raise RequestError(msg)
         if self.rows is not None and (
             len(self.rows) != len(self.values) or len(np.unique(self.rows)) < len(self.rows)
         ):
             msg = (
-                f"{len(self.values)} prior weights for {len(self.rows)} rows. Expected one for "
-                "each row, and each row once."
+                f"Got {len(self.values)} prior weights for {len(self.rows)} rows. Expected exactly "
+                "one weight per row, and no repeated rows."
             )
             raise RequestError(msg)
         if self.base is not None and (self.rows is None or self.base.rows is not None):
             msg = (
-                "Prior weights with a base, but without rows, or with rows in the base. Expected "
-                "weights for some rows, and a base with weights for all rows."
+                "The prior weights have a base, but no rows, or the base has rows. Expected weights "
+                "for some rows, and a base with weights for all rows."
             )
             raise RequestError(msg)
 
 
 class ItemPrior(Protocol):
-    """Anything that weighs the items of the catalog for a history."""
+    """The interface of a prior, which weights the items of the catalog for a history."""
 
     def weights(self, history: History) -> Weights:
-        """Weigh every item for a history."""
+        """Weight every item for a history."""
         ...
 
 
 class Popularity:
-    """Weighs an item by its number of events plus one, or for novelty by the inverse of that."""
+    """Weights an item by its number of events plus one, or by the inverse for novelty."""
 
     def __init__(
         self,
@@ -100,8 +100,9 @@ class Popularity:
         Args:
             interactions: the events.
             n_items: the number of items in the catalog.
-            novelty: whether rare items weigh more.
-            before: the split before which events count: ``validation`` for train only.
+            novelty: whether to give rare items a higher weight.
+            before: the split before which events are counted, such as ``validation`` for the train
+                part only.
         """
         columns = interactions.columns
         rows = columns.row[(columns.split < SPLITS.index(before)) & (columns.row >= 0)]

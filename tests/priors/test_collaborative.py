@@ -207,7 +207,7 @@ def test_save_and_load(tmp_path: Path, demo_data: Dataset) -> None:
     for rows in ((), (0,), (5, 6)):
         assert dense(prior.weights(history(*rows))) == dense(loaded.weights(history(*rows)))
     assert loaded.mix == prior.mix
-    with pytest.raises(DataError, match="another catalog"):
+    with pytest.raises(DataError, match="the same catalog"):
         CollaborativePrior.load(tmp_path / "prior.safetensors", catalog(1))
     write_arrays(tmp_path / "x", {"a": np.zeros(1)}, {})
     with pytest.raises(DataError, match="not a saved prior"):
@@ -541,7 +541,7 @@ def test_auto_is_collaborative_where_there_are_events() -> None:
         name(catalog(), prior="collaborative")
     later = shop(BEFORE_TEST, [["test"] * 4] * 4)
     assert name(later) == "none"
-    with pytest.raises(SettingsError, match="train has no event 'buy'"):
+    with pytest.raises(SettingsError, match="behavior 'buy' in train"):
         name(later, prior="collaborative")
     ours = Recommender(data, model)
     assert ours.with_settings().prior is ours.prior

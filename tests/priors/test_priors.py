@@ -160,10 +160,10 @@ def test_a_prior_is_checked() -> None:
     for bad in (0.0, -1.0, np.nan, np.inf):
         with pytest.raises(RequestError, match="prior weight"):
             Weights(np.array([1.0, bad]))
-    with pytest.raises(RequestError, match="each row once"):
+    with pytest.raises(RequestError, match="no repeated rows"):
         Weights(np.array([1.0, 2.0]), np.array([0, 0]))
     for wrong in ([[1.0]], None, "x", ["x"]):
-        with pytest.raises(RequestError, match="Prior weights"):
+        with pytest.raises(RequestError, match="prior weights"):
             Weights(wrong)  # type: ignore[arg-type]
     trie = TitleTrie([[1], [2]])
     lists = PositionWeights([Weights([1.0, 3.0], [1, 0])], trie)  # type: ignore[arg-type]
