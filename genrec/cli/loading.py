@@ -1,4 +1,4 @@
-"""Load the dataset and the recommender that a command was asked to use."""
+"""Load the dataset and the recommender for a command."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def load_request(
     """Return a recommender for a dataset folder, and the history to recommend for.
 
     Raises:
-        GenrecError: the folder, the user or the model cannot be used.
+        GenrecError: the folder or the model cannot be loaded, or the user is unknown.
     """
     from genrec.data.dataset import Dataset
     from genrec.reports import console
 
-    Settings.of(settings)  # a mistake should not wait for the data
+    Settings.of(settings)  # report invalid settings before loading the data
     dataset = Dataset.load(data)
     history: History | str | None = asked.history
     if asked.user is not None:
@@ -41,10 +41,10 @@ def load_request(
 def load_recommender(
     dataset: Dataset, which: ModelOptions, settings: Given, log: Callable[[str], None]
 ) -> Recommender:
-    """Return the recommender of a run, with the settings that were given, or of a model.
+    """Return a recommender for a run or a model, using the given settings.
 
     Raises:
-        SettingsError: both a run and a model are named.
+        SettingsError: both a run and a model are given.
         ModelError: the model cannot be loaded.
     """
     from genrec.recommender import Recommender
@@ -53,17 +53,17 @@ def load_recommender(
         return Recommender(dataset, which.model, log=log, **which.loading(), **settings)
     if which.model != ModelOptions().model:
         msg = (
-            f"Both --model {which.model} and --run {which.run} given. Expected one of them; a run "
-            "has its model."
+            f"Both --model {which.model} and --run {which.run} were given. Expected one of them: a run "
+            "already determines its model."
         )
         raise SettingsError(msg)
     return Recommender.load(which.run, dataset, log=log, **which.loading(), **settings.only)
 
 
 def use_float32(which: ModelOptions) -> ModelOptions:
-    """Return model options for explanations: on a CPU, the data type ``auto`` is float32.
+    """Return model options for explanations, which use float32 for ``dtype="auto"`` on a CPU.
 
-    Evidence is a difference of two scores, and rounding in half precision may be as large as it is.
+    Evidence is the difference of two scores. Rounding errors in half precision can be just as large.
     """
     from genrec.models.language_model import resolve_device
 

@@ -1,4 +1,4 @@
-"""The command line: its commands in order, and how a mistake ends it."""
+"""The command line: the list of commands and the handling of errors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from genrec.text import printable
 
 app = typer.Typer(
     name="genrec",
-    help="Recommend items with a language model, which writes the title of the next item and can only "
-    "write titles in your catalog.",
+    help="Recommend items with a language model that writes the title of the next item and can only "
+    "write titles from your catalog.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -26,7 +26,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         typer.echo(f"genrec {__version__}")
@@ -49,10 +49,10 @@ for _panel, _commands in {
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one message and an exit code, without a traceback."""
-    # Torch's waiting threads should sleep, not spin. On a machine with other work, a spinning thread
-    # keeps the one that it waits for from running, and everything takes about three times as long.
-    # Torch reads this when it is loaded, which is later.
+    """Run the command line. A user error prints one message, without a traceback, and sets the exit code."""
+    # Idle threads of PyTorch should sleep, not spin. On a busy machine, a spinning thread blocks the
+    # thread it is waiting for, and everything takes about three times as long. PyTorch reads this
+    # variable when it is loaded, which happens later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         sys.exit(app(standalone_mode=False) or 0)
@@ -61,7 +61,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         _stop("Interrupted.", 130)
     except BrokenPipeError:
-        # The reader has gone; what Python still holds must not be written at exit either.
+        # The reader has closed the pipe, so the remaining output must not be written at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
@@ -70,7 +70,7 @@ def main() -> None:
         show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
         if show is None or code is None:
             raise
-        show()  # a usage error of the command-line library
+        show()  # a usage error reported by Typer
         sys.exit(code)
 
 

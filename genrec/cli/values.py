@@ -1,6 +1,6 @@
-"""Read the values of options that take a list: names, pairs, files of item ids.
+"""Parse the values of options that take a list of names, pairs or files of item ids.
 
-Such an option may be given several times, or once with commas between the values. Knows nothing of
+Such an option may be repeated or given as a comma-separated list. This module does not know the
 commands.
 """
 
@@ -12,17 +12,17 @@ from pathlib import Path
 
 from genrec.errors import DataError, SettingsError
 
-_COMMA_BEFORE_PAIR = re.compile(r",(?=[^,=]+=)")  # so that what a pair says may hold a comma
+_COMMA_BEFORE_PAIR = re.compile(r",(?=[^,=]+=)")  # so that a value may contain a comma
 
 
 def read_list(
     given: Iterable[str] | None, *, whole: Callable[[str], bool] = lambda value: False
 ) -> list[str]:
-    """Return all values of an option that takes a list.
+    """Return all values of an option that was repeated or given as a comma-separated list.
 
     Args:
-        given: the value of each time that the option was given; None if it was not.
-        whole: whether a value with a comma is a single value.
+        given: the raw values, one per occurrence of the option; None if it was not given.
+        whole: returns True for a value to keep as it is, even if it contains a comma.
 
     >>> read_list(["popular,markov", "ease"])
     ['popular', 'markov', 'ease']
@@ -34,14 +34,14 @@ def read_list(
 
 
 def read_pairs(given: Iterable[str] | None, form: str) -> dict[str, str]:
-    """Return pairs such as ``brand=2``, keyed by what stands before the equals sign.
+    """Parse pairs such as ``brand=2`` into a dictionary.
 
     Args:
-        given: the value of each time that the option was given; None if it was not.
-        form: what a pair looks like, for the error message.
+        given: the raw values, one per occurrence of the option; None if it was not given.
+        form: a description of a pair, for the error message.
 
     Raises:
-        SettingsError: a value is not a pair, or two values have the same key.
+        SettingsError: a value is not a pair, or two pairs have the same key.
 
     >>> read_pairs(["brand=2,color=1", "title=name,en"], "COLUMN=N")
     {'brand': '2', 'color': '1', 'title': 'name,en'}
@@ -54,14 +54,14 @@ def read_pairs(given: Iterable[str] | None, form: str) -> dict[str, str]:
                 msg = f"{pair!r} is not a pair. Expected {form}."
                 raise SettingsError(msg)
             if key in pairs:
-                msg = f"{key}={pairs[key]} and {key}={value} given. Expected one of them."
+                msg = f"{key}={pairs[key]} and {key}={value} were both given. Expected only one of them."
                 raise SettingsError(msg)
             pairs[key] = value
     return pairs
 
 
 def read_whole_number(text: str, name: str) -> int:
-    """Return a whole number; ``name`` says in the error message what it is for."""
+    """Parse a whole number. The error message refers to it by ``name``."""
     if not text.isascii() or not text.isdigit():
         msg = f"{name}={text!r}. Expected a whole number, 1 or more."
         raise SettingsError(msg)
@@ -69,7 +69,7 @@ def read_whole_number(text: str, name: str) -> int:
 
 
 def read_number(text: str, name: str) -> float:
-    """Return a number; ``name`` says in the error message what it is for."""
+    """Parse a number. The error message refers to it by ``name``."""
     try:
         return float(text)
     except ValueError:
@@ -78,14 +78,14 @@ def read_number(text: str, name: str) -> float:
 
 
 def read_ids(given: Iterable[str]) -> list[str]:
-    """Return the item ids in some files with one id per line, without duplicates.
+    """Read item ids from files with one id per line, without duplicates.
 
     Args:
-        given: names of files, one or several in each value. The name of an existing file may hold
-            commas.
+        given: file names; one value may contain several names separated by commas. The name of an
+            existing file may itself contain commas.
 
     Raises:
-        DataError: a file cannot be read, or holds no ids.
+        DataError: a file cannot be read, or contains no ids.
     """
     ids: dict[str, None] = {}
     for name in read_list(given, whole=lambda value: Path(value).exists()):

@@ -1,6 +1,6 @@
-"""What ``genrec demo`` shows: every step on embedded data, told in English or in Chinese.
+"""Run the demo of ``genrec demo``: every step on bundled data, in English or Chinese.
 
-Knows the recommender and how answers are printed, nothing below.
+Uses the recommender and the printing of answers, but nothing on lower levels.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _K = 10
 
 @dataclass(frozen=True, slots=True)
 class _Story:
-    """What the demo shows in one language, and its texts; names in braces are filled in.
+    """The data and texts of the demo in one language; names in braces are placeholders.
 
-    With the default model, ``caution`` is printed before anything else.
+    With the default model, ``caution`` is printed first.
     """
 
     dataset: str
@@ -77,19 +77,20 @@ _ENGLISH = _Story(
     loading="Loading {model} ...",
     data_heading="The data",
     data="{info.name}: {info.users:,} customers of a British gift shop, {info.items:,} products, "
-    "{info.events:,} events, 2010-2011 (UCI Online Retail, CC BY 4.0).",
-    customer_heading="What customer {customer} did last",
+    "{info.events:,} events from 2010-2011 (UCI Online Retail, CC BY 4.0).",
+    customer_heading="Latest events of customer {customer}",
     event_columns=("event", "title"),
     prompt_heading="What the model reads (the prompt ends where the next title begins)",
     untrained="{model}, without any training or demonstrations",
     answer_heading="Ten recommendations for customer {customer}",
-    tuned_heading="The same after fine-tuning on the shop's earlier invoices ({targets:,} titles, "
+    tuned_heading="The same after fine-tuning on earlier invoices of the shop ({targets:,} titles, "
     "{run})",
     typed_heading="The same for a history typed by hand",
-    asking="Asking for {n} held-out purchases",
-    evaluation_heading="Does it know what they bought next?",
+    asking="Predicting {n} held-out purchases",
+    evaluation_heading="Does the model predict what customers bought next?",
     evaluation="Protocol demo-v1 on a fixed sample of {n} of {all} customers, whose last invoice was "
-    "held out:\nis its first item among the ten recommendations? With 95% intervals over customers.",
+    "held out.\nA hit means that its first item is among the ten recommendations. Brackets show 95% "
+    "intervals over customers.",
     systems={"zero-shot": "zero-shot", "tuned": "tuned", "popular": "popular"},
     prior=" + prior",
     difference="{one} minus {other}",
@@ -99,7 +100,7 @@ _ENGLISH = _Story(
         "ndcg@10": "NDCG@10",
         "recall@10": "recall@10 of the basket",
     },
-    few="The intervals are wide, since {n} customers are few. benchmarks/LOG.md has all 887.",
+    few="The intervals are wide because {n} customers are few. See benchmarks/LOG.md for all 887.",
     end="{seconds:.0f} s in total, {model}",
 )
 
@@ -115,10 +116,10 @@ _CHINESE = _Story(
     "只用来演示流程。\n要用能读中文的模型，请加 --model gemma3-270m（多语言，按需下载约 238 MB，"
     "须遵守 Gemma 使用条款，\n在 CPU 上慢几倍），或用 --model 指定更大的多语言模型"
     "（Hugging Face 模型名或本地文件夹）。\n"
-    "In English: the default model (135M parameters) is an English one that can barely read Chinese, "
-    "so the\nranking and the numbers below mean little; they only show how it works. For a model that "
-    "reads Chinese, use\n--model gemma3-270m (multilingual, downloads about 238 MB, Gemma Terms of Use, "
-    "several times slower on a\nCPU), or name a larger multilingual model by its Hub id or folder.",
+    "In English: the default model (135M parameters) is an English model that can barely read Chinese, "
+    "so the\nranking and the numbers below mean little; they only show how genrec works. For a model that "
+    "reads Chinese,\nuse --model gemma3-270m (multilingual, downloads about 238 MB, Gemma Terms of Use, "
+    "several times slower on a\nCPU), or give the Hub ID or folder of a larger multilingual model.",
     loading="正在加载 {model} ……",
     data_heading="数据",
     data="{info.name}：{info.users} 位用户、{info.items} 个条目（商品、新闻、视频、音乐、社交）、"
@@ -148,7 +149,7 @@ _STORIES = {"en": _ENGLISH, "zh": _CHINESE}
 
 @dataclass(frozen=True, slots=True)
 class _Voice:
-    """One of the recommenders that the demo asks, untrained or fine-tuned, and its answer."""
+    """One of the recommenders in the demo, untrained or fine-tuned, and its recommendations."""
 
     name: str
     recommender: Recommender
@@ -157,9 +158,10 @@ class _Voice:
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """What the demo found.
+    """The results of the demo.
 
-    ``results`` are those of the voices in order, each without its prior first, then of popularity.
+    ``results`` contains the results of each voice in order, first without and then with its prior,
+    followed by the result of the popularity baseline.
     """
 
     story: _Story
@@ -181,16 +183,16 @@ def run(
     """Run the demo and print it.
 
     Args:
-        model: a name, folder or hub id; see ``LanguageModel.load``.
+        model: a name, folder or Hub ID; see ``LanguageModel.load``.
         users: the number of users in the small evaluation.
-        run: a run folder to show next to the untrained model; ``auto`` is the run in the package if
-            it fits model and language, ``none`` shows no run.
+        run: a run folder to show in addition to the untrained model. ``auto`` uses the run shipped
+            with the package if it fits the model and language; ``none`` shows no run.
         language: ``en`` for a British gift shop, ``zh`` for the made-up data ``zh_mini``.
-        json: print one JSON value at the end instead of the story.
+        json: whether to print one JSON value at the end instead of the texts.
         **options: further options of ``Recommender``, such as ``device`` and ``prior``.
 
     Raises:
-        GenrecError: the model, the run or the language cannot be used.
+        GenrecError: the model or run cannot be loaded, or the language is unknown.
     """
     started = time.monotonic()
     story = _choose_story(language)
@@ -199,7 +201,9 @@ def run(
     if not json:
         _show_data(story, dataset, caution)
     tuned = _choose_run(run, model, story)
-    options["prior_events"] = "train+validation"  # as the baseline; only test is predicted
+    options["prior_events"] = (
+        "train+validation"  # like the baseline; only the test part is predicted
+    )
     with console.working(story.loading.format(model=model), quiet=json) as log:
         recommender = Recommender(dataset, model, log=log, language=language, **options)
     history = recommender.history(story.customer, before="test")
@@ -228,7 +232,7 @@ def run(
 
 
 def _choose_run(run: str, model: str, story: _Story) -> Path | None:
-    """Return the run folder to show next to the untrained model; None for no run."""
+    """Return the run folder to show in addition to the untrained model; None for no run."""
     if run == "none":
         return None
     if run != "auto":
@@ -255,7 +259,7 @@ def _ask(
 
 def _choose_story(language: str) -> _Story:
     if language not in _STORIES:
-        msg = f"language={language!r} has no demo. Expected one of: {', '.join(_STORIES)}."
+        msg = f"There is no demo for language={language!r}. Expected one of: {', '.join(_STORIES)}."
         raise SettingsError(msg)
     return _STORIES[language]
 
@@ -291,7 +295,7 @@ def _show_customer(story: _Story, recommender: Recommender) -> None:
 def _evaluate(story: _Story, voices: Sequence[_Voice], cases: list[Case]) -> list[Result]:
     asked: list[tuple[str, Recommender]] = []
     for voice in voices:
-        if voice.recommender.prior is not None:  # the model by itself
+        if voice.recommender.prior is not None:  # the model without its prior
             alone = voice.recommender.with_settings(prior="none")
             asked.append((voice.name.partition(" + ")[0], alone))
         asked.append((voice.name, voice.recommender))

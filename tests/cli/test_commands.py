@@ -160,7 +160,11 @@ def test_explain(run: Run, data: Path, model: Path) -> None:
             3,
             "does not exist",
         ),
-        (["demo", "--language", "xx"], 2, "language='xx' has no demo. Expected one of: en, zh."),
+        (
+            ["demo", "--language", "xx"],
+            2,
+            "There is no demo for language='xx'. Expected one of: en, zh.",
+        ),
         (["recommend", "DATA", "--user", "u", "--match-threshold", "nan"], 2, "Expected 0 or more"),
         (["recommend", "DATA", "--user", "u", "--temperature", "0"], 2, "Expected more than 0"),
         (["recommend", "DATA", "--user", "u", "--n-samples", "10001"], 2, "Expected at most"),
@@ -389,7 +393,7 @@ def test_help_keeps_its_defaults() -> None:
         env={**os.environ, "COLUMNS": "200"},
     )
     assert "max(2k, 20)" in done.stdout
-    assert "the data's habit" in done.stdout
+    assert "repeats are common in the data" in done.stdout
 
 
 def test_a_reader_that_goes_away(tmp_path: Path) -> None:

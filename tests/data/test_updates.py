@@ -144,7 +144,7 @@ def test_the_command_joins_trains_and_writes_the_data(tmp_path: Path, run: Run) 
     done(run, [*train, first, "--model", str(base), *few])
     path, items = files(tmp_path)
     _, _, said = run(*train, out, "--interactions", path)
-    assert "without --from RUN" in said
+    assert "need --from RUN" in said
     feedback = ["--interactions", str(path), "--items", str(items)]
     done(run, [*train, str(out), "--from", first, *few, *feedback])
     assert "new" in Dataset.load(out / "data").catalog
