@@ -1,6 +1,6 @@
-"""Audit: check a dataset before trusting numbers that are measured on it.
+"""Audit a dataset for problems that make evaluations on it misleading.
 
-Every check gives one finding with figures and advice. The checks are in ``audit_contents`` and
+Each check returns one finding with figures and advice. The checks are in ``audit_contents`` and
 ``audit_leaks``.
 """
 
@@ -42,7 +42,7 @@ class Audit:
         protocol: the protocol under which it was audited.
         split: the split of the targets.
         users: the number of users with a target.
-        findings: one finding of each check.
+        findings: one finding per check.
     """
 
     dataset: str
@@ -52,7 +52,7 @@ class Audit:
     findings: Sequence[Finding]
 
     def count(self, level: str) -> int:
-        """Count the findings of a level."""
+        """Return the number of findings at a level."""
         return sum(f.level == level for f in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,14 +68,14 @@ def audit(
     table: Sequence[Mapping[str, object]] | None = None,
     log: Callable[[str], None] = lambda message: None,
 ) -> Audit:
-    """Check a dataset as an evaluation under a protocol would use it.
+    """Check a dataset as it would be used by an evaluation under a protocol.
 
     Args:
-        dataset: with a split; it is split anew if the protocol needs a different one.
+        dataset: a dataset with a split. It is split again if the protocol needs a different split.
         protocol: one of ``protocols.NAMES``; None for the one that fits the dataset's split.
         split: ``test`` or ``validation``.
         table: rows of published results to check as well; see ``published_tables.check_table``.
-        log: called with a line of text before each slow step.
+        log: called with a message before each slow step.
 
     Raises:
         RequestError: the protocol or split is unknown, or no user has a target.
@@ -109,7 +109,7 @@ def published_table(rows: Sequence[Mapping[str, object]]) -> Finding:
         "table",
         "warning",
         figures,
-        f"Arithmetic rules out {len(contradictions):,} of the table's figures: "
+        f"{len(contradictions):,} of the table's figures are arithmetically impossible: "
         f"{'; '.join(contradictions)}.",
-        "Do not compare with these rows; ask their authors how they were computed.",
+        "Do not compare with these rows. Ask the authors how the figures were computed.",
     )

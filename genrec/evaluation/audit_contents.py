@@ -1,4 +1,4 @@
-"""Audit checks of contents: users, rejected rows, repeats, titles, cold items, simple baselines."""
+"""Audit checks of the data: users, rejected rows, repeats, titles, cold items, simple baselines."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ LEAST_USERS = 500
 
 
 def check_users(data: AuditedData) -> Finding:
-    """Check that there are enough users to measure on."""
+    """Check that there are enough users for an evaluation."""
     n = len(data.cases)
     width = 1.96 * np.sqrt(0.1 * 0.9 / n)
     said = (
         f"{n:,} users have a target. The 95% interval of a hit rate of 0.10 is about ±{width:.3f}."
     )
     few = n < LEAST_USERS
-    advice = "Report the numbers, but do not claim that one system beats another." if few else ""
+    advice = "Report the results, but do not claim that one system beats another." if few else ""
     return Finding("users", "note" if few else "ok", {"users": n}, said, advice)
 
 
 def check_rejected_rows(data: AuditedData) -> Finding:
-    """Check how many rows the data lost when it was prepared."""
+    """Report the number of rows that were rejected when the data was prepared."""
     reasons = data.dataset.info.rejected
     n, kept = sum(reasons.values()), data.dataset.info.events
     figures = {"rows": n, "events_kept": kept}
     if not n:
         return Finding("rejected rows", "ok", figures, "No row was rejected by prepare.")
     listed = "; ".join(f"{count:,} {reason}" for reason, count in reasons.items())
-    said = f"{n:,} rows were rejected by prepare, {kept:,} events are left: {listed}."
+    said = f"{n:,} rows were rejected by prepare ({listed}), and {kept:,} events remain."
     advice = (
-        "All figures, and which events come last, are of the rows that are left. To compare with "
-        "published numbers, fix the rows in rejected.csv; an item without a title may use its id "
-        "as the title."
+        "All figures, including each user's last event, are based on the remaining rows. To compare "
+        "with published results, fix the rows in rejected.csv. For an item without a title, you can "
+        "use its ID as the title."
     )
     level = "warning" if n > 0.01 * (n + kept) else "note"
     return Finding("rejected rows", level, figures, said, advice)
 
 
 def check_target_in_history(data: AuditedData) -> Finding:
-    """Check for targets that the history already holds, by id and by title."""
+    """Check for targets that are already in the history, by id and by title."""
     titles = data.dataset.catalog.titles
     events, lead_in = data.dataset.interactions, data.dataset.info.lead_in_behaviors
     rows, behavior = events.columns.row, events.columns.behavior
@@ -67,43 +67,43 @@ def check_target_in_history(data: AuditedData) -> Finding:
     if data.dataset.info.exclude_seen and excluded:
         advice = (
             f"Seen items are excluded, so {excluded:,} targets can never be hit. Include seen items "
-            "(--include-seen), or leave these users out and say so."
+            "(--include-seen), or leave these users out and report it."
         )
         return Finding("target in history", "warning", figures, said, advice)
     if by_id / n > 0.5:
         advice = (
-            "Copying the history scores well. Compare with a baseline that repeats, and report new "
-            "items separately."
+            "Copying the history scores well. Compare with a baseline that repeats items, and report "
+            "results for new items separately."
         )
         return Finding("target in history", "warning", figures, said, advice)
     if by_id:
         advice = (
-            "Say with every number that seen items may be recommended, and compare with a baseline "
-            "that repeats."
+            "State with all results that seen items may be recommended, and compare with a baseline "
+            "that repeats items."
         )
         return Finding("target in history", "note", figures, said, advice)
     if by_title > 0.01 * n:
-        advice = "Users have seen other items with the same title: score by item id, not by text."
+        advice = "Users have seen other items with the same title. Score by item ID, not by text."
         return Finding("target in history", "note", figures, said, advice)
     return Finding("target in history", "ok", figures, said)
 
 
 def check_repeats(data: AuditedData) -> Finding:
-    """State how often users take an item again, and the default that follows."""
+    """Report how often users repeat an item, and the resulting default for seen items."""
     info = data.dataset.info
     rule, exception = "excluded" if info.exclude_seen else "included", ""
     lead_in = sorted(info.lead_in_behaviors & info.led_by.keys())
     if info.exclude_seen and lead_in:
-        exception = f", except those with {', '.join(lead_in)} events only"
+        exception = f", unless the user only has {', '.join(lead_in)} events for them"
     said = (
         f"{info.repeat_share:.1%} of the baskets or events in train and validation begin with an "
-        f"item that the user had before. Seen items are {rule} by default{exception}."
+        f"item that the user already had. By default, seen items are {rule}{exception}."
     )
     return Finding("repeats", "ok", {"repeat_share": info.repeat_share}, said)
 
 
 def check_shared_titles(data: AuditedData) -> Finding:
-    """Check for items with the same title, and their effect on scoring by text."""
+    """Check for items that share a title, and measure their effect on scoring by text."""
     titles = data.dataset.catalog.titles
     exact = Counter(titles)
     plain = Counter(normalized(t) for t in titles)
@@ -123,19 +123,19 @@ def check_shared_titles(data: AuditedData) -> Finding:
     said = (
         f"{shared:,} of {len(titles):,} items share their title with another item ({nearly:,} if "
         f"case and punctuation are ignored), and {targets:,} targets ({targets / n:.2%}) have such "
-        f"a title. Popularity has HR@10 {by_id:.4f} by id and {by_text:.4f} by text."
+        f"a title. The popularity baseline has HR@10 {by_id:.4f} by ID and {by_text:.4f} by text."
     )
     if not shared:
         return Finding("shared titles", "ok", figures, said)
     advice = (
-        "Score by item id. A paper that scores by text counts any item with that title as a hit, so "
-        "its numbers are too high by up to the share of such targets."
+        "Score by item ID. Papers that score by text count any item with the same title as a hit, so "
+        "their results are too high by up to the share of such targets."
     )
     return Finding("shared titles", "note", figures, said, advice)
 
 
 def _popular_hit_rates(data: AuditedData) -> tuple[float, float]:
-    """Return HR@10 of popularity, scored by id and by title."""
+    """Return HR@10 of the popularity baseline, scored by id and by title."""
     catalog, titles = data.dataset.catalog, data.dataset.catalog.titles
     cases = data.sampled_cases
     by_id = by_text = 0
@@ -153,13 +153,15 @@ def check_cold_targets(data: AuditedData) -> Finding:
     share = float((counts[rows] == 0).mean())
     said = f"{share:.1%} of the targets have no event in train."
     advice = (
-        "Counting cannot hit them: report warm and cold items separately." if share > 0.01 else ""
+        "Counting cannot predict them. Report warm and cold items separately."
+        if share > 0.01
+        else ""
     )
     return Finding("cold targets", "note" if advice else "ok", {"share": share}, said, advice)
 
 
 def check_counting(data: AuditedData) -> Finding:
-    """Measure how well simple counting does."""
+    """Measure the accuracy of simple counting baselines."""
     cases = data.sampled_cases
     names = [n for n in ("popular", "markov") if n in registry.NAMES]
     figures: dict[str, float] = {"users": len(cases)}
@@ -174,8 +176,11 @@ def check_counting(data: AuditedData) -> Finding:
             f"{name} HR@10 {figures[f'{name}_hit_rate@10']:.4f}, "
             f"NDCG@10 {figures[f'{name}_ndcg@10']:.4f}"
         )
-    said = f"Baselines that count train, on {len(cases):,} users: {'; '.join(results)}."
+    said = f"Counting baselines fitted on train, for {len(cases):,} users: {'; '.join(results)}."
     if "markov" not in names:
         said += " The markov baseline is not available, so transitions were not counted."
-    advice = "A model that does not beat these has learned nothing beyond counting: report them beside it."
+    advice = (
+        "A model that does not beat these has learned nothing beyond counting. Report them with your "
+        "results."
+    )
     return Finding("counting", "note", figures, said, advice)

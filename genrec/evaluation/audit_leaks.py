@@ -1,4 +1,4 @@
-"""Audit checks of time and splits: whether train holds anything that should be unknown."""
+"""Audit checks of time and splits, which look for information in train that should be unknown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WINDOW = 4  # items in a row; longer runs seldom occur twice by chance
 
 
 def check_repeated_events(data: AuditedData) -> Finding:
-    """Check for events that occur twice; across splits they give targets away."""
+    """Check for duplicate events, which leak targets if they occur in different splits."""
     c = data.dataset.interactions.columns
     keys = np.stack([c.user, c.row, c.behavior, c.timestamp], axis=1)
     _, which, count = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
@@ -24,23 +24,23 @@ def check_repeated_events(data: AuditedData) -> Finding:
     figures = {"events": repeated / len(c.row), "targets_in_train": given_away / len(data.cases)}
     said = (
         f"{repeated:,} of {len(c.row):,} events occur more than once (same user, item, behavior and "
-        f"time); {given_away:,} targets are also in an earlier split as the same event."
+        f"time). For {given_away:,} targets, the same event is also in an earlier split."
     )
     if given_away:
-        advice = "The split leaks: drop repeated rows before splitting."
+        advice = "The split leaks. Drop repeated rows before splitting."
         return Finding("repeated events", "warning", figures, said, advice)
     if repeated > 0.01 * len(c.row):
-        advice = "Drop repeated rows, or say that they count as several events."
+        advice = "Drop repeated rows, or state that they count as separate events."
         return Finding("repeated events", "note", figures, said, advice)
     return Finding("repeated events", "ok", figures, said)
 
 
 def check_ties(data: AuditedData) -> Finding:
-    """Check for targets at the same time, or on the same day, as the event before them."""
+    """Check for targets at the same time or on the same day as the preceding event."""
     times = data.times
     if times is None:
-        said = "The data has positions and no times, so ties cannot be detected."
-        return Finding("ties", "note", {}, said, "Find out how the positions were made.")
+        said = "The data has positions instead of times, so ties cannot be detected."
+        return Finding("ties", "note", {}, said, "Find out how the positions were determined.")
     at = data.target_places
     before = np.array([case.shown[-1] if len(case.shown) else -1 for case in data.cases])
     have = (before >= 0) & np.isfinite(times[at]) & np.isfinite(times[before])
@@ -57,21 +57,21 @@ def check_ties(data: AuditedData) -> Finding:
         "days_only": float(whole_days),
     }
     said = (
-        f"{same_day / n:.1%} of the targets fall on the same day as the event before them, "
-        f"{same_time / n:.1%} at the same time ({len(now):,} of {n:,} have times to compare)"
-        f"{'; all times are whole days' if whole_days else ''}."
+        f"{same_day / n:.1%} of the targets fall on the same day as the preceding event, and "
+        f"{same_time / n:.1%} at the same time ({len(now):,} of {n:,} have times to compare"
+        f"{'; all times are whole days' if whole_days else ''})."
     )
     if same_time / n > 0.05:
         advice = (
-            "For these users, the order of the file decides which event came last. Keep that order "
-            f"and state it with the numbers{data.or_split_by_time}."
+            "For these users, the order of the file decides which event is last. Keep that order and "
+            f"state it with the results{data.or_split_by_time}."
         )
         return Finding("ties", "warning", figures, said, advice)
     return Finding("ties", "ok", figures, said)
 
 
 def check_users_in_splits(data: AuditedData) -> Finding:
-    """Check which users are in which splits, and whether their events go back in time."""
+    """Check how users are spread over the splits, and whether their events go back in time."""
     c = data.dataset.interactions.columns
     inside = np.zeros((len(data.dataset.interactions.user_ids), len(SPLITS)), dtype=bool)
     inside[c.user, c.split] = True
@@ -89,8 +89,12 @@ def check_users_in_splits(data: AuditedData) -> Finding:
         f"{known / n:.1%} of those with a target have events in train."
     )
     if back:
-        said += f" {back:,} times, a user's event of an earlier split follows one of a later split."
-        advice = "The given split goes back in time for these users: split anew (--split)."
+        said += (
+            f" In {back:,} places, a user's event in an earlier split follows one in a later split."
+        )
+        advice = (
+            "The given split goes back in time for these users. Split the data again (--split)."
+        )
         return Finding("users in splits", "warning", figures, said, advice)
     if 0 < known < n and data.dataset.info.split == "given":
         advice = "Report users with and without train events separately (slice: user)."
@@ -99,7 +103,7 @@ def check_users_in_splits(data: AuditedData) -> Finding:
 
 
 def check_sequences_in_train(data: AuditedData) -> Finding:
-    """Check for test cases whose last items and target follow one another in train, too."""
+    """Check for test cases whose last items and target also occur in sequence in train."""
     c = data.dataset.interactions.columns
     earlier = (c.split < data.split_code) & (c.row >= 0)
     row, user = c.row[earlier], c.user[earlier]
@@ -116,12 +120,12 @@ def check_sequences_in_train(data: AuditedData) -> Finding:
     share = copied / max(checked, 1)
     said = (
         f"In {copied:,} of {checked:,} cases ({share:.1%}), the last {_WINDOW - 1} items and the "
-        "target also follow one another in an earlier split."
+        "target also occur in sequence in an earlier split."
     )
     if share > 0.05:
         advice = (
-            "Copies of test sequences are in train: cut windows after splitting users or times, "
-            "not before."
+            "The train part contains copies of test sequences. Cut windows after splitting users or "
+            "times, not before."
         )
         return Finding("sequences in train", "warning", {"share": share}, said, advice)
     return Finding("sequences in train", "ok", {"share": share}, said)
@@ -132,7 +136,7 @@ def check_future(data: AuditedData) -> Finding:
     times = data.times
     c = data.dataset.interactions.columns
     if times is None:
-        said = "The data has positions and no times, so later train events cannot be detected."
+        said = "The data has positions instead of times, so later train events cannot be detected."
         return Finding("future", "note", {}, said)
     train = np.sort(times[(c.split < data.split_code) & np.isfinite(times)])
     targets = times[data.target_places]
@@ -148,24 +152,24 @@ def check_future(data: AuditedData) -> Finding:
         "histories_that_are_later": own / len(data.cases),
     }
     said = (
-        f"For {(later > 0).mean():.1%} of the targets, earlier splits hold events that happened "
-        f"after them; on average {later.mean():.1%} of those splits' events did. {own:,} users have "
-        "such events of their own."
+        f"For {(later > 0).mean():.1%} of the targets, earlier splits contain later events. On "
+        f"average, {later.mean():.1%} of those splits' events are later than the target. For "
+        f"{own:,} users, these include events of the same user."
     )
     if own or (data.dataset.info.split != "last unit" and (later > 0).any()):
-        advice = f"The future leaks into train: split anew{data.or_split_by_time}."
+        advice = f"The future leaks into train. Split the data again{data.or_split_by_time}."
         return Finding("future", "warning", figures, said, advice)
     if (later > 0).any():
         advice = (
-            "This is inevitable when each user's last event is held out: train knows what becomes "
-            f"popular later. State it with the numbers{data.or_split_by_time}."
+            "This is inevitable if each user's last event is held out: train shows what becomes popular "
+            f"later. State it with the results{data.or_split_by_time}."
         )
         return Finding("future", "note", figures, said, advice)
     return Finding("future", "ok", figures, said)
 
 
 def _users_with_later_train_events(data: AuditedData, times: FloatArray) -> int:
-    """Count users with an event of an earlier split that is later than their target."""
+    """Count users who have an event in an earlier split that is later than their target."""
     events = data.dataset.interactions
     users = 0
     for case in data.cases:

@@ -1,4 +1,4 @@
-"""AuditedData and Finding: the input of the audit's checks and their output."""
+"""Define the input and output of audit checks: ``AuditedData`` and ``Finding``."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Finding:
 
     Attributes:
         check: the check's name.
-        level: ``ok``, ``note`` (worth knowing) or ``warning`` (numbers will mislead).
+        level: ``ok``, ``note`` (worth knowing) or ``warning`` (results will mislead).
         figures: the measured values by name.
-        said: a sentence that states the outcome.
-        advice: what to do about it; empty if nothing needs doing.
+        said: the outcome as text.
+        advice: the recommended action; empty if no action is needed.
     """
 
     check: str
@@ -42,13 +42,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class AuditedData:
-    """The dataset and the cases to check, and values that several checks need. U cases, E events.
+    """The dataset and cases to check, and values that several checks need.
+
+    There are U cases and E events.
 
     Attributes:
-        dataset: with the protocol's split.
+        dataset: the dataset with the protocol's split.
         cases: (U,) the cases of the protocol.
         split: the split of the targets.
-        log: called with a line of text before each slow step.
+        log: called with a message before each slow step.
     """
 
     dataset: Dataset
@@ -58,12 +60,15 @@ class AuditedData:
 
     @property
     def split_code(self) -> int:
-        """The number of the targets' split."""
+        """The index of the targets' split in ``SPLITS``."""
         return SPLITS.index(self.split)
 
     @cached_property
     def times(self) -> FloatArray | None:
-        """(E,) seconds; from an attribute if positions order the events; None without times."""
+        """(E,) times in seconds; None if the data has no times.
+
+        If the events are ordered by position, the times are read from an attribute.
+        """
         events = self.dataset.interactions
         if self.dataset.info.time_unit != "position":
             return events.columns.timestamp
@@ -77,23 +82,23 @@ class AuditedData:
 
     @cached_property
     def target_places(self) -> IntArray:
-        """(U,) the place of each target among the events."""
+        """(U,) index of each target among the events."""
         return np.array([case.at for case in self.cases])
 
     @property
     def or_split_by_time(self) -> str:
-        """The end of an advice that recommends the split by time as an alternative."""
+        """The end of advice that recommends splitting by time as an alternative."""
         if self.dataset.info.time_unit == "position":
             return ", or prepare the data without positions and split it by time"
         return ", and also report results on the split by time (--split global-time)"
 
     @cached_property
     def sampled_cases(self) -> list[Case]:
-        """The cases of a sample of at most ``MAX_USERS`` users."""
+        """A sample of the cases, with at most ``MAX_USERS`` users."""
         return protocols.sample(self.cases, MAX_USERS)
 
     def top_ten(self, baseline: str) -> list[Sequence[str]]:
-        """Return the first ten items of a baseline fitted on train, for the sampled cases."""
+        """Return the top ten items of a baseline fitted on train, for each sampled case."""
         fitted = registry.fit(baseline, self.dataset, before="validation")
         exclude_seen = self.dataset.info.exclude_seen
         system = BaselineSystem(fitted, baseline, exclude_seen=exclude_seen)

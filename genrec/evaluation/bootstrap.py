@@ -1,4 +1,4 @@
-"""Bootstrap intervals of means over users. Knows numbers only."""
+"""Compute bootstrap confidence intervals for means over users. Works on plain numbers only."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def bootstrap(
 ) -> Interval:
     """Return the mean of per-user values with a percentile bootstrap interval.
 
-    The interval spans the quantiles (1 - level) / 2 and (1 + level) / 2 of the means of resamples: as
-    many users each, drawn with replacement. To compare two systems, pass the differences per user;
-    the interval is then a paired one.
+    Each resample draws the same number of users with replacement. The interval goes from the quantile
+    (1 - level) / 2 to the quantile (1 + level) / 2 of the resampled means. To compare two systems,
+    pass the per-user differences to get a paired interval.
 
     Args:
-        values: (users,) at least one number.
+        values: (users,) one value per user; at least one user.
         level: the share of resampled means inside the interval.
         draws: the number of resamples. None means 10,000, or 10^8 / users for more than 10,000 users,
             but at least 1,000.
-        seed: the seed of the resampling.
+        seed: the random seed of the resampling.
 
     >>> bootstrap([1.0, 1.0, 1.0])
     Interval(mean=1.0, low=1.0, high=1.0)
@@ -55,8 +55,9 @@ def bootstraps(
 ) -> list[Interval]:
     """Apply ``bootstrap`` to each column of (users, M) values.
 
-    All columns share their resamples. With more than 10,000 users, a column with few distinct values
-    is resampled by itself, by the number of users with each value, which is equivalent and faster.
+    All columns share the same resamples. An exception are columns with few distinct values if there
+    are more than 10,000 users. For these, the number of users with each value is resampled instead,
+    which is equivalent and faster.
     """
     v = np.asarray(values, dtype=np.float64)
     n = len(v)
@@ -77,7 +78,7 @@ def bootstraps(
 
 
 def _resample_means(columns: FloatArray, draws: int, seed: int) -> FloatArray:
-    """Compute the (M, draws) means of (M, n) columns over resamples of n users."""
+    """Compute (M, draws) means of (M, n) columns over resamples of n users."""
     n = columns.shape[1]
     rng = np.random.default_rng(seed)
     size = max(1, MAX_CELLS // n)

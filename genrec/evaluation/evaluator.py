@@ -1,7 +1,7 @@
-"""Evaluate recommenders and baselines on the cases of a protocol; a killed run can be resumed.
+"""Evaluate recommenders and baselines on the cases of a protocol. Killed runs can be resumed.
 
-Lists come first and are logged user by user. Every metric is computed from them afterwards: per user
-first, then as a mean.
+The ranked lists are computed first and logged user by user. All metrics are then computed from the
+lists, first per user and then as means.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from genrec.recommender import Recommender
 from genrec.types import FloatArray
 
 KS = (5, 10, 20)
-AT = 10  # the k of metrics that are measured at one k only
+AT = 10  # the k of metrics that are measured at a single k
 
 
 def evaluate(
@@ -56,30 +56,32 @@ def evaluate(
     out: str | Path | None = None,
     progress: Progress = lambda system, done: None,
 ) -> Evaluation:
-    """Rank the catalog with every system for every user of a protocol, and measure the lists.
+    """Rank the catalog with each system for each user of a protocol, and measure the ranked lists.
 
     Args:
-        dataset: with a split; it is split anew if the protocol needs a different one.
-        systems: the systems, yours first. Each is a ``Recommender``, a baseline or the name of one,
-            ``prior`` for the collaborative prior alone, or a pair of a name and one of these.
+        dataset: a dataset with a split. It is split again if the protocol needs a different split.
+        systems: the systems to evaluate, starting with yours. Each is a ``Recommender``, a baseline
+            or its name, ``prior`` for the collaborative prior alone, or a pair of a name and one of
+            these.
         protocol: one of ``protocols.NAMES``; None for the one that fits the dataset's split.
         split: ``test`` or ``validation``.
         users: the size of a fixed random sample of users; None for all users.
-        fit_on: the data for baselines given by name and for recommenders' priors, ``train`` or
-            ``train+validation``. None means train, or train+validation for ``demo-v1`` on test.
-        exclude_seen: whether items of the history are left out of lists. None means the
-            recommenders' setting, which by default follows the dataset.
-        candidates: user_id -> items to rank in place of random ones, for ``candidates-20``.
-        vectors: (N, D) unit vectors of the items, for diversity; None for character n-grams of the
-            titles.
-        seed: the seed of the sample, of random candidates and of random choices in baselines.
-        out: a folder for per-user values and the logs of lists, from which a killed run resumes.
-            None keeps nothing.
+        fit_on: the data used to fit baselines given by name and the recommenders' priors, ``train``
+            or ``train+validation``. None means ``train``, or ``train+validation`` for ``demo-v1`` on
+            test.
+        exclude_seen: whether to exclude the items of the history from the lists. None means the
+            recommenders' setting, which follows the dataset by default.
+        candidates: for ``candidates-20``, the items to rank for each user_id instead of random ones.
+        vectors: (N, D) unit vectors of the items, used for diversity; None for character n-grams of
+            the titles.
+        seed: the random seed for the sample, the candidates and the baselines.
+        out: a folder for per-user values and logs of the lists, from which a killed run resumes. None
+            stores nothing.
         progress: called with a system's name and the number of users done.
 
     Raises:
-        RequestError: an argument cannot be used.
-        DataError: the folder holds lists of a different run under the same name.
+        RequestError: an argument is invalid.
+        DataError: the folder contains lists of a different run under the same name.
     """
     if not systems:
         msg = "No systems were given. Expected at least one, such as 'popular' or a Recommender."
@@ -133,7 +135,7 @@ def resolve_before(fit_on: str | None, protocol: str, split: str) -> str:
         split: the split of the targets.
 
     Raises:
-        RequestError: ``fit_on`` is unknown or includes the targets.
+        RequestError: ``fit_on`` is unknown, or includes the targets.
     """
     if fit_on is None:
         return "test" if (protocol, split) == ("demo-v1", "test") else "validation"
@@ -142,7 +144,7 @@ def resolve_before(fit_on: str | None, protocol: str, split: str) -> str:
         raise RequestError(msg)
     if (fit_on, split) == ("train+validation", "validation"):
         msg = (
-            "fit_on='train+validation' with split='validation' would count the targets. Expected "
+            "fit_on='train+validation' with split='validation' would count the targets. Set "
             "fit_on='train'."
         )
         raise RequestError(msg)
@@ -150,7 +152,7 @@ def resolve_before(fit_on: str | None, protocol: str, split: str) -> str:
 
 
 def fitted_on(before: str) -> str:
-    """Name the parts before a split, as results have them.
+    """Return the name of the parts before a split, as it appears in results.
 
     >>> fitted_on("validation"), fitted_on("test")
     ('train', 'train + validation')
@@ -159,14 +161,14 @@ def fitted_on(before: str) -> str:
 
 
 def _resolve_exclude_seen(dataset: Dataset, systems: Sequence[Any], asked: bool | None) -> bool:
-    """Choose one rule on seen items for all systems."""
+    """Determine whether to exclude seen items, consistently for all systems."""
     ours = {
         s.exclude_seen for s in (split_name(s)[1] for s in systems) if isinstance(s, Recommender)
     }
     if len(ours) > 1 or (asked is not None and ours and ours != {asked}):
         msg = (
             f"exclude_seen={asked}, but the recommenders have exclude_seen={sorted(ours)}. "
-            "Expected one rule for all; give the recommenders the same exclude_seen."
+            "Expected the same setting everywhere; change exclude_seen of the recommenders."
         )
         raise RequestError(msg)
     if asked is not None:
@@ -176,14 +178,14 @@ def _resolve_exclude_seen(dataset: Dataset, systems: Sequence[Any], asked: bool 
 
 @dataclass(frozen=True)
 class _Measurement:
-    """Measures the lists of systems per user; data that all systems share is computed once.
+    """Measures the lists of systems per user. Values shared by all systems are computed once.
 
     Attributes:
-        dataset: with the protocol's split.
+        dataset: the dataset with the protocol's split.
         cases: (U,) the cases.
         ks: the list lengths to measure at.
-        exclude_seen: whether items of the history are left out of lists.
-        before: the split before which events count for popularity and novelty.
+        exclude_seen: whether items of the history are excluded from the lists.
+        before: popularity and novelty count only events before this split.
         vectors: (N, D) unit vectors of the items; None for character n-grams of the titles.
     """
 
@@ -224,7 +226,7 @@ class _Measurement:
         return title_vectors(self.dataset.catalog, "ngrams", lambda text: None)
 
     def measure(self, name: str, answers: Sequence[Answer]) -> Result:
-        """Measure a system's answers, one for each case."""
+        """Measure a system's answers, with one answer per case."""
         ranked = [a.items for a in answers]
         rows = metrics.as_rows(ranked, self._row_of)
         ranks = metrics.ranks_of(self._targets, rows)
@@ -258,7 +260,7 @@ class _Measurement:
         return Result(name, self.cases, ranked, values, whole, reliability)
 
     def _invalid(self, rows: RowArray) -> FloatArray:
-        """Mark with 1 the lists that are short, repeat an item or hold one that is not allowed."""
+        """Mark with 1 the lists that are too short, repeat an item or contain a forbidden item."""
         k, n = max(self.ks), len(self.dataset.catalog)
         among = [c.candidates for c in self.cases]
         if any(a is not None for a in among):
@@ -273,7 +275,7 @@ class _Measurement:
         return bad.astype(np.float64)
 
     def _reliability(self, answers: Sequence[Answer], ranks: Any) -> Calibration | None:
-        """Compare the stated probabilities of each list's first ten items with the targets."""
+        """Compare the stated probabilities of each list's top ten items with the targets."""
         stated = [a.probabilities for a in answers]
         if any(s is None for s in stated):
             return None
@@ -298,19 +300,19 @@ def run(
     key: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> Result:
-    """Rank items for every case with a function; a killed run can be resumed.
+    """Rank items for every case with a function. A killed run can be resumed.
 
     Args:
         name: the system's name.
         rank: returns ranked item ids for a history.
         cases: the cases to rank for.
         log_path: see ``run_log.collect_answers``.
-        key: a text that changes with anything the lists depend on, such as model and settings. A log
-            with another key is refused.
+        key: a string that identifies everything the lists depend on, such as model and settings. A
+            log with a different key is rejected.
         progress: called with the number of users done.
 
     Raises:
-        DataError: the log was written by another system or for other settings.
+        DataError: the log was written by another system or with other settings.
     """
 
     def report(system: str, done: int) -> None:

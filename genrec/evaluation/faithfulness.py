@@ -1,14 +1,15 @@
-"""Measure whether explanations are faithful: whether the score depends on the events they name.
+"""Measure whether explanations are faithful, that is, whether scores depend on the events they name.
 
-For the first recommendation of each user, one, two and three events are left out together: first those
-that the sentence names, then those with the most evidence. A faithful sentence names events without
-which the score falls. For comparison, the most recent events, those with titles most similar to the
-item's, and random ones are left out as well. The score is the one that ranks items, with the prior if
-there is one. It is taken under another template than the one that evidence and sentence come from.
-Keeping only these events shows whether they suffice. Finally, every sentence is checked again.
+For the first recommendation of each user, sets of one, two and three events are left out of the
+history. The sets start with the events that the sentence names, followed by those with the most
+evidence. If a sentence is faithful, the score falls without the events that it names. For comparison,
+the same is done with the most recent events, with the events whose titles are most similar to the
+item's title, and with random events. The score is the one used for ranking, including the prior if
+there is one. It is measured under a different template than the evidence and the sentence.
+Keeping only these events shows whether they are sufficient. Finally, every sentence is checked again.
 
-Sentences are not random: the most likely title, token and word is chosen each time. So there is no
-agreement between seeds to measure. A seed changes demonstrations and samples, not a sentence.
+Sentences are deterministic: the most likely title, token and word is chosen at each step. Agreement
+between seeds is therefore not measured. The seed only affects demonstrations and samples.
 """
 
 from __future__ import annotations
@@ -51,9 +52,12 @@ if TYPE_CHECKING:
     from genrec.explain.types import Explanation
 
 
-LEAST_EVENTS = 4  # that a user must have
+LEAST_EVENTS = 4  # minimum number of events of a user in the prompt
 USERS = 100
-_TEMPLATES = ("sentence", "next_item")  # tested under the first that is not the recommender's
+_TEMPLATES = (
+    "sentence",
+    "next_item",
+)  # the first one that is not the recommender's is used for testing
 
 
 def faithfulness(
@@ -72,37 +76,38 @@ def faithfulness(
     progress: Callable[[int], None] = lambda done: None,
     log: Callable[[str], None] = lambda message: None,
 ) -> Faithfulness:
-    """Measure whether a recommender's explanations name what its scores depend on.
+    """Measure whether a recommender's explanations name the events that its scores depend on.
 
     Args:
-        dataset: with a split; it is split anew if the protocol needs a different one.
+        dataset: a dataset with a split. It is split again if the protocol needs a different split.
         recommender: a recommender on the dataset's catalog.
         users: the size of a fixed random sample of the users with at least ``LEAST_EVENTS`` events in
-            the prompt; None for all of them.
-        protocol: see ``genrec.evaluate``; ``candidates-20`` cannot be used.
+            the prompt; None for all these users.
+        protocol: see ``genrec.evaluate``; ``candidates-20`` is not supported.
         split: ``test`` or ``validation``.
         other: the template under which the fall of the score is measured. None means ``sentence``, or
-            ``next_item`` if ``sentence`` is the recommender's own. It shows no demonstrations, and the
-            prior has the same weight as under the recommender's own template.
+            ``next_item`` if ``sentence`` is the recommender's own template. No demonstrations are
+            shown, and the prior has the same weight as under the recommender's own template.
         style: the style of the sentences.
-        encoder: compares titles; a name that ``genrec.matching.encoders.load_embedder`` takes, or
-            ``ngrams``. Titles that the encoder cannot read are compared by n-grams.
+        encoder: the encoder used to compare titles; a name that
+            ``genrec.matching.encoders.load_embedder`` accepts, or ``ngrams``. Titles that the encoder
+            cannot read are compared by n-grams.
         fit_on: the data that the recommender's prior counts; see ``genrec.evaluate``.
-        seed: the seed of the sample and of the random events.
+        seed: the random seed for the sample and the random events.
         out: a JSONL file for the judgement of each user, from which a killed run resumes.
         progress: called with the number of users done.
-        log: called with a line of text before each slow step.
+        log: called with a message before each slow step.
 
     Raises:
-        RequestError: an argument cannot be used, or no user has enough events.
-        DataError: the file holds lines of a different run.
+        RequestError: an argument is invalid, or no user has enough events.
+        DataError: the file contains lines of a different run.
         PromptError: the template or style does not exist.
     """
     protocol = protocol or protocols.default_protocol(dataset)
     if protocol not in protocols.PROTOCOLS:
         msg = (
-            f"protocol={protocol!r} ranks candidates, but explanations are of the best of all "
-            f"items. Expected one of: {', '.join(protocols.PROTOCOLS)}."
+            f"protocol={protocol!r} ranks candidates, but explanations are only available for the "
+            f"top items of the whole catalog. Expected one of: {', '.join(protocols.PROTOCOLS)}."
         )
         raise RequestError(msg)
     dataset = protocols.apply_protocol(dataset, protocol)
@@ -141,22 +146,22 @@ def faithfulness(
 
 
 def with_other_template(recommender: Recommender, template: str | None = None) -> Recommender:
-    """Return the same recommender with another template and without demonstrations.
+    """Return a copy of a recommender with another template and without demonstrations.
 
     Args:
         recommender: the recommender.
-        template: the template's name; None for one that is not the recommender's own.
+        template: the template's name; None to choose one that differs from the recommender's own.
 
     Raises:
-        RequestError: the template is the recommender's own.
+        RequestError: the template is the recommender's own template.
         PromptError: the template does not exist.
     """
     own = recommender.template.name
     template = template or next(t for t in _TEMPLATES if t != own)
     if template == own:
         msg = (
-            f"other={template!r} is the recommender's own template, under which evidence is found. "
-            "Expected another template."
+            f"other={template!r} is the recommender's own template, which is already used to find "
+            "the evidence. Expected a different template."
         )
         raise RequestError(msg)
     fusion = recommender.fusing
@@ -169,11 +174,11 @@ def with_other_template(recommender: Recommender, template: str | None = None) -
 
 
 def _prepare(recommender: Recommender, dataset: Dataset, before: str) -> Recommender:
-    """Check the recommender and let its prior count only events before a split."""
+    """Check a recommender, and return it with a prior that counts only events before a split."""
     if recommender.settings.decoder == "match":
         msg = (
-            "Explanations cannot be measured with decoder='match', whose scores are shares of texts. "
-            "Expected decoder='trie'."
+            "Explanations cannot be evaluated with decoder='match', whose scores are shares of texts. "
+            "Set decoder='trie'."
         )
         raise RequestError(msg)
     check_compatible(recommender, dataset)
@@ -185,16 +190,16 @@ def _with_enough(cases: Sequence[Case], max_events: int) -> list[Case]:
     if not enough:
         longest = max(len(c.shown) for c in cases)
         msg = (
-            f"No user has {LEAST_EVENTS} or more events in the prompt: the longest of "
-            f"{len(cases):,} histories has {longest}, and max_events is {max_events}. Expected at "
-            "least one such user; use another protocol, split or max_events."
+            f"No user has {LEAST_EVENTS} or more events in the prompt. The longest of the {len(cases):,} "
+            f"histories has {longest} events, and max_events is {max_events}. Expected at least one "
+            "such user; use another protocol, split or max_events."
         )
         raise RequestError(msg)
     return enough
 
 
 def _read(log_path: Path, key: str) -> dict[str, Judgement]:
-    """Read the judgements in a log, by user."""
+    """Read the judgements in a log into a dictionary keyed by user."""
     if log_path.is_dir():
         msg = f"{log_path} is a folder. Expected the name of a file, such as {log_path / 'explanations.jsonl'}."
         raise DataError(msg)
@@ -204,7 +209,7 @@ def _read(log_path: Path, key: str) -> dict[str, Judgement]:
     for entry in read_whole_lines(log_path):
         if entry.pop("key", None) != key or not required <= set(entry) <= known:
             msg = (
-                f"{log_path} was written for other data, another protocol, another model or other "
+                f"{log_path} was written for different data or with a different protocol, model or "
                 "settings. Expected a log of the same run; choose another file or delete it."
             )
             raise DataError(msg)
@@ -213,7 +218,7 @@ def _read(log_path: Path, key: str) -> dict[str, Judgement]:
 
 
 class Judge:
-    """Judges explanations of users' first recommendations.
+    """Judges the explanation of each user's first recommendation.
 
     Attributes:
         other: the recommender with the other template.
@@ -237,7 +242,7 @@ class Judge:
 
     @property
     def key(self) -> str:
-        """Everything that a judgement depends on, except the data."""
+        """A string that identifies everything a judgement depends on, except the data."""
         both = [
             f"{r.exclude_seen} {RecommenderSystem(r, '').key}" for r in (self._ours, self.other)
         ]
@@ -247,13 +252,13 @@ class Judge:
         """Judge the explanation of a case's first recommendation."""
         catalog, history = self._ours.catalog, case.history
         shown = [r.prompt(history).prompt.events for r in (self._ours, self.other)]
-        if shown[0] != shown[1]:  # the longer template shows fewer events: both show as many
+        if shown[0] != shown[1]:  # the longer template shows fewer events; use that number for both
             history = history.latest(min(shown))
         events = history.latest(min(shown)).interactions
         if not events:
             msg = (
                 f"The prompt of user {case.user_id!r} has no room for an event. Expected room for "
-                "at least one; raise max_prompt_tokens."
+                "at least one event; raise max_prompt_tokens."
             )
             raise RequestError(msg)
         (first,) = self._ours.recommend(history, 1, explain=True, style=self._style)
@@ -290,7 +295,7 @@ class Judge:
 
 
 def _title(catalog: Catalog, event: Interaction) -> str | None:
-    """Return an event's title; None for an event of text only."""
+    """Return an event's title; None if the event has only a text."""
     return None if event.item_id is None else catalog[catalog.row(event.item_id)].title
 
 
@@ -303,13 +308,14 @@ def collect_facts(
 ) -> Facts:
     """Collect the facts that a sentence may state.
 
-    A sentence from the template may also use the template's own words and the texts of events.
+    A sentence that was filled in from the template may also use the template's words and the texts of
+    events.
 
     Args:
         why: the explanation.
         template: the template of its sentence.
         catalog: the items.
-        events: the events that the prompt showed.
+        events: the events shown in the prompt.
         row: the catalog row of the recommended item.
     """
     from genrec.explain.sentences import collect_facts
@@ -332,10 +338,10 @@ def collect_facts(
 def find_named_events(
     why: Explanation, facts: Facts, catalog: Catalog, events: Sequence[Interaction]
 ) -> list[int]:
-    """Find the places of the events whose titles or texts a sentence names.
+    """Return the indices of the events whose titles or texts a sentence names.
 
-    A generated sentence also names the recommended item. That does not count as naming an event, even
-    if the user had the item before.
+    A generated sentence also names the recommended item. This does not count as naming an event, even
+    if the user already had the item.
     """
     named = {name.lower() for name in find_names(one_line(why.text), facts)}
     if why.source == "generated":
@@ -350,13 +356,13 @@ def order_events(
     likeness: Sequence[float],
     chance: Sequence[int],
 ) -> dict[str, list[int]]:
-    """Order the events as each way of choosing them leaves them out.
+    """Return the order in which each selection method leaves out the events.
 
     Args:
-        named: the events that the sentence names.
+        named: the indices of the events that the sentence names.
         evidence: the evidence of each event.
         likeness: the similarity of each event's title to the item's.
-        chance: the events in random order.
+        chance: the indices of the events in random order.
 
     >>> order_events([0], [0.5, 2.0, 1.0], [0.1, 0.0, 0.9], [1, 2, 0])["named"]
     [0, 1, 2]
@@ -372,7 +378,7 @@ def order_events(
 
 
 class Likeness:
-    """Compares titles by the cosine of an encoder's vectors, or of character n-grams.
+    """Compares titles by the cosine similarity of encoder vectors or of character n-grams.
 
     Attributes:
         encoder: the encoder's name.
@@ -386,7 +392,7 @@ class Likeness:
         Args:
             catalog: the items.
             encoder: the encoder's name.
-            log: called with a line of text before each slow step.
+            log: called with a message before each slow step.
 
         Raises:
             ModelError: the encoder could not be downloaded or loaded.
@@ -396,9 +402,10 @@ class Likeness:
         self._known: dict[str, FloatArray] = {}
 
     def of(self, title: str, others: Sequence[str | None]) -> list[float]:
-        """Return the cosine of a title with others; -2, below any cosine, for None.
+        """Return the cosine similarity of a title to each other title.
 
-        If the encoder cannot read one of the titles, all are compared by n-grams.
+        A missing title (None) gets -2, which is below any cosine. If the encoder cannot read one of the
+        titles, n-grams are used for all of them.
         """
         texts = [None if t is None else normalized(t) or t for t in (title, *others)]
         distinct = list(dict.fromkeys(t for t in texts if t is not None))

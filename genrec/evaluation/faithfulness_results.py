@@ -1,4 +1,4 @@
-"""Judgements of explanations per user, and the figures computed from them. Knows no models."""
+"""Hold the judgements of explanations per user, and compute figures from them. Does not use models."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from genrec.evaluation import bootstrap
 from genrec.evaluation.bootstrap import Interval
 
 WAYS = ("named", "evidence", "recent", "similar", "random")
-SIZES = (1, 2, 3)  # numbers of events that are left out, or kept, together
+SIZES = (1, 2, 3)  # numbers of events to leave out or keep together
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The judgement of one user's explanation. Events are places in the prompt, from 0.
+    """The judgement of one user's explanation. Events are given by their index in the prompt, from 0.
 
     Attributes:
         user_id: the user's id.
         item_id: the recommended item.
         text: the sentence.
         source: ``generated`` or ``template``.
-        rejected: sentences that were generated but did not pass the checker, with the reason.
-        unsupported: claims in the sentence that the checker cannot support.
+        rejected: generated sentences that the checker rejected, each with the reason.
+        unsupported: claims in the sentence that the checker could not verify.
         named: the events whose titles the sentence names.
-        own: the events of the recommended item itself.
-        evidence: the nats of each event under the recommender's own template.
-        elsewhere: the nats of each event under the other template.
-        left_out: way -> how far the score falls without the way's first one, two and three events,
-            in nats under the other template.
-        kept: way -> how far the score falls with only these events.
+        own: the events that involve the recommended item itself.
+        evidence: the evidence of each event in nats, under the recommender's own template.
+        elsewhere: the evidence of each event in nats, under the other template.
+        left_out: for each selection method, the fall of the score without its first one, two and
+            three events, in nats under the other template.
+        kept: for each selection method, the fall of the score with only these events.
     """
 
     user_id: str
@@ -57,12 +57,14 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Curves:
-    """How far scores fall for each way of choosing events, over users whose sentences name one.
+    """The fall of scores for each selection method, for users whose sentences name an event.
 
     Attributes:
-        points: way -> intervals of the fall for one, two and three events.
-        area: way -> interval of the area under the curve, which is the mean over one, two and three.
-        minus: way -> interval of the area of ``named`` minus that of the way, paired by user.
+        points: for each method, intervals of the fall for one, two and three events.
+        area: for each method, the interval of the area under the curve, which is the mean of the falls
+            for one, two and three events.
+        minus: for each method, the interval of the area of ``named`` minus the area of the method,
+            paired by user.
     """
 
     points: dict[str, list[Interval]]
@@ -71,7 +73,7 @@ class Curves:
 
     @classmethod
     def of(cls, falls: Sequence[Mapping[str, Sequence[float]]]) -> Curves:
-        """Compute the curves of at least one user."""
+        """Compute the curves from the falls of at least one user."""
         values = np.array([[user[way] for way in WAYS] for user in falls])  # users, ways, sizes
         area = values.mean(axis=2)
         points = [bootstrap.bootstraps(values[:, n]) for n in range(len(WAYS))]
@@ -95,7 +97,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """The faithfulness of a recommender's explanations.
+    """The result of measuring the faithfulness of a recommender's explanations.
 
     Attributes:
         dataset: the dataset's name.
@@ -107,8 +109,8 @@ class Faithfulness:
         other: the template under which the fall of the score was measured.
         style: the style of the sentences.
         encoder: the encoder that compares titles.
-        seed: the seed of the sample of users and of random events.
-        users: one judgement of each user.
+        seed: the random seed for the sample of users and the random events.
+        users: one judgement per user.
     """
 
     dataset: str
@@ -130,24 +132,27 @@ class Faithfulness:
 
     @cached_property
     def deletion(self) -> Curves | None:
-        """The curves for events left out; None if no sentence names an event."""
+        """The curves when events are left out; None if no sentence names an event."""
         return Curves.of([u.left_out for u in self.naming]) if self.naming else None
 
     @cached_property
     def sufficiency(self) -> Curves | None:
-        """The curves for only these events kept, lower is better; None as for ``deletion``."""
+        """The curves when only these events are kept; None if no sentence names an event. Lower is better."""
         return Curves.of([u.kept for u in self.naming]) if self.naming else None
 
     @cached_property
     def shares(self) -> dict[str, Interval]:
-        """Shares of the users, and the rank correlation of evidence, as far as they are defined.
+        """Shares of users with each property, and the rank correlation of the evidence.
 
-        - ``generated``: the model wrote the sentence; the others come from a template
+        A figure is omitted if no user has a value.
+
+        - ``generated``: the model wrote the sentence; other sentences come from a template
         - ``names_event``: the sentence names an event
-        - ``names_strongest``: it names the event with the most evidence, of those that name one
-        - ``strongest_is_item``: the event with the most evidence is of the recommended item itself
+        - ``names_strongest``: among sentences that name an event, those that name the event with the
+          most evidence
+        - ``strongest_is_item``: the event with the most evidence involves the recommended item itself
         - ``same_strongest``: the same event has the most evidence under both templates
-        - ``rank_correlation``: Spearman's, between a user's events under both templates
+        - ``rank_correlation``: Spearman's rank correlation of the evidence under both templates
         """
         ranks = (_spearman(u.evidence, u.elsewhere) for u in self.users)
         values: dict[str, list[float]] = {
@@ -164,11 +169,11 @@ class Faithfulness:
 
     @property
     def unsupported(self) -> list[tuple[str, str, str]]:
-        """User, sentence and unsupported claim; the list should be empty."""
+        """The unsupported claims as (user, sentence, claim). The list should be empty."""
         return [(u.user_id, u.text, why) for u in self.users for why in u.unsupported]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain values for JSON, without the judgements of users."""
+        """Return the figures as plain values for JSON, without the judgements of individual users."""
         described = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "users"}
         return {
             "schema_version": 1,

@@ -1,8 +1,8 @@
-"""Ranking metrics, per user first. Knows ids, catalog rows and numbers only.
+"""Compute ranking metrics per user. Deals with ids, catalog rows and numbers only.
 
-The lists of U users are a (U, K) matrix of catalog rows, best first. In it, -1 fills the places after
-the end of a list, and -2 stands for an id that is not in the catalog. The relevant items of all users
-are one array of rows, user after user, with the (U + 1,) places where each user's part begins.
+The lists of U users are a (U, K) matrix of catalog rows, best first. In this matrix, -1 fills the
+positions after the end of a list, and -2 stands for an id that is not in the catalog. The relevant
+items of all users are one concatenated array of rows, with (U + 1,) offsets of each user's part.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from genrec.types import BoolArray, FloatArray, IntArray
 RowArray = npt.NDArray[np.int32]
 
 END, UNKNOWN = -1, -2
-ALIKE_ABOVE = 10_000  # with more users, users with the same value are resampled together
-MAX_CELLS = 250_000  # cells of a matrix to work on at a time
+ALIKE_ABOVE = 10_000  # above this number of users, users with the same value are resampled together
+MAX_CELLS = 250_000  # maximum number of matrix cells to process at a time
 
 
 def rank_of(target: str, ranked: Sequence[str]) -> int:
@@ -34,11 +34,11 @@ def rank_of(target: str, ranked: Sequence[str]) -> int:
 
 
 def hit_rate(ranks: npt.ArrayLike, k: int) -> FloatArray:
-    """Compute HR@k per user: 1 if the target's rank r is 1 <= r <= k, else 0.
+    """Compute HR@k per user: 1 if the target's rank r satisfies 1 <= r <= k, otherwise 0.
 
     Args:
-        ranks: (U,) rank of each user's one target, from 1; 0 for a miss.
-        k: the number of places that count.
+        ranks: (U,) rank of each user's single target, from 1; 0 for a miss.
+        k: the cutoff rank.
 
     >>> hit_rate([1, 10, 11, 0], k=10)
     array([1., 1., 0., 0.])
@@ -48,13 +48,13 @@ def hit_rate(ranks: npt.ArrayLike, k: int) -> FloatArray:
 
 
 def ndcg(ranks: npt.ArrayLike, k: int) -> FloatArray:
-    """Compute NDCG@k per user: 1 / log2(r + 1) for a target at rank r <= k, else 0.
+    """Compute NDCG@k per user: 1 / log2(r + 1) for a target at rank r <= k, otherwise 0.
 
     With one target, the ideal list has a gain of 1, so no division is needed.
 
     Args:
-        ranks: (U,) rank of each user's one target, from 1; 0 for a miss.
-        k: the number of places that count.
+        ranks: (U,) rank of each user's single target, from 1; 0 for a miss.
+        k: the cutoff rank.
 
     >>> ndcg([1, 3, 11, 0], k=10)
     array([1. , 0.5, 0. , 0. ])
@@ -64,11 +64,11 @@ def ndcg(ranks: npt.ArrayLike, k: int) -> FloatArray:
 
 
 def mrr(ranks: npt.ArrayLike, k: int) -> FloatArray:
-    """Compute MRR@k per user: 1 / r for a target at rank r <= k, else 0.
+    """Compute MRR@k per user: 1 / r for a target at rank r <= k, otherwise 0.
 
     Args:
-        ranks: (U,) rank of each user's one target, from 1; 0 for a miss.
-        k: the number of places that count.
+        ranks: (U,) rank of each user's single target, from 1; 0 for a miss.
+        k: the cutoff rank.
 
     >>> mrr([1, 4, 11, 0], k=10)
     array([1.  , 0.25, 0.  , 0.  ])
@@ -83,9 +83,9 @@ def recall(
     """Compute recall@k per user: |relevant ∩ first k of the list| / |relevant|.
 
     Args:
-        relevant: (U,) the relevant items of each user; repeats count once.
+        relevant: (U,) the relevant items of each user; duplicates count once.
         ranked: (U,) lists of items, best first.
-        k: the number of places that count.
+        k: the cutoff rank.
 
     >>> recall([["a", "b", "b"]], [["x", "b"]], k=2)
     array([0.5])
@@ -118,7 +118,7 @@ def as_rows(ranked: Sequence[Sequence[str]], row_of: Mapping[str, int]) -> RowAr
 
 
 def starts(sets: Sequence[Sequence[Any]]) -> IntArray:
-    """Return the (U + 1,) places where each user's part begins once the sets are joined.
+    """Return the (U + 1,) offsets of each user's part after concatenating the sets.
 
     >>> starts([["a", "b"], [], ["c"]]).tolist()
     [0, 2, 2, 3]
@@ -128,7 +128,7 @@ def starts(sets: Sequence[Sequence[Any]]) -> IntArray:
 
 
 def ranks_of(targets: npt.ArrayLike, ranked: RowArray) -> IntArray:
-    """Find the rank, from 1, of each user's one target; 0 if it is not in the list.
+    """Find the rank of each user's single target, from 1; 0 if it is not in the list.
 
     Args:
         targets: (U,) catalog row of each target.
@@ -147,15 +147,15 @@ def ranks_of(targets: npt.ArrayLike, ranked: RowArray) -> IntArray:
 
 
 def hits(relevant: npt.ArrayLike, start: IntArray, ranked: RowArray) -> BoolArray:
-    """Mark the places of the lists that hold a relevant item; a repeated item counts once.
+    """Mark the positions of relevant items in the lists; a repeated item counts once.
 
     Args:
-        relevant: (R,) relevant rows, user after user.
-        start: (U + 1,) places where each user's rows begin.
+        relevant: (R,) relevant rows, concatenated over users.
+        start: (U + 1,) offsets of each user's part in ``relevant``.
         ranked: (U, K) lists.
 
     Returns:
-        (U, K) whether each place holds a relevant item.
+        A (U, K) mask of the positions that contain a relevant item.
 
     >>> hits([7, 8, 3], np.array([0, 2, 3]), np.array([[8, 8, 7], [1, 2, -1]])).tolist()
     [[True, False, True], [False, False, False]]
@@ -174,19 +174,19 @@ def hits(relevant: npt.ArrayLike, start: IntArray, ranked: RowArray) -> BoolArra
 
 
 def set_metrics(hit: BoolArray, n_relevant: IntArray, k: int) -> dict[str, FloatArray]:
-    """Measure lists against sets of relevant items, per user.
+    """Compute metrics of lists per user, given sets of relevant items.
 
-    With n relevant items, of which those among the first k have ranks r:
+    For n relevant items, let r be the ranks of those among the first k positions:
 
-    - ``hit_rate``: 1 if there is any such rank, else 0
+    - ``hit_rate``: 1 if there is at least one such rank, otherwise 0
     - ``recall``: the number of such ranks / n
-    - ``mrr``: 1 / min(r), or 0 without any
+    - ``mrr``: 1 / min(r), or 0 if there is no such rank
     - ``ndcg``: sum of 1 / log2(r + 1), divided by the same sum over r = 1 to min(n, k)
 
     Args:
         hit: (U, K) the result of ``hits``.
         n_relevant: (U,) number of distinct relevant items, at least 1.
-        k: the number of places that count.
+        k: the cutoff rank.
 
     >>> measured = set_metrics(np.array([[False, True]]), np.array([2]), k=2)
     >>> {name: round(float(values[0]), 4) for name, values in measured.items()}
@@ -206,11 +206,11 @@ def set_metrics(hit: BoolArray, n_relevant: IntArray, k: int) -> dict[str, Float
 
 
 def invalid(ranked: RowArray, wanted: npt.ArrayLike) -> BoolArray:
-    """Mark lists that are too short, repeat an item, or hold an id outside the catalog.
+    """Mark lists that are too short, repeat an item, or contain an id outside the catalog.
 
     Args:
         ranked: (U, K) lists.
-        wanted: (U,) number of items that each list should have, or one number for all.
+        wanted: (U,) required number of items in each list, or one number for all lists.
 
     >>> invalid(np.array([[1, 2], [1, 1], [1, -2], [1, -1]]), 2).tolist()
     [False, True, True, True]
@@ -222,12 +222,12 @@ def invalid(ranked: RowArray, wanted: npt.ArrayLike) -> BoolArray:
 
 
 def coverage(ranked: RowArray, n_items: int, k: int) -> float:
-    """Return coverage: |items among the first k of any list| / |catalog|.
+    """Compute coverage: |items among the first k of any list| / |catalog|.
 
     Args:
         ranked: (U, K) lists.
         n_items: the size of the catalog.
-        k: the number of places that count.
+        k: the cutoff rank.
 
     >>> coverage(np.array([[0, 1], [0, 2]]), n_items=4, k=1)
     0.25
@@ -236,12 +236,12 @@ def coverage(ranked: RowArray, n_items: int, k: int) -> float:
 
 
 def exposure(ranked: RowArray, n_items: int, k: int) -> IntArray:
-    """Count, for each item, the lists that have it among their first k.
+    """Count, for each item, the lists that contain it among their first k items.
 
     Args:
         ranked: (U, K) lists.
         n_items: the size of the catalog.
-        k: the number of places that count.
+        k: the cutoff rank.
 
     >>> exposure(np.array([[0, 1], [0, 2]]), n_items=4, k=2).tolist()
     [2, 1, 1, 0]
@@ -251,12 +251,12 @@ def exposure(ranked: RowArray, n_items: int, k: int) -> IntArray:
 
 
 def gini(counts: npt.ArrayLike) -> float:
-    """Return the Gini coefficient of counts: 0 if all are equal, near 1 if one item has them all.
+    """Compute the Gini coefficient of counts: 0 if all are equal, near 1 if one item has all of them.
 
-    For counts c_1 <= ... <= c_n it is 2 sum(i c_i) / (n sum(c_i)) - (n + 1) / n.
+    For counts c_1 <= ... <= c_n, it is 2 sum(i c_i) / (n sum(c_i)) - (n + 1) / n.
 
     Args:
-        counts: (n,) counts of 0 or more.
+        counts: (n,) non-negative counts.
 
     >>> gini([1, 1, 1, 1]), gini([0, 0, 0, 8])
     (0.0, 0.75)
@@ -271,12 +271,12 @@ def gini(counts: npt.ArrayLike) -> float:
 def novelty(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
     """Compute novelty per user: the mean of -log2(c_i / sum(c)) over the first k items, in bits.
 
-    c_i is the count of item i; 0 is taken as 1. An empty list has NaN.
+    c_i is the count of item i, or 1 if the count is 0. The result is NaN for an empty list.
 
     Args:
         ranked: (U, K) lists.
         counts: (N,) number of events of each item.
-        k: the number of places that count.
+        k: the cutoff rank.
 
     >>> novelty(np.array([[0, 1]]), [6, 2], k=2).round(4)
     array([1.2075])
@@ -289,12 +289,12 @@ def popularity(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
     """Compute the mean popularity percentile of each user's first k items.
 
     The percentile of an item with count c is (|items below c| + |items with c or below|) / 2N, for
-    a catalog of N items. Random lists have 0.5 on average, an empty list has NaN.
+    a catalog of N items. Random lists have 0.5 on average. The result is NaN for an empty list.
 
     Args:
         ranked: (U, K) lists.
         counts: (N,) number of events of each item.
-        k: the number of places that count.
+        k: the cutoff rank.
 
     >>> popularity(np.array([[2, 1]]), [0, 5, 9, 9], k=1)
     array([0.75])
@@ -308,13 +308,13 @@ def popularity(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
 def diversity(ranked: RowArray, vectors: Any, k: int) -> FloatArray:
     """Compute diversity per user: 1 - the mean cosine over all pairs of the first k items.
 
-    For unit vectors v of n items, the cosines of all ordered pairs sum to |sum(v)|^2 - n. A list with
-    fewer than two items has NaN.
+    For unit vectors v of n items, the cosines of all ordered pairs sum to |sum(v)|^2 - n. The result
+    is NaN for a list with fewer than two items.
 
     Args:
         ranked: (U, K) lists.
-        vectors: (N, D) unit vectors by catalog row; a NumPy array or a SciPy sparse matrix.
-        k: the number of places that count.
+        vectors: (N, D) unit vectors by catalog row, as a NumPy array or SciPy sparse matrix.
+        k: the cutoff rank.
 
     >>> diversity(np.array([[0, 1], [0, 2]]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), k=2)
     array([0., 1.])
@@ -326,7 +326,7 @@ def diversity(ranked: RowArray, vectors: Any, k: int) -> FloatArray:
         top = ranked[part, :k]
         n = (top >= 0).sum(axis=1)
         place = np.concatenate([[0], np.cumsum(n)]).astype(np.int32)
-        chosen = sparse.csr_array(  # with the vectors' dtype, so that they are not copied
+        chosen = sparse.csr_array(  # same dtype as the vectors, to avoid a copy
             (np.ones(place[-1], vectors.dtype), top[top >= 0].astype(np.int32), place),
             shape=(len(top), vectors.shape[0]),
         )
@@ -343,12 +343,12 @@ def diversity(ranked: RowArray, vectors: Any, k: int) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Stated probabilities against outcomes, in B bins of about equal size.
+    """Comparison of stated probabilities with outcomes, in B bins of about equal size.
 
     Attributes:
         stated: (B,) mean stated probability, ascending.
         observed: (B,) share of outcomes that came true.
-        count: (B,) number of probabilities in the bin.
+        count: (B,) number of probabilities in each bin.
         error: the expected calibration error, sum(count |stated - observed|) / sum(count).
     """
 
@@ -364,7 +364,7 @@ def calibration(stated: npt.ArrayLike, came_true: npt.ArrayLike, bins: int = 10)
     Args:
         stated: (n,) probabilities.
         came_true: (n,) outcomes, 0 or 1.
-        bins: the number of bins. The sorted probabilities are cut into bins of about equal size.
+        bins: the number of bins, into which the sorted probabilities are split about equally.
 
     >>> calibration([0.1, 0.1, 0.9, 0.9], [0, 0, 1, 0], bins=2).error
     0.25
@@ -380,16 +380,18 @@ def calibration(stated: npt.ArrayLike, came_true: npt.ArrayLike, bins: int = 10)
 
 
 def _parts(ranked: RowArray, width: int | None = None) -> Iterator[slice]:
-    """Cut the users into slices of at most about ``MAX_CELLS`` cells."""
+    """Split the users into slices with at most about ``MAX_CELLS`` cells each."""
     size = max(1, MAX_CELLS // max(1, width or ranked.shape[1]))
     for first in range(0, len(ranked), size):
         yield slice(first, min(first + size, len(ranked)))
 
 
 def _repeated(rows: RowArray) -> BoolArray:
-    """Mark the places of (U, K) lists whose item is also higher up in the same list."""
+    """Mark the positions in (U, K) lists whose item also appears earlier in the same list."""
     repeated = np.zeros(rows.shape, dtype=bool)
-    ordered = np.sort(rows, axis=1)  # much faster than argsort; enough for lists without repeats
+    ordered = np.sort(
+        rows, axis=1
+    )  # much faster than argsort, and sufficient for lists without repeats
     same = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
     users = np.flatnonzero(same.any(axis=1))
     order = np.argsort(rows[users], axis=1, kind="stable")
@@ -400,7 +402,7 @@ def _repeated(rows: RowArray) -> BoolArray:
 
 
 def _mean_of(values: FloatArray, ranked: RowArray, k: int) -> FloatArray:
-    """Average (N,) values by row over the first k items of each list; NaN for an empty list."""
+    """Average the (N,) values of the first k items of each list. NaN for an empty list."""
     top = ranked[:, :k]
     n = (top >= 0).sum(axis=1)
     total = np.zeros(len(top))

@@ -1,9 +1,9 @@
-"""Check published results for figures that arithmetic rules out. Knows metric names and numbers.
+"""Check published results for figures that are arithmetically impossible.
 
-With one target per user, hit rate, NDCG and MRR are means over the same ranks, so they bound each
-other. Take a user whose target has a rank from k1 + 1 to k2. This user adds 1 to the sum behind
-HR@k2 - HR@k1, between 1 / log2(k2 + 1) and 1 / log2(k1 + 2) to that behind NDCG@k2 - NDCG@k1, and
-between 1 / k2 and 1 / (k1 + 1) to that behind MRR@k2 - MRR@k1.
+Deals with metric names and numbers only. With one target per user, hit rate, NDCG and MRR are means
+over the same ranks, so they bound each other. Consider a user whose target has a rank from k1 + 1 to
+k2. This user adds 1 to the sum in HR@k2 - HR@k1, between 1 / log2(k2 + 1) and 1 / log2(k1 + 2) to the
+sum in NDCG@k2 - NDCG@k1, and between 1 / k2 and 1 / (k1 + 1) to the sum in MRR@k2 - MRR@k1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _COLUMN = re.compile(r"^(?:(?P<group>.*)[\s:|])?(?P<name>[A-Za-z_-]+)\s*@\s*(?P<
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A number, and how far it may be off because of rounding."""
+    """A number and its maximum rounding error."""
 
     value: float
     slack: float
@@ -39,14 +39,14 @@ def check_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
     """Find contradictions in a table of results, assuming one target per user.
 
     Args:
-        rows: one mapping per row, from column names to numbers or texts such as ``.0648``. Metrics
-            are columns such as ``HR@10``, ``Recall@5``, ``N@10`` or ``MRR@20``, or with a group in
-            front, ``Beauty R@10``; all other columns name the row. Texts are exact to their last
-            digit, floats to as many digits as the longest float of the row. A group's values are
-            percentages if one is above 1.
+        rows: one mapping per row, from column names to numbers or texts such as ``.0648``. Metric
+            columns have names such as ``HR@10``, ``Recall@5``, ``N@10`` or ``MRR@20``, optionally with
+            a group in front, as in ``Beauty R@10``. All other columns label the row. Texts are assumed
+            to be exact to their last digit, and floats to as many digits as the longest float in the
+            row. The values of a group are read as percentages if one of them is above 1.
 
     Returns:
-        One sentence for each contradiction; an empty list if there is none.
+        One text per contradiction; an empty list if there are none.
 
     Raises:
         DataError: no column is a metric.
@@ -64,7 +64,7 @@ def check_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
             findings += [f"{name}: {finding}" for finding in _check(table)]
     if rows and not read:
         msg = (
-            f"No column of the table holds a metric; found {', '.join(map(str, rows[0]))}. Expected "
+            f"The table has no metric column. Its columns are {', '.join(map(str, rows[0]))}. Expected "
             "names such as HR@10, Recall@5, NDCG@10 or MRR@20; rename the columns."
         )
         raise DataError(msg)
@@ -72,7 +72,7 @@ def check_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def _column(name: str) -> tuple[str, str, int] | None:
-    """Parse a column's name into group, kind and k; None if it is not a metric."""
+    """Parse a column's name into group, kind of metric and k; None if it is not a metric."""
     match = _COLUMN.match(str(name).strip())
     if match is None:
         return None
@@ -82,7 +82,7 @@ def _column(name: str) -> tuple[str, str, int] | None:
 
 
 def _tables(row: Mapping[str, object]) -> dict[str, dict[str, dict[int, _Value]]]:
-    """Read the values of one row, by group, kind of metric and k."""
+    """Read the values of one row into mappings by group, kind of metric and k."""
     tables: dict[str, dict[str, dict[int, _Value]]] = defaultdict(lambda: defaultdict(dict))
     digits = max((_digits(repr(c)) for c in row.values() if isinstance(c, float)), default=0)
     for column, cell in row.items():
@@ -100,10 +100,10 @@ def _tables(row: Mapping[str, object]) -> dict[str, dict[str, dict[int, _Value]]
 
 
 def _value(cell: object, digits: int) -> _Value | None:
-    """Read the number in a cell; None if there is none.
+    """Read the number in a cell; None if the cell contains no number.
 
     Args:
-        cell: the cell.
+        cell: the content of the cell.
         digits: the number of exact digits of a float.
     """
     text = str(cell).strip().strip("*%").replace(",", "")
@@ -114,12 +114,12 @@ def _value(cell: object, digits: int) -> _Value | None:
 
 
 def _digits(text: str) -> int:
-    """Count the digits after a number's decimal point."""
+    """Return the number of digits after the decimal point."""
     return 12 if "e" in text else len(text.partition(".")[2])
 
 
 def _check(table: Mapping[str, Mapping[int, _Value]]) -> list[str]:
-    """Find contradictions among one row's values."""
+    """Find contradictions among the values of one row."""
     contradictions = []
     for kind, by_k in table.items():
         for k, v in by_k.items():
@@ -169,7 +169,7 @@ def _check_against_hits(
 
 
 def _gain(kind: str, rank: int) -> float:
-    """Return what a hit at a rank adds to NDCG or MRR."""
+    """Return the contribution of a hit at a rank to NDCG or MRR."""
     return float(1 / np.log2(rank + 1)) if kind == "ndcg" else 1 / rank
 
 

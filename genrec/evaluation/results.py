@@ -1,4 +1,4 @@
-"""Results of an evaluation: per-user values, their intervals, slices and paired differences."""
+"""Hold the results of an evaluation: per-user values, intervals, slices and paired differences."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ from genrec.evaluation.systems import slug
 from genrec.types import FloatArray
 
 SCHEMA_VERSION = 1
-LEAST_USERS = 500  # for a claim that one system beats another
+LEAST_USERS = 500  # minimum for claiming that one system beats another
 LOWER_IS_BETTER = ("nats", "seconds", "invalid")
-SLICE_DRAWS = 2_000  # bootstrap resamples for the interval of a slice
+SLICE_DRAWS = 2_000  # number of bootstrap resamples for a slice
 MAIN_METRICS = ("nats", "hit_rate@1", "hit_rate@10", "ndcg@10")
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One system's ranked lists, with the values of metrics per user.
+    """One system's ranked lists, with per-user metric values.
 
     Attributes:
         name: the system's name.
         cases: (users,) the cases.
         ranked: (users,) lists of item ids, best first.
-        values: for each metric, (users,) values as ``evaluate`` computes them.
-        whole: metrics of all lists together: coverage, Gini coefficient, calibration error.
-        reliability: the stated probabilities against the outcomes; None if none were stated.
+        values: for each metric, (users,) values as computed by ``evaluate``.
+        whole: metrics over all lists: coverage, Gini coefficient and calibration error.
+        reliability: comparison of the stated probabilities with the outcomes; None if the system
+            states no probabilities.
     """
 
     name: str
@@ -54,8 +55,8 @@ class Result:
         """Return the (users,) values of a metric.
 
         Args:
-            metric: a key of ``values``; or, for any K, ``hit_rate@K``, ``ndcg@K`` or ``mrr@K`` of
-                the target, or ``recall@K`` of the whole basket.
+            metric: a key of ``values``. For any K, ``hit_rate@K``, ``ndcg@K`` and ``mrr@K`` of the
+                target and ``recall@K`` of the whole basket are also available.
 
         Raises:
             RequestError: the metric is unknown.
@@ -77,21 +78,21 @@ class Result:
         return [metrics.rank_of(c.target, r) for c, r in zip(self.cases, self.ranked, strict=True)]
 
     def mean(self, metric: str) -> Interval:
-        """Return the mean over users with its 95% bootstrap interval."""
+        """Return the mean of a metric over users with its 95% bootstrap interval."""
         return bootstrap.bootstrap(self.per_user(metric))
 
     def minus(self, other: Result, metric: str) -> Interval:
-        """Return the mean paired difference to another system with its 95% bootstrap interval.
+        """Return the mean paired difference from another system with its 95% bootstrap interval.
 
         Raises:
-            RequestError: the metric is unknown, or no user has it with both systems.
+            RequestError: the metric is unknown, or no user has a value for it under both systems.
         """
         difference = self.per_user(metric) - other.per_user(metric)
         difference = difference[~np.isnan(difference)]
         if not len(difference):
             msg = (
-                f"No user has {metric} with both {self.name} and {other.name}. Expected at least "
-                "one such user; choose another metric."
+                f"No user has a value of {metric} for both {self.name} and {other.name}. Expected at "
+                "least one such user; choose another metric."
             )
             raise RequestError(msg)
         return bootstrap.bootstrap(difference)
@@ -99,7 +100,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The paired difference of two systems in a metric.
+    """The paired difference between two systems in a metric.
 
     Attributes:
         ours, other: the systems' names.
@@ -117,10 +118,10 @@ class Comparison:
     verdict: str
 
     def __str__(self) -> str:
-        """State the comparison in a sentence, without a full stop."""
+        """Return the comparison as a sentence without a final period."""
         link = "from" if self.verdict == "not distinguishable" else "than"
         few = (
-            f"; fewer than {LEAST_USERS} users are too few for a claim"
+            f"; fewer than {LEAST_USERS} users are too few to support a claim"
             if self.users < LEAST_USERS and self.verdict != "not distinguishable"
             else ""
         )
@@ -132,13 +133,13 @@ class Comparison:
 
 
 def compare(result: Result, other: Result, metric: str = "ndcg@10") -> Comparison:
-    """Compare two systems on the same users by the paired difference.
+    """Compare two systems on the same users by their paired difference.
 
     Args:
         result: your system's result.
         other: the other system's result, over the same cases in the same order.
-        metric: see ``Result.per_user``. Fewer nats are better; they only compare systems whose P is a
-            distribution over all items.
+        metric: see ``Result.per_user``. For nats, lower is better, and both systems need
+            probabilities that form a distribution over all items.
 
     Raises:
         RequestError: the users or targets differ, or one of the systems lacks the metric.
@@ -147,7 +148,7 @@ def compare(result: Result, other: Result, metric: str = "ndcg@10") -> Compariso
     if mine != theirs:
         msg = (
             f"{result.name} and {other.name} were evaluated on different users or targets "
-            f"({len(mine):,} and {len(theirs):,}). Expected the same cases, for paired differences."
+            f"({len(mine):,} and {len(theirs):,}). Expected the same cases for paired differences."
         )
         raise RequestError(msg)
     difference = result.minus(other, metric)
@@ -159,17 +160,17 @@ def compare(result: Result, other: Result, metric: str = "ndcg@10") -> Compariso
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The results of all systems on one sample of users, your system first.
+    """The results of all systems on one sample of users, starting with your system.
 
     Attributes:
         dataset: the dataset's name.
         protocol, split, seed: as given to ``evaluate``.
-        fitted_on: ``train`` or ``train + validation``, the data that the baselines were fitted on.
-        exclude_seen: whether items of the history were left out of the lists.
-        vectors: a description of the vectors with which diversity was measured.
+        fitted_on: the data that the baselines were fitted on, ``train`` or ``train + validation``.
+        exclude_seen: whether items of the history were excluded from the lists.
+        vectors: a description of the vectors used to measure diversity.
         cases: (users,) the cases, in the order of the users.
         slices: for each kind of slice, (users,) labels.
-        results: one result of each system.
+        results: one result per system.
     """
 
     dataset: str
@@ -198,12 +199,15 @@ class Evaluation:
 
     @cached_property
     def intervals(self) -> dict[str, dict[str, Interval]]:
-        """System -> metric -> mean and 95% interval; see ``bootstrap.bootstraps``."""
+        """The mean and 95% interval of each metric, keyed by system and metric."""
         return self._by_system({(r.name, m): v for r in self.results for m, v in r.values.items()})
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """The first system against each of the others, in NDCG@10 (HR@1 among candidates) and nats."""
+        """Comparisons of the first system with each other system, in NDCG@10 and nats.
+
+        For protocols that rank candidates, HR@1 is used instead of NDCG@10.
+        """
         metric = "hit_rate@1" if self.protocol.startswith("candidates") else "ndcg@10"
         ours, *others = self.results
         by_rank = [compare(ours, other, metric) for other in others]
@@ -211,9 +215,9 @@ class Evaluation:
 
     @cached_property
     def by_slice(self) -> dict[str, dict[str, dict[str, dict[str, Interval]]]]:
-        """Kind -> label -> system -> metric -> interval, for the main metrics.
+        """Intervals of the main metrics, keyed by kind of slice, label, system and metric.
 
-        A kind with the same label for all users is left out.
+        A kind of slice is omitted if all users have the same label.
         """
         by_kind: dict[str, dict[str, dict[str, dict[str, Interval]]]] = {}
         for kind, labels in self.slices.items():
@@ -239,7 +243,7 @@ class Evaluation:
         return by_system
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the evaluation as plain values for JSON; metrics without a value are left out."""
+        """Return the evaluation as plain values for JSON. Metrics without a value are omitted."""
         first = self.results[0]
         return {
             "schema_version": SCHEMA_VERSION,
@@ -287,7 +291,7 @@ class Evaluation:
         }
 
     def save(self, folder: str | Path) -> None:
-        """Write ``SYSTEM.parquet`` for each system, with one row per user, and ``result.json``."""
+        """Write ``result.json``, and ``SYSTEM.parquet`` with one row per user for each system."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for result in self.results:
@@ -314,7 +318,7 @@ def intervals(
     A metric is omitted if no user has a value.
 
     Args:
-        values: (users,) values by system and metric; NaN for a user without a value.
+        values: (users,) values keyed by system and metric; NaN for a user without a value.
         draws: the number of bootstrap resamples; see ``bootstrap.bootstrap``.
     """
     complete = [name for name, v in values.items() if len(v) and not np.isnan(v).any()]

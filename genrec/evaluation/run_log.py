@@ -1,4 +1,4 @@
-"""Log every answer of an evaluation at once, so that a killed run resumes where it stopped."""
+"""Log each answer of an evaluation immediately, so that a killed run can be resumed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from genrec.data.protocols import Case
 from genrec.errors import DataError
 from genrec.evaluation.systems import Answer, Progress, System
 
-# Part of every log's key: the version that last changed what a system answers under the same settings.
-# Raise it when an answer changes, so that logs do not mix old and new answers; not at every release.
+# The last version in which a system's answers changed under the same settings; part of each log's key.
+# Raise it when answers change, so that a log never mixes old and new answers. Do not raise it otherwise.
 ANSWERS_VERSION = "0.1.0"
 
 
@@ -25,20 +25,20 @@ def collect_answers(
     key: str = "",
     progress: Progress = lambda system, done: None,
 ) -> list[Answer]:
-    """Collect a system's answers, one for each case.
+    """Collect a system's answers, one per case.
 
     Args:
-        system: the system to ask.
+        system: the system to query.
         cases: the cases to answer.
         k: the number of items in a list.
-        log_path: a JSONL file to which every answer is appended at once. Users already in it are not
-            ranked again; a last line that a kill cut off is dropped.
-        key: a text that changes with anything the answers depend on. A log with another key is
-            refused.
+        log_path: a JSONL file to which each answer is appended immediately. Users already in the file
+            are skipped, and an incomplete last line is dropped.
+        key: a string that identifies everything the answers depend on. A log with a different key is
+            rejected.
         progress: called with the system's name and the number of users done.
 
     Raises:
-        DataError: the log was written by another system or for other settings.
+        DataError: the log was written by another system or with other settings.
     """
     known = _read_log(log_path, system.name, key) if log_path else {}
     todo = [case for case in cases if case.user_id not in known]
@@ -70,9 +70,9 @@ def _read_log(log_path: Path, name: str, key: str) -> dict[str, Answer]:
         if (entry.get("system"), entry.get("key")) != (name, key):
             msg = (
                 f"{log_path} was written for system {entry.get('system')!r} with key "
-                f"{entry.get('key')!r}, not for {name!r} with key {key!r}: it has other data, "
-                "protocol, model or settings. Expected a log of the same run; choose another folder "
-                "or delete the log."
+                f"{entry.get('key')!r}, not for {name!r} with key {key!r}: the data, protocol, model "
+                "or settings differ. Expected a log of the same run; choose another folder or delete "
+                "the log."
             )
             raise DataError(msg)
         done[entry["user_id"]] = Answer(**{f: entry[f] for f in _FIELDS if f in entry})
@@ -80,10 +80,10 @@ def _read_log(log_path: Path, name: str, key: str) -> dict[str, Answer]:
 
 
 def read_whole_lines(log_path: Path) -> list[dict[str, Any]]:
-    """Read the objects of a JSONL log; a last line that a kill cut off is removed from the file.
+    """Read the objects in a JSONL log. An incomplete last line is removed from the file.
 
     Raises:
-        DataError: the file holds anything else.
+        DataError: the file is not a JSONL log.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
     if not log_path.exists():

@@ -1,6 +1,6 @@
-"""Wrap recommenders and baselines as systems that answer an evaluation's cases.
+"""Wrap recommenders and baselines as systems that answer the cases of an evaluation.
 
-Knows recommenders and baselines, nothing of metrics.
+Deals with recommenders and baselines, not with metrics.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from genrec.recommender import Recommender
 
 Progress = Callable[[str, int], None]
 NAMES = (*registry.NAMES, CollaborativePrior.name)  # systems that can be given by name
-# The fields that a log's key spells out, in the order of version 0.1.0. Do not change these lists:
-# `genrec.keys.spell` adds a later field if it is set.
+# The fields that are written into a log's key, in the order of version 0.1.0. Do not change these
+# lists: `genrec.keys.spell` adds newer fields if they are set.
 _SETTINGS_IN_KEYS = (
     "template", "language", "prompts", "values", "few_shot", "decoder", "normalization", "search",
     "max_nodes", "node_temperature", "prior", "prior_sources", "prior_events", "prior_weight",
@@ -44,8 +44,8 @@ class Answer:
         items: item ids, best first.
         probabilities: the items' probabilities; None if the system states none.
         nats: -ln P(target); None unless P is a distribution over all items.
-        exact: whether these are certainly the best k items; None if the system does not say.
-        seconds: the time that the list took.
+        exact: whether these are guaranteed to be the best k items; None if the system does not report it.
+        seconds: the time taken to compute the list.
     """
 
     items: Sequence[str]
@@ -56,10 +56,10 @@ class Answer:
 
 
 class System(Protocol):
-    """Anything that can be evaluated.
+    """The interface of systems that can be evaluated.
 
     Attributes:
-        name: the name in tables of results.
+        name: the name shown in result tables.
         batch: the number of cases to pass at once.
     """
 
@@ -68,16 +68,16 @@ class System(Protocol):
 
     @property
     def key(self) -> str:
-        """A text that names everything the answers depend on."""
+        """A string that identifies everything the answers depend on."""
         ...
 
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
-        """Answer each case with k items, or with all allowed ones if they are fewer."""
+        """Answer each case with k items, or with all allowed items if there are fewer."""
         ...
 
 
 class RecommenderSystem:
-    """A ``Recommender`` as a system, with its lists, their probabilities, and nats per target."""
+    """Adapts a ``Recommender`` to the system interface, with lists, probabilities and nats per target."""
 
     batch = 1
 
@@ -86,7 +86,7 @@ class RecommenderSystem:
 
         Args:
             recommender: the recommender.
-            name: its name in tables of results.
+            name: the name shown in result tables.
         """
         self.name = name
         self._recommender = recommender
@@ -98,20 +98,20 @@ class RecommenderSystem:
 
     @cached_property
     def key(self) -> str:
-        """Model, prompt, encoding, settings and prior."""
+        """A string that identifies the model, prompt, encoding, settings and prior."""
         r = self._recommender
         settings = spell(r.settings, "Settings", _SETTINGS_IN_KEYS)
         fusion = spell(r.fusing, "Fusing", _FUSION_IN_KEYS)
         if can_score(r.model):
             model, encoder = r.model.fingerprint(), r.encoder.hash
-        else:  # a model that only writes text has no weights or token ids here
+        else:  # a text-only model exposes no weights or token ids
             model, encoder = r.model.name, "text"
         parts = [model, r.template.hash, encoder, settings]
         parts += sorted(getattr(r.prior, "unread", ()))
         return " ".join([*parts, fusion, repr(getattr(r.prior, "mix", ""))])
 
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
-        """Answer each case; nats cost one more path through the trie."""
+        """Answer each case. Computing nats takes one additional path through the trie."""
         return [self._answer(case, k) for case in cases]
 
     def _answer(self, case: Case, k: int) -> Answer:
@@ -135,17 +135,20 @@ class RecommenderSystem:
 
 
 class BaselineSystem:
-    """A baseline as a system; answers many cases at once, and states nats, if the baseline can."""
+    """Adapts a baseline to the system interface.
+
+    Answers cases in batches and reports nats if the baseline supports it.
+    """
 
     def __init__(self, baseline: Any, name: str, *, exclude_seen: bool, key: str = "") -> None:
         """Wrap a baseline.
 
         Args:
-            baseline: has the ``rank`` of ``genrec.baselines.base.Baseline``, and may have
-                ``rank_many`` and ``logprobs``.
-            name: its name in tables of results.
-            exclude_seen: whether items of the history are left out of lists.
-            key: anything else that the answers depend on, such as the seed.
+            baseline: an object with the ``rank`` method of ``genrec.baselines.base.Baseline``, and
+                optionally ``rank_many`` and ``logprobs``.
+            name: the name shown in result tables.
+            exclude_seen: whether items of the history are excluded from the lists.
+            key: further values that the answers depend on, such as the seed.
         """
         self.name = name
         self.key = f"{name} {key} exclude_seen={exclude_seen}"
@@ -154,7 +157,7 @@ class BaselineSystem:
         self._exclude_seen = exclude_seen
 
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
-        """Answer each case; candidates come in the order of the whole ranking."""
+        """Answer each case. Candidates are listed in the order of the full ranking."""
         histories, started = [case.history for case in cases], time.perf_counter()
         among = any(case.candidates is not None for case in cases)
         size = len(cases[0].events.catalog) if among else k
@@ -182,21 +185,21 @@ class BaselineSystem:
 
 
 def split_name(system: Any) -> tuple[str | None, Any]:
-    """Split a given system into its name, None if no name was given, and the system itself."""
+    """Split a given system into its name and the system itself. The name is None if none was given."""
     return system if isinstance(system, tuple) else (None, system)
 
 
 def build_systems(
     dataset: Dataset, given: Sequence[Any], exclude_seen: bool, before: str, seed: int
 ) -> list[System]:
-    """Build the systems to evaluate; baselines given by name are fitted.
+    """Build the systems to evaluate, and fit the baselines given by name.
 
     Args:
-        dataset: with the protocol's split.
+        dataset: the dataset with the protocol's split.
         given: the ``systems`` of ``genrec.evaluate``.
-        exclude_seen: whether items of the history are left out of lists.
-        before: the split before which baselines are fitted and priors count events.
-        seed: the seed of random choices in a baseline.
+        exclude_seen: whether items of the history are excluded from the lists.
+        before: baselines are fitted on, and priors count, only events before this split.
+        seed: the random seed for the baselines.
 
     Raises:
         RequestError: an element cannot be evaluated, or two systems have the same name.
@@ -237,14 +240,18 @@ def build_systems(
     if len(set(names)) < len(names):
         msg = (
             f"Two systems have the same name: {', '.join(s.name for s in systems)}. Expected "
-            "different names; give pairs such as ('mine', recommender)."
+            "different names; use pairs such as ('mine', recommender)."
         )
         raise RequestError(msg)
     return systems
 
 
 def _shared_sources(given: Sequence[Any]) -> Sequence[str]:
-    """Choose the sources of a prior given by name: those of a recommender beside it, if any."""
+    """Return the sources for a prior given by name.
+
+    These are the sources of a recommender in the same evaluation if there is one, otherwise the default
+    sources.
+    """
     for _, system in map(split_name, given):
         if isinstance(system, Recommender) and system.fusing.prior == "collaborative":
             return system.settings.sources
@@ -252,22 +259,22 @@ def _shared_sources(given: Sequence[Any]) -> Sequence[str]:
 
 
 def check_compatible(recommender: Recommender, dataset: Dataset) -> None:
-    """Refuse a recommender that cannot be evaluated on a dataset.
+    """Reject a recommender that cannot be evaluated on a dataset.
 
     Raises:
-        RequestError: the recommender has other items, recommends for another behavior, or shows
-            demonstrations that may hold targets.
+        RequestError: the recommender has a different catalog, predicts another behavior, or shows
+            demonstrations that may contain targets.
     """
     info = dataset.info
     if recommender.catalog.hash() != dataset.catalog.hash():
         msg = (
-            f"The recommender's catalog of {len(recommender.catalog):,} items is not the one of "
-            f"{info.name} ({len(dataset.catalog):,} items). Expected the same catalog."
+            f"The recommender's catalog ({len(recommender.catalog):,} items) differs from the catalog "
+            f"of {info.name} ({len(dataset.catalog):,} items). Expected the same catalog."
         )
         raise RequestError(msg)
     if recommender.behavior != info.target_behavior:
         msg = (
-            f"The recommender is for {recommender.behavior!r} and the targets are "
+            f"The recommender predicts {recommender.behavior!r}, but the targets have the behavior "
             f"{info.target_behavior!r}. Expected the same behavior; use "
             f"protocols.with_target_behavior(dataset, {recommender.behavior!r})."
         )
@@ -277,7 +284,7 @@ def check_compatible(recommender: Recommender, dataset: Dataset) -> None:
         msg = (
             f"The recommender's demonstrations come from data split by {own.info.split}, but the "
             f"protocol splits by {info.split}. Expected a recommender on "
-            "protocols.apply_protocol(dataset, protocol), so that no demonstration holds a target."
+            "protocols.apply_protocol(dataset, protocol), so that no demonstration contains a target."
         )
         raise RequestError(msg)
 
@@ -287,7 +294,7 @@ def with_prior_fitted_before(
 ) -> Recommender:
     """Return a recommender whose prior counts only the dataset's events before a split.
 
-    A prior of the user's own stays as it is, since nothing is known of what it counted.
+    A custom prior is left unchanged, because the events that it counted are unknown.
     """
     prior = recommender.fusing.prior
     own = recommender.dataset
@@ -298,7 +305,7 @@ def with_prior_fitted_before(
 
 
 def default_name(recommender: Recommender) -> str:
-    """Name a recommender by its model and by the settings that make it a different system."""
+    """Return a name for a recommender, built from its model and the settings that distinguish it."""
     settings = recommender.settings
     parts = [Path(recommender.model.name).name]
     parts += [f"{settings.few_shot}-shot"] if settings.few_shot else []

@@ -1,10 +1,11 @@
-"""Fit the prior's weight and the node temperature on validation users, with one model pass each.
+"""Fit the prior's weight and the node temperature on validation users, with one model pass per user.
 
-The pass keeps the model's logits at every choice on the way to the target, to the model's best items
-and to the prior's best items. Everything else is arithmetic on these logits. By node, P of an item is a
-chain of choices with logits a * (model) + b * (log of the prior's mass), so the targets' log-likelihood
-is concave in a and b. The fit to the embedded sample counts as some further users, so that a few users
-cannot pull the fit far away. By score, only the order of the candidates matters, and a grid is searched.
+The pass stores the model's logits at each choice on the paths to the target, to the model's best items
+and to the prior's best items. Everything else is arithmetic on these logits. In fusion by node, the
+probability of an item is a product of choices with logits a * (model) + b * (log of the prior's mass),
+so the targets' log-likelihood is concave in a and b. The fit to the bundled sample counts like a few
+additional users, so that a small number of users cannot move the fit far. In fusion by score, only the
+order of the candidates matters, and the parameters are found by a grid search.
 """
 
 from __future__ import annotations
@@ -33,31 +34,38 @@ from genrec.recommender import Recommender
 from genrec.types import FloatArray, IntArray
 
 USERS = 200
-CANDIDATES = 50  # best items of the model, and as many of the prior
+CANDIDATES = 50  # number of best items of the model, and of the prior
 AT = 10
 _LEAST, _MOST = 0.011, 90.0  # bounds of 1 / temperature
-_TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0)  # by score; higher ones drown the model in the trie
+_TEMPERATURES = (
+    1.0,
+    1.5,
+    2.0,
+    3.0,
+    4.0,
+    5.0,
+)  # for fusion by score; higher ones flatten the model too much
 _WEIGHTS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 16.0, 32.0, 64.0)
 _ROUNDS = 100
-_SAMPLE_USERS = 20  # users that the fit to the embedded sample counts as; see benchmarks/LOG.md
-_ENOUGH = 50  # users needed to choose the way of fusion; with fewer it is by node
+_SAMPLE_USERS = 20  # weight of the fit to the bundled sample, in users; see benchmarks/LOG.md
+_ENOUGH = 50  # minimum number of users for choosing the fusion; with fewer, fusion is by node
 
 
 @dataclass(frozen=True, eq=False)
 class ScoringPass:
-    """The logits of one user's pass: C children at L choices, and n candidates.
+    """The logits of one user's pass, with C children at L choices and n candidates.
 
-    Items with the same title form a further choice, at which the model is indifferent.
+    Items with the same title form an additional choice, at which the model has no preference.
 
     Attributes:
         logits: (C,) the model's logits.
         mass: (C,) log of the sum of the prior's weights below each child.
         start: (L,) index of the first child of each choice.
-        above: (L,) the child that leads to each choice, -1 for the root; upper choices come first.
+        above: (L,) the child that leads to each choice, -1 for the root; ordered from the root down.
         rows: (n,) catalog rows of the candidates, the target first.
         ends: (n,) the child at which each candidate ends.
-        prior: (n,) log P of each candidate by the prior alone.
-        allowed: (n,) whether each candidate may be in a list.
+        prior: (n,) log P of each candidate under the prior alone.
+        allowed: (n,) whether each candidate may be recommended.
     """
 
     logits: FloatArray
@@ -75,7 +83,7 @@ class ScoringPass:
         return np.repeat(np.arange(len(self.start)), np.diff(self.start, append=len(self.logits)))
 
     def logprobs(self, a: float, b: float) -> FloatArray:
-        """Return (n,) log P of the candidates with logits a * model + b * prior."""
+        """Return (n,) log P of the candidates for logits a * model + b * prior."""
         value = a * self.logits + b * self.mass
         source = self.source
         peak = np.maximum.reduceat(value, self.start)
@@ -96,7 +104,7 @@ class ScoringPass:
         return any(int((values > values[0]).sum()) < CANDIDATES for values in alone)
 
     def path(self) -> tuple[IntArray, IntArray]:
-        """Return the choices on the way to the target, and the child taken at each."""
+        """Return the choices on the path to the target, and the child taken at each choice."""
         source, child = self.source, int(self.ends[0])
         choices, taken = [], []
         while child >= 0:
@@ -110,7 +118,7 @@ def score_user(recommender: Recommender, history: History, target: str) -> Scori
     """Run the scoring pass for a user.
 
     Args:
-        recommender: with a prior, and without edits of the catalog.
+        recommender: a recommender with a prior and an unedited catalog.
         history: the user's history.
         target: the id of the item that came next.
     """
@@ -145,7 +153,7 @@ def score_user(recommender: Recommender, history: History, target: str) -> Scori
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """L nodes of one level that lead to wanted positions, and their C children.
+    """The L nodes of one level that lead to wanted positions, and their C children.
 
     Attributes:
         node: (L,) numbers of the nodes in the trie.
@@ -163,7 +171,7 @@ class _Level:
 
 
 def _levels(trie: TitleTrie, wanted: IntArray) -> Iterator[_Level]:
-    """Walk the inner nodes above wanted positions, level by level; the positions ascend."""
+    """Yield the inner nodes above wanted positions, level by level. The positions must be ascending."""
     node, parent, above = np.array([trie.root]), np.array([-1]), np.array([-1])
     nodes = children = 0
     while len(node):
@@ -186,7 +194,7 @@ def read_choices(
     prior: FloatArray,
     allowed: npt.NDArray[np.bool_],
 ) -> ScoringPass:
-    """Read the model's logits at every choice on the way to some positions, in one pass."""
+    """Compute the model's logits at every choice on the paths to some positions, in one pass."""
     levels = list(_levels(trie, np.sort(place)))
     node, parent, above, child, count = (
         np.concatenate([getattr(level, name) for level in levels]) for name in _Level.__slots__
@@ -227,11 +235,11 @@ def read_choices(
 
 
 def fit_node(passes: Sequence[ScoringPass]) -> tuple[float, float, float]:
-    """Fit fusion by node: return 1 / temperature, the prior's weight, and the nats per user.
+    """Fit fusion by node, and return 1 / temperature, the prior's weight, and the nats per user.
 
-    Both make the targets most likely, with a penalty for leaving the fit to the embedded sample. The
-    penalty is what ``_SAMPLE_USERS`` users would lose who are fitted best by the sample's numbers, with
-    the curvature that these passes have there.
+    Temperature and weight maximize the likelihood of the targets, with a penalty for deviating from the
+    fit to the bundled sample. The penalty equals the loss of ``_SAMPLE_USERS`` additional users for whom
+    the sample's fit is optimal. Its curvature is that of these passes at the sample's fit.
     """
     chosen = [each.path() for each in passes]
     logits, mass, start, taken, before = [], [], [], [], 0
@@ -249,10 +257,10 @@ def fit_node(passes: Sequence[ScoringPass]) -> tuple[float, float, float]:
 
 
 def fit_score(passes: Sequence[ScoringPass]) -> tuple[float, float]:
-    """Fit fusion by score: return the node temperature and weight with the best NDCG@10 on a grid.
+    """Fit fusion by score, and return the node temperature and weight with the best NDCG@10 on a grid.
 
-    The candidates are those of model and prior. The values of neighbouring grid points are added up,
-    so that chance at a single point matters little.
+    The candidates are the best items of the model and the prior. The values of neighboring grid points
+    are summed to reduce the influence of noise at single points.
     """
     grid = np.empty((len(_TEMPERATURES), len(_WEIGHTS)))
     for row, temperature in enumerate(_TEMPERATURES):
@@ -275,20 +283,20 @@ def fit_score(passes: Sequence[ScoringPass]) -> tuple[float, float]:
 def _maximize_likelihood(
     columns: FloatArray, start: IntArray, taken: IntArray, users: int
 ) -> tuple[float, float, float]:
-    """Return the best a and b, and the nats per user.
+    """Return the values of a and b that maximize the likelihood, and the nats per user.
 
     Args:
         columns: (C, 2) logits of the model and of the prior for each child.
         start: (L,) index of the first child of each choice.
         taken: (L,) index of the child that was chosen.
-        users: the number of users whose choices these are.
+        users: the number of users that the choices come from.
     """
     from scipy.optimize import minimize
 
     source = np.repeat(np.arange(len(start)), np.diff(start, append=len(columns)))
 
     def shares(x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return (C,) probabilities of children and (L,) log normalisers of choices."""
+        """Return (C,) probabilities of the children and (L,) log normalizers of the choices."""
         peak = np.maximum.reduceat(x, start)
         share = np.exp(x - peak[source])
         total = np.add.reduceat(share, start)
@@ -323,7 +331,7 @@ def _maximize_likelihood(
 
 
 def ndcg(passes: Sequence[ScoringPass], scores: Sequence[FloatArray]) -> FloatArray:
-    """Compute (U,) NDCG@10 of targets among their candidates; ties count against the target."""
+    """Compute (U,) NDCG@10 of the targets among their candidates. Ties count against the target."""
     ranks = []
     for each, values in zip(passes, scores, strict=True):
         better = each.allowed & (values >= values[0])
@@ -334,7 +342,7 @@ def ndcg(passes: Sequence[ScoringPass], scores: Sequence[FloatArray]) -> FloatAr
 def fused_scores(
     fit: Sequence[ScoringPass], passes: Sequence[ScoringPass]
 ) -> dict[str, list[FloatArray]]:
-    """Score the candidates by node and by score, with weights fitted to other passes.
+    """Score the candidates with fusion by node and by score, using weights fitted to other passes.
 
     Args:
         fit: the passes to fit the weights to.
@@ -349,11 +357,11 @@ def fused_scores(
 
 
 def fit_fusion(recommender: Recommender, passes: Sequence[ScoringPass]) -> Tuned:
-    """Fit both ways of fusion to scoring passes, and choose between them.
+    """Fit fusion by node and by score to scoring passes, and choose between them.
 
-    Nats and NDCG of fusion are cross-fitted: each half of the users is measured with the fit to the
-    other half. A grid that is searched for the best NDCG always looks good on the users that it was
-    searched on. With fewer than ``_ENOUGH`` users, fusion is by node.
+    Nats and NDCG of the fusions are cross-fitted: each half of the users is measured with the fit to
+    the other half. Without this, a grid search for the best NDCG would look too good on its own users.
+    With fewer than ``_ENOUGH`` users, fusion is by node.
     """
     a, b, _ = fit_node(passes)
     temperature, weight = fit_score(passes)
@@ -389,28 +397,28 @@ def tune(
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Tuned:
-    """Fit the prior's weight, the node temperature and the way of fusion on validation users.
+    """Fit the prior's weight, the node temperature and the fusion method on validation users.
 
     The prior counts train only, and the test part is not read. With fewer than ``_ENOUGH`` validation
-    users, targets are held out of train (``protocols.with_validation``), and the prior counts the events
-    before them. That is not done for a trained model, which has learned from train.
+    users, targets are held out of train (``protocols.with_validation``), and the prior counts only the
+    events before them. This is not done for a fine-tuned model, because it was trained on train.
 
     Args:
-        recommender: with a dataset. Its model, prompt and collaborative prior are used.
+        recommender: a recommender with a dataset. Its model, prompt and collaborative prior are used.
         users: the size of a random sample of users; None for all users.
         protocol: one of ``protocols.NAMES``; None for the one that fits the dataset's split.
-        seed: the seed of the sample.
+        seed: the random seed of the sample.
         progress: called with the number of users done.
 
     Raises:
-        SettingsError: the recommender has no dataset, or nothing for the prior to count.
-        RequestError: there are no such users, or the catalog was edited.
+        SettingsError: the recommender has no dataset, or there are no events for the prior to count.
+        RequestError: there are no validation users, or the catalog was edited.
     """
     dataset = recommender.dataset
     if dataset is None:
         msg = (
-            "tune needs validation users, and the recommender was made without a dataset. Expected a "
-            "recommender on a Dataset."
+            "tune needs validation users, but the recommender was created without a dataset. Expected "
+            "a recommender on a Dataset."
         )
         raise SettingsError(msg)
     protocol = protocol or protocols.default_protocol(dataset)
@@ -427,7 +435,7 @@ def tune(
     )
     if not isinstance(recommender.trie, TitleTrie):
         msg = (
-            "The recommender's catalog was edited. Expected the dataset's catalog; make a new "
+            "The recommender's catalog was edited. Expected the dataset's catalog; create a new "
             "recommender."
         )
         raise RequestError(msg)
@@ -437,8 +445,8 @@ def tune(
         if recommender.run is None:
             raise
         msg = (
-            f"{error} Nothing can be held out of train, since the run has learned from it; prepare "
-            "the data with --split last-unit, then train and tune on that."
+            f"{error} Nothing can be held out of train, because the run was trained on it. Prepare the "
+            "data with --split last-unit, then train and tune on it."
         )
         raise RequestError(msg) from None
     cases = protocols.sample(every, users, seed)

@@ -1,1 +1,1 @@
-"""Show results in the terminal, as HTML and as Markdown."""
+"""Show results in the terminal, in HTML and in Markdown."""

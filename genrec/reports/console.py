@@ -1,4 +1,4 @@
-"""Write to the terminal: lines, tables, progress bars, JSON."""
+"""Print lines, tables, progress bars and JSON to the terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def out() -> Console:
 
 
 def err() -> Console:
-    """Return the console for messages along the way: standard error."""
+    """Return the console for progress messages: standard error."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -34,7 +34,7 @@ def print_json(value: Any) -> None:
 
 
 def print_line(text: str, style: str = "") -> None:
-    """Print one line of plain text; markup in it is not interpreted."""
+    """Print one line of plain text, without interpreting markup."""
     console = out()
     text = printable(text)
     if console.is_terminal:
@@ -44,7 +44,7 @@ def print_line(text: str, style: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """Print a remark on a result: dimmed in a terminal, to standard error in a pipe."""
+    """Print a remark on a result: dimmed in a terminal, otherwise to standard error."""
     console = out()
     text = printable(text)
     if console.is_terminal:
@@ -54,12 +54,13 @@ def note(text: str) -> None:
 
 
 def print_table(header: Row, rows: Sequence[Row], *, right: Sequence[int] = ()) -> None:
-    """Print a table: drawn in a terminal, tab-separated with a header line in a pipe.
+    """Print a table: formatted in a terminal, otherwise tab-separated with a header line.
 
     Args:
         header: column names.
-        rows: cells; control characters and tabs become spaces, and nothing is cut.
-        right: numbers of the columns to align to the right.
+        rows: the cells of each row. Control characters and tabs are replaced with spaces; nothing is
+            truncated.
+        right: indices of the columns to align to the right.
     """
     console = out()
     clean = [[one_line(c) for c in row] for row in rows]
@@ -77,9 +78,9 @@ def print_table(header: Row, rows: Sequence[Row], *, right: Sequence[int] = ()) 
 
 @contextmanager
 def working(message: str, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
-    """Show that something slow is going on, and yield a function that says what it is.
+    """Show a message during a slow operation, and yield a function that updates the message.
 
-    In a terminal, its messages replace each other on one line. Elsewhere, each is a line on standard
+    In a terminal, a single line is updated. Otherwise, each message is written as a line to standard
     error.
     """
     console = err()
@@ -94,7 +95,7 @@ def working(message: str, *, quiet: bool = False) -> Iterator[Callable[[str], No
 
 @contextmanager
 def progress(message: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on standard error, and yield a function that takes how many are done."""
+    """Show a progress bar on standard error, and yield a function that sets the number of steps done."""
     if quiet:
         yield lambda done: None
         return
@@ -110,5 +111,5 @@ def progress(message: str, total: int, *, quiet: bool = False) -> Iterator[Calla
 
 
 def use_stderr(text: str) -> None:
-    """Write a line to standard error as it is, without rich."""
+    """Write a line to standard error unchanged, without rich."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,6 +1,6 @@
-"""Write the report of an evaluation: one HTML page or Markdown file with its figures. No scripts.
+"""Write the report of an evaluation as one HTML page or Markdown file, including its figures.
 
-Every text of the data (titles, names, users) is shown as text, whatever it holds.
+The page contains no scripts. All text from the data (titles, names, users) is escaped.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from genrec.reports.html import escape_line, make_page
 from genrec.text import one_line
 
 ENDINGS = (".html", ".md")
-_CURVE = 20  # the most places on the curve of hit rates
+_CURVE = 20  # maximum k in the hit-rate curves
 _EXAMPLES = 5
-_BARS = 8  # the most slices of a kind in a picture
-_SHOWN = 5  # events and recommendations of an example
+_BARS = 8  # maximum number of slices of a kind in a figure
+_SHOWN = 5  # number of events and recommendations shown for an example user
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 _MARKS = "os^Dvp*"
 _KINDS = {
-    "item": "whether the train part has the target item",
-    "user": "whether the train part has the user",
+    "item": "whether the target item occurs in the train part",
+    "user": "whether the user occurs in the train part",
     "history": "number of events in the history",
     "target_events": "number of earlier events of the target item",
     "last_behavior": "last behavior in the history",
@@ -57,7 +57,7 @@ img { width: 880px; min-width: 640px; max-width: 100%; height: auto; background:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A heading; that of level 1 is the title of the page."""
+    """A heading. The level-1 heading is the title of the page."""
 
     text: str
     level: int = 2
@@ -65,14 +65,14 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Plain sentences, each a paragraph of its own."""
+    """Plain sentences, each in a separate paragraph."""
 
     texts: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: a header and rows of cells."""
+    """A table with a header and rows of cells."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -80,7 +80,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A figure: a PNG, and a text that says what it shows."""
+    """A figure as PNG data, with a description of its content."""
 
     alt: str
     png: bytes
@@ -90,10 +90,10 @@ Block = Heading | Lines | Table | Picture
 
 
 def write(evaluation: Evaluation, path: str | Path) -> None:
-    """Write a report to a file, as HTML or Markdown depending on the ending of its name.
+    """Write a report to a file, as HTML or Markdown depending on the file extension.
 
     Raises:
-        SettingsError: the ending is not one of ``ENDINGS``, or matplotlib is missing.
+        SettingsError: the extension is not one of ``ENDINGS``, or matplotlib is not installed.
     """
     path = Path(path)
     check(path)
@@ -104,10 +104,10 @@ def write(evaluation: Evaluation, path: str | Path) -> None:
 
 
 def check(path: str | Path) -> None:
-    """Refuse a file name that cannot be used, before anything slow is done.
+    """Reject an unusable file name before any slow work is done.
 
     Raises:
-        SettingsError: the ending is not one of ``ENDINGS``, or matplotlib is missing.
+        SettingsError: the extension is not one of ``ENDINGS``, or matplotlib is not installed.
     """
     if Path(path).suffix not in ENDINGS:
         msg = f"report={str(path)!r}. Expected a file name that ends with {' or '.join(ENDINGS)}."
@@ -116,7 +116,10 @@ def check(path: str | Path) -> None:
 
 
 def overall(evaluation: Evaluation) -> Table:
-    """Return the metrics of each system: mean and 95% interval, or one figure for all lists."""
+    """Return a table of the metrics of each system.
+
+    Each cell contains a mean with its 95% interval, or a single figure for metrics over all lists.
+    """
     names = [r.name for r in evaluation.results]
     intervals = evaluation.intervals
     rows = []
@@ -125,7 +128,7 @@ def overall(evaluation: Evaluation) -> Table:
         if metric.startswith("recall@") and all(
             np.array_equal(r.values[metric], r.values[f"hit_rate@{k}"]) for r in evaluation.results
         ):
-            continue  # every basket is of one item
+            continue  # every basket contains one item
         rows.append([metric, *(format_interval(intervals[n].get(metric), metric) for n in names)])
     for metric in dict.fromkeys(m for r in evaluation.results for m in r.whole):
         rows.append([metric, *(_figure(r.whole.get(metric)) for r in evaluation.results)])
@@ -133,7 +136,7 @@ def overall(evaluation: Evaluation) -> Table:
 
 
 def sliced(evaluation: Evaluation, metric: str) -> Table:
-    """Return one metric by slice and system."""
+    """Return a table of one metric by slice and system."""
     names = [r.name for r in evaluation.results]
     rows = [
         [kind, label, f"{list(evaluation.slices[kind]).count(label):,}"]
@@ -145,9 +148,9 @@ def sliced(evaluation: Evaluation, metric: str) -> Table:
 
 
 def format_interval(interval: Interval | None, metric: str = "") -> str:
-    """Return a mean with its interval as text, or a dash for None.
+    """Format a mean with its interval as text, or None as a dash.
 
-    Numbers have four decimals, seconds three significant digits.
+    Numbers have four decimals; seconds have three significant digits.
     """
     if interval is None:
         return "-"
@@ -157,31 +160,31 @@ def format_interval(interval: Interval | None, metric: str = "") -> str:
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
-    """Return sentences on how the numbers were measured, and which differences are certain."""
+    """Return sentences about how the metrics were measured and how the systems compare."""
     e = evaluation
     users = len(e.cases)
-    ranking = "full ranking by item id"
+    ranking = "full ranking by item ID"
     if e.protocol.startswith("candidates"):
         ranking = "ranking of 20 candidates, not a full ranking"
     lines = [
         f"{e.dataset}: protocol {e.protocol}, split {e.split}, {users:,} users, seed {e.seed}; {ranking}; "
         f"seen items {'excluded' if e.exclude_seen else 'included'}; baselines fitted on {e.fitted_on}.",
-        "Numbers are means over users with 95% bootstrap intervals. Lower is better for nats (-ln P of the "
-        f"target), seconds and invalid lists. Diversity is measured over {e.vectors}.",
+        "Values are means over users with 95% bootstrap intervals. Lower is better for nats (-ln P of the "
+        f"target), seconds and invalid lists. Diversity is measured with {e.vectors}.",
     ]
     lines += [f"{c}." for c in e.comparisons]
     for result in e.results:
         invalid = int(result.values["invalid"].sum())
         if invalid:
             lines.append(
-                f"{result.name}: {invalid:,} of {users:,} lists are invalid: too short, with an item "
-                "twice, or with an item that is not allowed. The other metrics count them as they are."
+                f"{result.name}: {invalid:,} of {users:,} lists are invalid because they are too short, "
+                "repeat an item or contain a forbidden item. The other metrics include these lists."
             )
     return lines
 
 
 def main_metric(evaluation: Evaluation) -> str:
-    """Return the metric of slices and comparisons."""
+    """Return the name of the metric used for slices and comparisons."""
     return "hit_rate@1" if evaluation.protocol.startswith("candidates") else "ndcg@10"
 
 
@@ -193,19 +196,19 @@ def blocks(evaluation: Evaluation) -> list[Block]:
         Lines(remarks(evaluation)),
         Heading("All users"),
         overall(evaluation),
-        Picture("Hit rate by length of the list", hit_rate_curves(evaluation)),
+        Picture("Hit rate by list length", hit_rate_curves(evaluation)),
     ]
     if any(r.reliability is not None for r in evaluation.results):
         parts += [
             Heading("Calibration"),
             Lines(
                 [
-                    "Each point stands for a tenth of all recommendations (of ten per user), grouped by "
-                    "their stated probability. On the diagonal, as many came true as the probabilities "
-                    "say."
+                    "Each point represents a tenth of all recommendations (ten per user), grouped by their "
+                    "stated probability. On the diagonal, the observed frequency equals the stated "
+                    "probability."
                 ]
             ),
-            Picture("Stated probability and share that came true", reliability(evaluation)),
+            Picture("Observed frequency by stated probability", reliability(evaluation)),
         ]
     if evaluation.by_slice:
         parts += [
@@ -217,13 +220,13 @@ def blocks(evaluation: Evaluation) -> list[Block]:
     parts.append(Heading("Example users"))
     for case in _examples(evaluation.cases):
         parts += _example(evaluation, case)
-    parts.append(Lines([f"Made by genrec {__version__}."]))
+    parts.append(Lines([f"Created with genrec {__version__}."]))
     return parts
 
 
 def _describe_slices(evaluation: Evaluation) -> str:
     kinds = [f"{kind}: {_KINDS[kind]}" for kind in evaluation.by_slice if kind in _KINDS]
-    return f"Users are sliced by {'; '.join(kinds)}." if kinds else ""
+    return f"Users are grouped by {'; '.join(kinds)}." if kinds else ""
 
 
 def _examples(cases: Sequence[Case]) -> list[Case]:
@@ -238,7 +241,7 @@ def _example(evaluation: Evaluation, case: Case) -> list[Block]:
         f"{i.behavior}: {i.text if i.item_id is None else catalog[catalog.row(i.item_id)].title}"
         for i in case.history.latest(_SHOWN).interactions
     ]
-    columns = {"last events, oldest first": titles}
+    columns = {"latest events, oldest first": titles}
     for result in evaluation.results:
         columns[result.name] = [
             f"{'→ ' if i in case.basket else ''}{_title(case, i)}"
@@ -248,7 +251,7 @@ def _example(evaluation: Evaluation, case: Case) -> list[Block]:
     rows = [[c[i] if i < len(c) else "" for c in columns.values()] for i in range(height)]
     targets = "; ".join(_title(case, i) for i in case.basket[:_SHOWN])
     more = f"; and {len(case.basket) - _SHOWN:,} more" if len(case.basket) > _SHOWN else ""
-    what = "Came next (→), the target first" if len(case.basket) > 1 else "Came next (→)"
+    what = "Next items (→), target first" if len(case.basket) > 1 else "Next item (→)"
     return [
         Heading(f"User {case.user_id}", 3),
         Lines([f"{what}: {targets}{more}"]),
@@ -262,7 +265,7 @@ def _title(case: Case, item_id: str) -> str:
 
 
 def hit_rate_curves(evaluation: Evaluation) -> bytes:
-    """Draw HR@k against k as a PNG: a line for each system, with its interval as a band."""
+    """Plot HR@k against k as a PNG, with one line per system and a band for its interval."""
     figure, axes = _figure_of(1)
     longest = max((len(r) for s in evaluation.results for r in s.ranked), default=1)
     ks = range(1, min(_CURVE, max(longest, 1)) + 1)
@@ -281,14 +284,14 @@ def hit_rate_curves(evaluation: Evaluation) -> bytes:
         axes[0].fill_between(
             ks, [i.low for i in means], [i.high for i in means], color=color, alpha=0.15, lw=0
         )
-    axes[0].set(xlabel="k, length of the list", ylabel="HR@k with 95% interval", ylim=(0, None))
+    axes[0].set(xlabel="list length k", ylabel="HR@k with 95% interval", ylim=(0, None))
     axes[0].xaxis.get_major_locator().set_params(integer=True)
     _legend(figure, axes[0])
     return _png(figure)
 
 
 def reliability(evaluation: Evaluation) -> bytes:
-    """Draw observed against stated probabilities as a PNG, with 95% intervals."""
+    """Plot observed frequencies against stated probabilities as a PNG, with 95% intervals."""
     figure, axes = _figure_of(1)
     highest = 1e-3
     for result, color, mark in _styled(evaluation.results):
@@ -303,13 +306,13 @@ def reliability(evaluation: Evaluation) -> bytes:
         highest = max(highest, float(r.stated.max()), float((r.observed + error).max()))
     line = [0, min(1.0, 1.05 * highest)]
     axes[0].plot(line, line, color="#999999", ls="--", lw=1, label="perfect calibration")
-    axes[0].set(xlabel="stated probability", ylabel="share that came true", xlim=line, ylim=line)
+    axes[0].set(xlabel="stated probability", ylabel="observed frequency", xlim=line, ylim=line)
     _legend(figure, axes[0])
     return _png(figure)
 
 
 def slice_bars(evaluation: Evaluation, metric: str) -> bytes:
-    """Draw the largest slices as a PNG: a panel for each kind, means with 95% intervals."""
+    """Plot the largest slices as a PNG, with one panel per kind and means with 95% intervals."""
     kinds = evaluation.by_slice
     figure, axes = _figure_of(len(kinds))
     n = len(evaluation.results)
@@ -350,7 +353,7 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        msg = "A report needs matplotlib, which is not installed: pip install 'genrec[report]'."
+        msg = "A report needs matplotlib, which is not installed. Install it with: pip install 'genrec[report]'."
         raise SettingsError(msg) from error
     return matplotlib
 
@@ -375,7 +378,7 @@ def _png(figure: Any) -> bytes:
 
 
 def _plain(text: str) -> str:
-    """Return a text that matplotlib does not read as a formula; ? stands for letters its font lacks."""
+    """Escape a text for matplotlib, so that $ does not start a formula. ? replaces non-ASCII letters."""
     shown = "".join(c if c.isascii() else "?" for c in one_line(text))
     return shown.replace("$", r"\$")
 
@@ -385,7 +388,7 @@ def _figure(value: float | None) -> str:
 
 
 def to_html(parts: Sequence[Block]) -> str:
-    """Return a page that holds everything, with figures as data URIs."""
+    """Return a self-contained HTML page with figures as data URIs."""
     title = next((b.text for b in parts if isinstance(b, Heading)), "Evaluation")
     return make_page(title, "\n".join(_html(block) for block in parts), _STYLE)
 
@@ -407,13 +410,13 @@ def _html(block: Block) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return the HTML of a cell, whose interval is never broken over two lines."""
+    """Return the HTML of a cell, in which an interval is never wrapped onto two lines."""
     match = _INTERVAL.fullmatch(text)
     return f"{match[1]} <small>{match[2]}</small>" if match else escape_line(text)
 
 
 def to_markdown(parts: Sequence[Block]) -> str:
-    """Return a Markdown text that holds everything, with figures as data URIs."""
+    """Return a self-contained Markdown text with figures as data URIs."""
     return "\n\n".join(_markdown(block) for block in parts) + "\n"
 
 
@@ -430,7 +433,7 @@ def _markdown(block: Block) -> str:
 
 
 def _marked(text: str) -> str:
-    """Return Markdown that shows a text letter by letter."""
+    """Escape a text so that Markdown shows it literally."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~$&-])", r"\\\1", one_line(text))
 
 

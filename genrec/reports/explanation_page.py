@@ -1,6 +1,6 @@
-"""Write a web page that explains recommendations: one HTML file that holds everything. No scripts.
+"""Write a self-contained HTML page that explains recommendations.
 
-Every text of the data (titles, searches, names) is shown as text, whatever it holds.
+The page contains no scripts. All text from the data (titles, searches, names) is escaped.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ mark { color: inherit; border-radius: 3px; padding: .1em 0; }
 ul { margin: .3em 0; padding-left: 1.3em; }
 """
 _HOW = (
-    "The evidence of an event is how far the logarithm of the item's score falls (in nats) when the "
-    "event is left out of the history. Blue events speak for the item, orange ones against it. This is "
-    "what the model relies on, not why anybody did anything."
+    "The evidence of an event is the fall of the item's log score, in nats, when the event is left out "
+    "of the history. Blue events support the item; orange events speak against it. Evidence shows what "
+    "the model relies on, not why a person acted in a certain way."
 )
 
 
 def check(path: str | Path) -> None:
-    """Refuse a file name that cannot be used, before anything slow is done.
+    """Reject an unusable file name before any slow work is done.
 
     Raises:
-        SettingsError: the name does not end with .html, or nothing can be written there.
+        SettingsError: the name does not end with .html, or the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".html":
@@ -68,7 +68,7 @@ def check(path: str | Path) -> None:
 
 
 def write(path: str | Path, page: str) -> None:
-    """Write a page to a file, whose name ``check`` must accept."""
+    """Write a page to a file whose name passes ``check``."""
     check(path)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def of_list(answer: RecommendationList, prompt: str, spans: Spans) -> str:
     Args:
         answer: the list.
         prompt: the prompt as the model read it.
-        spans: the start and the end of each event in the prompt.
+        spans: the start and end of each event in the prompt.
     """
     who = "a typed history" if answer.user_id is None else f"user {answer.user_id}"
     parts = [_heading(f"Why these items, for {who}"), _line(_HOW), _line(_about(answer))]
@@ -102,7 +102,7 @@ def of_list(answer: RecommendationList, prompt: str, spans: Spans) -> str:
 
 
 def of_item(item: ItemExplanation, prompt: str, spans: Spans) -> str:
-    """Return the page for one item; the arguments are as for ``of_list``."""
+    """Return the page for one item. ``prompt`` and ``spans`` are as in ``of_list``."""
     listed = [[str(n), item_id, title, f"{score:.3f}"] for n, item_id, title, score in item.instead]
     parts = [
         _heading(item.title),
@@ -123,7 +123,7 @@ def _about(answer: RecommendationList) -> str:
 
 
 def _explanation(why: Explanation, prompt: str, spans: Spans, more: Sequence[str] = ()) -> str:
-    """Return the sentence, a bar for each event, further facts and the shaded prompt."""
+    """Return the sentence, a bar for each event, additional facts and the highlighted prompt."""
     tag = "written by the model, checked" if why.source == "generated" else "plain sentence"
     parts = [f'<p class="said">{escape_line(why.text)} <span class="tag">{tag}</span></p>']
     parts.append(_bars(why))
@@ -132,14 +132,14 @@ def _explanation(why: Explanation, prompt: str, spans: Spans, more: Sequence[str
         lines.append(f"All demonstrations together: {why.demonstrations:+.2f} nats.")
     if why.older is not None:
         lines.append(
-            f"Older events ({why.older.events:,}), through the prior alone: {why.older.nats:+.2f} nats."
+            f"Older events ({why.older.events:,}), only through the prior: {why.older.nats:+.2f} nats."
         )
     parts.append(_list(lines))
     if why.rejected:
         rejected = [f"{r.text} ({r.why})" for r in why.rejected]
-        parts.append('<p class="quiet">Sentences of the model that the check rejected:</p>')
+        parts.append('<p class="quiet">Sentences by the model that failed the check:</p>')
         parts.append(_list(rejected))
-    parts.append('<p class="quiet">The prompt as the model reads it:</p>')
+    parts.append('<p class="quiet">The prompt that the model reads:</p>')
     parts.append(_shaded(why, prompt, spans))
     return "\n".join(parts)
 
@@ -169,7 +169,7 @@ def _bars(why: Explanation) -> str:
 
 
 def _shaded(why: Explanation, prompt: str, spans: Spans) -> str:
-    """Return the prompt, with each event in the color and strength of its evidence."""
+    """Return the prompt with each event highlighted by the sign and strength of its evidence."""
     peak = max((abs(e.nats) for e in why.evidence), default=0.0) or 1.0
     text, done = "", 0
     for (start, stop), e in zip(spans, why.evidence, strict=False):
@@ -187,7 +187,7 @@ def _shaded(why: Explanation, prompt: str, spans: Spans) -> str:
 
 
 def _kept(text: str) -> str:
-    """Return a text as HTML that keeps its line breaks and the spaces at its ends."""
+    """Return a text as HTML, preserving line breaks and leading and trailing spaces."""
     start, stop = len(text) - len(text.lstrip(" ")), len(text.rstrip(" "))
     return html.escape(text[:start] + printable(text[start:stop]) + text[max(stop, start) :])
 

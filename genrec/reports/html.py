@@ -1,4 +1,4 @@
-"""Parts of HTML pages that hold everything they need: the frame, and texts shown as text. No scripts."""
+"""Build self-contained HTML pages without scripts, and escape the text in them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; padding: 0 1em; o
 
 
 def escape_line(text: str) -> str:
-    """Return a text of the data as one line of HTML that shows it, whatever it holds."""
+    """Return a text as one line of escaped HTML."""
     return html.escape(one_line(text))
 
 
 def make_page(title: str, body: str, style: str) -> str:
-    """Return a whole page, which may load nothing but its own pictures.
+    """Return a complete HTML page that may only load its embedded images.
 
     Args:
-        title: the title, as plain text.
-        body: the content, as HTML.
-        style: rules of CSS, besides those that all pages share.
+        title: the title as plain text.
+        body: the content as HTML.
+        style: CSS rules, in addition to those shared by all pages.
     """
     return (
         "<!DOCTYPE html>\n"

@@ -1,4 +1,4 @@
-"""Print summaries: of a dataset, a training run, an evaluation. Knows no models."""
+"""Print summaries of datasets, training runs and evaluations. Does not use models."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ _NOUNS = {
 
 
 def print_dataset(info: DatasetInfo, out: Path) -> None:
-    """Print what `prepare` wrote and measured."""
+    """Print the statistics of a prepared dataset."""
     print_line(
         f"{info.name}: {info.users:,} users, {info.items:,} items, {info.events:,} events -> {out}"
     )
     print_line(_describe_split(info))
     for line in _describe_target(info):
         print_line(line)
-    case = "in lower case" if info.case == "lower" else "as they are"
+    case = "in lower case" if info.case == "lower" else "unchanged"
     print_line(f"Titles: shown to the model {case}.")
     if info.tied:
-        print_line(f"Ties in time: {info.tied:,} events keep their order in the file.")
+        print_line(f"Ties in time: {info.tied:,} events keep their order from the file.")
     for note in info.notes:
         print_line(note)
     for why, count in info.rejected.items():
@@ -62,7 +62,7 @@ def _describe_split(info: DatasetInfo) -> str:
 
 
 def _describe_target(info: DatasetInfo) -> list[str]:
-    """Say what is recommended, and whether what users already had may come back."""
+    """Describe the recommended behavior and whether seen items may be recommended."""
     target = info.target_behavior
     verbs = shipped_verbs()
     things = _NOUNS.get(target, f"{target!r} events")
@@ -80,14 +80,14 @@ def _describe_target(info: DatasetInfo) -> list[str]:
     if info.exclude_seen and leads:
         shares = ", ".join(f"{b} (before {info.led_by[b]:.1%} of them)" for b in leads)
         lines.append(
-            "Items that a user only has through these behaviors are recommended all the same, since "
-            f"they often come before {things}: {shares}."
+            "Items that a user only has through the following behaviors may still be recommended, since "
+            f"these often precede {things}: {shares}."
         )
     return lines
 
 
 def print_tuned(tuned: Tuned, path: Path) -> None:
-    """Print the fitted weights, and what model and prior reach alone and together."""
+    """Print the fitted weights and the accuracy of the model and prior, alone and combined."""
     print_table(
         ["held out", *tuned.ndcg],
         [
@@ -102,7 +102,7 @@ def print_tuned(tuned: Tuned, path: Path) -> None:
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """Print the metrics of all systems, one of them by slice, and how they were measured."""
+    """Print the metrics of all systems, the main metric by slice, and remarks."""
     table = evaluation_report.overall(evaluation)
     print_table(table.header, table.rows)
     if evaluation.by_slice:
@@ -118,10 +118,10 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 @contextmanager
 def training(*, quiet: bool = False) -> Iterator[tuple[Callable[[str], None], Watch]]:
-    """Show how training goes, and yield two functions: one for messages, one for entries of its log.
+    """Show the progress of training, and yield a function for messages and one for log entries.
 
-    In a terminal, a bar shows nats per item, targets per second and the time left, and each validation
-    is a line. Elsewhere, each entry of the log is a line on standard error.
+    In a terminal, a progress bar shows nats per item, targets per second and the time left, and each
+    validation prints a line. Otherwise, each log entry is written as a line to standard error.
     """
     if quiet:
         yield lambda text: None, lambda line: None
@@ -143,7 +143,7 @@ def training(*, quiet: bool = False) -> Iterator[tuple[Callable[[str], None], Wa
             if line.get("validation"):
                 bar.console.print(Text(_training_line(line)))
                 return
-            text = f"{line['nats']:.3f} nats an item, {line['targets_per_second']:.1f} targets/s"
+            text = f"{line['nats']:.3f} nats per item, {line['targets_per_second']:.1f} targets/s"
             done, total = int(line["targets"]), int(line["of"])
             bar.update(task, completed=done, total=total, description=text, visible=True)
 
@@ -151,7 +151,7 @@ def training(*, quiet: bool = False) -> Iterator[tuple[Callable[[str], None], Wa
 
 
 def print_rejected(counts: Mapping[str, int]) -> None:
-    """Print how many rows were rejected, by reason."""
+    """Print the number of rejected rows for each reason."""
     for why, count in counts.items():
         print_line(f"rejected {count:,}: {why}")
 
@@ -161,13 +161,13 @@ def _training_line(line: Mapping[str, Any]) -> str:
         return f"validation after {line['targets']:,} targets: {_describe_validation(line)}"
     left = (line["of"] - line["targets"]) / max(line["targets_per_second"], 1e-9)
     return (
-        f"{line['targets']:,} of {line['of']:,} targets, {line['nats']:.3f} nats an item, "
+        f"{line['targets']:,} of {line['of']:,} targets, {line['nats']:.3f} nats per item, "
         f"{line['targets_per_second']:.1f} targets/s, {max(left, 0) / 60:.0f} min left"
     )
 
 
 def print_run(run: Run, out: Path) -> None:
-    """Print the result of a training run, and how to use it."""
+    """Print the result of a training run and the command to use it."""
     state = "finished" if run.finished else "stopped early; continue with --resume"
     print_line(f"Trained on {run.targets:,} targets -> {out} ({state})")
     best = run.metrics.get("best")
@@ -178,11 +178,11 @@ def print_run(run: Run, out: Path) -> None:
     use = "recommend DIR --run {} --user USER"
     if run.training.get("objective") == "pointwise":
         use = "likes DIR --run {} --user USER --items F"
-    print_line(f"Use it: genrec {use.format(out)}")
+    print_line(f"Use it with: genrec {use.format(out)}")
 
 
 def _describe_validation(result: Mapping[str, Any]) -> str:
-    """Return the figures of a validation, in one line."""
+    """Return the metrics of a validation on one line."""
     if "auc" in result:
         return f"log loss {result['nats']:.3f}, AUC {result['auc']:.4f} ({result['pairs']} pairs)"
     return (
@@ -192,7 +192,7 @@ def _describe_validation(result: Mapping[str, Any]) -> str:
 
 
 def print_faithfulness(faithfulness: Faithfulness) -> None:
-    """Print how far scores fall without the events that sentences name, and shares of sentences."""
+    """Print the fall of scores without the events named in sentences, and shares of sentences."""
     for title, curves in (
         ("left out", faithfulness.deletion),
         ("kept alone", faithfulness.sufficiency),
@@ -215,15 +215,15 @@ def print_faithfulness(faithfulness: Faithfulness) -> None:
     print_line("")
     print_line(
         f"{faithfulness.dataset}: the first recommendation of {faithfulness.system} for each of {len(faithfulness.users):,} "
-        f"users, protocol {faithfulness.protocol}, split {faithfulness.split}, seed {faithfulness.seed}. The table is about "
+        f"users, protocol {faithfulness.protocol}, split {faithfulness.split}, seed {faithfulness.seed}. The table covers "
         f"the {len(faithfulness.naming):,} sentences that name an event."
     )
     print_line(
-        f"Its numbers are falls of the score, in nats, under the template {faithfulness.other}. The evidence "
+        f"Its values are falls of the score, in nats, under the template {faithfulness.other}. The evidence "
         f"was measured under {faithfulness.template}. Titles were compared by {faithfulness.encoder}. Intervals are "
         "95% bootstrap intervals over users."
     )
     claims = faithfulness.unsupported
-    print_line(f"Unsupported claims that the checker finds in all sentences: {len(claims)}.")
+    print_line(f"Unsupported claims found by the checker in all sentences: {len(claims)}.")
     for user, text, why in claims:
         print_line(f"  {user}: {text} ({why})")

@@ -1,4 +1,4 @@
-"""Print answers: as tables in a terminal, as plain lines in a pipe. Knows results, no models."""
+"""Print recommendations as tables in a terminal and as plain lines elsewhere. Does not use models."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from genrec.explain.types import Evidence, Explanation
 
 _BAR = 24  # characters of the longest bar
-_BARS = 6  # events of an item in a list
+_BARS = 6  # maximum number of events shown for each item in a list
 
 
 def print_likes(answer: Mapping[str, Any], understood: Sequence[Understood]) -> None:
-    """Print items with the probability that the user wants them, the highest first."""
+    """Print items with the probability that the user wants them, highest first."""
     print_understood(understood)
     rows = [[f"{i['probability']:.4f}", i["item_id"], i["title"]] for i in answer["items"]]
     print_table(["probability", "item_id", "title"], rows, right=(0,))
-    note(f"{answer['model']}; probability of yes rather than no, for {answer['behavior']!r}")
+    note(f"{answer['model']}; probability of yes as opposed to no, for {answer['behavior']!r}")
 
 
 def print_recommendations(answer: RecommendationList) -> None:
-    """Print a ranked list with its probabilities, and below it how it was made.
+    """Print a ranked list with its probabilities, followed by how it was computed.
 
-    With a prior, two more columns have the probabilities of model and prior alone.
+    With a prior, two additional columns show the probabilities under the model and the prior alone.
     """
     print_understood(answer.understood)
     if answer.decoder == "match":
@@ -81,7 +81,7 @@ def _count(many: int, noun: str) -> str:
 
 
 def _describe_request(answer: RecommendationList) -> str:
-    """Say what was asked of which model, in one line."""
+    """Describe the request and the model in one line."""
     threads = answer.details.get("threads")
     device = answer.details.get("device", "?")
     where = device if threads is None else f"{device} ({_count(threads, 'thread')})"
@@ -93,7 +93,7 @@ def _describe_request(answer: RecommendationList) -> str:
 
 
 def _print_evidence(answer: RecommendationList) -> None:
-    """Print the strongest evidence of each item: bars in a terminal, a second table in a pipe."""
+    """Print the strongest evidence of each item: bars in a terminal, a second table elsewhere."""
     told = [(r, r.explanation) for r in answer if r.explanation and r.explanation.evidence]
     if not told:
         return
@@ -114,7 +114,7 @@ def _print_evidence(answer: RecommendationList) -> None:
 
 
 def _strongest(why: Explanation, most: int | None) -> list[tuple[int, Evidence]]:
-    """Return the strongest events and their numbers, from 1, in the order of the history."""
+    """Return the strongest events with their positions, from 1, in the order of the history."""
     order = sorted(range(len(why.evidence)), key=lambda i: -abs(why.evidence[i].nats))
     return [(i + 1, why.evidence[i]) for i in sorted(order[:most])]
 
@@ -128,7 +128,7 @@ def evidence_lines(why: Explanation, most: int | None = None) -> list[str]:
 
     Args:
         why: the explanation.
-        most: the number of events to show, the strongest ones; None for all.
+        most: the maximum number of events to show, strongest first; None for all.
     """
     shown = _strongest(why, most)
     peak = max((abs(e.nats) for e in why.evidence), default=0.0) or 1.0
@@ -146,14 +146,12 @@ def evidence_lines(why: Explanation, most: int | None = None) -> list[str]:
         lines.append(f"{why.demonstrations:+7.2f} {'':{_BAR}} all demonstrations together")
     if why.older is not None:
         older = _count(why.older.events, "older event")
-        lines.append(
-            f"{why.older.nats:+7.2f} {'':{_BAR}} {older} together, through the prior alone"
-        )
+        lines.append(f"{why.older.nats:+7.2f} {'':{_BAR}} {older} together, only through the prior")
     return lines
 
 
 def print_item(item: ItemExplanation) -> None:
-    """Print where an item ranks, and why."""
+    """Print the rank of an item and its explanation."""
     why = item.explanation
     plain = " (plain)" if why.source == "template" else ""
     print_line(f"{one_line(item.title)} ({one_line(item.item_id)}): {standing(item)}", "bold")
@@ -163,13 +161,13 @@ def print_item(item: ItemExplanation) -> None:
         print_line(line)
     if why.evidence:
         note(
-            "A bar shows how far the item's score falls (█) or rises (░), in nats, without that event: "
-            "what the model relies on, not why anybody did anything."
+            "A bar shows how far the item's score falls (█) or rises (░), in nats, without that event. It "
+            "shows what the model relies on, not why a person acted in a certain way."
         )
 
 
 def standing(item: ItemExplanation) -> str:
-    """Say the probability and the rank of an item, and whether it is recommended."""
+    """Describe the probability and rank of an item and whether it is recommended."""
     rank = f"lower than {item.lower_than:,}" if item.rank is None else f"{item.rank:,}"
     listed = "among" if item.recommended else "not among"
     seen = "" if item.allowed else "; the user already had it, so it may not be recommended"
@@ -180,7 +178,7 @@ def standing(item: ItemExplanation) -> str:
 
 
 def changes(item: ItemExplanation) -> list[str]:
-    """Say what speaks against an item and what would raise it, a line each."""
+    """Return a line for each reason against an item and each change that would raise its rank."""
     lines = [
         f"Against it: {one_line(f'{e.behavior} {e.title}')} ({e.nats:+.2f} nats)"
         for e in item.against
@@ -197,7 +195,9 @@ def changes(item: ItemExplanation) -> list[str]:
         change = _describe_change(item.addition, item.k)
         lines.append(f"With one more event, {change} ({_count(item.tried, 'candidate')} tried)")
     elif item.tried:
-        lines.append(f"None of {_count(item.tried, 'candidate')} tried would raise it")
+        lines.append(
+            f"No additional event would raise it ({_count(item.tried, 'candidate')} tried)"
+        )
     return lines
 
 
@@ -207,7 +207,7 @@ def _describe_change(change: WhatIf, k: int) -> str:
 
 
 def _describe_prior(answer: RecommendationList) -> str:
-    """Say which parts the scores of a list come from, in one line."""
+    """Describe how model and prior are combined in the scores of a list, in one line."""
     prior = answer.details["prior"]
     counted = f", counted from {', '.join(prior['counted'])}" if prior["counted"] else ""
     how = "at each step of a title" if prior["fusion"] == "node" else "in the final score"
@@ -218,7 +218,7 @@ def _describe_prior(answer: RecommendationList) -> str:
 
 
 def _describe_certainty(answer: RecommendationList) -> str:
-    """Say how certain a list is, in one line."""
+    """Describe in one line whether a list is guaranteed to be exact."""
     certificate = answer.details["certificate"]
     if "chosen_from" in answer.details:
         exact = "exactly" if certificate["exact"] else "not certainly"
@@ -236,13 +236,11 @@ def _describe_certainty(answer: RecommendationList) -> str:
             if certain == 1
             else f"The first {certain} ranks are certain"
         )
-    return (
-        f"{sure}; items that were not explored have a probability of at most {missed:.3f} together."
-    )
+    return f"{sure}; all unexplored items together have a probability of at most {missed:.3f}."
 
 
 def _model(recommendation: Recommendation) -> str:
-    """Return the probability by the model alone, as text."""
+    """Return the probability under the model alone, as text."""
     return (
         "-"
         if recommendation.logprob_model is None
@@ -270,7 +268,7 @@ def _why(recommendation: Recommendation) -> str:
 
 
 def print_understood(understood: Sequence[Understood]) -> None:
-    """Print how each piece of a typed history was understood."""
+    """Print the interpretation of each part of a typed history."""
     if not understood:
         return
     rows = [
@@ -301,7 +299,7 @@ def _how(piece: Understood) -> str:
 
 
 def print_prompt(encoded: EncodedPrompt, about: str) -> None:
-    """Print a prompt exactly as the model reads it, and its size."""
+    """Print a prompt exactly as the model reads it, followed by its size."""
     console = out()
     prompt = encoded.prompt
     if console.is_terminal:

@@ -135,7 +135,7 @@ def test_explain(run: Run, data: Path, model: Path) -> None:
     ("arguments", "code", "message"),
     [
         (["recommend", "DATA", "--user", "zz"], 6, "User 'zz' is not among the 2 users"),
-        (["recommend", "DATA"], 2, "Neither --user nor --history given"),
+        (["recommend", "DATA"], 2, "Neither --user nor --history was given"),
         (
             ["recommend", "DATA", "--user", "u", "--style", "short"],
             2,

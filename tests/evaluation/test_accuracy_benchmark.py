@@ -111,7 +111,7 @@ def test_the_audit_of_beauty() -> None:
     assert honest["ties"].advice
     assert "55 of 12,101 items share their title" in honest["shared titles"].said
     assert honest["shared titles"].figures["targets"] == pytest.approx(0.0077, abs=5e-5)
-    assert "Score by item id" in honest["shared titles"].advice
+    assert "Score by item ID" in honest["shared titles"].advice
     assert {c for c, f in honest.items() if f.level == "warning"} == {"ties"}
 
     users = events["user_id"].to_numpy(zero_copy_only=False)

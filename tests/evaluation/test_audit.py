@@ -86,7 +86,7 @@ def test_the_future_in_train_is_found() -> None:
     findings = found(made(honest() + late, time_unit="s"))
     assert findings["future"].level == "warning"
     assert findings["future"].figures["targets_with_later_train_events"] == 1.0
-    assert "split anew" in findings["future"].advice
+    assert "Split the data again" in findings["future"].advice
     last_out = found(made([(u, i, t, "") for u, i, t, _ in honest()], time_unit="s"))
     assert last_out["future"].level in {"ok", "note"}
     back = [(u, i, -t, s) for u, i, t, s in honest()]

@@ -368,7 +368,9 @@ def test_a_killed_run_goes_on_where_it_was(zh_data: Dataset, tmp_path: Path) -> 
         (Recommender(zh_data, tiny.language_model(seed=1), prior="none", max_events=5), {}),
     ]
     for other, how in refused:
-        with pytest.raises(DataError, match="was written for other data, another protocol"):
+        with pytest.raises(
+            DataError, match="was written for different data or with a different protocol"
+        ):
             faithfulness(zh_data, other, users=4, **{"encoder": "ngrams", "out": log, **how})
     assert log.read_bytes().count(b"\n") == 4
 
@@ -379,7 +381,7 @@ def test_other_files_are_left_as_they_are(zh_data: Dataset, tmp_path: Path) -> N
         ("my notes", "is not a log"),
         ("my\nnotes\n", "is not a log"),
         ("[1]\n", "is not a log"),
-        ('{"system": "popular"}\n', "was written for other data"),
+        ('{"system": "popular"}\n', "was written for different data"),
     ):
         path = tmp_path / "file"
         path.write_text(text)
@@ -394,9 +396,9 @@ def test_what_cannot_be_measured_is_said(zh_data: Dataset) -> None:
     ours = of(zh_data, prior="none")
     asked: list[tuple[dict[str, Any], str]] = [
         ({"users": 0}, "users=0"),
-        ({"protocol": "candidates-20"}, "but explanations are of the best of all items"),
+        ({"protocol": "candidates-20"}, "but explanations are only available for the top items"),
         ({"split": "train"}, "split='train' is not known"),
-        ({"other": "next_item"}, "under which evidence is found"),
+        ({"other": "next_item"}, "already used to find the evidence"),
         ({"fit_on": "all"}, "fit_on='all' is not known"),
     ]
     for how, said in asked:
@@ -408,11 +410,11 @@ def test_what_cannot_be_measured_is_said(zh_data: Dataset) -> None:
         faithfulness(zh_data, ours, encoder="ngrams", other="poem")
     with pytest.raises(RequestError, match="whose scores are shares of texts"):
         faithfulness(zh_data, of(zh_data, decoder="match"), encoder="ngrams")
-    with pytest.raises(RequestError, match="is not the one of online_retail_demo"):
+    with pytest.raises(RequestError, match="differs from the catalog of online_retail_demo"):
         faithfulness(load("online_retail_demo"), ours, encoder="ngrams")
     short = shop(["abc", "cba"])
     with pytest.raises(
-        RequestError, match=r"No user has 4 or more events .* longest of 2 histories has 2"
+        RequestError, match=r"No user has 4 or more events .* longest of the 2 histories has 2"
     ):
         faithfulness(short, of(short), encoder="ngrams")
     with pytest.raises(RequestError, match="and max_events is 3"):
@@ -455,7 +457,7 @@ def test_the_command(run: Run, model: Path, folder: Path, tmp_path: Path) -> Non
         "left out", "one event", "two", "three", "area", "named minus it",
     ]  # fmt: skip
     assert [line.split("\t")[0] for line in lines[1:6]] == list(WAYS)
-    assert "Unsupported claims that the checker finds in all sentences: 0." in out
+    assert "Unsupported claims found by the checker in all sentences: 0." in out
     code, _, err = run(*arguments, "--seed", 1, "--out", tmp_path / "told.jsonl")
     assert code == 3
     assert "choose another file or delete it" in err

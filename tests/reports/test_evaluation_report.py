@@ -123,7 +123,7 @@ def test_examples_say_what_came_next_and_the_slices_what_they_are(
     for kind in found.by_slice:
         assert f"{kind}: " in evaluation_report.to_html(evaluation_report.blocks(found))
     plain = evaluation_report.to_html(evaluation_report.blocks(evaluated))
-    assert "Came next (→): " in plain
+    assert "Next item (→): " in plain
 
 
 def test_other_endings_are_refused(evaluated: Evaluation, tmp_path: Path) -> None:
