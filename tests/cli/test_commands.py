@@ -141,7 +141,7 @@ def test_explain(run: Run, data: Path, model: Path) -> None:
             2,
             "Expected --explain or --html",
         ),
-        (["recommend", "DATA", "--user", "u", "--evidence", "fast"], 2, "but nothing is explained"),
+        (["recommend", "DATA", "--user", "u", "--evidence", "fast"], 2, "need explanations"),
         (["recommend", "DATA", "--user", "u", "--history", ""], 2, "Both --user and --history"),
         (["recommend", "NOWHERE", "--user", "u"], 3, "is not a dataset folder"),
         (["recommend", "DATA", "--user", "u", "--model", "no/such"], 5, "Ways to get a model"),

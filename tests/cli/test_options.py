@@ -89,7 +89,7 @@ def test_lists_are_read_alike_with_commas_and_repeated() -> None:
         assert read_pairs(pairs, "COLUMN=N") == {"brand": "2", "color": "1"}
     assert read_pairs(["title=name, en", "x=y"], "A=B") == {"title": "name, en", "x": "y"}
     for wrong in (["brand"], ["=2"], ["brand="], ["brand=1,brand=2"], ["brand=1", "brand=2"]):
-        with pytest.raises(SettingsError, match=r"Expected (A=B|one of them)"):
+        with pytest.raises(SettingsError, match=r"Expected (A=B|only one of them)"):
             read_pairs(wrong, "A=B")
 
 

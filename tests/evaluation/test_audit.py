@@ -62,7 +62,7 @@ def test_a_leaking_split_is_found() -> None:
     findings = found(made(rows + copies, time_unit="s"))
     assert findings["repeated events"].level == "warning"
     assert findings["repeated events"].figures["targets_in_train"] == 1.0
-    assert "drop repeated rows before splitting" in findings["repeated events"].advice
+    assert "Drop repeated rows before splitting" in findings["repeated events"].advice
     assert findings["target in history"].level == "warning"
     assert "can never be hit" in findings["target in history"].advice
 
@@ -131,7 +131,7 @@ def test_rejected_rows_are_said() -> None:
     finding = found(made(honest() + lost, time_unit="s"))["rejected rows"]
     assert finding.level == "warning"
     assert finding.figures == {"rows": 3, "events_kept": 60}
-    assert "3 rows were rejected by prepare, 60 events are left" in finding.said
+    assert "60 events remain" in finding.said
     assert "not in the items" in finding.said
     assert found(made(honest(), time_unit="s"))["rejected rows"].level == "ok"
 

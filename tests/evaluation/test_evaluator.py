@@ -374,7 +374,7 @@ def test_another_behavior_is_evaluated_by_its_own_last_unit(zh_data: Dataset) ->
     for case in protocols.cases(browsed, "last-unit"):
         assert events.interaction(case.at).behavior == "browse"
     asked = Recommender(zh_data, tiny.language_model(), target_behavior="browse")
-    with pytest.raises(RequestError, match="is for 'browse' and the targets are 'buy'"):
+    with pytest.raises(RequestError, match="predicts 'browse', but the targets have the behavior 'buy'"):
         evaluator.evaluate(zh_data, [asked], users=2)
     assert len(evaluator.evaluate(browsed, [asked], users=2).cases) == 2
     with pytest.raises(DataError, match="No interaction has the behavior 'fly'"):
@@ -459,7 +459,7 @@ def test_a_folder_keeps_values_and_grows(tmp_path: Path, zh_data: Dataset) -> No
     assert len((tmp_path / "popular.jsonl").read_text().splitlines()) == 30
     written = json.loads((tmp_path / "result.json").read_text())
     assert written["users"] == 30
-    with pytest.raises(DataError, match="other data, protocol, model or settings"):
+    with pytest.raises(DataError, match="the data, protocol, model or settings differ"):
         evaluator.evaluate(zh_data, ["popular"], users=10, out=tmp_path, fit_on="train+validation")
     again: dict[str, Any] = evaluator.evaluate(
         zh_data, ["popular"], users=30, out=tmp_path

@@ -469,7 +469,7 @@ def test_the_command_says_what_does_not_go_together(
     for option in (("--against", "popular"), ("--report", tmp_path / "r.html"), ("--no-model",)):
         code, out, err = run("evaluate", folder, "--explanations", "--model", model, *option)
         assert (code, out) == (2, "")
-        assert f"--explanations with {option[0]}" in err
+        assert f"--explanations does not work with {option[0]}" in err
     shop(["abcdef"], split="train").save(tmp_path / "no_test", [])
     code, _, err = run("evaluate", tmp_path / "no_test", "--explanations", "--model", model)
     assert code == 6

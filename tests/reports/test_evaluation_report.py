@@ -117,7 +117,7 @@ def test_examples_say_what_came_next_and_the_slices_what_they_are(
     found = evaluator.evaluate(demo_data, ["popular"], users=40)
     text = evaluation_report.to_markdown(evaluation_report.blocks(found))
     more = [len(c.basket) - 5 for c in found.cases if len(c.basket) > 5]
-    told = [int(n) for n in re.findall(r"the target first: .*; and (\d+) more", text)]
+    told = [int(n) for n in re.findall(r"target first: .*; and (\d+) more", text)]
     assert told
     assert set(told) <= set(more)
     for kind in found.by_slice:
