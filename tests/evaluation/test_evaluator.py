@@ -374,7 +374,9 @@ def test_another_behavior_is_evaluated_by_its_own_last_unit(zh_data: Dataset) ->
     for case in protocols.cases(browsed, "last-unit"):
         assert events.interaction(case.at).behavior == "browse"
     asked = Recommender(zh_data, tiny.language_model(), target_behavior="browse")
-    with pytest.raises(RequestError, match="predicts 'browse', but the targets have the behavior 'buy'"):
+    with pytest.raises(
+        RequestError, match="predicts 'browse', but the targets have the behavior 'buy'"
+    ):
         evaluator.evaluate(zh_data, [asked], users=2)
     assert len(evaluator.evaluate(browsed, [asked], users=2).cases) == 2
     with pytest.raises(DataError, match="No interaction has the behavior 'fly'"):
