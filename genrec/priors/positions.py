@@ -30,7 +30,7 @@ class TriePositions(Protocol):
 
 
 class PositionWeights:
-    """The weights of U users by position; implements ``genrec.decoding.types.Prior``.
+    """Provides the weights of U users by position; implements ``genrec.decoding.types.Prior``.
 
     Attributes:
         sources: for each user, the sources that contributed to the weights.

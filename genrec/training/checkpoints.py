@@ -91,8 +91,8 @@ class Checkpoint:
             fingerprints: the current run's fingerprints, see ``check_unchanged``.
 
         Raises:
-            SettingsError: the checkpoint was written with different data, files or a different
-                model.
+            SettingsError: the checkpoint was written with a different model, or with different data
+                or files.
         """
         state = json.loads((place / STATE).read_text(encoding="utf-8"))
         check_unchanged(fingerprints, state.get("learned"), place)

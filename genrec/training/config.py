@@ -42,9 +42,9 @@ class Training:
         pairs: with ``pointwise``, path to a CSV, JSONL or Parquet file to train on instead of the
             histories. It must have the columns text and label (buy or not_buy, yes or no, 1 or 0).
             A random 10% of its rows is used for validation.
-        layout: how histories are turned into training sequences: ``history`` (one sequence per
-            history, in which every title is predicted) or ``window`` (one prompt per target, as at
-            inference; this also works with templates whose header has ``targets: last``).
+        layout: layout of the training sequences: ``history`` (one sequence per history, in which
+            every title is predicted) or ``window`` (one prompt per target, as at inference; this
+            also works with templates whose header has ``targets: last``).
         basket: how to predict the titles in a basket: ``tree`` (predict each title from the history
             before the basket only), ``first`` (predict only the first title), ``as_is`` (predict
             each title given the earlier ones in the basket, which teaches basket completion) or
@@ -56,8 +56,9 @@ class Training:
             recommends items that are added later.
         replay: when training on new events, number of old targets to replay for each new one.
         vocab_weight: weight of the loss over the whole vocabulary, relative to the loss over the
-            catalog. A value above 0 keeps the model able to generate titles without constraints,
-            which the decoder ``match`` and other servers require, but slows down learning.
+            catalog. A value above 0 keeps the model able to generate titles without constraints, as
+            required by the decoder ``match`` and by other inference servers, but slows down
+            learning.
         label_smoothing: fraction of each target's probability that is spread evenly over all
             possible continuations.
         recency_half_life: age in days at which the weight of a target is halved. By default, the
@@ -195,7 +196,7 @@ class Training:
 
     @property
     def before(self) -> str:
-        """The split that ends the training data: ``validation`` or ``test``."""
+        """The first split that is not used for training: ``validation`` or ``test``."""
         return to_before(self.fit)
 
     def _check_objective(self) -> None:

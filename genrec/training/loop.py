@@ -76,8 +76,8 @@ class Session:
             plan: the options of the run.
 
         Raises:
-            SettingsError: the checkpoint was written with different data, files or a different
-                model, or a setting cannot be used.
+            SettingsError: the checkpoint was written with a different model or with different data
+                or files, or a setting cannot be used.
         """
         training = plan.training
         self._plan, self._training = plan, training
