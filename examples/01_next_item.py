@@ -3,8 +3,8 @@
     python examples/01_next_item.py                  # the default model, 135M, English
     python examples/01_next_item.py --model gpt2     # any hub id or local folder
 
-The catalogs are made up. The default model reads English. It knows little more of Chinese than the
-characters, so its Chinese ranking means nothing. Probabilities are over the catalog's items.
+The catalogs are made up. The default model reads English. It can do little more than spell Chinese,
+so its Chinese ranking is meaningless. Probabilities are over the catalog's items.
 """
 
 from __future__ import annotations

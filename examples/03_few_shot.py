@@ -1,4 +1,4 @@
-"""Compare zero-shot and few-shot prompting with popularity on held-out purchases; nothing is trained.
+"""Compare zero-shot and few-shot prompting with popularity on held-out purchases, without training.
 
 python examples/03_few_shot.py --users 20
 """

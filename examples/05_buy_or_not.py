@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None)
     arguments = parser.parse_args()
     data = datasets.load("online_retail_demo")
-    # What each customer bought next, and a random item beside it. Training never sees these pairs.
+    # Pair each customer's next purchase with a random item. Training never sees these pairs.
     pairs = make_pairs(data, Training(objective="pointwise"), "test")
     pairs = sample_pairs(pairs, arguments.customers, each=4)
 
@@ -32,7 +32,7 @@ def main() -> None:
         probabilities: list[float] = []
         for user, some in itertools.groupby(pairs, key=lambda p: p.user_id):
             items = [data.catalog[p.row].item_id for p in some]
-            history = recommender.history(user, before="test")  # read once for all of the items
+            history = recommender.history(user, before="test")  # processed once for all items
             probabilities += recommender.would_like(history, items)
         metrics = pointwise.measure([p.label for p in pairs], probabilities)
         print(f"{name:9} log loss {metrics['log_loss']:.3f}, AUC {metrics['auc']:.3f}")
@@ -53,7 +53,7 @@ def main() -> None:
             threads=arguments.threads,
         )
         ask("tuned", Recommender.load(Path(folder) / "run", data))
-    print(f"learned from {run.targets} pairs in {arguments.minutes:g} minutes")
+    print(f"trained on {run.targets} pairs in {arguments.minutes:g} minutes")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Predict the next item with an LSTM over title vectors, the other classic use of language models.
+"""Predict the next item with an LSTM over title vectors, another classic use of language models.
 
     python examples/08_llm_features_lstm.py --users 200
     python examples/08_llm_features_lstm.py --users 200 --encoder lm:smollm2-135m
 
-An event is the vector of its title, its behavior and the time since the event before. The vector comes
-from the text encoder, or is the mean of a language model's hidden states. The LSTM predicts the vector
-of the next title, so it can also score items that nobody has bought yet.
+Each event is represented by the vector of its title, its behavior and the time since the previous
+event. The vector comes from the text encoder, or is the mean of a language model's hidden states. The
+LSTM predicts the vector of the next title, so it can also score items that nobody has bought yet.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Explain recommendations and check the explanations: evidence, deletion test, rejections, why not.
+"""Explain recommendations and check the explanations with a deletion test.
 
-Evidence is how far the score of an item falls when an event is left out. It shows what the model
-relies on, not why anybody bought anything.
+Prints the evidence for each item, rejected sentences, and the reason why an item is not recommended.
+Evidence is the drop in an item's score when an event is left out. It shows what the model relies on,
+not why anybody bought anything.
 """
 
 from __future__ import annotations
