@@ -314,7 +314,7 @@ def test_mistakes_on_the_command_line(run: Run, data: Path, model: Path, tmp_pat
     assert "Item 'nope' is not in the catalog" in err
     code, _, err = run(*arguments, "--item", "c")
     assert code != 0
-    assert "Neither --user nor --history given" in err
+    assert "Neither --user nor --history was given" in err
     code, _, err = run(*arguments, "--user", "u", "--item", "c", "--html", tmp_path / "x.pdf")
     assert code != 0
     assert "ends with .html" in err
