@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import tiny
+from support import tiny, tiny_runs
 from support.baskets import dataset
 from support.commands import Run
 from support.tiny_runs import FEW, KINDS, done, doubled, fresh, made, saved
@@ -31,6 +31,7 @@ from genrec.training.config import Training
 from genrec.training.losses import CatalogLoss, Head, make_batch
 from genrec.training.title_paths import TitlePaths
 
+place = tiny_runs.place  # the fixture
 ROOT = Path(__file__).parents[2]
 
 
