@@ -131,7 +131,7 @@ class Recommender:
         """Load a run written by ``genrec train``.
 
         Args:
-            run: the run folder, or the name of an embedded dataset that ships with a run.
+            run: the run folder, or the name of a bundled dataset that includes a run.
             data: a dataset or catalog; None for the catalog that the run was trained on, without
                 users. Items that are new since training can be recommended, too. Without a dataset,
                 the prior is the one that ``genrec tune --run`` saved in the folder, if any.
@@ -210,7 +210,7 @@ class Recommender:
             return model.context - min(longest, model.context // 2 if writes else longest)
 
         def key() -> str:
-            """Return the key of fitted weights; for a run it does not depend on the fingerprint."""
+            """Return the key under which fitted weights are stored."""
             identity = "run" if trained is not None else self_fingerprint()
             parts = [identity, template.hash, ids_encoder().hash, behavior, str(settings.few_shot)]
             return hashlib.sha256("\0".join([*parts, *settings.sources]).encode()).hexdigest()

@@ -257,7 +257,7 @@ class CatalogIndex:
         return titled[0] if len(titled) == 1 else self.catalog.row(item)
 
     def _unknown(self, item: str) -> str:
-        """Report that a text is neither an id nor a title, and suggest similar titles."""
+        """Report that a string is neither an id nor a title, and suggest similar titles."""
         from rapidfuzz import process
 
         near = process.extract(item, self.catalog.titles, limit=_NEAR, score_cutoff=_ALIKE)
@@ -299,7 +299,7 @@ class CatalogIndex:
         return self.made(("column", name), read)
 
     def allowed(self, options: QueryOptions, order: Order) -> Filter:
-        """Return the filter of items that the options allow, regardless of the history."""
+        """Return the filter for the items that the options allow, regardless of the history."""
         n = order.n_positions
         allowed = Filter.all(n)
         if options.allow is not None:
@@ -312,7 +312,7 @@ class CatalogIndex:
         return allowed
 
     def unseen(self, history: History, lead_in_behaviors: Collection[str], order: Order) -> Filter:
-        """Return the filter of all items that do not count as seen (``History.had``)."""
+        """Return the filter for all items that do not count as seen (``History.had``)."""
         rows = np.array(self.catalog.rows(history.had(lead_in_behaviors)), dtype=np.int64)
         return Filter.deny(order.positions_of(rows), order.n_positions)
 
@@ -343,10 +343,10 @@ def check_ids(given: object, name: str) -> None:
     """Check that the argument is a list of item ids.
 
     Raises:
-        RequestError: the argument is a single text, or not iterable.
+        RequestError: the argument is a single string, or not iterable.
     """
     if isinstance(given, str):
-        msg = f"{name}={given!r} is a single text. Expected a list of item ids."
+        msg = f"{name}={given!r} is a single string. Expected a list of item ids."
         raise RequestError(msg)
     if not isinstance(given, Iterable):
         msg = f"{name}={given!r:.80} is {type(given).__name__}. Expected a list of item ids."

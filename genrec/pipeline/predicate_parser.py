@@ -71,7 +71,7 @@ class Among:
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """A condition that a column's text contains a given text."""
+    """A condition that a column's text contains a given string."""
 
     part: str
     column: Column

@@ -145,7 +145,7 @@ class RequestBuilder:
         return self._habit.lead_in_behaviors if self._habit is not None else frozenset()
 
     def describe_seen(self, excluded: bool) -> str:
-        """Describe in words how seen items were handled."""
+        """Describe how seen items were handled."""
         if not excluded:
             return "included"
         known = self._habit.led_by.keys() if self._habit is not None else frozenset()

@@ -92,7 +92,7 @@ def choose(
         msg = f"trade_off={trade_off!r}. Expected a number from 0 (only dissimilarity) to 1 (only scores)."
         raise RequestError(msg)
     if vectors is None and trade_off != 1:
-        msg = f"trade_off={trade_off!r} without vectors. Expected (n, D) vectors, or trade_off=1."
+        msg = f"trade_off={trade_off!r} requires vectors. Expected (n, D) vectors, or trade_off=1."
         raise RequestError(msg)
     vector = np.zeros((n, 1)) if vectors is None else _vectors(vectors, n)
     codes = _coded(columns or {}, caps or {}, n)
@@ -186,13 +186,13 @@ def _check_count(name: str, value: object) -> None:
 def _scores(scores: npt.ArrayLike) -> FloatArray:
     score = np.asarray(scores, dtype=np.float64)
     if score.ndim != 1:
-        msg = f"Scores of shape {score.shape}. Expected one number for each candidate."
+        msg = f"The scores have the shape {score.shape}. Expected one number per candidate."
         raise RequestError(msg)
     with np.errstate(all="ignore"):
         if len(score) and not np.isfinite(np.ptp(score)):
             bad = score[~np.isfinite(score)]
             msg = (
-                f"Scores with {bad[0] if len(bad) else 'a range beyond double precision'}. "
+                f"The scores contain {bad[0] if len(bad) else 'a range beyond double precision'}. "
                 "Expected finite numbers; leave such candidates out of the list."
             )
             raise RequestError(msg)
@@ -203,8 +203,8 @@ def _vectors(vectors: npt.ArrayLike, n: int) -> FloatArray:
     vector = np.asarray(vectors, dtype=np.float64)
     if vector.ndim != 2 or len(vector) != n:
         msg = (
-            f"Vectors of shape {vector.shape} for {n} candidates. Expected ({n}, D): a row for "
-            "each candidate."
+            f"The vectors have the shape {vector.shape} for {n} candidates. Expected ({n}, D), one row "
+            "per candidate."
         )
         raise RequestError(msg)
     norm = np.linalg.norm(vector, axis=1)
@@ -226,12 +226,14 @@ def _coded(columns: Mapping[str, Values], caps: Mapping[str, int], n: int) -> In
         if name not in columns:
             near = difflib.get_close_matches(name, columns)
             msg = (
-                f"A cap on {name!r}, but there is no such column. Expected one of "
+                f"Cannot cap {name!r}: there is no such column. Expected one of "
                 f"{', '.join(map(repr, near or columns)) or '(no columns given)'}."
             )
             raise RequestError(msg)
         if len(columns[name]) != n:
-            msg = f"{len(columns[name])} values of {name!r} for {n} candidates. Expected {n}."
+            msg = (
+                f"Column {name!r} has {len(columns[name])} values for {n} candidates. Expected {n}."
+            )
             raise RequestError(msg)
         seen: dict[Hashable, int] = {}
         for place, value in enumerate(columns[name]):
@@ -240,7 +242,7 @@ def _coded(columns: Mapping[str, Values], caps: Mapping[str, int], n: int) -> In
                     row[place] = seen.setdefault(value, len(seen))
             except TypeError as error:
                 msg = (
-                    f"Value {value!r:.80} of {name!r} cannot be counted: {error}. Expected texts or "
+                    f"Value {value!r:.80} of {name!r} cannot be counted: {error}. Expected strings or "
                     "numbers."
                 )
                 raise RequestError(msg) from error

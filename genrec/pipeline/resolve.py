@@ -29,13 +29,13 @@ def template_of(settings: Settings, dataset: Dataset | None) -> Template:
         raise SettingsError(msg)
     if shots and not template.takes_demonstrations:
         msg = (
-            f"few_shot={shots} with template {name!r}, which shows no demonstrations. "
+            f"few_shot={shots} cannot be used with template {name!r}, which shows no demonstrations. "
             "Expected a template that shows them, such as few_shot; change one of the two settings."
         )
         raise SettingsError(msg)
     if shots and dataset is None:
         msg = (
-            f"few_shot={shots} without a dataset. Demonstrations are other users' histories: "
+            f"few_shot={shots} needs a dataset, since demonstrations are other users' histories: "
             "give a Dataset instead of a catalog, or set few_shot=0."
         )
         raise SettingsError(msg)

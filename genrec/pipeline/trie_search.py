@@ -1,7 +1,7 @@
 """The decoder ``trie``: rank items for requests by searching the trie with a model.
 
-Requests are read in batches and searched together. A beginning that their prompts share is read
-only once.
+Requests are processed in batches and searched together. A prefix shared by their prompts is
+processed only once.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A batch of prompts that the model has read.
+    """A batch of prompts that the model has processed.
 
     Attributes:
         tree: the token tree of continuations.
@@ -95,7 +95,7 @@ class TrieSearch:
         self._prefixes: dict[tuple[int, ...], Prefix | None] = {}
 
     def read(self, requests: Sequence[Request]) -> Reading:
-        """Read the prompts of several requests in one pass."""
+        """Process the prompts of several requests in one pass."""
         prompts = [r.prompt.ids for r in requests]
         tree = self._model.prefill_many(prompts, self._prefix(requests))
         prior = self._priors.prior
@@ -105,7 +105,11 @@ class TrieSearch:
         return Reading(tree, PositionWeights(weights, self._index.trie, self._bases))
 
     def _prefix(self, requests: Sequence[Request]) -> Prefix | None:
-        """Read the beginning that the prompts share; a single prompt is compared with an empty one."""
+        """Process the prefix that all prompts share.
+
+        A single prompt is compared with the prompt of an empty history, so that few-shot
+        demonstrations are processed only once.
+        """
         prompts = [r.prompt.ids for r in requests]
         if len(prompts) == 1 and not self._settings.few_shot:
             return None
@@ -201,7 +205,7 @@ class TrieSearch:
         return Ranked(self.every(reading, request), reading.sources(0))
 
     def every(self, reading: Reading, request: Request) -> Ranking:
-        """Score every allowed item for a prompt that has been read."""
+        """Score every allowed item for a prompt that has been processed."""
         (ranking,) = self._search(reading, [request], [request.size], self._exhaustive(request))
         return ranking
 

@@ -176,7 +176,7 @@ def test_a_least_probability_ends_the_list() -> None:
         ({"where": "__import__('os')"}, "Expected"),
         ({"allow": ["nobody"]}, "nobody"),
         ({"allow": []}, "No item may be returned"),
-        ({"allow": "i1"}, "single text"),
+        ({"allow": "i1"}, "single string"),
         ({"deny": ["nobody"]}, "nobody"),
         ({"allow": 5}, "allow=5 is int"),
         ({"allow": [["i1"]]}, "not in the catalog"),
