@@ -82,7 +82,7 @@ def test_the_dataset_decides_about_seen_items(demo_data: Dataset) -> None:
         (lambda: make(beam_size=0), SettingsError, "beam_size=0. Expected 1 or more"),
         (lambda: make(decoder="magic"), SettingsError, "Expected one of: trie"),
         (lambda: make(normalization="x"), SettingsError, "catalog, vocab"),
-        (lambda: make(few_shot=2), SettingsError, "without a dataset"),
+        (lambda: make(few_shot=2), SettingsError, "needs a dataset"),
         (lambda: make(few_shot=2, template="next_item"), SettingsError, "shows no demonstrations"),
         (
             lambda: make(template="nope"),
