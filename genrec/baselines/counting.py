@@ -23,7 +23,7 @@ from genrec.types import FloatArray
 
 
 class Popular(Scorer):
-    """Recommends the items with the most events, which are the same for all users."""
+    """Recommends the items with the most events. All users get the same items."""
 
     name = "popular"
 
@@ -33,7 +33,7 @@ class Popular(Scorer):
 
     @cached_property
     def order(self) -> list[str]:
-        """All item ids, most popular first."""
+        """The ids of all items, most popular first."""
         return self.rank(History(), len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
@@ -48,16 +48,17 @@ class Markov(Scorer):
     item, and ``back`` to the reverse weight. An item a at age k in the history (0 is the latest)
     adds ``decay``^k w(a, item) / sqrt(pop(item) + ``damping``) to an item's score. Items that no
     transition reaches come last, ordered by popularity. These are first-order Markov chains as in
-    Rendle et al. 2010 (https://doi.org/10.1145/1772690.1772773), but counted instead of factorized.
+    Rendle et al. 2010 (https://doi.org/10.1145/1772690.1772773), but their weights are counted, not
+    factorized.
 
     Settings:
-        keep_repeats: whether to use a user's repeated events with the same item, both in fitting
+        keep_repeats: whether to use a user's repeated events with the same item, both when fitting
             and in histories.
         back: the weight of a backward transition.
         last: number of latest items in the history to use.
         decay: the weight factor for each step back in the history.
         damping: value added to an item's popularity before dividing by its square root.
-        least: minimum number of events for a user to be included in fitting.
+        least: minimum number of events that a user must have to be used in fitting.
     """
 
     name = "markov"
@@ -88,7 +89,7 @@ class Markov(Scorer):
         return sparse_from_arrays("weights", self.arrays, len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Score all catalog rows, see ``Scorer.scores_many``."""
+        """Score all catalog rows; see ``Scorer.scores_many``."""
         latest = weigh_latest(
             self.catalog,
             histories,

@@ -25,9 +25,9 @@ _CHUNK = 2048  # number of vectors to solve for at the same time
 class MF(Scorer):
     """Factorizes the user-item matrix by alternating least squares, for implicit feedback.
 
-    As in Hu, Koren and Volinsky 2008 (https://doi.org/10.1109/ICDM.2008.22), the squared error over
-    all user-item pairs is minimized, and observed pairs have weight 1 + ``alpha``. The factors of a
-    history are computed in the same way as in training.
+    The method is from Hu, Koren and Volinsky 2008 (https://doi.org/10.1109/ICDM.2008.22). It
+    minimizes the squared error over all user-item pairs, and observed pairs have weight 1 +
+    ``alpha``. The factors of a history are computed in the same way as in training.
 
     Settings:
         factors: number of factors of users and items.
@@ -57,7 +57,7 @@ class MF(Scorer):
         """Solve for the (A, F) factors of the rows of x, given the (B, F) factors of its columns.
 
         Args:
-            x: (A, B) a sparse matrix.
+            x: a sparse (A, B) matrix.
             other: (B, F) the factors of the columns.
         """
         alpha = self.settings["alpha"]
@@ -85,8 +85,8 @@ class BPR(Scorer):
     """Learns factors by Bayesian personalized ranking, using cornac (extra ``baselines``).
 
     The method is from Rendle et al. 2009 (https://arxiv.org/abs/1205.2618). cornac has factors only
-    for the users in its training data. For new histories, each item is represented by the mean
-    factors of the users who have it, and a history by the mean over its items.
+    for the users in its training data. To score a new history, each item is represented by the
+    mean factors of the users who have it, and the history by the mean over its items.
 
     Settings:
         factors: number of factors of users and items.
@@ -102,7 +102,7 @@ class BPR(Scorer):
     }  # fmt: skip
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Fit the (N, F) factors and (N,) biases of the items, and the mean factors of their users."""
+        """Fit the items' (N, F) factors and (N,) biases, and the mean factors of their users."""
         cornac = _import_cornac()
         x = events.matrix()
         triples = list(
@@ -141,7 +141,7 @@ class BPR(Scorer):
 
 
 def _reorder(numbers: Mapping[int, int], values: FloatArray, n: int) -> FloatArray:
-    """Return cornac's values in the order of our numbers, (n, F), with zeros for missing rows."""
+    """Return cornac's values in the order of our row numbers, (n, F); missing rows are 0."""
     ordered = np.zeros((n, values.shape[1]))
     ordered[list(numbers)] = values[list(numbers.values())]
     return ordered

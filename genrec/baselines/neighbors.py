@@ -1,4 +1,4 @@
-"""Recommend items with neighborhood models: similar items, similar users, and EASE."""
+"""Recommend items with neighborhood models (similar items or similar users) or with EASE."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from genrec.types import FloatArray
 class ItemKNN(Scorer):
     """Scores items by their similarity to the items in a history.
 
-    The similarity of two items is the cosine between their sets of users. It is summed over the items
-    in the history. The method is from Sarwar et al. 2001 (https://doi.org/10.1145/371920.372071),
-    adapted to implicit feedback: all values are 1, and the weights are not divided by their sum,
-    since every item would then have the same score.
+    The similarity of two items is the cosine between their sets of users. It is summed over the
+    items in the history. The method is from Sarwar et al. 2001
+    (https://doi.org/10.1145/371920.372071), adapted to implicit feedback. All values are 1. The
+    weights are not divided by their sum, because every item would then have the same score.
 
     Settings:
-        neighbours: number of most similar items to keep for each item; None for all.
+        neighbours: number of most similar items to keep for each item; None to keep all items.
         itself: whether an item is its own neighbor, which matters only if seen items may be
             recommended again.
     """
@@ -55,7 +55,7 @@ class ItemKNN(Scorer):
         return sparse_from_arrays("cosines", self.arrays, len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Score all catalog rows, see ``Scorer.scores_many``."""
+        """Score all catalog rows; see ``Scorer.scores_many``."""
         scores = (self.baskets(histories) @ self._cosines).toarray()
         return fill_by_popularity(scores, self.arrays["popularity"])
 
@@ -82,7 +82,7 @@ class UserKNN(Scorer):
         return sparse_from_arrays("users", self.arrays, len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Score all catalog rows, see ``Scorer.scores_many``."""
+        """Score all catalog rows; see ``Scorer.scores_many``."""
         cosines = normalize_rows(self.baskets(histories)) @ normalize_rows(self._users).T
         nearest = keep_strongest(cosines.tocsr(), self.settings["neighbours"])
         return fill_by_popularity((nearest @ self._users).toarray(), self.arrays["popularity"])

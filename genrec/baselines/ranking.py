@@ -1,6 +1,6 @@
 """Turn scores into ranked items.
 
-Handles ties and seen items, and falls back to popularity if there are no informative scores.
+Handles ties and seen items. If there are no informative scores, items are ranked by popularity.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def top_rows(scores: FloatArray, k: int) -> IntArray:
 
 
 def fill_by_popularity(scores: FloatArray, popularity: FloatArray) -> FloatArray:
-    """Rank items without a positive score below all others, ordered by popularity.
+    """Rank items that have no positive score by popularity, below all other items.
 
     Args:
         scores: (U, N) scores.
         popularity: (N,) number of events of each item.
 
     Returns:
-        (U, N) the scores, with the values at or below 0 replaced.
+        (U, N) scores, in which the values at or below 0 are replaced.
     """
     return np.where(scores > 0, scores, popularity / (popularity.max() + 1.0) - 1.0)
 
@@ -60,7 +60,8 @@ def replace_unknown(
 
     Args:
         scores: (U, N) scores.
-        known: (U,) whether each history is informative, for example contains a known item.
+        known: (U,) whether each history is informative, for example because it contains a known
+            item.
         popularity: (N,) number of events of each item.
     """
     return np.where(np.asarray(known)[:, None], scores, popularity[None])

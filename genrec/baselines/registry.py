@@ -66,7 +66,7 @@ def fit(
     """Fit a baseline, or load it from a file if it was fitted before.
 
     The file is named ``NAME-KEY.safetensors``. The key is a hash of the catalog, the events before
-    the split, the behavior and the settings. If the folder is not writable, nothing is saved.
+    the split, the behavior and the settings. If the folder cannot be written to, nothing is saved.
 
     Args:
         name: one of ``NAMES``.

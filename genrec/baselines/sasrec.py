@@ -29,12 +29,12 @@ class ItemNet(Net):
         init_weights(self)
 
     def states(self, batch: Batch) -> Tensor:
-        """Compute the states after each event, see ``Net.states``."""
+        """Compute the states after each event; see ``Net.states``."""
         states: Tensor = self.body(self.vectors(batch.row))
         return states
 
     def items(self) -> Tensor:
-        """Return the vectors of the items, see ``Net.items``."""
+        """Return the vectors of the items; see ``Net.items``."""
         return self.vectors.weight
 
 
@@ -42,10 +42,10 @@ class SASRec(NetScorer):
     """Predicts the next item with self-attention over the latest items.
 
     The model is from Kang and McAuley 2018 (https://arxiv.org/abs/1808.09781). The loss is the
-    softmax cross-entropy over all items, as in RecBole's SASRec-CE, not the paper's binary loss with
-    one sampled negative. Klenitskiy and Vasilev 2023 (https://arxiv.org/abs/2309.07602) measure the
-    difference. The network reads the events with the target behavior. If a history has no such
-    events, it reads all events.
+    softmax cross-entropy over all items, as in RecBole's SASRec-CE. The paper uses a binary loss
+    with one sampled negative instead. Klenitskiy and Vasilev 2023
+    (https://arxiv.org/abs/2309.07602) measure the difference. The network reads the events with the
+    target behavior. If a history has no such events, it reads all events.
 
     Settings:
         hidden: the width of the network.
@@ -67,7 +67,7 @@ class SASRec(NetScorer):
     }  # fmt: skip
 
     def build(self) -> Net:
-        """Build the network, see ``NetScorer.build``."""
+        """Build the network; see ``NetScorer.build``."""
         return ItemNet(len(self.catalog), self.settings)
 
     def sequences(self, events: TrainingEvents) -> Sequences:
@@ -76,7 +76,7 @@ class SASRec(NetScorer):
         return _make_sequences(starts, events.row)
 
     def read(self, histories: Sequence[History]) -> Sequences:
-        """Turn histories into sequences, see ``NetScorer.read``."""
+        """Turn histories into sequences; see ``NetScorer.read``."""
         rows = []
         for history in histories:
             wanted = [
@@ -91,7 +91,7 @@ class SASRec(NetScorer):
 
 
 def _make_sequences(starts: IntArray, rows: IntArray) -> Sequences:
-    """Make sequences from catalog rows only, in which every event is a target."""
+    """Make sequences from catalog rows only. Every event in them is a target."""
     zeros = np.zeros(len(rows), dtype=np.int64)
     return Sequences(
         starts, rows, zeros, zeros.astype(np.float64), np.ones(len(rows), dtype=np.bool_)

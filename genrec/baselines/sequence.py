@@ -30,10 +30,10 @@ _CHUNK = 256  # number of targets whose logits are in memory at the same time
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """S sequences with E events in total, concatenated in arrays, oldest event first.
+    """S sequences with E events in total, oldest event first, concatenated in arrays.
 
     Attributes:
-        starts: (S + 1,) the index at which each sequence begins, followed by E.
+        starts: (S + 1,) the index at which each sequence starts, followed by E.
         row: (E,) catalog rows.
         behavior: (E,) codes of the behaviors.
         gap: (E,) seconds since the previous event; 0 for the first event of a sequence.
@@ -50,7 +50,7 @@ class Sequences:
         return len(self.starts) - 1
 
     def lengths(self) -> IntArray:
-        """Return the (S,) numbers of events in the sequences."""
+        """Return the number of events in each sequence, (S,)."""
         return np.diff(self.starts)
 
     def windows(self, length: int) -> Sequences:
@@ -135,7 +135,7 @@ class Transformer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(2 * layers + 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, T, D) states for (B, T, D) inputs; a state does not depend on later events."""
+        """Return (B, T, D) states for (B, T, D) inputs. No state depends on later events."""
         rate = self.dropout if self.training else 0.0
         x = functional.dropout(x + self.positions.weight[: x.shape[1]], rate)
         for i, (qkv, out) in enumerate(zip(self.qkv, self.out, strict=True)):
@@ -163,8 +163,8 @@ class Net(nn.Module):
     def backward(self, batch: Batch) -> float:
         """Compute the gradients of the next-item cross-entropy over all N items.
 
-        The targets are processed in chunks, because the logits of all targets would not fit into
-        the processor's cache, which would double the time.
+        The targets are processed in chunks. The logits of all targets at once would not fit into
+        the processor's cache, and the computation would take twice as long.
 
         Args:
             batch: sequences with at least one target.
@@ -208,13 +208,14 @@ def train_net(
 ) -> int:
     """Train a network in place with Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
 
-    A checkpoint with the weights, the moments and the CPU time is written after each epoch. If a fit
-    was killed, it is resumed from the last checkpoint, with the same result.
+    After each epoch, a checkpoint is written that contains the weights, Adam's moments and the CPU
+    time. If training was killed, it is resumed from the last checkpoint, and the result is the
+    same.
 
     Args:
         net: the network to train, which is left in evaluation mode.
-        sequences: the training sequences, not longer than the network's maximum length. Sequences
-            with a single event are skipped.
+        sequences: the training sequences. They must not be longer than the network's maximum
+            length. Sequences with a single event are skipped.
         settings: ``epochs``, ``minutes`` (CPU time after which no new epoch is started), ``batch``
             (number of sequences), ``rate`` and ``seed``.
         work: a folder for checkpoints; None to write no checkpoints.
@@ -252,7 +253,7 @@ def train_net(
 def _shuffle(
     which: IntArray, lengths: IntArray, size: int, rng: np.random.Generator
 ) -> Iterator[IntArray]:
-    """Batch sequences of similar length, in random order, to keep padding low."""
+    """Batch sequences of similar length to reduce padding, and order the batches at random."""
     shuffled = rng.permutation(which)
     ordered = shuffled[np.argsort(lengths[shuffled], kind="stable")]
     batches = [ordered[i : i + size] for i in range(0, len(ordered), size)]
@@ -337,7 +338,7 @@ class NetScorer(Scorer):
         return net.eval()
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Score all catalog rows, see ``Scorer.scores_many``."""
+        """Score all catalog rows; see ``Scorer.scores_many``."""
         sequences = self.read(histories)
         batch = sequences.batch(np.arange(len(histories)))
         scores = self.net.scores(batch).numpy().astype(np.float64)

@@ -21,7 +21,7 @@ def build_sparse(
 ) -> Any:
     """Build a sparse (U, n) matrix from the columns and weights of each row.
 
-    Weights at the same position are summed.
+    If a row lists a column more than once, the column's weights are summed.
     """
     from scipy import sparse
 
@@ -51,7 +51,7 @@ def sparse_from_arrays(name: str, arrays: Arrays, width: int) -> Any:
 
 
 def count_transitions(before: IntArray, after: IntArray, n: int) -> Any:
-    """Return a sparse (n, n) matrix of how often each item came right after each other item.
+    """Count how often each item came right after each other item, as a sparse (n, n) matrix.
 
     Args:
         before: (T,) catalog rows of the earlier items, which become the matrix's rows.

@@ -1,9 +1,9 @@
 """Predict the next item with a sequence model over title vectors. Uses titles, not item ids.
 
 An event is represented by the vector of its title, its behavior, and the time since the previous
-event. The vector comes from a text encoder or from a language model's hidden states. All three are
-fused and fed into a small LSTM, GRU or transformer. The logit of an item is the dot product of the
-state and a projection of the item's title vector, so items without any events are scored too.
+event. The vector comes from a text encoder or from a language model's hidden states. All three
+are fused and fed into a small LSTM, GRU or transformer. The logit of an item is the dot product of
+the state and a projection of the item's title vector, so items that have no events are scored too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _GAPS = 32  # number of buckets for time gaps; their bounds are powers of two, i
 
 
 class TextNet(Net):
-    """A network over events, whose inputs combine each event's title, behavior and time gap."""
+    """A network over events. Its inputs combine each event's title, behavior and time gap."""
 
     def __init__(
         self, titles: npt.NDArray[Any], behaviors: int, settings: Mapping[str, Any]
@@ -42,7 +42,7 @@ class TextNet(Net):
 
         Args:
             titles: (N, W) vectors of the titles, which are not trained.
-            behaviors: number of known behaviors; an additional code is used for unknown ones.
+            behaviors: number of known behaviors; unknown behaviors share one additional code.
             settings: the settings of ``TextSequence``.
         """
         super().__init__()  # saved baselines contain the layers' names, so do not rename them
@@ -74,7 +74,7 @@ class TextNet(Net):
         self.norm = nn.LayerNorm(hidden)
 
     def states(self, batch: Batch) -> Tensor:
-        """Compute the states after each event, see ``Net.states``."""
+        """Compute the states after each event; see ``Net.states``."""
         rate = self.dropout if self.training else 0.0
         bucket = torch.log2(batch.gap.clamp(min=0) + 1).long().clamp(max=_GAPS - 1)
         parts = [
@@ -98,13 +98,13 @@ class TextNet(Net):
         return final
 
     def items(self) -> Tensor:
-        """Return the vectors of the items, see ``Net.items``."""
+        """Return the vectors of the items; see ``Net.items``."""
         vectors: Tensor = self.output(self.titles)
         return vectors / math.sqrt(vectors.shape[1])
 
 
 class TextSequence(NetScorer):
-    """Predicts the next item from titles instead of item ids, trained with a full softmax.
+    """Predicts the next item from titles instead of item ids. The loss is a softmax over all items.
 
     As in Hou et al. 2022 (UniSRec, https://arxiv.org/abs/2206.05941), items are represented by the
     vectors of their texts. The recurrent networks are as in Hidasi et al. 2016 (GRU4Rec,
@@ -154,7 +154,7 @@ class TextSequence(NetScorer):
         return super().learn(events)
 
     def build(self) -> Net:
-        """Build the network, see ``NetScorer.build``."""
+        """Build the network; see ``NetScorer.build``."""
         titles = self.arrays["net.titles"] if hasattr(self, "arrays") else self.titles
         return TextNet(titles, len(self.codes), self.settings)
 
@@ -170,7 +170,7 @@ class TextSequence(NetScorer):
         )
 
     def read(self, histories: Sequence[History]) -> Sequences:
-        """Turn histories into sequences, see ``NetScorer.read``."""
+        """Turn histories into sequences; see ``NetScorer.read``."""
         kept = [
             [i for i in h.interactions if i.item_id is not None][-self.settings["length"] :]
             for h in histories
@@ -187,7 +187,7 @@ class TextSequence(NetScorer):
 
 
 def _compute_gaps(starts: np.ndarray[Any, Any], time: np.ndarray[Any, Any]) -> FloatArray:
-    """Return (E,) times since the previous event, with 0 for the first event of a sequence."""
+    """Return the (E,) times since the previous event; 0 for the first event of a sequence."""
     gaps = np.diff(time, prepend=time[:1])
     gaps[starts[:-1][starts[:-1] < len(gaps)]] = 0.0
     return np.maximum(gaps, 0.0)

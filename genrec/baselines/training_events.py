@@ -1,4 +1,7 @@
-"""Select the events that a baseline is fitted to. Deals with splits and behaviors, not with scores."""
+"""Select the events that a baseline is fitted to.
+
+Deals with splits and behaviors, not with scores.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ from genrec.types import FloatArray, IntArray
 
 @dataclass(frozen=True, slots=True)
 class TrainingEvents:
-    """The events that a baseline is fitted to: E events of U users.
+    """The events that a baseline is fitted to.
 
-    All of them have the same behavior and come before a split.
+    There are E events of U users. All events have the same behavior and come before a split.
 
     Attributes:
         catalog: the items.
@@ -27,7 +30,7 @@ class TrainingEvents:
         row: (E,) catalog rows, each user's oldest event first.
         place: (E,) the events' indices in the columns of ``interactions``.
         interactions: all events, which provide the other columns.
-        limit: only events with a split code below this number may be used.
+        limit: the first split code that may not be used; only events with lower codes may be used.
     """
 
     catalog: Catalog
@@ -74,7 +77,7 @@ class TrainingEvents:
         return int(self.user[-1]) + 1 if len(self.user) else 0
 
     def popularity(self) -> FloatArray:
-        """Return the (N,) numbers of events of all items."""
+        """Return the number of events of each item, (N,)."""
         return np.bincount(self.row, minlength=len(self.catalog)).astype(np.float64)
 
     def matrix(self) -> Any:
@@ -87,7 +90,7 @@ class TrainingEvents:
         return matrix
 
     def without_repeats(self) -> TrainingEvents:
-        """Return the events without repeats: only each user's first event with each item."""
+        """Return only each user's first event with each item."""
         _, first = np.unique(self.user * len(self.catalog) + self.row, return_index=True)
         return self._only(np.sort(first))
 

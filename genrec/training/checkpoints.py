@@ -66,14 +66,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's content, without the weights and the optimizer's tensors.
+    """The contents of a checkpoint, except for the weights and the optimizer's tensors.
 
     Attributes:
         place: the checkpoint's folder.
         progress: the run's progress at the checkpoint.
         rates: the learning rate of each parameter group.
         last_epoch: the learning rate scheduler's step count.
-        random: random states by ``DEVICE.PROCESS``.
+        random: the random states, keyed by ``DEVICE.PROCESS``.
     """
 
     place: Path
@@ -91,8 +91,8 @@ class Checkpoint:
             fingerprints: the current run's fingerprints, see ``check_unchanged``.
 
         Raises:
-            SettingsError: the checkpoint was written with a different model, or with different data
-                or files.
+            SettingsError: the checkpoint was written with a different model, different data or
+                different files.
         """
         state = json.loads((place / STATE).read_text(encoding="utf-8"))
         check_unchanged(fingerprints, state.get("learned"), place)
@@ -177,7 +177,7 @@ class Checkpoints:
             trainer: the trainer, which holds the model.
             folder: the run folder.
             fingerprints: the run's fingerprints, see ``check_unchanged``.
-            adapter: whether only an adapter is trained rather than all weights.
+            adapter: True if only an adapter is trained, False if all weights are.
         """
         self._trainer, self._folder, self._adapter = trainer, folder, adapter
         self._fingerprints = dict(fingerprints)
@@ -194,8 +194,8 @@ class Checkpoints:
         """Gather the complete weights of a sharded model; every process must call this.
 
         Returns:
-            The weights by name. None in all processes except the first, and None if the model is
-            not sharded.
+            The weights by name in the first process; None in the other processes. If the model is
+            not sharded, None in every process.
         """
         if not self._sharded:
             return None

@@ -35,40 +35,42 @@ class Training:
             items outside the user's history and basket. Defaults to 1, or to 0 with
             ``like_threshold``.
         like_threshold: with ``pointwise``, lowest value (such as a rating) at which an item counts
-            as wanted; lower values count as not wanted, and the question becomes whether the user
-            will like the item. By default, every event with the target behavior counts as wanted.
-        pairs_per_user: with ``pointwise``, number of each user's latest history-item pairs to train
-            on; all by default.
+            as wanted. Items with lower values count as not wanted, and the question becomes whether
+            the user will like the item. By default, every event with the target behavior counts as
+            wanted.
+        pairs_per_user: with ``pointwise``, maximum number of history-item pairs per user to train
+            on, latest first; no limit by default.
         pairs: with ``pointwise``, path to a CSV, JSONL or Parquet file to train on instead of the
             histories. It must have the columns text and label (buy or not_buy, yes or no, 1 or 0).
             A random 10% of its rows is used for validation.
         layout: layout of the training sequences: ``history`` (one sequence per history, in which
             every title is predicted) or ``window`` (one prompt per target, as at inference; this
-            also works with templates whose header has ``targets: last``).
-        basket: how to predict the titles in a basket: ``tree`` (predict each title from the history
-            before the basket only), ``first`` (predict only the first title), ``as_is`` (predict
+            also works with templates that set ``targets: last`` in their header).
+        basket: how to predict the titles in a basket: ``tree`` (predict each title only from the
+            history before the basket), ``first`` (predict only the first title), ``as_is`` (predict
             each title given the earlier ones in the basket, which teaches basket completion) or
             ``auto`` (``tree`` if the data has baskets, otherwise ``as_is``).
         behaviors: behaviors to include in histories and to predict, such as ``buy``; all by
             default.
-        fit: parts of the data to train on: ``train``, or ``both`` for train and validation.
+        fit: parts of the data to train on: ``train``, or ``both`` (train and validation).
         holdout: fraction of items to exclude from training, to measure how well the model
             recommends items that are added later.
         replay: when training on new events, number of old targets to replay for each new one.
         vocab_weight: weight of the loss over the whole vocabulary, relative to the loss over the
-            catalog. A value above 0 keeps the model able to generate titles without constraints, as
-            required by the decoder ``match`` and by other inference servers, but slows down
-            learning.
+            catalog. A value above 0 preserves the model's ability to generate titles unconstrained,
+            but slows down learning. The ``match`` decoder and other inference servers need this
+            ability.
         label_smoothing: fraction of each target's probability that is spread evenly over all
             possible continuations.
         recency_half_life: age in days at which the weight of a target is halved. By default, the
             weight does not depend on age.
-        behavior_weights: weight of targets with this behavior; other behaviors have weight 1.
+        behavior_weights: weight of targets with this behavior; targets with other behaviors have
+            weight 1.
         popularity_strength: strength of the down-weighting of popular items. The weight of a target
             is its item's popularity raised to the negative of this value.
         lora_rank: rank of the LoRA adapter; 0 trains all weights instead.
-        lora_alpha: scale of the adapter's updates, which are multiplied by this value divided by the
-            rank.
+        lora_alpha: scale of the adapter's updates, which are multiplied by this value divided by
+            the rank.
         lora_dropout: dropout rate of the adapter's inputs.
         dora: learn the magnitudes of the weights separately (DoRA).
         target_modules: layers to adapt: ``all-linear``, or layer names separated by commas.
@@ -86,7 +88,7 @@ class Training:
         accumulate: number of batches per optimizer step.
         pack_tokens: maximum number of tokens in a pack. Several short sequences share a pack.
         overlap: for histories longer than ``max_events``, the fraction of each window that is
-            repeated in the next.
+            repeated in the next window.
         gradient_checkpointing: reduce memory usage at the cost of about a third more time.
         quantize: precision of the base model's weights while an adapter is trained: ``none`` (as
             loaded), ``int8`` or ``nf4`` (QLoRA).
@@ -100,7 +102,7 @@ class Training:
         save_minutes: number of minutes between checkpoints.
         log_steps: number of steps between log lines.
         report_to: additional experiment trackers, such as ``tensorboard`` or ``wandb``, separated
-            by commas; ``none`` to use no others.
+            by commas; use ``none`` to disable additional trackers.
         seed: random seed for the adapter's initial weights, the order of the data, and dropout.
     """
 

@@ -52,7 +52,7 @@ class Examples(TorchDataset[int]):
 
     Attributes:
         rows: all rows.
-        weights: for each row, the weights of its targets, (targets,).
+        weights: for each row, a (targets,) array with the weights of its targets.
         packs: for each pack, the indices of the rows in it.
     """
 
@@ -76,7 +76,7 @@ class Examples(TorchDataset[int]):
     def fingerprint(self) -> str:
         """Return a hash of all tokens, targets, weights and packs (SHA-256, hex).
 
-        Since checkpoints store the hash, it covers a fixed list of arrays in a fixed order.
+        Checkpoints store the hash, so it must always cover the same arrays in the same order.
         """
         packs = [[int(i) for i in pack] for pack in self.packs]
         digest = hashlib.sha256(json.dumps(packs).encode())
@@ -87,7 +87,7 @@ class Examples(TorchDataset[int]):
         return digest.hexdigest()
 
     def _hashed_beside_rows(self) -> list[Sequence[npt.NDArray[Any]]]:
-        """Return sequences of arrays, one array per row, to hash after the row's own arrays."""
+        """Return lists of additional arrays to hash; each list has one array per row."""
         return [self.weights]
 
 
@@ -170,7 +170,7 @@ def build_row_maker(
 
 
 def _read_examples(recommender: Recommender, training: Training, paths: TitlePaths) -> Examples:
-    """Read the examples from a file, and give each of them weight 1."""
+    """Read the examples from a file, and give each example weight 1."""
     assert training.examples is not None
     rows, rejected = export.read_rows(
         export.read(training.examples),
@@ -203,7 +203,7 @@ def write_examples(
         data: a dataset with a split.
         out: path of the .jsonl or .parquet file to write.
         model: the model whose tokenizer is used to count the tokens of prompts.
-        form: ``prompt-completion``, or ``messages`` (one by a user, one by an assistant).
+        form: ``prompt-completion``, or ``messages`` (one from a user and one from an assistant).
         log: called with a line of text before each slow step.
         **settings: the settings of ``train``.
 
@@ -267,7 +267,7 @@ def mark_behaviors(events: Interactions, training: Training) -> BoolArray:
 
 
 def _resolve_basket(training: Training, data: Dataset) -> str:
-    """Return the ``basket`` setting, replacing ``auto`` by the value that suits the data."""
+    """Return the ``basket`` setting; replace ``auto`` by the value that suits the data."""
     if training.basket != "auto":
         return training.basket
     return "tree" if data.info.unit is not None else "as_is"
@@ -285,7 +285,7 @@ def build_paths(recommender: Recommender, training: Training, titles: Titles) ->
 
 
 def choose_kept_rows(n: int, training: Training) -> npt.NDArray[np.int64]:
-    """Draw the catalog rows to train on from n rows, and return them in ascending order."""
+    """Draw some of n catalog rows to train on, and return them in ascending order."""
     order = np.random.default_rng(training.seed).permutation(n)
     return np.sort(order[: max(1, round(n * (1 - training.holdout)))])
 

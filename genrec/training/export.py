@@ -1,8 +1,8 @@
-"""Write training examples to files, with one prompt and one title per row, and read them back.
+"""Write training examples to files, and read them back. Each row has one prompt and one title.
 
 Deals with texts and training rows, not with models. The files can be read by
-``datasets.load_dataset`` and other trainers. A file, edited or not, can replace the histories in
-training.
+``datasets.load_dataset`` and other trainers. A model can be trained on such a file instead of the
+histories, and the file may be edited first.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def read(path: str | Path) -> list[Example]:
     """Read the examples from a JSON Lines or Parquet file.
 
     Raises:
-        DataError: the file cannot be read, or a row is in neither of the two formats. In that case,
-            the message gives the row number.
+        DataError: the file cannot be read, or a row is in neither of the two formats. For a bad
+            row, the message gives its number.
     """
     path = Path(path)
     examples: list[Example]
@@ -211,7 +211,7 @@ def read_rows(
 
 
 def _make_row(ids: Sequence[int], n: int, item: int) -> Row:
-    """Make a row from a single sequence, in which the target's title starts at token n."""
+    """Make a row from a single sequence of tokens. The target's title starts at index n."""
     places = np.arange(len(ids))
     return Row(
         np.array(ids),

@@ -94,7 +94,7 @@ def count_targets(examples: Examples, training: Training) -> float:
 def _training_arguments(
     model: LanguageModel, training: Training, folder: Path
 ) -> TrainingArguments:
-    """Translate our settings into transformers' arguments, with its logs and checkpoints off."""
+    """Translate our settings into transformers' arguments. Its logs and checkpoints are off."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     constant = training.schedule == "constant"
     with quiet_transformers():
@@ -138,8 +138,8 @@ class LossTrainer(Trainer):
         """Return the counts since the last call, and reset them to zero.
 
         Returns:
-            This process's sum of nats, number of targets and number of tokens, (3,), and the number
-            of targets over all processes.
+            A (3,) array with the total nats, targets and tokens of this process, and the number of
+            targets in all processes.
         """
         counts = self._seen, self._learned
         self._seen, self._learned = np.zeros(3), 0.0
@@ -172,7 +172,7 @@ class LossTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
-        """Return the batches of the next step, and its number of targets over all processes."""
+        """Return the batches for the next step, and their number of targets in all processes."""
         batches = [b for _, b in zip(range(num_batches), epoch_iterator, strict=False)]
         n = torch.tensor(float(sum(len(b["weight"]) for b in batches)), device=device)
         if self.args.world_size > 1:

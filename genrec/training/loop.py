@@ -1,4 +1,6 @@
-"""Run the training loop in one process: steps, logging, validation, checkpoints and time limit.
+"""Run the training loop in one process.
+
+The loop covers steps, logging, validation, checkpoints and the time limit.
 
 Deals with objectives and weights, not with datasets or recommenders.
 """
@@ -42,7 +44,7 @@ class RunPlan:
         folder: the run folder.
         training: the training settings.
         resume_from: the checkpoint to continue from; None to start a new run.
-        fingerprints: values that must not change when the run is resumed, by name.
+        fingerprints: the values that must not change when the run is resumed, keyed by name.
         validate: evaluates the model in its current state; None to skip validation. Sharded models
             are not validated.
         watch: called with each line of the log.
@@ -76,8 +78,8 @@ class Session:
             plan: the options of the run.
 
         Raises:
-            SettingsError: the checkpoint was written with a different model or with different data
-                or files, or a setting cannot be used.
+            SettingsError: a setting cannot be used, or the checkpoint was written with a different
+                model, different data or different files.
         """
         training = plan.training
         self._plan, self._training = plan, training
@@ -109,7 +111,7 @@ class Session:
 
     @property
     def max_steps(self) -> int:
-        """The total number of steps in the run."""
+        """The number of steps in the whole run."""
         return int(self._trainer.args.max_steps)
 
     @property
@@ -153,7 +155,7 @@ class Session:
             self._resumed = None
 
     def end_step(self, state: Any) -> bool:
-        """Write a log line, validate and write a checkpoint, each if it is due.
+        """Write a log line, validate, and write a checkpoint, but only those that are due.
 
         Args:
             state: transformers' ``TrainerState``.
@@ -196,7 +198,7 @@ class Session:
         self._save(state)
 
     def _agree(self, yes: bool) -> bool:
-        """Broadcast the first process's decision, since clocks differ."""
+        """Broadcast the first process's decision to all processes, because their clocks differ."""
         if self._trainer.args.world_size == 1:
             return yes
         from accelerate.utils import broadcast
@@ -264,7 +266,7 @@ class Session:
         self._trainer.log({k: v for k, v in line.items() if isinstance(v, int | float)})
 
     def _drop_log_after(self, step: int) -> None:
-        """Remove the log lines after the checkpoint, because those steps will be repeated."""
+        """Remove log lines written after the checkpoint, because their steps will be repeated."""
         path = self._plan.folder / runs.LOG
         with contextlib.suppress(FileNotFoundError):
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -33,22 +33,25 @@ def make_batch(
     titles: Sequence[Sequence[int]] | None = None,
     multiple: int = 1,
 ) -> dict[str, Tensor]:
-    """Turn B packs of rows with G targets into tensors of T tokens per pack, padded at the end.
+    """Turn B packs of rows with G targets into tensors.
+
+    Each pack is padded at its end to T tokens.
 
     Args:
         packs: for each pack, the rows in it.
         paths: the paths of all titles in the trie.
-        weights: for each row of each pack, the weights of its targets, (targets,).
+        weights: for each row of each pack, a (targets,) array with the weights of its targets.
         titles: token ids of each catalog row's title, for a loss over the vocabulary; None to omit
             this loss.
         multiple: T is rounded up to a multiple of this number.
 
     Returns:
         Tensors by name. ``input_ids``, ``position_ids``, ``document`` (-1 for padding), ``limit``
-        and ``branch`` are (B, T). For each of S steps down the trie: ``source`` (an index into
-        the B * T states), ``node``, ``choice`` and ``target``. For each of M title tokens:
-        ``vocab_source``, ``vocab_token`` and ``vocab_target``. For each target, (G,): ``weight``
-        and ``constant`` (the natural logarithm of the number of items that share its title).
+        and ``branch`` are (B, T). ``source`` (an index into the B * T states), ``node``,
+        ``choice`` and ``target`` have one value for each of S steps down the trie, (S,).
+        ``vocab_source``, ``vocab_token`` and ``vocab_target`` have one value for each of M title
+        tokens, (M,). ``weight`` and ``constant`` (the natural logarithm of the number of items
+        that share the target's title) have one value for each target, (G,).
     """
     arrays, first, place, items = lay_out(packs, weights, multiple=multiple)
     step, count = paths.steps(items)
@@ -86,8 +89,8 @@ def lay_out(
 
     Returns:
         The (B, T) arrays of ``make_batch`` and ``weight``, by name, followed by three (G,) arrays.
-        For each target, these contain the index of the token before it, the index of its first
-        token (both among all B * T tokens), and its catalog row.
+        These contain the index of the token before each target, the index of the target's first
+        token, and the target's catalog row. Both indices count all B * T tokens.
     """
     n = len(packs)
     width = max(sum(map(len, pack)) for pack in packs)
@@ -121,7 +124,7 @@ def lay_out(
 
 
 def to_tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tensor]:
-    """Convert arrays to tensors: integers to 64 bits, floating-point numbers to 32 bits."""
+    """Convert arrays to tensors of 64-bit integers or 32-bit floating-point numbers."""
     return {
         name: torch.from_numpy(np.ascontiguousarray(a)).to(
             torch.float32 if a.dtype == np.float64 else torch.long
@@ -151,7 +154,7 @@ def mark_visible(inputs: dict[str, Tensor], window: int | None = None) -> Tensor
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Turns states into logits with a linear layer, or passes them on if they already are logits.
+    """Turns states into logits with a linear layer. States that are already logits are unchanged.
 
     Attributes:
         weight: (V, D) the output layer's weight; None if the states are logits.
@@ -171,7 +174,9 @@ class Head:
         return _widen(logits)
 
     def each(self, states: Tensor, source: Tensor, tokens: Tensor) -> Tensor:
-        """Return the (C,) logits of C tokens, each after one state, in at least 32 bits.
+        """Return the (C,) logits of C tokens, in at least 32 bits.
+
+        Each token follows one of the states.
 
         Args:
             states: (R, D) the states.
@@ -200,7 +205,7 @@ class CatalogLoss:
     """Computes -ln P(item) as the sum of the log-softmax losses at the nodes of its title's path.
 
     Each softmax is over the children of a node. Source: the trie-masked loss of MSL (Wang et al.,
-    SIGIR 2025, https://arxiv.org/abs/2504.04178), adapted to compressed tries. Tokens without an
+    SIGIR 2025, https://arxiv.org/abs/2504.04178), adapted to compressed tries. Tokens that have no
     alternative are skipped.
     """
 
@@ -223,7 +228,7 @@ class CatalogLoss:
         return self
 
     def nats(self, states: Tensor, inputs: dict[str, Tensor], head: Head) -> tuple[Tensor, Tensor]:
-        """Compute the nats and the loss of each target; the loss includes label smoothing.
+        """Compute the nats and the loss of each target. The loss includes label smoothing.
 
         Args:
             states: (B * T, D) states, or (B * T, V) logits if the head is empty.
@@ -231,7 +236,7 @@ class CatalogLoss:
             head: the output layer.
 
         Returns:
-            (G,) -ln P of each target, detached, and (G,) the loss of each target.
+            Two (G,) tensors: -ln P of each target, detached, and the loss of each target.
         """
         node, choice, target = inputs["node"], inputs["choice"], inputs["target"]
         states = states[inputs["source"]]
@@ -262,7 +267,7 @@ class CatalogLoss:
     def _narrow(
         self, states: Tensor, node: Tensor, choice: Tensor, count: Tensor, at: Tensor, head: Head
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Handle the steps at nodes with few children, using one array for all children."""
+        """Handle the steps at nodes with few children. All children are put in one array."""
         count, first = count[at], self._first[node[at]]
         source = torch.repeat_interleave(torch.arange(len(at), device=at.device), count)
         start = torch.cumsum(count, 0) - count
@@ -278,12 +283,14 @@ class CatalogLoss:
 
 
 def vocab_nats(states: Tensor, inputs: dict[str, Tensor], head: Head) -> Tensor:
-    """Return (G,) -ln P of each target's title, including its terminator, over the vocabulary.
+    """Return (G,) -ln P of each target's title over the vocabulary.
+
+        A title's terminator is included.
 
     Args:
         states: (B * T, D) states, or (B * T, V) logits if the head is empty.
         inputs: a batch with titles, see ``make_batch``.
-        head: the output layer. It is computed in chunks, and again for the gradient.
+        head: the output layer. Its logits are computed in chunks, and again for the gradient.
     """
     source, token = inputs["vocab_source"], inputs["vocab_token"]
 

@@ -52,7 +52,7 @@ class Objective(ABC):
             inputs: a batch, see ``batch``.
 
         Returns:
-            (G,) the nats of each target, detached, and (G,) the unweighted loss of each target.
+            Two (G,) tensors: the nats of each target, detached, and its unweighted loss.
         """
 
     def _states(self, model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Head]:
@@ -78,7 +78,7 @@ class Objective(ABC):
         return out.hidden_states[-1].flatten(0, 1), head
 
     def _mask(self, inputs: dict[str, Tensor]) -> Any:
-        """Build the attention mask; if the model has several layer types, build one for each."""
+        """Build the attention mask, or one for each layer type if the model has several types."""
         if self._plain:
             return (inputs["document"] >= 0).long()
         dtype = torch.get_autocast_dtype(inputs["input_ids"].device.type)
@@ -93,7 +93,9 @@ class Objective(ABC):
 
 
 class NextItemObjective(Objective):
-    """Trains next-item prediction with a loss over the trie and, optionally, the vocabulary.
+    """Trains a model to predict the next item, with a loss over the trie.
+
+    A loss over the vocabulary can be added.
 
     The loss over the vocabulary is used only if ``vocab_weight`` is above 0.
     """
@@ -121,13 +123,13 @@ class NextItemObjective(Objective):
         self._loss = CatalogLoss(paths, training.label_smoothing)
 
     def batch(self, packs: Sequence[int]) -> dict[str, Tensor]:
-        """Make a batch, see ``Objective.batch``."""
+        """Make a batch; see ``Objective.batch``."""
         rows = [[self._data.rows[i] for i in self._data.packs[p]] for p in packs]
         weights = [[self._data.weights[i] for i in self._data.packs[p]] for p in packs]
         return make_batch(rows, self._paths, weights, titles=self._titles)
 
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Compute the losses, see ``Objective.losses``."""
+        """Compute the losses; see ``Objective.losses``."""
         inputs = dict(inputs)
         self._loss.to(inputs["input_ids"].device)
         states, head = self._states(model, inputs)

@@ -37,8 +37,8 @@ class Pair:
         first: index in the event columns of the first event after the history.
         row: the item's catalog row.
         label: 1 if the item was wanted, 0 otherwise.
-        event: index of the event that the label comes from. For a random negative, this is the
-            event of the wanted item that it was drawn for.
+        event: index of the event that the label comes from. A random negative has the event of the
+            wanted item that it was drawn for.
     """
 
     user_id: str
@@ -58,8 +58,8 @@ def make_pairs(
 ) -> list[Pair]:
     """Make the labeled pairs of one part of the split, ordered by user and time.
 
-    Items of events with the target behavior count as wanted. For each of them, ``negatives`` random
-    items are drawn that the user had neither earlier nor in the same basket. With a
+    Items of events with the target behavior count as wanted. For each wanted item, ``negatives``
+    random items are drawn that the user had neither earlier nor in the same basket. With a
     ``like_threshold``, an item counts as wanted if the value of its event reaches the threshold.
 
     Args:
@@ -190,7 +190,7 @@ def make_training_pairs(
     behavior: str | None = None,
     wanted: BoolArray | None = None,
 ) -> list[Pair]:
-    """Make the training pairs: each user's latest ``pairs_per_user`` pairs from the train part."""
+    """Make the training pairs. Only each user's latest ``pairs_per_user`` pairs are kept."""
     pairs = make_pairs(data, training, behavior=behavior, wanted=wanted)
     if training.pairs_per_user is None:
         return pairs
@@ -219,7 +219,7 @@ def write_pairs(
         The number of pairs written.
 
     Raises:
-        SettingsError: a setting or the file extension is unknown, or a setting does not fit the
+        SettingsError: a setting or the file extension is unknown, or a setting does not suit the
             data.
         DataError: all pairs have the same label, or there are no pairs.
     """

@@ -1,8 +1,8 @@
-"""Train a model to answer yes or no to the question whether a user will want an item.
+"""Train a model to answer the yes-or-no question of whether a user will want an item.
 
 The history-item pairs are made from events, or read from a file of labeled texts. All pairs in the
-same window of a user's history are branches of one row, so that the shared history is processed
-only once.
+same window of a user's history become branches of one row, so the history that they share is
+processed only once.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Pairs(Examples):
     """Packs of rows whose targets are yes-or-no answers.
 
     Attributes:
-        labels: for each row, the labels of its targets (1 or 0), (targets,).
+        labels: for each row, a (targets,) array with the labels of its targets, 1 or 0.
     """
 
     labels: Sequence[IntArray]
@@ -78,7 +78,7 @@ class PairRows:
             events: the events of all users.
             shown: (E,) mask of the events that appear in histories.
             max_tokens: maximum number of tokens in a row, unless a single pair needs more.
-            overlap: fraction of a history window that is repeated in the next.
+            overlap: fraction of a history window that is repeated in the next window.
             branches: whether several pairs may share a row. Models that do not support branching
                 need a separate row for each pair.
         """
@@ -104,8 +104,8 @@ class PairRows:
     def _encode_histories(self, user: str, pairs: Sequence[Pair]) -> Iterator[tuple[Ids, Pair]]:
         """Yield each pair with the token ids of its history.
 
-        As long as they fit, all histories of a user begin at the same event, so that pairs can
-        share them.
+        All histories of a user start at the same event for as long as they fit into a row, so that
+        pairs can share them.
         """
         where = self._events.events(user)
         places = where.start + np.flatnonzero(self._shown[where])
@@ -124,7 +124,7 @@ class PairRows:
                 yield known, pair
 
     def _fits(self, some: Sequence[tuple[Ids, Ids, Pair]]) -> bool:
-        """Check whether pairs fit into one row; pairs of different windows rarely do."""
+        """Check whether pairs fit into one row. Pairs from different windows rarely do."""
         if not self._branches:
             return False
         trunk = max((known for known, _, _ in some), key=len)
@@ -151,7 +151,7 @@ def make_branched_row(
     branch.
 
     Args:
-        trunk: the token ids that the texts have in common at their beginning.
+        trunk: the token ids of the texts' common prefix.
         texts: the token ids before each target; a single text may be the trunk itself.
         items: the catalog row of each target.
         events: the index of each target in the event columns.
@@ -200,8 +200,8 @@ def make_examples(
         pairs: the pairs.
         training: the training settings.
         plain: whether the model lacks support for branching.
-        part: the part of the split that the pairs belong to. Later events are not shown in
-            histories.
+        part: the part of the split that the pairs belong to. Histories do not show events from
+            later parts.
     """
     end = SPLITS.index(training.before) if part == "train" else SPLITS.index(part) + 1
     maker = PairRows(
@@ -247,7 +247,7 @@ def _pack(
     training: Training,
     plain: bool,
 ) -> Pairs:
-    """Divide rows into packs, with one row per pack if the model does not support branching."""
+    """Divide rows into packs; if the model does not support branching, each pack has one row."""
     packs = [[i] for i in range(len(rows))] if plain else pack_rows(rows, training.pack_tokens)
     return Pairs(rows, weights, packs, labels)
 
@@ -274,7 +274,7 @@ class PointwiseObjective(Objective):
         self._tokens = torch.tensor(question.answers)
 
     def batch(self, packs: Sequence[int]) -> dict[str, Tensor]:
-        """Make a batch, see ``Objective.batch``."""
+        """Make a batch; see ``Objective.batch``."""
         chosen = [self._data.packs[p] for p in packs]
         rows = [[self._data.rows[i] for i in pack] for pack in chosen]
         weights = [[self._data.weights[i] for i in pack] for pack in chosen]
@@ -283,7 +283,7 @@ class PointwiseObjective(Objective):
         return to_tensors(arrays | {"source": source, "label": label})
 
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Compute the losses, see ``Objective.losses``."""
+        """Compute the losses; see ``Objective.losses``."""
         states, head = self._states(model, dict(inputs))
         tokens = self._tokens.to(states.device)
         logprobs = torch.log_softmax(head.over(states[inputs["source"]], tokens), dim=-1)
@@ -292,7 +292,7 @@ class PointwiseObjective(Objective):
         return nats.detach(), losses
 
     def chances(self, model: LanguageModel) -> tuple[IntArray, FloatArray]:
-        """Return (G,) labels of all pairs, and (G,) the model's probability of yes for each."""
+        """Return the (G,) labels of all pairs, and the model's (G,) probabilities of yes."""
         labels, chances = [], []
         with torch.no_grad():
             for pack in range(len(self._data)):
@@ -307,8 +307,8 @@ class PointwiseObjective(Objective):
 def measure(labels: npt.ArrayLike, chances: npt.ArrayLike) -> dict[str, float]:
     """Compute accuracy, precision, recall and F1 at a threshold of 0.5, AUC, and log loss.
 
-    AUC is the probability that a wanted item has a higher score than an unwanted one, where ties
-    count as half. It is 0.5 if all labels are the same. Log loss is in nats. The metrics are computed
+    AUC is the probability that a wanted item has a higher score than an unwanted one; ties count as
+    one half. AUC is 0.5 if all labels are the same. Log loss is in nats. The metrics are computed
     by scikit-learn.
 
     Args:
@@ -348,11 +348,11 @@ def prepare(
         wanted: (E,) mask of the events that may be trained on; None for all events.
 
     Returns:
-        The pairs, and a function that takes the model to train and returns its objective and
-        validation.
+        The pairs, and a function. It takes the model to train, and returns the objective and the
+        validation for it.
 
     Raises:
-        SettingsError: the template does not ask a yes-or-no question, or a setting does not fit
+        SettingsError: the template does not ask a yes-or-no question, or a setting does not suit
             the data.
         DataError: there are no pairs to train on.
     """

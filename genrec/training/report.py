@@ -26,8 +26,8 @@ Line = Mapping[str, Any]
 def read_log(folder: Path) -> tuple[list[Line], list[Line]]:
     """Read the log of a run.
 
-    The log of a run that was killed and resumed may have two lines for the same step. In that
-    case, the later line is used.
+    If a run was killed and resumed, its log may have two lines for the same step. The later line is
+    used.
 
     Returns:
         The step lines and the validation lines.
@@ -69,7 +69,7 @@ def write(folder: Path, run: Run, items: int) -> None:
     Args:
         folder: the run folder.
         run: the contents of run.json.
-        items: number of items (or answers), used to compute the nats of a uniform guess.
+        items: number of items (or answers). The nats of a uniform guess are computed from it.
     """
     steps, validations = read_log(folder)
     pictured = bool(steps) and importlib.util.find_spec("matplotlib") is not None

@@ -1,10 +1,10 @@
-"""Turn histories into training rows, which are token trees with titles as targets.
+"""Turn histories into training rows: token trees whose targets are titles.
 
 Deals with token ids, events and the trie, not with models. A row has the same structure as the
-decoder's tree. Its trunk is the prompt that the model would read at inference. Each branch attends to
-itself and to the trunk up to the point where it splits off, and its positions continue from that
+decoder's tree. Its trunk is the prompt that the model would read at inference. Each branch attends
+to itself and to the trunk up to the point where it splits off, and its positions continue from that
 point. A title in the trunk is predicted from everything before it. The titles of a basket are
-branches that split off at the beginning of the basket, so that they do not see one another.
+branches that all split off at the start of the basket, so they do not see one another.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Row:
 
     Attributes:
         ids: (T,) token ids.
-        position: (T,) each token's position as passed to the model.
+        position: (T,) the position of each token, as passed to the model.
         limit: (T,) number of trunk tokens that each token sees. For a token in the trunk, this
             includes the token itself.
-        branch: (T,) the number of each token's branch, 0 in the trunk. A token sees its own branch
-            and the trunk, but no other branch.
+        branch: (T,) the number of the branch that each token is in; 0 for the trunk. A token sees
+            its own branch and the trunk, but no other branch.
         before: (G,) the index of the token before each target's title.
         at: (G,) the index of each title's first token, if the row includes any of its tokens.
         item: (G,) catalog rows of the targets.
@@ -70,7 +70,7 @@ class _Target:
 
     Attributes:
         limit: number of trunk tokens that the title sees.
-        head: the tokens of its branch before the title.
+        head: the tokens before the title in its branch.
         item: the catalog row of the item.
         event: the index of its event in the event columns.
         in_trunk: whether the title is part of the trunk itself.
@@ -93,11 +93,11 @@ class RowOptions:
         whole_titles: whether rows include all tokens of a target, which a loss over the vocabulary
             requires.
         max_events: maximum number of events before a target.
-        max_tokens: maximum number of tokens in a row; branches that do not fit go into separate
+        max_tokens: maximum number of tokens in a row. Branches that do not fit go into separate
             rows.
-        max_prompt_tokens: maximum number of tokens before a target with the layout ``window``.
-        overlap: for long histories, the fraction of ``max_events`` that is repeated in the next
-            window.
+        max_prompt_tokens: with the layout ``window``, maximum number of tokens before a target.
+        overlap: for long histories, the fraction of a window's ``max_events`` events that is
+            repeated in the next window.
         scale: the highest possible value of an event, such as the best rating; None to omit values
             from histories.
     """
@@ -186,7 +186,7 @@ class RowMaker:
     def prompts(
         self, user_id: str, shown: IntArray, wanted: BoolArray
     ) -> Iterator[tuple[EncodedPrompt, int, int]]:
-        """Yield one prompt for each target of a user, as it would be at inference.
+        """Yield the prompt that would be used at inference for each target of a user.
 
         Each prompt comes with the target's catalog row and its index in the event columns.
 
@@ -200,8 +200,9 @@ class RowMaker:
             yield from self._make_prompts(events, shown, units, user_id)
 
     def _find_units(self, shown: IntArray, wanted: BoolArray) -> list[tuple[int, list[int]]]:
-        """Return the start of each unit (such as a basket) with targets, and its targets' indices.
+        """Find the units (such as baskets) with targets.
 
+        Return the start of each of these units, and the indices of its targets.
         With ``as_is``, every event is a unit.
         """
         c = self._events.columns
@@ -224,7 +225,7 @@ class RowMaker:
         units: Sequence[tuple[int, list[int]]],
         user_id: str,
     ) -> Iterator[tuple[EncodedPrompt, int, int]]:
-        """Yield one prompt for each target in the given units, see ``prompts``."""
+        """Yield one prompt for each target in the given units; see ``prompts``."""
         for first, within in units:
             for i in within:
                 prompt = self._encoder.fit(
@@ -310,7 +311,7 @@ class RowMaker:
         return self._encoder.prompt(rendered).ids
 
     def _encode_trunk(self, events: Sequence[Interaction]) -> tuple[tuple[int, ...], list[int]]:
-        """Return the token ids up to the last event's title, and the start of each event's title."""
+        """Return the token ids up to the last title, and the index where each title starts."""
         rendered = self._template.render(
             self.catalog,
             History(tuple(events[:-1])),
@@ -338,7 +339,7 @@ class RowMaker:
         return encoded.ids, ends
 
     def _split_rows(self, ids: tuple[int, ...], targets: Sequence[_Target]) -> Iterator[Row]:
-        """Yield rows of at most ``max_tokens``; if the branches do not fit, repeat the trunk."""
+        """Yield rows of at most ``max_tokens`` tokens, each of which has the trunk."""
         some, size = list[_Target](), len(ids) + self._longest
         for target in targets:
             more = 0 if target.in_trunk else len(target.head) + self._count_read(target.item)
@@ -351,13 +352,13 @@ class RowMaker:
             yield self._make_row(ids, some)
 
     def _count_read(self, item: int) -> int:
-        """Return the number of a title's tokens to include in a row."""
+        """Return how many tokens of a title a row must include."""
         return (
             len(self._titles[item]) if self._options.whole_titles else int(self._paths.needed[item])
         )
 
     def _make_row(self, ids: tuple[int, ...], targets: Sequence[_Target]) -> Row:
-        """Make a row from a trunk and its branches, cutting the trunk after the last token needed."""
+        """Make a row from a trunk and its branches. The trunk ends with the last token needed."""
         n = max(t.limit for t in targets)
         trunk = list(ids[:n])
         for t in targets:

@@ -34,7 +34,7 @@ def check_sharding(accelerator: Any) -> None:
 
 
 def gather_tensor(value: Tensor, keep: bool) -> Tensor:
-    """Return the complete tensor on the CPU; for a sharded tensor, every process must call this.
+    """Return the complete tensor on the CPU. If it is sharded, every process must call this.
 
     Args:
         value: a whole or sharded tensor.

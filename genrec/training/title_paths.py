@@ -1,4 +1,7 @@
-"""List the choices on the path to each title of a trie. Deals with tries and rows, not with texts."""
+"""List the choices on the path to each title of a trie.
+
+Deals with tries and rows, not with texts.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,18 @@ _NO_CHOICE = 1  # number of children up to which a node leaves no choice
 
 
 class TitlePaths:
-    """The choices on the path through the trie to each title: S steps for N catalog rows.
+    """The choices on the path through the trie to each title.
+
+    There are S steps in total, and N catalog rows.
 
     Attributes:
         trie: the trie.
-        start: (N + 1,) index of each row's first step, followed by S. A row that is not in the trie
-            has no steps.
+        start: (N + 1,) the index of each row's first step, followed by S. A row that is not in the
+            trie has no steps.
         node: (S,) the node at which the choice is made.
         choice: (S,) the number of the chosen child.
-        offset: (S,) the position in the title of the token that makes the choice. All tokens before
-            it must be processed.
+        offset: (S,) the index, within the title, of the token that makes the choice. All tokens
+            before it must be processed.
         copies: (N,) number of rows that share the title; 0 for a row that is not in the trie.
         needed: (N,) number of tokens of the title that must be processed to compute its
             probability.
@@ -73,6 +78,6 @@ class TitlePaths:
         np.maximum.at(self.needed, kept[rows], self.offset)
 
     def steps(self, rows: IntArray) -> tuple[IntArray, IntArray]:
-        """Return the concatenated steps of R rows, and the (R,) numbers of steps."""
+        """Return the concatenated steps of R rows, and the number of steps of each row, (R,)."""
         count = self.start[rows + 1] - self.start[rows]
         return ranges(self.start[rows], count), count

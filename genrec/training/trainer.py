@@ -1,7 +1,7 @@
 """Fine-tune a model on a dataset and write a run folder.
 
-The module ``examples`` makes the training examples, ``objectives`` defines the loss, and ``loop`` runs
-the steps.
+The module ``examples`` makes the training examples, ``objectives`` defines the loss, and ``loop``
+runs the steps.
 """
 
 from __future__ import annotations
@@ -66,16 +66,16 @@ def train(
             unfinished run.
         model: a name, folder or hub id, or a loaded model, which is modified.
         resume: whether to continue from the last checkpoint, if there is one.
-        since: an earlier run whose adapter is trained further, instead of a new adapter.
+        since: an earlier run, whose adapter is trained further; None to train a new adapter.
         new: (E,) mask of the events that are new feedback (see ``data.updates.apply_updates``). The
-            model is trained on these, and on a sample of ``replay`` times as many other events so
-            that it does not forget them.
+            model is trained on these events. To keep it from forgetting older events, it
+            is also trained on a sample of the others, ``replay`` times as many as the new ones.
         device: see ``LanguageModel.load``.
         dtype: see ``LanguageModel.load``. If all weights are trained, ``auto`` means float32 on a
             CPU.
         threads: see ``LanguageModel.load``.
         log: called with a line of text before each slow step.
-        watch: called with each line of the log, which describes a step (nats, targets per second)
+        watch: called with each line of the log. A line describes a step (nats, targets per second)
             or a validation.
         **settings: fields of ``genrec.training.Training`` and ``genrec.config.Settings``.
 
@@ -187,8 +187,8 @@ def _make_trainable(
 def _fingerprints(run: Run, examples: Examples) -> dict[str, str]:
     """Collect the values that must not change when a run is resumed.
 
-    Checkpoints store these names, so do not rename them. New names may be added; those missing
-    from an older checkpoint are not checked.
+    Checkpoints store the names of these values, so do not rename them. New values may be added. A
+    value that is missing from an older checkpoint is not checked.
     """
     return {
         "the base model": run.base_fingerprint or run.base_kept,
@@ -246,8 +246,8 @@ def _open_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> 
         The checkpoint to resume from, or None if there is no checkpoint.
 
     Raises:
-        SettingsError: the folder is not empty and holds no run to resume, or a run with different
-            settings.
+        SettingsError: the folder is not empty but holds no run to resume, or the run in it has
+            different settings.
     """
     if runs.is_first_process():  # only the first process checks the folder
         path = folder / runs.SETTINGS
@@ -268,8 +268,8 @@ def _open_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> 
 def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
     """Check that a resumed run keeps its settings.
 
-    Settings that were added in later versions may be missing from the file. They are assumed to
-    have had their defaults.
+    A setting that was added in a later version may be missing from the file. It is assumed to have
+    had its default value.
 
     Args:
         settings: the current settings, by name.
@@ -302,7 +302,7 @@ def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Make the run folder and write the settings to it.
 
-    To be called just before the first step, after all checks.
+    Call this just before the first step, when all checks have passed.
     """
     import yaml
 
@@ -344,8 +344,8 @@ def _build_validation(
 ) -> Validate | None:
     """Build a function that evaluates the model on a fixed sample of validation users.
 
-    The function decodes each user's list, and returns nats, HR@10 and NDCG@10. If the settings turn
-    validation off, return None instead.
+    That function decodes a list of items for each user, and returns nats, HR@10 and NDCG@10. If the
+    settings turn validation off, this returns None instead.
     """
     if not training.eval_users or training.before == "test":
         return None
