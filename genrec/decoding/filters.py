@@ -1,8 +1,8 @@
 """Represent the trie positions that a search may return.
 
 Deals with sorted numbers only, not with tries or items. A filter stores either the allowed
-positions or the denied ones, whichever were given. So "all but these seven" takes seven numbers
-rather than one for every item.
+positions or the denied ones, whichever were given. For example, "all but these seven" takes seven
+numbers rather than one for every item.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Filter:
 
     Attributes:
         n: total number of positions, including those that are not allowed.
-        listed: distinct positions in sorted order, read-only.
+        listed: the listed positions, distinct and sorted; the array is read-only.
         denies: whether the listed positions are denied rather than allowed.
     """
 
@@ -79,11 +79,11 @@ class Filter:
         return Filter(change(self.listed, positions), self.n, denies=self.denies)
 
     def counts(self, low: IntArray, high: IntArray) -> IntArray:
-        """Return the (C,) number of allowed positions from low to high - 1.
+        """Count the allowed positions from low to high - 1, for each of C ranges; (C,).
 
         Args:
-            low: (C,) starts, from 0 to n.
-            high: (C,) ends, from low to n.
+            low: (C,) start of each range, from 0 to n.
+            high: (C,) end of each range, which is excluded; from low to n.
         """
         listed = np.searchsorted(self.listed, high) - np.searchsorted(self.listed, low)
         return (high - low - listed if self.denies else listed).astype(np.int64, copy=False)
@@ -100,7 +100,7 @@ class Filters:
         n: number of positions.
         common: filter that applies to all users.
         denies: (U,) whether each user's listed positions are denied.
-        keys: the listed positions of all users, sorted. Those of user u are offset by u * (n + 1).
+        keys: the users' listed positions, sorted; those of user u are offset by u * (n + 1).
     """
 
     def __init__(self, filters: Sequence[Filter], common: Filter | None = None) -> None:
@@ -108,7 +108,7 @@ class Filters:
 
         Args:
             filters: one filter for each user.
-            common: filter that applies to every user in addition. It is stored only once.
+            common: additional filter that applies to every user. It is stored only once.
 
         Raises:
             RequestError: there are no filters, or they cover different numbers of positions.
@@ -132,16 +132,16 @@ class Filters:
 
     @property
     def totals(self) -> IntArray:
-        """Return the (U,) number of allowed positions of each user."""
+        """Return the (U,) number of positions that are allowed for each user."""
         return np.where(self.denies, len(self.common) - self._size, self._size)
 
     def counts(self, user: IntArray, low: IntArray, high: IntArray) -> IntArray:
-        """Return the (C,) number of positions from low to high - 1 that are allowed for a user.
+        """For each of C ranges, count the positions that are allowed for the range's user; (C,).
 
         Args:
-            user: (C,) users, from 0 to U - 1.
-            low: (C,) starts, from 0 to n.
-            high: (C,) ends, from low to n.
+            user: (C,) user of each range, from 0 to U - 1.
+            low: (C,) start of each range, from 0 to n.
+            high: (C,) end of each range, which is excluded; from low to n.
         """
         start = np.asarray(user, dtype=np.int64) * (self.n + 1)
         listed = np.searchsorted(self.keys, start + high)
@@ -149,7 +149,7 @@ class Filters:
         return np.where(self.denies[user], self.common.counts(low, high) - listed, listed)
 
     def keeps(self, user: IntArray, positions: IntArray) -> BoolArray:
-        """Return a (P,) mask of the positions that are allowed for their users."""
+        """Return a (P,) mask that tells whether each position is allowed for its user."""
         return self.counts(user, positions, positions + 1) > 0
 
 

@@ -22,8 +22,8 @@ class Frontier:
 
     Attributes:
         user: (F,) index of the prompt.
-        node: (F,) trie node whose run comes next.
-        parent: (F,) handle of the token tree's node above the run.
+        node: (F,) trie node whose run follows the prefix.
+        parent: (F,) handle of the node above the run in the token tree.
         logprob: (F,) log-probability of the scored tokens.
         alone: (F,) log-probability of the same tokens under the model without a prior.
         bound: (F,) upper bound on the score of every item below the prefix.
@@ -38,7 +38,7 @@ class Frontier:
 
     @classmethod
     def empty(cls) -> Frontier:
-        """Return a frontier without prefixes."""
+        """Return an empty frontier."""
         integers, floats = np.empty(0, dtype=np.int64), np.empty(0)
         return cls(integers, integers, integers, floats, floats, floats)
 
@@ -63,7 +63,7 @@ class Frontier:
         return self[others]
 
     def best(self, size: int, eligible: BoolArray | None = None) -> IntArray:
-        """Return the sorted indices of each user's ``size`` prefixes with the highest bounds.
+        """Return the sorted indices of the ``size`` prefixes with the highest bounds for each user.
 
         Args:
             size: maximum number of prefixes per user.
@@ -76,7 +76,7 @@ class Frontier:
         return np.sort(order[rank_in_group(self.user[order]) < size])
 
     def find(self, user: IntArray, node: IntArray) -> IntArray:
-        """Return the (R,) index of the prefix of each user and node, or -1 if there is none.
+        """Return the (R,) index of the prefix for each pair of user and node; -1 if there is none.
 
         Args:
             user: (R,) users to look up.
@@ -93,7 +93,7 @@ class Frontier:
         return index
 
     def highest_bounds(self, n_users: int) -> FloatArray:
-        """Return the (U,) highest bound of each user, or -inf for a user without prefixes."""
+        """Return the (U,) highest bound of each user's prefixes; -inf if there are no prefixes."""
         highest = np.full(n_users, -np.inf)
         np.maximum.at(highest, self.user, self.bound)
         return highest

@@ -62,7 +62,7 @@ class DeviceTrie:
         self.token, self.first_child = copied(trie.token), copied(trie.first_child)
         self.low, self.high = copied(trie.low), copied(trie.high)
         self.run_start, self.run = copied(trie.run_start), copied(np.append(trie.run, [0]))
-        self._fans: list[IntArray] = []  # per level: children per inner node, in descending order
+        self._fans: list[IntArray] = []  # per level: fan-outs of inner nodes, in descending order
         self._runs: list[int] = []  # per level: length of the longest run to an inner node
         node = np.array([trie.root])
         while len(node):
@@ -101,7 +101,7 @@ class DeviceTrie:
         return child * some, owner, some
 
     def is_leaf(self, node: Tensor) -> Tensor:
-        """Return a mask of the nodes that end a title."""
+        """Return a mask of the nodes at which a title ends."""
         return self.first_child[node] == self.first_child[node + 1]
 
     def runs(self, node: Tensor, n: int) -> tuple[Tensor, Tensor]:
@@ -173,8 +173,8 @@ class Beam:
         Args:
             trie: the catalog's trie on the device.
             k: (U, 1) number of items for each user.
-            most: maximum of ``k``.
-            filters: filters for the items that may be returned; None allows all items.
+            most: the largest value in ``k``.
+            filters: the items that may be returned to each user; None allows all items.
             temperature: divisor of the logits.
             floor: minimum log-probability of a returned item.
         """
@@ -228,7 +228,7 @@ class Beam:
         self.nodes += followed.sum(1)
 
     def _add_leaves(self, child: Tensor, value: Tensor, each: Tensor) -> None:
-        """Keep the leaves with the most probable items, one more than requested.
+        """Keep the leaves with the most probable items: as many as requested, plus one.
 
         Args:
             child: (U, C) nodes.
@@ -243,7 +243,7 @@ class Beam:
 
 
 def fits_limit(trie: DeviceTrie, users: int, size: int, prompt: int) -> bool:
-    """Check that no pass exceeds ``MOST`` if all runs of a level are padded to the longest one.
+    """Check that no pass exceeds ``MOST`` if each run is padded to the longest one of its level.
 
     Args:
         trie: the catalog's trie on the device.
@@ -266,14 +266,14 @@ def run_beam(
     temperature: float = 1.0,
     floor: float = NOTHING,
 ) -> Reached:
-    """Follow the best ``size`` prefixes of each level, normalizing probabilities over the catalog.
+    """Follow the best ``size`` prefixes at each level, with probabilities over the catalog.
 
     Args:
         trie: the catalog's trie on the device.
-        tree: a tree in which the model has read the U prompts; it is restored at the end.
+        tree: a token tree in which the model has read the U prompts; it is restored at the end.
         k: (U,) number of items for each prompt, at least 1.
         size: beam width.
-        filters: filters for the items that may be returned; None allows all items.
+        filters: the items that may be returned to each user; None allows all items.
         temperature: divisor of the logits at each node.
         floor: minimum log-probability of a returned item.
     """

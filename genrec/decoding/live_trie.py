@@ -1,11 +1,11 @@
 """Edit a TitleTrie without rebuilding it. Deals with token ids and rows only.
 
-A snapshot never changes: an edit returns a new snapshot, and searches on the old one are not
-disturbed. Each base node on an edited path is replaced by an overlay node that lists its run,
+A snapshot never changes. An edit returns a new snapshot and does not disturb searches that use the
+old one. Each base node on an edited path is replaced by an overlay node that lists its run,
 children and positions. Snapshots share all subtrees that were not edited. Overlay nodes are
 numbered after the nodes of the base and keep their numbers in later snapshots. So a parent's list
-of children is rewritten only when a child is added, removed or first moved to the overlay. This is
-path copying (Driscoll et al. 1989, Making Data Structures Persistent).
+of children is rewritten only when a child is added, removed, or moved to the overlay for the first
+time. This is path copying (Driscoll et al. 1989, Making Data Structures Persistent).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class LiveTrie:
         self._size = len(base)  # the number of the first overlay node
         self._nodes: list[_Node | None] = []
         self._facts = np.zeros((0, 3), dtype=np.int64)  # one row per overlay node, plus spare rows
-        self._inner = 0  # number of inner tokens in addition to those of the base
+        self._inner = 0  # difference from the base in the number of inner tokens
         self._rows = _NONE  # catalog row of each position from N upwards
         self._titles: list[Tokens] = []  # title at each position from N upwards
         self._moved = np.empty((0, 2), dtype=np.int64)  # (row, position or -1), sorted by row
@@ -173,7 +173,7 @@ class LiveTrie:
         return _interleave(mine, *self.base.children(nodes[~mine]), parts)
 
     def intervals(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """Return the intervals of positions below L nodes as arrays of node index, low and high.
+        """Return the intervals of positions below L nodes as three arrays (node index, low, high).
 
         A node may have several intervals, which are disjoint and ascending. They contain only live
         positions.
@@ -255,7 +255,7 @@ class LiveTrie:
         return _Node(tuple(base.runs(one)[0]), children, span)
 
     def _fact(self, nodes: IntArray, mine: BoolArray, which: int) -> IntArray:
-        """Return (L,) values from one column of ``_facts``. Entries of base nodes are arbitrary."""
+        """Return (L,) values from a column of ``_facts``. Values for base nodes are arbitrary."""
         if not len(self._facts):
             return nodes
         return np.asarray(self._facts[np.where(mine, nodes - self._size, 0), which])
@@ -289,7 +289,7 @@ class LiveTrie:
 
         Args:
             number: number of the node.
-            depth: number of tokens before its run.
+            depth: number of title tokens before the node's run.
             cuts: titles to remove, in sorted order.
 
         Returns:
@@ -314,9 +314,9 @@ class LiveTrie:
 
         Args:
             number: number of the node, or _NEW to create a node for these titles only.
-            depth: number of tokens before its run.
-            adds: titles to add, in sorted order. The node's run starts with their token at
-                ``depth``.
+            depth: number of title tokens before the node's run.
+            adds: titles to add, in sorted order. The node's run starts with the token that these
+                titles have at index ``depth``.
 
         Returns:
             The number of the replacement node.
@@ -355,7 +355,7 @@ class LiveTrie:
         edits: Sequence[Edit],
         edit: Callable[[int, int, Sequence[Edit]], int],
     ) -> IntArray:
-        """Apply each edit to the child for its token at ``depth``; return the new children."""
+        """Apply each edit to a child, chosen by its token at ``depth``; return the new children."""
         groups = [(t, list(some)) for t, some in groupby(edits, key=lambda e: e[0][depth])]
         tokens = self.tokens(children)
         wanted = np.array([token for token, _ in groups])

@@ -6,8 +6,9 @@ at a node covers only the node's children. The probabilities of all items then s
 without an alternative needs no evaluation. With "vocab" normalization, the softmax covers the whole
 vocabulary, as in ordinary generation.
 
-The log-probability never rises along a path, so a prefix bounds every item below it. Each search
-keeps the prefixes that it did not follow. Their bounds limit what it may have missed.
+The log-probability never rises along a path, so a prefix's log-probability is an upper bound for
+every item below it. Each search keeps the prefixes that it did not follow. The bounds of these
+prefixes limit what the search may have missed.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ def search(
 ) -> list[Ranking]:
     """Find the k best items for each of U prompts.
 
-    Each list is full, however the search ends, unless fewer than k items are allowed and reach
-    ``min_probability``.
+    Each list contains k items no matter how the search ends, unless fewer than k of the allowed
+    items reach ``min_probability``.
 
     Args:
         trie: the catalog's trie.
-        tree: a tree in which the model has read the U prompts.
-        k: number of items, at least 1: one number for all prompts or one for each.
+        tree: a token tree in which the model has read the U prompts.
+        k: number of items, at least 1; either one number for all prompts or one number per prompt.
         allowed: the items that may be returned. Probabilities still cover all items.
         prior: item weights to fuse with the model's probabilities.
         options: search settings.
@@ -150,7 +151,7 @@ class _Search:
         """Run a beam search on the model's device.
 
         Returns:
-            The rankings, or None if a list is short although items remain.
+            The rankings, or None if a list has fewer items than requested although more remain.
         """
         options, trie, tree = self._options, self._trie, self._tree
         assert isinstance(trie, TitleTrie)
@@ -178,7 +179,7 @@ class _Search:
         return None if self._top.incomplete()[rest.user].any() else self._rankings(rest)
 
     def _start(self) -> Frontier:
-        """Score the children of the root and return the prefixes that they begin."""
+        """Score the children of the root and return the prefixes that start with them."""
         user, zero = np.arange(self._users), np.zeros(self._users)
         root, handle = np.full(self._users, self._trie.root), np.full(self._users, ROOT)
         return self._children(Frontier(user, root, handle, zero, zero, zero), self._tree.root)
@@ -204,7 +205,7 @@ class _Search:
         return rest
 
     def _beam(self, live: Frontier, size: int) -> Frontier:
-        """Follow the best ``size`` prefixes of each level and return the others."""
+        """Follow the best ``size`` prefixes at each level and return the others."""
         skipped = Frontier.empty()
         while len(live := self._prune(live)):
             chosen = live.best(size)
@@ -241,7 +242,7 @@ class _Search:
         handles, every = self._tree.grow(part.user.tolist(), part.parent.tolist(), read, every=True)
         logprob = part.logprob + self._score_runs(runs, read, every)
         if ends.any():
-            done = logprob[ends]  # also for the model alone: no prior is fused at nodes here
+            done = logprob[ends]  # equal for the model alone, since nodes fuse no prior here
             self._add_items(part.user[ends], part.node[ends], done, done, part.bound[ends])
         inner = ~ends
         if not inner.any():
@@ -314,8 +315,8 @@ class _Search:
         """Score the children of L prefixes, add those that are items and return the others.
 
         Args:
-            part: the prefixes, scored to the end of their runs. ``parent`` is the handle of that
-                end.
+            part: the prefixes, scored up to the end of their runs. Here, ``parent`` is the handle
+                of the end of the run.
             outputs: the model's outputs after each prefix.
         """
         options, trie = self._options, self._trie
@@ -414,7 +415,7 @@ class _Search:
         self._top.add(Items(who, rows, value, final, (alone - shared)[owner], weight)[keep])
 
     def _rankings(self, rest: Frontier) -> list[Ranking]:
-        """Return each user's ranking and derive its certificate from the remaining prefixes."""
+        """Return each user's ranking, with a certificate derived from the remaining prefixes."""
         tolerance, k = self._options.tolerance, self._top.k
         bound, mass = rest.highest_bounds(self._users), rest.masses(self._users)
         rankings = []

@@ -78,7 +78,7 @@ class Paths:
 
 
 class Branches:
-    """A set of sequences that are read only when they are needed.
+    """A set of sequences, each of which is read only when it is needed.
 
     Attributes:
         n_tokens: number of tokens read so far.
@@ -117,7 +117,7 @@ class Branches:
             self._read_first(head)
 
     def _read_first(self, head: int) -> None:
-        """Read the first sequence, split into pieces at the points where other sequences diverge."""
+        """Read the first sequence in pieces, split where other sequences diverge from it."""
         assert self._tree is not None
         first = self._sequences[0]
         cuts = sorted({*self._share, len(first)} - set(range(head + 1)))
@@ -134,7 +134,7 @@ class Branches:
         runs: Sequence[Sequence[int]],
         ends: Sequence[int],
     ) -> IntArray:
-        """Read runs, then the paths after the sequences that end with them, and store the outputs.
+        """Read runs and the paths after the sequences that these runs complete; store the outputs.
 
         Args:
             which: indices of the sequences that end in this pass.
@@ -175,7 +175,7 @@ class Branches:
             self._tree.back(mark)
 
     def _groups(self, which: Sequence[int]) -> Iterator[list[int]]:
-        """Split sequences into non-empty groups that fit in one pass where possible."""
+        """Split sequences into non-empty groups, each of which fits in one pass if possible."""
         group: list[int] = []
         size = 0
         for i in which:

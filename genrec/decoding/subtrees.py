@@ -30,7 +30,7 @@ class Subtrees:
         self._trie, self._allowed, self._prior = trie, allowed, prior
 
     def counts(self, user: IntArray, nodes: IntArray) -> IntArray:
-        """Return the (C,) number of items below each node that may be returned to its user."""
+        """For each node, count the items below it that may be returned to the node's user; (C,)."""
         owner, low, high = self._trie.intervals(nodes)
         if self._allowed is None:
             count = high - low
@@ -71,11 +71,11 @@ class Subtrees:
         Args:
             part: prefixes that are about to be read.
             worst: (U,) score that an item must exceed to enter a user's list.
-            fill: number of tokens up to which to fill the pass.
+            fill: number of tokens that the pass should reach.
 
         Returns:
-            The guessed nodes, and the index of each one's parent. An index below ``len(part)``
-            refers to ``part``; a higher index refers to an earlier guess.
+            The guessed nodes, and the index of each guessed node's parent. An index below
+            ``len(part)`` refers to ``part``; a higher index refers to an earlier guess.
         """
         room = fill - int(self._trie.run_lengths(part.node).sum())
         nodes: list[int] = []
@@ -102,8 +102,8 @@ class _Guesses:
     """A heap of the nodes that may be followed next, with the most likely node first.
 
     Attributes:
-        heap: for each node, its negative guessed log-probability, number, run length, user and
-            parent index.
+        heap: one entry per node, with the negative of its guessed log-probability, its number, its
+            run length, its user and the index of its parent.
     """
 
     def __init__(self, trie: Trie, subtrees: Subtrees, worst: FloatArray) -> None:

@@ -62,8 +62,8 @@ class TitleTrie:
         """Build the tree from arrays, for catalogs too large for lists of token ids.
 
         Args:
-            chunks: pairs of the concatenated token ids of some titles, in row order, and the
-                number of tokens in each title.
+            chunks: pairs of arrays, with titles in row order: the concatenated token ids of some
+                titles, and the number of tokens in each of these titles.
 
         Raises:
             DataError: there are no titles, a title is empty, or one is a proper prefix of another.
@@ -170,7 +170,7 @@ class TitleTrie:
         return ranges(first, count), count
 
     def is_leaf(self, nodes: IntArray) -> BoolArray:
-        """Return a mask of the nodes that end a title."""
+        """Return a mask of the nodes at which a title ends."""
         return np.asarray(self.first_child[nodes] == self.first_child[nodes + 1], dtype=np.bool_)
 
     def tokens(self, nodes: IntArray) -> IntArray:
@@ -178,7 +178,7 @@ class TitleTrie:
         return np.asarray(self.token[nodes], dtype=np.int64)
 
     def intervals(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """Return the intervals of positions below L nodes as arrays of node index, low and high."""
+        """Return the intervals of positions below L nodes as arrays (node index, low, high)."""
         low, high = self.low[nodes].astype(np.int64), self.high[nodes].astype(np.int64)
         return np.arange(len(low)), low, high
 
@@ -187,7 +187,7 @@ class TitleTrie:
         return self.order[positions].astype(np.int64)
 
     def runs(self, nodes: IntArray) -> list[list[int]]:
-        """Return the tokens of each node's run, which is empty for the root only."""
+        """Return the tokens of each node's run. Only the root's run is empty."""
         first, start = self.token[nodes].tolist(), self.run_start[nodes].tolist()
         stop = self.run_start[nodes + 1].tolist()
         run = self.run
@@ -206,7 +206,7 @@ class TitleTrie:
         return np.asarray(self.order[self.low[node] : self.high[node]], dtype=np.int64)
 
     def positions(self) -> Ids:
-        """Return the (N,) position of each catalog row, the inverse of ``order``. It is cached."""
+        """Return the (N,) position of each row (the inverse of ``order``). The result is cached."""
         if self._positions is None:
             positions = np.empty_like(self.order)
             positions[self.order] = np.arange(len(self.order), dtype=self.order.dtype)

@@ -57,7 +57,7 @@ class Allowed(Protocol):
     """The trie positions that may be returned to each of U users."""
 
     def counts(self, user: IntArray, low: IntArray, high: IntArray) -> IntArray:
-        """Return the (C,) number of allowed positions from low to high - 1."""
+        """Count the allowed positions from low to high - 1, for each of C ranges; (C,)."""
         ...
 
     def keeps(self, user: IntArray, positions: IntArray) -> BoolArray:
@@ -69,7 +69,7 @@ class Prior(Protocol):
     """Positive weights of the trie positions for each of U users, independent of the model."""
 
     def mass(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
-        """Return the (C,) total weight of the positions from low to high - 1."""
+        """Sum the weights of the positions from low to high - 1, for each of C ranges; (C,)."""
         ...
 
     def best(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
@@ -145,9 +145,9 @@ class Options:
     """Search settings.
 
     Attributes:
-        search: search strategy. ``exact`` follows the best prefixes first until no item outside
-            the list can score higher. ``auto`` does the same, but stops after ``budget`` tokens.
-            ``beam`` follows the best ``beam_size`` prefixes of each level.
+        search: search strategy. ``exact`` follows the best prefixes first until no item outside the
+            list can score higher. ``auto`` does the same, but stops after ``budget`` tokens.
+            ``beam`` follows the best ``beam_size`` prefixes at each level.
         beam_size: number of prefixes that ``beam`` follows at each level.
         normalization: ``catalog`` or ``vocab``; see the module ``search``.
         temperature: divisor of the logits at each node.
@@ -158,20 +158,22 @@ class Options:
             sum to 1. ``score`` adds the prior to the final score.
         beta: exponent of the prior's weights, 0 or more.
         alone: temperature of the model's own probabilities, which are reported in addition to the
-            fused ones; None uses ``temperature``. For ``catalog`` only.
+            fused ones; None uses ``temperature``. Applies to ``catalog`` normalization only.
         min_probability: minimum probability of a listed item.
-        draw: seed for drawing k items without replacement; None returns the k best items. A single
-            seed is varied for each prompt. With one seed per prompt, a draw does not depend on the
-            prompt's place in the batch. For ``catalog`` only; a prior fused into the score is
-            ignored.
+        draw: seed for drawing k items without replacement; None returns the k best items. If a
+            single seed is given, it is varied for each prompt. If one seed per prompt is given, a
+            draw does not depend on the prompt's index in the batch. Applies to ``catalog``
+            normalization only; a prior fused into the score is ignored.
         tolerance: scores closer than this count as tied.
         width: maximum number of prefixes of one prompt that best-first search follows in one pass.
-        fill: number of tokens up to which a pass is filled with prefixes that may be followed
-            next, since a smaller pass is hardly faster. For ``catalog`` only.
+        fill: a pass with fewer tokens is filled up to this number with prefixes that may be
+            followed next, since a smaller pass is hardly faster. Applies to ``catalog``
+            normalization only.
         on_device: whether beam search runs entirely on the model's device (``gpu_beam``); None
-            does so on CUDA GPUs only. Such a search reads no prefixes ahead and pads every run to
-            the longest one of its level. The option is ignored unless the search is a ``catalog``
-            beam without a prior, the catalog has no edits and the passes are small enough.
+            means on CUDA GPUs only. Such a search does not read prefixes ahead, and it pads every
+            run to the longest one of its level. The option is ignored unless the search is a
+            ``catalog`` beam without a prior, the catalog has no edits and the passes are small
+            enough.
     """
 
     search: str = "auto"

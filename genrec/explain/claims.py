@@ -1,10 +1,10 @@
 """Check that a sentence claims only what the catalog and the history support.
 
 Deals with texts only, not with models. The vocabulary is closed. Apart from names of items, a
-sentence may only use words from the item's title and attributes and a few plain words. So it cannot
-make a claim in words that the catalog lacks. The check cannot detect true words that are combined
-into a false statement. Therefore, the shipped templates join words only with "and", since each word
-by itself is true of the item.
+sentence may only use words from the item's title and attributes and a few plain words. Therefore,
+it cannot make a claim with words that the catalog does not contain. The check cannot detect a false
+statement that is made of true words. For this reason, the shipped templates join words only with
+"and", because each word by itself is true of the item.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Facts:
         events: behavior and title of each event in the history that has an item.
         verbs: the verb forms of each behavior.
         plain: texts whose words may be used for any item.
-        opening: the fixed beginning of the sentence. A verb in it does not claim an event.
+        opening: the fixed beginning of the sentence. A verb in the opening does not count as a
+            claim about an event.
     """
 
     item: Item
@@ -67,7 +68,7 @@ class Facts:
 
     @cached_property
     def words(self) -> frozenset[str]:
-        """Return the words that may be used, or their pieces in scripts without spaces."""
+        """Return the words that may be used. In scripts without spaces, return their pieces."""
         return frozenset().union(*(pieces(text.lower()) for text in (*self.said, *self.plain)))
 
     @cached_property
@@ -80,7 +81,7 @@ class Facts:
     def numbers(self) -> Mapping[str, frozenset[float]]:
         """Return the item's numbers, keyed by each word of the attribute's name.
 
-        The key "" has all numbers.
+        The key "" maps to all numbers.
         """
         by_word: dict[str, set[float]] = {"": set(_parse_numbers(self.item.title))}
         for name, value in self.item.known.items():

@@ -1,9 +1,9 @@
-"""Explain the rank of any item and find changes to the history that would raise it.
+"""Explain the rank of any item and find changes to the history that would improve the rank.
 
 Two kinds of changes are tried: leaving out one event, and adding an event with another item at the
-end. The candidates for the added item are those with the most similar titles, the recommended
-items, and the items that the prior ranks highest after the explained one. Trying the whole catalog
-would take thousands of prompts. ``tried`` is the number of candidates that were tried.
+end. The candidates for the added item are the items with the most similar titles, the recommended
+items, and the items that the prior ranks highest after the explained item. Trying every item in the
+catalog would take thousands of prompts. ``tried`` is the number of candidates that were tried.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from genrec.text import one_line
 from genrec.types import IntArray
 
 SCHEMA_VERSION = 1
-LIKE, OTHERS = 16, 8  # maximum number of candidates with similar titles, and of each other kind
+LIKE, OTHERS = 16, 8  # maximum number of candidates: with similar titles; of each other kind
 SHOWN = 3  # maximum number of events against the item, and of recommendations, to report
 _MOST_TITLES = 100_000  # maximum number of titles to compare by character n-grams
 _MOST_TOKENS = 20_000  # maximum number of tokens in a catalog that is scored completely for a rank
@@ -45,7 +45,8 @@ class Choice:
     Attributes:
         written: the item's title up to this point.
         wanted: the text that follows in the item's title.
-        share: probability of the item's continuation among the continuations of all titles here.
+        share: probability of the item's continuation among the continuations of all titles at this
+            point.
         rather: the text that follows in the most probable continuation; empty if it is only a
             space.
         rather_share: probability of that continuation.
@@ -94,7 +95,8 @@ class ItemExplanation:
         lower_than: if the rank is unknown, the number of items that certainly rank higher;
             otherwise 0.
         among: number of items among which this item is ranked.
-        allowed: whether the item may be returned. Seen items may not if they are excluded.
+        allowed: whether the item may be returned. Seen items may not be returned if the request
+            excludes them.
         k: number of recommended items.
         explanation: the evidence and a sentence.
         against: events with the strongest evidence against the item.
@@ -164,7 +166,8 @@ def examine_item(
         question: the request.
         catalog: the items.
         row: catalog row of the item.
-        explain: function that explains the item. Its argument is whether the item is recommended.
+        explain: function that explains the item. Its argument tells whether the item is
+            recommended.
         allowed: the items that may be returned.
         k: number of recommended items.
         behavior: the requested behavior.
@@ -230,8 +233,8 @@ def _rank_item(
     """Score and rank an item.
 
     Returns:
-        The item's own ranking; its rank, or None if it is unknown; and the number of items that
-        certainly rank higher if the rank is unknown, otherwise 0.
+        The item's own ranking; its rank, or None if the rank is unknown; and, if it is unknown, the
+        number of items that certainly rank higher (otherwise 0).
     """
     trie = question.trie
     options = replace(question.options, draw=None, min_probability=0.0)
@@ -264,7 +267,7 @@ def _find_choices(
     position: int,
     decode: Callable[[Sequence[int]], str],
 ) -> list[Choice]:
-    """Find the points in the title at a position where the model prefers another title."""
+    """Find the points in a title at which the model prefers another title."""
     trie = question.trie
     node, handle, outputs = trie.root, ROOT, tree.root
     written: list[int] = []

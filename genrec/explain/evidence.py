@@ -1,4 +1,4 @@
-"""Measure evidence: the drop of an item's score when an event is left out of the history.
+"""Measure evidence: how far an item's score drops when an event is left out of the history.
 
 A change leaves out some events or adds one. For each change, the prompt is rendered again with the
 same window of events, and all other text stays the same. The items are then scored by the same
@@ -38,7 +38,7 @@ from genrec.text import one_line
 from genrec.types import FloatArray
 
 MODES = ("full", "fast")
-_READINGS = 1.5  # maximum tokens that ``fast`` reads after the groups, relative to the prompt
+_READINGS = 1.5  # after the groups, ``fast`` reads at most this multiple of the prompt's tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,13 @@ class Question:
         model: the language model.
         trie: the catalog's trie.
         history: the complete history, which the prior uses.
-        events: number of latest events that the prompt shows.
+        events: number of events that the prompt shows. These are the latest ones.
         render: function that renders a window of events as a prompt, keeping all other text of the
             request.
-        search: function that runs the request's search for other histories, given with their
+        search: function that runs the request's search for other histories. It also takes their
             prompts.
-        options: search options for scoring given items. For a random draw, the probabilities of
-            the distribution are scored.
+        options: search options for scoring given items. If the list is a random draw, items are
+            scored under the distribution from which they are drawn.
         repeats: whether repeating the search returns the same list, so that lists can be compared.
         bare: function that renders a window without the few-shot demonstrations; None if there are
             no demonstrations.
@@ -107,13 +107,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Drops:
-    """The drops of R items' scores under C changes to the history.
+    """The drops in the scores of R items under C changes to the history.
 
     Attributes:
         model: (C, R) the model's part, in nats.
         prior: (C, R) the prior's part, in nats.
-        older: (R,) drop in nats without the events that the prompt omits and only the prior sees;
-            None if there are no such events or there is no prior.
+        older: (R,) drop in nats when the events that are omitted from the prompt, and are seen only
+            by the prior, are left out; None if there are no such events or there is no prior.
     """
 
     model: FloatArray
@@ -196,7 +196,7 @@ class Counterfactuals:
         return scores
 
     def measure_drops(self, changes: Sequence[int]) -> Drops:
-        """Measure the drops of the scores under the given changes."""
+        """Measure the drops in the scores under the given changes."""
         which = [c + 1 for c in changes]
         zeros = [0] * len(which)
         if not which:
@@ -226,13 +226,13 @@ class Counterfactuals:
 
 
 def measure_drops(question: Question, rows: Sequence[int], mode: str = "full") -> Drops:
-    """Measure the drop of each item's score without each event that the prompt shows.
+    """Measure how far each item's score drops when each event shown in the prompt is left out.
 
     ``full`` leaves out each event separately. ``fast`` first leaves out groups of adjacent events.
     It then leaves out single events from the groups that matter most, until it has read 1.5 times
-    as many tokens as the prompt has. Each event of the other groups gets an equal share of the
-    model's part of the group's drop. Its prior's part is measured exactly, since that needs no
-    reading.
+    as many tokens as the prompt has. In each of the other groups, the model's part of the group's
+    drop is divided equally among the group's events. The prior's part is measured exactly for each
+    event, since the model need not read anything for it.
 
     Args:
         question: the request.
@@ -286,7 +286,7 @@ def find_strongest(drops: Drops, n: int = 3) -> list[int]:
 
 
 def measure_demonstrations(question: Question, rows: Sequence[int]) -> FloatArray | None:
-    """Return the (R,) drops without the few-shot demonstrations, or None if there are none."""
+    """Return the (R,) drops when the few-shot demonstrations are left out, or None without any."""
     if question.bare is None:
         return None
     own = Counterfactuals(question, rows, []).own
@@ -295,7 +295,7 @@ def measure_demonstrations(question: Question, rows: Sequence[int]) -> FloatArra
 
 
 def search_again(question: Question, changes: Sequence[Change]) -> list[dict[int, int]]:
-    """Repeat the search after each change and return the ranks by catalog row."""
+    """Repeat the search after each change. For each search, return a map from row to rank."""
     if not changes:
         return []
     changed = [question.changed(c) for c in changes]
@@ -311,7 +311,7 @@ def collect_evidence(
     Args:
         question: the request.
         catalog: the items.
-        drops: the drops of the items' scores.
+        drops: the drops in the items' scores.
         item: column of the item in ``drops``.
     """
     parts = zip(drops.model[:, item].tolist(), drops.prior[:, item].tolist(), strict=True)

@@ -22,7 +22,7 @@ from genrec.text import one_line, script
 LONGEST = 5  # maximum number of words in a phrase
 LEAST = 2  # minimum number of words about an item in a sentence
 _LETTERS = 1_000  # maximum number of characters used from each text, since more would take seconds
-_ENDING = 0.1  # minimum fraction of a word's occurrences at an end if phrases may end with it
+_ENDING = 0.1  # minimum fraction of occurrences at an end for a word that may end a phrase
 _PAIRS = 2  # minimum number of occurrences of a pair of words that is kept together
 _ALWAYS = 3  # minimum number of occurrences of a pair of words that is kept with a third word
 _TITLES = 20_000  # approximate maximum number of titles to count
@@ -73,8 +73,8 @@ class Phrases:
     def of(self, item: Item) -> frozenset[str]:
         """Return the phrases from an item's title and text attributes that may describe it.
 
-        In scripts without spaces, these are pieces of two to four characters. If the rules leave
-        too few phrases, words that usually occur together may be separated.
+        In scripts without spaces, the phrases are pieces of two to four characters. If the rules
+        leave too few phrases, words that usually occur together may be separated.
         """
         texts = (item.title, *(v for v in item.known.values() if isinstance(v, str)))
         runs = [run for text in texts for run in _runs(text)]

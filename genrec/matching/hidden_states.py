@@ -22,8 +22,9 @@ def title_states(
     """Return (N, W) float32 unit vectors of the titles, one for each catalog row.
 
     A title's vector is the mean of the last layer's hidden states over its tokens. Each title is
-    read separately, in the format used in prompts. All such means lie in one narrow cone (Ethayarajh
-    2019, https://arxiv.org/abs/1909.00512), so the mean over the catalog is subtracted from each.
+    read separately, in the format used in prompts. All such means lie in one narrow cone
+    (Ethayarajh 2019, https://arxiv.org/abs/1909.00512), so the mean over the catalog is subtracted
+    from each of them.
 
     Args:
         model: any causal language model.

@@ -88,7 +88,7 @@ class HistoryParser:
         Args:
             catalog: the items.
             verbs: behavior -> verb forms that express it. The behavior's name is also understood.
-                Any other verb that is followed by a colon and a known title becomes a behavior of
+                Any other verb that is followed by a colon and a known title becomes a behavior with
                 that name.
             default: the behavior of events without a verb.
             matcher: the matcher that finds titles; None uses a matcher without an encoder.
@@ -106,7 +106,7 @@ class HistoryParser:
 
         Args:
             history: a text in which ``;``, line breaks, commas or verbs separate events; or a list
-                of ids or titles, with or without verbs before them.
+                of ids or titles, each of which may be preceded by a verb.
 
         Returns:
             The history of all events that were understood, and the interpretation of every piece.
@@ -160,7 +160,7 @@ class HistoryParser:
         return 1, [self._match_nearest(pieces[0], self._default)]
 
     def _match_whole(self, piece: str) -> Understood | None:
-        """Match a piece that consists of one known title, with or without a verb before it."""
+        """Match a piece that consists of one known title, which may be preceded by a verb."""
         event = self._lookup(piece, piece, self._default, near=False)
         if event.item_id is not None:
             return event
@@ -220,7 +220,8 @@ class HistoryParser:
     def _find_cuts(self, piece: str) -> list[int]:
         """List the positions at which an event may begin or end.
 
-        These are at separators, verbs and values, and at spaces next to non-Latin characters.
+        These positions are at separators, verbs and values, and at spaces next to non-Latin
+        characters.
         """
         cuts = {0, len(piece)}
         for separator in _COMMA.finditer(piece):
@@ -277,7 +278,7 @@ class HistoryParser:
         return stretches[::-1]
 
     def _match_title(self, part: str) -> Understood | None:
-        """Match a stretch that consists of a known title, with or without a verb.
+        """Match a stretch that consists of a known title, which may be preceded by a verb.
 
         The behavior of an event without a verb is ''.
         """
@@ -319,7 +320,7 @@ class HistoryParser:
         """Match a piece that is not a known title to the nearest title.
 
         Args:
-            piece: the piece, with or without a verb.
+            piece: the piece, which may start with a verb.
             default: the behavior if the piece has no verb.
         """
         behavior, title = self._split_verb(piece)
@@ -333,7 +334,7 @@ class HistoryParser:
         return self._lookup(piece, piece, default, near=True)
 
     def _is_search(self, behavior: str) -> bool:
-        """Check whether a behavior is a search, that is, one whose text does not name an item."""
+        """Check whether a behavior is a search, whose text does not name an item."""
         return behavior == "search"
 
     def _text_event(self, piece: str, behavior: str, text: str) -> Understood:
@@ -361,7 +362,7 @@ class HistoryParser:
         return behavior, piece[verb_first.end() :].strip(" :：")
 
     def _lookup(self, piece: str, title: str, behavior: str, *, near: bool) -> Understood:
-        """Look up an item by its id or exact title, and also approximately if ``near`` is set."""
+        """Look up an item by its id or exact title, or by a similar title if ``near`` is set."""
         if title in self._catalog:
             item = self._catalog[self._catalog.row(title)]
             return Understood(piece, behavior, item.item_id, item.title, "id")

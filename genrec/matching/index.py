@@ -107,7 +107,7 @@ class TitleIndex:
 
         Args:
             folder: an existing folder.
-            about: the ``index_key``, which must be passed to ``load`` again.
+            about: the ``index_key``. The same key must be passed to ``load``.
         """
         folder = Path(folder)
         for name in INDEX_FILES:
@@ -189,7 +189,7 @@ def _read_vectors(folder: str | Path, about: dict[str, str]) -> tuple[Float32Arr
 
 
 def read_encoder_name(folder: str | Path) -> str | None:
-    """Read the name of an index's encoder from a dataset folder; None if there is no index."""
+    """Read the encoder's name from the index in a folder; return None if there is no index."""
     path = Path(folder) / INDEX_FILES[0]
     if not path.is_file():
         return None

@@ -95,7 +95,7 @@ class SemanticMatcher:
     def embedder(self) -> Embedder | None:
         """Load the encoder, or return None if only character n-grams are used.
 
-        If the user can do something about that, ``notes`` gives the reason.
+        If the user can change this, ``notes`` gives the reason.
         """
         if isinstance(self._encoder, Embedder):
             return self._encoder
@@ -171,7 +171,7 @@ class SemanticMatcher:
 
 
 class TextMatcher:
-    """Matches texts to titles, but returns no match rather than a guess.
+    """Matches texts to titles. In case of doubt, it returns no match rather than a guess.
 
     To handle typing errors and a different word order, the similarity of two normalized texts is
     computed twice (with rapidfuzz): once as written, and once with the words sorted. The higher

@@ -18,7 +18,7 @@ _KEPT = 20_000  # maximum number of titles whose neighbors are cached
 
 
 class AlikeTitles:
-    """The nearest neighbors of each title by the TF-IDF cosine of character 3- and 4-grams.
+    """The nearest neighbors of each title by TF-IDF cosine over character 3- and 4-grams.
 
     Neighbors are computed on demand and cached. Indexing takes about 40 microseconds per title.
     Finding the neighbors of one title among N titles takes about N * 100 nanoseconds.
@@ -44,7 +44,7 @@ class AlikeTitles:
         self._cache: dict[int, tuple[IntArray, FloatArray]] = {}
 
     def links(self, rows: IntArray) -> Any:
-        """Return an (R, N) sparse matrix that links each title to its ``NEAR`` most similar ones.
+        """Return an (R, N) sparse matrix that links each title to its ``NEAR`` nearest titles.
 
         Args:
             rows: (R,) int64 catalog rows.

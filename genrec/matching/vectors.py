@@ -152,7 +152,8 @@ def save(path: str | Path, ids: Sequence[str], vectors: Float32Array, name: str)
     """Write vectors with their ids to a file.
 
     A ``.safetensors`` file has a tensor ``vectors`` and the ids as JSON in the metadata key
-    ``ids``. A ``.parquet`` file has the columns NAME and ``vector``.
+    ``ids``. A ``.parquet`` file has a column called ``item_id`` or ``user_id`` (see ``name``) and a
+    column ``vector``.
 
     Args:
         path: a path that ends in ``.safetensors`` or ``.parquet``.
@@ -161,7 +162,7 @@ def save(path: str | Path, ids: Sequence[str], vectors: Float32Array, name: str)
         name: the kind of ids, ``item_id`` or ``user_id``.
 
     Raises:
-        SettingsError: the path has a different suffix.
+        SettingsError: the path has a different extension.
         DataError: the file cannot be written.
     """
     path = Path(path)
@@ -181,7 +182,7 @@ def save(path: str | Path, ids: Sequence[str], vectors: Float32Array, name: str)
 
 
 def describe_suffix_error(path: Path) -> str:
-    """Build the error message for a path whose suffix ``save`` does not support."""
+    """Build the error message for a path whose extension ``save`` does not support."""
     return (
         f"Vectors cannot be written to {str(path)!r}. Expected a file name that ends in "
         f"{' or '.join(ENDINGS)}."

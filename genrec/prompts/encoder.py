@@ -36,7 +36,7 @@ class EncodedPrompt:
         ids: all token ids in order.
         bounds: (start, stop) of each segment in ``ids``, including the lead and terminator.
         frame: the chat template's text before and after the message; empty for plain prompts.
-        counted: number of tokens of a prompt without ids, for models that read text.
+        counted: number of tokens in a prompt that has no ids because the model reads text.
     """
 
     prompt: Prompt
@@ -152,7 +152,8 @@ class TextEncoder(PromptEncoder):
         """Store the function that counts tokens.
 
         Args:
-            count_tokens: function that returns the number of tokens of a text, or an upper bound.
+            count_tokens: function that returns the number of tokens in a text, or an upper bound on
+                it.
             form: the format of titles.
         """
         self.form = form
@@ -244,7 +245,7 @@ class Encoder(PromptEncoder):
         return tuple(i for i in ids["input_ids"][0] if i not in self._added)
 
     def title(self, rendered: str) -> tuple[int, ...]:
-        """Encode the lead and a rendered title, cut to ``max_title_tokens``, and the terminator.
+        """Encode the lead and a rendered title, cut to ``max_title_tokens``; append the terminator.
 
         No encoded title is a prefix of another one, because every title ends with the terminator,
         which occurs nowhere else in a title.
@@ -338,7 +339,7 @@ class Encoder(PromptEncoder):
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def plain(self, text: str) -> tuple[int, ...]:
-        """Encode a prompt that is given as one text, beginning with the tokenizer's start ids."""
+        """Encode a prompt that is given as one string, beginning with the tokenizer's start ids."""
         return (*self.start, *self._encode([text])[0])
 
     def message(self, text: str) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ class Segment:
     Attributes:
         text: the text of the segment. For a title, it excludes the lead and terminator.
         row: the catalog row of a title; None for text.
-        event: position of the title's event in the history; None for text and demonstrations.
+        event: index of the title's event in the history; None for text and demonstrations.
     """
 
     text: str
@@ -35,7 +35,7 @@ class Prompt:
         segments: the pieces in order.
         lead: text before every title.
         terminator: text after every title.
-        events: number of events of the history in the prompt.
+        events: number of events from the history in the prompt.
         dropped: number of older events that were left out because they did not fit.
         chat: whether the prompt is a message for the model's chat template.
     """
@@ -57,12 +57,12 @@ class Prompt:
 
 
 class TitleObject:
-    """A title in a template. It may only be printed unchanged, so its row is never lost."""
+    """A title in a template. It may only be printed unchanged, so that its row is never lost."""
 
     __slots__ = ("event", "row", "text")
 
     def __init__(self, text: str, row: int, event: int | None = None) -> None:
-        """Store a title's text, its catalog row and the position of its event."""
+        """Store a title's text, its catalog row and the index of its event."""
         self.text, self.row, self.event = text, row, event
 
     def __str__(self) -> str:

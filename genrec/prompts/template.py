@@ -40,22 +40,22 @@ class Template:
     - ``form``: ``plain`` (the default) or ``chat``. A ``chat`` template renders a user's message
       for the model's chat template, and the model answers with the title.
     - ``lead``, ``terminator``: text before and after every title, in double quotes.
-    - ``targets``: ``every`` (the default) if the text before each title of a history is exactly
-      the prompt that inference would use for it, otherwise ``last``.
-    - ``answers``: yes and no as the model writes them, such as ``" yes", " no"``, for templates
-      that ask about one item.
+    - ``targets``: ``every`` (the default) if the text before each title in a history is exactly the
+      prompt that inference would use for that title; otherwise ``last``.
+    - ``answers``: the words for yes and no as the model writes them, such as ``" yes", " no"``, for
+      templates that ask about one item.
 
     Templates that explain an item (``explain``) also have these keys:
 
     - ``opening``: the beginning of the sentence.
-    - ``link``: the text after the first title, with {item}.
+    - ``link``: the text after the first title, which contains {item}.
     - ``unlisted``: the link for an item that is not recommended.
     - ``words``: plain words that may be written between words of the item's title.
     - ``passing``: additional words that may occur in a freely written sentence.
     - ``empty``: words that mean nothing on their own. In scripts without spaces, these are
       characters that cannot begin or end a word.
     - ``most``: maximum number of words.
-    - ``plain``: the sentence used if the model's own sentence is rejected, with {verb} and
+    - ``plain``: the sentence used if the model's own sentence is rejected. It contains {verb} and
       {title}.
     - ``silent``: the sentence used if no event supports the item.
     - ``earlier``: the sentence used if only events that are not shown support the item.
@@ -160,7 +160,7 @@ class Template:
 
     @property
     def answers(self) -> tuple[str, str] | None:
-        """Return yes and no as the model writes them, or None if the template asks for a title."""
+        """Return yes and no as the model writes them; None if the template asks for a title."""
         given = self.header.get("answers")
         return None if given is None else _parse_answers(self.name, given)
 
