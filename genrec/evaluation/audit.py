@@ -72,14 +72,15 @@ def audit(
 
     Args:
         dataset: a dataset with a split. It is split again if the protocol needs a different split.
-        protocol: one of ``protocols.NAMES``; None for the one that fits the dataset's split.
+        protocol: one of ``protocols.NAMES``; None chooses the protocol that matches the dataset's
+            split.
         split: ``test`` or ``validation``.
         table: rows of published results to check as well; see ``published_tables.check_table``.
-        log: called with a message before each slow step.
+        log: function called with a message before each slow step.
 
     Raises:
         RequestError: the protocol or split is unknown, or no user has a target.
-        DataError: the protocol does not fit the data, or the table has no metric.
+        DataError: the protocol does not fit the data, or the table has no metric column.
     """
     protocol = protocol or protocols.default_protocol(dataset)
     dataset = protocols.apply_protocol(dataset, protocol)

@@ -1,4 +1,4 @@
-"""Audit checks of the data: users, rejected rows, repeats, titles, cold items, simple baselines."""
+"""Audit checks of users, rejected rows, repeats, titles, cold items and simple baselines."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def check_target_in_history(data: AuditedData) -> Finding:
 
 
 def check_repeats(data: AuditedData) -> Finding:
-    """Report how often users repeat an item, and the resulting default for seen items."""
+    """Report how often users repeat an item, and whether seen items are excluded by default."""
     info = data.dataset.info
     rule, exception = "excluded" if info.exclude_seen else "included", ""
     lead_in = sorted(info.lead_in_behaviors & info.led_by.keys())
@@ -103,7 +103,7 @@ def check_repeats(data: AuditedData) -> Finding:
 
 
 def check_shared_titles(data: AuditedData) -> Finding:
-    """Check for items that share a title, and measure their effect on scoring by text."""
+    """Check for items that share a title, and compare scoring by item ID with scoring by title."""
     titles = data.dataset.catalog.titles
     exact = Counter(titles)
     plain = Counter(normalized(t) for t in titles)
@@ -147,7 +147,7 @@ def _popular_hit_rates(data: AuditedData) -> tuple[float, float]:
 
 
 def check_cold_targets(data: AuditedData) -> Finding:
-    """Check for targets without an event in train."""
+    """Check for targets whose item has no event in the train part."""
     counts = protocols.count_events(data.dataset, "validation")
     rows = data.dataset.interactions.columns.row[data.target_places]
     share = float((counts[rows] == 0).mean())

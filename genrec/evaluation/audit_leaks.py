@@ -1,4 +1,4 @@
-"""Audit checks of time and splits, which look for information in train that should be unknown."""
+"""Audit checks of times and splits. They look for train events that should not be known yet."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def check_ties(data: AuditedData) -> Finding:
 
 
 def check_users_in_splits(data: AuditedData) -> Finding:
-    """Check how users are spread over the splits, and whether their events go back in time."""
+    """Check how users are spread over the splits, and whether earlier splits have later events."""
     c = data.dataset.interactions.columns
     inside = np.zeros((len(data.dataset.interactions.user_ids), len(SPLITS)), dtype=bool)
     inside[c.user, c.split] = True
@@ -103,7 +103,7 @@ def check_users_in_splits(data: AuditedData) -> Finding:
 
 
 def check_sequences_in_train(data: AuditedData) -> Finding:
-    """Check for test cases whose last items and target also occur in sequence in train."""
+    """Check for test cases whose last items and target also occur consecutively in train."""
     c = data.dataset.interactions.columns
     earlier = (c.split < data.split_code) & (c.row >= 0)
     row, user = c.row[earlier], c.user[earlier]
@@ -169,7 +169,7 @@ def check_future(data: AuditedData) -> Finding:
 
 
 def _users_with_later_train_events(data: AuditedData, times: FloatArray) -> int:
-    """Count users who have an event in an earlier split that is later than their target."""
+    """Count users with an event that is later than their target but in an earlier split."""
     events = data.dataset.interactions
     users = 0
     for case in data.cases:

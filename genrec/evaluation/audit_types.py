@@ -18,7 +18,7 @@ from genrec.evaluation.run_log import collect_answers
 from genrec.evaluation.systems import BaselineSystem
 from genrec.types import FloatArray, IntArray
 
-MAX_USERS = 2_000  # users for whom baselines rank items
+MAX_USERS = 2_000  # maximum number of users for whom baselines rank items
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class AuditedData:
         dataset: the dataset with the protocol's split.
         cases: (U,) the cases of the protocol.
         split: the split of the targets.
-        log: called with a message before each slow step.
+        log: function called with a message before each slow step.
     """
 
     dataset: Dataset
@@ -87,7 +87,7 @@ class AuditedData:
 
     @property
     def or_split_by_time(self) -> str:
-        """The end of advice that recommends splitting by time as an alternative."""
+        """Closing words of a finding's advice, which suggest splitting by time instead."""
         if self.dataset.info.time_unit == "position":
             return ", or prepare the data without positions and split it by time"
         return ", and also report results on the split by time (--split global-time)"

@@ -33,15 +33,15 @@ def bootstrap(
 ) -> Interval:
     """Return the mean of per-user values with a percentile bootstrap interval.
 
-    Each resample draws the same number of users with replacement. The interval goes from the quantile
-    (1 - level) / 2 to the quantile (1 + level) / 2 of the resampled means. To compare two systems,
-    pass the per-user differences to get a paired interval.
+    Each resample draws the same number of users with replacement. The bounds of the interval are
+    two quantiles of the resampled means: (1 - level) / 2 and (1 + level) / 2. To compare two
+    systems, pass the per-user differences to get a paired interval.
 
     Args:
         values: (users,) one value per user; at least one user.
         level: the share of resampled means inside the interval.
-        draws: the number of resamples. None means 10,000, or 10^8 / users for more than 10,000 users,
-            but at least 1,000.
+        draws: the number of resamples. None means 10,000. With more than 10,000 users, it means
+            10^8 / users, but at least 1,000.
         seed: the random seed of the resampling.
 
     >>> bootstrap([1.0, 1.0, 1.0])
@@ -55,9 +55,9 @@ def bootstraps(
 ) -> list[Interval]:
     """Apply ``bootstrap`` to each column of (users, M) values.
 
-    All columns share the same resamples. An exception are columns with few distinct values if there
-    are more than 10,000 users. For these, the number of users with each value is resampled instead,
-    which is equivalent and faster.
+    All columns share the same resamples. The exception is columns with few distinct values when
+    there are more than 10,000 users. For such columns, the number of users with each value is
+    resampled instead. This is equivalent and faster.
     """
     v = np.asarray(values, dtype=np.float64)
     n = len(v)
@@ -78,7 +78,7 @@ def bootstraps(
 
 
 def _resample_means(columns: FloatArray, draws: int, seed: int) -> FloatArray:
-    """Compute (M, draws) means of (M, n) columns over resamples of n users."""
+    """Return the (M, draws) means of (M, n) values over random resamples of the n users."""
     n = columns.shape[1]
     rng = np.random.default_rng(seed)
     size = max(1, MAX_CELLS // n)

@@ -1,7 +1,7 @@
 """Evaluate recommenders and baselines on the cases of a protocol. Killed runs can be resumed.
 
-The ranked lists are computed first and logged user by user. All metrics are then computed from the
-lists, first per user and then as means.
+The ranked lists are computed first and logged user by user. The metrics are then computed from the
+lists for each user, and averaged over the users.
 """
 
 from __future__ import annotations
@@ -60,24 +60,26 @@ def evaluate(
 
     Args:
         dataset: a dataset with a split. It is split again if the protocol needs a different split.
-        systems: the systems to evaluate, starting with yours. Each is a ``Recommender``, a baseline
-            or its name, ``prior`` for the collaborative prior alone, or a pair of a name and one of
-            these.
-        protocol: one of ``protocols.NAMES``; None for the one that fits the dataset's split.
+        systems: the systems to evaluate; your own system comes first. Each is a ``Recommender``, a
+            baseline or its name, ``prior`` for the collaborative prior alone, or a pair of a name
+            and such a system.
+        protocol: one of ``protocols.NAMES``; None chooses the protocol that matches the dataset's
+            split.
         split: ``test`` or ``validation``.
         users: the size of a fixed random sample of users; None for all users.
         fit_on: the data used to fit baselines given by name and the recommenders' priors, ``train``
             or ``train+validation``. None means ``train``, or ``train+validation`` for ``demo-v1`` on
             test.
-        exclude_seen: whether to exclude the items of the history from the lists. None means the
-            recommenders' setting, which follows the dataset by default.
-        candidates: for ``candidates-20``, the items to rank for each user_id instead of random ones.
+        exclude_seen: whether to exclude the items of the history from the lists. None uses the
+            recommenders' setting, whose default depends on the dataset.
+        candidates: for ``candidates-20``, the items to rank for each user_id, which replace the
+            random candidates.
         vectors: (N, D) unit vectors of the items, used for diversity; None for character n-grams of
             the titles.
         seed: the random seed for the sample, the candidates and the baselines.
-        out: a folder for per-user values and logs of the lists, from which a killed run resumes. None
-            stores nothing.
-        progress: called with a system's name and the number of users done.
+        out: a folder that stores per-user values and logs of the lists. A killed run can be resumed
+            from it. None stores nothing.
+        progress: function called with a system's name and the number of users done.
 
     Raises:
         RequestError: an argument is invalid.
@@ -127,7 +129,7 @@ def evaluate(
 
 
 def resolve_before(fit_on: str | None, protocol: str, split: str) -> str:
-    """Return the split before which systems are fitted.
+    """Return the first split whose events are not used to fit systems.
 
     Args:
         fit_on: see ``evaluate``.
@@ -152,7 +154,7 @@ def resolve_before(fit_on: str | None, protocol: str, split: str) -> str:
 
 
 def fitted_on(before: str) -> str:
-    """Return the name of the parts before a split, as it appears in results.
+    """Return the names of the parts before a split, in the form shown in results.
 
     >>> fitted_on("validation"), fitted_on("test")
     ('train', 'train + validation')
@@ -161,7 +163,7 @@ def fitted_on(before: str) -> str:
 
 
 def _resolve_exclude_seen(dataset: Dataset, systems: Sequence[Any], asked: bool | None) -> bool:
-    """Determine whether to exclude seen items, consistently for all systems."""
+    """Determine whether seen items are excluded. The answer is the same for all systems."""
     ours = {
         s.exclude_seen for s in (split_name(s)[1] for s in systems) if isinstance(s, Recommender)
     }
@@ -178,7 +180,7 @@ def _resolve_exclude_seen(dataset: Dataset, systems: Sequence[Any], asked: bool 
 
 @dataclass(frozen=True)
 class _Measurement:
-    """Measures the lists of systems per user. Values shared by all systems are computed once.
+    """Computes the metrics of each system per user. Values that all systems share are computed once.
 
     Attributes:
         dataset: the dataset with the protocol's split.
@@ -226,7 +228,7 @@ class _Measurement:
         return title_vectors(self.dataset.catalog, "ngrams", lambda text: None)
 
     def measure(self, name: str, answers: Sequence[Answer]) -> Result:
-        """Measure a system's answers, with one answer per case."""
+        """Measure a system's answers. There must be exactly one answer per case."""
         ranked = [a.items for a in answers]
         rows = metrics.as_rows(ranked, self._row_of)
         ranks = metrics.ranks_of(self._targets, rows)
@@ -300,16 +302,16 @@ def run(
     key: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> Result:
-    """Rank items for every case with a function. A killed run can be resumed.
+    """Call a ranking function for every case. A killed run can be resumed.
 
     Args:
         name: the system's name.
-        rank: returns ranked item ids for a history.
+        rank: function that returns ranked item ids for a history.
         cases: the cases to rank for.
         log_path: see ``run_log.collect_answers``.
         key: a string that identifies everything the lists depend on, such as model and settings. A
             log with a different key is rejected.
-        progress: called with the number of users done.
+        progress: function called with the number of users done.
 
     Raises:
         DataError: the log was written by another system or with other settings.

@@ -2,14 +2,15 @@
 
 For the first recommendation of each user, sets of one, two and three events are left out of the
 history. The sets start with the events that the sentence names, followed by those with the most
-evidence. If a sentence is faithful, the score falls without the events that it names. For comparison,
-the same is done with the most recent events, with the events whose titles are most similar to the
-item's title, and with random events. The score is the one used for ranking, including the prior if
-there is one. It is measured under a different template than the evidence and the sentence.
-Keeping only these events shows whether they are sufficient. Finally, every sentence is checked again.
+evidence. If a sentence is faithful, the score falls without the events that it names. For
+comparison, the same is done for the most recent events, for the events whose titles are most
+similar to the item's title, and for random events. The score is the one used for ranking, including
+the prior if there is one. It is measured under a different template than the evidence and the
+sentence. Keeping only these events shows whether they are sufficient. Finally, every sentence is
+checked again.
 
-Sentences are deterministic: the most likely title, token and word is chosen at each step. Agreement
-between seeds is therefore not measured. The seed only affects demonstrations and samples.
+Sentences are deterministic, because the most likely title, token or word is chosen at each step.
+Agreement between seeds is therefore not measured. The seed only affects demonstrations and samples.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ USERS = 100
 _TEMPLATES = (
     "sentence",
     "next_item",
-)  # the first one that is not the recommender's is used for testing
+)  # the first template that is not the recommender's own is used for testing
 
 
 def faithfulness(
@@ -85,18 +86,20 @@ def faithfulness(
             the prompt; None for all these users.
         protocol: see ``genrec.evaluate``; ``candidates-20`` is not supported.
         split: ``test`` or ``validation``.
-        other: the template under which the fall of the score is measured. None means ``sentence``, or
-            ``next_item`` if ``sentence`` is the recommender's own template. No demonstrations are
-            shown, and the prior has the same weight as under the recommender's own template.
+        other: the template under which the fall of the score is measured. None means ``sentence``,
+            or ``next_item`` if ``sentence`` is the recommender's own template. Prompts with this
+            template show no demonstrations, and the prior keeps the weight that it has under the
+            recommender's own template.
         style: the style of the sentences.
         encoder: the encoder used to compare titles; a name that
             ``genrec.matching.encoders.load_embedder`` accepts, or ``ngrams``. Titles that the encoder
             cannot read are compared by n-grams.
         fit_on: the data that the recommender's prior counts; see ``genrec.evaluate``.
         seed: the random seed for the sample and the random events.
-        out: a JSONL file for the judgement of each user, from which a killed run resumes.
-        progress: called with the number of users done.
-        log: called with a message before each slow step.
+        out: a JSONL file that stores the judgement of each user. A killed run can be resumed from
+            it.
+        progress: function called with the number of users done.
+        log: function called with a message before each slow step.
 
     Raises:
         RequestError: an argument is invalid, or no user has enough events.
@@ -177,8 +180,8 @@ def _prepare(recommender: Recommender, dataset: Dataset, before: str) -> Recomme
     """Check a recommender, and return it with a prior that counts only events before a split."""
     if recommender.settings.decoder == "match":
         msg = (
-            "Explanations cannot be evaluated with decoder='match', whose scores are shares of texts. "
-            "Set decoder='trie'."
+            "Explanations cannot be evaluated with decoder='match', because its scores are only the "
+            "fraction of sampled texts that name an item. Set decoder='trie'."
         )
         raise RequestError(msg)
     check_compatible(recommender, dataset)
@@ -252,7 +255,8 @@ class Judge:
         """Judge the explanation of a case's first recommendation."""
         catalog, history = self._ours.catalog, case.history
         shown = [r.prompt(history).prompt.events for r in (self._ours, self.other)]
-        if shown[0] != shown[1]:  # the longer template shows fewer events; use that number for both
+        # The longer template shows fewer events; both templates use that number.
+        if shown[0] != shown[1]:
             history = history.latest(min(shown))
         events = history.latest(min(shown)).interactions
         if not events:
@@ -295,7 +299,7 @@ class Judge:
 
 
 def _title(catalog: Catalog, event: Interaction) -> str | None:
-    """Return an event's title; None if the event has only a text."""
+    """Return an event's title, or None if the event has no title but only a text."""
     return None if event.item_id is None else catalog[catalog.row(event.item_id)].title
 
 
@@ -308,8 +312,8 @@ def collect_facts(
 ) -> Facts:
     """Collect the facts that a sentence may state.
 
-    A sentence that was filled in from the template may also use the template's words and the texts of
-    events.
+    A sentence that was made by filling in the template may also use the template's words and the
+    texts of events.
 
     Args:
         why: the explanation.
@@ -392,7 +396,7 @@ class Likeness:
         Args:
             catalog: the items.
             encoder: the encoder's name.
-            log: called with a message before each slow step.
+            log: function called with a message before each slow step.
 
         Raises:
             ModelError: the encoder could not be downloaded or loaded.

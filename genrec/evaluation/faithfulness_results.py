@@ -1,4 +1,7 @@
-"""Hold the judgements of explanations per user, and compute figures from them. Does not use models."""
+"""Hold one judgement of an explanation per user, and compute figures from the judgements.
+
+Does not use models.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +34,9 @@ class Judgement:
         own: the events that involve the recommended item itself.
         evidence: the evidence of each event in nats, under the recommender's own template.
         elsewhere: the evidence of each event in nats, under the other template.
-        left_out: for each selection method, the fall of the score without its first one, two and
-            three events, in nats under the other template.
-        kept: for each selection method, the fall of the score with only these events.
+        left_out: for each selection method, how far the score falls when its first one, two and
+            three events are left out, in nats under the other template.
+        kept: for each selection method, how far the score falls when only these events are kept.
     """
 
     user_id: str
@@ -57,14 +60,14 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Curves:
-    """The fall of scores for each selection method, for users whose sentences name an event.
+    """How far scores fall with each selection method, over users whose sentences name an event.
 
     Attributes:
-        points: for each method, intervals of the fall for one, two and three events.
-        area: for each method, the interval of the area under the curve, which is the mean of the falls
-            for one, two and three events.
-        minus: for each method, the interval of the area of ``named`` minus the area of the method,
-            paired by user.
+        points: for each method, the mean falls for one, two and three events, with their intervals.
+        area: for each method, the area under the curve, with its interval. The area is the mean of
+            the falls for one, two and three events.
+        minus: for each method, the area of ``named`` minus the area of the method, paired by user,
+            with its interval.
     """
 
     points: dict[str, list[Interval]]
@@ -74,7 +77,8 @@ class Curves:
     @classmethod
     def of(cls, falls: Sequence[Mapping[str, Sequence[float]]]) -> Curves:
         """Compute the curves from the falls of at least one user."""
-        values = np.array([[user[way] for way in WAYS] for user in falls])  # users, ways, sizes
+        # (users, methods, sizes)
+        values = np.array([[user[way] for way in WAYS] for user in falls])
         area = values.mean(axis=2)
         points = [bootstrap.bootstraps(values[:, n]) for n in range(len(WAYS))]
         return cls(
@@ -132,12 +136,15 @@ class Faithfulness:
 
     @cached_property
     def deletion(self) -> Curves | None:
-        """The curves when events are left out; None if no sentence names an event."""
+        """The curves for leaving out events; None if no sentence names an event."""
         return Curves.of([u.left_out for u in self.naming]) if self.naming else None
 
     @cached_property
     def sufficiency(self) -> Curves | None:
-        """The curves when only these events are kept; None if no sentence names an event. Lower is better."""
+        """The curves for keeping only these events; None if no sentence names an event.
+
+        Lower values are better.
+        """
         return Curves.of([u.kept for u in self.naming]) if self.naming else None
 
     @cached_property
@@ -148,8 +155,8 @@ class Faithfulness:
 
         - ``generated``: the model wrote the sentence; other sentences come from a template
         - ``names_event``: the sentence names an event
-        - ``names_strongest``: among sentences that name an event, those that name the event with the
-          most evidence
+        - ``names_strongest``: among sentences that name an event, the share that names the event
+          with the most evidence
         - ``strongest_is_item``: the event with the most evidence involves the recommended item itself
         - ``same_strongest``: the same event has the most evidence under both templates
         - ``rank_correlation``: Spearman's rank correlation of the evidence under both templates
@@ -192,7 +199,7 @@ class Faithfulness:
 
 
 def _spearman(one: Sequence[float], two: Sequence[float]) -> float | None:
-    """Return Spearman's rank correlation; None if either side is constant."""
+    """Return Spearman's rank correlation; None if either sequence is constant."""
     from scipy.stats import rankdata
 
     ranks = np.stack([rankdata(one), rankdata(two)])

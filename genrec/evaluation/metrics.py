@@ -2,7 +2,8 @@
 
 The lists of U users are a (U, K) matrix of catalog rows, best first. In this matrix, -1 fills the
 positions after the end of a list, and -2 stands for an id that is not in the catalog. The relevant
-items of all users are one concatenated array of rows, with (U + 1,) offsets of each user's part.
+items of all users are concatenated into one array of rows. An array of (U + 1,) offsets says where
+each user's part starts and ends.
 """
 
 from __future__ import annotations
@@ -176,7 +177,8 @@ def hits(relevant: npt.ArrayLike, start: IntArray, ranked: RowArray) -> BoolArra
 def set_metrics(hit: BoolArray, n_relevant: IntArray, k: int) -> dict[str, FloatArray]:
     """Compute metrics of lists per user, given sets of relevant items.
 
-    For n relevant items, let r be the ranks of those among the first k positions:
+    Let n be the number of relevant items, and let r be the ranks of the relevant items among the
+    first k positions:
 
     - ``hit_rate``: 1 if there is at least one such rank, otherwise 0
     - ``recall``: the number of such ranks / n
@@ -288,8 +290,9 @@ def novelty(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
 def popularity(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
     """Compute the mean popularity percentile of each user's first k items.
 
-    The percentile of an item with count c is (|items below c| + |items with c or below|) / 2N, for
-    a catalog of N items. Random lists have 0.5 on average. The result is NaN for an empty list.
+    The percentile of an item with count c is (|items with a count below c| + |items with a count of
+    at most c|) / 2N, where N is the size of the catalog. The average for random lists is 0.5. The
+    result is NaN for an empty list.
 
     Args:
         ranked: (U, K) lists.
@@ -402,7 +405,7 @@ def _repeated(rows: RowArray) -> BoolArray:
 
 
 def _mean_of(values: FloatArray, ranked: RowArray, k: int) -> FloatArray:
-    """Average the (N,) values of the first k items of each list. NaN for an empty list."""
+    """Average the (N,) values of the first k items of each list. The average of an empty list is NaN."""
     top = ranked[:, :k]
     n = (top >= 0).sum(axis=1)
     total = np.zeros(len(top))

@@ -1,9 +1,15 @@
 """Check published results for figures that are arithmetically impossible.
 
 Deals with metric names and numbers only. With one target per user, hit rate, NDCG and MRR are means
-over the same ranks, so they bound each other. Consider a user whose target has a rank from k1 + 1 to
-k2. This user adds 1 to the sum in HR@k2 - HR@k1, between 1 / log2(k2 + 1) and 1 / log2(k1 + 2) to the
-sum in NDCG@k2 - NDCG@k1, and between 1 / k2 and 1 / (k1 + 1) to the sum in MRR@k2 - MRR@k1.
+over the same ranks, so they bound each other. If a
+user's target has a rank from k1 + 1 to k2, the user's metrics increase by these amounts when the
+cutoff is raised from k1 to k2:
+
+- hit rate: 1
+- NDCG: at least 1 / log2(k2 + 1) and at most 1 / log2(k1 + 2)
+- MRR: at least 1 / k2 and at most 1 / (k1 + 1)
+
+The metrics of all other users do not change.
 """
 
 from __future__ import annotations
@@ -39,14 +45,15 @@ def check_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
     """Find contradictions in a table of results, assuming one target per user.
 
     Args:
-        rows: one mapping per row, from column names to numbers or texts such as ``.0648``. Metric
-            columns have names such as ``HR@10``, ``Recall@5``, ``N@10`` or ``MRR@20``, optionally with
-            a group in front, as in ``Beauty R@10``. All other columns label the row. Texts are assumed
-            to be exact to their last digit, and floats to as many digits as the longest float in the
-            row. The values of a group are read as percentages if one of them is above 1.
+        rows: one mapping per row, from column names to numbers or strings such as ``.0648``. Metric
+            columns have names such as ``HR@10``, ``Recall@5``, ``N@10`` or ``MRR@20``, optionally
+            preceded by the name of a group, for example ``Beauty R@10``. All other columns label
+            the row. Strings are assumed to be exact to their last digit, and floats to as many
+            digits as the longest float in the row. The values of a group are read as percentages if
+            one of them is above 1.
 
     Returns:
-        One text per contradiction; an empty list if there are none.
+        One sentence per contradiction; an empty list if there are none.
 
     Raises:
         DataError: no column is a metric.
@@ -82,7 +89,7 @@ def _column(name: str) -> tuple[str, str, int] | None:
 
 
 def _tables(row: Mapping[str, object]) -> dict[str, dict[str, dict[int, _Value]]]:
-    """Read the values of one row into mappings by group, kind of metric and k."""
+    """Read the values of one row, keyed by group, kind of metric and k."""
     tables: dict[str, dict[str, dict[int, _Value]]] = defaultdict(lambda: defaultdict(dict))
     digits = max((_digits(repr(c)) for c in row.values() if isinstance(c, float)), default=0)
     for column, cell in row.items():
@@ -100,7 +107,7 @@ def _tables(row: Mapping[str, object]) -> dict[str, dict[str, dict[int, _Value]]
 
 
 def _value(cell: object, digits: int) -> _Value | None:
-    """Read the number in a cell; None if the cell contains no number.
+    """Return the number in a cell, or None if the cell contains no number.
 
     Args:
         cell: the content of the cell.
@@ -169,7 +176,7 @@ def _check_against_hits(
 
 
 def _gain(kind: str, rank: int) -> float:
-    """Return the contribution of a hit at a rank to NDCG or MRR."""
+    """Return the NDCG or MRR of a user whose target has the given rank."""
     return float(1 / np.log2(rank + 1)) if kind == "ndcg" else 1 / rank
 
 

@@ -24,7 +24,7 @@ from genrec.evaluation.systems import slug
 from genrec.types import FloatArray
 
 SCHEMA_VERSION = 1
-LEAST_USERS = 500  # minimum for claiming that one system beats another
+LEAST_USERS = 500  # minimum number of users for claiming that one system beats another
 LOWER_IS_BETTER = ("nats", "seconds", "invalid")
 SLICE_DRAWS = 2_000  # number of bootstrap resamples for a slice
 MAIN_METRICS = ("nats", "hit_rate@1", "hit_rate@10", "ndcg@10")
@@ -55,8 +55,8 @@ class Result:
         """Return the (users,) values of a metric.
 
         Args:
-            metric: a key of ``values``. For any K, ``hit_rate@K``, ``ndcg@K`` and ``mrr@K`` of the
-                target and ``recall@K`` of the whole basket are also available.
+            metric: a key of ``values``. These metrics are also available for any K: ``hit_rate@K``,
+                ``ndcg@K`` and ``mrr@K`` for the target, and ``recall@K`` for the whole basket.
 
         Raises:
             RequestError: the metric is unknown.
@@ -169,7 +169,7 @@ class Evaluation:
         exclude_seen: whether items of the history were excluded from the lists.
         vectors: a description of the vectors used to measure diversity.
         cases: (users,) the cases, in the order of the users.
-        slices: for each kind of slice, (users,) labels.
+        slices: for each kind of slice, the (users,) label of each user.
         results: one result per system.
     """
 

@@ -35,7 +35,7 @@ def collect_answers(
             are skipped, and an incomplete last line is dropped.
         key: a string that identifies everything the answers depend on. A log with a different key is
             rejected.
-        progress: called with the system's name and the number of users done.
+        progress: function called with the system's name and the number of users done.
 
     Raises:
         DataError: the log was written by another system or with other settings.

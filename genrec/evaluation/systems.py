@@ -44,7 +44,8 @@ class Answer:
         items: item ids, best first.
         probabilities: the items' probabilities; None if the system states none.
         nats: -ln P(target); None unless P is a distribution over all items.
-        exact: whether these are guaranteed to be the best k items; None if the system does not report it.
+        exact: whether the items are guaranteed to be the best k items; None if the system does not
+            report it.
         seconds: the time taken to compute the list.
     """
 
@@ -60,7 +61,7 @@ class System(Protocol):
 
     Attributes:
         name: the name shown in result tables.
-        batch: the number of cases to pass at once.
+        batch: the number of cases to pass to the system at once.
     """
 
     name: str
@@ -77,7 +78,7 @@ class System(Protocol):
 
 
 class RecommenderSystem:
-    """Adapts a ``Recommender`` to the system interface, with lists, probabilities and nats per target."""
+    """Adapts a ``Recommender``, which answers with items, probabilities and nats of the target."""
 
     batch = 1
 
@@ -185,7 +186,7 @@ class BaselineSystem:
 
 
 def split_name(system: Any) -> tuple[str | None, Any]:
-    """Split a given system into its name and the system itself. The name is None if none was given."""
+    """Return the name and the system that were given. The name is None if only a system was given."""
     return system if isinstance(system, tuple) else (None, system)
 
 
@@ -198,7 +199,7 @@ def build_systems(
         dataset: the dataset with the protocol's split.
         given: the ``systems`` of ``genrec.evaluate``.
         exclude_seen: whether items of the history are excluded from the lists.
-        before: baselines are fitted on, and priors count, only events before this split.
+        before: baselines and priors use only the events before this split.
         seed: the random seed for the baselines.
 
     Raises:
@@ -259,7 +260,7 @@ def _shared_sources(given: Sequence[Any]) -> Sequence[str]:
 
 
 def check_compatible(recommender: Recommender, dataset: Dataset) -> None:
-    """Reject a recommender that cannot be evaluated on a dataset.
+    """Reject a recommender that cannot be evaluated on the given dataset.
 
     Raises:
         RequestError: the recommender has a different catalog, predicts another behavior, or shows
@@ -283,8 +284,8 @@ def check_compatible(recommender: Recommender, dataset: Dataset) -> None:
     if recommender.settings.few_shot and own is not None and own.info.split != info.split:
         msg = (
             f"The recommender's demonstrations come from data split by {own.info.split}, but the "
-            f"protocol splits by {info.split}. Expected a recommender on "
-            "protocols.apply_protocol(dataset, protocol), so that no demonstration contains a target."
+            f"protocol splits by {info.split}. Expected a recommender built "
+            "on protocols.apply_protocol(dataset, protocol), so that no demonstration contains a target."
         )
         raise RequestError(msg)
 

@@ -1,11 +1,12 @@
 """Fit the prior's weight and the node temperature on validation users, with one model pass per user.
 
-The pass stores the model's logits at each choice on the paths to the target, to the model's best items
-and to the prior's best items. Everything else is arithmetic on these logits. In fusion by node, the
-probability of an item is a product of choices with logits a * (model) + b * (log of the prior's mass),
-so the targets' log-likelihood is concave in a and b. The fit to the bundled sample counts like a few
-additional users, so that a small number of users cannot move the fit far. In fusion by score, only the
-order of the candidates matters, and the parameters are found by a grid search.
+The pass stores the model's logits at each choice on the paths to the target, to the model's best
+items and to the prior's best items. Everything else is arithmetic on these logits. In fusion by
+node, the probability of an item is the product of the probabilities of its choices. Each choice has
+logits a * (model) + b * (log of the prior's mass). The targets' log-likelihood is therefore concave
+in a and b. The fit to the bundled sample counts like a few additional users, so that a small number
+of users cannot move the fit far. In fusion by score, only the order of the candidates matters, and
+the parameters are found by a grid search.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from genrec.recommender import Recommender
 from genrec.types import FloatArray, IntArray
 
 USERS = 200
-CANDIDATES = 50  # number of best items of the model, and of the prior
+CANDIDATES = 50  # number of best items taken from the model, and from the prior
 AT = 10
 _LEAST, _MOST = 0.011, 90.0  # bounds of 1 / temperature
 _TEMPERATURES = (
@@ -44,7 +45,7 @@ _TEMPERATURES = (
     3.0,
     4.0,
     5.0,
-)  # for fusion by score; higher ones flatten the model too much
+)  # for fusion by score; higher temperatures flatten the model too much
 _WEIGHTS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 16.0, 32.0, 64.0)
 _ROUNDS = 100
 _SAMPLE_USERS = 20  # weight of the fit to the bundled sample, in users; see benchmarks/LOG.md
@@ -194,7 +195,7 @@ def read_choices(
     prior: FloatArray,
     allowed: npt.NDArray[np.bool_],
 ) -> ScoringPass:
-    """Compute the model's logits at every choice on the paths to some positions, in one pass."""
+    """Compute the model's logits at every choice on the paths to the given positions, in one pass."""
     levels = list(_levels(trie, np.sort(place)))
     node, parent, above, child, count = (
         np.concatenate([getattr(level, name) for level in levels]) for name in _Level.__slots__
@@ -235,11 +236,12 @@ def read_choices(
 
 
 def fit_node(passes: Sequence[ScoringPass]) -> tuple[float, float, float]:
-    """Fit fusion by node, and return 1 / temperature, the prior's weight, and the nats per user.
+    """Fit fusion by node. Return 1 / temperature, the prior's weight, and the nats per user.
 
-    Temperature and weight maximize the likelihood of the targets, with a penalty for deviating from the
-    fit to the bundled sample. The penalty equals the loss of ``_SAMPLE_USERS`` additional users for whom
-    the sample's fit is optimal. Its curvature is that of these passes at the sample's fit.
+    Temperature and weight maximize the likelihood of the targets, with a penalty for deviating from
+    the values fitted to the bundled sample. The penalty equals the loss of ``_SAMPLE_USERS``
+    additional users for whom the sample's values are optimal. Its curvature is computed from these
+    passes at the sample's values.
     """
     chosen = [each.path() for each in passes]
     logits, mass, start, taken, before = [], [], [], [], 0
@@ -257,7 +259,7 @@ def fit_node(passes: Sequence[ScoringPass]) -> tuple[float, float, float]:
 
 
 def fit_score(passes: Sequence[ScoringPass]) -> tuple[float, float]:
-    """Fit fusion by score, and return the node temperature and weight with the best NDCG@10 on a grid.
+    """Fit fusion by score. Return the temperature and weight with the best NDCG@10 on a grid.
 
     The candidates are the best items of the model and the prior. The values of neighboring grid points
     are summed to reduce the influence of noise at single points.
@@ -288,7 +290,7 @@ def _maximize_likelihood(
     Args:
         columns: (C, 2) logits of the model and of the prior for each child.
         start: (L,) index of the first child of each choice.
-        taken: (L,) index of the child that was chosen.
+        taken: (L,) index of the child that was chosen at each choice.
         users: the number of users that the choices come from.
     """
     from scipy.optimize import minimize
@@ -359,9 +361,9 @@ def fused_scores(
 def fit_fusion(recommender: Recommender, passes: Sequence[ScoringPass]) -> Tuned:
     """Fit fusion by node and by score to scoring passes, and choose between them.
 
-    Nats and NDCG of the fusions are cross-fitted: each half of the users is measured with the fit to
-    the other half. Without this, a grid search for the best NDCG would look too good on its own users.
-    With fewer than ``_ENOUGH`` users, fusion is by node.
+    The users are split into two halves. Nats and NDCG are measured on each half with parameters
+    that were fitted to the other half. If the same users were used for both, the NDCG found by the
+    grid search would be too high. With fewer than ``_ENOUGH`` users, fusion is by node.
     """
     a, b, _ = fit_node(passes)
     temperature, weight = fit_score(passes)
@@ -399,16 +401,18 @@ def tune(
 ) -> Tuned:
     """Fit the prior's weight, the node temperature and the fusion method on validation users.
 
-    The prior counts train only, and the test part is not read. With fewer than ``_ENOUGH`` validation
-    users, targets are held out of train (``protocols.with_validation``), and the prior counts only the
-    events before them. This is not done for a fine-tuned model, because it was trained on train.
+    The prior counts only the train part, and the test part is not read. With fewer than ``_ENOUGH``
+    validation users, targets are held out from the train part (``protocols.with_validation``), and
+    the prior counts only the events before them. This is not done for a fine-tuned model, because
+    it was trained on the train part.
 
     Args:
         recommender: a recommender with a dataset. Its model, prompt and collaborative prior are used.
         users: the size of a random sample of users; None for all users.
-        protocol: one of ``protocols.NAMES``; None for the one that fits the dataset's split.
+        protocol: one of ``protocols.NAMES``; None chooses the protocol that matches the dataset's
+            split.
         seed: the random seed of the sample.
-        progress: called with the number of users done.
+        progress: function called with the number of users done.
 
     Raises:
         SettingsError: the recommender has no dataset, or there are no events for the prior to count.

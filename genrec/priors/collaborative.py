@@ -114,7 +114,7 @@ class CollaborativePrior:
                 ``LEARNED`` are fitted baselines, which are saved in the dataset's folder.
             mix: the sources and their weights; None to fit the weights.
             seed: the random seed for sampling validation users and fitting baselines.
-            log: called with a line of text while a baseline is fitted.
+            log: function called with a line of text while a baseline is fitted.
 
         Raises:
             SettingsError: a source is unknown.

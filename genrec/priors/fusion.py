@@ -108,7 +108,7 @@ def build_prior(
         dataset: the dataset whose events are counted.
         name: ``collaborative``, ``popularity`` or ``novelty``.
         behavior: the behavior to recommend for.
-        log: called with a line of text while a baseline among the sources is fitted.
+        log: function called with a line of text while a baseline among the sources is fitted.
     """
     before = settings.prior_before
     if name == "collaborative":
@@ -178,8 +178,8 @@ class PriorSource:
             settings: the recommender's settings.
             dataset: the dataset whose events are counted, if any.
             behavior: the behavior to recommend for.
-            key: returns the key under which ``genrec tune`` stores a fit.
-            log: called with a line of text before a slow step.
+            key: function that returns the key under which ``genrec tune`` stores a fit.
+            log: function called with a line of text before a slow step.
             run: the folder of the run that the model comes from, if any.
 
         Raises:

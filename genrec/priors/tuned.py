@@ -83,7 +83,7 @@ def load_tuned(given: str | None, folder: Path | None, key: Callable[[], str]) -
     Args:
         given: the file to read; None for the file in ``folder``, if there is one.
         folder: the folder of the run, or of the dataset if the model does not come from a run.
-        key: returns the key.
+        key: function that returns the key.
 
     Raises:
         SettingsError: the given file is missing or has no entry for the key.

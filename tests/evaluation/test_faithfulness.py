@@ -408,7 +408,7 @@ def test_what_cannot_be_measured_is_said(zh_data: Dataset) -> None:
         faithfulness(zh_data, ours, encoder="ngrams", style="poem")
     with pytest.raises(PromptError, match="poem"):
         faithfulness(zh_data, ours, encoder="ngrams", other="poem")
-    with pytest.raises(RequestError, match="whose scores are shares of texts"):
+    with pytest.raises(RequestError, match="only the fraction of sampled texts"):
         faithfulness(zh_data, of(zh_data, decoder="match"), encoder="ngrams")
     with pytest.raises(RequestError, match="differs from the catalog of online_retail_demo"):
         faithfulness(load("online_retail_demo"), ours, encoder="ngrams")
