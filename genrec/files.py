@@ -106,7 +106,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Any], metadata: Mapping[str, s
     Args:
         path: the file to write.
         arrays: the arrays by name.
-        metadata: the strings by name to store in the file's header.
+        metadata: strings to store in the file's header, by name.
     """
     import numpy as np
     from safetensors.numpy import save_file

@@ -1,6 +1,6 @@
 """Read and write run folders, which training creates and a recommender loads.
 
-Deals with files and hashes only, not with models::
+This module deals with files and hashes only, not with models::
 
     RUN/
         run.json            base model, prompt, encoding, settings, versions, metrics; written last
@@ -61,7 +61,7 @@ class Run:
         versions: the versions of the libraries.
         targets: the number of titles in the training targets.
         finished: True if training ran to completion; False if it was stopped early.
-        metrics: the metrics of the last validation and of the best one.
+        metrics: the metrics of the last and the best validation.
         format_version: the version of the folder format.
     """
 
@@ -149,7 +149,7 @@ class Run:
             kept: the fingerprint of the weights that are never quantized.
 
         Raises:
-            ModelError: at least one of them differs; the message names it.
+            ModelError: at least one of these differs from training; the message says which.
         """
         changed = [
             part
@@ -179,7 +179,7 @@ def shipped_run(name: str) -> Path | None:
 def is_first_process() -> bool:
     """Check whether this process is responsible for logs and files.
 
-    This is true of a single process, and of rank 0 in distributed training.
+    This is true for a single process, and for rank 0 in distributed training.
     """
     return not int(os.environ.get("RANK", "0"))
 

@@ -1,4 +1,7 @@
-"""Clean and compare text, and classify it by script. Deals with strings only, not with tokens."""
+"""Clean and compare text, and classify it by script.
+
+This module deals with strings only, not with tokens.
+"""
 
 from __future__ import annotations
 
@@ -120,7 +123,7 @@ def main_script(texts: list[str]) -> str:
 
 
 def quantity(n: int, noun: str) -> str:
-    """Format a number with a noun, which is in the plural unless the number is 1.
+    """Format a number and a noun; the noun is plural unless the number is 1.
 
     >>> quantity(1, "row"), quantity(1200, "row")
     ('1 row', '1,200 rows')

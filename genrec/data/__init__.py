@@ -1,1 +1,1 @@
-"""Turn files into a dataset with a catalog, events, splits and protocols, without any model."""
+"""Turn files into a dataset with a catalog, events, splits and protocols. Needs no model."""

@@ -26,8 +26,8 @@ class Verb:
     Attributes:
         past: the past tense, such as "bought".
         base: the base form, such as "buy".
-        value: a pattern for an event's value, with {value} and {scale}; if it is empty, only the
-            number is written.
+        value: a pattern that formats an event's value, with the placeholders {value} and {scale};
+            if it is empty, only the number is written.
         also: other words that users may type for the behavior.
     """
 
@@ -60,7 +60,7 @@ def shipped_verbs(language: str = "en") -> dict[str, Verb]:
 
 
 def spoken_verbs() -> dict[str, tuple[str, ...]]:
-    """Collect the words for each behavior in all shipped languages, for parsing typed histories."""
+    """Collect each behavior's words in all shipped languages, to parse typed histories."""
     words: dict[str, tuple[str, ...]] = {}
     for path in sorted(templates_folder().glob("*/verbs.json")):
         for behavior, verb in read_verbs(path).items():

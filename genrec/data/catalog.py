@@ -23,7 +23,7 @@ MISSING = {"", "nan", "null", "<na>", "#n/a", "n/a"}  # missing values in export
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An item with its id (the user's string), its title as given, and any other columns."""
+    """An item with its id (a string from the data), its original title, and any other columns."""
 
     item_id: str
     title: str
@@ -49,9 +49,9 @@ def _missing(value: object) -> bool:
 class Catalog:
     """A catalog of N items.
 
-    Callers identify an item by its ``item_id``, and the library by its row (0 to N - 1). Rows are
-    in file order. Titles may be repeated: rows with the same title are separate items. Ids must be
-    unique, and a title must have at least one visible character.
+    Callers identify an item by its ``item_id``; internally, the library uses its row (0 to N - 1).
+    Rows are in file order. Titles may be repeated: rows with the same title are separate items. Ids
+    must be unique, and a title must have at least one visible character.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Catalog:
 
         Args:
             items: the ``Item`` objects in row order.
-            numbers: the number that identifies each item in messages; None for 1, 2, ...
+            numbers: the number that identifies each item in messages; None numbers them 1, 2, ...
             rejects: the record of unusable items; if it is None, the first one raises an error.
 
         Raises:
@@ -100,7 +100,7 @@ class Catalog:
 
         Args:
             item: the item to check.
-            where: the numbers of the items so far, by id.
+            where: maps the ids of the earlier items to their numbers.
         """
         if not isinstance(item, Item):
             return f"not an Item but a {type(item).__name__}"
@@ -164,7 +164,8 @@ class Catalog:
         Args:
             data: a ``datasets.Dataset``, or the id of a dataset on the hub.
             split: the part of the dataset to read; see ``genrec.data.readers.huggingface.read``.
-            columns: maps our column names to the dataset's, such as ``{"title": "name"}``.
+            columns: maps genrec's column names to those in the dataset, such as ``{"title":
+                "name"}``.
             rejects: the record of unusable items; if it is None, the first one raises an error.
 
         Raises:
@@ -270,7 +271,7 @@ class Catalog:
             raise RequestError(msg) from None
 
     def rows(self, item_ids: Sequence[str]) -> list[int]:
-        """Return the rows of several items; raises the same errors as ``row``."""
+        """Return the rows of several items, or raise the same errors as ``row``."""
         return [self.row(i) for i in item_ids]
 
     def rows_of_title(self, title: str) -> tuple[list[int], str]:
@@ -332,7 +333,7 @@ def catalog_of_events(table: pa.Table, rejects: Rejects) -> Catalog:
 
 
 def _title(item: object) -> list[object]:
-    """Return a list with the title of an item, or an empty list for any other object."""
+    """Return a list with the title of an item, or an empty list if the object is not an item."""
     return [item.title] if isinstance(item, Item) else []
 
 

@@ -63,7 +63,7 @@ class Dataset:
         catalog: the items.
         interactions: the events, with their split.
         info: the decisions and measurements made by ``prepare``.
-        folder: the folder from which it was loaded; None if it was not loaded from a folder.
+        folder: the folder from which the dataset was loaded; None if it was built in memory.
     """
 
     catalog: Catalog
@@ -92,24 +92,25 @@ class Dataset:
         """Read two files, check and split their rows, and measure the result.
 
         Args:
-            items: the items file (CSV, JSONL or Parquet) with item_id, title and any attributes;
-                None if the interactions have a title column.
-            interactions: the interactions file (CSV, JSONL or Parquet) with user_id, item_id,
-                behavior or rating, and timestamp or position.
-            name: the display name; None for the name of the interactions file.
-            target_behavior: the behavior to recommend for; None for buy, purchase or order if the
-                data has one of them, otherwise the most frequent behavior.
+            items: the items file (CSV, JSONL or Parquet), with the columns item_id, title and any
+                attributes; None if the interactions have a title column.
+            interactions: the interactions file (CSV, JSONL or Parquet), with the columns user_id,
+                item_id, behavior or rating, and timestamp or position.
+            name: the display name; by default, the name of the interactions file.
+            target_behavior: the behavior to recommend for. None selects buy, purchase or order if
+                the data has one of them, and otherwise the most frequent behavior.
             options: column names, units and defaults of the interactions.
-            item_columns: maps our column names to those of the items file.
+            item_columns: maps genrec's column names to those in the items file.
             validation: an additional interactions file to use as the validation part. The first
                 file is then the train part.
             test: an additional interactions file to use as the test part.
             split: ``last-unit`` (``splits.split_last_unit``) or ``global-time``
                 (``splits.split_global_time``); None keeps an existing split column, or splits by
                 last unit if there is none.
-            validation_from: the start of validation for global-time: an ISO date, or a number in
-                the data's time unit; None for the time before which 80% of the events occur.
-            test_from: the start of test, in the same form; None for 90%.
+            validation_from: the start of validation for global-time, as an ISO date or as a number
+                in the data's time unit. None selects the time before which 80% of the events occur.
+            test_from: the start of test, in the same form. None selects the time before which 90%
+                of the events occur.
             strict: True to raise an error at the first bad row.
             log: a function that receives a line of text before each step.
 
@@ -181,8 +182,8 @@ class Dataset:
             split: the way to split; see ``prepare``.
             validation_from: the start of validation; see ``prepare``.
             test_from: the start of test; see ``prepare``.
-            rejects: the records of bad items and of bad interactions, in this order; if it is None,
-                the first bad row raises an error.
+            rejects: two records, the first for bad items and the second for bad interactions. If it
+                is None, the first bad row raises an error.
 
         Raises:
             DataError: a table is unusable.
@@ -248,8 +249,8 @@ class Dataset:
                 and any attributes; None if the interactions have a title column.
             interactions: a second dataset in the same form, with one row per event, or one row per
                 user with lists of events (``readers.arrow.explode``).
-            name: the display name; None for the dataset's id.
-            item_columns: maps our column names to those of the items.
+            name: the display name; by default, the dataset's id.
+            item_columns: maps genrec's column names to those in the items dataset.
             **options: keyword arguments of ``from_tables``, such as ``options=EventOptions(...)``.
 
         Raises:
@@ -316,8 +317,8 @@ class Dataset:
         """Load a dataset folder.
 
         Raises:
-            DataError: the folder is not a dataset folder, has a different format version, is
-                damaged, or its catalog was changed.
+            DataError: the folder is not a dataset folder, is damaged, has a different format
+                version, or has a catalog that was changed.
         """
         folder = Path(folder)
         path = folder / "dataset.json"
@@ -354,7 +355,7 @@ class Dataset:
 def _read(
     path: str | Path, needed: Sequence[str], columns: Mapping[str, str], rejects: Rejects
 ) -> pa.Table:
-    """Read a file and rename its columns, rejecting rows with lists or objects in needed ones."""
+    """Read a file, rename its columns, and reject rows with lists or objects in required ones."""
     scalar = [columns.get(n, n) for n in needed]
     return arrow.rename(read_table(path, rejects=rejects, scalar=scalar), columns, rejects.source)
 
@@ -366,7 +367,7 @@ def _add_parts(
     rejects: Rejects,
     log: Callable[[str], None],
 ) -> pa.Table:
-    """Append the files of the other split parts to train, and add a split column."""
+    """Append the validation and test files to the train file, and add a split column."""
     tables = [(rejects.source, train)]
     bad: list[Rejects] = []
     for path in parts.values():
@@ -379,7 +380,7 @@ def _add_parts(
 
 
 def _default_target(events: Interactions) -> str:
-    """Return the first of the usual target behaviors in the data, or the most frequent behavior."""
+    """Return the first usual target behavior in the data, or else the most frequent behavior."""
     usual = next((b for b in _TARGETS if b in events.behaviors), None)
     if usual:
         return usual

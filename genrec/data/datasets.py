@@ -1,6 +1,6 @@
-"""Load bundled datasets by name, and public datasets from the user's folders.
+"""Load bundled datasets by name, and public datasets from folders that the user downloaded.
 
-Nothing is downloaded. Each loader reads the files in the format in which they were published.
+The loaders download nothing. Each loader reads the files in their published format.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def load(name: str = "online_retail_demo") -> Dataset:
 
     ``online_retail_demo``: 995 customers, 2,064 products and 55,864 events from UCI Online Retail
     (Chen 2015, https://doi.org/10.24432/C5BW33, CC BY 4.0). ``zh_mini``: 60 users, 240 items and
-    955 events in Chinese, invented by the authors for trying things out. See their data cards.
+    955 events in Chinese, invented by the authors for experiments. See their data cards.
 
     Raises:
         DataError: no bundled dataset has this name.
@@ -55,14 +55,14 @@ def movielens(folder: str | Path) -> Dataset:
     """Load MovieLens in a format published by GroupLens: ml-100k, ml-1m, ml-10m or ml-latest.
 
     A title includes the year of the movie. Genres are an attribute, except in ml-100k, which has
-    flags instead. All events are ``rate``, with the number of stars as their value. GroupLens
-    forbids redistribution, so download the folder from GroupLens.
+    flags instead. All events have the behavior ``rate``, and their value is the number of stars.
+    GroupLens forbids redistribution, so download the folder from GroupLens.
 
     Args:
         folder: the unpacked folder.
 
     Raises:
-        DataError: the folder does not have any of the three layouts.
+        DataError: the folder does not have the layout of any of these formats.
     """
     folder = Path(folder)
     if (folder / "u.data").is_file():
@@ -91,7 +91,7 @@ def recbole(folder: str | Path | None = None, name: str = "ml-100k") -> Dataset:
         name: the name of the files, without the extension.
 
     Raises:
-        DataError: a file is missing, or lacks a user, an item or a title column.
+        DataError: a file is missing, or has no user column, item column or title column.
     """
     if folder is None:
         spec = importlib.util.find_spec("recbole")
@@ -117,10 +117,11 @@ def recbole(folder: str | Path | None = None, name: str = "ml-100k") -> Dataset:
 def amazon(reviews: str | Path, metadata: str | Path) -> Dataset:
     """Load Amazon reviews and product titles from 2014, 2018 or 2023.
 
-    In 2014 and 2018 the columns are ``reviewerID, asin, overall, unixReviewTime`` and
-    ``asin, title``; the metadata of 2014 consists of Python literals. In 2023 they are
-    ``user_id, parent_asin, rating, timestamp`` (milliseconds) and ``parent_asin, title``. All
-    events are ``rate``, with the review's summary or title as their text.
+    In 2014 and 2018, reviews have the columns ``reviewerID, asin, overall, unixReviewTime``, and
+    products have ``asin, title``. The products of 2014 are written as Python literals. In 2023,
+    reviews have ``user_id, parent_asin, rating, timestamp`` (milliseconds), and products have
+    ``parent_asin, title``. All events have the behavior ``rate``, and their text is the review's
+    summary or title.
 
     Args:
         reviews: the reviews file (JSON Lines, optionally gzipped).
@@ -228,13 +229,13 @@ def _read_lines(path: Path, encoding: str) -> Iterator[str]:
 
 
 def _split_lines(path: Path, separator: str, names: list[str]) -> pa.Table:
-    """Read a Latin-1 text file with columns split at a separator, as published by GroupLens."""
+    """Read a Latin-1 text file published by GroupLens, splitting its columns at a separator."""
     rows = [line.rstrip("\r\n").split(separator) for line in _read_lines(path, "latin-1")]
     return _table([dict(zip(names, [*r, *[None] * len(names)], strict=False)) for r in rows])
 
 
 def _renamed_csv(path: Path, names: list[str]) -> pa.Table:
-    """Read a CSV file, replacing its header with our column names."""
+    """Read a CSV file, replacing its header with genrec's column names."""
     reader = csv.reader(_read_lines(path, "utf-8"))
     next(reader, None)
     return _table([dict(zip(names, [*r, *[None] * len(names)], strict=False)) for r in reader])
@@ -256,7 +257,7 @@ def _atomic(path: Path) -> pa.Table:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the object on each line, which is JSON, or a Python literal in data from 2014.
+    """Yield the object on each line, written as JSON or, in data from 2014, as a Python literal.
 
     Raises:
         DataError: a line is not an object in either format.

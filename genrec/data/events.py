@@ -51,7 +51,7 @@ class History:
 
     @property
     def item_ids(self) -> tuple[str, ...]:
-        """Item ids, oldest first and with repeats, without events that only have text."""
+        """Item ids, oldest first, including repeats. Events that only have text are skipped."""
         return tuple(i.item_id for i in self.interactions if i.item_id is not None)
 
     def had(self, lead_in_behaviors: Collection[str] = ()) -> tuple[str, ...]:
@@ -106,7 +106,7 @@ class EventTable:
 
 
 def split_code(split: str) -> int:
-    """Return a split's code in ``EventColumns.split``: 0 train, 1 validation, 2 test."""
+    """Return the code of a split: 0 for train, 1 for validation, 2 for test."""
     if split not in SPLITS:
         msg = f"{split!r} is not a split. Expected one of {', '.join(SPLITS)}."
         raise RequestError(msg)

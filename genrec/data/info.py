@@ -35,27 +35,27 @@ class DatasetInfo:
     Attributes:
         name: the display name.
         target_behavior: the behavior to recommend for.
-        repeat_share: the fraction of units that start with an item from an earlier unit of the
-            user, in train and validation (``Interactions.repeat_share``).
+        repeat_share: the fraction of the units in train and validation that start with an item from
+            an earlier unit of the same user (``Interactions.repeat_share``).
         exclude_seen: whether seen items are excluded by default; True unless repeats are common.
         case: the case of titles in prompts (``TitleForm.case``).
         unit: the basket column; None if every event is a unit.
-        split: ``last unit``, ``global time``, or ``given`` for a split column.
+        split: ``last unit``, ``global time``, or ``given`` if the data had a split column.
         time_unit: the unit of the timestamps in the file. Stored timestamps are seconds since 1970,
             or positions.
         users: the number of users kept.
         items: the number of items kept.
         events: the number of events kept.
         split_events: the number of events in train, validation and test.
-        tied: the number of events with the same user and time as the previous event, but in a
+        tied: the number of events that have the same user and time as the previous event but a
             different unit.
         notes: remarks on guesses and anomalies.
         rejected: the number of rejected rows by reason.
         catalog_hash: the SHA-256 of the catalog.
         format_version: the version of the folder format.
         split_times: for ``global time``, the starts of validation and test as stored timestamps.
-        led_by: for every other behavior, the fraction of units that start with an item that had an
-            earlier event of that behavior. See ``lead_in_behaviors``.
+        led_by: for every other behavior, the fraction of units whose first item had an earlier
+            event of that behavior. See ``lead_in_behaviors``.
     """
 
     name: str
@@ -84,15 +84,16 @@ class DatasetInfo:
 
         An item that a user only knows through these behaviors may be recommended regardless of
         ``exclude_seen``. A behavior is included if it leads to the target more often than repeats
-        occur, and in more than 5% of the units. If at least one is included, so are the browsing
-        behaviors that do not occur in the data, since a typed history may contain them.
+        occur, and in more than 5% of the units. If at least one behavior is included, browsing
+        behaviors that do not occur in the data are included too, because a typed history may
+        contain them.
         """
         least = max(REPEATS_INCLUDE_SEEN, self.repeat_share)
         leading = frozenset(b for b, share in self.led_by.items() if share > least)
         return leading | (BROWSING - {self.target_behavior, *self.led_by}) if leading else leading
 
     def with_target(self, behavior: str, events: Interactions) -> DatasetInfo:
-        """Return a copy with a different target behavior, for which repeats are measured again."""
+        """Return a copy with a different target behavior, and measure its repeats."""
         share = events.repeat_share(behavior)
         others = [b for b in events.behaviors if b != behavior]
         return replace(
@@ -198,7 +199,8 @@ def note_targets(events: Interactions, target: str, *, by_time: bool) -> list[st
     Args:
         events: the events, with their split.
         target: the behavior to recommend for.
-        by_time: True to count the users of each part, since they differ in a split by time.
+        by_time: True to count the users of each part separately. In a split by time, the parts have
+            different users.
     """
     counts = events.users_with_target(target)
     notes = []

@@ -1,7 +1,7 @@
 """Turn a raw table of interactions into checked, sorted events.
 
-Every row is either kept or rejected with a reason; nothing is dropped silently. Deals with columns
-and reasons only, not with prompts.
+Every row is either kept or rejected with a reason; nothing is dropped silently. This module deals
+with columns and rejected rows only, not with prompts.
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ class EventOptions:
     """Options for reading a table of interactions.
 
     Attributes:
-        columns: maps our column names to the file's, such as ``{"item_id": "product"}``.
+        columns: maps genrec's column names to those in the file, such as ``{"item_id":
+            "product"}``.
         time_unit: ``day``, ``s``, ``ms``, ``position``, or ``auto`` to guess from the values.
         behavior: the behavior of every row if the table has no behavior column. None means ``rate``
             for a table with a rating column, and is an error otherwise.
-        unit: the basket column; ``none`` for no baskets; None to look for a common name.
+        unit: the basket column; ``none`` if the data has no baskets; None to look for a column with
+            a common name.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -60,7 +62,7 @@ class Ingested:
 
     Attributes:
         events: the events, sorted by user, time and position in the file.
-        notes: remarks for the user, such as a time unit that was guessed.
+        notes: remarks for the user, for example that a time unit was guessed.
         time_unit: the unit of the timestamps in the file. Stored timestamps are in seconds, or
             are positions.
         given_split: True if the table had a split column.
@@ -106,8 +108,8 @@ def ingest(
     when = next((c for c in TIME_COLUMNS if c in table.column_names), None)
     if when is None:
         msg = (
-            f"{source} has no column 'timestamp'. Expected a column timestamp, or a column position "
-            "with a number that orders each user's events; found "
+            f"{source} has no column 'timestamp'. Expected a 'timestamp' column, or a 'position' "
+            "column with numbers that give the order of each user's events; found "
             f"{', '.join(arrow.column_names(table)) or 'none'}. Rename a column, map one with "
             "--column timestamp=NAME, or add it."
         )
@@ -159,8 +161,8 @@ def _check(
     """Find the item of each row, and reject bad rows.
 
     Returns:
-        The (E,) catalog rows, with -1 for events that only have text; an (E,) mask of the table
-        rows to keep.
+        The (E,) catalog rows, which are -1 for events that only have text, and an (E,) mask of the
+        table rows to keep.
     """
     user, item = arrow.to_text(table["user_id"]), arrow.to_text(table["item_id"])
     ids = pa.array([i.item_id for i in catalog], pa.large_string())
@@ -213,7 +215,7 @@ def _build(
     when: str,
     source: str,
 ) -> EventTable:
-    """Sort the rows to keep, and replace names with codes."""
+    """Sort the rows that are kept, and replace names with codes."""
     kept = table.filter(pa.array(keep))
     users, user = arrow.encode(kept["user_id"])
     behaviors, behavior = arrow.encode(kept["behavior"])
@@ -246,7 +248,7 @@ def _build(
 
 
 def _attributes(kept: pa.Table, names: list[str]) -> pa.Table | None:
-    """Return the other columns, renaming those whose names are used in dataset folders."""
+    """Return the other columns; a column is renamed if dataset folders use its name."""
     columns: dict[str, pa.ChunkedArray] = {}
     for name in names:
         free = name
@@ -269,7 +271,7 @@ def _unit_column(table: pa.Table, unit: str | None, source: str) -> str | None:
 def _units(kept: pa.Table, unit: str | None, user: IntArray) -> tuple[list[str] | None, IntArray]:
     """Assign a code to each unit.
 
-    Unit names are unique per user only, and each row without a name forms a separate unit.
+    Different users may have units with the same name. Each row without a name is a separate unit.
 
     Returns:
         The unit names indexed by code (None if there is no unit column), and the (E,) codes.

@@ -1,6 +1,6 @@
 """Hold the interactions of all users, and look up histories, targets and repeats by split.
 
-Deals with catalog rows only, not with prompts or models.
+This module deals with catalog rows only, not with prompts or models.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Interactions:
         return cls.from_table(huggingface.read(data, split), catalog, rejects=rejects, **options)
 
     def users_with_target(self, behavior: str) -> list[int]:
-        """Count the users in each split who have an event of this behavior with an item."""
+        """Count the users in each split who have an event with this behavior and an item."""
         c = self.columns
         is_target = (c.behavior == self.behaviors.index(behavior)) & (c.row >= 0)
         return [len(np.unique(c.user[is_target & (c.split == s)])) for s in range(len(SPLITS))]
@@ -120,7 +120,7 @@ class Interactions:
         return DataError(f"No interaction has the behavior {behavior!r}. Expected one of: {known}.")
 
     def with_split(self, split: IntArray) -> Interactions:
-        """Return a copy with new (E,) split labels, as in ``EventColumns.split``."""
+        """Return a copy with new (E,) split labels, coded as in ``EventColumns.split``."""
         return Interactions(
             self.catalog, replace(self.table, columns=replace(self.columns, split=split))
         )
@@ -142,7 +142,7 @@ class Interactions:
         return slice(int(self._start[code]), int(self._start[code + 1]))
 
     def interaction(self, index: int) -> Interaction:
-        """Return the event at the given index of the columns."""
+        """Return the event at the given index in the columns."""
         c = self.columns
         value = float(c.value[index])
         return Interaction(
@@ -176,7 +176,7 @@ class Interactions:
     def targets(self, user_id: str, split: str, behavior: str) -> list[Interaction]:
         """Return the events to predict for a user in a split.
 
-        These are the events of the first unit with the behavior.
+        These are the user's events with the behavior in the first unit of the split that has any.
         """
         where = self.events(user_id)
         if behavior not in self.behaviors:
@@ -194,13 +194,13 @@ class Interactions:
         """Return the fraction of a behavior's units that start with an item from an earlier unit.
 
         It shows whether users in this data come back to the same items. Only units in train and
-        validation count, and only those with an earlier unit of the same user. The result is 0 if
-        there are no such units.
+        validation count, and only if the user has an earlier unit. The result is 0 if there are no
+        such units.
 
         Args:
             behavior: the behavior of the units that are counted.
             after: the behavior of the earlier events with the item, such as ``view``; None for the
-                same behavior. Only units after a unit with such an event count.
+                same behavior. Only units that come after a unit with such an event count.
         """
         c = self.columns
         target, had = self.behaviors.index(behavior), self.behaviors.index(after or behavior)
@@ -223,13 +223,16 @@ class Interactions:
         return float((earliest[0][pair[place]] < run[place]).mean()) if len(place) else 0.0
 
     def tied(self) -> int:
-        """Count the events with the user and time of the previous event, but a different unit."""
+        """Count the tied events.
+
+        They have the same user and time as the previous event but a different unit.
+        """
         c = self.columns
         same = (c.user[1:] == c.user[:-1]) & (c.timestamp[1:] == c.timestamp[:-1])
         return int((same & ((c.unit[1:] != c.unit[:-1]) | (self.unit_ids is None))).sum())
 
     def to_table(self) -> pa.Table:
-        """Return an Arrow table with one row per event, and with names instead of codes."""
+        """Return an Arrow table with one row per event, in which names replace the codes."""
         c = self.columns
         ids = pa.array([*(i.item_id for i in self.catalog), None], pa.string())
         data: dict[str, pa.Array] = {

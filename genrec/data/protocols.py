@@ -1,7 +1,8 @@
 """Evaluation protocols, which choose the users, their histories and their targets.
 
 A protocol returns a list of ``Case``. A case holds indices into the data's columns and builds its
-history on demand, so that many cases need little memory. Deals with data only, not with systems.
+history on demand, so that many cases need little memory. This module deals with data only, not with
+systems.
 """
 
 from __future__ import annotations
@@ -123,10 +124,10 @@ def global_time(dataset: Dataset, split: str = "test") -> list[Case]:
 def given(dataset: Dataset, split: str = "test") -> list[Case]:
     """Return the cases of protocol ``given``, for data with a split column.
 
-    For a user with events before the part, the target is the first unit in the part. A user whose
-    events are all in the part is treated as a window, as in many published splits. The target is
-    then the last unit, and the history consists of everything before it. A window with a single
-    unit is left out.
+    If a user has events before the split part, the target is the user's first unit in the part. In
+    many published splits, all events of a user are in the same part. The target is then the user's
+    last unit, and the history consists of everything before it. Such a user is left out if there is
+    only one unit.
 
     Args:
         dataset: a dataset that is split by its split column.
@@ -191,17 +192,17 @@ def with_validation(dataset: Dataset, least: int) -> Dataset:
     """Return the dataset with enough validation users to fit a few parameters.
 
     A dataset is returned unchanged if it has at least ``least`` validation users and at least half
-    as many with a history. Otherwise, a new validation part is held out of train. If test is later
-    than train for all users, the new part is the latest tenth, which has new items just as test
-    does. If test is not later, or too few of those users have a history, the new part is each
-    user's last train unit. If neither gives more users with a history, the dataset is returned
-    unchanged.
+    as many with a history. Otherwise, a new validation part is held out from train. If test is
+    later than train for all users, the new part is the latest tenth of train, which has new items
+    just as test does. If test is not later, or if too few users in this tenth have a history, the
+    new part is each user's last train unit. If neither gives more users with a history, the dataset
+    is returned unchanged.
 
     Do not evaluate on the copy: a model trained on train has seen its validation part.
 
     Args:
         dataset: a dataset with a split.
-        least: the sufficient number of validation users.
+        least: the number of validation users that is sufficient.
     """
     target = dataset.info.target_behavior
     if target not in dataset.interactions.behaviors:
@@ -262,8 +263,9 @@ def cases(
 
     Args:
         dataset: a dataset with the protocol's split (see ``apply_protocol``).
-        protocol: one of ``NAMES``. ``candidates-20`` is the protocol of the dataset's split with 20
-            candidates: the target and 19 random items outside the user's history and basket.
+        protocol: one of ``NAMES``. ``candidates-20`` uses the protocol of the dataset's split, but
+            gives each case 20 candidates. They are the target and 19 random items that are not in
+            the user's history or basket.
         split: ``test`` or ``validation``.
         candidates: the items to rank for each user_id, instead of random ones (``candidates-20``
             only).
@@ -359,7 +361,7 @@ def _add_candidates(
     own: Mapping[str, Sequence[str]] | None,
     seed: int,
 ) -> list[Case]:
-    """Add candidates to every case: the given list for the user, or the target and random items."""
+    """Add candidates to every case, either the user's given list or the target and random items."""
     rng = np.random.default_rng(seed)
     catalog = dataset.catalog
     filled = []
@@ -385,7 +387,7 @@ def _add_candidates(
 
 
 def count_events(dataset: Dataset, before: str = "validation") -> IntArray:
-    """Return the (N,) number of events of each item before a split, for all behaviors together."""
+    """Return an (N,) array with each item's number of events before a split, of any behavior."""
     c = dataset.interactions.columns
     use = (c.split < SPLITS.index(before)) & (c.row >= 0)
     return np.bincount(c.row[use], minlength=len(dataset.catalog))
@@ -396,11 +398,11 @@ def label_slices(
 ) -> dict[str, list[str]]:
     """Label every case for slicing the results, with one label per case and kind of slice.
 
-    ``item`` and ``user`` are ``warm`` if the target or the user, respectively, has an event before
-    the split, and ``cold`` otherwise. ``history`` is the length of the history, and
-    ``target_events`` the number of events of the target before the split, both in bins.
-    ``last_behavior`` is the behavior of the last event shown, and ``script`` is the script of the
-    target's title.
+    ``item`` is ``warm`` if the target has an event before the split, and ``cold`` otherwise;
+    ``user`` says the same about the user. ``history`` is the length of the history, and
+    ``target_events`` is the number of events of the target before the split; both are grouped into
+    bins. ``last_behavior`` is the behavior of the last event shown, and ``script`` is the script of
+    the target's title.
 
     Args:
         dataset: a dataset with the protocol's split.

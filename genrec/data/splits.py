@@ -26,9 +26,10 @@ class SplitOptions:
     Attributes:
         way: one of ``SPLIT_WAYS``; None keeps an existing split column, or splits by last unit if
             there is none.
-        validation_from: the start of validation for ``global-time``: an ISO date, or a number in
-            the data's time unit; None means the time before which 80% of the events occur.
-        test_from: the start of test, in the same form; None means 90%.
+        validation_from: the start of validation for ``global-time``, as an ISO date or as a number
+            in the data's time unit. None means the time before which 80% of the events occur.
+        test_from: the start of test, in the same form. None means the time before which 90% of the
+            events occur.
     """
 
     way: str | None = None
@@ -62,8 +63,8 @@ def split_events(
         given: True if the events already have labels from a split column.
 
     Returns:
-        The events with new labels; the display name of the split (``last unit``,
-        ``global time`` or ``given``); the starts of validation and test for ``global time``.
+        The events with new labels, the display name of the split (``last unit``, ``global time`` or
+        ``given``), and the starts of validation and test for ``global time``.
 
     Raises:
         DataError: the data cannot be split in this way.
@@ -128,18 +129,19 @@ def split_global_time(
 ) -> Interactions:
     """Split at two points in time that are the same for all users.
 
-    Units that begin before ``validation_from`` are train, those that begin at ``test_from`` or
-    later are test, and those in between are validation. Baskets are never divided: all events of a
+    Units that start before ``validation_from`` are train, units that start at ``test_from`` or
+    later are test, and all other units are validation. Baskets are never divided: all events of a
     basket go with the first one. Overlapping baskets of one user stay together. All events of a
     user may be in one part, and a part may contain many units of a user. ``Interactions.targets``
     returns the first of these units, and ``Interactions.history(user, before=split)`` ends when the
-    part begins.
+    part starts.
 
     Args:
         events: the events to split.
         validation_from: the start of validation in seconds; None means the time before which 80%
             of the events occur.
-        test_from: the start of test in seconds; None means 90%.
+        test_from: the start of test in seconds; None means the time before which 90% of the events
+            occur.
 
     Raises:
         DataError: the times are in the wrong order, or train or test would be empty.

@@ -30,8 +30,9 @@ def read_times(
         notes: a list of remarks; one is added for every guess.
 
     Returns:
-        (E,) times in seconds, or positions, with NaN for cells that hold no time; the unit of
-        the numbers; an (E,) mask of numbers in a column of dates, or dates in a column of numbers.
+        The (E,) times in seconds, or positions, which are NaN for cells that hold no time; the unit
+        of the numbers; and an (E,) mask of the cells in the wrong form, such as a number in a
+        column of dates.
     """
     time = arrow.to_floats(table[column])
     bad = np.flatnonzero(np.isnan(time))
@@ -85,7 +86,7 @@ def format_time(seconds: float) -> str:
 
 
 def _guess_unit(time: FloatArray) -> str:
-    """Guess the unit of epoch times from their magnitude; small numbers are taken as positions."""
+    """Guess the unit of times from their magnitude; small numbers are treated as positions."""
     finite = time[np.isfinite(time)]
     if not len(finite):
         return "s"

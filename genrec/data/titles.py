@@ -13,7 +13,7 @@ CASES = ("as_is", "lower")
 
 @dataclass(frozen=True, slots=True)
 class TitleForm:
-    """The form in which the model sees titles. Users always see titles as given.
+    """The form in which the model sees titles. Users always see the original titles.
 
     Attributes:
         case: ``as_is`` or ``lower``.
@@ -38,13 +38,14 @@ class TitleForm:
 
     @classmethod
     def of(cls, catalog: Catalog) -> TitleForm:
-        """Return the form for a catalog, with lower case if its titles are mostly in capitals."""
+        """Return the form for a catalog, using lower case if its titles are mostly in capitals."""
         return cls(case="lower" if mostly_upper(catalog.titles) else "as_is")
 
     def render(self, title: str) -> str:
         """Return a title as the model sees it.
 
-        It is put on one line, without the terminator, and converted to the chosen case.
+        The title is put on one line and converted to the chosen case. If it contains the
+        terminator, the terminator is removed.
         """
         line = one_line(title)
         if self.terminator in line:

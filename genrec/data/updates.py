@@ -1,4 +1,4 @@
-"""Add new events and items to a dataset for continued training. Deals with data only."""
+"""Add new events and items to a dataset for continued training; no model is involved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A token tree that stores all nodes in a key-value cache. Deals with token ids only.
+"""A token tree that stores all nodes in a key-value cache, and deals with token ids only.
 
 Each prompt is processed once. Continuations are nodes appended to its key-value cache. Each node
 attends to the prompt and its ancestors through a 4-D mask, at a position given by its depth.
@@ -118,7 +118,7 @@ class CachedTree(TokenTree):
         """Process the prompts.
 
         Args:
-            body: a model without a ``tree_obstacle``.
+            body: a model for which ``tree_obstacle`` returns an empty string.
             prompts: token ids of each prompt, at least one.
             prefix: a prefix that all prompts share and that is shorter than each of them; it is
                 not processed again.
@@ -210,7 +210,7 @@ class CachedTree(TokenTree):
         return handles[ends - 1], outputs
 
     def keep(self, users: IntArray) -> None:
-        """Drop the other prompts if that at least halves the batch; see ``TokenTree.keep``."""
+        """Drop the other prompts if doing so at least halves the batch; see ``TokenTree.keep``."""
         rows = np.unique(self._row[users])
         rows = rows[rows != _NOBODY]
         if 2 * len(rows) > len(self._parent):
@@ -229,7 +229,7 @@ class CachedTree(TokenTree):
         return self._parent.shape[1]
 
     def back(self, mark: int) -> None:
-        """Remove the nodes added since a marker was taken; see ``TokenTree.back``."""
+        """Remove the nodes added since a marker was set; see ``TokenTree.back``."""
         self._parent, self._depth = self._parent[:, :mark], self._depth[:, :mark]
         for layer in self._layers:
             layer.length = self._prompt + mark
@@ -270,7 +270,8 @@ class CachedTree(TokenTree):
         Args:
             ids: (B, T) int64 token ids; they use T new slots after the S - T existing slots.
             depth: (B, T) int64 depth of each token below the prompt.
-            seen: (B, T, S) bool mask of the slots that each token attends to, including its own.
+            seen: (B, T, S) bool mask of the slots that each token attends to, including the token's
+                own slot.
             depths: (B, S) int64 depth of each slot below the prompt.
             length: (B,) int64 prompt lengths, from ``places``.
             keep: int64 (R,) rows and (R,) columns of the tokens whose outputs are kept.

@@ -1,8 +1,8 @@
 """Measure which scripts a tokenizer covers, so that models are used only for text they can read.
 
 An English model maps other scripts to unknown tokens, which makes different words look the same,
-or it spells them in letters or bytes. Both are visible in the number of tokens per letter. Here, a
-tokenizer is only a function from text to token counts.
+or it spells them in letters or bytes. Both effects are visible in the number of tokens per letter.
+Here, a tokenizer is only a function from text to token counts.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class ScriptCoverage:
     Attributes:
         read: names of the scripts that the tokenizer reads.
         spelled: names of the other scripts in ``SAMPLES``.
-        count: function that returns a text's number of tokens and number of unknown tokens.
+        count: function that returns the number of tokens in a text and how many of them are
+            unknown.
     """
 
     read: tuple[str, ...]
@@ -54,7 +55,8 @@ class ScriptCoverage:
         """Test a tokenizer on one sentence in each script.
 
         Args:
-            count: function that returns a text's number of tokens and number of unknown tokens.
+            count: function that returns the number of tokens in a text and how many of them are
+                unknown.
         """
         covered = []
         for name, sample in SAMPLES.items():

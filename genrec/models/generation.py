@@ -83,7 +83,7 @@ def sample(
         tree: the token tree of a single prompt.
         ending: the conditions that end a text.
         n: number of texts.
-        temperature: number by which logits are divided before a token is drawn, above 0.
+        temperature: positive number by which logits are divided before a token is drawn.
         seed: random seed.
     """
     generator = torch.Generator().manual_seed(seed)

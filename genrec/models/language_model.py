@@ -1,6 +1,6 @@
 """Load and run a causal language model with its tokenizer, device, precision and threads.
 
-Deals with token ids and logits only, not with items.
+This module deals with token ids and logits only, not with items.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ class LanguageModel:
         return torch.get_num_threads()
 
     def describe(self) -> str:
-        """Describe the model by its name, precision and device, and by its threads on a CPU."""
+        """Describe the model by its name, precision, device and, on a CPU, number of threads."""
         precision = str(self.dtype).removeprefix("torch.")
         threads = ""
         if self.device.type == "cpu":

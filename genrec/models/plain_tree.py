@@ -15,7 +15,7 @@ _PLAIN_BATCH = 16  # sequences per pass
 
 
 class PlainTree(TokenTree):
-    """The slow token tree for any causal model, with a full pass over each prompt and path.
+    """The slow token tree, which works with any causal model but uses full forward passes.
 
     Tests compare the fast tree with this one.
     """
@@ -81,5 +81,5 @@ class PlainTree(TokenTree):
         return len(self._paths)
 
     def back(self, mark: int) -> None:
-        """Remove the nodes added since a marker was taken; see ``TokenTree.back``."""
+        """Remove the nodes added since a marker was set; see ``TokenTree.back``."""
         del self._paths[mark:]

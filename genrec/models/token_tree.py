@@ -76,7 +76,7 @@ class TokenTree(ABC):
 
     @abstractmethod
     def back(self, mark: int) -> None:
-        """Remove all nodes that were added since a marker was taken."""
+        """Remove all nodes that were added since a marker was set."""
 
     @property
     def logits(self) -> torch.Tensor:

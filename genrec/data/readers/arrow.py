@@ -1,4 +1,7 @@
-"""Check, rename, stack and convert Arrow tables. Deals with columns only, not items or users."""
+"""Check, rename, stack and convert Arrow tables.
+
+This module deals with columns only, not with items or users.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ def require_columns(table: pa.Table, needed: Sequence[str], source: str) -> None
     """Check that a table has the needed columns, and that they can be read as text.
 
     Args:
-        table: the table, with our column names.
+        table: the table, with genrec's column names.
         needed: the names of the columns.
-        source: the name of the table in messages.
+        source: the name of the table, for use in messages.
 
     Raises:
         DataError: a column is missing, or holds lists, structs or bytes.
@@ -60,7 +63,7 @@ def stack(
 
     Args:
         parts: the name and the table of each file.
-        column: the name of the new column; it replaces an existing one.
+        column: the name of the new column, which replaces an existing column with this name.
         values: the value of the new column for each file.
         rejects: the record of bad rows, to which the first row of each file is added.
 
@@ -89,17 +92,17 @@ def stack(
 
 
 def column_names(table: pa.Table) -> list[str]:
-    """List the columns of the file, without the column of row numbers."""
+    """List the columns of the file, leaving out the column of row numbers."""
     return [n for n in table.column_names if n != ROW]
 
 
 def rename(table: pa.Table, columns: Mapping[str, str], source: str) -> pa.Table:
-    """Rename a file's columns to our names.
+    """Rename a file's columns to genrec's names.
 
     Args:
         table: the table as read.
-        columns: maps our column names to the file's.
-        source: the name of the table in messages.
+        columns: maps genrec's column names to those in the file.
+        source: the name of the table, for use in messages.
 
     Raises:
         DataError: the file lacks one of the columns.
@@ -122,8 +125,9 @@ def explode(table: pa.Table, rejects: Rejects) -> pa.Table:
     is no user_id, the row number is used instead.
 
     Args:
-        table: the table, with our column names.
-        rejects: the record of bad rows, which have no events or lists of unequal lengths.
+        table: the table, with genrec's column names.
+        rejects: the record of bad rows. A row is bad if it has no events, or if its lists differ in
+            length.
     """
     lists = [n for n in table.column_names if _is_list(table[n].type)]
     first = next((n for n in ("item_id", "title") if n in lists), None)
@@ -207,7 +211,9 @@ def infer_type(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def to_values(table: pa.Table, name: str) -> list[object]:
-    """Convert a column to Python values; dates become ISO strings, and lists and structs JSON.
+    """Convert a column to Python values.
+
+    Dates become ISO strings, and lists and structs become JSON.
 
     Raises:
         DataError: the type of the column cannot be converted.

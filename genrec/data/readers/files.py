@@ -53,7 +53,7 @@ def read(
         the column ROW holds each row's number in the file. For Parquet, column types are preserved.
 
     Raises:
-        DataError: the file is missing, empty, in another format, or not readable.
+        DataError: the file is missing, is empty, has an unknown format, or cannot be read.
     """
     path = Path(path)
     if not path.is_file():
@@ -145,10 +145,11 @@ def _check_distinct(path: Path, names: Sequence[str]) -> None:
 def _check_quotes(
     path: Path, delimiter: str, table: pa.Table, numbers: IntArray, broken: Sequence[BadRow]
 ) -> set[int]:
-    """Find the data rows with text after a closing quote, which pyarrow accepts.
+    """Find the data rows with text after a closing quote, because pyarrow accepts such rows.
 
     Raises:
-        DataError: a quote is never closed, or closed in the wrong place, so that rows are merged.
+        DataError: a quote is never closed, or is closed in the wrong place, so that rows are
+            merged.
     """
 
     def rows_with(mark: str) -> list[int]:
@@ -197,7 +198,7 @@ def _delimiter(header: str) -> str:
     """Detect the delimiter from the header of a CSV file.
 
     A comma takes precedence. Otherwise, the most frequent of semicolon, tab and vertical bar is
-    used. The comma is also the fallback if the header contains none of these.
+    used. If the header contains none of them, the comma is used.
     """
     if "," in header:
         return ","
@@ -254,7 +255,7 @@ def _is_one_line(path: Path) -> bool:
 
 
 def _valid_utf8(path: Path) -> str | pa.BufferReader:
-    """Return a file's path if it is valid UTF-8, or otherwise its content.
+    """Return the path of a file if the file is valid UTF-8, or otherwise its content.
 
     In the content, invalid bytes are replaced with ``_BROKEN``.
     """
@@ -273,7 +274,10 @@ def _valid_utf8(path: Path) -> str | pa.BufferReader:
 
 
 def _read_jsonl(path: Path, rejects: Rejects, scalar: Collection[str]) -> pa.Table:
-    """Read a file with one JSON object per line, keeping values other than text and null as JSON."""
+    """Read a file with one JSON object per line.
+
+    Values other than strings and null are kept as JSON.
+    """
     rows: list[dict[str, str]] = []
     kept: list[int] = []
     number = 0

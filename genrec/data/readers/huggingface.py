@@ -16,8 +16,8 @@ def read(data: Any, split: str | None = None) -> pa.Table:
     Args:
         data: a ``datasets.Dataset``, a ``DatasetDict``, or the id of a dataset on the hub (or a
             local folder) for ``datasets.load_dataset``.
-        split: the part of a dict or hub dataset to read, such as ``train`` or ``train[:1000]``;
-            None if there is only one part.
+        split: the part of a ``DatasetDict`` or hub dataset to read, such as ``train`` or
+            ``train[:1000]``; None if the dataset has only one part.
 
     Returns:
         A table with the dataset's types. Class labels are replaced with their names.
@@ -59,7 +59,7 @@ def _library() -> Any:
         import datasets
     except ImportError as error:
         msg = (
-            "Reading Hugging Face datasets needs the library datasets, which is not installed. "
+            "Reading Hugging Face datasets needs the datasets library, which is not installed. "
             "Install it with: pip install datasets."
         )
         raise DataError(msg) from error

@@ -16,9 +16,10 @@ class Rejects:
     """The record of rejected rows.
 
     Attributes:
-        source: the name of the file in messages.
+        source: the name of the file, for use in messages.
         strict: True to raise an error at the first bad row.
-        rows: source, row number (starting at 1, without the header), reason and cells of each row.
+        rows: source, row number (starting at 1, not counting the header), reason and cells of each
+            row.
         parts: the first row number and the name of each additional file, if several files were
             stacked into one table.
     """
@@ -52,7 +53,9 @@ class Rejects:
         self.rows.append((source, number, reason, " | ".join(str(c) for c in cells)))
 
     def counts(self, *, sources: bool = False) -> dict[str, int]:
-        """Count the rejected rows by reason, most frequent first, ignoring quoted values.
+        """Count the rejected rows by reason, most frequent first.
+
+        Reasons that differ only in quoted values are counted together.
 
         Args:
             sources: True to put the name of the file before each reason.
@@ -64,7 +67,7 @@ class Rejects:
         return dict(kinds.most_common())
 
     def first_reason(self) -> str:
-        """Describe the first rejected row for use in a message; empty if no row was rejected."""
+        """Describe the first rejected row for a message; empty if no row was rejected."""
         if not self.rows:
             return ""
         source, number, reason, _ = self.rows[0]
