@@ -57,7 +57,7 @@ class Frontier:
         )
 
     def without(self, chosen: IntArray) -> Frontier:
-        """Return all prefixes except the chosen ones, given by index."""
+        """Return all prefixes except the chosen ones, which are given by index."""
         others = np.ones(len(self), dtype=bool)
         others[chosen] = False
         return self[others]

@@ -325,7 +325,7 @@ def _visible_slots(ancestors: Tensor, run: int) -> Tensor:
 
     Args:
         ancestors: (U, B, S) mask of the old slots that hold each run's ancestors.
-        run: number of tokens in each run; each token attends to itself and the earlier ones.
+        run: number of tokens in each run; each token attends to itself and to the earlier tokens.
     """
     users, beams, slots = ancestors.shape
     place, width = torch.arange(run, device=ancestors.device), beams * run

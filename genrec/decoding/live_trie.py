@@ -52,9 +52,9 @@ class LiveTrie:
     """A base trie of E nodes and N positions with edits, searched like a ``TitleTrie``.
 
     Positions below N belong to the base. Added titles get positions from N upwards, and the
-    positions of removed titles stay unused. The cost of an edit is proportional to the length of
-    its path times the fan-out, in array operations. Edits recurse once per node of the path, which
-    is safe for titles of hundreds of tokens.
+    positions of removed titles stay unused. Measured in array operations, the cost of an edit is
+    proportional to the length of its path times the fan-out. Edits recurse once per node of the
+    path, which is safe for titles of hundreds of tokens.
 
     Attributes:
         base: trie to which the edits apply.

@@ -97,7 +97,7 @@ def score(
 ) -> list[Ranking]:
     """Rank all allowed items of each prompt by their exact scores.
 
-    The arguments are the same as those of ``search``.
+    The arguments are the same as for ``search``.
     """
     exact = replace(options or Options(), search="exact", width=1 << 40, max_nodes=1 << 40)
     return search(trie, tree, trie.n_items, allowed=allowed, prior=prior, options=exact)

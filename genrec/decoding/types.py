@@ -86,7 +86,8 @@ class Certificate:
     """The guarantees that a search gives for a list.
 
     Attributes:
-        exact: whether no item outside the list scores higher than an item in it, apart from ties.
+        exact: whether no item outside the list scores higher than an item in the list, apart from
+            ties.
         ties: whether the list is exact, but an item outside it may tie with its last item.
         certain_ranks: number of top ranks that are the same in the exact list, apart from ties.
         missed_mass_bound: upper bound on the total probability of the items that belong in the list

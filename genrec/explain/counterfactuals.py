@@ -30,7 +30,7 @@ from genrec.text import one_line
 from genrec.types import IntArray
 
 SCHEMA_VERSION = 1
-LIKE, OTHERS = 16, 8  # maximum number of candidates: with similar titles; of each other kind
+LIKE, OTHERS = 16, 8  # most candidates with similar titles; most candidates of each other kind
 SHOWN = 3  # maximum number of events against the item, and of recommendations, to report
 _MOST_TITLES = 100_000  # maximum number of titles to compare by character n-grams
 _MOST_TOKENS = 20_000  # maximum number of tokens in a catalog that is scored completely for a rank
@@ -63,7 +63,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """The effect of leaving out or adding an event on the explained item's score and rank.
+    """How leaving out or adding an event affects the explained item's score and rank.
 
     Attributes:
         item_id: id of the event's item; None if the event is text only.
@@ -389,7 +389,7 @@ def _best_addition(
 def _candidates(
     question: Question, catalog: Catalog, row: int, behavior: str, best: Sequence[int]
 ) -> list[int]:
-    """Return the rows of the items to try, excluding the item itself and those in the history."""
+    """Return the rows of the items to try, excluding the item itself and items in the history."""
     item = catalog[row]
     every = range(0, len(catalog), -(-len(catalog) // _MOST_TITLES))
     titles = [one_line(catalog[r].title).lower() for r in every]

@@ -2,11 +2,11 @@
 
 A change leaves out some events or adds one. For each change, the prompt is rendered again with the
 same window of events, and all other text stays the same. The items are then scored by the same
-search that produced the list. With a prior, the drop is split between model and prior. Let f(M, P)
-be the score from model and prior, and let a prime denote the changed history. The model's part is
-the mean of f(M, P) - f(M', P) and f(M, P') - f(M', P'). The prior's part is defined in the same
-way, so the two parts add up to f(M, P) - f(M', P') with either kind of fusion. The model reads only
-two prompts for all four scores.
+search that produced the list. If there is a prior, the drop is split between the model and the
+prior. Let f(M, P) be the score from model and prior, and let a prime denote the changed history.
+The model's part is the mean of f(M, P) - f(M', P) and f(M, P') - f(M', P'). The prior's part is
+defined in the same way, so the two parts add up to f(M, P) - f(M', P') with either kind of fusion.
+The model reads only two prompts for all four scores.
 
 Evidence shows what the model relies on, not why a user did something.
 """
@@ -286,7 +286,7 @@ def find_strongest(drops: Drops, n: int = 3) -> list[int]:
 
 
 def measure_demonstrations(question: Question, rows: Sequence[int]) -> FloatArray | None:
-    """Return the (R,) drops when the few-shot demonstrations are left out, or None without any."""
+    """Return the (R,) drops when the demonstrations are left out; None if there are none."""
     if question.bare is None:
         return None
     own = Counterfactuals(question, rows, []).own

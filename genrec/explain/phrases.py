@@ -22,7 +22,7 @@ from genrec.text import one_line, script
 LONGEST = 5  # maximum number of words in a phrase
 LEAST = 2  # minimum number of words about an item in a sentence
 _LETTERS = 1_000  # maximum number of characters used from each text, since more would take seconds
-_ENDING = 0.1  # minimum fraction of occurrences at an end for a word that may end a phrase
+_ENDING = 0.1  # a word may end a phrase if at least this fraction of its uses are at an end
 _PAIRS = 2  # minimum number of occurrences of a pair of words that is kept together
 _ALWAYS = 3  # minimum number of occurrences of a pair of words that is kept with a third word
 _TITLES = 20_000  # approximate maximum number of titles to count

@@ -286,7 +286,7 @@ class Writer:
         return [] if sentence.ended else [token]
 
     def _following(self, sentence: _Sentence, used: Sequence[str]) -> dict[tuple[int, ...], str]:
-        """Return the phrases that may follow those already used.
+        """Return the phrases that may follow the phrases written so far.
 
         Plain words may only occur between phrases of the item, and the sentence must end with a
         phrase of the item.

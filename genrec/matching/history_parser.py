@@ -191,7 +191,7 @@ class HistoryParser:
         return events or [self._match_nearest(piece, self._default)]
 
     def _add_part(self, part: str, events: list[Understood]) -> None:
-        """Add a part without a known title to the events.
+        """Add a part that contains no known title to the events.
 
         The part may be a value or a comment that belongs to the last event, or a new event.
         """
@@ -294,7 +294,7 @@ class HistoryParser:
         return event if event.item_id is not None else None
 
     def _split_stretch(self, stretch: str) -> list[str]:
-        """Split a stretch without known titles at separators.
+        """Split a stretch that contains no known title at separators.
 
         Parts that are not similar to any title are also split at verbs.
         """

@@ -23,7 +23,7 @@ EXACT_BELOW = 100_000  # number of vectors below which a matrix product is fast 
 
 
 class TitleIndex:
-    """An index of N title vectors that finds the nearest ones by cosine.
+    """An index of N title vectors that finds the vectors nearest to a query by cosine.
 
     With fewer than ``EXACT_BELOW`` vectors, or without faiss, a query is compared with every
     vector. Otherwise, the HNSW graph of faiss is searched (Malkov and Yashunin 2016,

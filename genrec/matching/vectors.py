@@ -98,7 +98,7 @@ def _hidden_state_vectors(catalog: Catalog, name: str, log: Log) -> Float32Array
 
 
 def dense(vectors: Any) -> Float32Array:
-    """Return (N, W) dense float32 vectors, reducing sparse ones to 256 dimensions by SVD."""
+    """Return (N, W) dense float32 vectors. Sparse vectors are reduced to 256 dimensions by SVD."""
     if isinstance(vectors, np.ndarray):
         return vectors
     from sklearn.decomposition import TruncatedSVD

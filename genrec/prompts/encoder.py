@@ -47,7 +47,7 @@ class EncodedPrompt:
 
     @property
     def n_tokens(self) -> int:
-        """Return the number of ids, or ``counted`` for a prompt without ids."""
+        """Return the number of ids, or ``counted`` if the prompt has no ids."""
         return len(self.ids) or self.counted
 
     @property
