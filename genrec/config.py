@@ -1,9 +1,9 @@
 """Settings of a recommender and options of a request: frozen dataclasses that check their values.
 
-The metadata of a field is the only description of an option. The command line and the reference are
-generated from it. Its keys:
+An option is described only in the metadata of its field. The command line and the reference are
+generated from this metadata, which has the following keys:
 
-    help: what the option does, in a sentence.
+    help: a sentence that says what the option does.
     panel: the group in which ``--help`` shows the option.
     choices: the allowed values.
     least, most: the bounds of a number.
@@ -37,16 +37,16 @@ PRIOR_EVENTS = ("train", "train+validation")
 CASES = ("as_is", "lower")
 EVIDENCE = ("full", "fast")
 # The parts of the data to count or train on, as users name them (`--prior-events`, `--fit-on`,
-# `train --fit`), and the split that follows them. The library itself refers to these parts only by
-# that split, which it calls ``before``.
+# `train --fit`), and the split that follows them. Internally, the library identifies these parts
+# only by that split, which it calls ``before``.
 _BEFORE = {"train": "validation", "train+validation": "test", "both": "test"}
 MOST_SAMPLES = 10_000
 COUNTED = (  # sources of the collaborative prior
     "popular", "trending", "markov", "followed", "itemknn", "nearest", "latest", "ease", "titles",
     "own", "recent",
 )  # fmt: skip
-LEARNED = ("userknn", "sasrec", "textseq", "content")  # further sources: fitted baselines
-MOST_WEIGHT = 1000  # the highest weight of a prior: everything else is negligible
+LEARNED = ("userknn", "sasrec", "textseq", "content")  # further sources, which are fitted baselines
+MOST_WEIGHT = 1000  # the highest weight of a prior, at which everything else is negligible
 
 # The panels of ``--help``, in order.
 WHAT = "What to recommend"
@@ -174,7 +174,7 @@ class Settings:
         most=MOST_SAMPLES,
     )
     temperature: float = option(
-        0.7, SEARCH, "With --decoder match: sampling temperature of the texts."
+        0.7, SEARCH, "With --decoder match: sampling temperature for the generated texts."
     )
     encoder: str = option(
         "auto",
@@ -327,7 +327,7 @@ class Settings:
 
     @property
     def prior_before(self) -> str:
-        """The prior counts only events before this split; see ``to_before``."""
+        """The split whose preceding events the prior counts; see ``to_before``."""
         return to_before(self.prior_events)
 
     @property
@@ -350,7 +350,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class QueryOptions:
-    """The options of a request: everything except its history.
+    """The options of a request, that is, everything except its history.
 
     Each field is described by its metadata; see the module's docstring. Items excluded by ``allow``,
     ``deny`` or ``where`` still keep their share of the probability.
@@ -449,7 +449,7 @@ class QueryOptions:
 
         Args:
             given: the options to start from; None for the defaults.
-            **keywords: values of fields. ``caps=None`` means no caps.
+            **keywords: values of fields; ``caps=None`` removes all caps.
 
         Raises:
             RequestError: a keyword is not an option, or a value is invalid.
@@ -459,7 +459,9 @@ class QueryOptions:
             if name not in names:
                 near = difflib.get_close_matches(name, names, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else ""
-                msg = f"{name!r} is not an option.{hint} Expected some of: {', '.join(names)}."
+                msg = (
+                    f"{name!r} is not an option.{hint} Expected one or more of: {', '.join(names)}."
+                )
                 raise RequestError(msg)
         if "caps" in keywords and keywords["caps"] is None:
             keywords["caps"] = {}
@@ -467,7 +469,7 @@ class QueryOptions:
 
     @property
     def chooses(self) -> bool:
-        """Whether the recommendations must be selected from a longer ranked list."""
+        """Whether diversity or caps select the recommendations from a longer ranked list."""
         return bool(self.per_title or self.caps or self.diversity)
 
 

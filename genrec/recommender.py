@@ -1,9 +1,10 @@
-"""Recommender: the one class that most users need. It turns histories into ranked catalog items.
+"""Recommender, the only class that most users need. It turns histories into ranked catalog items.
 
-It connects the parts and makes edits wait for running requests. A request flows one way. History
-and options become a ``Request`` (``pipeline.request``). It is answered with a ranking or with texts
-(``pipeline.trie_search``, ``pipeline.free_text``), from which the response is built
-(``pipeline.response``, ``pipeline.explanations``).
+The recommender connects the parts and makes edits wait for running requests. A history and options
+first become a ``Request`` (``pipeline.request``). The request is then answered with a ranking
+(``pipeline.trie_search``) or with texts (``pipeline.free_text``). Finally, the response is built
+from this answer (``pipeline.response``, ``pipeline.explanations``).
+
 The module is longer than 500 lines because each public method documents its arguments and errors.
 """
 
@@ -56,16 +57,16 @@ if TYPE_CHECKING:
 
 
 class Recommender:
-    """Recommends catalog items with a language model, fine-tuned or not.
+    """Recommends catalog items with a language model, which may be fine-tuned.
 
     Attributes:
         settings: the settings.
         model: the language model, or a model that only generates text.
         dataset: the dataset, or None if only a catalog was given.
         run: the training run that produced the model, or None.
-        log: called with a line of text before each slow step.
-        tuning_key: returns the key under which fitted weights and temperatures are stored; it depends
-            on the model, the prompt and the behavior.
+        log: function that is called with a line of text before each slow step.
+        tuning_key: function that returns the key under which fitted weights and temperatures are
+            stored. The key depends on the model, the prompt and the behavior.
     """
 
     tuning_key: Callable[[], str]
@@ -85,14 +86,15 @@ class Recommender:
         """Load the model and set up the recommender.
 
         Args:
-            data: a dataset, or only a catalog (without users and few-shot demonstrations).
-            model: ``smollm2-135m``, a local folder, a hub id, a loaded ``LanguageModel``, or with
-                ``decoder="match"`` any ``genrec.models.base.TextModel``.
+            data: a dataset or a catalog. With only a catalog, there are no users and no few-shot
+                demonstrations.
+            model: ``smollm2-135m``, a local folder, a Hub ID or a loaded ``LanguageModel``. With
+                ``decoder="match"``, any ``genrec.models.base.TextModel`` also works.
             device: see ``LanguageModel.load``.
             dtype: see ``LanguageModel.load``.
             threads: see ``LanguageModel.load``.
             quantize: see ``LanguageModel.load``.
-            log: called with a line of text before each slow step.
+            log: function that is called with a line of text before each slow step.
             **settings: fields of ``genrec.config.Settings``.
 
         Raises:
@@ -132,15 +134,16 @@ class Recommender:
 
         Args:
             run: the run folder, or the name of a bundled dataset that includes a run.
-            data: a dataset or catalog; None for the catalog that the run was trained on, without
-                users. Items that are new since training can be recommended, too. Without a dataset,
-                the prior is the one that ``genrec tune --run`` saved in the folder, if any.
+            data: a dataset or catalog. If None, the catalog that the run was trained on is used,
+                and there are no users. Items added since training can be recommended, too. If no
+                dataset is given, the prior is the one that ``genrec tune --run`` saved in the
+                folder, if any.
             device: see ``LanguageModel.load``.
             dtype: see ``LanguageModel.load``.
             threads: see ``LanguageModel.load``.
             quantize: see ``LanguageModel.load``.
-            log: called with a line of text before each slow step.
-            **settings: settings that override those of the run, such as ``search``.
+            log: function that is called with a line of text before each slow step.
+            **settings: settings, such as ``search``, that override the settings of the run.
 
         Raises:
             ModelError: the folder is not a run, or the prompt template, the tokenizer or the base model
@@ -156,7 +159,7 @@ class Recommender:
         items = Catalog.read(folder / runs.CATALOG) if data is None else data
         kind: object = items
         if not isinstance(kind, Dataset | Catalog):
-            return cls(items, model, log=log)  # raises
+            return cls(items, model, log=log)  # raises an error
         new = cls.__new__(cls)
         checked = Settings.of({**trained.settings, **settings})
         new._assemble(items, lambda: model, checked, log, trained=trained, folder=folder)
@@ -184,7 +187,7 @@ class Recommender:
         model = load()
         self.model = cast(
             "LanguageModel", model
-        )  # or a TextModel, which the trie search never sees
+        )  # may be a TextModel, which is never used for a trie search
         form = form_of(settings, self.dataset, catalog, template)
 
         @functools.cache
@@ -245,7 +248,7 @@ class Recommender:
 
     @property
     def catalog(self) -> Catalog:
-        """The catalog after all edits. It still contains removed items, since histories show them."""
+        """The catalog after all edits. It keeps removed items, because histories show them."""
         return self._index.catalog
 
     @property
@@ -283,7 +286,7 @@ class Recommender:
 
     @property
     def exclude_seen(self) -> bool:
-        """Whether items of the history are excluded: the setting, or else the dataset's default."""
+        """Whether items of the history are excluded; if not set, the dataset's default."""
         return self._requests.exclude_seen
 
     @property
@@ -307,7 +310,7 @@ class Recommender:
 
     @property
     def fusing(self) -> Fusion:
-        """How the prior is fused with the model: explicit settings, or else fitted values."""
+        """How the prior is fused with the model. Settings take precedence over fitted values."""
         return self._priors.fusing
 
     def understand(self, history: HistoryLike) -> tuple[History, tuple[Understood, ...]]:
@@ -315,7 +318,7 @@ class Recommender:
 
         Args:
             history: a ``History``; a list of ``Interaction``s, item ids or titles; or text such
-                as ``"bought: RED RETROSPOT MUG; viewed: JUMBO BAG PINK POLKADOT"``. An empty text
+                as ``"bought: RED RETROSPOT MUG; viewed: JUMBO BAG PINK POLKADOT"``. An empty string
                 stands for a new user.
 
         Raises:
@@ -324,7 +327,7 @@ class Recommender:
         return self._requests.understand(history)
 
     def history(self, user_id: str, *, before: str | None = None) -> History:
-        """Return a user's history from the dataset, optionally only the part before a split.
+        """Return a user's history from the dataset, or only the part before the split ``before``.
 
         Raises:
             RequestError: there is no dataset, or the user is not in it.
@@ -338,10 +341,10 @@ class Recommender:
         return self.dataset.interactions.history(user_id, before=before)
 
     def demonstrations(self, user_id: str | None = None) -> tuple[History, ...]:
-        """Choose the few-shot demonstrations: the latest train events of ``few_shot`` other users.
+        """Choose the few-shot demonstrations, the latest train events of ``few_shot`` other users.
 
-        The choice is seeded and the same for every request, except that no user's prompt contains
-        their own history.
+        The choice is seeded and is the same for every request, except that a user's own history is
+        never a demonstration in their prompt.
         """
         return self._requests.demonstrations(user_id)
 
@@ -365,13 +368,14 @@ class Recommender:
     ) -> RecommendationList:
         """Recommend the k best next items.
 
-        Items excluded by ``allow``, ``deny`` and ``where`` do not change the probabilities, which are
-        over the whole catalog.
+        The probabilities are over the whole catalog. They do not change when ``allow``, ``deny`` or
+        ``where`` excludes items.
 
         Args:
             history: see ``understand``; empty for a new user.
-            k: the number of items; by default that of ``options``, or 10. Fewer are returned only if fewer are allowed, or
-                with the decoder ``match``; then ``notes`` gives the reason.
+            k: the number of items; defaults to ``options.k``, or 10 if that is not set. Fewer items
+                are returned only if fewer are allowed or the ``match`` decoder is used; in that
+                case ``notes`` gives the reason.
             options: a complete set of options; k and the keywords override its fields.
             **keywords: fields of ``genrec.config.QueryOptions``: ``explain``, ``evidence``, ``style``,
                 ``allow``, ``deny``, ``where``, ``min_probability``, ``per_title``, ``caps``,
@@ -391,20 +395,22 @@ class Recommender:
         options: QueryOptions | None = None,
         **keywords: Any,
     ) -> list[RecommendationList]:
-        """Recommend for several histories; their prompts are read in batches.
+        """Recommend items for several histories, whose prompts are processed in batches.
 
         Args:
-            histories: a list of histories, see ``understand``.
-            k: the number of items for each history; by default that of ``options``, or 10.
+            histories: a list of histories; see ``understand``.
+            k: the number of items for each history; defaults to ``options.k``, or 10 if that is not
+                set.
             batch_size: the number of prompts per batch.
             options: a complete set of options; k and the keywords override its fields.
-            **keywords: as for ``recommend``; they apply to all histories.
+            **keywords: options as in ``recommend``, which apply to all histories.
 
         Returns:
             One list per history, in the same order.
 
         Raises:
-            RequestError: histories is a text or a single history, or as for ``recommend``.
+            RequestError: histories is a string or a single history, or ``recommend`` would raise
+                the error.
         """
         if isinstance(histories, str | History) or not isinstance(histories, Iterable):
             msg = f"histories is a single {type(histories).__name__}. Expected a list of histories."
@@ -439,7 +445,7 @@ class Recommender:
         return writer.add(answer, request)
 
     def _on_trie(self, request: Request) -> Request:
-        """Return the request with its filter defined on the trie, where evidence is measured."""
+        """Return the request with a filter on the trie, because evidence is measured there."""
         if request.order is self._index.trie:
             return request
         (same,) = self._requests.build([request.history], request.options)
@@ -454,19 +460,20 @@ class Recommender:
         options: QueryOptions | None = None,
         **keywords: Any,
     ) -> ItemExplanation:
-        """Explain why an item is or is not recommended, and which change would raise its rank.
+        """Explain why an item is or is not recommended, and which changes would raise its rank.
 
         Args:
             history: see ``understand``.
-            item_id: any item of the catalog, or a title that only one item has.
-            k: the length of the list that the item is compared with; by default that of ``options``,
-                or 10.
+            item_id: the id of any item in the catalog, or a title that only one item has.
+            k: the length of the list with which the item is compared; defaults to ``options.k``, or
+                10 if that is not set.
             options: a complete set of options; k and the keywords override its fields.
-            **keywords: as for ``recommend``: ``evidence`` and ``style``; ``allow``, ``deny`` and
-                ``where`` restrict the list.
+            **keywords: options as in ``recommend``. ``evidence`` and ``style`` control the
+                explanation; ``allow``, ``deny`` and ``where`` restrict the list.
 
         Raises:
-            RequestError: the item is not in the catalog or was removed, or as for ``recommend``.
+            RequestError: the item is not in the catalog or was removed, or ``recommend`` would
+                raise the error.
         """
         wanted = _merge_options(options, k, keywords)
         with self._lock.request():
@@ -487,7 +494,7 @@ class Recommender:
         return row
 
     def _whole_request(self, history: HistoryLike) -> Request:
-        """Build a request with default options that excludes no item."""
+        """Build a request that has default options and excludes no item."""
         (request,) = self._requests.build([history], QueryOptions(), exclude_seen=False)
         return request
 
@@ -498,11 +505,11 @@ class Recommender:
 
         Args:
             history: see ``understand``.
-            item_id: any item of the catalog, or a title that only one item has.
+            item_id: the id of any item in the catalog, or a title that only one item has.
             left_out: sets of event indices; index 0 is the oldest event that the prompt shows.
 
         Returns:
-            One number per set; negative if the score rises.
+            One number for each set. It is negative if the score rises.
 
         Raises:
             RequestError: the item is not in the catalog or was removed, or an index is out of range.
@@ -524,17 +531,18 @@ class Recommender:
         options: QueryOptions | None = None,
         **keywords: Any,
     ) -> RecommendationList:
-        """Rank the given items by their exact scores, for example the candidates of another system.
+        """Rank the given items, for example candidates from another system, by their exact scores.
 
-        Items of the history are excluded if ``exclude_seen`` is true; ``score`` keeps them. The
+        Items of the history are left out if ``exclude_seen`` is true; ``score`` keeps them. The
         probabilities are over the whole catalog, so they do not depend on the candidates.
 
         Args:
             history: see ``understand``.
             candidates: item ids; duplicates count once. None ranks all items.
             options: a complete set of options; candidates and the keywords override its fields.
-            **keywords: as for ``recommend``: ``deny``, ``where``, ``explain``, ``evidence`` and
-                ``style``. Options that shorten a list are rejected, since every candidate is ranked.
+            **keywords: options as in ``recommend``, of which ``deny``, ``where``, ``explain``,
+                ``evidence`` and ``style`` are accepted. Options that shorten a list are rejected,
+                because every candidate is ranked.
 
         Raises:
             RequestError: a candidate is not in the catalog, no candidate is left, or an option does
@@ -589,10 +597,10 @@ class Recommender:
     def would_like(self, history: HistoryLike, items: str | Sequence[str]) -> float | list[float]:
         """Estimate the probability that the user will want an item, by asking the model yes or no.
 
-        The question comes from the recommender's template if that template defines two answers, as
-        after training with ``objective="pointwise"``. Otherwise it is the shipped ``would_like``.
-        Models that were not trained for it answer as well, but their probabilities are not
-        calibrated.
+        If the recommender's template defines two answers, it asks the question. This is the case
+        after training with ``objective="pointwise"``. Otherwise, the shipped template
+        ``would_like`` asks it. Models that were not trained for the question also answer it, but
+        their probabilities are not calibrated.
 
         Args:
             history: see ``understand``; empty for a new user.
@@ -637,18 +645,18 @@ class Recommender:
         )
 
     def title_vectors(self, rows: IntArray) -> FloatArray:
-        """Return (n, D) unit vectors of titles, from the matcher's encoder or from character n-grams."""
+        """Return unit vectors of titles, (n, D), from the matcher or from character n-grams."""
         return title_vectors(self.catalog, self.matcher, rows)
 
     def with_nats(
         self, history: HistoryLike, k: int, target: str
     ) -> tuple[RecommendationList, float, float]:
-        """Recommend items and also score a target item, while reading the prompt only once.
+        """Recommend items and also score a target item. The prompt is read only once.
 
         Requires the decoder ``trie`` and the normalization ``catalog``.
 
         Returns:
-            The list, the target's -ln P over all items, and the seconds spent on the list.
+            The list, -ln P of the target over all items, and the time in seconds spent on the list.
         """
         with self._lock.request():
             started = time.perf_counter()
@@ -665,8 +673,8 @@ class Recommender:
         """Generate free text after the prompt, as the decoder ``match`` does.
 
         By default, ``n_samples`` texts are sampled with ``temperature`` and ``seed``. If ``n_samples``
-        is 0, the best texts of a beam search are returned, best first; the beam size is
-        ``beam_size``, or 20 if that is None. A prompt can be passed instead of a history.
+        is 0, a beam search is used, and its texts are returned with the best first. The beam size
+        is ``beam_size``, or 20 if that is None. A prompt can be passed instead of a history.
         """
         prompt = history if isinstance(history, EncodedPrompt) else self.prompt(history)
         return self._writing.write(prompt)
@@ -674,7 +682,7 @@ class Recommender:
     def add_items(self, items: Iterable[Item]) -> None:
         """Add items to the catalog. The next request can recommend them without any training.
 
-        An item that was removed returns with its new data. Running requests finish first.
+        Adding a removed item restores it with its new data. Running requests finish first.
 
         Raises:
             DataError: the list contains something other than items, an id already exists, or an item
@@ -683,9 +691,10 @@ class Recommender:
         self._edit(self._index.additions(items))
 
     def remove_items(self, item_ids: Sequence[str]) -> None:
-        """Remove items, which are then no longer recommended and no longer share the probability.
+        """Remove items from the recommendations.
 
-        Histories still show them. Running requests finish first.
+        Removed items no longer have a share of the probability, but histories still show them.
+        Running requests finish first.
 
         Raises:
             RequestError: an id is not in the catalog, or no item would be left.
@@ -707,10 +716,12 @@ class Recommender:
                 self._index.edit(edit)
 
     def with_settings(self, *, data: Dataset | None = None, **changes: Any) -> Recommender:
-        """Return a recommender with other settings that shares the loaded model, edits and custom prior.
+        """Return a recommender with different settings.
+
+        It shares this one's loaded model, edits and custom prior.
 
         Args:
-            data: the dataset with another split; None keeps the current one.
+            data: the dataset with a different split; None keeps the current dataset.
             **changes: the settings to change.
         """
         settings = Settings.of({**asdict(self.settings), **changes})
@@ -727,14 +738,14 @@ class Recommender:
 def _merge_options(
     options: QueryOptions | None, k: int | EllipsisType, keywords: Mapping[str, Any]
 ) -> QueryOptions:
-    """Combine options with keywords and, if one was given, with k."""
+    """Combine options with keywords, and with k if it was given."""
     if k is not ...:
         keywords = {**keywords, "k": k}
     return QueryOptions.of(options, **keywords)
 
 
 def _no_logits(model: object) -> ModelError:
-    """Return the error for a text-only model that is used where probabilities are needed."""
+    """Return the error for a model that only generates text when probabilities are needed."""
     name = getattr(model, "name", type(model).__name__)
     return ModelError(
         f"{name} generates text but gives no token probabilities, which are needed here. With such a "
@@ -743,7 +754,7 @@ def _no_logits(model: object) -> ModelError:
 
 
 def _saved_prior(folder: Path, catalog: Catalog, log: Log) -> CollaborativePrior | None:
-    """Load the prior saved in a run folder, if it belongs to this catalog or an earlier version."""
+    """Load the prior saved in a run folder, if it fits this catalog or an earlier version."""
     from genrec.priors.collaborative import CollaborativePrior as Prior
 
     if not (folder / runs.PRIOR).is_file():

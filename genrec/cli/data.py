@@ -110,7 +110,7 @@ def prepare(
     target: Annotated[Given, FieldsOf(Settings, only=["target_behavior"])],
     json: AsJson = False,
 ) -> None:
-    """Turn files of events and items into a dataset folder, and check, split and measure the data."""
+    """Turn files of events and items into a dataset. Checks, splits and measures the data."""
     from genrec.data.dataset import Dataset
     from genrec.data.ingest import EventOptions
     from genrec.reports import console, summaries

@@ -1,4 +1,4 @@
-"""The demo command. It imports ``walkthrough``, which contains the demo itself, when it runs."""
+"""The demo command. It runs the demo in ``walkthrough``, which it imports only when needed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def demo(
         str,
         typer.Option(
             metavar="en|zh",
-            help="Language of the demo. en: data of a British gift shop. zh: a small made-up Chinese "
-            "dataset.",
+            help="Language of the demo. en: data from a British gift shop. zh: a small made-up "
+            "Chinese dataset.",
         ),
     ] = "en",
     users: Annotated[

@@ -22,7 +22,7 @@ _PROTOCOL = "the protocol that fits the data's split"
 
 
 def _is_one_report(value: str) -> bool:
-    """Check whether a value with a comma is one file name rather than a list of reports."""
+    """Check whether a value that contains a comma is one file name, not a list of reports."""
     return not all(part.strip().endswith((".html", ".md")) for part in value.split(","))
 
 
@@ -103,8 +103,9 @@ class EvaluateOptions:
         wrong = [name for name, value in given.items() if value]
         if self.explanations and wrong:
             msg = (
-                f"--explanations does not work with {wrong[0]}. Expected one of them: only a model "
-                "writes explanations, so they are not compared with baselines or shown in reports."
+                f"--explanations does not work with {wrong[0]}. Use only one of these options. "
+                "Explanations are written only by a model, so they cannot be compared with "
+                "baselines or shown in reports."
             )
             raise SettingsError(msg)
 
@@ -153,7 +154,7 @@ def tune(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Fit the weight of the collaborative prior relative to a model, using validation users only.
+    """Fit the weight of the collaborative prior relative to a model, using only validation users.
 
     With --run, the prior is also stored in the run folder for use without the dataset. The stored
     prior contains the IDs of the users whose events it counted.
@@ -167,7 +168,7 @@ def tune(
     run = which.run
     if out is None and run is not None and runs.find_run(run) != run:
         msg = (
-            f"--run {run} is the run shipped inside the genrec package, where genrec does not write. "
+            f"--run {run} is the run shipped inside the genrec package, which genrec does not modify. "
             "Expected --out F.json as well."
         )
         raise SettingsError(msg)
@@ -205,8 +206,8 @@ def evaluate(
 ) -> None:
     """Measure a model and baselines on held-out events, with confidence intervals and comparisons.
 
-    With --explanations: remove the events named in the explanation of the first recommendation, and
-    measure how far its score falls under a different prompt template.
+    With --explanations: remove the events that the explanation of the first recommendation names,
+    and measure how far the score falls under a different prompt template.
     """
     from genrec.data.dataset import Dataset
     from genrec.evaluation import evaluator
@@ -251,7 +252,7 @@ def evaluate(
 def _sample(
     dataset: Dataset, what: EvaluateOptions, settings: Given, users: int | None
 ) -> tuple[Dataset, str, int]:
-    """Return the dataset as split by its protocol, the protocol's name, and the number of users."""
+    """Return the dataset split for its protocol, the protocol's name, and the number of users."""
     from genrec.data import protocols
 
     if settings["target_behavior"] is not None:
@@ -263,7 +264,7 @@ def _sample(
 
 
 def _note_leaks(run: Path, dataset: Dataset, protocol: str, split: str) -> None:
-    """Print a note if a run may have been trained on the events to predict."""
+    """Print a note if the run may have been trained on the events that it is to predict."""
     from genrec import runs
     from genrec.data import protocols
     from genrec.reports import console
@@ -317,7 +318,7 @@ def _evaluate_explanations(
 
 
 def _check_shares_items(run: Path, dataset: Dataset) -> None:
-    """Reject a run whose catalog has no title in common with a dataset.
+    """Reject a run whose catalog has no title in common with the dataset.
 
     Raises:
         RequestError: no title is in both catalogs.

@@ -61,9 +61,10 @@ def load_recommender(
 
 
 def use_float32(which: ModelOptions) -> ModelOptions:
-    """Return model options for explanations, which use float32 for ``dtype="auto"`` on a CPU.
+    """Return model options for explanations: on a CPU, ``dtype="auto"`` becomes float32.
 
-    Evidence is the difference of two scores. Rounding errors in half precision can be just as large.
+    Evidence is the difference between two scores. In half precision, rounding errors can be as
+    large as this difference.
     """
     from genrec.models.language_model import resolve_device
 

@@ -2,7 +2,7 @@
 
 Each option is declared once, as a field of ``Settings`` or ``QueryOptions`` (genrec/config.py), of
 ``Training`` (genrec/training/config.py), or of a dataclass below. ``command`` adds the flags for the
-fields that a function's arguments request. This module does not know what the commands do.
+fields that a function's arguments ask for. This module does not know what the commands do.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class HistoryOptions:
                 else "Both --user and --history were"
             )
             msg = (
-                f"{given} given. Expected one of them: --user ID, or "
+                f"{given} given. Expected exactly one of --user ID and "
                 '--history "bought: TITLE; ..." (empty for a new user).'
             )
             raise SettingsError(msg)
@@ -104,7 +104,7 @@ class ModelOptions:
 
 
 class Given(dict[str, Any]):
-    """Option values by name. It records which of them were given on the command line."""
+    """Option values by name, with a record of which were given on the command line."""
 
     def __init__(self, given: Mapping[str, Any], named: Collection[str]) -> None:
         super().__init__(given)
@@ -112,13 +112,13 @@ class Given(dict[str, Any]):
 
     @property
     def only(self) -> dict[str, Any]:
-        """The options given on the command line, without those left at their defaults."""
+        """The options that were given on the command line."""
         return {n: v for n, v in self.items() if n in self.named}
 
 
 @dataclass(frozen=True, slots=True)
 class FieldsOf:
-    """Selects the fields that become options of a command, inside an argument's annotation.
+    """Selects the fields that become options of a command. Used in the annotation of an argument.
 
     ``Annotated[ModelOptions, FieldsOf(ModelOptions, without=["run"])]`` passes the command a
     ``ModelOptions``. ``Annotated[Given, FieldsOf(...), ...]`` passes it a ``Given``.
@@ -127,7 +127,7 @@ class FieldsOf:
         source: a dataclass of options.
         without: fields to leave out.
         only: the only fields to include; empty for all.
-        about: metadata by field, for a dataclass whose fields have no metadata.
+        about: the metadata of each field, if the fields of the dataclass have none themselves.
     """
 
     source: type
@@ -171,7 +171,7 @@ class Option:
 
     @property
     def kind(self) -> str:
-        """The type of the field, such as ``int``, without ``| None``."""
+        """The type of the field, such as ``int``; ``| None`` is dropped."""
         return str(self.field.type).partition(" | ")[0]
 
     @property
@@ -187,7 +187,7 @@ class Option:
         return bool(self.about.get("list")) or self.kind not in _SCALARS
 
     def parameter(self) -> inspect.Parameter:
-        """Return the option as a parameter of a command, as Typer reads it."""
+        """Return the option as a Typer command parameter."""
         text, metavar = self.about["help"], self.about.get("metavar")
         if self.kind.startswith("Sequence"):
             text, metavar = f"{text} FILE has one item_id per line.", "FILE"
@@ -236,11 +236,11 @@ class Option:
 
 
 def command(*first: str) -> Callable[[Command], Command]:
-    """Turn a function into a command. The fields that its arguments request become options.
+    """Turn a function into a command, whose options are the fields that its arguments ask for.
 
     Args:
-        first: names of the parameters and fields that ``--help`` lists; all if empty. The other
-            options work too and are listed by ``--help-all``.
+        first: the names of the parameters and fields that ``--help`` lists; if empty, it lists all.
+            The other options also work, and ``--help-all`` lists them.
     """
 
     def decorate(function: Command) -> Command:
@@ -288,7 +288,7 @@ def _keyword(
 
 
 def _group(annotation: Any) -> tuple[type, list[Option]] | None:
-    """Return the type and options of an argument that requests fields; None for other arguments."""
+    """Return the type and options of an argument that asks for fields; None for other arguments."""
     if is_dataclass(annotation) and isinstance(annotation, type):
         return annotation, FieldsOf(annotation).options()
     if get_origin(annotation) is not Annotated:

@@ -142,7 +142,7 @@ def explain(
     html: Html = None,
     json: AsJson = False,
 ) -> None:
-    """Explain why an item is or is not recommended: its rank, the evidence, and what would change it.
+    """Explain why an item is or is not recommended. Shows its rank, evidence and possible changes.
 
     The evidence shows what the model relies on, not why a person acts in a certain way.
     """
@@ -173,10 +173,10 @@ def rank(
     items: Items = None,
     json: AsJson = False,
 ) -> None:
-    """Rank given items, such as the candidates of another system, by their exact probability.
+    """Rank the given items, such as candidates from another system, by their exact probability.
 
-    Items that the user already had are left out if users in this dataset rarely repeat items. `score`
-    keeps them.
+    Items that the user already had are left out if users in this dataset rarely repeat items;
+    `score` keeps them.
     """
     _print_ranking(data, asked, which, settings, items, keep_seen=False, json=json)
 
@@ -190,7 +190,7 @@ def score(
     items: Items = None,
     json: AsJson = False,
 ) -> None:
-    """Rank given items like `rank`, but keep items that the user already had."""
+    """Rank the given items like `rank`, but keep items that the user already had."""
     _print_ranking(data, asked, which, settings, items, keep_seen=True, json=json)
 
 

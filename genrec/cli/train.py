@@ -52,7 +52,7 @@ _MORE: dict[str, dict[str, Any]] = {
 
 
 def describe_training() -> dict[str, Mapping[str, Any]]:
-    """Return metadata for the options of a training run, with help texts from ``Training``."""
+    """Return metadata for the options of a training run. The help texts come from ``Training``."""
     texts = describe_settings()
     return {
         name: {"panel": panel, "help": texts[name], **_MORE.get(name, {})}
@@ -94,13 +94,13 @@ class RunOptions:
     )
 
     def __post_init__(self) -> None:
-        """Check that new data comes with a run to train further.
+        """Check that new data is given only together with a run to continue from.
 
         Raises:
-            SettingsError: new data is given without such a run.
+            SettingsError: new data is given, but no run.
         """
         if (self.interactions or self.items) and self.since is None:
-            msg = "--interactions and --items need --from RUN. Expected a run to train further."
+            msg = "--interactions and --items need --from RUN. Give the run to continue from."
             raise SettingsError(msg)
 
 
@@ -176,7 +176,7 @@ def train(
 
 
 def _earlier_settings(out: Path, start: RunOptions) -> dict[str, Any]:
-    """Return the settings of a file, of a run to resume or of a run to train further."""
+    """Return the settings from a file, from the run to resume, or from the run to continue from."""
     from genrec.runs import Run
     from genrec.training.config import read
 
@@ -219,8 +219,8 @@ def examples(
             "--format",
             metavar="prompt-completion|messages|pointwise",
             help="Format of the examples. prompt-completion: a prompt and the title that follows. "
-            "messages: the same as chat messages. pointwise: a text and a label, for `genrec train "
-            "--pairs`.",
+            "messages: the same content, formatted as chat messages. pointwise: a text and a "
+            "label, for `genrec train --pairs`.",
             rich_help_panel=OUTPUT,
         ),
     ] = "prompt-completion",
@@ -248,7 +248,7 @@ def merge(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Model folder to write.")],
 ) -> None:
-    """Merge the adapter of a run into its base model and save a plain model for other servers."""
+    """Merge the adapter of a run into its base model, and save the result for other servers."""
     from genrec import runs
     from genrec.reports import console
 

@@ -1,7 +1,7 @@
 """Parse the values of options that take a list of names, pairs or files of item ids.
 
-Such an option may be repeated or given as a comma-separated list. This module does not know the
-commands.
+Such an option may be repeated or given as a comma-separated list. This module does not depend on
+the commands.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def read_list(
 
     Args:
         given: the raw values, one per occurrence of the option; None if it was not given.
-        whole: returns True for a value to keep as it is, even if it contains a comma.
+        whole: function that returns True if a value must not be split, even if it contains a comma.
 
     >>> read_list(["popular,markov", "ease"])
     ['popular', 'markov', 'ease']
@@ -78,7 +78,7 @@ def read_number(text: str, name: str) -> float:
 
 
 def read_ids(given: Iterable[str]) -> list[str]:
-    """Read item ids from files with one id per line, without duplicates.
+    """Read item ids from files with one id per line. Duplicates are dropped.
 
     Args:
         given: file names; one value may contain several names separated by commas. The name of an

@@ -1,6 +1,6 @@
-"""Run the demo of ``genrec demo``: every step on bundled data, in English or Chinese.
+"""Run the demo for ``genrec demo``. It shows every step on bundled data, in English or Chinese.
 
-Uses the recommender and the printing of answers, but nothing on lower levels.
+This module uses only the recommender and the functions that print answers.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _K = 10
 
 @dataclass(frozen=True, slots=True)
 class _Story:
-    """The data and texts of the demo in one language; names in braces are placeholders.
+    """The data and texts of the demo in one language. Names in braces are placeholders.
 
-    With the default model, ``caution`` is printed first.
+    If the default model is used, ``caution`` is printed first.
     """
 
     dataset: str
@@ -160,8 +160,8 @@ class _Voice:
 class _Report:
     """The results of the demo.
 
-    ``results`` contains the results of each voice in order, first without and then with its prior,
-    followed by the result of the popularity baseline.
+    ``results`` lists the voices in order. A voice with a prior has two results, first for the model
+    alone and then for the model with its prior. The popularity baseline comes last.
     """
 
     story: _Story
@@ -188,7 +188,7 @@ def run(
         run: a run folder to show in addition to the untrained model. ``auto`` uses the run shipped
             with the package if it fits the model and language; ``none`` shows no run.
         language: ``en`` for a British gift shop, ``zh`` for the made-up data ``zh_mini``.
-        json: whether to print one JSON value at the end instead of the texts.
+        json: whether to print a single JSON value at the end, and none of the texts.
         **options: further options of ``Recommender``, such as ``device`` and ``prior``.
 
     Raises:
@@ -295,7 +295,7 @@ def _show_customer(story: _Story, recommender: Recommender) -> None:
 def _evaluate(story: _Story, voices: Sequence[_Voice], cases: list[Case]) -> list[Result]:
     asked: list[tuple[str, Recommender]] = []
     for voice in voices:
-        if voice.recommender.prior is not None:  # the model without its prior
+        if voice.recommender.prior is not None:  # also measure the model without its prior
             alone = voice.recommender.with_settings(prior="none")
             asked.append((voice.name.partition(" + ")[0], alone))
         asked.append((voice.name, voice.recommender))

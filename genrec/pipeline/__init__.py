@@ -1,1 +1,1 @@
-"""The path of a request: history and options, ranking, response."""
+"""The path of a request, from its history and options through the ranking to the response."""

@@ -1,6 +1,6 @@
 """Index the catalog: its trie, edits, filters and cached data.
 
-Deals with items and catalog rows, not with prompts or models.
+This module deals with items and catalog rows, not with prompts or models.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from genrec.pipeline.predicates import Predicate
 from genrec.prompts.encoder import Encoder
 from genrec.types import IntArray, Log
 
-_NEAR, _ALIKE = 3, 80  # titles suggested for an unknown one, and their least likeness in percent
-_SHOWN = 5  # items of one title that a message names
-_CONDITIONS = 32  # conditions whose rows are kept
-_LARGE = 5_000  # titles; building a larger trie takes a moment, which is logged
+_NEAR, _ALIKE = 3, 80  # maximum number of suggested titles, and their minimum similarity in percent
+_SHOWN = 5  # maximum number of items with the same title that a message names
+_CONDITIONS = 32  # maximum number of conditions whose rows are cached
+_LARGE = 5_000  # number of titles from which building the trie takes a moment and is logged
 
 T = TypeVar("T")
 
 
 class Order(Protocol):
-    """An order of items that filters refer to: the positions of a trie, or catalog rows."""
+    """An order of items that filters refer to, such as the positions of a trie or catalog rows."""
 
     @property
     def n_positions(self) -> int:
@@ -44,7 +44,7 @@ class Order(Protocol):
         """The number of items that can be recommended."""
 
     def positions_of(self, rows: IntArray) -> IntArray:
-        """Return the sorted positions of rows, without removed items."""
+        """Return the sorted positions of the given rows. Removed items are left out."""
 
     def find_positions(self, rows: IntArray) -> IntArray:
         """Return the position of each row, or -1 for a removed item."""
@@ -61,7 +61,7 @@ class RowOrder:
         self._there[list(removed)] = False
 
     def positions_of(self, rows: IntArray) -> IntArray:
-        """Return the sorted rows, without removed items."""
+        """Return the given rows sorted. Removed items are left out."""
         rows = np.unique(np.asarray(rows, dtype=np.int64))
         return rows[self._there[rows]]
 
@@ -77,7 +77,8 @@ class Edit:
     Attributes:
         add: new items.
         remove: ids of items to remove.
-        change: items that replace the items with the same ids; removed items return.
+        change: items that replace the items with the same ids. If a removed item is listed here, it
+            is restored.
     """
 
     add: Sequence[Item] = ()
@@ -142,7 +143,7 @@ class CatalogIndex:
         return self.made("rows", lambda: RowOrder(len(self.catalog), self.removed))
 
     def made(self, name: Hashable, make: Callable[[], T]) -> T:
-        """Return a cached value built from the catalog; build it again after an edit."""
+        """Return a cached value that is built from the catalog and rebuilt after each edit."""
         with self._building:
             if name not in self._made:
                 self._made[name] = make()
@@ -235,7 +236,7 @@ class CatalogIndex:
         return edited
 
     def row(self, item: str) -> int:
-        """Return the row of an item, given its id or a title that only one item has.
+        """Return the row of an item, given its id or its title if no other item has that title.
 
         Raises:
             RequestError: there is no such id or title, or several items share the title.
@@ -281,7 +282,7 @@ class CatalogIndex:
         return np.array(sorted(set(self.catalog.rows(item_ids))), dtype=np.int64)
 
     def column(self, name: str) -> npt.NDArray[np.object_]:
-        """Return the (N,) values of a column, with None for missing values. The result is cached.
+        """Return the values of a column, (N,), with None for missing values. The result is cached.
 
         Raises:
             RequestError: the catalog has no such column.
@@ -317,7 +318,7 @@ class CatalogIndex:
         return Filter.deny(order.positions_of(rows), order.n_positions)
 
     def size(self, allowed: Filter, order: Order) -> int:
-        """Count the items that a filter allows, without removed items."""
+        """Count the items that a filter allows. Removed items do not count."""
         return len(allowed) - (order.n_positions - order.n_items) * allowed.denies
 
     def mask(self, allowed: Filter, order: Order) -> npt.NDArray[np.bool_]:
@@ -330,7 +331,7 @@ class CatalogIndex:
     def _where(self, condition: str) -> npt.NDArray[np.bool_]:
         """Return an (N,) mask of the rows that meet a condition. The result is cached."""
         kept = self.made("conditions", dict[str, npt.NDArray[np.bool_]])
-        mask = kept.get(condition)  # one look: another thread may clear what is kept
+        mask = kept.get(condition)  # look up only once, because another thread may clear the cache
         if mask is None:
             mask = Predicate.parse(condition).mask(self.catalog)
             if len(kept) > _CONDITIONS:

@@ -1,6 +1,6 @@
 """Explain recommendation lists and single items.
 
-Uses the trie search and the explainers; does not deal with catalog edits.
+This module uses the trie search and the explainers. It does not deal with catalog edits.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class TextExplanations:
 
 
 class Explanations:
-    """Explains items with a language model: evidence, checked sentences and counterfactuals."""
+    """Explains items with evidence, checked sentences and counterfactuals from a language model."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Explanations:
         self._search, self._form = search, form
 
     def _explainer(self, style: str, listed: bool = True) -> Explainer:
-        """Return the explainer for a style, for items that are or are not recommended."""
+        """Return the explainer for a style. ``listed`` says whether the items are recommended."""
         from genrec.explain.sentences import Explainer, load_explain_template
 
         settings = self._settings

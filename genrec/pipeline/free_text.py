@@ -1,6 +1,6 @@
 """The decoder ``match``: generate free text, and find catalog items in it.
 
-Needs a model that generates text and a matcher, but no trie.
+This needs a model that generates text and a matcher, but no trie.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from genrec.pipeline.types import Recommendation
 from genrec.prompts.encoder import EncodedPrompt
 from genrec.types import BoolArray
 
-BEAMS = 20  # texts of a beam search where the settings name no number
+BEAMS = 20  # number of texts in a beam search if the settings do not give one
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,8 @@ def find_items(
         matcher: the matcher of texts and titles.
         allowed: (N,) mask of the items that may be returned.
         k: the maximum number of items.
-        drawn: whether the texts are samples, which count equally; otherwise each counts with its
-            probability.
+        drawn: whether the texts are samples. Samples count equally; other texts are weighted by
+            their probability.
     """
     found: dict[int, tuple[float, list[str], Match]] = {}
     nothing = already = 0

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 class ReadWriteLock:
     """Makes an edit wait for running requests, and new requests wait for the edit.
 
-    A request may open another on its own thread. An edit that opens a request, or a request that
-    opens an edit, on its own thread is an error.
+    A request may start another request on its own thread. On the same thread, however, an edit must
+    not start a request, and a request must not start an edit.
     """
 
     def __init__(self) -> None:

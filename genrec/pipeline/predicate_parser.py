@@ -1,6 +1,6 @@
 """Parse a condition such as ``price < 20 and in_stock`` into nodes; see ``predicates`` for the grammar.
 
-A text is parsed by Python's ``ast`` and never run: anything outside the grammar is an error.
+The string is parsed with Python's ``ast`` and never run. Anything outside the grammar is an error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Constant = bool | int | float | str
 
 MAX_LENGTH = 10_000  # characters
 
-MAX_DEPTH = 50  # conditions within conditions
+MAX_DEPTH = 50  # levels of nested conditions
 
 MAX_COMPARISONS = 500
 
@@ -43,7 +43,7 @@ _DESCRIPTIONS: dict[type[ast.AST], str] = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column, by its name."""
+    """A column, identified by its name."""
 
     name: str
 
@@ -53,7 +53,7 @@ Side = Column | Constant
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """A comparison of two sides, at least one of them a column, by one of < <= > >= == !=."""
+    """A comparison of two sides with < <= > >= == or !=. At least one side is a column."""
 
     left: Side
     operator: str
@@ -65,7 +65,7 @@ class Among:
     """A condition that a column's value is one of several constants."""
 
     column: Column
-    values: tuple[Constant, ...]  # of one kind
+    values: tuple[Constant, ...]  # all of the same kind
     negated: bool
 
 
@@ -97,7 +97,7 @@ class Not:
 class Join:
     """Several conditions joined by ``and`` or ``or``."""
 
-    all: bool  # and; else or
+    all: bool  # True for ``and``, False for ``or``
     parts: tuple[Node, ...]
 
 
@@ -105,10 +105,10 @@ Node = Column | Compare | Among | Within | Missing | Not | Join
 
 
 class ConditionParser:
-    """Parses a text into nodes. Error messages quote the offending part.
+    """Parses a condition into nodes. Error messages quote the part that is wrong.
 
     Attributes:
-        text: the condition.
+        text: the condition as a string.
         columns: the columns that it names, in order of first appearance.
     """
 
@@ -118,10 +118,10 @@ class ConditionParser:
         self._comparisons = 0
 
     def parse(self) -> Node:
-        """Parse the text.
+        """Parse the string.
 
         Raises:
-            RequestError: the text is not a condition, or is too long or nested too deep.
+            RequestError: the string is not a condition, is too long, or is nested too deeply.
         """
         if not isinstance(self.text, str):
             self._refuse(f"it is {type(self.text).__name__}, not text")
@@ -214,7 +214,7 @@ class ConditionParser:
         return self._constant(node) if column is None else column
 
     def _column(self, node: ast.expr) -> Column | None:
-        """Return the column that a name or ``col("...")`` stands for, else None."""
+        """Return the column that a name or ``col("...")`` stands for; None for other nodes."""
         if isinstance(node, ast.Name):
             name = node.id
         elif isinstance(node, ast.Call):
@@ -258,7 +258,7 @@ class ConditionParser:
     def _text(self, text: str, node: ast.expr) -> str:
         if not text.strip():
             self._refuse("blank, and blank text counts as missing (write `column is None`)", node)
-        text.encode()  # a ValueError where it holds lone surrogates
+        text.encode()  # raises ValueError if it contains lone surrogates
         return text
 
     def _count(self) -> None:
@@ -284,6 +284,6 @@ def _describe(node: ast.expr) -> str:
 
 
 def shorten(value: object, *, quote: bool = True) -> str:
-    """Return a value as text of at most 80 characters."""
+    """Return a value as a string of at most 80 characters."""
     text = repr(value) if quote else str(value)
     return text if len(text) <= 80 else f"{text[:76]} ..."

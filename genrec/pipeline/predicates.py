@@ -1,28 +1,30 @@
 """Evaluate conditions on the columns of a catalog, such as ``price < 20 and in_stock``.
 
-Knows the catalog, no model. ``predicate_parser`` parses the text, which is never run.
+This module uses the catalog but no model. ``predicate_parser`` parses the condition, which is never
+run as code.
 
 ::
 
     condition   condition and condition | condition or condition | not condition | (condition)
-                comparison | column                 a column of truth values alone
+                comparison | column                 a column of truth values by itself
     comparison  column < 20, 0 < price <= 5         < <= > >= == !=, also chained
                 brand in ("A", "B")                 in, not in a tuple or list of constants
-                "mug" in title                      text within text, letter for letter
+                "mug" in title                      text contains a string, letter for letter
                 brand is None, brand is not None    whether the value is missing
     column      price, title, item_id; or col("unit price") for a name with spaces
     constant    20, -1.5, "text", True, False
 
-**Missing values** are None, NaN and blank text (files have no other way to say None). In a text
-column whose other values are all numbers, words such as NaN, null and n/a are missing values, too.
-Any comparison with a missing value is False, even ``!=`` and ``not in``; a missing truth value is
-False. ``not`` negates the result, so ``not price > 5`` holds where ``price`` is missing.
+**Missing values** are None, NaN and blank text (files cannot express None in any other way). If all
+other values of a text column are numbers, words such as NaN, null and n/a are missing values, too.
+Any comparison with a missing value is False, even ``!=`` and ``not in``. A missing truth value is
+False. ``not`` negates the result, so ``not price > 5`` is True for rows without a ``price``.
 
-**Kinds.** Both sides of a comparison are numbers, texts or truth values. Compared with a number, a
-text column is read as numbers if every value is one. Compared with a truth value, or alone, a
-column of texts (true, false, yes, no, 0, 1, in any case) or of numbers (0, 1) is read as truth
-values. Two text columns are compared as texts. Dates are ISO text. Texts are compared by code
-point and case; whole numbers exactly, other numbers as doubles.
+**Kinds.** Both sides of a comparison are numbers, texts or truth values. When a text column is
+compared with a number, its values are read as numbers, which requires that every value is a number.
+When a column is compared with a truth value, or used by itself, it is read as truth values. It must
+then contain the texts true, false, yes, no, 0 and 1 (in any case) or the numbers 0 and 1. Two text
+columns are compared as texts. Dates are ISO text. Texts are compared by code point; case matters.
+Whole numbers are compared exactly, and other numbers as doubles.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ _ARROW = {
 
 @dataclass(frozen=True, slots=True)
 class Predicate:
-    """A condition on catalog columns, read from a text by ``parse``.
+    """A condition on catalog columns. ``parse`` creates it from a string.
 
     Attributes:
         text: the condition as given.
@@ -86,10 +88,10 @@ class Predicate:
 
     @classmethod
     def parse(cls, text: str) -> Predicate:
-        """Parse a condition; the module's docstring has the grammar.
+        """Parse a condition. The module's docstring describes the grammar.
 
         Raises:
-            RequestError: the text is not a condition, or is too long or nested too deep.
+            RequestError: the string is not a condition, is too long, or is nested too deeply.
         """
         parser = ConditionParser(text)
         root = parser.parse()
@@ -99,7 +101,8 @@ class Predicate:
         """Return an (N,) mask of the catalog rows for which the condition holds.
 
         Raises:
-            RequestError: the catalog has no such column, or a column's kind does not fit.
+            RequestError: the catalog has no such column, or the type of a column does not match the
+                condition.
         """
         for name in self.columns:
             if name not in catalog.columns:
@@ -114,8 +117,9 @@ class _Values:
     Attributes:
         name: the name of the column.
         kind: ``number``, ``text``, ``truth``, ``nothing`` (all missing) or ``other``.
-        data: (N,) NumPy numbers or truth values, Arrow text with null where missing.
-        missing: (N,) mask of the rows without a value.
+        data: (N,) values, either NumPy numbers or truth values, or Arrow text with null for missing
+            values.
+        missing: (N,) mask of the rows that have no value.
     """
 
     name: str
@@ -125,7 +129,7 @@ class _Values:
 
 
 class _Rows:
-    """Evaluates nodes over one catalog to (N,) masks."""
+    """Evaluates nodes on one catalog. The results are (N,) masks."""
 
     def __init__(self, text: str, catalog: Catalog) -> None:
         self._text = text
@@ -214,7 +218,7 @@ class _Rows:
         return (~found if node.negated else found) & ~values.missing
 
     def _fitted(self, side: _Values | Constant, other: _Values | Constant, kind: str) -> Any:
-        """Convert one side of a comparison to a kind of values."""
+        """Convert one side of a comparison to the given kind."""
         if not isinstance(side, _Values):
             return side
         data, fits = _as(side, kind)
@@ -262,7 +266,7 @@ def _of_kind(name: str, kind: str, data: Any, missing: BoolArray) -> _Values:
 
 
 def _as(values: _Values, kind: str) -> tuple[Any, BoolArray]:
-    """Convert a column to a kind. Also return an (N,) mask of the rows where that is possible."""
+    """Convert a column to a kind. Also return an (N,) mask of the rows that can be converted."""
     data, fits = values.data, np.zeros(len(values.missing), dtype=bool)
     if kind == values.kind != "other":
         return data, ~fits
@@ -282,7 +286,7 @@ def _as(values: _Values, kind: str) -> tuple[Any, BoolArray]:
 
 
 def _numbers(words: Any) -> Any:
-    """Convert texts to int64 if all are whole numbers, otherwise to doubles. Missing ones give 0."""
+    """Convert texts to int64 if all are whole numbers, else to doubles. Missing values become 0."""
     try:
         return np.asarray(words.cast(pa.int64()).fill_null(0))
     except pa.ArrowInvalid:
@@ -294,7 +298,7 @@ def _kind_of(side: _Values | Constant) -> str:
 
 
 def _common_kind(first: _Values | Constant, second: _Values | Constant) -> str:
-    """Choose the kind for a comparison: that of the constant, or of the column that is not text."""
+    """Return the kind of a comparison. A constant, or a column that is not text, determines it."""
     for side in (first, second):
         if not isinstance(side, _Values):
             return _kind_of(side)
@@ -325,7 +329,7 @@ def _unknown(name: str, columns: Sequence[str], text: str) -> str:
 
 
 def _written(name: str) -> str:
-    """Return a column's name as it is written in a condition."""
+    """Return the name of a column in the form that conditions use."""
     plain = name.isidentifier() and not keyword.iskeyword(name)
     if plain and unicodedata.normalize("NFKC", name) == name:
         return name
@@ -333,7 +337,7 @@ def _written(name: str) -> str:
 
 
 def _example(values: _Values, fits: BoolArray) -> str:
-    """Describe the value of the first row that does not fit."""
+    """Describe the first value that could not be converted."""
     first = int(np.argmin(fits))
     if values.kind == "text":
         return f"the text {shorten(values.data[first].as_py())}"

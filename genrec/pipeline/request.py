@@ -1,6 +1,7 @@
 """Build requests: turn a history and options into a prompt and the set of allowed items.
 
-Deals with texts, events and the catalog. It needs the model only to encode and limit prompts.
+This module deals with texts, events and the catalog. It needs the model only to encode prompts and
+to limit their length.
 """
 
 from __future__ import annotations
@@ -37,13 +38,14 @@ class Request:
         history: the user's events, oldest first.
         options: the options of the request.
         behavior: the behavior to recommend for, such as ``buy``.
-        understood: how each piece of a typed history was understood.
+        understood: for each piece of a typed history, how it was understood.
         prompt: the prompt for the history.
         order: the order of items that the filter ``allowed`` refers to.
         allowed: the filter of items that may be returned.
-        seen: a description of how seen items were handled.
-        render: renders the prompt for another window of events and leaves all other text unchanged.
-        bare: like ``render``, but without few-shot demonstrations; None if there are none.
+        seen: a description of how items that the user had seen were handled.
+        render: function that renders the prompt for a different window of events. All other text
+            stays the same.
+        bare: like ``render``, but leaves out the few-shot demonstrations; None if there are none.
         notes: remarks on how the history was understood.
     """
 
@@ -71,8 +73,8 @@ class PromptLimits:
     """The maximum length of prompts.
 
     Attributes:
-        tokens: returns the maximum number of tokens; called when the first prompt is built, because
-            the result may depend on the trie.
+        tokens: function that returns the maximum number of tokens. It is called only when the first
+            prompt is built, because the result may depend on the trie.
         events: the maximum number of events.
     """
 
@@ -110,9 +112,9 @@ class RequestBuilder:
             index: the catalog index.
             template: the prompt template.
             behavior: the behavior to recommend for.
-            encoder: returns the encoder that prepares rendered prompts for the model.
+            encoder: function that returns the encoder of rendered prompts.
             limits: the maximum length of prompts.
-            log: called with a line of text before slow steps.
+            log: function that is called with a line of text before each slow step.
         """
         self.settings, self.dataset, self.index = settings, dataset, index
         self.template, self.behavior = template, behavior
@@ -134,18 +136,18 @@ class RequestBuilder:
 
     @property
     def exclude_seen(self) -> bool:
-        """Whether items of the history are excluded: the setting, or else the dataset's default."""
+        """Whether items of the history are excluded; if not set, the dataset's default."""
         if self.settings.exclude_seen is not None:
             return self.settings.exclude_seen
         return self._habit.exclude_seen if self._habit is not None else True
 
     @property
     def lead_in_behaviors(self) -> frozenset[str]:
-        """Behaviors that do not mark an item as seen, see ``DatasetInfo.lead_in_behaviors``."""
+        """Behaviors that do not mark an item as seen; see ``DatasetInfo.lead_in_behaviors``."""
         return self._habit.lead_in_behaviors if self._habit is not None else frozenset()
 
     def describe_seen(self, excluded: bool) -> str:
-        """Describe how seen items were handled."""
+        """Describe how items that the user had seen were handled."""
         if not excluded:
             return "included"
         known = self._habit.led_by.keys() if self._habit is not None else frozenset()
@@ -243,11 +245,11 @@ class RequestBuilder:
     def prompt(
         self, history: History, demonstrations: Sequence[History] | None = None
     ) -> EncodedPrompt:
-        """Build the prompt with as many recent events as fit; see ``Recommender.prompt``.
+        """Build a prompt that shows as many recent events as fit; see ``Recommender.prompt``.
 
         Args:
             history: the events, oldest first.
-            demonstrations: the few-shot demonstrations; None chooses them for the user of the history.
+            demonstrations: the few-shot demonstrations; None chooses them for the history's user.
         """
         if self.template.answers is not None:
             msg = (
@@ -270,7 +272,7 @@ class RequestBuilder:
         )
 
     def _renderer(self, demonstrations: Sequence[History]) -> Callable[[History], EncodedPrompt]:
-        """Return a function that renders the prompt for exactly the given window of events."""
+        """Return a function that renders a prompt with exactly the events that it is given."""
 
         def render(window: History) -> EncodedPrompt:
             encoder = self._encoder()
@@ -297,11 +299,11 @@ class RequestBuilder:
         """Build one request per history, all with the same options.
 
         Args:
-            histories: the histories, see ``Recommender.understand``.
+            histories: the histories; see ``Recommender.understand``.
             options: the options of all requests.
-            exclude_seen: whether items of the history are excluded; None uses the settings or the
-                dataset's default.
-            by_rows: whether the requests are answered without a trie.
+            exclude_seen: whether items of the history are excluded; if None, the settings or the
+                dataset's default decide.
+            by_rows: whether filters refer to rows, because no trie is used to answer the requests.
 
         Raises:
             RequestError: no item may be returned, or an option or a history is invalid.

@@ -1,8 +1,9 @@
 """Choose which ranked candidates to show, so that they are not all alike.
 
-Two ways, alone or together: maximal marginal relevance (Carbonell and Goldstein 1998, The use of
-MMR, diversity-based reranking, https://doi.org/10.1145/290941.291025), and caps on how often a
-value (a brand, a title) may occur.
+There are two methods, which can be used alone or together. One is maximal marginal relevance
+(Carbonell and Goldstein 1998, The use of MMR, diversity-based reranking,
+https://doi.org/10.1145/290941.291025). The other limits how often a value, such as a brand or a
+title, may occur.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Values = Sequence[Hashable | None]
 
 
 def title_vectors(catalog: Catalog, matcher: TextMatcher, rows: IntArray) -> FloatArray:
-    """Return (n, D) unit vectors of titles: by the matcher's encoder, or of character n-grams."""
+    """Return unit vectors of titles, (n, D), from the matcher or from character n-grams."""
     titles = [catalog[r].title for r in rows.tolist()]
     meaning = matcher.meaning
     embedder = meaning.embedder if meaning is not None else None
@@ -37,19 +38,20 @@ def title_vectors(catalog: Catalog, matcher: TextMatcher, rows: IntArray) -> Flo
 def mmr(scores: npt.ArrayLike, vectors: npt.ArrayLike, k: int, trade_off: float) -> IntArray:
     """Choose k candidates one by one, each relevant and different from those chosen before.
 
-    The next one has the largest ``trade_off * relevance - (1 - trade_off) * similarity``. Relevance
-    is the score, scaled from 0 for the lowest candidate to 1 for the highest. Similarity is the
-    largest cosine with a candidate that was chosen before (0 for the first). Ties go to the higher
-    score, then to the earlier place; so with trade_off 1 the order is that of the scores.
+    Each step chooses the candidate with the largest value of
+    ``trade_off * relevance - (1 - trade_off) * similarity``. Relevance is the score, scaled so that
+    the lowest candidate has 0 and the highest has 1. Similarity is the largest cosine between the
+    candidate and those chosen before (0 in the first step). In a tie, the higher score wins, and
+    among equal scores the lower index. With trade_off 1, candidates are chosen in order of score.
 
     Args:
-        scores: (n,) finite, higher is better.
-        vectors: (n, D) unit vectors; a zero row has no similarity to any other.
-        k: the number to choose, at least 1; with fewer candidates all are chosen.
+        scores: (n,) finite scores; higher is better.
+        vectors: (n, D) unit vectors; a row of zeros is similar to no other row.
+        k: the number of candidates to choose, at least 1; if there are fewer, all are chosen.
         trade_off: from 0 (only dissimilarity counts) to 1 (only scores count).
 
     Returns:
-        (min(k, n),) indices of candidates, in the order of choice.
+        (min(k, n),) indices of candidates, in the order in which they were chosen.
 
     Raises:
         RequestError: an argument is invalid.
@@ -69,18 +71,19 @@ def choose(
     columns: Mapping[str, Values] | None = None,
     caps: Mapping[str, int] | None = None,
 ) -> IntArray:
-    """Choose as ``mmr`` does, but skip a candidate once one of its values has reached its cap.
+    """Choose like ``mmr``, but skip each candidate that has a value whose cap is already reached.
 
     Args:
-        scores: (n,) finite, higher is better.
-        k: the number to choose, at least 1.
-        vectors: (n, D) unit vectors, as in ``mmr``; not needed where trade_off is 1.
+        scores: (n,) finite scores; higher is better.
+        k: the number of candidates to choose, at least 1.
+        vectors: (n, D) unit vectors, as in ``mmr``; not needed if trade_off is 1.
         trade_off: as in ``mmr``.
-        columns: columns of n values each, as in ``capped``.
+        columns: columns with n values each, as in ``capped``.
         caps: as in ``capped``.
 
     Returns:
-        (at most k,) indices in the order of choice; fewer if the caps exclude too many.
+        (at most k,) indices in the order in which they were chosen; fewer than k if the caps
+        exclude too many candidates.
 
     Raises:
         RequestError: an argument is invalid.
@@ -88,7 +91,7 @@ def choose(
     score = _scores(scores)
     n = len(score)
     _check_count("k", k)
-    if not 0 <= trade_off <= 1:  # a NaN neither
+    if not 0 <= trade_off <= 1:  # also true for NaN
         msg = f"trade_off={trade_off!r}. Expected a number from 0 (only dissimilarity) to 1 (only scores)."
         raise RequestError(msg)
     if vectors is None and trade_off != 1:
@@ -98,7 +101,7 @@ def choose(
     codes = _coded(columns or {}, caps or {}, n)
     if not n:
         return np.zeros(0, dtype=np.int64)
-    order = np.argsort(-score, kind="stable")  # so that argmax takes the best of equals
+    order = np.argsort(-score, kind="stable")  # so that argmax chooses the higher score in a tie
     score, vector, codes = score[order], vector[order], codes[:, order]
     relevance = (score - score[-1]) / (float(np.ptp(score)) or 1.0)
     left = [np.full(n, min(cap, n)) for cap in (caps or {}).values()]
@@ -132,17 +135,17 @@ def capped(values: Values | Mapping[str, Values], k: int, cap: int | Mapping[str
     """Choose the first k candidates among which no value occurs too often.
 
     Args:
-        values: the candidates' values, in their order; or several columns of them by name. None,
-            NaN and blank text are missing values and never capped.
-        k: the number to choose, at least 1.
-        cap: how often a value may occur, at least 1; or the cap of each capped column, by name.
+        values: one value for each candidate, in order, or a mapping from names to several such
+            columns. None, NaN and blank text are missing values, which are never capped.
+        k: the number of candidates to choose, at least 1.
+        cap: how often a value may occur, at least 1, or a mapping from column names to such caps.
 
     Returns:
-        (at most k,) sorted indices of candidates; fewer if the caps exclude too many.
+        (at most k,) sorted indices of candidates; fewer than k if the caps exclude too many.
 
     Raises:
-        RequestError: a cap or k is below 1, a capped column is missing, columns differ in
-            length, or a value cannot be hashed.
+        RequestError: a cap or k is below 1, a capped column is missing, the columns have different
+            lengths, or a value cannot be hashed.
 
     >>> capped(["A", "A", None, "A", "B", None], k=4, cap=1).tolist()
     [0, 2, 4, 5]
@@ -166,12 +169,14 @@ def capped(values: Values | Mapping[str, Values], k: int, cap: int | Mapping[str
 
 
 def per_title(titles: Sequence[str], k: int, cap: int = 1) -> IntArray:
-    """Choose the first k candidates with no title more than ``cap`` times; see ``capped``.
+    """Choose the first k candidates such that no title occurs more than ``cap`` times.
+
+    See ``capped``.
 
     Args:
-        titles: the titles, in a form in which equal titles are equal strings, such as that of
-            ``text.normalized``.
-        k: the number to choose, at least 1.
+        titles: the titles. Titles that count as the same must be equal strings;
+            ``text.normalized`` makes them so.
+        k: the number of candidates to choose, at least 1.
         cap: how often a title may occur, at least 1.
     """
     return capped(titles, k, cap)
@@ -219,7 +224,7 @@ def _vectors(vectors: npt.ArrayLike, n: int) -> FloatArray:
 
 
 def _coded(columns: Mapping[str, Values], caps: Mapping[str, int], n: int) -> IntArray:
-    """Return (caps, n) the values of each capped column as numbers below n; -1 where missing."""
+    """Return the values of each capped column as numbers below n or -1 if missing, (caps, n)."""
     codes = np.full((len(caps), n), -1, dtype=np.int64)
     for row, (name, cap) in zip(codes, caps.items(), strict=True):
         _check_count(f"The cap of {name!r}", cap)

@@ -1,4 +1,4 @@
-"""Resolve settings against a dataset: template, behavior and title form."""
+"""Determine the template, behavior and title form from the settings and the dataset."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from genrec.prompts.template import Template
 
 
 def template_of(settings: Settings, dataset: Dataset | None) -> Template:
-    """Load the template that settings ask for.
+    """Load the template that the settings ask for.
 
     Raises:
-        SettingsError: the template writes explanations, does not show the demonstrations that the
-            settings ask for, or there is no dataset to take demonstrations from.
-        PromptError: there is no template of that name, or it is invalid.
+        SettingsError: the template is for explanations; or the settings ask for demonstrations, but
+            the template does not show any or there is no dataset to take them from.
+        PromptError: no template has that name, or the template is invalid.
     """
     shots = settings.few_shot
     name = settings.template or ("few_shot" if shots else "next_item")
@@ -43,7 +43,9 @@ def template_of(settings: Settings, dataset: Dataset | None) -> Template:
 
 
 def behavior_of(settings: Settings, dataset: Dataset | None, template: Template) -> str:
-    """Return the behavior to recommend for: as set, else the dataset's, else ``buy``.
+    """Return the behavior to recommend for.
+
+    It comes from the settings; if not set there, from the dataset; otherwise it is ``buy``.
 
     Raises:
         SettingsError: neither the dataset nor the template knows the behavior.
@@ -61,7 +63,11 @@ def behavior_of(settings: Settings, dataset: Dataset | None, template: Template)
 def form_of(
     settings: Settings, dataset: Dataset | None, catalog: Catalog, template: Template
 ) -> TitleForm:
-    """Return how titles are written: as set, else as the dataset says, else as most titles are."""
+    """Return the form in which prompts show titles.
+
+    The letter case comes from the settings; if not set there, from the dataset; otherwise from the
+    titles in the catalog.
+    """
     case = settings.case
     if case is None and dataset is not None:
         case = dataset.info.case

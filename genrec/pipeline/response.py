@@ -1,6 +1,6 @@
-"""Build responses: turn a ranking, or items found in texts, into a list with notes and details.
+"""Build responses. A ranking, or items found in texts, becomes a list with notes and details.
 
-Deals with requests and rankings. The model only provides its name and device.
+This module deals with requests and rankings. It uses only the name and the device of the model.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class ResponseBuilder:
         Args:
             request: the request.
             ranked: the ranking for the request.
-            asked: the number of requested items; None uses the request's k.
-            decoder: the decoder to report; an empty string reports that of the settings.
+            asked: the number of requested items; if None, the k of the request.
+            decoder: the decoder to report; if empty, the one in the settings is reported.
         """
         ranking = ranked.ranking
         details: dict[str, Any] = {"certificate": asdict(ranking.certificate)}

@@ -1,4 +1,4 @@
-"""The decoder ``trie``: rank items for requests by searching the trie with a model.
+"""The decoder ``trie``, which ranks items for requests by searching the trie with a model.
 
 Requests are processed in batches and searched together. A prefix shared by their prompts is
 processed only once.
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from genrec.models.language_model import LanguageModel
     from genrec.models.token_tree import TokenTree
 
-_PREFIX = 32  # tokens that prompts must share for these to be read once
-_PREFIXES = 4  # read beginnings that are kept
-_COARSE = 0.05  # scores that are nearer are not told apart in half precision
-_BUDGET = 256  # tokens that a search may take at least
+_PREFIX = 32  # minimum number of shared prompt tokens that are processed only once
+_PREFIXES = 4  # maximum number of processed prefixes that are cached
+_COARSE = 0.05  # scores closer than this cannot be distinguished in half precision
+_BUDGET = 256  # minimum token budget of a search
 _ALL = 1 << 40
 _TITLES = "title as the model sees it"
 
@@ -45,7 +45,7 @@ class Ranked:
 
     Attributes:
         ranking: the items, best first, with their scores and the certificate.
-        sources: the sources that contributed to the prior; empty without a prior.
+        sources: the sources that contributed to the prior; empty if there is no prior.
     """
 
     ranking: Ranking
@@ -87,7 +87,7 @@ class TrieSearch:
             settings: the recommender's settings.
             index: the catalog index.
             priors: the source of the prior.
-            vectors: returns the title vectors of catalog rows, which diversity needs.
+            vectors: function that returns the title vectors of catalog rows, used for diversity.
         """
         self._model, self._settings, self._index, self._priors = model, settings, index, priors
         self._vectors = vectors
@@ -120,7 +120,7 @@ class TrieSearch:
         if shared < _PREFIX:
             return None
         key = tuple(prompts[0][:shared])
-        if not self._settings.few_shot:  # what these happen to share; no later batch begins so
+        if not self._settings.few_shot:  # shared by chance; no later batch starts with this
             return self._model.prefix(key)
         prefix = self._prefixes.get(key)
         if prefix is None:
@@ -168,7 +168,7 @@ class TrieSearch:
     ) -> list[Ranking]:
         from genrec.decoding.search import search
 
-        if isinstance(options.draw, int):  # the same draws for the same prompt in any batch
+        if isinstance(options.draw, int):  # the same prompt gets the same draws in any batch
             seeds = tuple(_seed(options.draw, r.prompt.ids) for r in requests)
             options = replace(options, draw=seeds)
         filters = Filters([r.allowed for r in requests])
@@ -182,7 +182,7 @@ class TrieSearch:
         )
 
     def rank(self, requests: Sequence[Request], batch_size: int) -> list[Ranked]:
-        """Rank the k best items of each request. Prompts of similar length share a batch.
+        """Rank the k best items for each request. Prompts of similar length share a batch.
 
         Args:
             requests: the requests, all with the same options.
@@ -210,7 +210,10 @@ class TrieSearch:
         return ranking
 
     def best(self, reading: Reading, requests: Sequence[Request]) -> list[Ranking]:
-        """Find the k best items of each request; caps and diversity choose them from a longer list."""
+        """Find the k best items for each request.
+
+        If there are caps or diversity, the items are chosen from a longer list.
+        """
         wanted = requests[0].options
         k = int(wanted.k)
         options = self.options(max(requests, key=lambda r: len(r.prompt.ids)))
@@ -220,14 +223,14 @@ class TrieSearch:
         chosen: dict[int, Ranking] = {}
         while pending:
             some = [requests[i] for i in pending]
-            if chosen:  # the tree may have forgotten them
+            if chosen:  # the tree may no longer contain these prompts
                 reading = self.read(some)
             sizes = [min(pool, r.size) for r in some]
             wide = replace(options, beam_size=max(options.beam_size, pool))
             rankings = dict(zip(pending, self._search(reading, some, sizes, wide), strict=True))
             for i, ranking in rankings.items():
                 chosen[i] = self._choose(ranking, requests[i])
-            # Caps may have used up the candidates: then more are looked at, at last all.
+            # If the caps leave too few candidates, search a longer list, in the end all items.
             pending = [
                 i for i, ranking in rankings.items()
                 if len(chosen[i].rows) < min(k, requests[i].size) and len(ranking.rows) == pool
@@ -236,7 +239,7 @@ class TrieSearch:
         return [chosen[i] for i in range(len(requests))]
 
     def _choose(self, ranking: Ranking, request: Request) -> Ranking:
-        """Choose k items from a longer ranking by diversity and caps."""
+        """Choose k items from a longer ranking, applying diversity and caps."""
         wanted = request.options
         columns: dict[str, Sequence[Any]] = {
             name: self._index.column(name)[ranking.rows].tolist() for name in wanted.caps

@@ -1,4 +1,4 @@
-"""The values that a recommender returns: Recommendation and RecommendationList."""
+"""The classes of the values that a recommender returns: recommendations and lists of them."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ class Recommendation:
     """One recommended item.
 
     Attributes:
-        rank: the place in the list, from 1.
+        rank: the position in the list, starting at 1.
         item_id: the item's id in the catalog.
         title: the title as given in the catalog.
-        logprob: natural log of the item's probability over the catalog: by model and prior where
-            they are fused by node, else by the model alone; None with the decoder ``match``.
-        score: the number that the list is sorted by; higher is better, comparable within one list.
-            It is the logprob; with a prior fused by score, the logprob plus the weighted
-            ``logprob_prior``; with ``match``, the share of the sampled texts that named the item
-            (or the probability of the beams).
-        texts: with ``match``, the texts that named the item, as the model wrote them.
-        match: with ``match``, how the first of these texts was matched.
-        similarity: with ``match``, the similarity of that text to the title, 0 to 1.
+        logprob: natural log of the item's probability over the catalog, under the fused model and
+            prior if fusion is by node, otherwise under the model alone; None with the decoder
+            ``match``.
+        score: the number by which the list is sorted. Higher is better, and scores can be compared
+            only within one list. By default, the score equals ``logprob``. If a prior is fused by
+            score, the weighted ``logprob_prior`` is added. With ``match``, the score is the share
+            of sampled texts that named the item, or the probability of the beams that named it.
+        texts: with ``match``, the texts that named the item, exactly as the model wrote them.
+        match: with ``match``, the way in which the first of these texts was matched.
+        similarity: with ``match``, the similarity of that text to the title, from 0 to 1.
         explanation: the explanation, if one was requested.
-        logprob_model: natural log of the item's probability by the model alone, over the whole
-            catalog; None with ``match``.
-        logprob_prior: natural log of its probability by the prior alone; None without a prior.
+        logprob_model: natural log of the item's probability over the whole catalog under the model
+            alone; None with ``match``.
+        logprob_prior: natural log of the item's probability under the prior alone; None if there is
+            no prior.
     """
 
     rank: int
@@ -53,11 +55,11 @@ class Recommendation:
 
     @property
     def probability(self) -> float:
-        """The item's probability, exp(logprob); NaN without a logprob."""
+        """The item's probability, exp(logprob); NaN if ``logprob`` is None."""
         return float("nan") if self.logprob is None else float(np.exp(self.logprob))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recommendation as plain values for JSON."""
+        """Return the recommendation as a dictionary that can be written as JSON."""
         values = asdict(self)
         if self.match is None:
             del values["texts"], values["match"], values["similarity"]
@@ -72,17 +74,18 @@ class RecommendationList(Sequence[Recommendation]):
 
     Attributes:
         user_id: the user in the dataset, or None.
-        decoder: the decoder that made the list.
-        model: the model's name.
-        seen: ``included`` or ``excluded``, with any behaviors that are exempt from exclusion.
+        decoder: the decoder that produced the list.
+        model: the name of the model.
+        seen: whether seen items are ``included`` or ``excluded``, and any behaviors that do not
+            count as seeing an item.
         recommendations: the items, best first.
-        understood: how each piece of a typed history was understood.
+        understood: for each piece of a typed history, how it was understood.
         prompt_tokens: the number of tokens in the prompt.
         events: the number of events that the prompt shows.
-        behavior: the behavior that was recommended for.
+        behavior: the behavior that the list recommends for, such as ``buy``.
         asked: the number of requested items.
         notes: remarks for the user.
-        details: additional values of ``to_dict``: device, certificate, parts, prior.
+        details: additional values in ``to_dict``, namely the device, certificate, parts and prior.
     """
 
     user_id: str | None
@@ -112,7 +115,7 @@ class RecommendationList(Sequence[Recommendation]):
         return iter(self.recommendations)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the list as plain values for JSON."""
+        """Return the list as a dictionary that can be written as JSON."""
         return {
             "schema_version": SCHEMA_VERSION,
             "user_id": self.user_id,

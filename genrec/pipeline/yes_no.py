@@ -1,7 +1,7 @@
 """Ask the model whether a user will want an item, and read the answer as yes or no.
 
-A template defines both answers. The prompt contains first the history, which all items share, and
-then the item with the question. Training uses the same token ids.
+A template defines both answers. The prompt starts with the history, which all items share. The item
+and the question follow. Training uses the same token ids.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from genrec.prompts.encoder import EncodedPrompt, Encoder, PromptBudget, shared_
 from genrec.prompts.template import Template
 
 Ids = tuple[int, ...]
-_MANY = 64  # items asked about in one pass
+_MANY = 64  # number of items to ask about in one pass
 
 
 class YesNo:
-    """The question that one template asks about items, for one tokenizer and one catalog.
+    """The question that a template asks about the items of one catalog, for one tokenizer.
 
     Attributes:
-        answers: the ids of the first tokens in which the two answers differ, yes first.
+        answers: the ids of the first tokens at which the two answers differ; yes comes first.
         max_events: the maximum number of events in a question.
         max_tokens: the maximum number of tokens in a question.
     """
@@ -52,16 +52,16 @@ class YesNo:
             behavior: the behavior in question, such as ``buy``.
             max_tokens: the maximum number of tokens in a question, including the history.
             max_events: the maximum number of events in a question.
-            scale: the highest possible event value, for prompts that show values; None shows no
-                values.
+            scale: the highest possible event value, for prompts that show values; if None, prompts
+                show no values.
 
         Raises:
-            PromptError: the template defines no answers or prints no item, or the tokenizer encodes
-                both answers alike.
+            PromptError: the template defines no answers, the template prints no item, or the
+                token ids of one answer start with those of the other.
         """
         self._template, self._encoder, self._catalog = template, encoder, catalog
         self._behavior, self._scale, self.max_events = behavior, scale, max_events
-        # An item's title takes no more than this, so that a history is cut alike for all items.
+        # Reserve room for the longest title, so that a history is cut equally for all items.
         self._room = max_tokens - encoder.form.max_title_tokens - len(encoder.terminator)
         self.max_tokens = max_tokens
         said, self.answers = self._answers()
@@ -76,7 +76,7 @@ class YesNo:
             self._fail("no text stands before the item")
 
     def _answers(self) -> tuple[Ids, tuple[int, int]]:
-        """Return the ids that both answers begin with (such as a word mark), and the two that differ."""
+        """Return the ids that both answers start with, if any, and the first two that differ."""
         if self._template.answers is None:
             self._fail("its header has no answers")
         assert self._template.answers is not None
@@ -98,7 +98,7 @@ class YesNo:
         raise PromptError(msg)
 
     def _fit(self, history: History, max_tokens: int) -> tuple[EncodedPrompt, int]:
-        """Return a prompt about the catalog's first item, and the index of the item's segment."""
+        """Return a prompt about the first catalog item, and the index of that item's segment."""
         prompt = self._encoder.fit(
             self._template,
             self._catalog,
@@ -121,8 +121,8 @@ class YesNo:
 
         Args:
             history: the events, oldest first; the oldest are dropped if they do not fit.
-            max_tokens: a lower limit on the tokens of the whole question. If no event fits, the
-                question is asked without events.
+            max_tokens: a stricter limit on the number of tokens in the whole question. If no event
+                fits, the question shows no events.
         """
         less = 0 if max_tokens is None else self.max_tokens - max_tokens
         prompt, place = self._fit(history, min(max(self._room - less, self._least), self._room))
@@ -134,21 +134,24 @@ class YesNo:
         return (*self._encoder.title(title), *self._asked)
 
     def words(self, history: History, row: int) -> str:
-        """Return the history and the item as one text that can be passed to ``text``."""
+        """Return the history and the item as one string, which can be passed to ``text``."""
         prompt, place = self._fit(history, self._room)
         known = replace(prompt.prompt, segments=prompt.prompt.segments[:place]).text
         form = self._encoder.form
         return f"{known}{form.lead}{form.render(self._catalog[row].title)}"
 
     def text(self, text: str) -> Ids:
-        """Return the token ids of a question about a text. A text that is too long loses its start."""
+        """Return the token ids of a question about a text. If it is too long, its start is cut."""
         after = (*self._encoder.terminator, *self._asked)
         room = self.max_tokens - len(self._start) - len(after)
         ids = self._encoder.text(text)
         return (*self._start, *ids[max(0, len(ids) - room) :], *after)
 
     def chances(self, model: LanguageModel, history: History, rows: Sequence[int]) -> list[float]:
-        """Return the probability of yes versus no for each catalog row. The history is read once."""
+        """Return the probability of yes, as opposed to no, for each catalog row.
+
+        The history is read only once.
+        """
         known, _ = self.known(history)
         prefix = model.prefix(known[:-1]) if len(rows) > _MANY else None
         found: list[float] = []

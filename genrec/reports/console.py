@@ -44,7 +44,7 @@ def print_line(text: str, style: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """Print a remark on a result: dimmed in a terminal, otherwise to standard error."""
+    """Print a remark on a result, dimmed in a terminal and to standard error elsewhere."""
     console = out()
     text = printable(text)
     if console.is_terminal:
@@ -54,7 +54,7 @@ def note(text: str) -> None:
 
 
 def print_table(header: Row, rows: Sequence[Row], *, right: Sequence[int] = ()) -> None:
-    """Print a table: formatted in a terminal, otherwise tab-separated with a header line.
+    """Print a table, formatted in a terminal and tab-separated with a header line elsewhere.
 
     Args:
         header: column names.
@@ -111,5 +111,5 @@ def progress(message: str, total: int, *, quiet: bool = False) -> Iterator[Calla
 
 
 def use_stderr(text: str) -> None:
-    """Write a line to standard error unchanged, without rich."""
+    """Write a line to standard error unchanged, bypassing rich."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -57,7 +57,7 @@ img { width: 880px; min-width: 640px; max-width: 100%; height: auto; background:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A heading. The level-1 heading is the title of the page."""
+    """A heading. The heading at level 1 is the title of the page."""
 
     text: str
     level: int = 2
@@ -118,7 +118,8 @@ def check(path: str | Path) -> None:
 def overall(evaluation: Evaluation) -> Table:
     """Return a table of the metrics of each system.
 
-    Each cell contains a mean with its 95% interval, or a single figure for metrics over all lists.
+    Each cell contains a mean with its 95% interval. For metrics that are computed once over all
+    lists, it contains a single number.
     """
     names = [r.name for r in evaluation.results]
     intervals = evaluation.intervals
@@ -136,7 +137,7 @@ def overall(evaluation: Evaluation) -> Table:
 
 
 def sliced(evaluation: Evaluation, metric: str) -> Table:
-    """Return a table of one metric by slice and system."""
+    """Return a table of one metric, with a value for each slice and system."""
     names = [r.name for r in evaluation.results]
     rows = [
         [kind, label, f"{list(evaluation.slices[kind]).count(label):,}"]
@@ -184,7 +185,7 @@ def remarks(evaluation: Evaluation) -> list[str]:
 
 
 def main_metric(evaluation: Evaluation) -> str:
-    """Return the name of the metric used for slices and comparisons."""
+    """Return the name of the metric that slices and comparisons use."""
     return "hit_rate@1" if evaluation.protocol.startswith("candidates") else "ndcg@10"
 
 
@@ -265,7 +266,7 @@ def _title(case: Case, item_id: str) -> str:
 
 
 def hit_rate_curves(evaluation: Evaluation) -> bytes:
-    """Plot HR@k against k as a PNG, with one line per system and a band for its interval."""
+    """Plot HR@k against k as a PNG. Each system has a line, and a band shows its interval."""
     figure, axes = _figure_of(1)
     longest = max((len(r) for s in evaluation.results for r in s.ranked), default=1)
     ks = range(1, min(_CURVE, max(longest, 1)) + 1)
@@ -312,7 +313,7 @@ def reliability(evaluation: Evaluation) -> bytes:
 
 
 def slice_bars(evaluation: Evaluation, metric: str) -> bytes:
-    """Plot the largest slices as a PNG, with one panel per kind and means with 95% intervals."""
+    """Plot the largest slices as a PNG. Each kind has a panel of means with 95% intervals."""
     kinds = evaluation.by_slice
     figure, axes = _figure_of(len(kinds))
     n = len(evaluation.results)
@@ -378,7 +379,7 @@ def _png(figure: Any) -> bytes:
 
 
 def _plain(text: str) -> str:
-    """Escape a text for matplotlib, so that $ does not start a formula. ? replaces non-ASCII letters."""
+    """Escape $, which starts a formula in matplotlib, and replace non-ASCII characters with ?."""
     shown = "".join(c if c.isascii() else "?" for c in one_line(text))
     return shown.replace("$", r"\$")
 
@@ -410,7 +411,7 @@ def _html(block: Block) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return the HTML of a cell, in which an interval is never wrapped onto two lines."""
+    """Return the HTML of a cell. An interval in it never wraps onto a second line."""
     match = _INTERVAL.fullmatch(text)
     return f"{match[1]} <small>{match[2]}</small>" if match else escape_line(text)
 

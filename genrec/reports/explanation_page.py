@@ -68,7 +68,7 @@ def check(path: str | Path) -> None:
 
 
 def write(path: str | Path, page: str) -> None:
-    """Write a page to a file whose name passes ``check``."""
+    """Write a page to a file. The file name must have passed ``check``."""
     check(path)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,11 +76,11 @@ def write(path: str | Path, page: str) -> None:
 
 
 def of_list(answer: RecommendationList, prompt: str, spans: Spans) -> str:
-    """Return the page for a list of recommendations with explanations.
+    """Return the page for a list of recommendations that have explanations.
 
     Args:
         answer: the list.
-        prompt: the prompt as the model read it.
+        prompt: the prompt that the model read.
         spans: the start and end of each event in the prompt.
     """
     who = "a typed history" if answer.user_id is None else f"user {answer.user_id}"
@@ -102,7 +102,7 @@ def of_list(answer: RecommendationList, prompt: str, spans: Spans) -> str:
 
 
 def of_item(item: ItemExplanation, prompt: str, spans: Spans) -> str:
-    """Return the page for one item. ``prompt`` and ``spans`` are as in ``of_list``."""
+    """Return the page for one item. See ``of_list`` for ``prompt`` and ``spans``."""
     listed = [[str(n), item_id, title, f"{score:.3f}"] for n, item_id, title, score in item.instead]
     parts = [
         _heading(item.title),

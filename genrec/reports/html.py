@@ -23,7 +23,7 @@ def make_page(title: str, body: str, style: str) -> str:
     Args:
         title: the title as plain text.
         body: the content as HTML.
-        style: CSS rules, in addition to those shared by all pages.
+        style: CSS rules to add to the rules that all pages share.
     """
     return (
         "<!DOCTYPE html>\n"

@@ -1,4 +1,4 @@
-"""Print summaries of datasets, training runs and evaluations. Does not use models."""
+"""Print summaries of datasets, training runs and evaluations. This module does not use models."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _describe_target(info: DatasetInfo) -> list[str]:
 
 
 def print_tuned(tuned: Tuned, path: Path) -> None:
-    """Print the fitted weights and the accuracy of the model and prior, alone and combined."""
+    """Print the fitted weights and the accuracy of the model, the prior and both combined."""
     print_table(
         ["held out", *tuned.ndcg],
         [
@@ -102,7 +102,7 @@ def print_tuned(tuned: Tuned, path: Path) -> None:
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """Print the metrics of all systems, the main metric by slice, and remarks."""
+    """Print the metrics of all systems, the main metric for each slice, and remarks."""
     table = evaluation_report.overall(evaluation)
     print_table(table.header, table.rows)
     if evaluation.by_slice:
@@ -118,10 +118,10 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 @contextmanager
 def training(*, quiet: bool = False) -> Iterator[tuple[Callable[[str], None], Watch]]:
-    """Show the progress of training, and yield a function for messages and one for log entries.
+    """Show the progress of training. Yield a function for messages and a function for log entries.
 
     In a terminal, a progress bar shows nats per item, targets per second and the time left, and each
-    validation prints a line. Otherwise, each log entry is written as a line to standard error.
+    validation prints a line. Elsewhere, each log entry is written as a line to standard error.
     """
     if quiet:
         yield lambda text: None, lambda line: None
@@ -192,7 +192,10 @@ def _describe_validation(result: Mapping[str, Any]) -> str:
 
 
 def print_faithfulness(faithfulness: Faithfulness) -> None:
-    """Print the fall of scores without the events named in sentences, and shares of sentences."""
+    """Print how far scores fall when the events that sentences name are removed.
+
+    Also print the shares of sentences and evidence.
+    """
     for title, curves in (
         ("left out", faithfulness.deletion),
         ("kept alone", faithfulness.sufficiency),

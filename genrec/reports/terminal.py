@@ -1,4 +1,4 @@
-"""Print recommendations as tables in a terminal and as plain lines elsewhere. Does not use models."""
+"""Print recommendations: as tables in a terminal, as plain lines elsewhere. Uses no models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from genrec.explain.counterfactuals import ItemExplanation, WhatIf
     from genrec.explain.types import Evidence, Explanation
 
-_BAR = 24  # characters of the longest bar
+_BAR = 24  # length of the longest bar in characters
 _BARS = 6  # maximum number of events shown for each item in a list
 
 
@@ -32,9 +32,10 @@ def print_likes(answer: Mapping[str, Any], understood: Sequence[Understood]) -> 
 
 
 def print_recommendations(answer: RecommendationList) -> None:
-    """Print a ranked list with its probabilities, followed by how it was computed.
+    """Print a ranked list with its probabilities, and then how it was computed.
 
-    With a prior, two additional columns show the probabilities under the model and the prior alone.
+    If there is a prior, two additional columns show the probabilities under the model alone and
+    under the prior alone.
     """
     print_understood(answer.understood)
     if answer.decoder == "match":
@@ -93,7 +94,7 @@ def _describe_request(answer: RecommendationList) -> str:
 
 
 def _print_evidence(answer: RecommendationList) -> None:
-    """Print the strongest evidence of each item: bars in a terminal, a second table elsewhere."""
+    """Print the strongest evidence of each item, as bars in a terminal or as a second table."""
     told = [(r, r.explanation) for r in answer if r.explanation and r.explanation.evidence]
     if not told:
         return
@@ -114,7 +115,7 @@ def _print_evidence(answer: RecommendationList) -> None:
 
 
 def _strongest(why: Explanation, most: int | None) -> list[tuple[int, Evidence]]:
-    """Return the strongest events with their positions, from 1, in the order of the history."""
+    """Return the strongest events and their positions, from 1, in the order of the history."""
     order = sorted(range(len(why.evidence)), key=lambda i: -abs(why.evidence[i].nats))
     return [(i + 1, why.evidence[i]) for i in sorted(order[:most])]
 
@@ -207,7 +208,7 @@ def _describe_change(change: WhatIf, k: int) -> str:
 
 
 def _describe_prior(answer: RecommendationList) -> str:
-    """Describe how model and prior are combined in the scores of a list, in one line."""
+    """Describe in one line how the scores of a list combine the model and the prior."""
     prior = answer.details["prior"]
     counted = f", counted from {', '.join(prior['counted'])}" if prior["counted"] else ""
     how = "at each step of a title" if prior["fusion"] == "node" else "in the final score"
