@@ -1,4 +1,4 @@
-"""Define the interface of baselines, and a base class for those that score every item.
+"""Define the interface of baselines, and a base class for baselines that score every item.
 
 Deals with item ids and scores, not with prompts. A subclass of ``Scorer`` implements two methods.
 ``learn`` returns the fitted model as named arrays. ``scores_many`` returns a matrix with the scores
@@ -74,9 +74,9 @@ class Scorer(ABC):
             before: ``validation`` to use the train part only, ``test`` to use train and validation.
             arrays: the arrays of a model that was fitted earlier. If they are given, nothing is
                 fitted.
-            work: a folder for checkpoints, from which a long fit can be resumed.
+            work: a folder for checkpoints, so that long training can be resumed.
             index: a folder in which ``genrec index`` may have stored vectors of the titles.
-            log: called with a line of text from time to time during a long fit.
+            log: called with a line of text from time to time while a model is trained.
             **settings: see the class's ``defaults``.
 
         Raises:
@@ -91,7 +91,7 @@ class Scorer(ABC):
 
     @classmethod
     def settings_of(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all settings; those that are not given have their default values.
+        """Return all settings. A setting that is not given has its default value.
 
         Raises:
             SettingsError: a setting is unknown.

@@ -128,7 +128,7 @@ class BPR(Scorer):
         }
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Return scores from the factors, or the popularity for a history without a known item."""
+        """Return scores from the factors, or the popularity if a history has no known item."""
         known = self.arrays["popularity"] > 0
         baskets = self.baskets(histories) * known[None]
         count = np.asarray(baskets.sum(axis=1))

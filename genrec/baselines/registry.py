@@ -39,7 +39,7 @@ SIMPLE: dict[str, type[Scorer]] = {
 
 
 def load_classes() -> dict[str, type[Scorer]]:
-    """Return all baseline classes by name, importing those that need torch."""
+    """Return all baseline classes by name. This imports torch."""
     from genrec.baselines.matrix_factorization import BPR, MF
     from genrec.baselines.sasrec import SASRec
     from genrec.baselines.text_sequence import TextSequence
@@ -75,7 +75,7 @@ def fit(
         folder: the folder for fitted baselines; None for ``baselines`` in the dataset's folder. If
             the dataset has no folder either, nothing is saved.
         seed: the random seed.
-        log: called with a line of text from time to time during a long fit.
+        log: called with a line of text from time to time while a model is trained.
         **settings: see the class's ``defaults``. By default, ``markov`` keeps repeats if users in
             this dataset often take the same items again.
 

@@ -54,7 +54,7 @@ class SASRec(NetScorer):
         dropout: the dropout rate.
         length: number of latest events to read.
         epochs: number of passes over all sequences.
-        minutes: CPU time in minutes after which no new epoch is started.
+        minutes: CPU time in minutes. No epoch is started after this time.
         batch: number of sequences per batch.
         rate: the learning rate.
         seed: the random seed.

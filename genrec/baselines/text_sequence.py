@@ -112,7 +112,7 @@ class TextSequence(NetScorer):
     with the target behavior are predicted.
 
     Settings:
-        encoder: an encoder as for ``content``, such as ``lm:smollm2-135m``.
+        encoder: an encoder, such as ``lm:smollm2-135m``; see ``Content``.
         fuse: the way to combine title, behavior and time gap: concat, mean or weighted.
         body: the type of network: lstm, gru or transformer.
 

@@ -35,7 +35,7 @@ STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
 RANDOM = "rng.safetensors"
 _KEPT = 2  # number of checkpoints to keep
-_IN_WORDS = {  # wording in messages; older checkpoints contain the keys, so those cannot change
+_IN_WORDS = {  # wording in messages; older checkpoints contain these keys, so the keys cannot change
     "what is learned (data, split, pairs, examples or new interactions)": (
         "the training examples (data, split, pairs, examples or new interactions)"
     ),
@@ -88,7 +88,7 @@ class Checkpoint:
 
         Args:
             place: the checkpoint's folder.
-            fingerprints: the current run's fingerprints, see ``check_unchanged``.
+            fingerprints: the current run's fingerprints; see ``check_unchanged``.
 
         Raises:
             SettingsError: the checkpoint was written with a different model, different data or
@@ -176,7 +176,7 @@ class Checkpoints:
         Args:
             trainer: the trainer, which holds the model.
             folder: the run folder.
-            fingerprints: the run's fingerprints, see ``check_unchanged``.
+            fingerprints: the run's fingerprints; see ``check_unchanged``.
             adapter: True if only an adapter is trained, False if all weights are.
         """
         self._trainer, self._folder, self._adapter = trainer, folder, adapter
@@ -212,7 +212,7 @@ class Checkpoints:
 
         Args:
             folder: the folder to write to.
-            gathered: the weights of a sharded model, see ``gather_weights``.
+            gathered: the weights of a sharded model; see ``gather_weights``.
 
         Raises:
             ModelError: a weight is not finite.

@@ -155,7 +155,7 @@ class Training:
     def __post_init__(self) -> None:
         """Check the values."""
         given: object = self.behaviors
-        if isinstance(given, list):  # as YAML and JSON have it
+        if isinstance(given, list):  # YAML and JSON have no tuples
             object.__setattr__(self, "behaviors", tuple(given))
         for f in fields(self):
             if f.name not in {"behaviors", "behavior_weights"}:

@@ -105,7 +105,7 @@ def make_examples(
         data: the dataset, with the split to use for training.
         training: the training settings.
         wanted: (E,) mask of the events that may be targets; None for all events.
-        titles: token ids of each catalog row's title; None to compute them here.
+        titles: token ids of each catalog row's title; if None, they are computed here.
 
     Returns:
         The examples, and the paths of all titles in the trie.

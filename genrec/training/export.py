@@ -173,7 +173,7 @@ def read_rows(
         examples: the examples.
         encoder: tokenizes prompts and titles.
         catalog: the catalog of items that the completions name.
-        paths: the paths of all titles in the trie. Items without a path cannot be targets.
+        paths: the paths of all titles in the trie. Items that have no path cannot be targets.
         most: maximum number of tokens in a row.
         whole_titles: see ``RowOptions``.
 

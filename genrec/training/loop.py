@@ -155,7 +155,7 @@ class Session:
             self._resumed = None
 
     def end_step(self, state: Any) -> bool:
-        """Write a log line, validate, and write a checkpoint, but only those that are due.
+        """Write a log line, validate and write a checkpoint; skip what is not due yet.
 
         Args:
             state: transformers' ``TrainerState``.
@@ -214,7 +214,7 @@ class Session:
         """Validate the model, and save the weights if they are the best so far.
 
         Returns:
-            Whether the last ``patience`` validations brought no improvement.
+            True if none of the last ``patience`` validations brought an improvement.
         """
         assert self._validate is not None
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Turn training rows into batches, and compute the loss of each title over a catalog's trie.
+"""Turn training rows into batches, and compute each title's loss over a catalog's trie.
 
 Deals with token ids and the trie, not with texts or the training loop.
 """
@@ -21,7 +21,7 @@ from genrec.training.sequences import Row
 from genrec.training.title_paths import TitlePaths
 from genrec.types import IntArray
 
-_WIDE = 64  # children; for nodes with at least this many, logits are one matrix product
+_WIDE = 64  # number of children from which a node's logits are computed as one matrix product
 _CHUNK = 1024  # number of tokens whose vocabulary logits are in memory at the same time
 
 
@@ -41,8 +41,8 @@ def make_batch(
         packs: for each pack, the rows in it.
         paths: the paths of all titles in the trie.
         weights: for each row of each pack, a (targets,) array with the weights of its targets.
-        titles: token ids of each catalog row's title, for a loss over the vocabulary; None to omit
-            this loss.
+        titles: token ids of each catalog row's title, which the loss over the vocabulary needs;
+            None to omit this loss.
         multiple: T is rounded up to a multiple of this number.
 
     Returns:
@@ -137,7 +137,7 @@ def mark_visible(inputs: dict[str, Tensor], window: int | None = None) -> Tensor
     """Return a (B, 1, T, T) mask of the tokens that each token attends to.
 
     Args:
-        inputs: a batch, see ``make_batch``.
+        inputs: a batch; see ``make_batch``.
         window: number of latest positions that a token attends to; None for all positions.
     """
     document, branch, limit = inputs["document"], inputs["branch"], inputs["limit"]
@@ -232,7 +232,7 @@ class CatalogLoss:
 
         Args:
             states: (B * T, D) states, or (B * T, V) logits if the head is empty.
-            inputs: a batch, see ``make_batch``.
+            inputs: a batch; see ``make_batch``.
             head: the output layer.
 
         Returns:
@@ -289,7 +289,7 @@ def vocab_nats(states: Tensor, inputs: dict[str, Tensor], head: Head) -> Tensor:
 
     Args:
         states: (B * T, D) states, or (B * T, V) logits if the head is empty.
-        inputs: a batch with titles, see ``make_batch``.
+        inputs: a batch with titles; see ``make_batch``.
         head: the output layer. Its logits are computed in chunks, and again for the gradient.
     """
     source, token = inputs["vocab_source"], inputs["vocab_token"]

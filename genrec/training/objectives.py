@@ -49,7 +49,7 @@ class Objective(ABC):
 
         Args:
             model: a transformers model, possibly wrapped.
-            inputs: a batch, see ``batch``.
+            inputs: a batch; see ``batch``.
 
         Returns:
             Two (G,) tensors: the nats of each target, detached, and its unweighted loss.

@@ -30,7 +30,7 @@ PAIRS_PER_USER = 4  # in validation
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A user and an item, with a label for whether the user wanted the item.
+    """A user, an item, and a label that says whether the user wanted the item.
 
     Attributes:
         user_id: the user.
@@ -59,8 +59,9 @@ def make_pairs(
     """Make the labeled pairs of one part of the split, ordered by user and time.
 
     Items of events with the target behavior count as wanted. For each wanted item, ``negatives``
-    random items are drawn that the user had neither earlier nor in the same basket. With a
-    ``like_threshold``, an item counts as wanted if the value of its event reaches the threshold.
+    random items are drawn from the items that the user had neither earlier nor in the same basket.
+    With a ``like_threshold``, an item counts as wanted if the value of its event reaches the
+    threshold.
 
     Args:
         data: a dataset with a split.

@@ -1,6 +1,6 @@
 """Write the report of a training run: report.md and curves.png.
 
-Works from the log and run.json, without loading the model.
+Reads only the log and run.json, and does not load the model.
 """
 
 from __future__ import annotations

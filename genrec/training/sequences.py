@@ -24,7 +24,7 @@ from genrec.training.title_paths import TitlePaths
 from genrec.types import BoolArray, IntArray
 
 _AROUND = 6  # approximate number of tokens of an event in addition to its title
-_LEAST_ROOM = 8  # tokens; a pack with less room left is full, since no row is shorter
+_LEAST_ROOM = 8  # tokens; a pack with less room than this is full, because no row is shorter
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +39,7 @@ class Row:
         branch: (T,) the number of the branch that each token is in; 0 for the trunk. A token sees
             its own branch and the trunk, but no other branch.
         before: (G,) the index of the token before each target's title.
-        at: (G,) the index of each title's first token, if the row includes any of its tokens.
+        at: (G,) the index of each title's first token, if the row includes the title's tokens.
         item: (G,) catalog rows of the targets.
         event: (G,) indices of the targets in the event columns.
     """
@@ -131,10 +131,10 @@ class RowMaker:
             encoder: tokenizes prompts and titles.
             template: renders histories.
             events: the events of all users.
-            paths: the paths of all titles in the trie. Catalog rows without a path cannot be
-                targets.
+            paths: the paths of all titles in the trie. Catalog rows that have no path cannot
+                be targets.
             options: the options for making rows.
-            titles: token ids of each catalog row's title; None to compute them here.
+            titles: token ids of each catalog row's title; if None, they are computed here.
 
         Raises:
             SettingsError: the template does not support this layout, or the longest title does not
@@ -396,7 +396,7 @@ class RowMaker:
 
 
 def pack_rows(rows: Sequence[Row], most: int) -> list[list[int]]:
-    """Divide rows into packs of at most ``most`` tokens, and return the row indices of each pack.
+    """Divide rows into packs of at most ``most`` tokens, and return each pack's row indices.
 
     The method is first-fit decreasing (Johnson 1973). A row with more than ``most`` tokens gets a
     separate pack.

@@ -75,8 +75,8 @@ def train(
             CPU.
         threads: see ``LanguageModel.load``.
         log: called with a line of text before each slow step.
-        watch: called with each line of the log. A line describes a step (nats, targets per second)
-            or a validation.
+        watch: called with each line of the log. Each line describes a step (nats, targets per
+            second) or a validation.
         **settings: fields of ``genrec.training.Training`` and ``genrec.config.Settings``.
 
     Returns:
