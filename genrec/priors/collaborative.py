@@ -1,22 +1,24 @@
-"""The collaborative prior, which weights items by the items that other users took.
+"""The collaborative prior, which weights items by counts of users' events.
 
 The weights are a mixture of distributions over items, each counted from the users' events. The
 sources of the mixture are:
 
 popular   the popularity of each item, which gives every item some weight
 trending  the popularity in the latest tenth of all events
-markov    items taken right after one of the latest items; ``followed`` uses all items of the history
-itemknn   items with the same users, by cosine; ``nearest`` uses the cube of the cosine, so that the
-          nearest items count most; ``latest`` uses its square, and only the latest items
+markov    items taken right after one of the latest items; ``followed`` does the same for all items
+          of the history
+itemknn   items that share users with the history's items, by cosine; ``nearest`` uses the cube of
+          the cosine, so that the nearest items count most; ``latest`` uses the square of the
+          cosine, and only the latest items
 ease      the linear model that best reconstructs the user-item matrix (Steck 2019,
           https://arxiv.org/abs/1905.03375), with each item's 50 strongest positive weights
 titles    items with titles similar to those of the latest items, which also covers new items
 own       items that this user takes often; ``recent`` favors the latest ones
 
 Fitted baselines such as SASRec can be added as sources. The shares of the sources maximize the
-likelihood of the validation targets. If there are too few validation targets, targets held out of
-train are used instead. Behaviors whose events make the targets less likely, such as dislikes, are
-ignored. Deals with catalog rows and titles, not with tokens or models.
+likelihood of the validation targets. If there are too few validation targets, targets held out from
+the train part are used instead. Behaviors whose events make the targets less likely, such as
+dislikes, are ignored. Deals with catalog rows and titles, not with tokens or models.
 """
 
 from __future__ import annotations
@@ -56,8 +58,8 @@ class CollaborativePrior:
     """Weights items for a history by counts of other users' events; see the module's docstring.
 
     Attributes:
-        name: the prior's name in tables of results.
-        lead_in_behaviors: behaviors that do not mark an item as seen, see
+        name: the prior's name in result tables.
+        lead_in_behaviors: behaviors that do not mark an item as seen; see
             ``DatasetInfo.lead_in_behaviors``.
         unread: behaviors whose events are ignored in histories.
     """
@@ -101,20 +103,20 @@ class CollaborativePrior:
         """Count the events before a split, and fit the shares of the sources.
 
         The shares are fitted to the validation targets, using counts from the train part only. If
-        there are fewer than ``mixture_fit.ENOUGH`` targets, some events are held out of train as
-        targets (``protocols.with_validation``), and only the events before them are counted. If there
-        are still too few, default shares are used.
+        there are fewer than ``mixture_fit.ENOUGH`` targets, some events are held out from the train
+        part as targets (``protocols.with_validation``), and only the events before them are
+        counted. If there are still too few, default shares are used.
 
         Args:
             dataset: a dataset with a split.
             behavior: the behavior to count; None for the dataset's target behavior.
-            before: the split before which events are counted: ``validation`` for train only, ``test``
+            before: the split before which events are counted; ``validation`` for train only, ``test``
                 for train and validation.
-            sources: names of the sources to mix, from ``COUNTED`` and ``LEARNED``. Those in
+            sources: names of the sources to mix, from ``COUNTED`` and ``LEARNED``. The sources in
                 ``LEARNED`` are fitted baselines, which are saved in the dataset's folder.
             mix: the sources and their weights; None to fit the weights.
             seed: the random seed for sampling validation users and fitting baselines.
-            log: function called with a line of text while a baseline is fitted.
+            log: function called with a line of text while a baseline is being fitted.
 
         Raises:
             SettingsError: a source is unknown.
@@ -191,7 +193,7 @@ class CollaborativePrior:
     def update(
         self, events: Mapping[str, Sequence[Interaction | str]], catalog: Catalog | None = None
     ) -> None:
-        """Count additional events, with the same result as if they had been there from the start.
+        """Count additional events. The result is the same as if all events had been counted together.
 
         The shares and the fitted baselines among the sources do not change. EASE's weights are
         recomputed at the next request (see ``Counts.ease``). Requests in progress finish with the old
@@ -258,8 +260,8 @@ class CollaborativePrior:
 
         Args:
             path: the file.
-            data: the catalog for which the prior was saved, or its dataset if baselines are among
-                the sources.
+            data: the catalog for which the prior was saved. If baselines are among the sources,
+                pass its dataset instead.
 
         Raises:
             DataError: the file is not a saved prior, or was saved for a different catalog.
@@ -298,7 +300,7 @@ class CollaborativePrior:
 def _checked_header(
     path: str | Path, metadata: Mapping[str, str], data: Dataset | Catalog, catalog: Catalog
 ) -> dict[str, Any]:
-    """Read the header of a saved prior, and check that it fits the data."""
+    """Read the header of a saved prior, and check that it matches the data."""
     try:
         header: dict[str, Any] = json.loads(metadata["prior"])
         version, learned = header["format_version"], header["learned"]

@@ -41,14 +41,16 @@ _MATRICES: dict[str, tuple[str, tuple[float, int] | None]] = {
     "ease": ("ease", None),
 }
 _TITLES = (0.8, 25)  # the same for the source ``titles``
-_NEWEST, _MAX_NEWEST = 0.1, 100_000  # trending events: fraction of all events, and maximum number
+# trending events: their fraction of all events, and their maximum number
+_NEWEST, _MAX_NEWEST = 0.1, 100_000
 _PENALTY = EASE.defaults["penalty"]
-_EASE_ITEMS, _EASE_NEAR = 5000, 50  # maximum number of items, and of weights kept for each
+# maximum number of items, and maximum number of weights kept per item
+_EASE_ITEMS, _EASE_NEAR = 5000, 50
 _CHUNK = 256  # number of rows of the EASE matrix to process at the same time
 
 
 class TitleNeighbors:
-    """The titles of a catalog, which are compared when first needed.
+    """The titles of a catalog. They are compared only when the comparison is first needed.
 
     Several ``Counts`` can share one object.
     """
@@ -63,7 +65,7 @@ class TitleNeighbors:
 
     @cached_property
     def alike(self) -> AlikeTitles:
-        """The comparison of the titles by similarity."""
+        """Finds similar titles; built at first use."""
         return AlikeTitles(self.titles)
 
 
@@ -75,14 +77,16 @@ class Counts:
         catalog: the items.
         user_ids: (U,) the users whose events were counted.
         latest: (U,) the row of each user's latest item.
-        items: (U, N) sparse, with a 1 for each item of each user.
-        after: (N, N) sparse, number of times that the column's item came right after the row's item.
-        both: (N, N) sparse, number of users who have both items.
+        items: (U, N) sparse matrix, with a 1 for each item of each user.
+        after: (N, N) sparse matrix, number of times that the column's item came right after the
+            row's item.
+        both: (N, N) sparse matrix, number of users who have both items.
         popularity: (N,) number of events of each item.
         newest: the rows of the latest tenth of all events, oldest first. It is empty if events of
             different users cannot be ordered in time.
         title_neighbors: finds items with similar titles.
-        saved_ease: (N, N) sparse, the saved EASE weights for these counts; None if none were saved.
+        saved_ease: (N, N) sparse matrix of the EASE weights saved with these counts; None if none
+            were saved.
     """
 
     catalog: Catalog
@@ -210,7 +214,7 @@ class Counts:
 
     @cached_property
     def trend(self) -> FloatArray:
-        """(N,) Each item's share of the latest events, or its popularity if there are none."""
+        """(N,) each item's share of the latest events, or its popularity if there are no such events."""
         if not len(self.newest):
             return self.base.values
         events = np.bincount(self.newest, minlength=len(self.catalog))
@@ -315,13 +319,14 @@ def count(dataset: Dataset, behavior: str, before: str) -> Counts:
     names = [dataset.interactions.user_ids[code] for code in codes.tolist()]
     when = dataset.interactions.columns.timestamp[events.place]
     counts = Counts.none(dataset.catalog).more(names, events.user, events.row, when)
-    if dataset.info.time_unit == "position":  # positions do not order different users' events
+    # Positions give no order between events of different users.
+    if dataset.info.time_unit == "position":
         counts = replace(counts, newest=counts.newest[:0])
     return counts
 
 
 def _unit(matrix: Any) -> Any:
-    """Scale the rows of a sparse matrix to sum to 1, leaving empty rows unchanged."""
+    """Scale the rows of a sparse matrix so that each sums to 1. Empty rows stay unchanged."""
     rows = matrix.tocsr()
     total = np.asarray(rows.sum(axis=1)).ravel()
     rows.data = rows.data / np.repeat(np.where(total > 0, total, 1.0), np.diff(rows.indptr))
@@ -337,14 +342,14 @@ def _clean(matrix: Any) -> Any:
 
 
 def _powered(matrix: Any, n: int) -> Any:
-    """Raise the entries of a sparse matrix to a power, sharing its index arrays."""
+    """Raise the entries of a sparse matrix to a power. The result shares its index arrays."""
     from scipy import sparse
 
     return sparse.csr_array((matrix.data**n, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def _sized(matrix: Any, rows: int, columns: int) -> Any:
-    """Return a copy of a sparse matrix, enlarged by empty rows and columns at its end."""
+    """Return a copy of a sparse matrix, padded with empty rows and columns after the last ones."""
     larger = matrix.copy()
     larger.resize((rows, columns))
     return larger

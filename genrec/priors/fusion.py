@@ -1,8 +1,8 @@
 """Choose the prior, its weight, and the way it is fused with the model (by node or by score).
 
-Values that are not set explicitly come from a fit on validation data. This is the fit of ``genrec
-tune`` for the dataset folder and the model if there is one. Otherwise, it is a fit of the untrained
-default model on the bundled sample data.
+Values that are not set explicitly were fitted on validation data. If ``genrec tune`` was run for
+the dataset folder and the model, its values are used. Otherwise, the values are used that were
+fitted with the untrained default model on the bundled sample data.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Fusion:
 
 
 def choose_prior(settings: Settings, dataset: Dataset | None, behavior: str) -> str:
-    """Return the name of the prior to use; ``auto`` becomes ``none`` without events to count.
+    """Return the name of the prior to use; ``auto`` becomes ``none`` if there are no events to count.
 
     Raises:
         SettingsError: the settings name a prior for which there are no events to count.
@@ -78,7 +78,8 @@ def choose_prior(settings: Settings, dataset: Dataset | None, behavior: str) -> 
         return "none"
     msg = (
         f"prior='collaborative' cannot be used, because there are no events with the behavior "
-        f"{behavior!r} in {settings.prior_events}. Expected events to count, or prior='none'."
+        f"{behavior!r} in {settings.prior_events}. Expected at least one such "
+        "event, or prior='none'."
     )
     raise SettingsError(msg)
 
@@ -108,7 +109,7 @@ def build_prior(
         dataset: the dataset whose events are counted.
         name: ``collaborative``, ``popularity`` or ``novelty``.
         behavior: the behavior to recommend for.
-        log: function called with a line of text while a baseline among the sources is fitted.
+        log: function called with a line of text while a baseline among the sources is being fitted.
     """
     before = settings.prior_before
     if name == "collaborative":
@@ -128,8 +129,8 @@ def resolve_fusion(
     Args:
         settings: the settings; values set explicitly take precedence.
         prior: ``none``, ``own`` or one of ``genrec.config.PRIORS``.
-        tuned: the fit of ``genrec tune``, if there is one.
-        events: number of events that the prior counts, which matters only without a fit.
+        tuned: the values fitted by ``genrec tune``, if any.
+        events: number of events that the prior counts; used only if ``tuned`` is not given.
     """
     alone = 1.0 if settings.node_temperature is None else settings.node_temperature
     vocab = settings.normalization == "vocab"
@@ -158,8 +159,9 @@ class PriorSource:
 
     Attributes:
         own: whether the user set a prior that replaces the one from the settings.
-        run: the folder of the run that the model comes from, if any. The default fit is for the
-            untrained model, so ``auto`` means no prior unless there is a fit for the run.
+        run: the folder of the run that the model comes from, if any. The default values were fitted
+            with the untrained model. For a run, ``auto`` therefore means no prior unless ``genrec
+            tune`` has fitted values for the run.
         saved: the prior saved in that folder, for a recommender without a dataset.
     """
 
@@ -217,7 +219,7 @@ class PriorSource:
 
     @property
     def fusing(self) -> Fusion:
-        """The parameters for fusing the prior: explicit settings first, then fitted values."""
+        """The parameters for fusing the prior. Explicit settings take precedence over fitted values."""
         if self.own:
             return resolve_fusion(self._settings, "none" if self.prior is None else "own")
         return self._resolved

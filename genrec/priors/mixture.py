@@ -1,4 +1,4 @@
-"""Mix the distributions over items from several sources, each with a share."""
+"""Mix several sources' distributions over items. Each source has a share of the mixture."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Mixture:
     learned: Mapping[str, Scorer] = field(default_factory=dict)
 
     def shares(self, source: str, histories: Sequence[History]) -> Any:
-        """Return a source's distribution over items for each history, (H, N) sparse or dense.
+        """Return a source's distribution for each history, as a sparse or dense (H, N) matrix.
 
         A row of zeros means that the source has no information about that history.
         """
@@ -115,7 +115,7 @@ class Mixture:
         return Weights(row.data[some] / rest, rows, base=base, sources=tuple(sources))
 
     def _base(self, popular: float) -> Weights:
-        """Mix popular and trending items, caching one object for each share of popularity."""
+        """Mix popular and trending items. One object is cached for each share of popularity."""
         trending = self.mix.get(TRENDING, 0.0)
         if not trending:
             return self.counts.base

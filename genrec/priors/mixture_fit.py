@@ -18,7 +18,8 @@ from genrec.types import FloatArray
 MAX_USERS = 1000  # maximum number of validation users to fit the shares on
 ENOUGH = 50  # users; with fewer, the default shares are used
 LEAST_POPULAR = 0.01  # minimum share of popularity
-# Approximate means of the shares fitted on five datasets (benchmarks/LOG.md), with more popularity.
+# Approximate means of the shares fitted on five datasets (benchmarks/LOG.md), but with a larger
+# share of popularity.
 DEFAULT_MIX = {
     POPULAR: 0.25, TRENDING: 0.07, "markov": 0.12, "followed": 0.08, "itemknn": 0.05,
     "nearest": 0.15, "latest": 0.07, "ease": 0.08, "titles": 0.04, "own": 0.1, "recent": 0.1,
@@ -34,8 +35,8 @@ def fit_on_validation(
 ) -> tuple[dict[str, float], frozenset[str]]:
     """Fit the shares to the validation targets, and find the behaviors to ignore.
 
-    If there are fewer than ``ENOUGH`` targets, or fewer than half that number have a history, the
-    default shares are used.
+    If there are fewer than ``ENOUGH`` targets, or fewer than ``ENOUGH / 2`` of them have a history,
+    the default shares are used.
 
     Args:
         mixture: a mixture with counts of the train part.
@@ -111,7 +112,7 @@ def without(history: History, behaviors: Collection[str]) -> History:
 
 
 def _default_mix(dataset: Dataset, sources: Sequence[str]) -> dict[str, float]:
-    """Return the default shares, without the user's own items if they cannot be recommended again."""
+    """Return the default shares. Sources of the user's own items are left out if items do not recur."""
     repeats = not dataset.info.exclude_seen or bool(dataset.info.lead_in_behaviors)
     usual = {n: w for n, w in DEFAULT_MIX.items() if n in sources and (repeats or n not in OWN)}
     return {**dict.fromkeys(sources, 0.0), **usual, POPULAR: DEFAULT_MIX[POPULAR]}
@@ -126,8 +127,8 @@ def _behaviors_to_ignore(
 ) -> frozenset[str]:
     """Find the behaviors whose removal from histories makes the targets significantly more likely.
 
-    Each behavior is tried once, starting with the most frequent one. Behaviors that were dropped
-    before stay dropped.
+    Each behavior is tried once, starting with the most frequent one. A behavior that was dropped in
+    an earlier step stays dropped.
     """
     kinds = Counter(i.behavior for h in histories for i in h.interactions)
     frequent = [b for b, n in kinds.most_common() if n >= _RARE * kinds.total()]
@@ -147,7 +148,9 @@ def _behaviors_to_ignore(
 
 
 def _maximize_likelihood(likelihoods: FloatArray) -> FloatArray:
-    """Return the (M,) weights that maximize the mean log of (U, M) likelihoods @ weights.
+    """Return the (M,) weights that maximize the mean of log(likelihoods @ weights).
+
+    The likelihoods have shape (U, M).
 
     Expectation-maximization (Dempster et al. 1977) reaches the global maximum, because the function
     is concave.

@@ -195,9 +195,9 @@ class _RangeSums:
         self._before = np.concatenate([[0.0], np.cumsum(values)])
 
     def between(self, low: IntArray, high: IntArray) -> FloatArray:
-        """Return the (C,) sums of ``values[low:high]`` for each range, 0 if it is empty."""
+        """Return the (C,) sums of ``values[low:high]`` for each range; 0 for an empty range."""
         sums: FloatArray = self._before[high] - self._before[low]
-        # Subtracting two large sums is inexact if the result is small: those are summed directly.
+        # Subtracting two large sums is inexact if the result is small. Such ranges are summed directly.
         lossy = np.flatnonzero((high > low) & (sums < CANCELLATION * self._before[high]))
         if len(lossy):
             bounds = np.stack([low[lossy], high[lossy]], axis=1).ravel()
@@ -206,7 +206,7 @@ class _RangeSums:
 
 
 def _range_maxima(values: FloatArray, low: IntArray, high: IntArray) -> FloatArray:
-    """Return the (C,) maxima of ``values[low:high]`` for each range, -inf if it is empty."""
+    """Return the (C,) maxima of ``values[low:high]`` for each range; -inf for an empty range."""
     maxima = np.full(len(low), -np.inf)
     some = np.flatnonzero(high > low)
     if len(some):

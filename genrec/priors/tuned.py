@@ -1,4 +1,4 @@
-"""Read and write the fits of ``genrec tune``: fusion parameters by data and model (tuned.json)."""
+"""Read and write tuned.json, the fusion parameters that ``genrec tune`` fitted per model."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from genrec.data.dataset import TUNED
 from genrec.errors import DataError, SettingsError
 from genrec.files import write_text
 
-WEIGHTS = {"node": 0.866, "score": 1.5}  # defaults without a fit; see ``genrec.priors.fusion``
+# defaults if nothing was fitted; see ``genrec.priors.fusion``
+WEIGHTS = {"node": 0.866, "score": 1.5}
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The fit of ``genrec tune`` for a dataset folder and a model.
+    """The parameters fitted by ``genrec tune`` for a dataset folder and a model.
 
     Attributes:
         key: a hash of the model, the prompt and the behavior; see ``Recommender.tuning_key``.
@@ -25,11 +26,12 @@ class Tuned:
         fusion: the fusion method with the higher cross-validated NDCG@10.
         weights: the prior's weight for each fusion method.
         temperatures: the node temperature for each fusion method.
-        users: the number of users in the fit, from validation or held out of train.
-        nats: mean -ln P(target) of ``model``, ``prior`` and their fusion by ``node``. Fusion is
-            measured on each half of the users with the values fitted on the other half.
-        ndcg: NDCG@10 of the same systems and of fusion by ``score``. It is measured in the same way,
-            among the candidates of the model and the prior.
+        users: the number of users that the parameters were fitted on. Their targets are in the
+            validation part, or were held out from the train part.
+        nats: mean -ln P(target) of ``model``, ``prior`` and their fusion by ``node``. For fusion,
+            each half of the users is measured with the parameters fitted on the other half.
+        ndcg: NDCG@10 of the same systems and of fusion by ``score``. It is measured in the same
+            way, but only among the best items of the model and of the prior.
     """
 
     key: str
@@ -42,7 +44,7 @@ class Tuned:
     ndcg: dict[str, float]
 
     def save(self, path: str | Path) -> None:
-        """Write the fit to a JSON file, keeping the fits for other models."""
+        """Write the parameters to a JSON file. The file's entries for other models are kept."""
         path = Path(path)
         known = _entries(path) if path.is_file() else []
         kept = [e for e in known if e["key"] != self.key]
@@ -51,7 +53,7 @@ class Tuned:
 
     @classmethod
     def load(cls, path: str | Path, key: str) -> Tuned | None:
-        """Read the fit for a key, or return None if there is no such file or entry.
+        """Read the parameters for a key, or return None if there is no such file or entry.
 
         Raises:
             DataError: the file is damaged.
@@ -78,7 +80,7 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 
 def load_tuned(given: str | None, folder: Path | None, key: Callable[[], str]) -> Tuned | None:
-    """Read the fit for a key, which is computed only if there is a file.
+    """Read the parameters for a key. The key is computed only if there is a file.
 
     Args:
         given: the file to read; None for the file in ``folder``, if there is one.

@@ -28,8 +28,8 @@ class Weights:
         values: (N,) the weights of rows 0 to N - 1, or (S,) the weights of ``rows``.
         rows: (S,) the rows with individual weights; None for the first N rows.
         rest: the weight of every other row; not used if there is a ``base``.
-        base: weights of all rows, to which the weights of ``rows`` are added. A base that is shared by
-            many histories is ordered by trie position only once.
+        base: weights of all rows, to which the weights of ``rows`` are added. If many histories
+            share a base, it is ordered by trie position only once.
         sources: the names of the sources that contributed, for display.
     """
 
@@ -70,8 +70,8 @@ class Weights:
             raise RequestError(msg)
         if self.base is not None and (self.rows is None or self.base.rows is not None):
             msg = (
-                "The prior weights have a base, but no rows, or the base has rows. Expected weights "
-                "for some rows, and a base with weights for all rows."
+                "The prior weights have a base but list no rows, or the base itself lists rows. "
+                "Expected weights with rows, and a base without rows that covers all rows."
             )
             raise RequestError(msg)
 
