@@ -52,7 +52,7 @@ def temporary_file(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically, without changing line endings on any system."""
+    """Write a UTF-8 text file atomically; line endings are kept on every operating system."""
     write_file(path, lambda work: work.write_bytes(text.encode("utf-8")))
 
 

@@ -89,7 +89,7 @@ class Dataset:
         strict: bool = False,
         log: Callable[[str], None] = lambda message: None,
     ) -> tuple[Dataset, list[Rejects]]:
-        """Read two files, check and split their rows, and measure the result.
+        """Read two files, check and split their rows, and measure the resulting dataset.
 
         Args:
             items: the items file (CSV, JSONL or Parquet), with the columns item_id, title and any
@@ -168,7 +168,7 @@ class Dataset:
         test_from: str | float | None = None,
         rejects: list[Rejects] | None = None,
     ) -> Dataset:
-        """Check and split the rows of two Arrow tables, and measure the result.
+        """Check and split the rows of two Arrow tables, and measure the resulting dataset.
 
         ``prepare`` does the same for files.
 
@@ -242,7 +242,7 @@ class Dataset:
         item_columns: Mapping[str, str] | None = None,
         **options: Any,
     ) -> Dataset:
-        """Check and split the rows of two Hugging Face datasets, and measure the result.
+        """Check and split the rows of two Hugging Face datasets, and measure the resulting dataset.
 
         Args:
             items: a ``datasets.Dataset``, or the id of a dataset on the hub, with item_id, title

@@ -199,8 +199,8 @@ class Interactions:
 
         Args:
             behavior: the behavior of the units that are counted.
-            after: the behavior of the earlier events with the item, such as ``view``; None for the
-                same behavior. Only units that come after a unit with such an event count.
+            after: the behavior of the earlier events with the item, such as ``view``; None means
+                the same behavior. Only units that come after a unit with such an event count.
         """
         c = self.columns
         target, had = self.behaviors.index(behavior), self.behaviors.index(after or behavior)

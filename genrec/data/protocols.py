@@ -65,9 +65,9 @@ class Case:
 def last_unit(dataset: Dataset, split: str = "test") -> list[Case]:
     """Return the cases of protocol ``last-unit``.
 
-    The target is each user's last unit with the target behavior (for split ``validation``, the one
-    before it). A unit is a basket if the data has baskets, otherwise an event. The history consists
-    of all earlier events, of any behavior.
+    The target is each user's last unit with the target behavior (for split ``validation``, the unit
+    before that). A unit is a basket if the data has baskets, otherwise an event. The history
+    consists of all earlier events, of any behavior.
 
     Args:
         dataset: a dataset split by last unit (see ``apply_protocol``).
@@ -96,8 +96,8 @@ def demo_v1(dataset: Dataset, split: str = "test") -> list[Case]:
 def last_out(dataset: Dataset, split: str = "test") -> list[Case]:
     """Return the cases of protocol ``last-out``, for data with several behaviors.
 
-    The target is each user's last unit with the target behavior (for split ``validation``, the one
-    before it). The history consists of the latest 25 events before it, of any behavior; users
+    The target is each user's last unit with the target behavior (for split ``validation``, the unit
+    before that). The history consists of the latest 25 events before it, of any behavior; users
     without earlier events are left out. The recommender's settings determine whether seen items may
     be recommended.
 
@@ -267,7 +267,7 @@ def cases(
             gives each case 20 candidates. They are the target and 19 random items that are not in
             the user's history or basket.
         split: ``test`` or ``validation``.
-        candidates: the items to rank for each user_id, instead of random ones (``candidates-20``
+        candidates: the items to rank for each user_id, instead of random items (``candidates-20``
             only).
         seed: the seed of the random candidates.
 

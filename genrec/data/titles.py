@@ -1,4 +1,4 @@
-"""Format titles for prompts: their case, and the characters before and after them."""
+"""Format titles for prompts by setting their case and the characters around them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Language models: their interfaces, loading them, and evaluating token trees."""
+"""Declare the interfaces of language models, load models, and evaluate token trees."""

@@ -1,4 +1,4 @@
-"""Load and run a causal language model with its tokenizer, device, precision and threads.
+"""Load a causal language model and its tokenizer, and run it on the chosen device.
 
 This module deals with token ids and logits only, not with items.
 """

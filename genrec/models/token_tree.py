@@ -1,4 +1,4 @@
-"""The interface of token trees, which hold many continuations of one or more prompts.
+"""Declare the interface of token trees, which hold continuations of one or more prompts.
 
 ``CachedTree`` is the fast implementation; ``PlainTree`` is slow but works with every model. Token
 trees deal with token ids only, not with text.
