@@ -454,6 +454,13 @@ class QueryOptions:
         Raises:
             RequestError: a keyword is not an option, or a value is invalid.
         """
+        options: object = given  # checked for callers without a type checker
+        if options is not None and not isinstance(options, cls):
+            msg = (
+                f"options is {type(options).__name__}. Expected genrec.config.QueryOptions, or pass "
+                "its fields as keywords."
+            )
+            raise RequestError(msg)
         names = [f.name for f in fields(cls)]
         for name in keywords:
             if name not in names:

@@ -109,6 +109,13 @@ class Recommender:
             )
             raise SettingsError(msg)
         checked = Settings.of(settings)
+        given: object = model  # checked for callers without a type checker
+        if not (isinstance(given, str | PathLike | TextModel) or can_score(given)):
+            msg = (
+                f"model is {type(model).__name__}. Expected the name or folder of a model, a "
+                "LanguageModel, or an object with the methods of genrec.models.base.TextModel."
+            )
+            raise SettingsError(msg)
         load: Callable[[], LanguageModel | TextModel]
         if isinstance(model, str | PathLike):
             options = {"device": device, "dtype": dtype, "threads": threads, "quantize": quantize}

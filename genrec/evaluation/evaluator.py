@@ -24,7 +24,7 @@ from genrec.data.protocols import Case as Case
 from genrec.data.protocols import demo_v1 as demo_v1
 from genrec.data.protocols import last_out as last_out
 from genrec.data.protocols import sample as sample
-from genrec.errors import RequestError
+from genrec.errors import DataError, RequestError
 from genrec.evaluation import metrics
 from genrec.evaluation.metrics import Calibration, RowArray
 from genrec.evaluation.results import Comparison as Comparison
@@ -83,11 +83,14 @@ def evaluate(
 
     Raises:
         RequestError: an argument is invalid.
-        DataError: the folder contains lists of a different run under the same name.
+        DataError: the folder contains lists of a different run under the same name, or a dataset.
     """
     if not systems:
         msg = "No systems were given. Expected at least one, such as 'popular' or a Recommender."
         raise RequestError(msg)
+    if out is not None and (Path(out) / "dataset.json").exists():
+        msg = f"{out} is a dataset folder. Nothing was changed. Expected another folder for the results."
+        raise DataError(msg)
     protocol = protocol or protocols.default_protocol(dataset)
     dataset = protocols.apply_protocol(dataset, protocol)
     before = resolve_before(fit_on, protocol, split)

@@ -9,6 +9,7 @@ supports. If every sentence is rejected, a fixed sentence is used instead.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from genrec.data.catalog import Catalog
 from genrec.data.events import History
@@ -27,6 +28,14 @@ _PLAIN = {
     "en": "The model reports no probabilities, so there is no evidence for this item.",
     "zh": "模型不给出概率，因此无法说明推荐该商品的依据。",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A prompt for a model that reads text."""
+
+    text: str
+    ids: tuple[int, ...] = ()
 
 
 class TextExplainer:
@@ -74,8 +83,10 @@ class TextExplainer:
         facts = collect_facts(self._template, self._catalog, window.interactions, row)
         options = GenerationOptions(n=TRIES, max_tokens=MAX_TOKENS, stop="\n", temperature=0.7)
         rejected: list[Rejected] = []
-        for written in self._model.generate(prompt, options):
-            text = one_line(f"{header['opening']}{self._encoder.form.lead}{written.text}")
+        lead = self._encoder.form.lead  # opens the quotation of the first title
+        for written in self._model.generate(_Text(f"{prompt.text}{lead}"), options):
+            rest = written.text.lstrip().removeprefix(lead.strip())  # a model may quote it again
+            text = one_line(f"{header['opening']}{lead}{rest}")
             problems = find_problems(text, facts)
             named = {name.lower() for name in find_names(text, facts)}
             if not problems and len(named) < 2:

@@ -6,7 +6,7 @@ to limit their length.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -195,6 +195,9 @@ class RequestBuilder:
         """Read a history in any supported form; see ``Recommender.understand``."""
         if isinstance(history, History):
             return history, ()
+        kind: object = history  # checked for callers without a type checker
+        if isinstance(kind, bytes | Mapping):
+            raise _not_a_history(history)
         if isinstance(history, str):
             pieces: str | list[str] = history
         else:

@@ -69,7 +69,11 @@ class ResponseBuilder:
             )
         )
         k = int(request.options.k) if asked is None else asked
-        return self._list(request, items, k, decoder or self._settings.decoder, (), details)
+        notes = request.notes
+        if len(items) < k:
+            reason = "no other item is allowed, or options such as min_probability exclude the rest"
+            notes = (*notes, f"{len(items)} of {k} items: {reason}.")
+        return self._list(request, items, k, decoder or self._settings.decoder, notes, details)
 
     def from_texts(self, request: Request, named: Named) -> RecommendationList:
         """Build the list of items that were found in texts."""

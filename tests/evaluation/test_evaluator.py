@@ -546,3 +546,10 @@ def test_a_model_that_only_writes_text_is_evaluated(tmp_path: Path, zh_data: Dat
         )
         assert "nats" not in found["ours"].values
     assert len(model.prompts) == 3
+
+
+def test_results_never_go_into_a_dataset_folder(tmp_path: Path, zh_data: Dataset) -> None:
+    zh_data.save(tmp_path / "data")
+    with pytest.raises(DataError, match="is a dataset folder"):
+        evaluator.evaluate(zh_data, ["popular"], users=3, out=tmp_path / "data")
+    assert Dataset.load(tmp_path / "data").catalog.hash() == zh_data.catalog.hash()

@@ -9,7 +9,7 @@ import pytest
 from support.scripted_model import Scripted
 
 from genrec import Catalog, Item, Recommender, datasets
-from genrec.errors import ModelError, RequestError
+from genrec.errors import ModelError, RequestError, SettingsError
 from genrec.models.base import (
     ScoringModel,
     TextModel,
@@ -122,3 +122,17 @@ def test_long_histories_are_cut_to_the_models_own_count() -> None:
     assert 0 < prompt.n_tokens <= 40
     assert 0 < prompt.prompt.events < 100
     assert prompt.ids == ()
+
+
+def test_a_model_may_repeat_the_quotation_mark_and_reads_it() -> None:
+    quoted = '"red mug", we suggest "blue mug", which has to do with mug.'
+    recommender = shop(lambda p: [quoted] if "We recommend" in p else ["blue mug"])
+    (blue,) = recommender.recommend("bought: red mug", k=1, explain=True)
+    assert blue.explanation is not None
+    assert blue.explanation.text == f"Because of {quoted}"
+    assert recommender.model.prompts[-1].endswith('Because of "')  # type: ignore[attr-defined]
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(SettingsError, match="model is object"):
+        Recommender(Catalog([Item("a", "mug")]), object(), decoder="match")  # type: ignore[arg-type]

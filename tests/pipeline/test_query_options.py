@@ -207,3 +207,15 @@ def test_options_given_whole_and_keywords_on_top() -> None:
     assert {"i1", "i2"} <= {
         r.item_id for r in recommender.recommend("", 8, options=options, deny=())
     }
+
+
+def test_a_short_list_says_so_and_options_have_a_type() -> None:
+    recommender = shop(n=5)
+    assert any("5 of 9 items" in note for note in recommender.recommend("", 9).notes)
+    assert not any("items:" in note for note in recommender.recommend("", 5).notes)
+    with pytest.raises(RequestError, match="options is dict"):
+        recommender.recommend("", options={"k": 2})  # type: ignore[arg-type]
+    wrong: Any
+    for wrong in (b"i1", {"i1": 2}):
+        with pytest.raises(RequestError, match="is not a history"):
+            recommender.recommend(wrong)
