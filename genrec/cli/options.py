@@ -236,11 +236,11 @@ class Option:
 
 
 def command(*first: str) -> Callable[[Command], Command]:
-    """Turn a function into a command, whose options are the fields that its arguments ask for.
+    """Turn a function into a command whose options come from the fields of its arguments.
 
     Args:
-        first: the names of the parameters and fields that ``--help`` lists; if empty, it lists all.
-            The other options also work, and ``--help-all`` lists them.
+        first: names of the parameters and fields that ``--help`` lists. If there are none, it lists
+            all. Options that are not listed still work, and ``--help-all`` shows them.
     """
 
     def decorate(function: Command) -> Command:

@@ -265,7 +265,7 @@ class _Measurement:
         return Result(name, self.cases, ranked, values, whole, reliability)
 
     def _invalid(self, rows: RowArray) -> FloatArray:
-        """Mark with 1 the lists that are too short, repeat an item or contain a forbidden item."""
+        """Return 1 for lists that are too short, repeat an item or contain a forbidden item, else 0."""
         k, n = max(self.ks), len(self.dataset.catalog)
         among = [c.candidates for c in self.cases]
         if any(a is not None for a in among):

@@ -242,7 +242,7 @@ class CachedTree(TokenTree):
 
     @property
     def whole(self) -> bool:
-        """Check whether no prompt has been dropped, so that each prompt's row is its index."""
+        """Check that no prompt has been dropped. Then each prompt's row equals its index."""
         return len(self._parent) == len(self._row)
 
     @property

@@ -306,7 +306,8 @@ class RequestBuilder:
             options: the options of all requests.
             exclude_seen: whether items of the history are excluded; if None, the settings or the
                 dataset's default decide.
-            by_rows: whether filters refer to rows, because no trie is used to answer the requests.
+            by_rows: whether filters refer to catalog rows instead of trie positions. Set this for
+                requests that are answered without a trie.
 
         Raises:
             RequestError: no item may be returned, or an option or a history is invalid.

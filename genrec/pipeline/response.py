@@ -1,4 +1,4 @@
-"""Build responses. A ranking, or items found in texts, becomes a list with notes and details.
+"""Build responses: lists of recommendations with notes and details.
 
 This module deals with requests and rankings. It uses only the name and the device of the model.
 """

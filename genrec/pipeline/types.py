@@ -1,4 +1,4 @@
-"""The classes of the values that a recommender returns: recommendations and lists of them."""
+"""Values that a recommender returns: single recommendations and recommendation lists."""
 
 from __future__ import annotations
 

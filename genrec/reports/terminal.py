@@ -115,7 +115,7 @@ def _print_evidence(answer: RecommendationList) -> None:
 
 
 def _strongest(why: Explanation, most: int | None) -> list[tuple[int, Evidence]]:
-    """Return the strongest events and their positions, from 1, in the order of the history."""
+    """Return the strongest events with their 1-based positions, in the order of the history."""
     order = sorted(range(len(why.evidence)), key=lambda i: -abs(why.evidence[i].nats))
     return [(i + 1, why.evidence[i]) for i in sorted(order[:most])]
 

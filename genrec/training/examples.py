@@ -1,4 +1,4 @@
-"""Make the training examples of one pass over the data, and weight their targets.
+"""Build the training examples for one pass over the data, and weight their targets.
 
 Uses a recommender's prompts and trie, but does not deal with losses.
 """
@@ -98,7 +98,7 @@ def make_examples(
     wanted: BoolArray | None = None,
     titles: Titles | None = None,
 ) -> tuple[Examples, TitlePaths]:
-    """Make the examples of one pass over the data.
+    """Build the examples for one pass over the data.
 
     Args:
         recommender: provides the template, the tokenizer and the trie.
