@@ -70,9 +70,11 @@ class ResponseBuilder:
         )
         k = int(request.options.k) if asked is None else asked
         notes = request.notes
-        if len(items) < k:
-            reason = "no other item is allowed, or options such as min_probability exclude the rest"
-            notes = (*notes, f"{len(items)} of {k} items: {reason}.")
+        if len(items) < min(k, request.size):
+            notes = (
+                *notes,
+                f"{len(items)} of {k} items: min_probability or caps exclude the rest.",
+            )
         return self._list(request, items, k, decoder or self._settings.decoder, notes, details)
 
     def from_texts(self, request: Request, named: Named) -> RecommendationList:

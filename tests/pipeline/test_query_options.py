@@ -211,7 +211,10 @@ def test_options_given_whole_and_keywords_on_top() -> None:
 
 def test_a_short_list_says_so_and_options_have_a_type() -> None:
     recommender = shop(n=5)
-    assert any("5 of 9 items" in note for note in recommender.recommend("", 9).notes)
+    short = recommender.recommend("", 4, min_probability=0.9)
+    assert len(short) < 4
+    assert any(f"{len(short)} of 4 items" in note for note in short.notes)
+    assert not any("items:" in note for note in recommender.recommend("", 9).notes)
     assert not any("items:" in note for note in recommender.recommend("", 5).notes)
     with pytest.raises(RequestError, match="options is dict"):
         recommender.recommend("", options={"k": 2})  # type: ignore[arg-type]
