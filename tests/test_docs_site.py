@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import tiny
 
 from genrec.cli import main
 from genrec.models.language_model import LanguageModel
@@ -60,14 +59,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs") / "shop"
     data, _ = Dataset.prepare(SAMPLE / "items.csv.gz", SAMPLE / "interactions.csv.gz")
     data.save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny-model")
-    tiny.language_model().model.save_pretrained(folder)
-    tiny.tokenizer("llama").save_pretrained(folder)
     return folder
 
 

@@ -61,6 +61,15 @@ class Filter:
         """Return the number of allowed positions."""
         return self.n - len(self.listed) if self.denies else len(self.listed)
 
+    def count_items(self, n_items: int) -> int:
+        """Count the allowed items, without the positions of removed items.
+
+        Args:
+            n_items: the number of items that have a position; the other positions are of removed
+                items, which only a filter that denies can still contain.
+        """
+        return len(self) - (self.n - n_items) * self.denies
+
     def __and__(self, other: Filter) -> Filter:
         """Allow the positions that both filters allow.
 

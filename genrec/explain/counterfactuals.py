@@ -200,7 +200,7 @@ def examine_item(
         score=float(own.scores[0]),
         rank=rank,
         lower_than=lower,
-        among=_count_items(question, allowed.also(position)),
+        among=allowed.also(position).count_items(question.trie.n_items),
         allowed=may_return,
         k=k,
         explanation=explanation,
@@ -215,12 +215,6 @@ def examine_item(
         addition=addition,
         tried=tried,
     )
-
-
-def _count_items(question: Question, allowed: Filter) -> int:
-    """Count the items that a filter allows, ignoring unused positions."""
-    unused = question.trie.n_positions - question.trie.n_items if allowed.denies else 0
-    return len(allowed) - unused
 
 
 def _rank_item(
@@ -249,7 +243,7 @@ def _rank_item(
     (above,) = search(
         trie,
         tree,
-        [max(_count_items(question, among), 1)],
+        [max(among.count_items(question.trie.n_items), 1)],
         allowed=Filters([among]),
         prior=prior,
         options=replace(options, min_probability=floor),

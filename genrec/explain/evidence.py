@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from genrec.config import EVIDENCE
 from genrec.data.catalog import Catalog
 from genrec.data.events import History, Interaction
 from genrec.decoding.filters import Filter, Filters
@@ -37,7 +38,6 @@ from genrec.prompts.encoder import EncodedPrompt
 from genrec.text import one_line
 from genrec.types import FloatArray
 
-MODES = ("full", "fast")
 _READINGS = 1.5  # after the groups, ``fast`` reads at most this multiple of the prompt's tokens
 
 
@@ -242,8 +242,8 @@ def measure_drops(question: Question, rows: Sequence[int], mode: str = "full") -
     Raises:
         RequestError: the mode is unknown.
     """
-    if mode not in MODES:
-        msg = f"evidence={mode!r} is unknown. Expected one of: {', '.join(MODES)}."
+    if mode not in EVIDENCE:
+        msg = f"evidence={mode!r} is unknown. Expected one of: {', '.join(EVIDENCE)}."
         raise RequestError(msg)
     n = question.events
     if not (n and len(rows)):

@@ -317,10 +317,6 @@ class CatalogIndex:
         rows = np.array(self.catalog.rows(history.had(lead_in_behaviors)), dtype=np.int64)
         return Filter.deny(order.positions_of(rows), order.n_positions)
 
-    def size(self, allowed: Filter, order: Order) -> int:
-        """Count the items that a filter allows. Removed items do not count."""
-        return len(allowed) - (order.n_positions - order.n_items) * allowed.denies
-
     def mask(self, allowed: Filter, order: Order) -> npt.NDArray[np.bool_]:
         """Return an (N,) mask of the rows that a filter allows."""
         place = order.find_positions(np.arange(len(self.catalog)))

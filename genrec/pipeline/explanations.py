@@ -157,7 +157,7 @@ class Explanations:
 
         index, options = self._index, request.options
         listed = allowed
-        if index.size(allowed, request.order) < 1:
+        if allowed.count_items(request.order.n_items) < 1:
             listed = allowed.also(index.trie.positions_of(np.array([row])))
         question = self._search.question(replace(request, allowed=listed))
 

@@ -64,8 +64,7 @@ class Request:
     @property
     def size(self) -> int:
         """The number of items that may be returned."""
-        gone = self.order.n_positions - self.order.n_items
-        return len(self.allowed) - gone * self.allowed.denies
+        return self.allowed.count_items(self.order.n_items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +328,7 @@ class RequestBuilder:
         allowed = common
         if exclude:
             allowed = common & self.index.unseen(read, self.lead_in_behaviors, order)
-        if self.index.size(allowed, order) < 1:
+        if allowed.count_items(order.n_items) < 1:
             msg = (
                 "No item may be returned: every item is excluded, or there are no candidates. "
                 "Expected at least one; include seen items, or relax the filters."

@@ -106,7 +106,7 @@ class ResponseBuilder:
             events=request.prompt.prompt.events,
             behavior=request.behavior,
             asked=k,
-            notes=(*self._unread_script(), *(notes or request.notes)),
+            notes=(*self._unread_script(), *notes),
             details={**where, "parts": ["model"], **details},
         )
 

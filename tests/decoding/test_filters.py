@@ -143,3 +143,10 @@ def test_filters_that_do_not_go_together() -> None:
         Filters([Filter.all(3)], Filter.all(4))
     with pytest.raises(RequestError, match="no filters"):
         Filters([])
+
+
+def test_removed_items_do_not_count() -> None:
+    # 10 positions, two of them of removed items, which no list of positions contains
+    assert Filter.allow([1, 2, 3], 10).count_items(8) == 3
+    assert Filter.deny([1, 2, 3], 10).count_items(8) == 5
+    assert Filter.all(10).count_items(8) == 8
