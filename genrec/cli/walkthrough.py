@@ -216,7 +216,11 @@ def run(
         voices.append(_ask(story, recommender, history, tuned, quiet=json))
     if not json:
         _heading(story.typed_heading)
-        console.print_line(f"  {story.command.format(typed=story.typed)}\n", "dim")
+        which = ""
+        if tuned is not None:  # a shipped run is known by its name, any other by its folder
+            name = runs.run_name(tuned)
+            which = f" --run {name if runs.shipped_run(name) == tuned else tuned}"
+        console.print_line(f"  {story.command.format(typed=story.typed)}{which}\n", "dim")
     typed = recommender.recommend(story.typed, _K)
     if not json:
         terminal.print_recommendations(typed)
