@@ -1,4 +1,4 @@
-"""The exceptions that genrec raises for a caller's mistake.
+"""Define the exceptions that genrec raises when it cannot do what the caller asked for.
 
 ::
 
@@ -18,40 +18,40 @@ from __future__ import annotations
 
 
 class GenrecError(Exception):
-    """The base class of all errors that genrec raises for a caller's mistake."""
+    """The base class of all exceptions that genrec defines."""
 
     exit_code = 1
 
 
 class SettingsError(GenrecError):
-    """An option or setting is unknown, or its value cannot be used."""
+    """Raised when an option or setting is unknown or has an invalid value."""
 
     exit_code = 2
 
 
 class DataError(GenrecError):
-    """A file, column or row cannot be read in the expected form."""
+    """Raised when a file, column or row cannot be read or does not have the expected form."""
 
     exit_code = 3
 
 
 class PromptError(GenrecError):
-    """A template or history cannot be rendered as a prompt."""
+    """Raised when a template or history cannot be rendered as a prompt."""
 
     exit_code = 4
 
 
 class ModelError(GenrecError):
-    """A language model cannot be downloaded, loaded or used."""
+    """Raised when a language model cannot be downloaded, loaded or used."""
 
     exit_code = 5
 
 
 class RequestError(GenrecError):
-    """A request cannot be answered, such as k = 0 or an empty set of allowed items."""
+    """Raised when a request cannot be answered, for example because it asks for 0 items."""
 
     exit_code = 6
 
 
 class UnknownUserError(RequestError):
-    """A user is not in the dataset."""
+    """Raised when a user is not in the dataset."""

@@ -1,7 +1,7 @@
 """Write files and folders atomically, by writing to a temporary path and renaming it.
 
-Readers see either the old content or the new content, never a mixture. This module deals with
-files only, not with their meaning.
+Readers see either the old content or the new content, never a mixture. This module does not
+interpret what the files contain.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from genrec.errors import DataError
 
 
 def write_file(path: Path, fill: Callable[[Path], object]) -> None:
-    """Write a file atomically by writing, flushing and renaming a temporary file.
+    """Write a file atomically by writing a temporary file and then renaming it.
 
-    If ``fill`` fails, the old file is left unchanged and the temporary file is removed. A process
-    that is killed may leave the temporary file behind (see ``temporary_file``).
+    If ``fill`` fails, the old file is left unchanged and the temporary file is removed. If the
+    process is killed, the temporary file may be left behind (see ``temporary_file``).
 
     Args:
         path: the file to write, in an existing folder.
@@ -43,7 +43,7 @@ def write_file(path: Path, fill: Callable[[Path], object]) -> None:
 
 
 def temporary_file(path: Path) -> Path:
-    """Return the path of the hidden temporary file to which ``write_file`` writes first.
+    """Return the path of the hidden temporary file that ``write_file`` uses for a given file.
 
     >>> temporary_file(Path("run.json")).name
     '.run.json.new'
@@ -52,15 +52,16 @@ def temporary_file(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically; line endings are kept on every operating system."""
+    """Write a text to a UTF-8 file atomically, without converting its line endings."""
     write_file(path, lambda work: work.write_bytes(text.encode("utf-8")))
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a new folder and move it to its path, replacing any existing folder as a whole.
+    """Write a folder atomically, replacing any existing folder at the same path as a whole.
 
-    If ``fill`` or the move fails, the old folder is left unchanged. A process that is killed may
-    leave a hidden folder next to the path; in the worst case, it holds the only copy.
+    The files are first written into a hidden folder next to the path, which is then renamed. If
+    ``fill`` or the renaming fails, the old folder is left unchanged. If the process is killed, a
+    hidden folder may be left behind. In the worst case, it holds the only copy of the old files.
 
     Args:
         path: the folder to write; missing parents are created.
@@ -80,9 +81,9 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def _swap(new: Path, path: Path) -> None:
-    """Move a finished folder to its path.
+    """Rename a finished folder to its final path.
 
-    An existing folder is set aside first and removed afterwards.
+    A folder that already exists at this path is set aside first and removed afterwards.
     """
     if not path.exists():
         new.rename(path)
@@ -121,10 +122,10 @@ def write_arrays(path: Path, arrays: Mapping[str, Any], metadata: Mapping[str, s
 
 
 def map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Memory-map the arrays of a safetensors file, read-only.
+    """Map the arrays of a safetensors file into memory without reading the whole file.
 
     Returns:
-        The arrays by name, and the file's metadata.
+        The read-only arrays by name, and the file's metadata.
 
     Raises:
         DataError: the file is missing, or its header does not match its size.

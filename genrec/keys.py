@@ -1,7 +1,7 @@
-"""Turn dataclasses into stable hash keys, and read them from JSON written by other versions.
+"""Represent dataclasses as stable text keys, and pick their fields from stored JSON.
 
-Unlike ``repr``, a key built here does not change when a class is renamed or new settings are added.
-Fields that were added later are omitted as long as they have their default value.
+The keys are hashed to recognize stored results. Unlike ``repr``, a key does not change when a class
+is renamed or a setting is added, because a new field is left out while it has its default value.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def spell(value: Any, name: str, named: Sequence[str]) -> str:
-    """Represent a dataclass instance as ``name(field=value, ...)``.
+    """Represent a dataclass instance as the text ``name(field=value, ...)``.
 
     Args:
         value: an instance of a dataclass.
@@ -42,14 +42,17 @@ def spell(value: Any, name: str, named: Sequence[str]) -> str:
 
 
 def pick_fields(kind: type, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Select a dataclass's fields from stored values, which another version may have written.
+    """Pick the stored values that belong to the fields of a dataclass.
+
+    The values may have been stored by another version of genrec, which had more or fewer fields.
 
     Args:
         kind: the dataclass.
-        values: the stored values by name; unknown names are ignored.
+        values: the stored values by field name. Names that the dataclass does not have are ignored.
 
     Returns:
-        The values of the known fields, and the names of missing fields without a default.
+        The values of the dataclass's fields, and the names of the fields that have neither a stored
+        value nor a default.
 
     >>> from dataclasses import dataclass
     >>> @dataclass

@@ -3,15 +3,16 @@
 This module deals with files and hashes only, not with models::
 
     RUN/
-        run.json            base model, prompt, encoding, settings, versions, metrics; written last
-        adapter/            PEFT's files (safetensors), or model/ if all weights were trained
+        run.json            the base model, prompt, settings, versions and metrics; written last
+        adapter/            the trained adapter as PEFT saves it (safetensors)
+        model/              the whole model instead of an adapter, if all weights were trained
         catalog.parquet     the items of the training data
-        trie.safetensors    the titles of those items
-        tuned.json          the weight of a prior relative to the model (``genrec tune --run RUN``)
-        prior.safetensors   that prior, so that the run can be used without the data
+        trie.safetensors    the prefix tree of those items' titles
+        tuned.json          the prior's weight and the temperature from ``genrec tune --run RUN``
+        prior.safetensors   that prior, so that the run can be used without the dataset
         training.yaml       the complete settings, which ``genrec train --config`` accepts
         log.jsonl           the losses and validation metrics of each logged step
-        checkpoints/        the states from which ``--resume`` continues
+        checkpoints/        the training states from which ``--resume`` continues
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ class Run:
 
     Attributes:
         base_model: the name or folder of the base model.
-        base_fingerprint: the hash of its weights (``LanguageModel.fingerprint``); empty if they
-            were quantized.
-        base_kept: the hash of the weights that are never quantized
-            (``LanguageModel.kept_fingerprint``).
+        base_fingerprint: the hash of the base model's weights, from ``LanguageModel.fingerprint``;
+            empty if the weights were quantized.
+        base_kept: the hash of those weights that are never quantized, from
+            ``LanguageModel.kept_fingerprint``.
         base_revision: the hub revision of the model, or None.
         template: the name of the prompt template.
         template_hash: ``Template.hash``.
@@ -58,10 +59,10 @@ class Run:
         data_fingerprint: ``protocols.fingerprint`` of the dataset.
         settings: the settings of the recommender.
         training: the training settings.
-        versions: the versions of the libraries.
-        targets: the number of titles in the training targets.
-        finished: True if training ran to completion; False if it was stopped early.
-        metrics: the metrics of the last and the best validation.
+        versions: the versions of genrec and of the libraries used in training.
+        targets: the number of titles that the model was trained to predict.
+        finished: whether training ran to completion; False if it was stopped early.
+        metrics: the metrics of the last validation and of the best one.
         format_version: the version of the folder format.
     """
 
@@ -88,8 +89,8 @@ class Run:
         """Read the ``run.json`` of a run folder; unknown fields are ignored.
 
         Raises:
-            ModelError: the folder is not a run folder, has a different format version, is damaged,
-                or lacks a field that has no default.
+            ModelError: the folder is not a run folder, or its ``run.json`` is damaged, has a
+                different format version or lacks a required field.
         """
         path = Path(folder) / RUN
         if not path.is_file():
@@ -140,16 +141,16 @@ class Run:
     ) -> None:
         """Check that the prompt, tokenizer and base model are the same as in training.
 
-        Arguments that are None are not checked.
+        Each argument is compared with the stored value. An argument that is None is not compared.
 
         Args:
             template: the hash of the prompt template.
             encoder: the hash of the encoder.
             base: the fingerprint of the base model.
-            kept: the fingerprint of the weights that are never quantized.
+            kept: the fingerprint of those weights of the base model that are never quantized.
 
         Raises:
-            ModelError: at least one of these differs from training; the message says which.
+            ModelError: a value differs from the stored one; the message says which.
         """
         changed = [
             part
@@ -177,23 +178,23 @@ def shipped_run(name: str) -> Path | None:
 
 
 def is_first_process() -> bool:
-    """Check whether this process is responsible for logs and files.
+    """Check whether this process is the one that should write logs and files.
 
-    This is true for a single process, and for rank 0 in distributed training.
+    This is true for a single process, and for the process with rank 0 in distributed training.
     """
     return not int(os.environ.get("RANK", "0"))
 
 
 def find_run(run: str | os.PathLike[str]) -> Path:
-    """Return a run's folder, given its path or the name of a bundled dataset."""
+    """Return the folder of a run, given its path or the name of the dataset it was shipped with."""
     path = Path(run)
     return path if path.exists() else shipped_run(str(run)) or path
 
 
 def run_name(run: Path) -> str:
-    """Return the display name of a run.
+    """Return the name under which a run is shown to users.
 
-    This is the name of its folder, or the name of the dataset for a shipped run.
+    This is the name of the run's folder, or the dataset's name if the run was shipped with one.
     """
     return run.parent.name if run.name == "run" else run.name
 

@@ -1,4 +1,4 @@
-"""Clean and compare text, and classify it by script.
+"""Clean texts, compare them, and identify the writing systems (scripts) that they use.
 
 This module deals with strings only, not with tokens.
 """
@@ -50,14 +50,17 @@ def visible(text: str) -> bool:
 
 
 def printable(text: str) -> str:
-    """Clean text for a terminal by applying ``one_line`` to every line; indentation is kept."""
+    """Make text safe to show in a terminal by cleaning each line with ``one_line``.
+
+    Line breaks and the indentation of each line are kept.
+    """
     return "\n".join(
         " " * (len(line) - len(line.lstrip(" "))) + one_line(line) for line in text.split("\n")
     )
 
 
 def normalized(text: str) -> str:
-    """Normalize Unicode (NFKC), case, punctuation and spacing, so that spellings compare equal.
+    """Normalize Unicode (NFKC), case, punctuation and spacing, so that similar spellings are equal.
 
     >>> normalized("  Red  Retrospot-Mug!") == normalized("red retrospot mug")
     True
@@ -89,9 +92,10 @@ _SCRIPTS = {  # maps the first word of a letter's Unicode name to its script
 
 @lru_cache(maxsize=20_000)
 def script(character: str) -> str:
-    """Return the script of a letter or mark, such as ``latin``, or ``other`` for a rare script.
+    """Return the script of a letter or mark, such as ``latin``.
 
-    The result is empty for characters that are neither letters nor marks.
+    The result is ``other`` for a rare script, and empty for a character that is neither a letter
+    nor a mark.
 
     >>> script("a"), script("杯"), script("г"), script("7"), script("ა")
     ('latin', 'han', 'cyrillic', '', 'other')
@@ -102,7 +106,7 @@ def script(character: str) -> str:
 
 
 def scripts(text: str) -> Counter[str]:
-    """Count the letters in a text by script."""
+    """Count the letters and marks of each script in a text."""
     letters = Counter(script(c) for c in text)
     del letters[""]
     return letters
@@ -123,7 +127,7 @@ def main_script(texts: list[str]) -> str:
 
 
 def quantity(n: int, noun: str) -> str:
-    """Format a number and a noun; the noun is plural unless the number is 1.
+    """Format a number and a noun, such as "2 rows"; the noun is plural unless the number is 1.
 
     >>> quantity(1, "row"), quantity(1200, "row")
     ('1 row', '1,200 rows')

@@ -1,4 +1,4 @@
-"""Type aliases shared by many modules: arrays by element type, and the log callback."""
+"""Define the type aliases that many modules share, for NumPy arrays and for log functions."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ Float32Array: TypeAlias = npt.NDArray[np.float32]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 Log: TypeAlias = Callable[[str], None]
-"""A function that receives a line of text before each slow step."""
+"""The type of a function that is called with a line of text before each slow step."""

@@ -1,1 +1,1 @@
-"""Declare the interfaces of language models, load models, and evaluate token trees."""
+"""Declare the interfaces of language models, load models, and score continuations of prompts."""

@@ -1,10 +1,13 @@
-"""A token tree that stores all nodes in a key-value cache, and deals with token ids only.
+"""Implement a token tree whose nodes are stored in the model's key-value cache.
 
-Each prompt is processed once. Continuations are nodes appended to its key-value cache. Each node
-attends to the prompt and its ancestors through a 4-D mask, at a position given by its depth.
-Nothing is expanded to beams, reordered or copied. (SpecInfer uses such tree attention for
-speculative decoding: Miao et al. 2024, https://arxiv.org/abs/2305.09781.) Several prompts form one
-batch; shorter prompts are padded on the right, so that no real token attends to the padding.
+The model processes each prompt once. The tokens of continuations are then appended to the prompt's
+key-value cache. A 4-D attention mask lets each token attend only to the prompt and to its ancestors
+in the tree, and its position is its depth in the tree. So the cache never has to be copied or
+reordered for the branches of a search. (SpecInfer uses such tree attention for speculative
+decoding: Miao et al. 2024, https://arxiv.org/abs/2305.09781.)
+
+Several prompts form one batch. Shorter prompts are padded on the right, so that no real token
+attends to the padding. This module deals with token ids only, not with text.
 """
 
 from __future__ import annotations
@@ -21,11 +24,14 @@ from genrec.models.plain_tree import PlainTree
 from genrec.models.token_tree import ROOT, WITHIN, TokenTree
 from genrec.types import IntArray
 
-_NOBODY = -2  # stands for the parent of a padding token, and for the row of a dropped prompt
+_NOBODY = -2  # used as the parent of a padding token, and as the batch row of a dropped prompt
 
 
 class _GrowingLayer(DynamicLayer):
-    """One layer's keys and values, in a buffer with spare room so that appending is cheap."""
+    """The attention keys and values of one layer, in a buffer with spare room for new tokens.
+
+    Because of the spare room, appending tokens rarely requires copying the buffer.
+    """
 
     def __init__(self) -> None:
         """Start with an empty buffer."""
@@ -35,7 +41,14 @@ class _GrowingLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append (B, heads, T, D) keys and values, and return views covering all tokens so far."""
+        """Append the keys and values of new tokens, and return views of all keys and values.
+
+        Args:
+            key_states: (B, heads, T, D) keys of T new tokens for each of B prompts.
+            value_states: (B, heads, T, D) values of the same tokens.
+            *args: ignored; transformers may pass more arguments.
+            **kwargs: ignored; transformers may pass more arguments.
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
@@ -49,7 +62,13 @@ class _GrowingLayer(DynamicLayer):
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def _enlarge(self, old: torch.Tensor, like: torch.Tensor, end: int) -> torch.Tensor:
-        """Copy a buffer into a new one with room for at least ``end`` tokens."""
+        """Copy a buffer into a new one with room for at least ``end`` tokens.
+
+        Args:
+            old: the buffer to copy.
+            like: a tensor with the batch size, number of heads and width of the new buffer.
+            end: number of tokens for which there must be room.
+        """
         shape = list(like.shape)
         shape[2] = max(end + 128, end * 3 // 2)
         new = like.new_empty(shape)
@@ -57,7 +76,7 @@ class _GrowingLayer(DynamicLayer):
         return new
 
     def repeated(self, n: int) -> _GrowingLayer:
-        """Copy one prompt's keys and values n times into a new buffer."""
+        """Return a new buffer for n prompts, each with a copy of this single prompt's contents."""
         layer = _GrowingLayer()
         shape = (n, -1, -1, -1)
         keys, values = self.keys[:, :, : self.length], self.values[:, :, : self.length]
@@ -65,14 +84,14 @@ class _GrowingLayer(DynamicLayer):
         return layer
 
     def cut(self, n: int) -> _GrowingLayer:
-        """Return a read-only view of the first n keys and values without copying them."""
+        """Return a view of the keys and values of the first n tokens, for reading only."""
         layer = _GrowingLayer()
         layer.keys, layer.values = self.keys[:, :, :n], self.values[:, :, :n]
         layer.length = n
         return layer
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Drop all prompts except the given rows of the batch."""
+        """Drop all prompts except those in the given rows of the batch."""
         self.keys = self.keys[:, :, : self.length][rows]
         self.values = self.values[:, :, : self.length][rows]
 
@@ -82,15 +101,20 @@ class _GrowingLayer(DynamicLayer):
 
 
 class Prefix:
-    """The keys and values of the tokens that several prompts share at the beginning.
+    """The stored attention keys and values of the tokens with which several prompts begin.
 
     Attributes:
         ids: the token ids.
-        layers: keys and values of each layer.
+        layers: the keys and values, one buffer for each layer of the model.
     """
 
     def __init__(self, body: Body, ids: Sequence[int]) -> None:
-        """Process the tokens, of which there must be at least one."""
+        """Run the model on the tokens and store their keys and values.
+
+        Args:
+            body: the model.
+            ids: token ids, at least one.
+        """
         self.ids = tuple(ids)
         self.layers = [_GrowingLayer() for _ in range(body.n_layers)]
         body(
@@ -102,7 +126,7 @@ class Prefix:
         )
 
     def cut(self, n: int) -> Prefix:
-        """Return a prefix with only the first n tokens, without processing them again."""
+        """Return a prefix of only the first n tokens, without running the model again."""
         shorter = Prefix.__new__(Prefix)
         shorter.ids = self.ids[:n]
         shorter.layers = [layer.cut(n) for layer in self.layers]
@@ -110,18 +134,18 @@ class Prefix:
 
 
 class CachedTree(TokenTree):
-    """The fast token tree, for models whose layers all use full or sliding-window attention."""
+    """The fast token tree, for models with only full or sliding-window attention layers."""
 
     def __init__(
         self, body: Body, prompts: Sequence[Sequence[int]], prefix: Prefix | None = None
     ) -> None:
-        """Process the prompts.
+        """Run the model on the prompts.
 
         Args:
             body: a model for which ``tree_obstacle`` returns an empty string.
-            prompts: token ids of each prompt, at least one.
-            prefix: a prefix that all prompts share and that is shorter than each of them; it is
-                not processed again.
+            prompts: token ids of each prompt, at least one id per prompt.
+            prefix: tokens with which all prompts begin and that the model has already processed.
+                The prefix must be shorter than every prompt. None if there is no such prefix.
         """
         self._body = body
         n, skipped = len(prompts), len(prefix.ids) if prefix else 0
@@ -133,10 +157,11 @@ class CachedTree(TokenTree):
         layers = prefix.layers if prefix else [_GrowingLayer() for _ in range(body.n_layers)]
         self._layers = [layer.repeated(n) for layer in layers] if prefix else layers
         self._cache = Cache(layers=list(self._layers))
-        self._prompt, self._length = widest, length  # cache slots of prompts; (B,) prompt lengths
-        self._row = np.arange(n)  # each prompt's row in the batch; _NOBODY once dropped
-        self._parent = np.empty((n, 0), dtype=np.int64)  # (B, slots) handle of each node's parent
-        self._depth = np.empty((n, 0), dtype=np.int64)  # (B, slots) depth below the prompt
+        self._prompt = widest  # number of cache slots that each prompt takes
+        self._length = length  # (B,) number of tokens in each prompt
+        self._row = np.arange(n)  # each prompt's row in the batch, or _NOBODY if it was dropped
+        self._parent = np.empty((n, 0), dtype=np.int64)  # (B, slots) handle of each token's parent
+        self._depth = np.empty((n, 0), dtype=np.int64)  # (B, slots) each token's depth in the tree
         rows = torch.arange(n, device=body.device)
         self.root = body(
             (rows, torch.from_numpy(length - skipped - 1).to(body.device)),
@@ -154,16 +179,16 @@ class CachedTree(TokenTree):
         *,
         every: bool = False,
     ) -> tuple[IntArray, Outputs]:
-        """Append runs of tokens in one pass; see ``TokenTree.grow``."""
+        """Append sequences of tokens to the tree in one forward pass; see ``TokenTree.grow``."""
         row = self._row[np.asarray(user, dtype=np.int64)]
         if (row == _NOBODY).any():
             msg = (
-                "A prompt that TokenTree.keep has dropped was grown again. Expected a prompt that "
-                "was kept."
+                "Tokens cannot be appended to a prompt that TokenTree.keep has dropped. Expected "
+                "only prompts that were kept."
             )
             raise ValueError(msg)
         length = np.array([len(r) for r in runs])
-        # Each token's row and column in the batch; the runs of a prompt are next to each other.
+        # Find each token's row and column in the batch. A prompt's runs are next to each other.
         order = np.argsort(row, kind="stable")
         before = np.cumsum(length[order]) - length[order]
         first = np.empty_like(before)
@@ -210,7 +235,11 @@ class CachedTree(TokenTree):
         return handles[ends - 1], outputs
 
     def keep(self, users: IntArray) -> None:
-        """Drop the other prompts if doing so at least halves the batch; see ``TokenTree.keep``."""
+        """Drop all prompts except the given ones if this at least halves the size of the batch.
+
+        Args:
+            users: int64 indices of the prompts to keep.
+        """
         rows = np.unique(self._row[users])
         rows = rows[rows != _NOBODY]
         if 2 * len(rows) > len(self._parent):
@@ -225,33 +254,33 @@ class CachedTree(TokenTree):
         self._row = moved
 
     def mark(self) -> int:
-        """Return the number of cache slots used by nodes; see ``TokenTree.mark``."""
+        """Return a marker for the tree's current size, to be passed to ``back``."""
         return self._parent.shape[1]
 
     def back(self, mark: int) -> None:
-        """Remove the nodes added since a marker was set; see ``TokenTree.back``."""
+        """Remove all nodes that were added since ``mark`` returned the given marker."""
         self._parent, self._depth = self._parent[:, :mark], self._depth[:, :mark]
         for layer in self._layers:
             layer.length = self._prompt + mark
 
     @property
     def device(self) -> torch.device:
-        """Return the device of the model."""
+        """Return the device on which the model runs."""
         device: torch.device = self._body.device
         return device
 
     @property
     def whole(self) -> bool:
-        """Check that no prompt has been dropped. Then each prompt's row equals its index."""
+        """Check whether the batch still contains all prompts, because none has been dropped."""
         return len(self._parent) == len(self._row)
 
     @property
     def n_prompt(self) -> int:
-        """Return the length of the longest prompt in tokens."""
+        """Return the number of tokens in the longest prompt."""
         return self._prompt
 
     def places(self) -> torch.Tensor:
-        """Return the (B,) int64 prompt lengths on the device, for ``read``."""
+        """Return the (B,) int64 numbers of tokens in the B prompts, as a tensor on the device."""
         return torch.from_numpy(self._length).to(self._body.device)
 
     def read(
@@ -263,18 +292,20 @@ class CachedTree(TokenTree):
         length: torch.Tensor,
         keep: tuple[torch.Tensor, torch.Tensor],
     ) -> Outputs:
-        """Process tokens that are known only on the device, in one pass for all prompts.
+        """Append T tokens to each of the B prompts in one forward pass.
 
-        Call ``back`` to remove the tokens.
+        All arguments are tensors on the model's device, so the host need not know the tokens. Each
+        token is stored in a slot of the key-value cache, after the slots of the prompt. Together
+        with the new tokens, S slots are in use. Call ``back`` to remove the tokens again.
 
         Args:
-            ids: (B, T) int64 token ids; they use T new slots after the S - T existing slots.
-            depth: (B, T) int64 depth of each token below the prompt.
-            seen: (B, T, S) bool mask of the slots that each token attends to, including the token's
-                own slot.
-            depths: (B, S) int64 depth of each slot below the prompt.
-            length: (B,) int64 prompt lengths, from ``places``.
-            keep: int64 (R,) rows and (R,) columns of the tokens whose outputs are kept.
+            ids: (B, T) int64 token ids, stored in the last T of the S slots.
+            depth: (B, T) int64 depth of each new token in the tree.
+            seen: (B, T, S) bool mask of the slots to which each new token attends. This includes
+                its own slot.
+            depths: (B, S) int64 depth in the tree of the token in each slot.
+            length: (B,) int64 number of tokens in each prompt, from ``places``.
+            keep: int64 batch rows (R,) and columns (R,) of the R tokens whose outputs are returned.
 
         Returns:
             The outputs after the R tokens.
@@ -304,10 +335,20 @@ class CachedTree(TokenTree):
     def _mask(
         self, rows: IntArray, columns: IntArray, handles: IntArray, position: IntArray
     ) -> Any:
-        """Build the additive (B, 1, T, slots) attention mask for new tokens.
+        """Build the additive attention mask for up to T new tokens of each of B prompts.
 
-        The mask is 0 for the prompt, the token itself and its ancestors, and -inf elsewhere. For a
-        model with several kinds of layers, the result is a dict with one mask for each kind.
+        A token may attend to its prompt, to its ancestors in the tree and to itself. The mask is 0
+        for these tokens and -inf for all others.
+
+        Args:
+            rows: batch row of each new token.
+            columns: batch column of each new token.
+            handles: handle of each new token.
+            position: (B, T) position of each new token in its sequence.
+
+        Returns:
+            A tensor of shape (B, 1, T, slots), or for a model with several kinds of attention
+            layers, a dict with one such tensor for each kind.
         """
         n, width = position.shape
         slots = self._prompt + self._parent.shape[1]
@@ -334,11 +375,12 @@ class CachedTree(TokenTree):
 
 
 def tree_obstacle(body: Body) -> str:
-    """Explain why a model cannot use the cached tree; return an empty string if it can.
+    """Return the reason why a model cannot use ``CachedTree``, or an empty string if it can.
 
-    Models with recurrent states cannot use it, because such states depend on more than a node's
-    ancestors. If this is not evident from the configuration, it is detected by a test with two
-    branches, in which the cached tree must give the same logits as full passes.
+    A model with recurrent states cannot use it, because such a state depends on all tokens
+    processed so far and not only on a node's ancestors. If the configuration does not show this, a
+    test does: on a small tree with two branches, ``CachedTree`` and ``PlainTree`` must give the
+    same logits.
     """
     others = sorted(set(body.windows) - {"full_attention", "sliding_attention"})
     if others:

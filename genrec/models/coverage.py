@@ -1,8 +1,9 @@
-"""Measure which scripts a tokenizer covers, so that models are used only for text they can read.
+"""Measure which scripts (writing systems) a model can read, by looking at its tokenizer.
 
-An English model maps other scripts to unknown tokens, which makes different words look the same,
-or it spells them in letters or bytes. Both effects are visible in the number of tokens per letter.
-Here, a tokenizer is only a function from text to token counts.
+The tokenizer of an English model may map words of other scripts to unknown tokens, so that
+different words look the same. Or it may split them into single letters or bytes, which the model
+does not understand. Both cases can be recognized by counting tokens, so this module needs only a
+function that returns the number of tokens in a text.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from dataclasses import dataclass
 
 from genrec.text import script, scripts
 
-Count = Callable[[str], tuple[int, int]]  # text -> (tokens, unknown tokens among them)
+Count = Callable[[str], tuple[int, int]]  # text -> (number of tokens, number of unknown tokens)
 
-# One plain sentence in each script: "Last week the customer bought a red mug and a small wooden
-# chair for the kitchen". The Han sentence adds a computer and some books.
+# Each script has one plain sentence: "Last week the customer bought a red mug and a small wooden
+# chair for the kitchen". The Han sentence also mentions a computer and some books.
 SAMPLES = {
     "latin": "The customer bought a red mug and a small wooden chair for the kitchen last week",
     "cyrillic": "Покупатель на прошлой неделе купил красную кружку и маленький деревянный стул",
@@ -28,22 +29,26 @@ SAMPLES = {
     "kana": "おきゃくさまはだいどころのためにあかいマグカップとちいさないすをかいました",
     "hangul": "고객은 지난주에 부엌에 놓을 빨간 머그잔과 작은 나무 의자를 샀다",
 }
-_DENSE = ("han", "kana", "hangul")  # scripts whose letters are syllables or words
-MOST_TOKENS = 0.7  # tokens per letter; English models need 0.25 for English and 0.9 for Russian
-MOST_TOKENS_DENSE = 1.1  # multilingual models need 0.6 to 1.0; spelling in bytes takes 1.7 or more
+_DENSE = ("han", "kana", "hangul")  # scripts in which a letter is a syllable or a word
+# Maximum number of tokens per letter in a script that a tokenizer reads. English models need 0.25
+# for English and 0.9 for Russian.
+MOST_TOKENS = 0.7
+# The same for dense scripts. Multilingual models need 0.6 to 1.0, and single bytes 1.7 or more.
+MOST_TOKENS_DENSE = 1.1
 MOST_UNKNOWN = 0.05  # maximum fraction of unknown tokens
-LEAST_READ = 0.9  # minimum fraction of a text's letters
+LEAST_READ = 0.9  # minimum fraction of a text's letters that must be in scripts that are read
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptCoverage:
-    """The scripts that a tokenizer reads as words, and the scripts that it only spells out.
+    """The scripts that a model can read, because its tokenizer has tokens for their words.
 
     Attributes:
-        read: names of the scripts that the tokenizer reads.
-        spelled: names of the other scripts in ``SAMPLES``.
-        count: function that returns the number of tokens in a text and how many of them are
-            unknown.
+        read: names of the scripts that the model can read.
+        spelled: names of the other scripts in ``SAMPLES``, which the tokenizer splits into letters
+            or bytes, or does not know.
+        count: function that returns the number of tokens in a text, and the number of unknown
+            tokens among them.
     """
 
     read: tuple[str, ...]
@@ -52,27 +57,28 @@ class ScriptCoverage:
 
     @classmethod
     def measure(cls, count: Count) -> ScriptCoverage:
-        """Test a tokenizer on one sentence in each script.
+        """Find the scripts that a tokenizer covers by tokenizing one sentence in each script.
 
         Args:
-            count: function that returns the number of tokens in a text and how many of them are
-                unknown.
+            count: function that returns the number of tokens in a text, and the number of unknown
+                tokens among them.
         """
         covered = []
         for name, sample in SAMPLES.items():
             tokens, unknown = count(sample)
             letters = sum(scripts(sample).values())
             most = MOST_TOKENS_DENSE if name in _DENSE else MOST_TOKENS
-            words = len(sample.split())  # with fewer tokens than words, some words are unknown
+            words = len(sample.split())  # with fewer tokens than words, words must have been lost
             if words <= tokens <= most * letters and unknown <= MOST_UNKNOWN * tokens:
                 covered.append(name)
         return cls(tuple(covered), tuple(n for n in SAMPLES if n not in covered), count)
 
     def reads(self, text: str) -> bool:
-        """Check that the tokenizer reads at least 90% of a text's letters and knows every word.
+        """Check whether the model can read a text.
 
-        Text without letters or digits does not pass, because many models map all emoji to the same
-        token.
+        At least 90% of the text's letters must belong to scripts that the model can read, and no
+        word may contain an unknown token. A text without letters or digits fails the check,
+        because many tokenizers map all emoji to the same token.
         """
         letters_by_script = scripts(text)
         letters = sum(letters_by_script.values())
@@ -83,7 +89,7 @@ class ScriptCoverage:
 
 
 def measure_coverage(tokenizer: object) -> ScriptCoverage:
-    """Measure which scripts a transformers tokenizer reads."""
+    """Measure which scripts a tokenizer of the transformers library covers."""
     unknown = getattr(tokenizer, "unk_token_id", None)
 
     def count(text: str) -> tuple[int, int]:

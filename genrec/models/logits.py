@@ -1,9 +1,10 @@
-"""Compute a language model's logits only for the tokens that need them.
+"""Compute a language model's logits only where they are needed.
 
 A causal language model has a body, which turns token ids into hidden states, and a head, which
-turns hidden states into logits. If the vocabulary is large, the head takes up much of the time of a
-forward pass. Therefore, a pass returns hidden states, and logits are computed for the requested
-tokens only. This module deals with token ids only, not with text.
+turns hidden states into logits. If the vocabulary is large, the head takes much of the time of a
+forward pass. So here a forward pass returns hidden states, and the head is applied later, only to
+those states and vocabulary entries that are requested. This module deals with token ids only, not
+with text.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import torch
 
 from genrec.types import FloatArray, IntArray
 
-_GATHERED = 1 << 24  # number of weights gathered at once to compute single logits
-_NORMS = 64  # number of rows for which logits are normalized at once
+_GATHERED = 1 << 24  # maximum number of head weights copied at a time to compute single logits
+_NORMS = 64  # number of rows whose logits are in memory at the same time
 
 NOT_FINITE = (
-    "The model's logits are not finite, so its weights or its precision must be broken. "
+    "The model's logits are not finite, so its weights are damaged or its precision is too low. "
     "Expected finite numbers; try dtype=float32, or download the model again."
 )
 
@@ -31,20 +32,25 @@ class Body:
 
     Attributes:
         model: the whole model.
-        body: the part that turns ids into hidden states; the whole model if it cannot be split.
-        head: the linear layer that turns hidden states into logits; None if the model cannot be
+        body: the part that turns token ids into hidden states, or the whole model if it cannot be
             split.
-        windows: maps each kind of attention layer to the size of its window in tokens; None for
-            no limit.
+        head: the linear layer that turns hidden states into logits, or None if the model cannot be
+            split.
+        windows: the size of the attention window in tokens for each kind of attention layer; the
+            size is None if the window is not limited.
         n_layers: number of layers.
         types: the distinct kinds of layers named in the configuration.
-        device: the device of the weights.
-        dtype: the precision of the weights.
-        keeps: whether the whole model accepts ``logits_to_keep``.
+        device: the device on which the weights are stored.
+        dtype: the data type of the weights.
+        keeps: whether the whole model's forward method has an argument ``logits_to_keep``.
     """
 
     def __init__(self, model: Any) -> None:
-        """Split a transformers causal language model, which may have LoRA adapters."""
+        """Split a causal language model.
+
+        Args:
+            model: a model of the transformers library, with or without LoRA adapters.
+        """
         self.model = model
         config = model.config.get_text_config()
         self.n_layers = int(config.num_hidden_layers)
@@ -69,9 +75,12 @@ class Body:
 
     @torch.inference_mode()
     def _divides(self, head: torch.nn.Linear) -> bool:
-        """Check that applying the head to hidden states gives the model's logits.
+        """Check whether the body followed by the head gives the same logits as the whole model.
 
-        Models that scale or cap their logits afterwards do not pass this check.
+        This is not so for a model that scales or caps its logits after the head.
+
+        Args:
+            head: the model's output layer.
         """
         ids = torch.tensor([[1, 2, 3]], device=self.device) % self.vocabulary
         try:
@@ -88,14 +97,12 @@ class Body:
 
     @torch.inference_mode()
     def __call__(self, keep: tuple[torch.Tensor, torch.Tensor], **inputs: Any) -> Outputs:
-        """Run one forward pass.
+        """Run one forward pass and return the outputs after R of the input tokens.
 
         Args:
-            keep: int64 (R,) rows and (R,) columns of the tokens whose outputs are kept.
-            **inputs: keyword arguments for the transformers model.
-
-        Returns:
-            The outputs after the R tokens.
+            keep: the R tokens whose outputs are returned, as their int64 batch rows (R,) and
+                columns (R,).
+            **inputs: keyword arguments for the transformers model, such as ``input_ids``.
         """
         if self.head is not None:
             hidden = self.body(**inputs).last_hidden_state
@@ -107,27 +114,33 @@ class Body:
 
 
 class Outputs:
-    """A model's outputs after R tokens, from which logits are computed on demand."""
+    """A model's outputs after R tokens. Logits are computed from them only when requested.
+
+    Each of the R tokens is a row of the outputs. The vocabulary has V tokens.
+    """
 
     def __init__(self, states: torch.Tensor, head: torch.nn.Linear | None) -> None:
         """Store the outputs.
 
         Args:
-            states: (R, D) hidden states, or (R, V) logits if there is no head.
+            states: (R, D) hidden states of width D, or (R, V) logits if ``head`` is None.
             head: the linear layer that turns hidden states into logits, or None.
         """
         self._states, self._head = states, head
-        self._norms: dict[float, FloatArray] = {}  # by temperature
+        self._norms: dict[float, FloatArray] = {}  # results of ``norms`` by temperature
 
     def __len__(self) -> int:
         return len(self._states)
 
     @torch.inference_mode()
     def logits(self, rows: Any = slice(None)) -> torch.Tensor:
-        """Return (R, V) float32 logits.
+        """Compute the logits of all tokens in the vocabulary.
 
         Args:
-            rows: an index or slice that selects rows; all rows by default.
+            rows: an index or slice that selects some of the R rows; all rows by default.
+
+        Returns:
+            float32 logits of shape (number of selected rows, V).
         """
         states = self._states[rows]
         logits: torch.Tensor = states if self._head is None else self._head(states)
@@ -135,11 +148,14 @@ class Outputs:
 
     @torch.inference_mode()
     def at(self, source: IntArray, token: IntArray) -> FloatArray:
-        """Return (C,) float64 logits of individual tokens.
+        """Compute the logits of C tokens, each of which may follow a different row.
 
         Args:
-            source: (C,) int64 row of the output that each token follows, in ascending order.
+            source: (C,) int64 index of the row that each token would follow, in ascending order.
             token: (C,) token ids.
+
+        Returns:
+            (C,) float64 logits.
         """
         if self._head is None:
             device = self._states.device
@@ -162,21 +178,21 @@ class Outputs:
         return values
 
     def _gather(self, source: IntArray, token: IntArray) -> FloatArray:
-        """Return (C,) float64 logits of individual tokens, each computed as a dot product."""
+        """Compute the logits of C tokens as separate dot products; see ``at`` for the arguments."""
         device = self._states.device
         rows = torch.from_numpy(source).to(device)
         ids = torch.from_numpy(token.astype(np.int64)).to(device)
         return np.asarray(self._products(rows, ids).cpu().numpy())
 
     def _products(self, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """Multiply hidden states by individual rows of the head's weight matrix.
+        """Compute the logits of single tokens as dot products of hidden states and head weights.
 
         Args:
-            rows: int64 rows of the outputs, in any shape.
-            ids: int64 token ids, in the same shape.
+            rows: int64 index of the row that each token would follow; a tensor of any shape.
+            ids: int64 token ids; a tensor of the same shape.
 
         Returns:
-            float64 logits, in the same shape.
+            float64 logits, in a tensor of the same shape.
         """
         assert self._head is not None
         logits = (self._head.weight[ids].float() * self._states[rows].float()).sum(dim=-1)
@@ -186,11 +202,14 @@ class Outputs:
 
     @torch.inference_mode()
     def on_device(self, source: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-        """Return (U, C) float64 logits of individual tokens without waiting for the device.
+        """Compute the logits of U * C tokens on the device, without making the host wait for it.
 
         Args:
-            source: (U, C) int64 row of the output that each token follows, on the device.
+            source: (U, C) int64 index of the row that each token would follow, on the device.
             token: (U, C) int64 token ids, on the device.
+
+        Returns:
+            (U, C) float64 logits on the device.
         """
         single = self._head is not None and (
             source.numel() * self._head.weight.shape[1] <= len(self) * self._head.weight.shape[0]
@@ -200,7 +219,17 @@ class Outputs:
         return self._products(source, token)
 
     def norms(self, temperature: float = 1.0) -> FloatArray:
-        """Return the (R,) float64 logsumexp of each row's logits divided by the temperature."""
+        """Return the log-normalizer of each row's softmax at a given temperature.
+
+        This is the logsumexp of the row's logits divided by the temperature. The results are
+        cached.
+
+        Args:
+            temperature: positive number by which the logits are divided.
+
+        Returns:
+            (R,) float64 log-normalizers.
+        """
         if temperature not in self._norms:
             norms = np.empty(len(self))
             for first in range(0, len(self), _NORMS):
@@ -212,7 +241,7 @@ class Outputs:
         return self._norms[temperature]
 
     def some(self, rows: IntArray) -> Outputs:
-        """Select the outputs of the rows with the given int64 indices."""
+        """Return the outputs of only the rows with the given int64 indices."""
         index = torch.from_numpy(rows).to(self._states.device)
         selected = Outputs(self._states[index], self._head)
         selected._norms = {t: norms[rows] for t, norms in self._norms.items()}
@@ -220,5 +249,5 @@ class Outputs:
 
     @staticmethod
     def joined(parts: Sequence[Outputs]) -> Outputs:
-        """Concatenate the rows of several outputs in order."""
+        """Concatenate the rows of several outputs of the same model, in the given order."""
         return Outputs(torch.cat([p._states for p in parts]), parts[0]._head)

