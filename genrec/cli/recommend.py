@@ -152,15 +152,13 @@ def explain(
         explanation_page.check(html)
     recommender, given = load_request(data, asked, use_float32(which), settings, quiet=json)
     with console.working("Explaining ...", quiet=json):
-        history, understood = recommender.understand(given)
-        explanation = recommender.explain(history, item, query.k, options=query)
+        explanation = recommender.explain(given, item, query.k, options=query)
     if html is not None:
-        page = explanation_page.of_item(explanation, *recommender.events_in_prompt(history))
+        page = explanation_page.of_item(explanation, *recommender.events_in_prompt(given))
         explanation_page.write(html, page)
     if json:
-        console.print_json({**explanation.to_dict(), "understood": [asdict(u) for u in understood]})
+        console.print_json(explanation.to_dict())
     else:
-        terminal.print_understood(understood)
         terminal.print_item(explanation)
 
 

@@ -23,6 +23,7 @@ from genrec.decoding.trie import TitleTrie
 from genrec.decoding.types import Ranking
 from genrec.explain.evidence import Change, Counterfactuals, Question, search_again
 from genrec.explain.types import Evidence, Explanation
+from genrec.matching.history_parser import Understood
 from genrec.matching.ngrams import CharNgrams
 from genrec.models.token_tree import ROOT, TokenTree
 from genrec.priors.positions import PositionWeights
@@ -107,6 +108,8 @@ class ItemExplanation:
         addition: the event whose addition raises the item's score most; None if no candidate
             raises it.
         tried: number of candidate items tried for ``addition``.
+        understood: for each piece of a typed history, how it was understood.
+        notes: remarks for the user.
     """
 
     user_id: str | None
@@ -127,6 +130,8 @@ class ItemExplanation:
     removal: WhatIf | None
     addition: WhatIf | None
     tried: int
+    understood: tuple[Understood, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def probability(self) -> float:
@@ -147,6 +152,7 @@ class ItemExplanation:
             "probability": self.probability,
             "recommended": self.recommended,
             "instead": [dict(zip(names, one, strict=True)) for one in self.instead],
+            "notes": list(self.notes),
         }
 
 

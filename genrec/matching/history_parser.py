@@ -43,6 +43,7 @@ _TRIM = " \t,，、。|"
 _JOIN = 4  # maximum number of pieces in one title, which may thus contain up to three separators
 _MOST_CUTS = 24  # maximum number of stretches between cuts in one title
 LONGEST = 20_000  # maximum number of characters in a typed history
+_DESCRIBED = 5  # maximum number of pieces for which similar titles are looked up and shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Understood:
         similarity: similarity of the title to the typed text, from 0 to 1.
         value: rating or quantity typed after the title.
         note: text typed with the event, such as a search query or a comment.
+        suggestions: titles that are similar to a piece that matched no title, most similar first.
     """
 
     text: str
@@ -71,6 +73,36 @@ class Understood:
     similarity: float = 1.0
     value: float | None = None
     note: str | None = None
+    suggestions: tuple[str, ...] = ()
+
+
+def describe_gaps(understood: Sequence[Understood]) -> tuple[str, ...]:
+    """Describe the pieces of a typed history that were not understood, in notes for the user.
+
+    Args:
+        understood: the interpretation of every piece of one history.
+
+    Returns:
+        A note on the whole history, and a note on each of the first pieces that matched no title.
+        Empty if every piece was understood.
+    """
+    unknown = [u for u in understood if u.match == "none"]
+    if not unknown:
+        return ()
+    parts = f"{len(unknown)} of {len(understood)} parts"
+    notes = [
+        "Nothing in the typed history was understood, so the answer is the one for a new user."
+        if len(unknown) == len(understood)
+        else f"{parts} of the typed history {'was' if len(unknown) == 1 else 'were'} not "
+        "understood and therefore ignored."
+    ]
+    for piece in unknown[:_DESCRIBED]:
+        such = ", ".join(map(repr, piece.suggestions))
+        similar = f" Similar titles: {such}." if such else ""
+        notes.append(f"No item matches {piece.text!r:.200}.{similar}")
+    if len(unknown) > _DESCRIBED:
+        notes.append(f"The same is true of {len(unknown) - _DESCRIBED:,} more parts.")
+    return tuple(notes)
 
 
 class HistoryParser:
@@ -131,6 +163,10 @@ class HistoryParser:
             taken, events = self._read_first(pieces[at : at + _JOIN], isinstance(history, str))
             understood.extend(events)
             at += taken
+        for place in [n for n, u in enumerate(understood) if u.match == "none"][:_DESCRIBED]:
+            _, title = self._split_verb(understood[place].text)
+            such = self._matcher.suggest(title or understood[place].text)
+            understood[place] = replace(understood[place], suggestions=such)
         history_events = tuple(
             Interaction(u.item_id, u.behavior, timestamp=float(n), value=u.value, text=u.note)
             for n, u in enumerate(understood)

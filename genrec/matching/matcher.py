@@ -28,6 +28,9 @@ from genrec.text import main_script, normalized
 _NUMBER = re.compile(r"\d+|\bx+[sml]\b")  # numbers, and sizes such as xl
 THRESHOLD = 0.86  # minimum fuzzy similarity, measured by benchmarks/accuracy/matching.py
 MARGIN = 0.02  # minimum lead of a fuzzy match over the next title
+SUGGESTED = 3  # number of titles suggested for a text that matches none
+_ALIKE = 65  # minimum similarity of a suggested title in percent
+_LONGEST_ASKED = 200  # maximum number of characters in a text for which titles are suggested
 LARGEST_UNASKED = 5_000  # maximum number of titles that ``auto`` embeds without a stored index
 
 
@@ -267,6 +270,33 @@ class TextMatcher:
                 self._cache.clear()
             self._cache[key] = self._match_approximately(*key)
         return self._cache[key]
+
+    def suggest(self, text: str, n: int = SUGGESTED) -> tuple[str, ...]:
+        """Find titles that a user may have meant by a text that matches none.
+
+        A title that contains the words of the text, in any order, is among the most similar ones.
+
+        Args:
+            text: the text as typed.
+            n: maximum number of titles.
+
+        Returns:
+            Up to n titles as in the catalog, most similar first; none if no title is similar.
+        """
+        from rapidfuzz import fuzz, process
+
+        plain, _, rows = self._titles
+        wanted = normalized(text)
+        if not wanted or len(wanted) > _LONGEST_ASKED:
+            return ()
+        # Scripts without spaces between words have no words to compare.
+        spaced = main_script([wanted]) in {"", "latin"}
+        scorer = fuzz.token_set_ratio if spaced else fuzz.partial_ratio
+        near = process.extract(
+            wanted, plain, scorer=scorer, processor=None, limit=10 * n, score_cutoff=_ALIKE
+        )
+        near.sort(key=lambda one: (-one[1], -fuzz.ratio(wanted, one[0]), one[2]))
+        return tuple(self._catalog[rows[index][0]].title for _, _, index in near[:n])
 
     def _match_approximately(self, text: str, semantic: bool) -> Match:
         """Match a normalized text by spelling or, if that fails, by meaning."""

@@ -166,7 +166,7 @@ class Explanations:
             (one,) = explain_items(writer, question, [row], request.behavior, options.evidence)
             return one
 
-        return counterfactuals.examine_item(
+        item = counterfactuals.examine_item(
             question,
             index.catalog,
             row,
@@ -176,6 +176,7 @@ class Explanations:
             request.behavior,
             self._model.tokenizer.decode,
         )
+        return replace(item, understood=request.understood, notes=request.notes)
 
     def falls(self, request: Request, row: int, left_out: Sequence[Sequence[int]]) -> list[float]:
         """Measure how far a score falls when events are removed; see ``Recommender.falls``."""

@@ -19,7 +19,7 @@ from genrec.data.events import History, Interaction
 from genrec.data.info import DatasetInfo
 from genrec.decoding.filters import Filter
 from genrec.errors import RequestError, SettingsError
-from genrec.matching.history_parser import HistoryParser, Understood
+from genrec.matching.history_parser import HistoryParser, Understood, describe_gaps
 from genrec.matching.matcher import TextMatcher
 from genrec.pipeline.catalog_index import CatalogIndex, Order
 from genrec.prompts.encoder import EncodedPrompt, PromptBudget, PromptEncoder
@@ -346,7 +346,7 @@ class RequestBuilder:
             seen=self.describe_seen(exclude),
             render=self._renderer(shots),
             bare=self._renderer(()) if shots else None,
-            notes=self.matcher.notes if understood else (),
+            notes=(*self.matcher.notes, *describe_gaps(understood)) if understood else (),
         )
 
 

@@ -68,7 +68,7 @@ class Recommendation:
         return values
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RecommendationList(Sequence[Recommendation]):
     """A ranked list of recommendations.
 
@@ -113,6 +113,27 @@ class RecommendationList(Sequence[Recommendation]):
 
     def __iter__(self) -> Iterator[Recommendation]:
         return iter(self.recommendations)
+
+    def __repr__(self) -> str:
+        """Show the items, how a typed history was understood, and the notes, one per line."""
+        who = "" if self.user_id is None else f" for user {self.user_id!r}"
+        lines = [f"{type(self).__name__}: {len(self)} of {self.asked} items{who}"]
+        for r in self:
+            value = r.score if r.logprob is None else r.probability
+            lines.append(f"{r.rank:>4}  {value:.4f}  {r.item_id!r}  {r.title!r}")
+        if self.understood:
+            lines.append("understood:")
+            lines += [
+                f"      {u.text!r} as {u.behavior} {u.title!r} ({u.match})"
+                if u.title is not None
+                else f"      {u.text!r} as {u.behavior} {u.note!r}"
+                if u.match == "text"
+                else f"      {u.text!r} was not understood"
+                for u in self.understood
+            ]
+        if self.notes:
+            lines += ["notes:", *(f"      {note}" for note in self.notes)]
+        return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the list as a dictionary that can be written as JSON."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genrec.errors import SettingsError
+from genrec.matching.history_parser import Understood
 from genrec.pipeline.types import RecommendationList
 from genrec.reports.html import escape_line, make_page
 from genrec.reports.terminal import changes, standing
@@ -85,11 +86,7 @@ def of_list(answer: RecommendationList, prompt: str, spans: Spans) -> str:
     """
     who = "a typed history" if answer.user_id is None else f"user {answer.user_id}"
     parts = [_heading(f"Why these items, for {who}"), _line(_HOW), _line(_about(answer))]
-    if answer.understood:
-        rows = [
-            [u.text, u.behavior, u.title or "not understood, ignored"] for u in answer.understood
-        ]
-        parts.append(_table(["typed", "behavior", "understood as"], rows))
+    parts += _typed(answer.understood, answer.notes)
     for r in answer:
         number = "" if r.logprob is None else f"probability {r.probability:.4f}"
         summary = (
@@ -108,11 +105,21 @@ def of_item(item: ItemExplanation, prompt: str, spans: Spans) -> str:
         _heading(item.title),
         _line(f"{item.item_id}: {standing(item)}."),
         _line(_HOW),
+        *_typed(item.understood, item.notes),
         _explanation(item.explanation, prompt, spans, changes(item)),
         _heading("Recommended items", 2),
         _table(["rank", "item_id", "title", "score"], listed),
     ]
     return make_page(item.title, "\n".join(parts), _STYLE)
+
+
+def _typed(understood: Sequence[Understood], notes: Sequence[str]) -> list[str]:
+    """Return a table of how a typed history was understood, and the notes on the answer."""
+    rows = [
+        [u.text, u.behavior, u.title or u.note or "not understood, ignored"] for u in understood
+    ]
+    table = [_table(["typed", "behavior", "understood as"], rows)] if rows else []
+    return table + [_line(note) for note in notes]
 
 
 def _about(answer: RecommendationList) -> str:

@@ -152,7 +152,8 @@ def evidence_lines(why: Explanation, most: int | None = None) -> list[str]:
 
 
 def print_item(item: ItemExplanation) -> None:
-    """Print the rank of an item and its explanation."""
+    """Print how a typed history was understood, the rank of an item and its explanation."""
+    print_understood(item.understood)
     why = item.explanation
     plain = " (plain)" if why.source == "template" else ""
     print_line(f"{one_line(item.title)} ({one_line(item.item_id)}): {standing(item)}", "bold")
@@ -165,6 +166,8 @@ def print_item(item: ItemExplanation) -> None:
             "A bar shows how far the item's score falls (█) or rises (░), in nats, without that event. It "
             "shows what the model relies on, not why a person acted in a certain way."
         )
+    for remark in item.notes:
+        note(remark)
 
 
 def standing(item: ItemExplanation) -> str:
@@ -284,7 +287,10 @@ def print_understood(understood: Sequence[Understood]) -> None:
 
 
 def _untitled(piece: Understood) -> str:
-    return f'"{piece.note}"' if piece.match == "text" else "not understood, ignored"
+    if piece.match == "text":
+        return f'"{piece.note}"'
+    similar = f"; similar: {piece.suggestions[0]}" if piece.suggestions else ""
+    return f"not understood, ignored{similar}"
 
 
 def _how(piece: Understood) -> str:
