@@ -1,1 +1,1 @@
-"""Match text to catalog items by spelling or meaning, and encode titles as vectors."""
+"""Find the catalog items that a text names by spelling or meaning, and encode titles as vectors."""

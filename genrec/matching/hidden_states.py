@@ -1,4 +1,4 @@
-"""Encode titles as hidden states of a language model. Deals with models and catalogs only."""
+"""Encode titles as vectors computed from a language model's hidden states."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from genrec.models.language_model import LanguageModel
 from genrec.prompts.encoder import Encoder
 from genrec.types import Float32Array
 
-_TOKENS = 4_096  # maximum number of tokens in a batch, including padding
+_TOKENS = 4_096  # maximum number of tokens in one batch, including padding
 
 
 def title_states(
     model: LanguageModel, catalog: Catalog, progress: Callable[[int], None] = lambda done: None
 ) -> Float32Array:
-    """Return (N, W) float32 unit vectors of the titles, one for each catalog row.
+    """Compute a vector for each title in a catalog from a language model's hidden states.
 
-    A title's vector is the mean of the last layer's hidden states over its tokens. Each title is
-    read separately, in the format used in prompts. All such means lie in one narrow cone
-    (Ethayarajh 2019, https://arxiv.org/abs/1909.00512), so the mean over the catalog is subtracted
-    from each of them.
+    The model processes each title separately, in the format used in prompts. A title's vector is
+    the mean of the last layer's hidden states over its tokens. Such means all point in similar
+    directions (Ethayarajh 2019, https://arxiv.org/abs/1909.00512), so the mean over the catalog is
+    subtracted before the vectors are scaled to unit length.
 
     Args:
         model: any causal language model.
-        catalog: N items.
-        progress: function called with the number of distinct titles encoded so far.
+        catalog: the N items.
+        progress: function that is called with the number of distinct titles encoded so far.
+
+    Returns:
+        (N, W) float32 unit vectors in the order of the catalog's rows. W is the model's width.
     """
     encoder = Encoder(model.tokenizer, TitleForm.of(catalog))
     every = [encoder.start + ids for ids in encoder.titles(catalog)]
@@ -51,9 +54,16 @@ def title_states(
 
 @torch.inference_mode()
 def _means(model: LanguageModel, batch: list[tuple[int, ...]]) -> Float32Array:
-    """Return the (n, W) float32 mean hidden states of n titles.
+    """Compute the mean of the last layer's hidden states over the tokens of each of n titles.
 
-    Padding comes after each title, so no token of the title attends to it.
+    Padding comes after a title, so no token of the title attends to it.
+
+    Args:
+        model: any causal language model.
+        batch: token ids of each title.
+
+    Returns:
+        (n, W) float32 means, where W is the model's width.
     """
     longest = max(map(len, batch))
     ids = torch.tensor([[*b, *[b[-1]] * (longest - len(b))] for b in batch], device=model.device)

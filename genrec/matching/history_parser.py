@@ -1,8 +1,9 @@
-"""Parse typed histories in many notations. Deals with texts and items, not with users.
+"""Parse histories that users type as text, in many notations.
 
 Examples are "bought: A; viewed: B", "The user browsed A, bought B, and next they will buy",
-"浏览商品A 购买商品B", and plain lists of ids and titles. Titles may contain separators and verbs, so
-complete titles are looked up before a text is split.
+"浏览商品A 购买商品B", and plain lists of ids and titles. A title may itself contain separators and
+verbs, so complete titles are looked up before a text is split. This module deals with texts and
+items, not with stored users.
 """
 
 from __future__ import annotations
@@ -40,28 +41,32 @@ _REQUEST = re.compile(
 )
 _WROTE = ("wrote", "写道", "评论说", "说")
 _TRIM = " \t,，、。|"
-_JOIN = 4  # maximum number of pieces in one title, which may thus contain up to three separators
-_MOST_CUTS = 24  # maximum number of stretches between cuts in one title
+_JOIN = 4  # maximum number of pieces that are joined to form one title
+_MOST_CUTS = 24  # maximum number of adjacent stretches of text that are joined to form one title
 LONGEST = 20_000  # maximum number of characters in a typed history
 _DESCRIBED = 5  # maximum number of pieces for which similar titles are looked up and shown
 
 
 @dataclass(frozen=True, slots=True)
 class Understood:
-    """One piece of a typed history and how it was understood.
+    """A piece of a typed history, and the event that the parser understood it to describe.
 
     Attributes:
-        text: the piece as typed.
-        behavior: the behavior, such as ``buy``.
-        item_id: the item's id; None if no title matched.
-        title: the item's title as in the catalog; None if no title matched.
-        match: kind of match: ``id``, ``exact``, ``normalized``, ``fuzzy``, ``embedding``,
-            ``ngrams`` or ``none``; ``text`` for an event without an item, such as a search.
+        text: the piece as the user typed it.
+        behavior: the event's behavior, such as ``buy``.
+        item_id: the item's id; None if no item matched.
+        title: the item's title as in the catalog; None if no item matched.
+        match: how the item was found: by its ``id``, or by a title that is ``exact``,
+            ``normalized``, ``fuzzy``, or similar according to an ``embedding`` or ``ngrams``. The
+            value is ``none`` if no item matched, and ``text`` for an event without an item, such
+            as a search.
         others: ids of other items with the same title.
         similarity: similarity of the title to the typed text, from 0 to 1.
-        value: rating or quantity typed after the title.
-        note: text typed with the event, such as a search query or a comment.
-        suggestions: titles that are similar to a piece that matched no title, most similar first.
+        value: rating or quantity typed with the title; None if there is none.
+        note: text that belongs to the event, such as a search query or a comment; None if there is
+            none.
+        suggestions: titles in the catalog that are similar to the text, most similar first; empty
+            if the text was understood.
     """
 
     text: str
@@ -77,14 +82,14 @@ class Understood:
 
 
 def describe_gaps(understood: Sequence[Understood]) -> tuple[str, ...]:
-    """Describe the pieces of a typed history that were not understood, in notes for the user.
+    """Write notes that tell the user which pieces of a typed history were not understood.
 
     Args:
-        understood: the interpretation of every piece of one history.
+        understood: the interpretation of every piece of the history.
 
     Returns:
-        A note on the whole history, and a note on each of the first pieces that matched no title.
-        Empty if every piece was understood.
+        One note about the whole history, and one note about each of the first pieces that matched
+        no title. The result is empty if every piece was understood.
     """
     unknown = [u for u in understood if u.match == "none"]
     if not unknown:
@@ -106,7 +111,7 @@ def describe_gaps(understood: Sequence[Understood]) -> tuple[str, ...]:
 
 
 class HistoryParser:
-    """A parser for ids, titles, and typed histories such as ``"bought: A; viewed: B"``."""
+    """A parser that turns a typed history, such as ``"bought: A; viewed: B"``, into events."""
 
     def __init__(
         self,
@@ -119,11 +124,11 @@ class HistoryParser:
 
         Args:
             catalog: the items.
-            verbs: behavior -> verb forms that express it. The behavior's name is also understood.
-                Any other verb that is followed by a colon and a known title becomes a behavior with
-                that name.
+            verbs: the verb forms that express each behavior, by the behavior's name. The name is
+                also understood as a verb. If any other word is followed by a colon and a known
+                title, it is taken as the name of a behavior.
             default: the behavior of events without a verb.
-            matcher: the matcher that finds titles; None uses a matcher without an encoder.
+            matcher: the matcher that finds titles; None to use a matcher without an encoder.
         """
         self._catalog = catalog
         self._matcher = matcher or TextMatcher(catalog)
@@ -134,14 +139,15 @@ class HistoryParser:
         self._verb_pattern = _compile_verbs(list(self._behavior))
 
     def read(self, history: str | Sequence[str]) -> tuple[History, list[Understood]]:
-        """Parse a typed history.
+        """Parse a typed history into events.
 
         Args:
-            history: a text in which ``;``, line breaks, commas or verbs separate events; or a list
-                of ids or titles, each of which may be preceded by a verb.
+            history: a text in which ``;``, line breaks, commas or verbs separate the events; or a
+                list of ids or titles, each of which may be preceded by a verb.
 
         Returns:
-            The history of all events that were understood, and the interpretation of every piece.
+            A history of all events that were understood, and a description of every piece,
+            including those that were not understood.
 
         Raises:
             RequestError: the text has more than ``LONGEST`` characters.
@@ -175,14 +181,14 @@ class HistoryParser:
         return History(history_events), understood
 
     def _read_first(self, pieces: Sequence[str], text: bool) -> tuple[int, list[Understood]]:
-        """Read the first piece, or join several pieces that together name one item.
+        """Parse the first piece, together with the next ones if they belong to the same title.
 
         Args:
             pieces: the next pieces. A title that contains separators may span several of them.
-            text: whether the pieces come from one text and may be joined and split.
+            text: whether the pieces come from one text, so that they may be joined and split.
 
         Returns:
-            The number of pieces read, and their events.
+            The number of pieces that were parsed, and their events.
         """
         alone = self._match_whole(pieces[0])
         if alone is not None:
@@ -196,7 +202,11 @@ class HistoryParser:
         return 1, [self._match_nearest(pieces[0], self._default)]
 
     def _match_whole(self, piece: str) -> Understood | None:
-        """Match a piece that consists of one known title, which may be preceded by a verb."""
+        """Match a piece that consists of one item's id or title, possibly after a verb.
+
+        The result is None if the piece does not have this form. The verb "search" may be followed
+        by any text.
+        """
         event = self._lookup(piece, piece, self._default, near=False)
         if event.item_id is not None:
             return event
@@ -209,9 +219,9 @@ class HistoryParser:
         return event if event.item_id is not None else None
 
     def _split_events(self, piece: str) -> list[Understood]:
-        """Split a piece into events.
+        """Split a piece of text into events.
 
-        Known titles are found first, and then the stretches between them are split.
+        Known titles are found first. The text between them is then split at separators and verbs.
         """
         piece = _GAVE.sub(r"评价了\1，\2分，", " ".join(piece.split()))
         trimmed = _REQUEST.sub("", piece).strip(_TRIM)
@@ -227,9 +237,14 @@ class HistoryParser:
         return events or [self._match_nearest(piece, self._default)]
 
     def _add_part(self, part: str, events: list[Understood]) -> None:
-        """Add a part that contains no known title to the events.
+        """Interpret a part of the text that contains no known title, and update the events.
 
-        The part may be a value or a comment that belongs to the last event, or a new event.
+        The part may be a value or a comment that belongs to the last event, or it may be a new
+        event.
+
+        Args:
+            part: the text of the part.
+            events: the events so far, which are modified in place.
         """
         value = _VALUE.fullmatch(part)
         if value is not None and events:
@@ -248,16 +263,22 @@ class HistoryParser:
         events.append(self._inherit_behavior(self._match_nearest(bare, ""), events))
 
     def _inherit_behavior(self, event: Understood, before: Sequence[Understood]) -> Understood:
-        """Give an event without a verb the behavior of the previous event in the same piece."""
+        """Give an event without a verb the behavior of the last event before it.
+
+        Args:
+            event: the event, whose behavior is '' if it has no verb.
+            before: the earlier events in the same piece of text. If there are none, the event gets
+                the default behavior.
+        """
         if event.behavior:
             return event
         return replace(event, behavior=before[-1].behavior if before else self._default)
 
     def _find_cuts(self, piece: str) -> list[int]:
-        """List the positions at which an event may begin or end.
+        """List the positions in a text at which an event may begin or end, in ascending order.
 
-        These positions are at separators, verbs and values, and at spaces next to non-Latin
-        characters.
+        These are the positions of separators, verbs and values, and of spaces next to characters
+        that are not Latin.
         """
         cuts = {0, len(piece)}
         for separator in _COMMA.finditer(piece):
@@ -276,15 +297,15 @@ class HistoryParser:
     def _find_titles(
         self, piece: str, cuts: Sequence[int]
     ) -> list[tuple[int, int, Understood | None]]:
-        """Split a piece into known titles and other stretches so that titles cover the most text.
+        """Split a text into known titles and other stretches, so that titles cover the most text.
 
         Args:
             piece: the text.
             cuts: positions at which a title may begin or end, in ascending order.
 
         Returns:
-            (start, stop, event) of each stretch in order. The event is None if the stretch is not a
-            title.
+            The stretches in order. Each is a tuple of its start, its end and its event, which is
+            None if the stretch is not a title.
         """
         known: dict[str, Understood | None] = {"": None}
         best: list[float] = [0.0] * len(cuts)
@@ -314,9 +335,10 @@ class HistoryParser:
         return stretches[::-1]
 
     def _match_title(self, part: str) -> Understood | None:
-        """Match a stretch that consists of a known title, which may be preceded by a verb.
+        """Match a stretch of text that consists of one known title, possibly after a verb.
 
-        The behavior of an event without a verb is ''.
+        The result is None if the stretch does not have this form. If there is no verb, the event's
+        behavior is ''.
         """
         bare = _strip_filler(part)
         for text in dict.fromkeys((part, bare)):
@@ -330,9 +352,9 @@ class HistoryParser:
         return event if event.item_id is not None else None
 
     def _split_stretch(self, stretch: str) -> list[str]:
-        """Split a stretch that contains no known title at separators.
+        """Split a stretch of text that contains no known title at its separators.
 
-        Parts that are not similar to any title are also split at verbs.
+        A part that is not similar to any title is also split at its verbs.
         """
         parts: list[str] = []
         for part in _COMMA.split(stretch):
@@ -353,11 +375,11 @@ class HistoryParser:
         return parts
 
     def _match_nearest(self, piece: str, default: str) -> Understood:
-        """Match a piece that is not a known title to the nearest title.
+        """Find the title that is most similar to a text that is not itself a known title.
 
         Args:
-            piece: the piece, which may start with a verb.
-            default: the behavior if the piece has no verb.
+            piece: the text, which may start with a verb.
+            default: the behavior of the event if the text has no verb.
         """
         behavior, title = self._split_verb(piece)
         if behavior is not None and self._is_search(behavior):
@@ -370,11 +392,17 @@ class HistoryParser:
         return self._lookup(piece, piece, default, near=True)
 
     def _is_search(self, behavior: str) -> bool:
-        """Check whether a behavior is a search, whose text does not name an item."""
+        """Check whether a behavior is a search, so that its text does not name an item."""
         return behavior == "search"
 
     def _text_event(self, piece: str, behavior: str, text: str) -> Understood:
-        """Build an event that has text but no item."""
+        """Build an event that has a text but no item, such as a search.
+
+        Args:
+            piece: the piece as the user typed it.
+            behavior: the event's behavior.
+            text: the text of the event, which may be in quotes.
+        """
         quoted = _QUOTED.match(text.strip())
         note = (quoted[1] if quoted else text).strip()
         if not normalized(note):
@@ -382,9 +410,9 @@ class HistoryParser:
         return Understood(piece, behavior, None, None, "text", note=note)
 
     def _split_verb(self, piece: str) -> tuple[str | None, str]:
-        """Split a piece into the behavior of its leading verb and the rest.
+        """Split a text into the behavior that its first verb expresses and the text after the verb.
 
-        The behavior is None if the piece does not begin with a verb.
+        The behavior is None if the text does not begin with a verb.
         """
         split = _VERB.match(piece)
         if split is not None:
@@ -398,7 +426,14 @@ class HistoryParser:
         return behavior, piece[verb_first.end() :].strip(" :：")
 
     def _lookup(self, piece: str, title: str, behavior: str, *, near: bool) -> Understood:
-        """Look up an item by its id or exact title, or by a similar title if ``near`` is set."""
+        """Look up an item by its id or title.
+
+        Args:
+            piece: the piece as the user typed it.
+            title: the part of the piece that may be an id or a title.
+            behavior: the event's behavior.
+            near: whether a title that is only similar is accepted, too.
+        """
         if title in self._catalog:
             item = self._catalog[self._catalog.row(title)]
             return Understood(piece, behavior, item.item_id, item.title, "id")
@@ -421,7 +456,7 @@ def _strip_filler(text: str) -> str:
 
 
 def _compile_verbs(verbs: Sequence[str]) -> re.Pattern[str] | None:
-    """Compile a pattern of the verbs that may begin an event.
+    """Compile a pattern that finds the verbs with which an event may begin.
 
     Latin verbs match only whole words. In other scripts, verbs of several characters match
     anywhere, and verbs of one character match only at the start of a word.

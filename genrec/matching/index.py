@@ -1,6 +1,6 @@
-"""Store title vectors in a dataset folder and search them by cosine.
+"""Search title vectors by cosine, and store them in a dataset folder.
 
-Deals with texts only, not with items.
+This module deals with texts only, not with items.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from genrec.files import write_arrays, write_file
 from genrec.matching.encoders import CHUNK, Embedder
 from genrec.types import Float32Array, IntArray
 
-EXACT_BELOW = 100_000  # number of vectors below which a matrix product is fast enough
+EXACT_BELOW = 100_000  # with fewer vectors, comparing a query with all of them is fast enough
 
 
 class TitleIndex:
-    """An index of N title vectors that finds the vectors nearest to a query by cosine.
+    """An index of N title vectors that finds the vectors with the highest cosine to a query.
 
-    With fewer than ``EXACT_BELOW`` vectors, or without faiss, a query is compared with every
-    vector. Otherwise, the HNSW graph of faiss is searched (Malkov and Yashunin 2016,
-    https://arxiv.org/abs/1603.09320). ``recall`` measures the fraction of the nearest vectors
-    that this search finds.
+    If there are fewer than ``EXACT_BELOW`` vectors, or if faiss is not installed, a query is
+    compared with every vector. Otherwise, faiss searches an HNSW graph (Malkov and Yashunin 2016,
+    https://arxiv.org/abs/1603.09320), which is faster but may miss some vectors. ``recall``
+    measures how complete its results are.
 
     Attributes:
-        vectors: (N, D) float32 unit vectors.
-        graph: the faiss index, or None for exact search.
+        vectors: (N, D) float32 unit vectors with D dimensions.
+        graph: the faiss index, or None if queries are compared with every vector.
     """
 
     def __init__(
         self, vectors: Float32Array, *, exact_below: int = EXACT_BELOW, graph: Any = None
     ) -> None:
-        """Store the vectors, and build a graph if there are many.
+        """Store the vectors, and build a graph for searching them if there are many.
 
         Args:
-            vectors: (N, D) float32 unit vectors.
+            vectors: (N, D) float32 unit vectors with D dimensions.
             exact_below: minimum number of vectors for which a graph is built.
-            graph: an existing graph of the vectors; None if there is no such graph.
+            graph: an existing faiss graph of the vectors; None if there is no such graph.
         """
         self.vectors = vectors
         self.graph = graph
@@ -52,18 +52,18 @@ class TitleIndex:
 
     @property
     def kind(self) -> str:
-        """Return the search method: ``exact`` or ``hnsw``."""
+        """Return the name of the search method, which is ``exact`` or ``hnsw``."""
         return "exact" if self.graph is None else "hnsw"
 
     def nearest(self, queries: Float32Array, n: int) -> tuple[IntArray, Float32Array]:
-        """Find the n vectors nearest to each query, nearest first.
+        """Find the n vectors that are nearest to each of Q queries, nearest first.
 
         Args:
-            queries: (Q, D) float32 unit vectors.
-            n: number of vectors, at most N.
+            queries: (Q, D) float32 unit vectors with D dimensions.
+            n: number of vectors to find, at most the number of vectors in the index.
 
         Returns:
-            (Q, n) int64 positions of the vectors and (Q, n) float32 cosines.
+            The (Q, n) int64 indices of the nearest vectors, and their (Q, n) float32 cosines.
         """
         n = min(n, len(self.vectors))
         if self.graph is not None:
@@ -72,7 +72,10 @@ class TitleIndex:
         return self._nearest_exactly(queries, n)
 
     def _nearest_exactly(self, queries: Float32Array, n: int) -> tuple[IntArray, Float32Array]:
-        """Find the nearest vectors by comparing each query with every vector; see ``nearest``."""
+        """Find the nearest vectors by comparing each query with every vector.
+
+        The arguments and results are the same as for ``nearest``.
+        """
         cosines = queries @ self.vectors.T
         places = np.argpartition(-cosines, n - 1, axis=1)[:, :n]
         best = np.take_along_axis(cosines, places, axis=1)
@@ -83,14 +86,15 @@ class TitleIndex:
         )
 
     def recall(self, n: int = 10, sample: int = 200, seed: int = 0) -> float:
-        """Measure the fraction of the n nearest vectors that ``nearest`` finds.
+        """Measure which fraction of the n truly nearest vectors is found by ``nearest``.
 
-        The result is 1 for exact search.
+        The queries are a random sample of the titles in the index. The result is 1 if queries are
+        compared with every vector.
 
         Args:
-            n: number of nearest vectors per title.
-            sample: number of titles to query.
-            seed: random seed for the sample.
+            n: number of nearest vectors per query.
+            sample: maximum number of queries.
+            seed: random seed for choosing the queries.
         """
         if self.graph is None:
             return 1.0
@@ -98,16 +102,17 @@ class TitleIndex:
         chosen = rng.choice(len(self.vectors), size=min(sample, len(self.vectors)), replace=False)
         places, _ = self.nearest(self.vectors[chosen], n)
         _, exact = self._nearest_exactly(self.vectors[chosen], n)
-        # Compare cosines rather than positions, since several titles may have the same vector.
+        # Compare cosines rather than indices, since several titles may have the same vector.
         cosines = np.einsum("qnd,qd->qn", self.vectors[places], self.vectors[chosen])
         return float(np.mean(cosines >= exact[:, -1:] - 1e-5))
 
     def save(self, folder: str | Path, about: dict[str, str]) -> None:
-        """Write ``titles.safetensors`` and, if there is a graph, ``titles.faiss``.
+        """Write the index to ``titles.safetensors`` and, if it has a graph, to ``titles.faiss``.
 
         Args:
             folder: an existing folder.
-            about: the ``index_key``. The same key must be passed to ``load``.
+            about: the key that identifies the index, from ``index_key``. ``load`` returns the index
+                only for the same key.
         """
         folder = Path(folder)
         for name in INDEX_FILES:
@@ -127,14 +132,14 @@ class TitleIndex:
 
     @classmethod
     def load(cls, folder: str | Path, about: dict[str, str]) -> TitleIndex | None:
-        """Load the index from a dataset folder.
+        """Load the index that ``save`` wrote into a dataset folder.
 
         Args:
             folder: the dataset folder.
-            about: the ``index_key`` that the index must have.
+            about: the key that the index must have, from ``index_key``.
 
         Returns:
-            The index, or None if there is no index or it has a different key.
+            The index, or None if the folder has no index or one with a different key.
 
         Raises:
             DataError: a file is damaged.
@@ -150,7 +155,7 @@ def index_key(embedder: Embedder, catalog_hash: str, titles: int) -> dict[str, s
     """Build the key that identifies an index by its encoder, catalog and number of titles.
 
     Args:
-        embedder: the encoder of the titles.
+        embedder: the encoder with which the titles were encoded.
         catalog_hash: hash of the catalog.
         titles: number of titles that the encoder can read.
     """
@@ -163,13 +168,37 @@ def index_key(embedder: Embedder, catalog_hash: str, titles: int) -> dict[str, s
 
 
 def load_vectors(folder: str | Path, about: dict[str, str]) -> Float32Array | None:
-    """Load only the unit vectors of an index; see ``TitleIndex.load``."""
+    """Load only the unit vectors of a stored index.
+
+    Args:
+        folder: the dataset folder.
+        about: the key that the index must have, from ``index_key``.
+
+    Returns:
+        (N, D) float32 unit vectors of N titles with D dimensions, or None if the folder has no
+        index or one with a different key.
+
+    Raises:
+        DataError: a file is damaged.
+    """
     stored = _read_vectors(folder, about)
     return None if stored is None else stored[0]
 
 
 def _read_vectors(folder: str | Path, about: dict[str, str]) -> tuple[Float32Array, str] | None:
-    """Read the vectors in a folder and the SHA-256 of their graph ("" if there is no graph)."""
+    """Read the vectors of a stored index and the SHA-256 hash of its graph.
+
+    Args:
+        folder: the dataset folder.
+        about: the key that the index must have, from ``index_key``.
+
+    Returns:
+        The (N, D) float32 unit vectors of N titles, and the hash in hexadecimal, which is empty if
+        the index has no graph. None if the folder has no index or one with a different key.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     path = Path(folder) / INDEX_FILES[0]
     if not path.is_file():
         return None
@@ -189,7 +218,13 @@ def _read_vectors(folder: str | Path, about: dict[str, str]) -> tuple[Float32Arr
 
 
 def read_encoder_name(folder: str | Path) -> str | None:
-    """Read the encoder's name from the index in a folder; return None if there is no index."""
+    """Return the name of the encoder with which the index in a folder was built.
+
+    The result is None if the folder has no index.
+
+    Raises:
+        DataError: the index is damaged.
+    """
     path = Path(folder) / INDEX_FILES[0]
     if not path.is_file():
         return None
@@ -204,7 +239,7 @@ def read_encoder_name(folder: str | Path) -> str | None:
 
 
 def _build_graph(vectors: Float32Array) -> Any:
-    """Build a faiss HNSW graph of the vectors, or return None if faiss is not installed."""
+    """Build a faiss HNSW graph for searching vectors, or return None if faiss is not installed."""
     try:
         import faiss
     except ImportError:
@@ -217,11 +252,11 @@ def _build_graph(vectors: Float32Array) -> Any:
 
 
 def _read_graph(path: Path, digest: str) -> Any:
-    """Read a graph from a file.
+    """Read a faiss graph from a file after checking the file's hash.
 
     Args:
         path: the file.
-        digest: SHA-256 (hex) of the file; empty if the index has no graph.
+        digest: expected SHA-256 hash of the file in hexadecimal; empty if the index has no graph.
 
     Returns:
         The graph, or None if the index has no graph or faiss is not installed.
@@ -245,15 +280,15 @@ def _read_graph(path: Path, digest: str) -> Any:
 def embed_titles(
     embedder: Embedder, titles: Sequence[str], progress: Callable[[int], None] | None = None
 ) -> Float32Array:
-    """Embed titles in chunks.
+    """Encode titles as vectors, several at a time.
 
     Args:
         embedder: the encoder.
-        titles: N texts.
-        progress: function called with the number of titles embedded so far.
+        titles: the N titles.
+        progress: function that is called now and then with the number of titles encoded so far.
 
     Returns:
-        (N, D) float32 unit vectors.
+        (N, D) float32 unit vectors with D dimensions.
     """
     parts = []
     for first in range(0, len(titles), CHUNK):

@@ -1,8 +1,8 @@
 """Match texts written by users or models to titles in the catalog.
 
-A text may match a title exactly, or after normalization of case, punctuation, white space and
-character width. It may also match approximately, with typing errors or a different word order. If
-an encoder can read the text, it may also match by meaning.
+A text may match a title exactly, or after case, punctuation, white space and character width have
+been normalized. It may also match approximately, if it has typing errors or a different word order.
+If an encoder can read the text, it may finally match by meaning.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from genrec.matching.index import TitleIndex, embed_titles, index_key, read_enco
 from genrec.matching.ngrams import CharNgrams
 from genrec.text import main_script, normalized
 
-_NUMBER = re.compile(r"\d+|\bx+[sml]\b")  # numbers, and sizes such as xl
-THRESHOLD = 0.86  # minimum fuzzy similarity, measured by benchmarks/accuracy/matching.py
-MARGIN = 0.02  # minimum lead of a fuzzy match over the next title
-SUGGESTED = 3  # number of titles suggested for a text that matches none
+_NUMBER = re.compile(r"\d+|\bx+[sml]\b")  # matches numbers, and sizes such as xl
+THRESHOLD = 0.86  # minimum similarity of a fuzzy match; chosen with benchmarks/accuracy/matching.py
+MARGIN = 0.02  # minimum difference in similarity between a fuzzy match and the next best title
+SUGGESTED = 3  # number of titles that are suggested for a text that matches none
 _ALIKE = 65  # minimum similarity of a suggested title in percent
 _LONGEST_ASKED = 200  # maximum number of characters in a text for which titles are suggested
-LARGEST_UNASKED = 5_000  # maximum number of titles that ``auto`` embeds without a stored index
+LARGEST_UNASKED = 5_000  # maximum number of titles that ``auto`` encodes if there is no index
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ class Match:
 
     Attributes:
         rows: the catalog rows of the items with the matched title; empty if no title matched.
-        how: kind of match: ``exact``, ``normalized``, ``fuzzy``, ``embedding``, ``ngrams`` or
-            ``none``.
+        how: the kind of match, which is ``exact``, ``normalized``, ``fuzzy``, ``embedding``,
+            ``ngrams`` or ``none``.
         similarity: similarity of the text to the matched title, or to the nearest title if none
             matched; 1.0 for exact and normalized matches.
-        margin: difference in similarity from the next title.
+        margin: difference between this similarity and that of the next best title.
     """
 
     rows: tuple[int, ...]
@@ -54,16 +54,16 @@ class Match:
 
 
 class SemanticMatcher:
-    """The last matching stage, which compares texts with an encoder or by character n-grams.
+    """Finds similar titles with an encoder or by character n-grams, if spelling found no match.
 
-    If the encoder can read the script and the words of a text, the text is compared with the
+    If the encoder can read the script and the words of a text, the text is compared with those
     titles that the encoder can also read. Any other text is compared with all titles by character
-    n-grams. An encoder that maps 电脑 and 书籍 to the same unknown tokens would consider them equal,
-    and no threshold can prevent that.
+    n-grams. This is necessary because an encoder that maps both 电脑 and 书籍 to the same unknown
+    tokens would consider them equal, and no threshold could prevent that.
 
     Attributes:
-        titles: N distinct normalized titles.
-        notes: messages for users about how texts were compared.
+        titles: the N distinct normalized titles.
+        notes: messages that tell users how texts were compared.
     """
 
     def __init__(
@@ -75,17 +75,18 @@ class SemanticMatcher:
         catalog_hash: str = "",
         log: Callable[[str], None] = lambda message: None,
     ) -> None:
-        """Set up the stage without loading anything yet.
+        """Store the arguments. The encoder is loaded when it is first needed.
 
         Args:
-            titles: N distinct normalized titles.
-            encoder: a loaded encoder, a name accepted by ``load_embedder``, ``ngrams`` for
-                character n-grams only, or ``auto``. ``auto`` uses the encoder of the index in the
-                folder. Without an index, it uses minilm for up to 5,000 titles in Latin script,
+            titles: the N distinct normalized titles.
+            encoder: a loaded encoder, a name accepted by ``load_embedder``, ``ngrams`` to use only
+                character n-grams, or ``auto``. ``auto`` uses the encoder of the index in the
+                folder. If there is no index, it uses minilm for up to 5,000 titles in Latin script,
                 and character n-grams otherwise.
-            folder: the dataset folder in which ``genrec index`` may have stored an index.
+            folder: the dataset folder in which ``genrec index`` may have stored an index; None if
+                there is no folder.
             catalog_hash: hash of the catalog to which the index must belong.
-            log: function called with a message before each slow step.
+            log: function that is called with a message before each slow step.
         """
         self.titles = titles
         self._folder = folder
@@ -96,9 +97,10 @@ class SemanticMatcher:
 
     @cached_property
     def embedder(self) -> Embedder | None:
-        """Load the encoder, or return None if only character n-grams are used.
+        """Return the encoder, or None if only character n-grams are used.
 
-        If the user can change this, ``notes`` gives the reason.
+        The encoder is loaded at first use. If there is none and users can do something about it, a
+        message is added to ``notes``.
         """
         if isinstance(self._encoder, Embedder):
             return self._encoder
@@ -126,7 +128,7 @@ class SemanticMatcher:
 
     @cached_property
     def readable(self) -> list[int]:
-        """List the positions of the titles that the encoder can read."""
+        """Return the indices of those titles that the encoder can read."""
         if self.embedder is None:
             return []
         reads = self.embedder.coverage.reads
@@ -134,7 +136,10 @@ class SemanticMatcher:
 
     @cached_property
     def index(self) -> TitleIndex:
-        """Load the index of the readable titles from the folder, or build it if there is none."""
+        """Return an index of the titles that the encoder can read.
+
+        It is loaded from the dataset folder at first use, or built if the folder has none.
+        """
         embedder = self.embedder
         assert embedder is not None
         if self._folder is not None:
@@ -147,22 +152,23 @@ class SemanticMatcher:
 
     @property
     def about(self) -> dict[str, str]:
-        """Return the key that a stored index must have."""
+        """Return the key that an index stored in the dataset folder must have."""
         embedder = self.embedder
         assert embedder is not None
         return index_key(embedder, self._hash, len(self.readable))
 
     @cached_property
     def ngrams(self) -> CharNgrams:
-        """Build the character n-gram vectors of all titles."""
+        """Return an index of the character n-grams of all titles, which is built at first use."""
         return CharNgrams(self.titles)
 
     def nearest(self, text: str) -> tuple[str, tuple[float, float], list[tuple[int, float]]]:
         """Find the two titles that are nearest to a normalized text.
 
         Returns:
-            The method of comparison (``embedding`` or ``ngrams``); the minimum cosine and margin of
-            a match; and the (position, cosine) pairs of up to two titles, nearest first.
+            Three values: the method of comparison, which is ``embedding`` or ``ngrams``; the
+            minimum cosine and minimum margin of a match by this method; and a list with the index
+            and the cosine of up to two titles, nearest first.
         """
         embedder = self.embedder
         if embedder is not None and embedder.coverage.reads(text) and self.readable:
@@ -176,12 +182,13 @@ class SemanticMatcher:
 class TextMatcher:
     """Matches texts to titles. In case of doubt, it returns no match rather than a guess.
 
-    To handle typing errors and a different word order, the similarity of two normalized texts is
-    computed twice (with rapidfuzz): once as written, and once with the words sorted. The higher
-    value counts. The similarity is 1 - edits / total length, where an edit inserts or deletes a
-    character. Texts that remain unmatched are compared by meaning (``SemanticMatcher``). An
-    approximate match must reach the threshold of its stage, be ahead of the next title by the
-    margin, and contain the same numbers: "set of 3" never matches "set of 4".
+    A text that is not a title is first compared with all titles by spelling. The similarity is 1 -
+    edits / total length, where an edit inserts or deletes a character. It is computed with
+    rapidfuzz for the texts as they are and with their words sorted, and the higher value counts. A
+    text that is still unmatched is compared by meaning (``SemanticMatcher``).
+
+    An approximate match must reach a threshold of similarity and be ahead of the next best title by
+    a margin. It must also contain the same numbers, so "set of 3" never matches "set of 4".
     """
 
     def __init__(
@@ -196,21 +203,22 @@ class TextMatcher:
         folder: str | Path | None = None,
         log: Callable[[str], None] = lambda message: None,
     ) -> None:
-        """Set up the matcher without loading anything yet.
+        """Store the arguments. An encoder is loaded when it is first needed.
 
         Args:
             catalog: the items.
-            threshold: minimum similarity of a fuzzy match, from 0 to 1. A value above 1 turns
-                fuzzy matching off.
-            margin: minimum lead of a fuzzy match over the next title.
-            encoder: the encoder of the last stage (see ``SemanticMatcher``); None turns that stage
-                off.
-            semantic_threshold: minimum cosine of a match by meaning; None uses the value measured
-                for the encoder or for character n-grams.
-            semantic_margin: minimum lead of a match by meaning over the next title; None uses the
-                measured value.
-            folder: the dataset folder in which ``genrec index`` may have stored an index.
-            log: function called with a message before each slow step.
+            threshold: minimum similarity in spelling of an approximate match, from 0 to 1. A value
+                above 1 turns such matches off.
+            margin: minimum difference in this similarity between a match and the next best title.
+            encoder: the encoder for matching by meaning, as for ``SemanticMatcher``; None to turn
+                matching by meaning off.
+            semantic_threshold: minimum cosine of a match by meaning; None to use the value that was
+                measured for the encoder or for character n-grams.
+            semantic_margin: minimum difference in cosine between a match by meaning and the next
+                best title; None to use the measured value.
+            folder: the dataset folder in which ``genrec index`` may have stored an index; None if
+                there is no folder.
+            log: function that is called with a message before each slow step.
         """
         self._catalog = catalog
         self._threshold = threshold
@@ -224,7 +232,12 @@ class TextMatcher:
 
     @cached_property
     def _titles(self) -> tuple[list[str], list[str], list[list[int]]]:
-        """List the distinct normalized titles, their versions with sorted words, and their rows."""
+        """Return the distinct normalized titles, with their words sorted as well, and their rows.
+
+        Returns:
+            Three lists with one entry per distinct title: the normalized title, the same title with
+            its words in alphabetical order, and the catalog rows of the items with this title.
+        """
         rows: dict[str, list[int]] = {}
         for row, title in enumerate(self._catalog.titles):
             rows.setdefault(normalized(title), []).append(row)
@@ -234,7 +247,7 @@ class TextMatcher:
 
     @cached_property
     def meaning(self) -> SemanticMatcher | None:
-        """Return the last matching stage, or None if it is turned off."""
+        """Return the matcher that compares texts by meaning, or None if this is turned off."""
         if self._encoder is None:
             return None
         return SemanticMatcher(
@@ -247,7 +260,7 @@ class TextMatcher:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return messages for users about how texts were matched."""
+        """Return messages that tell users how texts were matched."""
         meaning = self.__dict__.get("meaning")
         return tuple(meaning.notes) if meaning is not None else ()
 
@@ -255,9 +268,10 @@ class TextMatcher:
         """Find the items that a text names.
 
         Args:
-            text: a title as written by a user or model.
+            text: a title as a user or model wrote it.
             fuzzy: whether to accept approximate matches.
-            semantic: whether to accept approximate matches by meaning as well.
+            semantic: whether approximate matches may also be found by meaning, not only by
+                spelling.
         """
         rows, how = self._catalog.rows_of_title(text)
         if rows:
@@ -272,16 +286,16 @@ class TextMatcher:
         return self._cache[key]
 
     def suggest(self, text: str, n: int = SUGGESTED) -> tuple[str, ...]:
-        """Find titles that a user may have meant by a text that matches none.
+        """Find titles that a user may have meant by a text that matches no title.
 
         A title that contains the words of the text, in any order, is among the most similar ones.
 
         Args:
-            text: the text as typed.
+            text: the text as the user typed it.
             n: maximum number of titles.
 
         Returns:
-            Up to n titles as in the catalog, most similar first; none if no title is similar.
+            Up to n titles as in the catalog, most similar first; empty if no title is similar.
         """
         from rapidfuzz import fuzz, process
 
@@ -299,14 +313,14 @@ class TextMatcher:
         return tuple(self._catalog[rows[index][0]].title for _, _, index in near[:n])
 
     def _match_approximately(self, text: str, semantic: bool) -> Match:
-        """Match a normalized text by spelling or, if that fails, by meaning."""
+        """Match a normalized text approximately by spelling or, if that fails, by meaning."""
         match = self._match_spelling(text)
         if match.rows or not semantic or self.meaning is None or not text or not self._titles[0]:
             return match
         return self._match_meaning(self.meaning, text)
 
     def _match_spelling(self, text: str) -> Match:
-        """Match a normalized text by edit similarity."""
+        """Match a normalized text to the title with the most similar spelling."""
         from rapidfuzz import fuzz, process
 
         plain, sorted_words, _ = self._titles
@@ -324,7 +338,10 @@ class TextMatcher:
         return self._accept(text, best, "fuzzy", self._threshold, self._margin)
 
     def _match_meaning(self, meaning: SemanticMatcher, text: str) -> Match:
-        """Match a normalized text by meaning or by character n-grams."""
+        """Match a normalized text to the title with the most similar meaning.
+
+        If the encoder cannot read the text, character n-grams are compared instead.
+        """
         how, (threshold, margin), best = meaning.nearest(text)
         if self._semantic_threshold is not None:
             threshold = self._semantic_threshold
@@ -340,14 +357,17 @@ class TextMatcher:
         threshold: float,
         margin: float,
     ) -> Match:
-        """Accept the best candidate if it passes the threshold, margin and number checks.
+        """Return the best candidate as a match, or no match if the candidate is doubtful.
+
+        The candidate must reach the threshold, be ahead of the second candidate by the margin, and
+        contain the same numbers as the text.
 
         Args:
             text: the normalized text.
-            best: (position, similarity) of at most two titles, best first.
-            how: the method of comparison.
+            best: index and similarity of at most two titles, best first.
+            how: the method of comparison, such as ``fuzzy``.
             threshold: minimum similarity.
-            margin: minimum lead over the second title.
+            margin: minimum difference in similarity from the second candidate.
         """
         plain, _, rows = self._titles
         if not best:
@@ -366,7 +386,7 @@ def _sort_words(text: str) -> str:
 
 
 def _numbers(text: str) -> Counter[str]:
-    """Count the numbers and sizes in a text."""
+    """Count how often each number or clothing size, such as xl, occurs in a text."""
     return Counter(_NUMBER.findall(text))
 
 
@@ -377,21 +397,21 @@ def write_index(
     *,
     log: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Any]:
-    """Embed a catalog's titles and write the index into a dataset folder.
+    """Encode a catalog's titles and write an index of them into a dataset folder.
 
     Args:
         catalog: the items.
         folder: the dataset folder.
-        encoder: a name accepted by ``load_embedder``, or a loaded encoder.
-        log: function called with a message before each slow step.
+        encoder: a loaded encoder, or a name accepted by ``load_embedder``.
+        log: function that is called with a message before each slow step.
 
     Returns:
-        The title counts, the time in seconds, the encoder and the scripts that it can read, the
-        search method and its recall@10.
+        A report with the numbers of titles, the time in seconds, the encoder's name, the scripts
+        that it can read, the search method and its recall@10.
 
     Raises:
         ModelError: the encoder could not be downloaded or loaded.
-        SettingsError: the name does not refer to an encoder that produces vectors.
+        SettingsError: the name is not the name of an encoder that produces vectors.
         DataError: the folder cannot be written, or the encoder can read none of the titles.
     """
     if encoder in {"auto", "none", "ngrams"}:

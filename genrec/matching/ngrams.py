@@ -1,4 +1,7 @@
-"""Compare titles by their character n-grams. This needs no model and works in every script."""
+"""Compare titles by the character n-grams that they share.
+
+This needs no model and works in every script.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,27 @@ import numpy as np
 from genrec.types import Float32Array, FloatArray, IntArray
 
 NEAR = 50  # maximum number of neighbors per title
-MOST = 50_000  # maximum number of titles; larger catalogs get no neighbors, as this takes too long
-_POWER = 3  # exponent of the cosine, so that the nearest titles count most
-_CHUNK = 256  # maximum number of titles compared at a time
+MOST = 50_000  # in catalogs with more titles, no neighbors are found, since it would take too long
+_POWER = 3  # exponent applied to the cosines, so that the nearest titles count most
+_CHUNK = 256  # maximum number of titles that are compared with all others at a time
 _CELLS = 2_000_000  # maximum number of cosines in memory at a time
 _KEPT = 20_000  # maximum number of titles whose neighbors are cached
 
 
 class AlikeTitles:
-    """The nearest neighbors of each title by TF-IDF cosine over character 3- and 4-grams.
+    """Finds the titles that are most similar to a title in the same catalog.
 
-    Neighbors are computed on demand and cached. Indexing takes about 40 microseconds per title.
-    Finding the neighbors of one title among N titles takes about N * 100 nanoseconds.
+    The similarity of two titles is the cosine of their TF-IDF vectors over character 3- and
+    4-grams. Neighbors are computed when they are first needed, and cached. Indexing takes about 40
+    microseconds per title. Finding the neighbors of one title among N titles takes about N * 100
+    nanoseconds.
     """
 
     def __init__(self, titles: Sequence[str]) -> None:
-        """Index N titles.
+        """Index the titles of a catalog.
 
         Args:
-            titles: the titles by catalog row.
+            titles: the titles in the order of the catalog's rows.
         """
         from scipy import sparse
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -44,13 +49,14 @@ class AlikeTitles:
         self._cache: dict[int, tuple[IntArray, FloatArray]] = {}
 
     def links(self, rows: IntArray) -> Any:
-        """Return an (R, N) sparse matrix that links each title to its ``NEAR`` nearest titles.
+        """Link each of R titles to the titles that are most similar to it.
 
         Args:
-            rows: (R,) int64 catalog rows.
+            rows: (R,) int64 catalog rows of the titles.
 
         Returns:
-            The matrix, which holds the cubes of the cosines as float64.
+            A sparse float64 matrix with a row for each of the R titles and a column for each title
+            in the catalog. It holds the cubes of the cosines to the ``NEAR`` nearest titles.
         """
         from scipy import sparse
 
@@ -73,10 +79,10 @@ class AlikeTitles:
         return sparse.csr_array((values, near, bounds), shape=(len(rows), self._vectors.shape[0]))
 
     def _nearest(self, rows: Sequence[int]) -> dict[int, tuple[IntArray, FloatArray]]:
-        """Find the neighbors of some rows.
+        """Find the nearest neighbors of the titles in the given catalog rows.
 
         Returns:
-            row -> (catalog rows of the neighbors, cubes of their cosines).
+            For each of the rows, the catalog rows of its neighbors and the cubes of their cosines.
         """
         cosines = (self._vectors[rows] @ self._across).toarray()
         cosines[np.arange(len(rows)), rows] = 0.0
@@ -91,13 +97,13 @@ class AlikeTitles:
 
 
 class CharNgrams:
-    """Compares titles by the cosine of TF-IDF vectors of their character 1- to 3-grams.
+    """Compares texts with titles by the cosine of their TF-IDF vectors over character n-grams.
 
-    This works in every script but ignores meaning.
+    The n-grams have 1 to 3 characters. This works in every script but ignores meaning.
     """
 
     def __init__(self, titles: Sequence[str]) -> None:
-        """Count the n-grams of N titles."""
+        """Compute the n-gram vectors of the given titles."""
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         self._vectorizer = TfidfVectorizer(
@@ -111,7 +117,7 @@ class CharNgrams:
 
     @property
     def vectors(self) -> Any:
-        """Return the sparse float32 matrix of N titles by n-grams. Its rows have unit length."""
+        """Return a sparse float32 matrix with the vector of each title as a row of unit length."""
         return self._matrix.T.tocsr()
 
     def nearest(self, text: str, n: int) -> tuple[IntArray, Float32Array]:
@@ -119,10 +125,11 @@ class CharNgrams:
 
         Args:
             text: the text to compare with.
-            n: number of titles, at most N.
+            n: number of titles to find.
 
         Returns:
-            (n,) int64 positions of the titles and (n,) float32 cosines.
+            The (n,) int64 indices of the titles, and their (n,) float32 cosines to the text. If
+            there are fewer than n titles, all of them are returned.
         """
         row = (self._vectorizer.transform([text]) @ self._matrix).toarray()[0]
         n = min(n, len(row))

@@ -1,4 +1,4 @@
-"""Represent items and users as vectors computed from titles, for baselines and other models."""
+"""Represent items and users as vectors computed from titles, for use in baselines and elsewhere."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from genrec.text import normalized
 from genrec.types import Float32Array, Log
 
 ENDINGS = (".safetensors", ".parquet")
-LANGUAGE_MODEL = "lm:"  # prefix of encoder names that refer to a language model
+LANGUAGE_MODEL = "lm:"  # the prefix of an encoder's name that refers to a language model
 _LEAST_READ = 0.9  # minimum fraction of a catalog's titles that an encoder must be able to read
-_WIDTH = 256  # dimensions of dense vectors computed from character n-grams
+_WIDTH = 256  # number of dimensions to which character n-gram vectors are reduced
 
 
 def title_vectors(
     catalog: Catalog, encoder: str, log: Log, folder: str | Path | None = None
 ) -> Any:
-    """Return (N, D) unit vectors of a catalog's titles.
+    """Compute a unit vector for each title in a catalog.
 
-    For an encoder ``lm:NAME``, the hidden states of that language model are used
-    (``genrec.matching.hidden_states``). If an encoder can read fewer than 90% of the titles,
-    character n-grams are used instead. Such an encoder may map every word of a script to the same
-    tokens, so that all titles look the same.
+    If an encoder can read fewer than 90% of the titles, character n-grams are used instead, because
+    such an encoder may map every word of a script to the same tokens.
 
     Args:
-        catalog: the items.
-        encoder: a name accepted by ``load_embedder``, ``ngrams``, or ``lm:`` followed by a name
-            accepted by ``LanguageModel.load``.
-        log: function called with progress messages.
-        folder: the dataset folder. If ``genrec index`` stored vectors for this catalog and encoder
-            there, they are used. They are stored in half precision, which changes cosines by less
-            than 0.002.
+        catalog: the N items.
+        encoder: a name accepted by ``load_embedder``; ``ngrams`` for character n-grams; or ``lm:``
+            followed by the name of a language model, whose hidden states are used (see
+            ``genrec.matching.hidden_states``).
+        log: function that is called with progress messages.
+        folder: the dataset folder, or None. Vectors that ``genrec index`` stored there for the same
+            catalog and encoder are used again. They are stored in half precision, which changes
+            cosines by less than 0.002.
 
     Returns:
-        A dense float32 array, or a sparse matrix for character n-grams.
+        (N, D) unit vectors with D dimensions in the order of the catalog's rows. For character
+        n-grams they are a sparse matrix, and otherwise a dense float32 array.
 
     Raises:
         ModelError: the encoder or model could not be downloaded or loaded.
@@ -89,7 +89,11 @@ def title_vectors(
 
 
 def _hidden_state_vectors(catalog: Catalog, name: str, log: Log) -> Float32Array:
-    """Load a language model and return its (N, W) vectors for a catalog's titles."""
+    """Load a language model and compute a vector for each of a catalog's N titles with it.
+
+    Returns:
+        (N, W) float32 unit vectors, where W is the model's width.
+    """
     from genrec.matching.hidden_states import title_states
     from genrec.models.language_model import LanguageModel
 
@@ -98,7 +102,16 @@ def _hidden_state_vectors(catalog: Catalog, name: str, log: Log) -> Float32Array
 
 
 def dense(vectors: Any) -> Float32Array:
-    """Return (N, W) dense float32 vectors. Sparse vectors are reduced to 256 dimensions by SVD."""
+    """Convert sparse vectors to dense ones by reducing them to 256 dimensions with an SVD.
+
+    Dense vectors are returned unchanged.
+
+    Args:
+        vectors: N vectors, as a sparse matrix with N rows or as a dense (N, W) array.
+
+    Returns:
+        A dense float32 array with N rows.
+    """
     if isinstance(vectors, np.ndarray):
         return vectors
     from sklearn.decomposition import TruncatedSVD
@@ -113,7 +126,16 @@ def dense(vectors: Any) -> Float32Array:
 def item_vectors(
     dataset: Dataset, encoder: str = "minilm", *, log: Log = lambda message: None
 ) -> Float32Array:
-    """Return (N, W) float32 unit vectors of the items' titles; see ``title_vectors``."""
+    """Compute a dense unit vector for each item in a dataset from the item's title.
+
+    Args:
+        dataset: the dataset with N items.
+        encoder: name of the encoder, as for ``title_vectors``.
+        log: function that is called with progress messages.
+
+    Returns:
+        (N, W) float32 vectors with W dimensions in the order of the catalog's rows.
+    """
     return _unit(dense(title_vectors(dataset.catalog, encoder, log, dataset.folder)))
 
 
@@ -125,19 +147,22 @@ def user_vectors(
     decay: float = 0.8,
     last: int = 25,
 ) -> Float32Array:
-    """Return (U, W) float32 unit vectors of users, in the order of ``interactions.user_ids``.
+    """Compute a unit vector for each user in a dataset from the vectors of the user's items.
 
-    A user's vector is the weighted mean of the latest items' vectors. The newest item has weight
-    1, and the weight decreases by the factor ``decay`` with each older item. The vector of a user
-    without items is zero.
+    A user's vector is the weighted mean of the vectors of the user's latest items. The newest item
+    has weight 1, and each older item has ``decay`` times the weight of the next newer one. A user
+    without items has a vector of zeros.
 
     Args:
-        dataset: the users and their events.
-        items: (N, W) float32 vectors of the items by catalog row.
-        before: name of a split. Only events before the user's part of that split are used; None
-            uses all events.
+        dataset: the dataset with U users.
+        items: (N, W) float32 vectors of the N items with W dimensions, by catalog row.
+        before: name of a split, such as ``test``. Only a user's events before this part of the
+            split are used; None to use all events.
         decay: weight of each item relative to the next newer one, from 0 to 1.
-        last: number of latest items to use.
+        last: maximum number of latest items to use.
+
+    Returns:
+        (U, W) float32 vectors in the order of ``dataset.interactions.user_ids``.
     """
     events = dataset.interactions
     vectors = np.zeros((len(events.user_ids), items.shape[1]), dtype=np.float32)
@@ -149,17 +174,16 @@ def user_vectors(
 
 
 def save(path: str | Path, ids: Sequence[str], vectors: Float32Array, name: str) -> None:
-    """Write vectors with their ids to a file.
+    """Write the vectors of items or users with their ids to a file.
 
-    A ``.safetensors`` file has a tensor ``vectors`` and the ids as JSON in the metadata key
-    ``ids``. A ``.parquet`` file has a column called ``item_id`` or ``user_id`` (see ``name``) and a
-    column ``vector``.
+    A ``.safetensors`` file gets a tensor named ``vectors``, and its metadata key ``ids`` holds the
+    ids as JSON. A ``.parquet`` file gets a column with the ids and a column ``vector``.
 
     Args:
         path: a path that ends in ``.safetensors`` or ``.parquet``.
-        ids: n ids.
-        vectors: (n, W) float32 vectors.
-        name: the kind of ids, ``item_id`` or ``user_id``.
+        ids: the n ids.
+        vectors: (n, W) float32 vectors with W dimensions.
+        name: the kind of ids, ``item_id`` or ``user_id``, which is also the name of their column.
 
     Raises:
         SettingsError: the path has a different extension.
@@ -182,7 +206,7 @@ def save(path: str | Path, ids: Sequence[str], vectors: Float32Array, name: str)
 
 
 def describe_suffix_error(path: Path) -> str:
-    """Build the error message for a path whose extension ``save`` does not support."""
+    """Return the error message for a path whose extension ``save`` does not support."""
     return (
         f"Vectors cannot be written to {str(path)!r}. Expected a file name that ends in "
         f"{' or '.join(ENDINGS)}."
@@ -190,6 +214,6 @@ def describe_suffix_error(path: Path) -> str:
 
 
 def _unit(vectors: Float32Array) -> Float32Array:
-    """Scale vectors to unit length, leaving zero vectors unchanged."""
+    """Scale the rows of an array to unit length, leaving rows of zeros unchanged."""
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(length > 0, length, 1.0), dtype=np.float32)

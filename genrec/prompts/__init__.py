@@ -1,1 +1,1 @@
-"""Render histories as prompts, which consist of text and titles, and encode them as token ids."""
+"""Render users' histories as prompts for a language model, and encode prompts as token ids."""

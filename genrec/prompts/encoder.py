@@ -1,8 +1,9 @@
-"""Encode prompts and titles safely as token ids. Deals with tokenizers only, not with models.
+"""Encode prompts and titles as token ids, so that no text can act as a control token.
 
-Titles, verbs and all other text are tokenized piece by piece, so a title has the same ids wherever
-it occurs. No text can become a control token: ids from the tokenizer's table of added tokens are
-never produced, except for white space.
+Titles, verbs and all other pieces of text are tokenized separately, so a title has the same ids
+wherever it occurs. A text never yields an id from the tokenizer's table of added tokens, which
+includes all control tokens. Only added tokens that consist of white space are allowed. This module
+deals with tokenizers only, not with models.
 """
 
 from __future__ import annotations
@@ -23,20 +24,23 @@ from genrec.keys import spell
 from genrec.prompts.segments import Prompt
 from genrec.prompts.template import Template
 
-_CHUNK = 20_000  # titles tokenized at once; a million in one call would take gigabytes of memory
-_FORM_FIELDS = ("case", "max_title_tokens", "lead", "terminator")  # in stored hashes: do not change
+_CHUNK = 20_000  # number of titles tokenized at once; a million would take gigabytes of memory
+# Stored hashes contain these field names in this order, so do not change them.
+_FORM_FIELDS = ("case", "max_title_tokens", "lead", "terminator")
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """A prompt in the form in which the model reads it.
+    """A prompt in the form in which it is given to the model.
 
     Attributes:
-        prompt: the prompt's segments.
-        ids: all token ids in order.
-        bounds: (start, stop) of each segment in ``ids``, including the lead and terminator.
-        frame: the chat template's text before and after the message; empty for plain prompts.
-        counted: number of tokens in a prompt that has no ids because the model reads text.
+        prompt: the rendered prompt, as a list of segments.
+        ids: all token ids in order; empty if the model accepts text only.
+        bounds: for each segment, the indices in ``ids`` at which it starts and stops, including the
+            text before and after a title.
+        frame: the text that the chat template puts before and after the message; two empty strings
+            for a prompt without a chat template.
+        counted: number of tokens in a prompt without ids.
     """
 
     prompt: Prompt
@@ -47,12 +51,12 @@ class EncodedPrompt:
 
     @property
     def n_tokens(self) -> int:
-        """Return the number of ids, or ``counted`` if the prompt has no ids."""
+        """Return the number of tokens in the prompt."""
         return len(self.ids) or self.counted
 
     @property
     def text(self) -> str:
-        """Return the text that the model reads as one string for display."""
+        """Return the prompt, including the chat template's text, as one string for display."""
         return f"{self.frame[0]}{self.prompt.text}{self.frame[1]}"
 
 
@@ -62,7 +66,7 @@ class PromptBudget:
 
     Attributes:
         tokens: maximum number of tokens in the prompt.
-        events: maximum number of events from the history.
+        events: maximum number of events from the user's history in the prompt.
     """
 
     tokens: int
@@ -70,17 +74,17 @@ class PromptBudget:
 
 
 class PromptEncoder(ABC):
-    """An encoder of rendered prompts that shortens histories to fit a token budget.
+    """The base class of encoders, which can shorten a history until its prompt fits a budget.
 
     Attributes:
-        form: the format of titles.
+        form: the format in which titles are written.
     """
 
     form: TitleForm
 
     @abstractmethod
     def prompt(self, prompt: Prompt) -> EncodedPrompt:
-        """Encode a rendered prompt."""
+        """Convert a rendered prompt to the form in which it is given to the model."""
 
     def fit(
         self,
@@ -94,20 +98,22 @@ class PromptEncoder(ABC):
         scale: float | None = None,
         item: int | None = None,
     ) -> EncodedPrompt:
-        """Render and encode the longest prompt that fits a budget, dropping the oldest events.
+        """Render and encode a prompt with as many of the latest events as fit a budget.
 
         Args:
             template: the template to render.
             catalog: the items.
-            history: the events, oldest first.
-            behavior: the behavior of the next event.
+            history: the user's events, oldest first. The oldest events are left out if necessary.
+            behavior: the behavior of the next event, such as ``buy``.
             budget: maximum number of tokens and of events.
-            demonstrations: other users' histories, which are never shortened.
-            scale: the highest possible value of an event; None hides values.
-            item: catalog row of the item that an ``explain`` or ``would_like`` template is about.
+            demonstrations: histories of other users to show as examples, which are not shortened.
+            scale: the highest possible value of an event, such as the highest rating; None to hide
+                values.
+            item: catalog row of the item that an ``explain`` or ``would_like`` template is about;
+                None for other templates.
 
         Raises:
-            PromptError: even the prompt without events is too long.
+            PromptError: the prompt is too long even without any events.
         """
 
         def encode(n: int) -> EncodedPrompt:
@@ -135,7 +141,7 @@ class PromptEncoder(ABC):
                 "another template or model."
             )
             raise PromptError(msg)
-        while high - low > 1:  # low fits, high does not
+        while high - low > 1:  # ``low`` events fit, but ``high`` events do not
             middle = (low + high) // 2
             tried = encode(middle)
             if tried.n_tokens <= budget.tokens:
@@ -146,7 +152,7 @@ class PromptEncoder(ABC):
 
 
 class TextEncoder(PromptEncoder):
-    """An encoder for models that accept text only. It keeps prompts as text and counts tokens."""
+    """An encoder for models that accept text only. It leaves prompts as text and counts tokens."""
 
     def __init__(self, count_tokens: Callable[[str], int], form: TitleForm) -> None:
         """Store the function that counts tokens.
@@ -154,34 +160,38 @@ class TextEncoder(PromptEncoder):
         Args:
             count_tokens: function that returns the number of tokens in a text, or an upper bound on
                 it.
-            form: the format of titles.
+            form: the format in which titles are written.
         """
         self.form = form
         self._count = count_tokens
 
     def prompt(self, prompt: Prompt) -> EncodedPrompt:
-        """Count the tokens of a rendered prompt and keep it as text."""
+        """Count the tokens of a rendered prompt and return it without token ids."""
         return EncodedPrompt(prompt, (), (), counted=self._count(prompt.text))
 
 
 class Encoder(PromptEncoder):
-    """An encoder of texts, titles and prompts for one tokenizer and one title format.
+    """An encoder that converts texts, titles and prompts to the token ids of one tokenizer.
 
     Attributes:
-        form: the format of titles.
-        start: ids that the tokenizer puts before any text.
-        terminator: ids of the text that ends a title.
+        form: the format in which titles are written.
+        start: token ids that the tokenizer puts before every text, such as a begin-of-text token.
+        terminator: token ids of the text that ends a title.
     """
 
     def __init__(self, tokenizer: Any, form: TitleForm) -> None:
-        """Wrap a transformers tokenizer.
+        """Wrap a tokenizer of the transformers library.
+
+        Args:
+            tokenizer: the tokenizer.
+            form: the format in which titles are written.
 
         Raises:
-            ModelError: the tokenizer has no ids for the terminator.
+            ModelError: the tokenizer produces no ids for the text that ends a title.
         """
         self.form = form
         self._tokenizer = tokenizer
-        self._added = {  # without white space: line breaks and tabs are added tokens in Gemma
+        self._added = {  # excludes white space, since Gemma has added tokens for line breaks
             int(i): t.content
             for i, t in tokenizer.added_tokens_decoder.items()
             if t.special or t.content.strip()
@@ -198,11 +208,11 @@ class Encoder(PromptEncoder):
 
     @property
     def control_ids(self) -> frozenset[int]:
-        """Return the ids that the encoding of a text must not contain."""
+        """Return the token ids that the encoding of a text must not contain."""
         return frozenset(self._added)
 
     def _start_ids(self) -> tuple[int, ...]:
-        """Find the ids that the tokenizer puts before any text, such as a begin-of-text id."""
+        """Find the token ids that the tokenizer puts before every text, such as a begin token."""
         plain = self._tokenizer("a", add_special_tokens=False)["input_ids"]
         full = self._tokenizer("a", add_special_tokens=True)["input_ids"]
         for start in range(len(full) - len(plain) + 1):
@@ -211,7 +221,10 @@ class Encoder(PromptEncoder):
         return ()
 
     def text(self, text: str) -> tuple[int, ...]:
-        """Encode one piece of text without producing control tokens. Results are cached."""
+        """Encode a piece of text as token ids, none of which are control tokens.
+
+        The results are cached.
+        """
         if text not in self._cache:
             if len(self._cache) > 100_000:
                 self._cache.clear()
@@ -219,7 +232,7 @@ class Encoder(PromptEncoder):
         return self._cache[text]
 
     def _encode(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """Encode texts without control tokens or start ids."""
+        """Encode each text separately, without control tokens and without the ids in ``start``."""
         batch = self._tokenizer(
             list(texts),
             add_special_tokens=False,
@@ -232,11 +245,12 @@ class Encoder(PromptEncoder):
         ]
 
     def _encode_defused(self, text: str) -> tuple[int, ...]:
-        """Encode a text that contains the spelling of an added token.
+        """Encode a text that is spelled like an added token, so that the token is not produced.
 
-        A space is inserted into the spelling, because ``split_special_tokens`` splits special
-        tokens only, and some tokenizers also have the spelling in their plain vocabulary. Any
-        remaining ids of added tokens, such as the one for unknown characters, are dropped.
+        The option ``split_special_tokens`` is not enough, because it splits only special tokens,
+        and some tokenizers have the same spelling in their plain vocabulary. So a space is inserted
+        into the spelling. If the ids still include added tokens, such as the token for unknown
+        characters, these ids are dropped.
         """
         for content in sorted(set(self._added.values()), key=len, reverse=True):
             if len(content) > 1:
@@ -245,38 +259,45 @@ class Encoder(PromptEncoder):
         return tuple(i for i in ids["input_ids"][0] if i not in self._added)
 
     def title(self, rendered: str) -> tuple[int, ...]:
-        """Encode the lead and a rendered title, cut to ``max_title_tokens``; append the terminator.
+        """Encode a title together with the text that precedes it (lead) and ends it (terminator).
 
-        No encoded title is a prefix of another one, because every title ends with the terminator,
-        which occurs nowhere else in a title.
+        The lead and the title are cut to ``max_title_tokens`` tokens before the terminator is
+        appended. Because the terminator occurs only at the end, no encoded title is a proper prefix
+        of another one.
+
+        Args:
+            rendered: the title in the format used in prompts.
         """
         return self._terminate(self.text(f"{self.form.lead}{rendered}"))
 
     def _decode_title(self, title: tuple[int, ...]) -> str:
-        """Decode a title that was cut, so that users see the same text as the model."""
+        """Decode the ids of a title that was cut, so that users see the same text as the model."""
         text = str(self._tokenizer.decode(list(title[: -len(self.terminator)])))
         return text.removeprefix(self.form.lead)
 
     def _terminate(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        """Cut a title's ids and append the terminator, which must not occur before the end."""
+        """Cut a title's ids to the maximum length and append the terminator.
+
+        If the terminator's ids also occur earlier in the title, they are removed there.
+        """
         body = ids[: self.form.max_title_tokens]
         size = len(self.terminator)
         while any(body[i : i + size] == self.terminator for i in range(len(body))):
-            # This only happens if a tokenizer uses the terminator's ids for other characters.
+            # This happens only if the tokenizer uses the terminator's ids for other characters too.
             body = tuple(i for i in body if i != self.terminator[-1])
         return body + self.terminator
 
     def titles(
         self, catalog: Catalog, progress: Callable[[int], None] | None = None
     ) -> Iterator[tuple[int, ...]]:
-        """Encode every title of a catalog in row order, in chunks.
+        """Encode every title of a catalog, in the order of the catalog's rows.
 
         Args:
             catalog: the items.
-            progress: function called with the number of titles encoded so far.
+            progress: function that is called now and then with the number of titles encoded so far.
 
         Yields:
-            The ids of each title.
+            The token ids of each title.
         """
         rendered = [f"{self.form.lead}{self.form.render(t)}" for t in catalog.titles]
         for first in range(0, len(rendered), _CHUNK):
@@ -286,10 +307,14 @@ class Encoder(PromptEncoder):
                 progress(min(first + _CHUNK, len(rendered)))
 
     def prompt(self, prompt: Prompt) -> EncodedPrompt:
-        """Encode a prompt segment by segment, beginning with the tokenizer's start ids.
+        """Encode a rendered prompt as token ids, one segment at a time.
+
+        The ids begin with those in ``start``, or with the chat template's text if the prompt is a
+        chat message.
 
         Raises:
-            PromptError: the prompt has no tokens, or the model lacks a chat template.
+            PromptError: the prompt has no tokens, or it needs a chat template and the model has
+                none.
         """
         frame = self._chat_frame if prompt.chat else ("", "")
         ids = list(self._encode_trusted(frame[0]) if prompt.chat else self.start)
@@ -318,7 +343,7 @@ class Encoder(PromptEncoder):
 
     @cached_property
     def _chat_frame(self) -> tuple[str, str]:
-        """Return the chat template's text before and after a user's message."""
+        """Return the text that the model's chat template puts before and after a user's message."""
         if not getattr(self._tokenizer, "chat_template", None):
             msg = (
                 "The prompt is a chat message, but the model has no chat template. Use an instruct "
@@ -333,17 +358,17 @@ class Encoder(PromptEncoder):
         return before, after
 
     def _encode_trusted(self, text: str) -> tuple[int, ...]:
-        """Encode the chat template's own text, which may contain control tokens."""
+        """Encode the chat template's own text, in which control tokens are allowed."""
         if not text:
             return ()
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def plain(self, text: str) -> tuple[int, ...]:
-        """Encode a prompt that is given as one string, beginning with the tokenizer's start ids."""
+        """Encode a prompt that is one string, and put the ids in ``start`` before it."""
         return (*self.start, *self._encode([text])[0])
 
     def message(self, text: str) -> tuple[int, ...]:
-        """Encode a user's message in the model's chat template, up to the beginning of the answer.
+        """Encode a chat prompt that consists of a user's message and the start of the answer.
 
         Raises:
             PromptError: the model has no chat template.
@@ -357,11 +382,12 @@ class Encoder(PromptEncoder):
 
     @property
     def hash(self) -> str:
-        """Return the SHA-256 (hex) of the vocabulary, the added tokens and the title format.
+        """Return a SHA-256 hash in hexadecimal that identifies the encoder.
 
-        Together, these determine all ids. Run folders store this hash, so it must be stable. The
-        title format is therefore represented by its named fields (``keys.spell``) and not by
-        ``repr``. A new class name, or a new field with its default value, does not change the hash.
+        Two encoders with the same hash produce the same ids, since the hash covers the vocabulary,
+        the added tokens and the format of titles. Run folders store the hash, so it must be stable.
+        The format is therefore written by ``keys.spell`` and not by ``repr``. So the hash stays the
+        same when a class is renamed or a field is added with its default value.
         """
         form = spell(self.form, "TitleForm", _FORM_FIELDS)
         state = f"({form}, {sorted(self._added.items())!r}, {self.start!r})"
@@ -372,7 +398,7 @@ class Encoder(PromptEncoder):
 
 
 def shared_start(sequences: Sequence[Sequence[int]]) -> int:
-    """Return the length of the longest common prefix of all sequences.
+    """Return the number of elements with which all of the given sequences begin.
 
     >>> shared_start([[1, 2, 3], [1, 2], [1, 2, 4]])
     2

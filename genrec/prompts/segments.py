@@ -14,12 +14,13 @@ from genrec.errors import PromptError
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of a prompt, either text or a title.
+    """A piece of a prompt, which is either text or the title of an item.
 
     Attributes:
         text: the text of the segment. For a title, it excludes the lead and terminator.
-        row: the catalog row of a title; None for text.
-        event: index of the title's event in the history; None for text and demonstrations.
+        row: the catalog row of the item with this title; None if the segment is text.
+        event: index of the title's event in the user's history; None if the segment is text, or if
+            the title belongs to another user's history or to no event.
     """
 
     text: str
@@ -29,15 +30,15 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A rendered prompt, which ends right before the title to be written.
+    """A rendered prompt, which ends right before the title that the model is to write.
 
     Attributes:
-        segments: the pieces in order.
-        lead: text before every title.
-        terminator: text after every title.
-        events: number of events from the history in the prompt.
+        segments: the pieces of the prompt in order.
+        lead: text that precedes every title.
+        terminator: text that ends every title.
+        events: number of events from the user's history in the prompt.
         dropped: number of older events that were left out because they did not fit.
-        chat: whether the prompt is a message for the model's chat template.
+        chat: whether the prompt is a user's message to be put into the model's chat template.
     """
 
     segments: tuple[Segment, ...]
@@ -57,16 +58,25 @@ class Prompt:
 
 
 class TitleObject:
-    """A title in a template. It may only be printed unchanged, so that its row is never lost."""
+    """A title as a value in a template, which the template can print but not modify.
+
+    Since a template cannot convert it to a string, the catalog row of every printed title is known.
+    """
 
     __slots__ = ("event", "row", "text")
 
     def __init__(self, text: str, row: int, event: int | None = None) -> None:
-        """Store a title's text, its catalog row and the index of its event."""
+        """Store a title.
+
+        Args:
+            text: the title as written in prompts.
+            row: the catalog row of the item.
+            event: index of the title's event in the user's history; None if there is no such event.
+        """
         self.text, self.row, self.event = text, row, event
 
     def __str__(self) -> str:
-        """Raise an error, since titles must not be converted to strings."""
+        """Raise a PromptError, because a template must not convert a title to a string."""
         msg = (
             "The template modifies a title or joins it with other text. Expected titles and "
             "targets to be printed unchanged, as in {{ event.title }}; remove the filter or "
@@ -78,7 +88,7 @@ class TitleObject:
 
 
 def flatten(parts: Iterable[Any]) -> list[Any]:
-    """Flatten the parts that a Jinja2 native environment yields into one list."""
+    """Flatten nested lists by one level, to join the parts that a Jinja2 template yields."""
     flat: list[Any] = []
     for part in parts:
         flat.extend(part if isinstance(part, list) else [part])
@@ -86,6 +96,6 @@ def flatten(parts: Iterable[Any]) -> list[Any]:
 
 
 class SegmentEnvironment(SandboxedEnvironment, NativeEnvironment):
-    """A sandboxed Jinja2 environment that renders to a list of values instead of a string."""
+    """A sandboxed Jinja2 environment that renders a template as a list of values, not a string."""
 
     concat = staticmethod(flatten)  # type: ignore[assignment]

@@ -1,9 +1,10 @@
-"""Render Jinja2 templates as prompts. Deals with texts and catalog rows, not with tokens.
+"""Render Jinja2 templates as prompts.
 
-A prompt is a list of segments, not a string. A segment is either template text or a title with its
-catalog row and event. The lead before a title (such as a space) and the terminator after it (such
-as a line break) belong to the title. So titles in the history have exactly the same form as the
-title that the model must write.
+A prompt is a list of segments, not a string. A segment is either text from the template, or a title
+together with its catalog row and event. The text that precedes each title (the lead, such as a
+space) and the text that ends it (the terminator, such as a line break) belong to the title. So the
+titles in a history have exactly the same form as the title that the model is to write. This module
+deals with texts and catalog rows, not with tokens.
 """
 
 from __future__ import annotations
@@ -25,69 +26,71 @@ from genrec.errors import PromptError
 from genrec.prompts.segments import Prompt, Segment, SegmentEnvironment, TitleObject, flatten
 from genrec.text import one_line
 
-MAX_TEXT = 200  # maximum number of characters of an event's text in a prompt
+MAX_TEXT = 200  # maximum number of characters that a prompt shows of an event's text
 
-_TARGET_ROW = -1  # stands for the catalog row of the title to be written
+_TARGET_ROW = -1  # used in place of a catalog row for the title that the model is to write
 
 
 class Template:
-    """A prompt template with its verb table.
+    """A prompt template, together with the verbs that express the users' behaviors.
 
-    The comment at the top of the source is the header, which consists of ``key: value`` lines. All
-    keys are optional:
+    A comment at the top of the source may contain a header of ``key: value`` lines. All keys are
+    optional:
 
     - ``for`` and ``language``: the purpose of the template, and its language.
-    - ``form``: ``plain`` (the default) or ``chat``. A ``chat`` template renders a user's message
-      for the model's chat template, and the model answers with the title.
-    - ``lead``, ``terminator``: text before and after every title, in double quotes.
+    - ``form``: ``plain`` (the default) or ``chat``. A ``chat`` template renders a user's message,
+      which is put into the model's chat template, and the model answers with the title.
+    - ``lead``, ``terminator``: the text that precedes every title and the text that ends it, in
+      double quotes.
     - ``targets``: ``every`` (the default) if the text before each title in a history is exactly the
-      prompt that inference would use for that title; otherwise ``last``.
-    - ``answers``: the words for yes and no as the model writes them, such as ``" yes", " no"``, for
-      templates that ask about one item.
+      prompt that would be used to predict that title; otherwise ``last``.
+    - ``answers``: the words for yes and no as the model writes them, such as ``" yes", " no"``.
+      Only templates that ask about one item have them.
 
-    Templates that explain an item (``explain``) also have these keys:
+    The templates named ``explain``, which write a sentence about an item, also have these keys:
 
     - ``opening``: the beginning of the sentence.
-    - ``link``: the text after the first title, which contains {item}.
-    - ``unlisted``: the link for an item that is not recommended.
-    - ``words``: plain words that may be written between words of the item's title.
-    - ``passing``: additional words that may occur in a freely written sentence.
+    - ``link``: the text after the first title in the sentence, in which {item} stands for the item.
+    - ``unlisted``: the text used instead of ``link`` if the item is not recommended.
+    - ``words``: plain words that the model may write between words of the item's title.
+    - ``passing``: additional words that the model may use in a freely written sentence.
     - ``empty``: words that mean nothing on their own. In scripts without spaces, these are
       characters that cannot begin or end a word.
-    - ``most``: maximum number of words.
-    - ``plain``: the sentence used if the model's own sentence is rejected. It contains {verb} and
-      {title}.
+    - ``most``: maximum number of words in the sentence.
+    - ``plain``: the sentence used if the model's own sentence is rejected. In it, {verb} and
+      {title} stand for the event.
     - ``silent``: the sentence used if no event supports the item.
     - ``earlier``: the sentence used if only events that are not shown support the item.
-    - ``none``: the sentence used for an empty history.
+    - ``none``: the sentence used if the history is empty.
 
     Attributes:
         name: the template's name, such as ``next_item``.
         source: the Jinja2 source text.
         header: the header's values by key.
-        lead: text before every title.
-        terminator: text after every title.
-        verbs: behavior -> verb that expresses it.
-        takes_demonstrations: whether the template shows other users' histories.
+        lead: text that precedes every title.
+        terminator: text that ends every title.
+        verbs: the verb that expresses each behavior, by the behavior's name.
+        takes_demonstrations: whether the template shows other users' histories as examples.
     """
 
     def __init__(self, name: str, source: str, verbs: Mapping[str, Verb]) -> None:
-        """Compile a template.
+        """Compile a template from its source.
 
         The source may use these variables:
 
-        - ``events``: the history. Each event has a ``verb``, a ``title`` (None if the event is
-          text only), a ``text`` and a ``value``; the last two may be empty.
-        - ``demonstrations``: other users' histories, each a list of such events.
+        - ``events``: the events in the user's history. Each event has a ``verb``, a ``title`` (None
+          if the event has only text), a ``text`` and a ``value``. Text and value may be empty.
+        - ``demonstrations``: other users' histories, each of which is a list of such events.
         - ``next_verb``, ``next_base``: the verb of the next event in its past and base forms.
-        - ``opening``: the header's value of that name.
+        - ``opening``: the value of this key in the header.
         - ``item``, ``details``: the title and attributes of the item that the template is about.
-        - ``target``: the title to be written, which must come last.
+        - ``target``: the title that the model is to write, which must come last.
 
         Args:
             name: the template's name, such as ``next_item``.
             source: the Jinja2 source text.
-            verbs: behavior -> verb that expresses it. Other behaviors are expressed by their names.
+            verbs: the verb that expresses each behavior, by the behavior's name. A behavior without
+                a verb is expressed by its name.
 
         Raises:
             PromptError: the source is not a valid template.
@@ -116,13 +119,13 @@ class Template:
         Args:
             name: the template's name, such as ``next_item``.
             language: name of the language folder, such as ``en``.
-            own: a folder with the same layout as the shipped one, with ``en/NAME.jinja`` and
-                ``en/verbs.json``. Its templates and verbs take precedence over the
-                shipped ones.
+            own: the user's own folder, which may contain files such as ``en/NAME.jinja`` and
+                ``en/verbs.json``. Its templates and verbs take precedence over the shipped ones.
+                None to use only the shipped ones.
 
         Raises:
-            PromptError: the language or template does not exist. The message lists the available
-                ones.
+            PromptError: the folder, the language or the template does not exist. The message lists
+                the available languages or templates.
         """
         roots = [templates_folder()] if own is None else [Path(own), templates_folder()]
         if own is not None and not Path(own).is_dir():
@@ -153,28 +156,31 @@ class Template:
 
     @property
     def hash(self) -> str:
-        """Return the SHA-256 (hex) of the source and the verbs, which identifies the template."""
+        """Return a SHA-256 hash in hexadecimal that identifies the template's source and verbs."""
         verbs = {b: [v.past, v.base, v.value] for b, v in self.verbs.items()}
         data = json.dumps([self.source, verbs], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(data.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
     def answers(self) -> tuple[str, str] | None:
-        """Return yes and no as the model writes them; None if the template asks for a title."""
+        """Return the words for yes and no as the model writes them.
+
+        The result is None if the template asks for a title rather than for yes or no.
+        """
         given = self.header.get("answers")
         return None if given is None else _parse_answers(self.name, given)
 
     def form(self, case: str = "as_is", max_title_tokens: int = 48) -> TitleForm:
-        """Build the title format of this template.
+        """Build the format in which this template writes titles.
 
         Args:
-            case: letter case, ``as_is`` or ``lower``.
+            case: ``lower`` to write titles in lower case, or ``as_is`` to leave them unchanged.
             max_title_tokens: maximum number of tokens in a title; longer titles are cut.
         """
         return TitleForm(case, max_title_tokens, self.lead, self.terminator)
 
     def verb(self, behavior: str) -> Verb:
-        """Return the verb for a behavior, or the behavior's name if the table has no verb for it."""
+        """Return the verb that expresses a behavior; by default, this is the behavior's name."""
         name = one_line(behavior)
         return self.verbs.get(behavior, Verb(name, name))
 
@@ -190,20 +196,23 @@ class Template:
         dropped: int = 0,
         item: int | None = None,
     ) -> Prompt:
-        """Render a history as the prompt for its next title.
+        """Render a user's history as a prompt that asks the model for the next title.
 
         Args:
             catalog: the items to which the history refers.
-            history: the events, oldest first; may be empty.
+            history: the user's events, oldest first; may be empty.
             behavior: the behavior of the next event, such as ``buy``.
-            form: the format of titles; None for this template's own format.
-            demonstrations: complete histories of other users, for templates that show them.
-            scale: the highest possible value of an event; None hides values.
-            dropped: number of older events that the caller left out, stored for display.
-            item: catalog row of the item that an ``explain`` or ``would_like`` template is about.
+            form: the format in which titles are written; None for this template's own format.
+            demonstrations: complete histories of other users, which some templates show as
+                examples.
+            scale: the highest possible value of an event, such as the highest rating; None to hide
+                values.
+            dropped: number of older events that the caller has left out, to be stored for display.
+            item: catalog row of the item that an ``explain`` or ``would_like`` template is about;
+                None for other templates.
 
         Raises:
-            PromptError: rendering fails, or the template modifies a title or does not end with the
+            PromptError: the template cannot be rendered, modifies a title or does not end with the
                 target.
             RequestError: an item in a history is not in the catalog.
         """
@@ -251,7 +260,18 @@ class Template:
         return Prompt(segments, self.lead, self.terminator, len(history), dropped, chat)
 
     def _build_segments(self, parts: list[Any]) -> tuple[Segment, ...]:
-        """Join adjacent text, and check and remove the lead and terminator around each title."""
+        """Convert the output of a template to segments.
+
+        Adjacent pieces of text are joined. The lead and the terminator around each title are
+        removed, because they belong to the title.
+
+        Args:
+            parts: the strings, titles and other values that the template has printed, in order.
+
+        Raises:
+            PromptError: a lead or terminator is missing, or the template does not end with the
+                target.
+        """
         pieces: list[Segment] = []
         text = ""
         after_title = False
@@ -296,7 +316,18 @@ _KEYS = ("for", "language", "form", "targets", "most", "answers", *_QUOTED)
 
 
 def _parse_header(name: str, source: str) -> dict[str, str]:
-    """Parse the ``key: value`` lines of the comment at the top, if there is one."""
+    """Parse the header of a template, if the template begins with a comment.
+
+    Args:
+        name: the template's name, for messages.
+        source: the source of the template.
+
+    Returns:
+        The values by key; empty if there is no header.
+
+    Raises:
+        PromptError: a line or a value is invalid.
+    """
     comment = re.match(r"\{#-?\n(.*?)-?#\}", source, re.DOTALL)
     header: dict[str, str] = {}
     for line in comment[1].splitlines() if comment else []:
@@ -325,7 +356,7 @@ def _parse_header(name: str, source: str) -> dict[str, str]:
 
 
 def _parse_answers(name: str, value: str) -> tuple[str, str]:
-    """Parse yes and no from a header value such as ``" yes", " no"``."""
+    """Parse the words for yes and no from a header value such as ``" yes", " no"``."""
     try:
         answers = json.loads(f"[{value}]")
     except ValueError:
@@ -341,7 +372,7 @@ def _parse_answers(name: str, value: str) -> tuple[str, str]:
 
 
 def _parse_quoted(name: str, key: str, value: str) -> str:
-    """Parse a header value that is in double quotes."""
+    """Parse a header value that is written in double quotes."""
     try:
         text = json.loads(value)
     except ValueError:
