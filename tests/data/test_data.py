@@ -64,7 +64,7 @@ def test_catalog_keeps_order_attributes_and_types(tmp_path: Path) -> None:
         ("item_id,title\na,mug\nb, \t\n", "data row 2: empty title"),
         ("item_id,title\na,mug\nb,\x1b\x00\n", "data row 2: empty title"),
         ("item_id,title\na,mug\nb,x,y\n", "data row 2: 3 cells, but the header has 2"),
-        ("item_id,title\na,mug\nb,caf\udce9\n", "data row 2: not valid UTF-8"),
+        ("item_id,title\na,mug é\nb,caf\udce9\n", "data row 2: not valid UTF-8"),
     ],
 )
 def test_bad_items_are_errors_when_strict(tmp_path: Path, items: str, message: str) -> None:
@@ -213,7 +213,7 @@ BAD = {
     "u,a,inf,buy": "time is empty or not a number or ISO date",
     "u,a,soon,buy": "time is empty or not a number or ISO date",
     "u,a,1": "3 cells, but the header has 4",
-    "u,a\udcff,1,buy": "not valid UTF-8",
+    "é,a\udcff,1,buy": "not valid UTF-8",
 }
 
 

@@ -226,7 +226,7 @@ def test_rejected_rows_keep_their_cells(tmp_path: Path) -> None:
         ("user_id,timestamp,behavior\nu,1,buy\n", "no column 'item_id'"),
         ("user_id,item_id,timestamp,behavior\n", "it has no rows"),
         ("user_id,item_id,timestamp,behavior\nu,q,1,buy\n", "every row was rejected"),
-        ("caf\udce9,item_id\nu,a\n", "header"),
+        ("é caf\udce9,item_id\nu,a\n", "header"),
         ("user_id,item_id,timestamp,behavior,user_id\nu,a,1,buy,u\n", "column 'user_id' twice"),
         ("\x00\x01\x02", "no column 'user_id'"),
         ('"user_id,item_id\n', "no column 'user_id'"),

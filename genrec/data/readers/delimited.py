@@ -1,0 +1,320 @@
+"""Read CSV files and their relatives as Arrow tables of strings.
+
+pyarrow splits the rows because it reports those that it cannot split; other readers silently drop or
+pad such rows. The delimiter and the place of the header are decided from the first rows, by the
+number of cells that the rows have in common.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+
+from genrec.data.readers.arrow import ROW
+from genrec.data.readers.encodings import BROKEN, Encoding, open_text, open_utf8
+from genrec.data.readers.rejects import BadRow, Rejects
+from genrec.data.readers.sources import Source
+from genrec.errors import DataError
+from genrec.text import quantity
+from genrec.types import IntArray
+
+_MISQUOTED = "a quote inside a quoted cell is not doubled"
+_DELIMITERS = ",;\t|"
+_SEPARATOR_LINE = re.compile(r"sep=(.)\s*$", re.IGNORECASE)  # the first line of some Excel files
+_NUMBER = re.compile(r"\s*-?\d[\d.,:/\- T]*Z?\s*$")
+_SAMPLE_LINES = 200
+_SAMPLE_TEXT = 1 << 18  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """The form of a file.
+
+    Attributes:
+        delimiter: the character between cells.
+        header: the cells of the header, as many as the rows have.
+        skip: the number of lines before the header.
+        title: the text of the lines before the header that are not blank.
+        has_rows: True if there is text after the header.
+        fit: the number of columns, weighted with the share of sampled rows that have as many.
+    """
+
+    delimiter: str
+    header: list[str]
+    skip: int
+    title: str
+    has_rows: bool
+    fit: float
+
+
+def read(source: Source, encoding: Encoding, rejects: Rejects, notes: list[str]) -> pa.Table:
+    """Read a file as strings, and reject the rows that cannot be parsed.
+
+    Args:
+        source: the file.
+        encoding: the encoding of the file.
+        rejects: the record of bad rows.
+        notes: receives remarks for the user.
+
+    Raises:
+        DataError: the header or the quotes of the file cannot be used.
+    """
+    layout = _layout(source, encoding)
+    names = [n.strip() for n in layout.header]
+    _check_header(source, encoding, names)
+    if layout.title:
+        notes.append(
+            f"the text before the header of {source.path.name} is skipped: {layout.title!r:.100}"
+        )
+    if not layout.has_rows:  # pyarrow cannot skip a header without rows
+        empty = [pa.array([], pa.string()) for _ in names]
+        table = _named(source, empty, names)
+        return table.append_column(ROW, pa.array([], pa.int64()))
+    table, broken = _parse(source, encoding, layout)
+    numbers = _row_numbers(table.num_rows, {number for number, _, _ in broken})
+    misquoted = _check_quotes(source, encoding, layout, table, numbers, broken)
+    invalid = np.zeros(table.num_rows, dtype=bool)
+    for column in [] if encoding.intact else table.columns:
+        invalid |= np.asarray(pc.match_substring(column, BROKEN), dtype=bool)
+    bad = invalid | np.isin(numbers, list(misquoted))
+    places = np.flatnonzero(bad)
+    cells = table.take(pa.array(places)).to_pylist()
+    for place, row in zip(places.tolist(), cells, strict=True):
+        reason = f"not valid {encoding.label}" if invalid[place] else _MISQUOTED
+        broken.append((int(numbers[place]), reason, " | ".join(row.values())))
+    for number, reason, text in sorted(broken):
+        rejects.add(number, reason, [text.replace(BROKEN, "\ufffd")])
+    table = _named(source, table.columns, names).append_column(ROW, pa.array(numbers))
+    return table.filter(pa.array(~bad)) if bad.any() else table
+
+
+def _layout(source: Source, encoding: Encoding) -> _Layout:
+    """Decide on the delimiter and the header from the first lines.
+
+    A header that contains a delimiter beats one that does not. Of several delimiters, the one that
+    splits the most rows into the most cells is chosen, or the comma in case of a tie.
+    """
+    lines: list[str] = []
+    size = 0
+    with open_text(source.open, encoding.name) as stream:
+        for line in stream:
+            lines.append(line)
+            size += len(line)
+            if len(lines) == _SAMPLE_LINES or size > _SAMPLE_TEXT:
+                break
+        more = bool(stream.read(1))
+    skip = next((n for n, line in enumerate(lines) if line.strip()), len(lines))
+    given = _SEPARATOR_LINE.match(lines[skip]) if skip < len(lines) else None
+    if given:
+        skip += 1
+    layouts = [_try(d, lines, skip, more) for d in (given[1] if given else _DELIMITERS)]
+    return max(layouts, key=lambda one: (len(one.header) > 1, one.fit))
+
+
+def _try(delimiter: str, lines: Sequence[str], skip: int, more: bool) -> _Layout:
+    """Split the first lines of a file at a delimiter.
+
+    Args:
+        delimiter: the delimiter.
+        lines: the first lines of the file.
+        skip: the number of lines to leave out.
+        more: True if the file has more lines than these.
+    """
+    reader = csv.reader(lines[skip:], delimiter=delimiter)
+    rows: list[tuple[int, list[str]]] = []  # the line where each row begins, and its cells
+    at = skip
+    for row in reader:
+        if any(cell.strip() for cell in row):
+            rows.append((at, row))
+        at = skip + reader.line_num
+    if not rows:
+        return _Layout(delimiter, [], skip, "", False, 0.0)
+    first = _header_place([row for _, row in rows])
+    start, header = rows[first]
+    below = [row for _, row in rows[first + 1 :]]
+    whole = below[:-1] if more and len(below) > 1 else below  # the last row may be cut
+    width = Counter(map(len, whole)).most_common(1)[0][0] if whole else len(header)
+    beyond = [cell for row in [*whole, header] for cell in row[min(width, len(header)) :]]
+    if not any(cell.strip() for cell in beyond):  # a delimiter at the end of the header or the rows
+        header = [*header, *[""] * width][:width]
+    share = sum(len(row) == len(header) for row in whole) / len(whole) if whole else 1.0
+    title = " ".join(" ".join(filter(None, row)) for _, row in rows[:first])
+    fit = len(header) * (share + 0.01)
+    return _Layout(delimiter, header, start, title, bool(below) or more, fit)
+
+
+def _header_place(rows: Sequence[list[str]]) -> int:
+    """Find the row with the column names.
+
+    It is the first row, unless that has a single cell, as the title of a report has. Then it is the
+    first row with several cells, if they could be names and the rows below have as many.
+    """
+    for place, row in enumerate(rows[:20]):
+        filled = [cell for cell in row if cell.strip()]
+        if len(filled) < 2:
+            continue
+        below = rows[place + 1 :]
+        alike = sum(len(other) == len(row) for other in below)
+        names = len({*filled}) == len(row) and not any(_NUMBER.match(cell) for cell in filled)
+        return place if names and below and alike >= 0.8 * len(below) else 0
+    return 0
+
+
+def _check_header(source: Source, encoding: Encoding, names: Sequence[str]) -> None:
+    """Check the names of the columns, but not whether they are distinct.
+
+    Raises:
+        DataError: the file is empty, or a name cannot be used.
+    """
+    path = str(source.path)
+    broken = next((n for n in names if BROKEN in n), None)
+    if broken is not None:
+        shown = broken.replace(BROKEN, "\ufffd")
+        msg = (
+            f"The header of {path!r} is not valid {encoding.label} at {shown!r}. Save the file as "
+            "UTF-8, or name its encoding with --encoding."
+        )
+        raise DataError(msg)
+    if not any(names):
+        msg = f"{path!r} is empty. Expected a header line with column names, then rows."
+        raise DataError(msg)
+    if ROW in names:
+        msg = f"{path!r} has a column {ROW!r}, a name reserved for genrec. Rename it."
+        raise DataError(msg)
+
+
+def _named(
+    source: Source, columns: Sequence[pa.Array | pa.ChunkedArray], names: Sequence[str]
+) -> pa.Table:
+    """Name the columns, leaving out empty ones without a name of their own.
+
+    Raises:
+        DataError: two columns with values have the same name.
+    """
+    kept: list[tuple[str, pa.Array | pa.ChunkedArray]] = []
+    for place, (name, column) in enumerate(zip(names, columns, strict=True)):
+        extra = not name or name in names[:place] or name in names[place + 1 :]
+        last = name not in names[place + 1 :] and name not in {n for n, _ in kept}
+        if extra and not (name and last) and not pc.any(pc.not_equal(column, "")).as_py():
+            continue
+        kept.append((name, column))
+    check_distinct(source.path, [name for name, _ in kept])
+    return pa.table(dict(kept))
+
+
+def check_distinct(path: Path, names: Sequence[str]) -> None:
+    """Raise a DataError if a column name occurs twice."""
+    twice = [n for n, count in Counter(names).items() if count > 1]
+    if twice:
+        msg = (
+            f"{str(path)!r} has the column {twice[0]!r} twice. Expected distinct column "
+            "names. Rename or remove one."
+        )
+        raise DataError(msg)
+
+
+def _parse(source: Source, encoding: Encoding, layout: _Layout) -> tuple[pa.Table, list[BadRow]]:
+    """Split the rows of a file.
+
+    Returns:
+        The rows with the right number of cells, in columns named by their position, and the others.
+    """
+    broken: list[BadRow] = []
+
+    def on_invalid(row: pa_csv.InvalidRow) -> str:
+        reason = (
+            f"{quantity(row.actual_columns, 'cell')}, but the header has {row.expected_columns}"
+        )
+        broken.append((int(row.number or 0) - layout.skip - 1, reason, row.text or ""))
+        return "skip"
+
+    columns = [str(n) for n in range(len(layout.header))]
+    with source.open() if encoding.intact else open_utf8(source.open, encoding.name) as stream:
+        table = pa_csv.read_csv(
+            stream,
+            read_options=pa_csv.ReadOptions(
+                use_threads=False,
+                column_names=columns,
+                skip_rows=layout.skip,
+                skip_rows_after_names=1,
+            ),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=layout.delimiter, newlines_in_values=True, invalid_row_handler=on_invalid
+            ),
+            convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
+        )
+    return table, broken
+
+
+def _check_quotes(
+    source: Source,
+    encoding: Encoding,
+    layout: _Layout,
+    table: pa.Table,
+    numbers: IntArray,
+    broken: Sequence[BadRow],
+) -> set[int]:
+    """Find the data rows with text after a closing quote, because pyarrow accepts such rows.
+
+    Raises:
+        DataError: a quote is never closed, or is closed in the wrong place, so that rows are
+            merged.
+    """
+
+    def rows_with(mark: str) -> list[int]:
+        places = [pc.index(pc.match_substring(c, mark), True).as_py() for c in table.columns]
+        first = [int(numbers[place]) for place in places if place >= 0]
+        return [*first, *(number for number, _, text in broken if mark in text)]
+
+    breaks = rows_with("\n")
+    if not breaks and not rows_with('"'):
+        return set()
+    with open_text(source.open, encoding.name) as stream:
+        quotes = sum(block.count('"') for block in iter(lambda: stream.read(1 << 22), ""))
+    with open_text(source.open, encoding.name) as stream:
+        lines = itertools.islice(stream, layout.skip, None)
+        misquoted = _misquoted(csv.reader(lines, delimiter=layout.delimiter, strict=True))
+    if breaks and (quotes % 2 or misquoted):
+        msg = (
+            f"{str(source.path)!r} has a quote that is opened and never closed, so rows run together "
+            f"(at or after data row {min(breaks)}). Close the quote, or double it if it is part of "
+            "the text."
+        )
+        raise DataError(msg)
+    return misquoted
+
+
+def _misquoted(reader: Iterator[list[str]]) -> set[int]:
+    """Return the numbers of the rows that a strict reader rejects.
+
+    The header is row 0, and blank lines are not counted.
+    """
+    refused: set[int] = set()
+    number = 0
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return refused
+        except csv.Error as error:
+            if "field limit" not in str(error):
+                refused.add(number)
+            number += 1
+        else:
+            number += bool(row)
+
+
+def _row_numbers(rows: int, skipped: set[int]) -> IntArray:
+    """Return the row numbers, starting at 1, of the rows that the parser kept."""
+    numbers = np.arange(1, rows + len(skipped) + 1)
+    return numbers[~np.isin(numbers, list(skipped))][:rows] if skipped else numbers
