@@ -58,7 +58,7 @@ def test_nothing_is_written_into_the_package(run: Command, tmp_path: Path) -> No
     before = sorted((p.name, p.stat().st_mtime_ns) for p in folder().iterdir())
     code, _, said = run("tune", tmp_path, "--run", NAME)
     assert code == 2
-    assert "Expected --out" in said
+    assert "with --out" in said
     assert sorted((p.name, p.stat().st_mtime_ns) for p in folder().iterdir()) == before
 
 

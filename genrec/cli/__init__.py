@@ -1,1 +1,1 @@
-"""The command line, with one module per group of commands."""
+"""Define the command line. Each module contains one group of commands."""

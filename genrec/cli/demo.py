@@ -1,4 +1,4 @@
-"""The demo command. It runs the demo in ``walkthrough``, which it imports only when needed."""
+"""Define the command ``demo``, which runs the demo of the module ``walkthrough``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ def demo(
     ] = "auto",
     json: AsJson = False,
 ) -> None:
-    """Run a demo on bundled data: data, prompt, recommendations, hit rate. Takes a few minutes."""
+    """Show genrec at work on bundled data. The demo takes a few minutes.
+
+    It shows the data, a prompt and recommendations, and measures the hit rate on some users.
+    """
     from genrec.cli import walkthrough
 
     walkthrough.run(

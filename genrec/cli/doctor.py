@@ -1,4 +1,4 @@
-"""The doctor command: report what is installed and how genrec would run on this machine."""
+"""Define the command ``doctor``, which reports on the installation and this machine."""
 
 from __future__ import annotations
 
@@ -64,10 +64,13 @@ def doctor(
 
 
 def examine(model: str | None = None) -> dict[str, dict[str, Any]]:
-    """Return a report on versions, hardware, models and disk space.
+    """Create a report on versions, hardware, models and disk space.
 
     Args:
-        model: a model to load and report on; None for no model.
+        model: the name of a model to load and describe in the report, or None.
+
+    Returns:
+        For each part of the report, a mapping from names to values.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -115,7 +118,7 @@ def _describe_hardware() -> dict[str, Any]:
 
 
 def _list_scripts() -> dict[str, Any]:
-    """Return the scripts supported by the tokenizer of each encoder and model on this machine."""
+    """List the writing systems that the tokenizer of each model and encoder can read."""
     import importlib.util
 
     from genrec.models.coverage import measure_coverage

@@ -1,4 +1,4 @@
-"""The commands evaluate and tune. Heavy imports are done inside the functions."""
+"""Define the commands ``evaluate`` and ``tune``. Their functions import heavy modules when called."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ _PROTOCOL = "the protocol that fits the data's split"
 
 
 def _is_one_report(value: str) -> bool:
-    """Check whether a value that contains a comma is one file name, not a list of reports."""
+    """Return True if the value of ``--report`` is one file name that contains a comma.
+
+    A list of reports is recognized by the suffix .html or .md of each part.
+    """
     return not all(part.strip().endswith((".html", ".md")) for part in value.split(","))
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOptions:
-    """The systems, users and outputs of an evaluation."""
+    """Options that choose the systems, the users and the outputs of an evaluation."""
 
     against: tuple[str, ...] | None = option(
         None,
         _MEASURED,
         "Baselines to compare with: popular, markov, itemknn, userknn, ease, content, mf, bpr, sasrec, "
-        "textseq, prior (the collaborative prior without a model), or none for no baselines.",
+        "textseq and prior (the collaborative prior without a model). Use none for no baselines.",
         metavar="NAMES",
         unset="popular,markov",
     )
@@ -75,14 +78,14 @@ class EvaluateOptions:
     explanations: bool = option(
         False,
         _MEASURED,
-        "Evaluate explanations instead: check whether the sentences name the events that the model "
-        "relies on. Uses 100 users unless --users is given.",
+        "Evaluate explanations instead, by checking whether the sentences name the events that the "
+        "model relies on. Uses 100 users unless --users is given.",
     )
     out: Path | None = option(
         None,
         OUTPUT,
-        "Folder for per-user results (with --explanations: a JSONL file). An interrupted evaluation "
-        "can be resumed from it.",
+        "Folder for the results of each user; with --explanations, a JSONL file. An interrupted "
+        "evaluation continues from it.",
         metavar="PATH",
     )
     report: tuple[str, ...] = option(
@@ -94,18 +97,17 @@ class EvaluateOptions:
     )
 
     def __post_init__(self) -> None:
-        """Check that no option for baselines or reports is given with ``--explanations``.
+        """Check that ``--explanations`` is given without options for baselines and reports.
 
         Raises:
-            SettingsError: such an option is given.
+            SettingsError: ``--explanations`` is combined with such an option.
         """
         given = {"--against": self.against, "--report": self.report, "--no-model": self.no_model}
         wrong = [name for name, value in given.items() if value]
         if self.explanations and wrong:
             msg = (
                 f"--explanations does not work with {wrong[0]}. Use only one of these options. "
-                "Explanations are written only by a model, so they cannot be compared with "
-                "baselines or shown in reports."
+                "Baselines do not write explanations, and reports do not show them."
             )
             raise SettingsError(msg)
 
@@ -146,18 +148,18 @@ def tune(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="JSON file to write the fitted values to. Other commands find it automatically under "
-            "its default name; otherwise pass it with --tuned FILE.",
+            help="JSON file to write the fitted values to. Other commands find it automatically if it "
+            "has its default name; otherwise, pass it to them with --tuned FILE.",
             show_default="tuned.json in the run folder, or in DIR without --run",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Fit the weight of the collaborative prior relative to a model, using only validation users.
+    """Fit the weight with which the collaborative prior is combined with a model, on validation users.
 
-    With --run, the prior is also stored in the run folder for use without the dataset. The stored
-    prior contains the IDs of the users whose events it counted.
+    With --run, the prior is also stored in the run folder, so that it can be used without the dataset.
+    The stored prior contains the IDs of the users whose events it counted.
     """  # fmt: skip
     from genrec import runs
     from genrec.data.dataset import TUNED, Dataset
@@ -169,7 +171,7 @@ def tune(
     if out is None and run is not None and runs.find_run(run) != run:
         msg = (
             f"--run {run} is the run shipped inside the genrec package, which genrec does not modify. "
-            "Expected --out F.json as well."
+            "Choose another file for the fitted values with --out FILE.json."
         )
         raise SettingsError(msg)
     if out is not None and not out.parent.is_dir():
@@ -204,10 +206,11 @@ def evaluate(
     settings: Annotated[Given, FieldsOf(Settings)],
     json: AsJson = False,
 ) -> None:
-    """Measure a model and baselines on held-out events, with confidence intervals and comparisons.
+    """Evaluate a model and baselines on held-out events, and compare them with confidence intervals.
 
-    With --explanations: remove the events that the explanation of the first recommendation names,
-    and measure how far the score falls under a different prompt template.
+    With --explanations, the explanation of each user's first recommendation is tested instead. The
+    events that it names are removed, and the fall of the score is measured under a different prompt
+    template.
     """
     from genrec.data.dataset import Dataset
     from genrec.evaluation import evaluator
@@ -252,7 +255,11 @@ def evaluate(
 def _sample(
     dataset: Dataset, what: EvaluateOptions, settings: Given, users: int | None
 ) -> tuple[Dataset, str, int]:
-    """Return the dataset split for its protocol, the protocol's name, and the number of users."""
+    """Split the dataset for the protocol and sample its users.
+
+    Returns:
+        The split dataset, the name of the protocol, and the number of users to evaluate.
+    """
     from genrec.data import protocols
 
     if settings["target_behavior"] is not None:
@@ -264,21 +271,24 @@ def _sample(
 
 
 def _note_leaks(run: Path, dataset: Dataset, protocol: str, split: str) -> None:
-    """Print a note if the run may have been trained on the events that it is to predict."""
+    """Print a note if the run may have been trained on the events that it should now predict."""
     from genrec import runs
     from genrec.data import protocols
     from genrec.reports import console
 
     trained = runs.Run.read(runs.find_run(run))
     if trained.data_fingerprint != protocols.fingerprint(dataset):
-        under = trained.training.get("protocol") or "of its data"
+        under = trained.training.get("protocol") or "the default of its data"
         console.note(
-            f"{run} was trained on other events or another split (protocol {under}; here {protocol}), "
-            "so it may have seen the events to predict here. Use the data and --protocol that it was "
-            "trained with."
+            f"{run} was trained on other events or another split, so its training data may contain the "
+            f"events to predict here. Its protocol was {under}; this evaluation uses {protocol}. Use "
+            "the data and --protocol that it was trained with."
         )
     elif split == "validation" and trained.training.get("fit") == "both":
-        console.note(f"{run} was also trained on the validation part. Evaluate it on test.")
+        console.note(
+            f"{run} was also trained on the validation part, so its results here would be too good. "
+            "Evaluate it with --split test."
+        )
 
 
 def _evaluate_explanations(
@@ -318,10 +328,10 @@ def _evaluate_explanations(
 
 
 def _check_shares_items(run: Path, dataset: Dataset) -> None:
-    """Reject a run whose catalog has no title in common with the dataset.
+    """Check that the run's catalog and the dataset's catalog have at least one title in common.
 
     Raises:
-        RequestError: no title is in both catalogs.
+        RequestError: they have no title in common.
     """
     from genrec import runs
     from genrec.data.catalog import Catalog
@@ -332,6 +342,6 @@ def _check_shares_items(run: Path, dataset: Dataset) -> None:
     if not set(trained.titles) & set(dataset.catalog.titles):
         msg = (
             f"{run} was trained on {len(trained):,} items, and {dataset.info.name} has none of their "
-            "titles. Expected a run that was trained on this data or part of it."
+            "titles. Expected a run that was trained on this data or a part of it."
         )
         raise RequestError(msg)

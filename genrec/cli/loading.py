@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def load_request(
     data: Path, asked: HistoryOptions, which: ModelOptions, settings: Given, *, quiet: bool
 ) -> tuple[Recommender, History | str]:
-    """Return a recommender for a dataset folder, and the history to recommend for.
+    """Load a recommender for a dataset folder, and find the history to recommend for.
+
+    The history is the user's history if a user was given, otherwise the typed text.
 
     Raises:
         GenrecError: the folder or the model cannot be loaded, or the user is unknown.
@@ -41,7 +43,7 @@ def load_request(
 def load_recommender(
     dataset: Dataset, which: ModelOptions, settings: Given, log: Callable[[str], None]
 ) -> Recommender:
-    """Return a recommender for a run or a model, using the given settings.
+    """Load a recommender from a run or a model, with the given settings.
 
     Raises:
         SettingsError: both a run and a model are given.
@@ -53,18 +55,18 @@ def load_recommender(
         return Recommender(dataset, which.model, log=log, **which.loading(), **settings)
     if which.model != ModelOptions().model:
         msg = (
-            f"Both --model {which.model} and --run {which.run} were given. Expected one of them: a run "
-            "already determines its model."
+            f"Both --model {which.model} and --run {which.run} were given. Expected only one of them, "
+            "because a run already determines its model."
         )
         raise SettingsError(msg)
     return Recommender.load(which.run, dataset, log=log, **which.loading(), **settings.only)
 
 
 def use_float32(which: ModelOptions) -> ModelOptions:
-    """Return model options for explanations: on a CPU, ``dtype="auto"`` becomes float32.
+    """Change model options so that explanations on a CPU use float32, unless a dtype was given.
 
-    Evidence is the difference between two scores. In half precision, rounding errors can be as
-    large as this difference.
+    An explanation measures small differences between scores. In half precision, rounding errors can
+    be as large as these differences.
     """
     from genrec.models.language_model import resolve_device
 

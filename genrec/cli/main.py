@@ -1,4 +1,4 @@
-"""The command line: the list of commands and the handling of errors."""
+"""Run the command line. This module lists the commands and turns errors into messages."""
 
 from __future__ import annotations
 
@@ -49,10 +49,14 @@ for _panel, _commands in {
 
 
 def main() -> None:
-    """Run the command line. A user error prints one message, without a traceback, and sets the exit code."""
-    # Idle threads of PyTorch should sleep, not spin. On a busy machine, a spinning thread blocks the
-    # thread it is waiting for, and everything takes about three times as long. PyTorch reads this
-    # variable when it is loaded, which happens later.
+    """Run the command line and exit.
+
+    An error that the user can fix is printed as one message without a traceback. The exit code tells
+    the kind of error.
+    """
+    # Idle threads of PyTorch should sleep instead of spinning. On a busy machine, a spinning thread
+    # blocks the thread that it waits for, and everything takes about three times as long. PyTorch
+    # reads this variable when it is loaded, which happens later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         sys.exit(app(standalone_mode=False) or 0)

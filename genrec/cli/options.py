@@ -1,8 +1,9 @@
-"""Options of the command line, generated from dataclasses.
+"""Generate the options of the command line from dataclasses.
 
 Each option is declared once, as a field of ``Settings`` or ``QueryOptions`` (genrec/config.py), of
-``Training`` (genrec/training/config.py), or of a dataclass below. ``command`` adds the flags for the
-fields that a function's arguments ask for. This module does not know what the commands do.
+``Training`` (genrec/training/config.py), or of a dataclass below. A command is a function that names
+the dataclasses in the annotations of its arguments, and ``command`` turns their fields into options.
+This module does not know what the commands do.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _SCALARS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": boo
 
 @dataclass(frozen=True, slots=True)
 class HistoryOptions:
-    """The history to recommend for: a user's history or a typed one."""
+    """Options for the history to recommend for. It comes from the dataset or is typed."""
 
     user: str | None = option(None, WHAT, "ID of a user in the dataset.", metavar="USER_ID")
     history: str | None = option(
@@ -49,7 +50,7 @@ class HistoryOptions:
         """Check that exactly one of the two options is given.
 
         Raises:
-            SettingsError: neither option is given, or both are.
+            SettingsError: neither or both of the options are given.
         """
         if (self.user is None) == (self.history is None):
             given = (
@@ -66,7 +67,7 @@ class HistoryOptions:
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """The choice of the model, and the device and precision to run it with."""
+    """Options that choose the model, and the device and precision to run it with."""
 
     model: str = option(
         "smollm2-135m",
@@ -78,7 +79,7 @@ class ModelOptions:
     run: Path | None = option(
         None,
         MODEL,
-        "Fine-tuned model to use instead of --model: a run folder written by `genrec train`, or the "
+        "Fine-tuned model to use instead of --model. Give a run folder written by `genrec train`, or the "
         "name of a bundled dataset to use the run shipped with it.",
         metavar="RUN",
     )
@@ -104,7 +105,10 @@ class ModelOptions:
 
 
 class Given(dict[str, Any]):
-    """Option values by name, with a record of which were given on the command line."""
+    """A dictionary of option values that remembers which options were given on the command line.
+
+    The other values are defaults.
+    """
 
     def __init__(self, given: Mapping[str, Any], named: Collection[str]) -> None:
         super().__init__(given)
@@ -112,22 +116,23 @@ class Given(dict[str, Any]):
 
     @property
     def only(self) -> dict[str, Any]:
-        """The options that were given on the command line."""
+        """The values of the options that were given on the command line, without the defaults."""
         return {n: v for n, v in self.items() if n in self.named}
 
 
 @dataclass(frozen=True, slots=True)
 class FieldsOf:
-    """Selects the fields that become options of a command. Used in the annotation of an argument.
+    """Select the fields of a dataclass that become options of a command.
 
-    ``Annotated[ModelOptions, FieldsOf(ModelOptions, without=["run"])]`` passes the command a
-    ``ModelOptions``. ``Annotated[Given, FieldsOf(...), ...]`` passes it a ``Given``.
+    A ``FieldsOf`` is part of the annotation of an argument. With
+    ``Annotated[ModelOptions, FieldsOf(ModelOptions, without=["run"])]``, the command receives a
+    ``ModelOptions``. With ``Annotated[Given, FieldsOf(...), ...]``, it receives a ``Given``.
 
     Attributes:
         source: a dataclass of options.
-        without: fields to leave out.
-        only: the only fields to include; empty for all.
-        about: the metadata of each field, if the fields of the dataclass have none themselves.
+        without: the names of fields to leave out.
+        only: the names of the fields to include; if empty, all fields are included.
+        about: the metadata of each field by name, if the dataclass itself contains no metadata.
     """
 
     source: type
@@ -136,7 +141,7 @@ class FieldsOf:
     about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def options(self) -> list[Option]:
-        """Return the options in the order of the fields."""
+        """Return an option for each selected field, in the order of the dataclass."""
         names = [f.name for f in fields(self.source)]
         unknown = {*self.without, *self.only} - {*names}
         assert not unknown, f"{self.source.__name__} has no fields {unknown}"
@@ -158,7 +163,7 @@ class Option:
 
     Attributes:
         field: the field that receives the value.
-        about: the metadata of the field; its keys are described in genrec/config.py.
+        about: the metadata that describes the option; genrec/config.py lists its keys.
     """
 
     field: Field[Any]
@@ -166,28 +171,28 @@ class Option:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """The names of the option on the command line."""
+        """The names of the option on the command line, such as ``--max-events``."""
         return tuple(self.about.get("flags", (f"--{self.field.name.replace('_', '-')}",)))
 
     @property
     def kind(self) -> str:
-        """The type of the field, such as ``int``; ``| None`` is dropped."""
+        """The name of the field's type without ``| None``, such as ``int``."""
         return str(self.field.type).partition(" | ")[0]
 
     @property
     def default(self) -> Any:
-        """The value of the field if the option is not given."""
+        """The value that the field has if the option is not given."""
         if self.field.default_factory is not MISSING:
             return self.field.default_factory()
         return self.field.default
 
     @property
     def takes_several(self) -> bool:
-        """Whether the option may be repeated."""
+        """True if the option may be repeated on the command line."""
         return bool(self.about.get("list")) or self.kind not in _SCALARS
 
     def parameter(self) -> inspect.Parameter:
-        """Return the option as a Typer command parameter."""
+        """Return the option as a parameter of a function that Typer can turn into a command."""
         text, metavar = self.about["help"], self.about.get("metavar")
         if self.kind.startswith("Sequence"):
             text, metavar = f"{text} FILE has one item_id per line.", "FILE"
@@ -213,7 +218,7 @@ class Option:
         )
 
     def read(self, given: Any) -> Any:
-        """Convert the value from the command line to a value of the field."""
+        """Convert the value that Typer read from the command line to the type of the field."""
         if not self.takes_several:
             return given
         if not given:
@@ -239,8 +244,9 @@ def command(*first: str) -> Callable[[Command], Command]:
     """Turn a function into a command whose options come from the fields of its arguments.
 
     Args:
-        first: names of the parameters and fields that ``--help`` lists. If there are none, it lists
-            all. Options that are not listed still work, and ``--help-all`` shows them.
+        first: the names of the parameters and fields that ``--help`` lists. If no names are given,
+            ``--help`` lists all options. Options that are not listed still work, and ``--help-all``
+            shows them.
     """
 
     def decorate(function: Command) -> Command:
@@ -288,7 +294,10 @@ def _keyword(
 
 
 def _group(annotation: Any) -> tuple[type, list[Option]] | None:
-    """Return the type and options of an argument that asks for fields; None for other arguments."""
+    """Return the type to pass to the command, and the options that an annotation asks for.
+
+    The result is None if the annotation does not refer to a dataclass of options.
+    """
     if is_dataclass(annotation) and isinstance(annotation, type):
         return annotation, FieldsOf(annotation).options()
     if get_origin(annotation) is not Annotated:
@@ -300,7 +309,7 @@ def _group(annotation: Any) -> tuple[type, list[Option]] | None:
 
 
 def _shown(parameters: list[inspect.Parameter], first: Collection[str]) -> list[inspect.Parameter]:
-    """Sort parameters by panel, with the output panel last, and hide those not in ``first``."""
+    """Sort parameters by panel, with the output panel last, and hide options not named in ``first``."""
     unknown = {*first} - {p.name for p in parameters}
     assert not unknown, f"there are no options {unknown}"
     panels = list(dict.fromkeys(_panel(p) for p in parameters))
@@ -316,7 +325,7 @@ def _shown(parameters: list[inspect.Parameter], first: Collection[str]) -> list[
 
 
 def _info(parameter: inspect.Parameter) -> OptionInfo | None:
-    """Return Typer's description of an option; None for an argument."""
+    """Return Typer's description of an option, or None if the parameter is not an option."""
     infos = [a for a in get_args(parameter.annotation)[1:] if isinstance(a, OptionInfo)]
     return infos[0] if infos else None
 
@@ -327,7 +336,7 @@ def _panel(parameter: inspect.Parameter) -> str:
 
 
 def _hidden(parameter: inspect.Parameter) -> inspect.Parameter:
-    """Return a copy of an option that ``--help`` does not list."""
+    """Return a copy of an option that is hidden from ``--help``."""
     kind, *infos = get_args(parameter.annotation)
     copies = [copy.copy(i) for i in infos]
     for one in copies:
@@ -336,7 +345,7 @@ def _hidden(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def _help_all(context: typer.Context, given: bool) -> None:
-    """Print the help text with all options and exit."""
+    """Print the help text with all options and exit, if ``--help-all`` was given."""
     if given:
         for parameter in context.command.params:
             if isinstance(parameter, typer.core.TyperOption):

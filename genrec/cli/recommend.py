@@ -1,6 +1,6 @@
-"""Commands that query a model: prompt, recommend, explain, rank, score and likes.
+"""Define the commands that query a model: prompt, recommend, explain, rank, score and likes.
 
-Heavy imports are done inside the functions, as in the rest of the command line.
+The functions import heavy modules when they are called, as in the rest of the command line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from genrec.cli.values import read_ids
 from genrec.config import OUTPUT, PRIOR, WHAT, QueryOptions, Settings
 from genrec.errors import SettingsError
 
-# Settings that control the search for a list of items, and settings that control its ranking.
+# LISTING names the settings for finding a list of items. RANKING names the settings for ranking it.
 LISTING = ("search", "max_nodes", "beam_size", "n_samples", "temperature")
 RANKING = ("node_temperature", *in_panel(Settings, PRIOR))
 
@@ -61,7 +61,7 @@ def prompt(
     settings: Annotated[Given, FieldsOf(Settings, without=[*LISTING, *RANKING])],
     json: AsJson = False,
 ) -> None:
-    """Show the exact prompt that the model reads and its number of tokens."""
+    """Show the exact prompt that the model reads, and the number of its tokens."""
     from genrec.reports import console, terminal
 
     recommender, given = load_request(data, asked, which, settings, quiet=json)
@@ -109,7 +109,9 @@ def recommend(
     if query.explain:
         which = use_float32(which)
     elif (query.style, query.evidence) != ("reason", "full"):
-        msg = "--style and --evidence need explanations. Expected --explain or --html as well."
+        msg = (
+            "--style and --evidence need explanations. Add --explain or --html, or leave them out."
+        )
         raise SettingsError(msg)
     recommender, given = load_request(data, asked, which, settings, quiet=json)
     with console.working("Searching ...", quiet=json):
@@ -131,7 +133,8 @@ def explain(
     item: Annotated[
         str,
         typer.Option(
-            help="Item to explain, given by its item_id or title. It need not be recommended.",
+            help="Item to explain, given by its item_id or title. It does not have to be among the "
+            "recommended items.",
             rich_help_panel=WHAT,
         ),
     ],
@@ -142,9 +145,11 @@ def explain(
     html: Html = None,
     json: AsJson = False,
 ) -> None:
-    """Explain why an item is or is not recommended. Shows its rank, evidence and possible changes.
+    """Explain why an item is or is not recommended.
 
-    The evidence shows what the model relies on, not why a person acts in a certain way.
+    Shows the rank of the item, the effect of each event on its score, and changes to the history that
+    would improve its rank. The effects show what the model relies on, not why a person acts in a
+    certain way.
     """
     from genrec.reports import console, explanation_page, terminal
 
@@ -173,8 +178,8 @@ def rank(
 ) -> None:
     """Rank the given items, such as candidates from another system, by their exact probability.
 
-    Items that the user already had are left out if users in this dataset rarely repeat items;
-    `score` keeps them.
+    If users of this dataset rarely return to items, items that the user already had are left out. The
+    command `score` keeps them.
     """
     _print_ranking(data, asked, which, settings, items, keep_seen=False, json=json)
 
@@ -188,7 +193,7 @@ def score(
     items: Items = None,
     json: AsJson = False,
 ) -> None:
-    """Rank the given items like `rank`, but keep items that the user already had."""
+    """Rank the given items as `rank` does, but keep items that the user already had."""
     _print_ranking(data, asked, which, settings, items, keep_seen=True, json=json)
 
 
@@ -240,9 +245,9 @@ def likes(
     ],
     json: AsJson = False,
 ) -> None:
-    """Estimate the probability that the user wants each item, by asking the model about it.
+    """Estimate the probability that the user wants each item by asking the model a yes-or-no question.
 
-    Works best with a model from `genrec train --objective pointwise`.
+    This works best with a model trained with `genrec train --objective pointwise`.
     """
     from genrec.reports import console, terminal
 

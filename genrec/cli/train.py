@@ -1,4 +1,4 @@
-"""The training commands: train, examples and merge. Heavy imports are done inside the functions."""
+"""Define the commands ``train``, ``examples`` and ``merge``, which import heavy modules when called."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genrec.training.config import Training, describe_settings
 if TYPE_CHECKING:
     pass
 
-# The prompt settings, which a run stores because the model is trained with them.
+# The settings that define the prompt. A run stores them, because its model was trained with them.
 TRAINED = (*(n for n in in_panel(Settings, PROMPT) if n != "few_shot"), "target_behavior")
 
 _RUN = "Run"
@@ -52,7 +52,7 @@ _MORE: dict[str, dict[str, Any]] = {
 
 
 def describe_training() -> dict[str, Mapping[str, Any]]:
-    """Return metadata for the options of a training run. The help texts come from ``Training``."""
+    """Return the metadata of each option of ``genrec train``, with help texts from ``Training``."""
     texts = describe_settings()
     return {
         name: {"panel": panel, "help": texts[name], **_MORE.get(name, {})}
@@ -63,7 +63,7 @@ def describe_training() -> dict[str, Mapping[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """The starting point of a training run."""
+    """Options that say where a training run starts, such as a checkpoint or an earlier run."""
 
     config: Path | None = option(
         None,
@@ -75,32 +75,32 @@ class RunOptions:
     since: Path | None = option(
         None,
         _RUN,
-        "Run folder whose adapter to train further.",
+        "Continue training the adapter of an earlier run, given by its run folder.",
         flags=("--from",),
         metavar="RUN",
     )
     interactions: Path | None = option(
         None,
         _RUN,
-        "With --from: file of new events, in a format that `genrec prepare` accepts. Some old events "
-        "are replayed.",
+        "With --from: file with new events to train on, in a format that `genrec prepare` accepts. Some "
+        "old events are used again (see --replay).",
         metavar="FILE",
     )
     items: Path | None = option(
         None,
         _RUN,
-        "With --interactions: file of new items, in a format that `genrec prepare` accepts.",
+        "With --interactions: file with new items, in a format that `genrec prepare` accepts.",
         metavar="FILE",
     )
 
     def __post_init__(self) -> None:
-        """Check that new data is given only together with a run to continue from.
+        """Check that a run to continue from is given if there is new data.
 
         Raises:
-            SettingsError: new data is given, but no run.
+            SettingsError: new data is given, but no run to continue from.
         """
         if (self.interactions or self.items) and self.since is None:
-            msg = "--interactions and --items need --from RUN. Give the run to continue from."
+            msg = "--interactions and --items need --from RUN, which is the run to continue from."
             raise SettingsError(msg)
 
 
@@ -168,7 +168,9 @@ def train(
         return
     if new is not None and rejects is not None and not (out / "data").exists():
         dataset.save(out / "data", [rejects])
-        console.print_line(f"Dataset with {int(new.sum()):,} new events -> {out / 'data'}")
+        console.print_line(
+            f"Saved the dataset with {int(new.sum()):,} new events to {out / 'data'}."
+        )
     if json:
         console.print_json({"schema_version": 1, "out": str(out), **asdict(run)})
     else:
@@ -176,7 +178,7 @@ def train(
 
 
 def _earlier_settings(out: Path, start: RunOptions) -> dict[str, Any]:
-    """Return the settings from a file, from the run to resume, or from the run to continue from."""
+    """Read the settings to start with from ``--config``, or from the run to resume or continue."""
     from genrec.runs import Run
     from genrec.training.config import read
 
@@ -218,14 +220,14 @@ def examples(
         typer.Option(
             "--format",
             metavar="prompt-completion|messages|pointwise",
-            help="Format of the examples. prompt-completion: a prompt and the title that follows. "
-            "messages: the same content, formatted as chat messages. pointwise: a text and a "
-            "label, for `genrec train --pairs`.",
+            help="Format of the examples. prompt-completion: a prompt and the title that follows it. "
+            "messages: the same content as chat messages. pointwise: a text with a label, for use "
+            "with `genrec train --pairs`.",
             rich_help_panel=OUTPUT,
         ),
     ] = "prompt-completion",
 ) -> None:
-    """Write training examples to a file, for other trainers or for `genrec train`."""
+    """Write training examples to a file for use with other training programs or `genrec train`."""
     from genrec.data.dataset import Dataset
     from genrec.reports import console
 
@@ -238,7 +240,7 @@ def examples(
             many = write_pairs(dataset, out, which["model"], log=log, **settings, **pairs)
         else:
             many = write_examples(dataset, out, which["model"], form=form, log=log, **settings)
-    console.print_line(f"{many:,} examples -> {out}")
+    console.print_line(f"Wrote {many:,} examples to {out}.")
 
 
 @command()
@@ -248,7 +250,7 @@ def merge(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Model folder to write.")],
 ) -> None:
-    """Merge the adapter of a run into its base model, and save the result for other servers."""
+    """Merge the adapter of a run into its base model, and save the result for use in other programs."""
     from genrec import runs
     from genrec.reports import console
 
@@ -257,7 +259,7 @@ def merge(
         from genrec.models.language_model import LanguageModel
 
         LanguageModel.of_run(run, device="cpu", dtype="float32", log=log).save(out)
-    console.print_line(f"{trained.base_model} with the adapter of {run} -> {out}")
+    console.print_line(f"Merged the adapter of {run} into {trained.base_model}, saved to {out}.")
     if not trained.training.get("vocab_weight"):
         console.print_line(
             "This run was trained with vocab_weight 0: the model can choose the next title from the "

@@ -1,7 +1,7 @@
-"""Parse the values of options that take a list of names, pairs or files of item ids.
+"""Parse the values of command-line options that take several names, pairs or files of item ids.
 
-Such an option may be repeated or given as a comma-separated list. This module does not depend on
-the commands.
+Such an option can be repeated, and each value can be a comma-separated list. This module does not
+depend on the commands.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _COMMA_BEFORE_PAIR = re.compile(r",(?=[^,=]+=)")  # so that a value may contain 
 def read_list(
     given: Iterable[str] | None, *, whole: Callable[[str], bool] = lambda value: False
 ) -> list[str]:
-    """Return all values of an option that was repeated or given as a comma-separated list.
+    """Split the values of an option at commas and collect all parts in one list.
 
     Args:
-        given: the raw values, one per occurrence of the option; None if it was not given.
-        whole: function that returns True if a value must not be split, even if it contains a comma.
+        given: the raw values, one for each time the option was given; None if it was not given.
+        whole: a function that returns True if a value must not be split at its commas.
 
     >>> read_list(["popular,markov", "ease"])
     ['popular', 'markov', 'ease']
@@ -37,8 +37,8 @@ def read_pairs(given: Iterable[str] | None, form: str) -> dict[str, str]:
     """Parse pairs such as ``brand=2`` into a dictionary.
 
     Args:
-        given: the raw values, one per occurrence of the option; None if it was not given.
-        form: a description of a pair, for the error message.
+        given: the raw values, one for each time the option was given; None if it was not given.
+        form: the form of a pair as shown in the error message, such as ``COLUMN=N``.
 
     Raises:
         SettingsError: a value is not a pair, or two pairs have the same key.
@@ -61,7 +61,15 @@ def read_pairs(given: Iterable[str] | None, form: str) -> dict[str, str]:
 
 
 def read_whole_number(text: str, name: str) -> int:
-    """Parse a whole number. The error message refers to it by ``name``."""
+    """Parse a whole number from text.
+
+    Args:
+        text: the text to parse.
+        name: the name of the number in the error message.
+
+    Raises:
+        SettingsError: the text contains anything other than digits.
+    """
     if not text.isascii() or not text.isdigit():
         msg = f"{name}={text!r}. Expected a whole number, 1 or more."
         raise SettingsError(msg)
@@ -69,7 +77,15 @@ def read_whole_number(text: str, name: str) -> int:
 
 
 def read_number(text: str, name: str) -> float:
-    """Parse a number. The error message refers to it by ``name``."""
+    """Parse a number from text.
+
+    Args:
+        text: the text to parse.
+        name: the name of the number in the error message.
+
+    Raises:
+        SettingsError: the text is not a number.
+    """
     try:
         return float(text)
     except ValueError:
@@ -78,14 +94,14 @@ def read_number(text: str, name: str) -> float:
 
 
 def read_ids(given: Iterable[str]) -> list[str]:
-    """Read item ids from files with one id per line. Duplicates are dropped.
+    """Read item ids from files with one id per line, and drop duplicates.
 
     Args:
-        given: file names; one value may contain several names separated by commas. The name of an
-            existing file may itself contain commas.
+        given: file names. A value may contain several names separated by commas, unless the whole
+            value is the name of an existing file.
 
     Raises:
-        DataError: a file cannot be read, or contains no ids.
+        DataError: a file cannot be read or contains no ids.
     """
     ids: dict[str, None] = {}
     for name in read_list(given, whole=lambda value: Path(value).exists()):

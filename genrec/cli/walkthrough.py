@@ -1,6 +1,6 @@
-"""Run the demo for ``genrec demo``. It shows every step on bundled data, in English or Chinese.
+"""Run the demo of ``genrec demo``, which shows each step on bundled data in English or Chinese.
 
-This module uses only the recommender and the functions that print answers.
+Everything is done with the public methods of the recommender and the functions that print results.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ _K = 10
 
 @dataclass(frozen=True, slots=True)
 class _Story:
-    """The data and texts of the demo in one language. Names in braces are placeholders.
+    """The data and the texts of the demo in one language.
 
-    If the default model is used, ``caution`` is printed first.
+    Names in braces are placeholders. The text ``caution`` is printed first if the demo uses the
+    default model.
     """
 
     dataset: str
@@ -83,14 +84,14 @@ _ENGLISH = _Story(
     prompt_heading="What the model reads (the prompt ends where the next title begins)",
     untrained="{model}, without any training or demonstrations",
     answer_heading="Ten recommendations for customer {customer}",
-    tuned_heading="The same after fine-tuning on earlier invoices of the shop ({targets:,} titles, "
-    "{run})",
-    typed_heading="The same for a history typed by hand",
+    tuned_heading="Recommendations after fine-tuning on earlier invoices of the shop "
+    "({targets:,} titles, {run})",
+    typed_heading="Recommendations for a history typed by hand",
     asking="Predicting {n} held-out purchases",
     evaluation_heading="Does the model predict what customers bought next?",
     evaluation="Protocol demo-v1 on a fixed sample of {n} of {all} customers, whose last invoice was "
-    "held out.\nA hit means that its first item is among the ten recommendations. Brackets show 95% "
-    "intervals over customers.",
+    "held out.\nA hit means that the first item of the invoice is among the ten recommendations. "
+    "Brackets show\n95% confidence intervals over customers.",
     systems={"zero-shot": "zero-shot", "tuned": "tuned", "popular": "popular"},
     prior=" + prior",
     difference="{one} minus {other}",
@@ -100,8 +101,9 @@ _ENGLISH = _Story(
         "ndcg@10": "NDCG@10",
         "recall@10": "recall@10 of the basket",
     },
-    few="The intervals are wide because {n} customers are few. See benchmarks/LOG.md for all 887.",
-    end="{seconds:.0f} s in total, {model}",
+    few="The intervals are wide because {n} customers are few. benchmarks/LOG.md has the results for "
+    "all 887.",
+    end="The demo took {seconds:.0f} s with {model}.",
 )
 
 _CHINESE = _Story(
@@ -149,7 +151,7 @@ _STORIES = {"en": _ENGLISH, "zh": _CHINESE}
 
 @dataclass(frozen=True, slots=True)
 class _Voice:
-    """One of the recommenders in the demo, untrained or fine-tuned, and its recommendations."""
+    """A recommender shown in the demo, which is untrained or fine-tuned, with its recommendations."""
 
     name: str
     recommender: Recommender
@@ -158,10 +160,11 @@ class _Voice:
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """The results of the demo.
+    """All results of the demo, as printed with ``--json``.
 
-    ``results`` lists the voices in order. A voice with a prior has two results, first for the model
-    alone and then for the model with its prior. The popularity baseline comes last.
+    ``voices`` lists the recommenders, and ``results`` contains their evaluations in the same order. A
+    recommender with a prior has two evaluations, first of the model alone and then of the model with
+    the prior. The evaluation of the popularity baseline comes last.
     """
 
     story: _Story
@@ -180,15 +183,15 @@ def run(
     json: bool = False,
     **options: Any,
 ) -> None:
-    """Run the demo and print it.
+    """Run the demo and print its results.
 
     Args:
-        model: a name, folder or Hub ID; see ``LanguageModel.load``.
+        model: the name, folder or Hub ID of the model; see ``LanguageModel.load``.
         users: the number of users in the small evaluation.
         run: a run folder to show in addition to the untrained model. ``auto`` uses the run shipped
             with the package if it fits the model and language; ``none`` shows no run.
-        language: ``en`` for a British gift shop, ``zh`` for the made-up data ``zh_mini``.
-        json: whether to print a single JSON value at the end, and none of the texts.
+        language: ``en`` for data from a British gift shop, ``zh`` for the made-up dataset ``zh_mini``.
+        json: print one JSON value at the end instead of the texts.
         **options: further options of ``Recommender``, such as ``device`` and ``prior``.
 
     Raises:
@@ -202,7 +205,7 @@ def run(
         _show_data(story, dataset, caution)
     tuned = _choose_run(run, model, story)
     options["prior_events"] = (
-        "train+validation"  # like the baseline; only the test part is predicted
+        "train+validation"  # the baseline counts the same events; only the test part is predicted
     )
     with console.working(story.loading.format(model=model), quiet=json) as log:
         recommender = Recommender(dataset, model, log=log, language=language, **options)
@@ -217,7 +220,7 @@ def run(
     if not json:
         _heading(story.typed_heading)
         which = ""
-        if tuned is not None:  # a shipped run is known by its name, any other by its folder
+        if tuned is not None:  # --run takes the name of a shipped run, or the folder of another run
             name = runs.run_name(tuned)
             which = f" --run {name if runs.shipped_run(name) == tuned else tuned}"
         console.print_line(f"  {story.command.format(typed=story.typed)}{which}\n", "dim")
@@ -236,7 +239,7 @@ def run(
 
 
 def _choose_run(run: str, model: str, story: _Story) -> Path | None:
-    """Return the run folder to show in addition to the untrained model; None for no run."""
+    """Find the folder of the fine-tuned run that the demo shows, or return None to show no run."""
     if run == "none":
         return None
     if run != "auto":

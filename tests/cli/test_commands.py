@@ -139,7 +139,7 @@ def test_explain(run: Run, data: Path, model: Path) -> None:
         (
             ["recommend", "DATA", "--user", "u", "--style", "short"],
             2,
-            "Expected --explain or --html",
+            "Add --explain or --html",
         ),
         (["recommend", "DATA", "--user", "u", "--evidence", "fast"], 2, "need explanations"),
         (["recommend", "DATA", "--user", "u", "--history", ""], 2, "Both --user and --history"),
@@ -243,7 +243,7 @@ def test_demo_runs_and_reports(run: Run) -> None:
     assert code == 0, err
     for part in ("The data", "What the model reads", "Ten recommendations", "hit rate@10"):
         assert part in out
-    assert "The same after fine-tuning" in out
+    assert "Recommendations after fine-tuning" in out
     assert "tuned + prior minus zero-shot\t" in out
     assert list(answer(run, "demo", "--users", 1, "--run", "none", "--threads", 1)["evaluation"]["systems"]) == [
         "zero-shot", "zero-shot + prior", "popular",
