@@ -1,1 +1,1 @@
-"""Search the catalog's trie with a model. Deals with token ids only, not with text."""
+"""Find the items that a model ranks highest by searching a prefix tree of the catalog's titles."""

@@ -1,8 +1,8 @@
-"""Represent the trie positions that a search may return.
+"""Represent the set of items that a search may return.
 
-Deals with sorted numbers only, not with tries or items. A filter stores either the allowed
-positions or the denied ones, whichever were given. For example, "all but these seven" takes seven
-numbers rather than one for every item.
+An item is identified by its position in the trie of titles. A filter stores either the allowed
+positions or the denied ones, whichever were given, so a filter for "all but these seven" stores
+only seven numbers. This module deals with sorted numbers only, not with tries or items.
 """
 
 from __future__ import annotations
@@ -17,18 +17,21 @@ from genrec.types import BoolArray, IntArray
 
 
 class Filter:
-    """An immutable set of the allowed positions among 0 to n - 1.
+    """An immutable set of allowed positions, out of all positions from 0 to n - 1.
 
     Attributes:
         n: total number of positions, including those that are not allowed.
-        listed: the listed positions, distinct and sorted; the array is read-only.
-        denies: whether the listed positions are denied rather than allowed.
+        listed: the positions that the filter lists, distinct and sorted; the array is read-only.
+        denies: whether the listed positions are the denied ones rather than the allowed ones.
     """
 
     __slots__ = ("denies", "listed", "n")
 
     def __init__(self, listed: IntArray, n: int, *, denies: bool) -> None:
-        """Wrap a sorted array of distinct, valid positions and make it read-only."""
+        """Create a filter from a sorted array of distinct positions, which becomes read-only.
+
+        ``allow`` and ``deny`` create filters from unsorted positions.
+        """
         listed.setflags(write=False)
         self.listed = listed
         self.n = n
@@ -36,12 +39,16 @@ class Filter:
 
     @classmethod
     def all(cls, n: int) -> Filter:
-        """Allow all n positions."""
+        """Create a filter that allows all n positions."""
         return cls.deny([], n)
 
     @classmethod
     def allow(cls, positions: npt.ArrayLike, n: int) -> Filter:
-        """Allow only these positions, given in any order and possibly repeated.
+        """Create a filter that allows only the given positions.
+
+        Args:
+            positions: the allowed positions in any order; positions may be repeated.
+            n: total number of positions.
 
         Raises:
             RequestError: the positions are not a list of integers from 0 to n - 1.
@@ -50,7 +57,13 @@ class Filter:
 
     @classmethod
     def deny(cls, positions: npt.ArrayLike, n: int) -> Filter:
-        """Allow all positions except these, without building an array of size n.
+        """Create a filter that allows all positions except the given ones.
+
+        The filter needs memory for the given positions only, not for all n positions.
+
+        Args:
+            positions: the denied positions in any order; positions may be repeated.
+            n: total number of positions.
 
         Raises:
             RequestError: the positions are not a list of integers from 0 to n - 1.
@@ -62,16 +75,18 @@ class Filter:
         return self.n - len(self.listed) if self.denies else len(self.listed)
 
     def count_items(self, n_items: int) -> int:
-        """Count the allowed items, without the positions of removed items.
+        """Count the allowed items, not counting the positions of items that have been removed.
+
+        A filter that lists denied positions does not list those of removed items. So these
+        positions count as allowed, and are subtracted here.
 
         Args:
-            n_items: the number of items that have a position; the other positions are of removed
-                items, which only a filter that denies can still contain.
+            n_items: number of items that have not been removed.
         """
         return len(self) - (self.n - n_items) * self.denies
 
     def __and__(self, other: Filter) -> Filter:
-        """Allow the positions that both filters allow.
+        """Create a filter that allows the positions that both filters allow.
 
         Raises:
             RequestError: the filters cover different numbers of positions.
@@ -83,41 +98,46 @@ class Filter:
         return Filter(one.listed[two.keeps(one.listed)], self.n, denies=False)
 
     def also(self, positions: IntArray) -> Filter:
-        """Return a filter that also allows these positions."""
+        """Create a filter that allows the given positions in addition to those of this filter."""
         change = np.setdiff1d if self.denies else np.union1d
         return Filter(change(self.listed, positions), self.n, denies=self.denies)
 
     def counts(self, low: IntArray, high: IntArray) -> IntArray:
-        """Count the allowed positions from low to high - 1, for each of C ranges; (C,).
+        """Count the allowed positions in each of C ranges.
 
         Args:
-            low: (C,) start of each range, from 0 to n.
-            high: (C,) end of each range, which is excluded; from low to n.
+            low: (C,) first position of each range.
+            high: (C,) position after the last one of each range.
+
+        Returns:
+            (C,) int64 counts.
         """
         listed = np.searchsorted(self.listed, high) - np.searchsorted(self.listed, low)
         return (high - low - listed if self.denies else listed).astype(np.int64, copy=False)
 
     def keeps(self, positions: IntArray) -> BoolArray:
-        """Return a (P,) mask of the positions that are allowed."""
+        """Return a mask that tells which of the given positions are allowed."""
         return self.counts(positions, positions + 1) > 0
 
 
 class Filters:
-    """The filters of U users over the same n positions, queried together.
+    """The filters of U users, stored together so that they can be queried at once.
 
     Attributes:
-        n: number of positions.
-        common: filter that applies to all users.
-        denies: (U,) whether each user's listed positions are denied.
-        keys: the users' listed positions, sorted; those of user u are offset by u * (n + 1).
+        n: number of positions, which is the same for all filters.
+        common: filter that applies to all users in addition to their own.
+        denies: (U,) whether each user's listed positions are denied rather than allowed.
+        keys: the listed positions of all users in one sorted array. The positions of user u are
+            shifted by ``u * (n + 1)`` to keep users apart.
     """
 
     def __init__(self, filters: Sequence[Filter], common: Filter | None = None) -> None:
-        """Merge the filters of a batch.
+        """Combine the filters of several users.
 
         Args:
             filters: one filter for each user.
-            common: additional filter that applies to every user. It is stored only once.
+            common: filter that applies to every user in addition, and is stored only once; None if
+                there is no such filter.
 
         Raises:
             RequestError: there are no filters, or they cover different numbers of positions.
@@ -141,16 +161,19 @@ class Filters:
 
     @property
     def totals(self) -> IntArray:
-        """Return the (U,) number of positions that are allowed for each user."""
+        """Return the number of positions that are allowed for each of the U users, as (U,)."""
         return np.where(self.denies, len(self.common) - self._size, self._size)
 
     def counts(self, user: IntArray, low: IntArray, high: IntArray) -> IntArray:
-        """For each of C ranges, count the positions that are allowed for the range's user; (C,).
+        """Count the positions in each of C ranges that are allowed for the range's user.
 
         Args:
-            user: (C,) user of each range, from 0 to U - 1.
-            low: (C,) start of each range, from 0 to n.
-            high: (C,) end of each range, which is excluded; from low to n.
+            user: (C,) index of the user to whom each range belongs.
+            low: (C,) first position of each range.
+            high: (C,) position after the last one of each range.
+
+        Returns:
+            (C,) counts.
         """
         start = np.asarray(user, dtype=np.int64) * (self.n + 1)
         listed = np.searchsorted(self.keys, start + high)
@@ -158,12 +181,24 @@ class Filters:
         return np.where(self.denies[user], self.common.counts(low, high) - listed, listed)
 
     def keeps(self, user: IntArray, positions: IntArray) -> BoolArray:
-        """Return a (P,) mask that tells whether each position is allowed for its user."""
+        """Tell whether each of P positions is allowed for a user.
+
+        Args:
+            user: (P,) index of the user for whom each position is checked.
+            positions: (P,) positions.
+
+        Returns:
+            (P,) mask.
+        """
         return self.counts(user, positions, positions + 1) > 0
 
 
 def _sorted(positions: npt.ArrayLike, n: int) -> IntArray:
-    """Validate positions and return the distinct ones in sorted order."""
+    """Check that positions are integers from 0 to n - 1, and return them sorted and distinct.
+
+    Raises:
+        RequestError: the positions are not a list of integers from 0 to n - 1.
+    """
     given = np.asarray(positions)
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
         msg = (

@@ -1,7 +1,7 @@
-"""Store the prefixes that a search has reached but not yet followed.
+"""Store the beginnings of titles (prefixes) from which a search has yet to continue.
 
-Deals with numbers only, not with models. The prefixes are stored as parallel arrays, so they are
-selected, split and looked up by array operations.
+The prefixes are stored as parallel arrays, so that array operations can select, split and find
+them. This module deals with numbers only, not with models.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from genrec.types import BoolArray, FloatArray, IntArray
 
 @dataclass(slots=True)
 class Frontier:
-    """The F open prefixes of U users.
+    """The F open prefixes of U users, from which a search may continue.
 
-    A prefix ends just before a trie node's run. Only the first token of that run has been scored.
+    An open prefix is a sequence of title tokens that leads to a trie node. The tokens between the
+    node and its parent are the node's run. Of this run, the model has scored only the first token.
 
     Attributes:
-        user: (F,) index of the prompt.
-        node: (F,) trie node whose run follows the prefix.
-        parent: (F,) handle of the node above the run in the token tree.
-        logprob: (F,) log-probability of the scored tokens.
+        user: (F,) index of the user, who has one prompt.
+        node: (F,) trie node to which the prefix leads.
+        parent: (F,) handle of the token before the node's run, in the tree of tokens that the model
+            has processed.
+        logprob: (F,) log-probability of the tokens scored so far.
         alone: (F,) log-probability of the same tokens under the model without a prior.
-        bound: (F,) upper bound on the score of every item below the prefix.
+        bound: (F,) upper bound on the score of every item whose title begins with the prefix.
     """
 
     user: IntArray
@@ -38,36 +40,39 @@ class Frontier:
 
     @classmethod
     def empty(cls) -> Frontier:
-        """Return an empty frontier."""
+        """Return a frontier without any prefixes."""
         integers, floats = np.empty(0, dtype=np.int64), np.empty(0)
         return cls(integers, integers, integers, floats, floats, floats)
 
     def __len__(self) -> int:
-        """Return the number of prefixes."""
+        """Return the number of prefixes of all users."""
         return len(self.user)
 
     def __getitem__(self, which: Any) -> Frontier:
-        """Select prefixes by an array of indices, a mask or a slice."""
+        """Return only the prefixes selected by an array of indices, a mask or a slice."""
         return Frontier(*(getattr(self, name)[which] for name in self.__slots__))
 
     def __add__(self, other: Frontier) -> Frontier:
-        """Concatenate two frontiers."""
+        """Return a frontier with the prefixes of both frontiers."""
         return Frontier(
             *(np.concatenate([getattr(self, n), getattr(other, n)]) for n in self.__slots__)
         )
 
     def without(self, chosen: IntArray) -> Frontier:
-        """Return all prefixes except the chosen ones, which are given by index."""
+        """Return all prefixes except those with the given indices."""
         others = np.ones(len(self), dtype=bool)
         others[chosen] = False
         return self[others]
 
     def best(self, size: int, eligible: BoolArray | None = None) -> IntArray:
-        """Return the sorted indices of the ``size`` prefixes with the highest bounds for each user.
+        """Find each user's prefixes with the highest bounds.
 
         Args:
             size: maximum number of prefixes per user.
-            eligible: (F,) mask of the prefixes that may be chosen; all by default.
+            eligible: (F,) mask of the prefixes that may be chosen; None allows all of them.
+
+        Returns:
+            The indices of the prefixes in ascending order.
         """
         candidates = np.arange(len(self)) if eligible is None else np.flatnonzero(eligible)
         if size >= len(candidates):
@@ -76,11 +81,14 @@ class Frontier:
         return np.sort(order[rank_in_group(self.user[order]) < size])
 
     def find(self, user: IntArray, node: IntArray) -> IntArray:
-        """Return the (R,) index of the prefix for each pair of user and node; -1 if there is none.
+        """Find the prefix that belongs to each of R pairs of a user and a trie node.
 
         Args:
-            user: (R,) users to look up.
-            node: (R,) trie nodes to look up.
+            user: (R,) user of each pair.
+            node: (R,) trie node of each pair.
+
+        Returns:
+            (R,) indices of the prefixes; -1 for a pair without a prefix.
         """
         index = np.full(len(user), -1)
         if len(self):
@@ -93,20 +101,37 @@ class Frontier:
         return index
 
     def highest_bounds(self, n_users: int) -> FloatArray:
-        """Return the (U,) highest bound of each user's prefixes; -inf if there are no prefixes."""
+        """Return the highest bound among each user's prefixes.
+
+        Args:
+            n_users: number of users, U.
+
+        Returns:
+            (U,) bounds; -inf for a user without prefixes.
+        """
         highest = np.full(n_users, -np.inf)
         np.maximum.at(highest, self.user, self.bound)
         return highest
 
     def masses(self, n_users: int) -> FloatArray:
-        """Return the (U,) total probability of each user's prefixes."""
+        """Return the sum of the probabilities of each user's prefixes.
+
+        Args:
+            n_users: number of users, U.
+
+        Returns:
+            (U,) sums; 0 for a user without prefixes.
+        """
         return np.bincount(self.user, np.exp(self.logprob), n_users).astype(np.float64)
 
 
 def rank_in_group(groups: IntArray) -> IntArray:
-    """Return the rank of each entry within its group, starting from 0.
+    """Number the entries of each group from 0, in the order in which they appear.
 
     Args:
-        groups: (N,) group of each entry, in ascending order.
+        groups: (N,) group of each of N entries, in ascending order.
+
+    Returns:
+        (N,) number of each entry within its group.
     """
     return np.arange(len(groups)) - np.searchsorted(groups, groups)

@@ -1,13 +1,15 @@
 """Run beam search entirely on the model's device, so that the host waits only for the final lists.
 
-Each level of a TitleTrie takes one step. The step finds the children of all prefixes, computes
-their log-softmax, keeps the best children, and reads the runs that lead to them in one pass. All
-shapes depend only on the catalog and the beam width, so the host never has to wait for a size from
-the device. The static shapes follow STATIC (https://arxiv.org/abs/2602.22647), which reads one
-token per step. Here a whole run is read in one pass. All beams share one cache, and each attends
-only to its ancestors, so nothing is copied between beams.
+The search takes one step for each level of the trie. A step finds the children of all nodes in the
+beam, computes the log-softmax over them and keeps the best ones. The model then processes the
+tokens that lead to these children in one forward pass. All tensor shapes depend only on the catalog
+and the beam width, so the host never has to wait for a size that is known only on the device.
+Static shapes are also used by STATIC (https://arxiv.org/abs/2602.22647), which processes one token
+per step, whereas here a step processes whole runs of tokens. All prefixes in the beam share one
+key-value cache, and each attends only to its ancestors, so nothing has to be copied.
 
-The search on the host (``search``) returns the same lists and serves as the reference in tests.
+The module ``search`` implements the same search on the host. It returns the same lists and serves
+as the reference in tests.
 """
 
 from __future__ import annotations
@@ -32,12 +34,12 @@ MOST = 1 << 28  # maximum number of entries in the attention mask of one pass
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The maximum sizes needed at one level of a trie for a given beam width.
+    """The maximum tensor sizes that a beam of a given width can need at one level of a trie.
 
     Attributes:
-        children: maximum number of children of the beam's prefixes.
-        beams: maximum number of these children that the beam follows.
-        run: maximum number of tokens in the run that leads to one of these children.
+        children: maximum number of children that all nodes in the beam have together.
+        beams: maximum number of these children that stay in the beam.
+        run: maximum number of tokens that lead from a node in the beam to one of these children.
     """
 
     children: int
@@ -46,13 +48,16 @@ class Level:
 
 
 class DeviceTrie:
-    """A copy of a TitleTrie's arrays on a device."""
+    """A copy of a TitleTrie's arrays on a device, such as a GPU.
+
+    See ``TitleTrie`` for the meaning of nodes and runs.
+    """
 
     def __init__(self, trie: TitleTrie, device: torch.device) -> None:
-        """Copy the arrays.
+        """Copy the arrays of a trie to a device.
 
-        They take 20 bytes per node and 4 bytes per token of the runs, or twice as much for a trie
-        whose numbers do not fit in 32 bits.
+        They take 20 bytes per node and 4 bytes per stored token, or twice as much for a trie whose
+        numbers do not fit in 32 bits.
         """
         small = max(len(trie), trie.n_positions, len(trie.run)) < 1 << 31
 
@@ -62,8 +67,10 @@ class DeviceTrie:
         self.token, self.first_child = copied(trie.token), copied(trie.first_child)
         self.low, self.high = copied(trie.low), copied(trie.high)
         self.run_start, self.run = copied(trie.run_start), copied(np.append(trie.run, [0]))
-        self._fans: list[IntArray] = []  # per level: fan-outs of inner nodes, in descending order
-        self._runs: list[int] = []  # per level: length of the longest run to an inner node
+        # For each level: the inner nodes' numbers of children in descending order, and the number
+        # of tokens in the longest run of an inner node.
+        self._fans: list[IntArray] = []
+        self._runs: list[int] = []
         node = np.array([trie.root])
         while len(node):
             child, count = trie.children(node)
@@ -72,7 +79,11 @@ class DeviceTrie:
             node = child[~trie.is_leaf(child)]
 
     def levels(self, size: int) -> list[Level]:
-        """Return the maximum sizes at each level, from the root down, for a beam of ``size``."""
+        """Compute the maximum tensor sizes at each level of the trie, starting at the root.
+
+        Args:
+            size: number of prefixes in the beam.
+        """
         runs, fans = [*self._runs[1:], 0], [*map(len, self._fans[1:]), 0]
         return [
             Level(int(fan[:size].sum()), min(inner, size), run)
@@ -80,16 +91,16 @@ class DeviceTrie:
         ]
 
     def children(self, node: Tensor, live: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """List the children of each user's nodes, padded to n.
+        """List the children of the nodes in each user's beam, padded to n children per user.
 
         Args:
-            node: (U, B) nodes.
+            node: (U, B) trie nodes in the beams of U users with B nodes each.
             live: (U, B) mask of the nodes that are in use.
-            n: maximum total number of children per user.
+            n: maximum number of children that a user's nodes have together.
 
         Returns:
-            (U, n) child nodes, (U, n) indices of their parents, and a (U, n) mask of the entries
-            that are not padding.
+            Three tensors of shape (U, n): the child nodes, the index of each child's parent in the
+            user's beam, and a mask of the entries that are not padding.
         """
         first = self.first_child[node].long()
         count = (self.first_child[node + 1].long() - first) * live
@@ -101,11 +112,19 @@ class DeviceTrie:
         return child * some, owner, some
 
     def is_leaf(self, node: Tensor) -> Tensor:
-        """Return a mask of the nodes at which a title ends."""
+        """Return a mask that tells at which of the given nodes a title ends."""
         return self.first_child[node] == self.first_child[node + 1]
 
     def runs(self, node: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """Return the runs of (U, B) nodes, padded to (U, B, n), and their (U, B) lengths."""
+        """Return the run of each node, which consists of the tokens between its parent and it.
+
+        Args:
+            node: (U, B) trie nodes in the beams of U users with B nodes each.
+            n: number of tokens to which each run is padded.
+
+        Returns:
+            The (U, B, n) token ids of the runs, and their (U, B) lengths without padding.
+        """
         start = self.run_start[node].long()
         length = self.run_start[node + 1].long() - start + 1
         place = torch.arange(n, device=node.device)
@@ -115,10 +134,10 @@ class DeviceTrie:
 
 
 class DeviceFilters:
-    """A copy of the filters of U users on a device; see ``Filters``."""
+    """A copy of the filters of U users on a device, such as a GPU; see ``Filters``."""
 
     def __init__(self, filters: Filters, device: torch.device) -> None:
-        """Copy the listed positions to the device."""
+        """Copy filters to a device."""
         self._keys = torch.from_numpy(filters.keys).to(device)
         self._denies = torch.from_numpy(filters.denies).to(device)[:, None]
         self._common = torch.from_numpy(np.array(filters.common.listed)).to(device)
@@ -126,7 +145,15 @@ class DeviceFilters:
         self._start = torch.arange(len(filters), device=device)[:, None] * self._stride
 
     def counts(self, low: Tensor, high: Tensor) -> Tensor:
-        """Return the (U, C) number of allowed positions from low to high - 1."""
+        """Count the allowed positions in each of C ranges for each of U users.
+
+        Args:
+            low: (U, C) first position of each range.
+            high: (U, C) position after the last one of each range.
+
+        Returns:
+            (U, C) counts.
+        """
         listed = _count_between(self._keys, self._start + low, self._start + high)
         common = _count_between(self._common, low, high)
         whole = high - low - common if self._common_denies else common
@@ -135,15 +162,18 @@ class DeviceFilters:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """The results of a beam search for U users, copied to the host.
+    """The results of a beam search for U users, copied from the device to the host.
+
+    K is the largest number of items requested for a user.
 
     Attributes:
-        leaf: (U, K + 1) leaves with the highest probability per item; -1 marks unused entries.
-        logprob: (U, K + 1) log-probabilities of the titles at these leaves.
-        skipped: (U, C) log-probabilities of the prefixes that were not followed, for each level;
-            -inf for all other entries.
-        nodes: (U,) number of prefixes followed.
-        tokens: (U,) number of tokens that the model read.
+        leaf: (U, K + 1) trie nodes of the titles with the highest probability per item. One more
+            than requested is returned so that ties are noticed; -1 marks unused entries.
+        logprob: (U, K + 1) log-probabilities of these titles.
+        skipped: for each level, an array with one row per user that contains the log-probabilities
+            of the prefixes that did not stay in the beam; all its other entries are -inf.
+        nodes: (U,) number of prefixes from which the search continued.
+        tokens: (U,) number of tokens that the model processed after the prompt.
         finite: whether all logits were finite.
     """
 
@@ -156,7 +186,7 @@ class Reached:
 
 
 class Beam:
-    """A beam of prefixes for each of U users, held on the device; see ``run_beam``."""
+    """The state of a beam search for U users, which is kept on the device; see ``run_beam``."""
 
     def __init__(
         self,
@@ -168,14 +198,14 @@ class Beam:
         temperature: float = 1.0,
         floor: float = NOTHING,
     ) -> None:
-        """Start at the root.
+        """Start every user's beam at the root of the trie.
 
         Args:
             trie: the catalog's trie on the device.
-            k: (U, 1) number of items for each user.
+            k: (U, 1) number of items requested for each user, on the device.
             most: the largest value in ``k``.
-            filters: the items that may be returned to each user; None allows all items.
-            temperature: divisor of the logits.
+            filters: the items that may be returned to each user; None to allow all items.
+            temperature: number by which the logits are divided.
             floor: minimum log-probability of a returned item.
         """
         self._trie, self._k, self._filters = trie, k, filters
@@ -192,11 +222,14 @@ class Beam:
         self.broken = torch.zeros((), dtype=torch.bool, device=device)
 
     def step(self, outputs: Outputs, level: Level) -> None:
-        """Score the children of all prefixes, keep the best items and advance the best prefixes.
+        """Move the beams down by one level of the trie.
+
+        The children of all nodes in the beams are scored. Those that end a title are added to the
+        items found, and the best of the others form the new beams.
 
         Args:
-            outputs: the model's outputs after the U * B prefixes.
-            level: the maximum sizes at this level.
+            outputs: the model's outputs after each of the U * B prefixes in the beams.
+            level: the maximum tensor sizes at this level.
         """
         trie, live = self._trie, self.value > NOTHING
         child, owner, some = trie.children(self.node, live, level.children)
@@ -228,12 +261,15 @@ class Beam:
         self.nodes += followed.sum(1)
 
     def _add_leaves(self, child: Tensor, value: Tensor, each: Tensor) -> None:
-        """Keep the leaves with the most probable items: as many as requested, plus one.
+        """Add nodes that end a title to those found so far, and keep the most probable ones.
+
+        For each user, one more than requested is kept so that ties are noticed.
 
         Args:
-            child: (U, C) nodes.
-            value: (U, C) log-probabilities of the nodes.
-            each: (U, C) log-probabilities per item; -inf for nodes to be ignored.
+            child: (U, C) trie nodes.
+            value: (U, C) log-probabilities of the nodes' titles.
+            each: (U, C) log-probability of each item with the title; -inf for a node that does not
+                end a title or must not be returned.
         """
         score = torch.cat([self.score, each], dim=1)
         best = score.topk(self.score.shape[1], dim=1)
@@ -243,12 +279,15 @@ class Beam:
 
 
 def fits_limit(trie: DeviceTrie, users: int, size: int, prompt: int) -> bool:
-    """Check that no pass exceeds ``MOST`` if each run is padded to the longest one of its level.
+    """Check whether a beam search on the device needs only attention masks of acceptable size.
+
+    No forward pass may need a mask with more than ``MOST`` entries. The masks are large because
+    each run of tokens is padded to the length of the longest run at its level of the trie.
 
     Args:
         trie: the catalog's trie on the device.
-        users: number of prompts.
-        size: beam width.
+        users: number of users, each of whom has one prompt.
+        size: number of prefixes in the beam of each user.
         prompt: number of tokens in the longest prompt.
     """
     widths = [level.beams * level.run for level in trie.levels(size)]
@@ -266,15 +305,17 @@ def run_beam(
     temperature: float = 1.0,
     floor: float = NOTHING,
 ) -> Reached:
-    """Follow the best ``size`` prefixes at each level, with probabilities over the catalog.
+    """Search a trie for the most probable items of U users with a beam search on the device.
+
+    Probabilities are normalized over the tokens with which a title can continue.
 
     Args:
         trie: the catalog's trie on the device.
-        tree: a token tree in which the model has read the U prompts; it is restored at the end.
-        k: (U,) number of items for each prompt, at least 1.
-        size: beam width.
-        filters: the items that may be returned to each user; None allows all items.
-        temperature: divisor of the logits at each node.
+        tree: a token tree of the U prompts. Tokens added by the search are removed at the end.
+        k: (U,) number of items requested for each user, at least 1.
+        size: number of prefixes that stay in the beam of each user at each level of the trie.
+        filters: the items that may be returned to each user; None to allow all items.
+        temperature: number by which the logits are divided.
         floor: minimum log-probability of a returned item.
     """
     device = trie.token.device
@@ -284,9 +325,11 @@ def run_beam(
     beam = Beam(trie, counts, int(k.max()), filters=ours, temperature=temperature, floor=floor)
     places = tree.places()
     outputs = tree.root
-    depth = torch.zeros((users, 1), dtype=torch.long, device=device)  # depth of each beam
-    path = torch.zeros((users, 1, mark), dtype=torch.bool, device=device)  # slots to attend to
-    depths = torch.zeros((users, mark), dtype=torch.long, device=device)  # depth of each slot
+    # The depth of each prefix in the beams, a mask of the cache slots that hold its tokens, and the
+    # depth of the token in each cache slot.
+    depth = torch.zeros((users, 1), dtype=torch.long, device=device)
+    path = torch.zeros((users, 1, mark), dtype=torch.bool, device=device)
+    depths = torch.zeros((users, mark), dtype=torch.long, device=device)
     tokens = torch.zeros(users, dtype=torch.long, device=device)
     for level in levels:
         beam.step(outputs, level)
@@ -321,11 +364,17 @@ def run_beam(
 
 
 def _visible_slots(ancestors: Tensor, run: int) -> Tensor:
-    """Return a (U, B * run, S + B * run) mask of the slots that the tokens of new runs attend to.
+    """Build the mask of the cache slots to which the tokens of new runs attend.
+
+    For each of U users, B runs with the same number of tokens are appended after S occupied slots.
+    Each token attends to the run's ancestors, to the earlier tokens of the run and to itself.
 
     Args:
-        ancestors: (U, B, S) mask of the old slots that hold each run's ancestors.
-        run: number of tokens in each run; each token attends to itself and to the earlier tokens.
+        ancestors: (U, B, S) mask of the occupied slots that hold each run's ancestors.
+        run: number of tokens in each run.
+
+    Returns:
+        A mask of shape (U, B * run, S + B * run).
     """
     users, beams, slots = ancestors.shape
     place, width = torch.arange(run, device=ancestors.device), beams * run
@@ -338,13 +387,22 @@ def _visible_slots(ancestors: Tensor, run: int) -> Tensor:
 
 
 def _count_between(listed: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Count the numbers from low to high - 1 in a sorted list."""
+    """Count how many numbers of a sorted list lie in each range from ``low`` to ``high`` - 1."""
     first = torch.searchsorted(listed, low.contiguous())
     return torch.searchsorted(listed, high.contiguous()) - first
 
 
 def _logsumexp(x: Tensor, owner: Tensor, n: int) -> Tensor:
-    """Return the (U, n) log-sum-exp of each owner's entries, or 0 if all of them are -inf."""
+    """Compute the logarithm of the sum of exponentials separately for each owner of entries.
+
+    Args:
+        x: (U, C) entries.
+        owner: (U, C) index of each entry's owner, from 0 to n - 1.
+        n: number of owners per user.
+
+    Returns:
+        (U, n) logarithms; 0 for an owner whose entries are all -inf.
+    """
     peak = x.new_full((len(x), n), NOTHING).scatter_reduce(1, owner, x, "amax")
     peak = torch.where(peak.isfinite(), peak, 0.0)
     total = torch.zeros_like(peak).scatter_add(1, owner, (x - peak.gather(1, owner)).exp())
@@ -355,7 +413,7 @@ _COPIES: WeakKeyDictionary[TitleTrie, DeviceTrie] = WeakKeyDictionary()
 
 
 def copy_to_device(trie: TitleTrie, device: torch.device) -> DeviceTrie:
-    """Return a copy of a trie on a device; the latest copy of each trie is cached."""
+    """Return a copy of a trie on a device. The latest copy of each trie is kept for later calls."""
     copied = _COPIES.get(trie)
     if copied is None or copied.token.device != device:
         copied = _COPIES[trie] = DeviceTrie(trie, device)

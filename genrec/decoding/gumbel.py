@@ -1,4 +1,4 @@
-"""Add Gumbel noise to the nodes of a trie to sample items without replacement."""
+"""Add random noise to the log-probabilities of trie nodes, so that a search draws random items."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ def perturb(
     source: IntArray,
     above: FloatArray,
 ) -> FloatArray:
-    """Add Gumbel noise to log-probabilities so that each group's maximum equals its parent's value.
+    """Add Gumbel noise to the log-probabilities of C nodes, which are the children of L parents.
 
-    The k items with the highest perturbed values are k draws without replacement (Kool et al. 2019,
-    Stochastic Beams and Where to Find Them, https://arxiv.org/abs/1903.06059, appendix B.3).
+    The noise is chosen so that the highest value among a parent's children equals the value of the
+    parent. Then the k items with the highest values are a random draw of k items without
+    replacement (Kool et al. 2019, Stochastic Beams and Where to Find Them,
+    https://arxiv.org/abs/1903.06059, appendix B.3).
 
     Args:
-        seed: (C,) seeds; the noise depends only on seed, user and name.
-        user: (C,) user of each entry.
-        name: (C,) number that identifies the entry among the same user's entries.
-        logprob: (C,) log-probabilities.
-        start: (L,) index at which each group starts.
-        source: (C,) group of each entry.
-        above: (L,) perturbed log-probability of each group's parent.
+        seed: (C,) random seeds. The noise depends only on seed, user and name.
+        user: (C,) user to whom each child belongs.
+        name: (C,) number that identifies each child among the same user's nodes.
+        logprob: (C,) log-probability of each child. Children of the same parent are adjacent.
+        start: (L,) index of each parent's first child.
+        source: (C,) index of each child's parent.
+        above: (L,) log-probability of each parent, including noise.
 
     Returns:
-        (C,) perturbed log-probabilities.
+        (C,) log-probabilities of the children, including noise.
     """
     noise = -np.log(-np.log(_uniform(seed, user, name)))
     value = logprob + noise
@@ -46,7 +48,11 @@ def perturb(
 
 
 def _uniform(seed: Seeds, user: IntArray, name: IntArray) -> FloatArray:
-    """Hash each entry to a number strictly between 0 and 1 with splitmix64 (Steele et al. 2014)."""
+    """Compute a pseudorandom number between 0 and 1 for each entry.
+
+    The number is a splitmix64 hash (Steele et al. 2014) of the entry's seed, user and name. It is
+    never exactly 0 or 1.
+    """
     with np.errstate(over="ignore"):
         x = name.astype(np.uint64)
         for salt in (seed, user):

@@ -1,11 +1,12 @@
-"""Edit a TitleTrie without rebuilding it. Deals with token ids and rows only.
+"""Add titles to a TitleTrie and remove titles from it without rebuilding it.
 
-A snapshot never changes. An edit returns a new snapshot and does not disturb searches that use the
-old one. Each base node on an edited path is replaced by an overlay node that lists its run,
-children and positions. Snapshots share all subtrees that were not edited. Overlay nodes are
-numbered after the nodes of the base and keep their numbers in later snapshots. So a parent's list
-of children is rewritten only when a child is added, removed, or moved to the overlay for the first
-time. This is path copying (Driscoll et al. 1989, Making Data Structures Persistent).
+The trie that is edited is called the base, and it never changes. An edit returns a new ``LiveTrie``
+and does not disturb searches that use an older one. The nodes on the path to an edited title are
+replaced by new nodes, which form the overlay. All other nodes are shared with the base. Overlay
+nodes are numbered after the nodes of the base, and they keep their numbers in later edits. So a
+node's list of children is rewritten only when a child is added, removed, or replaced by an overlay
+node for the first time. This technique is called path copying (Driscoll et al. 1989, Making Data
+Structures Persistent). This module deals with token ids and catalog rows only, not with text.
 """
 
 from __future__ import annotations
@@ -25,22 +26,23 @@ from genrec.types import BoolArray, IntArray
 Tokens = tuple[int, ...]
 Edit = tuple[Tokens, int]  # a title's tokens and its position
 
-_GONE = -1  # marks a node that was removed because there are no more titles below it
-_NEW = -1  # marks a node that does not exist yet
+_GONE = -1  # in place of a node that was removed because there are no more titles below it
+_NEW = -1  # in place of a node that does not exist yet
 _NONE: IntArray = np.empty(0, dtype=np.int64)
-_TOKEN, _LENGTH, _CHILDREN = range(3)  # columns of the array of facts about overlay nodes
+_TOKEN, _LENGTH, _CHILDREN = range(3)  # columns of LiveTrie._facts
+# A new base is due after this number of edits, or this fraction of the base's nodes if it is more.
 _MIN_DUE, _SHARE_DUE = 1000, 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """A node of the overlay.
+    """A node that replaces a node of the base, or that was added by an edit.
 
     Attributes:
         run: tokens between the node's parent and the node.
-        children: (C,) numbers of the child nodes, sorted by first token.
-        spans: (I, 2) ascending intervals of the live positions below the node. Interval i runs
-            from spans[i, 0] to spans[i, 1] - 1.
+        children: (C,) numbers of the node's C children, sorted by the first tokens of their runs.
+        spans: (I, 2) intervals that contain the positions of all titles below the node, in
+            ascending order. Interval i goes from spans[i, 0] to spans[i, 1] - 1.
     """
 
     run: Tokens
@@ -49,61 +51,70 @@ class _Node:
 
 
 class LiveTrie:
-    """A base trie of E nodes and N positions with edits, searched like a ``TitleTrie``.
+    """An immutable trie that consists of a TitleTrie, called the base, and edits to it.
 
-    Positions below N belong to the base. Added titles get positions from N upwards, and the
-    positions of removed titles stay unused. Measured in array operations, the cost of an edit is
-    proportional to the length of its path times the fan-out. Edits recurse once per node of the
-    path, which is safe for titles of hundreds of tokens.
+    It is searched like a ``TitleTrie``. Positions below the number of titles in the base belong to
+    the base. Added titles get the positions after these, and the positions of removed titles stay
+    unused. The cost of an edit is proportional to the number of nodes on the path to the title,
+    times the number of children per node. Edits recurse once for each node on the path, which is
+    safe for titles of hundreds of tokens.
 
     Attributes:
-        base: trie to which the edits apply.
+        base: the trie to which the edits apply.
         root: number of the root node.
-        n_items: number of catalog rows in the trie.
-        n_tokens: total number of tokens in all titles. Shared prefixes count once for each title.
+        n_items: number of items (catalog rows) whose titles are in the trie.
+        n_tokens: total number of tokens in all titles.
         max_depth: number of tokens in the longest title that the trie has ever contained.
         n_edits: number of rows added and removed since the base was built.
     """
 
     def __init__(self, base: TitleTrie) -> None:
-        """Create a snapshot without edits."""
+        """Create a trie without edits.
+
+        Args:
+            base: the trie to which later edits will apply.
+        """
         self.base = base
         self.root = base.root
         self.n_items, self.n_tokens, self.max_depth = base.n_items, base.n_tokens, base.max_depth
         self.n_edits = 0
         self._size = len(base)  # the number of the first overlay node
-        self._nodes: list[_Node | None] = []
-        self._facts = np.zeros((0, 3), dtype=np.int64)  # one row per overlay node, plus spare rows
-        self._inner = 0  # difference from the base in the number of inner tokens
-        self._rows = _NONE  # catalog row of each position from N upwards
-        self._titles: list[Tokens] = []  # title at each position from N upwards
-        self._moved = np.empty((0, 2), dtype=np.int64)  # (row, position or -1), sorted by row
+        self._nodes: list[_Node | None] = []  # the overlay; None for a node that was removed
+        # For each overlay node: the first token of its run, the length of its run, and the number
+        # of its children. There may be spare rows at the end.
+        self._facts = np.zeros((0, 3), dtype=np.int64)
+        self._inner = 0  # how many more inner tokens there are than in the base
+        self._rows = _NONE  # catalog row of each added position
+        self._titles: list[Tokens] = []  # title at each added position
+        # For each row that was added or removed, sorted by row: the row, and its position or -1.
+        self._moved = np.empty((0, 2), dtype=np.int64)
 
     @property
     def n_positions(self) -> int:
-        """Return the number of positions, including unused ones."""
+        """Return the number of positions, including the unused ones of removed titles."""
         return self.base.n_items + len(self._rows)
 
     @property
     def inner_tokens(self) -> int:
-        """See ``TitleTrie.inner_tokens``."""
+        """Return the number of tokens that a model must process to score every title."""
         return self.base.inner_tokens + self._inner
 
     def due(self) -> bool:
-        """Check whether there are enough edits to justify rebuilding the base as a new TitleTrie."""
+        """Check whether there have been so many edits that a new TitleTrie should be built."""
         edits = max(len(self._nodes), self.n_edits)
         return edits > max(_MIN_DUE, _SHARE_DUE * len(self.base))
 
     def edited(self, add: Mapping[int, Sequence[int]], remove: Iterable[int] = ()) -> LiveTrie:
-        """Return a new snapshot with some titles removed and others added.
+        """Return a new trie in which some titles have been removed and others added.
 
         Args:
-            add: row -> token ids of its title. A row that is also in ``remove`` gets a new title.
-            remove: rows to remove.
+            add: the token ids of each title to add, by catalog row. A row that is also in
+                ``remove`` gets a new title.
+            remove: catalog rows to remove.
 
         Raises:
-            DataError: a row to remove is missing, a row to add already exists, the trie would
-                become empty, or a title is empty or a proper prefix of another.
+            DataError: a row to remove is not in the trie, a row to add is already in it, no titles
+                would be left, or a title is empty or a proper prefix of another.
         """
         titles = {int(row): _check_title(row, title) for row, title in add.items()}
         rows = sorted(titles, key=lambda row: (titles[row], row))
@@ -147,7 +158,14 @@ class LiveTrie:
     def _record_edit(
         self, gone: IntArray, rows: list[int], cuts: Sequence[Edit], adds: Sequence[Edit]
     ) -> None:
-        """Update the counts, titles and positions to reflect an edit."""
+        """Update this trie's counts, titles and positions for an edit.
+
+        Args:
+            gone: the catalog rows to remove.
+            rows: the catalog rows to add.
+            cuts: the titles to remove, with their positions.
+            adds: the titles to add, with their positions, in the order of ``rows``.
+        """
         self.n_edits += len(cuts) + len(adds)
         self.n_items += len(adds) - len(cuts)
         self.n_tokens += sum(len(t) for t, _ in adds) - sum(len(t) for t, _ in cuts)
@@ -165,7 +183,7 @@ class LiveTrie:
     # Search.
 
     def children(self, nodes: IntArray) -> tuple[IntArray, IntArray]:
-        """See ``TitleTrie.children``."""
+        """Return the children of all given nodes in one array, and each node's number of them."""
         mine = nodes >= self._size
         if not mine.any():
             return self.base.children(nodes)
@@ -173,10 +191,17 @@ class LiveTrie:
         return _interleave(mine, *self.base.children(nodes[~mine]), parts)
 
     def intervals(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """Return the intervals of positions below L nodes as three arrays (node index, low, high).
+        """Return the intervals of positions of the titles below each of L nodes.
 
-        A node may have several intervals, which are disjoint and ascending. They contain only live
-        positions.
+        A node may have several intervals, because the positions of removed titles are left out. The
+        intervals of a node are disjoint and in ascending order.
+
+        Args:
+            nodes: (L,) nodes.
+
+        Returns:
+            Three arrays with one entry per interval: the index of the node in ``nodes``, the first
+            position, and the position after the last one.
         """
         mine = nodes >= self._size
         if not mine.any():
@@ -188,25 +213,25 @@ class LiveTrie:
         return np.repeat(np.arange(len(nodes)), count), spans[:, 0], spans[:, 1]
 
     def is_leaf(self, nodes: IntArray) -> BoolArray:
-        """See ``TitleTrie.is_leaf``."""
+        """Return a mask that tells at which of the given nodes a title ends."""
         mine = nodes >= self._size
         plain = self.base.is_leaf(np.where(mine, 0, nodes))
         return np.where(mine, self._fact(nodes, mine, _CHILDREN) == 0, plain)
 
     def tokens(self, nodes: IntArray) -> IntArray:
-        """See ``TitleTrie.tokens``."""
+        """Return the first of the tokens between each node and its parent; 0 for the root."""
         mine = nodes >= self._size
         plain = self.base.tokens(np.where(mine, 0, nodes))
         return np.where(mine, self._fact(nodes, mine, _TOKEN), plain)
 
     def run_lengths(self, nodes: IntArray) -> IntArray:
-        """See ``TitleTrie.run_lengths``."""
+        """Return the number of tokens between each node and its parent."""
         mine = nodes >= self._size
         plain = self.base.run_lengths(np.where(mine, 0, nodes))
         return np.where(mine, self._fact(nodes, mine, _LENGTH), plain)
 
     def runs(self, nodes: IntArray) -> list[list[int]]:
-        """See ``TitleTrie.runs``."""
+        """Return the tokens between each node and its parent; only the root has none."""
         mine = nodes >= self._size
         runs = self.base.runs(np.where(mine, 0, nodes))
         for index in np.flatnonzero(mine).tolist():
@@ -214,19 +239,22 @@ class LiveTrie:
         return runs
 
     def rows_at(self, positions: IntArray) -> IntArray:
-        """Return the catalog row at each position; for a removed title, return its former row."""
+        """Return the catalog row at each of the given positions.
+
+        For the position of a removed title, this is the row that the title had.
+        """
         mine = positions >= self.base.n_items
         rows = self.base.rows_at(np.where(mine, 0, positions))
         rows[mine] = self._rows[positions[mine] - self.base.n_items]
         return rows
 
     def positions_of(self, rows: IntArray) -> IntArray:
-        """Return the positions of the given catalog rows, skipping rows that are not in the trie."""
+        """Return the positions of the given catalog rows, leaving out rows not in the trie."""
         positions = self.find_positions(np.asarray(rows, dtype=np.int64))
         return positions[positions >= 0]
 
     def find_positions(self, rows: IntArray) -> IntArray:
-        """See ``TitleTrie.find_positions``."""
+        """Return the position of each of the given catalog rows; -1 if a row is not in the trie."""
         known = (rows >= 0) & (rows < self.base.n_items)
         positions = np.full(len(rows), -1)
         positions[known] = self.base.positions_of(rows[known])
@@ -236,7 +264,7 @@ class LiveTrie:
             positions[moved] = self._moved[index[moved], 1]
         return positions
 
-    # Edits. The methods below modify a snapshot before any caller can see it.
+    # Edits. The methods below modify a new trie before ``edited`` returns it.
 
     def _title(self, position: int) -> Tokens:
         if position >= self.base.n_items:
@@ -244,7 +272,7 @@ class LiveTrie:
         return tuple(self.base.title(position))
 
     def _node(self, number: int) -> _Node:
-        """Return an overlay node, or convert a base node to an overlay node."""
+        """Return the node with the given number, converting a node of the base to a ``_Node``."""
         if number >= self._size:
             node = self._nodes[number - self._size]
             assert node is not None
@@ -255,13 +283,16 @@ class LiveTrie:
         return _Node(tuple(base.runs(one)[0]), children, span)
 
     def _fact(self, nodes: IntArray, mine: BoolArray, which: int) -> IntArray:
-        """Return (L,) values from a column of ``_facts``. Values for base nodes are arbitrary."""
+        """Look up a column of ``_facts`` for the nodes that are in the overlay (mask ``mine``).
+
+        The values that are returned for other nodes have no meaning.
+        """
         if not len(self._facts):
             return nodes
         return np.asarray(self._facts[np.where(mine, nodes - self._size, 0), which])
 
     def _forget(self, number: int) -> None:
-        """Remove an overlay node, or stop counting the tokens of a base node."""
+        """Remove a node that is no longer part of the trie, and stop counting its tokens."""
         if number == _NEW:
             return
         node = self._node(number)
@@ -270,7 +301,10 @@ class LiveTrie:
             self._nodes[number - self._size] = None
 
     def _put(self, number: int, node: _Node) -> int:
-        """Replace a node and return the number of the new node. An overlay node keeps its number."""
+        """Replace a node, or add one if ``number`` is _NEW, and return the new node's number.
+
+        A node that replaces a node of the overlay keeps its number.
+        """
         self._forget(number)
         if number < self._size:
             number = self._size + len(self._nodes)
@@ -289,11 +323,12 @@ class LiveTrie:
 
         Args:
             number: number of the node.
-            depth: number of title tokens before the node's run.
-            cuts: titles to remove, in sorted order.
+            depth: number of tokens that the titles have before the node's run.
+            cuts: titles to remove with their positions, in sorted order.
 
         Returns:
-            The number of the replacement node, or _GONE.
+            The number of the node that replaces the old one, or _GONE if there are no more titles
+            below it.
         """
         node, is_root = self._node(number), number == self.root
         run, children = node.run, node.children
@@ -314,12 +349,12 @@ class LiveTrie:
 
         Args:
             number: number of the node, or _NEW to create a node for these titles only.
-            depth: number of title tokens before the node's run.
-            adds: titles to add, in sorted order. The node's run starts with the token that these
-                titles have at index ``depth``.
+            depth: number of tokens that the titles have before the node's run.
+            adds: titles to add with their positions, in sorted order. All of them have the first
+                token of the node's run at index ``depth``.
 
         Returns:
-            The number of the replacement node.
+            The number of the node that replaces the old one.
 
         Raises:
             DataError: a title is a proper prefix of another.
@@ -355,7 +390,17 @@ class LiveTrie:
         edits: Sequence[Edit],
         edit: Callable[[int, int, Sequence[Edit]], int],
     ) -> IntArray:
-        """Apply each edit to a child, chosen by its token at ``depth``; return the new children."""
+        """Apply edits to the children of a node.
+
+        Args:
+            children: numbers of the children.
+            depth: index of the token in a title that decides to which child the title belongs.
+            edits: titles with their positions, in sorted order.
+            edit: the method that applies edits to one child, ``_cut`` or ``_add``.
+
+        Returns:
+            The numbers of the new children.
+        """
         groups = [(t, list(some)) for t, some in groupby(edits, key=lambda e: e[0][depth])]
         tokens = self.tokens(children)
         wanted = np.array([token for token, _ in groups])
@@ -388,12 +433,21 @@ def _check_title(row: int, title: Sequence[int]) -> Tokens:
 
 
 def _common_length(one: Tokens, two: Tokens) -> int:
-    """Return the length of the common prefix of two sequences."""
+    """Count the tokens with which both of two sequences begin."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, two, strict=False)))
 
 
 def _remove_positions(spans: IntArray, positions: Sequence[int]) -> IntArray:
-    """Remove positions from intervals."""
+    """Remove positions from intervals, which may split an interval into several.
+
+    Args:
+        spans: (I, 2) intervals in ascending order. Each consists of its first position and the
+            position after its last one.
+        positions: the positions to remove, all of which are in the intervals.
+
+    Returns:
+        The remaining intervals in the same form.
+    """
     gone = np.array(positions, dtype=np.int64)
     low = np.sort(np.concatenate([spans[:, 0], gone + 1]), kind="stable")
     high = np.sort(np.concatenate([spans[:, 1], gone]), kind="stable")
@@ -401,7 +455,12 @@ def _remove_positions(spans: IntArray, positions: Sequence[int]) -> IntArray:
 
 
 def _append_positions(spans: IntArray, positions: Sequence[int]) -> IntArray:
-    """Add positions that are higher than all positions in the intervals."""
+    """Add positions to intervals, merging intervals that become adjacent.
+
+    Args:
+        spans: intervals in the form that ``_remove_positions`` describes.
+        positions: the positions to add, all of which are higher than those in the intervals.
+    """
     new = np.sort(np.array(positions, dtype=np.int64))
     low, high = np.append(spans[:, 0], new), np.append(spans[:, 1], new + 1)
     parts = low[1:] != high[:-1]
@@ -411,16 +470,18 @@ def _append_positions(spans: IntArray, positions: Sequence[int]) -> IntArray:
 def _interleave(
     mine: BoolArray, plain: npt.NDArray[np.int64], plain_count: IntArray, parts: list[IntArray]
 ) -> tuple[IntArray, IntArray]:
-    """Merge the entries of base nodes and overlay nodes in node order.
+    """Merge data about L nodes that come partly from the base and partly from the overlay.
+
+    A node may have any number of entries, for example one for each of its children.
 
     Args:
-        mine: (L,) mask of the nodes that belong to the overlay.
-        plain: concatenated entries of the base nodes.
-        plain_count: number of entries per base node.
-        parts: entries of each overlay node.
+        mine: (L,) mask of the nodes that are in the overlay.
+        plain: entries of all nodes in the base, concatenated.
+        plain_count: number of entries of each node in the base.
+        parts: entries of each node in the overlay.
 
     Returns:
-        The merged entries, and the (L,) number of entries per node.
+        The entries of all nodes in node order, and the (L,) number of entries of each node.
     """
     count = np.empty(len(mine), dtype=np.int64)
     count[~mine], count[mine] = plain_count, [len(p) for p in parts]

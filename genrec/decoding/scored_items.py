@@ -1,4 +1,4 @@
-"""Keep the best items that a search has found for each user. Deals with rows and scores only."""
+"""Keep the best items that a search has found so far for each user."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from genrec.types import BoolArray, FloatArray, IntArray
 
 @dataclass(slots=True)
 class Items:
-    """N scored items of U users, as parallel arrays.
+    """N scored items, each of which was found for one of several users, as parallel arrays.
 
     Attributes:
-        user: (N,) index of the prompt.
-        row: (N,) catalog row.
-        logprob: (N,) log-probability, including the prior if it is fused at each node.
+        user: (N,) index of the user, who has one prompt.
+        row: (N,) catalog row of the item.
+        logprob: (N,) log-probability of the item, including the prior if it is applied at each
+            node of the trie.
         score: (N,) value by which the item is ranked.
-        alone: (N,) log-probability under the model without a prior.
-        prior: (N,) log of the item's share of the total prior weight; 0 if there is no prior.
+        alone: (N,) log-probability of the item under the model without a prior.
+        prior: (N,) logarithm of the item's share of the total prior weight; 0 if there is no prior.
     """
 
     user: IntArray
@@ -33,31 +34,34 @@ class Items:
 
     @classmethod
     def empty(cls) -> Items:
-        """Return an empty set of items."""
+        """Return an object without any items."""
         integers, floats = np.empty(0, dtype=np.int64), np.empty(0)
         return cls(integers, integers, floats, floats, floats, floats)
 
     def __getitem__(self, which: Any) -> Items:
-        """Select items by an array of indices or a mask."""
+        """Return only the items selected by an array of indices or a mask."""
         return Items(*(getattr(self, name)[which] for name in self.__slots__))
 
     def __add__(self, other: Items) -> Items:
-        """Concatenate two sets of items."""
+        """Return the items of both objects."""
         return Items(
             *(np.concatenate([getattr(self, n), getattr(other, n)]) for n in self.__slots__)
         )
 
 
 class TopItems:
-    """Each user's k best items, plus one more to detect ties at the last rank.
+    """The best items found so far for each of U users.
+
+    For each user, one item more than requested is kept, so that ties at the last rank are noticed.
 
     Attributes:
         k: (U,) number of items requested for each user.
-        worst: (U,) score of each user's k-th item; -inf while the list is shorter than that.
+        worst: (U,) score of the last requested item in each user's list; -inf while the list has
+            fewer items than requested.
     """
 
     def __init__(self, k: IntArray) -> None:
-        """Start with no items.
+        """Start with empty lists.
 
         Args:
             k: (U,) number of items requested for each user.
@@ -67,7 +71,10 @@ class TopItems:
         self._items = Items.empty()
 
     def add(self, new: Items) -> None:
-        """Add new items and keep each user's best k + 1. Items with equal scores rank by row."""
+        """Add new items and drop those that are no longer among a user's best ones.
+
+        Items with equal scores are ranked by their catalog rows.
+        """
         merged = self._items + new
         order = np.lexsort((merged.row, -merged.score, merged.user))
         rank = rank_in_group(merged.user[order])
@@ -77,10 +84,10 @@ class TopItems:
         self.worst[items.user[last]] = items.score[last]
 
     def incomplete(self) -> BoolArray:
-        """Return a (U,) mask of the users who have fewer than k items."""
+        """Return a (U,) mask of the users whose lists have fewer items than requested."""
         return np.bincount(self._items.user, minlength=len(self.k)) < self.k
 
     def of_user(self, user: int) -> tuple[Items, Items]:
-        """Return a user's best k items, and the additional item if there is one."""
+        """Return a user's list of items, best first, and the next best item if there is one."""
         which = np.flatnonzero(self._items.user == user)
         return self._items[which[: self.k[user]]], self._items[which[self.k[user] :]]

@@ -1,14 +1,16 @@
 """Search a trie of titles for the items that a model ranks highest.
 
-A search returns the best items, their probabilities and a certificate. It deals with tokens, nodes
-and rows, not with prompts or the text of titles. With "catalog" normalization, the model's softmax
-at a node covers only the node's children. The probabilities of all items then sum to 1, and a token
-without an alternative needs no evaluation. With "vocab" normalization, the softmax covers the whole
-vocabulary, as in ordinary generation.
+A search returns the best items, their probabilities and a certificate, which states how much the
+search may have missed. It deals with tokens, trie nodes and catalog rows, not with text.
 
-The log-probability never rises along a path, so a prefix's log-probability is an upper bound for
-every item below it. Each search keeps the prefixes that it did not follow. The bounds of these
-prefixes limit what the search may have missed.
+With "catalog" normalization, the model's softmax at a node covers only the tokens with which a
+title can continue. So the probabilities of all items sum to 1, and a token without an alternative
+need not be scored. With "vocab" normalization, the softmax covers the whole vocabulary, as in
+ordinary text generation.
+
+A title is never more probable than a beginning of it (a prefix). So the probability of a prefix is
+an upper bound for all items whose titles begin with it. A search keeps the prefixes from which it
+did not continue, and their bounds limit what it may have missed.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from genrec.models.logits import NOT_FINITE, Outputs
 from genrec.models.token_tree import ROOT, TokenTree, below
 from genrec.types import FloatArray, IntArray
 
-_PASS = 512  # maximum number of tokens that the model reads in one pass
+_PASS = 512  # maximum number of tokens in one forward pass of the model
 
 
 def search(
@@ -44,18 +46,22 @@ def search(
     prior: Prior | None = None,
     options: Options | None = None,
 ) -> list[Ranking]:
-    """Find the k best items for each of U prompts.
+    """Find the k best items for each prompt.
 
-    Each list contains k items no matter how the search ends, unless fewer than k of the allowed
-    items reach ``min_probability``.
+    Each list has k items, even if the search stops at a limit. It is shorter only if fewer than k
+    allowed items have at least the minimum probability.
 
     Args:
         trie: the catalog's trie.
-        tree: a token tree in which the model has read the U prompts.
-        k: number of items, at least 1; either one number for all prompts or one number per prompt.
-        allowed: the items that may be returned. Probabilities still cover all items.
-        prior: item weights to fuse with the model's probabilities.
-        options: search settings.
+        tree: a token tree for which the model has processed the prompts.
+        k: number of items, at least 1; either one number for all prompts or one for each prompt.
+        allowed: the items that may be returned; None to allow all items. Probabilities refer to all
+            items in either case.
+        prior: weights of the items to combine with the model's probabilities, or None.
+        options: the search settings; None for the defaults.
+
+    Returns:
+        One ranking for each prompt.
 
     Raises:
         ModelError: the model's logits are not finite.
@@ -73,7 +79,7 @@ def search(
 def _runs_on_device(
     trie: Trie, tree: TokenTree, allowed: Allowed | None, prior: Prior | None, options: Options
 ) -> bool:
-    """Check whether a beam search on the model's device is requested and possible."""
+    """Check whether a search should and can run on the model's device; see ``gpu_beam``."""
     plain = (options.search, options.normalization, options.draw) == ("beam", "catalog", None)
     if not plain or (prior is not None and options.beta) or options.on_device is False:
         return False
@@ -95,16 +101,16 @@ def score(
     prior: Prior | None = None,
     options: Options | None = None,
 ) -> list[Ranking]:
-    """Rank all allowed items of each prompt by their exact scores.
+    """Rank all allowed items for each prompt by their exact scores.
 
-    The arguments are the same as for ``search``.
+    The arguments and results are the same as for ``search``, but all allowed items are returned.
     """
     exact = replace(options or Options(), search="exact", width=1 << 40, max_nodes=1 << 40)
     return search(trie, tree, trie.n_items, allowed=allowed, prior=prior, options=exact)
 
 
 class _Search:
-    """One search over a batch of prompts."""
+    """The state of one search for a batch of U users, each of whom has one prompt."""
 
     def __init__(
         self,
@@ -125,7 +131,7 @@ class _Search:
         least = options.min_probability
         self._floor = float(np.log(least)) if least > 0 else -np.inf
         self._top = TopItems(k)
-        self._pruned = np.full(self._users, -np.inf)  # highest bound of the pruned prefixes
+        self._pruned = np.full(self._users, -np.inf)  # highest bound of a dropped prefix
         seeds = np.array([0 if options.draw is None else options.draw], dtype=np.uint64).ravel()
         self._seed = np.resize(seeds, self._users)
         self._salt = np.arange(self._users) * (len(seeds) == 1)
@@ -135,23 +141,22 @@ class _Search:
             self._log_total = np.log(self._subtrees.prior_mass(np.arange(self._users), root))
 
     def run(self) -> list[Ranking]:
-        """Search and return one ranking per prompt."""
+        """Run the search and return one ranking for each user."""
         size = self._options.beam_size
         rest = self._start()
         if self._options.search == "beam":
             rest = self._beam(rest, size)
         else:
             rest = self._best_first(rest)
-        # If a list is still short although items remain, run beams from the open prefixes.
+        # If a list is still too short although items remain, run a beam from the open prefixes.
         while (short := self._top.incomplete()[(rest := self._prune(rest)).user]).any():
             rest = rest[~short] + self._beam(rest[short], size)
         return self._rankings(rest)
 
     def run_on_device(self) -> list[Ranking] | None:
-        """Run a beam search on the model's device.
+        """Run the search on the model's device and return one ranking for each user.
 
-        Returns:
-            The rankings, or None if a list has fewer items than requested although more remain.
+        The result is None if a list has fewer items than requested although more remain.
         """
         options, trie, tree = self._options, self._trie, self._tree
         assert isinstance(trie, TitleTrie)
@@ -179,19 +184,22 @@ class _Search:
         return None if self._top.incomplete()[rest.user].any() else self._rankings(rest)
 
     def _start(self) -> Frontier:
-        """Score the children of the root and return the prefixes that start with them."""
+        """Score the first tokens of all titles and return the prefixes that begin with them."""
         user, zero = np.arange(self._users), np.zeros(self._users)
         root, handle = np.full(self._users, self._trie.root), np.full(self._users, ROOT)
         return self._children(Frontier(user, root, handle, zero, zero, zero), self._tree.root)
 
     def _prune(self, rest: Frontier) -> Frontier:
-        """Drop the prefixes whose items cannot enter a list."""
+        """Return the given prefixes without those whose items cannot enter a list any more."""
         promising = rest.bound > self._top.worst[rest.user]
         np.maximum.at(self._pruned, rest.user[~promising], rest.bound[~promising])
         return rest[promising]
 
     def _best_first(self, rest: Frontier) -> Frontier:
-        """Follow the prefixes with the highest bounds until none can improve a list."""
+        """Continue from the prefixes with the highest bounds until none can improve a list.
+
+        The prefixes that are still open when a limit is reached are returned.
+        """
         options = self._options
         while len(rest := self._prune(rest)):
             within_limits = self._nodes[rest.user] < options.max_nodes
@@ -205,19 +213,25 @@ class _Search:
         return rest
 
     def _beam(self, live: Frontier, size: int) -> Frontier:
-        """Follow the best ``size`` prefixes at each level and return the others."""
+        """Continue from the best ``size`` prefixes of each user at each level of the trie.
+
+        The other prefixes, from which the beam does not continue, are returned.
+        """
         skipped = Frontier.empty()
         while len(live := self._prune(live)):
             chosen = live.best(size)
             skipped += live.without(chosen)
-            # The search may return to the skipped prefixes of a user whose list is short.
+            # The search may come back to these prefixes if a user's list is still too short.
             again = skipped.user[self._top.incomplete()[skipped.user]]
             self._tree.keep(np.unique(np.concatenate([live.user, again])))
             live = self._follow(live[chosen])
         return skipped
 
     def _follow(self, chosen: Frontier) -> Frontier:
-        """Read the runs of prefixes, add the items reached and return the next prefixes."""
+        """Let the model process the given prefixes, and return the prefixes below them.
+
+        The items found on the way are added to the users' lists.
+        """
         ends = np.cumsum(self._trie.run_lengths(chosen.node))
         reached, first = Frontier.empty(), 0
         while first < len(chosen):
@@ -233,7 +247,10 @@ class _Search:
         return self._follow_vocab(part)
 
     def _follow_vocab(self, part: Frontier) -> Frontier:
-        """Read the runs of prefixes and score each of their tokens over the vocabulary."""
+        """Process prefixes with probabilities over the whole vocabulary; see ``_follow``.
+
+        Unlike with "catalog" normalization, every token of a prefix has to be scored.
+        """
         runs = self._trie.runs(part.node)
         self._nodes += np.bincount(part.user, minlength=self._users)
         ends = self._trie.is_leaf(part.node)
@@ -242,7 +259,7 @@ class _Search:
         handles, every = self._tree.grow(part.user.tolist(), part.parent.tolist(), read, every=True)
         logprob = part.logprob + self._score_runs(runs, read, every)
         if ends.any():
-            done = logprob[ends]  # equal for the model alone, since nodes fuse no prior here
+            done = logprob[ends]  # the same with and without a prior, which is not fused at nodes
             self._add_items(part.user[ends], part.node[ends], done, done, part.bound[ends])
         inner = ~ends
         if not inner.any():
@@ -253,7 +270,10 @@ class _Search:
         return self._children(scored[inner], every.some(last))
 
     def _follow_catalog(self, part: Frontier) -> Frontier:
-        """Read the runs of prefixes and, in the same pass, runs that are likely to be needed next."""
+        """Process prefixes with probabilities over the titles' next tokens; see ``_follow``.
+
+        The same forward pass also processes nodes below them that will probably be needed next.
+        """
         n = len(part)
         nodes_ahead, above = self._subtrees.likely_descendants(
             part, self._top.worst, self._options.fill
@@ -270,7 +290,7 @@ class _Search:
         handles, outputs = self._tree.grow(user, parents, runs)
         reached = self._children(replace(part, parent=handles[:n]), outputs.some(np.arange(n)))
         waiting = np.arange(n, len(nodes))
-        while len(waiting):  # level by level, once the children of their parents are known
+        while len(waiting):  # proceed level by level, since a node is scored with its siblings
             index = reached.find(users[waiting], nodes[waiting])
             known = np.flatnonzero(index >= 0)
             if not len(known):
@@ -288,12 +308,15 @@ class _Search:
     def _score_runs(
         self, runs: Sequence[Sequence[int]], read: Sequence[Sequence[int]], every: Outputs
     ) -> FloatArray:
-        """Return the (L,) log-probability of each run's tokens after the first.
+        """Sum the log-probabilities of each run's tokens, except the first one.
 
         Args:
-            runs: tokens of L runs.
-            read: the part of each run that the model read.
-            every: outputs after every token that was read.
+            runs: token ids of L runs.
+            read: the part of each run that the model has processed.
+            every: the model's outputs after every token that it has processed.
+
+        Returns:
+            (L,) log-probabilities over the whole vocabulary.
         """
         source: list[int] = []
         token: list[int] = []
@@ -312,11 +335,13 @@ class _Search:
         return np.bincount(owner, values, len(runs)).astype(np.float64)
 
     def _children(self, part: Frontier, outputs: Outputs) -> Frontier:
-        """Score the children of L prefixes, add those that are items and return the others.
+        """Score the children of L prefixes, and return those that may lead to more items.
+
+        Children that end a title are added to the users' lists of items.
 
         Args:
-            part: the prefixes, scored up to the end of their runs. Here, ``parent`` is the handle
-                of the end of the run.
+            part: the prefixes, whose tokens have all been scored. Here, ``parent`` is the handle of
+                a prefix's last token.
             outputs: the model's outputs after each prefix.
         """
         options, trie = self._options, self._trie
@@ -378,13 +403,15 @@ class _Search:
         alone: FloatArray,
         bound: FloatArray,
     ) -> None:
-        """Score the allowed items at L leaves and add them to the users' lists.
+        """Score the allowed items at L trie nodes that end a title, and add them to the lists.
+
+        Several items may have the same title. They share its probability.
 
         Args:
-            user: (L,) indices of the prompts.
+            user: (L,) index of the user for whom each node was reached.
             leaf: (L,) trie nodes.
             logprob: (L,) log-probabilities of the titles.
-            alone: (L,) log-probabilities under the model without a prior.
+            alone: (L,) log-probabilities of the titles under the model without a prior.
             bound: (L,) upper bounds on the items' scores.
         """
         options, trie = self._options, self._trie
@@ -415,7 +442,7 @@ class _Search:
         self._top.add(Items(who, rows, value, final, (alone - shared)[owner], weight)[keep])
 
     def _rankings(self, rest: Frontier) -> list[Ranking]:
-        """Return each user's ranking, with a certificate derived from the remaining prefixes."""
+        """Build each user's ranking, with a certificate based on the prefixes that are left."""
         tolerance, k = self._options.tolerance, self._top.k
         bound, mass = rest.highest_bounds(self._users), rest.masses(self._users)
         rankings = []
@@ -442,7 +469,7 @@ class _Search:
 
 
 def _norms(outputs: Outputs, temperature: float) -> FloatArray:
-    """Return the log-normalizers over the vocabulary, or raise ModelError if one is not finite."""
+    """Return each row's log-normalizer over the vocabulary, after checking that all are finite."""
     norms = outputs.norms(temperature)
     if not np.isfinite(norms).all():
         raise ModelError(NOT_FINITE)
@@ -450,12 +477,15 @@ def _norms(outputs: Outputs, temperature: float) -> FloatArray:
 
 
 def _logsumexp(values: FloatArray, start: IntArray, source: IntArray) -> FloatArray:
-    """Return the (C,) log-sum-exp of each entry's group.
+    """Compute the logarithm of the sum of exponentials over the group of each of C entries.
 
     Args:
         values: (C,) entries, sorted by group.
-        start: (L,) index at which each group starts.
+        start: (L,) index at which each of L groups starts.
         source: (C,) group of each entry.
+
+    Returns:
+        (C,) logarithms, which are the same for all entries of a group.
 
     Raises:
         ModelError: a sum is not finite.

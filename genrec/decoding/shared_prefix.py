@@ -1,9 +1,9 @@
-"""Read sequences that share a prefix, each followed by the same continuations.
+"""Score the same continuations after many similar sequences, processing shared tokens only once.
 
-Deals with token ids only. All sequences are branches of one token tree. The prefix that a sequence
-shares with the first one is read only once. The rest of the sequence and its continuations branch
-off where the two sequences diverge. Several sequences are read in one pass. A search then looks up
-the outputs and needs no further pass.
+All sequences are branches of one token tree. The tokens with which a sequence and the first
+sequence both begin are processed only once. The rest of the sequence and the continuations branch
+off where the two sequences diverge. Several sequences are processed in one forward pass. A search
+then looks up the model's outputs and needs no further pass. This module deals with token ids only.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ from genrec.models.token_tree import ROOT, WITHIN, TokenTree, below
 from genrec.prompts.encoder import shared_start
 from genrec.types import IntArray
 
-PASS = 512  # maximum number of tokens per pass, unless a single sequence needs more
+PASS = 512  # maximum number of tokens in a forward pass, unless a single sequence needs more
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Runs of tokens to read after the end of each sequence.
+    """The continuations to be processed after the end of each sequence.
+
+    The continuations form a tree. A sequence of tokens between two branching points is called a
+    run.
 
     Attributes:
-        parent: for each run, the index of the earlier run that it follows, or ROOT.
+        parent: for each run, the index of the earlier run that it follows; ROOT if it comes first.
         runs: token ids of each run; no run is empty.
-        every: whether to keep the outputs after every token of a run rather than only the last.
+        every: whether to keep the model's outputs after every token of a run rather than only after
+            the last one.
     """
 
     parent: tuple[int, ...] = ()
@@ -40,13 +44,13 @@ class Paths:
 
     @classmethod
     def to(cls, trie: Trie, positions: IntArray, *, vocab: bool) -> Paths:
-        """Collect the runs that must be read to score the titles at the given positions of a trie.
+        """Collect the runs that a model must process to score some of the titles in a trie.
 
         Args:
             trie: the catalog's trie.
-            positions: positions of the titles.
-            vocab: whether probabilities are normalized over the vocabulary, which also requires
-                reading the last run of each title.
+            positions: positions of the titles in the trie.
+            vocab: whether probabilities are normalized over the whole vocabulary. If so, the last
+                run of each title must be processed, too.
         """
         wanted = np.unique(positions)
         parent: list[int] = []
@@ -78,10 +82,10 @@ class Paths:
 
 
 class Branches:
-    """A set of sequences, each of which is read only when it is needed.
+    """Similar sequences of tokens, each of which the model processes only when it is needed.
 
     Attributes:
-        n_tokens: number of tokens read so far.
+        n_tokens: number of tokens that the model has processed so far.
     """
 
     def __init__(
@@ -91,13 +95,14 @@ class Branches:
         paths: Paths,
         prefix: Prefix | None = None,
     ) -> None:
-        """Read the first sequence.
+        """Store the sequences, and let the model process the first one.
 
         Args:
             model: the language model.
-            sequences: token ids of one or more sequences. ``read`` reads all except the first.
-            paths: runs to read after the end of each sequence.
-            prefix: a prefix of the sequences that the model has already read, or None.
+            sequences: token ids of one or more sequences.
+            paths: the continuations to be processed after the end of each sequence.
+            prefix: tokens with which the sequences begin and which the model has already processed;
+                None if there are no such tokens.
         """
         self._model, self._paths = model, paths
         self._sequences = [tuple(s) for s in sequences]
@@ -117,7 +122,11 @@ class Branches:
             self._read_first(head)
 
     def _read_first(self, head: int) -> None:
-        """Read the first sequence in pieces, split where other sequences diverge from it."""
+        """Process the rest of the first sequence, in pieces that end where others diverge from it.
+
+        Args:
+            head: number of tokens of the first sequence that have already been processed.
+        """
         assert self._tree is not None
         first = self._sequences[0]
         cuts = sorted({*self._share, len(first)} - set(range(head + 1)))
@@ -134,13 +143,18 @@ class Branches:
         runs: Sequence[Sequence[int]],
         ends: Sequence[int],
     ) -> IntArray:
-        """Read runs and the paths after the sequences that these runs complete; store the outputs.
+        """Process the remaining tokens of some sequences with their continuations in one pass.
+
+        The model's outputs are stored for later lookups.
 
         Args:
-            which: indices of the sequences that end in this pass.
-            parents: handle of the node above each run.
-            runs: unread tokens of the sequences.
-            ends: index of the last run of each sequence in ``which``.
+            which: indices of the sequences that these tokens complete.
+            parents: the node below which each run of tokens is placed; see ``TokenTree.grow``.
+            runs: the remaining tokens of the sequences.
+            ends: for each sequence in ``which``, the index of its last run.
+
+        Returns:
+            The handle of each run's last token.
         """
         assert self._tree is not None
         every = self._paths.every
@@ -162,7 +176,11 @@ class Branches:
         return handles
 
     def read(self, which: Sequence[int]) -> None:
-        """Read the given sequences, skipping those that have already been read."""
+        """Let the model process those of the given sequences that it has not processed yet.
+
+        Args:
+            which: indices of the sequences.
+        """
         new = [i for i in which if i not in self._roots]
         if self._tree is None:
             self._read_apart(new)
@@ -175,7 +193,10 @@ class Branches:
             self._tree.back(mark)
 
     def _groups(self, which: Sequence[int]) -> Iterator[list[int]]:
-        """Split sequences into non-empty groups, each of which fits in one pass if possible."""
+        """Split sequences into groups that are small enough for one forward pass each.
+
+        A sequence that is too large for a forward pass forms a group of its own.
+        """
         group: list[int] = []
         size = 0
         for i in which:
@@ -189,11 +210,14 @@ class Branches:
             yield group
 
     def cost(self, which: int) -> int:
-        """Return the number of tokens to read for a sequence and the paths after it."""
+        """Return the number of tokens to be processed for a sequence and its continuations."""
         return len(self._sequences[which]) - self._share[which] + self._paths.tokens
 
     def _read_apart(self, which: Sequence[int]) -> None:
-        """Read each sequence separately, because not all of them share their first token."""
+        """Process each of the given sequences separately.
+
+        This is necessary if the sequences do not all begin with the same token.
+        """
         for i in {0, *which} - set(self._roots):
             self._tree = self._model.prefill(self._sequences[i])
             self._roots[i] = self._tree.root
@@ -207,7 +231,13 @@ class Branches:
             self._tree = None
 
     def view(self, which: Sequence[int]) -> TokenTree:
-        """Return a token tree over some sequences that looks up outputs instead of computing them."""
+        """Return a token tree whose prompts are the given sequences.
+
+        The tree looks up the model's outputs, which are computed here if necessary.
+
+        Args:
+            which: indices of the sequences.
+        """
         self.read(which)
         return _LookupTree(
             self._paths, [self._roots[i] for i in which], [self._nodes.get(i) for i in which]
@@ -215,7 +245,7 @@ class Branches:
 
 
 class _LookupTree(TokenTree):
-    """A token tree whose outputs have already been computed."""
+    """A token tree that looks up outputs that the model has already computed."""
 
     def __init__(
         self, paths: Paths, roots: Sequence[Outputs], nodes: Sequence[Outputs | None]
@@ -237,10 +267,10 @@ class _LookupTree(TokenTree):
         *,
         every: bool = False,
     ) -> tuple[IntArray, Outputs]:
-        """Look up the outputs after runs; see ``TokenTree.grow``.
+        """Look up the model's outputs after runs of tokens; see ``TokenTree.grow``.
 
         Raises:
-            KeyError: a run has not been read.
+            KeyError: the model has not processed a run.
         """
         handles: list[int] = []
         rows: list[int] = []
@@ -254,8 +284,8 @@ class _LookupTree(TokenTree):
         return np.array(handles), self._outputs.some(np.array(rows))
 
     def mark(self) -> int:
-        """Return 0, since the tree never grows."""
+        """Return 0 as the marker, since no nodes are ever added to this tree."""
         return 0
 
     def back(self, mark: int) -> None:
-        """Do nothing, since the tree never grows."""
+        """Do nothing, since no nodes are ever added to this tree."""

@@ -1,6 +1,6 @@
-"""Compute the number of allowed items and the prior weight below the nodes of a trie.
+"""Sum up the allowed items and the prior weights below the nodes of a trie.
 
-Deals with nodes, positions and users, not with a model's probabilities.
+This module deals with nodes, positions and users, not with a model's probabilities.
 """
 
 from __future__ import annotations
@@ -13,24 +13,34 @@ from genrec.decoding.frontier import Frontier
 from genrec.decoding.types import Allowed, Prior, Trie
 from genrec.types import FloatArray, IntArray
 
-_MARGIN = 1.0  # a prefix up to this many nats below the last listed score may still be read ahead
+# A prefix may be processed in advance if its guessed score is at most this many nats below the
+# score of the last item in the list.
+_MARGIN = 1.0
 
 
 class Subtrees:
-    """Totals over the items below trie nodes, for each of U users."""
+    """Computes totals over the items whose titles lie below trie nodes, for each of U users."""
 
     def __init__(self, trie: Trie, allowed: Allowed | None, prior: Prior | None) -> None:
-        """Store the trie, filters and weights.
+        """Store the trie, the filters and the prior.
 
         Args:
             trie: the catalog's trie.
-            allowed: the items that may be returned to each user; None allows all items.
-            prior: the items' weights for each user, or None.
+            allowed: the items that may be returned to each user; None to allow all items.
+            prior: the weights of the items for each user, or None.
         """
         self._trie, self._allowed, self._prior = trie, allowed, prior
 
     def counts(self, user: IntArray, nodes: IntArray) -> IntArray:
-        """For each node, count the items below it that may be returned to the node's user; (C,)."""
+        """Count the items below each of C nodes that may be returned to the node's user.
+
+        Args:
+            user: (C,) index of the user to whom each node belongs.
+            nodes: (C,) trie nodes.
+
+        Returns:
+            (C,) counts.
+        """
         owner, low, high = self._trie.intervals(nodes)
         if self._allowed is None:
             count = high - low
@@ -41,7 +51,15 @@ class Subtrees:
         return np.bincount(owner, count, len(nodes)).astype(np.int64)
 
     def prior_mass(self, user: IntArray, nodes: IntArray) -> FloatArray:
-        """Return the (C,) total prior weight below each node."""
+        """Sum the prior weights of the items below each of C nodes.
+
+        Args:
+            user: (C,) index of the user to whom each node belongs.
+            nodes: (C,) trie nodes.
+
+        Returns:
+            (C,) sums.
+        """
         assert self._prior is not None
         owner, low, high = self._trie.intervals(nodes)
         mass = self._prior.mass(user[owner], low, high)
@@ -50,7 +68,15 @@ class Subtrees:
         return mass
 
     def best_prior(self, user: IntArray, nodes: IntArray) -> FloatArray:
-        """Return the (C,) log of the highest prior weight below each node."""
+        """Find the highest prior weight among the items below each of C nodes.
+
+        Args:
+            user: (C,) index of the user to whom each node belongs.
+            nodes: (C,) trie nodes.
+
+        Returns:
+            (C,) natural logarithms of the weights.
+        """
         assert self._prior is not None
         owner, low, high = self._trie.intervals(nodes)
         best = self._prior.best(user[owner], low, high)
@@ -63,19 +89,20 @@ class Subtrees:
     def likely_descendants(
         self, part: Frontier, worst: FloatArray, fill: int
     ) -> tuple[list[int], list[int]]:
-        """Guess which descendants of the given prefixes the search will follow next.
+        """Guess which nodes below the given prefixes the search will need next.
 
-        The model's probabilities for them are not known yet. So each node's probability given its
-        parent is assumed to equal its share of the parent's items.
+        The model can then process them in the same forward pass. Its probabilities for them are not
+        known yet, so a node's probability given its parent is assumed to be the fraction of the
+        parent's items that lie below the node.
 
         Args:
-            part: prefixes that are about to be read.
+            part: the prefixes that the model is about to process.
             worst: (U,) score that an item must exceed to enter a user's list.
-            fill: number of tokens that the pass should reach.
+            fill: number of tokens up to which the forward pass should be filled.
 
         Returns:
             The guessed nodes, and the index of each guessed node's parent. An index below
-            ``len(part)`` refers to ``part``; a higher index refers to an earlier guess.
+            ``len(part)`` refers to a prefix in ``part``. A higher one refers to an earlier guess.
         """
         room = fill - int(self._trie.run_lengths(part.node).sum())
         nodes: list[int] = []
@@ -99,11 +126,11 @@ class Subtrees:
 
 
 class _Guesses:
-    """A heap of the nodes that may be followed next, with the most likely node first.
+    """A heap of the nodes that a search may need next, with the most probable node first.
 
     Attributes:
-        heap: one entry per node, with the negative of its guessed log-probability, its number, its
-            run length, its user and the index of its parent.
+        heap: one tuple per node with the negative of its guessed log-probability, the node, the
+            number of tokens between its parent and it, its user, and the index of its parent.
     """
 
     def __init__(self, trie: Trie, subtrees: Subtrees, worst: FloatArray) -> None:
@@ -113,7 +140,16 @@ class _Guesses:
     def push_children(
         self, user: IntArray, node: IntArray, bound: FloatArray, index: IntArray, room: int
     ) -> None:
-        """Push the promising children of nodes if their runs fit into the remaining ``room``."""
+        """Add the promising children of some nodes to the heap.
+
+        Args:
+            user: user to whom each node belongs.
+            node: the nodes.
+            bound: log-probability of each node, as known or guessed.
+            index: index by which the children refer to each node as their parent.
+            room: number of tokens that still fit into the forward pass. Children that need more
+                tokens are left out.
+        """
         trie, counts = self._trie, self._subtrees.counts
         child, count = trie.children(node)
         source = np.repeat(np.arange(len(node)), count)

@@ -1,11 +1,14 @@
-"""Store the catalog's titles as a compressed prefix tree. Deals with token ids and rows only.
+"""Store the titles of a catalog as a compressed prefix tree (trie) in flat arrays.
 
-The tree is stored in flat arrays. A node is the root, a point where titles diverge, or the end of a
-title. The tokens between a node and its parent are called the node's run. Nodes are numbered level
-by level, and the children of a node are adjacent and sorted by token id. The titles below a node
-form an interval of positions, and ``order`` maps positions to catalog rows. Level order and
-compressed sparse rows follow STATIC (https://arxiv.org/abs/2602.22647); undivided runs follow
-PATRICIA (Morrison 1968).
+A node is the root, a point where titles diverge, or the end of a title. The sequence of tokens
+between a node and its parent is called the node's run. Nodes are numbered level by level, and the
+children of a node are adjacent and sorted by token id. In sorted order, each title has a position,
+so the titles below a node form an interval of positions. The array ``order`` maps positions to
+catalog rows.
+
+Numbering nodes by level and storing them as compressed sparse rows follows STATIC
+(https://arxiv.org/abs/2602.22647). Keeping runs of tokens undivided follows PATRICIA (Morrison
+1968). This module deals with token ids and catalog rows only, not with text.
 """
 
 from __future__ import annotations
@@ -26,31 +29,37 @@ from genrec.types import BoolArray, IntArray
 Ids = npt.NDArray[np.integer]
 Chunk = tuple[Ids, IntArray]  # token ids of several titles in one array, and each title's length
 
-_CHUNK = 50_000  # number of titles converted to one array at a time
+_CHUNK = 50_000  # number of titles that are processed at a time
 _ARRAYS = ("token", "first_child", "low", "high", "run_start", "run", "order")
 FORMAT = "genrec-trie-1"
 
 
 class TitleTrie:
-    """A prefix tree over N token sequences with E nodes. Node 0 is the root.
+    """A prefix tree with E nodes that holds the titles of N catalog rows as token sequences.
+
+    A node is the root (node 0), a point where titles diverge, or the end of a title. The tokens
+    between a node and its parent are the node's run. A title's position is its index in the sorted
+    order of all titles.
 
     Attributes:
-        token: (E,) first token of each node's run; 0 for the root.
-        first_child: (E + 1,) node n has the children first_child[n] to first_child[n + 1] - 1.
-        low, high: (E,) node n has the positions low[n] to high[n] - 1 below it.
+        token: (E,) first token of each node's run; 0 for the root, whose run is empty.
+        first_child: (E + 1,) the children of node n are the nodes from first_child[n] to
+            first_child[n + 1] - 1.
+        low, high: (E,) the titles below node n have the positions from low[n] to high[n] - 1.
         run: tokens of all runs in node order, without the first token of each run.
-        run_start: (E + 1,) node n's part of ``run`` is run[run_start[n] : run_start[n + 1]].
+        run_start: (E + 1,) run[run_start[n] : run_start[n + 1]] is the part of ``run`` that belongs
+            to node n.
         order: (N,) catalog row at each position; rows with the same title are adjacent and sorted.
         max_depth: number of tokens in the longest title.
-        n_tokens: total number of tokens in all titles. Shared prefixes count once for each title.
+        n_tokens: total number of tokens in all titles.
     """
 
     def __init__(self, sequences: Iterable[Sequence[int]]) -> None:
-        """Build the tree.
+        """Build the tree from the token ids of titles.
 
         Args:
-            sequences: token ids of each row's title, including the terminator. Equal titles share
-                a leaf.
+            sequences: token ids of the title in each catalog row, including the terminator. Rows
+                with the same title share a node.
 
         Raises:
             DataError: there are no titles, a title is empty, or one is a proper prefix of another.
@@ -59,11 +68,12 @@ class TitleTrie:
 
     @classmethod
     def of_chunks(cls, chunks: Iterable[Chunk]) -> TitleTrie:
-        """Build the tree from arrays, for catalogs too large for lists of token ids.
+        """Build the tree from arrays, for catalogs that are too large for lists of token ids.
 
         Args:
-            chunks: pairs of arrays, with titles in row order: the concatenated token ids of some
-                titles, and the number of tokens in each of these titles.
+            chunks: the titles in the order of the catalog's rows, several at a time. Each chunk is
+                a pair of arrays: the concatenated token ids of its titles, and the number of tokens
+                in each of them.
 
         Raises:
             DataError: there are no titles, a title is empty, or one is a proper prefix of another.
@@ -88,7 +98,7 @@ class TitleTrie:
     def _number_nodes(
         self, flat: Ids, start: IntArray, first: IntArray, shared: IntArray, length: IntArray
     ) -> None:
-        """Number the nodes level by level.
+        """Create the nodes level by level, and fill the arrays that describe them.
 
         Args:
             flat: tokens of the sorted titles.
@@ -100,13 +110,13 @@ class TitleTrie:
         """
         n = len(length)
         ends = np.append(first, n)
-        low, high = np.array([0]), np.array([len(first)])  # intervals of distinct titles per node
-        above, depth = np.array([0]), np.array([0])  # depths at which the runs start and end
+        low, high = np.array([0]), np.array([len(first)])  # each node's interval of distinct titles
+        above, depth = np.array([0]), np.array([0])  # depths at which each node's run starts, ends
         lows, highs, counts, begins, stops = [low], [ends[high]], [], [low], [low]
         while len(low):
             inner = np.flatnonzero(depth < length[first[low]])
-            # A child starts at each title whose common prefix with the title before it ends at the
-            # node's depth or earlier.
+            # A child begins at each title that has no more tokens in common with the title before
+            # it than the node's depth.
             size = high[inner] - low[inner]
             title = ranges(low[inner], size)
             source = np.repeat(inner, size)
@@ -143,12 +153,12 @@ class TitleTrie:
 
     @property
     def n_items(self) -> int:
-        """Return the number of catalog rows in the trie."""
+        """Return the number of items (catalog rows) whose titles are in the trie."""
         return len(self.order)
 
     @property
     def n_positions(self) -> int:
-        """Return the number of positions."""
+        """Return the number of positions, which is one for each item."""
         return len(self.order)
 
     @property
@@ -158,36 +168,51 @@ class TitleTrie:
 
     @property
     def inner_tokens(self) -> int:
-        """Return the number of tokens that the model must read to score every title."""
+        """Return the number of tokens that a model must process to score every title."""
         inner = np.flatnonzero(np.diff(self.first_child) > 0)
         lengths = self.run_start[inner + 1].astype(np.int64) - self.run_start[inner] + 1
         return int(lengths[inner > 0].sum())
 
     def children(self, nodes: IntArray) -> tuple[IntArray, IntArray]:
-        """Return the concatenated children of L nodes, and the (L,) number of children per node."""
+        """List the children of L nodes.
+
+        Args:
+            nodes: (L,) nodes.
+
+        Returns:
+            The children of all nodes in one array, and the (L,) number of children of each node.
+        """
         first = self.first_child[nodes].astype(np.int64)
         count = self.first_child[nodes + 1].astype(np.int64) - first
         return ranges(first, count), count
 
     def is_leaf(self, nodes: IntArray) -> BoolArray:
-        """Return a mask of the nodes at which a title ends."""
+        """Return a mask that tells at which of the given nodes a title ends."""
         return np.asarray(self.first_child[nodes] == self.first_child[nodes + 1], dtype=np.bool_)
 
     def tokens(self, nodes: IntArray) -> IntArray:
-        """Return the first token of each node's run."""
+        """Return the first token of each node's run, which leads from the node's parent to it."""
         return np.asarray(self.token[nodes], dtype=np.int64)
 
     def intervals(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """Return the intervals of positions below L nodes as arrays (node index, low, high)."""
+        """Return the interval of positions of the titles below each of L nodes.
+
+        Args:
+            nodes: (L,) nodes.
+
+        Returns:
+            Three arrays with one entry per interval: the index of the node in ``nodes``, the first
+            position, and the position after the last one. Here, each node has one interval.
+        """
         low, high = self.low[nodes].astype(np.int64), self.high[nodes].astype(np.int64)
         return np.arange(len(low)), low, high
 
     def rows_at(self, positions: IntArray) -> IntArray:
-        """Return the catalog row at each position."""
+        """Return the catalog row at each of the given positions."""
         return self.order[positions].astype(np.int64)
 
     def runs(self, nodes: IntArray) -> list[list[int]]:
-        """Return the tokens of each node's run. Only the root's run is empty."""
+        """Return the tokens between each node and its parent; only the root has none."""
         first, start = self.token[nodes].tolist(), self.run_start[nodes].tolist()
         stop = self.run_start[nodes + 1].tolist()
         run = self.run
@@ -197,16 +222,16 @@ class TitleTrie:
         ]
 
     def run_lengths(self, nodes: IntArray) -> IntArray:
-        """Return the number of tokens in each node's run."""
+        """Return the number of tokens between each node and its parent."""
         rest = self.run_start[nodes + 1].astype(np.int64) - self.run_start[nodes]
         return np.where(nodes == 0, 0, rest + 1)
 
     def rows(self, node: int) -> IntArray:
-        """Return the catalog rows below a node."""
+        """Return the catalog rows of all titles below a node."""
         return np.asarray(self.order[self.low[node] : self.high[node]], dtype=np.int64)
 
     def positions(self) -> Ids:
-        """Return the (N,) position of each row (the inverse of ``order``). The result is cached."""
+        """Return the (N,) positions of the catalog rows from 0 to N - 1. The result is cached."""
         if self._positions is None:
             positions = np.empty_like(self.order)
             positions[self.order] = np.arange(len(self.order), dtype=self.order.dtype)
@@ -214,11 +239,11 @@ class TitleTrie:
         return self._positions
 
     def positions_of(self, rows: IntArray) -> IntArray:
-        """Return the positions of the given catalog rows."""
+        """Return the position of each of the given catalog rows."""
         return np.asarray(self.positions()[rows], dtype=np.int64)
 
     def find_positions(self, rows: IntArray) -> IntArray:
-        """Return the (R,) positions of the given rows, or -1 for rows that are not in the trie."""
+        """Return the position of each of the given catalog rows; -1 if a row is not in the trie."""
         known = (rows >= 0) & (rows < self.n_items)
         positions = np.full(len(rows), -1)
         positions[known] = self.positions_of(rows[known])
@@ -233,14 +258,14 @@ class TitleTrie:
         return tokens
 
     def save(self, path: str | Path) -> None:
-        """Write the arrays to a safetensors file. The write is atomic."""
+        """Write the trie to a safetensors file, atomically."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         meta = {"format": FORMAT, "max_depth": str(self.max_depth), "n_tokens": str(self.n_tokens)}
         files.write_arrays(Path(path), arrays, meta)
 
     @classmethod
     def load(cls, path: str | Path) -> TitleTrie:
-        """Load a trie by mapping its file into memory. Data is read from disk when it is accessed.
+        """Load a trie by mapping its file into memory, so that only the parts in use are read.
 
         Raises:
             DataError: the file is missing or was not written by ``save``.
@@ -260,7 +285,11 @@ class TitleTrie:
 
 
 def _chunks(sequences: Iterable[Sequence[int]]) -> Iterator[Chunk]:
-    """Convert token sequences to arrays, ``_CHUNK`` titles at a time."""
+    """Convert token sequences to pairs of arrays, several titles at a time.
+
+    Yields:
+        The concatenated token ids of some titles, and the number of tokens in each of them.
+    """
     sequences = iter(sequences)
     while some := list(islice(sequences, _CHUNK)):
         length = np.fromiter(map(len, some), dtype=np.int64, count=len(some))
@@ -268,12 +297,12 @@ def _chunks(sequences: Iterable[Sequence[int]]) -> Iterator[Chunk]:
 
 
 def _smallest_dtype(n: int) -> np.dtype[np.unsignedinteger]:
-    """Return the smallest unsigned type that can represent 0 to n."""
+    """Return the smallest unsigned integer type that can represent all numbers from 0 to n."""
     return np.dtype(np.uint16 if n < 1 << 16 else np.uint32 if n < 1 << 32 else np.uint64)
 
 
 def ranges(first: IntArray, count: IntArray) -> IntArray:
-    """Concatenate ranges of consecutive integers, given their starts and lengths.
+    """Concatenate ranges of consecutive integers, which are given by their starts and lengths.
 
     >>> ranges(np.array([5, 9]), np.array([2, 3])).tolist()
     [5, 6, 9, 10, 11]
@@ -286,16 +315,28 @@ def ranges(first: IntArray, count: IntArray) -> IntArray:
 
 
 def _offsets(counts: IntArray, first: int = 0) -> npt.NDArray[np.unsignedinteger]:
-    """Return the start of each group, and the end of the last one, in the smallest integer type."""
+    """Compute the index at which each group starts if groups of given sizes follow each other.
+
+    Args:
+        counts: (G,) size of each group.
+        first: index at which the first group starts.
+
+    Returns:
+        (G + 1,) indices in the smallest integer type. The last one is the end of the last group.
+    """
     starts = np.cumsum(np.concatenate([[first], counts]))
     return starts.astype(_smallest_dtype(int(starts[-1])))
 
 
 def _concatenate(chunks: Iterable[Chunk]) -> tuple[Ids, IntArray]:
-    """Concatenate all titles.
+    """Concatenate the token ids of all N titles, and check them.
 
     Returns:
-        The tokens of all titles in the smallest type, and the (N + 1,) start index of each title.
+        The tokens of all titles in the smallest integer type, and (N + 1,) indices: the index of
+        each title's first token, followed by the number of tokens.
+
+    Raises:
+        DataError: there are no titles, a title is empty, or a token id is negative.
     """
     parts: list[Ids] = []
     lengths: list[IntArray] = []
@@ -321,7 +362,15 @@ def _concatenate(chunks: Iterable[Chunk]) -> tuple[Ids, IntArray]:
 
 
 def _sort_titles(flat: Ids, start: IntArray) -> IntArray:
-    """Return the (N,) order that sorts the titles by their tokens. Equal titles keep row order."""
+    """Find the order in which N titles are sorted by their tokens.
+
+    Args:
+        flat: tokens of all titles in one array.
+        start: (N + 1,) index of each title's first token, followed by the number of tokens.
+
+    Returns:
+        (N,) indices of the titles in sorted order. Equal titles keep their original order.
+    """
     size = flat.dtype.itemsize
     data = pa.py_buffer(flat.astype(flat.dtype.newbyteorder(">")))  # bytes then sort like tokens
     texts = pa.Array.from_buffers(
@@ -331,13 +380,26 @@ def _sort_titles(flat: Ids, start: IntArray) -> IntArray:
 
 
 def _reorder(flat: Ids, start: IntArray, order: IntArray) -> tuple[Ids, IntArray]:
-    """Reorder titles and return their tokens and the start index of each title."""
+    """Put N titles into a new order.
+
+    Args:
+        flat: tokens of all titles in one array.
+        start: (N + 1,) index of each title's first token, followed by the number of tokens.
+        order: (N,) indices of the titles in the new order.
+
+    Returns:
+        The same two arrays, for the titles in the new order.
+    """
     length = np.diff(start)[order]
     return _take_ranges(flat, start[order], length), np.concatenate([[0], np.cumsum(length)])
 
 
 def _take_ranges(flat: Ids, first: IntArray, count: IntArray) -> Ids:
-    """Return ``flat[ranges(first, count)]`` without building the whole index array at once."""
+    """Concatenate ranges of an array, which are given by their starts and lengths.
+
+    The result is ``flat[ranges(first, count)]``, but the array of indices is built in parts to save
+    memory.
+    """
     result = np.empty(int(count.sum()), dtype=flat.dtype)
     done = 0
     for low in range(0, len(count), _CHUNK):
@@ -348,7 +410,15 @@ def _take_ranges(flat: Ids, first: IntArray, count: IntArray) -> Ids:
 
 
 def _shared_prefixes(flat: Ids, start: IntArray) -> IntArray:
-    """Return the (N,) length of the common prefix of each sorted title and the one before it."""
+    """Count the leading tokens that each of N sorted titles shares with the title before it.
+
+    Args:
+        flat: tokens of all titles in one array.
+        start: (N + 1,) index of each title's first token, followed by the number of tokens.
+
+    Returns:
+        (N,) counts; 0 for the first title.
+    """
     length = np.diff(start)
     shared = np.zeros(len(length), dtype=np.int64)
     alive = np.arange(1, len(length))
@@ -362,7 +432,13 @@ def _shared_prefixes(flat: Ids, start: IntArray) -> IntArray:
 
 
 def _refuse_prefixes(flat: Ids, start: IntArray, shared: IntArray) -> None:
-    """Raise DataError if a title is a proper prefix of the next one."""
+    """Raise a DataError if a sorted title is a proper prefix of the title after it.
+
+    Args:
+        flat: tokens of all N titles in one array.
+        start: (N + 1,) index of each title's first token, followed by the number of tokens.
+        shared: (N,) number of leading tokens that each title shares with the title before it.
+    """
     length = np.diff(start)
     prefix = np.flatnonzero((shared[1:] == length[:-1]) & (length[1:] > length[:-1]))
     if len(prefix):
@@ -370,7 +446,11 @@ def _refuse_prefixes(flat: Ids, start: IntArray, shared: IntArray) -> None:
 
 
 def prefix_error(title: Sequence[int]) -> DataError:
-    """Build the error for a title that is a proper prefix of another."""
+    """Return the exception for a title that is a proper prefix of another title.
+
+    Args:
+        title: token ids of the shorter title.
+    """
     return DataError(
         f"The title with the tokens {list(title)} is a prefix of another title. Expected every "
         "title to end with a terminator that occurs nowhere else in a title."
@@ -378,9 +458,17 @@ def prefix_error(title: Sequence[int]) -> DataError:
 
 
 def _branching_depth(shared: IntArray, low: IntArray, high: IntArray, length: IntArray) -> IntArray:
-    """Return the depth at which the distinct titles from low to high - 1 diverge.
+    """Count the leading tokens that all titles in an interval of sorted titles have in common.
 
-    For an interval with a single title, this is the title's length.
+    Args:
+        shared: (L,) number of leading tokens that each of L distinct titles shares with the title
+            before it.
+        low: index of the first title of each interval.
+        high: index after the last title of each interval.
+        length: number of tokens in the first title of each interval.
+
+    Returns:
+        One count per interval. For an interval with a single title, this is the title's length.
     """
     depth = length.copy()
     several = np.flatnonzero(high - low > 1)

@@ -1,4 +1,4 @@
-"""Define the inputs and outputs of a search: protocols, options, certificates and rankings."""
+"""Define the inputs and results of a search: protocols, options, certificates and rankings."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from typing import Protocol
 
 from genrec.types import BoolArray, FloatArray, IntArray
 
-WIDTH = 16  # maximum number of prefixes of one prompt that best-first search follows in one pass
+# Maximum number of prefixes of one prompt that best-first search follows in one forward pass.
+WIDTH = 16
 
-FILL = 32  # a pass of up to this many tokens costs hardly more than a single token
+FILL = 32  # a forward pass of up to this many tokens takes hardly longer than one of a single token
 
-TOLERANCE = 2e-4  # scores closer than this count as tied, since float32 cannot distinguish them
+TOLERANCE = 2e-4  # scores closer than this count as tied, since float32 cannot tell them apart
 
 
 class Trie(Protocol):
-    """A searchable prefix tree of titles; see ``TitleTrie``."""
+    """The interface of a prefix tree of titles that can be searched.
+
+    ``TitleTrie`` explains nodes, runs and positions.
+    """
 
     root: int
 
@@ -25,31 +29,36 @@ class Trie(Protocol):
         ...
 
     def children(self, nodes: IntArray) -> tuple[IntArray, IntArray]:
-        """See ``TitleTrie.children``."""
+        """Return the children of all given nodes in one array, and each node's number of them."""
         ...
 
     def is_leaf(self, nodes: IntArray) -> BoolArray:
-        """See ``TitleTrie.is_leaf``."""
+        """Return a mask that tells at which of the given nodes a title ends."""
         ...
 
     def runs(self, nodes: IntArray) -> list[list[int]]:
-        """See ``TitleTrie.runs``."""
+        """Return the tokens between each node and its parent."""
         ...
 
     def run_lengths(self, nodes: IntArray) -> IntArray:
-        """See ``TitleTrie.run_lengths``."""
+        """Return the number of tokens between each node and its parent."""
         ...
 
     def tokens(self, nodes: IntArray) -> IntArray:
-        """See ``TitleTrie.tokens``."""
+        """Return the first of the tokens between each node and its parent."""
         ...
 
     def intervals(self, nodes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """See ``TitleTrie.intervals``."""
+        """Return the intervals of positions of the titles that lie below each node.
+
+        Returns:
+            Three arrays with one entry per interval: the index of the node in ``nodes``, the first
+            position of the interval, and the position after its last one.
+        """
         ...
 
     def rows_at(self, positions: IntArray) -> IntArray:
-        """See ``TitleTrie.rows_at``."""
+        """Return the catalog row at each of the given positions."""
         ...
 
 
@@ -57,43 +66,90 @@ class Allowed(Protocol):
     """The trie positions that may be returned to each of U users."""
 
     def counts(self, user: IntArray, low: IntArray, high: IntArray) -> IntArray:
-        """Count the allowed positions from low to high - 1, for each of C ranges; (C,)."""
+        """Count the positions in each of C ranges that are allowed for the range's user.
+
+        Args:
+            user: (C,) index of the user to whom each range belongs.
+            low: (C,) first position of each range.
+            high: (C,) position after the last one of each range.
+
+        Returns:
+            (C,) counts.
+        """
         ...
 
     def keeps(self, user: IntArray, positions: IntArray) -> BoolArray:
-        """Return a (P,) mask of the positions that are allowed."""
+        """Tell whether each of P positions is allowed for a user.
+
+        Args:
+            user: (P,) index of the user for whom each position is checked.
+            positions: (P,) positions.
+
+        Returns:
+            (P,) mask.
+        """
         ...
 
 
 class Prior(Protocol):
-    """Positive weights of the trie positions for each of U users, independent of the model."""
+    """Positive weights of items for each of U users, which do not come from the model.
+
+    An item is identified by its position in the trie.
+    """
 
     def mass(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
-        """Sum the weights of the positions from low to high - 1, for each of C ranges; (C,)."""
+        """Sum the weights of the positions in each of C ranges.
+
+        Args:
+            user: (C,) index of the user whose weights are summed.
+            low: (C,) first position of each range.
+            high: (C,) position after the last one of each range.
+
+        Returns:
+            (C,) sums.
+        """
         ...
 
     def best(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
-        """Return the (C,) log of the highest weight at the positions from low to high - 1."""
+        """Find the highest weight in each of C ranges of positions.
+
+        Args:
+            user: (C,) index of the user whose weights are compared.
+            low: (C,) first position of each range.
+            high: (C,) position after the last one of each range.
+
+        Returns:
+            (C,) natural logarithms of the highest weights.
+        """
         ...
 
     def at(self, user: IntArray, positions: IntArray) -> FloatArray:
-        """Return the (P,) log of the weight at each position."""
+        """Look up the weights at P positions.
+
+        Args:
+            user: (P,) index of the user whose weight is looked up.
+            positions: (P,) positions.
+
+        Returns:
+            (P,) natural logarithms of the weights.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The guarantees that a search gives for a list.
+    """The guarantees that a search gives for its result, and the work that it took.
 
     Attributes:
-        exact: whether no item outside the list scores higher than an item in the list, apart from
-            ties.
+        exact: whether the list holds the items with the highest scores. Then no item outside the
+            list has a higher score than an item in it, apart from ties.
         ties: whether the list is exact, but an item outside it may tie with its last item.
-        certain_ranks: number of top ranks that are the same in the exact list, apart from ties.
+        certain_ranks: number of top ranks that are certain to be the same in the exact list, apart
+            from ties.
         missed_mass_bound: upper bound on the total probability of the items that belong in the list
-            but were not reached.
-        nodes: number of prefixes followed.
-        tokens: number of tokens that the model read after the prompt.
+            but were not found.
+        nodes: number of prefixes of titles from which the search continued.
+        tokens: number of tokens that the model processed after the prompt.
     """
 
     exact: bool
@@ -109,16 +165,18 @@ class Ranking:
     """Items ranked by score, highest first; items with equal scores are in row order.
 
     Attributes:
-        rows: (n,) catalog rows.
-        logprobs: (n,) natural logs of the items' probabilities.
-        scores: (n,) ranking scores. These are the log-probabilities, plus the prior if it is fused
-            into the score. They are perturbed if the list is a random draw.
-        certificate: the guarantees that the search gives for this list.
-        alone: (n,) natural logs of the probabilities under the model without a prior.
-        prior: (n,) natural logs of the probabilities under the prior alone; None if there is no
-            prior.
-        chosen_from: number of candidates from which caps or diversity selected the list; None if
-            neither was used. The certificate then refers to the candidates.
+        rows: (n,) catalog rows of the items.
+        logprobs: (n,) natural logarithms of the items' probabilities.
+        scores: (n,) scores by which the items are ranked. These are the log-probabilities, to which
+            the prior is added if it is fused into the score, and noise if the list is a random
+            draw.
+        certificate: the guarantees that the search gives for this list. If the list was selected
+            from more candidates, they refer to the list of candidates.
+        alone: (n,) natural logarithms of the probabilities under the model without a prior.
+        prior: (n,) natural logarithms of the probabilities under the prior alone; None if there is
+            no prior.
+        chosen_from: number of candidates from which the list was selected in order to limit items
+            per group or to diversify the list; None if neither was requested.
     """
 
     rows: IntArray
@@ -143,38 +201,44 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Search settings.
+    """The settings of a search.
+
+    Following a prefix (the beginning of a title) means that the model processes its tokens, so that
+    its continuations can be scored. The prefixes are nodes of the trie of titles.
 
     Attributes:
-        search: search strategy. ``exact`` follows the best prefixes first until no item outside the
-            list can score higher. ``auto`` does the same, but stops after ``budget`` tokens.
-            ``beam`` follows the best ``beam_size`` prefixes at each level.
-        beam_size: number of prefixes that ``beam`` follows at each level.
-        normalization: ``catalog`` or ``vocab``; see the module ``search``.
-        temperature: divisor of the logits at each node.
-        max_nodes: maximum number of prefixes that best-first search follows for one prompt. If a
-            list is still short after that, beam search fills it.
+        search: the strategy. ``exact`` follows the most promising prefixes first until no item
+            outside the list can have a higher score. ``auto`` does the same, but stops after
+            ``budget`` tokens. ``beam`` follows the best ``beam_size`` prefixes at each level.
+        beam_size: number of prefixes that ``beam`` follows at each level of the trie.
+        normalization: the tokens over which probabilities are normalized. ``catalog`` means only
+            those with which a title can continue, ``vocab`` means the whole vocabulary.
+        temperature: number by which the logits are divided.
+        max_nodes: maximum number of prefixes that ``exact`` and ``auto`` follow for one prompt. If
+            the list is still too short after that, beam search fills it.
         budget: number of tokens after which ``auto`` stops for one prompt.
-        fusion: how a prior is used. ``node`` weights each node's children, so probabilities still
-            sum to 1. ``score`` adds the prior to the final score.
+        fusion: the way in which a prior is used. ``node`` multiplies the probabilities of each
+            node's children by the prior's weights, so that all probabilities still sum to 1.
+            ``score`` adds the prior to the final score.
         beta: exponent of the prior's weights, 0 or more.
-        alone: temperature of the model's own probabilities, which are reported in addition to the
-            fused ones; None uses ``temperature``. Applies to ``catalog`` normalization only.
-        min_probability: minimum probability of a listed item.
-        draw: seed for drawing k items without replacement; None returns the k best items. If a
-            single seed is given, it is varied for each prompt. If one seed per prompt is given, a
-            draw does not depend on the prompt's index in the batch. Applies to ``catalog``
-            normalization only; a prior fused into the score is ignored.
-        tolerance: scores closer than this count as tied.
-        width: maximum number of prefixes of one prompt that best-first search follows in one pass.
-        fill: a pass with fewer tokens is filled up to this number with prefixes that may be
-            followed next, since a smaller pass is hardly faster. Applies to ``catalog``
-            normalization only.
-        on_device: whether beam search runs entirely on the model's device (``gpu_beam``); None
-            means on CUDA GPUs only. Such a search does not read prefixes ahead, and it pads every
-            run to the longest one of its level. The option is ignored unless the search is a
-            ``catalog`` beam without a prior, the catalog has no edits and the passes are small
-            enough.
+        alone: temperature of the probabilities that are reported for the model without a prior;
+            None to use ``temperature``. This has an effect with ``catalog`` normalization only.
+        min_probability: minimum probability of an item in the list.
+        draw: random seed for drawing k items without replacement; None to return the k best items.
+            A single seed gives different draws for the prompts in a batch. A sequence with one seed
+            per prompt makes a draw independent of the other prompts. Draws require ``catalog``
+            normalization, and a prior fused into the score is ignored.
+        tolerance: scores that differ by less than this count as tied.
+        width: maximum number of prefixes of one prompt that ``exact`` and ``auto`` follow in one
+            forward pass.
+        fill: number of tokens up to which a forward pass is filled with prefixes that will probably
+            be followed next, since a smaller pass is hardly faster. This has an effect with
+            ``catalog`` normalization only.
+        on_device: whether beam search runs entirely on the model's device (see the module
+            ``gpu_beam``); None to do so on CUDA GPUs only. Such a search does not fill forward
+            passes, and it pads every run to the longest one at its level. The option is ignored
+            unless ``search`` is ``beam``, ``normalization`` is ``catalog``, there is no prior, the
+            catalog has not been edited and the padded passes are not too large.
     """
 
     search: str = "auto"
