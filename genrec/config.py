@@ -21,10 +21,10 @@ The module is longer than others because it contains the help texts of all optio
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Self
 
 from genrec.errors import RequestError, SettingsError
 
@@ -283,6 +283,16 @@ class Settings:
         most=2**63 - 1,
     )
 
+    def __new__(cls, *values: Any, **given: Any) -> Self:
+        """Check the names before the values are assigned.
+
+        Raises:
+            SettingsError: a name is not a setting. The message suggests the most similar name.
+        """
+        del values
+        check_keys(given, [f.name for f in fields(cls)])
+        return object.__new__(cls)
+
     def __post_init__(self) -> None:
         """Check each value and the combinations of values.
 
@@ -348,6 +358,10 @@ class Settings:
         return cls(**values)
 
 
+class _DefaultCount(int):
+    """A default number of items, which differs in type from the same number given by a caller."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueryOptions:
     """The options of a request. Together with a history, they make up the whole request.
@@ -356,7 +370,7 @@ class QueryOptions:
     ``allow``, ``deny`` or ``where`` does not change the probabilities of the other items.
     """
 
-    k: int = option(10, WHAT, "Number of items to recommend.", flags=("-k", "--k"))
+    k: int = option(_DefaultCount(10), WHAT, "Number of items to recommend.", flags=("-k", "--k"))
     allow: Sequence[str] | None = option(
         None, WHAT, "Recommend only these items.", unset="all items"
     )
@@ -402,6 +416,16 @@ class QueryOptions:
         "Style of the explanation: reason, short, pitch, or NAME for your own template named "
         "explain_NAME.",
     )
+
+    def __new__(cls, *values: Any, **given: Any) -> Self:
+        """Check the names before the values are assigned.
+
+        Raises:
+            SettingsError: a name is not an option. The message suggests the most similar name.
+        """
+        del values
+        check_keys(given, [f.name for f in fields(cls)], "an option")
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         """Check that each option has a valid value.
@@ -461,18 +485,18 @@ class QueryOptions:
                 "also pass its fields as keywords."
             )
             raise RequestError(msg)
-        names = [f.name for f in fields(cls)]
-        for name in keywords:
-            if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                msg = (
-                    f"{name!r} is not an option.{hint} Expected one or more of: {', '.join(names)}."
-                )
-                raise RequestError(msg)
+        try:
+            check_keys(keywords, [f.name for f in fields(cls)], "an option")
+        except SettingsError as error:
+            raise RequestError(str(error)) from None
         if "caps" in keywords and keywords["caps"] is None:
             keywords["caps"] = {}
         return replace(given or cls(), **keywords)
+
+    @property
+    def limited(self) -> bool:
+        """Whether ``k`` was given and is not just the default."""
+        return not isinstance(self.k, _DefaultCount)
 
     @property
     def chooses(self) -> bool:
@@ -480,8 +504,13 @@ class QueryOptions:
         return bool(self.per_title or self.caps or self.diversity)
 
 
-def check_keys(values: Mapping[str, Any], names: Sequence[str]) -> None:
+def check_keys(values: Iterable[str], names: Sequence[str], noun: str = "a setting") -> None:
     """Reject keys that are not settings. The message suggests the most similar name.
+
+    Args:
+        values: the given names.
+        names: the known names.
+        noun: what a name stands for, with its article.
 
     Raises:
         SettingsError: a key is not one of the names.
@@ -490,7 +519,7 @@ def check_keys(values: Mapping[str, Any], names: Sequence[str]) -> None:
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            msg = f"{key!r} is not a setting.{hint} Expected one of: {', '.join(names)}."
+            msg = f"{key!r} is not {noun}.{hint} Expected one of: {', '.join(names)}."
             raise SettingsError(msg)
 
 

@@ -409,7 +409,10 @@ class Recommender:
         Raises:
             RequestError: k is below 1, every item is excluded, or an option is invalid.
         """
-        return self._recommend([history], _merge_options(options, k, keywords))[0]
+        wanted = _merge_options(options, k, keywords)
+        with self._lock.request():
+            requests = self._requests.build([history], wanted, by_rows=self._writes)
+            return self._answer(requests, wanted, 1)[0]
 
     def recommend_many(
         self,
@@ -431,11 +434,13 @@ class Recommender:
             **keywords: options as in ``recommend``, which apply to all histories.
 
         Returns:
-            One list per history, in the same order.
+            One list per history, in the same order. A list is empty if the user already had every
+            item that may be returned, or if the history has an item that is not in the catalog; the
+            list's ``notes`` give the reason.
 
         Raises:
-            RequestError: histories is a string or a single history, or one of the requests is
-                invalid, as described under ``recommend``.
+            RequestError: histories is a string or a single history, a history has none of the
+                supported forms, the filters exclude all items, or an option is invalid.
         """
         if isinstance(histories, str | History) or not isinstance(histories, Iterable):
             msg = f"histories is a single {type(histories).__name__}. Expected a list of histories."
@@ -444,23 +449,33 @@ class Recommender:
             msg = f"batch_size={batch_size!r}. Expected a whole number, 1 or more."
             raise RequestError(msg)
         wanted = _merge_options(options, k, keywords)
-        return self._recommend(list(histories), wanted, batch_size)
-
-    def _recommend(
-        self, histories: Sequence[HistoryLike], options: QueryOptions, batch_size: int = 1
-    ) -> list[RecommendationList]:
-        writes = self.settings.decoder == "match"
         with self._lock.request():
-            requests = self._requests.build(histories, options, by_rows=writes)
-            if writes:
-                named = [self._writing.name_items(r, self.matcher) for r in requests]
-                answers = list(map(self._responses.from_texts, requests, named))
-            else:
-                ranked = self._search.rank(requests, batch_size)
-                answers = list(map(self._responses.from_ranking, requests, ranked))
-            if options.explain:
-                answers = list(map(self._explain_list, answers, requests))
-            return answers
+            built = self._requests.build_each(list(histories), wanted, by_rows=self._writes)
+            requests = [r for r in built if isinstance(r, Request)]
+            answers = iter(self._answer(requests, wanted, batch_size))
+            return [
+                next(answers) if isinstance(r, Request) else self._responses.from_refusal(r)
+                for r in built
+            ]
+
+    @property
+    def _writes(self) -> bool:
+        """Whether the model writes texts that are then matched to items."""
+        return self.settings.decoder == "match"
+
+    def _answer(
+        self, requests: Sequence[Request], options: QueryOptions, batch_size: int
+    ) -> list[RecommendationList]:
+        """Answer requests that all have the same options."""
+        if self._writes:
+            named = [self._writing.name_items(r, self.matcher) for r in requests]
+            answers = list(map(self._responses.from_texts, requests, named))
+        else:
+            ranked = self._search.rank(requests, batch_size)
+            answers = list(map(self._responses.from_ranking, requests, ranked))
+        if options.explain:
+            answers = list(map(self._explain_list, answers, requests))
+        return answers
 
     def _explain_list(self, answer: RecommendationList, request: Request) -> RecommendationList:
         """Add an explanation to each item of a list."""
@@ -561,6 +576,7 @@ class Recommender:
         candidates: Sequence[str] | None = None,
         *,
         options: QueryOptions | None = None,
+        strict: bool = False,
         **keywords: Any,
     ) -> RecommendationList:
         """Rank the given items, for example candidates from another system, by their exact scores.
@@ -571,16 +587,21 @@ class Recommender:
         Args:
             history: see ``understand``.
             candidates: the ids of the items to rank; duplicates count once. None ranks all items.
+                Ids that are not in the catalog are skipped; the list's ``unknown`` and ``notes``
+                name them.
             options: a complete set of options; candidates and the keywords override its fields.
-            **keywords: the options ``deny``, ``where``, ``explain``, ``evidence`` and ``style`` of
-                ``recommend``. Options that shorten a list are rejected, because every candidate is
-                ranked.
+            strict: whether to raise an error if a candidate is not in the catalog.
+            **keywords: the options ``k``, ``deny``, ``where``, ``explain``, ``evidence`` and
+                ``style`` of ``recommend``. Every candidate is returned unless ``k`` is given.
 
         Raises:
-            RequestError: a candidate is not in the catalog, no candidate is left, or an option does
-                not apply.
+            RequestError: no candidate is in the catalog, or with ``strict``, one of them is not; no
+                candidate is left; or an option does not apply.
         """
-        return self._rank_all(history, candidates, options, keywords, exclude=self.exclude_seen)
+        exclude = self.exclude_seen
+        return self._rank_all(
+            history, candidates, options, keywords, strict=strict, exclude=exclude
+        )
 
     def score(
         self,
@@ -588,10 +609,11 @@ class Recommender:
         candidates: Sequence[str] | None = None,
         *,
         options: QueryOptions | None = None,
+        strict: bool = False,
         **keywords: Any,
     ) -> RecommendationList:
         """Rank the given items like ``rank``, but keep the items of the history."""
-        return self._rank_all(history, candidates, options, keywords, exclude=False)
+        return self._rank_all(history, candidates, options, keywords, strict=strict, exclude=False)
 
     def _rank_all(
         self,
@@ -600,24 +622,31 @@ class Recommender:
         options: QueryOptions | None,
         keywords: dict[str, Any],
         *,
+        strict: bool,
         exclude: bool,
     ) -> RecommendationList:
-        if candidates is not None:
-            check_ids(candidates, "candidates")
-            keywords = {**keywords, "allow": candidates}
-        wanted = QueryOptions.of(options, **keywords)
-        if "k" in keywords or wanted.chooses or wanted.min_probability:
-            msg = (
-                "rank and score return every candidate, so k, min_probability, per_title, caps and "
-                "diversity do not apply. Leave them out, or use recommend(..., allow=candidates)."
-            )
-            raise RequestError(msg)
         with self._lock.request():
+            known: list[str] = []
+            unknown: tuple[str, ...] = ()
+            if candidates is not None:
+                known, unknown = self._index.divide(candidates, "candidates", strict=strict)
+                keywords = {**keywords, "allow": known}
+            wanted = QueryOptions.of(options, **keywords)
+            if wanted.chooses or wanted.min_probability:
+                msg = (
+                    "rank and score give the exact scores of the candidates, so min_probability, "
+                    "per_title, caps and diversity do not apply. Leave them out, or use "
+                    "recommend(..., allow=candidates)."
+                )
+                raise RequestError(msg)
             (request,) = self._requests.build([history], wanted, exclude_seen=exclude)
-            ranked = self._search.rank_all(request)
-            answer = self._responses.from_ranking(
-                request, ranked, asked=request.size, decoder="trie"
-            )
+            k = min(wanted.k, request.size) if wanted.limited else request.size
+            ranked = self._search.rank_all(request, k)
+            answer = self._responses.from_ranking(request, ranked, asked=k, decoder="trie")
+            if unknown:
+                said = self._index.describe_unknown(unknown, len(known) + len(unknown))
+                note = f"{said}. {'It was' if len(unknown) == 1 else 'They were'} skipped."
+                answer = replace(answer, unknown=unknown, notes=(*answer.notes, note))
             return self._explain_list(answer, request) if wanted.explain else answer
 
     @overload  # a str is a sequence of str, too
@@ -704,10 +733,14 @@ class Recommender:
         """
         with self._lock.request():
             started = time.perf_counter()
-            (request,) = self._requests.build([history], QueryOptions(k))
+            (built,) = self._requests.build_each([history], QueryOptions(k))
+            request = built if isinstance(built, Request) else self._whole_request(history)
             reading = self._search.read([request])
-            (ranking,) = self._search.best(reading, [request])
-            answer = self._responses.from_ranking(request, Ranked(ranking, reading.sources(0)))
+            if isinstance(built, Request):
+                (ranking,) = self._search.best(reading, [request])
+                answer = self._responses.from_ranking(request, Ranked(ranking, reading.sources(0)))
+            else:
+                answer = self._responses.from_refusal(built)
             seconds = time.perf_counter() - started
             allowed = self._index.allowed(QueryOptions(1, allow=[target]), request.order)
             one = self._search.every(reading, replace(request, allowed=allowed))

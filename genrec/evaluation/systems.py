@@ -119,11 +119,11 @@ class RecommenderSystem:
         history, started = case.history, time.perf_counter()
         nats = probabilities = seconds = None
         if case.candidates is not None:
-            answer = self._recommender.score(history, case.candidates)
+            answer = self._recommender.score(history, case.candidates, strict=True)
         elif self._distribution:
             answer, nats, seconds = self._recommender.with_nats(history, k, case.target)
         else:
-            answer = self._recommender.recommend(history, k)
+            (answer,) = self._recommender.recommend_many([history], k)
         if seconds is None:
             seconds = time.perf_counter() - started
         if self._distribution:

@@ -18,7 +18,7 @@ from genrec.explain.claims import find_names, find_problems
 from genrec.explain.sentences import collect_facts
 from genrec.explain.types import Explanation, Rejected
 from genrec.explain.writer import MAX_TOKENS
-from genrec.models.base import GenerationOptions, TextModel
+from genrec.models.base import GenerationOptions, TextModel, generate_texts
 from genrec.prompts.encoder import PromptBudget, TextEncoder
 from genrec.prompts.template import Template
 from genrec.text import one_line
@@ -84,7 +84,7 @@ class TextExplainer:
         options = GenerationOptions(n=TRIES, max_tokens=MAX_TOKENS, stop="\n", temperature=0.7)
         rejected: list[Rejected] = []
         lead = self._encoder.form.lead  # opens the quotation of the first title
-        for written in self._model.generate(_Text(f"{prompt.text}{lead}"), options):
+        for written in generate_texts(self._model, _Text(f"{prompt.text}{lead}"), options):
             rest = written.text.lstrip().removeprefix(lead.strip())  # a model may quote it again
             text = one_line(f"{header['opening']}{lead}{rest}")
             problems = find_problems(text, facts)

@@ -8,9 +8,11 @@ interfaces. A model behind a web API implements only ``TextModel``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
+
+from genrec.errors import ModelError
 
 if TYPE_CHECKING:
     from genrec.models.cached_tree import Prefix
@@ -138,6 +140,29 @@ class ScoringModel(Protocol):
 
     def fingerprint(self) -> str:
         """Return a SHA-256 hash in hexadecimal that identifies the weights."""
+
+
+def generate_texts(
+    model: TextModel, prompt: TextPrompt, options: GenerationOptions
+) -> list[Generated]:
+    """Generate texts with a model, and check that they have the declared form.
+
+    Raises:
+        ModelError: the model returned something other than a list of ``Generated``.
+    """
+    given: object = model.generate(prompt, options)  # a user's model may return anything
+    texts = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else None
+    wrong = type(given).__name__
+    if texts is not None:
+        others = [t for t in texts if not isinstance(t, Generated) or not isinstance(t.text, str)]
+        wrong = f"a list with {others[0]!r:.80}" if others else ""
+    if texts is None or wrong:
+        msg = (
+            f"{model.name}.generate returned {wrong}. Expected a list of "
+            "genrec.models.base.Generated, such as [Generated(text, logprob=nan, finished=True)]."
+        )
+        raise ModelError(msg)
+    return texts
 
 
 def can_score(model: object) -> TypeGuard[ScoringModel]:

@@ -281,6 +281,57 @@ class CatalogIndex:
         check_ids(item_ids, name)
         return np.array(sorted(set(self.catalog.rows(item_ids))), dtype=np.int64)
 
+    def divide(
+        self, item_ids: Sequence[str], name: str, *, strict: bool = False
+    ) -> tuple[list[str], tuple[str, ...]]:
+        """Divide item ids into those that can be recommended and those that are unknown.
+
+        Args:
+            item_ids: the ids; they may repeat.
+            name: the name of the list in error messages.
+            strict: whether to raise an error if an id is unknown.
+
+        Returns:
+            The distinct known ids, and the distinct unknown ids, which are not in the catalog or were
+            removed.
+
+        Raises:
+            RequestError: the argument is not a list, all its ids are unknown, or with ``strict``, one
+                of them is.
+        """
+        check_ids(item_ids, name)
+        known: dict[str, None] = {}
+        unknown: dict[str, None] = {}
+        for item in item_ids:
+            there = not isinstance(item, str) or item in self.catalog
+            if there and self.catalog.row(item) not in self.removed:
+                known[item] = None
+            else:
+                unknown[item] = None
+        if unknown and (strict or not known):
+            msg = (
+                f"{self.describe_unknown([*unknown], len(known) + len(unknown))}. Expected ids from "
+                f"the catalog of {len(self.catalog):,} items."
+            )
+            raise RequestError(msg)
+        return list(known), tuple(unknown)
+
+    def describe_unknown(self, unknown: Sequence[str], among: int) -> str:
+        """Report how many of the given item ids are unknown, in a sentence without its full stop.
+
+        Args:
+            unknown: the distinct unknown ids, at least one.
+            among: the number of distinct ids that were given.
+        """
+        removed = " or were removed from it" if self.removed else ""
+        named = ", ".join(map(repr, unknown[:_SHOWN]))
+        more = f" and {len(unknown) - _SHOWN:,} more" if len(unknown) > _SHOWN else ""
+        if len(unknown) == 1:
+            return f"Item {named} is not in the catalog{removed.replace('were', 'was')}"
+        return (
+            f"{len(unknown):,} of {among:,} item ids are not in the catalog{removed}: {named}{more}"
+        )
+
     def column(self, name: str) -> npt.NDArray[np.object_]:
         """Return the values of a column, (N,), with None for missing values. The result is cached.
 

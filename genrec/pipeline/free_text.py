@@ -14,7 +14,7 @@ from genrec.config import Settings
 from genrec.data.catalog import Catalog
 from genrec.errors import RequestError
 from genrec.matching.matcher import Match, TextMatcher
-from genrec.models.base import Generated, GenerationOptions, TextModel
+from genrec.models.base import Generated, GenerationOptions, TextModel, generate_texts
 from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.request import Request
 from genrec.pipeline.types import Recommendation
@@ -66,7 +66,7 @@ class FreeText:
             seed=settings.seed,
             banned=self._banned,
         )
-        return self._model.generate(prompt, options)
+        return generate_texts(self._model, prompt, options)
 
     def name_items(self, request: Request, matcher: TextMatcher) -> Named:
         """Generate texts for a request, and find the items that they name."""

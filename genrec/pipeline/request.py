@@ -24,10 +24,12 @@ from genrec.matching.matcher import TextMatcher
 from genrec.pipeline.catalog_index import CatalogIndex, Order
 from genrec.prompts.encoder import EncodedPrompt, PromptBudget, PromptEncoder
 from genrec.prompts.template import Template
+from genrec.text import quantity
 from genrec.types import Log
 
 HistoryLike = History | str | Iterable[str | int | Interaction]
 _DEMONSTRATION_EVENTS = 8
+_SHOWN = 5  # maximum number of unknown item ids that a message names
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,31 @@ class Request:
     def size(self) -> int:
         """The number of items that may be returned."""
         return self.allowed.count_items(self.order.n_items)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A history that cannot be answered, in a batch whose other histories can.
+
+    Attributes:
+        history: the user's events, oldest first.
+        options: the options of the request.
+        behavior: the behavior to recommend for, such as ``buy``.
+        understood: for each piece of a typed history, how it was understood.
+        seen: a description of how items that the user had seen were handled.
+        notes: remarks for the user; the last one says why there is no answer.
+    """
+
+    history: History
+    options: QueryOptions
+    behavior: str
+    understood: tuple[Understood, ...]
+    seen: str
+    notes: tuple[str, ...]
+
+
+class _UnanswerableError(RequestError):
+    """A history cannot be answered, although the same options may suit other histories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,28 +339,81 @@ class RequestBuilder:
             RequestError: no item may be returned, or an option or a history is invalid.
         """
         order = self.index.order(by_rows=by_rows)
-        common = self.index.allowed(options, order)
+        common = self._common(options, order)
         exclude = self.exclude_seen if exclude_seen is None else exclude_seen
-        return [self._request(h, options, order, common, exclude) for h in histories]
+        return [
+            self._request(*self.understand(h), options, order, common, exclude) for h in histories
+        ]
+
+    def build_each(
+        self, histories: Sequence[HistoryLike], options: QueryOptions, *, by_rows: bool = False
+    ) -> list[Request | Refusal]:
+        """Build one request per history like ``build``, without failing because of a single one.
+
+        Returns:
+            For each history, its request, or a refusal if the user already had every item that may
+            be returned or the history has an item that is not in the catalog.
+
+        Raises:
+            RequestError: the filters leave no item, an option is invalid, or a history has none of
+                the supported forms.
+        """
+        order = self.index.order(by_rows=by_rows)
+        common = self._common(options, order)
+        exclude = self.exclude_seen
+        built: list[Request | Refusal] = []
+        for read, understood in map(self.understand, histories):
+            try:
+                built.append(self._request(read, understood, options, order, common, exclude))
+            except _UnanswerableError as error:
+                notes = (*self._notes(understood), str(error))
+                seen = self.describe_seen(exclude)
+                built.append(Refusal(read, options, self.behavior, understood, seen, notes))
+        return built
+
+    def _common(self, options: QueryOptions, order: Order) -> Filter:
+        """Return the filter that applies to all histories."""
+        common = self.index.allowed(options, order)
+        if common.count_items(order.n_items) < 1:
+            msg = (
+                "No item may be returned: the filters exclude all items, or there are no candidates. "
+                "Expected at least one item; relax the filters."
+            )
+            raise RequestError(msg)
+        return common
+
+    def _notes(self, understood: Sequence[Understood]) -> tuple[str, ...]:
+        """Return the notes on how a typed history was understood."""
+        return (*self.matcher.notes, *describe_gaps(understood)) if understood else ()
 
     def _request(
         self,
-        history: HistoryLike,
+        read: History,
+        understood: tuple[Understood, ...],
         options: QueryOptions,
         order: Order,
         common: Filter,
         exclude: bool,
     ) -> Request:
-        read, understood = self.understand(history)
+        unknown = [i for i in read.item_ids if i not in self.index.catalog]
+        if unknown:
+            some = ", ".join(map(repr, unknown[:_SHOWN]))
+            msg = (
+                f"The history has {quantity(len(unknown), 'item')} that the catalog of "
+                f"{len(self.index.catalog):,} items does not have: {some}. Expected item ids from the "
+                "catalog; add these items, or leave them out of the history."
+            )
+            raise _UnanswerableError(msg)
         allowed = common
         if exclude:
             allowed = common & self.index.unseen(read, self.lead_in_behaviors, order)
         if allowed.count_items(order.n_items) < 1:
             msg = (
-                "No item may be returned: every item is excluded, or there are no candidates. "
-                "Expected at least one; include seen items, or relax the filters."
+                "No item may be returned: every item is excluded, because the user already had those "
+                "that the filters allow. Include seen items (exclude_seen=False, --include-seen), or "
+                "relax the filters."
             )
-            raise RequestError(msg)
+            raise _UnanswerableError(msg)
         shots = self.demonstrations(read.user_id)
         return Request(
             history=read,
@@ -346,7 +426,7 @@ class RequestBuilder:
             seen=self.describe_seen(exclude),
             render=self._renderer(shots),
             bare=self._renderer(()) if shots else None,
-            notes=(*self.matcher.notes, *describe_gaps(understood)) if understood else (),
+            notes=self._notes(understood),
         )
 
 

@@ -14,7 +14,7 @@ from genrec.models.base import TextModel
 from genrec.models.coverage import measure_coverage
 from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.free_text import Named
-from genrec.pipeline.request import Request
+from genrec.pipeline.request import Refusal, Request
 from genrec.pipeline.trie_search import Ranked
 from genrec.pipeline.types import Recommendation, RecommendationList
 from genrec.priors.fusion import PriorSource
@@ -82,9 +82,14 @@ class ResponseBuilder:
         k = int(request.options.k)
         return self._list(request, named.items, k, self._settings.decoder, named.notes, {})
 
+    def from_refusal(self, refusal: Refusal) -> RecommendationList:
+        """Build the empty list for a history that cannot be answered. Its notes give the reason."""
+        k = int(refusal.options.k)
+        return self._list(refusal, (), k, self._settings.decoder, refusal.notes, {})
+
     def _list(
         self,
-        request: Request,
+        request: Request | Refusal,
         items: tuple[Recommendation, ...],
         k: int,
         decoder: str,
@@ -95,6 +100,7 @@ class ResponseBuilder:
         where: dict[str, Any] = {} if device is None else {"device": str(device)}
         if device is not None and device.type == "cpu":
             where["threads"] = getattr(self._model, "threads", None)
+        prompt = request.prompt if isinstance(request, Request) else None
         return RecommendationList(
             user_id=request.history.user_id,
             decoder=decoder,
@@ -102,8 +108,8 @@ class ResponseBuilder:
             seen=request.seen,
             recommendations=items,
             understood=request.understood,
-            prompt_tokens=request.prompt.n_tokens,
-            events=request.prompt.prompt.events,
+            prompt_tokens=0 if prompt is None else prompt.n_tokens,
+            events=0 if prompt is None else prompt.prompt.events,
             behavior=request.behavior,
             asked=k,
             notes=(*self._unread_script(), *notes),

@@ -199,14 +199,21 @@ class TrieSearch:
             ranked |= dict(zip(places, map(Ranked, rankings, sources), strict=True))
         return [ranked[i] for i in range(len(requests))]
 
-    def rank_all(self, request: Request) -> Ranked:
-        """Rank every allowed item by its exact score."""
+    def rank_all(self, request: Request, k: int) -> Ranked:
+        """Rank the k best of the allowed items by their exact scores."""
         reading = self.read([request])
-        return Ranked(self.every(reading, request), reading.sources(0))
+        return Ranked(self.every(reading, request, k), reading.sources(0))
 
-    def every(self, reading: Reading, request: Request) -> Ranking:
-        """Score every allowed item for a prompt that has been processed."""
-        (ranking,) = self._search(reading, [request], [request.size], self._exhaustive(request))
+    def every(self, reading: Reading, request: Request, k: int | None = None) -> Ranking:
+        """Score the allowed items exactly for a prompt that has been processed.
+
+        Args:
+            reading: the prompt.
+            request: the request.
+            k: the number of items to return, best first; None returns all.
+        """
+        sizes = [request.size if k is None else k]
+        (ranking,) = self._search(reading, [request], sizes, self._exhaustive(request))
         return ranking
 
     def best(self, reading: Reading, requests: Sequence[Request]) -> list[Ranking]:

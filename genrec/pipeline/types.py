@@ -84,6 +84,7 @@ class RecommendationList(Sequence[Recommendation]):
         events: the number of events that the prompt shows.
         behavior: the behavior that the list recommends for, such as ``buy``.
         asked: the number of requested items.
+        unknown: with ``rank`` and ``score``, the candidates that are not in the catalog.
         notes: remarks for the user.
         details: additional values in ``to_dict``, namely the device, certificate, parts and prior.
     """
@@ -98,6 +99,7 @@ class RecommendationList(Sequence[Recommendation]):
     events: int = 0
     behavior: str = ""
     asked: int = 0
+    unknown: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -147,6 +149,7 @@ class RecommendationList(Sequence[Recommendation]):
             "understood": [asdict(u) for u in self.understood],
             "behavior": self.behavior,
             "asked": self.asked,
+            "unknown": list(self.unknown),
             "notes": list(self.notes),
             "prompt": {"tokens": self.prompt_tokens, "events": self.events},
             **self.details,

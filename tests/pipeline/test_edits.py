@@ -79,7 +79,7 @@ def test_an_item_that_was_removed_is_still_read_in_histories() -> None:
     assert recommender.prompt("i3").text == before
     assert "i3" not in {r.item_id for r in recommender.recommend("", 30)}
     assert len(recommender.recommend("i3; i4", 30)) == 28
-    with pytest.raises(RequestError, match="No item"):
+    with pytest.raises(RequestError, match="'i3' is not in the catalog or was removed"):
         recommender.score("", ["i3"])
     recommender.add_items([Item("i3", "red bag new")])
     assert {r.title for r in recommender.recommend("", 30) if r.item_id == "i3"} == {"red bag new"}
