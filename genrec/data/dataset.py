@@ -368,12 +368,12 @@ def _add_parts(
     log: Callable[[str], None],
 ) -> pa.Table:
     """Append the validation and test files to the train file, and add a split column."""
-    tables = [(rejects.source, train)]
+    tables = [(rejects, train)]
     bad: list[Rejects] = []
     for path in parts.values():
         log(f"Reading {path} ...")
         bad.append(Rejects(Path(path).name, rejects.strict))
-        tables.append((bad[-1].source, _read(path, EVENT_COLUMNS, columns, bad[-1])))
+        tables.append((bad[-1], _read(path, EVENT_COLUMNS, columns, bad[-1])))
     for further in bad:
         rejects.rows += further.rows
     return arrow.stack(tables, "split", ["train", *parts], rejects)

@@ -57,12 +57,12 @@ def row_numbers(table: pa.Table) -> list[int]:
 
 
 def stack(
-    parts: Sequence[tuple[str, pa.Table]], column: str, values: Sequence[str], rejects: Rejects
+    parts: Sequence[tuple[Rejects, pa.Table]], column: str, values: Sequence[str], rejects: Rejects
 ) -> pa.Table:
     """Stack several files into one table, with a column that distinguishes the files.
 
     Args:
-        parts: the name and the table of each file.
+        parts: the record of bad rows and the table of each file.
         column: the name of the new column, which replaces an existing column with this name.
         values: the value of the new column for each file.
         rejects: the record of bad rows, to which the first row of each file is added.
@@ -72,9 +72,10 @@ def stack(
     """
     tables: list[pa.Table] = []
     start = 0
-    for (source, table), value in zip(parts, values, strict=True):
+    for (own, table), value in zip(parts, values, strict=True):
         if tables:
-            rejects.parts.append((start + 1, source))
+            rejects.parts.append((start + 1, own.source))
+            rejects.parts += [(start + first, source) for first, source in own.parts]
         rows = np.array(row_numbers(table), dtype=np.int64)
         table = table.select([n for n in column_names(table) if n != column])
         table = table.append_column(column, pa.repeat(value, table.num_rows))
@@ -83,7 +84,7 @@ def stack(
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
-        sources = ", ".join(source for source, _ in parts)
+        sources = ", ".join(own.source for own, _ in parts)
         msg = (
             f"{sources} cannot be joined: {error}. Expected the same column types in all files. "
             "Convert the columns that differ."

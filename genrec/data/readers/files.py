@@ -6,18 +6,21 @@ affects only that row, not the whole file.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import lzma
 import re
 import zlib
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from genrec.data.readers import delimited, encodings, json_files, sources
+from genrec.data.readers import delimited, encodings, folders, json_files, sources
 from genrec.data.readers.encodings import Encoding
 from genrec.data.readers.rejects import Rejects
 from genrec.data.readers.sources import Source
@@ -33,13 +36,16 @@ def read(
     encoding: str | None = None,
     notes: list[str] | None = None,
 ) -> pa.Table:
-    """Read a CSV, JSON or Parquet file as a table.
+    """Read a CSV, JSON or Parquet file, or a folder of them, as a table.
 
     CSV may have any usual delimiter, and JSON may be JSON Lines or an array of objects. The file may
     be compressed (gzip, bzip2, xz, Zstandard, or a zip archive with one file).
 
+    The files of a folder are read in the order of their names and must have equal columns. Files
+    beginning with ``_`` or ``.`` are left out, and folders such as ``month=5`` become columns.
+
     Args:
-        path: the file.
+        path: the file or the folder.
         rejects: the record of rows that cannot be parsed; if it is None, the first one raises an
             error.
         scalar: columns that must not contain a JSON list or object; rows that do are rejected.
@@ -49,25 +55,34 @@ def read(
     Returns:
         A table. For CSV and JSON, all columns are strings, with empty strings for empty cells, and
         the column ROW holds each row's number in the file. For Parquet, column types are preserved.
+        In the table of a folder, ``rejects`` converts a number in ROW to a file and its row.
 
     Raises:
         DataError: the file is missing, is empty, has an unknown format, or cannot be read.
         SettingsError: the encoding is unknown.
     """
     path = Path(path)
-    if not path.is_file():
-        problem = "is a folder" if path.is_dir() else "does not exist"
-        msg = f"{str(path)!r} {problem}. Expected a CSV, JSONL or Parquet file. Check the path."
+    if not path.exists():
+        msg = (
+            f"{str(path)!r} does not exist. Expected a CSV, JSONL or Parquet file, or a folder of "
+            "them. Check the path."
+        )
         raise DataError(msg)
     rejects = rejects if rejects is not None else Rejects(path.name, strict=True)
     notes = notes if notes is not None else []
     given = encodings.named(encoding) if encoding is not None else None
-    try:
+    if path.is_dir():
+        return _read_folder(path, rejects, scalar, given, notes)
+    with _readable(path):
         source = sources.find(path)
-        if source.is_parquet:
-            return _read_parquet(source)
-        found = given or encodings.detect(source.open)
-        table = _read_text(source, found, rejects, scalar, notes)
+        return _read_file(source, given or _encoding(source), rejects, scalar, notes)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn the errors of libraries into one that names the file."""
+    try:
+        yield
     except (
         pa.ArrowException, OSError, ValueError, EOFError, zlib.error, lzma.LZMAError, csv.Error,
     ) as error:  # fmt: skip
@@ -77,7 +92,82 @@ def read(
             "Check that it is complete, or export it again."
         )
         raise DataError(msg) from error
-    notes += _note_encoding(source, found, table)
+
+
+def _read_folder(
+    folder: Path,
+    rejects: Rejects,
+    scalar: Collection[str],
+    given: Encoding | None,
+    notes: list[str],
+) -> pa.Table:
+    """Read the files of a folder as one table."""
+    parts = folders.find_parts(folder)
+    found: list[tuple[Source, Encoding, str]] = []
+    for part in parts:
+        with _readable(part.path):
+            source = sources.find(part.path)
+            encoding = given or _encoding(source)
+            found.append((source, encoding, _kind(source, encoding)))
+    folders.check_kinds(folder, parts, [kind for _, _, kind in found])
+    guesses = Counter(e.name for _, e, _ in found if e.example)
+    tables: list[pa.Table] = []
+    remarks: list[list[str]] = []
+    for part, (source, encoding, _) in zip(parts, found, strict=True):
+        if encoding.example:  # one part may be too short to guess from
+            encoding = replace(encoding, name=guesses.most_common(1)[0][0])
+        own = Rejects(part.name, rejects.strict)
+        remarks.append([])
+        with _readable(part.path):
+            tables.append(_read_file(source, encoding, own, scalar, remarks[-1]))
+        rejects.rows += own.rows
+    remarks = [one for one in remarks if one]
+    if remarks:
+        notes += remarks[0]
+    if len(remarks) > 1:
+        notes.append(f"the same holds for {quantity(len(remarks) - 1, 'other file')} of the folder")
+    if len(parts) > 1:
+        notes.append(f"{len(parts)} files of the folder {folder.resolve().name} are read as one")
+    optional = found[0][2] == "JSON"
+    return folders.join(folder, parts, tables, rejects, optional=optional)
+
+
+def _encoding(source: Source) -> Encoding:
+    """Detect the encoding of a file; a Parquet file has none."""
+    return Encoding("utf-8") if source.is_parquet else encodings.detect(source.open)
+
+
+def _kind(source: Source, encoding: Encoding) -> str:
+    """Return the kind of a file: Parquet, JSON or CSV."""
+    if source.is_parquet:
+        return "Parquet"
+    with encodings.open_text(source.open, encoding.name) as stream:
+        start = stream.read(1 << 16)
+    if len(_CONTROLS.findall(start[:4096])) * 10 > len(start[:4096]) > 64:
+        msg = (
+            f"{str(source.path)!r} is not a text file. Expected CSV, JSON Lines or Parquet. Check "
+            "the file, or name its encoding with --encoding."
+        )
+        raise DataError(msg)
+    return "JSON" if json_files.is_json(source, start) else "CSV"
+
+
+def _read_file(
+    source: Source,
+    encoding: Encoding,
+    rejects: Rejects,
+    scalar: Collection[str],
+    notes: list[str],
+) -> pa.Table:
+    """Read a file of any kind."""
+    kind = _kind(source, encoding)
+    if kind == "Parquet":
+        return _read_parquet(source)
+    if kind == "JSON":
+        table = json_files.read(source, encoding, rejects, scalar)
+    else:
+        table = delimited.read(source, encoding, rejects, notes)
+    notes += _note_encoding(source, encoding, table)
     return table
 
 
@@ -89,27 +179,6 @@ def _read_parquet(source: Source) -> pa.Table:
     table = pq.ParquetFile(content).read()
     table.validate(full=True)  # other writers may have stored text that is not UTF-8
     return table
-
-
-def _read_text(
-    source: Source,
-    encoding: Encoding,
-    rejects: Rejects,
-    scalar: Collection[str],
-    notes: list[str],
-) -> pa.Table:
-    """Read a CSV or JSON file."""
-    with encodings.open_text(source.open, encoding.name) as stream:
-        start = stream.read(1 << 16)
-    if len(_CONTROLS.findall(start[:4096])) * 10 > len(start[:4096]) > 64:
-        msg = (
-            f"{str(source.path)!r} is not a text file. Expected CSV, JSON Lines or Parquet. Check "
-            "the file, or name its encoding with --encoding."
-        )
-        raise DataError(msg)
-    if json_files.is_json(source, start):
-        return json_files.read(source, encoding, rejects, scalar)
-    return delimited.read(source, encoding, rejects, notes)
 
 
 _CONTROLS = re.compile("[\0-\x08\x0e-\x1f\ufdd0]")

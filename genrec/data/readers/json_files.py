@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from genrec.data.readers.arrow import ROW
 from genrec.data.readers.encodings import BROKEN, Encoding, open_text
-from genrec.data.readers.rejects import Rejects
+from genrec.data.readers.rejects import BadRow, Rejects
 from genrec.data.readers.sources import Source
 from genrec.errors import DataError
 
@@ -25,36 +26,74 @@ _EXAMPLE = '{"user_id": "u1", "item_id": "a"}'
 def read(source: Source, encoding: Encoding, rejects: Rejects, scalar: Collection[str]) -> pa.Table:
     """Read a file with one JSON object per line, or with one array of objects.
 
-    Values other than strings and null are kept as JSON.
+    Values other than strings and null are kept as JSON. If most rows have a list in one of the
+    scalar columns, the file has one row per user, and every column of lists becomes an Arrow list.
 
     Args:
         source: the file.
         encoding: the encoding of the file.
         rejects: the record of bad rows.
-        scalar: columns that must not contain a list or object.
+        scalar: columns that must not contain a list, unless most rows have one, or an object.
 
     Raises:
         DataError: no row is usable, or the array is broken.
     """
-    rows: list[dict[str, str]] = []
-    kept: list[int] = []
+    rows: list[tuple[int, dict[str, Any]]] = []
+    bad: list[BadRow] = []
     for number, (text, value, problem) in enumerate(_values(source, encoding), start=1):
         problem = problem or _object_problem(value, scalar)
         if problem:
-            shown = text or json.dumps(value, ensure_ascii=False)
-            rejects.add(number, problem, [shown.replace(BROKEN, "\ufffd")])
-            continue
-        rows.append({str(k).strip(): _cell(v) for k, v in value.items()})
-        kept.append(number)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+            bad.append((number, problem, text or json.dumps(value, ensure_ascii=False)))
+        else:
+            rows.append((number, {str(k).strip(): v for k, v in value.items()}))
+    lists = _list_columns([row for _, row in rows], scalar)
+    kept: list[tuple[int, dict[str, Any]]] = []
+    for number, row in rows:
+        if problem := _list_problem(row, lists, scalar):
+            bad.append((number, problem, json.dumps(row, ensure_ascii=False)))
+        else:
+            kept.append((number, row))
+    for number, problem, text in sorted(bad):
+        rejects.add(number, problem, [text.replace(BROKEN, "\ufffd")])
+    columns = list(dict.fromkeys(name for _, row in kept for name in row))
     if not columns:
         msg = (
             f"{str(source.path)!r} has no usable line{rejects.first_reason()}. Expected one JSON "
-            f"object per line, such as {_EXAMPLE}."
+            f"object per line, such as {_EXAMPLE}, or one line per user with lists of the same "
+            "length. Fix the lines."
         )
         raise DataError(msg)
-    table = {name: pa.array([row.get(name, "") for row in rows], pa.string()) for name in columns}
-    return pa.table({**table, ROW: pa.array(kept, pa.int64())})
+    table = {name: _column([row.get(name) for _, row in kept], name in lists) for name in columns}
+    return pa.table({**table, ROW: pa.array([number for number, _ in kept], pa.int64())})
+
+
+def _list_columns(rows: Sequence[dict[str, Any]], scalar: Collection[str]) -> set[str]:
+    """Return the columns of lists if the rows are users; most rows have a list in such a column."""
+    counts = Counter(n for row in rows for n, v in row.items() if isinstance(v, list))
+    lists = {name for name, count in counts.items() if 2 * count > len(rows)}
+    return lists if lists & set(scalar) else set()
+
+
+def _list_problem(row: dict[str, Any], lists: set[str], scalar: Collection[str]) -> str:
+    """Return the reason why the lists of a row cannot be used; empty if they can."""
+    for name, value in row.items():
+        if not isinstance(value, list):
+            if name in lists and value is not None:
+                return f"{name} is not a list, as it is in most rows"
+        elif name in lists:
+            if any(isinstance(one, list | dict) for one in value):
+                return f"{name} is a list of lists or objects"
+        elif name in scalar:
+            return f"{name} is a list or object, not text"
+    return ""
+
+
+def _column(values: list[Any], lists: bool) -> pa.Array:
+    """Build a column of texts, or of lists of texts."""
+    if not lists:
+        return pa.array([_cell(v) for v in values], pa.string())
+    parts = [None if v is None else [_cell(one) for one in v] for v in values]
+    return pa.array(parts, pa.list_(pa.string()))
 
 
 def is_json(source: Source, start: str) -> bool:
@@ -73,30 +112,37 @@ def is_json(source: Source, start: str) -> bool:
 def _values(source: Source, encoding: Encoding) -> Iterator[tuple[str, Any, str]]:
     """Yield the text, the value and the problem of each row; the text or the problem may be empty."""
     with open_text(source.open, encoding.name, newline="\n") as stream:
-        if _ARRAY.match(stream.read(4096)):
-            stream.seek(0)
-            yield from _elements(source, encoding, stream.read())
+        first = next((line for line in stream if line.strip()), "")
+        whole = _ARRAY.match(first + stream.read(4096))
+    if whole or (first.lstrip().startswith("{") and _parse(first)[1]):
+        with open_text(source.open, encoding.name, newline="\n") as stream:
+            text = stream.read()
+        value, problem = _parse(text)
+        if whole and problem:
+            msg = (
+                f"{str(source.path)!r} begins with a JSON array but is {problem}. Expected one array "
+                f"of objects such as [{_EXAMPLE}], or one object per line. Export the file again."
+            )
+            raise DataError(msg)
+        if not problem:
+            for row in _rows_of(value):
+                broken = BROKEN in text and BROKEN in json.dumps(row, ensure_ascii=False)
+                yield "", row, f"not valid {encoding.label}" if broken else ""
             return
     with open_text(source.open, encoding.name, newline="\n") as stream:
         for line in stream:
             if line.strip():
-                broken = f"not valid {encoding.label}" if BROKEN in line else ""
-                yield line.strip(), *((None, broken) if broken else _parse(line))
+                value, problem = _parse(line)
+                broken = BROKEN in line
+                yield line.strip(), value, f"not valid {encoding.label}" if broken else problem
 
 
-def _elements(source: Source, encoding: Encoding, text: str) -> Iterator[tuple[str, Any, str]]:
-    """Yield the elements of a JSON array in the same form as lines."""
-    try:
-        elements = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        msg = (
-            f"{str(source.path)!r} holds a JSON array that is broken: {error}. Expected one array of "
-            f"objects such as [{_EXAMPLE}], or one object per line. Export the file again."
-        )
-        raise DataError(msg) from error
-    for value in elements:
-        broken = BROKEN in text and BROKEN in json.dumps(value, ensure_ascii=False)
-        yield "", value, f"not valid {encoding.label}" if broken else ""
+def _rows_of(value: Any) -> list[Any]:
+    """Return the rows of a JSON text: an array, the only array of objects in an object, or itself."""
+    if isinstance(value, list):
+        return value
+    tables = [v for v in value.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
+    return tables[0] if len(tables) == 1 else [value]
 
 
 def _parse(line: str) -> tuple[Any, str]:
@@ -111,7 +157,7 @@ def _object_problem(value: object, scalar: Collection[str]) -> str:
     """Return the reason why a JSON value is not a usable row; empty if it is usable."""
     if not isinstance(value, dict):
         return "not a JSON object"
-    nested = (n for n, v in value.items() if isinstance(v, list | dict) and n.strip() in scalar)
+    nested = (n for n, v in value.items() if isinstance(v, dict) and n.strip() in scalar)
     return next((f"{n.strip()} is a list or object, not text" for n in nested), "")
 
 

@@ -1,0 +1,139 @@
+"""Find and join the parts of a table that is stored in a folder.
+
+This module knows names of files and Arrow tables, not how a file is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+
+from genrec.data.readers.arrow import ROW, column_names, row_numbers
+from genrec.data.readers.rejects import Rejects
+from genrec.errors import DataError
+
+_NULL = "__HIVE_DEFAULT_PARTITION__"
+_APART = 1_000_000_000  # more rows than a file has
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file of a folder.
+
+    Attributes:
+        path: the file.
+        name: the path from the folder's parent, for use in messages.
+        values: the columns that the names of folders give, such as ``month=2024-05``.
+    """
+
+    path: Path
+    name: str
+    values: dict[str, str]
+
+
+def find_parts(folder: Path) -> list[Part]:
+    """List the parts of a folder in the order of their names.
+
+    Files and folders whose name begins with ``_`` or ``.`` and empty files are not parts.
+
+    Raises:
+        DataError: there are none, or the folder is a dataset that genrec wrote.
+    """
+    if (folder / "dataset.json").is_file():
+        msg = (
+            f"{str(folder)!r} is a dataset folder that `genrec prepare` wrote. Expected a file or a "
+            "folder of files. Use it as it is, with --data or genrec.Dataset.load."
+        )
+        raise DataError(msg)
+    parts = []
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder).parts
+        if path.is_file() and path.stat().st_size and not any(n[0] in "_." for n in inside):
+            pairs = (name.partition("=") for name in inside[:-1] if "=" in name)
+            values = {key: "" if value == _NULL else unquote(value) for key, _, value in pairs}
+            parts.append(Part(path, "/".join([folder.resolve().name, *inside]), values))
+    if not parts:
+        msg = (
+            f"The folder {str(folder)!r} has no files with data. Expected a CSV, JSON Lines or "
+            "Parquet file, or a folder of them. Check the path."
+        )
+        raise DataError(msg)
+    return parts
+
+
+def check_kinds(folder: Path, parts: Sequence[Part], kinds: Sequence[str]) -> None:
+    """Check that all parts are of one kind, such as CSV.
+
+    Raises:
+        DataError: there are several kinds.
+    """
+    if len(set(kinds)) > 1:
+        found = _listed([f"{p.name} ({kind})" for p, kind in zip(parts, kinds, strict=True)])
+        msg = (
+            f"The folder {str(folder)!r} holds files of different kinds: {found}. Expected the parts "
+            "of one table. Pass one of the files, or move the others away."
+        )
+        raise DataError(msg)
+
+
+def join(
+    folder: Path,
+    parts: Sequence[Part],
+    tables: Sequence[pa.Table],
+    rejects: Rejects,
+    *,
+    optional: bool,
+) -> pa.Table:
+    """Join the tables of all parts into one, with row numbers from which ``rejects`` names the part.
+
+    Args:
+        folder: the folder.
+        parts: its parts.
+        tables: the table of each part.
+        rejects: the record of bad rows, to which the first row of each part is added.
+        optional: True if a part may lack up to half of the columns, as JSON does if no row has them.
+
+    Raises:
+        DataError: the parts have different columns, or columns of incompatible types.
+    """
+    first = set(column_names(tables[0]))
+    for part, table in zip(parts, tables, strict=True):
+        names = set(column_names(table))
+        common = len(names & first) * 2
+        if names != first and not (optional and common >= max(len(names), len(first))):
+            msg = (
+                f"The files of the folder {str(folder)!r} differ in their columns: {parts[0].name} "
+                f"has {', '.join(column_names(tables[0]))}; {part.name} has "
+                f"{', '.join(column_names(table))}. Expected the parts of one table. Pass one of the "
+                "files, or make their columns equal."
+            )
+            raise DataError(msg)
+    start = 0
+    numbered = []
+    for part, table in zip(parts, tables, strict=True):
+        rejects.parts.append((start + 1, part.name))
+        rows = np.array(row_numbers(table), dtype=np.int64)
+        table = table.select(column_names(table))
+        for name, value in part.values.items():
+            if name not in table.column_names:
+                table = table.append_column(name, pa.repeat(value, table.num_rows))
+        numbered.append(table.append_column(ROW, pa.array(rows + start)))
+        start += int(rows.max(initial=0)) + _APART
+    try:
+        return pa.concat_tables(numbered, promote_options="permissive")
+    except pa.ArrowException as error:
+        msg = (
+            f"The files of the folder {str(folder)!r} cannot be joined: {error}. Expected the same "
+            "column types in all files. Convert the columns that differ."
+        )
+        raise DataError(msg) from error
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Join the first names for a message."""
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

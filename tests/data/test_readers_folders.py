@@ -1,0 +1,168 @@
+"""Folders of files that are the parts of one table."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from genrec import Dataset
+from genrec.data.readers import arrow, files
+from genrec.data.readers.rejects import Rejects
+from genrec.errors import DataError
+
+COLUMNS = ("user_id", "item_id", "timestamp", "behavior")
+ITEMS = "item_id,title\n" + "".join(f"i{n},Mug {n}\n" for n in range(5))
+
+
+def rows(start: int, stop: int) -> list[dict[str, Any]]:
+    return [
+        dict(zip(COLUMNS, (f"u{n % 4}", f"i{n % 5}", 1_700_000_000 + n, "buy"), strict=True))
+        for n in range(start, stop)
+    ]
+
+
+def write(path: Path, part: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(part), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in part))
+    else:
+        lines = [",".join(part[0]), *(",".join(str(v) for v in row.values()) for row in part)]
+        data = "".join(line + "\n" for line in lines).encode()
+        path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "snappy.parquet", "jsonl", "csv", "csv.gz", "dat"])
+def test_the_parts_of_a_folder_are_one_table(tmp_path: Path, ending: str) -> None:
+    events = tmp_path / "events"
+    for n, place in enumerate([2, 0, 1]):
+        write(events / f"part-{place}.{ending}", rows(10 * place, 10 * place + 10))
+        (events / f".part-{n}.crc").write_bytes(b"\0\1\2")
+    (events / "_SUCCESS").touch()
+    (events / "_metadata").write_text("x")
+    (events / f"part-9.{ending}").touch()
+    notes: list[str] = []
+    table = files.read(events, notes=notes)
+    assert arrow.to_strings(table["timestamp"]) == [str(1_700_000_000 + n) for n in range(30)]
+    assert notes == ["3 files of the folder events are read as one"]
+    (tmp_path / "items.csv").write_text(ITEMS)
+    data, _ = Dataset.prepare(tmp_path / "items.csv", events)
+    assert (data.info.name, data.info.events, data.info.users) == ("events", 30, 4)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_bad_rows_are_named_by_their_part(tmp_path: Path, ending: str) -> None:
+    events = tmp_path / "events"
+    for n, name in enumerate(["a", "b/c", "d"]):
+        part = rows(10 * n, 10 * n + 5)
+        part[n]["item_id"] = "zz"
+        write(events / f"{name}.{ending}", part)
+    (tmp_path / "items.csv").write_text(ITEMS)
+    write(tmp_path / f"late.{ending}", rows(50, 60))
+    expected = [
+        (f"events/{name}.{ending}", n + 1, "not in the items file: item_id 'zz'")
+        for n, name in enumerate(["a", "b/c", "d"])
+    ]
+    items = tmp_path / "items.csv"
+    late = tmp_path / f"late.{ending}"
+    for one, validation, test in (
+        (events, None, None),
+        (events, None, late),
+        (late, None, events),
+        (late, events, events),
+    ):
+        _, rejects = Dataset.prepare(items, one, validation=validation, test=test)
+        found = [row[:3] for row in rejects[1].rows]
+        assert found == expected * (2 if validation else 1)
+
+
+def test_rows_that_cannot_be_split_are_named_by_their_part(tmp_path: Path) -> None:
+    for n in range(2):
+        write(tmp_path / "e" / f"{n}.csv", rows(0, 3))
+        with (tmp_path / "e" / f"{n}.csv").open("a") as stream:
+            stream.write("one,two\n")
+    rejects = Rejects("e")
+    assert files.read(tmp_path / "e", rejects=rejects).num_rows == 6
+    assert [row[:2] for row in rejects.rows] == [("e/0.csv", 4), ("e/1.csv", 4)]
+    with pytest.raises(DataError, match=r"e/0\.csv, data row 4: 2 cells"):
+        files.read(tmp_path / "e")
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_folders_named_after_a_value_become_columns(tmp_path: Path, ending: str) -> None:
+    for place, name in enumerate(["a b", "__HIVE_DEFAULT_PARTITION__"]):
+        folder = tmp_path / "e" / f"year={2023 + place}" / f"shop={name.replace(' ', '%20')}"
+        write(folder / f"0.{ending}", rows(place, place + 1))
+    table = files.read(tmp_path / "e")
+    assert table["year"].to_pylist() == ["2023", "2024"]
+    assert table["shop"].to_pylist() == ["a b", ""]
+    assert table["user_id"].to_pylist() == ["u0", "u1"]
+    one = files.read(tmp_path / "e" / "year=2023" / "shop=a%20b" / f"0.{ending}")
+    assert arrow.column_names(one) == list(COLUMNS)
+
+
+def test_an_encoding_is_guessed_for_the_whole_folder(tmp_path: Path) -> None:
+    titles = ["红色杯子", "蓝色陶瓷茶壶套装", "纯棉毛巾三件套", "儿童玩具汽车", "不锈钢保温杯"]
+    for n, title in enumerate(titles):
+        text = f"item_id,title\n{n},{title}\n" + (f"9{n},{' '.join(titles)}\n" if n else "")
+        (tmp_path / f"{n}.csv").write_text(text, encoding="gb18030")
+    notes: list[str] = []
+    found = files.read(tmp_path, notes=notes)["title"].to_pylist()
+    assert [t for t in found if " " not in t] == titles
+    assert "is read as gb18030, for example" in notes[0]
+    assert notes[1] == "the same holds for 4 other files of the folder"
+
+
+@pytest.mark.parametrize("other", ["x.csv", "x.jsonl", "x.parquet"])
+def test_files_of_several_kinds_are_listed(tmp_path: Path, other: str) -> None:
+    write(tmp_path / f"a.{'jsonl' if other == 'x.csv' else 'csv'}", rows(0, 3))
+    write(tmp_path / other, rows(0, 3))
+    with pytest.raises(DataError, match="files of different kinds: ") as caught:
+        files.read(tmp_path)
+    for path in tmp_path.iterdir():
+        assert f"{tmp_path.name}/{path.name} (" in str(caught.value)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_files_of_several_tables_are_refused(tmp_path: Path, ending: str) -> None:
+    write(tmp_path / f"a.{ending}", rows(0, 3))
+    write(tmp_path / f"b.{ending}", [{"item_id": "i0", "title": "Mug", "price": 3}])
+    with pytest.raises(DataError, match=rf"b\.{ending} has item_id, title, price"):
+        files.read(tmp_path)
+
+
+def test_columns_may_be_in_another_order_and_json_may_lack_some(tmp_path: Path) -> None:
+    write(tmp_path / "c" / "a.csv", rows(0, 2))
+    write(tmp_path / "c" / "b.csv", [dict(reversed(row.items())) for row in rows(2, 4)])
+    assert files.read(tmp_path / "c")["item_id"].to_pylist() == ["i0", "i1", "i2", "i3"]
+    write(tmp_path / "j" / "a.jsonl", rows(0, 1))
+    write(tmp_path / "j" / "b.jsonl", [{**rows(1, 2)[0], "price": 3}])
+    assert files.read(tmp_path / "j")["price"].to_pylist() == [None, "3"]
+
+
+def test_types_that_cannot_be_joined_are_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"item_id": ["a"], "x": [[1]]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"item_id": ["a"], "x": ["1"]}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"cannot be joined: .* Expected the same column types"):
+        files.read(tmp_path)
+
+
+def test_folders_without_a_table(tmp_path: Path) -> None:
+    (tmp_path / "_log").mkdir()
+    (tmp_path / "_log" / "x.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="has no files with data"):
+        files.read(tmp_path)
+    (tmp_path / "dataset.json").write_text("{}")
+    with pytest.raises(DataError, match=r"is a dataset folder .* --data"):
+        files.read(tmp_path)
+    (tmp_path / "dataset.json").unlink()
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"cut\.parquet' cannot be read"):
+        files.read(tmp_path)
