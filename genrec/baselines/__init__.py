@@ -1,4 +1,4 @@
-"""Baseline recommenders for comparison, which do not use a language model."""
+"""Provide baselines, which are recommenders without a language model, for comparison."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["NAMES", "fit"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
+    """Import a public name of the package when it is first used."""
     if name in __all__:
         from genrec.baselines import registry
 

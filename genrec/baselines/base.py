@@ -1,8 +1,8 @@
 """Define the interface of baselines, and a base class for baselines that score every item.
 
-Deals with item ids and scores, not with prompts. A subclass of ``Scorer`` implements two methods.
-``learn`` returns the fitted model as named arrays. ``scores_many`` returns a matrix with the scores
-of all items for each history.
+A subclass of ``Scorer`` implements two methods. ``learn`` returns the fitted model as named arrays.
+``scores_many`` returns the scores of all items for each of several histories. This module deals
+with item ids and scores, not with prompts.
 """
 
 from __future__ import annotations
@@ -20,32 +20,37 @@ from genrec.data.interactions import Interactions
 from genrec.errors import RequestError, SettingsError
 from genrec.types import FloatArray, Log
 
-_CHUNK = 4_000_000  # number of scores in memory at the same time
+_CHUNK = 4_000_000  # maximum number of scores in memory at the same time
 
 
 class Baseline(Protocol):
-    """The interface of a baseline, which has a name and a method that ranks items for a history."""
+    """The interface of a baseline, which can rank items for a user's history.
+
+    Attributes:
+        name: the baseline's name in results.
+    """
 
     name: str
 
     def rank(self, history: History, k: int, *, exclude_seen: bool = False) -> Sequence[str]:
-        """Return the ids of the k best items, best first, or fewer if fewer are allowed.
+        """Return the ids of the k best items for a history, best first.
 
         Args:
-            history: any history, which may be empty and need not be in the data.
-            k: number of items, at least 1.
-            exclude_seen: whether to leave out items in the history (see ``History.had``).
+            history: any history. It may be empty, and it need not be in the data.
+            k: number of items, at least 1. Fewer are returned if fewer are allowed.
+            exclude_seen: whether to leave out items that the user already had (see
+                ``History.had``).
         """
         ...
 
 
 class Scorer(ABC):
-    """Scores every item, and ranks items by score; ties are broken by catalog row.
+    """Scores every item for a history, and ranks items by score; ties are broken by catalog row.
 
     Attributes:
         name: the baseline's name, as passed to ``fit``.
         defaults: the default value of each setting.
-        settings: the settings in effect.
+        settings: the value of each setting.
         arrays: the fitted model, as named arrays.
         lead_in_behaviors: behaviors that do not mark an item as seen; see ``DatasetInfo``.
     """
@@ -66,18 +71,20 @@ class Scorer(ABC):
         log: Log = lambda message: None,
         **settings: Any,
     ) -> None:
-        """Fit the baseline to all users' events with a given behavior before a split.
+        """Fit the baseline to all users' earlier events with a given behavior.
 
         Args:
-            interactions: the events, with a split.
+            interactions: the events, which are split into train, validation and test parts.
             behavior: the behavior to train on and to recommend for, such as ``buy``.
-            before: ``validation`` to use the train part only, ``test`` to use train and validation.
-            arrays: the arrays of a model that was fitted earlier. If they are given, nothing is
-                fitted.
-            work: a folder for checkpoints, so that long training can be resumed.
-            index: a folder in which ``genrec index`` may have stored vectors of the titles.
-            log: called with a line of text from time to time while a model is trained.
-            **settings: see the class's ``defaults``.
+            before: ``validation`` to use events of the train part only, ``test`` to use those of
+                the train and validation parts.
+            arrays: the arrays of a model that was fitted earlier, so that nothing has to be fitted;
+                None to fit the model.
+            work: a folder for checkpoints, from which interrupted training can be resumed, or None.
+            index: a folder in which ``genrec index`` may have stored vectors of the titles, or
+                None.
+            log: function that is called with a line of text from time to time during training.
+            **settings: settings with values other than those in ``defaults``.
 
         Raises:
             SettingsError: a setting is unknown.
@@ -91,7 +98,10 @@ class Scorer(ABC):
 
     @classmethod
     def settings_of(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all settings. A setting that is not given has its default value.
+        """Return the values of all settings, using the default for each one that is not given.
+
+        Args:
+            given: the values of some settings by name.
 
         Raises:
             SettingsError: a setting is unknown.
@@ -105,25 +115,52 @@ class Scorer(ABC):
 
     @abstractmethod
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Fit the model, and return everything that the scores depend on as named arrays."""
+        """Fit the model to events, and return everything that is needed for scores as arrays.
+
+        Args:
+            events: the events to use.
+
+        Returns:
+            The arrays by name.
+        """
 
     @abstractmethod
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Return (U, N) scores of all catalog rows for U histories; higher is better."""
+        """Score all N items of the catalog for each of U histories.
+
+        Args:
+            histories: the U histories.
+
+        Returns:
+            (U, N) scores in the order of the catalog's rows; higher is better.
+        """
 
     def scores(self, history: History) -> FloatArray:
-        """Return (N,) scores of all catalog rows for one history; higher is better."""
+        """Score all N items of the catalog for one history.
+
+        Args:
+            history: the history.
+
+        Returns:
+            (N,) scores in the order of the catalog's rows; higher is better.
+        """
         scores: FloatArray = self.scores_many([history])[0]
         return scores
 
     def rank(self, history: History, k: int, *, exclude_seen: bool = False) -> list[str]:
-        """Return the ids of the k best items; see ``Baseline.rank``."""
+        """Return the ids of the k best items for a history; see ``Baseline.rank``."""
         return self.rank_many([history], k, exclude_seen=exclude_seen)[0]
 
     def rank_many(
         self, histories: Sequence[History], k: int, *, exclude_seen: bool = False
     ) -> list[list[str]]:
-        """Rank items for several histories, in chunks to limit memory usage.
+        """Return the ids of the k best items for each of several histories.
+
+        Args:
+            histories: the histories.
+            k: number of items per history, at least 1. Fewer are returned if fewer are allowed.
+            exclude_seen: whether to leave out items that the user already had (see
+                ``History.had``).
 
         Raises:
             RequestError: k is less than 1, or a history contains an item that is not in the
@@ -147,6 +184,9 @@ class Scorer(ABC):
         return ranked
 
     def baskets(self, histories: Sequence[History]) -> Any:
-        """Return a sparse (U, N) matrix with a 1 for each item in each history."""
+        """Represent U histories over N items as a sparse (U, N) matrix.
+
+        The matrix has a 1 for each item in a history, no matter how often it occurs there.
+        """
         rows = [sorted(set(self.catalog.rows(h.item_ids))) for h in histories]
         return build_sparse(rows, [[1.0] * len(r) for r in rows], len(self.catalog))

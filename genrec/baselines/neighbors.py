@@ -1,4 +1,4 @@
-"""Recommend items with neighborhood models (similar items or similar users) or with EASE."""
+"""Recommend items by their similarity to a history's items, by similar users, or with EASE."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from genrec.types import FloatArray
 class ItemKNN(Scorer):
     """Scores items by their similarity to the items in a history.
 
-    The similarity of two items is the cosine between their sets of users. It is summed over the
-    items in the history. The method is from Sarwar et al. 2001
-    (https://doi.org/10.1145/371920.372071), adapted to implicit feedback. All values are 1. The
-    weights are not divided by their sum, because every item would then have the same score.
+    The similarity of two items is the cosine between their sets of users. An item's score is the
+    sum of its similarities to the items in the history. The method is from Sarwar et al. 2001
+    (https://doi.org/10.1145/371920.372071), where items have ratings. Here, all ratings are 1, so
+    the similarities are summed and not averaged. An average would be 1 for every item.
 
     Settings:
-        neighbours: number of most similar items to keep for each item; None to keep all items.
-        itself: whether an item is its own neighbor, which matters only if seen items may be
-            recommended again.
+        neighbours: number of most similar items that each item keeps; None to keep all.
+        itself: whether an item is its own neighbor, which matters only if items that the user
+            already had may be recommended.
     """
 
     name = "itemknn"
     defaults: ClassVar[Mapping[str, Any]] = {"neighbours": None, "itself": True}
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Compute the (N, N) cosines between items."""
+        """Compute the cosines between the sets of users of all items, as a sparse matrix."""
         unit = normalize_rows(events.matrix().T.tocsr())
         cosines = (unit @ unit.T).tocsr()
         if not self.settings["itself"]:
@@ -55,26 +55,27 @@ class ItemKNN(Scorer):
         return sparse_from_arrays("cosines", self.arrays, len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Score all catalog rows; see ``Scorer.scores_many``."""
+        """Score all items by their similarity to each history; see ``Scorer.scores_many``."""
         scores = (self.baskets(histories) @ self._cosines).toarray()
         return fill_by_popularity(scores, self.arrays["popularity"])
 
 
 class UserKNN(Scorer):
-    """Recommends the items of the users most similar to a history, weighted by cosine.
+    """Recommends the items of those users who have similar items to those in a history.
 
-    The method is from Resnick et al. 1994 (https://doi.org/10.1145/192844.192905), adapted to
-    implicit feedback.
+    A user's similarity is the cosine between the user's set of items and the history's. An item's
+    score is the sum of the similarities of its users. The method is from Resnick et al. 1994
+    (https://doi.org/10.1145/192844.192905), where items have ratings. Here, all ratings are 1.
 
     Settings:
-        neighbours: number of most similar users to use.
+        neighbours: number of most similar users whose items are considered.
     """
 
     name = "userknn"
     defaults: ClassVar[Mapping[str, Any]] = {"neighbours": 100}
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Store the (U, N) matrix of users and their items."""
+        """Store which users have which items, as a sparse matrix."""
         return {**sparse_to_arrays("users", events.matrix()), "popularity": events.popularity()}
 
     @cached_property
@@ -82,26 +83,28 @@ class UserKNN(Scorer):
         return sparse_from_arrays("users", self.arrays, len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Score all catalog rows; see ``Scorer.scores_many``."""
+        """Score all items by the similarity of their users; see ``Scorer.scores_many``."""
         cosines = normalize_rows(self.baskets(histories)) @ normalize_rows(self._users).T
         nearest = keep_strongest(cosines.tocsr(), self.settings["neighbours"])
         return fill_by_popularity((nearest @ self._users).toarray(), self.arrays["popularity"])
 
 
 class EASE(Scorer):
-    """Reconstructs the user-item matrix with a linear item-item model that has a zero diagonal.
+    """Scores items with a linear model that predicts each of a user's items from the others.
 
-    The method is from Steck 2019 (https://arxiv.org/abs/1905.03375).
+    The model has a weight from each item to each other item. The weights are those that best
+    reconstruct the matrix of users and their items. The method is from Steck 2019
+    (https://arxiv.org/abs/1905.03375).
 
     Settings:
-        penalty: the penalty on squared weights.
+        penalty: the factor of the penalty on squared weights.
     """
 
     name = "ease"
     defaults: ClassVar[Mapping[str, Any]] = {"penalty": 250.0}
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Solve for the (N, N) weights between items, as float32."""
+        """Compute the (N, N) float32 weights between all pairs of N items."""
         x = events.matrix()
         gram = (x.T @ x).toarray()
         gram[np.diag_indices_from(gram)] += self.settings["penalty"]
@@ -111,7 +114,10 @@ class EASE(Scorer):
         return {"weights": weights.astype(np.float32), "popularity": events.popularity()}
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Return scores from the weights, or the popularity for an empty history."""
+        """Score all items with the weights between items, or by popularity for an empty history.
+
+        See ``Scorer.scores_many``.
+        """
         baskets = self.baskets(histories)
         scores = np.asarray(baskets.astype(np.float32) @ self.arrays["weights"], dtype=np.float64)
         return replace_unknown(scores, baskets.sum(axis=1) > 0, self.arrays["popularity"])

@@ -1,6 +1,7 @@
-"""Turn scores into ranked items.
+"""Turn the scores of items into rankings.
 
-Handles ties and seen items. If there are no informative scores, items are ranked by popularity.
+This includes breaking ties, leaving out items that a user already had, and ranking items by
+popularity if their scores say nothing.
 """
 
 from __future__ import annotations
@@ -18,16 +19,26 @@ from genrec.types import FloatArray, IntArray
 def mask_seen(
     catalog: Catalog, history: History, scores: FloatArray, lead_in_behaviors: Collection[str]
 ) -> FloatArray:
-    """Return (N,) scores in which items already seen (see ``History.had``) are set to -inf."""
+    """Set the scores of items that a user already had to -inf, so that they are not recommended.
+
+    Args:
+        catalog: the N items.
+        history: the user's history.
+        scores: (N,) scores in the order of the catalog's rows, which are not modified.
+        lead_in_behaviors: behaviors that do not mark an item as seen; see ``History.had``.
+
+    Returns:
+        (N,) new scores.
+    """
     allowed = scores.copy()
     allowed[catalog.rows(history.had(lead_in_behaviors))] = -np.inf
     return allowed
 
 
 def top_rows(scores: FloatArray, k: int) -> IntArray:
-    """Return the rows of the k highest scores, best first.
+    """Return the indices of the k highest scores, best first.
 
-    Ties are broken by row. Rows with a score of -inf are never returned.
+    Among equal scores, the lower index comes first. A score of -inf is never included.
 
     >>> top_rows(np.array([1.0, 3.0, -np.inf, 3.0]), k=5)
     array([1, 3, 0])
@@ -41,14 +52,14 @@ def top_rows(scores: FloatArray, k: int) -> IntArray:
 
 
 def fill_by_popularity(scores: FloatArray, popularity: FloatArray) -> FloatArray:
-    """Rank items that have no positive score by popularity, below all other items.
+    """Replace scores of 0 or less, so that these items are ranked by popularity below all others.
 
     Args:
-        scores: (U, N) scores.
+        scores: (U, N) scores of N items for U users.
         popularity: (N,) number of events of each item.
 
     Returns:
-        (U, N) scores, in which the values at or below 0 are replaced.
+        (U, N) new scores. Those that replace others are negative.
     """
     return np.where(scores > 0, scores, popularity / (popularity.max() + 1.0) - 1.0)
 
@@ -56,12 +67,14 @@ def fill_by_popularity(scores: FloatArray, popularity: FloatArray) -> FloatArray
 def replace_unknown(
     scores: FloatArray, known: npt.NDArray[np.bool_], popularity: FloatArray
 ) -> FloatArray:
-    """Replace the scores of uninformative histories by popularity.
+    """Rank items by popularity for those users of whom nothing is known.
 
     Args:
-        scores: (U, N) scores.
-        known: (U,) whether each history is informative, for example because it contains a known
-            item.
+        scores: (U, N) scores of N items for U users.
+        known: (U,) mask of the users whose scores are based on a history.
         popularity: (N,) number of events of each item.
+
+    Returns:
+        (U, N) scores, which for all other users are the popularity.
     """
     return np.where(np.asarray(known)[:, None], scores, popularity[None])

@@ -1,4 +1,4 @@
-"""Fit a baseline by its name, and save the fitted model to a file."""
+"""Fit the baseline with a given name, and save the fitted model to a file for later use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from genrec.data.dataset import Dataset
 from genrec.errors import DataError, SettingsError
 from genrec.types import Log
 
-VERSION = 1  # of the fitted arrays; raising it invalidates saved files
+VERSION = 1  # version of the saved arrays; increasing it makes old files unusable
 FOLDER = "baselines"  # name of the subfolder in a dataset folder
 
 NAMES = (
@@ -39,7 +39,7 @@ SIMPLE: dict[str, type[Scorer]] = {
 
 
 def load_classes() -> dict[str, type[Scorer]]:
-    """Return all baseline classes by name. This imports torch."""
+    """Return the classes of all baselines by name. Calling this function imports torch."""
     from genrec.baselines.matrix_factorization import BPR, MF
     from genrec.baselines.sasrec import SASRec
     from genrec.baselines.text_sequence import TextSequence
@@ -63,21 +63,23 @@ def fit(
     log: Log = lambda message: None,
     **settings: Any,
 ) -> Scorer:
-    """Fit a baseline, or load it from a file if it was fitted before.
+    """Fit a baseline to a dataset, or load it from a file if it was fitted before.
 
-    The file is named ``NAME-KEY.safetensors``. The key is a hash of the catalog, the events before
-    the split, the behavior and the settings. If the folder cannot be written to, nothing is saved.
+    The file is named ``NAME-KEY.safetensors``. The key is a hash of the catalog, the events used,
+    the behavior and the settings. If the file cannot be written, the baseline is not saved.
 
     Args:
-        name: one of ``NAMES``.
-        dataset: a dataset with a split.
-        before: ``validation`` to use the train part only, ``test`` to use train and validation.
+        name: the baseline's name, which is one of ``NAMES``.
+        dataset: a dataset whose events are split into train, validation and test parts.
+        before: ``validation`` to use events of the train part only, ``test`` to use those of the
+            train and validation parts.
         folder: the folder for fitted baselines; None for ``baselines`` in the dataset's folder. If
-            the dataset has no folder either, nothing is saved.
+            the dataset has no folder, nothing is saved.
         seed: the random seed.
-        log: called with a line of text from time to time while a model is trained.
-        **settings: see the class's ``defaults``. By default, ``markov`` keeps repeats if users in
-            this dataset often take the same items again.
+        log: function that is called with a line of text from time to time during training.
+        **settings: settings with values other than those in the class's ``defaults``. If users of
+            this dataset often take the same items again, ``keep_repeats`` of ``markov`` is True by
+            default.
 
     Raises:
         SettingsError: the baseline or a setting is unknown, or a required package is not installed.
@@ -120,16 +122,29 @@ def fit(
 
 
 def _save(path: Path, arrays: Arrays, about: str) -> None:
-    """Write the arrays of a fitted baseline to a file."""
+    """Write the arrays of a fitted baseline to a file.
+
+    Args:
+        path: the file, whose folder is created if necessary.
+        arrays: the arrays by name.
+        about: JSON text that describes the data and the settings.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_arrays(path, arrays, {"about": about})
 
 
 def _load(path: Path, about: str) -> dict[str, npt.NDArray[Any]] | None:
-    """Read the arrays from a file.
+    """Read the arrays of a fitted baseline from a file.
 
-    Return None if the file does not exist, or if the baseline was fitted to different data or
-    settings.
+    Args:
+        path: the file.
+        about: JSON text that describes the expected data and settings.
+
+    Returns:
+        The arrays by name, or None if the file does not exist or has a different description.
+
+    Raises:
+        DataError: the file is damaged.
     """
     if not path.is_file():
         return None

@@ -1,6 +1,6 @@
-"""Predict the next item with SASRec, a causal transformer over item vectors.
+"""Predict the next item with SASRec, a causal transformer over learned vectors of items.
 
-Deals with catalog rows, not with titles.
+This module deals with catalog rows, not with titles.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ from genrec.types import IntArray
 
 
 class ItemNet(Net):
-    """A ``Transformer`` over learned item vectors, which are shared by input and output."""
+    """A transformer that reads and predicts items by the same learned vectors."""
 
     def __init__(self, n: int, settings: Mapping[str, Any]) -> None:
-        """Initialize random weights for n items."""
+        """Initialize random weights.
+
+        Args:
+            n: number of items.
+            settings: the settings of ``SASRec``.
+        """
         super().__init__()
         s = settings
         self.vectors = nn.Embedding(n, s["hidden"])
@@ -29,32 +34,32 @@ class ItemNet(Net):
         init_weights(self)
 
     def states(self, batch: Batch) -> Tensor:
-        """Compute the states after each event; see ``Net.states``."""
+        """Compute a state vector after each event of each sequence; see ``Net.states``."""
         states: Tensor = self.body(self.vectors(batch.row))
         return states
 
     def items(self) -> Tensor:
-        """Return the vectors of the items; see ``Net.items``."""
+        """Return the learned vector of each item; see ``Net.items``."""
         return self.vectors.weight
 
 
 class SASRec(NetScorer):
-    """Predicts the next item with self-attention over the latest items.
+    """Predicts the next item with a network that attends to the latest items in a history.
 
     The model is from Kang and McAuley 2018 (https://arxiv.org/abs/1808.09781). The loss is the
-    softmax cross-entropy over all items, as in RecBole's SASRec-CE. The paper uses a binary loss
-    with one sampled negative instead. Klenitskiy and Vasilev 2023
-    (https://arxiv.org/abs/2309.07602) measure the difference. The network reads the events with the
-    target behavior. If a history has no such events, it reads all events.
+    softmax cross-entropy over all items, as in RecBole's SASRec-CE, whereas the paper uses a binary
+    loss with one sampled negative. Klenitskiy and Vasilev 2023 (https://arxiv.org/abs/2309.07602)
+    compare the two. The network takes only the events with the target behavior into account. If a
+    history has no such events, it uses all events.
 
     Settings:
-        hidden: the width of the network.
+        hidden: number of dimensions of the vectors in the network.
         layers: number of layers.
         heads: number of attention heads per layer.
         dropout: the dropout rate.
-        length: number of latest events to read.
-        epochs: number of passes over all sequences.
-        minutes: CPU time in minutes. No epoch is started after this time.
+        length: maximum number of latest events to use.
+        epochs: maximum number of passes over the training sequences.
+        minutes: CPU time in minutes after which no new epoch is started.
         batch: number of sequences per batch.
         rate: the learning rate.
         seed: the random seed.
@@ -67,16 +72,16 @@ class SASRec(NetScorer):
     }  # fmt: skip
 
     def build(self) -> Net:
-        """Build the network; see ``NetScorer.build``."""
+        """Build a network with random weights; see ``NetScorer.build``."""
         return ItemNet(len(self.catalog), self.settings)
 
     def sequences(self, events: TrainingEvents) -> Sequences:
-        """Collect the users' events with the target behavior."""
+        """Build one training sequence per user from the events with the target behavior."""
         starts = np.searchsorted(events.user, np.arange(events.n_users + 1))
         return _make_sequences(starts, events.row)
 
     def read(self, histories: Sequence[History]) -> Sequences:
-        """Turn histories into sequences; see ``NetScorer.read``."""
+        """Convert histories to input sequences for the network; see ``NetScorer.read``."""
         rows = []
         for history in histories:
             wanted = [
@@ -91,7 +96,12 @@ class SASRec(NetScorer):
 
 
 def _make_sequences(starts: IntArray, rows: IntArray) -> Sequences:
-    """Make sequences from catalog rows only. Every event in them is a target."""
+    """Build sequences in which every event is a target, without behaviors or times.
+
+    Args:
+        starts: index in ``rows`` at which each sequence starts, followed by the number of events.
+        rows: catalog rows of the events of all sequences.
+    """
     zeros = np.zeros(len(rows), dtype=np.int64)
     return Sequences(
         starts, rows, zeros, zeros.astype(np.float64), np.ones(len(rows), dtype=np.bool_)

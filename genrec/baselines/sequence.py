@@ -1,4 +1,7 @@
-"""Train neural sequence models, and score items with them. Deals with catalog rows, not titles."""
+"""Train neural networks on sequences of events, and score items with them.
+
+This module deals with catalog rows, not with titles.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +28,21 @@ from genrec.data.events import History
 from genrec.types import FloatArray, IntArray, Log
 
 _CHECKPOINT = "checkpoint.safetensors"
-_CHUNK = 256  # number of targets whose logits are in memory at the same time
+_CHUNK = 256  # maximum number of targets whose logits are in memory at the same time
 
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """S sequences with E events in total, oldest event first, concatenated in arrays.
+    """S sequences of events, which are concatenated in arrays with E entries in total.
+
+    Each sequence begins with its oldest event.
 
     Attributes:
-        starts: (S + 1,) the index at which each sequence starts, followed by E.
-        row: (E,) catalog rows.
-        behavior: (E,) codes of the behaviors.
-        gap: (E,) seconds since the previous event; 0 for the first event of a sequence.
-        target: (E,) whether the event is to be predicted.
+        starts: (S + 1,) index at which each sequence starts, followed by E.
+        row: (E,) catalog row of each event's item.
+        behavior: (E,) number of each event's behavior.
+        gap: (E,) time in seconds since the event before; 0 for the first event of a sequence.
+        target: (E,) whether the network is trained to predict the event.
     """
 
     starts: IntArray
@@ -50,11 +55,14 @@ class Sequences:
         return len(self.starts) - 1
 
     def lengths(self) -> IntArray:
-        """Return the number of events in each sequence, (S,)."""
+        """Return the number of events in each of the S sequences, as an (S,) array."""
         return np.diff(self.starts)
 
     def windows(self, length: int) -> Sequences:
-        """Split the sequences into pieces of at most ``length`` events that overlap by one event."""
+        """Split each sequence into pieces of at most ``length`` events.
+
+        The last event of a piece is also the first event of the next piece.
+        """
         starts, index = [0], []
         for first, last in zip(self.starts[:-1].tolist(), self.starts[1:].tolist(), strict=True):
             for begin in range(first, max(last - 1, first + 1), length - 1):
@@ -66,7 +74,11 @@ class Sequences:
         )
 
     def batch(self, which: IntArray) -> Batch:
-        """Make a batch of some of the sequences, padded at the end."""
+        """Build a batch from some of the sequences, which are padded to the same length.
+
+        Args:
+            which: indices of the sequences.
+        """
         lengths = self.lengths()[which]
         width = int(lengths.max(initial=1))
         inside = np.arange(width)[None] < lengths[:, None]
@@ -85,14 +97,14 @@ class Sequences:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B sequences of at most T events, padded at the end with row 0.
+    """A batch of B sequences of events, padded at the end to the same length of T events.
 
     Attributes:
-        row: (B, T) int64, catalog rows.
-        behavior: (B, T) int64, codes of the behaviors.
-        gap: (B, T) float32, seconds since the previous event.
-        target: (B, T) bool, whether an event is to be predicted; False for padding.
-        length: (B,) int64, the number of events.
+        row: (B, T) int64 catalog row of each event's item; padding has an arbitrary row.
+        behavior: (B, T) int64 number of each event's behavior.
+        gap: (B, T) float32 time in seconds since the event before.
+        target: (B, T) bool mask of the events to be predicted; False for padding.
+        length: (B,) int64 number of events in each sequence, without padding.
     """
 
     row: Tensor
@@ -102,7 +114,7 @@ class Batch:
     length: Tensor
 
     def but_last(self) -> Batch:
-        """Return the batch without its last column."""
+        """Return the batch without the last of its T columns."""
         return Batch(
             self.row[:, :-1],
             self.behavior[:, :-1],
@@ -113,13 +125,13 @@ class Batch:
 
 
 class Transformer(nn.Module):
-    """A causal pre-norm transformer of width D with learned position embeddings."""
+    """A causal transformer with normalization before each block and learned position embeddings."""
 
     def __init__(self, hidden: int, layers: int, heads: int, dropout: float, length: int) -> None:
         """Initialize random weights.
 
         Args:
-            hidden: the width D, a multiple of ``heads``.
+            hidden: number of dimensions of the vectors, which must be a multiple of ``heads``.
             layers: number of layers, each with an attention and a feed-forward block.
             heads: number of attention heads per layer.
             dropout: the dropout rate of the inputs, the attention weights and the block outputs.
@@ -135,7 +147,14 @@ class Transformer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(2 * layers + 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, T, D) states for (B, T, D) inputs. No state depends on later events."""
+        """Compute a state vector for each event from this event and those before it.
+
+        Args:
+            x: (B, T, D) input vectors of B sequences of T events, with D dimensions.
+
+        Returns:
+            (B, T, D) state vectors.
+        """
         rate = self.dropout if self.training else 0.0
         x = functional.dropout(x + self.positions.weight[: x.shape[1]], rate)
         for i, (qkv, out) in enumerate(zip(self.qkv, self.out, strict=True)):
@@ -150,27 +169,43 @@ class Transformer(nn.Module):
 
 
 class Net(nn.Module):
-    """A network that computes a state after each event, and a vector for each item."""
+    """A network that predicts the next item in a sequence of events.
+
+    It computes a state vector after each event and a vector for each item. The logit of an item is
+    the dot product of the two.
+    """
 
     @abstractmethod
     def states(self, batch: Batch) -> Tensor:
-        """Return (B, T, D) states after each event, which depend only on the events so far."""
+        """Compute a state vector after each event, which depends only on the events so far.
+
+        Args:
+            batch: B sequences of T events.
+
+        Returns:
+            (B, T, D) state vectors with D dimensions.
+        """
 
     @abstractmethod
     def items(self) -> Tensor:
-        """Return (N, D) vectors of the items. An item's logit is the dot product with the state."""
-
-    def backward(self, batch: Batch) -> float:
-        """Compute the gradients of the next-item cross-entropy over all N items.
-
-        The targets are processed in chunks. The logits of all targets at once would not fit into
-        the processor's cache, and the computation would take twice as long.
-
-        Args:
-            batch: sequences with at least one target.
+        """Compute the vectors of all N items.
 
         Returns:
-            The mean loss of the targets, in nats.
+            (N, D) vectors with the same D dimensions as the state vectors.
+        """
+
+    def backward(self, batch: Batch) -> float:
+        """Compute the loss of a batch and its gradients.
+
+        The loss is the cross-entropy of predicting the next item among all items. The targets are
+        processed in chunks, because the logits of all targets together would not fit into the
+        processor's cache, and the computation would take twice as long.
+
+        Args:
+            batch: sequences with at least one event to be predicted.
+
+        Returns:
+            The mean loss per target, in nats.
         """
         wanted = batch.target[:, 1:]
         states, following = self.states(batch.but_last())[wanted], batch.row[:, 1:][wanted]
@@ -189,13 +224,23 @@ class Net(nn.Module):
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:
-        """Return (B, N) logits of the item that follows each sequence."""
+        """Compute the logits of all items as the next item after each sequence.
+
+        Args:
+            batch: B sequences.
+
+        Returns:
+            (B, N) logits of the N items.
+        """
         last = self.states(batch)[torch.arange(len(batch.length)), batch.length.clamp(min=1) - 1]
         return last @ self.items().T
 
 
 def init_weights(net: nn.Module) -> None:
-    """Initialize matrices from a normal distribution (standard deviation 0.02), and biases to 0."""
+    """Set the weights of a network to random numbers and its biases to 0, in place.
+
+    The random numbers are drawn from a normal distribution with a standard deviation of 0.02.
+    """
     for name, parameter in net.named_parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.02)
@@ -208,21 +253,21 @@ def train_net(
 ) -> int:
     """Train a network in place with Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
 
-    After each epoch, a checkpoint is written that contains the weights, Adam's moments and the CPU
-    time. If training was killed, it is resumed from the last checkpoint, and the result is the
-    same.
+    After each epoch, a checkpoint is written that contains the weights, the state of Adam and the
+    CPU time used. Training continues from the last checkpoint if there is one. The result is then
+    the same as without the interruption.
 
     Args:
         net: the network to train, which is left in evaluation mode.
-        sequences: the training sequences. They must not be longer than the network's maximum
-            length. Sequences with a single event are skipped.
-        settings: ``epochs``, ``minutes`` (CPU time after which no new epoch is started), ``batch``
-            (number of sequences), ``rate`` and ``seed``.
+        sequences: the training sequences, which must not be longer than the network allows.
+            Sequences with a single event are skipped.
+        settings: the settings ``epochs``, ``minutes``, ``batch``, ``rate`` and ``seed``, which
+            ``SASRec`` explains.
         work: a folder for checkpoints; None to write no checkpoints.
-        log: called with a line of text after each epoch.
+        log: function that is called with a line of text after each epoch.
 
     Returns:
-        The number of epochs trained.
+        The number of epochs completed.
     """
     optimizer = torch.optim.Adam(net.parameters(), lr=settings["rate"])
     epoch, seconds = _resume(net, optimizer, work)
@@ -253,7 +298,19 @@ def train_net(
 def _shuffle(
     which: IntArray, lengths: IntArray, size: int, rng: np.random.Generator
 ) -> Iterator[IntArray]:
-    """Batch sequences of similar length to reduce padding, and order the batches at random."""
+    """Divide sequences into batches in random order.
+
+    Sequences of similar length are put in the same batch, so that little padding is needed.
+
+    Args:
+        which: indices of the sequences to use.
+        lengths: number of events in each sequence.
+        size: number of sequences per batch.
+        rng: the random number generator.
+
+    Yields:
+        The indices of the sequences in each batch.
+    """
     shuffled = rng.permutation(which)
     ordered = shuffled[np.argsort(lengths[shuffled], kind="stable")]
     batches = [ordered[i : i + size] for i in range(0, len(ordered), size)]
@@ -264,7 +321,15 @@ def _shuffle(
 def _write_checkpoint(
     net: Net, optimizer: torch.optim.Optimizer, epoch: int, seconds: float, work: Path | None
 ) -> None:
-    """Write a checkpoint atomically."""
+    """Write a checkpoint from which training can continue, atomically.
+
+    Args:
+        net: the network.
+        optimizer: the optimizer, whose state is saved, too.
+        epoch: number of epochs completed.
+        seconds: CPU time used so far.
+        work: the folder for checkpoints; None to write nothing.
+    """
     if work is None:
         return
     from safetensors.torch import save_file
@@ -279,9 +344,11 @@ def _write_checkpoint(
 
 
 def _resume(net: Net, optimizer: torch.optim.Optimizer, work: Path | None) -> tuple[int, float]:
-    """Load the last checkpoint, and return its number of epochs and its CPU time in seconds.
+    """Load the last checkpoint into the network and the optimizer, if there is one.
 
-    If there is no checkpoint, return 0 for both.
+    Returns:
+        The number of epochs completed and the CPU time used so far in seconds; both are 0 if there
+        is no checkpoint.
     """
     if work is None or not (work / _CHECKPOINT).is_file():
         return 0, 0.0
@@ -302,22 +369,33 @@ def _resume(net: Net, optimizer: torch.optim.Optimizer, work: Path | None) -> tu
 
 
 class NetScorer(Scorer):
-    """Scores items by the logits of a trained ``Net``, or by popularity for empty histories."""
+    """The base class of baselines that score items with a neural network.
+
+    For an empty history, items are scored by popularity.
+    """
 
     @abstractmethod
     def build(self) -> Net:
-        """Build the network from the settings, with random weights."""
+        """Build a network with random weights according to the settings."""
 
     @abstractmethod
     def sequences(self, events: TrainingEvents) -> Sequences:
-        """Make the sequences to train on."""
+        """Build the sequences on which the network is trained.
+
+        Args:
+            events: the events to use.
+        """
 
     @abstractmethod
     def read(self, histories: Sequence[History]) -> Sequences:
-        """Turn histories into sequences of at most ``length`` events."""
+        """Convert histories to input sequences for the network.
+
+        Each sequence consists of the latest events in a history, at most as many as the setting
+        ``length``.
+        """
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Train the network, and return its weights, the number of epochs, and the popularity."""
+        """Train the network on events, and return its weights and the popularity as arrays."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings["seed"])
             net = self.build()
@@ -328,7 +406,7 @@ class NetScorer(Scorer):
 
     @cached_property
     def net(self) -> Net:
-        """The trained network."""
+        """Return the trained network, which is built from the saved weights at first use."""
         with torch.random.fork_rng(devices=[]):
             net = self.build()
         state = {
@@ -338,7 +416,7 @@ class NetScorer(Scorer):
         return net.eval()
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Score all catalog rows; see ``Scorer.scores_many``."""
+        """Score all items by the network's logits; see ``Scorer.scores_many``."""
         sequences = self.read(histories)
         batch = sequences.batch(np.arange(len(histories)))
         scores = self.net.scores(batch).numpy().astype(np.float64)

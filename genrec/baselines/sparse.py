@@ -1,4 +1,4 @@
-"""Build sparse matrices of users and items, and convert them to arrays and back."""
+"""Build sparse matrices of users and items, and convert them to named arrays and back."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 def build_sparse(
     columns: Sequence[Sequence[int]], weights: Sequence[Sequence[float]], n: int
 ) -> Any:
-    """Build a sparse (U, n) matrix from the columns and weights of each row.
+    """Build a sparse matrix from the columns and weights of the entries in each row.
 
     If a row lists a column more than once, the column's weights are summed.
+
+    Args:
+        columns: for each row, the columns of its entries.
+        weights: for each row, the weights of its entries.
+        n: number of columns of the matrix.
     """
     from scipy import sparse
 
@@ -32,7 +37,12 @@ def build_sparse(
 
 
 def sparse_to_arrays(name: str, matrix: Any) -> dict[str, npt.NDArray[Any]]:
-    """Split a sparse matrix into named arrays that can be saved to a file."""
+    """Represent a sparse matrix by several arrays, so that it can be saved to a file.
+
+    Args:
+        name: a name for the matrix, with which the names of the arrays begin.
+        matrix: the sparse matrix.
+    """
     matrix = matrix.tocsr()
     return {
         f"{name}.data": matrix.data,
@@ -43,7 +53,13 @@ def sparse_to_arrays(name: str, matrix: Any) -> dict[str, npt.NDArray[Any]]:
 
 
 def sparse_from_arrays(name: str, arrays: Arrays, width: int) -> Any:
-    """Rebuild a sparse matrix with ``width`` columns from the arrays of ``sparse_to_arrays``."""
+    """Build a sparse matrix from the arrays that ``sparse_to_arrays`` returned.
+
+    Args:
+        name: the name of the matrix, with which the names of its arrays begin.
+        arrays: the arrays by name, possibly with those of other matrices.
+        width: number of columns of the matrix.
+    """
     from scipy import sparse
 
     data, columns, starts = (arrays[f"{name}.{part}"] for part in ("data", "columns", "starts"))
@@ -51,12 +67,16 @@ def sparse_from_arrays(name: str, arrays: Arrays, width: int) -> Any:
 
 
 def count_transitions(before: IntArray, after: IntArray, n: int) -> Any:
-    """Count how often each item came right after each other item, as a sparse (n, n) matrix.
+    """Count how often each item came right after each other item.
 
     Args:
-        before: (T,) catalog rows of the earlier items, which become the matrix's rows.
-        after: (T,) catalog rows of the later items, which become its columns.
+        before: (T,) catalog row of the earlier item in each of T pairs.
+        after: (T,) catalog row of the later item in each pair.
         n: number of items.
+
+    Returns:
+        A sparse (n, n) matrix. Its rows stand for the earlier items, its columns for the later
+        ones.
     """
     from scipy import sparse
 
@@ -71,16 +91,20 @@ def weigh_latest(
     last: int,
     keep_repeats: bool = False,
 ) -> Any:
-    """Return a sparse (U, N) matrix that weights the latest items of each history by decay^age.
+    """Give a weight to each of the latest items in each history, so that newer items count more.
 
-    The latest item has age 0. Weights of the same item are summed.
+    The latest item has weight 1, the one before it ``decay``, the next one ``decay``^2, and so on.
+    If an item occurs more than once, its weights are summed.
 
     Args:
-        catalog: the items.
-        histories: U histories.
-        decay: the weight factor for each step back, from 0 to 1.
-        last: number of latest items to use.
-        keep_repeats: whether to count every event of an item rather than only the first.
+        catalog: the N items.
+        histories: the U histories.
+        decay: weight of each item relative to the next newer one, from 0 to 1.
+        last: maximum number of latest items to use.
+        keep_repeats: whether to use every event with an item rather than only the first one.
+
+    Returns:
+        A sparse (U, N) matrix of weights.
     """
     rows, weights = [], []
     for history in histories:
@@ -100,7 +124,10 @@ def normalize_rows(matrix: Any) -> Any:
 
 
 def keep_strongest(matrix: Any, n: int) -> Any:
-    """Keep the n highest values of each row of a sparse matrix; ties are broken by column."""
+    """Return a copy of a sparse matrix that keeps only the n highest values of each row.
+
+    If values are equal, those in lower columns are kept.
+    """
     kept = np.zeros(len(matrix.data), dtype=bool)
     for first, last in pairwise(matrix.indptr.tolist()):
         if last - first <= n:

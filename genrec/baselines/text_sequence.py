@@ -1,9 +1,10 @@
-"""Predict the next item with a sequence model over title vectors. Uses titles, not item ids.
+"""Predict the next item with a neural network that knows items only by their titles.
 
-An event is represented by the vector of its title, its behavior, and the time since the previous
-event. The vector comes from a text encoder or from a language model's hidden states. All three
-are fused and fed into a small LSTM, GRU or transformer. The logit of an item is the dot product of
-the state and a projection of the item's title vector, so items that have no events are scored too.
+An event is represented by the vector of its item's title, its behavior, and the time since the
+event before. The vector comes from a text encoder or from a language model's hidden states. The
+three parts are combined and fed into a small LSTM, GRU or transformer. The logit of an item is the
+dot product of the network's state and a projection of the item's title vector. So items without any
+events are scored, too.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from genrec.types import FloatArray
 
 FUSIONS = ("concat", "mean", "weighted")
 BODIES = ("lstm", "gru", "transformer")
-_GAPS = 32  # number of buckets for time gaps; their bounds are powers of two, in seconds
+_GAPS = 32  # number of classes of time gaps, whose bounds in seconds are powers of two
 
 
 class TextNet(Net):
-    """A network over events. Its inputs combine each event's title, behavior and time gap."""
+    """A network that reads events as combinations of a title, a behavior and a time gap."""
 
     def __init__(
         self, titles: npt.NDArray[Any], behaviors: int, settings: Mapping[str, Any]
@@ -41,11 +42,12 @@ class TextNet(Net):
         """Initialize random weights.
 
         Args:
-            titles: (N, W) vectors of the titles, which are not trained.
-            behaviors: number of known behaviors; unknown behaviors share one additional code.
+            titles: (N, W) vectors of the titles of N items with W dimensions, which are not
+                trained.
+            behaviors: number of behaviors in the data. All other behaviors share one more number.
             settings: the settings of ``TextSequence``.
         """
-        super().__init__()  # saved baselines contain the layers' names, so do not rename them
+        super().__init__()  # saved files contain the layers' attribute names, so do not rename them
         s, hidden = settings, settings["hidden"]
         self.dropout, self.fuse, self.kind = s["dropout"], s["fuse"], s["body"]
         self.titles: Tensor
@@ -74,7 +76,7 @@ class TextNet(Net):
         self.norm = nn.LayerNorm(hidden)
 
     def states(self, batch: Batch) -> Tensor:
-        """Compute the states after each event; see ``Net.states``."""
+        """Compute a state vector after each event of each sequence; see ``Net.states``."""
         rate = self.dropout if self.training else 0.0
         bucket = torch.log2(batch.gap.clamp(min=0) + 1).long().clamp(max=_GAPS - 1)
         parts = [
@@ -98,23 +100,25 @@ class TextNet(Net):
         return final
 
     def items(self) -> Tensor:
-        """Return the vectors of the items; see ``Net.items``."""
+        """Compute a vector for each item from its title; see ``Net.items``."""
         vectors: Tensor = self.output(self.titles)
         return vectors / math.sqrt(vectors.shape[1])
 
 
 class TextSequence(NetScorer):
-    """Predicts the next item from titles instead of item ids. The loss is a softmax over all items.
+    """Predicts the next item with a network that represents items by vectors of their titles.
 
-    As in Hou et al. 2022 (UniSRec, https://arxiv.org/abs/2206.05941), items are represented by the
-    vectors of their texts. The recurrent networks are as in Hidasi et al. 2016 (GRU4Rec,
-    https://arxiv.org/abs/1511.06939). Histories include events of all behaviors, but only events
-    with the target behavior are predicted.
+    Representing items by their texts follows Hou et al. 2022 (UniSRec,
+    https://arxiv.org/abs/2206.05941). The recurrent networks are as in Hidasi et al. 2016 (GRU4Rec,
+    https://arxiv.org/abs/1511.06939). The loss is the softmax cross-entropy over all items. The
+    network reads events of all behaviors, but is trained to predict only events with the target
+    behavior.
 
     Settings:
-        encoder: an encoder, such as ``lm:smollm2-135m``; see ``Content``.
-        fuse: the way to combine title, behavior and time gap: concat, mean or weighted.
-        body: the type of network: lstm, gru or transformer.
+        encoder: the encoder of titles, such as ``lm:smollm2-135m``; see ``Content``.
+        fuse: the way in which title, behavior and time gap are combined, which is concat, mean or
+            weighted.
+        body: the type of network, which is lstm, gru or transformer.
 
     All other settings are the same as for ``sasrec``.
     """
@@ -127,12 +131,12 @@ class TextSequence(NetScorer):
     }  # fmt: skip
 
     def __init__(self, interactions: Interactions, behavior: str, **options: Any) -> None:
-        """Check the settings, and fit the baseline as in ``Scorer``.
+        """Check the settings, and fit the baseline to all users' earlier events.
 
         Args:
-            interactions: the events, with a split.
-            behavior: the behavior to train on and to recommend for.
-            **options: see ``Scorer``.
+            interactions: the events, which are split into train, validation and test parts.
+            behavior: the behavior to predict and to recommend for.
+            **options: the other arguments of ``Scorer`` and the settings.
 
         Raises:
             SettingsError: a setting is unknown, or has an unknown value.
@@ -148,18 +152,18 @@ class TextSequence(NetScorer):
         super().__init__(interactions, behavior, **options)
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Train the network and return its weights, which include the title vectors."""
+        """Train the network on events, and return its weights and the title vectors as arrays."""
         encoder = self.settings["encoder"]
         self.titles = dense(title_vectors(self.catalog, encoder, self.log, self.index))
         return super().learn(events)
 
     def build(self) -> Net:
-        """Build the network; see ``NetScorer.build``."""
+        """Build a network with random weights; see ``NetScorer.build``."""
         titles = self.arrays["net.titles"] if hasattr(self, "arrays") else self.titles
         return TextNet(titles, len(self.codes), self.settings)
 
     def sequences(self, events: TrainingEvents) -> Sequences:
-        """Collect the users' events of all behaviors before the split."""
+        """Build one training sequence per user from the events of all behaviors."""
         c = events.interactions.columns
         at = np.flatnonzero((c.split < events.limit) & (c.row >= 0))
         _, user = np.unique(c.user[at], return_inverse=True)
@@ -170,7 +174,7 @@ class TextSequence(NetScorer):
         )
 
     def read(self, histories: Sequence[History]) -> Sequences:
-        """Turn histories into sequences; see ``NetScorer.read``."""
+        """Convert histories to input sequences for the network; see ``NetScorer.read``."""
         kept = [
             [i for i in h.interactions if i.item_id is not None][-self.settings["length"] :]
             for h in histories
@@ -187,7 +191,15 @@ class TextSequence(NetScorer):
 
 
 def _compute_gaps(starts: np.ndarray[Any, Any], time: np.ndarray[Any, Any]) -> FloatArray:
-    """Return the (E,) times since the previous event; 0 for the first event of a sequence."""
+    """Compute the time that passed between each event and the one before it.
+
+    Args:
+        starts: index at which each sequence starts, followed by the number of events, E.
+        time: (E,) time of each event.
+
+    Returns:
+        (E,) differences; 0 for the first event of a sequence.
+    """
     gaps = np.diff(time, prepend=time[:1])
     gaps[starts[:-1][starts[:-1] < len(gaps)]] = 0.0
     return np.maximum(gaps, 0.0)

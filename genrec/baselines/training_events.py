@@ -1,6 +1,6 @@
-"""Select the events that a baseline is fitted to.
+"""Select the events to which a baseline is fitted.
 
-Deals with splits and behaviors, not with scores.
+This module deals with splits and behaviors, not with scores.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from genrec.types import FloatArray, IntArray
 
 @dataclass(frozen=True, slots=True)
 class TrainingEvents:
-    """The events that a baseline is fitted to.
+    """The E events of U users to which a baseline is fitted.
 
-    There are E events of U users. All events have the same behavior and come before a split.
+    All of them have the same behavior and belong to the train part of a dataset, or to its train
+    and validation parts.
 
     Attributes:
         catalog: the items.
         behavior: the behavior of all events.
-        user: (E,) user numbers, starting at 0, in ascending order.
-        row: (E,) catalog rows, each user's oldest event first.
-        place: (E,) the events' indices in the columns of ``interactions``.
-        interactions: all events, which provide the other columns.
-        limit: the first split code that may not be used; only events with lower codes may be used.
+        user: (E,) number of each event's user, in ascending order. The users with such events are
+            numbered from 0.
+        row: (E,) catalog row of each event's item; each user's oldest event comes first.
+        place: (E,) index of each event in the columns of ``interactions``.
+        interactions: all events of the dataset.
+        limit: number of the first part of the split that is not used: 1 for validation, 2 for test.
     """
 
     catalog: Catalog
@@ -43,15 +45,16 @@ class TrainingEvents:
 
     @classmethod
     def of(cls, interactions: Interactions, behavior: str, before: str) -> TrainingEvents:
-        """Select the events with a given behavior before a split.
+        """Select the events with a given behavior that may be used for fitting.
 
         Args:
-            interactions: the events, with a split.
+            interactions: the events, which are split into train, validation and test parts.
             behavior: the behavior, such as ``buy``.
-            before: ``validation`` for the train part only, ``test`` for train and validation.
+            before: ``validation`` to select events of the train part only, ``test`` to select those
+                of the train and validation parts.
 
         Raises:
-            RequestError: the split is unknown.
+            RequestError: ``before`` has a different value.
             DataError: the behavior is not in the data.
         """
         limits = {"validation": 1, "test": 2}
@@ -73,29 +76,29 @@ class TrainingEvents:
 
     @property
     def n_users(self) -> int:
-        """The number of users, U."""
+        """Return the number of users who have at least one of the events."""
         return int(self.user[-1]) + 1 if len(self.user) else 0
 
     def popularity(self) -> FloatArray:
-        """Return the number of events of each item, (N,)."""
+        """Return the number of events with each of the N items, as an (N,) array."""
         return np.bincount(self.row, minlength=len(self.catalog)).astype(np.float64)
 
     def matrix(self) -> Any:
-        """Return a sparse (U, N) matrix with a 1 for each item of each user."""
+        """Return a sparse (U, N) matrix with a 1 for each of the N items that a user has."""
         from scipy import sparse
 
         shape = (self.n_users, len(self.catalog))
         matrix = sparse.csr_array((np.ones(len(self.row)), (self.user, self.row)), shape=shape)
-        matrix.data[:] = 1.0  # repeats were summed
+        matrix.data[:] = 1.0  # repeated events were summed to more than 1
         return matrix
 
     def without_repeats(self) -> TrainingEvents:
-        """Return only each user's first event with each item."""
+        """Return the events without a user's repeated events with the same item."""
         _, first = np.unique(self.user * len(self.catalog) + self.row, return_index=True)
         return self._only(np.sort(first))
 
     def of_users_with(self, least: int) -> TrainingEvents:
-        """Return the events of the users who have at least ``least`` events."""
+        """Return only the events of those users who have at least ``least`` events."""
         counts = np.bincount(self.user, minlength=self.n_users)
         return self._only(np.flatnonzero(counts[self.user] >= least))
 
@@ -107,7 +110,7 @@ class TrainingEvents:
         )  # fmt: skip
 
     def digest(self) -> str:
-        """Return a hash of all events before the split (SHA-256, hex)."""
+        """Return a SHA-256 hash in hexadecimal of the events of all behaviors that may be used."""
         c = self.interactions.columns
         seen = c.split < self.limit
         digest = hashlib.sha256()
