@@ -6,22 +6,21 @@ The loaders download nothing. Each loader reads the files in their published for
 from __future__ import annotations
 
 import ast
-import csv
-import gzip
 import importlib.util
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset as Dataset
 from genrec.data.events import History
 from genrec.data.ingest import EventOptions
 from genrec.data.interactions import Interactions
-from genrec.data.readers import arrow, huggingface
+from genrec.data.readers import arrow, delimited, encodings, files, huggingface, sources
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
 
@@ -56,7 +55,8 @@ def movielens(folder: str | Path) -> Dataset:
 
     A title includes the year of the movie. Genres are an attribute, except in ml-100k, which has
     flags instead. All events have the behavior ``rate``, and their value is the number of stars.
-    GroupLens forbids redistribution, so download the folder from GroupLens.
+    Titles are read as UTF-8 where the file is UTF-8, and as Latin-1 otherwise. GroupLens forbids
+    redistribution, so download the folder from GroupLens.
 
     Args:
         folder: the unpacked folder.
@@ -66,32 +66,44 @@ def movielens(folder: str | Path) -> Dataset:
     """
     folder = Path(folder)
     if (folder / "u.data").is_file():
-        events = _split_lines(folder / "u.data", "\t", _RATING)
-        items = _split_lines(folder / "u.item", "|", ["item_id", "title", "released"])
+        names = ("u.item", "u.data")
+        items = _split_lines(folder / names[0], "|", ["item_id", "title", "released"])
+        events = _split_lines(folder / names[1], "\t", _RATING)
     elif (folder / "ratings.dat").is_file():
-        events = _split_lines(folder / "ratings.dat", "::", _RATING)
-        items = _split_lines(folder / "movies.dat", "::", ["item_id", "title", "genres"])
+        names = ("movies.dat", "ratings.dat")
+        items = _split_lines(folder / names[0], "::", ["item_id", "title", "genres"])
+        events = _split_lines(folder / names[1], "::", _RATING)
     elif (folder / "ratings.csv").is_file():
-        events = _renamed_csv(folder / "ratings.csv", _RATING)
-        items = _renamed_csv(folder / "movies.csv", ["item_id", "title", "genres"])
+        names = ("movies.csv", "ratings.csv")
+        items = _csv(folder / names[0], {"item_id": "movieId"})
+        events = _csv(folder / names[1], {"user_id": "userId", "item_id": "movieId"})
     else:
         msg = (
             f"{str(folder)!r} is not a MovieLens folder. Expected u.data and u.item (ml-100k), "
-            "ratings.dat and movies.dat (ml-1m), or ratings.csv and movies.csv (ml-latest)."
+            "ratings.dat and movies.dat (ml-1m, ml-10m), or ratings.csv and movies.csv (ml-latest)."
         )
         raise DataError(msg)
     return _dataset(items, events, folder.resolve().name, EventOptions(time_unit="s"))
 
 
-def recbole(folder: str | Path | None = None, name: str = "ml-100k") -> Dataset:
+def recbole(
+    folder: str | Path | None = None,
+    name: str = "ml-100k",
+    *,
+    options: EventOptions | None = None,
+) -> Dataset:
     """Load RecBole atomic files, ``NAME.inter`` and ``NAME.item``.
 
     Args:
         folder: the folder with the files; None for the sample in an installed recbole package.
         name: the name of the files, without the extension.
+        options: column names, units and defaults of the interactions, such as
+            ``EventOptions(columns={"timestamp": "date"}, behavior="buy")``. The columns have the
+            names in the files, without the type after the colon.
 
     Raises:
-        DataError: a file is missing, or has no user column, item column or title column.
+        DataError: a file is missing, or has no user column, item column, time column or title
+            column.
     """
     if folder is None:
         spec = importlib.util.find_spec("recbole")
@@ -100,18 +112,21 @@ def recbole(folder: str | Path | None = None, name: str = "ml-100k") -> Dataset:
             raise DataError(msg)
         folder = Path(spec.origin).parent / "dataset_example" / name
     folder = Path(folder)
-    events = _atomic(folder / f"{name}.inter")
-    items = _atomic(folder / f"{name}.item")
+    options = options or EventOptions()
+    items, bad_items = _atomic(folder / f"{name}.item", ["item_id"], {})
+    events, bad_events = _atomic(
+        folder / f"{name}.inter", ["user_id", "item_id", "timestamp"], options.columns
+    )
     if "title" not in items.column_names:
         titles = [c for c in items.column_names if c.endswith(("title", "name"))]
         if not titles:
             msg = (
                 f"{name}.item has no title column. Expected one whose name ends in title or name; "
-                f"found {', '.join(items.column_names)}."
+                f"found {', '.join(arrow.column_names(items))}."
             )
             raise DataError(msg)
-        items = items.rename_columns(["title" if c == titles[0] else c for c in items.column_names])
-    return _dataset(items, events, name, EventOptions())
+        items = arrow.rename(items, {"title": titles[0]}, bad_items.source)
+    return _dataset((items, bad_items), (events, bad_events), name, options)
 
 
 def amazon(reviews: str | Path, metadata: str | Path) -> Dataset:
@@ -121,7 +136,7 @@ def amazon(reviews: str | Path, metadata: str | Path) -> Dataset:
     products have ``asin, title``. The products of 2014 are written as Python literals. In 2023,
     reviews have ``user_id, parent_asin, rating, timestamp`` (milliseconds), and products have
     ``parent_asin, title``. All events have the behavior ``rate``, and their text is the review's
-    summary or title.
+    summary or title. Lines that cannot be parsed are counted in the dataset's ``info.rejected``.
 
     Args:
         reviews: the reviews file (JSON Lines, optionally gzipped).
@@ -130,28 +145,34 @@ def amazon(reviews: str | Path, metadata: str | Path) -> Dataset:
     Raises:
         DataError: a file cannot be read or has a different layout.
     """
-    events, items = [], []
-    for row in _records(Path(reviews)):
-        events.append(
-            {
-                "user_id": row.get("user_id") or row.get("reviewerID"),
-                "item_id": row.get("parent_asin") or row.get("asin"),
-                "rating": row.get("rating", row.get("overall")),
-                "timestamp": row.get("timestamp", row.get("unixReviewTime")),
-                "text": row.get("summary") or (row.get("title") if "rating" in row else None),
-            }
-        )
-    for row in _records(Path(metadata)):
-        item_id = row.get("parent_asin") or row.get("asin")
-        brand = row.get("brand") or row.get("store")
-        items.append({"item_id": item_id, "title": row.get("title"), "brand": brand})
-    if not any(e["user_id"] and e["item_id"] for e in events):
+    events, bad_events = _records(
+        Path(reviews),
+        lambda row: {
+            "user_id": row.get("user_id") or row.get("reviewerID"),
+            "item_id": row.get("parent_asin") or row.get("asin"),
+            "rating": row.get("rating", row.get("overall")),
+            "timestamp": row.get("timestamp", row.get("unixReviewTime")),
+            "text": row.get("summary") or (row.get("title") if "rating" in row else None),
+        },
+    )
+    items, bad_items = _records(
+        Path(metadata),
+        lambda row: {
+            "item_id": row.get("parent_asin") or row.get("asin"),
+            "title": row.get("title"),
+            "brand": row.get("brand") or row.get("store"),
+        },
+    )
+    known = pc.and_(pc.is_valid(events["user_id"]), pc.is_valid(events["item_id"]))
+    if not pc.any(known).as_py():
         msg = (
             f"{str(reviews)!r} has neither the columns reviewerID and asin (2014, 2018) nor user_id "
-            "and parent_asin (2023). Expected one of these layouts."
+            f"and parent_asin (2023){bad_events.first_reason()}. Expected one of these layouts."
         )
         raise DataError(msg)
-    return _dataset(_table(items), _table(events), Path(reviews).name.split(".")[0], EventOptions())
+    return _dataset(
+        (items, bad_items), (events, bad_events), Path(reviews).name.split(".")[0], EventOptions()
+    )
 
 
 def histories(
@@ -196,83 +217,112 @@ def histories(
 
 _RATING = ["user_id", "item_id", "rating", "timestamp"]
 
+_Read = tuple[pa.Table, Rejects]  # a table, and the record of the rows that could not be parsed
 
-def _dataset(items: pa.Table, events: pa.Table, name: str, options: EventOptions) -> Dataset:
+
+def _dataset(items: _Read, events: _Read, name: str, options: EventOptions) -> Dataset:
     """Build a dataset from tables, rejecting bad rows."""
-    rejects = [Rejects("items"), Rejects("interactions")]
-    return Dataset.from_tables(items, events, name=name, options=options, rejects=rejects)
+    rejects = [items[1], events[1]]
+    return Dataset.from_tables(items[0], events[0], name=name, options=options, rejects=rejects)
 
 
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Build a table of strings from rows with the same keys."""
-    names = list(rows[0]) if rows else ["item_id", "title"]
-    return pa.table(
-        {
-            n: pa.array([None if r[n] is None else str(r[n]) for r in rows], pa.string())
-            for n in names
-        }
-    )
-
-
-def _read_lines(path: Path, encoding: str) -> Iterator[str]:
-    """Yield the lines of a text file, which may be gzipped."""
+def _check_exists(path: Path) -> None:
+    """Check that a file exists."""
     if not path.is_file():
         msg = f"{str(path)!r} does not exist. Expected the publisher's file at this path."
         raise DataError(msg)
-    opener: Callable[..., Any] = gzip.open if path.name.endswith(".gz") else open
-    try:
-        with opener(path, "rt", encoding=encoding, errors="replace", newline="") as stream:
-            yield from stream
-    except (OSError, EOFError) as error:
-        msg = f"{str(path)!r} cannot be read: {error}. Download the file again."
-        raise DataError(msg) from error
 
 
-def _split_lines(path: Path, separator: str, names: list[str]) -> pa.Table:
-    """Read a Latin-1 text file published by GroupLens, splitting its columns at a separator."""
-    rows = [line.rstrip("\r\n").split(separator) for line in _read_lines(path, "latin-1")]
-    return _table([dict(zip(names, [*r, *[None] * len(names)], strict=False)) for r in rows])
+def _csv(path: Path, columns: dict[str, str]) -> _Read:
+    """Read a CSV file, renaming some of its columns to genrec's names."""
+    _check_exists(path)
+    rejects = Rejects(path.name)
+    return arrow.rename(files.read(path, rejects=rejects), columns, path.name), rejects
 
 
-def _renamed_csv(path: Path, names: list[str]) -> pa.Table:
-    """Read a CSV file, replacing its header with genrec's column names."""
-    reader = csv.reader(_read_lines(path, "utf-8"))
-    next(reader, None)
-    return _table([dict(zip(names, [*r, *[None] * len(names)], strict=False)) for r in reader])
+def _split_lines(path: Path, separator: str, names: Sequence[str]) -> _Read:
+    """Read a file without a header published by GroupLens, in UTF-8 or Latin-1.
+
+    Args:
+        path: the file.
+        separator: the text between cells.
+        names: the names of the first columns; u.item has more.
+    """
+    _check_exists(path)
+    rejects = Rejects(path.name)
+    with files.readable(path):
+        opener = sources.find(path).open
+        encoding = "utf-8" if encodings.detect(opener).name == "utf-8" else "latin-1"
+        with encodings.open_text(opener, encoding) as stream:
+            text = stream.read().replace(encodings.BROKEN, "\ufffd")
+        return delimited.read_plain(text, separator, names, rejects), rejects
 
 
-def _atomic(path: Path) -> pa.Table:
-    """Read a RecBole atomic file, which is tab-separated and has a type after each column name."""
-    lines = _read_lines(path, "utf-8")
-    names = [n.split(":")[0] for n in next(lines, "").rstrip("\r\n").split("\t")]
-    for needed in ("item_id",):
-        if needed not in names:
+def _atomic(path: Path, needed: Sequence[str], columns: Mapping[str, str]) -> _Read:
+    """Read a RecBole atomic file, which is tab-separated and has a type after each column name.
+
+    Args:
+        path: the file.
+        needed: genrec's names of columns that the file must have.
+        columns: maps genrec's column names to those in the file.
+    """
+    _check_exists(path)
+    rejects = Rejects(path.name)
+    table = files.read(path, rejects=rejects)
+    table = table.rename_columns([n.split(":")[0] for n in table.column_names])
+    found = arrow.column_names(table)
+    for ours in needed:
+        theirs = columns.get(ours, ours)
+        if theirs not in found:
             msg = (
-                f"{str(path)!r} has no column {needed}:token. Expected a RecBole atomic file; found "
-                f"the columns {', '.join(names)}."
+                f"{str(path)!r} has no column {theirs}. Expected a RecBole atomic file with the "
+                f"columns {', '.join(needed)}; found {', '.join(found)}. "
+                f'Map another column with options=EventOptions(columns={{"{ours}": "NAME"}}).'
             )
             raise DataError(msg)
-    rows = [line.rstrip("\r\n").split("\t") for line in lines]
-    return _table([dict(zip(names, [*r, *[None] * len(names)], strict=False)) for r in rows])
+    return table, rejects
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the object on each line, written as JSON or, in data from 2014, as a Python literal.
+def _records(path: Path, convert: Callable[[dict[str, Any]], dict[str, Any]]) -> _Read:
+    """Read the objects of a file with one per line, as JSON or, in data from 2014, as Python.
 
-    Raises:
-        DataError: a line is not an object in either format.
+    Args:
+        path: the file.
+        convert: turns an object into a row.
     """
-    for number, line in enumerate(_read_lines(path, "utf-8"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            try:
-                row = ast.literal_eval(line.strip())
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
-                row = None
-        if not isinstance(row, dict):
-            msg = f"{str(path)!r}, line {number} is not a JSON object. Fix the line or remove it."
-            raise DataError(msg)
-        yield row
+    _check_exists(path)
+    rejects = Rejects(path.name)
+    columns: dict[str, list[str | None]] = {n: [] for n in convert({})}
+    kept: list[int] = []
+    with (
+        files.readable(path),
+        encodings.open_text(sources.find(path).open, "utf-8", newline="\n") as stream,
+    ):
+        for number, line in enumerate((x for x in stream if x.strip()), start=1):
+            row = _literal(line.strip())
+            if not isinstance(row, dict):
+                rejects.add(number, "not a JSON object", [line.strip()])
+                continue
+            kept.append(number)
+            for name, value in convert(row).items():
+                columns[name].append(None if value is None else _plain(value))
+    table = {name: pa.array(values, pa.string()) for name, values in columns.items()}
+    return pa.table({**table, arrow.ROW: pa.array(kept, pa.int64())}), rejects
+
+
+def _plain(value: object) -> str:
+    """Convert a value to text that can be stored; halves of characters become a question mark."""
+    text = str(value).encode("utf-8", "replace").decode("utf-8")
+    return text.replace(encodings.BROKEN, "\ufffd")
+
+
+def _literal(line: str) -> object:
+    """Return the value of a JSON text or a Python literal, or None if it is neither."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(line)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None

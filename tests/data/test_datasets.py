@@ -13,6 +13,7 @@ import pytest
 
 from genrec import Dataset
 from genrec.data import behaviors, datasets
+from genrec.data.ingest import EventOptions
 from genrec.errors import DataError
 
 HAN = re.compile(r"[\u4e00-\u9fff]")
@@ -147,5 +148,89 @@ def test_amazon_of_another_layout(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Expected one of these layouts"):
         datasets.amazon(tmp_path / "r.jsonl", tmp_path / "m.jsonl")
     (tmp_path / "r.jsonl").write_text("__import__('os').abort()\n")
-    with pytest.raises(DataError, match="line 1 is not a JSON object"):
+    with pytest.raises(DataError, match=r"r\.jsonl, data row 1: not a JSON object"):
         datasets.amazon(tmp_path / "r.jsonl", tmp_path / "m.jsonl")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("layout", ["ml-100k", "ml-1m"])
+def test_movielens_titles_of_either_encoding(tmp_path: Path, layout: str, encoding: str) -> None:
+    titles = ["Amélie (2001)", "Das Boot – Director's Cut (1981)", 'Heat, The; 2|3 "x" (1995)']
+    if encoding == "latin-1" or layout == "ml-100k":
+        titles = [t.replace("–", "-").replace("|", "/") for t in titles]
+    if layout == "ml-100k":
+        items = "".join(
+            f"{n}|{t}|01-Jan-2001||http://x|{'0|' * 18}0\n" for n, t in enumerate(titles)
+        )
+        (tmp_path / "u.item").write_text(items, encoding=encoding)
+        (tmp_path / "u.data").write_text("5\t2\t4\t881250949\n5\t0\t3\t881250950\n")
+    else:
+        items = "".join(f"{n}::{t}::Drama|War\n" for n, t in enumerate(titles))
+        (tmp_path / "movies.dat").write_text(items, encoding=encoding)
+        (tmp_path / "ratings.dat").write_text("5::2::4::978300760\n5::0::3::978300761\n")
+    data = datasets.movielens(tmp_path)
+    check(data, titles, [4.0, 3.0])
+    assert data.info.rejected == {}
+
+
+def test_damaged_lines_of_public_data_are_set_aside(tmp_path: Path) -> None:
+    movies, ratings = "1::Heat::Drama\n2::Jaws\n3::Alien::Horror\n", "1::1::5::978300760\n1::3::\n"
+    (tmp_path / "movies.dat").write_text(movies)
+    (tmp_path / "ratings.dat").write_text(ratings + "1::3::4::978300769\n")
+    data = datasets.movielens(tmp_path)
+    check(data, ["Heat", "Alien"], [5.0, 4.0])
+    assert data.info.rejected == {
+        "movies.dat: 2 cells, not 3": 1, "ratings.dat: 3 cells, not 4": 1,
+    }  # fmt: skip
+
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,1,5,978300760\n1,3\n")
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n1,Heat,Drama\n3,Jaws\n")
+    (tmp_path / "ratings.dat").unlink()
+    data = datasets.movielens(tmp_path)
+    assert data.info.rejected == {
+        "movies.csv: 2 cells, but the header has 3": 1,
+        "ratings.csv: 2 cells, but the header has 4": 1,
+    }
+
+    inter = (
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\t9\t4\t881250949\n1\t9\n"
+    )
+    (tmp_path / "x.inter").write_text(inter)
+    (tmp_path / "x.item").write_text("item_id:token\ttitle:token_seq\n9\tHeat\n8\n")
+    assert datasets.recbole(tmp_path, "x").info.rejected == {
+        "x.item: 1 cell, but the header has 2": 1, "x.inter: 2 cells, but the header has 4": 1,
+    }  # fmt: skip
+
+
+def test_a_cut_line_of_amazon_is_set_aside(tmp_path: Path) -> None:
+    review = {"reviewerID": "A1", "asin": "B1", "overall": 5.0, "unixReviewTime": 1370000000,
+              "summary": "half a \ud83d"}  # fmt: skip
+    good = json.dumps(review)
+    (tmp_path / "r.json").write_text(f"{good}\n\n{good[:40]}\n[1]\n")
+    (tmp_path / "m.json").write_text("{'asin': 'B1', 'title': 'Mug'}\n{'asin': 'B2', 'tit")
+    data = datasets.amazon(tmp_path / "r.json", tmp_path / "m.json")
+    check(data, ["Mug"], [5.0])
+    assert data.info.rejected == {"m.json: not a JSON object": 1, "r.json: not a JSON object": 2}
+    assert data.interactions.history("A1").interactions[0].text == "half a ?"
+
+
+def test_files_that_cannot_be_unpacked_are_named(tmp_path: Path) -> None:
+    packed = gzip.compress(json.dumps({"asin": "B1", "title": "Mug"}).encode() * 200)
+    (tmp_path / "m.json.gz").write_bytes(packed[:-20])
+    (tmp_path / "r.json").write_text("{}")
+    with pytest.raises(DataError, match=r"m\.json\.gz' cannot be read"):
+        datasets.amazon(tmp_path / "r.json", tmp_path / "m.json.gz")
+
+
+def test_columns_of_recbole_are_mapped_as_the_message_says(tmp_path: Path) -> None:
+    header = "user_id:token\titem_id:token\tdate:float\n"
+    (tmp_path / "x.inter").write_text(header + "1\t9\t881250949\n1\t9\t881250999\n")
+    (tmp_path / "x.item").write_text("item_id:token\tname:token_seq\n9\tHeat\n")
+    with pytest.raises(DataError) as caught:
+        datasets.recbole(tmp_path, "x")
+    assert "--" not in str(caught.value)
+    assert 'options=EventOptions(columns={"timestamp": "NAME"})' in str(caught.value)
+    options = EventOptions(columns={"timestamp": "date"}, behavior="watch")
+    data = datasets.recbole(tmp_path, "x", options=options)
+    assert list(data.interactions.behaviors) == ["watch"]
+    assert data.interactions.columns.timestamp.tolist() == [881250949, 881250999]

@@ -28,6 +28,7 @@ from genrec.errors import DataError
 from genrec.text import quantity
 from genrec.types import IntArray
 
+_UNIT = "\x1f"  # the unit separator of ASCII, which does not occur in text
 _MISQUOTED = "a quote inside a quoted cell is not doubled"
 _DELIMITERS = ",;\t|"
 _SEPARATOR_LINE = re.compile(r"sep=(.)\s*$", re.IGNORECASE)  # the first line of some Excel files
@@ -96,6 +97,43 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, notes: list[str])
         rejects.add(number, reason, [text.replace(BROKEN, "\ufffd")])
     table = _named(source, table.columns, names).append_column(ROW, pa.array(numbers))
     return table.filter(pa.array(~bad)) if bad.any() else table
+
+
+def read_plain(text: str, separator: str, names: Sequence[str], rejects: Rejects) -> pa.Table:
+    """Split the lines of a text without header and quotes, rejecting those of another length.
+
+    Args:
+        text: the content of a file; its lines hold no unit separator (U+001F).
+        separator: the text between cells, of any length.
+        names: the names of the first columns; columns after these are left out.
+        rejects: the record of bad rows.
+    """
+    broken: list[BadRow] = []
+    widths = Counter(line.count(separator) + 1 for line in text[:_SAMPLE_TEXT].splitlines() if line)
+    usual = widths.most_common(1)[0][0] if widths else 0
+    columns = [*names, *(f"{n}" for n in range(len(names), usual))]
+
+    def on_invalid(row: pa_csv.InvalidRow) -> str:
+        reason = f"{quantity(row.actual_columns, 'cell')}, not {row.expected_columns}"
+        shown = (row.text or "").replace(_UNIT, separator)
+        broken.append((int(row.number or 0), reason, shown))
+        return "skip"
+
+    if not text.strip():
+        table = pa.table({name: pa.array([], pa.string()) for name in names})
+        return table.append_column(ROW, pa.array([], pa.int64()))
+    table = pa_csv.read_csv(
+        pa.BufferReader(text.replace(separator, _UNIT).encode("utf-8", "replace")),
+        read_options=pa_csv.ReadOptions(use_threads=False, column_names=columns),
+        parse_options=pa_csv.ParseOptions(
+            delimiter=_UNIT, quote_char=False, invalid_row_handler=on_invalid
+        ),
+        convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
+    )
+    numbers = _row_numbers(table.num_rows, {number for number, _, _ in broken})
+    for number, reason, shown in broken:
+        rejects.add(number, reason, [shown])
+    return table.select(names).append_column(ROW, pa.array(numbers))
 
 
 def _layout(source: Source, encoding: Encoding) -> _Layout:

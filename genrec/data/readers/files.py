@@ -73,14 +73,18 @@ def read(
     given = encodings.named(encoding) if encoding is not None else None
     if path.is_dir():
         return _read_folder(path, rejects, scalar, given, notes)
-    with _readable(path):
+    with readable(path):
         source = sources.find(path)
         return _read_file(source, given or _encoding(source), rejects, scalar, notes)
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn the errors of libraries into one that names the file."""
+def readable(path: Path) -> Iterator[None]:
+    """Turn the errors of libraries while a file is read into one that names the file.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     try:
         yield
     except (
@@ -105,7 +109,7 @@ def _read_folder(
     parts = folders.find_parts(folder)
     found: list[tuple[Source, Encoding, str]] = []
     for part in parts:
-        with _readable(part.path):
+        with readable(part.path):
             source = sources.find(part.path)
             encoding = given or _encoding(source)
             found.append((source, encoding, _kind(source, encoding)))
@@ -118,7 +122,7 @@ def _read_folder(
             encoding = replace(encoding, name=guesses.most_common(1)[0][0])
         own = Rejects(part.name, rejects.strict)
         remarks.append([])
-        with _readable(part.path):
+        with readable(part.path):
             tables.append(_read_file(source, encoding, own, scalar, remarks[-1]))
         rejects.rows += own.rows
     remarks = [one for one in remarks if one]

@@ -47,7 +47,8 @@ class Rejects:
         if self.strict:
             msg = (
                 f"{source}, data row {number}: {reason}. Expected every row to be usable. Fix "
-                "the row, or run `genrec prepare` without --strict to set such rows aside."
+                "the row. To set such rows aside instead, leave out --strict, or pass "
+                'rejects=Rejects("NAME") in Python.'
             )
             raise DataError(msg)
         self.rows.append((source, number, reason, " | ".join(str(c) for c in cells)))
