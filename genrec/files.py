@@ -1,21 +1,30 @@
 """Write files and folders atomically, by writing to a temporary path and renaming it.
 
-Readers see either the old content or the new content, never a mixture. This module does not
-interpret what the files contain.
+Readers see either the old content or the new content, never a mixture. Whatever is written gets the
+permissions that the umask allows. The functions at the end check paths before any slow work is
+done. This module does not interpret what the files contain.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import platform
+import re
+import secrets
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from genrec.errors import DataError
+from genrec.errors import DataError, SettingsError
+
+LOCK = ".lock"  # the file by which ``lock_folder`` locks a folder
+_DAY = 86_400.0  # seconds
 
 
 def write_file(path: Path, fill: Callable[[Path], object]) -> None:
@@ -31,24 +40,80 @@ def write_file(path: Path, fill: Callable[[Path], object]) -> None:
     Raises:
         OSError: the file cannot be written or renamed. Exceptions from ``fill`` are passed on.
     """
-    work = temporary_file(path)
-    try:
-        fill(work)
-        with work.open("r+b") as stream:
-            os.fsync(stream.fileno())
-        work.replace(path)
-    except BaseException:
-        work.unlink(missing_ok=True)
-        raise
+    with os_errors(path):
+        work = temporary_file(path)
+        try:
+            work.touch(exist_ok=False)
+            allowed = _mode(work)
+            fill(work)
+            if _mode(work) != allowed:  # safetensors makes files that only their owner can read
+                work.chmod(allowed)
+            with work.open("r+b") as stream:
+                os.fsync(stream.fileno())
+            work.replace(path)
+        except BaseException:
+            work.unlink(missing_ok=True)
+            raise
+        _remove_left_behind(path)
 
 
 def temporary_file(path: Path) -> Path:
-    """Return the path of the hidden temporary file that ``write_file`` uses for a given file.
+    """Return a new path for the hidden temporary file that ``write_file`` uses for a given file.
 
-    >>> temporary_file(Path("run.json")).name
-    '.run.json.new'
+    Every call returns a different path, so that two processes can write the same file at once.
     """
-    return path.with_name(f".{path.name}.new")
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+
+
+def final_name(name: str) -> str:
+    """Return the name of the file that a temporary file was meant for; other names are returned as given.
+
+    >>> final_name(".run.json.0a1b2c3d.new"), final_name(".run.json.new"), final_name("run.json")
+    ('run.json', 'run.json', 'run.json')
+    """
+    found = re.fullmatch(r"\.(.+?)(\.[0-9a-f]{8})?\.new", name)
+    return found[1] if found else name
+
+
+def _remove_left_behind(path: Path) -> None:
+    """Remove temporary files of this path that a killed process left behind a day ago or earlier."""
+    with contextlib.suppress(OSError):
+        for other in path.parent.iterdir():
+            if other.name != path.name and final_name(other.name) == path.name:
+                with contextlib.suppress(OSError):
+                    if time.time() - other.stat().st_mtime > _DAY:
+                        other.unlink()
+
+
+def _mode(path: Path) -> int:
+    """Return the permissions of a file or folder."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@contextlib.contextmanager
+def os_errors(path: Path) -> Iterator[None]:
+    """Raise every failure to write a path as an OSError that names the path.
+
+    safetensors and tokenizers report a full disk or a missing permission with exceptions that are
+    no OSError. pyarrow and Python's streams leave out the path, and others name the temporary path.
+    """
+    try:
+        yield
+    except OSError as error:
+        hidden = str(path.with_name(f".{path.name}"))
+        if error.errno and (error.filename is None or str(error.filename).startswith(hidden)):
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
+    except Exception as error:
+        found = re.search(r"([^:]*) \(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[2]), found[1].strip(), str(path)) from error
+
+
+def describe_error(error: OSError) -> str:
+    """Return the reason that the operating system gives for an error, such as "permission denied"."""
+    return (error.strerror or str(error)).lower()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -70,14 +135,35 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     Raises:
         OSError: a folder cannot be created or moved. Exceptions from ``fill`` are passed on.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        fill(work)
-        work.chmod(0o755)
-        _swap(work, path)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = _new_folder(path, "")
+        try:
+            fill(work)
+            apply_umask(work)
+            _swap(work, path)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _new_folder(path: Path, kind: str) -> Path:
+    """Make a new hidden folder next to a path."""
+    work = path.with_name(f".{path.name}-{kind}{secrets.token_hex(4)}")
+    work.mkdir()
+    return work
+
+
+def apply_umask(folder: Path) -> None:
+    """Give everything in a folder the permissions that the umask allowed for the folder itself.
+
+    Some libraries make files that only their owner can read, whatever the umask is.
+    """
+    allowed = _mode(folder) & 0o777
+    for path in folder.rglob("*"):
+        mode = _mode(path)
+        wanted = (mode & ~0o777) | (allowed if path.is_dir() else allowed & 0o666)
+        if mode != wanted:
+            path.chmod(wanted)
 
 
 def _swap(new: Path, path: Path) -> None:
@@ -88,7 +174,7 @@ def _swap(new: Path, path: Path) -> None:
     if not path.exists():
         new.rename(path)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
+    aside = _new_folder(path, "old-")
     try:
         path.rename(aside / "old")
         try:
@@ -113,12 +199,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Any], metadata: Mapping[str, s
     from safetensors.numpy import save_file
 
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-
-    def fill(work: Path) -> None:
-        save_file(contiguous, work, metadata=dict(metadata))
-        work.chmod(0o644)  # safetensors makes the file readable by its owner only
-
-    write_file(path, fill)
+    write_file(path, lambda work: save_file(contiguous, work, metadata=dict(metadata)))
 
 
 def map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -128,7 +209,7 @@ def map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         The read-only arrays by name, and the file's metadata.
 
     Raises:
-        DataError: the file is missing, or its header does not match its size.
+        DataError: the file is missing, may not be read, or its header does not match its size.
     """
     import numpy as np
 
@@ -136,6 +217,8 @@ def map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64, "I64": np.int64,
         "F32": np.float32, "F64": np.float64,
     }  # fmt: skip
+    if problem := describe_unreadable(path):
+        raise DataError(problem)
     try:
         with path.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
@@ -158,3 +241,142 @@ def map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         msg = f"{path} cannot be read ({error}). Expected a complete safetensors file; write it again."
         raise DataError(msg) from error
     return arrays, metadata
+
+
+def describe_unreadable(path: Path) -> str:
+    """Say that a file, or a file in a folder, may not be read; return an empty string if all may.
+
+    A path that does not exist is no problem here.
+    """
+    try:
+        paths = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
+    except PermissionError:
+        paths = [path]
+    except OSError:
+        paths = []
+    for each in paths:
+        if not os.access(each, os.R_OK):
+            return (
+                f"{each} may not be read by this user (permission denied). Expected a readable file; "
+                "its owner can allow it, for example with `chmod -R a+rX`."
+            )
+    return ""
+
+
+def find_write_problem(path: Path, *, kind: str = "file") -> str:
+    """Describe why a path cannot be written, or return an empty string if it can.
+
+    To find out, a small hidden file is written and removed again. Missing parent folders are no
+    problem, since they are created later.
+
+    Args:
+        path: the file or folder.
+        kind: ``file``; ``folder`` for files that are written into a folder; ``new folder`` for a
+            folder that is written next to its place and then renamed.
+    """
+    path = path.absolute()
+    try:
+        if kind == "file" and path.is_dir():
+            return "it is a folder, not a file"
+        if kind != "file" and path.exists() and not path.is_dir():
+            return "it is a file, not a folder"
+        place = path if kind == "folder" else path.parent
+        nearest = next(p for p in (place, *place.parents) if p.exists())
+        if not nearest.is_dir():
+            return f"{nearest} is a file, not a folder"
+        probe = nearest / f".genrec-{secrets.token_hex(4)}"
+        try:
+            probe.write_bytes(b"\0")
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        return describe_error(error)
+    return ""
+
+
+def check_output(path: str | Path, *, kind: str = "file", advice: str = "") -> None:
+    """Check that a path can be written, before any slow work is done.
+
+    Args:
+        path: the file or folder.
+        kind: see ``find_write_problem``.
+        advice: what to do if it cannot be written; by default, to choose another path.
+
+    Raises:
+        SettingsError: the path cannot be written.
+    """
+    problem = find_write_problem(Path(path), kind=kind)
+    if problem:
+        expected = (
+            f"Expected a {kind.removeprefix('new ')} that you may write, on a disk with space."
+        )
+        advice = advice or "Choose another path."
+        msg = f"{path} cannot be written: {problem}. {expected} {advice}"
+        raise SettingsError(msg)
+
+
+def check_new_folder(folder: Path) -> None:
+    """Check that a new folder can be written, before any slow work is done.
+
+    Raises:
+        SettingsError: the folder is not empty or cannot be written.
+    """
+    check_output(folder, kind="new folder")
+    if folder.exists() and any(folder.iterdir()):
+        msg = f"{folder} is not empty. Nothing was changed. Expected a new or empty folder."
+        raise SettingsError(msg)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
+    """Keep other processes from writing to a folder at the same time.
+
+    The operating system releases the lock when the process ends, even if it is killed, so an old
+    lock file never blocks a folder. The file names the process that holds the lock. The folder is
+    created if it is missing, and removed again if it is still empty at the end.
+
+    Args:
+        folder: the folder to lock.
+        wait: number of seconds to wait for another process.
+
+    Raises:
+        SettingsError: another process holds the lock, or the folder cannot be written.
+    """
+    import filelock
+
+    check_output(folder, kind="folder")
+    created = [p for p in (folder, *folder.parents) if not p.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    lock = filelock.FileLock(path, mode=0o666, thread_local=False)  # for every user
+    try:
+        try:
+            lock.acquire(timeout=wait)
+        except filelock.Timeout:
+            msg = (
+                f"{folder} is in use by {_describe_holder(path)}. Nothing was changed. Wait until it "
+                "has finished, stop it, or choose another folder."
+            )
+            raise SettingsError(msg) from None
+        with os_errors(path):
+            if type(lock) is filelock.FileLock:  # another kind has its own content
+                about = {"process": os.getpid(), "host": platform.node()}
+                path.write_text(json.dumps(about), encoding="utf-8")
+        yield
+    finally:
+        if lock.is_locked:
+            with contextlib.suppress(OSError):  # Windows does not remove an open file
+                path.unlink()
+            lock.release()
+        for place in created:
+            with contextlib.suppress(OSError):  # it is no longer empty
+                place.rmdir()
+
+
+def _describe_holder(path: Path) -> str:
+    """Name the process that holds a lock, as far as the lock file can be read."""
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {about['process']} on {about['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

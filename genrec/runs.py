@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from genrec.errors import ModelError
-from genrec.files import write_text
+from genrec.files import describe_unreadable, write_text
 from genrec.keys import pick_fields
 
 FORMAT_VERSION = 1
@@ -89,10 +89,13 @@ class Run:
         """Read the ``run.json`` of a run folder; unknown fields are ignored.
 
         Raises:
-            ModelError: the folder is not a run folder, or its ``run.json`` is damaged, has a
-                different format version or lacks a required field.
+            ModelError: the folder is not a run folder, its files may not be read, or its
+                ``run.json`` is damaged, has a different format version or lacks a required field.
         """
         path = Path(folder) / RUN
+        for part in (RUN, ADAPTER, WHOLE):
+            if problem := describe_unreadable(Path(folder) / part):
+                raise ModelError(problem)
         if not path.is_file():
             unfinished = Path(folder) / CHECKPOINTS
             hint = (

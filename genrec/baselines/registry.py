@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -66,7 +65,8 @@ def fit(
     """Fit a baseline to a dataset, or load it from a file if it was fitted before.
 
     The file is named ``NAME-KEY.safetensors``. The key is a hash of the catalog, the events used,
-    the behavior and the settings. If the file cannot be written, the baseline is not saved.
+    the behavior and the settings. If the file cannot be written, the baseline is not saved, and the
+    log says so.
 
     Args:
         name: the baseline's name, which is one of ``NAMES``.
@@ -109,6 +109,9 @@ def fit(
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = None if folder is None else Path(folder) / f"{name}-{key}.safetensors"
     arrays = None if path is None else _load(path, text)
+    if path is not None and arrays is None and (problem := files.find_write_problem(path)):
+        log(_describe_unsaved(name, path.parent, problem))
+        path = None
     work = None if path is None else path.with_suffix(".work")
     fitted = kind(
         dataset.interactions, behavior, before=before, arrays=arrays, work=work,
@@ -116,9 +119,16 @@ def fit(
     )  # fmt: skip
     fitted.lead_in_behaviors = dataset.info.lead_in_behaviors
     if path is not None and arrays is None:
-        with contextlib.suppress(OSError):
+        try:
             _save(path, fitted.arrays, text)
+        except OSError as error:
+            log(_describe_unsaved(name, path.parent, files.describe_error(error)))
     return fitted
+
+
+def _describe_unsaved(name: str, folder: Path, problem: str) -> str:
+    """Say that a fitted baseline is not saved, and why."""
+    return f"{folder} cannot be written ({problem}), so {name} will be fitted again next time."
 
 
 def _save(path: Path, arrays: Arrays, about: str) -> None:
@@ -141,12 +151,13 @@ def _load(path: Path, about: str) -> dict[str, npt.NDArray[Any]] | None:
         about: JSON text that describes the expected data and settings.
 
     Returns:
-        The arrays by name, or None if the file does not exist or has a different description.
+        The arrays by name, or None if the file does not exist, may not be read or has a different
+        description.
 
     Raises:
         DataError: the file is damaged.
     """
-    if not path.is_file():
+    if files.describe_unreadable(path) or not path.is_file():
         return None
     from safetensors import safe_open
 

@@ -289,7 +289,7 @@ def train_net(
                 optimizer.step()
             epoch += 1
             seconds += time.process_time() - began
-            _write_checkpoint(net, optimizer, epoch, seconds, work)
+            work = _write_checkpoint(net, optimizer, epoch, seconds, work, log)
             log(f"Epoch {epoch}: {total / max(count, 1):.4f} nats per target, {seconds:.0f} s")
     net.eval()
     return epoch
@@ -319,8 +319,13 @@ def _shuffle(
 
 
 def _write_checkpoint(
-    net: Net, optimizer: torch.optim.Optimizer, epoch: int, seconds: float, work: Path | None
-) -> None:
+    net: Net,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    seconds: float,
+    work: Path | None,
+    log: Log,
+) -> Path | None:
     """Write a checkpoint from which training can continue, atomically.
 
     Args:
@@ -329,18 +334,31 @@ def _write_checkpoint(
         epoch: number of epochs completed.
         seconds: CPU time used so far.
         work: the folder for checkpoints; None to write nothing.
+        log: function that is called with a line of text if the checkpoint cannot be written.
+
+    Returns:
+        The folder for the next checkpoint; None if this one could not be written. Training then
+        continues without checkpoints.
     """
     if work is None:
-        return
+        return None
     from safetensors.torch import save_file
 
     tensors = {f"net.{n}": t.contiguous() for n, t in net.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             tensors[f"adam.{number}.{name}"] = torch.as_tensor(value)
-    work.mkdir(parents=True, exist_ok=True)
     about = {"epoch": str(epoch), "seconds": str(seconds)}
-    files.write_file(work / _CHECKPOINT, lambda path: save_file(tensors, path, metadata=about))
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        files.write_file(work / _CHECKPOINT, lambda path: save_file(tensors, path, metadata=about))
+    except OSError as error:
+        reason = files.describe_error(error)
+        log(
+            f"The checkpoint in {work} cannot be written ({reason}). Training continues without it."
+        )
+        return None
+    return work
 
 
 def _resume(net: Net, optimizer: torch.optim.Optimizer, work: Path | None) -> tuple[int, float]:
@@ -350,7 +368,9 @@ def _resume(net: Net, optimizer: torch.optim.Optimizer, work: Path | None) -> tu
         The number of epochs completed and the CPU time used so far in seconds; both are 0 if there
         is no checkpoint.
     """
-    if work is None or not (work / _CHECKPOINT).is_file():
+    if work is None or files.describe_unreadable(work / _CHECKPOINT):
+        return 0, 0.0
+    if not (work / _CHECKPOINT).is_file():
         return 0, 0.0
     from safetensors import safe_open
 

@@ -12,6 +12,7 @@ import typer
 from genrec.cli.options import AsJson, Data, FieldsOf, Given, command
 from genrec.config import OUTPUT, Settings, option
 from genrec.errors import SettingsError
+from genrec.files import check_output
 
 _FILES = "Files"
 _COLUMNS = "Columns"
@@ -111,10 +112,11 @@ def prepare(
     json: AsJson = False,
 ) -> None:
     """Turn files of events and items into a dataset. Checks, splits and measures the data."""
-    from genrec.data.dataset import Dataset
+    from genrec.data.dataset import Dataset, check_destination
     from genrec.data.ingest import EventOptions
     from genrec.reports import console, summaries
 
+    check_destination(out)
     with console.working("Preparing ...", quiet=json) as log:
         dataset, rejects = Dataset.prepare(
             how.items,
@@ -281,6 +283,7 @@ def embed(
         raise SettingsError(msg)
     if out.suffix not in vectors.ENDINGS:
         raise SettingsError(vectors.describe_suffix_error(out))
+    check_output(out)
     dataset = Dataset.load(data)
     with console.working("Embedding ...") as log:
         rows = vectors.item_vectors(dataset, encoder, log=log)

@@ -13,6 +13,7 @@ from genrec.cli.options import AsJson, Data, FieldsOf, Given, ModelOptions, comm
 from genrec.cli.recommend import LISTING, RANKING
 from genrec.config import OUTPUT, PRIOR_EVENTS, Settings, option
 from genrec.errors import RequestError, SettingsError
+from genrec.files import check_output, lock_folder
 
 if TYPE_CHECKING:
     from genrec.data.dataset import Dataset
@@ -174,22 +175,22 @@ def tune(
             "Choose another file for the fitted values with --out FILE.json."
         )
         raise SettingsError(msg)
-    if out is not None and not out.parent.is_dir():
-        msg = f"--out {out}: the folder {out.parent} does not exist. Expected a file in an existing folder."
-        raise SettingsError(msg)
+    path = out or (data if run is None else run) / TUNED
+    advice = "Choose another path with --out, and pass it to other commands with --tuned."
     dataset = Dataset.load(data)
+    check_output(path, advice=advice)
     with console.working(f"Loading {run or which.model} ...", quiet=json) as log:
         recommender = load_recommender(dataset, which, settings, log)
     with console.progress("Scoring", users, quiet=json) as bar:
         tuned = tuning.tune(
             recommender, users=users, protocol=protocol, seed=settings["seed"], progress=bar
         )
-    path = out or (data if run is None else run) / TUNED
-    tuned.save(path)
-    if run is not None and out is None:
-        prior = recommender.with_settings(prior="collaborative").prior
-        assert isinstance(prior, CollaborativePrior)
-        prior.save(run / runs.PRIOR)
+    with lock_folder(path.parent, wait=60):
+        tuned.save(path)
+        if run is not None and out is None:
+            prior = recommender.with_settings(prior="collaborative").prior
+            assert isinstance(prior, CollaborativePrior)
+            prior.save(run / runs.PRIOR)
     if json:
         console.print_json({"schema_version": 1, "out": str(path), **asdict(tuned)})
     else:
@@ -223,6 +224,8 @@ def evaluate(
     reports = [Path(name) for name in what.report]
     for path in reports:
         evaluation_report.check(path)
+    if what.out is not None:
+        check_output(what.out, kind="folder")
     names = ("popular", "markov") if what.against is None else what.against
     systems: list[Any] = [n for n in names if n != "none"]
     dataset, protocol, users = _sample(Dataset.load(data), what, settings, what.users)
@@ -243,6 +246,7 @@ def evaluate(
             seed=settings["seed"],
             out=what.out,
             progress=lambda system, done: bar(done),
+            log=bar.log,
         )
     for path in reports:
         evaluation_report.write(evaluation, path)
@@ -298,6 +302,8 @@ def _evaluate_explanations(
     from genrec.evaluation.faithfulness import USERS, faithfulness
     from genrec.reports import console, summaries
 
+    if what.out is not None:
+        check_output(what.out)
     loaded = Dataset.load(data)
     if which.run is not None:
         _check_shares_items(which.run, loaded)

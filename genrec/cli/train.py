@@ -12,6 +12,7 @@ import typer
 from genrec.cli.options import AsJson, Data, FieldsOf, Given, ModelOptions, command, in_panel
 from genrec.config import OUTPUT, PROMPT, Settings, option
 from genrec.errors import SettingsError
+from genrec.files import check_new_folder
 from genrec.training.config import Training, describe_settings
 
 if TYPE_CHECKING:
@@ -255,6 +256,7 @@ def merge(
     from genrec.reports import console
 
     trained = runs.Run.read(runs.find_run(run))
+    check_new_folder(out)
     with console.working(f"Merging {run} ...") as log:
         from genrec.models.language_model import LanguageModel
 

@@ -277,20 +277,16 @@ class Dataset:
             rejects: the rejected rows to record in ``rejected.csv``.
 
         Raises:
-            DataError: the folder contains other files, or cannot be written.
+            DataError: the folder contains other files, or could not be written.
+            SettingsError: the folder cannot be written; see ``check_destination``.
         """
         folder = Path(folder).resolve()
-        if folder.exists() and not _replaceable(folder):
-            msg = (
-                f"{folder} exists and contains files that do not belong to a dataset. Nothing was "
-                "changed. Expected a new or empty folder, or one written by prepare; choose "
-                "a different --out."
-            )
-            raise DataError(msg)
+        check_destination(folder)
         try:
             files.write_folder(folder, partial(self._write, rejects or []))
         except (OSError, pa.ArrowException) as error:
-            msg = f"{folder} could not be written: {error}. Nothing was changed; choose another folder."
+            reason = files.describe_error(error) if isinstance(error, OSError) else error
+            msg = f"{folder} could not be written: {reason}. Nothing was changed; choose another folder."
             raise DataError(msg) from error
 
     def _write(self, rejects: list[Rejects], folder: Path) -> None:
@@ -322,6 +318,8 @@ class Dataset:
         """
         folder = Path(folder)
         path = folder / "dataset.json"
+        if problem := files.describe_unreadable(path):
+            raise DataError(problem)
         if not path.is_file():
             msg = (
                 f"{str(folder)!r} is not a dataset folder: it has no dataset.json. Create one with "
@@ -350,6 +348,24 @@ class Dataset:
     def renamed(self, name: str) -> Dataset:
         """Return the same dataset under a different name."""
         return replace(self, info=replace(self.info, name=name))
+
+
+def check_destination(folder: str | Path) -> None:
+    """Check that a dataset can be saved to a folder, before any slow work is done.
+
+    Raises:
+        DataError: the folder contains files that do not belong to a dataset.
+        SettingsError: the folder cannot be written.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists() and not _replaceable(folder):
+        msg = (
+            f"{folder} exists and contains files that do not belong to a dataset. Nothing was "
+            "changed. Expected a new or empty folder, or one written by prepare; choose "
+            "a different --out."
+        )
+        raise DataError(msg)
+    files.check_output(folder, kind="new folder")
 
 
 def _read(
@@ -396,7 +412,7 @@ def _replaceable(folder: Path) -> bool:
     names = {p.name for p in folder.iterdir()}
     if not names:
         return True
-    if not names <= FILES | {files.temporary_file(Path(name)).name for name in FILES}:
+    if not {files.final_name(name) for name in names} <= FILES | {files.LOCK}:
         return False
     try:
         values = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))

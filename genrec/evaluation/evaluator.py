@@ -6,6 +6,7 @@ lists for each user, and averaged over the users.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from genrec import files
 from genrec.config import PRIOR_EVENTS, to_before, to_parts
 from genrec.data import protocols
 from genrec.data.dataset import Dataset
@@ -35,7 +37,7 @@ from genrec.evaluation.run_log import ANSWERS_VERSION, collect_answers
 from genrec.evaluation.systems import Answer, Progress, build_systems, slug, split_name
 from genrec.matching.vectors import title_vectors
 from genrec.recommender import Recommender
-from genrec.types import FloatArray
+from genrec.types import FloatArray, Log
 
 KS = (5, 10, 20)
 AT = 10  # the k of metrics that are measured at a single k
@@ -55,6 +57,7 @@ def evaluate(
     seed: int = 0,
     out: str | Path | None = None,
     progress: Progress = lambda system, done: None,
+    log: Log = lambda message: None,
 ) -> Evaluation:
     """Rank the catalog with each system for each user of a protocol, and measure the ranked lists.
 
@@ -80,9 +83,12 @@ def evaluate(
         out: a folder that stores per-user values and logs of the lists. A killed run can be resumed
             from it. None stores nothing.
         progress: function called with a system's name and the number of users done.
+        log: function called with a line of text while a baseline is trained, and if a fitted baseline
+            cannot be saved.
 
     Raises:
         RequestError: an argument is invalid.
+        SettingsError: the folder cannot be written, or another process writes to it.
         DataError: the folder contains lists of a different run under the same name, or a dataset.
     """
     if not systems:
@@ -103,31 +109,32 @@ def evaluate(
     about += " ".join(sorted(dataset.info.lead_in_behaviors))
     if candidates is not None:
         about += hashlib.sha256(repr([c.candidates for c in every]).encode()).hexdigest()
-    built = build_systems(dataset, systems, exclude, before, seed)
+    built = build_systems(dataset, systems, exclude, before, seed, log)
     described = "given vectors" if vectors is not None else "character n-grams of titles"
     measurement = _Measurement(dataset, chosen, ks, exclude, before, vectors)
-    results = []
-    for system in built:
-        log_path = None if out is None else Path(out) / f"{slug(system.name)}.jsonl"
-        key = hashlib.sha256(f"{about}{system.key}".encode()).hexdigest()[:16]
-        done = collect_answers(
-            system, chosen, max(ks), log_path=log_path, key=key, progress=progress
+    with contextlib.nullcontext() if out is None else files.lock_folder(Path(out)):
+        results = []
+        for system in built:
+            log_path = None if out is None else Path(out) / f"{slug(system.name)}.jsonl"
+            key = hashlib.sha256(f"{about}{system.key}".encode()).hexdigest()[:16]
+            done = collect_answers(
+                system, chosen, max(ks), log_path=log_path, key=key, progress=progress
+            )
+            results.append(measurement.measure(system.name, done))
+        evaluation = Evaluation(
+            dataset.info.name,
+            protocol,
+            split,
+            fitted_on(before),
+            exclude,
+            seed,
+            described,
+            chosen,
+            protocols.label_slices(dataset, chosen, before),
+            results,
         )
-        results.append(measurement.measure(system.name, done))
-    evaluation = Evaluation(
-        dataset.info.name,
-        protocol,
-        split,
-        fitted_on(before),
-        exclude,
-        seed,
-        described,
-        chosen,
-        protocols.label_slices(dataset, chosen, before),
-        results,
-    )
-    if out is not None:
-        evaluation.save(out)
+        if out is not None:
+            evaluation.save(out)
     return evaluation
 
 

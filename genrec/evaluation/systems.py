@@ -22,6 +22,7 @@ from genrec.keys import spell
 from genrec.models.base import can_score
 from genrec.priors.collaborative import COUNTED, CollaborativePrior
 from genrec.recommender import Recommender
+from genrec.types import Log
 
 Progress = Callable[[str, int], None]
 NAMES = (*registry.NAMES, CollaborativePrior.name)  # systems that can be given by name
@@ -191,7 +192,12 @@ def split_name(system: Any) -> tuple[str | None, Any]:
 
 
 def build_systems(
-    dataset: Dataset, given: Sequence[Any], exclude_seen: bool, before: str, seed: int
+    dataset: Dataset,
+    given: Sequence[Any],
+    exclude_seen: bool,
+    before: str,
+    seed: int,
+    log: Log = lambda message: None,
 ) -> list[System]:
     """Build the systems to evaluate, and fit the baselines given by name.
 
@@ -201,6 +207,7 @@ def build_systems(
         exclude_seen: whether items of the history are excluded from the lists.
         before: baselines and priors use only the events before this split.
         seed: the random seed for the baselines.
+        log: see ``registry.fit``.
 
     Raises:
         RequestError: an element cannot be evaluated, or two systems have the same name.
@@ -219,7 +226,7 @@ def build_systems(
             raise SettingsError(msg)
         if system == CollaborativePrior.name:
             system = CollaborativePrior.fit(
-                dataset, before=before, sources=_shared_sources(given), seed=seed
+                dataset, before=before, sources=_shared_sources(given), seed=seed, log=log
             )
             name, key = (
                 name or system.name,
@@ -227,7 +234,7 @@ def build_systems(
             )
         elif isinstance(system, str):
             name, key = name or system, f"{key} before={before}"
-            system = registry.fit(system, dataset, before=before, seed=seed)
+            system = registry.fit(system, dataset, before=before, seed=seed, log=log)
         if not hasattr(system, "rank"):
             msg = (
                 f"{system!r:.80} cannot be evaluated. Expected a Recommender, an object with "

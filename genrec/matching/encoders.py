@@ -21,9 +21,9 @@ from genrec.models.packaged import (
     DEFAULT_ENCODER,
     MODELS,
     PACKAGED,
-    ensure,
     fingerprint,
     how_to_get,
+    locate,
 )
 from genrec.types import Float32Array, Log
 
@@ -81,8 +81,7 @@ class SentenceEmbedder(Embedder):
             ModelError: the model could not be downloaded or loaded.
         """
         self.name = name
-        packaged = name in PACKAGED and name not in MODELS
-        path = str(ensure(name, log)) if packaged else name
+        path = locate(name, set(PACKAGED) - set(MODELS), log)
         log(f"Loading the encoder {name} ...")
         from genrec.models.quiet import quiet_transformers
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from genrec.data.dataset import INDEX_FILES
 from genrec.errors import DataError
-from genrec.files import write_arrays, write_file
+from genrec.files import describe_unreadable, write_arrays, write_file
 from genrec.matching.encoders import CHUNK, Embedder
 from genrec.types import Float32Array, IntArray
 
@@ -115,12 +115,12 @@ class TitleIndex:
                 only for the same key.
         """
         folder = Path(folder)
-        for name in INDEX_FILES:
-            (folder / name).unlink(missing_ok=True)
         digest = ""
         if self.graph is not None:
             import faiss
 
+            for name in INDEX_FILES:
+                (folder / name).unlink(missing_ok=True)
             data: bytes = faiss.serialize_index(self.graph).tobytes()
             digest = hashlib.sha256(data).hexdigest()
             write_file(folder / INDEX_FILES[1], lambda path: path.write_bytes(data))
@@ -129,6 +129,8 @@ class TitleIndex:
             {"vectors": self.vectors.astype(np.float16)},
             {"about": json.dumps(about, sort_keys=True), "graph": digest},
         )
+        if self.graph is None:
+            (folder / INDEX_FILES[1]).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: str | Path, about: dict[str, str]) -> TitleIndex | None:
@@ -202,6 +204,8 @@ def _read_vectors(folder: str | Path, about: dict[str, str]) -> tuple[Float32Arr
     path = Path(folder) / INDEX_FILES[0]
     if not path.is_file():
         return None
+    if problem := describe_unreadable(path):
+        raise DataError(problem)
     try:
         from safetensors import safe_open
 
@@ -228,6 +232,8 @@ def read_encoder_name(folder: str | Path) -> str | None:
     path = Path(folder) / INDEX_FILES[0]
     if not path.is_file():
         return None
+    if problem := describe_unreadable(path):
+        raise DataError(problem)
     try:
         from safetensors import safe_open
 

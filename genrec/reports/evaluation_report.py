@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from genrec import __version__
+from genrec import __version__, files
 from genrec.data.protocols import Case
 from genrec.errors import SettingsError
 from genrec.evaluation import bootstrap, metrics
@@ -100,19 +100,21 @@ def write(evaluation: Evaluation, path: str | Path) -> None:
     parts = blocks(evaluation)
     text = to_html(parts) if path.suffix == ".html" else to_markdown(parts)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    files.write_text(path, text)
 
 
 def check(path: str | Path) -> None:
     """Reject an unusable file name before any slow work is done.
 
     Raises:
-        SettingsError: the extension is not one of ``ENDINGS``, or matplotlib is not installed.
+        SettingsError: the extension is not one of ``ENDINGS``, matplotlib is not installed, or the
+            file cannot be written.
     """
     if Path(path).suffix not in ENDINGS:
         msg = f"report={str(path)!r}. Expected a file name that ends with {' or '.join(ENDINGS)}."
         raise SettingsError(msg)
     _pyplot()
+    files.check_output(path)
 
 
 def overall(evaluation: Evaluation) -> Table:

@@ -6,13 +6,13 @@ The page contains no scripts. All text from the data (titles, searches, names) i
 from __future__ import annotations
 
 import html
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genrec.errors import SettingsError
+from genrec.files import check_output, write_text
 from genrec.matching.history_parser import Understood
 from genrec.pipeline.types import RecommendationList
 from genrec.reports.html import escape_line, make_page
@@ -62,10 +62,7 @@ def check(path: str | Path) -> None:
     if path.suffix != ".html":
         msg = f"html={str(path)!r}. Expected a file name that ends with .html."
         raise SettingsError(msg)
-    folder = next(p for p in path.absolute().parents if p.exists())
-    if path.is_dir() or not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        msg = f"html={str(path)!r} cannot be written. Expected a file in a folder that you may write to."
-        raise SettingsError(msg)
+    check_output(path)
 
 
 def write(path: str | Path, page: str) -> None:
@@ -73,7 +70,7 @@ def write(path: str | Path, page: str) -> None:
     check(path)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def of_list(answer: RecommendationList, prompt: str, spans: Spans) -> str:

@@ -93,7 +93,10 @@ class Checkpoint:
         Raises:
             SettingsError: the checkpoint was written with a different model, different data or
                 different files.
+            ModelError: a file of the checkpoint may not be read.
         """
+        if problem := files.describe_unreadable(place):
+            raise ModelError(problem)
         state = json.loads((place / STATE).read_text(encoding="utf-8"))
         check_unchanged(fingerprints, state.get("learned"), place)
         return cls(
@@ -269,8 +272,9 @@ class Checkpoints:
         try:
             files.write_folder(place, fill)
         except (OSError, RuntimeError) as error:
+            reason = files.describe_error(error) if isinstance(error, OSError) else error
             msg = (
-                f"Cannot write the checkpoint at step {state.global_step}: {error}. The previous "
+                f"Cannot write the checkpoint at step {state.global_step}: {reason}. The previous "
                 "checkpoint is intact. Free up disk space, and continue with --resume."
             )
             raise ModelError(msg) from error

@@ -35,19 +35,19 @@ def check_output(path: str | Path, form: str) -> None:
     """Check the format and the file extension for writing examples.
 
     Raises:
-        SettingsError: the format or the file extension is unknown.
+        SettingsError: the format or the file extension is unknown, or the file cannot be written.
     """
     if form not in FORMATS:
         msg = f"format={form!r} is unknown. Expected one of: {', '.join(FORMATS)}, pointwise."
         raise SettingsError(msg)
-    check_ending(path)
+    check_file(path)
 
 
-def check_ending(path: str | Path) -> None:
-    """Check that a file has one of the extensions in ``ENDINGS``.
+def check_file(path: str | Path) -> None:
+    """Check that a file has one of the extensions in ``ENDINGS`` and can be written.
 
     Raises:
-        SettingsError: the file has a different extension.
+        SettingsError: the file has a different extension, or cannot be written.
     """
     if Path(path).suffix not in ENDINGS:
         endings = " or ".join(ENDINGS)
@@ -55,6 +55,7 @@ def check_ending(path: str | Path) -> None:
             f"out={str(path)!r} has an unknown extension. Expected a file name ending in {endings}."
         )
         raise SettingsError(msg)
+    files.check_output(path)
 
 
 def make_examples(

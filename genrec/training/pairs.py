@@ -224,7 +224,7 @@ def write_pairs(
             data.
         DataError: all pairs have the same label, or there are no pairs.
     """
-    export.check_ending(out)
+    export.check_file(out)
     ours, training = config.resolve({**settings, "objective": "pointwise"})
     data = protocols.apply_protocol(data, training.protocol or protocols.default_protocol(data))
     recommender = Recommender(data, model, log=log, **asdict(replace(ours, prior="none")))

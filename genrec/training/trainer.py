@@ -6,10 +6,11 @@ runs the steps.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from genrec.data import protocols
 from genrec.data.dataset import Dataset
 from genrec.data.events import SPLITS
 from genrec.decoding.trie import TitleTrie
-from genrec.errors import SettingsError
+from genrec.errors import ModelError, SettingsError
 from genrec.evaluation import metrics
 from genrec.files import write_text
 from genrec.models.language_model import LanguageModel, fast_bf16_cpu, resolve_device
@@ -83,7 +84,8 @@ def train(
         The contents of ``run.json``.
 
     Raises:
-        SettingsError: a setting cannot be used, or differs from the settings of the run to resume.
+        SettingsError: a setting cannot be used, or differs from the settings of the run to resume. Or
+            the folder cannot be written, or another process trains a run in it.
         DataError: there are no targets to train on.
         ModelError: the model could not be loaded, the loss is not finite, or a file could not be
             written.
@@ -93,56 +95,78 @@ def train(
     data = protocols.apply_protocol(data, training.protocol or protocols.default_protocol(data))
     training = _without_missing_validation(data, training, log)
     written = {**asdict(ours), **asdict(training)}
-    start = _open_folder(folder, written, resume=resume)
-    if dtype == "auto" and not training.lora_rank and resolve_device(device).type != "cuda":
-        dtype = "float32"  # bfloat16 is too coarse for small weight updates
-    if isinstance(model, str):
-        quantize = training.quantize
-        model = LanguageModel.load(
-            model, device=device, dtype=dtype, threads=threads, quantize=quantize, log=log
-        )
-    plain = replace(ours, search="auto", prior="none", fusion="auto")
-    recommender = Recommender(data, model, log=log, **asdict(plain))
-    run = _describe_run(recommender, ours, training, data)
-    _warn_of_half_precision(model, training, log)
-    tuned = _make_trainable(model, training, run, since)
-    wanted = None if new is None else _with_replay(data, new, training)
-    log("Preparing the histories ...")
-    examples, build_objective = _prepare(recommender, data, ours, training, wanted)
-    if training.gradient_checkpointing:
-        tuned.model.gradient_checkpointing_enable({"use_reentrant": False})
-        tuned.model.enable_input_require_grads()
-    objective, validate = build_objective(tuned)
-    if new is not None:
-        validate = None  # new events are later than the validation events
-    plan = RunPlan(folder, training, start, _fingerprints(run, examples), validate, watch)
-    session = Session(objective, examples, tuned, plan)
-    if session.sharded and validate is not None:
+    with _hold_folder(folder):
+        start = _open_folder(folder, written, resume=resume)
+        if dtype == "auto" and not training.lora_rank and resolve_device(device).type != "cuda":
+            dtype = "float32"  # bfloat16 is too coarse for small weight updates
+        if isinstance(model, str):
+            quantize = training.quantize
+            model = LanguageModel.load(
+                model, device=device, dtype=dtype, threads=threads, quantize=quantize, log=log
+            )
+        plain = replace(ours, search="auto", prior="none", fusion="auto")
+        recommender = Recommender(data, model, log=log, **asdict(plain))
+        run = _describe_run(recommender, ours, training, data)
+        _warn_of_half_precision(model, training, log)
+        tuned = _make_trainable(model, training, run, since)
+        wanted = None if new is None else _with_replay(data, new, training)
+        log("Preparing the histories ...")
+        examples, build_objective = _prepare(recommender, data, ours, training, wanted)
+        if training.gradient_checkpointing:
+            tuned.model.gradient_checkpointing_enable({"use_reentrant": False})
+            tuned.model.enable_input_require_grads()
+        objective, validate = build_objective(tuned)
+        if new is not None:
+            validate = None  # new events are later than the validation events
+        plan = RunPlan(folder, training, start, _fingerprints(run, examples), validate, watch)
+        session = Session(objective, examples, tuned, plan)
+        if session.sharded and validate is not None:
+            log(
+                "The weights are sharded, so the model is not validated during training. Run `genrec "
+                "evaluate` on the finished run."
+            )
+        _write_settings(folder, written)
         log(
-            "The weights are sharded, so the model is not validated during training. Run `genrec "
-            "evaluate` on the finished run."
+            f"Training for {session.max_steps:,} steps ({examples.n_targets:,} targets and "
+            f"{sum(map(len, examples.rows)):,} tokens per pass) ..."
         )
-    _write_settings(folder, written)
-    log(
-        f"Training for {session.max_steps:,} steps ({examples.n_targets:,} targets and "
-        f"{sum(map(len, examples.rows)):,} tokens per pass) ..."
-    )
-    session.run(log)
-    gathered = session.checkpoints.gather_weights()
-    if session.main:
-        validations = session.progress.validations
-        run = replace(
-            run,
-            targets=round(session.progress.targets),
-            finished=session.finished,
-            metrics={
-                "best": session.progress.best,
-                "last": validations[-1] if validations else None,
-            },
-        )
-        _write_run(folder, run, session, recommender, training, gathered)
+        session.run(log)
+        gathered = session.checkpoints.gather_weights()
+        if session.main:
+            validations = session.progress.validations
+            run = replace(
+                run,
+                targets=round(session.progress.targets),
+                finished=session.finished,
+                metrics={
+                    "best": session.progress.best,
+                    "last": validations[-1] if validations else None,
+                },
+            )
+            _write_run(folder, run, session, recommender, training, gathered)
     tuned.model.eval()
     return run
+
+
+@contextlib.contextmanager
+def _hold_folder(folder: Path) -> Iterator[None]:
+    """Lock the run folder for this training.
+
+    Raises:
+        SettingsError: another process writes to the folder, or it cannot be written.
+        ModelError: a file could not be written later.
+    """
+    first = runs.is_first_process()  # the others write no files
+    try:
+        with files.lock_folder(folder) if first else contextlib.nullcontext():
+            yield
+    except OSError as error:
+        msg = (
+            f"Training has stopped: {error.filename or folder}: {files.describe_error(error)}. "
+            "Checkpoints that were written before are intact. Free up disk space or correct the "
+            "permissions, and continue with --resume."
+        )
+        raise ModelError(msg) from error
 
 
 def _without_missing_validation(data: Dataset, training: Training, log: Log) -> Training:
@@ -251,7 +275,7 @@ def _open_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> 
     """
     if runs.is_first_process():  # only the first process checks the folder
         path = folder / runs.SETTINGS
-        if folder.exists() and any(folder.iterdir()):
+        if any(p.name != files.LOCK for p in folder.iterdir()):
             if not resume:
                 msg = (
                     f"{folder} is not empty. Nothing was changed. Expected a new folder for --out. "

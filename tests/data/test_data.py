@@ -298,7 +298,7 @@ def test_a_failed_save_leaves_the_old_folder(
         monkeypatch.setattr(pq, "write_table", full)
     else:
         monkeypatch.setattr(Path, "rename", once)
-    with pytest.raises(DataError, match="No space left on device"):
+    with pytest.raises(DataError, match="no space left on device"):
         data.renamed("second").save(tmp_path / "out")
     assert Dataset.load(tmp_path / "out").info.name == data.info.name
     assert sorted(p.name for p in tmp_path.iterdir()) == ["events.csv", "items.csv", "out"]

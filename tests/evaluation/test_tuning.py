@@ -175,8 +175,8 @@ def test_what_was_found_is_used(run: Run, model: Path, tmp_path: Path) -> None:
     assert "prior" not in plain
     assert plain["parts"] == ["model"]
     elsewhere = tmp_path / "found.json"
-    code, _, said = run("tune", data, *shared, "--out", tmp_path / "none" / "t.json")
-    assert (code, "does not exist" in said) == (2, True)
+    code, _, said = run("tune", data, *shared, "--out", tmp_path)
+    assert (code, "is a folder, not a file" in said) == (2, True)
     code, out, _ = run("tune", data, *shared, "--out", elsewhere, "--language", "zh")
     assert code == 0
     assert out.splitlines()[0] == "held out\tmodel\tprior\tnode\tscore"

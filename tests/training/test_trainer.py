@@ -373,7 +373,7 @@ def test_a_merged_model_is_one_for_any_server(place: Path, run: Run) -> None:
     theirs = Recommender(data, str(place / "merged"), **exact).score("bought: red mug")
     assert [r.logprob for r in ours] == pytest.approx([r.logprob for r in theirs], abs=1e-5)
     code, _, said = run(*merge)
-    assert code == ModelError.exit_code
+    assert code == SettingsError.exit_code
     assert "is not empty" in said
 
 
