@@ -1,1 +1,1 @@
-"""Weight items by counts of events, and fuse these weights with the model."""
+"""Weight items by counts of users' events, and combine these weights with a model."""

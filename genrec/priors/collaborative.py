@@ -1,24 +1,26 @@
-"""The collaborative prior, which weights items by counts of users' events.
+"""Weight items for a history by counts of users' events (the collaborative prior).
 
-The weights are a mixture of distributions over items, each counted from the users' events. The
-sources of the mixture are:
+The weights are a mixture of several distributions over items. Each of these sources is counted from
+the users' events:
 
-popular   the popularity of each item, which gives every item some weight
-trending  the popularity in the latest tenth of all events
-markov    items taken right after one of the latest items; ``followed`` does the same for all items
-          of the history
-itemknn   items that share users with the history's items, by cosine; ``nearest`` uses the cube of
-          the cosine, so that the nearest items count most; ``latest`` uses the square of the
-          cosine, and only the latest items
-ease      the linear model that best reconstructs the user-item matrix (Steck 2019,
-          https://arxiv.org/abs/1905.03375), with each item's 50 strongest positive weights
-titles    items with titles similar to those of the latest items, which also covers new items
-own       items that this user takes often; ``recent`` favors the latest ones
+popular   gives each item a weight by its popularity, so that no weight is 0
+trending  gives each item a weight by its popularity in the latest tenth of all events
+markov    favors items that users took right after one of the latest items in the history;
+          ``followed`` does the same for all items in the history
+itemknn   favors items that share users with those in the history, as measured by a cosine;
+          ``nearest`` uses the cube of the cosine, so that the most similar items count most;
+          ``latest`` uses the square of the cosine and only the latest items in the history
+ease      uses the linear model that best reconstructs which users have which items (Steck 2019,
+          https://arxiv.org/abs/1905.03375), with each item's 50 highest positive weights
+titles    favors items with titles similar to those of the latest items in the history, and so also
+          covers items without any events
+own       favors items that the history contains often; ``recent`` favors its latest items
 
-Fitted baselines such as SASRec can be added as sources. The shares of the sources maximize the
-likelihood of the validation targets. If there are too few validation targets, targets held out from
-the train part are used instead. Behaviors whose events make the targets less likely, such as
-dislikes, are ignored. Deals with catalog rows and titles, not with tokens or models.
+Fitted baselines such as SASRec can be added as sources. Each source has a share of the mixture. The
+shares are those that make the targets of the validation part most likely. If it has too few
+targets, some events of the train part are held out as targets. Behaviors whose events make the
+targets less likely, such as dislikes, are ignored. This module deals with catalog rows and titles,
+not with tokens or models.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ FORMAT_VERSION = 2
 
 
 class CollaborativePrior:
-    """Weights items for a history by counts of other users' events; see the module's docstring.
+    """Weights items for a history by counts of users' events.
+
+    The docstring of this module describes how the weights are computed.
 
     Attributes:
         name: the prior's name in result tables.
@@ -74,13 +78,13 @@ class CollaborativePrior:
         mix: Mapping[str, float],
         scorers: Mapping[str, Scorer] | None = None,
     ) -> None:
-        """Make a prior from counts; use ``fit`` to make one from a dataset.
+        """Create a prior from counts of events. To create one from a dataset, use ``fit``.
 
         Args:
             counts: the counts of events.
-            mix: the weight of each source. The weight of ``popular`` must be above 0. Only the
-                ratios of the weights matter.
-            scorers: the fitted baselines among the sources, by name.
+            mix: the weight of each source in the mixture. The weight of ``popular`` must be above
+                0. Only the ratios of the weights matter.
+            scorers: the fitted baselines that are used as sources, by name; None if there are none.
 
         Raises:
             SettingsError: a source is unknown, or a weight is invalid.
@@ -100,23 +104,24 @@ class CollaborativePrior:
         seed: int = 0,
         log: Callable[[str], None] = lambda message: None,
     ) -> CollaborativePrior:
-        """Count the events before a split, and fit the shares of the sources.
+        """Create a prior by counting a dataset's events and fitting the shares of the sources.
 
-        The shares are fitted to the validation targets, using counts from the train part only. If
-        there are fewer than ``mixture_fit.ENOUGH`` targets, some events are held out from the train
-        part as targets (``protocols.with_validation``), and only the events before them are
-        counted. If there are still too few, default shares are used.
+        The shares are fitted to the targets of the validation part, with counts from the train part
+        only. If there are fewer than ``mixture_fit.ENOUGH`` such targets, some events of the train
+        part are held out as targets (see ``protocols.with_validation``), and only the events before
+        them are counted. If there are still too few, default shares are used.
 
         Args:
-            dataset: a dataset with a split.
+            dataset: a dataset whose events are split into train, validation and test parts.
             behavior: the behavior to count; None for the dataset's target behavior.
-            before: the split before which events are counted; ``validation`` for train only, ``test``
-                for train and validation.
+            before: ``validation`` to count events of the train part only, ``test`` to count those
+                of the train and validation parts.
             sources: names of the sources to mix, from ``COUNTED`` and ``LEARNED``. The sources in
                 ``LEARNED`` are fitted baselines, which are saved in the dataset's folder.
-            mix: the sources and their weights; None to fit the weights.
+            mix: the sources and their weights; None to fit the weights of ``sources``.
             seed: the random seed for sampling validation users and fitting baselines.
-            log: function called with a line of text while a baseline is being fitted.
+            log: function that is called with a line of text from time to time while a baseline is
+                fitted.
 
         Raises:
             SettingsError: a source is unknown.
@@ -153,30 +158,43 @@ class CollaborativePrior:
     def mixed(
         self, histories: Sequence[History], targets: Sequence[str], names: Sequence[str]
     ) -> dict[str, float]:
-        """Return the shares of the sources that maximize the likelihood of targets."""
+        """Find the shares of the sources that make the given targets most likely.
+
+        Args:
+            histories: the histories.
+            targets: the id of the item that followed each history.
+            names: the sources to mix.
+
+        Returns:
+            The share of each source.
+        """
         return fit_shares(self._mixture, histories, targets, names)[0]
 
     @property
     def mix(self) -> dict[str, float]:
-        """The share of each source; the shares sum to 1."""
+        """Return the share of each source in the mixture; the shares sum to 1."""
         return dict(self._mixture.mix)
 
     @property
     def counts(self) -> Counts:
-        """The current counts of events."""
+        """Return the counts of all events counted so far."""
         return self._mixture.counts
 
     def weights(self, history: History) -> Weights:
         """Weight every item for a history; see ``genrec.priors.weights.ItemPrior``.
 
-        The share of a source without any information about the history goes to popularity. For an
-        empty history, this applies to all sources except ``trending``. Items that are not in the
-        catalog are ignored.
+        A source may know nothing about a history. Its share is then added to that of popularity.
+        For an empty history, this applies to all sources except ``trending``. Events whose items
+        are not in the catalog are ignored.
         """
         return self._mixture.weights(without(history, self.unread))
 
     def logprobs(self, history: History) -> FloatArray:
-        """Return the (N,) log probabilities of all catalog rows under the prior alone."""
+        """Compute the log-probabilities of all N items under the prior alone, without a model.
+
+        Returns:
+            (N,) natural logarithms in the order of the catalog's rows.
+        """
         weights = self.weights(history)
         values = (weights.base or weights).values.copy()
         if weights.rows is not None:
@@ -184,7 +202,10 @@ class CollaborativePrior:
         return np.asarray(np.log(values / values.sum()))
 
     def rank(self, history: History, k: int, *, exclude_seen: bool = False) -> list[str]:
-        """Rank items using only the prior; see ``genrec.baselines.base.Baseline.rank``."""
+        """Return the ids of the k best items under the prior alone, without a model.
+
+        See ``genrec.baselines.base.Baseline.rank``.
+        """
         catalog, scores = self.counts.catalog, self.logprobs(history)
         if exclude_seen:
             scores = mask_seen(catalog, history, scores, self.lead_in_behaviors)
@@ -193,17 +214,17 @@ class CollaborativePrior:
     def update(
         self, events: Mapping[str, Sequence[Interaction | str]], catalog: Catalog | None = None
     ) -> None:
-        """Count additional events. The result is the same as if all events had been counted together.
+        """Add new events to the counts, as if they had been counted together with the earlier ones.
 
-        The shares and the fitted baselines among the sources do not change. EASE's weights are
-        recomputed at the next request (see ``Counts.ease``). Requests in progress finish with the old
-        counts.
+        The shares of the sources do not change, and baselines among the sources are not fitted
+        again. The weights of ``ease`` are recomputed at the next request (see ``Counts.ease``).
+        Requests in progress finish with the old counts.
 
         Args:
-            events: a mapping from user_id to the user's new events or item ids, oldest first. All
-                must be later than the events counted so far, and all are assumed to have the counted
-                behavior. Trending items are determined by the events' times, or by the given order
-                if an event has no time.
+            events: each user's new events or item ids by user id, oldest first. They must be later
+                than the events counted so far, and they are assumed to have the behavior that is
+                counted. Items are trending according to the events' times, or according to the
+                given order if an event has no time.
             catalog: the catalog with new items at its end; None if there are no new items.
 
         Raises:
@@ -260,8 +281,8 @@ class CollaborativePrior:
 
         Args:
             path: the file.
-            data: the catalog for which the prior was saved. If baselines are among the sources,
-                pass its dataset instead.
+            data: the catalog for which the prior was saved. If the prior uses fitted baselines, the
+                dataset is needed instead.
 
         Raises:
             DataError: the file is not a saved prior, or was saved for a different catalog.
@@ -300,7 +321,17 @@ class CollaborativePrior:
 def _checked_header(
     path: str | Path, metadata: Mapping[str, str], data: Dataset | Catalog, catalog: Catalog
 ) -> dict[str, Any]:
-    """Read the header of a saved prior, and check that it matches the data."""
+    """Parse the header of a saved prior, and check that the prior can be used with the given data.
+
+    Args:
+        path: the file, for messages.
+        metadata: the metadata of the file, which contains the header.
+        data: the dataset or catalog for which the prior is loaded.
+        catalog: the same catalog, or the catalog of the dataset.
+
+    Raises:
+        DataError: the file is not a saved prior, or was saved for a different catalog.
+    """
     try:
         header: dict[str, Any] = json.loads(metadata["prior"])
         version, learned = header["format_version"], header["learned"]
@@ -332,7 +363,7 @@ def _item_ids(events: Sequence[Interaction | str]) -> list[str]:
 
 
 def _times(events: Sequence[Interaction | str]) -> list[float | None]:
-    """Return the time of each event that has an item, or None if the event has no time."""
+    """Return the times of those events that have an item; None for an event without a time."""
     times: list[float | None] = []
     for event in events:
         if isinstance(event, str):

@@ -1,6 +1,6 @@
-"""Count users' events for the collaborative prior, and turn the counts into item distributions.
+"""Count users' events, and turn the counts into the distributions of the collaborative prior.
 
-Counts are sums over events, so adding events gives the same result as recounting all events.
+Since counts are sums over events, adding new events gives the same result as counting all again.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from genrec.matching.ngrams import AlikeTitles
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray, IntArray
 
-_BACK = 0.3  # weight of a backward transition, as in ``baselines.Markov``
+_BACK = 0.3  # weight of a transition in the reverse direction, as in ``baselines.Markov``
 _ALL = 1 << 40  # more events than any history has
-OWN = {"own": 0.95, "recent": 0.8}  # decay per step back in the user's own history
+# For each source of the user's own items: the weight of each item relative to the next newer one.
+OWN = {"own": 0.95, "recent": 0.8}
 
-# For each source that multiplies a history by an item-to-item matrix: the attribute that holds the
-# matrix, and the weighting of the history as (decay per step back, number of latest events). None
+# Some sources multiply a history by a matrix of weights between items. For each of them: the
+# attribute that holds the matrix, and the weights of the items in the history. These are given by
+# the weight of each item relative to the next newer one, and the number of latest events used. None
 # means that each item counts once.
 _MATRICES: dict[str, tuple[str, tuple[float, int] | None]] = {
     "markov": ("_after", (0.8, 5)),  # as in ``baselines.Markov``
@@ -40,19 +42,19 @@ _MATRICES: dict[str, tuple[str, tuple[float, int] | None]] = {
     "latest": ("_cosine_squared", (0.5, 5)),
     "ease": ("ease", None),
 }
-_TITLES = (0.8, 25)  # the same for the source ``titles``
-# trending events: their fraction of all events, and their maximum number
+_TITLES = (0.8, 25)  # the same two numbers for the source ``titles``
+# The fraction of all events that count as the latest ones, and the maximum number of these.
 _NEWEST, _MAX_NEWEST = 0.1, 100_000
 _PENALTY = EASE.defaults["penalty"]
-# maximum number of items, and maximum number of weights kept per item
+# The maximum number of items that EASE covers, and the maximum number of weights kept per item.
 _EASE_ITEMS, _EASE_NEAR = 5000, 50
-_CHUNK = 256  # number of rows of the EASE matrix to process at the same time
+_CHUNK = 256  # number of rows of the EASE matrix that are computed at the same time
 
 
 class TitleNeighbors:
-    """The titles of a catalog. They are compared only when the comparison is first needed.
+    """The titles of a catalog, which are indexed only when similar titles are first needed.
 
-    Several ``Counts`` can share one object.
+    Several ``Counts`` can share one object of this class.
     """
 
     def __init__(self, catalog: Catalog) -> None:
@@ -65,7 +67,7 @@ class TitleNeighbors:
 
     @cached_property
     def alike(self) -> AlikeTitles:
-        """Finds similar titles; built at first use."""
+        """Return an index that finds similar titles. It is built at first use."""
         return AlikeTitles(self.titles)
 
 
@@ -75,18 +77,18 @@ class Counts:
 
     Attributes:
         catalog: the items.
-        user_ids: (U,) the users whose events were counted.
-        latest: (U,) the row of each user's latest item.
-        items: (U, N) sparse matrix, with a 1 for each item of each user.
-        after: (N, N) sparse matrix, number of times that the column's item came right after the
-            row's item.
-        both: (N, N) sparse matrix, number of users who have both items.
-        popularity: (N,) number of events of each item.
-        newest: the rows of the latest tenth of all events, oldest first. It is empty if events of
-            different users cannot be ordered in time.
-        title_neighbors: finds items with similar titles.
-        saved_ease: (N, N) sparse matrix of the EASE weights saved with these counts; None if none
-            were saved.
+        user_ids: (U,) ids of the users whose events were counted.
+        latest: (U,) catalog row of each user's latest item.
+        items: (U, N) sparse matrix with a 1 for each item that a user has.
+        after: (N, N) sparse matrix that counts how often the item in the column came right after
+            the item in the row.
+        both: (N, N) sparse matrix with the number of users who have both items.
+        popularity: (N,) number of events with each item.
+        newest: catalog rows of the items in the latest tenth of all events, oldest first; empty if
+            events of different users cannot be ordered in time.
+        title_neighbors: the titles of the items, for finding items with similar titles.
+        saved_ease: (N, N) sparse matrix of EASE weights that were saved with these counts; None if
+            none were saved.
     """
 
     catalog: Catalog
@@ -102,7 +104,7 @@ class Counts:
 
     @classmethod
     def none(cls, catalog: Catalog) -> Counts:
-        """Return empty counts for a catalog."""
+        """Create counts for a catalog without any events."""
         from scipy import sparse
 
         n = len(catalog)
@@ -121,7 +123,10 @@ class Counts:
         )
 
     def over(self, catalog: Catalog) -> Counts:
-        """Return the same counts for a catalog with additional items at its end.
+        """Return the same counts for a catalog that has additional items at its end.
+
+        Args:
+            catalog: the new catalog.
 
         Raises:
             RequestError: the catalog does not begin with the items of these counts.
@@ -156,14 +161,14 @@ class Counts:
         row: IntArray,
         when: FloatArray | None = None,
     ) -> Counts:
-        """Return counts that include additional events.
+        """Return counts that also include E additional events.
 
         Args:
-            names: (M,) user ids without duplicates.
-            user: (E,) indices into ``names``, ascending.
-            row: (E,) catalog rows, each user's oldest event first. All events must be later than
-                those counted so far.
-            when: (E,) times of the events; None if the events are in chronological order.
+            names: ids of the users who have additional events, without duplicates.
+            user: (E,) index in ``names`` of each event's user, in ascending order.
+            row: (E,) catalog row of each event's item; each user's oldest event comes first. All
+                events must be later than those counted so far.
+            when: (E,) time of each event; None if all events are in chronological order.
         """
         from scipy import sparse
 
@@ -183,7 +188,7 @@ class Counts:
         items = _sized(self.items, size, n)
         old = items[code]
         had = sparse.csr_array((np.ones(len(row)), (user, row)), shape=(len(names), n)) + old
-        had.data[:] = 1.0  # repeats were summed
+        had.data[:] = 1.0  # repeated events were summed to more than 1
         place = sparse.csr_array(
             (np.ones(len(names)), (code, np.arange(len(names)))), shape=(size, len(names))
         )
@@ -201,20 +206,26 @@ class Counts:
         )
 
     def _newest_with(self, row: IntArray) -> IntArray:
-        """Return the rows of the latest events after adding events with the given rows."""
+        """Return the new value of ``newest`` after adding events with the given catalog rows."""
         total = int(self.popularity.sum()) + len(row)
         size = min(max(int(total * _NEWEST), 1), _MAX_NEWEST)
         return np.append(self.newest, row)[-size:]
 
     @cached_property
     def base(self) -> Weights:
-        """The smoothed popularity. Items that are new to the catalog count as having no events."""
+        """Return weights by popularity, to which 1 is added so that no weight is 0.
+
+        Items that are added to the catalog later count as having no events.
+        """
         total = float((self.popularity + 1.0).sum())
         return Weights((self.popularity + 1.0) / total, rest=1.0 / total)
 
     @cached_property
     def trend(self) -> FloatArray:
-        """(N,) each item's share of the latest events, or its popularity if there are no such events."""
+        """Return the fraction of the latest events that belongs to each of the N items, as (N,).
+
+        If the latest events are unknown, the popularity is returned instead.
+        """
         if not len(self.newest):
             return self.base.values
         events = np.bincount(self.newest, minlength=len(self.catalog))
@@ -226,7 +237,11 @@ class Counts:
 
     @cached_property
     def _cosine(self) -> Any:
-        """A sparse (N, N) matrix of cosines between items' sets of users, with a zero diagonal."""
+        """Return the cosines between the sets of users of all pairs of N items.
+
+        Returns:
+            A sparse (N, N) matrix, in which the cosine of an item with itself is set to 0.
+        """
         from scipy import sparse
 
         users = self.both.diagonal()
@@ -237,10 +252,14 @@ class Counts:
 
     @cached_property
     def ease(self) -> Any:
-        """A sparse (N, N) matrix of EASE's strongest positive weights.
+        """Return the highest positive weights of the EASE model between items.
 
-        Only the ``_EASE_ITEMS`` items with the most users are included. Solving takes half a second
-        for 2,000 items, and about five seconds and 0.2 GB for 5,000 items.
+        They are computed at first use, unless saved weights are available. Only the
+        ``_EASE_ITEMS`` items with the most users are included. The computation takes half a second
+        for 2,000 items, and about five seconds and 0.2 GB of memory for 5,000 items.
+
+        Returns:
+            A sparse (N, N) matrix for the N items of the catalog.
         """
         return self._solve_ease() if self.saved_ease is None else self.saved_ease
 
@@ -285,9 +304,15 @@ class Counts:
         return _powered(self._cosine, 2)
 
     def shares(self, source: str, histories: Sequence[History]) -> Any:
-        """Return a source's distribution over items for each history, as an (H, N) sparse matrix.
+        """Compute a source's distribution over N items for each of H histories.
 
-        A row without entries means that the source has no information about that history.
+        Args:
+            source: name of the source.
+            histories: the H histories.
+
+        Returns:
+            A sparse (H, N) matrix in which each row sums to 1. A row without entries means that the
+            source knows nothing about that history.
         """
         if source in OWN:
             return _unit(self._read(histories, OWN[source], _ALL))
@@ -306,12 +331,13 @@ class Counts:
 
 
 def count(dataset: Dataset, behavior: str, before: str) -> Counts:
-    """Count the events with a given behavior before a split.
+    """Count a dataset's events that have a given behavior.
 
     Args:
-        dataset: a dataset with a split.
-        behavior: the behavior to count.
-        before: ``validation`` to count the train part only, ``test`` for train and validation.
+        dataset: a dataset whose events are split into train, validation and test parts.
+        behavior: the behavior to count, such as ``buy``.
+        before: ``validation`` to count events of the train part only, ``test`` to count those of
+            the train and validation parts.
     """
     events = TrainingEvents.of(dataset.interactions, behavior, before)
     user = dataset.interactions.columns.user[events.place]
@@ -319,14 +345,14 @@ def count(dataset: Dataset, behavior: str, before: str) -> Counts:
     names = [dataset.interactions.user_ids[code] for code in codes.tolist()]
     when = dataset.interactions.columns.timestamp[events.place]
     counts = Counts.none(dataset.catalog).more(names, events.user, events.row, when)
-    # Positions give no order between events of different users.
+    # Positions in the users' histories do not tell which user's event was earlier.
     if dataset.info.time_unit == "position":
         counts = replace(counts, newest=counts.newest[:0])
     return counts
 
 
 def _unit(matrix: Any) -> Any:
-    """Scale the rows of a sparse matrix so that each sums to 1. Empty rows stay unchanged."""
+    """Scale each row of a sparse matrix so that it sums to 1, leaving empty rows unchanged."""
     rows = matrix.tocsr()
     total = np.asarray(rows.sum(axis=1)).ravel()
     rows.data = rows.data / np.repeat(np.where(total > 0, total, 1.0), np.diff(rows.indptr))
@@ -342,14 +368,17 @@ def _clean(matrix: Any) -> Any:
 
 
 def _powered(matrix: Any, n: int) -> Any:
-    """Raise the entries of a sparse matrix to a power. The result shares its index arrays."""
+    """Return a sparse matrix with each entry raised to the n-th power.
+
+    The result shares its index arrays with the given matrix.
+    """
     from scipy import sparse
 
     return sparse.csr_array((matrix.data**n, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def _sized(matrix: Any, rows: int, columns: int) -> Any:
-    """Return a copy of a sparse matrix, padded with empty rows and columns after the last ones."""
+    """Return a copy of a sparse matrix that is enlarged by empty rows and columns at the end."""
     larger = matrix.copy()
     larger.resize((rows, columns))
     return larger

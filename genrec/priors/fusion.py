@@ -1,8 +1,8 @@
-"""Choose the prior, its weight, and the way it is fused with the model (by node or by score).
+"""Choose the prior of a recommender, its weight, and the way in which it is fused with the model.
 
-Values that are not set explicitly were fitted on validation data. If ``genrec tune`` was run for
-the dataset folder and the model, its values are used. Otherwise, the values are used that were
-fitted with the untrained default model on the bundled sample data.
+A prior can be fused at each node of the trie or into the final score. Values that the user does not
+set come from ``genrec tune`` if it was run for the dataset folder and the model. Otherwise, default
+values are used, which were fitted with the untrained default model on the bundled sample data.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from genrec.priors.tuned import WEIGHTS, Tuned, load_tuned
 from genrec.priors.weights import ItemPrior, Popularity
 
 OTHER_WEIGHT = 0.3  # default weight of popularity, novelty and user-defined priors
-# The defaults of the collaborative prior were fitted by ``genrec tune`` on 200 validation users of the
+# The collaborative prior's defaults were fitted by ``genrec tune`` on 200 validation users of the
 # bundled sample data with the untrained default model; see benchmarks/LOG.md.
 FUSION = "node"
 TEMPERATURES = {"node": 36.58, "score": 4.0}
-ENOUGH = 1000  # events; with fewer, the defaults are scaled down in proportion
+ENOUGH = 1000  # number of events; with fewer, the defaults are scaled down in proportion
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,15 @@ class Fusion:
     """The parameters for fusing a prior with the model.
 
     Attributes:
-        prior: the prior's name; ``none`` for no prior, ``own`` for one that was set on a
-            recommender.
-        weight: the exponent of the prior.
-        fusion: ``node`` or ``score``.
-        temperature: the value by which the model's logits are divided at every node.
-        alone: the temperature to use without a prior.
-        fitted: the data on which the values were fitted, as text to display; empty if they were set
-            explicitly.
+        prior: the prior's name; ``none`` for no prior, ``own`` for a prior object that the user has
+            set on a recommender.
+        weight: the exponent of the prior's weights.
+        fusion: ``node`` to fuse the prior at each node of the trie, ``score`` to fuse it into the
+            final score.
+        temperature: the number by which the model's logits are divided at each node.
+        alone: the number by which they are divided if there is no prior.
+        fitted: a text that names the data on which the values were fitted; empty if the user has
+            set them.
     """
 
     prior: str
@@ -52,7 +53,15 @@ class Fusion:
 
 
 def choose_prior(settings: Settings, dataset: Dataset | None, behavior: str) -> str:
-    """Return the name of the prior to use; ``auto`` becomes ``none`` if there are no events to count.
+    """Return the name of the prior that a recommender should use.
+
+    If the settings say ``auto``, this is ``collaborative``, or ``none`` if there are no events to
+    count or if the other settings do not allow a prior.
+
+    Args:
+        settings: the recommender's settings.
+        dataset: the dataset whose events are counted; None if there is only a catalog.
+        behavior: the behavior to recommend for.
 
     Raises:
         SettingsError: the settings name a prior for which there are no events to count.
@@ -85,7 +94,13 @@ def choose_prior(settings: Settings, dataset: Dataset | None, behavior: str) -> 
 
 
 def _count_events(dataset: Dataset, before: str, behavior: str | None = None) -> int:
-    """Count the events with known items before a split, for one behavior or for all behaviors."""
+    """Return the number of events that a prior can count.
+
+    Args:
+        dataset: the dataset.
+        before: the first part of the split that is not counted, ``validation`` or ``test``.
+        behavior: the behavior to count; None to count all behaviors.
+    """
     events, c = dataset.interactions, dataset.interactions.columns
     counted = (c.row >= 0) & (c.split < SPLITS.index(before))
     if behavior is not None:
@@ -102,14 +117,15 @@ def build_prior(
     behavior: str,
     log: Callable[[str], None] = lambda message: None,
 ) -> ItemPrior:
-    """Build the named prior from the dataset's events.
+    """Build the prior with a given name from a dataset's events.
 
     Args:
-        settings: the settings, which select the events to count and the sources to mix.
+        settings: the recommender's settings, which select the events and the sources.
         dataset: the dataset whose events are counted.
         name: ``collaborative``, ``popularity`` or ``novelty``.
         behavior: the behavior to recommend for.
-        log: function called with a line of text while a baseline among the sources is being fitted.
+        log: function that is called with a line of text from time to time while a baseline is
+            fitted as a source.
     """
     before = settings.prior_before
     if name == "collaborative":
@@ -124,13 +140,14 @@ def build_prior(
 def resolve_fusion(
     settings: Settings, prior: str, tuned: Tuned | None = None, events: int = ENOUGH
 ) -> Fusion:
-    """Determine the parameters for fusing the named prior with the model.
+    """Determine the parameters for fusing a prior with the model.
 
     Args:
-        settings: the settings; values set explicitly take precedence.
-        prior: ``none``, ``own`` or one of ``genrec.config.PRIORS``.
-        tuned: the values fitted by ``genrec tune``, if any.
-        events: number of events that the prior counts; used only if ``tuned`` is not given.
+        settings: the recommender's settings. Values that the user has set take precedence.
+        prior: the prior's name, which is ``none``, ``own`` or one of ``genrec.config.PRIORS``.
+        tuned: the values that ``genrec tune`` has fitted; None if there are none.
+        events: number of events that the prior counts. If there are few, the default weight is
+            reduced. It has no effect if ``tuned`` is given.
     """
     alone = 1.0 if settings.node_temperature is None else settings.node_temperature
     vocab = settings.normalization == "vocab"
@@ -153,16 +170,17 @@ def resolve_fusion(
 
 
 class PriorSource:
-    """Provides a recommender with its prior and the parameters for fusing it.
+    """Provides a recommender with its prior and with the parameters for fusing it.
 
     The prior is built when it is first needed.
 
     Attributes:
-        own: whether the user set a prior that replaces the one from the settings.
-        run: the folder of the run that the model comes from, if any. The default values were fitted
-            with the untrained model. For a run, ``auto`` therefore means no prior unless ``genrec
-            tune`` has fitted values for the run.
-        saved: the prior saved in that folder, for a recommender without a dataset.
+        own: whether the user has set a prior object, which replaces the prior from the settings.
+        run: the run folder from which the model was loaded, or None. The default parameters are
+            unsuitable for a trained model. So with a run, the setting ``auto`` means no prior
+            unless ``genrec tune`` has fitted parameters for this run.
+        saved: the prior that was saved in the run folder, for a recommender without a dataset; None
+            if there is none.
     """
 
     def __init__(
@@ -174,15 +192,15 @@ class PriorSource:
         log: Callable[[str], None],
         run: Path | None = None,
     ) -> None:
-        """Choose the prior without counting any events yet.
+        """Choose the prior according to the settings, but do not build it yet.
 
         Args:
             settings: the recommender's settings.
-            dataset: the dataset whose events are counted, if any.
+            dataset: the dataset whose events are counted; None if there is only a catalog.
             behavior: the behavior to recommend for.
-            key: function that returns the key under which ``genrec tune`` stores a fit.
-            log: function called with a line of text before a slow step.
-            run: the folder of the run that the model comes from, if any.
+            key: function that returns the key under which ``genrec tune`` stores its values.
+            log: function that is called with a line of text before each slow step.
+            run: the run folder from which the model was loaded, or None.
 
         Raises:
             SettingsError: the settings name a prior for which there are no events to count.
@@ -199,7 +217,10 @@ class PriorSource:
 
     @property
     def prior(self) -> ItemPrior | None:
-        """The prior that is fused with the model, built at first use; None for no prior."""
+        """Return the prior that is fused with the model, or None if there is no prior.
+
+        The prior is built at first use.
+        """
         if not self._built:
             name = self._resolved.prior
             prior: ItemPrior | None = None
@@ -210,7 +231,7 @@ class PriorSource:
                 if name == "collaborative" and len(self._dataset.interactions) > 100_000:
                     self._log("Counting items that users take together ...")
                 prior = build_prior(self._settings, self._dataset, name, self._behavior, self._log)
-            self._built.append(prior)  # also visible to recommenders that share this list
+            self._built.append(prior)  # other recommenders that share this list see it, too
         return self._built[0]
 
     @prior.setter
@@ -219,14 +240,14 @@ class PriorSource:
 
     @property
     def fusing(self) -> Fusion:
-        """The parameters for fusing the prior. Explicit settings take precedence over fitted values."""
+        """Return the parameters for fusing the prior with the model."""
         if self.own:
             return resolve_fusion(self._settings, "none" if self.prior is None else "own")
         return self._resolved
 
     @cached_property
     def _resolved(self) -> Fusion:
-        """The parameters for fusing the prior from the settings."""
+        """Return the parameters for fusing the prior that was chosen by the settings."""
         name, tuned, events = self._name, None, 0
         if self.saved is not None and self._settings.prior == "auto":
             name, tuned = "collaborative", load_tuned(self._settings.tuned, self.run, self._key)
@@ -240,10 +261,13 @@ class PriorSource:
         return resolve_fusion(self._settings, name, tuned, events)
 
     def share(self, other: PriorSource, *, same_data: bool) -> None:
-        """Share another source's prior if it was set by the user or would be built identically.
+        """Take over the prior of another recommender, so that it need not be built again.
+
+        This happens only if the user has set the other prior, or if building it here would give the
+        same prior.
 
         Args:
-            other: the source of a recommender with the same model.
+            other: the prior source of a recommender with the same model.
             same_data: whether both recommenders have the same dataset.
         """
         if self._dataset is None:
@@ -254,7 +278,7 @@ class PriorSource:
             self._built = other._built
 
     def _depends_on(self) -> tuple[object, ...]:
-        """Return everything that the built prior depends on, except the dataset."""
+        """Return all values on which the built prior depends, apart from the dataset."""
         settings = self._settings
         counted = settings.sources, settings.prior_before, settings.seed
         return self._resolved.prior, *counted, self._behavior

@@ -1,4 +1,4 @@
-"""Mix several sources' distributions over items. Each source has a share of the mixture."""
+"""Mix the distributions of several sources over items, each with its share of the mixture."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from genrec.priors.counts import Counts
 from genrec.priors.weights import Weights
 
 POPULAR, TRENDING = "popular", "trending"
-_SOFTMAX = {"sasrec": 1.0, "textseq": 1.0, "content": 20.0}  # factor on the scores before a softmax
+# The factor by which a baseline's scores are multiplied before a softmax makes them probabilities.
+_SOFTMAX = {"sasrec": 1.0, "textseq": 1.0, "content": 20.0}
 
 
 def normalized_mix(mix: Mapping[str, float], learned: Mapping[str, Scorer]) -> dict[str, float]:
-    """Scale mixing weights so that they sum to 1.
+    """Check the weights of the sources of a mixture, and scale them so that they sum to 1.
 
     Args:
         mix: the weight of each source.
-        learned: the fitted baselines among the sources, by name.
+        learned: the fitted baselines that may be used as sources, by name.
 
     Raises:
         SettingsError: a source is unknown, a weight is negative, infinite or NaN, or the weight of
@@ -48,15 +49,15 @@ def normalized_mix(mix: Mapping[str, float], learned: Mapping[str, Scorer]) -> d
 
 @dataclass(frozen=True, eq=False)
 class Mixture:
-    """The complete state of a collaborative prior, as one immutable object.
+    """A mixture of sources, which holds the complete state of a collaborative prior.
 
-    An update replaces the prior's mixture by a new one, so requests in progress finish with the old
-    one.
+    The object is immutable. To add events, the prior replaces it by a new one, so that requests in
+    progress can finish with the old one.
 
     Attributes:
         counts: the counts of the users' events.
         mix: the share of each source; the shares sum to 1.
-        learned: the fitted baselines among the sources, by name.
+        learned: the fitted baselines that are used as sources, by name.
     """
 
     counts: Counts
@@ -64,14 +65,20 @@ class Mixture:
     learned: Mapping[str, Scorer] = field(default_factory=dict)
 
     def shares(self, source: str, histories: Sequence[History]) -> Any:
-        """Return a source's distribution for each history, as a sparse or dense (H, N) matrix.
+        """Compute a source's distribution over N items for each of H histories.
 
-        A row of zeros means that the source has no information about that history.
+        Args:
+            source: name of the source.
+            histories: the H histories.
+
+        Returns:
+            A sparse or dense (H, N) matrix in which each row sums to 1. A row of zeros means that
+            the source knows nothing about that history.
         """
         if source not in self.learned:
             return self.counts.shares(source, histories)
         scores = self.learned[source].scores_many(histories)
-        added = len(self.counts.catalog) - scores.shape[1]  # items newer than the baseline
+        added = len(self.counts.catalog) - scores.shape[1]  # items that the baseline does not know
         scores = np.pad(scores, ((0, 0), (0, added)), constant_values=-np.inf)
         scale = _SOFTMAX.get(source)
         if scale is None:
@@ -85,8 +92,8 @@ class Mixture:
     def weights(self, history: History) -> Weights:
         """Weight every item for a history.
 
-        The share of a source without any information about the history goes to popularity. Events
-        whose item is not in the catalog are ignored.
+        A source may know nothing about the history. Its share is then added to that of popularity.
+        Events whose items are not in the catalog are ignored.
         """
         catalog = self.counts.catalog
         events = tuple(i for i in history.interactions if i.item_id in catalog)
@@ -115,7 +122,14 @@ class Mixture:
         return Weights(row.data[some] / rest, rows, base=base, sources=tuple(sources))
 
     def _base(self, popular: float) -> Weights:
-        """Mix popular and trending items. One object is cached for each share of popularity."""
+        """Mix the sources ``popular`` and ``trending``, which are the same for all histories.
+
+        The result is cached.
+
+        Args:
+            popular: the share of popularity, including the shares of sources that know nothing
+                about a history.
+        """
         trending = self.mix.get(TRENDING, 0.0)
         if not trending:
             return self.counts.base

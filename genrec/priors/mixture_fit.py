@@ -1,4 +1,4 @@
-"""Fit the shares of a mixture's sources, and drop behaviors that make the targets less likely."""
+"""Fit the shares of a mixture's sources, and find behaviors that are better ignored."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from genrec.priors.counts import OWN
 from genrec.priors.mixture import POPULAR, TRENDING, Mixture
 from genrec.types import FloatArray
 
-MAX_USERS = 1000  # maximum number of validation users to fit the shares on
-ENOUGH = 50  # users; with fewer, the default shares are used
+MAX_USERS = 1000  # maximum number of validation users to whose targets the shares are fitted
+ENOUGH = 50  # minimum number of these users; with fewer, the default shares are used
 LEAST_POPULAR = 0.01  # minimum share of popularity
-# Approximate means of the shares fitted on five datasets (benchmarks/LOG.md), but with a larger
-# share of popularity.
+# These are roughly the means of the shares fitted on five datasets (benchmarks/LOG.md), but with a
+# larger share of popularity.
 DEFAULT_MIX = {
     POPULAR: 0.25, TRENDING: 0.07, "markov": 0.12, "followed": 0.08, "itemknn": 0.05,
     "nearest": 0.15, "latest": 0.07, "ease": 0.08, "titles": 0.04, "own": 0.1, "recent": 0.1,
 }  # fmt: skip
 _NEGLIGIBLE = 0.002  # sources with a smaller share are dropped, since every source costs time
-_STEPS = 400  # number of expectation-maximization steps
-_RARE = 0.01  # behaviors with a smaller fraction of the events are never dropped
-_STANDARD_ERRORS = 2.0  # minimum gain from dropping a behavior, in standard errors
+_STEPS = 400  # number of steps of expectation-maximization
+_RARE = 0.01  # behaviors with a smaller fraction of all events are never ignored
+_STANDARD_ERRORS = 2.0  # minimum gain from ignoring a behavior, in standard errors
 
 
 def fit_on_validation(
     mixture: Mixture, dataset: Dataset, sources: Sequence[str], seed: int
 ) -> tuple[dict[str, float], frozenset[str]]:
-    """Fit the shares to the validation targets, and find the behaviors to ignore.
+    """Fit the shares of sources to the validation part, and find the behaviors to ignore.
 
-    If there are fewer than ``ENOUGH`` targets, or fewer than ``ENOUGH / 2`` of them have a history,
-    the default shares are used.
+    A target is the item that a user took next in the validation part. If there are fewer than
+    ``ENOUGH`` targets, or if fewer than ``ENOUGH / 2`` of them have a history, the default shares
+    are used.
 
     Args:
-        mixture: a mixture with counts of the train part.
+        mixture: a mixture whose counts come from the train part.
         dataset: a dataset with a validation part.
         sources: the sources to mix.
         seed: the random seed for sampling validation users.
@@ -68,17 +69,18 @@ def fit_shares(
     targets: Sequence[str],
     sources: Sequence[str],
 ) -> tuple[dict[str, float], FloatArray]:
-    """Find the shares that maximize the likelihood of targets given their histories.
+    """Find the shares of sources that make given targets most likely.
 
     Args:
-        mixture: provides the distributions of the sources; its current shares are not used.
-        histories: (H,) histories.
-        targets: (H,) the item that followed each history.
+        mixture: the mixture that provides the distributions of the sources. Its current shares are
+            not used.
+        histories: the H histories.
+        targets: the id of the item that followed each history.
         sources: the sources to mix.
 
     Returns:
-        The share of each source, and (H,) -ln P of each target, computed before negligible shares
-        are dropped.
+        The share of each source, and the (H,) negative natural logarithms of the targets'
+        probabilities, which are computed before sources with negligible shares are dropped.
     """
     rows = np.array(mixture.counts.catalog.rows(targets), dtype=np.int64)
     user = np.arange(len(rows))
@@ -104,7 +106,7 @@ def fit_shares(
 
 
 def without(history: History, behaviors: Collection[str]) -> History:
-    """Return a history without the events that have one of the given behaviors."""
+    """Return a copy of a history from which events with the given behaviors are removed."""
     if not behaviors:
         return history
     kept = tuple(i for i in history.interactions if i.behavior not in behaviors)
@@ -112,7 +114,11 @@ def without(history: History, behaviors: Collection[str]) -> History:
 
 
 def _default_mix(dataset: Dataset, sources: Sequence[str]) -> dict[str, float]:
-    """Return the default shares. Sources of the user's own items are left out if items do not recur."""
+    """Return the default share of each source.
+
+    The sources that favor a user's own items get no share if users of this dataset rarely take the
+    same item again.
+    """
     repeats = not dataset.info.exclude_seen or bool(dataset.info.lead_in_behaviors)
     usual = {n: w for n, w in DEFAULT_MIX.items() if n in sources and (repeats or n not in OWN)}
     return {**dict.fromkeys(sources, 0.0), **usual, POPULAR: DEFAULT_MIX[POPULAR]}
@@ -125,10 +131,18 @@ def _behaviors_to_ignore(
     sources: Sequence[str],
     target_behavior: str,
 ) -> frozenset[str]:
-    """Find the behaviors whose removal from histories makes the targets significantly more likely.
+    """Find the behaviors that are better ignored in histories.
 
-    Each behavior is tried once, starting with the most frequent one. A behavior that was dropped in
-    an earlier step stays dropped.
+    A behavior is ignored if the targets become significantly more likely without its events. Each
+    behavior is tried once, starting with the most frequent one. While the next ones are tried, a
+    behavior to be ignored is left out.
+
+    Args:
+        mixture: the mixture that provides the distributions of the sources.
+        histories: the histories.
+        targets: the id of the item that followed each history.
+        sources: the sources to mix.
+        target_behavior: the behavior to recommend for, which is never ignored.
     """
     kinds = Counter(i.behavior for h in histories for i in h.interactions)
     frequent = [b for b, n in kinds.most_common() if n >= _RARE * kinds.total()]
@@ -148,12 +162,16 @@ def _behaviors_to_ignore(
 
 
 def _maximize_likelihood(likelihoods: FloatArray) -> FloatArray:
-    """Return the (M,) weights that maximize the mean of log(likelihoods @ weights).
+    """Find the weights of M distributions for which their mixture makes U targets most likely.
 
-    The likelihoods have shape (U, M).
+    The weights maximize the mean of log(likelihoods @ weights). This function is concave, so
+    expectation-maximization (Dempster et al. 1977) reaches its global maximum.
 
-    Expectation-maximization (Dempster et al. 1977) reaches the global maximum, because the function
-    is concave.
+    Args:
+        likelihoods: (U, M) probability of each target under each distribution.
+
+    Returns:
+        (M,) weights, which sum to 1.
     """
     weights = np.full(likelihoods.shape[1], 1.0 / likelihoods.shape[1])
     for _ in range(_STEPS):

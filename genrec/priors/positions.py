@@ -1,4 +1,7 @@
-"""Reorder weights from catalog rows to trie positions, as required by the search."""
+"""Reorder the weights of items from catalog rows to positions in the trie of titles.
+
+The search needs sums and maxima of weights over ranges of positions.
+"""
 
 from __future__ import annotations
 
@@ -13,41 +16,45 @@ from genrec.types import FloatArray, IntArray
 
 
 class TriePositions(Protocol):
-    """The part of a trie that translates between catalog rows and positions."""
+    """The interface of a trie for converting catalog rows to positions and back."""
 
     @property
     def n_positions(self) -> int:
-        """The number of positions."""
+        """Return the number of positions in the trie, including those of removed titles."""
         ...
 
     def rows_at(self, positions: IntArray) -> IntArray:
-        """Return the (P,) catalog rows at the given positions."""
+        """Return the catalog row at each of the given positions."""
         ...
 
     def find_positions(self, rows: IntArray) -> IntArray:
-        """Return the (R,) positions of catalog rows, with -1 for rows that are not in the trie."""
+        """Return the position of each of the given catalog rows; -1 if a row is not in the trie."""
         ...
 
 
 class PositionWeights:
-    """Provides the weights of U users by position; implements ``genrec.decoding.types.Prior``.
+    """The weights of items for each of U users, by the items' positions in a trie.
+
+    This class implements the interface ``genrec.decoding.types.Prior``.
 
     Attributes:
-        sources: for each user, the sources that contributed to the weights.
+        sources: for each user, the names of the sources that contributed to the weights.
     """
 
     def __init__(
         self, weights: Sequence[Weights], trie: TriePositions, cache: DenseCache | None = None
     ) -> None:
-        """Order weights by position. An object that occurs several times is ordered only once.
+        """Order the weights of each user by position.
+
+        If several users have the same ``Weights`` object, it is ordered only once.
 
         Args:
-            weights: (U,) weights of the users.
+            weights: the weights of each of the U users.
             trie: the trie that defines the positions.
-            cache: cached dense weights from earlier requests; None for an empty cache.
+            cache: a cache with weights that were ordered for earlier requests; None for a new one.
 
         Raises:
-            RequestError: an element is not a ``Weights`` object.
+            RequestError: an element of ``weights`` is not a ``Weights`` object.
         """
         self.sources = [each.sources if isinstance(each, Weights) else () for each in weights]
         ordered: dict[int, _Dense | _Sparse | _Added] = {}
@@ -71,15 +78,41 @@ class PositionWeights:
         self._users = [ordered[id(each)] for each in weights]
 
     def mass(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
-        """Return the (C,) sums of the weights at positions ``low`` to ``high - 1``."""
+        """Sum the weights of the positions in each of C ranges.
+
+        Args:
+            user: (C,) index of the user whose weights are summed.
+            low: (C,) first position of each range.
+            high: (C,) position after the last one of each range.
+
+        Returns:
+            (C,) sums.
+        """
         return self._by_user("mass", user, low, high)
 
     def best(self, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
-        """Return the (C,) logs of the largest weights at positions ``low`` to ``high - 1``."""
+        """Find the highest weight in each of C ranges of positions.
+
+        Args:
+            user: (C,) index of the user whose weights are compared.
+            low: (C,) first position of each range.
+            high: (C,) position after the last one of each range.
+
+        Returns:
+            (C,) natural logarithms of the highest weights.
+        """
         return self._by_user("best", user, low, high)
 
     def at(self, user: IntArray, positions: IntArray) -> FloatArray:
-        """Return the (P,) logs of the weights at the given positions."""
+        """Look up the weights at P positions.
+
+        Args:
+            user: (P,) index of the user whose weight is looked up.
+            positions: (P,) positions.
+
+        Returns:
+            (P,) natural logarithms of the weights.
+        """
         return self._by_user("best", user, positions, positions + 1)
 
     def _by_user(self, method: str, user: IntArray, low: IntArray, high: IntArray) -> FloatArray:
@@ -94,7 +127,7 @@ class PositionWeights:
 
 
 class _Dense:
-    """Dense weights, with a separate value for every position."""
+    """Weights by position, with a separate value for every position."""
 
     def __init__(self, weights: Weights, trie: TriePositions) -> None:
         rows = trie.rows_at(np.arange(trie.n_positions))
@@ -114,21 +147,22 @@ class _Dense:
 
 
 class DenseCache:
-    """A cache of the dense weights that were most recently ordered by position."""
+    """A cache of the ``_Dense`` weights that were most recently ordered by position."""
 
     def __init__(self, size: int = 4) -> None:
-        """Make an empty cache.
+        """Create an empty cache.
 
         Args:
-            size: maximum number of weights to keep.
+            size: maximum number of ``Weights`` objects whose ordered values are kept.
         """
         self._size = size
         self._kept: list[tuple[Weights, TriePositions, _Dense]] = []
 
     def order(self, weights: Weights, trie: TriePositions) -> _Dense:
-        """Order weights by position, or return them from the cache.
+        """Order weights by position, or return the result of an earlier call from the cache.
 
-        The cache compares objects by identity, which works because both arguments are immutable.
+        The arguments are compared with earlier ones by identity. This is safe because both are
+        immutable.
         """
         for known, where, ordered in self._kept:
             if known is weights and where is trie:
@@ -139,7 +173,7 @@ class DenseCache:
 
 
 class _Added:
-    """Dense weights with additional weight at some positions."""
+    """Weights by position, given by a value for every position plus additional values at some."""
 
     def __init__(self, base: _Dense, weights: Weights, trie: TriePositions) -> None:
         assert weights.rows is not None
@@ -162,7 +196,7 @@ class _Added:
 
 
 class _Sparse:
-    """Sparse weights, with separate values at some positions and one value at all others."""
+    """Weights by position, with separate values at some positions and the same value elsewhere."""
 
     def __init__(self, weights: Weights, trie: TriePositions) -> None:
         assert weights.rows is not None
@@ -188,16 +222,24 @@ class _Sparse:
 
 
 class _RangeSums:
-    """Computes sums over ranges of an array of positive values."""
+    """Computes sums over ranges of an array of positive values without adding up each range."""
 
     def __init__(self, values: FloatArray) -> None:
         self._values = values
         self._before = np.concatenate([[0.0], np.cumsum(values)])
 
     def between(self, low: IntArray, high: IntArray) -> FloatArray:
-        """Return the (C,) sums of ``values[low:high]`` for each range; 0 for an empty range."""
+        """Return the sum of ``values[low:high]`` for each range.
+
+        Args:
+            low: (C,) index at which each of C ranges starts.
+            high: (C,) index after the end of each range.
+
+        Returns:
+            (C,) sums; 0 for an empty range.
+        """
         sums: FloatArray = self._before[high] - self._before[low]
-        # Subtracting two large sums is inexact if the result is small. Such ranges are summed directly.
+        # The difference of two large sums is inexact if it is small, so such ranges are added up.
         lossy = np.flatnonzero((high > low) & (sums < CANCELLATION * self._before[high]))
         if len(lossy):
             bounds = np.stack([low[lossy], high[lossy]], axis=1).ravel()
@@ -206,7 +248,16 @@ class _RangeSums:
 
 
 def _range_maxima(values: FloatArray, low: IntArray, high: IntArray) -> FloatArray:
-    """Return the (C,) maxima of ``values[low:high]`` for each range; -inf for an empty range."""
+    """Return the maximum of ``values[low:high]`` for each range.
+
+    Args:
+        values: the values.
+        low: (C,) index at which each of C ranges starts.
+        high: (C,) index after the end of each range.
+
+    Returns:
+        (C,) maxima; -inf for an empty range.
+    """
     maxima = np.full(len(low), -np.inf)
     some = np.flatnonzero(high > low)
     if len(some):

@@ -1,4 +1,4 @@
-"""Read and write tuned.json, the fusion parameters that ``genrec tune`` fitted per model."""
+"""Read and write tuned.json, which holds the parameters that ``genrec tune`` fits per model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genrec.data.dataset import TUNED
 from genrec.errors import DataError, SettingsError
 from genrec.files import write_text
 
-# defaults if nothing was fitted; see ``genrec.priors.fusion``
+# The default weights of a prior if none were fitted; see ``genrec.priors.fusion``.
 WEIGHTS = {"node": 0.866, "score": 1.5}
 
 
@@ -23,15 +23,16 @@ class Tuned:
     Attributes:
         key: a hash of the model, the prompt and the behavior; see ``Recommender.tuning_key``.
         model: the model's name, for display.
-        fusion: the fusion method with the higher cross-validated NDCG@10.
+        fusion: the fusion method with the higher cross-validated NDCG@10, ``node`` or ``score``.
         weights: the prior's weight for each fusion method.
-        temperatures: the node temperature for each fusion method.
-        users: the number of users that the parameters were fitted on. Their targets are in the
-            validation part, or were held out from the train part.
-        nats: mean -ln P(target) of ``model``, ``prior`` and their fusion by ``node``. For fusion,
-            each half of the users is measured with the parameters fitted on the other half.
-        ndcg: NDCG@10 of the same systems and of fusion by ``score``. It is measured in the same
-            way, but only among the best items of the model and of the prior.
+        temperatures: the number by which the model's logits are divided, for each fusion method.
+        users: the number of users to whose targets the parameters were fitted. The targets belong
+            to the validation part, or were held out from the train part.
+        nats: the mean of -ln P(target) for the model alone (``model``), the prior alone (``prior``)
+            and their fusion (``node``). The fusion is cross-validated: each half of the users is
+            measured with the parameters fitted on the other half.
+        ndcg: the NDCG@10 of the same three and of the fusion method ``score``. It is measured in
+            the same way, but only among the best items of the model and those of the prior.
     """
 
     key: str
@@ -44,7 +45,7 @@ class Tuned:
     ndcg: dict[str, float]
 
     def save(self, path: str | Path) -> None:
-        """Write the parameters to a JSON file. The file's entries for other models are kept."""
+        """Write the parameters to a JSON file, keeping its entries for other models."""
         path = Path(path)
         known = _entries(path) if path.is_file() else []
         kept = [e for e in known if e["key"] != self.key]
@@ -53,7 +54,7 @@ class Tuned:
 
     @classmethod
     def load(cls, path: str | Path, key: str) -> Tuned | None:
-        """Read the parameters for a key, or return None if there is no such file or entry.
+        """Read the parameters that are stored under a key, or return None if there are none.
 
         Raises:
             DataError: the file is damaged.
@@ -80,12 +81,16 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 
 def load_tuned(given: str | None, folder: Path | None, key: Callable[[], str]) -> Tuned | None:
-    """Read the parameters for a key. The key is computed only if there is a file.
+    """Read the parameters for a model from a given file or from a folder.
 
     Args:
-        given: the file to read; None for the file in ``folder``, if there is one.
-        folder: the folder of the run, or of the dataset if the model does not come from a run.
-        key: function that returns the key.
+        given: the file to read; None to read the file in ``folder`` if there is one.
+        folder: the run folder from which the model was loaded, or otherwise the dataset's folder.
+        key: function that returns the key under which the parameters are stored. It is called only
+            if there is a file.
+
+    Returns:
+        The parameters, or None if ``given`` is None and there are no parameters in the folder.
 
     Raises:
         SettingsError: the given file is missing or has no entry for the key.

@@ -1,7 +1,8 @@
-"""Define the weights of items under a prior, which the search fuses with the model.
+"""Define the weights that a prior gives to items, and the simplest priors.
 
-Deals with catalog rows, not with tokens. Any object with a method ``weights(history)`` can be used as
-a prior. This module contains the simplest ones: popularity and its opposite, novelty.
+Any object with a method ``weights(history)`` can be used as a prior. The search fuses its weights
+with the model's probabilities. The simplest priors are popularity and its opposite, novelty. This
+module deals with catalog rows, not with tokens.
 """
 
 from __future__ import annotations
@@ -16,21 +17,23 @@ from genrec.data.interactions import Interactions
 from genrec.errors import RequestError
 from genrec.types import FloatArray, IntArray
 
-LEAST_WEIGHT = 1e-30  # minimum weight, relative to the largest one
-CANCELLATION = 1e-6  # a difference of sums is inexact if it is below this fraction of the sums
+LEAST_WEIGHT = 1e-30  # minimum weight as a fraction of the largest one; lower ones are raised to it
+CANCELLATION = 1e-6  # the difference of two sums is inexact if it is a smaller fraction of the sums
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
-    """Finite positive weights of catalog rows; only their ratios matter.
+    """The weights that a prior gives to items, which are finite and positive.
+
+    Only the ratios of the weights matter. Items are given by their catalog rows.
 
     Attributes:
-        values: (N,) the weights of rows 0 to N - 1, or (S,) the weights of ``rows``.
-        rows: (S,) the rows with individual weights; None for the first N rows.
-        rest: the weight of every other row; not used if there is a ``base``.
-        base: weights of all rows, to which the weights of ``rows`` are added. If many histories
-            share a base, it is ordered by trie position only once.
-        sources: the names of the sources that contributed, for display.
+        values: the weights of the first N rows as (N,), or the weights of S given rows as (S,).
+        rows: (S,) the rows to which ``values`` belong; None if these are the first N rows.
+        rest: the weight of every other row. It has no effect if there is a ``base``.
+        base: weights of all rows, to which ``values`` are added; None to add nothing. If many
+            histories have the same base, it is prepared for the search only once.
+        sources: the names of the sources that contributed to the weights, for display.
     """
 
     values: FloatArray
@@ -40,7 +43,7 @@ class Weights:
     sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Convert lists to arrays, and check the values."""
+        """Convert lists to arrays, and raise a RequestError if the weights are invalid."""
         try:
             values = np.asarray(self.values, dtype=np.float64)
             rows = None if self.rows is None else np.asarray(self.rows, dtype=np.int64)
@@ -77,15 +80,22 @@ class Weights:
 
 
 class ItemPrior(Protocol):
-    """The interface of a prior, which weights the items of the catalog for a history."""
+    """The interface of a prior, which gives a weight to each item for a user's history."""
 
     def weights(self, history: History) -> Weights:
-        """Weight every item for a history."""
+        """Return the weights of all items for a history.
+
+        Args:
+            history: the user's events, possibly none.
+        """
         ...
 
 
 class Popularity:
-    """Weights an item by its number of events plus one, or by the inverse for novelty."""
+    """A prior that weights each item by its number of events plus one, or by the inverse of it.
+
+    The inverse favors rare items and is called novelty.
+    """
 
     def __init__(
         self,
@@ -95,14 +105,14 @@ class Popularity:
         novelty: bool = False,
         before: str = "validation",
     ) -> None:
-        """Count the events before a split.
+        """Count the events of each item.
 
         Args:
-            interactions: the events.
+            interactions: the events, which are split into train, validation and test parts.
             n_items: the number of items in the catalog.
-            novelty: whether to give rare items a higher weight.
-            before: the split before which events are counted, such as ``validation`` for the train
-                part only.
+            novelty: whether to use the inverse, so that rare items get a higher weight.
+            before: ``validation`` to count events of the train part only, ``test`` to count those
+                of the train and validation parts.
         """
         columns = interactions.columns
         rows = columns.row[(columns.split < SPLITS.index(before)) & (columns.row >= 0)]
