@@ -1,4 +1,4 @@
-"""Fine-tune a language model on a dataset with LoRA."""
+"""Fine-tune a language model on a dataset with LoRA (low-rank adapters)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Training", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, because training needs torch."""
+    """Import a public name when it is first used, because the training modules load torch."""
     if name == "Training":
         from genrec.training.config import Training
 

@@ -1,12 +1,13 @@
-"""Write and read the checkpoints of a run.
+"""Write and read the checkpoints of a training run.
 
-Deals with weights, optimizers and files, not with the training steps.
+This module works with weights, optimizers and files, not with the training steps. A checkpoint is a
+folder with these files:
 
 CHECKPOINT/
     adapter_model.safetensors or model.safetensors   trained weights
     optimizer.safetensors   optimizer state of every parameter, named PARAMETER|KEY
-    rng.safetensors         random states of every process, named DEVICE.PROCESS
-    trainer_state.json      transformers' step count
+    rng.safetensors         random number generators of every process, named DEVICE.PROCESS
+    trainer_state.json      step count of the transformers library
     state.json              fingerprints, progress and learning rates
 """
 
@@ -35,7 +36,7 @@ STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
 RANDOM = "rng.safetensors"
 _KEPT = 2  # number of checkpoints to keep
-_IN_WORDS = {  # wording in messages; older checkpoints contain these keys, so the keys cannot change
+_IN_WORDS = {  # the text shown for a key; the keys cannot change, as older checkpoints contain them
     "what is learned (data, split, pairs, examples or new interactions)": (
         "the training examples (data, split, pairs, examples or new interactions)"
     ),
@@ -47,10 +48,10 @@ class Progress:
     """The progress of a run, which is stored in its checkpoints.
 
     Attributes:
-        targets: number of titles trained on so far.
-        seconds: training time, excluding validation.
-        validations: results of the validations, oldest first.
-        next_validation: number of targets at which the next validation is due.
+        targets: the number of targets trained on so far.
+        seconds: the training time so far, without validation.
+        validations: the results of the validations, oldest first.
+        next_validation: the number of targets after which the next validation is due.
     """
 
     targets: float = 0.0
@@ -60,7 +61,7 @@ class Progress:
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The validation with the fewest nats."""
+        """The validation with the lowest loss in nats; None before the first validation."""
         return min(self.validations, key=lambda v: v["nats"], default=None)
 
 
@@ -69,11 +70,11 @@ class Checkpoint:
     """The contents of a checkpoint, except for the weights and the optimizer's tensors.
 
     Attributes:
-        place: the checkpoint's folder.
-        progress: the run's progress at the checkpoint.
-        rates: the learning rate of each parameter group.
-        last_epoch: the learning rate scheduler's step count.
-        random: the random states, keyed by ``DEVICE.PROCESS``.
+        place: the folder of the checkpoint.
+        progress: the progress of the run when the checkpoint was written.
+        rates: the learning rate of each parameter group of the optimizer.
+        last_epoch: the number of steps that the learning rate scheduler has counted.
+        random: the states of the random number generators, by ``DEVICE.PROCESS``, such as ``cpu.0``.
     """
 
     place: Path
@@ -84,15 +85,14 @@ class Checkpoint:
 
     @classmethod
     def read(cls, place: Path, fingerprints: Mapping[str, str]) -> Checkpoint:
-        """Read a checkpoint, and check that the current run may resume from it.
+        """Read a checkpoint, and check that the current run can resume from it.
 
         Args:
-            place: the checkpoint's folder.
-            fingerprints: the current run's fingerprints; see ``check_unchanged``.
+            place: the folder of the checkpoint.
+            fingerprints: the fingerprints of the current run; see ``check_unchanged``.
 
         Raises:
-            SettingsError: the checkpoint was written with a different model, different data or
-                different files.
+            SettingsError: the checkpoint belongs to a different model or to different data.
             ModelError: a file of the checkpoint may not be read.
         """
         if problem := files.describe_unreadable(place):
@@ -108,12 +108,12 @@ class Checkpoint:
         )
 
     def restore_optimizer(self, optimizer: Any, scheduler: Any, model: Any) -> None:
-        """Restore the state of the optimizer and its learning rate schedule.
+        """Restore the state of the optimizer and of its learning rate scheduler.
 
         Args:
-            optimizer: the unwrapped optimizer of the model's parameters.
-            scheduler: accelerate's or torch's scheduler.
-            model: the model; its parameters must have the same names as in the file.
+            optimizer: the optimizer itself, without the wrapper of accelerate.
+            scheduler: the scheduler, which may be wrapped by accelerate.
+            model: the model, whose parameters must have the same names as in the file.
         """
         parameters = dict(model.named_parameters())
         state: dict[Any, dict[str, Tensor]] = {}
@@ -131,7 +131,11 @@ class Checkpoint:
         inner._last_lr = list(self.rates)
 
     def restore_random(self, process: int) -> None:
-        """Restore the random states of a process."""
+        """Restore the states of a process's random number generators.
+
+        Args:
+            process: the number of the process, starting at 0.
+        """
         if f"cpu.{process}" in self.random:
             torch.set_rng_state(self.random[f"cpu.{process}"])
         if f"cuda.{process}" in self.random and torch.cuda.is_available():
@@ -141,17 +145,20 @@ class Checkpoint:
 def check_unchanged(
     fingerprints: Mapping[str, str], before: Mapping[str, str] | None, place: Path
 ) -> None:
-    """Check that a checkpoint was trained on the same examples, model and files.
+    """Check that a checkpoint belongs to the same model, examples and files as the current run.
 
-    Fingerprints that are missing from older checkpoints are not compared.
+    Each fingerprint is the hash of one of these parts. Fingerprints that an older checkpoint does not
+    contain are not compared.
 
     Args:
-        fingerprints: the current run's fingerprints, keyed by a description of what was hashed.
-        before: the checkpoint's fingerprints. If this is None, the check fails.
-        place: the checkpoint's folder, for the message.
+        fingerprints: the fingerprints of the current run. Each key is a description of the part, for
+            the message.
+        before: the fingerprints in the checkpoint; None if it has none, in which case the check
+            fails.
+        place: the folder of the checkpoint, for the message.
 
     Raises:
-        SettingsError: a fingerprint differs; the message lists all differences.
+        SettingsError: a fingerprint differs. The message lists all parts that have changed.
     """
     changed = [
         _IN_WORDS.get(key, key)
@@ -160,27 +167,27 @@ def check_unchanged(
     ]
     if changed:
         msg = (
-            f"This run cannot be resumed: since {place} was written, these have changed: "
-            f"{', '.join(changed)}. Expected the same data, model and files as when the run "
-            "started. To train on different ones, start a new run in another folder, or continue "
-            "training this one with --from."
+            f"This run cannot be resumed, because the following has changed since {place} was "
+            f"written: {', '.join(changed)}. Expected the same data, model and files as when the run "
+            "started. To train on other data or with another model, start a new run in another "
+            "folder, or continue training this one with --from."
         )
         raise SettingsError(msg)
 
 
 class Checkpoints:
-    """Write the weights and checkpoints of a run in progress."""
+    """An object that writes the weights and the checkpoints of a running training run."""
 
     def __init__(
         self, trainer: LossTrainer, folder: Path, fingerprints: Mapping[str, str], *, adapter: bool
     ) -> None:
-        """Store the state shared by all checkpoints of the run.
+        """Store the data that all checkpoints of the run share.
 
         Args:
-            trainer: the trainer, which holds the model.
+            trainer: the trainer, which contains the model.
             folder: the run folder.
-            fingerprints: the run's fingerprints; see ``check_unchanged``.
-            adapter: True if only an adapter is trained, False if all weights are.
+            fingerprints: the fingerprints of the run; see ``check_unchanged``.
+            adapter: True if only an adapter is trained, False if all weights are trained.
         """
         self._trainer, self._folder, self._adapter = trainer, folder, adapter
         self._fingerprints = dict(fingerprints)
@@ -194,11 +201,11 @@ class Checkpoints:
         return bool(self._trainer.is_fsdp_enabled)
 
     def gather_weights(self) -> dict[str, Tensor] | None:
-        """Gather the complete weights of a sharded model; every process must call this.
+        """Gather the complete weights of a sharded model. Every process must call this method.
 
         Returns:
-            The weights by name in the first process; None in the other processes. If the model is
-            not sharded, None in every process.
+            In the first process, the weights by name; in the other processes, None. If the model is
+            not sharded, all processes get None.
         """
         if not self._sharded:
             return None
@@ -211,11 +218,12 @@ class Checkpoints:
         return weights if self._main else None
 
     def save_weights(self, folder: Path, gathered: dict[str, Tensor] | None = None) -> None:
-        """Write the trained weights.
+        """Write the trained weights to a folder.
 
         Args:
             folder: the folder to write to.
-            gathered: the weights of a sharded model; see ``gather_weights``.
+            gathered: the weights of a sharded model from ``gather_weights``, or None to write the
+                weights of a model that is not sharded.
 
         Raises:
             ModelError: a weight is not finite.
@@ -233,15 +241,15 @@ class Checkpoints:
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
     def save(self, state: Any, progress: Progress, optimizer: Any, scheduler: Any) -> None:
-        """Write a checkpoint atomically, and keep only the two newest ones.
+        """Write a checkpoint atomically, and delete all but the two newest checkpoints.
 
-        Every process must call this.
+        Every process must call this method.
 
         Args:
-            state: transformers' ``TrainerState``.
-            progress: the run's progress so far.
-            optimizer: the unwrapped optimizer.
-            scheduler: accelerate's or torch's scheduler.
+            state: the ``TrainerState`` of transformers.
+            progress: the progress of the run so far.
+            optimizer: the optimizer itself, without the wrapper of accelerate.
+            scheduler: the scheduler, which may be wrapped by accelerate.
 
         Raises:
             ModelError: a weight is not finite, or the files could not be written.
@@ -284,7 +292,13 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
 
     def _random_states(self) -> dict[str, Tensor]:
-        """Collect the random states of all processes; every process must call this."""
+        """Collect the states of the random number generators of all processes.
+
+        Every process must call this method.
+
+        Returns:
+            The states by ``DEVICE.PROCESS``, such as ``cpu.0``.
+        """
         from accelerate.utils import gather_object
 
         mine = {"cpu": torch.get_rng_state()}
@@ -296,7 +310,13 @@ class Checkpoints:
 
 
 def _optimizer_tensors(optimizer: Any, model: Any, keep: bool) -> dict[str, Tensor]:
-    """Collect the optimizer's state for every parameter, keyed by the parameter's name."""
+    """Collect the optimizer's tensors, and name each by its parameter and key.
+
+    Args:
+        optimizer: the optimizer itself, without the wrapper of accelerate.
+        model: the model, which gives the names of the parameters.
+        keep: False if this process only helps to gather sharded tensors; it then gets empty ones.
+    """
     names = {id(p): name for name, p in model.named_parameters()}
     return {
         f"{names[id(p)]}|{key}": gather_tensor(value, keep)

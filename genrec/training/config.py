@@ -1,4 +1,7 @@
-"""Define and check the training settings. Deals with settings only, not with data or models."""
+"""Define the settings of a training run and check their values.
+
+This module works with settings only, not with data or models.
+"""
 
 from __future__ import annotations
 
@@ -20,59 +23,59 @@ QUANTIZE = ("none", "int8", "nf4")
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Settings for training a model.
+    """The settings of a training run.
 
     The command line shows these texts as the help of its options.
 
     Attributes:
         examples: path to a file of examples to train on instead of the dataset's histories, in the
             format written by ``genrec examples``.
-        objective: training objective: ``next`` (generate the title of the next item) or
-            ``pointwise`` (answer the yes-or-no question of ``genrec likes``: will this user want
-            this item?). With ``pointwise``, the settings ``layout``, ``basket``, ``holdout`` and
+        objective: training objective. ``next``: generate the title of the next item. ``pointwise``:
+            answer the yes-or-no question of ``genrec likes``, which asks if a user wants an item.
+            With ``pointwise``, the settings ``layout``, ``basket``, ``holdout`` and
             ``vocab_weight`` have no effect.
-        negatives: with ``pointwise``, number of random negative items per wanted item, drawn from
-            items outside the user's history and basket. Defaults to 1, or to 0 with
+        negatives: with ``pointwise``, number of random negative items for each wanted item. They are
+            drawn from items outside the user's history and basket. Defaults to 1, or to 0 with
             ``like_threshold``.
-        like_threshold: with ``pointwise``, lowest value (such as a rating) at which an item counts
+        like_threshold: with ``pointwise``, lowest value, such as a rating, at which an item counts
             as wanted. Items with lower values count as not wanted, and the question becomes whether
             the user will like the item. By default, every event with the target behavior counts as
             wanted.
-        pairs_per_user: with ``pointwise``, maximum number of history-item pairs per user to train
-            on, latest first; no limit by default.
+        pairs_per_user: with ``pointwise``, maximum number of pairs of a history and an item to train
+            on per user. The latest pairs are used. By default, there is no limit.
         pairs: with ``pointwise``, path to a CSV, JSONL or Parquet file to train on instead of the
-            histories. It must have the columns text and label (buy or not_buy, yes or no, 1 or 0).
-            A random 10% of its rows is used for validation.
-        layout: layout of the training sequences: ``history`` (one sequence per history, in which
-            every title is predicted) or ``window`` (one prompt per target, as at inference; this
-            also works with templates that set ``targets: last`` in their header).
-        basket: how to predict the titles in a basket: ``tree`` (predict each title only from the
-            history before the basket), ``first`` (predict only the first title), ``as_is`` (predict
-            each title given the earlier ones in the basket, which teaches basket completion) or
-            ``auto`` (``tree`` if the data has baskets, otherwise ``as_is``).
-        behaviors: behaviors to include in histories and to predict, such as ``buy``; all by
-            default.
-        fit: parts of the data to train on: ``train``, or ``both`` (train and validation).
+            histories. It must have the columns text and label, where a label is buy or not_buy, yes
+            or no, 1 or 0. A random 10% of the rows is used for validation.
+        layout: layout of the training sequences. ``history``: one sequence per history, in which
+            every title is predicted. ``window``: one prompt per target, as at inference, which also
+            works with templates that set ``targets: last`` in their header.
+        basket: method of predicting the titles in a basket. ``tree``: predict each title only from
+            the history before the basket. ``first``: predict only the first title. ``as_is``:
+            predict each title given the earlier ones in the basket, which teaches the model to
+            complete baskets. ``auto``: use tree if the data has baskets, otherwise as_is.
+        behaviors: behaviors to include in histories and to predict, such as ``buy``. By default, all
+            behaviors are included.
+        fit: parts of the data to train on: ``train``, or ``both`` for train and validation.
         holdout: fraction of items to exclude from training, to measure how well the model
             recommends items that are added later.
-        replay: when training on new events, number of old targets to replay for each new one.
+        replay: number of old targets to train on again for each new one, when training on new
+            events.
         vocab_weight: weight of the loss over the whole vocabulary, relative to the loss over the
-            catalog. A value above 0 preserves the model's ability to generate titles unconstrained,
-            but slows down learning. The ``match`` decoder and other inference servers need this
-            ability.
+            catalog. A value above 0 preserves the model's ability to write titles freely, which the
+            ``match`` decoder and other inference servers need, but slows down learning.
         label_smoothing: fraction of each target's probability that is spread evenly over all
             possible continuations.
         recency_half_life: age in days at which the weight of a target is halved. By default, the
             weight does not depend on age.
-        behavior_weights: weight of targets with this behavior; targets with other behaviors have
-            weight 1.
-        popularity_strength: strength of the down-weighting of popular items. The weight of a target
-            is its item's popularity raised to the negative of this value.
+        behavior_weights: weight of the targets with a given behavior. Targets with other behaviors
+            have weight 1.
+        popularity_strength: strength with which targets that are popular items lose weight. The
+            weight of a target is its item's popularity raised to the negative of this value.
         lora_rank: rank of the LoRA adapter; 0 trains all weights instead.
-        lora_alpha: scale of the adapter's updates, which are multiplied by this value divided by
-            the rank.
+        lora_alpha: scale of the adapter's updates. They are multiplied by this value divided by the
+            rank.
         lora_dropout: dropout rate of the adapter's inputs.
-        dora: learn the magnitudes of the weights separately (DoRA).
+        dora: use DoRA, which learns the magnitude and the direction of the weights separately.
         target_modules: layers to adapt: ``all-linear``, or layer names separated by commas.
         learning_rate: peak learning rate.
         warmup: fraction of steps over which the learning rate rises from 0.
@@ -84,14 +87,14 @@ class Training:
             ``epochs``.
         max_minutes: stop after this many minutes and write a checkpoint. Use ``--resume`` to
             continue from it.
-        batch_size: number of packs per batch on each device (see ``pack_tokens``).
+        batch_size: number of packs per batch on each device; see ``pack_tokens``.
         accumulate: number of batches per optimizer step.
         pack_tokens: maximum number of tokens in a pack. Several short sequences share a pack.
-        overlap: for histories longer than ``max_events``, the fraction of each window that is
-            repeated in the next window.
-        gradient_checkpointing: reduce memory usage at the cost of about a third more time.
-        quantize: precision of the base model's weights while an adapter is trained: ``none`` (as
-            loaded), ``int8`` or ``nf4`` (QLoRA).
+        overlap: fraction of each window of events that is repeated in the next window, for histories
+            longer than ``max_events``.
+        gradient_checkpointing: use less memory, but take about a third more time.
+        quantize: precision of the base model's weights while an adapter is trained. ``none``: the
+            precision in which the model was loaded. ``int8`` or ``nf4``: quantized weights (QLoRA).
         protocol: evaluation protocol that splits the events into training and validation data.
             Defaults to the dataset's own split.
         eval_users: number of validation users to evaluate the model on; 0 turns validation off.
@@ -101,8 +104,8 @@ class Training:
         save_steps: number of steps between checkpoints. By default, ``save_minutes`` applies.
         save_minutes: number of minutes between checkpoints.
         log_steps: number of steps between log lines.
-        report_to: additional experiment trackers, such as ``tensorboard`` or ``wandb``, separated
-            by commas; use ``none`` to disable additional trackers.
+        report_to: experiment trackers to use in addition to the log, such as ``tensorboard`` or
+            ``wandb``, separated by commas; ``none`` uses no others.
         seed: random seed for the adapter's initial weights, the order of the data, and dropout.
     """
 
@@ -153,7 +156,11 @@ class Training:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the values."""
+        """Check each value and the combinations of values.
+
+        Raises:
+            SettingsError: a value is invalid, or two values cannot be combined.
+        """
         given: object = self.behaviors
         if isinstance(given, list):  # YAML and JSON have no tuples
             object.__setattr__(self, "behaviors", tuple(given))
@@ -185,14 +192,14 @@ class Training:
         if self.quantize != "none" and not self.lora_rank:
             msg = (
                 f"quantize={self.quantize!r} does not work with lora_rank=0, since quantized weights "
-                "cannot be trained. Expected lora_rank to be 1 or more; otherwise, drop quantize."
+                "cannot be trained. Set lora_rank to 1 or more, or drop quantize."
             )
             raise SettingsError(msg)
         self._check_objective()
         if self.layout == "window" and self.basket in {"tree", "as_is"}:
             msg = (
                 f"layout='window' does not work with basket={self.basket!r}. Expected basket='first' "
-                "to predict the first title of each basket, or 'auto' to predict all of them."
+                "to predict the first title of each basket, or basket='auto' to predict all titles."
             )
             raise SettingsError(msg)
 
@@ -206,20 +213,20 @@ class Training:
             value = getattr(self, name)
             if value is not None and self.objective != "pointwise":
                 msg = (
-                    f"{name}={value!r} has no effect with objective={self.objective!r}. Expected "
-                    "this setting only with objective='pointwise'. Drop it, or set that objective."
+                    f"{name}={value!r} has no effect with objective={self.objective!r}. Leave it out, "
+                    "or set objective='pointwise'."
                 )
                 raise SettingsError(msg)
         if self.objective == "pointwise" and self.examples is not None:
             msg = (
                 f"examples={self.examples!r} does not work with objective='pointwise', which needs "
-                "labels. Expected the setting pairs: a file with the columns text and label."
+                "labels. Use the setting pairs instead, with a file that has the columns text and label."
             )
             raise SettingsError(msg)
         if self.negatives == 0 and self.like_threshold is None and self.pairs is None:
             msg = (
-                "negatives=0 leaves only wanted items to train on. Expected 1 or more; otherwise, "
-                "set like_threshold, so that items with lower values count as not wanted."
+                "negatives=0 leaves only wanted items to train on. Expected 1 or more, or a "
+                "like_threshold, below which items count as not wanted."
             )
             raise SettingsError(msg)
 
@@ -267,7 +274,7 @@ def _check_behaviors(behaviors: object, weights: object) -> None:
 
 
 def describe_settings() -> dict[str, str]:
-    """Return a description of each setting, taken from the docstring of ``Training``."""
+    """Return a description of each setting by name, taken from the docstring of ``Training``."""
     lines = (Training.__doc__ or "").partition("Attributes:")[2].splitlines()
     texts: dict[str, str] = {}
     name = ""
@@ -281,13 +288,14 @@ def describe_settings() -> dict[str, str]:
 
 
 def resolve(values: Mapping[str, Any]) -> tuple[Settings, Training]:
-    """Split settings from a YAML file or the command line into recommender and training settings.
+    """Separate settings from a YAML file or the command line into recommender and training settings.
 
-    Both kinds include ``seed``. With the objective ``pointwise``, the template defaults to
-    ``would_like``. With a ``like_threshold``, the target behavior defaults to ``like``.
+    The seed belongs to both. With the objective ``pointwise``, the template defaults to
+    ``would_like``, and with a ``like_threshold``, the target behavior defaults to ``like``.
 
     Raises:
-        SettingsError: a key is unknown; the message names the closest known key.
+        SettingsError: a key is unknown or a value is invalid. For an unknown key, the message
+            suggests the most similar name.
     """
     of_training, of_settings = ({f.name for f in fields(c)} for c in (Training, Settings))
     check_keys(values, [*of_training, *of_settings])
@@ -319,6 +327,6 @@ def read(path: str | Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
-        msg = f"{path} does not hold settings. Expected lines such as `lora_rank: 8`."
+        msg = f"{path} does not contain settings. Expected lines such as `lora_rank: 8`."
         raise SettingsError(msg)
     return values

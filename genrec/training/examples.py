@@ -1,6 +1,6 @@
-"""Build the training examples for one pass over the data, and weight their targets.
+"""Create the training examples for one pass over the data, and compute the weights of their targets.
 
-Uses a recommender's prompts and trie, but does not deal with losses.
+The prompts and the trie come from a recommender. Losses are computed elsewhere.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ _HASHED = (
 
 @dataclass(frozen=True, eq=False)
 class Examples(TorchDataset[int]):
-    """Packs of training rows with the weights of their targets.
+    """Training rows with the weights of their targets, grouped into packs.
 
     Attributes:
-        rows: all rows.
-        weights: for each row, a (targets,) array with the weights of its targets.
+        rows: all training rows.
+        weights: for each row, an array with the weight of each of its targets.
         packs: for each pack, the indices of the rows in it.
     """
 
@@ -65,18 +65,21 @@ class Examples(TorchDataset[int]):
         return len(self.packs)
 
     def __getitem__(self, index: int) -> int:
-        """Return the index itself. ``objectives.Objective.batch`` turns indices into tensors."""
+        """Return the index of a pack itself, which ``Objective.batch`` turns into tensors later."""
         return index
 
     @cached_property
     def n_targets(self) -> int:
-        """The number of titles to predict in one pass."""
+        """The number of targets in one pass over the data."""
         return sum(len(r.item) for r in self.rows)
 
     def fingerprint(self) -> str:
-        """Return a hash of all tokens, targets, weights and packs (SHA-256, hex).
+        """Compute a hash of all tokens, targets, weights and packs.
 
         Checkpoints store the hash, so it must always cover the same arrays in the same order.
+
+        Returns:
+            The SHA-256 hash in hexadecimal.
         """
         packs = [[int(i) for i in pack] for pack in self.packs]
         digest = hashlib.sha256(json.dumps(packs).encode())
@@ -87,7 +90,10 @@ class Examples(TorchDataset[int]):
         return digest.hexdigest()
 
     def _hashed_beside_rows(self) -> list[Sequence[npt.NDArray[Any]]]:
-        """Return lists of additional arrays to hash; each list has one array per row."""
+        """Return the lists of arrays that the hash covers in addition to the rows.
+
+        Each list contains one array for each row.
+        """
         return [self.weights]
 
 
@@ -98,17 +104,17 @@ def make_examples(
     wanted: BoolArray | None = None,
     titles: Titles | None = None,
 ) -> tuple[Examples, TitlePaths]:
-    """Build the examples for one pass over the data.
+    """Create the training examples for one pass over the data.
 
     Args:
         recommender: provides the template, the tokenizer and the trie.
         data: the dataset, with the split to use for training.
         training: the training settings.
-        wanted: (E,) mask of the events that may be targets; None for all events.
-        titles: token ids of each catalog row's title; if None, they are computed here.
+        wanted: a mask over all events that is True for events that may be targets; None for all.
+        titles: the token ids of each catalog row's title; if None, they are computed here.
 
     Returns:
-        The examples, and the paths of all titles in the trie.
+        The examples, and the paths to all titles in the trie.
 
     Raises:
         SettingsError: a behavior is not in the data, or the model does not support this layout.
@@ -124,15 +130,15 @@ def make_examples(
     rows = make_rows(maker, events, shown, shown if wanted is None else shown & wanted)
     if not rows:
         msg = (
-            f"There is nothing to train on: no event in {to_parts(training.before)} has an item in "
-            "the catalog. Expected histories with known items; check the split and --behaviors."
+            f"There is nothing to train on, because no event in {to_parts(training.before)} has an "
+            "item in the catalog. Expected histories with known items; check the split and --behaviors."
         )
         raise DataError(msg)
     plain = bool(recommender.model.obstacle)
     if plain and any((r.branch > 0).any() for r in rows):
         msg = (
-            f"basket='tree' does not work with {recommender.model.name}, which does not support "
-            f"branching ({recommender.model.obstacle}). Expected basket='first' or layout='window'."
+            f"basket='tree' does not work with {recommender.model.name}, which cannot process token "
+            f"trees: {recommender.model.obstacle}. Expected basket='first' or layout='window'."
         )
         raise SettingsError(msg)
     weights = weigh_targets(rows, data, training)
@@ -147,7 +153,15 @@ def build_row_maker(
     paths: TitlePaths,
     titles: Titles,
 ) -> RowMaker:
-    """Build a row maker from the settings."""
+    """Create the object that turns histories into training rows.
+
+    Args:
+        recommender: provides the template, the encoder and the prompt settings.
+        data: the dataset whose events are used.
+        training: the training settings.
+        paths: the paths to all titles in the trie.
+        titles: the token ids of each catalog row's title.
+    """
     settings = recommender.settings
     options = RowOptions(
         basket=_resolve_basket(training, data),
@@ -170,7 +184,7 @@ def build_row_maker(
 
 
 def _read_examples(recommender: Recommender, training: Training, paths: TitlePaths) -> Examples:
-    """Read the examples from a file, and give each example weight 1."""
+    """Read the examples from the file that the settings name, and give each example weight 1."""
     assert training.examples is not None
     rows, rejected = export.read_rows(
         export.read(training.examples),
@@ -181,7 +195,7 @@ def _read_examples(recommender: Recommender, training: Training, paths: TitlePat
         whole_titles=training.vocab_weight > 0,
     )
     for reason, many in rejected.items():
-        recommender.log(f"Skipped {many:,} examples: {reason}")
+        recommender.log(f"Skipped {many:,} examples for this reason: {reason}.")
     ones = [np.ones(1) for _ in rows]
     plain = bool(recommender.model.obstacle)
     packs = [[i] for i in range(len(rows))] if plain else pack_rows(rows, training.pack_tokens)
@@ -197,21 +211,21 @@ def write_examples(
     log: Callable[[str], None] = lambda message: None,
     **settings: Any,
 ) -> int:
-    """Write a prompt and a title for every training target, as JSON Lines or Parquet.
+    """Write each training target with its prompt to a file, for use with other training programs.
 
     Args:
         data: a dataset with a split.
-        out: path of the .jsonl or .parquet file to write.
+        out: the path of the .jsonl or .parquet file to write.
         model: the model whose tokenizer is used to count the tokens of prompts.
-        form: ``prompt-completion``, or ``messages`` (one from a user and one from an assistant).
-        log: called with a line of text before each slow step.
-        **settings: the settings of ``train``.
+        form: ``prompt-completion``, or ``messages`` for a user's message and an assistant's message.
+        log: a function that is called with a line of text before each slow step.
+        **settings: settings as in ``train``.
 
     Returns:
         The number of examples written.
 
     Raises:
-        SettingsError: a setting, the form or the file extension is unknown.
+        SettingsError: a setting, the format or the file extension is unknown.
         DataError: there are no targets to write.
     """
     export.check_output(out, form)
@@ -230,26 +244,28 @@ def write_examples(
     many = export.write(out, written)
     if not many:
         msg = (
-            f"There is nothing to write: no event in {to_parts(training.before)} is a target. "
-            "Expected histories with targets; check the split."
+            f"There is nothing to write, because no event in {to_parts(training.before)} is a target. "
+            "Expected histories with targets; check the split and --behaviors."
         )
         raise DataError(msg)
     return many
 
 
 def _basket_of_windows(basket: str) -> str:
-    """Return the ``basket`` setting to use when every target has a separate prompt."""
+    """Return the setting ``basket`` that can be used when each target has its own prompt."""
     return "first" if basket == "first" else "auto"
 
 
 def mark_shown(data: Dataset, training: Training) -> BoolArray:
-    """Return an (E,) mask of the events that appear in training histories."""
+    """Create a mask over all events that is True for events that appear in training histories."""
     known = data.interactions.columns.split < SPLITS.index(training.before)
     return known & mark_behaviors(data.interactions, training)
 
 
 def mark_behaviors(events: Interactions, training: Training) -> BoolArray:
-    """Return an (E,) mask of the events whose behavior is listed in the setting ``behaviors``.
+    """Create a mask over all events that is True for the behaviors to train on.
+
+    These are the behaviors listed in the setting ``behaviors``, or all behaviors if it is None.
 
     Raises:
         SettingsError: a behavior is not in the data.
@@ -267,14 +283,20 @@ def mark_behaviors(events: Interactions, training: Training) -> BoolArray:
 
 
 def _resolve_basket(training: Training, data: Dataset) -> str:
-    """Return the ``basket`` setting; replace ``auto`` by the value that suits the data."""
+    """Return the setting ``basket``, where ``auto`` is replaced by the value that suits the data."""
     if training.basket != "auto":
         return training.basket
     return "tree" if data.info.unit is not None else "as_is"
 
 
 def build_paths(recommender: Recommender, training: Training, titles: Titles) -> TitlePaths:
-    """Build the paths of all titles, excluding held-out items."""
+    """Find the paths to the titles of all items that are not held out.
+
+    Args:
+        recommender: provides the catalog and the trie.
+        training: the training settings, whose ``holdout`` is the fraction of items to hold out.
+        titles: the token ids of each catalog row's title.
+    """
     n = len(recommender.catalog)
     if not training.holdout:
         trie = recommender.trie
@@ -285,20 +307,43 @@ def build_paths(recommender: Recommender, training: Training, titles: Titles) ->
 
 
 def choose_kept_rows(n: int, training: Training) -> npt.NDArray[np.int64]:
-    """Draw some of n catalog rows to train on, and return them in ascending order."""
+    """Draw the catalog rows to train on at random, and hold out the fraction ``holdout``.
+
+    Args:
+        n: the number of catalog rows.
+        training: the training settings.
+
+    Returns:
+        The rows to train on, in ascending order.
+    """
     order = np.random.default_rng(training.seed).permutation(n)
     return np.sort(order[: max(1, round(n * (1 - training.holdout)))])
 
 
 def weigh_targets(rows: Sequence[Row], data: Dataset, training: Training) -> list[FloatArray]:
-    """Return the loss weights of each row's targets, scaled to a mean of 1."""
+    """Compute the weight of each target in the loss, scaled so that the mean weight is 1.
+
+    The weights depend on the age, the behavior and the popularity of the target, as far as the
+    settings ask for it.
+
+    Args:
+        rows: the training rows.
+        data: the dataset that the rows were made from.
+        training: the training settings.
+
+    Returns:
+        For each row, an array with the weight of each of its targets.
+
+    Raises:
+        SettingsError: a setting does not suit the data, or all weights are 0.
+    """
     c = data.interactions.columns
     weight = np.ones(len(c.row))
     if training.recency_half_life is not None:
         if data.info.time_unit == "position":
             msg = (
                 "recency_half_life needs timestamps, but this data has only the order of events. "
-                "Expected data with timestamps; otherwise, drop the setting."
+                "Use data with timestamps, or drop the setting."
             )
             raise SettingsError(msg)
         age = (c.timestamp[c.split == 0].max() - c.timestamp) / _DAY

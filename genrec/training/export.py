@@ -1,8 +1,8 @@
-"""Write training examples to files, and read them back. Each row has one prompt and one title.
+"""Write training examples to a file, and read them from a file.
 
-Deals with texts and training rows, not with models. The files can be read by
-``datasets.load_dataset`` and other trainers. A model can be trained on such a file instead of the
-histories, and the file may be edited first.
+Each example consists of a prompt and the title that should follow it. The files can be edited, and
+a model can be trained on such a file instead of the histories. ``datasets.load_dataset`` and other
+training programs can read them, too. This module works with texts and training rows, not with models.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Example = dict[str, Any]
 
 
 def check_output(path: str | Path, form: str) -> None:
-    """Check the format and the file extension for writing examples.
+    """Check that examples can be written in this format and to a file with this extension.
 
     Raises:
         SettingsError: the format or the file extension is unknown, or the file cannot be written.
@@ -66,14 +66,14 @@ def make_examples(
     wanted: BoolArray,
     form: str,
 ) -> Iterator[Example]:
-    """Yield one example for each target of each user.
+    """Yield one example for each event that is a target. E is the number of events.
 
     Args:
-        maker: makes the prompts.
-        encoder: formats titles as the model sees them.
+        maker: renders the prompts.
+        encoder: formats titles in the way that the model sees them.
         events: the events of all users.
-        shown: (E,) mask of the events that appear in histories.
-        wanted: (E,) mask of the events that are targets.
+        shown: (E,) a mask that is True for events that appear in histories.
+        wanted: (E,) a mask that is True for events that are targets.
         form: one of ``FORMATS``.
     """
     catalog = events.catalog
@@ -92,7 +92,7 @@ def make_examples(
 
 
 def write(path: str | Path, examples: Iterator[Example]) -> int:
-    """Write examples to a file atomically, and return their number."""
+    """Write examples to a JSON Lines or Parquet file atomically, and return their number."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
@@ -108,8 +108,8 @@ def read(path: str | Path) -> list[Example]:
     """Read the examples from a JSON Lines or Parquet file.
 
     Raises:
-        DataError: the file cannot be read, or a row is in neither of the two formats. For a bad
-            row, the message gives its number.
+        DataError: the file cannot be read or contains no examples, or a row has none of the formats
+            in ``FORMATS``. The message gives the number of the row.
     """
     path = Path(path)
     examples: list[Example]
@@ -125,19 +125,19 @@ def read(path: str | Path) -> list[Example]:
     for number, row in enumerate(examples, start=1):
         if problem := _find_problem(row):
             msg = (
-                f"{path}, row {number}: {problem}. Expected {{'prompt': text, 'completion': title}}, "
+                f"{path}, row {number}: {problem}. Expected {{'prompt': text, 'completion': title}} "
                 "or {'messages': [a user's message, an assistant's message]}, as written by "
                 "`genrec examples`."
             )
             raise DataError(msg)
     if not examples:
-        msg = f"{path} contains no examples. Expected at least one; `genrec examples` writes them."
+        msg = f"{path} contains no examples. Expected a file as written by `genrec examples`."
         raise DataError(msg)
     return examples
 
 
 def _find_problem(row: object) -> str:
-    """Describe the problem with a row of a file, or return an empty string if there is none."""
+    """Describe what is wrong with a row of a file, or return an empty string if it is valid."""
     if not isinstance(row, dict):
         return f"the row is a {type(row).__name__}, not an object"
     try:
@@ -150,7 +150,11 @@ def _find_problem(row: object) -> str:
 
 
 def _split_example(row: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Return the prompt and the completion of an example."""
+    """Return the prompt and the completion of an example in any format.
+
+    Raises:
+        KeyError, TypeError, ValueError or IndexError: the example has none of the formats.
+    """
     if "messages" in row:
         user, assistant = row["messages"]
         if (user["role"], assistant["role"]) != ("user", "assistant"):
@@ -171,15 +175,15 @@ def read_rows(
     """Turn examples into training rows. Each prompt is tokenized as a single text.
 
     Args:
-        examples: the examples.
+        examples: the examples as read from a file.
         encoder: tokenizes prompts and titles.
-        catalog: the catalog of items that the completions name.
-        paths: the paths of all titles in the trie. Items that have no path cannot be targets.
-        most: maximum number of tokens in a row.
+        catalog: the catalog that contains the items named by the completions.
+        paths: the paths to all titles in the trie. Items without a path cannot be targets.
+        most: the maximum number of tokens in a row.
         whole_titles: see ``RowOptions``.
 
     Returns:
-        The rows, and the number of skipped examples for each reason.
+        The rows, and a mapping from each reason for skipping examples to the number of examples.
 
     Raises:
         DataError: no example can be used.
@@ -212,7 +216,13 @@ def read_rows(
 
 
 def _make_row(ids: Sequence[int], n: int, item: int) -> Row:
-    """Make a row from a single sequence of tokens. The target's title starts at index n."""
+    """Create a training row with one target from a prompt and a title.
+
+    Args:
+        ids: the token ids of the prompt, followed by those of the title.
+        n: the number of prompt tokens, which is the index of the title's first token.
+        item: the catalog row of the target.
+    """
     places = np.arange(len(ids))
     return Row(
         np.array(ids),

@@ -1,6 +1,6 @@
-"""Adapt transformers' Trainer to our losses.
+"""Train a model with the Trainer of transformers and the losses of this library.
 
-Deals with steps and batches, not with checkpoints or logs.
+This module works with steps and batches, not with checkpoints or logs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def build_trainer(
     folder: Path,
     callback: TrainerCallback,
 ) -> LossTrainer:
-    """Build the Trainer of a run, including its number of steps and learning rate schedule.
+    """Create the Trainer of a run, and set its number of steps and its learning rate schedule.
 
     Args:
         objective: the objective to minimize.
@@ -44,10 +44,10 @@ def build_trainer(
         model: the model to train.
         training: the training settings.
         folder: the run folder.
-        callback: called before and after each step.
+        callback: an object whose methods the Trainer calls before and after each step.
 
     Raises:
-        SettingsError: a tracker in ``report_to`` is unknown, or the sharding setup is not
+        SettingsError: a tracker in ``report_to`` is unknown, or the FSDP configuration is not
             supported.
     """
     arguments = _training_arguments(model, training, folder)
@@ -84,7 +84,8 @@ def build_trainer(
 def count_targets(examples: Examples, training: Training) -> float:
     """Return the number of targets that a run trains on.
 
-    This is ``max_targets`` if set, otherwise ``epochs`` times the total number of targets.
+    This is ``max_targets`` if it is set, and otherwise ``epochs`` times the number of targets in the
+    examples.
     """
     if training.max_targets is not None:
         return training.max_targets
@@ -94,7 +95,10 @@ def count_targets(examples: Examples, training: Training) -> float:
 def _training_arguments(
     model: LanguageModel, training: Training, folder: Path
 ) -> TrainingArguments:
-    """Translate our settings into transformers' arguments. Its logs and checkpoints are off."""
+    """Translate the training settings into the arguments of transformers' Trainer.
+
+    The Trainer's own logs and checkpoints are turned off, because genrec writes its own.
+    """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     constant = training.schedule == "constant"
     with quiet_transformers():
@@ -124,35 +128,35 @@ def _training_arguments(
 
 
 class LossTrainer(Trainer):
-    """Trains with the loss of an ``Objective``, and counts targets and tokens."""
+    """A Trainer that minimizes the loss of an ``Objective`` and counts targets and tokens."""
 
     def __init__(self, objective: Objective, **rest: Any) -> None:
-        """Store the objective, and pass all other arguments to transformers' Trainer."""
+        """Store the objective, and pass all other arguments to the Trainer of transformers."""
         super().__init__(data_collator=objective.batch, **rest)
         self._objective = objective
-        self.model_accepts_loss_kwargs = True  # prevents a second division of the loss
-        self._seen = np.zeros(3)  # sum of nats, targets and tokens of this process
-        self._learned = 0.0  # targets of all processes
+        self.model_accepts_loss_kwargs = True  # otherwise, the Trainer would divide the loss again
+        self._seen = np.zeros(3)  # this process's total nats, number of targets, number of tokens
+        self._learned = 0.0  # number of targets in all processes
 
     def take_counts(self) -> tuple[FloatArray, float]:
         """Return the counts since the last call, and reset them to zero.
 
         Returns:
-            A (3,) array with the total nats, targets and tokens of this process, and the number of
-            targets in all processes.
+            A (3,) array for this process with the sum of the losses in nats, the number of targets
+            and the number of tokens; and the number of targets in all processes.
         """
         counts = self._seen, self._learned
         self._seen, self._learned = np.zeros(3), 0.0
         return counts
 
     def load_weights(self, checkpoint: Path) -> None:
-        """Load the weights of one of our checkpoints."""
+        """Load the model's weights from the folder of a checkpoint."""
         self._load_from_checkpoint(str(checkpoint))
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
     ) -> None:
-        """Load a checkpoint's weights; for a sharded model, load them into the shards."""
+        """Load the weights of a checkpoint. If the model is sharded, each process loads its part."""
         if not self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
@@ -165,14 +169,14 @@ class LossTrainer(Trainer):
                 if value.requires_grad:
                     name = name.replace(
                         ".default", ""
-                    )  # PEFT's adapter name is not part of the names in the file
+                    )  # the names in the file do not contain PEFT's adapter name
                     whole = kept[name if name in kept else name.removesuffix(".weight")]
                     value.copy_(place_like(whole, value))
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
-        """Return the batches for the next step, and their number of targets in all processes."""
+        """Return this process's batches for the next step, and the number of targets in all processes."""
         batches = [b for _, b in zip(range(num_batches), epoch_iterator, strict=False)]
         n = torch.tensor(float(sum(len(b["weight"]) for b in batches)), device=device)
         if self.args.world_size > 1:
@@ -187,7 +191,11 @@ class LossTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Return the weighted mean loss of a batch's targets.
+        """Compute the loss of a batch, as its contribution to the mean loss of the whole step.
+
+        The weighted losses of the batch's targets are summed and divided by the number of targets
+        in the step. They are also multiplied by the number of processes, because the gradients of
+        the processes are averaged.
 
         Raises:
             ModelError: the loss is not finite.

@@ -1,8 +1,8 @@
 """Run the training loop in one process.
 
-The loop covers steps, logging, validation, checkpoints and the time limit.
-
-Deals with objectives and weights, not with datasets or recommenders.
+In addition to the training steps, the loop writes the log, validates the model, writes checkpoints,
+and stops at the time limit. This module works with objectives and weights, not with datasets or
+recommenders.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from genrec.training.sharding import unwrap
 from genrec.types import Log
 
 Watch = Callable[[Mapping[str, Any]], None]
-_VALIDATIONS = 10  # default number of validations in a run
+_VALIDATIONS = 10  # the default number of validations in a run
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class RunPlan:
         folder: the run folder.
         training: the training settings.
         resume_from: the checkpoint to continue from; None to start a new run.
-        fingerprints: the values that must not change when the run is resumed, keyed by name.
-        validate: evaluates the model in its current state; None to skip validation. Sharded models
-            are not validated.
-        watch: called with each line of the log.
+        fingerprints: hashes of everything that must not change when the run is resumed, by name.
+        validate: a function that evaluates the model in its current state; None to skip validation.
+            Sharded models are not validated.
+        watch: a function that is called with each line of the log.
     """
 
     folder: Path
@@ -59,17 +59,17 @@ class RunPlan:
 
 
 class Session:
-    """Trains a model in one process of a run, with logging, validation and checkpoints.
+    """The training of a model in one process of a run, with its log, validations and checkpoints.
 
     Attributes:
-        progress: the run's progress so far.
-        checkpoints: writes the run's weights and checkpoints.
+        progress: the progress of the run so far.
+        checkpoints: the object that writes the run's weights and checkpoints.
     """
 
     def __init__(
         self, objective: Objective, examples: Examples, model: LanguageModel, plan: RunPlan
     ) -> None:
-        """Set up the trainer, and read the checkpoint to continue from.
+        """Create the trainer, and read the checkpoint to continue from, if there is one.
 
         Args:
             objective: the objective to minimize.
@@ -78,8 +78,8 @@ class Session:
             plan: the options of the run.
 
         Raises:
-            SettingsError: a setting cannot be used, or the checkpoint was written with a different
-                model, different data or different files.
+            SettingsError: a setting cannot be used, or the checkpoint belongs to a different model
+                or to different data.
         """
         training = plan.training
         self._plan, self._training = plan, training
@@ -97,16 +97,16 @@ class Session:
         self._n_targets = count_targets(examples, training)
         self._every = training.eval_every or max(self._n_targets / _VALIDATIONS, 1)
         self._started = self._saved = self._logged = time.monotonic()
-        self._since = np.zeros(3)  # nats, targets and tokens since the last log line
+        self._since = np.zeros(3)  # total nats, targets and tokens since the last log line
 
     @property
     def main(self) -> bool:
-        """Whether this process writes the files."""
+        """True if this is the one process that writes the files."""
         return bool(self._trainer.is_world_process_zero())
 
     @property
     def sharded(self) -> bool:
-        """Whether the weights are sharded across processes (FSDP)."""
+        """True if the weights are sharded across several processes (FSDP)."""
         return bool(self._trainer.is_fsdp_enabled)
 
     @property
@@ -116,14 +116,14 @@ class Session:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps have been completed."""
+        """True if all steps have been completed."""
         return bool(self._trainer.state.global_step >= self.max_steps)
 
     def run(self, log: Log) -> None:
-        """Train until all steps are done, time is up, or validation stops improving.
+        """Train until all steps are done, the time limit is reached, or validation stops improving.
 
         Args:
-            log: called with a line of text if all steps were already done.
+            log: a function that is called with a line of text if all steps were already done.
 
         Raises:
             ModelError: the loss or a weight is not finite, or a checkpoint could not be written.
@@ -138,7 +138,12 @@ class Session:
         self._trainer.train(resume_from_checkpoint=None if start is None else str(start))
 
     def begin(self, optimizer: Any, scheduler: Any) -> None:
-        """Restore the optimizer of a resumed run, or validate the untrained model."""
+        """Prepare for the first step: restore the optimizer of a resumed run, or validate a new run.
+
+        Args:
+            optimizer: the optimizer, which accelerate may have wrapped.
+            scheduler: the learning rate scheduler.
+        """
         self._optimizer, self._scheduler = unwrap(optimizer, "optimizer"), scheduler
         if self._resumed is not None:
             self._resumed.restore_optimizer(self._optimizer, scheduler, self._trainer.model)
@@ -149,19 +154,19 @@ class Session:
         self._started = self._saved = self._logged = time.monotonic()
 
     def begin_step(self) -> None:
-        """Restore the random states before the first step of a resumed run."""
+        """Restore the states of the random number generators at the first step of a resumed run."""
         if self._resumed is not None:
             self._resumed.restore_random(self._trainer.args.process_index)
             self._resumed = None
 
     def end_step(self, state: Any) -> bool:
-        """Write a log line, validate and write a checkpoint; skip what is not due yet.
+        """Write a log line, a validation and a checkpoint, each only if it is due after this step.
 
         Args:
-            state: transformers' ``TrainerState``.
+            state: the ``TrainerState`` of transformers.
 
         Returns:
-            Whether to stop training.
+            True if training should stop.
         """
         seen, learned = self._trainer.take_counts()
         self._since += seen
@@ -188,7 +193,7 @@ class Session:
         return late or stop
 
     def end(self, state: Any) -> None:
-        """Write the last log line, validate once more, and write the last checkpoint."""
+        """Write the last log line, validate the final model, and write the last checkpoint."""
         step = int(state.global_step)
         if self._since[1] or not self.progress.seconds:
             self._log_step(step, time.monotonic())
@@ -198,7 +203,7 @@ class Session:
         self._save(state)
 
     def _agree(self, yes: bool) -> bool:
-        """Broadcast the first process's decision to all processes, because their clocks differ."""
+        """Return the decision of the first process in every process, because their clocks differ."""
         if self._trainer.args.world_size == 1:
             return yes
         from accelerate.utils import broadcast
@@ -211,10 +216,14 @@ class Session:
         self.checkpoints.save(state, self.progress, self._optimizer, self._scheduler)
 
     def _measure(self, step: int) -> bool:
-        """Validate the model, and save the weights if they are the best so far.
+        """Validate the model, and save its weights if they are the best so far.
+
+        Args:
+            step: the number of steps completed.
 
         Returns:
-            True if none of the last ``patience`` validations brought an improvement.
+            True if training should stop, because the last ``patience`` validations brought no
+            improvement.
         """
         assert self._validate is not None
         began = time.monotonic()
@@ -238,7 +247,7 @@ class Session:
         return bool(self._training.patience) and len(later) >= self._training.patience
 
     def _log_step(self, step: int, now: float) -> None:
-        """Log the loss and the speed since the last log line."""
+        """Write a log line with the mean loss and the speed since the last log line."""
         nats, targets, tokens = self._since
         seconds = now - self._logged
         self.progress.seconds += seconds
@@ -258,7 +267,7 @@ class Session:
         self._since, self._logged = np.zeros(3), now
 
     def _log(self, line: dict[str, Any]) -> None:
-        """Append a line to the run's log, and pass it to ``watch`` and the trackers."""
+        """Append a line to the run's log, and pass it to ``watch`` and the experiment trackers."""
         if self.main:
             with (self._plan.folder / runs.LOG).open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
@@ -266,7 +275,7 @@ class Session:
         self._trainer.log({k: v for k, v in line.items() if isinstance(v, int | float)})
 
     def _drop_log_after(self, step: int) -> None:
-        """Remove log lines written after the checkpoint, because their steps will be repeated."""
+        """Remove the log lines of later steps than a checkpoint's, because those will be repeated."""
         path = self._plan.folder / runs.LOG
         with contextlib.suppress(FileNotFoundError):
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -274,7 +283,7 @@ class Session:
 
 
 class _Callback(TrainerCallback):
-    """Forwards the Trainer's events to a session."""
+    """A callback that forwards the Trainer's events to a session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -294,7 +303,7 @@ class _Callback(TrainerCallback):
 
 
 def _step_of(line: str) -> float:
-    """Return the step of a log line, or infinity if the line is truncated."""
+    """Return the step number in a log line, or infinity if the line is incomplete."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

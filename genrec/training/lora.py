@@ -18,8 +18,8 @@ def add_adapter(model: Any, training: Training, base: str | None = None) -> Any:
     Args:
         model: a transformers model.
         training: the training settings.
-        base: the base model's name to write to PEFT's files. If this is None, PEFT uses the name
-            from which the model was loaded.
+        base: the name of the base model that PEFT writes to its files. If None, PEFT writes the
+            name under which the model was loaded.
 
     Returns:
         The model to train.
@@ -56,13 +56,13 @@ def add_adapter(model: Any, training: Training, base: str | None = None) -> Any:
         layers = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if _is_linear(m)})
         msg = (
             f"target_modules={training.target_modules!r} cannot be used: {error} Expected "
-            f"all-linear, or one or more of: {', '.join(layers)}."
+            f"all-linear, or one or more of these names: {', '.join(layers)}."
         )
         raise SettingsError(msg) from error
 
 
 def _is_transposed(model: Any) -> bool:
-    """Check whether the model stores its weight matrices transposed, as GPT-2 does."""
+    """Return True if the model stores its weight matrices transposed, as GPT-2 does."""
     return any(type(m).__name__ == "Conv1D" for m in model.modules())
 
 
@@ -75,8 +75,8 @@ def load_adapter(model: Any, since: Path, run: Run) -> Any:
 
     Args:
         model: a transformers model.
-        since: the earlier run's folder.
-        run: the current run.
+        since: the folder of the earlier run.
+        run: the new run, whose base model, prompt and tokenizer must be the same.
 
     Returns:
         The model to train.
@@ -97,8 +97,8 @@ def load_adapter(model: Any, since: Path, run: Run) -> Any:
     )
     if not (since / runs.ADAPTER).is_dir():
         msg = (
-            f"{since} has no adapter, because all weights were trained. Expected a run with an "
-            "adapter."
+            f"{since} has no adapter, because all weights of its model were trained. Expected a run "
+            "with an adapter (lora_rank of 1 or more)."
         )
         raise ModelError(msg)
     with quiet_transformers():

@@ -1,6 +1,6 @@
-"""Turn training rows into batches, and compute each title's loss over a catalog's trie.
+"""Turn training rows into batches, and compute the loss of each title over the trie of a catalog.
 
-Deals with token ids and the trie, not with texts or the training loop.
+This module works with token ids and the trie, not with texts or the training loop.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from genrec.training.sequences import Row
 from genrec.training.title_paths import TitlePaths
 from genrec.types import IntArray
 
-_WIDE = 64  # number of children from which a node's logits are computed as one matrix product
-_CHUNK = 1024  # number of tokens whose vocabulary logits are in memory at the same time
+_WIDE = 64  # nodes with at least this many children get their logits from one matrix product
+_CHUNK = 1024  # the vocabulary logits of this many tokens are in memory at the same time
 
 
 def make_batch(
@@ -33,25 +33,29 @@ def make_batch(
     titles: Sequence[Sequence[int]] | None = None,
     multiple: int = 1,
 ) -> dict[str, Tensor]:
-    """Turn B packs of rows with G targets into tensors.
-
-    Each pack is padded at its end to T tokens.
+    """Turn B packs of rows into tensors. Each pack is padded at its end to T tokens.
 
     Args:
         packs: for each pack, the rows in it.
-        paths: the paths of all titles in the trie.
-        weights: for each row of each pack, a (targets,) array with the weights of its targets.
-        titles: token ids of each catalog row's title, which the loss over the vocabulary needs;
+        paths: the paths to all titles in the trie.
+        weights: for each row of each pack, an array with the weight of each of its targets.
+        titles: the token ids of each catalog row's title, which the loss over the vocabulary needs;
             None to omit this loss.
         multiple: T is rounded up to a multiple of this number.
 
     Returns:
-        Tensors by name. ``input_ids``, ``position_ids``, ``document`` (-1 for padding), ``limit``
-        and ``branch`` are (B, T). ``source`` (an index into the B * T states), ``node``,
-        ``choice`` and ``target`` have one value for each of S steps down the trie, (S,).
-        ``vocab_source``, ``vocab_token`` and ``vocab_target`` have one value for each of M title
-        tokens, (M,). ``weight`` and ``constant`` (the natural logarithm of the number of items
-        that share the target's title) have one value for each target, (G,).
+        The tensors by name:
+
+        * ``input_ids``, ``position_ids``, ``document``, ``limit`` and ``branch`` have the shape
+          (B, T) and describe each token as ``Row`` does. ``document`` numbers the rows of a pack and
+          is -1 for padding.
+        * ``source``, ``node``, ``choice`` and ``target`` have the shape (S,), with one value for each
+          of the S choices on the paths to the targets. ``source`` is the index, among all B * T
+          tokens, of the token before the choice; ``target`` is the index of the target.
+        * ``vocab_source``, ``vocab_token`` and ``vocab_target`` have the shape (M,), with one value
+          for each of the M tokens of the targets' titles. They exist only if titles are given.
+        * ``weight`` and ``constant`` have the shape (G,), with one value for each of the G targets.
+          ``constant`` is the natural logarithm of the number of items that share the title.
     """
     arrays, first, place, items = lay_out(packs, weights, multiple=multiple)
     step, count = paths.steps(items)
@@ -80,17 +84,15 @@ def lay_out(
     *,
     multiple: int = 1,
 ) -> tuple[dict[str, npt.NDArray[Any]], IntArray, IntArray, IntArray]:
-    """Arrange packs of rows in padded arrays, for any kind of target.
+    """Copy packs of rows into padded arrays, whatever the kind of their targets.
 
-    Args:
-        packs: see ``make_batch``.
-        weights: see ``make_batch``.
-        multiple: see ``make_batch``.
+    The arguments are those of ``make_batch``.
 
     Returns:
-        The (B, T) arrays of ``make_batch`` and ``weight``, by name, followed by three (G,) arrays.
-        These contain the index of the token before each target, the index of the target's first
-        token, and the target's catalog row. Both indices count all B * T tokens.
+        A dictionary with ``weight`` and the arrays of shape (B, T) that ``make_batch`` describes;
+        and three arrays with one value for each of the G targets. These are the index of the token
+        before the target, the index of the target's first token (both among all B * T tokens), and
+        the target's catalog row.
     """
     n = len(packs)
     width = max(sum(map(len, pack)) for pack in packs)
@@ -98,7 +100,7 @@ def lay_out(
     shape = (n, width)
     ids, position = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     document, branch = np.full(shape, -1), np.zeros(shape, np.int64)
-    limit = np.broadcast_to(np.arange(1, width + 1), shape).copy()  # padding sees itself
+    limit = np.broadcast_to(np.arange(1, width + 1), shape).copy()  # each padding token sees itself
     before, at, item = list[IntArray](), list[IntArray](), list[IntArray]()
     for b, pack in enumerate(packs):
         start = 0
@@ -124,7 +126,7 @@ def lay_out(
 
 
 def to_tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tensor]:
-    """Convert arrays to tensors of 64-bit integers or 32-bit floating-point numbers."""
+    """Convert arrays to tensors. Floating-point numbers get 32 bits, and integers get 64 bits."""
     return {
         name: torch.from_numpy(np.ascontiguousarray(a)).to(
             torch.float32 if a.dtype == np.float64 else torch.long
@@ -134,11 +136,16 @@ def to_tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tensor]:
 
 
 def mark_visible(inputs: dict[str, Tensor], window: int | None = None) -> Tensor:
-    """Return a (B, 1, T, T) mask of the tokens that each token attends to.
+    """Create the attention mask of a batch of B packs with T tokens each.
 
     Args:
-        inputs: a batch; see ``make_batch``.
-        window: number of latest positions that a token attends to; None for all positions.
+        inputs: the tensors of the batch; see ``make_batch``.
+        window: the size of the sliding window, for layers in which a token attends only to this many
+            latest positions; None for layers without a window.
+
+    Returns:
+        A (B, 1, T, T) mask. In pack b, the value at [b, 0, i, j] is True if token i attends to token
+        j.
     """
     document, branch, limit = inputs["document"], inputs["branch"], inputs["limit"]
     index = torch.arange(document.shape[1], device=document.device)
@@ -154,18 +161,29 @@ def mark_visible(inputs: dict[str, Tensor], window: int | None = None) -> Tensor
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Turns states into logits with a linear layer. States that are already logits are unchanged.
+    """A model's output layer, which turns hidden states into logits.
+
+    An empty head, without a weight, takes states that are already logits and leaves them unchanged.
 
     Attributes:
-        weight: (V, D) the output layer's weight; None if the states are logits.
-        bias: (V,) the output layer's bias; None if it has no bias.
+        weight: (V, D) the weight of the layer, for V vocabulary entries and hidden states of size
+            D; None if the states are already logits.
+        bias: (V,) the bias of the layer; None if it has no bias.
     """
 
     weight: Tensor | None = None
     bias: Tensor | None = None
 
     def over(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """Return the (R, C) logits of C tokens after each of R states, in at least 32 bits."""
+        """Compute the logits of the same tokens after each state.
+
+        Args:
+            states: (R, D) the states.
+            tokens: (C,) the token ids.
+
+        Returns:
+            (R, C) the logits in at least 32 bits.
+        """
         if self.weight is None:
             return _widen(states[:, tokens])
         logits = states @ self.weight[tokens].to(states.dtype).T
@@ -174,14 +192,15 @@ class Head:
         return _widen(logits)
 
     def each(self, states: Tensor, source: Tensor, tokens: Tensor) -> Tensor:
-        """Return the (C,) logits of C tokens, in at least 32 bits.
-
-        Each token follows one of the states.
+        """Compute the logit of each token after one of the states.
 
         Args:
             states: (R, D) the states.
-            source: (C,) the index of the state before each token.
-            tokens: (C,) token ids.
+            source: (C,) the index of the state after which each token comes.
+            tokens: (C,) the token ids.
+
+        Returns:
+            (C,) the logits in at least 32 bits.
         """
         if self.weight is None:
             return _widen(states[source, tokens])
@@ -190,32 +209,40 @@ class Head:
         return logits if self.bias is None else logits + self.bias[tokens]
 
     def all(self, states: Tensor) -> Tensor:
-        """Return the (R, V) logits of the whole vocabulary."""
+        """Compute the logits of the whole vocabulary.
+
+        Args:
+            states: (R, D) the states.
+
+        Returns:
+            (R, V) the logits, in the precision of the states.
+        """
         if self.weight is None:
             return states
         return functional.linear(states, self.weight.to(states.dtype), self.bias)
 
 
 def _widen(logits: Tensor) -> Tensor:
-    """Convert logits to 32 bits, unless they have 64 bits."""
+    """Convert logits to 32 bits, unless they already have 64 bits."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 class CatalogLoss:
-    """Computes -ln P(item) as the sum of the log-softmax losses at the nodes of its title's path.
+    """A loss over the items of a catalog, which is the negative log-probability of the target item.
 
-    Each softmax is over the children of a node. Source: the trie-masked loss of MSL (Wang et al.,
-    SIGIR 2025, https://arxiv.org/abs/2504.04178), adapted to compressed tries. Tokens that have no
-    alternative are skipped.
+    The probability of an item is the product of the probabilities of the choices on the path to its
+    title in the trie. At each node, a softmax over the node's children gives these probabilities.
+    Tokens without an alternative are skipped. Source: the trie-masked loss of MSL (Wang et al.,
+    SIGIR 2025, https://arxiv.org/abs/2504.04178), adapted to compressed tries.
     """
 
     def __init__(self, paths: TitlePaths, smoothing: float = 0.0) -> None:
-        """Set up the loss for a trie.
+        """Prepare the loss for a trie.
 
         Args:
-            paths: the paths of all titles in the trie.
-            smoothing: fraction of each choice's target probability that is spread evenly over all
-                children.
+            paths: the paths to all titles in the trie.
+            smoothing: the fraction of the target probability of each choice that is spread evenly
+                over all children of the node (label smoothing).
         """
         trie = paths.trie
         self._first = torch.from_numpy(trie.first_child.astype(np.int64))
@@ -228,15 +255,18 @@ class CatalogLoss:
         return self
 
     def nats(self, states: Tensor, inputs: dict[str, Tensor], head: Head) -> tuple[Tensor, Tensor]:
-        """Compute the nats and the loss of each target. The loss includes label smoothing.
+        """Compute the loss of each target, with and without label smoothing.
 
         Args:
-            states: (B * T, D) states, or (B * T, V) logits if the head is empty.
-            inputs: a batch; see ``make_batch``.
+            states: the hidden states of all tokens, (B * T, D); or their logits, (B * T, V), if the
+                head is empty.
+            inputs: the tensors of the batch; see ``make_batch``.
             head: the output layer.
 
         Returns:
-            Two (G,) tensors: -ln P of each target, detached, and the loss of each target.
+            Two tensors with one value in nats for each of the G targets. The first is the loss
+            without label smoothing (-ln P of the item), detached from the graph. The second is the
+            loss with label smoothing, for training.
         """
         node, choice, target = inputs["node"], inputs["choice"], inputs["target"]
         states = states[inputs["source"]]
@@ -267,7 +297,22 @@ class CatalogLoss:
     def _narrow(
         self, states: Tensor, node: Tensor, choice: Tensor, count: Tensor, at: Tensor, head: Head
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Handle the steps at nodes with few children. All children are put in one array."""
+        """Compute log-probabilities for the choices at nodes with few children.
+
+        The children of all these nodes are processed together in one array.
+
+        Args:
+            states: (S, D) the states before each of the S choices.
+            node: (S,) the node of each choice.
+            choice: (S,) the index of the chosen child.
+            count: (S,) the number of children of the node.
+            at: (A,) the indices of the choices to process.
+            head: the output layer.
+
+        Returns:
+            ``at``, the (A,) log-probabilities of the chosen children, and the (A,) means of the
+            log-probabilities of all children of the node.
+        """
         count, first = count[at], self._first[node[at]]
         source = torch.repeat_interleave(torch.arange(len(at), device=at.device), count)
         start = torch.cumsum(count, 0) - count
@@ -283,14 +328,18 @@ class CatalogLoss:
 
 
 def vocab_nats(states: Tensor, inputs: dict[str, Tensor], head: Head) -> Tensor:
-    """Return (G,) -ln P of each target's title over the vocabulary.
+    """Compute the loss of each target over the whole vocabulary, as in ordinary language modeling.
 
-        A title's terminator is included.
+    The logits are computed in chunks, and again for the gradient, to save memory.
 
     Args:
-        states: (B * T, D) states, or (B * T, V) logits if the head is empty.
-        inputs: a batch with titles; see ``make_batch``.
-        head: the output layer. Its logits are computed in chunks, and again for the gradient.
+        states: the hidden states of all tokens, (B * T, D); or their logits, (B * T, V), if the head
+            is empty.
+        inputs: the tensors of a batch that contains titles; see ``make_batch``.
+        head: the output layer.
+
+    Returns:
+        (G,) -ln P of each target's title and its terminator, in nats.
     """
     source, token = inputs["vocab_source"], inputs["vocab_token"]
 

@@ -1,6 +1,6 @@
 """Define the training objectives, which compute a loss for each target of a batch.
 
-Deals with models, not with datasets.
+This module works with models and batches, not with datasets.
 """
 
 from __future__ import annotations
@@ -23,42 +23,49 @@ ObjectiveBuilder = Callable[[LanguageModel], tuple["Objective", Validate | None]
 
 
 class Objective(ABC):
-    """Turns packs into tensors, and tensors into a loss for each target.
+    """Base class of objectives, which turn packs of training rows into a loss for each target.
 
     Attributes:
-        lean: whether to compute only the logits that the loss needs.
+        lean: True if only the logits that the loss needs are computed. This is possible if the
+            model's hidden states can be separated from its output layer.
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        """Store the properties of the model to train."""
+        """Store the properties of the model to train, such as its output layer."""
         self._body = model.body
         self._plain = bool(model.obstacle)
         self.lean = self._body.head is not None
 
     @abstractmethod
     def batch(self, packs: Sequence[int]) -> dict[str, Tensor]:
-        """Make a batch from the indices of packs.
+        """Create a batch from packs of training rows.
+
+        Args:
+            packs: the indices of the B packs.
 
         Returns:
-            Tensors by name, including ``weight`` (G,) and ``document`` (B, T).
+            The tensors of the batch by name. They include ``weight``, (G,) with the weight of each
+            of the G targets, and ``document``, (B, T), which is -1 for padding tokens.
         """
 
     @abstractmethod
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Compute the losses of a batch.
+        """Compute the loss of each target in a batch.
 
         Args:
-            model: a transformers model, possibly wrapped.
-            inputs: a batch; see ``batch``.
+            model: the transformers model, which may be wrapped by accelerate.
+            inputs: a batch as returned by ``batch``.
 
         Returns:
-            Two (G,) tensors: the nats of each target, detached, and its unweighted loss.
+            Two tensors with one value for each of the G targets. The first is the negative
+            log-probability in nats, detached from the graph, for logs. The second is the loss
+            to minimize, before it is multiplied by the target's weight.
         """
 
     def _states(self, model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Head]:
-        """Compute the states of all tokens, and return them with the output layer.
+        """Compute the hidden states of all tokens, and return them with the output layer.
 
-        If the states are not available, return the logits and an empty layer.
+        If the states cannot be separated from the output layer, return the logits and an empty head.
         """
         options: dict[str, Any] = {"use_cache": False}
         if self.lean:
@@ -78,7 +85,7 @@ class Objective(ABC):
         return out.hidden_states[-1].flatten(0, 1), head
 
     def _mask(self, inputs: dict[str, Tensor]) -> Any:
-        """Build the attention mask, or one for each layer type if the model has several types."""
+        """Create the attention mask, or a mask for each type of layer if the model has several types."""
         if self._plain:
             return (inputs["document"] >= 0).long()
         dtype = torch.get_autocast_dtype(inputs["input_ids"].device.type)
@@ -93,11 +100,9 @@ class Objective(ABC):
 
 
 class NextItemObjective(Objective):
-    """Trains a model to predict the next item, with a loss over the trie.
+    """The objective of predicting the next item, with a loss over the items of the catalog.
 
-    A loss over the vocabulary can be added.
-
-    The loss over the vocabulary is used only if ``vocab_weight`` is above 0.
+    If ``vocab_weight`` is above 0, a loss over the whole vocabulary is added with this weight.
     """
 
     def __init__(
@@ -108,14 +113,15 @@ class NextItemObjective(Objective):
         training: Training,
         titles: Sequence[Sequence[int]],
     ) -> None:
-        """Store the state shared by all batches.
+        """Store the data that all batches share.
 
         Args:
             data: the training examples.
-            paths: the paths of all titles in the trie.
+            paths: the paths to all titles in the trie.
             model: the model to train.
             training: the training settings.
-            titles: token ids of each catalog row's title; used only if ``vocab_weight`` is above 0.
+            titles: the token ids of each catalog row's title, which are used only if
+                ``vocab_weight`` is above 0.
         """
         super().__init__(model)
         self._data, self._paths, self._training = data, paths, training
@@ -123,13 +129,13 @@ class NextItemObjective(Objective):
         self._loss = CatalogLoss(paths, training.label_smoothing)
 
     def batch(self, packs: Sequence[int]) -> dict[str, Tensor]:
-        """Make a batch; see ``Objective.batch``."""
+        """Create a batch from packs; see ``Objective.batch``."""
         rows = [[self._data.rows[i] for i in self._data.packs[p]] for p in packs]
         weights = [[self._data.weights[i] for i in self._data.packs[p]] for p in packs]
         return make_batch(rows, self._paths, weights, titles=self._titles)
 
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Compute the losses; see ``Objective.losses``."""
+        """Compute the loss of each target in a batch; see ``Objective.losses``."""
         inputs = dict(inputs)
         self._loss.to(inputs["input_ids"].device)
         states, head = self._states(model, inputs)

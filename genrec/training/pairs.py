@@ -1,4 +1,7 @@
-"""Sample, read and write labeled user-item pairs. Deals with events and files, not with losses."""
+"""Sample, read and write pairs of a user and an item, with labels for yes-or-no training.
+
+This module works with events and files, not with losses.
+"""
 
 from __future__ import annotations
 
@@ -25,20 +28,20 @@ from genrec.types import BoolArray, IntArray
 
 LABELS = {"buy": 1, "yes": 1, "1": 1, "true": 1, "not_buy": 0, "no": 0, "0": 0, "false": 0}
 
-PAIRS_PER_USER = 4  # in validation
+PAIRS_PER_USER = 4  # the maximum number of validation pairs per user
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A user, an item, and a label that says whether the user wanted the item.
+    """A user and an item, with a label that says if the user wanted the item.
 
     Attributes:
-        user_id: the user.
-        first: index in the event columns of the first event after the history.
-        row: the item's catalog row.
-        label: 1 if the item was wanted, 0 otherwise.
-        event: index of the event that the label comes from. A random negative has the event of the
-            wanted item that it was drawn for.
+        user_id: the id of the user.
+        first: the index of the first event after the history, among all events of the data.
+        row: the catalog row of the item.
+        label: 1 if the user wanted the item, 0 otherwise.
+        event: the index of the event that the label comes from. For a random negative, this is the
+            event of the wanted item that it was drawn for.
     """
 
     user_id: str
@@ -56,7 +59,7 @@ def make_pairs(
     behavior: str | None = None,
     wanted: BoolArray | None = None,
 ) -> list[Pair]:
-    """Make the labeled pairs of one part of the split, ordered by user and time.
+    """Create the labeled pairs of one part of the data, ordered by user and time.
 
     Items of events with the target behavior count as wanted. For each wanted item, ``negatives``
     random items are drawn from the items that the user had neither earlier nor in the same basket.
@@ -66,9 +69,10 @@ def make_pairs(
     Args:
         data: a dataset with a split.
         training: the training settings.
-        part: ``train`` (which includes validation with ``fit="both"``), ``validation`` or ``test``.
+        part: ``train``, ``validation`` or ``test``. With ``fit="both"``, ``train`` includes the
+            validation part.
         behavior: the target behavior; None for the dataset's target behavior.
-        wanted: (E,) mask of the events that may provide labels; None for all events.
+        wanted: a mask over all events that is True for events that may provide labels; None for all.
 
     Raises:
         SettingsError: no event has this behavior, or a threshold is set but no event has a value.
@@ -105,15 +109,15 @@ def make_pairs(
 
 
 def _label_events(data: Dataset, training: Training, behavior: str) -> IntArray:
-    """Return (E,) labels of the events: 1 for wanted items, 0 for unwanted ones, -1 for unknown."""
+    """Label each event with 1 if its item was wanted, 0 if it was not wanted, and -1 if unknown."""
     events, c = data.interactions, data.interactions.columns
     usable = (c.row >= 0) & mark_behaviors(events, training)
     threshold = training.like_threshold
     if threshold is None:
         if behavior not in events.behaviors:
             msg = (
-                f"No event has the behavior {behavior!r}. Expected target_behavior to be one of: "
-                f"{', '.join(events.behaviors)}; otherwise, set like_threshold."
+                f"No event has the behavior {behavior!r}. Expected target_behavior to be one of these: "
+                f"{', '.join(events.behaviors)}. You can also set like_threshold instead."
             )
             raise SettingsError(msg)
         usable &= c.behavior == events.behaviors.index(behavior)
@@ -122,8 +126,8 @@ def _label_events(data: Dataset, training: Training, behavior: str) -> IntArray:
     if not usable.any():
         msg = (
             f"like_threshold={threshold:g} needs events with values, such as ratings, but no event "
-            "has a value. Expected data with values. Without the threshold, every item of an event "
-            "with the target behavior counts as wanted."
+            "has a value. Expected data with values. If you leave the threshold out, every item of an "
+            "event with the target behavior counts as wanted."
         )
         raise SettingsError(msg)
     return np.where(usable, np.where(c.value >= threshold, 1, 0), -1)
@@ -140,7 +144,15 @@ def _draw_unseen(rng: np.random.Generator, n_items: int, seen: set[int], n: int)
 
 
 def _check_labels(labels: Sequence[int], source: str) -> None:
-    """Raise an error if all labels are the same, or if there are none."""
+    """Check that there are pairs with both labels.
+
+    Args:
+        labels: the labels of the pairs, 1 or 0.
+        source: the place that the pairs come from, for the message.
+
+    Raises:
+        DataError: all labels are the same, or there are no pairs.
+    """
     if len(set(labels)) < 2:
         if labels:
             problem = (
@@ -157,7 +169,10 @@ def _check_labels(labels: Sequence[int], source: str) -> None:
 
 
 def read_pairs(path: str | Path) -> tuple[list[str], list[int]]:
-    """Read texts and labels (1 or 0) from a file with the columns text and label.
+    """Read texts and their labels from a file with the columns text and label.
+
+    Returns:
+        The texts, and a label of 1 or 0 for each text.
 
     Raises:
         DataError: a column is missing, a text is empty or a label is unknown. The message gives
@@ -175,7 +190,7 @@ def read_pairs(path: str | Path) -> tuple[list[str], list[int]]:
             problem = f"the label {word!r} is unknown"
         if problem:
             msg = (
-                f"{source}, data row {number}: {problem}. Expected text and one of the labels buy, "
+                f"{source}, data row {number}: {problem}. Expected a text and one of the labels buy, "
                 "not_buy, yes, no, 1 or 0. Fix the row."
             )
             raise DataError(msg)
@@ -191,7 +206,14 @@ def make_training_pairs(
     behavior: str | None = None,
     wanted: BoolArray | None = None,
 ) -> list[Pair]:
-    """Make the training pairs. Only each user's latest ``pairs_per_user`` pairs are kept."""
+    """Create the training pairs, and keep only the latest ``pairs_per_user`` pairs of each user.
+
+    Args:
+        data: a dataset with a split.
+        training: the training settings.
+        behavior: the target behavior; None for the dataset's target behavior.
+        wanted: a mask over all events that is True for events that may provide labels; None for all.
+    """
     pairs = make_pairs(data, training, behavior=behavior, wanted=wanted)
     if training.pairs_per_user is None:
         return pairs
@@ -207,14 +229,16 @@ def write_pairs(
     log: Callable[[str], None] = lambda message: None,
     **settings: Any,
 ) -> int:
-    """Write the training pairs to a file that ``--pairs`` accepts, one text and label per row.
+    """Write the training pairs to a file that ``genrec train --pairs`` accepts.
+
+    Each row contains a text, a label, the user id and the item id.
 
     Args:
         data: a dataset with a split.
-        out: path of the .jsonl or .parquet file to write.
+        out: the path of the .jsonl or .parquet file to write.
         model: the model whose tokenizer is used to count the tokens of histories.
-        log: called with a line of text before each slow step.
-        **settings: the settings of ``train``.
+        log: a function that is called with a line of text before each slow step.
+        **settings: settings as in ``train``.
 
     Returns:
         The number of pairs written.
@@ -253,12 +277,12 @@ def write_pairs(
 def sample_pairs(
     pairs: Sequence[Pair], users: int, each: int = PAIRS_PER_USER, seed: int = 0
 ) -> list[Pair]:
-    """Draw a reproducible sample of pairs, keeping their order.
+    """Draw a random sample of users and pairs, and return the pairs in their original order.
 
     Args:
         pairs: the pairs, grouped by user.
-        users: maximum number of users to draw.
-        each: maximum number of pairs to draw per user.
+        users: the maximum number of users to draw.
+        each: the maximum number of pairs to draw per user.
         seed: the random seed.
     """
     rng = np.random.default_rng(seed)

@@ -1,6 +1,6 @@
-"""Train a model to answer the yes-or-no question of whether a user will want an item.
+"""Train a model to answer a yes-or-no question, such as "Will this user buy this item?".
 
-The history-item pairs are made from events, or read from a file of labeled texts. All pairs in the
+The pairs of a history and an item come from events, or from a file of labeled texts. All pairs in the
 same window of a user's history become branches of one row, so the history that they share is
 processed only once.
 """
@@ -40,16 +40,16 @@ from genrec.training.pairs import (
 from genrec.training.sequences import Row, pack_rows
 from genrec.types import BoolArray, FloatArray, IntArray
 
-_HELD_OUT = 0.1  # fraction of a file's rows that is used for validation
-_TRUNK = 0.75  # maximum fraction of a row's tokens that the history may take up
+_HELD_OUT = 0.1  # the fraction of a file's rows that is used for validation
+_TRUNK = 0.75  # the maximum fraction of a row's tokens that the history may take up
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs(Examples):
-    """Packs of rows whose targets are yes-or-no answers.
+    """Training rows whose targets are yes-or-no answers, grouped into packs.
 
     Attributes:
-        labels: for each row, a (targets,) array with the labels of its targets, 1 or 0.
+        labels: for each row, an array with the label of each of its targets, 1 or 0.
     """
 
     labels: Sequence[IntArray]
@@ -59,7 +59,7 @@ class Pairs(Examples):
 
 
 class PairRows:
-    """Makes training rows from pairs."""
+    """An object that turns labeled pairs of a history and an item into training rows."""
 
     def __init__(
         self,
@@ -71,24 +71,25 @@ class PairRows:
         overlap: float = 0.5,
         branches: bool = True,
     ) -> None:
-        """Store the state shared by all users.
+        """Store the data that the rows of all users share.
 
         Args:
-            question: encodes histories and items.
+            question: the question, which encodes histories and items.
             events: the events of all users.
-            shown: (E,) mask of the events that appear in histories.
-            max_tokens: maximum number of tokens in a row, unless a single pair needs more.
-            overlap: fraction of a history window that is repeated in the next window.
-            branches: whether several pairs may share a row. Models that do not support branching
-                need a separate row for each pair.
+            shown: a mask over all events that is True for events that appear in histories.
+            max_tokens: the maximum number of tokens in a row, unless a single pair needs more.
+            overlap: the fraction of a window of the history that is repeated in the next window.
+            branches: True if several pairs may share a row. A model that cannot process token trees
+                needs a separate row for each pair.
         """
         self._question, self._events, self._shown = question, events, shown
         self._max_tokens, self._overlap, self._branches = max_tokens, overlap, branches
 
     def rows(self, pairs: Sequence[Pair]) -> Iterator[tuple[Row, IntArray]]:
-        """Yield rows with the labels of their targets.
+        """Yield training rows, each with the labels of its targets.
 
-        The pairs must be in the order of ``make_pairs``.
+        Args:
+            pairs: the pairs, in the order in which ``make_pairs`` returns them.
         """
         for user, some in itertools.groupby(pairs, key=lambda p: p.user_id):
             waiting: list[tuple[Ids, Ids, Pair]] = []
@@ -102,10 +103,10 @@ class PairRows:
                 yield _make_row(waiting)
 
     def _encode_histories(self, user: str, pairs: Sequence[Pair]) -> Iterator[tuple[Ids, Pair]]:
-        """Yield each pair with the token ids of its history.
+        """Encode the history of each pair, and yield its token ids together with the pair.
 
-        All histories of a user start at the same event for as long as they fit into a row, so that
-        pairs can share them.
+        The histories of a user start at the same event for as long as they fit into a row, so that
+        several pairs can share a history.
         """
         where = self._events.events(user)
         places = where.start + np.flatnonzero(self._shown[where])
@@ -124,7 +125,14 @@ class PairRows:
                 yield known, pair
 
     def _fits(self, some: Sequence[tuple[Ids, Ids, Pair]]) -> bool:
-        """Check whether pairs fit into one row. Pairs from different windows rarely do."""
+        """Return True if all given pairs fit into one row.
+
+        Pairs from different windows rarely fit, since their histories start at different events.
+
+        Args:
+            some: for each pair, the token ids of its history, the token ids of its item, and the
+                pair itself.
+        """
         if not self._branches:
             return False
         trunk = max((known for known, _, _ in some), key=len)
@@ -135,7 +143,15 @@ class PairRows:
 
 
 def _make_row(some: Sequence[tuple[Ids, Ids, Pair]]) -> tuple[Row, IntArray]:
-    """Make a row from pairs, with the longest history as its trunk."""
+    """Create a row from several pairs, with the longest of their histories as its trunk.
+
+    Args:
+        some: for each pair, the token ids of its history, the token ids of its item, and the pair
+            itself.
+
+    Returns:
+        The row, and the labels of its targets.
+    """
     texts = [(*known, *run) for known, run, _ in some]
     trunk = max((known for known, _, _ in some), key=len) if len(some) > 1 else texts[0]
     items, events = [p.row for _, _, p in some], [p.event for _, _, p in some]
@@ -145,16 +161,17 @@ def _make_row(some: Sequence[tuple[Ids, Ids, Pair]]) -> tuple[Row, IntArray]:
 def make_branched_row(
     trunk: Ids, texts: Sequence[Ids], items: Sequence[int], events: Sequence[int]
 ) -> Row:
-    """Make a row with one branch per text and a target at the end of each text.
+    """Create a row with a branch for each text and a target at the end of each text.
 
-    The prefix that a text shares with the trunk is processed once. The rest of the text is a
-    branch.
+    The beginning that a text shares with the trunk is processed only once. The rest of the text
+    becomes a branch.
 
     Args:
-        trunk: the token ids of the texts' common prefix.
-        texts: the token ids before each target; a single text may be the trunk itself.
+        trunk: the token ids of the trunk.
+        texts: for each target, the token ids of the whole text before it. A single text may be the
+            trunk itself.
         items: the catalog row of each target.
-        events: the index of each target in the event columns.
+        events: the index of each target among all events of the data.
     """
     tokens, position = [np.array(trunk, dtype=np.int64)], [np.arange(len(trunk))]
     limit, branch = [np.arange(1, len(trunk) + 1)], [np.zeros(len(trunk), dtype=np.int64)]
@@ -190,17 +207,17 @@ def make_examples(
     plain: bool,
     part: str = "test",
 ) -> Pairs:
-    """Turn pairs into packs of rows, weighted according to the settings.
+    """Turn pairs into training rows in packs, with weights according to the settings.
 
     A random negative has the same weight as the wanted item that it was drawn for.
 
     Args:
-        question: encodes histories and items.
-        data: the dataset of the pairs.
-        pairs: the pairs.
+        question: the question, which encodes histories and items.
+        data: the dataset that the pairs come from.
+        pairs: the pairs to turn into rows.
         training: the training settings.
-        plain: whether the model lacks support for branching.
-        part: the part of the split that the pairs belong to. Histories do not show events from
+        plain: True if the model cannot process token trees, so that each pair needs its own row.
+        part: the part of the data that the pairs belong to. Histories do not show events from
             later parts.
     """
     end = SPLITS.index(training.before) if part == "train" else SPLITS.index(part) + 1
@@ -226,14 +243,14 @@ def make_text_examples(
     *,
     plain: bool,
 ) -> Pairs:
-    """Turn labeled texts into packs of rows with weight 1.
+    """Turn labeled texts into training rows in packs. Each text has weight 1.
 
     Args:
-        question: encodes the texts.
-        texts: the texts.
+        question: the question, which encodes the texts.
+        texts: the texts, each of which ends where the answer begins.
         labels: the label of each text, 1 or 0.
         training: the training settings.
-        plain: whether the model lacks support for branching.
+        plain: True if the model cannot process token trees, so that each pack has only one row.
     """
     rows = [make_branched_row(ids, [ids], [-1], [-1]) for ids in map(question.text, texts)]
     weights = [np.ones(1) for _ in rows]
@@ -247,13 +264,16 @@ def _pack(
     training: Training,
     plain: bool,
 ) -> Pairs:
-    """Divide rows into packs; if the model does not support branching, each pack has one row."""
+    """Divide rows into packs.
+
+    If the model cannot process token trees (``plain``), each pack contains only one row.
+    """
     packs = [[i] for i in range(len(rows))] if plain else pack_rows(rows, training.pack_tokens)
     return Pairs(rows, weights, packs, labels)
 
 
 class PointwiseObjective(Objective):
-    """Trains yes-or-no answers with binary cross-entropy.
+    """The objective of answering a yes-or-no question, with binary cross-entropy as the loss.
 
     The probabilities of yes and no are normalized to sum to 1, and all other tokens are ignored.
     """
@@ -261,20 +281,20 @@ class PointwiseObjective(Objective):
     def __init__(
         self, data: Pairs, model: LanguageModel, question: YesNo, smoothing: float = 0.0
     ) -> None:
-        """Store the state shared by all batches.
+        """Store the data that all batches share.
 
         Args:
-            data: the pairs.
+            data: the training rows with their labels.
             model: the model to train.
-            question: provides the tokens of the two answers.
-            smoothing: fraction of each label that is spread evenly over both answers.
+            question: the question, which provides the tokens of the two answers.
+            smoothing: the fraction of each label that is spread evenly over both answers.
         """
         super().__init__(model)
         self._data, self._smoothing = data, smoothing
         self._tokens = torch.tensor(question.answers)
 
     def batch(self, packs: Sequence[int]) -> dict[str, Tensor]:
-        """Make a batch; see ``Objective.batch``."""
+        """Create a batch from packs; see ``Objective.batch``."""
         chosen = [self._data.packs[p] for p in packs]
         rows = [[self._data.rows[i] for i in pack] for pack in chosen]
         weights = [[self._data.weights[i] for i in pack] for pack in chosen]
@@ -283,7 +303,7 @@ class PointwiseObjective(Objective):
         return to_tensors(arrays | {"source": source, "label": label})
 
     def losses(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Compute the losses; see ``Objective.losses``."""
+        """Compute the loss of each target in a batch; see ``Objective.losses``."""
         states, head = self._states(model, dict(inputs))
         tokens = self._tokens.to(states.device)
         logprobs = torch.log_softmax(head.over(states[inputs["source"]], tokens), dim=-1)
@@ -292,7 +312,11 @@ class PointwiseObjective(Objective):
         return nats.detach(), losses
 
     def chances(self, model: LanguageModel) -> tuple[IntArray, FloatArray]:
-        """Return the (G,) labels of all pairs, and the model's (G,) probabilities of yes."""
+        """Compute the model's probability of yes for every pair.
+
+        Returns:
+            The labels of all pairs, and the probabilities of yes in the same order.
+        """
         labels, chances = [], []
         with torch.no_grad():
             for pack in range(len(self._data)):
@@ -305,15 +329,18 @@ class PointwiseObjective(Objective):
 
 
 def measure(labels: npt.ArrayLike, chances: npt.ArrayLike) -> dict[str, float]:
-    """Compute accuracy, precision, recall and F1 at a threshold of 0.5, AUC, and log loss.
+    """Measure the quality of yes-or-no answers with metrics from scikit-learn.
 
-    AUC is the probability that a wanted item has a higher score than an unwanted one; ties count as
-    one half. AUC is 0.5 if all labels are the same. Log loss is in nats. The metrics are computed
-    by scikit-learn.
+    Accuracy, precision, recall and F1 count a probability of 0.5 or more as yes. AUC is the
+    probability that a wanted item has a higher score than an unwanted one, where ties count as one
+    half; it is 0.5 if all labels are the same. Log loss is in nats.
 
     Args:
-        labels: (G,) labels, 1 for yes and 0 for no.
-        chances: (G,) probabilities of yes.
+        labels: the label of each pair, 1 for yes and 0 for no.
+        chances: the predicted probability of yes for each pair.
+
+    Returns:
+        The value of each metric by name.
 
     >>> values = measure([1, 1, 0, 0], [0.9, 0.4, 0.2, 0.6])
     >>> values["accuracy"], values["auc"], round(values["log_loss"], 4)
@@ -339,17 +366,17 @@ def measure(labels: npt.ArrayLike, chances: npt.ArrayLike) -> dict[str, float]:
 def prepare(
     recommender: Recommender, data: Dataset, training: Training, wanted: BoolArray | None = None
 ) -> tuple[Pairs, ObjectiveBuilder]:
-    """Make the training pairs, and a function that builds the objective and the validation.
+    """Create the training pairs, and a function that creates the objective and the validation.
 
     Args:
         recommender: provides the question.
         data: the dataset, with the split to use for training.
         training: the training settings.
-        wanted: (E,) mask of the events that may be trained on; None for all events.
+        wanted: a mask over all events that is True for events to train on; None for all.
 
     Returns:
-        The pairs, and a function. It takes the model to train, and returns the objective and the
-        validation for it.
+        The training rows, and a function. The function takes the model to train, and returns its
+        objective and a function that validates it, or None if there is no validation.
 
     Raises:
         SettingsError: the template does not ask a yes-or-no question, or a setting does not suit
@@ -361,7 +388,7 @@ def prepare(
         msg = (
             f"template={recommender.template.name!r} does not ask a yes-or-no question, which "
             "objective='pointwise' requires. Expected a template with answers in its header, such as "
-            "would_like. Drop --template to use that one."
+            "would_like. Leave out --template to use would_like."
         )
         raise SettingsError(msg)
     pairs, held_out = (
@@ -394,7 +421,7 @@ def _make_event_examples(
     *,
     plain: bool,
 ) -> tuple[Pairs, Pairs | None]:
-    """Make the training pairs, and a fixed sample of validation pairs.
+    """Create the rows of the training pairs, and the rows of a fixed sample of validation pairs.
 
     The second value is None if the settings turn validation off.
     """
@@ -412,9 +439,10 @@ def _make_event_examples(
 def _make_file_examples(
     path: str, question: YesNo, training: Training, *, plain: bool
 ) -> tuple[Pairs, Pairs | None]:
-    """Read the pairs from a file, and hold out at most a tenth of them for validation.
+    """Read labeled texts from a file, and hold out at most a tenth of them for validation.
 
-    The second value is None if no pairs are held out.
+    Returns:
+        The training rows, and the validation rows, or None if no texts are held out.
     """
     texts, labels = read_pairs(path)
     order = np.random.default_rng(training.seed).permutation(len(texts)).tolist()

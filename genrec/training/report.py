@@ -1,6 +1,6 @@
-"""Write the report of a training run: report.md and curves.png.
+"""Write the report of a training run to report.md, and its plot to curves.png.
 
-Reads only the log and run.json, and does not load the model.
+The report is based only on the log and run.json, so the model is not loaded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def read_log(folder: Path) -> tuple[list[Line], list[Line]]:
     used.
 
     Returns:
-        The step lines and the validation lines.
+        The lines about training steps, and the lines about validations.
 
     Raises:
         ModelError: there is no log, or a line other than the last is damaged.
@@ -69,7 +69,8 @@ def write(folder: Path, run: Run, items: int) -> None:
     Args:
         folder: the run folder.
         run: the contents of run.json.
-        items: number of items (or answers). The nats of a uniform guess are computed from it.
+        items: the number of items or answers to choose from. It determines the loss of a uniform
+            guess, which the report shows for comparison.
     """
     steps, validations = read_log(folder)
     pictured = bool(steps) and importlib.util.find_spec("matplotlib") is not None
@@ -85,11 +86,11 @@ def _markdown(
     """Compose the lines of report.md."""
     import math
 
-    state = "finished" if run.finished else "stopped early"
+    state = "has finished" if run.finished else "was stopped early"
     lines = [
         f"# Model fine-tuned on {run.data}",
         "",
-        f"Base model {run.base_model}; trained on {run.targets:,} targets; {state}.",
+        f"The base model is {run.base_model}. Training on {run.targets:,} targets {state}.",
         "",
     ]
     if steps:
@@ -99,7 +100,7 @@ def _markdown(
         lines += [
             f"Training took {last['seconds'] / 60:.0f} minutes at {speed:.1f} targets per second. "
             f"The loss went from {steps[0]['nats']:.3f} to {last['nats']:.3f} nats per {what} "
-            f"(a uniform guess among {items:,} {what}s: {math.log(items):.3f}).",
+            f"(a uniform guess among {items:,} {what}s has a loss of {math.log(items):.3f}).",
             "",
         ]
     if pictured:
@@ -111,7 +112,7 @@ def _markdown(
             f"| {' | '.join(format(v[n], ',' if isinstance(v[n], int) else '.4f') for n in names)} |"
             for v in validations
         ]
-        same = "pairs" if "pairs" in names else "users, with lists from the decoder"
+        same = "pairs" if "pairs" in names else "users. Their lists come from the decoder"
         lines += ["", f"All validations use the same {same}.", ""]
     changed = _changed_settings(run)
     if changed:
@@ -121,7 +122,7 @@ def _markdown(
 
 
 def _changed_settings(run: Run) -> list[str]:
-    """List the settings that differ from the defaults."""
+    """Return a line of text for each setting of the run that differs from its default."""
     given = {**run.settings, **run.training}
     defaults = {f.name: f.default for f in (*fields(Training), *fields(Settings))}
     return [

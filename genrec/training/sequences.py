@@ -1,10 +1,12 @@
-"""Turn histories into training rows: token trees whose targets are titles.
+"""Turn histories into training rows, which are token trees whose targets are titles.
 
-Deals with token ids, events and the trie, not with models. A row has the same structure as the
-decoder's tree. Its trunk is the prompt that the model would read at inference. Each branch attends
-to itself and to the trunk up to the point where it splits off, and its positions continue from that
-point. A title in the trunk is predicted from everything before it. The titles of a basket are
-branches that all split off at the start of the basket, so they do not see one another.
+A row has the same structure as the token tree of the decoder. Its trunk is the prompt that the model
+would read at inference. A branch splits off at some point of the trunk, and its positions continue
+from there. The tokens of a branch attend to the branch itself and to the trunk before that point. A
+title in the trunk is predicted from everything before it. The titles of a basket are branches that
+all split off at the start of the basket, so they do not see one another.
+
+This module works with token ids, events and the trie, not with models.
 """
 
 from __future__ import annotations
@@ -23,25 +25,25 @@ from genrec.prompts.template import Template
 from genrec.training.title_paths import TitlePaths
 from genrec.types import BoolArray, IntArray
 
-_AROUND = 6  # approximate number of tokens of an event in addition to its title
+_AROUND = 6  # the approximate number of tokens that an event adds to the tokens of its title
 _LEAST_ROOM = 8  # tokens; a pack with less room than this is full, because no row is shorter
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """A token tree of T tokens with G targets.
+    """A training row: a tree of T tokens, in which the titles of G targets are predicted.
 
     Attributes:
-        ids: (T,) token ids.
+        ids: (T,) the token ids.
         position: (T,) the position of each token, as passed to the model.
-        limit: (T,) number of trunk tokens that each token sees. For a token in the trunk, this
-            includes the token itself.
-        branch: (T,) the number of the branch that each token is in; 0 for the trunk. A token sees
-            its own branch and the trunk, but no other branch.
+        limit: (T,) the number of trunk tokens that each token attends to. For a token in the trunk,
+            this includes the token itself.
+        branch: (T,) the number of the branch that contains the token; 0 for the trunk. A token
+            attends to its own branch and to the trunk, but to no other branch.
         before: (G,) the index of the token before each target's title.
-        at: (G,) the index of each title's first token, if the row includes the title's tokens.
-        item: (G,) catalog rows of the targets.
-        event: (G,) indices of the targets in the event columns.
+        at: (G,) the index of the title's first token, if the row includes the title's tokens.
+        item: (G,) the catalog row of each target.
+        event: (G,) the index of each target among all events of the data.
     """
 
     ids: IntArray
@@ -69,11 +71,11 @@ class _Target:
     """A title to predict.
 
     Attributes:
-        limit: number of trunk tokens that the title sees.
+        limit: the number of trunk tokens that the title's tokens attend to.
         head: the tokens before the title in its branch.
         item: the catalog row of the item.
-        event: the index of its event in the event columns.
-        in_trunk: whether the title is part of the trunk itself.
+        event: the index of its event among all events of the data.
+        in_trunk: True if the title is part of the trunk itself.
     """
 
     limit: int
@@ -85,19 +87,19 @@ class _Target:
 
 @dataclass(frozen=True, slots=True)
 class RowOptions:
-    """Options for making rows from histories.
+    """Options for turning histories into training rows.
 
     Attributes:
         basket: ``tree``, ``first`` or ``as_is``; see ``Training``.
         layout: ``history`` or ``window``; see ``Training``.
-        whole_titles: whether rows include all tokens of a target, which a loss over the vocabulary
-            requires.
-        max_events: maximum number of events before a target.
-        max_tokens: maximum number of tokens in a row. Branches that do not fit go into separate
+        whole_titles: True if rows include all tokens of each target, which a loss over the
+            vocabulary requires.
+        max_events: the maximum number of events before a target.
+        max_tokens: the maximum number of tokens in a row. Branches that do not fit go into separate
             rows.
-        max_prompt_tokens: with the layout ``window``, maximum number of tokens before a target.
-        overlap: for long histories, the fraction of a window's ``max_events`` events that is
-            repeated in the next window.
+        max_prompt_tokens: the maximum number of tokens before a target, for the layout ``window``.
+        overlap: the fraction of each window of ``max_events`` events that is repeated in the next
+            window, for long histories.
         scale: the highest possible value of an event, such as the best rating; None to omit values
             from histories.
     """
@@ -113,7 +115,7 @@ class RowOptions:
 
 
 class RowMaker:
-    """Makes rows from the events of users."""
+    """An object that turns the events of users into training rows."""
 
     def __init__(
         self,
@@ -125,16 +127,16 @@ class RowMaker:
         *,
         titles: Sequence[tuple[int, ...]] | None = None,
     ) -> None:
-        """Store the state shared by all users.
+        """Store the data that the rows of all users share, and check the options.
 
         Args:
             encoder: tokenizes prompts and titles.
-            template: renders histories.
+            template: renders histories as prompts.
             events: the events of all users.
-            paths: the paths of all titles in the trie. Catalog rows that have no path cannot
-                be targets.
+            paths: the paths to all titles in the trie. Catalog rows without a path cannot be
+                targets.
             options: the options for making rows.
-            titles: token ids of each catalog row's title; if None, they are computed here.
+            titles: the token ids of each catalog row's title; if None, they are computed here.
 
         Raises:
             SettingsError: the template does not support this layout, or the longest title does not
@@ -161,16 +163,16 @@ class RowMaker:
 
     @property
     def catalog(self) -> Catalog:
-        """The catalog of the events."""
+        """The catalog that contains the items of the events."""
         return self._events.catalog
 
     def rows(self, user_id: str, shown: IntArray, wanted: BoolArray) -> Iterator[Row]:
-        """Yield the rows of one user.
+        """Yield the training rows of one user.
 
         Args:
-            user_id: the user's id, for templates that mention it.
-            shown: (n,) indices of the user's events in the event columns, oldest first.
-            wanted: (n,) mask of the events that are targets.
+            user_id: the id of the user, for templates that mention it.
+            shown: (n,) the indices of the user's events among all events, oldest first.
+            wanted: (n,) a mask that is True for events that are targets.
         """
         units = self._find_units(shown, wanted)
         if not units:
@@ -186,24 +188,25 @@ class RowMaker:
     def prompts(
         self, user_id: str, shown: IntArray, wanted: BoolArray
     ) -> Iterator[tuple[EncodedPrompt, int, int]]:
-        """Yield the prompt that would be used at inference for each target of a user.
+        """Yield a prompt for each target of a user, as the recommender would build it at inference.
 
-        Each prompt comes with the target's catalog row and its index in the event columns.
+        The arguments are those of ``rows``.
 
-        Args:
-            user_id: see ``rows``.
-            shown: see ``rows``.
-            wanted: see ``rows``.
+        Yields:
+            The prompt, the catalog row of the target, and the target's index among all events.
         """
         if units := self._find_units(shown, wanted):
             events = [self._events.interaction(i) for i in shown.tolist()]
             yield from self._make_prompts(events, shown, units, user_id)
 
     def _find_units(self, shown: IntArray, wanted: BoolArray) -> list[tuple[int, list[int]]]:
-        """Find the units (such as baskets) with targets.
+        """Find the user's units, such as baskets, that contain targets.
 
-        Return the start of each of these units, and the indices of its targets.
-        With ``as_is``, every event is a unit.
+        If the option ``basket`` is ``as_is``, every event is a unit of its own.
+
+        Returns:
+            For each unit, the index of its first event and the indices of its targets. The indices
+            refer to ``shown``.
         """
         c = self._events.columns
         wanted = wanted & (c.row[shown] >= 0)
@@ -225,7 +228,7 @@ class RowMaker:
         units: Sequence[tuple[int, list[int]]],
         user_id: str,
     ) -> Iterator[tuple[EncodedPrompt, int, int]]:
-        """Yield one prompt for each target in the given units; see ``prompts``."""
+        """Yield a prompt for each target in the given units; see ``prompts``."""
         for first, within in units:
             for i in within:
                 prompt = self._encoder.fit(
@@ -247,7 +250,11 @@ class RowMaker:
     def _divide(
         self, events: Sequence[Interaction], row: IntArray, units: Sequence[tuple[int, list[int]]]
     ) -> Iterator[tuple[int, list[tuple[int, list[int]]]]]:
-        """Divide a history into windows, and yield each window's start and the units to predict."""
+        """Divide a long history into windows that overlap and fit into one row each.
+
+        Yields:
+            The index of the window's first event, and the units whose targets it predicts.
+        """
         size = np.array(
             [
                 (len(self._titles[r]) if r >= 0 else 0) + len(e.text or "") // 2 + _AROUND
@@ -281,7 +288,14 @@ class RowMaker:
         start: int,
         units: Sequence[tuple[int, list[int]]],
     ) -> Iterator[Row]:
-        """Yield the rows of one window. Its trunk ends with the first title of the last unit."""
+        """Yield the rows of one window, whose trunk ends with the first title of the last unit.
+
+        Args:
+            events: all events of the user.
+            shown: the indices of these events among all events of the data.
+            start: the index of the window's first event.
+            units: the units to predict; see ``_find_units``.
+        """
         last = units[-1][0]
         ids, ends = self._encode_trunk(events[start : last + 1])
         row = self._events.columns.row
@@ -300,7 +314,7 @@ class RowMaker:
         yield from self._split_rows(ids, targets)
 
     def _encode_before(self, events: Sequence[Interaction], behavior: str) -> tuple[int, ...]:
-        """Return the token ids of the prompt that would be used at inference."""
+        """Return the token ids of the prompt for these events and a behavior to predict."""
         rendered = self._template.render(
             self.catalog,
             History(tuple(events)),
@@ -311,7 +325,12 @@ class RowMaker:
         return self._encoder.prompt(rendered).ids
 
     def _encode_trunk(self, events: Sequence[Interaction]) -> tuple[tuple[int, ...], list[int]]:
-        """Return the token ids up to the last title, and the index where each title starts."""
+        """Encode a window of events as a prompt that ends before the title of its last event.
+
+        Returns:
+            The token ids, and the index of each event's title in them. The index is 0 for an event
+            without an item.
+        """
         rendered = self._template.render(
             self.catalog,
             History(tuple(events[:-1])),
@@ -334,12 +353,12 @@ class RowMaker:
             raise PromptError(msg)
         ends[-1] = len(encoded.ids)
         for i, event in enumerate(events[:-1]):
-            if event.item_id is None:  # titles of this unit branch off where their prompts differ
+            if event.item_id is None:  # it has no title; titles of its unit branch off elsewhere
                 ends[i] = 0
         return encoded.ids, ends
 
     def _split_rows(self, ids: tuple[int, ...], targets: Sequence[_Target]) -> Iterator[Row]:
-        """Yield rows of at most ``max_tokens`` tokens, each of which has the trunk."""
+        """Distribute targets over rows of at most ``max_tokens`` tokens, which all have the same trunk."""
         some, size = list[_Target](), len(ids) + self._longest
         for target in targets:
             more = 0 if target.in_trunk else len(target.head) + self._count_read(target.item)
@@ -352,17 +371,20 @@ class RowMaker:
             yield self._make_row(ids, some)
 
     def _count_read(self, item: int) -> int:
-        """Return how many tokens of a title a row must include."""
+        """Return the number of tokens of an item's title that a row must include."""
         return (
             len(self._titles[item]) if self._options.whole_titles else int(self._paths.needed[item])
         )
 
     def _make_row(self, ids: tuple[int, ...], targets: Sequence[_Target]) -> Row:
-        """Make a row from a trunk and its branches. The trunk ends with the last token needed."""
+        """Create a row from the tokens of the trunk and the targets.
+
+        The trunk is cut after the last token that a target needs.
+        """
         n = max(t.limit for t in targets)
         trunk = list(ids[:n])
         for t in targets:
-            if t.in_trunk and t.limit == n:  # the title that ends the trunk
+            if t.in_trunk and t.limit == n:  # the trunk ends with this title
                 trunk += self._titles[t.item][: self._count_read(t.item)]
                 break
         tokens = [np.array(trunk, dtype=np.int64)]
@@ -396,10 +418,12 @@ class RowMaker:
 
 
 def pack_rows(rows: Sequence[Row], most: int) -> list[list[int]]:
-    """Divide rows into packs of at most ``most`` tokens, and return each pack's row indices.
+    """Divide rows into packs of at most ``most`` tokens by first-fit decreasing (Johnson 1973).
 
-    The method is first-fit decreasing (Johnson 1973). A row with more than ``most`` tokens gets a
-    separate pack.
+    A row with more than ``most`` tokens gets a pack of its own.
+
+    Returns:
+        For each pack, the indices of its rows.
     """
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i]), i))
     packs: list[list[int]] = []
@@ -427,14 +451,14 @@ def make_rows(
     wanted: BoolArray,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Row]:
-    """Make the rows of all users.
+    """Create the training rows of all users.
 
     Args:
-        maker: makes the rows of one user.
+        maker: creates the rows of one user.
         events: the events of all users.
-        shown: (E,) mask of the events that appear in histories.
-        wanted: (E,) mask of the events that are targets.
-        progress: called with the number of users processed, every 1,000 users.
+        shown: a mask over all events that is True for events that appear in histories.
+        wanted: a mask over all events that is True for events that are targets.
+        progress: a function that is called after every 1,000 users with the number of users done.
     """
     rows: list[Row] = []
     for done, user in enumerate(events.user_ids, start=1):

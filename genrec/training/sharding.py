@@ -1,4 +1,4 @@
-"""Gather and distribute the tensors of sharded models (FSDP)."""
+"""Gather and distribute the tensors of a model that FSDP has sharded over several processes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _OLDEST_ACCELERATE = (1, 15)  # first version known to keep the output layer who
 
 
 def check_sharding(accelerator: Any) -> None:
-    """Check that training supports the sharding setup.
+    """Check that training works with the FSDP version and the accelerate version in use.
 
     Args:
-        accelerator: accelerate's ``Accelerator`` of a run with sharded weights.
+        accelerator: the ``Accelerator`` of the accelerate library, in a run with sharded weights.
 
     Raises:
         SettingsError: FSDP version 1 is configured, or accelerate is too old.
@@ -34,11 +34,13 @@ def check_sharding(accelerator: Any) -> None:
 
 
 def gather_tensor(value: Tensor, keep: bool) -> Tensor:
-    """Return the complete tensor on the CPU. If it is sharded, every process must call this.
+    """Collect all parts of a sharded tensor and return the whole tensor on the CPU.
+
+    If the tensor is sharded, every process must call this function.
 
     Args:
-        value: a whole or sharded tensor.
-        keep: whether this process needs the result; if not, it gets an empty tensor.
+        value: a whole or a sharded tensor.
+        keep: True if this process needs the result; otherwise, it gets an empty tensor.
     """
     value = value.detach()
     whole = value.full_tensor() if isinstance(value, DTensor) else value
@@ -46,7 +48,7 @@ def gather_tensor(value: Tensor, keep: bool) -> Tensor:
 
 
 def place_like(value: Tensor, other: Tensor) -> Tensor:
-    """Move a whole tensor to another tensor's device, and shard it in the same way."""
+    """Move a whole tensor to the device of another tensor, and shard it in the same way as that one."""
     value = value.to(other.device)
     if not isinstance(other, DTensor):
         return value
@@ -54,11 +56,11 @@ def place_like(value: Tensor, other: Tensor) -> Tensor:
 
 
 def unwrap(wrapped: Any, name: str) -> Any:
-    """Return the optimizer or scheduler inside accelerate's wrapper.
+    """Return the optimizer or scheduler inside the wrapper that accelerate puts around it.
 
     Args:
-        wrapped: the wrapper, or the object itself.
-        name: the wrapper's attribute that holds the object, ``optimizer`` or ``scheduler``.
+        wrapped: the wrapped object; an object without a wrapper is returned unchanged.
+        name: the name of the wrapper's attribute for the object: ``optimizer`` or ``scheduler``.
     """
     while hasattr(wrapped, name) and not callable(getattr(wrapped, name)):
         wrapped = getattr(wrapped, name)

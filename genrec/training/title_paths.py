@@ -1,6 +1,7 @@
-"""List the choices on the path to each title of a trie.
+"""List the choices that lead to each title of a trie (a prefix tree of token ids).
 
-Deals with tries and rows, not with texts.
+A choice is made at every node on the path to the title that has two or more children. This module
+works with tries and catalog rows, not with texts.
 """
 
 from __future__ import annotations
@@ -10,35 +11,36 @@ import numpy as np
 from genrec.decoding.trie import TitleTrie, ranges
 from genrec.types import IntArray
 
-_NO_CHOICE = 1  # number of children up to which a node leaves no choice
+_NO_CHOICE = 1  # a node with this many children or fewer leaves no choice
 
 
 class TitlePaths:
-    """The choices on the path through the trie to each title.
+    """The choices on the path through the trie to the title of each catalog row.
 
-    There are S steps in total, and N catalog rows.
+    The choices of all titles are stored one after another in arrays. N is the number of catalog rows,
+    and S is the total number of choices.
 
     Attributes:
-        trie: the trie.
-        start: (N + 1,) the index of each row's first step, followed by S. A row that is not in the
-            trie has no steps.
+        trie: the trie of the titles.
+        start: (N + 1,) the index of each row's first choice, followed by S. A row that is not in the
+            trie has no choices.
         node: (S,) the node at which the choice is made.
-        choice: (S,) the number of the chosen child.
-        offset: (S,) the index, within the title, of the token that makes the choice. All tokens
-            before it must be processed.
-        copies: (N,) number of rows that share the title; 0 for a row that is not in the trie.
-        needed: (N,) number of tokens of the title that must be processed to compute its
-            probability.
+        choice: (S,) the index of the chosen child among the children of the node.
+        offset: (S,) the index, within the title, of the token that makes the choice. The model must
+            process all tokens before it.
+        copies: (N,) the number of rows that share the title; 0 for a row that is not in the trie.
+        needed: (N,) the number of tokens of the title that the model must process to compute the
+            title's probability.
     """
 
     def __init__(self, trie: TitleTrie, kept: IntArray | None = None, n: int | None = None) -> None:
-        """Collect the choices by walking up from every leaf.
+        """Collect the choices by walking up from every leaf of the trie.
 
         Args:
-            trie: a trie over the titles of all catalog rows, or of some of them.
-            kept: (n_items,) the catalog row of each row in the trie; None if the trie covers the
-                whole catalog.
-            n: number of catalog rows; None if the trie covers the whole catalog.
+            trie: a trie of the titles of all catalog rows, or of some of them.
+            kept: (n_items,) the catalog row of each of the trie's items; None if the trie covers
+                the whole catalog.
+            n: the number of catalog rows; None if the trie covers the whole catalog.
         """
         self.trie = trie
         kept = np.arange(trie.n_items) if kept is None else kept
@@ -78,6 +80,13 @@ class TitlePaths:
         np.maximum.at(self.needed, kept[rows], self.offset)
 
     def steps(self, rows: IntArray) -> tuple[IntArray, IntArray]:
-        """Return the concatenated steps of R rows, and the number of steps of each row, (R,)."""
+        """Find the choices that lead to the titles of some catalog rows.
+
+        Args:
+            rows: (R,) catalog rows.
+
+        Returns:
+            The indices of all their choices, row after row, and the (R,) numbers of choices per row.
+        """
         count = self.start[rows + 1] - self.start[rows]
         return ranges(self.start[rows], count), count

@@ -1,7 +1,7 @@
-"""Fine-tune a model on a dataset and write a run folder.
+"""Fine-tune a model on a dataset and write the result to a run folder.
 
-The module ``examples`` makes the training examples, ``objectives`` defines the loss, and ``loop``
-runs the steps.
+The examples are created in the module ``examples``, the losses are defined in ``objectives``, and
+the training steps are run in ``loop``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from genrec.training.lora import add_adapter, load_adapter
 from genrec.training.objectives import NextItemObjective, Objective, ObjectiveBuilder, Validate
 from genrec.types import BoolArray, Log
 
-_FREE = {  # settings that may change when a run is resumed
+_FREE = {  # these settings may change when a run is resumed
     "max_minutes", "eval_users", "eval_every", "patience", "save_steps", "save_minutes",
     "log_steps", "report_to",
 }  # fmt: skip
@@ -65,19 +65,20 @@ def train(
         data: a dataset with a split. Test events are never used for training.
         out: the run folder, which must be new or empty. With ``resume``, it may contain an
             unfinished run.
-        model: a name, folder or hub id, or a loaded model, which is modified.
-        resume: whether to continue from the last checkpoint, if there is one.
+        model: the name, folder or Hub ID of a model; or a loaded model, which is modified.
+        resume: continue from the last checkpoint in the folder, if there is one.
         since: an earlier run, whose adapter is trained further; None to train a new adapter.
-        new: (E,) mask of the events that are new feedback (see ``data.updates.apply_updates``). The
-            model is trained on these events. To keep it from forgetting older events, it
-            is also trained on a sample of the others, ``replay`` times as many as the new ones.
+        new: a mask over all events that is True for new events (see ``data.updates.apply_updates``).
+            The model is trained on these events. To keep it from forgetting older events, it is also
+            trained on a random sample of them, which has ``replay`` times as many events. None
+            trains on all events.
         device: see ``LanguageModel.load``.
         dtype: see ``LanguageModel.load``. If all weights are trained, ``auto`` means float32 on a
             CPU.
         threads: see ``LanguageModel.load``.
-        log: called with a line of text before each slow step.
-        watch: called with each line of the log. Each line describes a step (nats, targets per
-            second) or a validation.
+        log: a function that is called with a line of text before each slow step.
+        watch: a function that is called with each line of the log, which describes a step or a
+            validation.
         **settings: fields of ``genrec.training.Training`` and ``genrec.config.Settings``.
 
     Returns:
@@ -117,13 +118,13 @@ def train(
             tuned.model.enable_input_require_grads()
         objective, validate = build_objective(tuned)
         if new is not None:
-            validate = None  # new events are later than the validation events
+            validate = None  # validation events would be older than the new events
         plan = RunPlan(folder, training, start, _fingerprints(run, examples), validate, watch)
         session = Session(objective, examples, tuned, plan)
         if session.sharded and validate is not None:
             log(
                 "The weights are sharded, so the model is not validated during training. Run `genrec "
-                "evaluate` on the finished run."
+                "evaluate` when the run has finished."
             )
         _write_settings(folder, written)
         log(
@@ -170,7 +171,7 @@ def _hold_folder(folder: Path) -> Iterator[None]:
 
 
 def _without_missing_validation(data: Dataset, training: Training, log: Log) -> Training:
-    """Turn validation off, and log a message, if the data has no validation part."""
+    """Return settings without validation if the data has no validation part, and log a message."""
     needed = training.eval_users and training.pairs is None and training.before == "validation"
     part = data.interactions.columns.split == SPLITS.index("validation")
     if not needed or part.any():
@@ -199,7 +200,10 @@ def _warn_of_half_precision(model: LanguageModel, training: Training, log: Log) 
 def _make_trainable(
     model: LanguageModel, training: Training, run: Run, since: str | Path | None
 ) -> LanguageModel:
-    """Add a new adapter, initialized with the seed, or load the adapter of an earlier run."""
+    """Prepare a model for training with a new adapter or with the adapter of an earlier run.
+
+    A new adapter is initialized with the seed of the settings.
+    """
     torch.manual_seed(training.seed)
     if since is None:
         trainable = add_adapter(model.model, training, run.base_model)
@@ -209,10 +213,10 @@ def _make_trainable(
 
 
 def _fingerprints(run: Run, examples: Examples) -> dict[str, str]:
-    """Collect the values that must not change when a run is resumed.
+    """Collect the hashes of everything that must not change when a run is resumed.
 
-    Checkpoints store the names of these values, so do not rename them. New values may be added. A
-    value that is missing from an older checkpoint is not checked.
+    Checkpoints store the hashes by these names, so the names must not change. Hashes may be added,
+    since those that are missing from an older checkpoint are not compared.
     """
     return {
         "the base model": run.base_fingerprint or run.base_kept,
@@ -226,7 +230,7 @@ def _fingerprints(run: Run, examples: Examples) -> dict[str, str]:
 
 
 def _with_replay(data: Dataset, new: BoolArray, training: Training) -> BoolArray:
-    """Return an (E,) mask of the new events and a random sample of old training events."""
+    """Add a random sample of old training events to a mask of new events."""
     c = data.interactions.columns
     old = np.flatnonzero(~new & (c.split == 0) & (c.row >= 0))
     n = min(len(old), round(training.replay * int(new.sum())))
@@ -243,7 +247,7 @@ def _prepare(
     training: Training,
     wanted: BoolArray | None,
 ) -> tuple[Examples, ObjectiveBuilder]:
-    """Make the examples, and a function that builds the model's objective and validation."""
+    """Create the examples, and a function that creates the objective and the validation of a model."""
     if training.objective == "pointwise":
         from genrec.training import pointwise
 
@@ -259,18 +263,18 @@ def _prepare(
 
 
 def _open_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Path | None:
-    """Check that a run may be written to a folder.
+    """Check that a run can be written to a folder, and find the checkpoint to resume from.
 
     Args:
         folder: the run folder.
         settings: the settings of the run, by name.
-        resume: whether to continue the run in this folder.
+        resume: continue the run in this folder.
 
     Returns:
         The checkpoint to resume from, or None if there is no checkpoint.
 
     Raises:
-        SettingsError: the folder is not empty but holds no run to resume, or the run in it has
+        SettingsError: the folder is not empty and there is no run in it to resume, or that run has
             different settings.
     """
     if runs.is_first_process():  # only the first process checks the folder
@@ -283,24 +287,26 @@ def _open_folder(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> 
                 )
                 raise SettingsError(msg)
             if not path.is_file():
-                msg = f"{folder} holds no run to resume. Expected a run started by `genrec train`."
+                msg = (
+                    f"{folder} contains no run to resume. Expected a run started by `genrec train`."
+                )
                 raise SettingsError(msg)
             _check_settings(settings, path)
     return next(reversed(runs.list_checkpoints(folder)), None)
 
 
 def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
-    """Check that a resumed run keeps its settings.
+    """Check that a resumed run has the same settings as before.
 
-    A setting that was added in a later version may be missing from the file. It is assumed to have
-    had its default value.
+    A setting that is missing from the file was added in a later version. It is assumed to have had
+    its default value.
 
     Args:
         settings: the current settings, by name.
-        path: the run's ``training.yaml``.
+        path: the file ``training.yaml`` of the run.
 
     Raises:
-        SettingsError: a setting that must not change differs; the message lists all differences.
+        SettingsError: a setting that must not change has changed. The message lists all changes.
     """
     now = _as_json(settings)
     before = _as_json({**asdict(Settings()), **asdict(Training()), **config.read(path)})
@@ -318,15 +324,15 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
 
 
 def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert settings to the types that a file can hold, such as lists instead of tuples."""
+    """Convert settings to types that JSON and YAML have, such as lists instead of tuples."""
     values: dict[str, Any] = json.loads(json.dumps(settings))
     return values
 
 
 def _write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make the run folder and write the settings to it.
+    """Create the run folder and write the settings to it.
 
-    Call this just before the first step, when all checks have passed.
+    This must be called just before the first step, when all checks have passed.
     """
     import yaml
 
@@ -343,7 +349,7 @@ def _describe_run(
     """Collect the contents of ``run.json`` for a run that has not started yet."""
     names = ("genrec", "torch", "transformers", "peft", "accelerate")
     model = recommender.model
-    place = str(Path(model.name).resolve())  # absolute, so that it works from any working directory
+    place = str(Path(model.name).resolve())  # an absolute path works from any working directory
     return Run(
         base_model=place if Path(place).is_dir() else model.name,
         base_fingerprint="" if model.quantize != "none" else model.fingerprint(),
@@ -366,10 +372,12 @@ def _describe_run(
 def _build_validation(
     data: Dataset, settings: Settings, training: Training, model: LanguageModel
 ) -> Validate | None:
-    """Build a function that evaluates the model on a fixed sample of validation users.
+    """Create a function that evaluates the model on a fixed sample of validation users.
 
-    That function decodes a list of items for each user, and returns nats, HR@10 and NDCG@10. If the
-    settings turn validation off, this returns None instead.
+    The function recommends ten items to each user, and returns the mean nats, HR@10 and NDCG@10.
+
+    Returns:
+        The function, or None if the settings turn validation off.
     """
     if not training.eval_users or training.before == "test":
         return None
@@ -402,12 +410,12 @@ def _write_run(
     training: Training,
     gathered: dict[str, torch.Tensor] | None,
 ) -> None:
-    """Write the files of a run folder, with run.json last.
+    """Write all files of a run folder. The file run.json comes last, so it marks a complete run.
 
     Args:
         folder: the run folder.
         run: the contents of run.json.
-        session: the session, which holds the trained weights and the validations.
+        session: the training session, which has the trained weights and the validations.
         recommender: the recommender whose catalog, trie and tokenizer are written.
         training: the training settings.
         gathered: the complete weights of a sharded model; None for other models.

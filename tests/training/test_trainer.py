@@ -77,7 +77,7 @@ def test_plain_models_learn_from_windows() -> None:
     shared = tiny.language_model()
     model = LanguageModel(shared.model, shared.tokenizer, plain=True)
     recommender = Recommender(data, model, exclude_seen=False, prior="none")
-    with pytest.raises(SettingsError, match="does not support branching"):
+    with pytest.raises(SettingsError, match="cannot process token trees"):
         examples.make_examples(recommender, data, Training(basket="tree"))
     _, slow, _ = scored(recommender, data, Training(layout="window", vocab_weight=0.0))
     fast = Recommender(data, shared, exclude_seen=False, prior="none")
@@ -508,7 +508,7 @@ def test_a_run_is_not_written_over(place: Path, tmp_path: Path) -> None:
     data, model = made(3), fresh()
     with pytest.raises(SettingsError, match="is not empty"):
         trainer.train(data, tmp_path / "other", model)
-    with pytest.raises(SettingsError, match="holds no run to resume"):
+    with pytest.raises(SettingsError, match="contains no run to resume"):
         trainer.train(data, tmp_path / "other", model, resume=True)
     trainer.train(data, tmp_path / "run", model, **FEW)
     with pytest.raises(SettingsError, match=r"lora_rank=2 \(it was 8\)"):
