@@ -246,7 +246,7 @@ def test_fewer_than_k_written_say_why() -> None:
     answer = written({"red mug": -1.0, "doll": -2.0, "spaceship": -3.0}).recommend("i0", k=9)
     assert [r.item_id for r in answer] == ["i1"]
     assert (
-        "1 of 9 items: of 3 texts that the model wrote, 1 matched no item and 1 an item"
+        "1 of 9 items. Of 3 texts that the model wrote, 1 matched no item, and 1 matched only"
         in (answer.notes[-1])
     )
     assert answer.seen == "excluded"

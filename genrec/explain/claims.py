@@ -1,10 +1,10 @@
 """Check that a sentence claims only what the catalog and the history support.
 
-Deals with texts only, not with models. The vocabulary is closed. Apart from names of items, a
-sentence may only use words from the item's title and attributes and a few plain words. Therefore,
-it cannot make a claim with words that the catalog does not contain. The check cannot detect a false
-statement that is made of true words. For this reason, the shipped templates join words only with
-"and", because each word by itself is true of the item.
+The vocabulary is closed. Apart from the titles of items, a sentence may only use words from the
+item's title and attributes and a few plain words. Therefore, it cannot make a claim with words that
+the catalog does not contain. The check cannot detect a false statement that is made of true words.
+For this reason, the shipped templates join words only with "and", because each word by itself is
+true of the item. This module works with texts only, not with models.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _OPEN, _CLOSE = '"“„«‹「『', '"”“»›」』'
 _JOINED = re.compile(r"(?:[\s,，、;]|\band\b|\bor\b|&|和|与|及|或)*", re.IGNORECASE)
 SPACELESS = {"han", "kana", "thai"}
-_LONGEST_PIECE = 4  # maximum length of a word in a script that is written without spaces
-_NAMED = "\ue000"  # replaces each name while the rest of a sentence is checked
+_LONGEST_PIECE = 4  # the maximum length of a word in a script that is written without spaces
+_NAMED = "\ue000"  # this character replaces each name while the rest of a sentence is checked
 
 
 @dataclass(frozen=True)
 class Facts:
-    """The facts that a sentence may state.
+    """The facts that a sentence may state about an item and a history.
 
     Attributes:
         item: the item that the sentence is about.
-        events: behavior and title of each event in the history that has an item.
-        verbs: the verb forms of each behavior.
+        events: the behavior and the title of each event in the history that has an item.
+        verbs: the forms of the verb for each behavior, such as "bought" for ``buy``.
         plain: texts whose words may be used for any item.
-        opening: the fixed beginning of the sentence. A verb in the opening does not count as a
-            claim about an event.
+        opening: the fixed beginning of the sentence. A verb in it does not count as a claim about
+            an event.
     """
 
     item: Item
@@ -56,19 +56,19 @@ class Facts:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Return the titles that may be named, longest first."""
+        """Return the titles that the sentence may name, longest first."""
         titles = {one_line(self.item.title), *(title for _, title in self.events)}
         return tuple(sorted(titles, key=len, reverse=True))
 
     @cached_property
     def said(self) -> tuple[str, ...]:
-        """Return the item's title, and the name and value of each attribute."""
+        """Return the texts about the item: its title, and each attribute's name with its value."""
         values = (f"{k.replace('_', ' ')} {v}" for k, v in self.item.known.items())
         return (one_line(self.item.title), *(one_line(v) for v in values))
 
     @cached_property
     def words(self) -> frozenset[str]:
-        """Return the words that may be used. In scripts without spaces, return their pieces."""
+        """Return the words that the sentence may use; see ``pieces`` for scripts without spaces."""
         return frozenset().union(*(pieces(text.lower()) for text in (*self.said, *self.plain)))
 
     @cached_property
@@ -79,9 +79,9 @@ class Facts:
 
     @cached_property
     def numbers(self) -> Mapping[str, frozenset[float]]:
-        """Return the item's numbers, keyed by each word of the attribute's name.
+        """Return the numbers in the item's attributes, by each word of the attribute's name.
 
-        The key "" maps to all numbers.
+        The key "" maps to all numbers of the item, including those in its title.
         """
         by_word: dict[str, set[float]] = {"": set(_parse_numbers(self.item.title))}
         for name, value in self.item.known.items():
@@ -93,16 +93,19 @@ class Facts:
 
     @cached_property
     def script(self) -> str:
-        """Return the script in which sentences must be written."""
+        """Return the writing system in which the sentence must be written, such as ``latin``."""
         return main_script(list(self.plain))
 
 
 def find_problems(text: str, facts: Facts) -> tuple[str, ...]:
-    """Return the reasons to reject a sentence, or an empty tuple if there are none.
+    """Check a sentence, and return the reasons to reject it.
 
     Args:
         text: the sentence.
         facts: the facts that it may state.
+
+    Returns:
+        The reasons, or an empty tuple if the sentence is accepted.
     """
     problems: list[str] = []
     rest, names, before = _split_names(text, facts, problems)
@@ -117,14 +120,25 @@ def find_problems(text: str, facts: Facts) -> tuple[str, ...]:
 
 
 def find_names(text: str, facts: Facts) -> list[str]:
-    """Return the titles of the item and of the events that a sentence names, in order."""
+    """Return the titles that a sentence names, in order of appearance.
+
+    Only titles of the item and of events in the history are found.
+    """
     return _split_names(text, facts, [])[1]
 
 
 def _split_names(text: str, facts: Facts, problems: list[str]) -> tuple[str, list[str], list[str]]:
-    """Return a sentence with its names masked, the names, and the text before each name.
+    """Replace each quoted name in a sentence by a placeholder.
 
-    Names that refer neither to the item nor to an event are added to the problems.
+    A problem is added to the list for each name that belongs neither to the item nor to an event.
+
+    Args:
+        text: the sentence.
+        facts: the facts, which include the names that are allowed.
+        problems: the list of problems, to which this function adds.
+
+    Returns:
+        The sentence with placeholders, the allowed names in it, and the text before each of them.
     """
     rest, names, before, start, place = "", [], [], 0, 0
     while place < len(text):
@@ -147,13 +161,20 @@ def _split_names(text: str, facts: Facts, problems: list[str]) -> tuple[str, lis
 
 
 def _starts_with_name(text: str, name: str) -> bool:
-    """Check whether a text starts with a name followed by a closing quotation mark."""
+    """Return True if a text starts with a name and a closing quotation mark."""
     size = len(name)
     return text[:size].lower() == name.lower() and text[size : size + 1] in tuple(_CLOSE)
 
 
 def _check_events(names: list[str], before: list[str], facts: Facts, problems: list[str]) -> None:
-    """Check that the verb before each name or list of names matches events in the history."""
+    """Check that the verb before each name, or list of names, matches an event in the history.
+
+    Args:
+        names: the names in the sentence.
+        before: the text before each name.
+        facts: the facts, which include the events.
+        problems: the list of problems, to which this function adds.
+    """
     done = {(b, t.lower()) for b, t in facts.events}
     behaviors: tuple[str, ...] = ()
     for name, text in zip(names, before, strict=True):
@@ -167,7 +188,10 @@ def _check_events(names: list[str], before: list[str], facts: Facts, problems: l
 
 
 def _behaviors(text: str, facts: Facts) -> tuple[str, ...]:
-    """Return the behaviors that the longest verb at the end of a text may express."""
+    """Return the behaviors that the verb at the end of a text can mean.
+
+    If several verbs match the end of the text, the longest one counts.
+    """
     ending = text.rstrip(" :：").lower()
     best: dict[str, int] = {}
     for behavior, forms in facts.verbs.items():
@@ -180,7 +204,7 @@ def _behaviors(text: str, facts: Facts) -> tuple[str, ...]:
 
 
 def _remove_verbs(rest: str, facts: Facts) -> str:
-    """Remove the verbs before names, since ``_check_events`` has already checked them."""
+    """Remove the verbs before names from a sentence, since ``_check_events`` has checked them."""
     forms = sorted({f for forms in facts.verbs.values() for f in forms if f}, key=len, reverse=True)
     for form in forms:
         edge = "" if script(form[:1]) in SPACELESS else r"\b"
@@ -190,7 +214,10 @@ def _remove_verbs(rest: str, facts: Facts) -> str:
 
 
 def _check_numbers(rest: str, facts: Facts, problems: list[str]) -> None:
-    """Check that each number belongs to the item, or to the attribute that is named before it."""
+    """Check that each number in a sentence belongs to the item.
+
+    If the name of an attribute comes before the number, the number must belong to that attribute.
+    """
     near: frozenset[float] | None = None
     for piece in re.finditer(rf"{NUMBER.pattern}|{LETTERS.pattern}", rest):
         text = piece[0].lower()
@@ -203,21 +230,21 @@ def _check_numbers(rest: str, facts: Facts, problems: list[str]) -> None:
 
 
 def has_foreign_word(text: str, facts: Facts) -> bool:
-    """Check whether an unfinished text contains a complete word that is not allowed.
+    """Return True if an unfinished text contains a complete word that is not allowed.
 
-    The text must not contain names.
+    The text must not contain names of items.
     """
     words = [m for m in LETTERS.finditer(text.lower()) if m.end() < len(text)]
     return any(script(m[0][0]) not in SPACELESS and not _forms(m[0]) & facts.words for m in words)
 
 
 def _forms(word: str) -> set[str]:
-    """Return the approximate singular and plural forms of a word."""
+    """Return the approximate singular and plural forms of an English word."""
     return {word, f"{word}s", word.removesuffix("s")}
 
 
 def _check_words(rest: str, facts: Facts, problems: list[str]) -> None:
-    """Check that each word appears in the item's data or in the template."""
+    """Check that each word of a sentence appears in the item's data or in the template."""
     for word in LETTERS.findall(rest.lower()):
         if script(word[0]) in SPACELESS:
             bad = _uncovered(word, facts.words)
@@ -230,7 +257,7 @@ def _check_words(rest: str, facts: Facts, problems: list[str]) -> None:
 
 
 def _uncovered(text: str, words: frozenset[str]) -> str:
-    """Return the part of a text that known words cannot cover, or "" if they cover all of it."""
+    """Return the end of a text that cannot be split into known words, or "" if all of it can."""
     letters = _CHARACTER.findall(text)
     reached = {0}
     for end in range(1, len(letters) + 1):
@@ -248,9 +275,9 @@ def _parse_numbers(text: str) -> list[float]:
 
 
 def pieces(text: str) -> set[str]:
-    """Return the words of a text.
+    """Split a text into words.
 
-    In scripts without spaces, return all sequences of two to four characters instead.
+    In scripts without spaces, all sequences of two to four characters are returned instead.
 
     >>> sorted(pieces("Red mug")), sorted(pieces("红杯子 的"))
     (['Red', 'mug'], ['杯子', '的', '红杯', '红杯子'])

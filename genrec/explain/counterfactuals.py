@@ -1,9 +1,9 @@
 """Explain the rank of any item and find changes to the history that would improve the rank.
 
-Two kinds of changes are tried: leaving out one event, and adding an event with another item at the
-end. The candidates for the added item are the items with the most similar titles, the recommended
-items, and the items that the prior ranks highest after the explained item. Trying every item in the
-catalog would take thousands of prompts. ``tried`` is the number of candidates that were tried.
+Two kinds of changes are tried. One leaves out an event, and the other adds an event with another item
+at the end. The candidates for the added item are the items with the most similar titles, the
+recommended items, and the items that the prior ranks highest after the explained item. Trying every
+item in the catalog would take thousands of prompts, so the result says how many candidates were tried.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from genrec.text import one_line
 from genrec.types import IntArray
 
 SCHEMA_VERSION = 1
-LIKE, OTHERS = 16, 8  # most candidates with similar titles; most candidates of each other kind
-SHOWN = 3  # maximum number of events against the item, and of recommendations, to report
-_MOST_TITLES = 100_000  # maximum number of titles to compare by character n-grams
-_MOST_TOKENS = 20_000  # maximum number of tokens in a catalog that is scored completely for a rank
+LIKE, OTHERS = 16, 8  # the number of candidates with similar titles, and of each other kind
+SHOWN = 3  # the report shows at most this many events against the item, and recommendations
+_MOST_TITLES = 100_000  # the maximum number of titles to compare by character n-grams
+_MOST_TOKENS = (
+    20_000  # a catalog with more tokens than this is not scored completely to find a rank
+)
 _RARE = 1e-4  # in a larger catalog, items with a lower probability are not ranked
 _NEAR = 1e-4  # nats; log-probabilities closer than this count as equal
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A point in the item's title where the model prefers the continuation of another title.
+    """A point in the item's title where the model would rather continue with another title.
 
     Attributes:
         written: the item's title up to this point.
-        wanted: the text that follows in the item's title.
-        share: probability of the item's continuation among the continuations of all titles at this
-            point.
-        rather: the text that follows in the most probable continuation; empty if it is only a
-            space.
-        rather_share: probability of that continuation.
-        such_as: an example of a title with that continuation.
+        wanted: the text with which the item's title continues.
+        share: the probability of this text among the continuations of all titles at this point.
+        rather: the most probable continuation at this point; empty if it is only a space.
+        rather_share: the probability of the most probable continuation.
+        such_as: an example of a title with the most probable continuation.
     """
 
     written: str
@@ -64,14 +64,14 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """How leaving out or adding an event affects the explained item's score and rank.
+    """The effect of leaving out or adding one event on the explained item.
 
     Attributes:
-        item_id: id of the event's item; None if the event is text only.
-        title: title of the event's item, or the event's text.
-        behavior: the event's behavior.
-        nats: increase of the explained item's score.
-        rank: rank of the explained item in the new list; None if it is not in the top k.
+        item_id: the id of the event's item; None if the event consists only of text.
+        title: the title of the event's item, or the text of the event.
+        behavior: the behavior of the event.
+        nats: the increase in the explained item's score, in nats.
+        rank: the rank of the explained item in the new list; None if it is not in the top k.
     """
 
     item_id: str | None
@@ -83,32 +83,34 @@ class WhatIf:
 
 @dataclass(frozen=True, slots=True)
 class ItemExplanation:
-    """An item's rank and the reasons for it.
+    """The rank of an item, with the reasons for it.
 
     Attributes:
-        user_id: id of the user with this history; None for a user who is not in the data.
-        item_id: the item's id.
-        title: the item's title as in the catalog.
+        user_id: the id of the user with this history; None for a user who is not in the data.
+        item_id: the id of the item.
+        title: the title of the item as in the catalog.
         behavior: the requested behavior.
-        logprob: natural log of the item's probability.
-        score: value by which the item is ranked.
-        rank: rank among this item and all items that may be returned; None if it is unknown.
-        lower_than: if the rank is unknown, the number of items that certainly rank higher;
-            otherwise 0.
-        among: number of items among which this item is ranked.
-        allowed: whether the item may be returned. Seen items may not be returned if the request
+        logprob: the natural logarithm of the item's probability.
+        score: the value by which the item is ranked.
+        rank: the rank of the item among itself and all items that may be returned; None if it is
+            unknown.
+        lower_than: the number of items that certainly rank higher, if the rank is unknown; 0 if it
+            is known.
+        among: the number of items among which the item is ranked.
+        allowed: True if the item may be returned. Seen items may not be returned if the request
             excludes them.
-        k: number of recommended items.
-        explanation: the evidence and a sentence.
-        against: events with the strongest evidence against the item.
-        choices: points in the item's title where the model alone prefers another continuation.
-        instead: top recommendations, each as (rank, item_id, title, score).
+        k: the number of recommended items.
+        explanation: the evidence and a sentence about the item.
+        against: the events with the strongest evidence against the item.
+        choices: the points in the item's title where the model, without a prior, prefers another
+            continuation.
+        instead: the top recommendations, each as (rank, item_id, title, score).
         removal: the event whose removal raises the item's score most; None if no removal raises
             it.
         addition: the event whose addition raises the item's score most; None if no candidate
             raises it.
-        tried: number of candidate items tried for ``addition``.
-        understood: for each piece of a typed history, how it was understood.
+        tried: the number of candidate items tried for ``addition``.
+        understood: the interpretation of each piece of a typed history.
         notes: remarks for the user.
     """
 
@@ -135,16 +137,16 @@ class ItemExplanation:
 
     @property
     def probability(self) -> float:
-        """Return the item's probability."""
+        """Return the item's probability, from 0 to 1."""
         return float(np.exp(self.logprob))
 
     @property
     def recommended(self) -> bool:
-        """Check whether the item is among the k recommended items."""
+        """Return True if the item is among the k recommended items."""
         return self.allowed and self.rank is not None and self.rank <= self.k
 
     def to_dict(self) -> dict[str, Any]:
-        """Convert to plain values that can be written as JSON."""
+        """Convert the explanation to a dictionary of plain values that can be written as JSON."""
         names = ("rank", "item_id", "title", "score")
         return {
             "schema_version": SCHEMA_VERSION,
@@ -166,18 +168,18 @@ def examine_item(
     behavior: str,
     decode: Callable[[Sequence[int]], str],
 ) -> ItemExplanation:
-    """Rank and explain one item.
+    """Find the rank of an item, explain it, and find changes that would improve it.
 
     Args:
         question: the request.
         catalog: the items.
-        row: catalog row of the item.
-        explain: function that explains the item. Its argument tells whether the item is
+        row: the catalog row of the item.
+        explain: a function that explains the item. Its argument is True if the item is
             recommended.
         allowed: the items that may be returned.
-        k: number of recommended items.
+        k: the number of recommended items.
         behavior: the requested behavior.
-        decode: function that converts token ids to text.
+        decode: a function that converts token ids to text.
     """
     position = question.trie.positions_of(np.array([row]))
     tree = question.model.prefill_many([question.render(question.window).ids], question.prefix)
@@ -230,11 +232,18 @@ def _rank_item(
     position: IntArray,
     allowed: Filter,
 ) -> tuple[Ranking, int | None, int]:
-    """Score and rank an item.
+    """Compute the score of an item and find its rank.
+
+    Args:
+        question: the request.
+        tree: the token tree of the prompt.
+        prior: the prior's weights by trie position, or None.
+        position: (1,) the position of the item in the trie.
+        allowed: the items that may be returned.
 
     Returns:
-        The item's own ranking; its rank, or None if the rank is unknown; and, if it is unknown, the
-        number of items that certainly rank higher (otherwise 0).
+        A ranking that contains only this item, with its score; its rank, or None if the rank is
+        unknown; and the number of items that certainly rank higher, which is 0 if the rank is known.
     """
     trie = question.trie
     options = replace(question.options, draw=None, min_probability=0.0)
@@ -267,7 +276,15 @@ def _find_choices(
     position: int,
     decode: Callable[[Sequence[int]], str],
 ) -> list[Choice]:
-    """Find the points in a title at which the model prefers another title."""
+    """Find the points in an item's title where the model would rather continue with another title.
+
+    Args:
+        question: the request.
+        catalog: the items.
+        tree: the token tree of the prompt, which is extended along the title.
+        position: the position of the item in the trie.
+        decode: a function that converts token ids to text.
+    """
     trie = question.trie
     node, handle, outputs = trie.root, ROOT, tree.root
     written: list[int] = []
@@ -313,16 +330,21 @@ def _find_choices(
 
 
 def _decode_whole(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) -> str:
-    """Decode tokens and drop an incomplete character at the end."""
+    """Convert token ids to text, and drop an incomplete character at the end."""
     return str(decode(list(ids))).rstrip("\ufffd")
 
 
 def _added_text(
     decode: Callable[[Sequence[int]], str], before: list[int], run: list[int], rest: list[int]
 ) -> str:
-    """Return the text that a run adds to a title.
+    """Return the text that some tokens add to the beginning of a title.
 
-    If the run ends in the middle of a character, tokens from ``rest`` are added to complete it.
+    Args:
+        decode: a function that converts token ids to text.
+        before: the token ids of the beginning.
+        run: the token ids to add.
+        rest: the token ids that follow them. If ``run`` ends in the middle of a character, some of
+            these are used to complete it.
     """
     start = len(_decode_whole(decode, before))
     for end in range(len(rest) + 1):
@@ -333,7 +355,7 @@ def _added_text(
 
 
 def _remaining_tokens(trie: TitleTrie | LiveTrie, node: int, position: int) -> list[int]:
-    """Return the tokens that follow a node in the title at a position."""
+    """Return the token ids that follow a node on the path to the title at a trie position."""
     tokens: list[int] = []
     while not trie.is_leaf(np.array([node]))[0]:
         child, _ = trie.children(np.array([node]))
@@ -345,7 +367,11 @@ def _remaining_tokens(trie: TitleTrie | LiveTrie, node: int, position: int) -> l
 
 
 def _best_removal(question: Question, row: int, evidence: Sequence[Evidence]) -> WhatIf | None:
-    """Find the event whose removal raises the item's score most; return None if none raises it."""
+    """Find the event whose removal raises the item's score most.
+
+    Returns:
+        The effect of the removal, or None if no removal raises the score.
+    """
     if not evidence:
         return None
     index = min(range(len(evidence)), key=lambda i: evidence[i].nats)
@@ -361,8 +387,16 @@ def _best_addition(
 ) -> tuple[WhatIf | None, int]:
     """Find the event whose addition raises the item's score most.
 
+    Args:
+        question: the request.
+        catalog: the items.
+        row: the catalog row of the explained item.
+        behavior: the behavior of the added event.
+        best: the catalog rows of the recommended items.
+
     Returns:
-        The event, or None if no candidate raises the score; and the number of candidates tried.
+        The effect of the addition, or None if no candidate raises the score; and the number of
+        candidates tried.
     """
     room = question.model.context - len(question.render(question.window).ids)
     last = max((e.timestamp for e in question.history.interactions), default=0.0)
@@ -389,7 +423,10 @@ def _best_addition(
 def _candidates(
     question: Question, catalog: Catalog, row: int, behavior: str, best: Sequence[int]
 ) -> list[int]:
-    """Return the rows of the items to try, excluding the item itself and items in the history."""
+    """Choose the items to try as additions to the history, and return their catalog rows.
+
+    The item itself and items in the history are left out.
+    """
     item = catalog[row]
     every = range(0, len(catalog), -(-len(catalog) // _MOST_TITLES))
     titles = [one_line(catalog[r].title).lower() for r in every]
@@ -406,7 +443,10 @@ def _candidates(
 def _without_known(
     question: Question, catalog: Catalog, row: int, rows: Sequence[int]
 ) -> list[int]:
-    """Drop repeated rows, removed items, items in the history and items with the same title."""
+    """Leave out rows that cannot be tried as additions for the item in catalog row ``row``.
+
+    These are repeated rows, removed items, items in the history, and items with the same title.
+    """
     known = set(catalog.rows(question.window.item_ids)) | {row}
     distinct = list(dict.fromkeys(rows))
     in_trie = question.trie.find_positions(np.array(distinct, dtype=np.int64)) >= 0

@@ -1,12 +1,12 @@
-"""Measure evidence: how far an item's score drops when an event is left out of the history.
+"""Measure evidence, which is the drop in an item's score when an event is left out of the history.
 
 A change leaves out some events or adds one. For each change, the prompt is rendered again with the
 same window of events, and all other text stays the same. The items are then scored by the same
 search that produced the list. If there is a prior, the drop is split between the model and the
-prior. Let f(M, P) be the score from model and prior, and let a prime denote the changed history.
-The model's part is the mean of f(M, P) - f(M', P) and f(M, P') - f(M', P'). The prior's part is
-defined in the same way, so the two parts add up to f(M, P) - f(M', P') with either kind of fusion.
-The model reads only two prompts for all four scores.
+prior. Let f(M, P) be the score if the model reads the history M and the prior uses the history P,
+and let M' and P' be the changed history. The model's part is the mean of f(M, P) - f(M', P) and
+f(M, P') - f(M', P'). The prior's part is defined in the same way, so the two parts add up to
+f(M, P) - f(M', P'), whatever the kind of fusion. The model reads only two prompts for all four scores.
 
 Evidence shows what the model relies on, not why a user did something.
 """
@@ -38,17 +38,17 @@ from genrec.prompts.encoder import EncodedPrompt
 from genrec.text import one_line
 from genrec.types import FloatArray
 
-_READINGS = 1.5  # after the groups, ``fast`` reads at most this multiple of the prompt's tokens
+_READINGS = 1.5  # after the groups, ``fast`` reads at most this many times the prompt's tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change to a history.
+    """A change to a history, which leaves out or adds events.
 
     Attributes:
-        left_out: indices of the events to leave out. Event 0 is the oldest one in the prompt.
+        left_out: the indices of the events to leave out. Event 0 is the oldest one in the prompt.
         added: an event to add after all others, or None.
-        without_older: whether to leave out the events that the prompt does not show.
+        without_older: True to leave out the events that the prompt does not show.
     """
 
     left_out: tuple[int, ...] = ()
@@ -64,18 +64,18 @@ class Question:
         model: the language model.
         trie: the catalog's trie.
         history: the complete history, which the prior uses.
-        events: number of events that the prompt shows. These are the latest ones.
-        render: function that renders a window of events as a prompt, keeping all other text of the
-            request.
-        search: function that runs the request's search for other histories. It also takes their
-            prompts.
-        options: search options for scoring given items. If the list is a random draw, items are
+        events: the number of events that the prompt shows. These are the latest ones.
+        render: a function that renders a window of events as a prompt. All other text of the prompt
+            stays the same.
+        search: a function that repeats the request's search for other histories. It takes pairs of
+            a history and its prompt.
+        options: the search options for scoring given items. If the list is a random draw, items are
             scored under the distribution from which they are drawn.
-        repeats: whether repeating the search returns the same list, so that lists can be compared.
-        bare: function that renders a window without the few-shot demonstrations; None if there are
-            no demonstrations.
-        prior: the prior that was fused, or None.
-        prefix: a prefix of the prompt that the model has already read, or None.
+        repeats: True if repeating the search returns the same list, so that lists can be compared.
+        bare: a function that renders a window without the few-shot demonstrations; None if there
+            are no demonstrations.
+        prior: the prior that was combined with the model, or None.
+        prefix: the beginning of the prompt, if the model has already read it, or None.
     """
 
     model: LanguageModel
@@ -92,11 +92,11 @@ class Question:
 
     @property
     def window(self) -> History:
-        """Return the events that the prompt shows."""
+        """Return the part of the history that the prompt shows."""
         return self.history.latest(self.events)
 
     def changed(self, change: Change) -> tuple[History, History]:
-        """Apply a change and return the new window and the new complete history."""
+        """Apply a change, and return the new window for the prompt and the new complete history."""
         before = 0 if change.without_older else len(self.history) - self.events
         kept = [e for i, e in enumerate(self.window.interactions) if i not in change.left_out]
         kept += [] if change.added is None else [change.added]
@@ -110,10 +110,10 @@ class Drops:
     """The drops in the scores of R items under C changes to the history.
 
     Attributes:
-        model: (C, R) the model's part, in nats.
-        prior: (C, R) the prior's part, in nats.
-        older: (R,) drop in nats when the events that are omitted from the prompt, and are seen only
-            by the prior, are left out; None if there are no such events or there is no prior.
+        model: (C, R) the part of each drop that is due to the model, in nats.
+        prior: (C, R) the part of each drop that is due to the prior, in nats.
+        older: (R,) the drop, in nats, when older events that the prompt does not show are left out.
+            It is None if there are no such events or there is no prior.
     """
 
     model: FloatArray
@@ -122,24 +122,26 @@ class Drops:
 
     @property
     def total(self) -> FloatArray:
-        """Return the (C, R) total drop in nats."""
+        """Return the total drop of each item under each change, (C, R), in nats."""
         return self.model + self.prior
 
 
 class Counterfactuals:
-    """Scores some items under changes to a request's history.
+    """A measurement of the scores of R items under changes to a request's history.
 
     Attributes:
-        own: (R,) scores of the items under the unchanged history.
+        own: (R,) the scores of the items with the unchanged history.
     """
 
     def __init__(self, question: Question, rows: Sequence[int], changes: Sequence[Change]) -> None:
-        """Read the original prompt. The prompts of changes are read only when they are needed.
+        """Score the items with the unchanged history.
+
+        The model reads the prompts of changed histories only when a method needs them.
 
         Args:
             question: the request.
-            rows: catalog rows of one or more items.
-            changes: the changes that may be measured. The methods refer to them by index.
+            rows: the catalog rows of the R items.
+            changes: the changes that can be measured. The methods refer to them by index.
         """
         self._question = question
         self._rows = np.array(rows, dtype=np.int64)
@@ -160,23 +162,24 @@ class Counterfactuals:
 
     @property
     def n_tokens(self) -> int:
-        """Return the number of tokens that the model has read."""
+        """Return the number of tokens that the model has read so far."""
         return self._branches.n_tokens
 
     def cost(self, changes: Sequence[int]) -> int:
-        """Return the number of tokens that the model must read to measure some changes."""
+        """Return the number of tokens that the model must read to measure the given changes."""
         return sum(self._branches.cost(c + 1) for c in changes)
 
     def _scores(self, model: Sequence[int], prior: Sequence[int]) -> FloatArray:
-        """Score the items under separate changes for the model and for the prior.
+        """Score the items with different changes for the model and for the prior.
+
+        Changes are numbered from 1, and 0 stands for the unchanged history.
 
         Args:
-            model: numbers of the C changes that the model sees. Changes are numbered from 1, and 0
-                is the unchanged history.
-            prior: numbers of the C changes that the prior sees.
+            model: the numbers of C changes. The model reads the histories changed by these.
+            prior: the numbers of C changes. The prior uses the histories changed by these.
 
         Returns:
-            (C, R) scores.
+            (C, R) the scores of the R items.
         """
         tree: TokenTree = self._branches.view(model)
         weights = [self._weights[p] for p in prior]
@@ -196,7 +199,7 @@ class Counterfactuals:
         return scores
 
     def measure_drops(self, changes: Sequence[int]) -> Drops:
-        """Measure the drops in the scores under the given changes."""
+        """Measure the drops in the items' scores under the changes with the given indices."""
         which = [c + 1 for c in changes]
         zeros = [0] * len(which)
         if not which:
@@ -214,10 +217,16 @@ class Counterfactuals:
         )
 
     def measure_prior_drops(self, changes: Sequence[int]) -> FloatArray:
-        """Return the (C, R) drops if only the prior sees the changes.
+        """Measure the drops in the scores if only the prior uses the changed histories.
 
-        With ``score`` fusion, this is the prior's part of the drop. With ``node`` fusion, it is
-        the prior's part while the model sees the unchanged history.
+        With the fusion ``score``, this is exactly the prior's part of the drop. With ``node``, it is
+        the prior's part as long as the model reads the unchanged history.
+
+        Args:
+            changes: the indices of the C changes.
+
+        Returns:
+            (C, R) the drops of the R items, in nats.
         """
         which = [c + 1 for c in changes]
         if all(self._weights[w] is self._weights[0] for w in which):
@@ -226,18 +235,21 @@ class Counterfactuals:
 
 
 def measure_drops(question: Question, rows: Sequence[int], mode: str = "full") -> Drops:
-    """Measure how far each item's score drops when each event shown in the prompt is left out.
+    """Measure the drop in each item's score for each event in the prompt, by leaving the event out.
 
-    ``full`` leaves out each event separately. ``fast`` first leaves out groups of adjacent events.
-    It then leaves out single events from the groups that matter most, until it has read 1.5 times
-    as many tokens as the prompt has. In each of the other groups, the model's part of the group's
-    drop is divided equally among the group's events. The prior's part is measured exactly for each
-    event, since the model need not read anything for it.
+    The mode ``full`` leaves out each event separately. The mode ``fast`` first leaves out groups of
+    adjacent events. It then leaves out single events from the groups that matter most, until it has
+    read 1.5 times as many tokens as the prompt has. In each of the other groups, the model's part of
+    the group's drop is divided equally among the group's events. The prior's part is measured for
+    each event, since the model does not need to read anything for it.
 
     Args:
         question: the request.
-        rows: catalog rows of the items.
+        rows: the catalog rows of the items.
         mode: ``full`` or ``fast``.
+
+    Returns:
+        The drops, with one change for each event, oldest event first.
 
     Raises:
         RequestError: the mode is unknown.
@@ -280,13 +292,26 @@ def measure_drops(question: Question, rows: Sequence[int], mode: str = "full") -
 
 
 def find_strongest(drops: Drops, n: int = 3) -> list[int]:
-    """Return the indices of the n events that change any item's score most, strongest first."""
+    """Return the indices of the n events with the largest effect on any item, strongest first.
+
+    Args:
+        drops: the drops of all items, with one change for each event.
+        n: the maximum number of events to return.
+    """
     most = np.abs(drops.total).max(axis=1, initial=0.0)
     return [int(i) for i in np.argsort(-most, kind="stable")[:n]]
 
 
 def measure_demonstrations(question: Question, rows: Sequence[int]) -> FloatArray | None:
-    """Return the (R,) drops when the demonstrations are left out; None if there are none."""
+    """Measure the drop in each item's score when the few-shot demonstrations are left out.
+
+    Args:
+        question: the request.
+        rows: the catalog rows of R items.
+
+    Returns:
+        (R,) the drops in nats, or None if the prompt has no demonstrations.
+    """
     if question.bare is None:
         return None
     own = Counterfactuals(question, rows, []).own
@@ -295,7 +320,11 @@ def measure_demonstrations(question: Question, rows: Sequence[int]) -> FloatArra
 
 
 def search_again(question: Question, changes: Sequence[Change]) -> list[dict[int, int]]:
-    """Repeat the search after each change. For each search, return a map from row to rank."""
+    """Repeat the search for each changed history.
+
+    Returns:
+        For each change, a mapping from the catalog row of each listed item to its rank, from 1.
+    """
     if not changes:
         return []
     changed = [question.changed(c) for c in changes]
@@ -306,13 +335,13 @@ def search_again(question: Question, changes: Sequence[Change]) -> list[dict[int
 def collect_evidence(
     question: Question, catalog: Catalog, drops: Drops, item: int
 ) -> tuple[Evidence, ...]:
-    """Return the evidence for one of the items, oldest event first.
+    """Return the evidence from each event for one of the items, oldest event first.
 
     Args:
         question: the request.
         catalog: the items.
-        drops: the drops in the items' scores.
-        item: column of the item in ``drops``.
+        drops: the drops in the items' scores, with one change for each event.
+        item: the column of the item in ``drops``.
     """
     parts = zip(drops.model[:, item].tolist(), drops.prior[:, item].tolist(), strict=True)
     return tuple(
@@ -331,10 +360,13 @@ def collect_evidence(
 
 
 def locate_events(question: Question) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """Return the prompt's text, and the start and end of each event in it.
+    """Render the prompt, and locate each event in its text.
 
-    An event's span is the text that disappears when the event is left out. The span is empty if the
-    template rewords the rest of the prompt, so that no single piece of text disappears.
+    The place of an event is the piece of text that disappears when the event is left out. It is empty
+    if the template changes the rest of the prompt, so that no single piece of text disappears.
+
+    Returns:
+        The text, and the character positions (start, end) of each event.
     """
     whole = question.render(question.window).text
     spans: list[tuple[int, int]] = []

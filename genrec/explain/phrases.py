@@ -19,19 +19,21 @@ from genrec.data.catalog import Catalog, Item
 from genrec.explain.claims import LETTERS, MARKS, SPACELESS, pieces
 from genrec.text import one_line, script
 
-LONGEST = 5  # maximum number of words in a phrase
-LEAST = 2  # minimum number of words about an item in a sentence
-_LETTERS = 1_000  # maximum number of characters used from each text, since more would take seconds
-_ENDING = 0.1  # a word may end a phrase if at least this fraction of its uses are at an end
-_PAIRS = 2  # minimum number of occurrences of a pair of words that is kept together
-_ALWAYS = 3  # minimum number of occurrences of a pair of words that is kept with a third word
-_TITLES = 20_000  # approximate maximum number of titles to count
+LONGEST = 5  # the maximum number of words in a phrase
+LEAST = 2  # the minimum number of words about an item in a sentence
+_LETTERS = 1_000  # the number of characters used from each text, since more would take seconds
+_ENDING = (
+    0.1  # a word may end a phrase if it stands at an end in at least this fraction of its uses
+)
+_PAIRS = 2  # two words are kept together only if they occur together at least this often
+_ALWAYS = 3  # two words are kept with a third word only if they occur together at least this often
+_TITLES = 20_000  # the approximate maximum number of titles in which words are counted
 # Characters that separate phrases.
 _BETWEEN = re.compile(rf"[^\w\s'’{MARKS}-]|_|\d|(?<![\w{MARKS}])['’-]|['’-](?!\w)")
 
 
 class Phrases:
-    """The phrases of a catalog's items.
+    """Finder of phrases in the titles and attributes of a catalog's items.
 
     >>> titles = ["Hot water bottle", "Baby bottle", "Cold water tap"]
     >>> items = [Item(str(n), title) for n, title in enumerate(titles)]
@@ -40,18 +42,18 @@ class Phrases:
     """
 
     def __init__(self, catalog: Catalog, empty: frozenset[str] = frozenset()) -> None:
-        """Count the positions of words in the titles.
+        """Count, for each word in the titles, its uses at the beginning and at the end of phrases.
 
         Args:
             catalog: the items. Only a sample of a large catalog is used.
-            empty: small words, which neither begin nor end a phrase.
+            empty: small words, such as "of", which neither begin nor end a phrase.
         """
         self._empty = empty
         places: Counter[str] = Counter()
         begins: Counter[str] = Counter()
         ends: Counter[str] = Counter()
         pairs: Counter[tuple[str, str]] = Counter()
-        always: dict[tuple[str, str], str] = {}  # the word that always follows, or ""
+        always: dict[tuple[str, str], str] = {}  # the word that always follows a pair, or ""
         for row in range(0, len(catalog), max(1, len(catalog) // _TITLES)):
             for run in _runs(catalog[row].title):
                 places.update(run)
@@ -88,11 +90,11 @@ class Phrases:
         return phrases
 
     def _split_run(self, run: list[str], bound: bool) -> Iterator[str]:
-        """Yield the phrases of a run of words.
+        """Yield the phrases in a sequence of adjacent words.
 
         Args:
-            run: adjacent words.
-            bound: whether to keep words together that usually occur together.
+            run: the words.
+            bound: True to keep words together that usually occur together.
         """
         for first, word in enumerate(run):
             if script(word[0]) in SPACELESS:
@@ -112,25 +114,25 @@ class Phrases:
                         yield " ".join(run[first : last + 1])
 
     def _may_end(self, run: list[str], last: int, bound: bool) -> bool:
-        """Check whether a phrase may end with the word at index ``last``."""
+        """Return True if a phrase may end with the word at index ``last``."""
         word, after = run[last], run[last + 1] if last + 1 < len(run) else ""
         parted = not bound or (word, after) not in self._no_end
         return self._is_boundary(after) or (word in self._ending and parted)
 
     def _is_meaningful(self, word: str) -> bool:
-        """Check whether a word has a meaning of its own."""
+        """Return True if a word has a meaning of its own, unlike letters and small words."""
         return len(word) > 1 and word not in self._empty
 
     def _is_boundary(self, beside: str) -> bool:
-        """Check whether a neighboring word is missing, a single letter or a small word.
+        """Return True if a phrase ends next to this word.
 
-        Such a neighbor separates phrases.
+        This is the case if the word is missing, a single letter or a small word.
         """
         return len(beside) < 2 or beside in self._empty
 
 
 def _runs(text: str) -> Iterator[list[str]]:
-    """Yield the runs of words that are separated by spaces only, in lower case."""
+    """Yield the sequences of words in a text that are separated only by spaces, in lower case."""
     if len(text) > _LETTERS:  # cut between words
         text = text[:_LETTERS].rpartition(" ")[0] or text[:_LETTERS]
     for part in _BETWEEN.split(one_line(text).lower()):

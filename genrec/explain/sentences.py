@@ -1,8 +1,8 @@
 """Explain why items are recommended, with the evidence from each event and a sentence.
 
-The model writes a sentence that names one of the strongest events (see ``writer``). If the sentence
-fails the check twice, or if no event supports the item, a sentence from the template is used
-instead.
+The model writes a sentence that names one of the events with the strongest evidence (see ``writer``).
+If the sentence fails the check twice, or if no event supports the item, a sentence from the template
+is used instead.
 """
 
 from __future__ import annotations
@@ -26,21 +26,29 @@ from genrec.prompts.encoder import EncodedPrompt, Encoder, PromptBudget
 from genrec.prompts.template import Template
 from genrec.text import one_line
 
-NAMED = 3  # maximum number of events from which the model chooses the one to name
-FAINT = 0.01  # minimum evidence, in nats, of an event that is said to support an item
-_ROUNDING = 0.25  # possible error of score differences in half precision at temperature 1, in nats
-NEEDED = ("opening", "link", "plain", "none", "silent")  # keys that a template's header must have
+NAMED = 3  # the model chooses the event to name from at most this many events
+FAINT = 0.01  # an event is said to support an item only if its evidence, in nats, is at least this
+_ROUNDING = (
+    0.25  # the error, in nats, that half precision may cause in a difference at temperature 1
+)
+NEEDED = (
+    "opening",
+    "link",
+    "plain",
+    "none",
+    "silent",
+)  # the keys that a template's header must have
 
 
 def load_explain_template(style: str, language: str, own: str | None) -> Template:
-    """Load the template of a style.
+    """Load the template for a style of explanation.
 
-    The file is ``explain.jinja`` for the style ``reason``, otherwise ``explain_STYLE.jinja``.
+    Its file is ``explain.jinja`` for the style ``reason``, and ``explain_STYLE.jinja`` for others.
 
     Args:
-        style: name of the style.
-        language: language of the sentences.
-        own: folder with the user's own templates, or None.
+        style: the name of the style.
+        language: the language of the sentences.
+        own: the folder with the user's own templates, or None.
 
     Raises:
         PromptError: there is no template for the style. The message lists the known styles.
@@ -66,10 +74,13 @@ def explain_items(
     Args:
         explainer: the explainer that writes the sentences.
         question: the request to explain.
-        rows: catalog rows of the items.
-        behavior: behavior that the items are recommended for.
-        mode: how to measure evidence. Only ``full`` also repeats the search with single events left
-            out.
+        rows: the catalog rows of the items.
+        behavior: the behavior that the items are recommended for.
+        mode: the method of measuring evidence, ``full`` or ``fast``. With ``full``, the search is also
+            repeated without each of the strongest events.
+
+    Returns:
+        An explanation for each item, in the order of the rows.
     """
     drops = evidencing.measure_drops(question, rows, mode)
     if not rows:
@@ -97,10 +108,14 @@ def explain_items(
 
 
 def rounding_error(model: LanguageModel, temperature: float) -> float:
-    """Return the error in evidence, in nats, that the model's precision may cause.
+    """Estimate the largest error in evidence, in nats, that the model's precision can cause.
 
     The error is 0 for 32-bit models. For the default model in bfloat16, the measured error was up
     to 0.26 at temperature 1, and about 0.009 at temperature 37.
+
+    Args:
+        model: the language model.
+        temperature: the value by which the model's logits are divided.
     """
     return 0.0 if model.precise else _ROUNDING / temperature
 
@@ -113,8 +128,8 @@ def collect_facts(
     Args:
         template: the template for the sentence.
         catalog: the items.
-        events: events that the prompt shows.
-        row: catalog row of the item.
+        events: the events that the prompt shows.
+        row: the catalog row of the item.
     """
     header = template.header
     fixed = (header["opening"], header["link"].replace("{item}", " "))
@@ -130,11 +145,11 @@ def collect_facts(
 
 
 class Explainer:
-    """Explains items in sentences, using one model, one ``explain`` template and one catalog.
+    """An object that explains items in sentences with a language model and an ``explain`` template.
 
     Attributes:
         catalog: the items.
-        writer: the writer that produces sentences with the model.
+        writer: the object that writes sentences with the model.
     """
 
     def __init__(
@@ -147,16 +162,16 @@ class Explainer:
         max_title_tokens: int = 48,
         listed: bool = True,
     ) -> None:
-        """Set up the explainer.
+        """Check the template's header, and create the writer of the sentences.
 
         Args:
             model: the language model that writes the sentences.
             template: an ``explain`` template whose header has the keys in ``NEEDED``.
             catalog: the items.
-            case: letter case of the titles that the model reads.
-            max_title_tokens: maximum number of tokens in these titles; longer ones are cut.
-            listed: whether the items are recommended. If not, the template's ``unlisted`` text
-                replaces its ``link``.
+            case: the letter case of the titles that the model reads.
+            max_title_tokens: the maximum number of tokens in these titles; longer titles are cut.
+            listed: True if the items are recommended. If False, the sentences use the text
+                ``unlisted`` of the template instead of ``link``.
 
         Raises:
             PromptError: the template's header is incomplete.
@@ -167,7 +182,7 @@ class Explainer:
         missing = [key for key in NEEDED if key not in template.header]
         if missing or "{item}" not in template.header["link"]:
             msg = (
-                f"Template {template.name!r} cannot be used for explanations: its header lacks "
+                f"Template {template.name!r} cannot be used for explanations, because its header lacks "
                 f"{', '.join(missing) or '{item} in link'}. Expected {', '.join(NEEDED)}; see the "
                 "shipped explain.jinja."
             )
@@ -197,13 +212,13 @@ class Explainer:
         """Explain each of the given items in a sentence.
 
         Args:
-            window: events that the prompt showed.
-            rows: catalog rows of the items.
-            behavior: behavior that the items are recommended for.
-            evidence: evidence from each event, for each item.
-            older: joint evidence from the events before the window, for each item; None if there
-                is no such evidence.
-            faint: minimum evidence, in nats, of an event that is said to support an item.
+            window: the events that the prompt showed.
+            rows: the catalog rows of the items.
+            behavior: the behavior that the items are recommended for.
+            evidence: for each item, the evidence from each event.
+            older: for each item, the joint evidence from the events before the window; None if
+                there is no such evidence.
+            faint: the smallest evidence, in nats, with which an event is said to support an item.
 
         Raises:
             PromptError: the prompt does not fit the model's context.
@@ -246,10 +261,11 @@ class Explainer:
         evidence: Sequence[Evidence],
         faint: float,
     ) -> list[int]:
-        """Return the strongest event and the others that are at least half as strong.
+        """Return the indices of the events that a sentence may name.
 
-        The sentence may name one of them. No event may be named if the strongest event has no item
-        or has the explained item's title. In that case, the sentence comes from the template.
+        These are the event with the strongest evidence and events that are at least half as strong.
+        No event may be named if the strongest event has no item, or if its item has the same title as
+        the explained item. In that case, the sentence comes from the template.
         """
         order = sorted(range(len(events)), key=lambda i: -evidence[i].nats)
         most = max((e.nats for e in evidence), default=0.0)
@@ -266,7 +282,10 @@ class Explainer:
     def _prompt(
         self, window: History, row: int, behavior: str, named: Sequence[int]
     ) -> EncodedPrompt:
-        """Build the prompt for a sentence about an item. Prompts for all items start alike."""
+        """Create the prompt for a sentence about an item.
+
+        The prompts for all items have the same beginning, so the model reads it only once.
+        """
         events = window.interactions
         title_ids = self.writer.title_ids
         longest = max(len(title_ids(r)) for r in [row, *(self._row(events[i]) for i in named)])
@@ -287,7 +306,10 @@ class Explainer:
         older: Older | None,
         faint: float,
     ) -> str:
-        """Fill in the template's sentence with the event that supports the item most."""
+        """Return a fixed sentence of the template that names the event with the most evidence.
+
+        If no event supports the item, the sentence says so.
+        """
         header = self._template.header
         if not events:
             return header["none"]

@@ -1,9 +1,9 @@
 """Explain items with a model that only generates text, and check its sentences.
 
-Such a model returns no logits, so there is no evidence and no trie can constrain the names. The
-model writes the whole sentence after the template's opening. ``claims`` rejects the sentence if it
-names anything except the item and events in the history, or if it claims more than the catalog
-supports. If every sentence is rejected, a fixed sentence is used instead.
+Such a model returns no logits, so evidence cannot be measured, and no trie can restrict the titles
+that it names. The model writes the whole sentence after the template's opening. The module
+``claims`` rejects the sentence if it names anything except the item and events in the history, or
+if it claims more than the catalog supports. If every sentence is rejected, a fixed sentence is used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from genrec.prompts.encoder import PromptBudget, TextEncoder
 from genrec.prompts.template import Template
 from genrec.text import one_line
 
-TRIES = 3  # maximum number of sentences that the model writes for an item
+TRIES = 3  # the number of sentences that the model writes for an item
 _PLAIN = {
     "en": "The model reports no probabilities, so there is no evidence for this item.",
     "zh": "模型不给出概率，因此无法说明推荐该商品的依据。",
@@ -32,25 +32,25 @@ _PLAIN = {
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A prompt for a model that reads text."""
+    """A prompt for a model that reads text. It has no token ids."""
 
     text: str
     ids: tuple[int, ...] = ()
 
 
 class TextExplainer:
-    """Explains items in sentences, using a text model, one ``explain`` template and one catalog."""
+    """An object that explains items in sentences with a model that only generates text."""
 
     def __init__(
         self, model: TextModel, template: Template, catalog: Catalog, form: TitleForm
     ) -> None:
-        """Set up the explainer.
+        """Store the model, the template and the catalog.
 
         Args:
             model: the model that writes the sentences.
             template: an ``explain`` template.
             catalog: the items.
-            form: format of the titles that the model reads.
+            form: the format of the titles that the model reads.
         """
         self._model, self._template, self._catalog = model, template, catalog
         self._encoder = TextEncoder(model.count_tokens, form)
@@ -59,9 +59,9 @@ class TextExplainer:
         """Explain each of the given items in a sentence.
 
         Args:
-            window: events that the prompt showed.
-            rows: catalog rows of the items.
-            behavior: behavior that the items are recommended for.
+            window: the events that the prompt showed.
+            rows: the catalog rows of the items.
+            behavior: the behavior that the items are recommended for.
 
         Raises:
             PromptError: the prompt does not fit the model's context.
@@ -83,9 +83,9 @@ class TextExplainer:
         facts = collect_facts(self._template, self._catalog, window.interactions, row)
         options = GenerationOptions(n=TRIES, max_tokens=MAX_TOKENS, stop="\n", temperature=0.7)
         rejected: list[Rejected] = []
-        lead = self._encoder.form.lead  # opens the quotation of the first title
+        lead = self._encoder.form.lead  # the quotation mark before the first title
         for written in generate_texts(self._model, _Text(f"{prompt.text}{lead}"), options):
-            rest = written.text.lstrip().removeprefix(lead.strip())  # a model may quote it again
+            rest = written.text.lstrip().removeprefix(lead.strip())  # a model may write it again
             text = one_line(f"{header['opening']}{lead}{rest}")
             problems = find_problems(text, facts)
             named = {name.lower() for name in find_names(text, facts)}

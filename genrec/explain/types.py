@@ -1,4 +1,4 @@
-"""Define the parts of an explanation: evidence, rejected sentences and repeated searches."""
+"""Define the parts of an explanation, such as its evidence and its rejected sentences."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Without:
-    """The explained item's rank when the search is repeated without one event.
+    """The result of repeating the search without one event of the history.
 
     Attributes:
-        event: index of the event in the prompt. Event 0 is the oldest.
-        item_id: id of the event's item; None if the event is text only.
-        title: title of the event's item, or the event's text.
-        rank: rank of the explained item in the new list; None if it is no longer listed.
+        event: the index of the event in the prompt. Event 0 is the oldest.
+        item_id: the id of the event's item; None if the event consists only of text.
+        title: the title of the event's item, or the text of the event.
+        rank: the rank of the explained item in the new list; None if the list does not contain it.
     """
 
     event: int
@@ -37,11 +37,12 @@ class Without:
 
 @dataclass(frozen=True, slots=True)
 class Older:
-    """The joint evidence of the older events, which the prompt omits and only the prior sees.
+    """The joint evidence from older events that the prompt does not show, but the prior uses.
 
     Attributes:
-        events: number of these events.
-        nats: drop in the item's score when these events are left out; negative if the score rises.
+        events: the number of these events.
+        nats: the drop in the item's score when all of them are left out, in nats; negative if the
+            score rises.
     """
 
     events: int
@@ -53,16 +54,16 @@ class Explanation:
     """An explanation of why an item is recommended.
 
     Attributes:
-        text: one or two sentences.
+        text: the explanation in one or two sentences.
         source: ``generated`` if the model wrote the text, ``template`` if it comes from the
             template.
-        rejected: sentences that the model wrote but the check rejected.
-        evidence: evidence from each event in the prompt, oldest first.
-        without: the item's rank when each of the strongest events is left out in turn.
-        demonstrations: drop in the item's score, in nats, when the few-shot demonstrations are left
-            out; None if the prompt has no demonstrations.
-        older: evidence from the events that only the prior sees; None if there are no such events
-            or there is no prior.
+        rejected: the sentences that the model wrote but the check rejected.
+        evidence: the evidence from each event in the prompt, oldest first.
+        without: the results of repeating the search without each of the strongest events.
+        demonstrations: the drop in the item's score, in nats, when the few-shot demonstrations are
+            left out; None if the prompt has no demonstrations.
+        older: the evidence from events that the prompt does not show; None if there are no such
+            events or there is no prior.
     """
 
     text: str
@@ -76,15 +77,16 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The contribution of one event of the history to an item's score.
+    """The contribution of one event of the history to the score of an item.
 
     Attributes:
-        item_id: id of the event's item; None if the event is text only.
-        title: title of the event's item as in the catalog, or the event's text.
-        behavior: the event's behavior.
-        nats: drop in the item's score when the event is left out; negative if the score rises.
-        nats_model: the model's part of the drop.
-        nats_prior: the prior's part of the drop; 0 if there is no prior.
+        item_id: the id of the event's item; None if the event consists only of text.
+        title: the title of the event's item as in the catalog, or the text of the event.
+        behavior: the behavior of the event, such as ``buy``.
+        nats: the drop in the item's score when the event is left out, in nats; negative if the score
+            rises.
+        nats_model: the part of the drop that is due to the model.
+        nats_prior: the part of the drop that is due to the prior; 0 if there is no prior.
     """
 
     item_id: str | None

@@ -1,10 +1,10 @@
-"""Write sentences about items with the model, and reject those that claim too much.
+"""Write sentences about items with the model, and reject sentences that claim too much.
 
-A sentence begins with the title of an event and then names the item. The model chooses the event,
-constrained by a trie of the strongest events' titles. After the names, the model writes freely, and
-``claims`` checks the result against the catalog and the history. If the check fails, the model
-writes the ending once more, but may only choose from a few plain words and the words of the item's
-title and attributes. In both cases, it cannot write the title of any other item.
+A sentence first names an event and then the item. The model chooses the event with the help of a
+trie that contains only the titles of the strongest events. After the names, the model writes freely,
+and the module ``claims`` checks the result against the catalog and the history. If the check fails,
+the model writes the ending once more, but may only choose from a few plain words and the words of the
+item's title and attributes. In both cases, it cannot write the title of any other item.
 """
 
 from __future__ import annotations
@@ -27,33 +27,35 @@ from genrec.prompts.encoder import Encoder, shared_start
 from genrec.prompts.template import Template
 from genrec.text import one_line, script
 
-MAX_TOKENS = 48  # maximum number of tokens in a sentence, including the names
-MAX_WORDS = 14  # maximum number of words after the names when the model chooses from a list
-MAX_FREE = 20  # maximum number of tokens after the names when the model writes freely
+MAX_TOKENS = 48  # the maximum number of tokens in a sentence, including the names
+MAX_WORDS = 14  # the maximum number of words after the names if the model chooses from a list
+MAX_FREE = 20  # the maximum number of tokens after the names if the model writes freely
 _ENDS = (".", "。", "!", "！", "?", "？")
 _QUOTES = '"“”„«»‹›「」『』'
 
 
 @dataclass(slots=True)
 class _Sentence:
-    """A sentence in progress. The model has read its opening; names and words follow.
+    """An unfinished sentence. The model has read its opening, and names and words follow.
 
     Attributes:
-        user: index of the sentence's prompt in the token tree.
+        user: the index of the sentence's prompt in the token tree.
         facts: the facts that the sentence may state.
-        tail: the facts that it may state after the names. They exclude the words of the opening
-            and the link.
-        rows: catalog rows of the events that may be named.
-        trie: trie of these events' titles.
-        logits: (V,) the model's logits after the last token.
-        handle: handle of the last token in the token tree.
-        node: trie node of the unfinished event title; None once the title is complete.
-        words: token ids -> phrase that may still be written; "" marks the end of the sentence.
-        prefix: token ids of the part of the current phrase that has been written.
-        parts: the parts of the sentence: names as catalog rows, and other text as token ids.
-        used: phrases written so far, including plain words.
-        span: minimum and maximum number of words that are not plain words.
-        ended: whether the sentence is complete.
+        tail: the facts that the sentence may state after the names. They do not include the words of
+            the template's opening and link.
+        rows: the catalog rows of the events that may be named.
+        trie: a trie of the titles of these events.
+        logits: the model's logits after the last token, one for each vocabulary entry.
+        handle: the handle of the last token in the token tree.
+        node: the trie node reached in an unfinished event title; None once the title is complete.
+        words: a mapping from the token ids of each phrase that may still be written to the phrase.
+            The phrase "" stands for the end of the sentence.
+        prefix: the token ids written so far of the current phrase.
+        parts: the parts of the sentence. A name is given by its catalog row, and other text by its
+            token ids.
+        used: the phrases written so far, including plain words.
+        span: the minimum and the maximum number of words that are not plain words.
+        ended: True if the sentence is complete.
     """
 
     user: int
@@ -73,7 +75,7 @@ class _Sentence:
 
 
 class Writer:
-    """Writes sentences, using one model, one ``explain`` template and one catalog."""
+    """An object that writes sentences about items with a language model and an ``explain`` template."""
 
     def __init__(
         self,
@@ -84,14 +86,14 @@ class Writer:
         *,
         max_words: int = MAX_WORDS,
     ) -> None:
-        """Set up the writer.
+        """Store the model, the template and the catalog.
 
         Args:
             model: the language model that writes the sentences.
             template: an ``explain`` template with a complete header.
-            encoder: encoder for titles in the template's format.
+            encoder: encodes titles in the format of the template.
             catalog: the items.
-            max_words: maximum number of words after the names when the model chooses from a list.
+            max_words: the maximum number of words after the names if the model chooses from a list.
         """
         self._model = model
         self._template = template
@@ -100,7 +102,7 @@ class Writer:
         self._max_words = max_words
 
     def title_ids(self, row: int) -> tuple[int, ...]:
-        """Return the token ids of an item's title in the format used in sentences."""
+        """Return the token ids of an item's title in the format that sentences use."""
         return self._encoder.title(self._encoder.form.render(self._catalog[row].title))
 
     def write(
@@ -109,15 +111,15 @@ class Writer:
         named: Sequence[Sequence[int]],
         facts: Sequence[Facts],
     ) -> list[tuple[str | None, list[Rejected]]]:
-        """Write a sentence for each prompt.
+        """Write a sentence for each prompt, and check it.
 
         Args:
-            prompts: token ids of each prompt.
-            named: catalog rows of the events that each sentence may name.
-            facts: the facts that each sentence may state.
+            prompts: the token ids of each prompt.
+            named: for each sentence, the catalog rows of the events that it may name.
+            facts: for each sentence, the facts that it may state.
 
         Returns:
-            For each prompt, the accepted sentence or None, and the rejected sentences.
+            For each prompt, the accepted sentence or None, and the list of rejected sentences.
         """
         if not prompts:
             return []
@@ -146,7 +148,10 @@ class Writer:
         named: Sequence[Sequence[int]],
         facts: Sequence[Facts],
     ) -> tuple[TokenTree, list[_Sentence]]:
-        """Read all prompts into one tree, a common prefix only once, and start the sentences."""
+        """Read all prompts into one token tree, and create an unfinished sentence for each.
+
+        The beginning that all prompts share is read only once.
+        """
         shared = min(shared_start(prompts), *(len(p) - 1 for p in prompts))
         if shared:
             tree = self._model.prefill(prompts[0][:shared])
@@ -171,15 +176,15 @@ class Writer:
         ]
 
     def _tail_facts(self, facts: Facts) -> Facts:
-        """Return the facts for the text after the names.
+        """Return the facts that a sentence may state after the names.
 
-        They exclude the words of the template's opening and link.
+        They do not include the words of the template's opening and link.
         """
         header = self._template.header
         return replace(facts, plain=(header.get("words", ""), header.get("passing", "")))
 
     def _draft(self, sentence: _Sentence) -> _Sentence:
-        """Copy a sentence up to its names, and add the phrases that may follow them."""
+        """Copy a sentence up to the end of its names, and set the phrases that may follow them."""
         words = self._words_for(sentence.facts.item)
         span = self._span(sentence.facts, words)
         return replace(sentence, parts=[*sentence.parts[:-1], []], words=words, span=span)
@@ -190,9 +195,15 @@ class Writer:
         sentences: Sequence[_Sentence],
         step: Callable[[_Sentence], list[int]],
     ) -> None:
-        """Extend all sentences together until ``step`` returns no more tokens for any of them.
+        """Extend all sentences together, token by token, until none of them can be extended further.
 
-        Each sentence gets at most ``MAX_TOKENS`` steps.
+        Each sentence is extended at most ``MAX_TOKENS`` times.
+
+        Args:
+            tree: the token tree that contains the prompts.
+            sentences: the sentences to extend.
+            step: a function that chooses the next tokens of a sentence, or returns an empty list if
+                there are none.
         """
         live = list(sentences)
         for _ in range(MAX_TOKENS):
@@ -208,9 +219,9 @@ class Writer:
                 sentence.handle, sentence.logits = int(handles[n]), logits[n]
 
     def _next_of_name(self, sentence: _Sentence) -> list[int]:
-        """Return the next tokens of the event's title.
+        """Choose the next tokens of the title of the event that the sentence names.
 
-        Once the title is complete, the link and the item's title are appended.
+        When the title is complete, the link and the title of the item are added.
         """
         if sentence.node is None:
             return []
@@ -233,9 +244,10 @@ class Writer:
         return [*run, *(i for ids in link for i in ids)]
 
     def _next_free(self, sentence: _Sentence) -> list[int]:
-        """Return the most probable token that is neither a control token nor a quotation mark.
+        """Choose the most probable next token, which may not be a control token or a quotation mark.
 
-        Writing stops at the first word that cannot pass the check.
+        The result is empty if the sentence has ended, or at the first word that the check would
+        reject.
         """
         part = sentence.parts[-1]
         assert isinstance(part, list)
@@ -250,13 +262,13 @@ class Writer:
 
     @cached_property
     def _forbidden_ids(self) -> torch.Tensor:
-        """Return the token ids that free writing excludes: control tokens and quotation marks."""
+        """Return the ids of control tokens and quotation marks, which the model may not write freely."""
         vocabulary = self._model.tokenizer.get_vocab()
         quotes = {i for t, i in vocabulary.items() if any(q in t for q in _QUOTES)}
         return torch.tensor(sorted(quotes | self._encoder.control_ids))
 
     def _next_word(self, sentence: _Sentence) -> list[int]:
-        """Return the next token of a listed phrase, or of the text that ends the sentence."""
+        """Choose the next token of a phrase from the list, or of the text that ends the sentence."""
         if sentence.ended:
             return []
         prefix, size = sentence.prefix, len(sentence.prefix)
@@ -286,10 +298,10 @@ class Writer:
         return [] if sentence.ended else [token]
 
     def _following(self, sentence: _Sentence, used: Sequence[str]) -> dict[tuple[int, ...], str]:
-        """Return the phrases that may follow the phrases written so far.
+        """Return the phrases, by their token ids, that may follow the phrases written so far.
 
-        Plain words may only occur between phrases of the item, and the sentence must end with a
-        phrase of the item.
+        Plain words may only stand between phrases about the item, and the sentence must end with a
+        phrase about the item.
         """
         plain, words = self._plain_words, sentence.words
         done = [word for phrase in used if phrase not in plain for word in phrase.split()]
@@ -320,7 +332,7 @@ class Writer:
 
     @cached_property
     def _plain_words(self) -> frozenset[str]:
-        """Return the template's words that may join phrases of any item."""
+        """Return the template's plain words, which may join phrases about any item."""
         return frozenset(self._template.header.get("words", "").split())
 
     @cached_property
@@ -333,9 +345,9 @@ class Writer:
         return Phrases(self._catalog, frozenset(empty))
 
     def _words_for(self, item: Item) -> dict[tuple[int, ...], str]:
-        """Return the phrases that may describe an item, keyed by token ids.
+        """Return the phrases that a sentence about an item may use, by their token ids.
 
-        The phrases come from the item's title and attributes. Plain words are also included, and so
+        The phrases come from the item's title and attributes. The plain words are included, and so
         is "", which stands for the end of the sentence.
         """
         words = self._phrases.of(item) | self._plain_words
@@ -345,10 +357,10 @@ class Writer:
         return {ids: w for ids, w in by_ids.items() if ids}
 
     def _span(self, facts: Facts, phrases: Mapping[tuple[int, ...], str]) -> tuple[int, int]:
-        """Return the minimum and maximum number of words.
+        """Return the minimum and the maximum number of words that describe the item in a sentence.
 
-        The maximum is low enough that a sentence cannot use all words of the item. In scripts
-        without spaces, one piece is enough, since it may contain several words.
+        The maximum is so low that a sentence cannot use all words of the item. In scripts without
+        spaces, the minimum is 1, since a single piece may contain several words.
         """
         if facts.script in SPACELESS:
             return 1, self._max_words
@@ -356,7 +368,7 @@ class Writer:
         return LEAST, min(max(len(own) - 1, LEAST), self._max_words)
 
     def _text(self, sentence: _Sentence) -> str:
-        """Convert a sentence to text, with titles as in the catalog."""
+        """Convert a sentence to text, in which titles are written as in the catalog."""
         form = self._encoder.form
         decode = self._model.tokenizer.decode
         text = self._template.header["opening"]
@@ -373,7 +385,7 @@ class Writer:
         return one_line(text)
 
     def _problems(self, sentence: _Sentence, text: str) -> tuple[str, ...]:
-        """Return the problems of a finished sentence, or an empty tuple if there are none."""
+        """Return the reasons to reject a sentence, or an empty tuple if it is accepted."""
         if "\ufffd" in text:
             return ("contains invalid characters",)
         last = sentence.parts[-1]
@@ -387,12 +399,12 @@ class Writer:
         return problems or ("says too little",) * self.says_little(tail, sentence.facts.item)
 
     def says_little(self, tail: str, item: Item) -> bool:
-        """Check whether the text after the names is just the item's title or a single word.
+        """Return True if the text after the names is only the item's title or a single word.
 
-        The name of an attribute adds no information, since almost any item has, say, a brand.
+        The name of an attribute does not count as a word, since almost any item has, say, a brand.
 
         Args:
-            tail: text after the names.
+            tail: the text after the names.
             item: the item that the sentence is about.
         """
         passing = self._template.header.get("passing", "").split()

@@ -1,1 +1,1 @@
-"""The path of a request, from its history and options through the ranking to the response."""
+"""Turn a history and options into a request, then into a ranking, and finally into a response."""

@@ -1,6 +1,6 @@
-"""Index the catalog: its trie, edits, filters and cached data.
+"""Keep the catalog together with its trie, its edits, its filters and the data derived from it.
 
-This module deals with items and catalog rows, not with prompts or models.
+This module works with items and catalog rows, not with prompts or models.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from genrec.pipeline.predicates import Predicate
 from genrec.prompts.encoder import Encoder
 from genrec.types import IntArray, Log
 
-_NEAR, _ALIKE = 3, 80  # maximum number of suggested titles, and their minimum similarity in percent
-_SHOWN = 5  # maximum number of items with the same title that a message names
-_CONDITIONS = 32  # maximum number of conditions whose rows are cached
-_LARGE = 5_000  # number of titles from which building the trie takes a moment and is logged
+_NEAR, _ALIKE = 3, 80  # at most 3 titles are suggested, with a similarity of at least 80 percent
+_SHOWN = 5  # a message names at most this many items with the same title
+_CONDITIONS = 32  # the results of at most this many conditions are cached
+_LARGE = 5_000  # building a trie of more titles than this takes a moment, so it is logged
 
 T = TypeVar("T")
 
 
 class Order(Protocol):
-    """An order of items that filters refer to, such as the positions of a trie or catalog rows."""
+    """An order of items, whose positions filters refer to. Examples are a trie and catalog rows."""
 
     @property
     def n_positions(self) -> int:
@@ -44,14 +44,14 @@ class Order(Protocol):
         """The number of items that can be recommended."""
 
     def positions_of(self, rows: IntArray) -> IntArray:
-        """Return the sorted positions of the given rows. Removed items are left out."""
+        """Return the positions of the given catalog rows, sorted. Removed items are left out."""
 
     def find_positions(self, rows: IntArray) -> IntArray:
-        """Return the position of each row, or -1 for a removed item."""
+        """Return the position of each of the given catalog rows, or -1 for a removed item."""
 
 
 class RowOrder:
-    """Uses catalog rows as positions, for requests that are answered without a trie."""
+    """The order of the catalog's rows, for requests that are answered without a trie."""
 
     def __init__(self, n_rows: int, removed: Collection[int]) -> None:
         """Store the number of rows and the set of removed rows."""
@@ -61,12 +61,12 @@ class RowOrder:
         self._there[list(removed)] = False
 
     def positions_of(self, rows: IntArray) -> IntArray:
-        """Return the given rows sorted. Removed items are left out."""
+        """Return the given catalog rows, sorted. Removed items are left out."""
         rows = np.unique(np.asarray(rows, dtype=np.int64))
         return rows[self._there[rows]]
 
     def find_positions(self, rows: IntArray) -> IntArray:
-        """Return each row itself, or -1 for a removed item."""
+        """Return each of the given catalog rows itself, or -1 for a removed item."""
         return np.where(self._there[rows], rows, -1)
 
 
@@ -75,10 +75,10 @@ class Edit:
     """An edit of the catalog.
 
     Attributes:
-        add: new items.
-        remove: ids of items to remove.
-        change: items that replace the items with the same ids. If a removed item is listed here, it
-            is restored.
+        add: the new items.
+        remove: the ids of items to remove.
+        change: items that replace the items with the same ids. A removed item that is listed here is
+            restored.
     """
 
     add: Sequence[Item] = ()
@@ -97,12 +97,13 @@ class CatalogIndex:
     def __init__(
         self, catalog: Catalog, encoder: Callable[[], Encoder], log: Log = lambda message: None
     ) -> None:
-        """Wrap a catalog. The trie is built when it is first needed.
+        """Store the catalog. The trie is built when it is first needed.
 
         Args:
             catalog: the catalog.
-            encoder: returns the title encoder, or raises if the model does not use token ids.
-            log: called with a line of text before a large trie is built.
+            encoder: a function that returns the encoder of titles. It raises a ``ModelError`` if
+                the model does not use token ids.
+            log: a function that is called with a line of text before a large trie is built.
         """
         self.catalog = catalog
         self.removed: set[int] = set()
@@ -113,7 +114,7 @@ class CatalogIndex:
 
     @property
     def trie(self) -> TitleTrie | LiveTrie:
-        """The trie of the titles that can be recommended.
+        """The trie (prefix tree) of all titles that can be recommended.
 
         Raises:
             ModelError: the model does not use token ids.
@@ -137,20 +138,29 @@ class CatalogIndex:
         return self._encoder()
 
     def order(self, *, by_rows: bool) -> Order:
-        """Return the order of items that a request's filters refer to."""
+        """Return the order of items that filters refer to.
+
+        Args:
+            by_rows: True for the order of catalog rows, False for the positions of the trie.
+        """
         if not by_rows:
             return self.trie
         return self.made("rows", lambda: RowOrder(len(self.catalog), self.removed))
 
     def made(self, name: Hashable, make: Callable[[], T]) -> T:
-        """Return a cached value that is built from the catalog and rebuilt after each edit."""
+        """Return a value that is derived from the catalog, and cache it until the next edit.
+
+        Args:
+            name: the key under which the value is cached.
+            make: a function that computes the value if it is not in the cache.
+        """
         with self._building:
             if name not in self._made:
                 self._made[name] = make()
             return cast("T", self._made[name])
 
     def additions(self, items: Iterable[Item]) -> Edit:
-        """Return the edit that adds items, some of which may have been removed before.
+        """Create the edit that adds items. Items that were removed before are restored.
 
         Raises:
             DataError: the argument is not a list of items.
@@ -171,7 +181,10 @@ class CatalogIndex:
         return Edit(add=new, change=[i for i in given if getattr(i, "item_id", None) in back])
 
     def retitled(self, titles: Mapping[str, str]) -> Edit:
-        """Return the edit that changes titles, given as item_id -> title.
+        """Create the edit that changes titles.
+
+        Args:
+            titles: a mapping from item_id to the new title.
 
         Raises:
             RequestError: the argument is not a mapping, or an id is not in the catalog or was removed.
@@ -179,7 +192,7 @@ class CatalogIndex:
         """
         kind: object = titles  # checked for callers without a type checker
         if not isinstance(kind, Mapping):
-            msg = f"titles is {type(titles).__name__}. Expected a mapping, item_id -> title."
+            msg = f"titles is {type(titles).__name__}. Expected a mapping from item_id to title."
             raise RequestError(msg)
         changed = []
         for item_id, title in titles.items():
@@ -191,7 +204,7 @@ class CatalogIndex:
         return Edit(change=changed)
 
     def since(self, known: Catalog) -> tuple[Edit, Edit]:
-        """Return the edits that turn the original catalog into the current one."""
+        """Return the edits that turn an earlier version of the catalog into the current one."""
         now = self.catalog
         return (
             Edit(
@@ -202,7 +215,7 @@ class CatalogIndex:
         )
 
     def edit(self, edit: Edit) -> None:
-        """Edit the catalog and the trie, and drop the cached data.
+        """Apply an edit to the catalog and the trie, and clear the cached values.
 
         Raises:
             RequestError: an id is not in the catalog, or no item would be left.
@@ -221,7 +234,17 @@ class CatalogIndex:
     def _edited_trie(
         self, catalog: Catalog, changed: Sequence[int], gone: set[int], removed: set[int]
     ) -> LiveTrie | None:
-        """Return the edited trie, or None if the model does not use token ids."""
+        """Apply an edit to the trie.
+
+        Args:
+            catalog: the catalog after the edit.
+            changed: the rows of changed items.
+            gone: the rows of items that this edit removes.
+            removed: the rows of all removed items after the edit.
+
+        Returns:
+            The edited trie, or None if the model does not use token ids.
+        """
         try:
             trie, encoder = self.trie, self.encoder
         except ModelError:
@@ -236,10 +259,13 @@ class CatalogIndex:
         return edited
 
     def row(self, item: str) -> int:
-        """Return the row of an item, given its id or its title if no other item has that title.
+        """Find the catalog row of an item.
+
+        Args:
+            item: the id of the item, or a title that only one item has.
 
         Raises:
-            RequestError: there is no such id or title, or several items share the title.
+            RequestError: there is no such id or title, or several items have the title.
         """
         titled: list[int] = []
         if isinstance(item, str) and item not in self.catalog:
@@ -258,22 +284,22 @@ class CatalogIndex:
         return titled[0] if len(titled) == 1 else self.catalog.row(item)
 
     def _unknown(self, item: str) -> str:
-        """Report that a string is neither an id nor a title, and suggest similar titles."""
+        """Return a message which says that a text is neither an id nor a title, with suggestions."""
         from rapidfuzz import process
 
         near = process.extract(item, self.catalog.titles, limit=_NEAR, score_cutoff=_ALIKE)
         such = ", ".join(repr(title) for title, _, _ in near)
         return (
             f"Item {item!r} is not in the catalog of {len(self.catalog):,} items. Expected an item_id, or "
-            f"a title as the catalog has it{'; similar titles: ' + such if such else ''}."
+            f"a title as in the catalog{'; similar titles are ' + such if such else ''}."
         )
 
     def rows(self, item_ids: Sequence[str], name: str) -> IntArray:
-        """Return the sorted rows of items, without duplicates.
+        """Find the catalog rows of items, and return them sorted and without duplicates.
 
         Args:
             item_ids: the ids of the items.
-            name: the name of the list in error messages.
+            name: the name of the list, for error messages.
 
         Raises:
             RequestError: the argument is not a list, or an id is not in the catalog.
@@ -333,7 +359,7 @@ class CatalogIndex:
         )
 
     def column(self, name: str) -> npt.NDArray[np.object_]:
-        """Return the values of a column, (N,), with None for missing values. The result is cached.
+        """Return the value of a column for each item, or None if it is missing; cache the result.
 
         Raises:
             RequestError: the catalog has no such column.
@@ -351,7 +377,12 @@ class CatalogIndex:
         return self.made(("column", name), read)
 
     def allowed(self, options: QueryOptions, order: Order) -> Filter:
-        """Return the filter for the items that the options allow, regardless of the history."""
+        """Create a filter from the options ``allow``, ``deny`` and ``where``.
+
+        Args:
+            options: the options of a request.
+            order: the order of items that the filter refers to.
+        """
         n = order.n_positions
         allowed = Filter.all(n)
         if options.allow is not None:
@@ -364,21 +395,27 @@ class CatalogIndex:
         return allowed
 
     def unseen(self, history: History, lead_in_behaviors: Collection[str], order: Order) -> Filter:
-        """Return the filter for all items that do not count as seen (``History.had``)."""
+        """Create a filter that excludes the items that the user has seen; see ``History.had``.
+
+        Args:
+            history: the history of the user.
+            lead_in_behaviors: the behaviors that do not mark an item as seen.
+            order: the order of items that the filter refers to.
+        """
         rows = np.array(self.catalog.rows(history.had(lead_in_behaviors)), dtype=np.int64)
         return Filter.deny(order.positions_of(rows), order.n_positions)
 
     def mask(self, allowed: Filter, order: Order) -> npt.NDArray[np.bool_]:
-        """Return an (N,) mask of the rows that a filter allows."""
+        """Convert a filter to a mask over the N catalog rows that is True for allowed items."""
         place = order.find_positions(np.arange(len(self.catalog)))
         mask = place >= 0
         mask[mask] = allowed.keeps(place[mask])
         return np.asarray(mask, dtype=np.bool_)
 
     def _where(self, condition: str) -> npt.NDArray[np.bool_]:
-        """Return an (N,) mask of the rows that meet a condition. The result is cached."""
+        """Compute a mask over the catalog rows that meet a condition, and cache it."""
         kept = self.made("conditions", dict[str, npt.NDArray[np.bool_]])
-        mask = kept.get(condition)  # look up only once, because another thread may clear the cache
+        mask = kept.get(condition)  # a single look-up, because another thread may clear the cache
         if mask is None:
             mask = Predicate.parse(condition).mask(self.catalog)
             if len(kept) > _CONDITIONS:

@@ -1,6 +1,6 @@
-"""Explain recommendation lists and single items.
+"""Explain the items of a recommendation list, or a single item.
 
-This module uses the trie search and the explainers. It does not deal with catalog edits.
+This module connects the trie search with the modules that measure evidence and write sentences.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class TextExplanations:
-    """Explains items with a model that only generates text.
+    """An object that explains items with a model that only generates text.
 
     The sentences are checked, but no evidence is measured.
     """
@@ -38,11 +38,11 @@ class TextExplanations:
     def __init__(
         self, model: TextModel, settings: Settings, index: CatalogIndex, form: TitleForm
     ) -> None:
-        """Store the state shared by all requests."""
+        """Store the data that all requests share."""
         self._model, self._settings, self._index, self._form = model, settings, index, form
 
     def _explainer(self, style: str) -> TextExplainer:
-        """Return the explainer that writes sentences in a style."""
+        """Return the explainer that writes sentences in the given style."""
         from genrec.explain.sentences import load_explain_template
         from genrec.explain.text_sentences import TextExplainer
 
@@ -65,8 +65,8 @@ class TextExplanations:
         window = request.history.latest(request.prompt.prompt.events)
         written = explainer.explain(window, rows, request.behavior)
         note = (
-            f"{self._model.name} gives no probabilities, so explanations are checked sentences "
-            "without evidence."
+            f"{self._model.name} gives no probabilities, so the sentences of the explanations are "
+            "checked, but there is no evidence."
         )
         return replace(
             answer,
@@ -79,7 +79,7 @@ class TextExplanations:
 
 
 class Explanations:
-    """Explains items with evidence, checked sentences and counterfactuals from a language model."""
+    """An object that explains items with evidence, checked sentences and changes to the history."""
 
     def __init__(
         self,
@@ -89,11 +89,11 @@ class Explanations:
         search: TrieSearch,
         form: TitleForm,
     ) -> None:
-        """Store the state shared by all requests.
+        """Store the data that all requests share.
 
         Args:
             model: the language model.
-            settings: the recommender's settings.
+            settings: the settings of the recommender.
             index: the catalog index.
             search: the trie search.
             form: the form of titles in prompts.
@@ -102,7 +102,12 @@ class Explanations:
         self._search, self._form = search, form
 
     def _explainer(self, style: str, listed: bool = True) -> Explainer:
-        """Return the explainer for a style. ``listed`` says whether the items are recommended."""
+        """Return the explainer that writes sentences in the given style.
+
+        Args:
+            style: the style of the sentences, such as ``reason``.
+            listed: True if the sentences are about recommended items.
+        """
         from genrec.explain.sentences import Explainer, load_explain_template
 
         settings = self._settings
@@ -132,8 +137,8 @@ class Explanations:
             dtype = str(self._model.dtype).removeprefix("torch.")
             notes = (
                 *notes,
-                f"In {dtype} evidence may be off by {error:.2g} nats; with --dtype float32 it is "
-                "exact.",
+                f"In {dtype}, the evidence may be off by {error:.2g} nats. Use --dtype float32 for "
+                "exact evidence.",
             )
         return replace(
             answer,
@@ -149,8 +154,8 @@ class Explanations:
 
         Args:
             request: the request, which must not exclude seen items.
-            row: the item's catalog row.
-            allowed: the filter of items that may be recommended.
+            row: the catalog row of the item.
+            allowed: a filter that allows the items that may be recommended.
         """
         from genrec.explain import counterfactuals
         from genrec.explain.sentences import explain_items
@@ -179,7 +184,7 @@ class Explanations:
         return replace(item, understood=request.understood, notes=request.notes)
 
     def falls(self, request: Request, row: int, left_out: Sequence[Sequence[int]]) -> list[float]:
-        """Measure how far a score falls when events are removed; see ``Recommender.falls``."""
+        """Measure the drop in a score when events are removed; see ``Recommender.falls``."""
         from genrec.explain.evidence import Change, Counterfactuals
 
         question = self._search.question(request)
@@ -187,8 +192,8 @@ class Explanations:
         for places in left_out:
             if not all(p in events for p in places):
                 msg = (
-                    f"Events {list(places)} of a prompt that shows {len(events)}. Expected their "
-                    f"places, from 0 for the oldest to {len(events) - 1}."
+                    f"left_out contains {list(places)}, but the prompt shows {len(events)} events. "
+                    f"Expected indices from 0 for the oldest event to {len(events) - 1}."
                 )
                 raise RequestError(msg)
         changes = [Change(tuple(places)) for places in left_out]

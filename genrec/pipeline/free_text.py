@@ -1,4 +1,4 @@
-"""The decoder ``match``: generate free text, and find catalog items in it.
+"""Answer requests with the decoder ``match``, which generates free text and finds items in it.
 
 This needs a model that generates text and a matcher, but no trie.
 """
@@ -21,7 +21,7 @@ from genrec.pipeline.types import Recommendation
 from genrec.prompts.encoder import EncodedPrompt
 from genrec.types import BoolArray
 
-BEAMS = 20  # number of texts in a beam search if the settings do not give one
+BEAMS = 20  # the number of texts in a beam search if the settings do not give a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class Named:
     """The items found in generated texts.
 
     Attributes:
-        items: the items, best first.
-        notes: remarks on texts in which no item was found.
+        items: the items that were found, best first.
+        notes: remarks for the user, for example about texts in which no item was found.
     """
 
     items: tuple[Recommendation, ...]
@@ -38,24 +38,24 @@ class Named:
 
 
 class FreeText:
-    """Answers requests with items found in generated text."""
+    """An object that generates texts for requests and finds catalog items in them."""
 
     def __init__(
         self, model: TextModel, settings: Settings, index: CatalogIndex, banned: tuple[int, ...]
     ) -> None:
-        """Store the state shared by all requests.
+        """Store the data that all requests share.
 
         Args:
             model: the model that generates text.
-            settings: the recommender's settings.
+            settings: the settings of the recommender.
             index: the catalog index.
-            banned: token ids that must not be generated, for models that use token ids.
+            banned: the ids of tokens that must not be generated, for models that use token ids.
         """
         self._model, self._settings, self._index = model, settings, index
         self._banned = banned
 
     def write(self, prompt: EncodedPrompt) -> list[Generated]:
-        """Generate texts after a prompt; see ``Recommender.generate``."""
+        """Generate texts that continue a prompt; see ``Recommender.generate``."""
         settings = self._settings
         drawn = settings.n_samples > 0
         options = GenerationOptions(
@@ -69,7 +69,11 @@ class FreeText:
         return generate_texts(self._model, prompt, options)
 
     def name_items(self, request: Request, matcher: TextMatcher) -> Named:
-        """Generate texts for a request, and find the items that they name."""
+        """Generate texts for a request, and find the items that they name.
+
+        Raises:
+            RequestError: an option of the request does not work with this decoder.
+        """
         options = request.options
         if options.min_probability or options.chooses:
             msg = (
@@ -100,12 +104,12 @@ def find_items(
 
     Args:
         texts: the generated texts.
-        catalog: the catalog.
-        matcher: the matcher of texts and titles.
-        allowed: (N,) mask of the items that may be returned.
-        k: the maximum number of items.
-        drawn: whether the texts are samples. Samples count equally; other texts are weighted by
-            their probability.
+        catalog: the catalog of N items.
+        matcher: the matcher that finds the titles that a text names.
+        allowed: (N,) a mask of the items that may be returned.
+        k: the maximum number of items to find.
+        drawn: True if the texts are samples, which all have the same weight. Otherwise, texts are
+            weighted by their probability.
     """
     found: dict[int, tuple[float, list[str], Match]] = {}
     nothing = already = 0
@@ -125,9 +129,9 @@ def find_items(
     if len(best) < min(k, int(allowed.sum())):
         more = "n_samples" if drawn else "beam_size"
         notes.append(
-            f"{len(best)} of {k} items: of {len(texts)} texts that the model wrote, "
-            f"{nothing} matched no item and {already} an item of the history. Expected fewer "
-            f"than k with the decoder match; raise {more}, or use the decoder trie."
+            f"The list has {len(best)} of {k} items. Of {len(texts)} texts that the model wrote, "
+            f"{nothing} matched no item, and {already} matched only excluded items. With the decoder "
+            f"match, this is normal. To get more items, raise {more}, or use the decoder trie."
         )
     items = tuple(
         Recommendation(
@@ -146,5 +150,5 @@ def find_items(
 
 
 def _known(text: Generated) -> float:
-    """Return the log-probability of a text, or 0 if the model does not provide one."""
+    """Return the log-probability of a text, or 0 if the model did not report one."""
     return 0.0 if np.isnan(text.logprob) else text.logprob

@@ -1,4 +1,4 @@
-"""A lock that admits many concurrent requests or a single edit."""
+"""Define a lock that allows either many requests at the same time or a single edit."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 
 class ReadWriteLock:
-    """Makes an edit wait for running requests, and new requests wait for the edit.
+    """A lock under which an edit waits for running requests, and new requests wait for the edit.
 
-    A request may start another request on its own thread. On the same thread, however, an edit must
-    not start a request, and a request must not start an edit.
+    While a thread holds the lock for a request, it may start another request, but not an edit. While
+    it holds the lock for an edit, it must not start a request.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class ReadWriteLock:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Hold the lock for a request."""
+        """Hold the lock for a request while the ``with`` block runs."""
         depth: int = getattr(self._mine, "depth", 0)
         if not depth:
             with self._changed:
@@ -41,15 +41,15 @@ class ReadWriteLock:
 
     @contextmanager
     def edit(self) -> Iterator[None]:
-        """Hold the lock for an edit. Only one edit runs at a time.
+        """Hold the lock for an edit while the ``with`` block runs. Only one edit runs at a time.
 
         Raises:
-            RuntimeError: this thread holds the lock for a request.
+            RuntimeError: this thread already holds the lock for a request.
         """
         if getattr(self._mine, "depth", 0):
             msg = (
-                "The catalog cannot be edited during a request on the same thread: this would "
-                "deadlock. Edit it before or after the request."
+                "The catalog cannot be edited during a request on the same thread, because this would "
+                "cause a deadlock. Edit it before or after the request."
             )
             raise RuntimeError(msg)
         with self._changed:

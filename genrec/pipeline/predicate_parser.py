@@ -1,6 +1,7 @@
-"""Parse a condition such as ``price < 20 and in_stock`` into nodes; see ``predicates`` for the grammar.
+"""Parse a condition such as ``price < 20 and in_stock`` into a tree of nodes.
 
-The string is parsed with Python's ``ast`` and never run. Anything outside the grammar is an error.
+The module ``predicates`` describes the grammar. The string is parsed with Python's ``ast`` and never
+run as code. Anything outside the grammar is an error.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ Side = Column | Constant
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """A comparison of two sides with < <= > >= == or !=. At least one side is a column."""
+    """A comparison of two sides with <, <=, >, >=, == or !=. At least one side is a column."""
 
     left: Side
     operator: str
@@ -62,7 +63,10 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class Among:
-    """A condition that a column's value is one of several constants."""
+    """A condition that is true if the value of a column is one of several constants.
+
+    If ``negated`` is True, the value must not be one of them.
+    """
 
     column: Column
     values: tuple[Constant, ...]  # all of the same kind
@@ -71,7 +75,10 @@ class Among:
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """A condition that a column's text contains a given string."""
+    """A condition that is true if the text of a column contains the string ``part``.
+
+    If ``negated`` is True, the text must not contain it.
+    """
 
     part: str
     column: Column
@@ -80,7 +87,10 @@ class Within:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A condition that a column's value is missing."""
+    """A condition that is true if the value of a column is missing.
+
+    If ``negated`` is True, the value must not be missing.
+    """
 
     column: Column
     negated: bool
@@ -88,14 +98,14 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """The negation of a condition."""
+    """A condition that is true if another condition is false."""
 
     part: Node
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Several conditions joined by ``and`` or ``or``."""
+    """Several conditions that are joined by ``and`` or by ``or``."""
 
     all: bool  # True for ``and``, False for ``or``
     parts: tuple[Node, ...]
@@ -105,11 +115,11 @@ Node = Column | Compare | Among | Within | Missing | Not | Join
 
 
 class ConditionParser:
-    """Parses a condition into nodes. Error messages quote the part that is wrong.
+    """A parser that turns a condition into a tree of nodes. Its error messages quote the wrong part.
 
     Attributes:
         text: the condition as a string.
-        columns: the columns that it names, in order of first appearance.
+        columns: the names of the columns in the condition, in order of first appearance.
     """
 
     def __init__(self, text: str) -> None:
@@ -118,7 +128,7 @@ class ConditionParser:
         self._comparisons = 0
 
     def parse(self) -> Node:
-        """Parse the string.
+        """Parse the condition, and return the root of the tree.
 
         Raises:
             RequestError: the string is not a condition, is too long, or is nested too deeply.
@@ -214,7 +224,10 @@ class ConditionParser:
         return self._constant(node) if column is None else column
 
     def _column(self, node: ast.expr) -> Column | None:
-        """Return the column that a name or ``col("...")`` stands for; None for other nodes."""
+        """Return the column that a node such as ``price`` or ``col("unit price")`` stands for.
+
+        The result is None if the node does not stand for a column.
+        """
         if isinstance(node, ast.Name):
             name = node.id
         elif isinstance(node, ast.Call):
@@ -284,6 +297,6 @@ def _describe(node: ast.expr) -> str:
 
 
 def shorten(value: object, *, quote: bool = True) -> str:
-    """Return a value as a string of at most 80 characters."""
+    """Write a value as a string of at most 80 characters, for messages."""
     text = repr(value) if quote else str(value)
     return text if len(text) <= 80 else f"{text[:76]} ..."

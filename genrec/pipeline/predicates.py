@@ -6,11 +6,11 @@ run as code.
 ::
 
     condition   condition and condition | condition or condition | not condition | (condition)
-                comparison | column                 a column of truth values by itself
-    comparison  column < 20, 0 < price <= 5         < <= > >= == !=, also chained
-                brand in ("A", "B")                 in, not in a tuple or list of constants
-                "mug" in title                      text contains a string, letter for letter
-                brand is None, brand is not None    whether the value is missing
+                comparison | column                 a column of truth values can stand alone
+    comparison  column < 20, 0 < price <= 5         < <= > >= == !=, which can be chained
+                brand in ("A", "B")                 the value is in a tuple or list; also: not in
+                "mug" in title                      the text contains exactly this string
+                brand is None, brand is not None    the value is missing, or not missing
     column      price, title, item_id; or col("unit price") for a name with spaces
     constant    20, -1.5, "text", True, False
 
@@ -75,11 +75,11 @@ _ARROW = {
 
 @dataclass(frozen=True, slots=True)
 class Predicate:
-    """A condition on catalog columns. ``parse`` creates it from a string.
+    """A condition on the columns of a catalog. It is created from a string with ``parse``.
 
     Attributes:
-        text: the condition as given.
-        columns: the columns that it names, in order of first appearance.
+        text: the condition as the user wrote it.
+        columns: the names of the columns in the condition, in order of first appearance.
     """
 
     text: str
@@ -88,7 +88,7 @@ class Predicate:
 
     @classmethod
     def parse(cls, text: str) -> Predicate:
-        """Parse a condition. The module's docstring describes the grammar.
+        """Parse a condition that follows the grammar in the module's docstring.
 
         Raises:
             RequestError: the string is not a condition, is too long, or is nested too deeply.
@@ -98,7 +98,10 @@ class Predicate:
         return cls(text, tuple(parser.columns), root)
 
     def mask(self, catalog: Catalog) -> BoolArray:
-        """Return an (N,) mask of the catalog rows for which the condition holds.
+        """Evaluate the condition on a catalog.
+
+        Returns:
+            A mask that is True for each catalog row that meets the condition.
 
         Raises:
             RequestError: the catalog has no such column, or the type of a column does not match the
@@ -112,14 +115,15 @@ class Predicate:
 
 @dataclass(frozen=True, slots=True)
 class _Values:
-    """A column, prepared for comparisons.
+    """A column whose values have been prepared for comparisons. N is the number of rows.
 
     Attributes:
         name: the name of the column.
-        kind: ``number``, ``text``, ``truth``, ``nothing`` (all missing) or ``other``.
-        data: (N,) values, either NumPy numbers or truth values, or Arrow text with null for missing
-            values.
-        missing: (N,) mask of the rows that have no value.
+        kind: the kind of the values: ``number``, ``text``, ``truth``, ``other``, or ``nothing`` if
+            all values are missing.
+        data: (N,) the values. Numbers and truth values are NumPy arrays. Texts are Arrow arrays, in
+            which null stands for a missing value.
+        missing: (N,) a mask that is True for rows without a value.
     """
 
     name: str
@@ -129,7 +133,7 @@ class _Values:
 
 
 class _Rows:
-    """Evaluates nodes on one catalog. The results are (N,) masks."""
+    """An evaluator of nodes on one catalog. Each result is a mask over the catalog's rows."""
 
     def __init__(self, text: str, catalog: Catalog) -> None:
         self._text = text
@@ -218,7 +222,7 @@ class _Rows:
         return (~found if node.negated else found) & ~values.missing
 
     def _fitted(self, side: _Values | Constant, other: _Values | Constant, kind: str) -> Any:
-        """Convert one side of a comparison to the given kind."""
+        """Convert one side of a comparison to a kind. ``other`` is used in the error message."""
         if not isinstance(side, _Values):
             return side
         data, fits = _as(side, kind)
@@ -266,7 +270,11 @@ def _of_kind(name: str, kind: str, data: Any, missing: BoolArray) -> _Values:
 
 
 def _as(values: _Values, kind: str) -> tuple[Any, BoolArray]:
-    """Convert a column to a kind. Also return an (N,) mask of the rows that can be converted."""
+    """Convert the values of a column to another kind.
+
+    Returns:
+        The converted values, and a mask that is False for rows that cannot be converted.
+    """
     data, fits = values.data, np.zeros(len(values.missing), dtype=bool)
     if kind == values.kind != "other":
         return data, ~fits
@@ -286,7 +294,10 @@ def _as(values: _Values, kind: str) -> tuple[Any, BoolArray]:
 
 
 def _numbers(words: Any) -> Any:
-    """Convert texts to int64 if all are whole numbers, else to doubles. Missing values become 0."""
+    """Convert texts to integers if all are whole numbers, and otherwise to floating-point numbers.
+
+    Missing values become 0.
+    """
     try:
         return np.asarray(words.cast(pa.int64()).fill_null(0))
     except pa.ArrowInvalid:
@@ -298,7 +309,10 @@ def _kind_of(side: _Values | Constant) -> str:
 
 
 def _common_kind(first: _Values | Constant, second: _Values | Constant) -> str:
-    """Return the kind of a comparison. A constant, or a column that is not text, determines it."""
+    """Return the kind of values to which both sides of a comparison must be converted.
+
+    A constant determines the kind. Between two columns, a column that is not text determines it.
+    """
     for side in (first, second):
         if not isinstance(side, _Values):
             return _kind_of(side)
@@ -307,7 +321,7 @@ def _common_kind(first: _Values | Constant, second: _Values | Constant) -> str:
 
 
 def _representable(values: Sequence[Constant], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Return the constants that a column type can represent, as an array of that type."""
+    """Return the constants that fit into a NumPy type, as an array of that type."""
     if dtype.kind == "i":
         limits = np.iinfo(dtype)
         fits = [v for v in values if isinstance(v, int) and limits.min <= v <= limits.max]
@@ -329,7 +343,7 @@ def _unknown(name: str, columns: Sequence[str], text: str) -> str:
 
 
 def _written(name: str) -> str:
-    """Return the name of a column in the form that conditions use."""
+    """Write the name of a column in the form that conditions use, such as ``col('unit price')``."""
     plain = name.isidentifier() and not keyword.iskeyword(name)
     if plain and unicodedata.normalize("NFKC", name) == name:
         return name
@@ -337,7 +351,7 @@ def _written(name: str) -> str:
 
 
 def _example(values: _Values, fits: BoolArray) -> str:
-    """Describe the first value that could not be converted."""
+    """Describe the first value that could not be converted, for an error message."""
     first = int(np.argmin(fits))
     if values.kind == "text":
         return f"the text {shorten(values.data[first].as_py())}"

@@ -1,7 +1,7 @@
-"""Build requests: turn a history and options into a prompt and the set of allowed items.
+"""Turn a history and options into a request, which contains the prompt and the allowed items.
 
-This module deals with texts, events and the catalog. It needs the model only to encode prompts and
-to limit their length.
+This module works with texts, events and the catalog. It needs the model only to encode prompts and to
+limit their length.
 """
 
 from __future__ import annotations
@@ -34,21 +34,22 @@ _SHOWN = 5  # maximum number of unknown item ids that a message names
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request, with everything that ranking and the response need.
+    """A request, with everything that is needed to rank items and to build the response.
 
     Attributes:
         history: the user's events, oldest first.
         options: the options of the request.
         behavior: the behavior to recommend for, such as ``buy``.
-        understood: for each piece of a typed history, how it was understood.
+        understood: the interpretation of each piece of a typed history.
         prompt: the prompt for the history.
         order: the order of items that the filter ``allowed`` refers to.
-        allowed: the filter of items that may be returned.
-        seen: a description of how items that the user had seen were handled.
-        render: function that renders the prompt for a different window of events. All other text
+        allowed: a filter that allows the items that may be returned.
+        seen: a description of the treatment of items that the user had seen, such as ``excluded``.
+        render: a function that renders the prompt for a different window of events. All other text
             stays the same.
-        bare: like ``render``, but leaves out the few-shot demonstrations; None if there are none.
-        notes: remarks on how the history was understood.
+        bare: a function like ``render`` that leaves out the few-shot demonstrations; None if there
+            are no demonstrations.
+        notes: remarks about the history for the user.
     """
 
     history: History
@@ -99,7 +100,7 @@ class PromptLimits:
     """The maximum length of prompts.
 
     Attributes:
-        tokens: function that returns the maximum number of tokens. It is called only when the first
+        tokens: a function that returns the maximum number of tokens. It is called only when a
             prompt is built, because the result may depend on the trie.
         events: the maximum number of events.
     """
@@ -109,10 +110,10 @@ class PromptLimits:
 
 
 class RequestBuilder:
-    """Builds requests from histories and options.
+    """An object that builds requests from histories and options.
 
     Attributes:
-        settings: the recommender's settings.
+        settings: the settings of the recommender.
         dataset: the dataset, or None if only a catalog was given.
         index: the catalog index.
         template: the prompt template.
@@ -130,17 +131,17 @@ class RequestBuilder:
         limits: PromptLimits,
         log: Log = lambda message: None,
     ) -> None:
-        """Store the state shared by all requests.
+        """Store the data that all requests share.
 
         Args:
-            settings: the recommender's settings.
+            settings: the settings of the recommender.
             dataset: the dataset, or None if only a catalog was given.
             index: the catalog index.
             template: the prompt template.
             behavior: the behavior to recommend for.
-            encoder: function that returns the encoder of rendered prompts.
+            encoder: a function that returns the encoder of rendered prompts.
             limits: the maximum length of prompts.
-            log: function that is called with a line of text before each slow step.
+            log: a function that is called with a line of text before each slow step.
         """
         self.settings, self.dataset, self.index = settings, dataset, index
         self.template, self.behavior = template, behavior
@@ -157,23 +158,26 @@ class RequestBuilder:
 
     @property
     def shown_scale(self) -> float | None:
-        """The ``scale`` if prompts show values, otherwise None."""
+        """The value of ``scale`` if prompts show the values of events, otherwise None."""
         return self.scale if self.settings.values else None
 
     @property
     def exclude_seen(self) -> bool:
-        """Whether items of the history are excluded; if not set, the dataset's default."""
+        """True if items from the user's history are not recommended.
+
+        This is the setting ``exclude_seen``, or the dataset's default if the setting is None.
+        """
         if self.settings.exclude_seen is not None:
             return self.settings.exclude_seen
         return self._habit.exclude_seen if self._habit is not None else True
 
     @property
     def lead_in_behaviors(self) -> frozenset[str]:
-        """Behaviors that do not mark an item as seen; see ``DatasetInfo.lead_in_behaviors``."""
+        """The behaviors that do not mark an item as seen; see ``DatasetInfo.lead_in_behaviors``."""
         return self._habit.lead_in_behaviors if self._habit is not None else frozenset()
 
     def describe_seen(self, excluded: bool) -> str:
-        """Describe how items that the user had seen were handled."""
+        """Describe in a few words if seen items are excluded, and which of them are still allowed."""
         if not excluded:
             return "included"
         known = self._habit.led_by.keys() if self._habit is not None else frozenset()
@@ -182,7 +186,10 @@ class RequestBuilder:
 
     @cached_property
     def _habit(self) -> DatasetInfo | None:
-        """The dataset's measurements for the behavior to recommend for, if the dataset has it."""
+        """The dataset's information about seen items, for the behavior to recommend for.
+
+        It is None if there is no dataset.
+        """
         if self.dataset is None:
             return None
         info, events = self.dataset.info, self.dataset.interactions
@@ -278,12 +285,15 @@ class RequestBuilder:
 
         Args:
             history: the events, oldest first.
-            demonstrations: the few-shot demonstrations; None chooses them for the history's user.
+            demonstrations: the few-shot demonstrations; if None, they are chosen here.
+
+        Raises:
+            SettingsError: the template asks about a single item.
         """
         if self.template.answers is not None:
             msg = (
                 f"The template {self.template.name!r} asks whether a user wants a single item. Use it with "
-                "would_like() or `genrec likes`; for lists, choose another template or run."
+                "would_like() or `genrec likes`. For lists, choose another template or run."
             )
             raise SettingsError(msg)
         return self._encoder().fit(
@@ -301,7 +311,7 @@ class RequestBuilder:
         )
 
     def _renderer(self, demonstrations: Sequence[History]) -> Callable[[History], EncodedPrompt]:
-        """Return a function that renders a prompt with exactly the events that it is given."""
+        """Return a function that renders and encodes a prompt with exactly the given events."""
 
         def render(window: History) -> EncodedPrompt:
             encoder = self._encoder()
@@ -325,14 +335,14 @@ class RequestBuilder:
         exclude_seen: bool | None = None,
         by_rows: bool = False,
     ) -> list[Request]:
-        """Build one request per history, all with the same options.
+        """Build a request for each history, all with the same options.
 
         Args:
-            histories: the histories; see ``Recommender.understand``.
+            histories: the histories, each in a form that ``Recommender.understand`` accepts.
             options: the options of all requests.
-            exclude_seen: whether items of the history are excluded; if None, the settings or the
-                dataset's default decide.
-            by_rows: whether filters refer to catalog rows instead of trie positions. Set this for
+            exclude_seen: True to exclude items of the history, False to include them, None to use
+                the property ``exclude_seen``.
+            by_rows: True if filters should refer to catalog rows instead of trie positions, for
                 requests that are answered without a trie.
 
         Raises:
@@ -409,9 +419,8 @@ class RequestBuilder:
             allowed = common & self.index.unseen(read, self.lead_in_behaviors, order)
         if allowed.count_items(order.n_items) < 1:
             msg = (
-                "No item may be returned: every item is excluded, because the user already had those "
-                "that the filters allow. Include seen items (exclude_seen=False, --include-seen), or "
-                "relax the filters."
+                "No item may be returned, because the user already had all items that the filters allow. "
+                "Include seen items (exclude_seen=False, --include-seen), or relax the filters."
             )
             raise _UnanswerableError(msg)
         shots = self.demonstrations(read.user_id)

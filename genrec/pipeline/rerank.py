@@ -1,9 +1,9 @@
-"""Choose which ranked candidates to show, so that they are not all alike.
+"""Choose ranked candidates for a list in such a way that they are not all alike.
 
-There are two methods, which can be used alone or together. One is maximal marginal relevance
-(Carbonell and Goldstein 1998, The use of MMR, diversity-based reranking,
-https://doi.org/10.1145/290941.291025). The other limits how often a value, such as a brand or a
-title, may occur.
+There are two methods, which can be used alone or together. One is maximal marginal relevance (MMR),
+which prefers candidates that differ from those above them (Carbonell and Goldstein 1998, The use of
+MMR, diversity-based reranking, https://doi.org/10.1145/290941.291025). The other sets a maximum
+number of occurrences (a cap) for each value of a column, such as a brand or a title.
 """
 
 from __future__ import annotations
@@ -26,7 +26,19 @@ Values = Sequence[Hashable | None]
 
 
 def title_vectors(catalog: Catalog, matcher: TextMatcher, rows: IntArray) -> FloatArray:
-    """Return unit vectors of titles, (n, D), from the matcher or from character n-grams."""
+    """Compute a vector of length 1 for the title of each given catalog row.
+
+    The vectors come from the matcher's encoder. If there is none, or if it cannot read the titles,
+    they are counts of character n-grams.
+
+    Args:
+        catalog: the catalog.
+        matcher: the matcher whose encoder is used.
+        rows: n catalog rows.
+
+    Returns:
+        An array of shape (n, D), where D is the size of a vector.
+    """
     titles = [catalog[r].title for r in rows.tolist()]
     meaning = matcher.meaning
     embedder = meaning.embedder if meaning is not None else None
@@ -36,22 +48,23 @@ def title_vectors(catalog: Catalog, matcher: TextMatcher, rows: IntArray) -> Flo
 
 
 def mmr(scores: npt.ArrayLike, vectors: npt.ArrayLike, k: int, trade_off: float) -> IntArray:
-    """Choose k candidates one by one, each relevant and different from those chosen before.
+    """Choose k of n candidates by maximal marginal relevance.
 
-    Each step chooses the candidate with the largest value of
+    Candidates are chosen one by one. Each step chooses the candidate with the largest value of
     ``trade_off * relevance - (1 - trade_off) * similarity``. Relevance is the score, scaled so that
     the lowest candidate has 0 and the highest has 1. Similarity is the largest cosine between the
-    candidate and those chosen before (0 in the first step). In a tie, the higher score wins, and
+    candidate and those chosen before, and 0 in the first step. In a tie, the higher score wins, and
     among equal scores the lower index. With trade_off 1, candidates are chosen in order of score.
 
     Args:
-        scores: (n,) finite scores; higher is better.
-        vectors: (n, D) unit vectors; a row of zeros is similar to no other row.
-        k: the number of candidates to choose, at least 1; if there are fewer, all are chosen.
-        trade_off: from 0 (only dissimilarity counts) to 1 (only scores count).
+        scores: (n,) the scores of the candidates, which must be finite; higher is better.
+        vectors: (n, D) a vector of length 1 for each candidate. A row of zeros is similar to no
+            other row.
+        k: the number of candidates to choose, at least 1. If there are fewer, all are chosen.
+        trade_off: a number from 0 (only dissimilarity counts) to 1 (only scores count).
 
     Returns:
-        (min(k, n),) indices of candidates, in the order in which they were chosen.
+        The indices of the min(k, n) chosen candidates, in the order in which they were chosen.
 
     Raises:
         RequestError: an argument is invalid.
@@ -71,19 +84,22 @@ def choose(
     columns: Mapping[str, Values] | None = None,
     caps: Mapping[str, int] | None = None,
 ) -> IntArray:
-    """Choose like ``mmr``, but skip each candidate that has a value whose cap is already reached.
+    """Choose candidates as ``mmr`` does, but skip candidates that would exceed a cap.
+
+    A cap is the maximum number of chosen candidates with the same value in a column.
 
     Args:
-        scores: (n,) finite scores; higher is better.
+        scores: (n,) the scores of the candidates, which must be finite; higher is better.
         k: the number of candidates to choose, at least 1.
-        vectors: (n, D) unit vectors, as in ``mmr``; not needed if trade_off is 1.
-        trade_off: as in ``mmr``.
-        columns: columns with n values each, as in ``capped``.
-        caps: as in ``capped``.
+        vectors: (n, D) a vector of length 1 for each candidate, as in ``mmr``. Not needed if
+            trade_off is 1.
+        trade_off: see ``mmr``.
+        columns: columns with n values each, by name; see ``capped``.
+        caps: the cap for each column, by name; see ``capped``.
 
     Returns:
-        (at most k,) indices in the order in which they were chosen; fewer than k if the caps
-        exclude too many candidates.
+        The indices of at most k candidates, in the order in which they were chosen. There are fewer
+        than k if the caps exclude too many candidates.
 
     Raises:
         RequestError: an argument is invalid.
@@ -101,7 +117,9 @@ def choose(
     codes = _coded(columns or {}, caps or {}, n)
     if not n:
         return np.zeros(0, dtype=np.int64)
-    order = np.argsort(-score, kind="stable")  # so that argmax chooses the higher score in a tie
+    order = np.argsort(
+        -score, kind="stable"
+    )  # in this order, argmax chooses the higher score in a tie
     score, vector, codes = score[order], vector[order], codes[:, order]
     relevance = (score - score[-1]) / (float(np.ptp(score)) or 1.0)
     left = [np.full(n, min(cap, n)) for cap in (caps or {}).values()]
@@ -132,16 +150,18 @@ def capped(values: Mapping[str, Values], k: int, cap: Mapping[str, int]) -> IntA
 
 
 def capped(values: Values | Mapping[str, Values], k: int, cap: int | Mapping[str, int]) -> IntArray:
-    """Choose the first k candidates among which no value occurs too often.
+    """Choose the first k candidates, but skip candidates whose value has already occurred too often.
 
     Args:
-        values: one value for each candidate, in order, or a mapping from names to several such
-            columns. None, NaN and blank text are missing values, which are never capped.
+        values: the value of each candidate, in order; or several such columns by name. None, NaN
+            and blank text are missing values, which may occur any number of times.
         k: the number of candidates to choose, at least 1.
-        cap: how often a value may occur, at least 1, or a mapping from column names to such caps.
+        cap: the maximum number of chosen candidates with the same value, at least 1; or such a
+            number for each column by name.
 
     Returns:
-        (at most k,) sorted indices of candidates; fewer than k if the caps exclude too many.
+        The sorted indices of at most k candidates. There are fewer than k if the caps exclude too
+        many candidates.
 
     Raises:
         RequestError: a cap or k is below 1, a capped column is missing, the columns have different
@@ -169,15 +189,16 @@ def capped(values: Values | Mapping[str, Values], k: int, cap: int | Mapping[str
 
 
 def per_title(titles: Sequence[str], k: int, cap: int = 1) -> IntArray:
-    """Choose the first k candidates such that no title occurs more than ``cap`` times.
-
-    See ``capped``.
+    """Choose the first k candidates, but at most ``cap`` candidates with the same title.
 
     Args:
-        titles: the titles. Titles that count as the same must be equal strings;
-            ``text.normalized`` makes them so.
+        titles: the title of each candidate, in order. Titles are the same if the strings are equal,
+            so normalize them first, for example with ``text.normalized``.
         k: the number of candidates to choose, at least 1.
-        cap: how often a title may occur, at least 1.
+        cap: the maximum number of candidates with the same title, at least 1.
+
+    Returns:
+        The sorted indices of the chosen candidates; see ``capped``.
     """
     return capped(titles, k, cap)
 
@@ -224,7 +245,20 @@ def _vectors(vectors: npt.ArrayLike, n: int) -> FloatArray:
 
 
 def _coded(columns: Mapping[str, Values], caps: Mapping[str, int], n: int) -> IntArray:
-    """Return the values of each capped column as numbers below n or -1 if missing, (caps, n)."""
+    """Number the distinct values of each column that has a cap.
+
+    Args:
+        columns: the columns by name, with n values each.
+        caps: the cap for each column by name.
+        n: the number of candidates.
+
+    Returns:
+        An array with a row for each cap and n columns. Equal values have the same number, which is
+        below n, and missing values have -1.
+
+    Raises:
+        RequestError: a column is missing or has a wrong length, or a value cannot be hashed.
+    """
     codes = np.full((len(caps), n), -1, dtype=np.int64)
     for row, (name, cap) in zip(codes, caps.items(), strict=True):
         _check_count(f"The cap of {name!r}", cap)

@@ -1,4 +1,4 @@
-"""Determine the template, behavior and title form from the settings and the dataset."""
+"""Determine the template, the behavior and the form of titles from the settings and the dataset."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from genrec.prompts.template import Template
 
 
 def template_of(settings: Settings, dataset: Dataset | None) -> Template:
-    """Load the template that the settings ask for.
+    """Load the prompt template that the settings name.
 
     Raises:
         SettingsError: the template is for explanations; or the settings ask for demonstrations, but
-            the template does not show any or there is no dataset to take them from.
+            the template does not show any, or there is no dataset to take them from.
         PromptError: no template has that name, or the template is invalid.
     """
     shots = settings.few_shot
@@ -23,20 +23,20 @@ def template_of(settings: Settings, dataset: Dataset | None) -> Template:
     template = Template.load(name, settings.language, own=settings.prompts)
     if "opening" in template.header:
         msg = (
-            f"template={name!r} writes explanations. Expected a template for the next item; ask for "
-            "explanations with recommend(..., explain=True) or --explain."
+            f"template={name!r} is for explanations. Expected a template for the next item. To get "
+            "explanations, use recommend(..., explain=True) or --explain."
         )
         raise SettingsError(msg)
     if shots and not template.takes_demonstrations:
         msg = (
             f"few_shot={shots} cannot be used with template {name!r}, which shows no demonstrations. "
-            "Expected a template that shows them, such as few_shot; change one of the two settings."
+            "Expected a template that shows them, such as few_shot, or few_shot=0."
         )
         raise SettingsError(msg)
     if shots and dataset is None:
         msg = (
-            f"few_shot={shots} needs a dataset, since demonstrations are other users' histories: "
-            "give a Dataset instead of a catalog, or set few_shot=0."
+            f"few_shot={shots} needs a dataset, since demonstrations are other users' histories. "
+            "Expected a Dataset instead of a catalog, or few_shot=0."
         )
         raise SettingsError(msg)
     return template
@@ -45,10 +45,11 @@ def template_of(settings: Settings, dataset: Dataset | None) -> Template:
 def behavior_of(settings: Settings, dataset: Dataset | None, template: Template) -> str:
     """Return the behavior to recommend for.
 
-    It comes from the settings; if not set there, from the dataset; otherwise it is ``buy``.
+    It is taken from the settings or, if it is not set there, from the dataset. If there is no dataset
+    either, it is ``buy``.
 
     Raises:
-        SettingsError: neither the dataset nor the template knows the behavior.
+        SettingsError: the behavior in the settings occurs neither in the dataset nor in the template.
     """
     asked = settings.target_behavior
     if dataset is None:
@@ -65,8 +66,8 @@ def form_of(
 ) -> TitleForm:
     """Return the form in which prompts show titles.
 
-    The letter case comes from the settings; if not set there, from the dataset; otherwise from the
-    titles in the catalog.
+    The letter case is taken from the settings or, if it is not set there, from the dataset. If there
+    is no dataset either, it is chosen to suit the titles in the catalog.
     """
     case = settings.case
     if case is None and dataset is not None:

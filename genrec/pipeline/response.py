@@ -1,6 +1,7 @@
-"""Build responses: lists of recommendations with notes and details.
+"""Build the response to a request, which is a list of recommendations with notes and details.
 
-This module deals with requests and rankings. It uses only the name and the device of the model.
+This module works with requests and rankings. Of the model, it uses only the name, the device and the
+tokenizer.
 """
 
 from __future__ import annotations
@@ -22,24 +23,25 @@ from genrec.text import main_script
 
 
 class ResponseBuilder:
-    """Builds recommendation lists."""
+    """An object that turns rankings and matched texts into recommendation lists."""
 
     def __init__(
         self, model: TextModel, settings: Settings, index: CatalogIndex, priors: PriorSource
     ) -> None:
-        """Store the state shared by all responses."""
+        """Store the data that all responses share."""
         self._model, self._settings, self._index, self._priors = model, settings, index, priors
 
     def from_ranking(
         self, request: Request, ranked: Ranked, *, asked: int | None = None, decoder: str = ""
     ) -> RecommendationList:
-        """Build the list for a ranking.
+        """Build a recommendation list from a ranking.
 
         Args:
             request: the request.
             ranked: the ranking for the request.
-            asked: the number of requested items; if None, the k of the request.
-            decoder: the decoder to report; if empty, the one in the settings is reported.
+            asked: the number of requested items; None for the ``k`` of the request.
+            decoder: the name of the decoder that the list reports; if empty, the decoder in the
+                settings.
         """
         ranking = ranked.ranking
         details: dict[str, Any] = {"certificate": asdict(ranking.certificate)}
@@ -73,12 +75,13 @@ class ResponseBuilder:
         if len(items) < min(k, request.size):
             notes = (
                 *notes,
-                f"{len(items)} of {k} items: min_probability or caps exclude the rest.",
+                f"The list has {len(items)} of {k} items, because min_probability or caps exclude the "
+                "rest.",
             )
         return self._list(request, items, k, decoder or self._settings.decoder, notes, details)
 
     def from_texts(self, request: Request, named: Named) -> RecommendationList:
-        """Build the list of items that were found in texts."""
+        """Build a recommendation list from the items that were found in generated texts."""
         k = int(request.options.k)
         return self._list(request, named.items, k, self._settings.decoder, named.notes, {})
 
@@ -117,7 +120,7 @@ class ResponseBuilder:
         )
 
     def _unread_script(self) -> tuple[str, ...]:
-        """Return a note if the model cannot read the script of the titles."""
+        """Return a note if the model cannot read the writing system of the titles."""
 
         def make() -> tuple[str, ...]:
             tokenizer = getattr(self._model, "tokenizer", None)
@@ -129,7 +132,7 @@ class ResponseBuilder:
             return (
                 f"{self._model.name} cannot read the script of these titles ({script}) and spells "
                 "them in fragments, so its ranking means little. Use a multilingual model, such as "
-                "gemma3-270m or a hub id.",
+                "gemma3-270m or one from the Hugging Face Hub.",
             )
 
         return self._index.made("note on script", make)

@@ -1,7 +1,7 @@
-"""The decoder ``trie``, which ranks items for requests by searching the trie with a model.
+"""Answer requests with the decoder ``trie``, which searches the trie of titles with a model.
 
-Requests are processed in batches and searched together. A prefix shared by their prompts is
-processed only once.
+The requests of a batch are searched together. If their prompts have the same beginning, the model
+processes it only once.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from genrec.models.language_model import LanguageModel
     from genrec.models.token_tree import TokenTree
 
-_PREFIX = 32  # minimum number of shared prompt tokens that are processed only once
-_PREFIXES = 4  # maximum number of processed prefixes that are cached
+_PREFIX = 32  # a shared beginning of prompts is processed separately if it has this many tokens
+_PREFIXES = 4  # the maximum number of processed beginnings of prompts in the cache
 _COARSE = 0.05  # scores closer than this cannot be distinguished in half precision
-_BUDGET = 256  # minimum token budget of a search
+_BUDGET = 256  # the smallest token budget of a search
 _ALL = 1 << 40
 _TITLES = "title as the model sees it"
 
@@ -45,7 +45,7 @@ class Ranked:
 
     Attributes:
         ranking: the items, best first, with their scores and the certificate.
-        sources: the sources that contributed to the prior; empty if there is no prior.
+        sources: the names of the sources that contributed to the prior; empty if there is no prior.
     """
 
     ranking: Ranking
@@ -57,20 +57,24 @@ class Reading:
     """A batch of prompts that the model has processed.
 
     Attributes:
-        tree: the token tree of continuations.
-        prior: the prior weights of the histories, or None.
+        tree: the token tree to which continuations of the prompts are added.
+        prior: the prior's weights for each history, or None if there is no prior.
     """
 
     tree: TokenTree
     prior: PositionWeights | None
 
     def sources(self, place: int) -> tuple[str, ...]:
-        """Return the sources that contributed to the prior of one request."""
+        """Return the names of the sources that contributed to the prior of one request.
+
+        Args:
+            place: the index of the request in the batch.
+        """
         return () if self.prior is None else tuple(self.prior.sources[place])
 
 
 class TrieSearch:
-    """Ranks items for requests with a trie search."""
+    """An object that ranks items for requests by searching the trie of titles with a model."""
 
     def __init__(
         self,
@@ -80,14 +84,15 @@ class TrieSearch:
         priors: PriorSource,
         vectors: Callable[[IntArray], FloatArray],
     ) -> None:
-        """Store the state shared by all requests.
+        """Store the data that all requests share.
 
         Args:
             model: the language model.
-            settings: the recommender's settings.
+            settings: the settings of the recommender.
             index: the catalog index.
-            priors: the source of the prior.
-            vectors: function that returns the title vectors of catalog rows, used for diversity.
+            priors: the object that provides the prior and its weight.
+            vectors: a function that returns the title vectors of catalog rows, which are used for
+                diversity.
         """
         self._model, self._settings, self._index, self._priors = model, settings, index, priors
         self._vectors = vectors
@@ -95,7 +100,7 @@ class TrieSearch:
         self._prefixes: dict[tuple[int, ...], Prefix | None] = {}
 
     def read(self, requests: Sequence[Request]) -> Reading:
-        """Process the prompts of several requests in one pass."""
+        """Process the prompts of a batch of requests with the model."""
         prompts = [r.prompt.ids for r in requests]
         tree = self._model.prefill_many(prompts, self._prefix(requests))
         prior = self._priors.prior
@@ -105,10 +110,10 @@ class TrieSearch:
         return Reading(tree, PositionWeights(weights, self._index.trie, self._bases))
 
     def _prefix(self, requests: Sequence[Request]) -> Prefix | None:
-        """Process the prefix that all prompts share.
+        """Process the beginning that all prompts share, or return None if it is too short.
 
         A single prompt is compared with the prompt of an empty history, so that few-shot
-        demonstrations are processed only once.
+        demonstrations are processed only once for all requests.
         """
         prompts = [r.prompt.ids for r in requests]
         if len(prompts) == 1 and not self._settings.few_shot:
@@ -120,7 +125,7 @@ class TrieSearch:
         if shared < _PREFIX:
             return None
         key = tuple(prompts[0][:shared])
-        if not self._settings.few_shot:  # shared by chance; no later batch starts with this
+        if not self._settings.few_shot:  # shared by chance, so later batches will not start with it
             return self._model.prefix(key)
         prefix = self._prefixes.get(key)
         if prefix is None:
@@ -154,7 +159,7 @@ class TrieSearch:
         )
 
     def _exhaustive(self, request: Request) -> Options:
-        """Return search options that score every allowed item."""
+        """Return the search options for scoring every allowed item."""
         one = replace(request.options, k=1, min_probability=0.0)
         options = self.options(replace(request, options=one))
         return replace(options, search="exact", draw=None, width=_ALL, max_nodes=_ALL)
@@ -168,7 +173,7 @@ class TrieSearch:
     ) -> list[Ranking]:
         from genrec.decoding.search import search
 
-        if isinstance(options.draw, int):  # the same prompt gets the same draws in any batch
+        if isinstance(options.draw, int):  # a seed for each prompt, so that batches do not matter
             seeds = tuple(_seed(options.draw, r.prompt.ids) for r in requests)
             options = replace(options, draw=seeds)
         filters = Filters([r.allowed for r in requests])
@@ -182,11 +187,16 @@ class TrieSearch:
         )
 
     def rank(self, requests: Sequence[Request], batch_size: int) -> list[Ranked]:
-        """Rank the k best items for each request. Prompts of similar length share a batch.
+        """Rank the k best items for each request.
+
+        Prompts of similar length are put into the same batch.
 
         Args:
-            requests: the requests, all with the same options.
+            requests: the requests, which must all have the same options.
             batch_size: the number of prompts per batch.
+
+        Returns:
+            The rankings, in the order of the requests.
         """
         order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt.ids))
         ranked: dict[int, Ranked] = {}
@@ -217,9 +227,13 @@ class TrieSearch:
         return ranking
 
     def best(self, reading: Reading, requests: Sequence[Request]) -> list[Ranking]:
-        """Find the k best items for each request.
+        """Find the k best items for each request of a batch.
 
-        If there are caps or diversity, the items are chosen from a longer list.
+        If the requests ask for caps or diversity, the items are chosen from a longer ranked list.
+
+        Args:
+            reading: the processed prompts of the batch.
+            requests: the requests of the batch, which must all have the same options.
         """
         wanted = requests[0].options
         k = int(wanted.k)
@@ -237,7 +251,7 @@ class TrieSearch:
             rankings = dict(zip(pending, self._search(reading, some, sizes, wide), strict=True))
             for i, ranking in rankings.items():
                 chosen[i] = self._choose(ranking, requests[i])
-            # If the caps leave too few candidates, search a longer list, in the end all items.
+            # If the caps leave too few candidates, search longer lists, up to a list of all items.
             pending = [
                 i for i, ranking in rankings.items()
                 if len(chosen[i].rows) < min(k, requests[i].size) and len(ranking.rows) == pool
@@ -246,7 +260,7 @@ class TrieSearch:
         return [chosen[i] for i in range(len(requests))]
 
     def _choose(self, ranking: Ranking, request: Request) -> Ranking:
-        """Choose k items from a longer ranking, applying diversity and caps."""
+        """Choose k items from a longer ranking according to the options for diversity and caps."""
         wanted = request.options
         columns: dict[str, Sequence[Any]] = {
             name: self._index.column(name)[ranking.rows].tolist() for name in wanted.caps
@@ -270,7 +284,7 @@ class TrieSearch:
         return replace(ranking.only(which), chosen_from=len(ranking.rows))
 
     def question(self, request: Request) -> Question:
-        """Return the question that an explanation of this request answers."""
+        """Collect the parts of a request that are needed to explain its recommendations."""
         from genrec.explain.evidence import Question
 
         def search(changed: Sequence[tuple[History, EncodedPrompt]]) -> list[Ranking]:
@@ -294,6 +308,6 @@ class TrieSearch:
 
 
 def _seed(seed: int, ids: Sequence[int]) -> int:
-    """Return the random seed for a prompt."""
+    """Compute the random seed for a prompt from the seed of the settings and the prompt's ids."""
     data = np.array([seed, *ids], dtype=np.int64).tobytes()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

@@ -1,4 +1,4 @@
-"""Values that a recommender returns: single recommendations and recommendation lists."""
+"""Define the values that a recommender returns, which are recommendations and lists of them."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ class Recommendation:
         rank: the position in the list, starting at 1.
         item_id: the item's id in the catalog.
         title: the title as given in the catalog.
-        logprob: natural log of the item's probability over the catalog, under the fused model and
-            prior if fusion is by node, otherwise under the model alone; None with the decoder
-            ``match``.
+        logprob: the natural logarithm of the item's probability. With the fusion ``node``, this is
+            the probability under the model and the prior together; otherwise, it is the probability
+            under the model alone. It is None with the decoder ``match``.
         score: the number by which the list is sorted. Higher is better, and scores can be compared
-            only within one list. By default, the score equals ``logprob``. If a prior is fused by
-            score, the weighted ``logprob_prior`` is added. With ``match``, the score is the share
-            of sampled texts that named the item, or the probability of the beams that named it.
-        texts: with ``match``, the texts that named the item, exactly as the model wrote them.
-        match: with ``match``, the way in which the first of these texts was matched.
-        similarity: with ``match``, the similarity of that text to the title, from 0 to 1.
+            only within one list. By default, the score equals ``logprob``. With the fusion
+            ``score``, the weighted ``logprob_prior`` is added. With the decoder ``match``, the score
+            is the share of sampled texts that named the item, or the probability of the beams that
+            named it.
+        texts: with the decoder ``match``, the texts that named the item, as the model wrote them.
+        match: with the decoder ``match``, the kind of match of the first of these texts.
+        similarity: with the decoder ``match``, the similarity of the first of these texts to the
+            title, from 0 to 1.
         explanation: the explanation, if one was requested.
-        logprob_model: natural log of the item's probability over the whole catalog under the model
-            alone; None with ``match``.
-        logprob_prior: natural log of the item's probability under the prior alone; None if there is
-            no prior.
+        logprob_model: the natural logarithm of the item's probability under the model alone; None
+            with the decoder ``match``.
+        logprob_prior: the natural logarithm of the item's probability under the prior alone; None if
+            there is no prior.
     """
 
     rank: int
@@ -55,7 +57,7 @@ class Recommendation:
 
     @property
     def probability(self) -> float:
-        """The item's probability, exp(logprob); NaN if ``logprob`` is None."""
+        """The item's probability, from 0 to 1; NaN if ``logprob`` is None."""
         return float("nan") if self.logprob is None else float(np.exp(self.logprob))
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,20 +75,21 @@ class RecommendationList(Sequence[Recommendation]):
     """A ranked list of recommendations.
 
     Attributes:
-        user_id: the user in the dataset, or None.
+        user_id: the id of the user in the dataset, or None.
         decoder: the decoder that produced the list.
         model: the name of the model.
-        seen: whether seen items are ``included`` or ``excluded``, and any behaviors that do not
-            count as seeing an item.
+        seen: ``included`` or ``excluded``, depending on the treatment of items that the user had
+            seen, with any behaviors that do not mark an item as seen.
         recommendations: the items, best first.
-        understood: for each piece of a typed history, how it was understood.
+        understood: the interpretation of each piece of a typed history.
         prompt_tokens: the number of tokens in the prompt.
         events: the number of events that the prompt shows.
         behavior: the behavior that the list recommends for, such as ``buy``.
         asked: the number of requested items.
         unknown: with ``rank`` and ``score``, the candidates that are not in the catalog.
         notes: remarks for the user.
-        details: additional values in ``to_dict``, namely the device, certificate, parts and prior.
+        details: further values that ``to_dict`` returns, such as the device, the certificate and the
+            prior.
     """
 
     user_id: str | None
@@ -117,7 +120,7 @@ class RecommendationList(Sequence[Recommendation]):
         return iter(self.recommendations)
 
     def __repr__(self) -> str:
-        """Show the items, how a typed history was understood, and the notes, one per line."""
+        """Return a text of several lines with the items, the understood history and the notes."""
         who = "" if self.user_id is None else f" for user {self.user_id!r}"
         lines = [f"{type(self).__name__}: {len(self)} of {self.asked} items{who}"]
         for r in self:

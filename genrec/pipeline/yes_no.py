@@ -1,7 +1,7 @@
-"""Ask the model whether a user will want an item, and read the answer as yes or no.
+"""Ask the model if a user will want an item, and compute the probability that it answers yes.
 
-A template defines both answers. The prompt starts with the history, which all items share. The item
-and the question follow. Training uses the same token ids.
+A template defines the two answers. The prompt starts with the history, which all items share. The
+item and the question follow. Training uses the same token ids.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from genrec.prompts.encoder import EncodedPrompt, Encoder, PromptBudget, shared_
 from genrec.prompts.template import Template
 
 Ids = tuple[int, ...]
-_MANY = 64  # number of items to ask about in one pass
+_MANY = 64  # the number of items to ask about in one pass
 
 
 class YesNo:
-    """The question that a template asks about the items of one catalog, for one tokenizer.
+    """A yes-or-no question about items of a catalog, as worded by a template.
 
     Attributes:
-        answers: the ids of the first tokens at which the two answers differ; yes comes first.
+        answers: the token ids at which the two answers first differ, first for yes and then for no.
         max_events: the maximum number of events in a question.
         max_tokens: the maximum number of tokens in a question.
     """
@@ -43,21 +43,21 @@ class YesNo:
         max_events: int = 25,
         scale: float | None = None,
     ) -> None:
-        """Prepare the question.
+        """Check the template, and encode the parts of the question that are always the same.
 
         Args:
             template: a template with ``answers`` in its header.
-            encoder: the model's encoder, with the template's form of titles.
+            encoder: the encoder of the model, with the form of titles that the template uses.
             catalog: the items.
             behavior: the behavior in question, such as ``buy``.
             max_tokens: the maximum number of tokens in a question, including the history.
             max_events: the maximum number of events in a question.
-            scale: the highest possible event value, for prompts that show values; if None, prompts
-                show no values.
+            scale: the highest possible value of an event, for prompts that show values; None for
+                prompts without values.
 
         Raises:
-            PromptError: the template defines no answers, the template prints no item, or the
-                token ids of one answer start with those of the other.
+            PromptError: the template defines no answers, it does not print exactly one item after
+                the history, or one of its answers begins with the other.
         """
         self._template, self._encoder, self._catalog = template, encoder, catalog
         self._behavior, self._scale, self.max_events = behavior, scale, max_events
@@ -76,7 +76,11 @@ class YesNo:
             self._fail("no text stands before the item")
 
     def _answers(self) -> tuple[Ids, tuple[int, int]]:
-        """Return the ids that both answers start with, if any, and the first two that differ."""
+        """Encode the two answers.
+
+        Returns:
+            The token ids with which both answers begin, and the two ids at which they first differ.
+        """
         if self._template.answers is None:
             self._fail("its header has no answers")
         assert self._template.answers is not None
@@ -84,21 +88,25 @@ class YesNo:
         n = shared_start([yes, no])
         if n == min(len(yes), len(no)):
             self._fail(
-                f"with this model's tokenizer one of its answers, {' and '.join(self._template.answers)}, "
+                f"with this model's tokenizer, one of its answers ({' and '.join(self._template.answers)}) "
                 "begins with the other"
             )
         return yes[:n], (yes[n], no[n])
 
     def _fail(self, problem: str) -> None:
         msg = (
-            f"Template {self._template.name!r} cannot ask whether somebody wants an item: {problem}. "
-            'Expected answers such as " yes", " no" in the header, and the events before one '
+            f"Template {self._template.name!r} cannot ask whether a user wants an item: {problem}. "
+            'Expected answers such as " yes", " no" in the header, and the events before exactly one '
             "{{ item }}, as in the shipped would_like.jinja."
         )
         raise PromptError(msg)
 
     def _fit(self, history: History, max_tokens: int) -> tuple[EncodedPrompt, int]:
-        """Return a prompt about the first catalog item, and the index of that item's segment."""
+        """Create a prompt about the first item of the catalog.
+
+        Returns:
+            The prompt, and the index of the prompt segment that contains the item.
+        """
         prompt = self._encoder.fit(
             self._template,
             self._catalog,
@@ -117,40 +125,51 @@ class YesNo:
         return prompt, places[0]
 
     def known(self, history: History, max_tokens: int | None = None) -> tuple[Ids, int]:
-        """Return the token ids before the item, and the number of events they contain.
+        """Encode the part of the question before the item, which contains the history.
 
         Args:
-            history: the events, oldest first; the oldest are dropped if they do not fit.
-            max_tokens: a stricter limit on the number of tokens in the whole question. If no event
-                fits, the question shows no events.
+            history: the events, oldest first. The oldest events are dropped if they do not fit.
+            max_tokens: a lower limit for the number of tokens in the whole question; None for the
+                usual limit. If no event fits, the question shows no events.
+
+        Returns:
+            The token ids, and the number of events that they show.
         """
         less = 0 if max_tokens is None else self.max_tokens - max_tokens
         prompt, place = self._fit(history, min(max(self._room - less, self._least), self._room))
         return prompt.ids[: prompt.bounds[place][0]], prompt.prompt.events
 
     def item(self, row: int) -> Ids:
-        """Return the token ids from the item's title up to the point where the answers differ."""
+        """Encode the rest of the question for an item, from its title to where the answers differ."""
         title = self._encoder.form.render(self._catalog[row].title)
         return (*self._encoder.title(title), *self._asked)
 
     def words(self, history: History, row: int) -> str:
-        """Return the history and the item as one string, which can be passed to ``text``."""
+        """Write the history and the item as one string, which the method ``text`` can encode."""
         prompt, place = self._fit(history, self._room)
         known = replace(prompt.prompt, segments=prompt.prompt.segments[:place]).text
         form = self._encoder.form
         return f"{known}{form.lead}{form.render(self._catalog[row].title)}"
 
     def text(self, text: str) -> Ids:
-        """Return the token ids of a question about a text. If it is too long, its start is cut."""
+        """Encode a question about a history and an item that are given as text.
+
+        The beginning of the text is cut off if the question is too long.
+        """
         after = (*self._encoder.terminator, *self._asked)
         room = self.max_tokens - len(self._start) - len(after)
         ids = self._encoder.text(text)
         return (*self._start, *ids[max(0, len(ids) - room) :], *after)
 
     def chances(self, model: LanguageModel, history: History, rows: Sequence[int]) -> list[float]:
-        """Return the probability of yes, as opposed to no, for each catalog row.
+        """Compute the probability of the answer yes for each item.
 
-        The history is read only once.
+        The probabilities of yes and no sum to 1. The model reads the history only once.
+
+        Args:
+            model: the language model to ask.
+            history: the history of the user.
+            rows: the catalog rows of the items.
         """
         known, _ = self.known(history)
         prefix = model.prefix(known[:-1]) if len(rows) > _MANY else None

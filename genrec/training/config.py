@@ -192,7 +192,7 @@ class Training:
         if self.quantize != "none" and not self.lora_rank:
             msg = (
                 f"quantize={self.quantize!r} does not work with lora_rank=0, since quantized weights "
-                "cannot be trained. Set lora_rank to 1 or more, or drop quantize."
+                "cannot be trained. Expected lora_rank to be 1 or more, or quantize to be left out."
             )
             raise SettingsError(msg)
         self._check_objective()
@@ -213,14 +213,15 @@ class Training:
             value = getattr(self, name)
             if value is not None and self.objective != "pointwise":
                 msg = (
-                    f"{name}={value!r} has no effect with objective={self.objective!r}. Leave it out, "
-                    "or set objective='pointwise'."
+                    f"{name}={value!r} has no effect with objective={self.objective!r}. Expected "
+                    f"objective='pointwise', or {name} to be left out."
                 )
                 raise SettingsError(msg)
         if self.objective == "pointwise" and self.examples is not None:
             msg = (
                 f"examples={self.examples!r} does not work with objective='pointwise', which needs "
-                "labels. Use the setting pairs instead, with a file that has the columns text and label."
+                "labels. Expected the setting pairs instead, with a file that has the columns text and "
+                "label."
             )
             raise SettingsError(msg)
         if self.negatives == 0 and self.like_threshold is None and self.pairs is None:

@@ -343,7 +343,7 @@ def weigh_targets(rows: Sequence[Row], data: Dataset, training: Training) -> lis
         if data.info.time_unit == "position":
             msg = (
                 "recency_half_life needs timestamps, but this data has only the order of events. "
-                "Use data with timestamps, or drop the setting."
+                "Expected data with timestamps, or recency_half_life to be left out."
             )
             raise SettingsError(msg)
         age = (c.timestamp[c.split == 0].max() - c.timestamp) / _DAY

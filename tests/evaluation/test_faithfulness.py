@@ -430,7 +430,7 @@ def test_falls_say_what_the_prompt_shows() -> None:
     history = cases(data, "given")[0].history
     assert ours.falls(history, "h", []) == []
     assert ours.falls(history, "h", [()]) == pytest.approx([0.0], abs=1e-6)
-    with pytest.raises(RequestError, match=r"Events \[1, 6\] of a prompt that shows 6"):
+    with pytest.raises(RequestError, match=r"\[1, 6\], but the prompt shows 6 events"):
         ours.falls(history, "h", [(1, 6)])
     with pytest.raises(RequestError, match="'zz'"):
         ours.falls(history, "zz", [(0,)])

@@ -197,9 +197,11 @@ def test_choices_beside_a_prior_are_the_models_own_too() -> None:
 
 
 def test_an_unknown_item_has_near_ones_named() -> None:
-    with pytest.raises(RequestError, match=r"item_id, or a title .* similar titles: 'red mug 7'"):
+    with pytest.raises(
+        RequestError, match=r"item_id, or a title .* similar titles are 'red mug 7'"
+    ):
         named().explain("", "red mug 77")
-    with pytest.raises(RequestError, match=r"a title as the catalog has it\.$"):
+    with pytest.raises(RequestError, match=r"a title as in the catalog\.$"):
         named().explain("", "xyz")
 
 
@@ -457,7 +459,10 @@ def test_evidence_is_in_float32_on_a_cpu_or_says_what_it_is(
         notes[name] = [n for n in json.loads(out)["notes"] if "may be off by" in n]
     assert notes["list"] == notes["auto"] == []
     (note,) = notes["coarse"]
-    assert note == "In bfloat16 evidence may be off by 0.25 nats; with --dtype float32 it is exact."
+    assert (
+        note
+        == "In bfloat16, the evidence may be off by 0.25 nats. Use --dtype float32 for exact evidence."
+    )
 
 
 def test_bars_are_drawn_to_scale() -> None:

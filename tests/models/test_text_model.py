@@ -97,7 +97,7 @@ def test_sentences_are_checked_and_lies_replaced() -> None:
     assert tin.explanation.source == "template"
     assert len(tin.explanation.rejected) == 2
     answer = recommender.recommend("bought: red mug", k=2, explain=True)
-    assert any("without evidence" in note for note in answer.notes)
+    assert any("there is no evidence" in note for note in answer.notes)
 
 
 def test_few_shot_prompts_show_other_users() -> None:

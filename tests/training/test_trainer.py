@@ -271,7 +271,7 @@ def test_a_run_is_loaded_and_recommends(tmp_path: Path) -> None:
     assert run.targets >= 400
     assert (place / "curves.png").read_bytes().startswith(b"\x89PNG")
     report = (place / "report.md").read_text()
-    assert "a uniform guess among 7 items: 1.946" in report
+    assert "a uniform guess among 7 items has a loss of 1.946" in report
     assert "- `max_targets: 400`" in report
     nats = [line["nats"] for line in lines]
     assert nats[-1] < nats[0]
@@ -528,7 +528,7 @@ def test_a_run_goes_on_only_with_what_it_learns(tmp_path: Path) -> None:
     ]
     others["the catalog"] = (replace(data, catalog=type(data.catalog)(items)), fresh(), {})
     for wanted, (other, model, more) in others.items():
-        with pytest.raises(SettingsError, match=f"have changed:.*{wanted}"):
+        with pytest.raises(SettingsError, match=f"has changed since.*{wanted}"):
             trainer.train(other, place, model, resume=True, **more, **options)
     log = place / "log.jsonl"
     step = json.loads(log.read_text().splitlines()[-1])["step"]
