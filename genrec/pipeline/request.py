@@ -386,8 +386,8 @@ class RequestBuilder:
         common = self.index.allowed(options, order)
         if common.count_items(order.n_items) < 1:
             msg = (
-                "No item may be returned: the filters exclude all items, or there are no candidates. "
-                "Expected at least one item; relax the filters."
+                "No item may be returned, because the filters exclude all items or there are no "
+                "candidates. Expected at least one item. Relax the filters."
             )
             raise RequestError(msg)
         return common
@@ -419,8 +419,9 @@ class RequestBuilder:
             allowed = common & self.index.unseen(read, self.lead_in_behaviors, order)
         if allowed.count_items(order.n_items) < 1:
             msg = (
-                "No item may be returned, because the user already had all items that the filters allow. "
-                "Include seen items (exclude_seen=False, --include-seen), or relax the filters."
+                "No item may be returned, because every item is excluded. The user already had all items "
+                "that the filters allow. Include seen items (exclude_seen=False, --include-seen), or "
+                "relax the filters."
             )
             raise _UnanswerableError(msg)
         shots = self.demonstrations(read.user_id)
