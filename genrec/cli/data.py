@@ -55,7 +55,7 @@ class PrepareOptions:
         "auto",
         _COLUMNS,
         "Unit of the timestamps. auto infers it from the values.",
-        choices=("auto", "day", "s", "ms", "position"),
+        choices=("auto", "day", "s", "ms", "us", "ns", "excel", "yyyymmdd", "position"),
     )
     split: str | None = option(
         None,

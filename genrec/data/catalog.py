@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from genrec.data.readers import arrow, files, huggingface
+from genrec.data.readers.numbers import other_spelling
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, RequestError
 from genrec.text import normalized, one_line, visible
@@ -217,6 +218,7 @@ class Catalog:
         items = list(self._items)
         for item in change:
             row = self.row(item.item_id)
+            item = replace(item, item_id=items[row].item_id)
             if problem := self._problem(item, {}):
                 msg = (
                     f"Item {item.item_id!r} cannot be changed: {problem}. Expected a visible title."
@@ -258,12 +260,18 @@ class Catalog:
     def row(self, item_id: str) -> int:
         """Return the row of an item.
 
+        Args:
+            item_id: the item; ``17841`` and ``17841.0`` find each other if only one is an id.
+
         Raises:
             RequestError: the id is not in the catalog.
         """
         try:
             return self._row[item_id]
         except (KeyError, TypeError):  # TypeError: the id is not hashable
+            other = other_spelling(item_id)
+            if other in self._row:
+                return self._row[other]
             msg = (
                 f"Item {item_id!r} is not in the catalog of {len(self):,} items. "
                 "Expected an item_id from the items file."

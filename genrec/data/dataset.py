@@ -331,7 +331,7 @@ class Dataset:
             catalog = Catalog.read(folder / "catalog.parquet")
             unit = "none" if info.unit is None else "unit"
             events = Interactions.read(
-                folder / "interactions.parquet", catalog, unit=unit, time_unit="s"
+                folder / "interactions.parquet", catalog, unit=unit, time_unit="position"
             )
         except (DataError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             reason = str(error) if isinstance(error, DataError) else f"{error!r}."

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 from genrec.data.catalog import Catalog
 from genrec.data.events import SPLITS, EventColumns, EventTable
 from genrec.data.readers import arrow
+from genrec.data.readers.dates import check_date_format
 from genrec.data.readers.rejects import Rejects
-from genrec.data.times import TIME_UNITS, read_times
+from genrec.data.times import TIME_UNITS, describe_unreadable, read_times
 from genrec.errors import DataError, SettingsError
 from genrec.text import quantity
 from genrec.types import BoolArray, FloatArray, IntArray
@@ -36,7 +37,10 @@ class EventOptions:
     Attributes:
         columns: maps genrec's column names to those in the file, such as ``{"item_id":
             "product"}``.
-        time_unit: ``day``, ``s``, ``ms``, ``position``, or ``auto`` to guess from the values.
+        time_unit: the unit of times that are numbers: a key of ``times.TIME_UNITS``, or ``auto``
+            to guess from the values.
+        date_format: the form of times that are dates: ``day-first``, ``month-first``,
+            ``year-first``, or a format as in Python's ``strptime``. None to recognize it.
         behavior: the behavior of every row if the table has no behavior column. None means ``rate``
             for a table with a rating column, and is an error otherwise.
         unit: the basket column; ``none`` if the data has no baskets; None to look for a column with
@@ -45,6 +49,7 @@ class EventOptions:
 
     columns: Mapping[str, str] = field(default_factory=dict)
     time_unit: str = "auto"
+    date_format: str | None = None
     behavior: str | None = None
     unit: str | None = None
 
@@ -54,6 +59,8 @@ class EventOptions:
             known = ", ".join(["auto", *TIME_UNITS])
             msg = f"time_unit={self.time_unit!r} is not known. Expected one of: {known}."
             raise SettingsError(msg)
+        if self.date_format is not None:
+            check_date_format(self.date_format)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +125,10 @@ def ingest(
         n for n in ("behavior", when, *VALUE_COLUMNS, "text", "split") if n in table.column_names
     ]
     arrow.require_columns(table, present, source)
-    time, time_unit, mixed = read_times(table, when, options.time_unit, notes)
-    row, keep = _check(table, catalog, time, mixed, rejects)
+    time, time_unit, unusable = read_times(
+        table, when, options.time_unit, notes, date_format=options.date_format, source=source
+    )
+    row, keep = _check(table, catalog, time, unusable, rejects)
     if not keep.any():
         why = (
             f"every row was rejected{rejects.first_reason()}" if rejects.rows else "it has no rows"
@@ -128,6 +137,9 @@ def ingest(
             f"No interaction in {source} is usable: {why}. Expected at least one. Fix the rows, or "
             "map the columns with --column."
         )
+        if len(time) and not np.isfinite(time).any():
+            unreadable = describe_unreadable(table[when], options.date_format)
+            msg = f"No interaction in {source} is usable, since {unreadable}"
         raise DataError(msg)
     events = _build(table, options, time, row, keep, when, source)
     notes += _note_events(events)
@@ -156,7 +168,11 @@ def _with_behavior(
 
 
 def _check(
-    table: pa.Table, catalog: Catalog, time: FloatArray, mixed: BoolArray, rejects: Rejects
+    table: pa.Table,
+    catalog: Catalog,
+    time: FloatArray,
+    unusable: list[tuple[BoolArray, str]],
+    rejects: Rejects,
 ) -> tuple[IntArray, BoolArray]:
     """Find the item of each row, and reject bad rows.
 
@@ -174,8 +190,8 @@ def _check(
         (no_item & ~np.asarray(has_text), "not in the items file: item_id ''"),
         ((row < 0) & ~no_item, "not in the items file: item_id"),
         (_empty(arrow.to_text(table["behavior"])), "empty behavior"),
-        (mixed, "time is a number among ISO dates, or a date among numbers"),
-        (~np.isfinite(time), "time is empty or not a number or ISO date"),
+        *unusable,
+        (~np.isfinite(time), "time is empty or not a number or date"),
         (np.abs(np.nan_to_num(time, posinf=0.0, neginf=0.0)) > 1e13, "time is out of range"),
         (_no_number(table), "value is not a number"),
     ]

@@ -18,6 +18,7 @@ from genrec.data.catalog import Catalog
 from genrec.data.events import SPLITS, EventTable, History, Interaction, split_code
 from genrec.data.ingest import EventOptions, ingest
 from genrec.data.readers import files, huggingface
+from genrec.data.readers.numbers import other_spelling
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, UnknownUserError
 from genrec.types import FloatArray, IntArray
@@ -125,20 +126,32 @@ class Interactions:
             self.catalog, replace(self.table, columns=replace(self.columns, split=split))
         )
 
-    def events(self, user_id: str) -> slice:
-        """Return the slice of the columns with a user's events.
+    def known_id(self, user_id: str) -> str:
+        """Return a user's id as it is in the data.
+
+        Args:
+            user_id: the user; ``17841`` and ``17841.0`` find each other if only one is in the data.
 
         Raises:
             UnknownUserError: the user is not in the data.
         """
-        if user_id not in self._code:
-            some = ", ".join(self.user_ids[:3])
-            msg = (
-                f"User {user_id!r} is not among the {len(self.user_ids):,} users of this dataset. "
-                f"Expected a user_id such as {some}. For a new user, give a history instead."
-            )
-            raise UnknownUserError(msg)
-        code = self._code[user_id]
+        for spelling in (user_id, other_spelling(user_id)):
+            if spelling is not None and spelling in self._code:
+                return spelling
+        some = ", ".join(self.user_ids[:3])
+        msg = (
+            f"User {user_id!r} is not among the {len(self.user_ids):,} users of this dataset. "
+            f"Expected a user_id such as {some}. For a new user, give a history instead."
+        )
+        raise UnknownUserError(msg)
+
+    def events(self, user_id: str) -> slice:
+        """Return the slice of the columns with a user's events.
+
+        Raises:
+            UnknownUserError: the user is not in the data; see ``known_id``.
+        """
+        code = self._code[self.known_id(user_id)]
         return slice(int(self._start[code]), int(self._start[code + 1]))
 
     def interaction(self, index: int) -> Interaction:
@@ -171,7 +184,8 @@ class Interactions:
         where = self.events(user_id)
         limit = len(SPLITS) if before is None else split_code(before)
         indices = [i for i in range(where.start, where.stop) if self.columns.split[i] < limit]
-        return History(tuple(self.interaction(i) for i in indices), user_id)
+        events = tuple(self.interaction(i) for i in indices)
+        return History(events, self.known_id(user_id))
 
     def targets(self, user_id: str, split: str, behavior: str) -> list[Interaction]:
         """Return the events to predict for a user in a split.

@@ -1,4 +1,4 @@
-"""Read and format times given as epoch numbers in any unit, ISO dates or plain positions.
+"""Read and format times given as numbers in any unit, dates in any common form or plain positions.
 
 Internally, times are seconds since 1970, or positions if the data only specifies an order.
 """
@@ -6,21 +6,57 @@ Internally, times are seconds since 1970, or positions if the data only specifie
 from __future__ import annotations
 
 import datetime as dt
+import time
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from genrec.data.readers import arrow
-from genrec.errors import SettingsError
+from genrec.data.readers.date_order import ORDERS, days
+from genrec.data.readers.dates import parse_iso, read_dates
+from genrec.data.readers.numbers import read_numbers
+from genrec.errors import DataError, SettingsError
 from genrec.types import BoolArray, FloatArray, IntArray
 
-TIME_UNITS = {"day": 86_400.0, "s": 1.0, "ms": 1e-3, "position": 1.0}
-"""The length of each time unit in seconds."""
+TIME_UNITS = {
+    "day": 86_400.0,
+    "s": 1.0,
+    "ms": 1e-3,
+    "us": 1e-6,
+    "ns": 1e-9,
+    "excel": 86_400.0,
+    "yyyymmdd": float("nan"),
+    "position": 1.0,
+}
+"""The length of each time unit in seconds.
+
+``excel`` counts days since 30 December 1899. ``yyyymmdd`` means dates written as digits, possibly
+followed by hours, minutes and seconds, so that it has no length.
+"""
+
+_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+_UNUSUAL = {"us", "ns", "excel", "yyyymmdd"}  # units whose guess is shown with the dates it gives
+_DAY = 86_400.0
+_EXCEL_DAYS = 25_569  # Excel's number for 1970-01-01
+_FIRST_EXCEL = 32_874  # 1990-01-01
+_YEAR = 366 * _DAY
+_FIRST_SURE = 1e8  # 1973: smaller numbers of seconds may be something else
+_LAST_PLAUSIBLE = 4_102_444_800.0  # the year 2100
+_BOUNDS = (-2_208_988_800.0, 7_258_118_400.0)  # the years 1900 and 2200
+_NO_TIME = 1e19  # larger numbers are not times in any unit
+_MOST = 0.95  # the share of cells in a form that makes it the form of the column
 
 
 def read_times(
-    table: pa.Table, column: str, unit: str, notes: list[str]
-) -> tuple[FloatArray, str, BoolArray]:
+    table: pa.Table,
+    column: str,
+    unit: str,
+    notes: list[str],
+    *,
+    date_format: str | None = None,
+    source: str = "the events",
+) -> tuple[FloatArray, str, list[tuple[BoolArray, str]]]:
     """Read a column of times.
 
     Args:
@@ -28,27 +64,58 @@ def read_times(
         column: the name of its time column.
         unit: the unit of numbers: one of ``TIME_UNITS``, or ``auto`` to guess it.
         notes: a list of remarks; one is added for every guess.
+        date_format: the form of dates: ``day-first``, ``month-first``, ``year-first``, a format as
+            in Python's ``strptime``, or None to recognize it.
+        source: the name of the table, for use in messages.
 
     Returns:
         The (E,) times in seconds, or positions, which are NaN for cells that hold no time; the unit
-        of the numbers; and an (E,) mask of the cells in the wrong form, such as a number in a
-        column of dates.
+        of the numbers; and the reasons why cells cannot be used, each with an (E,) mask. Cells that
+        hold nothing like a time are in no mask.
+
+    Raises:
+        DataError: the order of day and month cannot be decided, or the times are not plausible in
+            the unit.
+        SettingsError: the date format cannot be used.
     """
-    time = arrow.to_floats(table[column])
-    bad = np.flatnonzero(np.isnan(time))
-    mixed = np.zeros(len(time), dtype=np.bool_)
-    if len(bad):
-        dates = _parse_dates(table[column], bad)
-        mixed[bad] = np.isfinite(dates)
-        if np.isfinite(dates).sum() > np.isfinite(time).sum():
-            full = np.full(len(time), np.nan)
-            full[bad] = dates
-            notes.append("times read as ISO dates, in UTC unless a zone is given")
-            return full, "s", np.isfinite(time)
-    if unit == "auto":
-        unit = "position" if column == "position" else _guess_unit(time)
-        notes.append(f"time unit of column {column!r} guessed: {unit}")
-    return time * TIME_UNITS[unit], unit, mixed
+    where = f"{source}, column {column!r}"
+    cells = table[column]
+    if pa.types.is_temporal(cells.type):
+        return _from_temporal(cells, where), "s", []
+    form = date_format if date_format not in ORDERS else None
+    numbers = np.full(len(cells), np.nan) if form else arrow.to_floats(cells)
+    if not np.isnan(numbers).any():
+        return _from_numbers(numbers, column, unit, notes, where)
+    text = arrow.to_text(cells).combine_chunks()
+    places = np.flatnonzero(np.isnan(numbers) & ~np.asarray(pc.equal(text, ""), dtype=np.bool_))
+    text = text.take(pa.array(places))
+    counted = int(np.isfinite(numbers).sum())
+    dates = read_dates(text, date_format, where, rivals=counted)
+    problems = [(_spread(mask, places, len(cells)), reason) for mask, reason in dates.problems]
+    if np.isfinite(dates.seconds).sum() > counted:
+        seconds = np.full(len(numbers), np.nan)
+        seconds[places] = dates.seconds
+        notes += dates.notes
+        return seconds, "s", [*problems, _mixed(np.isfinite(numbers)), _far(seconds)]
+    mixed = _mixed(_spread(np.isfinite(dates.seconds), places, len(cells)))
+    if not counted and not form:
+        numbers, remark = read_numbers(cells)
+        if remark:
+            notes.append(f"column {column!r}: {remark}")
+    seconds, unit, more = _from_numbers(numbers, column, unit, notes, where)
+    return seconds, unit, [mixed, *problems, *more]
+
+
+def describe_unreadable(cells: pa.ChunkedArray, date_format: str | None = None) -> str:
+    """Say that no cell of a time column could be read, with examples and what to do about it."""
+    filled = [v for v in pc.unique(arrow.to_text(cells)).to_pylist() if v]
+    some = f", such as {' or '.join(map(repr, filled[:3]))}" if filled else ""
+    form = f" in the form {date_format!r}" if date_format else ""
+    return (
+        f"no time{form} could be read{some}. Expected dates, or numbers that are times or positions. "
+        "Set the form of the dates with --date-format, such as '%d/%m/%Y %H:%M', or map another "
+        "column with --column timestamp=NAME."
+    )
 
 
 def parse_time(given: str | float, unit: str) -> float:
@@ -62,7 +129,10 @@ def parse_time(given: str | float, unit: str) -> float:
         SettingsError: the value is neither a date nor a number.
     """
     number = arrow.to_float(str(given))
-    seconds = _parse_date(str(given)) if np.isnan(number) else number * TIME_UNITS[unit]
+    if np.isnan(number):
+        seconds = parse_iso(str(given))
+    else:
+        seconds = float(_to_seconds(np.array([number]), unit)[0])
     if not np.isfinite(seconds):
         msg = (
             f"{given!r} is not a time. Expected an ISO date such as 2011-11-01 or "
@@ -85,40 +155,172 @@ def format_time(seconds: float) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def _guess_unit(time: FloatArray) -> str:
-    """Guess the unit of times from their magnitude; small numbers are treated as positions."""
-    finite = time[np.isfinite(time)]
+def _from_temporal(cells: pa.ChunkedArray, where: str) -> FloatArray:
+    """Convert a column of dates or timestamps to seconds since 1970."""
+    try:
+        moments = cells.cast(pa.timestamp("us"), safe=False)
+    except pa.ArrowException as error:
+        msg = (
+            f"{where}: the type {cells.type} holds no date. Expected dates, timestamps, numbers or "
+            "text. Convert the column, or map another one with --column."
+        )
+        raise DataError(msg) from error
+    micros = moments.cast(pa.int64()).cast(pa.float64(), safe=False).fill_null(np.nan)
+    return np.asarray(micros, dtype=np.float64) / 1e6
+
+
+def _from_numbers(
+    numbers: FloatArray, column: str, unit: str, notes: list[str], where: str
+) -> tuple[FloatArray, str, list[tuple[BoolArray, str]]]:
+    """Convert numbers to seconds, guessing their unit if it is ``auto``; see ``read_times``."""
+    if unit == "auto" and column == "position":
+        unit = "position"
+        notes.append(f"time unit of column {column!r} guessed: {unit}")
+    guessed = unit == "auto"
+    if not np.isfinite(numbers).any():
+        return numbers, "s" if guessed else unit, []
+    unit = _guess_unit(numbers, where) if guessed else unit
+    seconds = _to_seconds(numbers, unit)
+    if not guessed and unit != "position":
+        _check_plausible(numbers, seconds, unit, where)
+    if guessed:
+        notes.append(f"time unit of column {column!r} guessed: {unit}{_span(seconds, unit)}")
+    if unit == "position":
+        return seconds, unit, []
+    no_date = np.isfinite(numbers) & np.isnan(seconds)
+    return seconds, unit, [(no_date, "time is not a date in digits (YYYYMMDD)"), _far(seconds)]
+
+
+def _guess_unit(numbers: FloatArray, where: str) -> str:
+    """Guess the unit of times from their magnitude; small numbers are treated as positions.
+
+    Raises:
+        DataError: the numbers are too large for positions and are not plausible in any unit.
+    """
+    finite = numbers[np.abs(numbers) < _NO_TIME]
     if not len(finite):
-        return "s"
+        return "position"
     middle = float(np.median(finite))
-    if middle >= 1e11:
-        return "ms"
+    if middle >= 1e7 and np.isfinite(_from_digits(finite)).mean() >= _MOST:
+        return "yyyymmdd"
     if middle >= 1e8:
-        return "s"
+        unit = _epoch_unit(middle)
+        if unit is None:
+            raise DataError(_implausible(middle, "They are not plausible in any unit", where))
+        return unit
+    if np.mean((finite >= _FIRST_EXCEL) & (finite < _last_excel())) >= _MOST:
+        return "excel"
     whole = bool(np.all(finite == np.floor(finite)))
     return "day" if 7_000 <= float(finite.min()) <= middle <= 40_000 and whole else "position"
 
 
-def _parse_dates(column: pa.ChunkedArray, places: IntArray) -> FloatArray:
-    """Convert the ISO dates in the given rows to seconds since 1970, with NaN for other cells."""
-    values = column.take(pa.array(places))
-    if pa.types.is_temporal(values.type):
-        values = values.cast(pa.timestamp("us"), safe=False)
+def _epoch_unit(number: float) -> str | None:
+    """Return the part of a second in which a number is a time from 1973 to 2100, or None."""
+    fitting = (u for u in _NAMES if _FIRST_SURE <= number * TIME_UNITS[u] < _LAST_PLAUSIBLE)
+    return next(fitting, None)
+
+
+def _last_excel() -> float:
+    """Return Excel's number for the day one year from now."""
+    return (time.time() + _YEAR) / _DAY + _EXCEL_DAYS
+
+
+def _likely_unit(number: float) -> str | None:
+    """Return the unit that a single number probably has, or None if no unit is plausible."""
+    if np.isfinite(_from_digits(np.array([number])))[0]:
+        return "yyyymmdd"
+    if _FIRST_EXCEL <= number < _last_excel():
+        return "excel"
+    return "day" if 7_000 <= number < _FIRST_EXCEL else _epoch_unit(number)
+
+
+def _check_plausible(numbers: FloatArray, seconds: FloatArray, unit: str, where: str) -> None:
+    """Check that the unit given by the user leads to plausible years.
+
+    Raises:
+        DataError: most times are before 1970 or after 2100, or they are in the 1970s and another
+            unit is plausible.
+    """
+    finite = numbers[np.isfinite(numbers)]
+    if not len(finite):
+        return
+    number = float(np.median(finite))
+    dates = seconds[np.isfinite(seconds)]
+    if not len(dates):
+        raise DataError(_implausible(number, "They are not dates in digits (YYYYMMDD)", where))
+    middle = float(np.median(dates))
+    likely = _likely_unit(number) if 0 <= middle < _FIRST_SURE else None
+    if not 0 <= middle < _LAST_PLAUSIBLE or likely not in {None, unit}:
+        year = 1970 + middle / (365.2425 * _DAY)
+        problem = f"With the time unit {unit!r}, that is the year {year:.0f}"
+        raise DataError(_implausible(number, problem, where))
+
+
+def _implausible(number: float, problem: str, where: str) -> str:
+    """Return the message for numbers without a plausible year, which names the unit that fits."""
+    unit = _likely_unit(number)
+    if unit is None:
+        advice = (
+            "No time unit fits. Set --time-unit position if the numbers only give an order, or map "
+            "another column with --column timestamp=NAME."
+        )
     else:
-        try:
-            values = arrow.to_text(values).cast(pa.timestamp("us"))
-        except pa.ArrowInvalid:
-            return np.array([_parse_date(v) for v in arrow.to_text(values).to_pylist()])
-    micros = np.asarray(values.cast(pa.int64()).cast(pa.float64()).fill_null(np.nan))
-    return np.asarray(micros / 1e6, dtype=np.float64)
+        moment = format_time(float(_to_seconds(np.array([number]), unit)[0]))
+        advice = f"As {_NAMES.get(unit, unit)}, it is {moment}: set --time-unit {unit}."
+    return (
+        f"{where}: the times are numbers such as {number:.15g}. {problem}. Expected years from 1970 "
+        f"to 2100. {advice}"
+    )
 
 
-def _parse_date(text: str) -> float:
-    """Convert an ISO date to seconds since 1970, or return NaN if the text is not a date."""
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError:
-        return float("nan")
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=dt.UTC)
-    return moment.timestamp()
+def _to_seconds(numbers: FloatArray, unit: str) -> FloatArray:
+    """Convert numbers in a unit to seconds, with NaN for digits that are not a date."""
+    if unit == "excel":
+        return np.round((numbers - _EXCEL_DAYS) * _DAY, 3)
+    return _from_digits(numbers) if unit == "yyyymmdd" else numbers * TIME_UNITS[unit]
+
+
+def _from_digits(numbers: FloatArray) -> FloatArray:
+    """Convert dates such as 20190301, 201903011247 or 20190301124700 to seconds since 1970."""
+    full = np.nan_to_num(numbers, nan=0.0, posinf=0.0, neginf=0.0)
+    full = np.where((full >= 1e7) & (full < 1e8), full * 1e6, full)
+    full = np.where((full >= 1e11) & (full < 1e12), full * 1e2, full)
+    whole = (full >= 1e13) & (full < 1e14) & (full == np.floor(full))
+    value = np.where(whole, full, 0.0).astype(np.int64)
+    parts = []
+    for _ in range(5):
+        value, part = np.divmod(value, 100)
+        parts.append(part)
+    second, minute, hour, day, month = parts
+    good = whole & (value >= 1900) & (value < 2200) & (hour < 24) & (minute < 60) & (second < 60)
+    seconds = days(value, month, day) * _DAY + hour * 3600.0 + minute * 60.0 + second
+    return np.where(good, seconds, np.nan)
+
+
+def _span(seconds: FloatArray, unit: str) -> str:
+    """Say from when to when the times are, if their unit is unusual or they are in the future."""
+    finite = seconds[np.isfinite(seconds)]
+    future = unit == "day" and finite.max() > time.time() + _YEAR
+    if not len(finite) or not (future or unit in _UNUSUAL):
+        return ""
+    dates = [format_time(float(s))[:10] for s in (finite.min(), finite.max())]
+    check = ". Set --time-unit if this is wrong, since dates are in the future" if future else ""
+    return f", from {dates[0]} to {dates[1]}{check}"
+
+
+def _spread(mask: BoolArray, places: IntArray, size: int) -> BoolArray:
+    """Return an (E,) mask from the mask of the cells at some places."""
+    full = np.zeros(size, dtype=np.bool_)
+    full[places] = mask
+    return full
+
+
+def _far(seconds: FloatArray) -> tuple[BoolArray, str]:
+    """Return the problem of times before 1900 or after 2200."""
+    far = np.isfinite(seconds) & ((seconds < _BOUNDS[0]) | (seconds >= _BOUNDS[1]))
+    return far, "time is out of range"
+
+
+def _mixed(mask: BoolArray) -> tuple[BoolArray, str]:
+    """Return the problem of cells in another form than most."""
+    return mask, "time is a number among dates, or a date among numbers"

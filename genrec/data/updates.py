@@ -70,8 +70,7 @@ def apply_updates(
         old, Interactions(catalog, fresh.events), positions=fresh.time_unit == "position"
     )
     unit = "none" if old.unit_ids is None else "unit"
-    stored_unit = "position" if fresh.time_unit == "position" else "s"
-    both = ingest(table, catalog, EventOptions(time_unit=stored_unit, unit=unit)).events
+    both = ingest(table, catalog, EventOptions(time_unit="position", unit=unit)).events
     assert both.attributes is not None
     new = np.array(both.attributes[_MARK].to_pylist(), dtype=np.bool_)
     kept = both.attributes.drop_columns([_MARK])

@@ -184,7 +184,7 @@ def test_json_lines(tmp_path: Path) -> None:
     assert [(r[1], r[2]) for r in rejects[1].rows] == [
         (3, "not valid JSON"),
         (4, "not a JSON object"),
-        (5, "time is empty or not a number or ISO date"),
+        (5, "time is empty or not a number or date"),
     ]
     (tmp_path / "none.jsonl").write_text("{\n")
     with pytest.raises(DataError, match="has no usable line"):
@@ -200,8 +200,8 @@ def test_times_of_another_kind_are_said_to_be_so(tmp_path: Path) -> None:
         data, rejects = Dataset.prepare(items, path)
         assert len(data.interactions) == 3
         assert [(r[1], r[2]) for r in rejects[1].rows] == [
-            (1, "time is a number among ISO dates, or a date among numbers"),
-            (5, "time is empty or not a number or ISO date"),
+            (1, "time is a number among dates, or a date among numbers"),
+            (5, "time is empty or not a number or date"),
         ]
 
 

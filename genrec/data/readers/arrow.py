@@ -193,6 +193,7 @@ def to_strings(column: pa.ChunkedArray) -> list[str]:
 
 
 _INTEGER = r"^-?(0|[1-9][0-9]{0,17})$"
+_FLOAT = r"(?i)^[-+]?([\p{Nd}_]*\.?[\p{Nd}_]*(e[-+]?[\p{Nd}_]+)?|inf|infinity|nan)$"
 _DECIMAL = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?$"
 
 
@@ -250,7 +251,10 @@ def to_floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     try:
         return np.asarray(values.cast(pa.float64()).fill_null(np.nan), dtype=np.float64)
     except pa.ArrowInvalid:
-        return np.array([to_float(v) for v in values.to_pylist()], dtype=np.float64)
+        likely = pc.fill_null(pc.match_substring_regex(values, _FLOAT), False)
+        numbers = np.full(len(values), np.nan)
+        numbers[np.asarray(likely)] = [to_float(v) for v in values.filter(likely).to_pylist()]
+        return numbers
 
 
 def to_float(value: str | None) -> float:

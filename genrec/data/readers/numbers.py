@@ -1,0 +1,183 @@
+"""Read numbers as spreadsheets and shops write them, and restore ids that became decimal numbers.
+
+The separators of a column are decided from all its cells. This module deals with texts only, not
+with what the numbers mean.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genrec.data.readers import arrow
+from genrec.types import BoolArray, FloatArray, IntArray
+
+_MOST = 0.9  # the share of non-empty cells that must be numbers, or else the column is text
+_EMPTY = pa.array(["", "nan", "null", "none", "n/a", "na", "-"], pa.large_string())
+_CURRENCIES = (
+    "AED ARS AUD BGN BRL CAD CHF CLP CNY COP CZK DKK EGP EUR GBP HKD HRK HUF IDR ILS INR ISK JPY "
+    "KRW MAD MXN MYR NGN NOK NZD PEN PHP PKR PLN RMB RON RSD RUB SAR SEK SGD THB TRY TWD UAH USD "
+    "VND ZAR eur euro Euro R$ US$ A$ AU$ C$ CA$ HK$ NT$ NZ$ S$ MX$ SFr. Fr. Fr kr. kr zł zl Kč Ft "
+    "lei лв руб. руб Rs. Rs Rp RM TL 元 円 원"
+)
+
+# Regular expressions for RE2.
+_SIGN = "|".join(re.escape(c) for c in sorted(_CURRENCIES.split(), key=len, reverse=True))
+_NUMBER = (
+    rf"^(?P<open>\(?)(?P<minus>[-+]?)\s*(?P<before>(?:{_SIGN}|\p{{Sc}})?)\s*(?P<second>[-+]?)"
+    r"(?P<digits>[.,]?\d(?:[\d .,']*\d)?)(?P<power>(?:[eE][-+]?\d+)?)(?:[.,]-{0,2})?"
+    rf"\s*(?P<after>(?:{_SIGN}|\p{{Sc}})?)\s*(?P<last>-?)(?P<percent>%?)(?P<close>\)?)$"
+)
+_GROUPS = r"[1-9]\d{0,2}(?:[ ']\d{3})+"
+_POINT = rf"^(?:\d+|[1-9]\d{{0,2}}(?:,\d{{3}})+|[1-9]\d?(?:,\d\d)+,\d{{3}}|{_GROUPS})?(?:\.\d+)?$"
+_COMMA = rf"^(?:\d+|[1-9]\d{{0,2}}(?:\.\d{{3}})+|{_GROUPS})?(?:,\d+)?$"
+_EITHER = r"^-?[1-9]\d{0,2}[.,]\d{3}$"
+_WHOLE_FLOAT = r"^-?[0-9]+\.0$"
+
+
+def read_numbers(column: pa.ChunkedArray) -> tuple[FloatArray, str | None]:
+    """Read a column of numbers with currency signs, separators of thousands or decimal commas.
+
+    A column in which some non-empty cells are not numbers in any spelling remains text: then only
+    plain numbers such as ``-1.5`` are read. A percentage is read as a fraction.
+
+    Args:
+        column: the cells. ``1.234`` is a decimal number and ``1,234`` a thousand unless other
+            cells show that the comma is decimal.
+
+    Returns:
+        The (E,) numbers, which are NaN for cells that hold none, and a remark on how they were
+        read, or None for plain numbers.
+    """
+    plain = arrow.to_floats(column)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return plain, None
+    text = arrow.to_text(column).combine_chunks()
+    filled = ~np.asarray(pc.is_in(pc.utf8_lower(text), _EMPTY), dtype=np.bool_)
+    if np.isfinite(plain[filled]).all():
+        return plain, _ambiguous_points(text)
+    encoded = text.dictionary_encode()
+    code = np.asarray(encoded.indices, dtype=np.int64)
+    rows = np.bincount(code[filled], minlength=len(encoded.dictionary))
+    numbers, remark = _read_spelled(encoded.dictionary, rows)
+    if np.isfinite(numbers[code[filled]]).mean() < _MOST:
+        return plain, None
+    return numbers[code], remark
+
+
+def restore_ids(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, bool]:
+    """Convert ids such as ``17841.0``, which pandas writes for integers with gaps, to ``17841``.
+
+    Args:
+        column: the ids, as text or as numbers. Text is changed only if every non-empty cell is a
+            whole number and some end in ``.0``; leading zeros are kept.
+
+    Returns:
+        The column, and True if it was changed.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_floating(column.type):
+        values = arrow.to_floats(column)
+        finite = values[~np.isnan(values)]
+        if not len(finite) or not np.all((finite == np.floor(finite)) & (np.abs(finite) < 2**63)):
+            return column, False
+        whole = np.where(np.isnan(values), 0.0, values).astype(np.int64)
+        ids = pa.array(whole, mask=np.isnan(values)).cast(pa.large_string())
+        return pa.chunked_array([ids]), True
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return column, False
+    text = arrow.to_text(column)
+    text = pc.if_else(pc.equal(text, "nan"), "", text)  # what pandas writes for a missing value
+    floats = pc.match_substring_regex(text, _WHOLE_FLOAT)
+    other = pc.match_substring_regex(text, "^(-?[0-9]+)?$")
+    if not pc.any(floats).as_py() or not pc.all(pc.or_(floats, other)).as_py():
+        return column, False
+    return pc.replace_substring_regex(text, r"\.0$", ""), True
+
+
+def other_spelling(given: object) -> str | None:
+    """Return the same whole number with or without ``.0``, or None for any other id.
+
+    >>> other_spelling("17841.0"), other_spelling("17841"), other_spelling("85123A")
+    ('17841', '17841.0', None)
+    """
+    if not isinstance(given, str):
+        return None
+    if re.fullmatch(_WHOLE_FLOAT, given):
+        return given.removesuffix(".0")
+    return f"{given}.0" if re.fullmatch("-?[0-9]+", given) else None
+
+
+def _read_spelled(texts: pa.Array, rows: IntArray) -> tuple[FloatArray, str]:
+    """Read (D,) distinct texts as numbers, given the number of rows with each.
+
+    Returns:
+        The (D,) numbers, which are NaN for texts that are not numbers, and a remark on them.
+    """
+    clean = pc.replace_substring_regex(texts, "[\u00a0\u2009\u202f]", " ")
+    clean = pc.replace_substring_regex(clean, "[\u2212\u2013\u2014]", "-")
+    found = pc.extract_regex(pc.replace_substring(clean, "\u2019", "'"), _NUMBER)
+    cells = {f.name: pc.fill_null(found.field(f.name), "") for f in found.type}
+    is_number = np.asarray(found.is_valid(), dtype=np.bool_)
+    with_point, with_comma = (_matches(cells["digits"], p) & is_number for p in (_POINT, _COMMA))
+    for_point = int(rows[with_point & ~with_comma].sum())
+    for_comma = int(rows[with_comma & ~with_point].sum())
+    comma = for_comma > for_point
+    numbers = _values(cells, with_comma if comma else with_point, "," if comma else ".")
+    read = pa.array(np.isfinite(numbers))
+    remark = _remark({n: c.filter(read) for n, c in cells.items()}, comma)
+    either = np.isfinite(numbers) & _matches(cells["digits"], _EITHER)
+    if either.any() and not for_point + for_comma:
+        place = int(np.argmax(either))
+        remark += f"; {texts[place].as_py()!r} is taken as {numbers[place]:g}"
+    return numbers, remark
+
+
+def _values(cells: dict[str, pa.Array], good: BoolArray, decimal: str) -> FloatArray:
+    """Convert the parts of (D,) numbers to doubles, with NaN for those that are not good."""
+    minus = np.stack([_matches(cells[n], "^-$") for n in ("minus", "second", "last")])
+    opened, closed = (_matches(cells[n], ".") for n in ("open", "close"))
+    good = good & (opened == closed) & (minus.sum(axis=0) + opened <= 1)
+    digits = pc.replace_substring_regex(cells["digits"], f"[^0-9{decimal}]", "")
+    digits = pc.replace_substring(digits, ",", ".")
+    digits = pc.binary_join_element_wise(digits, cells["power"], pa.scalar("", digits.type))
+    digits = digits.filter(pa.array(good))
+    values = np.full(len(good), np.nan)
+    values[good] = np.asarray(digits.cast(pa.float64()))
+    values = np.where(minus.any(axis=0) | opened, -values, values)
+    return np.where(_matches(cells["percent"], "%"), values / 100, values)
+
+
+def _remark(cells: dict[str, pa.Array], comma: bool) -> str:
+    """Say how the numbers of a column are written, given the parts of those that were read."""
+    signs = [s for n in ("before", "after") for s in pc.unique(cells[n]).to_pylist() if s]
+    currencies = ", ".join(dict.fromkeys(signs))
+    grouped = r"\d[. ']\d" if comma else r"\d[, ']\d"
+    parts = [
+        (comma and _matches(cells["digits"], ",").any(), "a decimal comma"),
+        (_matches(cells["digits"], grouped).any(), "separators of thousands"),
+        (bool(signs), f"currency signs ({currencies})"),
+        (_matches(cells["open"], ".").any(), "parentheses for negative numbers"),
+        (_matches(cells["percent"], ".").any(), "percentages as fractions"),
+    ]
+    said = ", ".join(text for present, text in parts if present)
+    different = "; the amounts are not converted" if len(set(signs)) > 1 else ""
+    return f"numbers read with {said or 'minus signs'}{different}"
+
+
+def _ambiguous_points(text: pa.Array) -> str | None:
+    """Return a remark on plain numbers such as ``1.234``, which could also be thousands."""
+    pointed = text.filter(pc.match_substring(text, "."))
+    if not len(pointed) or not pc.all(pc.match_substring_regex(pointed, _EITHER)).as_py():
+        return None
+    first = pointed[0].as_py()
+    return f"numbers read with a decimal point; {first!r} is taken as {float(first):g}"
+
+
+def _matches(texts: pa.Array, pattern: str) -> BoolArray:
+    """Return a (D,) mask of the texts that match a pattern."""
+    return np.asarray(pc.match_substring_regex(texts, pattern), dtype=np.bool_)
