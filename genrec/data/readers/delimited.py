@@ -8,11 +8,12 @@ number of cells that the rows have in common.
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,12 @@ from genrec.types import IntArray
 
 _UNIT = "\x1f"  # the unit separator of ASCII, which does not occur in text
 _MISQUOTED = "a quote inside a quoted cell is not doubled"
-_DELIMITERS = ",;\t|"
+_DELIMITERS = "\t;,|\x1f"  # the first one wins a tie; commas are also in prices and names
+_DOUBLE = "::"  # the delimiter of MovieLens
 _SEPARATOR_LINE = re.compile(r"sep=(.)\s*$", re.IGNORECASE)  # the first line of some Excel files
 _NUMBER = re.compile(r"\s*-?\d[\d.,:/\- T]*Z?\s*$")
+_LONG = re.compile(r"\s*(\d{5,}(\.\d+)?|\d{4}-\d\d-\d\d[\dT :.+\-]*Z?|\d+/\d+/\d{4}\b.*)\s*$")
+_MOST = 0.6  # the share of sampled rows that must be alike, since some may be damaged
 _SAMPLE_LINES = 200
 _SAMPLE_TEXT = 1 << 18  # characters
 
@@ -43,19 +47,28 @@ class _Layout:
 
     Attributes:
         delimiter: the character between cells.
-        header: the cells of the header, as many as the rows have.
+        header: the names of the columns, as many as the rows have cells.
+        named: True if the header is a line of the file.
         skip: the number of lines before the header.
         title: the text of the lines before the header that are not blank.
         has_rows: True if there is text after the header.
-        fit: the number of columns, weighted with the share of sampled rows that have as many.
+        share: the share of sampled rows that have as many cells as the header.
     """
 
     delimiter: str
     header: list[str]
+    named: bool
     skip: int
     title: str
     has_rows: bool
-    fit: float
+    share: float
+
+    @property
+    def fit(self) -> tuple[bool, bool, float]:
+        """A layout with a greater value is better."""
+        split = len(self.header) > 1
+        whole = not self.title and self.share >= _MOST
+        return split, whole, len(self.header) * (self.share + 0.01)
 
 
 def read(source: Source, encoding: Encoding, rejects: Rejects, notes: list[str]) -> pa.Table:
@@ -71,11 +84,18 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, notes: list[str])
         DataError: the header or the quotes of the file cannot be used.
     """
     layout = _layout(source, encoding)
+    if len(layout.header) == 1 and _DOUBLE in layout.header[0]:
+        source, encoding = _with_unit_separators(source, encoding)
+        layout = _layout(source, encoding)
     names = [n.strip() for n in layout.header]
     _check_header(source, encoding, names)
     if layout.title:
         notes.append(
             f"the text before the header of {source.path.name} is skipped: {layout.title!r:.100}"
+        )
+    if not layout.named:
+        notes.append(
+            f"{source.path.name} has no header, so its columns are called {names[0]} to {names[-1]}"
         )
     if not layout.has_rows:  # pyarrow cannot skip a header without rows
         empty = [pa.array([], pa.string()) for _ in names]
@@ -139,8 +159,9 @@ def read_plain(text: str, separator: str, names: Sequence[str], rejects: Rejects
 def _layout(source: Source, encoding: Encoding) -> _Layout:
     """Decide on the delimiter and the header from the first lines.
 
-    A header that contains a delimiter beats one that does not. Of several delimiters, the one that
-    splits the most rows into the most cells is chosen, or the comma in case of a tie.
+    A header that contains a delimiter beats one that does not, and one that begins the file beats one
+    that would be preceded by a title. Then the delimiter that splits the most rows into the most
+    cells is chosen.
     """
     lines: list[str] = []
     size = 0
@@ -156,7 +177,14 @@ def _layout(source: Source, encoding: Encoding) -> _Layout:
     if given:
         skip += 1
     layouts = [_try(d, lines, skip, more) for d in (given[1] if given else _DELIMITERS)]
-    return max(layouts, key=lambda one: (len(one.header) > 1, one.fit))
+    return max(layouts, key=lambda one: one.fit)
+
+
+def _with_unit_separators(source: Source, encoding: Encoding) -> tuple[Source, Encoding]:
+    """Replace double colons, which pyarrow cannot split at, with unit separators."""
+    with open_text(source.open, encoding.name) as stream:
+        data = stream.read().replace(_DOUBLE, _UNIT).encode("utf-8", "replace")
+    return replace(source, open=lambda: io.BytesIO(data)), Encoding("utf-8")
 
 
 def _try(delimiter: str, lines: Sequence[str], skip: int, more: bool) -> _Layout:
@@ -176,7 +204,7 @@ def _try(delimiter: str, lines: Sequence[str], skip: int, more: bool) -> _Layout
             rows.append((at, row))
         at = skip + reader.line_num
     if not rows:
-        return _Layout(delimiter, [], skip, "", False, 0.0)
+        return _Layout(delimiter, [], True, skip, "", False, 0.0)
     first = _header_place([row for _, row in rows])
     start, header = rows[first]
     below = [row for _, row in rows[first + 1 :]]
@@ -187,8 +215,20 @@ def _try(delimiter: str, lines: Sequence[str], skip: int, more: bool) -> _Layout
         header = [*header, *[""] * width][:width]
     share = sum(len(row) == len(header) for row in whole) / len(whole) if whole else 1.0
     title = " ".join(" ".join(filter(None, row)) for _, row in rows[:first])
-    fit = len(header) * (share + 0.01)
-    return _Layout(delimiter, header, start, title, bool(below) or more, fit)
+    named = not _is_data(header, whole)
+    if not named:
+        header = [f"column_{n}" for n in range(1, len(header) + 1)]
+    return _Layout(delimiter, header, named, start, title, bool(below) or more or not named, share)
+
+
+def _is_data(header: Sequence[str], rows: Sequence[list[str]]) -> bool:
+    """Check whether the first row is data: it holds a time or a long number, as the others do."""
+    for place, cell in enumerate(header):
+        if _LONG.match(cell):
+            others = [row[place] for row in rows if place < len(row)]
+            if others and sum(bool(_LONG.match(o)) for o in others) >= _MOST * len(others):
+                return True
+    return False
 
 
 def _header_place(rows: Sequence[list[str]]) -> int:
@@ -204,7 +244,7 @@ def _header_place(rows: Sequence[list[str]]) -> int:
         below = rows[place + 1 :]
         alike = sum(len(other) == len(row) for other in below)
         names = len({*filled}) == len(row) and not any(_NUMBER.match(cell) for cell in filled)
-        return place if names and below and alike >= 0.8 * len(below) else 0
+        return place if names and below and alike >= _MOST * len(below) else 0
     return 0
 
 
@@ -273,7 +313,7 @@ def _parse(source: Source, encoding: Encoding, layout: _Layout) -> tuple[pa.Tabl
         reason = (
             f"{quantity(row.actual_columns, 'cell')}, but the header has {row.expected_columns}"
         )
-        broken.append((int(row.number or 0) - layout.skip - 1, reason, row.text or ""))
+        broken.append((int(row.number or 0) - layout.skip - layout.named, reason, row.text or ""))
         return "skip"
 
     columns = [str(n) for n in range(len(layout.header))]
@@ -284,7 +324,7 @@ def _parse(source: Source, encoding: Encoding, layout: _Layout) -> tuple[pa.Tabl
                 use_threads=False,
                 column_names=columns,
                 skip_rows=layout.skip,
-                skip_rows_after_names=1,
+                skip_rows_after_names=int(layout.named),
             ),
             parse_options=pa_csv.ParseOptions(
                 delimiter=layout.delimiter, newlines_in_values=True, invalid_row_handler=on_invalid
@@ -321,7 +361,8 @@ def _check_quotes(
         quotes = sum(block.count('"') for block in iter(lambda: stream.read(1 << 22), ""))
     with open_text(source.open, encoding.name) as stream:
         lines = itertools.islice(stream, layout.skip, None)
-        misquoted = _misquoted(csv.reader(lines, delimiter=layout.delimiter, strict=True))
+        reader = csv.reader(lines, delimiter=layout.delimiter, strict=True)
+        misquoted = _misquoted(reader, 1 - layout.named)
     if breaks and (quotes % 2 or misquoted):
         msg = (
             f"{str(source.path)!r} has a quote that is opened and never closed, so rows run together "
@@ -332,13 +373,15 @@ def _check_quotes(
     return misquoted
 
 
-def _misquoted(reader: Iterator[list[str]]) -> set[int]:
+def _misquoted(reader: Iterator[list[str]], first: int) -> set[int]:
     """Return the numbers of the rows that a strict reader rejects.
 
-    The header is row 0, and blank lines are not counted.
+    Args:
+        reader: the reader; blank lines are not counted.
+        first: the number of the first row, which is 0 for a header.
     """
     refused: set[int] = set()
-    number = 0
+    number = first
     while True:
         try:
             row = next(reader)

@@ -147,7 +147,7 @@ def _kind(source: Source, encoding: Encoding) -> str:
         return "Parquet"
     with encodings.open_text(source.open, encoding.name) as stream:
         start = stream.read(1 << 16)
-    if len(_CONTROLS.findall(start[:4096])) * 10 > len(start[:4096]) > 64:
+    if len(_CONTROLS.findall(start[:4096])) * 20 > len(start[:4096]) > 64:
         msg = (
             f"{str(source.path)!r} is not a text file. Expected CSV, JSON Lines or Parquet. Check "
             "the file, or name its encoding with --encoding."
@@ -185,7 +185,7 @@ def _read_parquet(source: Source) -> pa.Table:
     return table
 
 
-_CONTROLS = re.compile("[\0-\x08\x0e-\x1f\ufdd0]")
+_CONTROLS = re.compile("[\0-\x08\x0e-\x1f]")
 
 
 def _note_encoding(source: Source, encoding: Encoding, table: pa.Table) -> list[str]:

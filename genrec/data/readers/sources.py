@@ -78,7 +78,7 @@ def find(path: Path) -> Source:
         start = stream.read(8)
     plain: Callable[[], Any] = partial(path.open, "rb")
     opener = plain
-    if start.startswith(b"PK\x03\x04"):
+    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         inner = _member(path)
         name = inner.lower().rpartition("/")[2]
         opener = partial(_open_member, path, inner)
