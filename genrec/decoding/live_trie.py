@@ -53,11 +53,11 @@ class _Node:
 class LiveTrie:
     """An immutable trie that consists of a TitleTrie, called the base, and edits to it.
 
-    It is searched like a ``TitleTrie``. Positions below the number of titles in the base belong to
-    the base. Added titles get the positions after these, and the positions of removed titles stay
-    unused. The cost of an edit is proportional to the number of nodes on the path to the title,
-    times the number of children per node. Edits recurse once for each node on the path, which is
-    safe for titles of hundreds of tokens.
+    It is searched like a ``TitleTrie``, in which each title has a position. Titles of the base keep
+    their positions, added titles get new positions after them, and the positions of removed titles
+    stay unused. The cost of an edit is proportional to the number of nodes on the path to the
+    title, times the number of children per node. Edits recurse once for each node on the path,
+    which is safe for titles of hundreds of tokens.
 
     Attributes:
         base: the trie to which the edits apply.

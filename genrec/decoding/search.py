@@ -228,7 +228,7 @@ class _Search:
         return skipped
 
     def _follow(self, chosen: Frontier) -> Frontier:
-        """Let the model process the given prefixes, and return the prefixes below them.
+        """Let the model process the given prefixes, and return the longer ones that follow them.
 
         The items found on the way are added to the users' lists.
         """
@@ -247,7 +247,7 @@ class _Search:
         return self._follow_vocab(part)
 
     def _follow_vocab(self, part: Frontier) -> Frontier:
-        """Process prefixes with probabilities over the whole vocabulary; see ``_follow``.
+        """Do the work of ``_follow`` with probabilities that are normalized over the vocabulary.
 
         Unlike with "catalog" normalization, every token of a prefix has to be scored.
         """
@@ -270,9 +270,9 @@ class _Search:
         return self._children(scored[inner], every.some(last))
 
     def _follow_catalog(self, part: Frontier) -> Frontier:
-        """Process prefixes with probabilities over the titles' next tokens; see ``_follow``.
+        """Do the work of ``_follow`` with probabilities that are normalized over the catalog.
 
-        The same forward pass also processes nodes below them that will probably be needed next.
+        The same forward pass also processes longer prefixes that will probably be needed next.
         """
         n = len(part)
         nodes_ahead, above = self._subtrees.likely_descendants(

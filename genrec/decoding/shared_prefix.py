@@ -44,7 +44,7 @@ class Paths:
 
     @classmethod
     def to(cls, trie: Trie, positions: IntArray, *, vocab: bool) -> Paths:
-        """Collect the runs that a model must process to score some of the titles in a trie.
+        """Collect the tokens that a model must process to score some of the titles in a trie.
 
         Args:
             trie: the catalog's trie.

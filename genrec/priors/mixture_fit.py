@@ -1,4 +1,4 @@
-"""Fit the shares of a mixture's sources, and find behaviors that are better ignored."""
+"""Fit the shares of a mixture's sources, and find behaviors whose events should be ignored."""
 
 from __future__ import annotations
 
@@ -131,11 +131,11 @@ def _behaviors_to_ignore(
     sources: Sequence[str],
     target_behavior: str,
 ) -> frozenset[str]:
-    """Find the behaviors that are better ignored in histories.
+    """Find the behaviors whose events should be ignored in histories.
 
     A behavior is ignored if the targets become significantly more likely without its events. Each
-    behavior is tried once, starting with the most frequent one. While the next ones are tried, a
-    behavior to be ignored is left out.
+    behavior is tried once, starting with the most frequent one. If it is to be ignored, it is
+    already left out when the next behaviors are tried.
 
     Args:
         mixture: the mixture that provides the distributions of the sources.

@@ -92,9 +92,10 @@ class ItemPrior(Protocol):
 
 
 class Popularity:
-    """A prior that weights each item by its number of events plus one, or by the inverse of it.
+    """A prior that weights each item by its popularity, or by its novelty.
 
-    The inverse favors rare items and is called novelty.
+    Popularity is the item's number of events plus one. Novelty is one divided by this number, which
+    favors rare items.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class Popularity:
         Args:
             interactions: the events, which are split into train, validation and test parts.
             n_items: the number of items in the catalog.
-            novelty: whether to use the inverse, so that rare items get a higher weight.
+            novelty: whether to weight items by novelty, so that rare items get higher weights.
             before: ``validation`` to count events of the train part only, ``test`` to count those
                 of the train and validation parts.
         """
