@@ -161,11 +161,11 @@ class Filters:
 
     @property
     def totals(self) -> IntArray:
-        """Return the number of positions that are allowed for each of the U users, as (U,)."""
+        """Return the number of allowed positions for each of the U users, as a (U,) array."""
         return np.where(self.denies, len(self.common) - self._size, self._size)
 
     def counts(self, user: IntArray, low: IntArray, high: IntArray) -> IntArray:
-        """Count the positions in each of C ranges that are allowed for the range's user.
+        """For each of C ranges, count the positions that are allowed for the range's user.
 
         Args:
             user: (C,) index of the user to whom each range belongs.

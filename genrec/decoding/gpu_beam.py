@@ -279,7 +279,7 @@ class Beam:
 
 
 def fits_limit(trie: DeviceTrie, users: int, size: int, prompt: int) -> bool:
-    """Check whether a beam search on the device needs only attention masks of acceptable size.
+    """Check whether the attention masks of a beam search on the device are small enough.
 
     No forward pass may need a mask with more than ``MOST`` entries. The masks are large because
     each run of tokens is padded to the length of the longest run at its level of the trie.

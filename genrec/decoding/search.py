@@ -228,7 +228,7 @@ class _Search:
         return skipped
 
     def _follow(self, chosen: Frontier) -> Frontier:
-        """Let the model process the given prefixes, and return the longer ones that follow them.
+        """Let the model process the given prefixes, and return the longer ones that continue them.
 
         The items found on the way are added to the users' lists.
         """

@@ -1,4 +1,4 @@
-"""Sum up the allowed items and the prior weights below the nodes of a trie.
+"""Count the allowed items and sum the prior weights below the nodes of a trie.
 
 This module deals with nodes, positions and users, not with a model's probabilities.
 """
@@ -32,7 +32,7 @@ class Subtrees:
         self._trie, self._allowed, self._prior = trie, allowed, prior
 
     def counts(self, user: IntArray, nodes: IntArray) -> IntArray:
-        """Count the items below each of C nodes that may be returned to the node's user.
+        """For each of C nodes, count the items below it that may be returned to the node's user.
 
         Args:
             user: (C,) index of the user to whom each node belongs.
@@ -146,7 +146,8 @@ class _Guesses:
             user: user to whom each node belongs.
             node: the nodes.
             bound: log-probability of each node, as known or guessed.
-            index: index by which the children refer to each node as their parent.
+            index: index of each node among the prefixes and guesses, which its children store as
+                that of their parent.
             room: number of tokens that still fit into the forward pass. Children that need more
                 tokens are left out.
         """

@@ -66,7 +66,7 @@ class Allowed(Protocol):
     """The trie positions that may be returned to each of U users."""
 
     def counts(self, user: IntArray, low: IntArray, high: IntArray) -> IntArray:
-        """Count the positions in each of C ranges that are allowed for the range's user.
+        """For each of C ranges, count the positions that are allowed for the range's user.
 
         Args:
             user: (C,) index of the user to whom each range belongs.

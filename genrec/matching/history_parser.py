@@ -297,7 +297,7 @@ class HistoryParser:
     def _find_titles(
         self, piece: str, cuts: Sequence[int]
     ) -> list[tuple[int, int, Understood | None]]:
-        """Split a text into known titles and other stretches, so that titles cover the most text.
+        """Split a text into known titles and other stretches, so that titles cover most of it.
 
         Args:
             piece: the text.

@@ -2,9 +2,9 @@
 
 The model processes each prompt once. The tokens of continuations are then appended to the prompt's
 key-value cache. A 4-D attention mask lets each token attend only to the prompt and to its ancestors
-in the tree, and its position is its depth in the tree. So the cache never has to be copied or
-reordered for the branches of a search. (SpecInfer uses such tree attention for speculative
-decoding: Miao et al. 2024, https://arxiv.org/abs/2305.09781.)
+in the tree, and its position in the sequence follows from its depth in the tree. So the cache never
+has to be copied or reordered for the branches of a search. (SpecInfer uses such tree attention for
+speculative decoding: Miao et al. 2024, https://arxiv.org/abs/2305.09781.)
 
 Several prompts form one batch. Shorter prompts are padded on the right, so that no real token
 attends to the padding. This module deals with token ids only, not with text.
@@ -134,7 +134,7 @@ class Prefix:
 
 
 class CachedTree(TokenTree):
-    """The fast token tree, for models with only full or sliding-window attention layers."""
+    """A fast ``TokenTree`` for models that have only full and sliding-window attention layers."""
 
     def __init__(
         self, body: Body, prompts: Sequence[Sequence[int]], prefix: Prefix | None = None
@@ -271,7 +271,7 @@ class CachedTree(TokenTree):
 
     @property
     def whole(self) -> bool:
-        """Check whether the batch still contains all prompts, because none has been dropped."""
+        """Check whether all prompts are still in the batch."""
         return len(self._parent) == len(self._row)
 
     @property
@@ -280,7 +280,7 @@ class CachedTree(TokenTree):
         return self._prompt
 
     def places(self) -> torch.Tensor:
-        """Return the (B,) int64 numbers of tokens in the B prompts, as a tensor on the device."""
+        """Return the number of tokens in each of the B prompts, as a (B,) int64 device tensor."""
         return torch.from_numpy(self._length).to(self._body.device)
 
     def read(

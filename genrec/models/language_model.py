@@ -491,7 +491,7 @@ def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def fast_bf16_cpu() -> bool:
-    """Check whether this CPU has instructions for bfloat16, without which it is much slower."""
+    """Check whether this CPU has instructions for bfloat16, since it is slow without them."""
     try:
         info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

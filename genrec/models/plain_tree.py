@@ -15,7 +15,7 @@ _PLAIN_BATCH = 16  # number of sequences per forward pass
 
 
 class PlainTree(TokenTree):
-    """The slow token tree, which works with any causal language model.
+    """A slow ``TokenTree`` that works with any causal language model.
 
     It caches nothing: for each continuation, the model processes the prompt and all tokens of the
     continuation again. Tests use it to check ``CachedTree``.

@@ -364,11 +364,11 @@ class Encoder(PromptEncoder):
         return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def plain(self, text: str) -> tuple[int, ...]:
-        """Encode a prompt that is one string, and put the ids in ``start`` before it."""
+        """Encode a prompt that is given as one string, with the ids in ``start`` before it."""
         return (*self.start, *self._encode([text])[0])
 
     def message(self, text: str) -> tuple[int, ...]:
-        """Encode a chat prompt that consists of a user's message and the start of the answer.
+        """Encode a user's message as a chat prompt, which ends where the model's answer begins.
 
         Raises:
             PromptError: the model has no chat template.

@@ -58,7 +58,7 @@ class Prompt:
 
 
 class TitleObject:
-    """A title as a value in a template, which the template can print but not modify.
+    """A title that is passed to a template, which can print it but not modify it.
 
     Since a template cannot convert it to a string, the catalog row of every printed title is known.
     """
@@ -88,7 +88,7 @@ class TitleObject:
 
 
 def flatten(parts: Iterable[Any]) -> list[Any]:
-    """Flatten nested lists by one level, to join the parts that a Jinja2 template yields."""
+    """Join the values and lists that a Jinja2 template yields into one flat list."""
     flat: list[Any] = []
     for part in parts:
         flat.extend(part if isinstance(part, list) else [part])
