@@ -374,7 +374,7 @@ def lock_folder(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
 
 
 def _describe_holder(path: Path) -> str:
-    """Name the process that holds a lock, as far as the lock file can be read."""
+    """Describe the process that holds a lock, using the lock file if it can be read."""
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         return f"process {about['process']} on {about['host']}"

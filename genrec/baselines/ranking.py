@@ -1,7 +1,7 @@
 """Turn the scores of items into rankings.
 
 This includes breaking ties, leaving out items that a user already had, and ranking items by
-popularity if their scores say nothing.
+popularity if their scores are not informative.
 """
 
 from __future__ import annotations

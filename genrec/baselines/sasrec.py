@@ -18,7 +18,7 @@ from genrec.types import IntArray
 
 
 class ItemNet(Net):
-    """A transformer that reads and predicts items by the same learned vectors."""
+    """A transformer that uses the same learned item vectors for its input and its output."""
 
     def __init__(self, n: int, settings: Mapping[str, Any]) -> None:
         """Initialize random weights.

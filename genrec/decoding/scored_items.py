@@ -13,7 +13,7 @@ from genrec.types import BoolArray, FloatArray, IntArray
 
 @dataclass(slots=True)
 class Items:
-    """N scored items, each of which was found for one of several users, as parallel arrays.
+    """N scored items as parallel arrays. Each item was found for one of several users.
 
     Attributes:
         user: (N,) index of the user, who has one prompt.

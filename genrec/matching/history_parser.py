@@ -392,7 +392,7 @@ class HistoryParser:
         return self._lookup(piece, piece, default, near=True)
 
     def _is_search(self, behavior: str) -> bool:
-        """Check whether a behavior is a search, so that its text does not name an item."""
+        """Check whether a behavior is a search, which has a text but no item."""
         return behavior == "search"
 
     def _text_event(self, piece: str, behavior: str, text: str) -> Understood:

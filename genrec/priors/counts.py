@@ -222,7 +222,7 @@ class Counts:
 
     @cached_property
     def trend(self) -> FloatArray:
-        """Return the fraction of the latest events that belongs to each of the N items, as (N,).
+        """Return each of N items' share of the latest events, as an (N,) array.
 
         If the latest events are unknown, the popularity is returned instead.
         """

@@ -28,7 +28,7 @@ class Weights:
     Only the ratios of the weights matter. Items are given by their catalog rows.
 
     Attributes:
-        values: the weights of the first N rows as (N,), or the weights of S given rows as (S,).
+        values: (N,) weights of the first N rows, or (S,) weights of the rows in ``rows``.
         rows: (S,) the rows to which ``values`` belong; None if these are the first N rows.
         rest: the weight of every other row. It has no effect if there is a ``base``.
         base: weights of all rows, to which ``values`` are added; None to add nothing. If many
