@@ -66,7 +66,9 @@ def temporary_file(path: Path) -> Path:
 
 
 def final_name(name: str) -> str:
-    """Return the name of the file that a temporary file was meant for; other names are returned as given.
+    """Return the name of the file for which a temporary file was written.
+
+    The name of any other file is returned unchanged.
 
     >>> final_name(".run.json.0a1b2c3d.new"), final_name(".run.json.new"), final_name("run.json")
     ('run.json', 'run.json', 'run.json')
@@ -76,7 +78,7 @@ def final_name(name: str) -> str:
 
 
 def _remove_left_behind(path: Path) -> None:
-    """Remove temporary files of this path that a killed process left behind a day ago or earlier."""
+    """Remove temporary files for a path that a killed process left behind at least a day ago."""
     with contextlib.suppress(OSError):
         for other in path.parent.iterdir():
             if other.name != path.name and final_name(other.name) == path.name:
@@ -95,7 +97,7 @@ def os_errors(path: Path) -> Iterator[None]:
     """Raise every failure to write a path as an OSError that names the path.
 
     safetensors and tokenizers report a full disk or a missing permission with exceptions that are
-    no OSError. pyarrow and Python's streams leave out the path, and others name the temporary path.
+    not OSErrors. pyarrow and Python's streams leave out the path, and others name the temporary path.
     """
     try:
         yield
@@ -244,9 +246,9 @@ def map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def describe_unreadable(path: Path) -> str:
-    """Say that a file, or a file in a folder, may not be read; return an empty string if all may.
+    """Describe which file may not be read, given the path of a file or folder.
 
-    A path that does not exist is no problem here.
+    The result is empty if everything may be read, or if the path does not exist.
     """
     try:
         paths = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
@@ -300,7 +302,8 @@ def check_output(path: str | Path, *, kind: str = "file", advice: str = "") -> N
     Args:
         path: the file or folder.
         kind: see ``find_write_problem``.
-        advice: what to do if it cannot be written; by default, to choose another path.
+        advice: a sentence that tells the user what to do if the path cannot be written; by
+            default, it says to choose another path.
 
     Raises:
         SettingsError: the path cannot be written.

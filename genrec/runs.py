@@ -52,11 +52,11 @@ class Run:
             ``LanguageModel.kept_fingerprint``.
         base_revision: the hub revision of the model, or None.
         template: the name of the prompt template.
-        template_hash: ``Template.hash``.
-        encoder_hash: ``Encoder.hash``, which covers the vocabulary, added tokens and title form.
-        catalog_hash: ``Catalog.hash`` of the items in the training data.
+        template_hash: the hash of the template, from ``Template.hash``.
+        encoder_hash: the hash of the tokenizer and the format of titles, from ``Encoder.hash``.
+        catalog_hash: the hash of the items in the training data, from ``Catalog.hash``.
         data: the name of the dataset.
-        data_fingerprint: ``protocols.fingerprint`` of the dataset.
+        data_fingerprint: the hash of the dataset, from ``protocols.fingerprint``.
         settings: the settings of the recommender.
         training: the training settings.
         versions: the versions of genrec and of the libraries used in training.
