@@ -240,7 +240,7 @@ def map_arrays(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
                 else np.empty(shape, kind)
             )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        msg = f"{path} cannot be read ({error}). Expected a complete safetensors file; write it again."
+        msg = f"{path} cannot be read ({error}). Expected a complete safetensors file; create it again."
         raise DataError(msg) from error
     return arrays, metadata
 

@@ -168,8 +168,8 @@ class Run:
         if changed:
             msg = (
                 f"This run was trained with a different {' and a different '.join(dict.fromkeys(changed))}, so its "
-                "scores would be wrong. Expected the same as in training. Remove options that change "
-                "it (such as --template, --few-shot, --prompts, --case), or train again."
+                "scores would be wrong. Expected the same as in training. Remove the options that "
+                "change this (such as --template, --few-shot, --prompts, --case), or train again."
             )
             raise ModelError(msg)
 

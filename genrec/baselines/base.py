@@ -167,7 +167,7 @@ class Scorer(ABC):
                 catalog.
         """
         if k < 1:
-            msg = f"k={k!r}. Expected a whole number, 1 or more."
+            msg = f"k={k!r} is not valid. Expected a whole number of 1 or more."
             raise RequestError(msg)
         ranked = []
         size = max(1, _CHUNK // len(self.catalog))

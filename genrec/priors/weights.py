@@ -52,8 +52,8 @@ class Weights:
             flat = False
         if not flat:
             msg = (
-                f"Got prior weights {self.values!r:.80} for rows {self.rows!r:.80}. Expected a list "
-                "of numbers above 0, and a list of rows or None."
+                f"The prior weights are {self.values!r:.80}, for the rows {self.rows!r:.80}. Expected "
+                "a list of numbers above 0, and a list of rows or None."
             )
             raise RequestError(msg)
         object.__setattr__(self, "values", values)
@@ -61,14 +61,15 @@ class Weights:
         every = np.append(self.values, self.rest)
         if not (np.isfinite(every).all() and (every > 0).all()):
             bad = every[~(np.isfinite(every) & (every > 0))][0]
-            msg = f"Got a prior weight of {bad}. Expected finite numbers above 0; smooth the prior."
+            msg = f"A prior weight is {bad}. Expected finite numbers above 0; smooth the prior."
             raise RequestError(msg)
         if self.rows is not None and (
             len(self.rows) != len(self.values) or len(np.unique(self.rows)) < len(self.rows)
         ):
             msg = (
-                f"Got {len(self.values)} prior weights for {len(self.rows)} rows. Expected exactly "
-                "one weight per row, and no repeated rows."
+                f"There are {len(self.values)} prior weights for {len(self.rows)} rows, of which "
+                f"{len(np.unique(self.rows))} are distinct. Expected exactly one weight for each row, "
+                "and no repeated rows."
             )
             raise RequestError(msg)
         if self.base is not None and (self.rows is None or self.base.rows is not None):
