@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from genrec.models.growing_layer import GrowingLayer
+from genrec.models.llama import Llama
 from genrec.types import FloatArray, IntArray
 
 _GATHERED = 1 << 24  # maximum number of head weights copied at a time to compute single logits
@@ -43,15 +45,18 @@ class Body:
         device: the device on which the weights are stored.
         dtype: the data type of the weights.
         keeps: whether the whole model's forward method has an argument ``logits_to_keep``.
+        known: whether this is genrec's own model, which needs no tests of what it supports.
     """
 
     def __init__(self, model: Any) -> None:
         """Split a causal language model.
 
         Args:
-            model: a model of the transformers library, with or without LoRA adapters.
+            model: a ``Llama``, or a model of the transformers library, with or without LoRA
+                adapters.
         """
         self.model = model
+        self.known = isinstance(model, Llama)
         config = model.config.get_text_config()
         self.n_layers = int(config.num_hidden_layers)
         window = getattr(config, "sliding_window", None)
@@ -68,7 +73,7 @@ class Body:
         self.head: torch.nn.Linear | None = None
         head = base.get_output_embeddings()
         if self.body is not None and isinstance(head, torch.nn.Linear):
-            self.head = head if self._divides(head) else None
+            self.head = head if self.known or self._divides(head) else None
         if self.head is None:
             self.body = model
         self.keeps = "logits_to_keep" in inspect.signature(base.forward).parameters
@@ -89,6 +94,21 @@ class Body:
         except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError):
             return False
         return bool(torch.allclose(ours, theirs, atol=1e-5, rtol=1e-4))
+
+    def new_layers(self) -> list[GrowingLayer]:
+        """Return an empty buffer for the attention keys and values of each layer."""
+        kind: type[GrowingLayer] = GrowingLayer
+        if not self.known:
+            from genrec.models.transformers_cache import TransformersLayer as kind
+        return [kind() for _ in range(self.n_layers)]
+
+    def as_cache(self, layers: Sequence[GrowingLayer]) -> Any:
+        """Return buffers in the form that the model takes as ``past_key_values``."""
+        if self.known:
+            return layers
+        from genrec.models.transformers_cache import as_cache
+
+        return as_cache(layers)
 
     @property
     def vocabulary(self) -> int:

@@ -1,0 +1,430 @@
+"""Run Llama models with PyTorch alone, since importing transformers takes longer than a list.
+
+The command line uses this module for models that it supports, such as the default model. Weights,
+names of parameters and order of operations are those of transformers, and a test checks that the
+logits are equal. Everything else about a model (training, saving, generation) needs transformers.
+This module deals with token ids and hidden states, not with text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from genrec.errors import ModelError
+
+WEIGHTS = "model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_HEAD = "lm_head.weight"
+# Values in a model's config.json that change its computations and that this module does not support.
+# A key that is missing or null has the value given here.
+_PLAIN: dict[str, Any] = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "is_causal": True,
+    "rope_scaling": None,
+    "quantization_config": None,
+    "sliding_window": None,
+    "layer_types": None,
+    "partial_rotary_factor": None,
+}
+# The same for an adapter's adapter_config.json.
+_PLAIN_ADAPTER: dict[str, Any] = {
+    "peft_type": "LORA",
+    "bias": "none",
+    "fan_in_fan_out": False,
+    "lora_bias": False,
+    "use_dora": False,
+    "use_rslora": False,
+    "use_qalora": False,
+    "use_bdlora": None,
+    "modules_to_save": None,
+    "target_parameters": None,
+    "trainable_token_indices": None,
+    "layer_replication": None,
+    "alpha_pattern": {},
+    "rank_pattern": {},
+}
+
+
+class Layer(Protocol):
+    """The keys and values of one layer, which grow with each pass."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append (B, heads, T, D) keys and values, and return all of them."""
+
+    def get_seq_length(self) -> int:
+        """Return the number of tokens so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaConfig:
+    """The sizes of a Llama model, with the names that they have in ``config.json``."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_theta: float
+    tie_word_embeddings: bool
+
+    @classmethod
+    def read(cls, folder: Path) -> LlamaConfig | None:
+        """Read the ``config.json`` of a model folder; return None if the model is not supported."""
+        given = _read_json(folder / "config.json")
+        rope = given.get("rope_parameters") or {}
+        if (
+            given.get("architectures") != ["LlamaForCausalLM"]
+            or not _is_plain(given, _PLAIN)
+            or rope.get("rope_type", "default") != "default"
+            or not rope.keys() <= {"rope_type", "rope_theta"}
+        ):
+            return None
+        try:
+            heads = given["num_attention_heads"]
+            return cls(
+                vocab_size=given["vocab_size"],
+                hidden_size=given["hidden_size"],
+                intermediate_size=given["intermediate_size"],
+                num_hidden_layers=given["num_hidden_layers"],
+                num_attention_heads=heads,
+                num_key_value_heads=given["num_key_value_heads"],
+                head_dim=given.get("head_dim") or given["hidden_size"] // heads,
+                max_position_embeddings=given["max_position_embeddings"],
+                rms_norm_eps=given["rms_norm_eps"],
+                rope_theta=rope.get("rope_theta") or given["rope_theta"],
+                tie_word_embeddings=given["tie_word_embeddings"],
+            )
+        except KeyError:
+            return None
+
+    def get_text_config(self) -> LlamaConfig:
+        """Return this configuration, as the configurations of transformers do for text models."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """The result of the layers: (B, T, hidden size) hidden states."""
+
+    last_hidden_state: torch.Tensor
+
+
+class _Linear(nn.Linear):
+    """A linear layer without biases, whose weights are loaded and therefore not initialized."""
+
+    def __init__(self, width: int, height: int) -> None:
+        super().__init__(width, height, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Do nothing. Even without memory for the weights, initializing them takes a second."""
+
+
+class _Embedding(nn.Embedding):
+    """Embeddings that are loaded and therefore not initialized."""
+
+    def reset_parameters(self) -> None:
+        """Do nothing; see ``_Linear``."""
+
+
+class _Norm(nn.Module):
+    """Divides by the root mean square, in float32."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.hidden_size))
+        self.eps = config.rms_norm_eps
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        wide = states.to(torch.float32)
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * wide.to(states.dtype)
+
+
+class _Attention(nn.Module):
+    """Attention in which groups of query heads share a key and value head."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.groups = config.num_attention_heads // config.num_key_value_heads
+        queries = config.num_attention_heads * config.head_dim
+        keys = config.num_key_value_heads * config.head_dim
+        self.q_proj = _Linear(config.hidden_size, queries)
+        self.k_proj = _Linear(config.hidden_size, keys)
+        self.v_proj = _Linear(config.hidden_size, keys)
+        self.o_proj = _Linear(queries, config.hidden_size)
+
+    def forward(
+        self,
+        states: torch.Tensor,
+        turn: tuple[torch.Tensor, torch.Tensor],
+        mask: torch.Tensor | None,
+        layer: Layer | None,
+    ) -> torch.Tensor:
+        n, width, _ = states.shape
+        shape = (n, width, -1, self.head_dim)
+        query = self.q_proj(states).view(shape).transpose(1, 2)
+        key = self.k_proj(states).view(shape).transpose(1, 2)
+        value = self.v_proj(states).view(shape).transpose(1, 2)
+        query, key = _rotate(query, *turn), _rotate(key, *turn)
+        if layer is not None:
+            key, value = layer.update(key, value)
+        # The branches are those of transformers, since the kernels round differently.
+        shared = mask is None and self.groups > 1
+        if self.groups > 1 and not shared:
+            if width == 1:
+                query = query.reshape(n, -1, self.groups, self.head_dim)
+            else:
+                key, value = self._repeat(key), self._repeat(value)
+        found = functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            scale=self.head_dim**-0.5,
+            is_causal=mask is None and width > 1,
+            enable_gqa=shared,
+        )
+        found = found.reshape(n, -1, width, self.head_dim).transpose(1, 2)
+        projected: torch.Tensor = self.o_proj(found.reshape(n, width, -1))
+        return projected
+
+    def _repeat(self, states: torch.Tensor) -> torch.Tensor:
+        """Repeat each of the (B, heads, T, D) keys or values for the query heads of its group."""
+        n, heads, width, size = states.shape
+        wide = states[:, :, None].expand(n, heads, self.groups, width, size)
+        return wide.reshape(n, heads * self.groups, width, size)
+
+
+def _rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Apply rotary position embeddings to (B, heads, T, D) queries or keys."""
+    half = states.shape[-1] // 2
+    turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
+    return states * cos + turned * sin
+
+
+class _Mlp(nn.Module):
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.gate_proj = _Linear(config.hidden_size, config.intermediate_size)
+        self.up_proj = _Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = _Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        gate = functional.silu(self.gate_proj(states))
+        projected: torch.Tensor = self.down_proj(gate * self.up_proj(states))
+        return projected
+
+
+class _Block(nn.Module):
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.self_attn = _Attention(config)
+        self.mlp = _Mlp(config)
+        self.input_layernorm = _Norm(config)
+        self.post_attention_layernorm = _Norm(config)
+
+    def forward(
+        self,
+        states: torch.Tensor,
+        turn: tuple[torch.Tensor, torch.Tensor],
+        mask: torch.Tensor | None,
+        layer: Layer | None,
+    ) -> torch.Tensor:
+        states = states + self.self_attn(self.input_layernorm(states), turn, mask, layer)
+        summed: torch.Tensor = states + self.mlp(self.post_attention_layernorm(states))
+        return summed
+
+
+class _Layers(nn.Module):
+    """The layers that turn token ids into hidden states."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = _Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList([_Block(config) for _ in range(config.num_hidden_layers)])
+        self.norm = _Norm(config)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Sequence[Layer] | None = None,
+        use_cache: bool = False,
+    ) -> Hidden:
+        """Process tokens.
+
+        Args:
+            input_ids: (B, T) int64 token ids.
+            attention_mask: (B, 1, T, tokens so far) mask, which is added to the attention scores;
+                None for causal attention.
+            position_ids: (B, T) int64 positions; None counts on from the tokens so far.
+            past_key_values: the layers' keys and values, which are updated; None for no cache.
+            use_cache: has no effect; whether there is a cache depends on ``past_key_values``.
+        """
+        states = self.embed_tokens(input_ids)
+        device, width = input_ids.device, input_ids.shape[1]
+        past = past_key_values[0].get_seq_length() if past_key_values else 0
+        if position_ids is None:
+            position_ids = torch.arange(past, past + width, device=device)[None]
+        if attention_mask is None and past and width > 1:
+            slots = torch.arange(past + width, device=device)
+            attention_mask = (slots <= slots[past:, None])[None, None]
+        turn = self._turn(position_ids, states.dtype)
+        layers: Sequence[Layer | None] = past_key_values or [None] * len(self.layers)
+        for block, layer in zip(self.layers, layers, strict=True):
+            states = block(states, turn, attention_mask, layer)
+        return Hidden(self.norm(states))
+
+    def _turn(
+        self, positions: torch.Tensor, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the (B, 1, T, D) cosines and sines of the rotary position embeddings."""
+        size = self.config.head_dim
+        even = torch.arange(0, size, 2, dtype=torch.float32, device=positions.device)
+        angles = positions[..., None].float() * (1.0 / (self.config.rope_theta ** (even / size)))
+        angles = torch.cat((angles, angles), dim=-1)[:, None]
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+class Llama(nn.Module):
+    """A Llama model for inference.
+
+    Attributes:
+        config: the sizes of the model.
+        model: the layers, which turn token ids into hidden states.
+        lm_head: the linear layer that turns hidden states into logits.
+    """
+
+    base_model_prefix = "model"
+
+    def __init__(self, config: LlamaConfig) -> None:
+        """Build the model with weights that are not initialized; ``load_llama`` loads them."""
+        super().__init__()
+        self.config = config
+        self.model = _Layers(config)
+        self.lm_head = _Linear(config.hidden_size, config.vocab_size)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the embeddings of the tokens."""
+        return self.model.embed_tokens
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """Return the linear layer that turns hidden states into logits."""
+        return self.lm_head
+
+
+def load_llama(folder: str | Path, dtype: torch.dtype) -> Llama | None:
+    """Load a model from a folder, mapping its weights into memory instead of reading them.
+
+    Args:
+        folder: a folder with ``config.json`` and ``model.safetensors``.
+        dtype: the precision of the weights.
+
+    Returns:
+        The model in eval mode, or None if the folder does not hold a complete model that this
+        module supports.
+    """
+    folder = Path(folder)
+    config = LlamaConfig.read(folder)
+    weights = _read_weights(folder / WEIGHTS)
+    if config is None or weights is None:
+        return None
+    if config.tie_word_embeddings:
+        weights[_HEAD] = weights.get("model.embed_tokens.weight", torch.empty(0))
+    with torch.device("meta"):
+        model = Llama(config)
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if expected != {name: tensor.shape for name, tensor in weights.items()}:
+        return None
+    weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    model.load_state_dict(weights, assign=True)
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.model.embed_tokens.weight
+    return model.requires_grad_(False).eval()
+
+
+def merge_adapter(model: Llama, folder: Path) -> bool:
+    """Add a LoRA adapter's products to the weights, as ``merge_and_unload`` in PEFT does.
+
+    Args:
+        model: the model that the adapter was trained for.
+        folder: the folder that PEFT wrote.
+
+    Returns:
+        True if the adapter was merged. False if its kind is not supported or a file is damaged; the
+        model is then unchanged.
+
+    Raises:
+        ModelError: the adapter does not fit the model.
+    """
+    about, adapter = (
+        _read_json(folder / "adapter_config.json"),
+        _read_weights(folder / ADAPTER_WEIGHTS),
+    )
+    rank, alpha = about.get("r"), about.get("lora_alpha")
+    if not adapter or not rank or alpha is None or not _is_plain(about, _PLAIN_ADAPTER):
+        return False
+    start, down, up = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+    names = {n.removeprefix(start).removesuffix(down) for n in adapter if n.endswith(down)}
+    if adapter.keys() != {f"{start}{name}{part}" for name in names for part in (down, up)}:
+        return False
+    layers = dict(model.named_modules())
+    merged = {}
+    for name in names:
+        layer = layers.get(name)
+        product = adapter[f"{start}{name}{up}"].float() @ adapter[f"{start}{name}{down}"].float()
+        if not isinstance(layer, nn.Linear) or layer.weight.shape != product.shape:
+            msg = (
+                f"The adapter in {folder} does not fit the model: it changes {name}. Expected the "
+                "adapter of the same base model; copy the run folder again."
+            )
+            raise ModelError(msg)
+        delta = (product * (alpha / rank)).to(layer.weight.device)
+        merged[name] = (layer.weight + delta).to(layer.weight.dtype)
+    for name, weight in merged.items():
+        layers[name].weight = nn.Parameter(weight, requires_grad=False)
+    return True
+
+
+def _is_plain(given: Mapping[str, Any], plain: Mapping[str, Any]) -> bool:
+    """Check that no key has an unsupported value."""
+    return all(given.get(key) in (None, value) for key, value in plain.items())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; return an empty one if the file is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor] | None:
+    """Map the tensors of a safetensors file; return None if it is missing or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
