@@ -274,7 +274,7 @@ def find_write_problem(path: Path, *, kind: str = "file") -> str:
     Args:
         path: the file or folder.
         kind: ``file``; ``folder`` for files that are written into a folder; ``new folder`` for a
-            folder that is written next to its place and then renamed.
+            folder that is written under a temporary name and then renamed.
     """
     path = path.absolute()
     try:

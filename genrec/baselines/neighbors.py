@@ -61,7 +61,7 @@ class ItemKNN(Scorer):
 
 
 class UserKNN(Scorer):
-    """Recommends the items of those users who have similar items to those in a history.
+    """Recommends the items of the users whose items are most similar to those in a history.
 
     A user's similarity is the cosine between the user's set of items and the history's. An item's
     score is the sum of the similarities of its users. The method is from Resnick et al. 1994

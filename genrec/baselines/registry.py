@@ -127,7 +127,7 @@ def fit(
 
 
 def _describe_unsaved(name: str, folder: Path, problem: str) -> str:
-    """Say that a fitted baseline is not saved, and why."""
+    """Return a line of text that says why a fitted baseline is not saved."""
     return f"{folder} cannot be written ({problem}), so {name} will be fitted again next time."
 
 

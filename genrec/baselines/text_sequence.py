@@ -44,7 +44,7 @@ class TextNet(Net):
         Args:
             titles: (N, W) vectors of the titles of N items with W dimensions, which are not
                 trained.
-            behaviors: number of behaviors in the data. All other behaviors share one more number.
+            behaviors: number of behaviors in the data. All others are treated as one more behavior.
             settings: the settings of ``TextSequence``.
         """
         super().__init__()  # saved files contain the layers' attribute names, so do not rename them

@@ -183,7 +183,7 @@ class LiveTrie:
     # Search.
 
     def children(self, nodes: IntArray) -> tuple[IntArray, IntArray]:
-        """Return the children of all given nodes in one array, and each node's number of them."""
+        """Return the children of all given nodes in one array, and the number of children of each."""
         mine = nodes >= self._size
         if not mine.any():
             return self.base.children(nodes)

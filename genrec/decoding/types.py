@@ -29,7 +29,7 @@ class Trie(Protocol):
         ...
 
     def children(self, nodes: IntArray) -> tuple[IntArray, IntArray]:
-        """Return the children of all given nodes in one array, and each node's number of them."""
+        """Return the children of all given nodes in one array, and the number of children of each."""
         ...
 
     def is_leaf(self, nodes: IntArray) -> BoolArray:

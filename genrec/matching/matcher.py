@@ -183,8 +183,8 @@ class SemanticMatcher:
 class TextMatcher:
     """Matches texts to titles. In case of doubt, it returns no match rather than a guess.
 
-    A text that is not a title is first compared with all titles by spelling. The similarity is 1 -
-    edits / total length, where an edit inserts or deletes a character. It is computed with
+    A text that is not a title is first compared with all titles by spelling. The similarity is
+    ``1 - edits / total length``, where an edit inserts or deletes a character. It is computed with
     rapidfuzz for the texts as they are and with their words sorted, and the higher value counts. A
     text that is still unmatched is compared by meaning (``SemanticMatcher``).
 

