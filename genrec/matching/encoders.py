@@ -31,7 +31,7 @@ CHUNK = 512  # number of texts that are embedded at once
 
 
 class Embedder(ABC):
-    """An encoder that represents texts as unit vectors, which are close for similar meanings.
+    """An encoder that represents texts of similar meaning by unit vectors that are close together.
 
     Attributes:
         name: the name under which the user selected the encoder.
