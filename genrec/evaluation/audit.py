@@ -1,7 +1,7 @@
-"""Audit a dataset for problems that make evaluations on it misleading.
+"""Audit a dataset for problems that would make evaluations on it misleading.
 
-Each check returns one finding with figures and advice. The checks are in ``audit_contents`` and
-``audit_leaks``.
+The checks are defined in ``audit_contents`` and ``audit_leaks``. Each check returns a finding with
+figures and advice.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _CHECKS: tuple[Callable[[AuditedData], Finding], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """All findings on a dataset under a protocol.
+    """The findings of all checks on a dataset under an evaluation protocol.
 
     Attributes:
-        dataset: the dataset's name.
-        protocol: the protocol under which it was audited.
-        split: the split of the targets.
+        dataset: the name of the dataset.
+        protocol: the protocol under which the dataset was audited.
+        split: the part of the data that contains the targets.
         users: the number of users with a target.
-        findings: one finding per check.
+        findings: the finding of each check.
     """
 
     dataset: str
@@ -52,11 +52,11 @@ class Audit:
     findings: Sequence[Finding]
 
     def count(self, level: str) -> int:
-        """Return the number of findings at a level."""
+        """Return the number of findings at a level, such as ``warning``."""
         return sum(f.level == level for f in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the audit as plain values for JSON."""
+        """Return the audit as a dictionary of plain values that can be written as JSON."""
         return {"schema_version": 1, **asdict(self)}
 
 
@@ -68,15 +68,16 @@ def audit(
     table: Sequence[Mapping[str, object]] | None = None,
     log: Callable[[str], None] = lambda message: None,
 ) -> Audit:
-    """Check a dataset as it would be used by an evaluation under a protocol.
+    """Run all checks on a dataset, in the form in which an evaluation would use it.
 
     Args:
         dataset: a dataset with a split. It is split again if the protocol needs a different split.
         protocol: one of ``protocols.NAMES``; None chooses the protocol that matches the dataset's
             split.
         split: ``test`` or ``validation``.
-        table: rows of published results to check as well; see ``published_tables.check_table``.
-        log: function called with a message before each slow step.
+        table: the rows of a table of published results to check as well; see
+            ``published_tables.check_table``.
+        log: a function that is called with a line of text before each slow step.
 
     Raises:
         RequestError: the protocol or split is unknown, or no user has a target.
@@ -96,7 +97,7 @@ def published_table(rows: Sequence[Mapping[str, object]]) -> Finding:
     """Check whether published results are arithmetically possible.
 
     Args:
-        rows: see ``published_tables.check_table``.
+        rows: the rows of a table of results; see ``published_tables.check_table``.
 
     Raises:
         DataError: no column is a metric.

@@ -1,4 +1,4 @@
-"""Audit checks of users, rejected rows, repeats, titles, cold items and simple baselines."""
+"""Check the contents of a dataset, such as its users, its titles and the repetition of items."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_users(data: AuditedData) -> Finding:
 
 
 def check_rejected_rows(data: AuditedData) -> Finding:
-    """Report the number of rows that were rejected when the data was prepared."""
+    """Report the number of rows that ``genrec prepare`` rejected, and the reasons."""
     reasons = data.dataset.info.rejected
     n, kept = sum(reasons.values()), data.dataset.info.events
     figures = {"rows": n, "events_kept": kept}
@@ -46,7 +46,7 @@ def check_rejected_rows(data: AuditedData) -> Finding:
 
 
 def check_target_in_history(data: AuditedData) -> Finding:
-    """Check for targets that are already in the history, by id and by title."""
+    """Count the targets that are already in the history, compared by id and by title."""
     titles = data.dataset.catalog.titles
     events, lead_in = data.dataset.interactions, data.dataset.info.lead_in_behaviors
     rows, behavior = events.columns.row, events.columns.behavior
@@ -61,13 +61,13 @@ def check_target_in_history(data: AuditedData) -> Finding:
     n = len(data.cases)
     figures = {"by_id": by_id / n, "by_title": by_title / n}
     said = (
-        f"{by_id / n:.1%} of the targets are already in the history by id, {by_title / n:.1%} by "
-        "title."
+        f"{by_id / n:.1%} of the targets are already in the history. Compared by title instead of ID, "
+        f"the share is {by_title / n:.1%}."
     )
     if data.dataset.info.exclude_seen and excluded:
         advice = (
             f"Seen items are excluded, so {excluded:,} targets can never be hit. Include seen items "
-            "(--include-seen), or leave these users out and report it."
+            "with --include-seen, or leave these users out and report it."
         )
         return Finding("target in history", "warning", figures, said, advice)
     if by_id / n > 0.5:
@@ -89,7 +89,7 @@ def check_target_in_history(data: AuditedData) -> Finding:
 
 
 def check_repeats(data: AuditedData) -> Finding:
-    """Report how often users repeat an item, and whether seen items are excluded by default."""
+    """Report the share of repeated items, and if seen items are excluded by default."""
     info = data.dataset.info
     rule, exception = "excluded" if info.exclude_seen else "included", ""
     lead_in = sorted(info.lead_in_behaviors & info.led_by.keys())
@@ -103,7 +103,7 @@ def check_repeats(data: AuditedData) -> Finding:
 
 
 def check_shared_titles(data: AuditedData) -> Finding:
-    """Check for items that share a title, and compare scoring by item ID with scoring by title."""
+    """Count items that share a title, and compare results by item id with results by title."""
     titles = data.dataset.catalog.titles
     exact = Counter(titles)
     plain = Counter(normalized(t) for t in titles)
@@ -121,9 +121,9 @@ def check_shared_titles(data: AuditedData) -> Finding:
         "popular_hit_rate@10_by_text": by_text,
     }
     said = (
-        f"{shared:,} of {len(titles):,} items share their title with another item ({nearly:,} if "
-        f"case and punctuation are ignored), and {targets:,} targets ({targets / n:.2%}) have such "
-        f"a title. The popularity baseline has HR@10 {by_id:.4f} by ID and {by_text:.4f} by text."
+        f"{shared:,} of {len(titles):,} items share their title with another item, or {nearly:,} if "
+        f"case and punctuation are ignored. {targets:,} targets ({targets / n:.2%}) have such a "
+        f"title. The popularity baseline has HR@10 {by_id:.4f} by ID and {by_text:.4f} by text."
     )
     if not shared:
         return Finding("shared titles", "ok", figures, said)
@@ -135,7 +135,7 @@ def check_shared_titles(data: AuditedData) -> Finding:
 
 
 def _popular_hit_rates(data: AuditedData) -> tuple[float, float]:
-    """Return HR@10 of the popularity baseline, scored by id and by title."""
+    """Measure HR@10 of the popularity baseline, first by item id and then by title."""
     catalog, titles = data.dataset.catalog, data.dataset.catalog.titles
     cases = data.sampled_cases
     by_id = by_text = 0
@@ -147,13 +147,13 @@ def _popular_hit_rates(data: AuditedData) -> tuple[float, float]:
 
 
 def check_cold_targets(data: AuditedData) -> Finding:
-    """Check for targets whose item has no event in the train part."""
+    """Count the targets whose item has no event in the train part."""
     counts = protocols.count_events(data.dataset, "validation")
     rows = data.dataset.interactions.columns.row[data.target_places]
     share = float((counts[rows] == 0).mean())
     said = f"{share:.1%} of the targets have no event in train."
     advice = (
-        "Counting cannot predict them. Report warm and cold items separately."
+        "Baselines that count events cannot predict them. Report warm and cold items separately."
         if share > 0.01
         else ""
     )
@@ -161,7 +161,7 @@ def check_cold_targets(data: AuditedData) -> Finding:
 
 
 def check_counting(data: AuditedData) -> Finding:
-    """Measure the accuracy of simple counting baselines."""
+    """Measure the accuracy of baselines that only count events."""
     cases = data.sampled_cases
     names = [n for n in ("popular", "markov") if n in registry.NAMES]
     figures: dict[str, float] = {"users": len(cases)}
@@ -176,7 +176,10 @@ def check_counting(data: AuditedData) -> Finding:
             f"{name} HR@10 {figures[f'{name}_hit_rate@10']:.4f}, "
             f"NDCG@10 {figures[f'{name}_ndcg@10']:.4f}"
         )
-    said = f"Counting baselines fitted on train, for {len(cases):,} users: {'; '.join(results)}."
+    said = (
+        f"For {len(cases):,} users, counting baselines fitted on train have these results: "
+        f"{'; '.join(results)}."
+    )
     if "markov" not in names:
         said += " The markov baseline is not available, so transitions were not counted."
     advice = (

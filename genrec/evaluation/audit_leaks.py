@@ -1,4 +1,4 @@
-"""Audit checks of times and splits. They look for train events that should not be known yet."""
+"""Check the times and the splits of a dataset for train events that should not be known yet."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from genrec.evaluation.audit_types import AuditedData, Finding
 from genrec.types import FloatArray
 
 DAY = 86_400.0  # seconds
-_WINDOW = 4  # items in a row; longer runs seldom occur twice by chance
+_WINDOW = 4  # a sequence of this many items rarely occurs twice by chance
 
 
 def check_repeated_events(data: AuditedData) -> Finding:
-    """Check for duplicate events, which leak targets if they occur in different splits."""
+    """Look for duplicate events, which give away targets if they are in different splits."""
     c = data.dataset.interactions.columns
     keys = np.stack([c.user, c.row, c.behavior, c.timestamp], axis=1)
     _, which, count = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
@@ -23,8 +23,8 @@ def check_repeated_events(data: AuditedData) -> Finding:
     given_away = int((earliest[which.ravel()[data.target_places]] < data.split_code).sum())
     figures = {"events": repeated / len(c.row), "targets_in_train": given_away / len(data.cases)}
     said = (
-        f"{repeated:,} of {len(c.row):,} events occur more than once (same user, item, behavior and "
-        f"time). For {given_away:,} targets, the same event is also in an earlier split."
+        f"{repeated:,} of {len(c.row):,} events occur more than once, with the same user, item, "
+        f"behavior and time. For {given_away:,} targets, the same event is also in an earlier split."
     )
     if given_away:
         advice = "The split leaks. Drop repeated rows before splitting."
@@ -36,7 +36,7 @@ def check_repeated_events(data: AuditedData) -> Finding:
 
 
 def check_ties(data: AuditedData) -> Finding:
-    """Check for targets at the same time or on the same day as the preceding event."""
+    """Look for targets at the same time or on the same day as the event before them."""
     times = data.times
     if times is None:
         said = "The data has positions instead of times, so ties cannot be detected."
@@ -57,9 +57,9 @@ def check_ties(data: AuditedData) -> Finding:
         "days_only": float(whole_days),
     }
     said = (
-        f"{same_day / n:.1%} of the targets fall on the same day as the preceding event, and "
-        f"{same_time / n:.1%} at the same time ({len(now):,} of {n:,} have times to compare"
-        f"{'; all times are whole days' if whole_days else ''})."
+        f"{same_day / n:.1%} of the targets are on the same day as the preceding event, and "
+        f"{same_time / n:.1%} are at the same time. {len(now):,} of {n:,} targets have times to "
+        f"compare{', and all times are whole days' if whole_days else ''}."
     )
     if same_time / n > 0.05:
         advice = (
@@ -71,7 +71,7 @@ def check_ties(data: AuditedData) -> Finding:
 
 
 def check_users_in_splits(data: AuditedData) -> Finding:
-    """Check how users are spread over the splits, and whether earlier splits have later events."""
+    """Count users in several splits, and look for earlier splits that contain later events."""
     c = data.dataset.interactions.columns
     inside = np.zeros((len(data.dataset.interactions.user_ids), len(SPLITS)), dtype=bool)
     inside[c.user, c.split] = True
@@ -85,25 +85,26 @@ def check_users_in_splits(data: AuditedData) -> Finding:
         "events_out_of_order": back,
     }
     said = (
-        f"{figures['in_several']:,} of {len(inside):,} users have events in more than one split; "
-        f"{known / n:.1%} of those with a target have events in train."
+        f"{figures['in_several']:,} of {len(inside):,} users have events in more than one split. "
+        f"{known / n:.1%} of the users with a target have events in train."
     )
     if back:
         said += (
-            f" In {back:,} places, a user's event in an earlier split follows one in a later split."
+            f" In {back:,} places, a user's event in an earlier split comes after an event in a later "
+            "split."
         )
         advice = (
-            "The given split goes back in time for these users. Split the data again (--split)."
+            "The given split goes back in time for these users. Split the data again with --split."
         )
         return Finding("users in splits", "warning", figures, said, advice)
     if 0 < known < n and data.dataset.info.split == "given":
-        advice = "Report users with and without train events separately (slice: user)."
+        advice = "Report users with and without train events separately (see the slice `user`)."
         return Finding("users in splits", "note", figures, said, advice)
     return Finding("users in splits", "ok", figures, said)
 
 
 def check_sequences_in_train(data: AuditedData) -> Finding:
-    """Check for test cases whose last items and target also occur consecutively in train."""
+    """Look for cases whose last items and target also occur in sequence in the train part."""
     c = data.dataset.interactions.columns
     earlier = (c.split < data.split_code) & (c.row >= 0)
     row, user = c.row[earlier], c.user[earlier]
@@ -132,7 +133,7 @@ def check_sequences_in_train(data: AuditedData) -> Finding:
 
 
 def check_future(data: AuditedData) -> Finding:
-    """Check for train events that are later than targets."""
+    """Look for train events that are later than the targets."""
     times = data.times
     c = data.dataset.interactions.columns
     if times is None:
@@ -161,15 +162,15 @@ def check_future(data: AuditedData) -> Finding:
         return Finding("future", "warning", figures, said, advice)
     if (later > 0).any():
         advice = (
-            "This is inevitable if each user's last event is held out: train shows what becomes popular "
-            f"later. State it with the results{data.or_split_by_time}."
+            "This cannot be avoided if each user's last event is held out, so train shows which items "
+            f"become popular later. State it with the results{data.or_split_by_time}."
         )
         return Finding("future", "note", figures, said, advice)
     return Finding("future", "ok", figures, said)
 
 
 def _users_with_later_train_events(data: AuditedData, times: FloatArray) -> int:
-    """Count users with an event that is later than their target but in an earlier split."""
+    """Count the users who have an event in an earlier split that is later than their target."""
     events = data.dataset.interactions
     users = 0
     for case in data.cases:

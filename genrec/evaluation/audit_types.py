@@ -1,4 +1,4 @@
-"""Define the input and output of audit checks: ``AuditedData`` and ``Finding``."""
+"""Define the input of audit checks, ``AuditedData``, and their output, ``Finding``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from genrec.evaluation.run_log import collect_answers
 from genrec.evaluation.systems import BaselineSystem
 from genrec.types import FloatArray, IntArray
 
-MAX_USERS = 2_000  # maximum number of users for whom baselines rank items
+MAX_USERS = 2_000  # the maximum number of users for whom baselines rank items
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,11 @@ class Finding:
     """The outcome of one check.
 
     Attributes:
-        check: the check's name.
-        level: ``ok``, ``note`` (worth knowing) or ``warning`` (results will mislead).
+        check: the name of the check.
+        level: ``ok``, ``note`` for a fact that users should know, or ``warning`` for a problem that
+            makes results misleading.
         figures: the measured values by name.
-        said: the outcome as text.
+        said: a description of the outcome for the user.
         advice: the recommended action; empty if no action is needed.
     """
 
@@ -42,15 +43,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class AuditedData:
-    """The dataset and cases to check, and values that several checks need.
-
-    There are U cases and E events.
+    """A dataset to audit, with its evaluation cases and values that several checks need.
 
     Attributes:
         dataset: the dataset with the protocol's split.
-        cases: (U,) the cases of the protocol.
-        split: the split of the targets.
-        log: function called with a message before each slow step.
+        cases: the cases of the protocol, one for each user.
+        split: the part of the data that contains the targets.
+        log: a function that is called with a line of text before each slow step.
     """
 
     dataset: Dataset
@@ -60,14 +59,14 @@ class AuditedData:
 
     @property
     def split_code(self) -> int:
-        """The index of the targets' split in ``SPLITS``."""
+        """The index of ``split`` in the list of all splits, ``SPLITS``."""
         return SPLITS.index(self.split)
 
     @cached_property
     def times(self) -> FloatArray | None:
-        """(E,) times in seconds; None if the data has no times.
+        """The time of each event in seconds, or None if the data has no times.
 
-        If the events are ordered by position, the times are read from an attribute.
+        If the events are ordered by position, the times are read from an attribute of the events.
         """
         events = self.dataset.interactions
         if self.dataset.info.time_unit != "position":
@@ -82,23 +81,27 @@ class AuditedData:
 
     @cached_property
     def target_places(self) -> IntArray:
-        """(U,) index of each target among the events."""
+        """The index of each case's target among all events."""
         return np.array([case.at for case in self.cases])
 
     @property
     def or_split_by_time(self) -> str:
-        """Closing words of a finding's advice, which suggest splitting by time instead."""
+        """The end of a sentence of advice, which suggests splitting the data by time instead."""
         if self.dataset.info.time_unit == "position":
             return ", or prepare the data without positions and split it by time"
         return ", and also report results on the split by time (--split global-time)"
 
     @cached_property
     def sampled_cases(self) -> list[Case]:
-        """A sample of the cases, with at most ``MAX_USERS`` users."""
+        """A random sample of the cases with at most ``MAX_USERS`` users."""
         return protocols.sample(self.cases, MAX_USERS)
 
     def top_ten(self, baseline: str) -> list[Sequence[str]]:
-        """Return the top ten items of a baseline fitted on train, for each sampled case."""
+        """Rank items with a baseline fitted on train, and return the top ten of each sampled case.
+
+        Args:
+            baseline: the name of the baseline.
+        """
         fitted = registry.fit(baseline, self.dataset, before="validation")
         exclude_seen = self.dataset.info.exclude_seen
         system = BaselineSystem(fitted, baseline, exclude_seen=exclude_seen)

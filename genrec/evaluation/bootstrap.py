@@ -1,4 +1,7 @@
-"""Compute bootstrap confidence intervals for means over users. Works on plain numbers only."""
+"""Compute bootstrap confidence intervals for means over users.
+
+This module works with numbers only and does not know which metrics they belong to.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from genrec.types import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over users and its bootstrap interval.
+    """A mean over users, with its bootstrap confidence interval.
 
     Attributes:
         mean: the mean.
-        low, high: the bounds of the interval.
+        low, high: the lower and the upper bound of the interval.
     """
 
     mean: float
@@ -31,17 +34,17 @@ class Interval:
 def bootstrap(
     values: npt.ArrayLike, *, level: float = 0.95, draws: int | None = None, seed: int = 0
 ) -> Interval:
-    """Return the mean of per-user values with a percentile bootstrap interval.
+    """Compute the mean of per-user values with a percentile bootstrap interval.
 
     Each resample draws the same number of users with replacement. The bounds of the interval are
     two quantiles of the resampled means: (1 - level) / 2 and (1 + level) / 2. To compare two
     systems, pass the per-user differences to get a paired interval.
 
     Args:
-        values: (users,) one value per user; at least one user.
+        values: one value for each user; at least one user.
         level: the share of resampled means inside the interval.
-        draws: the number of resamples. None means 10,000. With more than 10,000 users, it means
-            10^8 / users, but at least 1,000.
+        draws: the number of resamples. None means 10,000 for up to 10,000 users; for more users, it
+            means 10^8 divided by the number of users, but at least 1,000.
         seed: the random seed of the resampling.
 
     >>> bootstrap([1.0, 1.0, 1.0])
@@ -53,11 +56,17 @@ def bootstrap(
 def bootstraps(
     values: npt.ArrayLike, *, level: float = 0.95, draws: int | None = None, seed: int = 0
 ) -> list[Interval]:
-    """Apply ``bootstrap`` to each column of (users, M) values.
+    """Compute the mean and the interval of several metrics at once; see ``bootstrap``.
 
-    All columns share the same resamples. The exception is columns with few distinct values when
-    there are more than 10,000 users. For such columns, the number of users with each value is
-    resampled instead. This is equivalent and faster.
+    All metrics share the same resamples. Metrics with few distinct values are an exception if there
+    are more than 10,000 users. For these, the number of users with each value is resampled instead,
+    which is equivalent and faster.
+
+    Args:
+        values: (n, M) the values of M metrics for n users.
+        level: see ``bootstrap``.
+        draws: see ``bootstrap``.
+        seed: see ``bootstrap``.
     """
     v = np.asarray(values, dtype=np.float64)
     n = len(v)
@@ -78,7 +87,16 @@ def bootstraps(
 
 
 def _resample_means(columns: FloatArray, draws: int, seed: int) -> FloatArray:
-    """Return the (M, draws) means of (M, n) values over random resamples of the n users."""
+    """Compute the means of M metrics over random resamples of n users.
+
+    Args:
+        columns: (M, n) the values of the metrics.
+        draws: the number of resamples.
+        seed: the random seed.
+
+    Returns:
+        (M, draws) the mean of each metric in each resample.
+    """
     n = columns.shape[1]
     rng = np.random.default_rng(seed)
     size = max(1, MAX_CELLS // n)

@@ -1,7 +1,7 @@
-"""Evaluate recommenders and baselines on the cases of a protocol. Killed runs can be resumed.
+"""Evaluate recommenders and baselines on the cases of an evaluation protocol.
 
-The ranked lists are computed first and logged user by user. The metrics are then computed from the
-lists for each user, and averaged over the users.
+First, the ranked lists are computed and logged user by user, so that a killed run can be resumed. Then
+the metrics are computed from the lists for each user, and averaged over the users.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from genrec.recommender import Recommender
 from genrec.types import FloatArray, Log
 
 KS = (5, 10, 20)
-AT = 10  # the k of metrics that are measured at a single k
+AT = 10  # the list length for metrics that are measured at only one length
 
 
 def evaluate(
@@ -59,37 +59,37 @@ def evaluate(
     progress: Progress = lambda system, done: None,
     log: Log = lambda message: None,
 ) -> Evaluation:
-    """Rank the catalog with each system for each user of a protocol, and measure the ranked lists.
+    """Rank items with each system for each user of a protocol, and compute metrics of the lists.
 
     Args:
         dataset: a dataset with a split. It is split again if the protocol needs a different split.
-        systems: the systems to evaluate; your own system comes first. Each is a ``Recommender``, a
-            baseline or its name, ``prior`` for the collaborative prior alone, or a pair of a name
-            and such a system.
+        systems: the systems to evaluate, starting with your own system. A system is a
+            ``Recommender``, a baseline or its name, or ``prior`` for the collaborative prior alone.
+            It can also be a pair of a name for the tables and such a system.
         protocol: one of ``protocols.NAMES``; None chooses the protocol that matches the dataset's
             split.
         split: ``test`` or ``validation``.
         users: the size of a fixed random sample of users; None for all users.
-        fit_on: the data used to fit baselines given by name and the recommenders' priors, ``train``
-            or ``train+validation``. None means ``train``, or ``train+validation`` for ``demo-v1`` on
-            test.
-        exclude_seen: whether to exclude the items of the history from the lists. None uses the
-            recommenders' setting, whose default depends on the dataset.
-        candidates: for ``candidates-20``, the items to rank for each user_id, which replace the
-            random candidates.
-        vectors: (N, D) unit vectors of the items, used for diversity; None for character n-grams of
-            the titles.
+        fit_on: the data to which baselines given by name and the priors of recommenders are fitted,
+            ``train`` or ``train+validation``. None means ``train``, or ``train+validation`` for
+            ``demo-v1`` on test.
+        exclude_seen: True to leave items of the history out of the lists, False to include them.
+            None uses the recommenders' setting, whose default depends on the dataset.
+        candidates: for ``candidates-20``, a mapping from each user_id to the items to rank, which
+            replace the random candidates.
+        vectors: a matrix with a vector of length 1 for each of the catalog's items, with which
+            diversity is measured; None for character n-grams of the titles.
         seed: the random seed for the sample, the candidates and the baselines.
-        out: a folder that stores per-user values and logs of the lists. A killed run can be resumed
-            from it. None stores nothing.
-        progress: function called with a system's name and the number of users done.
-        log: function called with a line of text while a baseline is trained, and if a fitted baseline
-            cannot be saved.
+        out: the folder for per-user values and logs of the lists, from which a killed run can be
+            resumed; None stores nothing.
+        progress: a function that is called with the name of a system and the number of users done.
+        log: a function that is called with a line of text while a baseline is trained, and if a
+            fitted baseline cannot be saved.
 
     Raises:
         RequestError: an argument is invalid.
         SettingsError: the folder cannot be written, or another process writes to it.
-        DataError: the folder contains lists of a different run under the same name, or a dataset.
+        DataError: the folder is a dataset folder, or its logs belong to a different evaluation.
     """
     if not systems:
         msg = "No systems were given. Expected at least one, such as 'popular' or a Recommender."
@@ -139,12 +139,12 @@ def evaluate(
 
 
 def resolve_before(fit_on: str | None, protocol: str, split: str) -> str:
-    """Return the first split whose events are not used to fit systems.
+    """Return the first split whose events may not be used to fit systems.
 
     Args:
         fit_on: see ``evaluate``.
-        protocol: the protocol.
-        split: the split of the targets.
+        protocol: the name of the protocol.
+        split: the part of the data that contains the targets.
 
     Raises:
         RequestError: ``fit_on`` is unknown, or includes the targets.
@@ -156,7 +156,7 @@ def resolve_before(fit_on: str | None, protocol: str, split: str) -> str:
         raise RequestError(msg)
     if (fit_on, split) == ("train+validation", "validation"):
         msg = (
-            "fit_on='train+validation' with split='validation' would count the targets. Set "
+            "fit_on='train+validation' with split='validation' would count the targets. Expected "
             "fit_on='train'."
         )
         raise RequestError(msg)
@@ -164,7 +164,7 @@ def resolve_before(fit_on: str | None, protocol: str, split: str) -> str:
 
 
 def fitted_on(before: str) -> str:
-    """Return the names of the parts before a split, in the form shown in results.
+    """Write the names of the parts of the data before a split in the form shown in results.
 
     >>> fitted_on("validation"), fitted_on("test")
     ('train', 'train + validation')
@@ -173,14 +173,18 @@ def fitted_on(before: str) -> str:
 
 
 def _resolve_exclude_seen(dataset: Dataset, systems: Sequence[Any], asked: bool | None) -> bool:
-    """Determine whether seen items are excluded. The answer is the same for all systems."""
+    """Return True if seen items are left out of the lists of all systems.
+
+    Raises:
+        RequestError: the recommenders' settings differ from one another or from ``asked``.
+    """
     ours = {
         s.exclude_seen for s in (split_name(s)[1] for s in systems) if isinstance(s, Recommender)
     }
     if len(ours) > 1 or (asked is not None and ours and ours != {asked}):
         msg = (
             f"exclude_seen={asked}, but the recommenders have exclude_seen={sorted(ours)}. "
-            "Expected the same setting everywhere; change exclude_seen of the recommenders."
+            "Expected the same setting everywhere. Change exclude_seen of the recommenders."
         )
         raise RequestError(msg)
     if asked is not None:
@@ -190,15 +194,16 @@ def _resolve_exclude_seen(dataset: Dataset, systems: Sequence[Any], asked: bool 
 
 @dataclass(frozen=True)
 class _Measurement:
-    """Computes the metrics of each system per user. Values that all systems share are computed once.
+    """The computation of metrics for each user. Values that all systems share are computed once.
 
     Attributes:
         dataset: the dataset with the protocol's split.
-        cases: (U,) the cases.
-        ks: the list lengths to measure at.
-        exclude_seen: whether items of the history are excluded from the lists.
-        before: popularity and novelty count only events before this split.
-        vectors: (N, D) unit vectors of the items; None for character n-grams of the titles.
+        cases: the cases, one for each user.
+        ks: the list lengths at which metrics are computed.
+        exclude_seen: True if items of the history are left out of the lists.
+        before: the first split whose events are not counted for popularity and novelty.
+        vectors: a matrix with a vector of length 1 for each item of the catalog; None for character
+            n-grams of the titles.
     """
 
     dataset: Dataset
@@ -238,7 +243,12 @@ class _Measurement:
         return title_vectors(self.dataset.catalog, "ngrams", lambda text: None)
 
     def measure(self, name: str, answers: Sequence[Answer]) -> Result:
-        """Measure a system's answers. There must be exactly one answer per case."""
+        """Compute all metrics of a system.
+
+        Args:
+            name: the name of the system.
+            answers: the system's answer to each case.
+        """
         ranked = [a.items for a in answers]
         rows = metrics.as_rows(ranked, self._row_of)
         ranks = metrics.ranks_of(self._targets, rows)
@@ -272,7 +282,14 @@ class _Measurement:
         return Result(name, self.cases, ranked, values, whole, reliability)
 
     def _invalid(self, rows: RowArray) -> FloatArray:
-        """Return 1 for lists that are too short, repeat an item or contain a forbidden item, else 0."""
+        """Return 1 for each user whose list is not valid, and 0 for the others.
+
+        A list is not valid if it is too short, repeats an item, or contains an item that is unknown,
+        seen or not a candidate.
+
+        Args:
+            rows: the lists as catalog rows; see ``metrics.as_rows``.
+        """
         k, n = max(self.ks), len(self.dataset.catalog)
         among = [c.candidates for c in self.cases]
         if any(a is not None for a in among):
@@ -287,7 +304,15 @@ class _Measurement:
         return bad.astype(np.float64)
 
     def _reliability(self, answers: Sequence[Answer], ranks: Any) -> Calibration | None:
-        """Compare the stated probabilities of each list's top ten items with the targets."""
+        """Compare the stated probabilities of the top ten items with the actual targets.
+
+        Args:
+            answers: the system's answer to each case.
+            ranks: the rank of each target, from 1; 0 if it is not in the list.
+
+        Returns:
+            The comparison, or None if the system states no probabilities.
+        """
         stated = [a.probabilities for a in answers]
         if any(s is None for s in stated):
             return None
@@ -312,16 +337,18 @@ def run(
     key: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> Result:
-    """Call a ranking function for every case. A killed run can be resumed.
+    """Rank items for each case with a function, and return the result without further metrics.
+
+    If a log is written, a killed run can be resumed.
 
     Args:
-        name: the system's name.
-        rank: function that returns ranked item ids for a history.
-        cases: the cases to rank for.
-        log_path: see ``run_log.collect_answers``.
-        key: a string that identifies everything the lists depend on, such as model and settings. A
-            log with a different key is rejected.
-        progress: function called with the number of users done.
+        name: the name of the system.
+        rank: a function that returns the ranked item ids for a history.
+        cases: the cases to rank items for.
+        log_path: the file to which the lists are logged; see ``run_log.collect_answers``.
+        key: a string that changes with anything that the lists depend on, such as the model and its
+            settings. A log with a different key is rejected.
+        progress: a function that is called with the number of users done.
 
     Raises:
         DataError: the log was written by another system or with other settings.

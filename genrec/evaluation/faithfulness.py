@@ -1,15 +1,15 @@
-"""Measure whether explanations are faithful, that is, whether scores depend on the events they name.
+"""Measure if explanations are faithful, which means that scores depend on the events they name.
 
-For the first recommendation of each user, sets of one, two and three events are left out of the
-history. The sets start with the events that the sentence names, followed by those with the most
-evidence. If a sentence is faithful, the score falls without the events that it names. For
-comparison, the same is done for the most recent events, for the events whose titles are most
-similar to the item's title, and for random events. The score is the one used for ranking, including
-the prior if there is one. It is measured under a different template than the evidence and the
-sentence. Keeping only these events shows whether they are sufficient. Finally, every sentence is
-checked again.
+For the first recommendation of each user, one, two and three events are left out of the history. The
+events that the sentence names come first, followed by the events with the most evidence. If a
+sentence is faithful, the score falls without the events that it names. For comparison, the same is
+done with the most recent events, with the events whose titles are most similar to the item's title,
+and with random events. The score is the one used for ranking, including the prior if there is one. It
+is measured under a different template than the evidence and the sentence. In a second measurement,
+only these events are kept, which shows if they are sufficient. Finally, every sentence is checked
+again.
 
-Sentences are deterministic, because the most likely title, token or word is chosen at each step.
+Sentences do not depend on chance, because the most likely title, token or word is chosen at each step.
 Agreement between seeds is therefore not measured. The seed only affects demonstrations and samples.
 """
 
@@ -53,12 +53,12 @@ if TYPE_CHECKING:
     from genrec.explain.types import Explanation
 
 
-LEAST_EVENTS = 4  # minimum number of events of a user in the prompt
+LEAST_EVENTS = 4  # users with fewer events in the prompt are left out
 USERS = 100
 _TEMPLATES = (
     "sentence",
     "next_item",
-)  # the first template that is not the recommender's own is used for testing
+)  # scores are measured under the first of these that is not the recommender's own template
 
 
 def faithfulness(
@@ -77,13 +77,13 @@ def faithfulness(
     progress: Callable[[int], None] = lambda done: None,
     log: Callable[[str], None] = lambda message: None,
 ) -> Faithfulness:
-    """Measure whether a recommender's explanations name the events that its scores depend on.
+    """Measure if a recommender's explanations name the events that its scores depend on.
 
     Args:
         dataset: a dataset with a split. It is split again if the protocol needs a different split.
         recommender: a recommender on the dataset's catalog.
-        users: the size of a fixed random sample of the users with at least ``LEAST_EVENTS`` events in
-            the prompt; None for all these users.
+        users: the size of a fixed random sample of users who have at least ``LEAST_EVENTS`` events in
+            the prompt; None for all such users.
         protocol: see ``genrec.evaluate``; ``candidates-20`` is not supported.
         split: ``test`` or ``validation``.
         other: the template under which the fall of the score is measured. None means ``sentence``,
@@ -91,19 +91,19 @@ def faithfulness(
             template show no demonstrations, and the prior keeps the weight that it has under the
             recommender's own template.
         style: the style of the sentences.
-        encoder: the encoder used to compare titles; a name that
-            ``genrec.matching.encoders.load_embedder`` accepts, or ``ngrams``. Titles that the encoder
-            cannot read are compared by n-grams.
-        fit_on: the data that the recommender's prior counts; see ``genrec.evaluate``.
+        encoder: the encoder with which titles are compared. It is ``ngrams`` or a name that
+            ``genrec.matching.encoders.load_embedder`` accepts. Titles that the encoder cannot read
+            are compared by character n-grams.
+        fit_on: the part of the data that the recommender's prior counts; see ``genrec.evaluate``.
         seed: the random seed for the sample and the random events.
-        out: a JSONL file that stores the judgement of each user. A killed run can be resumed from
-            it.
-        progress: function called with the number of users done.
-        log: function called with a message before each slow step.
+        out: a JSONL file that stores the judgement of each user, from which a killed run can be
+            resumed; None stores nothing.
+        progress: a function that is called with the number of users done.
+        log: a function that is called with a line of text before each slow step.
 
     Raises:
         RequestError: an argument is invalid, or no user has enough events.
-        DataError: the file contains lines of a different run.
+        DataError: the file was written by a run with other data or settings.
         PromptError: the template or style does not exist.
     """
     protocol = protocol or protocols.default_protocol(dataset)
@@ -153,7 +153,7 @@ def with_other_template(recommender: Recommender, template: str | None = None) -
 
     Args:
         recommender: the recommender.
-        template: the template's name; None to choose one that differs from the recommender's own.
+        template: the name of the template; None for one that differs from the recommender's own.
 
     Raises:
         RequestError: the template is the recommender's own template.
@@ -177,11 +177,11 @@ def with_other_template(recommender: Recommender, template: str | None = None) -
 
 
 def _prepare(recommender: Recommender, dataset: Dataset, before: str) -> Recommender:
-    """Check a recommender, and return it with a prior that counts only events before a split."""
+    """Check that a recommender can be measured, and refit its prior to events before a split."""
     if recommender.settings.decoder == "match":
         msg = (
             "Explanations cannot be evaluated with decoder='match', because its scores are only the "
-            "fraction of sampled texts that name an item. Set decoder='trie'."
+            "fraction of sampled texts that name an item. Expected decoder='trie'."
         )
         raise RequestError(msg)
     check_compatible(recommender, dataset)
@@ -195,14 +195,18 @@ def _with_enough(cases: Sequence[Case], max_events: int) -> list[Case]:
         msg = (
             f"No user has {LEAST_EVENTS} or more events in the prompt. The longest of the {len(cases):,} "
             f"histories has {longest} events, and max_events is {max_events}. Expected at least one "
-            "such user; use another protocol, split or max_events."
+            "such user. Use another protocol, split or max_events."
         )
         raise RequestError(msg)
     return enough
 
 
 def _read(log_path: Path, key: str) -> dict[str, Judgement]:
-    """Read the judgements in a log into a dictionary keyed by user."""
+    """Read the judgements in a log, and return them by user id.
+
+    Raises:
+        DataError: the path is a folder, or the log was written with another key.
+    """
     if log_path.is_dir():
         msg = f"{log_path} is a folder. Expected the name of a file, such as {log_path / 'explanations.jsonl'}."
         raise DataError(msg)
@@ -213,7 +217,7 @@ def _read(log_path: Path, key: str) -> dict[str, Judgement]:
         if entry.pop("key", None) != key or not required <= set(entry) <= known:
             msg = (
                 f"{log_path} was written for different data or with a different protocol, model or "
-                "settings. Expected a log of the same run; choose another file or delete it."
+                "settings. Expected a log of the same run. Choose another file, or delete this one."
             )
             raise DataError(msg)
         judgements[entry["user_id"]] = Judgement(**entry)
@@ -221,10 +225,10 @@ def _read(log_path: Path, key: str) -> dict[str, Judgement]:
 
 
 class Judge:
-    """Judges the explanation of each user's first recommendation.
+    """A judge of the explanation of each user's first recommendation.
 
     Attributes:
-        other: the recommender with the other template.
+        other: the recommender with the other template, under which scores are measured.
     """
 
     def __init__(
@@ -245,14 +249,18 @@ class Judge:
 
     @property
     def key(self) -> str:
-        """A string that identifies everything a judgement depends on, except the data."""
+        """A string that changes with anything that a judgement depends on, except the data."""
         both = [
             f"{r.exclude_seen} {RecommenderSystem(r, '').key}" for r in (self._ours, self.other)
         ]
         return " ".join([*both, self._template.hash, self._like.encoder, str(self._seed)])
 
     def judge(self, case: Case) -> Judgement:
-        """Judge the explanation of a case's first recommendation."""
+        """Judge the explanation of the first recommendation for one user.
+
+        Raises:
+            RequestError: the user's prompt has no room for an event.
+        """
         catalog, history = self._ours.catalog, case.history
         shown = [r.prompt(history).prompt.events for r in (self._ours, self.other)]
         # The longer template shows fewer events; both templates use that number.
@@ -262,7 +270,7 @@ class Judge:
         if not events:
             msg = (
                 f"The prompt of user {case.user_id!r} has no room for an event. Expected room for "
-                "at least one event; raise max_prompt_tokens."
+                "at least one event. Raise max_prompt_tokens."
             )
             raise RequestError(msg)
         (first,) = self._ours.recommend(history, 1, explain=True, style=self._style)
@@ -299,7 +307,7 @@ class Judge:
 
 
 def _title(catalog: Catalog, event: Interaction) -> str | None:
-    """Return an event's title, or None if the event has no title but only a text."""
+    """Return the title of an event's item, or None if the event consists only of text."""
     return None if event.item_id is None else catalog[catalog.row(event.item_id)].title
 
 
@@ -310,14 +318,13 @@ def collect_facts(
     events: Sequence[Interaction],
     row: int,
 ) -> Facts:
-    """Collect the facts that a sentence may state.
+    """Collect the facts that the sentence of an explanation may state.
 
-    A sentence that was made by filling in the template may also use the template's words and the
-    texts of events.
+    A sentence that comes from the template may also use the template's words and the texts of events.
 
     Args:
         why: the explanation.
-        template: the template of its sentence.
+        template: the template of the sentence.
         catalog: the items.
         events: the events shown in the prompt.
         row: the catalog row of the recommended item.
@@ -342,10 +349,16 @@ def collect_facts(
 def find_named_events(
     why: Explanation, facts: Facts, catalog: Catalog, events: Sequence[Interaction]
 ) -> list[int]:
-    """Return the indices of the events whose titles or texts a sentence names.
+    """Return the indices of the events that the sentence of an explanation names by title or text.
 
     A generated sentence also names the recommended item. This does not count as naming an event, even
     if the user already had the item.
+
+    Args:
+        why: the explanation.
+        facts: the facts that the sentence may state.
+        catalog: the items.
+        events: the events shown in the prompt.
     """
     named = {name.lower() for name in find_names(one_line(why.text), facts)}
     if why.source == "generated":
@@ -360,13 +373,16 @@ def order_events(
     likeness: Sequence[float],
     chance: Sequence[int],
 ) -> dict[str, list[int]]:
-    """Return the order in which each selection method leaves out the events.
+    """Sort the events by each of the methods that choose events to leave out.
 
     Args:
         named: the indices of the events that the sentence names.
         evidence: the evidence of each event.
-        likeness: the similarity of each event's title to the item's.
+        likeness: the similarity of each event's title to the item's title.
         chance: the indices of the events in random order.
+
+    Returns:
+        For each method, the indices of the events, where the first event is left out first.
 
     >>> order_events([0], [0.5, 2.0, 1.0], [0.1, 0.0, 0.9], [1, 2, 0])["named"]
     [0, 1, 2]
@@ -382,10 +398,10 @@ def order_events(
 
 
 class Likeness:
-    """Compares titles by the cosine similarity of encoder vectors or of character n-grams.
+    """A measure of the similarity of titles, based on an encoder or on character n-grams.
 
     Attributes:
-        encoder: the encoder's name.
+        encoder: the name of the encoder.
     """
 
     def __init__(
@@ -395,8 +411,8 @@ class Likeness:
 
         Args:
             catalog: the items.
-            encoder: the encoder's name.
-            log: function called with a message before each slow step.
+            encoder: the name of the encoder.
+            log: a function that is called with a line of text before each slow step.
 
         Raises:
             ModelError: the encoder could not be downloaded or loaded.
@@ -406,10 +422,14 @@ class Likeness:
         self._known: dict[str, FloatArray] = {}
 
     def of(self, title: str, others: Sequence[str | None]) -> list[float]:
-        """Return the cosine similarity of a title to each other title.
+        """Compute the cosine similarity between a title and each of the other titles.
 
-        A missing title (None) gets -2, which is below any cosine. If the encoder cannot read one of the
-        titles, n-grams are used for all of them.
+        If the encoder cannot read one of the titles, character n-grams are used for all of them.
+
+        Args:
+            title: a title.
+            others: the titles to compare it with. A missing title (None) gets -2, which is below any
+                cosine.
         """
         texts = [None if t is None else normalized(t) or t for t in (title, *others)]
         distinct = list(dict.fromkeys(t for t in texts if t is not None))

@@ -1,6 +1,6 @@
-"""Hold one judgement of an explanation per user, and compute figures from the judgements.
+"""Define the judgement of a user's explanation, and compute figures from all judgements.
 
-Does not use models.
+This module works with numbers and texts, not with models.
 """
 
 from __future__ import annotations
@@ -16,27 +16,30 @@ from genrec.evaluation import bootstrap
 from genrec.evaluation.bootstrap import Interval
 
 WAYS = ("named", "evidence", "recent", "similar", "random")
-SIZES = (1, 2, 3)  # numbers of events to leave out or keep together
+SIZES = (1, 2, 3)  # the numbers of events that are left out, or kept, together
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The judgement of one user's explanation. Events are given by their index in the prompt, from 0.
+    """The judgement of the explanation for one user.
+
+    Events are given by their index in the prompt, starting at 0.
 
     Attributes:
-        user_id: the user's id.
-        item_id: the recommended item.
-        text: the sentence.
-        source: ``generated`` or ``template``.
-        rejected: generated sentences that the checker rejected, each with the reason.
-        unsupported: claims in the sentence that the checker could not verify.
+        user_id: the id of the user.
+        item_id: the id of the recommended item.
+        text: the sentence of the explanation.
+        source: ``generated`` if the model wrote the sentence, otherwise ``template``.
+        rejected: the generated sentences that the checker rejected, each with the reason.
+        unsupported: the claims in the sentence that the checker could not verify.
         named: the events whose titles the sentence names.
-        own: the events that involve the recommended item itself.
+        own: the events with the recommended item itself.
         evidence: the evidence of each event in nats, under the recommender's own template.
         elsewhere: the evidence of each event in nats, under the other template.
-        left_out: for each selection method, how far the score falls when its first one, two and
-            three events are left out, in nats under the other template.
-        kept: for each selection method, how far the score falls when only these events are kept.
+        left_out: for each method of choosing events, the fall of the score when the first one, two
+            and three events are left out, in nats under the other template.
+        kept: for each method of choosing events, the fall of the score when only these events are
+            kept, in nats under the other template.
     """
 
     user_id: str
@@ -54,20 +57,20 @@ class Judgement:
 
     @property
     def strongest(self) -> int:
-        """The event with the most evidence."""
+        """The index of the event with the most evidence."""
         return int(np.argmax(self.evidence))
 
 
 @dataclass(frozen=True)
 class Curves:
-    """How far scores fall with each selection method, over users whose sentences name an event.
+    """The mean fall of scores by the number of events, for each method of choosing events.
 
     Attributes:
         points: for each method, the mean falls for one, two and three events, with their intervals.
         area: for each method, the area under the curve, with its interval. The area is the mean of
             the falls for one, two and three events.
-        minus: for each method, the area of ``named`` minus the area of the method, paired by user,
-            with its interval.
+        minus: for each method, the mean difference between the area of ``named`` and the area of the
+            method on the same users, with its interval.
     """
 
     points: dict[str, list[Interval]]
@@ -76,7 +79,11 @@ class Curves:
 
     @classmethod
     def of(cls, falls: Sequence[Mapping[str, Sequence[float]]]) -> Curves:
-        """Compute the curves from the falls of at least one user."""
+        """Compute the curves from the falls of the scores of at least one user.
+
+        Args:
+            falls: for each user and method, the falls for one, two and three events.
+        """
         # (users, methods, sizes)
         values = np.array([[user[way] for way in WAYS] for user in falls])
         area = values.mean(axis=2)
@@ -88,7 +95,7 @@ class Curves:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the curves as plain values for JSON."""
+        """Return the curves as a dictionary of plain values that can be written as JSON."""
         return {
             way: {
                 "points": [asdict(i) for i in self.points[way]],
@@ -104,17 +111,17 @@ class Faithfulness:
     """The result of measuring the faithfulness of a recommender's explanations.
 
     Attributes:
-        dataset: the dataset's name.
-        system: the recommender's name.
-        protocol: see ``genrec.evaluate``.
-        split: the split of the targets.
-        fitted_on: the data that the prior counts.
+        dataset: the name of the dataset.
+        system: the name of the recommender.
+        protocol: the evaluation protocol; see ``genrec.evaluate``.
+        split: the part of the data that contains the targets.
+        fitted_on: the part of the data that the prior counts.
         template: the template under which evidence was found.
         other: the template under which the fall of the score was measured.
         style: the style of the sentences.
-        encoder: the encoder that compares titles.
+        encoder: the encoder with which titles were compared.
         seed: the random seed for the sample of users and the random events.
-        users: one judgement per user.
+        users: the judgement of each user.
     """
 
     dataset: str
@@ -136,30 +143,31 @@ class Faithfulness:
 
     @cached_property
     def deletion(self) -> Curves | None:
-        """The curves for leaving out events; None if no sentence names an event."""
+        """The curves for leaving events out; None if no sentence names an event."""
         return Curves.of([u.left_out for u in self.naming]) if self.naming else None
 
     @cached_property
     def sufficiency(self) -> Curves | None:
-        """The curves for keeping only these events; None if no sentence names an event.
+        """The curves for keeping only the chosen events, where lower values are better.
 
-        Lower values are better.
+        They are None if no sentence names an event.
         """
         return Curves.of([u.kept for u in self.naming]) if self.naming else None
 
     @cached_property
     def shares(self) -> dict[str, Interval]:
-        """Shares of users with each property, and the rank correlation of the evidence.
+        """The shares of users whose explanations have certain properties, with their intervals.
 
-        A figure is omitted if no user has a value.
+        A figure is left out if no user has a value.
 
-        - ``generated``: the model wrote the sentence; other sentences come from a template
+        - ``generated``: the model wrote the sentence, so it does not come from a template
         - ``names_event``: the sentence names an event
-        - ``names_strongest``: among sentences that name an event, the share that names the event
-          with the most evidence
-        - ``strongest_is_item``: the event with the most evidence involves the recommended item itself
+        - ``names_strongest``: the sentence names the event with the most evidence (only users whose
+          sentences name an event are counted)
+        - ``strongest_is_item``: the event with the most evidence is about the recommended item itself
         - ``same_strongest``: the same event has the most evidence under both templates
-        - ``rank_correlation``: Spearman's rank correlation of the evidence under both templates
+        - ``rank_correlation``: this is not a share, but the mean of Spearman's rank correlation of
+          the evidence under both templates
         """
         ranks = (_spearman(u.evidence, u.elsewhere) for u in self.users)
         values: dict[str, list[float]] = {
@@ -176,11 +184,14 @@ class Faithfulness:
 
     @property
     def unsupported(self) -> list[tuple[str, str, str]]:
-        """The unsupported claims as (user, sentence, claim). The list should be empty."""
+        """All unsupported claims as (user, sentence, claim). The list should be empty."""
         return [(u.user_id, u.text, why) for u in self.users for why in u.unsupported]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain values for JSON, without the judgements of individual users."""
+        """Return the figures as a dictionary of plain values that can be written as JSON.
+
+        The judgements of individual users are not included.
+        """
         described = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "users"}
         return {
             "schema_version": 1,
@@ -199,7 +210,7 @@ class Faithfulness:
 
 
 def _spearman(one: Sequence[float], two: Sequence[float]) -> float | None:
-    """Return Spearman's rank correlation; None if either sequence is constant."""
+    """Compute Spearman's rank correlation, or return None if all values of a sequence are equal."""
     from scipy.stats import rankdata
 
     ranks = np.stack([rankdata(one), rankdata(two)])

@@ -1,9 +1,11 @@
-"""Compute ranking metrics per user. Deals with ids, catalog rows and numbers only.
+"""Compute ranking metrics for each user.
 
-The lists of U users are a (U, K) matrix of catalog rows, best first. In this matrix, -1 fills the
-positions after the end of a list, and -2 stands for an id that is not in the catalog. The relevant
-items of all users are concatenated into one array of rows. An array of (U + 1,) offsets says where
-each user's part starts and ends.
+The lists of U users are stored as a matrix of catalog rows with the shape (U, K), best items first. In
+this matrix, -1 fills the positions after the end of a list, and -2 stands for an id that is not in the
+catalog. The relevant items of all users are stored in one array of rows, user after user. An array of
+U + 1 offsets gives the start and the end of each user's part.
+
+This module works with ids, catalog rows and numbers only.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ from genrec.types import BoolArray, FloatArray, IntArray
 RowArray = npt.NDArray[np.int32]
 
 END, UNKNOWN = -1, -2
-ALIKE_ABOVE = 10_000  # above this number of users, users with the same value are resampled together
-MAX_CELLS = 250_000  # maximum number of matrix cells to process at a time
+ALIKE_ABOVE = 10_000  # with more users than this, users with the same value are resampled together
+MAX_CELLS = 250_000  # the maximum number of matrix cells that are processed at a time
 
 
 def rank_of(target: str, ranked: Sequence[str]) -> int:
-    """Return the rank of a target, from 1; 0 if it is not in the list.
+    """Return the rank of a target in a list, starting at 1; or 0 if it is not in the list.
 
     >>> rank_of("b", ["a", "b"]), rank_of("c", ["a", "b"])
     (2, 0)
@@ -35,11 +37,13 @@ def rank_of(target: str, ranked: Sequence[str]) -> int:
 
 
 def hit_rate(ranks: npt.ArrayLike, k: int) -> FloatArray:
-    """Compute HR@k per user: 1 if the target's rank r satisfies 1 <= r <= k, otherwise 0.
+    """Compute the hit rate at k (HR@k) for each user.
+
+    It is 1 if the target is among the first k items, and 0 otherwise.
 
     Args:
-        ranks: (U,) rank of each user's single target, from 1; 0 for a miss.
-        k: the cutoff rank.
+        ranks: (U,) the rank of each user's only target, starting at 1; 0 if it is not in the list.
+        k: the number of items to look at.
 
     >>> hit_rate([1, 10, 11, 0], k=10)
     array([1., 1., 0., 0.])
@@ -49,13 +53,14 @@ def hit_rate(ranks: npt.ArrayLike, k: int) -> FloatArray:
 
 
 def ndcg(ranks: npt.ArrayLike, k: int) -> FloatArray:
-    """Compute NDCG@k per user: 1 / log2(r + 1) for a target at rank r <= k, otherwise 0.
+    """Compute the normalized discounted cumulative gain at k (NDCG@k) for each user.
 
-    With one target, the ideal list has a gain of 1, so no division is needed.
+    It is 1 / log2(r + 1) if the target is among the first k items, where r is its rank, and 0
+    otherwise. With one target, the best possible value is 1, so no division is needed.
 
     Args:
-        ranks: (U,) rank of each user's single target, from 1; 0 for a miss.
-        k: the cutoff rank.
+        ranks: (U,) the rank of each user's only target, starting at 1; 0 if it is not in the list.
+        k: the number of items to look at.
 
     >>> ndcg([1, 3, 11, 0], k=10)
     array([1. , 0.5, 0. , 0. ])
@@ -65,11 +70,13 @@ def ndcg(ranks: npt.ArrayLike, k: int) -> FloatArray:
 
 
 def mrr(ranks: npt.ArrayLike, k: int) -> FloatArray:
-    """Compute MRR@k per user: 1 / r for a target at rank r <= k, otherwise 0.
+    """Compute the reciprocal rank at k for each user, whose mean over users is MRR@k.
+
+    It is 1 / r if the target is among the first k items, where r is its rank, and 0 otherwise.
 
     Args:
-        ranks: (U,) rank of each user's single target, from 1; 0 for a miss.
-        k: the cutoff rank.
+        ranks: (U,) the rank of each user's only target, starting at 1; 0 if it is not in the list.
+        k: the number of items to look at.
 
     >>> mrr([1, 4, 11, 0], k=10)
     array([1.  , 0.25, 0.  , 0.  ])
@@ -81,12 +88,15 @@ def mrr(ranks: npt.ArrayLike, k: int) -> FloatArray:
 def recall(
     relevant: Sequence[Sequence[str]], ranked: Sequence[Sequence[str]], k: int
 ) -> FloatArray:
-    """Compute recall@k per user: |relevant ∩ first k of the list| / |relevant|.
+    """Compute recall@k for each user, the share of relevant items that are among the first k items.
 
     Args:
-        relevant: (U,) the relevant items of each user; duplicates count once.
-        ranked: (U,) lists of items, best first.
-        k: the cutoff rank.
+        relevant: the relevant items of each of the U users; duplicates count once.
+        ranked: the ranked list of each user, best item first.
+        k: the number of items to look at.
+
+    Returns:
+        (U,) the recall of each user.
 
     >>> recall([["a", "b", "b"]], [["x", "b"]], k=2)
     array([0.5])
@@ -100,11 +110,14 @@ def recall(
 
 
 def as_rows(ranked: Sequence[Sequence[str]], row_of: Mapping[str, int]) -> RowArray:
-    """Convert lists of ids to a (U, K) matrix of rows, where K is the length of the longest list.
+    """Convert lists of item ids to a matrix of catalog rows.
 
     Args:
-        ranked: (U,) lists of item ids, best first.
-        row_of: the catalog row of each item id.
+        ranked: the ranked list of each of the U users, best item first.
+        row_of: a mapping from item ids to catalog rows.
+
+    Returns:
+        A (U, K) matrix, where K is the length of the longest list; see the module's docstring.
 
     >>> as_rows([["a", "b"], ["x"]], {"a": 0, "b": 1}).tolist()
     [[0, 1], [-2, -1]]
@@ -119,7 +132,13 @@ def as_rows(ranked: Sequence[Sequence[str]], row_of: Mapping[str, int]) -> RowAr
 
 
 def starts(sets: Sequence[Sequence[Any]]) -> IntArray:
-    """Return the (U + 1,) offsets of each user's part after concatenating the sets.
+    """Compute the offsets of each user's part in an array in which all sets are concatenated.
+
+    Args:
+        sets: the set of items of each of the U users.
+
+    Returns:
+        (U + 1,) the start of each part, followed by the length of the array.
 
     >>> starts([["a", "b"], [], ["c"]]).tolist()
     [0, 2, 2, 3]
@@ -129,11 +148,14 @@ def starts(sets: Sequence[Sequence[Any]]) -> IntArray:
 
 
 def ranks_of(targets: npt.ArrayLike, ranked: RowArray) -> IntArray:
-    """Find the rank of each user's single target, from 1; 0 if it is not in the list.
+    """Find the rank of each user's only target in the user's list.
 
     Args:
-        targets: (U,) catalog row of each target.
-        ranked: (U, K) lists.
+        targets: (U,) the catalog row of each target.
+        ranked: (U, K) the lists; see the module's docstring.
+
+    Returns:
+        (U,) the ranks, starting at 1; 0 if the target is not in the list.
 
     >>> ranks_of([7, 3], np.array([[5, 7], [1, 2]])).tolist()
     [2, 0]
@@ -148,15 +170,15 @@ def ranks_of(targets: npt.ArrayLike, ranked: RowArray) -> IntArray:
 
 
 def hits(relevant: npt.ArrayLike, start: IntArray, ranked: RowArray) -> BoolArray:
-    """Mark the positions of relevant items in the lists; a repeated item counts once.
+    """Mark the positions of relevant items in the lists. If an item is repeated, only the first counts.
 
     Args:
-        relevant: (R,) relevant rows, concatenated over users.
-        start: (U + 1,) offsets of each user's part in ``relevant``.
-        ranked: (U, K) lists.
+        relevant: the catalog rows of the relevant items of all users, user after user.
+        start: (U + 1,) the offsets of each user's part in ``relevant``; see ``starts``.
+        ranked: (U, K) the lists; see the module's docstring.
 
     Returns:
-        A (U, K) mask of the positions that contain a relevant item.
+        (U, K) a mask that is True at the positions of relevant items.
 
     >>> hits([7, 8, 3], np.array([0, 2, 3]), np.array([[8, 8, 7], [1, 2, -1]])).tolist()
     [[True, False, True], [False, False, False]]
@@ -175,20 +197,24 @@ def hits(relevant: npt.ArrayLike, start: IntArray, ranked: RowArray) -> BoolArra
 
 
 def set_metrics(hit: BoolArray, n_relevant: IntArray, k: int) -> dict[str, FloatArray]:
-    """Compute metrics of lists per user, given sets of relevant items.
+    """Compute four metrics for each user with a set of relevant items.
 
-    Let n be the number of relevant items, and let r be the ranks of the relevant items among the
-    first k positions:
+    Let n be the number of relevant items of a user, and let the hits be the relevant items among the
+    first k items of the list:
 
-    - ``hit_rate``: 1 if there is at least one such rank, otherwise 0
-    - ``recall``: the number of such ranks / n
-    - ``mrr``: 1 / min(r), or 0 if there is no such rank
-    - ``ndcg``: sum of 1 / log2(r + 1), divided by the same sum over r = 1 to min(n, k)
+    - ``hit_rate``: 1 if there is a hit, otherwise 0
+    - ``recall``: the number of hits divided by n
+    - ``mrr``: 1 / r, where r is the rank of the first hit, or 0 if there is no hit
+    - ``ndcg``: the sum of 1 / log2(r + 1) over the ranks r of the hits, divided by the same sum over
+      the ranks from 1 to min(n, k)
 
     Args:
-        hit: (U, K) the result of ``hits``.
-        n_relevant: (U,) number of distinct relevant items, at least 1.
-        k: the cutoff rank.
+        hit: (U, K) the mask that ``hits`` returns.
+        n_relevant: (U,) the number of different relevant items of each user, at least 1.
+        k: the number of items to look at.
+
+    Returns:
+        (U,) the values of each metric by name.
 
     >>> measured = set_metrics(np.array([[False, True]]), np.array([2]), k=2)
     >>> {name: round(float(values[0]), 4) for name, values in measured.items()}
@@ -208,11 +234,14 @@ def set_metrics(hit: BoolArray, n_relevant: IntArray, k: int) -> dict[str, Float
 
 
 def invalid(ranked: RowArray, wanted: npt.ArrayLike) -> BoolArray:
-    """Mark lists that are too short, repeat an item, or contain an id outside the catalog.
+    """Mark lists that are too short, repeat an item, or contain an id that is not in the catalog.
 
     Args:
-        ranked: (U, K) lists.
-        wanted: (U,) required number of items in each list, or one number for all lists.
+        ranked: (U, K) the lists; see the module's docstring.
+        wanted: (U,) the required number of items in each list, or one number for all lists.
+
+    Returns:
+        (U,) a mask that is True for such lists.
 
     >>> invalid(np.array([[1, 2], [1, 1], [1, -2], [1, -1]]), 2).tolist()
     [False, True, True, True]
@@ -224,12 +253,12 @@ def invalid(ranked: RowArray, wanted: npt.ArrayLike) -> BoolArray:
 
 
 def coverage(ranked: RowArray, n_items: int, k: int) -> float:
-    """Compute coverage: |items among the first k of any list| / |catalog|.
+    """Compute the share of the catalog's items that are among the first k items of any list.
 
     Args:
-        ranked: (U, K) lists.
-        n_items: the size of the catalog.
-        k: the cutoff rank.
+        ranked: (U, K) the lists; see the module's docstring.
+        n_items: the number of items in the catalog.
+        k: the number of items of each list to look at.
 
     >>> coverage(np.array([[0, 1], [0, 2]]), n_items=4, k=1)
     0.25
@@ -238,12 +267,15 @@ def coverage(ranked: RowArray, n_items: int, k: int) -> float:
 
 
 def exposure(ranked: RowArray, n_items: int, k: int) -> IntArray:
-    """Count, for each item, the lists that contain it among their first k items.
+    """Count the lists that contain each item among their first k items.
 
     Args:
-        ranked: (U, K) lists.
-        n_items: the size of the catalog.
-        k: the cutoff rank.
+        ranked: (U, K) the lists; see the module's docstring.
+        n_items: the number of items in the catalog.
+        k: the number of items of each list to look at.
+
+    Returns:
+        The number of lists for each catalog row.
 
     >>> exposure(np.array([[0, 1], [0, 2]]), n_items=4, k=2).tolist()
     [2, 1, 1, 0]
@@ -253,12 +285,13 @@ def exposure(ranked: RowArray, n_items: int, k: int) -> IntArray:
 
 
 def gini(counts: npt.ArrayLike) -> float:
-    """Compute the Gini coefficient of counts: 0 if all are equal, near 1 if one item has all of them.
+    """Compute the Gini coefficient of counts, a measure of their inequality.
 
-    For counts c_1 <= ... <= c_n, it is 2 sum(i c_i) / (n sum(c_i)) - (n + 1) / n.
+    It is 0 if all counts are equal, and close to 1 if one item has all of them. For counts
+    c_1 <= ... <= c_n, it is 2 sum(i c_i) / (n sum(c_i)) - (n + 1) / n.
 
     Args:
-        counts: (n,) non-negative counts.
+        counts: (n,) the counts, which may not be negative.
 
     >>> gini([1, 1, 1, 1]), gini([0, 0, 0, 8])
     (0.0, 0.75)
@@ -271,14 +304,18 @@ def gini(counts: npt.ArrayLike) -> float:
 
 
 def novelty(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
-    """Compute novelty per user: the mean of -log2(c_i / sum(c)) over the first k items, in bits.
+    """Compute the novelty of each user's first k items, in bits.
 
-    c_i is the count of item i, or 1 if the count is 0. The result is NaN for an empty list.
+    It is the mean of -log2(c_i / sum(c)) over these items, where c_i is the number of events of item
+    i, or 1 if there are none. It is NaN for an empty list.
 
     Args:
-        ranked: (U, K) lists.
-        counts: (N,) number of events of each item.
-        k: the cutoff rank.
+        ranked: (U, K) the lists; see the module's docstring.
+        counts: (N,) the number of events of each item in the catalog.
+        k: the number of items of each list to look at.
+
+    Returns:
+        (U,) the novelty for each user.
 
     >>> novelty(np.array([[0, 1]]), [6, 2], k=2).round(4)
     array([1.2075])
@@ -290,14 +327,17 @@ def novelty(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
 def popularity(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
     """Compute the mean popularity percentile of each user's first k items.
 
-    The percentile of an item with count c is (|items with a count below c| + |items with a count of
-    at most c|) / 2N, where N is the size of the catalog. The average for random lists is 0.5. The
-    result is NaN for an empty list.
+    Let N be the number of items in the catalog. The percentile of an item with c events is the number
+    of items with fewer than c events, plus the number of items with at most c events, divided by 2N.
+    The average for random lists is 0.5. The result is NaN for an empty list.
 
     Args:
-        ranked: (U, K) lists.
-        counts: (N,) number of events of each item.
-        k: the cutoff rank.
+        ranked: (U, K) the lists; see the module's docstring.
+        counts: (N,) the number of events of each item in the catalog.
+        k: the number of items of each list to look at.
+
+    Returns:
+        (U,) the mean percentile for each user.
 
     >>> popularity(np.array([[2, 1]]), [0, 5, 9, 9], k=1)
     array([0.75])
@@ -309,15 +349,19 @@ def popularity(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
 
 
 def diversity(ranked: RowArray, vectors: Any, k: int) -> FloatArray:
-    """Compute diversity per user: 1 - the mean cosine over all pairs of the first k items.
+    """Compute the diversity of each user's first k items.
 
-    For unit vectors v of n items, the cosines of all ordered pairs sum to |sum(v)|^2 - n. The result
-    is NaN for a list with fewer than two items.
+    It is 1 minus the mean cosine over all pairs of these items, and NaN for a list with fewer than
+    two items. For the vectors v of n items, the cosines of all ordered pairs sum to |sum(v)|^2 - n.
 
     Args:
-        ranked: (U, K) lists.
-        vectors: (N, D) unit vectors by catalog row, as a NumPy array or SciPy sparse matrix.
-        k: the cutoff rank.
+        ranked: (U, K) the lists; see the module's docstring.
+        vectors: (N, D) a vector of length 1 for each item in the catalog, as a NumPy array or a SciPy
+            sparse matrix.
+        k: the number of items of each list to look at.
+
+    Returns:
+        (U,) the diversity for each user.
 
     >>> diversity(np.array([[0, 1], [0, 2]]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), k=2)
     array([0., 1.])
@@ -329,7 +373,7 @@ def diversity(ranked: RowArray, vectors: Any, k: int) -> FloatArray:
         top = ranked[part, :k]
         n = (top >= 0).sum(axis=1)
         place = np.concatenate([[0], np.cumsum(n)]).astype(np.int32)
-        chosen = sparse.csr_array(  # same dtype as the vectors, to avoid a copy
+        chosen = sparse.csr_array(  # it has the same dtype as the vectors, which avoids a copy
             (np.ones(place[-1], vectors.dtype), top[top >= 0].astype(np.int32), place),
             shape=(len(top), vectors.shape[0]),
         )
@@ -346,13 +390,14 @@ def diversity(ranked: RowArray, vectors: Any, k: int) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Comparison of stated probabilities with outcomes, in B bins of about equal size.
+    """A comparison of stated probabilities with outcomes, in B bins of about equal size.
 
     Attributes:
-        stated: (B,) mean stated probability, ascending.
-        observed: (B,) share of outcomes that came true.
-        count: (B,) number of probabilities in each bin.
-        error: the expected calibration error, sum(count |stated - observed|) / sum(count).
+        stated: (B,) the mean stated probability in each bin, in ascending order.
+        observed: (B,) the share of outcomes in each bin that came true.
+        count: (B,) the number of probabilities in each bin.
+        error: the expected calibration error, which is the mean of |stated - observed| over the
+            bins, weighted by their counts.
     """
 
     stated: FloatArray
@@ -362,12 +407,12 @@ class Calibration:
 
 
 def calibration(stated: npt.ArrayLike, came_true: npt.ArrayLike, bins: int = 10) -> Calibration:
-    """Compare stated probabilities with outcomes.
+    """Compare stated probabilities with the actual outcomes.
 
     Args:
-        stated: (n,) probabilities.
-        came_true: (n,) outcomes, 0 or 1.
-        bins: the number of bins, into which the sorted probabilities are split about equally.
+        stated: (n,) the stated probabilities.
+        came_true: (n,) the outcome for each probability, 1 if it came true and 0 if not.
+        bins: the number of bins. The sorted probabilities are split into bins of about equal size.
 
     >>> calibration([0.1, 0.1, 0.9, 0.9], [0, 0, 1, 0], bins=2).error
     0.25
@@ -383,18 +428,25 @@ def calibration(stated: npt.ArrayLike, came_true: npt.ArrayLike, bins: int = 10)
 
 
 def _parts(ranked: RowArray, width: int | None = None) -> Iterator[slice]:
-    """Split the users into slices with at most about ``MAX_CELLS`` cells each."""
+    """Split the users of a matrix of lists into slices of about ``MAX_CELLS`` cells each."""
     size = max(1, MAX_CELLS // max(1, width or ranked.shape[1]))
     for first in range(0, len(ranked), size):
         yield slice(first, min(first + size, len(ranked)))
 
 
 def _repeated(rows: RowArray) -> BoolArray:
-    """Mark the positions in (U, K) lists whose item also appears earlier in the same list."""
+    """Mark the positions of items that also appear earlier in the same list.
+
+    Args:
+        rows: (U, K) the lists; see the module's docstring.
+
+    Returns:
+        (U, K) a mask that is True at these positions.
+    """
     repeated = np.zeros(rows.shape, dtype=bool)
     ordered = np.sort(
         rows, axis=1
-    )  # much faster than argsort, and sufficient for lists without repeats
+    )  # sorting is much faster than argsort, and is enough for lists without repeated items
     same = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
     users = np.flatnonzero(same.any(axis=1))
     order = np.argsort(rows[users], axis=1, kind="stable")
@@ -405,7 +457,16 @@ def _repeated(rows: RowArray) -> BoolArray:
 
 
 def _mean_of(values: FloatArray, ranked: RowArray, k: int) -> FloatArray:
-    """Average the (N,) values of the first k items of each list. The average of an empty list is NaN."""
+    """Compute the mean value of the first k items of each list.
+
+    Args:
+        values: (N,) the value of each item in the catalog.
+        ranked: (U, K) the lists; see the module's docstring.
+        k: the number of items of each list to look at.
+
+    Returns:
+        (U,) the means; NaN for an empty list.
+    """
     top = ranked[:, :k]
     n = (top >= 0).sum(axis=1)
     total = np.zeros(len(top))

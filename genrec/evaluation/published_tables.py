@@ -1,15 +1,14 @@
 """Check published results for figures that are arithmetically impossible.
 
-Deals with metric names and numbers only. With one target per user, hit rate, NDCG and MRR are means
-over the same ranks, so they bound each other. If a
-user's target has a rank from k1 + 1 to k2, the user's metrics increase by these amounts when the
-cutoff is raised from k1 to k2:
+With one target per user, hit rate, NDCG and MRR are means over the same ranks, so each of them limits
+the others. Suppose that the target of a user has a rank from k1 + 1 to k2. If the cutoff is raised
+from k1 to k2, the metrics of this user increase by these amounts:
 
 - hit rate: 1
 - NDCG: at least 1 / log2(k2 + 1) and at most 1 / log2(k1 + 2)
 - MRR: at least 1 / k2 and at most 1 / (k1 + 1)
 
-The metrics of all other users do not change.
+The metrics of all other users do not change. This module works with names of metrics and numbers only.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _COLUMN = re.compile(r"^(?:(?P<group>.*)[\s:|])?(?P<name>[A-Za-z_-]+)\s*@\s*(?P<
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A number and its maximum rounding error."""
+    """A number as published, with the largest error that rounding may have caused."""
 
     value: float
     slack: float
@@ -45,15 +44,15 @@ def check_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
     """Find contradictions in a table of results, assuming one target per user.
 
     Args:
-        rows: one mapping per row, from column names to numbers or strings such as ``.0648``. Metric
-            columns have names such as ``HR@10``, ``Recall@5``, ``N@10`` or ``MRR@20``, optionally
-            preceded by the name of a group, for example ``Beauty R@10``. All other columns label
-            the row. Strings are assumed to be exact to their last digit, and floats to as many
-            digits as the longest float in the row. The values of a group are read as percentages if
-            one of them is above 1.
+        rows: for each row, a mapping from column names to numbers or strings such as ``.0648``.
+            Metric columns have names such as ``HR@10``, ``Recall@5``, ``N@10`` or ``MRR@20``, which
+            may follow the name of a group, for example ``Beauty R@10``. All other columns label the
+            row. Strings are assumed to be exact to their last digit, and floats to as many digits as
+            the longest float in the row. The values of a group are read as percentages if one of
+            them is above 1.
 
     Returns:
-        One sentence per contradiction; an empty list if there are none.
+        A description of each contradiction; an empty list if there are none.
 
     Raises:
         DataError: no column is a metric.
@@ -72,14 +71,17 @@ def check_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
     if rows and not read:
         msg = (
             f"The table has no metric column. Its columns are {', '.join(map(str, rows[0]))}. Expected "
-            "names such as HR@10, Recall@5, NDCG@10 or MRR@20; rename the columns."
+            "names such as HR@10, Recall@5, NDCG@10 or MRR@20. Rename the columns."
         )
         raise DataError(msg)
     return findings
 
 
 def _column(name: str) -> tuple[str, str, int] | None:
-    """Parse a column's name into group, kind of metric and k; None if it is not a metric."""
+    """Split the name of a metric column into its group, its kind of metric and k.
+
+    The result is None if the column is not a metric.
+    """
     match = _COLUMN.match(str(name).strip())
     if match is None:
         return None
@@ -89,7 +91,11 @@ def _column(name: str) -> tuple[str, str, int] | None:
 
 
 def _tables(row: Mapping[str, object]) -> dict[str, dict[str, dict[int, _Value]]]:
-    """Read the values of one row, keyed by group, kind of metric and k."""
+    """Read the metrics in one row of a table.
+
+    Returns:
+        For each group and kind of metric, a mapping from k to the value.
+    """
     tables: dict[str, dict[str, dict[int, _Value]]] = defaultdict(lambda: defaultdict(dict))
     digits = max((_digits(repr(c)) for c in row.values() if isinstance(c, float)), default=0)
     for column, cell in row.items():
@@ -111,7 +117,7 @@ def _value(cell: object, digits: int) -> _Value | None:
 
     Args:
         cell: the content of the cell.
-        digits: the number of exact digits of a float.
+        digits: the number of exact decimals, if the cell contains a float.
     """
     text = str(cell).strip().strip("*%").replace(",", "")
     if not re.fullmatch(r"-?\d*\.?\d+(e-?\d+)?", text):
@@ -121,12 +127,12 @@ def _value(cell: object, digits: int) -> _Value | None:
 
 
 def _digits(text: str) -> int:
-    """Return the number of digits after the decimal point."""
+    """Return the number of digits after the decimal point of a number written as text."""
     return 12 if "e" in text else len(text.partition(".")[2])
 
 
 def _check(table: Mapping[str, Mapping[int, _Value]]) -> list[str]:
-    """Find contradictions among the values of one row."""
+    """Find contradictions among the metrics of one row and group."""
     contradictions = []
     for kind, by_k in table.items():
         for k, v in by_k.items():
@@ -137,8 +143,8 @@ def _check(table: Mapping[str, Mapping[int, _Value]]) -> list[str]:
             low, high = by_k[small], by_k[large]
             if high.value + high.slack < low.value - low.slack:
                 contradictions.append(
-                    f"{_format(kind, large, high)} is below {_format(kind, small, low)}; "
-                    "it cannot fall as k grows"
+                    f"{_format(kind, large, high)} is below {_format(kind, small, low)}, but it "
+                    "cannot fall as k grows"
                 )
     for kind in ("ndcg", "mrr"):
         contradictions += _check_against_hits(kind, table.get(kind, {}), table.get("hit_rate", {}))
@@ -176,7 +182,7 @@ def _check_against_hits(
 
 
 def _gain(kind: str, rank: int) -> float:
-    """Return the NDCG or MRR of a user whose target has the given rank."""
+    """Return the NDCG or the MRR of a user whose target has the given rank."""
     return float(1 / np.log2(rank + 1)) if kind == "ndcg" else 1 / rank
 
 

@@ -1,4 +1,4 @@
-"""Hold the results of an evaluation: per-user values, intervals, slices and paired differences."""
+"""Define the results of an evaluation, with confidence intervals and comparisons of systems."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ from genrec.evaluation.systems import slug
 from genrec.types import FloatArray
 
 SCHEMA_VERSION = 1
-LEAST_USERS = 500  # minimum number of users for claiming that one system beats another
+LEAST_USERS = 500  # with fewer users, it should not be claimed that one system beats another
 LOWER_IS_BETTER = ("nats", "seconds", "invalid")
-SLICE_DRAWS = 2_000  # number of bootstrap resamples for a slice
+SLICE_DRAWS = 2_000  # the number of bootstrap resamples for a slice
 MAIN_METRICS = ("nats", "hit_rate@1", "hit_rate@10", "ndcg@10")
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One system's ranked lists, with per-user metric values.
+    """The ranked lists of one system, with the values of metrics for each user.
 
     Attributes:
-        name: the system's name.
-        cases: (users,) the cases.
-        ranked: (users,) lists of item ids, best first.
-        values: for each metric, (users,) values as computed by ``evaluate``.
-        whole: metrics over all lists: coverage, Gini coefficient and calibration error.
-        reliability: comparison of the stated probabilities with the outcomes; None if the system
+        name: the name of the system.
+        cases: the cases, one for each user.
+        ranked: the ranked item ids for each case, best first.
+        values: for each metric that ``evaluate`` computed, an array with a value for each user.
+        whole: the metrics that are computed over all lists together, which are coverage, the Gini
+            coefficient and the calibration error.
+        reliability: a comparison of the stated probabilities with the outcomes; None if the system
             states no probabilities.
     """
 
@@ -52,11 +53,11 @@ class Result:
     reliability: Calibration | None = None
 
     def per_user(self, metric: str) -> FloatArray:
-        """Return the (users,) values of a metric.
+        """Return the value of a metric for each user.
 
         Args:
-            metric: a key of ``values``. These metrics are also available for any K: ``hit_rate@K``,
-                ``ndcg@K`` and ``mrr@K`` for the target, and ``recall@K`` for the whole basket.
+            metric: a key of ``values``; or ``hit_rate@K``, ``ndcg@K`` or ``mrr@K`` for the target,
+                or ``recall@K`` for the whole basket, with any number K.
 
         Raises:
             RequestError: the metric is unknown.
@@ -74,15 +75,15 @@ class Result:
         return by_rank[name](self.ranks(), int(k))
 
     def ranks(self) -> list[int]:
-        """Return the rank of each user's target, from 1; 0 if it is not in the list."""
+        """Return the rank of each user's target, starting at 1; 0 if it is not in the list."""
         return [metrics.rank_of(c.target, r) for c, r in zip(self.cases, self.ranked, strict=True)]
 
     def mean(self, metric: str) -> Interval:
-        """Return the mean of a metric over users with its 95% bootstrap interval."""
+        """Compute the mean of a metric over users, with its 95% bootstrap interval."""
         return bootstrap.bootstrap(self.per_user(metric))
 
     def minus(self, other: Result, metric: str) -> Interval:
-        """Return the mean paired difference from another system with its 95% bootstrap interval.
+        """Compute the mean difference from another system on the same users, with a 95% interval.
 
         Raises:
             RequestError: the metric is unknown, or no user has a value for it under both systems.
@@ -92,7 +93,7 @@ class Result:
         if not len(difference):
             msg = (
                 f"No user has a value of {metric} for both {self.name} and {other.name}. Expected at "
-                "least one such user; choose another metric."
+                "least one such user. Choose another metric."
             )
             raise RequestError(msg)
         return bootstrap.bootstrap(difference)
@@ -100,12 +101,13 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The paired difference between two systems in a metric.
+    """The difference between two systems in a metric, measured on the same users.
 
     Attributes:
-        ours, other: the systems' names.
-        metric: the metric's name.
-        difference: the mean of ours - other over users, with its 95% bootstrap interval.
+        ours, other: the names of the systems.
+        metric: the name of the metric.
+        difference: the mean difference over users (ours minus other), with its 95% bootstrap
+            interval.
         users: the number of users.
         verdict: ``better``, ``worse`` or ``not distinguishable``.
     """
@@ -133,13 +135,13 @@ class Comparison:
 
 
 def compare(result: Result, other: Result, metric: str = "ndcg@10") -> Comparison:
-    """Compare two systems on the same users by their paired difference.
+    """Compare two systems on the same users in one metric.
 
     Args:
-        result: your system's result.
-        other: the other system's result, over the same cases in the same order.
-        metric: see ``Result.per_user``. For nats, lower is better, and both systems need
-            probabilities that form a distribution over all items.
+        result: the result of your system.
+        other: the result of the other system, for the same cases in the same order.
+        metric: see ``Result.per_user``. Lower nats are better, and they exist only for systems that
+            give a distribution over all items.
 
     Raises:
         RequestError: the users or targets differ, or one of the systems lacks the metric.
@@ -160,17 +162,17 @@ def compare(result: Result, other: Result, metric: str = "ndcg@10") -> Compariso
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The results of all systems on one sample of users, starting with your system.
+    """The results of all systems in an evaluation on one sample of users.
 
     Attributes:
-        dataset: the dataset's name.
-        protocol, split, seed: as given to ``evaluate``.
+        dataset: the name of the dataset.
+        protocol, split, seed: the arguments of ``evaluate``.
         fitted_on: the data that the baselines were fitted on, ``train`` or ``train + validation``.
-        exclude_seen: whether items of the history were excluded from the lists.
-        vectors: a description of the vectors used to measure diversity.
-        cases: (users,) the cases, in the order of the users.
-        slices: for each kind of slice, the (users,) label of each user.
-        results: one result per system.
+        exclude_seen: True if items of the history were left out of the lists.
+        vectors: a description of the vectors with which diversity was measured.
+        cases: the cases, one for each user.
+        slices: for each kind of slice, the label of each user.
+        results: the result of each system, starting with your own system.
     """
 
     dataset: str
@@ -185,7 +187,7 @@ class Evaluation:
     results: Sequence[Result]
 
     def __getitem__(self, name: str) -> Result:
-        """Return the result of a system by its name.
+        """Return the result of the system with this name.
 
         Raises:
             RequestError: no system has that name.
@@ -199,12 +201,12 @@ class Evaluation:
 
     @cached_property
     def intervals(self) -> dict[str, dict[str, Interval]]:
-        """The mean and 95% interval of each metric, keyed by system and metric."""
+        """The mean and the 95% interval of each metric, by system and metric."""
         return self._by_system({(r.name, m): v for r in self.results for m, v in r.values.items()})
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """Comparisons of the first system with each other system, in NDCG@10 and nats.
+        """Comparisons of the first system with each of the others, in NDCG@10 and nats.
 
         For protocols that rank candidates, HR@1 is used instead of NDCG@10.
         """
@@ -215,9 +217,9 @@ class Evaluation:
 
     @cached_property
     def by_slice(self) -> dict[str, dict[str, dict[str, dict[str, Interval]]]]:
-        """Intervals of the main metrics, keyed by kind of slice, label, system and metric.
+        """The means and intervals of the main metrics, by kind of slice, label, system and metric.
 
-        A kind of slice is omitted if all users have the same label.
+        A kind of slice is left out if all users have the same label.
         """
         by_kind: dict[str, dict[str, dict[str, dict[str, Interval]]]] = {}
         for kind, labels in self.slices.items():
@@ -243,7 +245,10 @@ class Evaluation:
         return by_system
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the evaluation as plain values for JSON. Metrics without a value are omitted."""
+        """Return the evaluation as a dictionary of plain values that can be written as JSON.
+
+        Metrics without a value are left out.
+        """
         first = self.results[0]
         return {
             "schema_version": SCHEMA_VERSION,
@@ -291,7 +296,7 @@ class Evaluation:
         }
 
     def save(self, folder: str | Path) -> None:
-        """Write ``result.json``, and ``SYSTEM.parquet`` with one row per user for each system."""
+        """Write ``result.json``, and for each system ``SYSTEM.parquet`` with a row for each user."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for result in self.results:
@@ -313,12 +318,12 @@ class Evaluation:
 def intervals(
     values: Mapping[tuple[str, str], FloatArray], draws: int | None = None
 ) -> dict[tuple[str, str], Interval]:
-    """Return the mean and 95% interval of each metric over the users who have a value.
+    """Compute the mean and the 95% interval of each metric over the users who have a value.
 
-    A metric is omitted if no user has a value.
+    A metric is left out if no user has a value.
 
     Args:
-        values: (users,) values keyed by system and metric; NaN for a user without a value.
+        values: the values of all users by system and metric; NaN for a user without a value.
         draws: the number of bootstrap resamples; see ``bootstrap.bootstrap``.
     """
     complete = [name for name, v in values.items() if len(v) and not np.isnan(v).any()]

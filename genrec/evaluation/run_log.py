@@ -1,4 +1,4 @@
-"""Log each answer of an evaluation immediately, so that a killed run can be resumed."""
+"""Log the answers of an evaluation as soon as they are computed, so that a killed run can be resumed."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def collect_answers(
     key: str = "",
     progress: Progress = lambda system, done: None,
 ) -> list[Answer]:
-    """Collect a system's answers, one per case.
+    """Collect the answer of a system to each case, and log it.
 
     Args:
-        system: the system to query.
+        system: the system to ask.
         cases: the cases to answer.
         k: the number of items in a list.
         log_path: a JSONL file to which each answer is appended immediately. Users already in the file
-            are skipped, and an incomplete last line is dropped.
-        key: a string that identifies everything the answers depend on. A log with a different key is
-            rejected.
-        progress: function called with the system's name and the number of users done.
+            are skipped, and an incomplete last line is dropped. None logs nothing.
+        key: a string that changes with anything that the answers depend on. A log with a different
+            key is rejected.
+        progress: a function that is called with the name of the system and the number of users done.
 
     Raises:
         DataError: the log was written by another system or with other settings.
@@ -70,8 +70,8 @@ def _read_log(log_path: Path, name: str, key: str) -> dict[str, Answer]:
         if (entry.get("system"), entry.get("key")) != (name, key):
             msg = (
                 f"{log_path} was written for system {entry.get('system')!r} with key "
-                f"{entry.get('key')!r}, not for {name!r} with key {key!r}: the data, protocol, model "
-                "or settings differ. Expected a log of the same run; choose another folder or delete "
+                f"{entry.get('key')!r}, not for {name!r} with key {key!r}, so the data, protocol, model "
+                "or settings differ. Expected a log of the same run. Choose another folder, or delete "
                 "the log."
             )
             raise DataError(msg)
@@ -80,7 +80,10 @@ def _read_log(log_path: Path, name: str, key: str) -> dict[str, Answer]:
 
 
 def read_whole_lines(log_path: Path) -> list[dict[str, Any]]:
-    """Read the objects in a JSONL log. An incomplete last line is removed from the file.
+    """Read a JSONL log, and remove an incomplete last line from the file.
+
+    Returns:
+        The object in each line. There are none if the file does not exist.
 
     Raises:
         DataError: the file is not a JSONL log.
@@ -101,7 +104,7 @@ def read_whole_lines(log_path: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         problem = str(error)
     msg = (
-        f"{log_path} is not a log of an evaluation: {problem}. Expected one JSON object per line; "
-        "choose another path or delete the file."
+        f"{log_path} is not a log of an evaluation: {problem}. Expected one JSON object per line. "
+        "Choose another path, or delete the file."
     )
     raise DataError(msg)

@@ -1,6 +1,6 @@
-"""Wrap recommenders and baselines as systems that answer the cases of an evaluation.
+"""Give recommenders and baselines a common interface, so that they can be evaluated.
 
-Deals with recommenders and baselines, not with metrics.
+This module works with recommenders and baselines, not with metrics.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from genrec.recommender import Recommender
 from genrec.types import Log
 
 Progress = Callable[[str, int], None]
-NAMES = (*registry.NAMES, CollaborativePrior.name)  # systems that can be given by name
-# The fields that are written into a log's key, in the order of version 0.1.0. Do not change these
-# lists: `genrec.keys.spell` adds newer fields if they are set.
+NAMES = (*registry.NAMES, CollaborativePrior.name)  # the systems that can be given by name
+# The fields that are part of a log's key, in the order of version 0.1.0. Do not change these lists,
+# since `genrec.keys.spell` adds newer fields if they are set.
 _SETTINGS_IN_KEYS = (
     "template", "language", "prompts", "values", "few_shot", "decoder", "normalization", "search",
     "max_nodes", "node_temperature", "prior", "prior_sources", "prior_events", "prior_weight",
@@ -39,15 +39,16 @@ _FUSION_IN_KEYS = ("prior", "weight", "fusion", "temperature", "alone", "fitted"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A system's answer to one case.
+    """The answer of a system to one case.
 
     Attributes:
-        items: item ids, best first.
-        probabilities: the items' probabilities; None if the system states none.
-        nats: -ln P(target); None unless P is a distribution over all items.
-        exact: whether the items are guaranteed to be the best k items; None if the system does not
-            report it.
-        seconds: the time taken to compute the list.
+        items: the ids of the recommended items, best first.
+        probabilities: the probability of each item; None if the system states no probabilities.
+        nats: the negative log-probability of the target, -ln P; None if the system does not give a
+            distribution over all items.
+        exact: True if the items are guaranteed to be the best k items; None if the system does not
+            report this.
+        seconds: the time that the list took.
     """
 
     items: Sequence[str]
@@ -58,11 +59,11 @@ class Answer:
 
 
 class System(Protocol):
-    """The interface of systems that can be evaluated.
+    """The interface of a system that can be evaluated.
 
     Attributes:
-        name: the name shown in result tables.
-        batch: the number of cases to pass to the system at once.
+        name: the name shown in tables of results.
+        batch: the number of cases that are passed to the system at once.
     """
 
     name: str
@@ -70,7 +71,7 @@ class System(Protocol):
 
     @property
     def key(self) -> str:
-        """A string that identifies everything the answers depend on."""
+        """A string that changes with anything that the answers depend on."""
         ...
 
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
@@ -79,16 +80,16 @@ class System(Protocol):
 
 
 class RecommenderSystem:
-    """Adapts a ``Recommender``, which answers with items, probabilities and nats of the target."""
+    """A recommender as a system, which also reports probabilities and the target's nats."""
 
     batch = 1
 
     def __init__(self, recommender: Recommender, name: str) -> None:
-        """Wrap a recommender.
+        """Store the recommender.
 
         Args:
-            recommender: the recommender.
-            name: the name shown in result tables.
+            recommender: the recommender to evaluate.
+            name: the name shown in tables of results.
         """
         self.name = name
         self._recommender = recommender
@@ -100,7 +101,7 @@ class RecommenderSystem:
 
     @cached_property
     def key(self) -> str:
-        """A string that identifies the model, prompt, encoding, settings and prior."""
+        """A string that changes with the model, the prompt, the encoding, the settings or the prior."""
         r = self._recommender
         settings = spell(r.settings, "Settings", _SETTINGS_IN_KEYS)
         fusion = spell(r.fusing, "Fusing", _FUSION_IN_KEYS)
@@ -113,7 +114,7 @@ class RecommenderSystem:
         return " ".join([*parts, fusion, repr(getattr(r.prior, "mix", ""))])
 
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
-        """Answer each case. Computing nats takes one additional path through the trie."""
+        """Answer each case with k items and, if possible, with the target's nats."""
         return [self._answer(case, k) for case in cases]
 
     def _answer(self, case: Case, k: int) -> Answer:
@@ -137,20 +138,17 @@ class RecommenderSystem:
 
 
 class BaselineSystem:
-    """Adapts a baseline to the system interface.
-
-    Answers cases in batches and reports nats if the baseline supports it.
-    """
+    """A baseline as a system, which reports the target's nats if the baseline has probabilities."""
 
     def __init__(self, baseline: Any, name: str, *, exclude_seen: bool, key: str = "") -> None:
-        """Wrap a baseline.
+        """Store the baseline.
 
         Args:
-            baseline: an object with the ``rank`` method of ``genrec.baselines.base.Baseline``, and
-                optionally ``rank_many`` and ``logprobs``.
-            name: the name shown in result tables.
-            exclude_seen: whether items of the history are excluded from the lists.
-            key: further values that the answers depend on, such as the seed.
+            baseline: an object with the ``rank`` method of ``genrec.baselines.base.Baseline``. It
+                may also have the methods ``rank_many`` and ``logprobs``.
+            name: the name shown in tables of results.
+            exclude_seen: True to leave items of the history out of the lists.
+            key: a text with further values that the answers depend on, such as the seed.
         """
         self.name = name
         self.key = f"{name} {key} exclude_seen={exclude_seen}"
@@ -159,7 +157,7 @@ class BaselineSystem:
         self._exclude_seen = exclude_seen
 
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
-        """Answer each case. Candidates are listed in the order of the full ranking."""
+        """Answer each case with k items; if the case has candidates, only these are listed."""
         histories, started = [case.history for case in cases], time.perf_counter()
         among = any(case.candidates is not None for case in cases)
         size = len(cases[0].events.catalog) if among else k
@@ -187,7 +185,7 @@ class BaselineSystem:
 
 
 def split_name(system: Any) -> tuple[str | None, Any]:
-    """Return the name and the system that were given. The name is None if only a system was given."""
+    """Split a pair of a name and a system; the name is None if only a system was given."""
     return system if isinstance(system, tuple) else (None, system)
 
 
@@ -199,18 +197,18 @@ def build_systems(
     seed: int,
     log: Log = lambda message: None,
 ) -> list[System]:
-    """Build the systems to evaluate, and fit the baselines given by name.
+    """Create the systems to evaluate, and fit the baselines that were given by name.
 
     Args:
         dataset: the dataset with the protocol's split.
-        given: the ``systems`` of ``genrec.evaluate``.
-        exclude_seen: whether items of the history are excluded from the lists.
-        before: baselines and priors use only the events before this split.
+        given: the systems as passed to ``genrec.evaluate``.
+        exclude_seen: True to leave items of the history out of the lists.
+        before: the first split whose events baselines and priors may not use.
         seed: the random seed for the baselines.
         log: see ``registry.fit``.
 
     Raises:
-        RequestError: an element cannot be evaluated, or two systems have the same name.
+        RequestError: an object cannot be evaluated, or two systems have the same name.
     """
     systems: list[System] = []
     for each in given:
@@ -255,10 +253,10 @@ def build_systems(
 
 
 def _shared_sources(given: Sequence[Any]) -> Sequence[str]:
-    """Return the sources for a prior given by name.
+    """Return the sources for a collaborative prior that is given by name as a system.
 
-    These are the sources of a recommender in the same evaluation if there is one, otherwise the default
-    sources.
+    If a recommender in the same evaluation has a collaborative prior, its sources are used, so that
+    both can be compared. Otherwise, the default sources are used.
     """
     for _, system in map(split_name, given):
         if isinstance(system, Recommender) and system.fusing.prior == "collaborative":
@@ -267,10 +265,10 @@ def _shared_sources(given: Sequence[Any]) -> Sequence[str]:
 
 
 def check_compatible(recommender: Recommender, dataset: Dataset) -> None:
-    """Reject a recommender that cannot be evaluated on the given dataset.
+    """Check that a recommender can be evaluated on a dataset.
 
     Raises:
-        RequestError: the recommender has a different catalog, predicts another behavior, or shows
+        RequestError: the recommender has a different catalog, predicts another behavior, or uses
             demonstrations that may contain targets.
     """
     info = dataset.info
@@ -300,9 +298,9 @@ def check_compatible(recommender: Recommender, dataset: Dataset) -> None:
 def with_prior_fitted_before(
     recommender: Recommender, dataset: Dataset, before: str
 ) -> Recommender:
-    """Return a recommender whose prior counts only the dataset's events before a split.
+    """Return a recommender whose prior counts only events before a split of the dataset.
 
-    A custom prior is left unchanged, because the events that it counted are unknown.
+    A prior that the user has set is left unchanged, because the events that it counted are unknown.
     """
     prior = recommender.fusing.prior
     own = recommender.dataset
@@ -313,7 +311,7 @@ def with_prior_fitted_before(
 
 
 def default_name(recommender: Recommender) -> str:
-    """Return a name for a recommender, built from its model and the settings that distinguish it."""
+    """Create a name for a recommender from its model and its most important settings."""
     settings = recommender.settings
     parts = [Path(recommender.model.name).name]
     parts += [f"{settings.few_shot}-shot"] if settings.few_shot else []
@@ -324,7 +322,7 @@ def default_name(recommender: Recommender) -> str:
 
 
 def slug(name: str) -> str:
-    """Turn a system's name into a file name.
+    """Turn the name of a system into a name for files.
 
     >>> slug("smollm2-135m 4-shot"), slug("../x")
     ('smollm2-135m-4-shot', 'x')

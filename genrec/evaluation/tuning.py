@@ -1,12 +1,15 @@
-"""Fit the prior's weight and the node temperature on validation users, with one model pass per user.
+"""Fit the weight of the prior and the node temperature on validation users.
 
-The pass stores the model's logits at each choice on the paths to the target, to the model's best
-items and to the prior's best items. Everything else is arithmetic on these logits. In fusion by
-node, the probability of an item is the product of the probabilities of its choices. Each choice has
-logits a * (model) + b * (log of the prior's mass). The targets' log-likelihood is therefore concave
-in a and b. The fit to the bundled sample counts like a few additional users, so that a small number
-of users cannot move the fit far. In fusion by score, only the order of the candidates matters, and
-the parameters are found by a grid search.
+The model processes the history of each user only once. This pass stores the model's logits at each
+choice on the paths through the trie to the target, to the model's best items and to the prior's best
+items. Everything else is arithmetic on these logits.
+
+In fusion by node, the probability of an item is the product of the probabilities of the choices on its
+path. The logits of each choice are a * (model's logits) + b * (log of the prior's mass), where a is 1 /
+temperature and b is the weight. The log-likelihood of the targets is therefore concave in a and b. The
+values fitted to the bundled sample count like a few additional users, so that a small number of users
+cannot move the fit far from them. In fusion by score, only the order of the candidates matters, and the
+parameters are found by a grid search.
 """
 
 from __future__ import annotations
@@ -35,9 +38,9 @@ from genrec.recommender import Recommender
 from genrec.types import FloatArray, IntArray
 
 USERS = 200
-CANDIDATES = 50  # number of best items taken from the model, and from the prior
+CANDIDATES = 50  # the number of best items of the model, and of the prior, that become candidates
 AT = 10
-_LEAST, _MOST = 0.011, 90.0  # bounds of 1 / temperature
+_LEAST, _MOST = 0.011, 90.0  # the bounds of 1 / temperature
 _TEMPERATURES = (
     1.0,
     1.5,
@@ -45,28 +48,30 @@ _TEMPERATURES = (
     3.0,
     4.0,
     5.0,
-)  # for fusion by score; higher temperatures flatten the model too much
+)  # the grid for fusion by score; higher temperatures flatten the model's distribution too much
 _WEIGHTS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 16.0, 32.0, 64.0)
 _ROUNDS = 100
-_SAMPLE_USERS = 20  # weight of the fit to the bundled sample, in users; see benchmarks/LOG.md
-_ENOUGH = 50  # minimum number of users for choosing the fusion; with fewer, fusion is by node
+_SAMPLE_USERS = 20  # the values fitted to the bundled sample count like this many users; see LOG.md
+_ENOUGH = 50  # with fewer users than this, the kind of fusion is not chosen, but is by node
 
 
 @dataclass(frozen=True, eq=False)
 class ScoringPass:
-    """The logits of one user's pass, with C children at L choices and n candidates.
+    """The model's logits for one user at the choices on the paths to n candidates in the trie.
 
-    Items with the same title form an additional choice, at which the model has no preference.
+    There are L choices with C children in total. Items with the same title form an additional choice,
+    at which the model has no preference.
 
     Attributes:
-        logits: (C,) the model's logits.
-        mass: (C,) log of the sum of the prior's weights below each child.
-        start: (L,) index of the first child of each choice.
-        above: (L,) the child that leads to each choice, -1 for the root; ordered from the root down.
-        rows: (n,) catalog rows of the candidates, the target first.
-        ends: (n,) the child at which each candidate ends.
-        prior: (n,) log P of each candidate under the prior alone.
-        allowed: (n,) whether each candidate may be recommended.
+        logits: (C,) the model's logit of each child.
+        mass: (C,) the logarithm of the sum of the prior's weights of all items below each child.
+        start: (L,) the index of the first child of each choice. Choices are ordered from the root
+            down.
+        above: (L,) the index of the child that leads to each choice; -1 for the root.
+        rows: (n,) the catalog rows of the candidates, starting with the target.
+        ends: (n,) the index of the child at which each candidate's path ends.
+        prior: (n,) the log-probability of each candidate under the prior alone.
+        allowed: (n,) a mask that is True for candidates that may be recommended.
     """
 
     logits: FloatArray
@@ -80,11 +85,16 @@ class ScoringPass:
 
     @property
     def source(self) -> IntArray:
-        """(C,) the choice that each child belongs to."""
+        """The index of the choice to which each of the C children belongs, (C,)."""
         return np.repeat(np.arange(len(self.start)), np.diff(self.start, append=len(self.logits)))
 
     def logprobs(self, a: float, b: float) -> FloatArray:
-        """Return (n,) log P of the candidates for logits a * model + b * prior."""
+        """Compute the log-probability of each candidate in fusion by node, (n,).
+
+        Args:
+            a: the factor for the model's logits, which is 1 / temperature.
+            b: the factor for the logarithm of the prior's mass, which is the prior's weight.
+        """
         value = a * self.logits + b * self.mass
         source = self.source
         peak = np.maximum.reduceat(value, self.start)
@@ -98,14 +108,14 @@ class ScoringPass:
 
     @cached_property
     def listed(self) -> bool:
-        """Whether the target is among the best ``CANDIDATES`` items of the model or of the prior."""
+        """True if the target is among the best ``CANDIDATES`` items of the model or of the prior."""
         if not self.allowed[0]:
             return False
         alone = (self.logprobs(1.0, 0.0)[self.allowed], self.prior[self.allowed])
         return any(int((values > values[0]).sum()) < CANDIDATES for values in alone)
 
     def path(self) -> tuple[IntArray, IntArray]:
-        """Return the choices on the path to the target, and the child taken at each choice."""
+        """Return the indices of the choices on the path to the target, and of the children taken."""
         source, child = self.source, int(self.ends[0])
         choices, taken = [], []
         while child >= 0:
@@ -116,11 +126,11 @@ class ScoringPass:
 
 
 def score_user(recommender: Recommender, history: History, target: str) -> ScoringPass:
-    """Run the scoring pass for a user.
+    """Process a user's history with the model, and store the logits that the fit needs.
 
     Args:
-        recommender: a recommender with a prior and an unedited catalog.
-        history: the user's history.
+        recommender: a recommender with a prior, whose catalog was not edited.
+        history: the history of the user.
         target: the id of the item that came next.
     """
     trie, source = recommender.trie, recommender.prior
@@ -154,14 +164,14 @@ def score_user(recommender: Recommender, history: History, target: str) -> Scori
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """The L nodes of one level that lead to wanted positions, and their C children.
+    """The L trie nodes of one level that lead to wanted positions, and their C children.
 
     Attributes:
-        node: (L,) numbers of the nodes in the trie.
-        parent: (L,) index of each node's parent among the nodes of all levels, -1 for the root.
-        above: (L,) index of each node among the children of all levels, -1 for the root.
-        child: (C,) numbers of the children in the trie.
-        count: (L,) number of children of each node.
+        node: (L,) the nodes.
+        parent: (L,) the index of each node's parent among the nodes of all levels; -1 for the root.
+        above: (L,) the index of each node among the children of all levels; -1 for the root.
+        child: (C,) the children of the nodes.
+        count: (L,) the number of children of each node.
     """
 
     node: IntArray
@@ -172,7 +182,12 @@ class _Level:
 
 
 def _levels(trie: TitleTrie, wanted: IntArray) -> Iterator[_Level]:
-    """Yield the inner nodes above wanted positions, level by level. The positions must be ascending."""
+    """Yield the inner trie nodes on the paths to wanted positions, level by level.
+
+    Args:
+        trie: the trie.
+        wanted: the trie positions of the wanted items, in ascending order.
+    """
     node, parent, above = np.array([trie.root]), np.array([-1]), np.array([-1])
     nodes = children = 0
     while len(node):
@@ -195,7 +210,16 @@ def read_choices(
     prior: FloatArray,
     allowed: npt.NDArray[np.bool_],
 ) -> ScoringPass:
-    """Compute the model's logits at every choice on the paths to the given positions, in one pass."""
+    """Compute the model's logits at every choice on the paths to n candidates, in one pass.
+
+    Args:
+        trie: the trie of titles.
+        tree: the token tree that contains the prompt.
+        weights: the prior's weights by trie position.
+        place: (n,) the trie positions of the candidates, starting with the target.
+        prior: (n,) the log-probability of each candidate under the prior alone.
+        allowed: (n,) a mask that is True for candidates that may be recommended.
+    """
     levels = list(_levels(trie, np.sort(place)))
     node, parent, above, child, count = (
         np.concatenate([getattr(level, name) for level in levels]) for name in _Level.__slots__
@@ -236,12 +260,17 @@ def read_choices(
 
 
 def fit_node(passes: Sequence[ScoringPass]) -> tuple[float, float, float]:
-    """Fit fusion by node. Return 1 / temperature, the prior's weight, and the nats per user.
+    """Fit the temperature and the prior's weight for fusion by node.
 
-    Temperature and weight maximize the likelihood of the targets, with a penalty for deviating from
-    the values fitted to the bundled sample. The penalty equals the loss of ``_SAMPLE_USERS``
-    additional users for whom the sample's values are optimal. Its curvature is computed from these
-    passes at the sample's values.
+    They maximize the likelihood of the targets, with a penalty for moving away from the values fitted
+    to the bundled sample. The penalty equals the loss of ``_SAMPLE_USERS`` additional users for whom
+    the sample's values are best. Its curvature is computed from these passes at the sample's values.
+
+    Args:
+        passes: the logits of each user.
+
+    Returns:
+        1 / temperature, the weight of the prior, and the mean nats of the targets.
     """
     chosen = [each.path() for each in passes]
     logits, mass, start, taken, before = [], [], [], [], 0
@@ -259,10 +288,16 @@ def fit_node(passes: Sequence[ScoringPass]) -> tuple[float, float, float]:
 
 
 def fit_score(passes: Sequence[ScoringPass]) -> tuple[float, float]:
-    """Fit fusion by score. Return the temperature and weight with the best NDCG@10 on a grid.
+    """Fit the temperature and the prior's weight for fusion by score, by a grid search for NDCG@10.
 
     The candidates are the best items of the model and the prior. The values of neighboring grid points
     are summed to reduce the influence of noise at single points.
+
+    Args:
+        passes: the logits of each user.
+
+    Returns:
+        The temperature and the weight of the prior.
     """
     grid = np.empty((len(_TEMPERATURES), len(_WEIGHTS)))
     for row, temperature in enumerate(_TEMPERATURES):
@@ -285,20 +320,27 @@ def fit_score(passes: Sequence[ScoringPass]) -> tuple[float, float]:
 def _maximize_likelihood(
     columns: FloatArray, start: IntArray, taken: IntArray, users: int
 ) -> tuple[float, float, float]:
-    """Return the values of a and b that maximize the likelihood, and the nats per user.
+    """Find the factors a and b of the model's and the prior's logits that maximize the likelihood.
 
     Args:
-        columns: (C, 2) logits of the model and of the prior for each child.
-        start: (L,) index of the first child of each choice.
-        taken: (L,) index of the child that was chosen at each choice.
+        columns: (C, 2) the logits of the model and of the prior for each of C children.
+        start: (L,) the index of the first child of each of L choices.
+        taken: (L,) the index of the child that was taken at each choice.
         users: the number of users that the choices come from.
+
+    Returns:
+        a, b, and the mean nats of the targets per user.
     """
     from scipy.optimize import minimize
 
     source = np.repeat(np.arange(len(start)), np.diff(start, append=len(columns)))
 
     def shares(x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return (C,) probabilities of the children and (L,) log normalizers of the choices."""
+        """Compute the softmax of each choice.
+
+        Returns:
+            (C,) the probabilities of the children, and (L,) the log of each choice's normalizer.
+        """
         peak = np.maximum.reduceat(x, start)
         share = np.exp(x - peak[source])
         total = np.add.reduceat(share, start)
@@ -333,7 +375,14 @@ def _maximize_likelihood(
 
 
 def ndcg(passes: Sequence[ScoringPass], scores: Sequence[FloatArray]) -> FloatArray:
-    """Compute (U,) NDCG@10 of the targets among their candidates. Ties count against the target."""
+    """Compute NDCG@10 of each user's target among the user's candidates.
+
+    If a candidate has the same score as the target, it counts as better.
+
+    Args:
+        passes: the logits of each user.
+        scores: for each user, the score of each candidate, starting with the target.
+    """
     ranks = []
     for each, values in zip(passes, scores, strict=True):
         better = each.allowed & (values >= values[0])
@@ -344,11 +393,14 @@ def ndcg(passes: Sequence[ScoringPass], scores: Sequence[FloatArray]) -> FloatAr
 def fused_scores(
     fit: Sequence[ScoringPass], passes: Sequence[ScoringPass]
 ) -> dict[str, list[FloatArray]]:
-    """Score the candidates with fusion by node and by score, using weights fitted to other passes.
+    """Score candidates with fusion by node and with fusion by score, with values fitted to others.
 
     Args:
-        fit: the passes to fit the weights to.
-        passes: the passes whose candidates are scored.
+        fit: the users to whom the temperature and the weight are fitted.
+        passes: the users whose candidates are scored.
+
+    Returns:
+        For each kind of fusion, the scores of each user's candidates.
     """
     a, b, _ = fit_node(fit)
     temperature, weight = fit_score(fit)
@@ -359,11 +411,15 @@ def fused_scores(
 
 
 def fit_fusion(recommender: Recommender, passes: Sequence[ScoringPass]) -> Tuned:
-    """Fit fusion by node and by score to scoring passes, and choose between them.
+    """Fit both kinds of fusion to the logits of validation users, and choose the better kind.
 
     The users are split into two halves. Nats and NDCG are measured on each half with parameters
     that were fitted to the other half. If the same users were used for both, the NDCG found by the
     grid search would be too high. With fewer than ``_ENOUGH`` users, fusion is by node.
+
+    Args:
+        recommender: the recommender for which the values are fitted.
+        passes: the logits of each user.
     """
     a, b, _ = fit_node(passes)
     temperature, weight = fit_score(passes)
@@ -399,12 +455,12 @@ def tune(
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Tuned:
-    """Fit the prior's weight, the node temperature and the fusion method on validation users.
+    """Fit the weight of the prior, the node temperature and the kind of fusion on validation users.
 
-    The prior counts only the train part, and the test part is not read. With fewer than ``_ENOUGH``
-    validation users, targets are held out from the train part (``protocols.with_validation``), and
-    the prior counts only the events before them. This is not done for a fine-tuned model, because
-    it was trained on the train part.
+    The prior counts only the train part, and the test part is not used. If there are fewer than
+    ``_ENOUGH`` validation users, targets are held out from the train part (see
+    ``protocols.with_validation``), and the prior counts only the events before them. This is not
+    possible for a fine-tuned model, because it was trained on the train part.
 
     Args:
         recommender: a recommender with a dataset. Its model, prompt and collaborative prior are used.
@@ -412,7 +468,7 @@ def tune(
         protocol: one of ``protocols.NAMES``; None chooses the protocol that matches the dataset's
             split.
         seed: the random seed of the sample.
-        progress: function called with the number of users done.
+        progress: a function that is called with the number of users done.
 
     Raises:
         SettingsError: the recommender has no dataset, or there are no events for the prior to count.
@@ -439,7 +495,7 @@ def tune(
     )
     if not isinstance(recommender.trie, TitleTrie):
         msg = (
-            "The recommender's catalog was edited. Expected the dataset's catalog; create a new "
+            "The recommender's catalog was edited. Expected the catalog of the dataset. Create a new "
             "recommender."
         )
         raise RequestError(msg)
@@ -449,8 +505,8 @@ def tune(
         if recommender.run is None:
             raise
         msg = (
-            f"{error} Nothing can be held out of train, because the run was trained on it. Prepare the "
-            "data with --split last-unit, then train and tune on it."
+            f"{error} No targets can be held out of the train part, because the run was trained on it. "
+            "Prepare the data with --split last-unit, then train and tune on it."
         )
         raise RequestError(msg) from None
     cases = protocols.sample(every, users, seed)

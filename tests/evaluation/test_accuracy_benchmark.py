@@ -106,7 +106,7 @@ def test_the_audit_of_beauty() -> None:
         return {f.check: f for f in audit(dataset).findings}
 
     honest = findings(events)
-    assert "42.7% of the targets fall on the same day" in honest["ties"].said
+    assert "42.7% of the targets are on the same day" in honest["ties"].said
     assert honest["ties"].level == "warning"
     assert honest["ties"].advice
     assert "55 of 12,101 items share their title" in honest["shared titles"].said
