@@ -182,7 +182,11 @@ class RequestBuilder:
             return "included"
         known = self._habit.led_by.keys() if self._habit is not None else frozenset()
         spared = sorted(self.lead_in_behaviors & known)
-        return f"excluded, but not those of {' and '.join(spared)} only" if spared else "excluded"
+        return (
+            f"excluded, except items with only {' or '.join(spared)} events"
+            if spared
+            else "excluded"
+        )
 
     @cached_property
     def _habit(self) -> DatasetInfo | None:

@@ -19,22 +19,27 @@ Row = Sequence[str]
 
 
 def out() -> Console:
-    """Return the console for results: standard output."""
+    """Return the console for results, which writes to standard output."""
     return Console(highlight=False, soft_wrap=True)
 
 
 def err() -> Console:
-    """Return the console for progress messages: standard error."""
+    """Return the console for progress messages, which writes to standard error."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON value to standard output."""
+    """Print a value as JSON to standard output."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 def print_line(text: str, style: str = "") -> None:
-    """Print one line of plain text, without interpreting markup."""
+    """Print a line of plain text to standard output, without interpreting markup.
+
+    Args:
+        text: the line.
+        style: a style of the rich library, such as ``bold``, which is used only in a terminal.
+    """
     console = out()
     text = printable(text)
     if console.is_terminal:
@@ -44,7 +49,10 @@ def print_line(text: str, style: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """Print a remark on a result, dimmed in a terminal and to standard error elsewhere."""
+    """Print a remark on a result.
+
+    In a terminal, the remark is dimmed. Otherwise, it is written to standard error.
+    """
     console = out()
     text = printable(text)
     if console.is_terminal:
@@ -54,13 +62,15 @@ def note(text: str) -> None:
 
 
 def print_table(header: Row, rows: Sequence[Row], *, right: Sequence[int] = ()) -> None:
-    """Print a table, formatted in a terminal and tab-separated with a header line elsewhere.
+    """Print a table to standard output.
+
+    In a terminal, the columns are aligned. Otherwise, the cells are separated by tabs.
 
     Args:
-        header: column names.
-        rows: the cells of each row. Control characters and tabs are replaced with spaces; nothing is
-            truncated.
-        right: indices of the columns to align to the right.
+        header: the names of the columns.
+        rows: the cells of each row. Control characters and tabs in them are replaced by spaces, and
+            no cell is truncated.
+        right: the indices of the columns to align to the right.
     """
     console = out()
     clean = [[one_line(c) for c in row] for row in rows]
@@ -94,27 +104,39 @@ def working(message: str, *, quiet: bool = False) -> Iterator[Callable[[str], No
 
 
 class Bar:
-    """A progress bar on standard error. Calling it sets the number of steps done."""
+    """A progress bar on standard error, which is called with the number of steps done."""
 
     def __init__(self, bar: Progress | None = None, message: str = "", total: int = 0) -> None:
-        """Add a bar with a message to a display; without a display, nothing is shown."""
+        """Add a bar with a message to a display.
+
+        Args:
+            bar: the display; None to show nothing.
+            message: the text before the bar.
+            total: the total number of steps.
+        """
         self._bar = bar
         self._task = TaskID(0) if bar is None else bar.add_task(message, total=total)
 
     def __call__(self, done: int) -> None:
-        """Set the number of steps done."""
+        """Show the number of steps done."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done)
 
     def log(self, text: str) -> None:
-        """Print a line above the bar."""
+        """Print a line of text above the bar."""
         if self._bar is not None:
             self._bar.console.print(Text(printable(text)))
 
 
 @contextmanager
 def progress(message: str, total: int, *, quiet: bool = False) -> Iterator[Bar]:
-    """Show a progress bar on standard error; if ``quiet``, yield a bar that shows nothing."""
+    """Show a progress bar on standard error while the ``with`` block runs.
+
+    Args:
+        message: the text before the bar.
+        total: the total number of steps.
+        quiet: True to show nothing.
+    """
     if quiet:
         yield Bar()
         return
@@ -129,5 +151,5 @@ def progress(message: str, total: int, *, quiet: bool = False) -> Iterator[Bar]:
 
 
 def use_stderr(text: str) -> None:
-    """Write a line to standard error unchanged, bypassing rich."""
+    """Write a line to standard error exactly as it is, without formatting by the rich library."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201

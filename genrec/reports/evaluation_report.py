@@ -1,6 +1,6 @@
-"""Write the report of an evaluation as one HTML page or Markdown file, including its figures.
+"""Write the report of an evaluation as a single HTML or Markdown file that includes its figures.
 
-The page contains no scripts. All text from the data (titles, names, users) is escaped.
+A page contains no scripts. All text from the data, such as titles and names, is escaped.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from genrec.reports.html import escape_line, make_page
 from genrec.text import one_line
 
 ENDINGS = (".html", ".md")
-_CURVE = 20  # maximum k in the hit-rate curves
+_CURVE = 20  # the largest k in the hit-rate curves
 _EXAMPLES = 5
-_BARS = 8  # maximum number of slices of a kind in a figure
-_SHOWN = 5  # number of events and recommendations shown for an example user
+_BARS = 8  # the maximum number of slices of a kind in a figure
+_SHOWN = 5  # the number of events and recommendations shown for an example user
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 _MARKS = "os^Dvp*"
 _KINDS = {
@@ -57,7 +57,7 @@ img { width: 880px; min-width: 640px; max-width: 100%; height: auto; background:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A heading. The heading at level 1 is the title of the page."""
+    """A heading of a report. A heading of level 1 is the title of the page."""
 
     text: str
     level: int = 2
@@ -65,14 +65,14 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Plain sentences, each in a separate paragraph."""
+    """Sentences of a report, each of which is a paragraph of its own."""
 
     texts: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with a header and rows of cells."""
+    """A table of a report with a header and rows of cells."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -80,7 +80,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A figure as PNG data, with a description of its content."""
+    """A figure of a report as PNG data, with a description of its content."""
 
     alt: str
     png: bytes
@@ -90,7 +90,7 @@ Block = Heading | Lines | Table | Picture
 
 
 def write(evaluation: Evaluation, path: str | Path) -> None:
-    """Write a report to a file, as HTML or Markdown depending on the file extension.
+    """Write the report of an evaluation as HTML or Markdown, depending on the file extension.
 
     Raises:
         SettingsError: the extension is not one of ``ENDINGS``, or matplotlib is not installed.
@@ -104,7 +104,7 @@ def write(evaluation: Evaluation, path: str | Path) -> None:
 
 
 def check(path: str | Path) -> None:
-    """Reject an unusable file name before any slow work is done.
+    """Check that a report can be written to a file, before any slow work is done.
 
     Raises:
         SettingsError: the extension is not one of ``ENDINGS``, matplotlib is not installed, or the
@@ -118,7 +118,7 @@ def check(path: str | Path) -> None:
 
 
 def overall(evaluation: Evaluation) -> Table:
-    """Return a table of the metrics of each system.
+    """Build a table of the metrics of each system.
 
     Each cell contains a mean with its 95% interval. For metrics that are computed once over all
     lists, it contains a single number.
@@ -139,7 +139,7 @@ def overall(evaluation: Evaluation) -> Table:
 
 
 def sliced(evaluation: Evaluation, metric: str) -> Table:
-    """Return a table of one metric, with a value for each slice and system."""
+    """Build a table of one metric, with a value for each slice of users and each system."""
     names = [r.name for r in evaluation.results]
     rows = [
         [kind, label, f"{list(evaluation.slices[kind]).count(label):,}"]
@@ -151,9 +151,12 @@ def sliced(evaluation: Evaluation, metric: str) -> Table:
 
 
 def format_interval(interval: Interval | None, metric: str = "") -> str:
-    """Format a mean with its interval as text, or None as a dash.
+    """Write a mean with its interval, or a dash if there is none.
 
-    Numbers have four decimals; seconds have three significant digits.
+    Args:
+        interval: the mean with its interval, or None.
+        metric: the name of the metric. Values of ``seconds`` get three significant digits; all
+            others get four decimals.
     """
     if interval is None:
         return "-"
@@ -163,36 +166,37 @@ def format_interval(interval: Interval | None, metric: str = "") -> str:
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
-    """Return sentences about how the metrics were measured and how the systems compare."""
+    """Return sentences that describe the evaluation and compare its systems."""
     e = evaluation
     users = len(e.cases)
-    ranking = "full ranking by item ID"
+    ranking = "all items by their IDs"
     if e.protocol.startswith("candidates"):
-        ranking = "ranking of 20 candidates, not a full ranking"
+        ranking = "only 20 candidates for each user"
     lines = [
-        f"{e.dataset}: protocol {e.protocol}, split {e.split}, {users:,} users, seed {e.seed}; {ranking}; "
-        f"seen items {'excluded' if e.exclude_seen else 'included'}; baselines fitted on {e.fitted_on}.",
-        "Values are means over users with 95% bootstrap intervals. Lower is better for nats (-ln P of the "
-        f"target), seconds and invalid lists. Diversity is measured with {e.vectors}.",
+        f"This is an evaluation on {e.dataset} with {users:,} users (protocol {e.protocol}, split "
+        f"{e.split}, seed {e.seed}). The systems ranked {ranking}. Seen items are "
+        f"{'excluded' if e.exclude_seen else 'included'}, and the baselines were fitted on {e.fitted_on}.",
+        "Values are means over users with 95% bootstrap intervals. Lower values are better for nats (-ln P "
+        f"of the target), seconds and invalid lists. Diversity is measured with {e.vectors}.",
     ]
     lines += [f"{c}." for c in e.comparisons]
     for result in e.results:
         invalid = int(result.values["invalid"].sum())
         if invalid:
             lines.append(
-                f"{result.name}: {invalid:,} of {users:,} lists are invalid because they are too short, "
+                f"{invalid:,} of {users:,} lists of {result.name} are invalid, because they are too short, "
                 "repeat an item or contain a forbidden item. The other metrics include these lists."
             )
     return lines
 
 
 def main_metric(evaluation: Evaluation) -> str:
-    """Return the name of the metric that slices and comparisons use."""
+    """Return the name of the metric that is used for slices of users and for comparisons."""
     return "hit_rate@1" if evaluation.protocol.startswith("candidates") else "ndcg@10"
 
 
 def blocks(evaluation: Evaluation) -> list[Block]:
-    """Return the parts of the report, in order."""
+    """Build the headings, sentences, tables and figures of the report, in their order."""
     metric = main_metric(evaluation)
     parts: list[Block] = [
         Heading(f"Evaluation of {evaluation.dataset}", 1),
@@ -268,7 +272,11 @@ def _title(case: Case, item_id: str) -> str:
 
 
 def hit_rate_curves(evaluation: Evaluation) -> bytes:
-    """Plot HR@k against k as a PNG. Each system has a line, and a band shows its interval."""
+    """Plot the hit rate of each system by list length, with a band for its interval.
+
+    Returns:
+        The figure as PNG data.
+    """
     figure, axes = _figure_of(1)
     longest = max((len(r) for s in evaluation.results for r in s.ranked), default=1)
     ks = range(1, min(_CURVE, max(longest, 1)) + 1)
@@ -294,7 +302,11 @@ def hit_rate_curves(evaluation: Evaluation) -> bytes:
 
 
 def reliability(evaluation: Evaluation) -> bytes:
-    """Plot observed frequencies against stated probabilities as a PNG, with 95% intervals."""
+    """Plot observed frequencies by stated probability, with 95% intervals.
+
+    Returns:
+        The figure as PNG data.
+    """
     figure, axes = _figure_of(1)
     highest = 1e-3
     for result, color, mark in _styled(evaluation.results):
@@ -315,7 +327,13 @@ def reliability(evaluation: Evaluation) -> bytes:
 
 
 def slice_bars(evaluation: Evaluation, metric: str) -> bytes:
-    """Plot the largest slices as a PNG. Each kind has a panel of means with 95% intervals."""
+    """Plot a metric for the largest slices of users, with a panel for each kind of slice.
+
+    The bars are means with 95% intervals.
+
+    Returns:
+        The figure as PNG data.
+    """
     kinds = evaluation.by_slice
     figure, axes = _figure_of(len(kinds))
     n = len(evaluation.results)
@@ -341,7 +359,7 @@ def slice_bars(evaluation: Evaluation, metric: str) -> bytes:
 
 
 def _legend(figure: Any, panel: Any) -> None:
-    """Draw one legend above all panels."""
+    """Draw a single legend above all panels of a figure."""
     handles, names = panel.get_legend_handles_labels()
     columns = 1 if max(map(len, names)) > 30 else 4
     figure.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False)
@@ -381,7 +399,7 @@ def _png(figure: Any) -> bytes:
 
 
 def _plain(text: str) -> str:
-    """Escape $, which starts a formula in matplotlib, and replace non-ASCII characters with ?."""
+    """Prepare a text for matplotlib: escape $, which starts a formula, and replace non-ASCII letters."""
     shown = "".join(c if c.isascii() else "?" for c in one_line(text))
     return shown.replace("$", r"\$")
 
@@ -391,7 +409,7 @@ def _figure(value: float | None) -> str:
 
 
 def to_html(parts: Sequence[Block]) -> str:
-    """Return a self-contained HTML page with figures as data URIs."""
+    """Convert the parts of a report to an HTML page, in which figures are embedded."""
     title = next((b.text for b in parts if isinstance(b, Heading)), "Evaluation")
     return make_page(title, "\n".join(_html(block) for block in parts), _STYLE)
 
@@ -413,13 +431,13 @@ def _html(block: Block) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return the HTML of a cell. An interval in it never wraps onto a second line."""
+    """Convert the text of a table cell to HTML, in which an interval stays on one line."""
     match = _INTERVAL.fullmatch(text)
     return f"{match[1]} <small>{match[2]}</small>" if match else escape_line(text)
 
 
 def to_markdown(parts: Sequence[Block]) -> str:
-    """Return a self-contained Markdown text with figures as data URIs."""
+    """Convert the parts of a report to Markdown, in which figures are embedded."""
     return "\n\n".join(_markdown(block) for block in parts) + "\n"
 
 
@@ -436,7 +454,7 @@ def _markdown(block: Block) -> str:
 
 
 def _marked(text: str) -> str:
-    """Escape a text so that Markdown shows it literally."""
+    """Escape a text so that Markdown shows it exactly as it is."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~$&-])", r"\\\1", one_line(text))
 
 

@@ -1,6 +1,6 @@
-"""Write a self-contained HTML page that explains recommendations.
+"""Write an HTML page that explains recommendations.
 
-The page contains no scripts. All text from the data (titles, searches, names) is escaped.
+The page is a single file without scripts. All text from the data, such as titles, is escaped.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _HOW = (
 
 
 def check(path: str | Path) -> None:
-    """Reject an unusable file name before any slow work is done.
+    """Check that a page can be written to a file, before any slow work is done.
 
     Raises:
         SettingsError: the name does not end with .html, or the file cannot be written.
@@ -66,7 +66,11 @@ def check(path: str | Path) -> None:
 
 
 def write(path: str | Path, page: str) -> None:
-    """Write a page to a file. The file name must have passed ``check``."""
+    """Write a page to a file, and create its folder if necessary.
+
+    Raises:
+        SettingsError: the file name is not valid; see ``check``.
+    """
     check(path)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,12 +78,12 @@ def write(path: str | Path, page: str) -> None:
 
 
 def of_list(answer: RecommendationList, prompt: str, spans: Spans) -> str:
-    """Return the page for a list of recommendations that have explanations.
+    """Build the page for a list of recommendations that have explanations.
 
     Args:
         answer: the list.
         prompt: the prompt that the model read.
-        spans: the start and end of each event in the prompt.
+        spans: the character positions (start, end) of each event in the prompt.
     """
     who = "a typed history" if answer.user_id is None else f"user {answer.user_id}"
     parts = [_heading(f"Why these items, for {who}"), _line(_HOW), _line(_about(answer))]
@@ -96,7 +100,13 @@ def of_list(answer: RecommendationList, prompt: str, spans: Spans) -> str:
 
 
 def of_item(item: ItemExplanation, prompt: str, spans: Spans) -> str:
-    """Return the page for one item. See ``of_list`` for ``prompt`` and ``spans``."""
+    """Build the page for the explanation of one item.
+
+    Args:
+        item: the explanation.
+        prompt: the prompt that the model read.
+        spans: the character positions (start, end) of each event in the prompt.
+    """
     listed = [[str(n), item_id, title, f"{score:.3f}"] for n, item_id, title, score in item.instead]
     parts = [
         _heading(item.title),
@@ -111,7 +121,7 @@ def of_item(item: ItemExplanation, prompt: str, spans: Spans) -> str:
 
 
 def _typed(understood: Sequence[Understood], notes: Sequence[str]) -> list[str]:
-    """Return a table of how a typed history was understood, and the notes on the answer."""
+    """Build the HTML of a table that shows the interpretation of a typed history, and of the notes."""
     rows = [
         [u.text, u.behavior, u.title or u.note or "not understood, ignored"] for u in understood
     ]
@@ -127,7 +137,11 @@ def _about(answer: RecommendationList) -> str:
 
 
 def _explanation(why: Explanation, prompt: str, spans: Spans, more: Sequence[str] = ()) -> str:
-    """Return the sentence, a bar for each event, additional facts and the highlighted prompt."""
+    """Build the HTML of an explanation.
+
+    It contains the sentence, a bar for each event, further facts and the prompt with its events
+    highlighted.
+    """
     tag = "written by the model, checked" if why.source == "generated" else "plain sentence"
     parts = [f'<p class="said">{escape_line(why.text)} <span class="tag">{tag}</span></p>']
     parts.append(_bars(why))
@@ -173,7 +187,10 @@ def _bars(why: Explanation) -> str:
 
 
 def _shaded(why: Explanation, prompt: str, spans: Spans) -> str:
-    """Return the prompt with each event highlighted by the sign and strength of its evidence."""
+    """Build the HTML of the prompt, in which the color of each event shows its evidence.
+
+    The hue shows the sign of the evidence, and the opacity shows its strength.
+    """
     peak = max((abs(e.nats) for e in why.evidence), default=0.0) or 1.0
     text, done = "", 0
     for (start, stop), e in zip(spans, why.evidence, strict=False):
@@ -191,7 +208,7 @@ def _shaded(why: Explanation, prompt: str, spans: Spans) -> str:
 
 
 def _kept(text: str) -> str:
-    """Return a text as HTML, preserving line breaks and leading and trailing spaces."""
+    """Escape a text for HTML, but keep its line breaks and the spaces at its beginning and end."""
     start, stop = len(text) - len(text.lstrip(" ")), len(text.rstrip(" "))
     return html.escape(text[:start] + printable(text[start:stop]) + text[max(stop, start) :])
 

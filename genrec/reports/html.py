@@ -13,15 +13,15 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; padding: 0 1em; o
 
 
 def escape_line(text: str) -> str:
-    """Return a text as one line of escaped HTML."""
+    """Escape a text for HTML and join its lines."""
     return html.escape(one_line(text))
 
 
 def make_page(title: str, body: str, style: str) -> str:
-    """Return a complete HTML page that may only load its embedded images.
+    """Build a complete HTML page, which may load nothing but the images embedded in it.
 
     Args:
-        title: the title as plain text.
+        title: the title of the page as plain text.
         body: the content as HTML.
         style: CSS rules to add to the rules that all pages share.
     """

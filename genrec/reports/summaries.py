@@ -1,4 +1,7 @@
-"""Print summaries of datasets, training runs and evaluations. This module does not use models."""
+"""Print summaries of datasets, training runs and evaluations.
+
+This module works with finished results, not with models.
+"""
 
 from __future__ import annotations
 
@@ -34,15 +37,19 @@ _NOUNS = {
 def print_dataset(info: DatasetInfo, out: Path) -> None:
     """Print the statistics of a prepared dataset."""
     print_line(
-        f"{info.name}: {info.users:,} users, {info.items:,} items, {info.events:,} events -> {out}"
+        f"Saved the dataset {info.name} to {out}: {info.users:,} users, {info.items:,} items and "
+        f"{info.events:,} events."
     )
     print_line(_describe_split(info))
     for line in _describe_target(info):
         print_line(line)
     case = "in lower case" if info.case == "lower" else "unchanged"
-    print_line(f"Titles: shown to the model {case}.")
+    print_line(f"The model sees titles {case}.")
     if info.tied:
-        print_line(f"Ties in time: {info.tied:,} events keep their order from the file.")
+        print_line(
+            f"{info.tied:,} events have the same time as another event of the user and keep their "
+            "order from the file."
+        )
     for note in info.notes:
         print_line(note)
     for why, count in info.rejected.items():
@@ -58,11 +65,11 @@ def _describe_split(info: DatasetInfo) -> str:
         how = f"by time ({', '.join(starts)})"
     else:
         how = f"by the last {info.unit or 'event'} of each user"
-    return f"Split {how}: {parts} events."
+    return f"The events are split {how}: {parts}."
 
 
 def _describe_target(info: DatasetInfo) -> list[str]:
-    """Describe the recommended behavior and whether seen items may be recommended."""
+    """Describe the behavior to recommend for, and say if seen items may be recommended."""
     target = info.target_behavior
     verbs = shipped_verbs()
     things = _NOUNS.get(target, f"{target!r} events")
@@ -96,13 +103,14 @@ def print_tuned(tuned: Tuned, path: Path) -> None:
         ],
     )
     print_line(
-        f"fusion {tuned.fusion}, prior_weight {tuned.weights[tuned.fusion]:g}, node_temperature "
-        f"{tuned.temperatures[tuned.fusion]:g}, fitted on {tuned.users} users -> {path}"
+        f"Fitted on {tuned.users} users: fusion {tuned.fusion}, prior_weight "
+        f"{tuned.weights[tuned.fusion]:g}, node_temperature {tuned.temperatures[tuned.fusion]:g}. "
+        f"Saved to {path}."
     )
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """Print the metrics of all systems, the main metric for each slice, and remarks."""
+    """Print the metrics of all systems, the main metric for each slice of users, and remarks."""
     table = evaluation_report.overall(evaluation)
     print_table(table.header, table.rows)
     if evaluation.by_slice:
@@ -118,10 +126,16 @@ def print_evaluation(evaluation: Evaluation) -> None:
 
 @contextmanager
 def training(*, quiet: bool = False) -> Iterator[tuple[Callable[[str], None], Watch]]:
-    """Show the progress of training. Yield a function for messages and a function for log entries.
+    """Show the progress of training while the ``with`` block runs.
 
     In a terminal, a progress bar shows nats per item, targets per second and the time left, and each
-    validation prints a line. Elsewhere, each log entry is written as a line to standard error.
+    validation prints a line. Otherwise, each log entry is written as a line to standard error.
+
+    Args:
+        quiet: True to show nothing.
+
+    Yields:
+        A function for messages, and a function for log entries.
     """
     if quiet:
         yield lambda text: None, lambda line: None
@@ -153,12 +167,12 @@ def training(*, quiet: bool = False) -> Iterator[tuple[Callable[[str], None], Wa
 def print_rejected(counts: Mapping[str, int]) -> None:
     """Print the number of rejected rows for each reason."""
     for why, count in counts.items():
-        print_line(f"rejected {count:,}: {why}")
+        print_line(f"Rejected {count:,}: {why}")
 
 
 def _training_line(line: Mapping[str, Any]) -> str:
     if line.get("validation"):
-        return f"validation after {line['targets']:,} targets: {_describe_validation(line)}"
+        return f"Validation after {line['targets']:,} targets: {_describe_validation(line)}"
     left = (line["of"] - line["targets"]) / max(line["targets_per_second"], 1e-9)
     return (
         f"{line['targets']:,} of {line['of']:,} targets, {line['nats']:.3f} nats per item, "
@@ -167,9 +181,9 @@ def _training_line(line: Mapping[str, Any]) -> str:
 
 
 def print_run(run: Run, out: Path) -> None:
-    """Print the result of a training run and the command to use it."""
-    state = "finished" if run.finished else "stopped early; continue with --resume"
-    print_line(f"Trained on {run.targets:,} targets -> {out} ({state})")
+    """Print the result of a training run, and a command that uses the trained model."""
+    state = "has finished" if run.finished else "was stopped early; continue it with --resume"
+    print_line(f"Trained on {run.targets:,} targets. The run in {out} {state}.")
     best = run.metrics.get("best")
     if best:
         print_line(
@@ -182,7 +196,7 @@ def print_run(run: Run, out: Path) -> None:
 
 
 def _describe_validation(result: Mapping[str, Any]) -> str:
-    """Return the metrics of a validation on one line."""
+    """Write the metrics of a validation on one line."""
     if "auc" in result:
         return f"log loss {result['nats']:.3f}, AUC {result['auc']:.4f} ({result['pairs']} pairs)"
     return (
@@ -192,9 +206,9 @@ def _describe_validation(result: Mapping[str, Any]) -> str:
 
 
 def print_faithfulness(faithfulness: Faithfulness) -> None:
-    """Print how far scores fall when the events that sentences name are removed.
+    """Print a table of the falls of scores without the named events, and a table of shares.
 
-    Also print the shares of sentences and evidence.
+    The first table is printed for leaving events out and for keeping only these events.
     """
     for title, curves in (
         ("left out", faithfulness.deletion),
@@ -217,16 +231,17 @@ def print_faithfulness(faithfulness: Faithfulness) -> None:
     print_table(["sentences and evidence", "share"], shares)
     print_line("")
     print_line(
-        f"{faithfulness.dataset}: the first recommendation of {faithfulness.system} for each of {len(faithfulness.users):,} "
-        f"users, protocol {faithfulness.protocol}, split {faithfulness.split}, seed {faithfulness.seed}. The table covers "
-        f"the {len(faithfulness.naming):,} sentences that name an event."
+        f"The first recommendation of {faithfulness.system} was explained for each of "
+        f"{len(faithfulness.users):,} users of {faithfulness.dataset} (protocol {faithfulness.protocol}, split "
+        f"{faithfulness.split}, seed {faithfulness.seed}). The tables of falls cover the "
+        f"{len(faithfulness.naming):,} sentences that name an event."
     )
     print_line(
-        f"Its values are falls of the score, in nats, under the template {faithfulness.other}. The evidence "
-        f"was measured under {faithfulness.template}. Titles were compared by {faithfulness.encoder}. Intervals are "
-        "95% bootstrap intervals over users."
+        f"A value is the fall of the score, in nats, under the template {faithfulness.other}. The evidence "
+        f"was measured under {faithfulness.template}. Titles were compared with {faithfulness.encoder}. "
+        "Intervals are 95% bootstrap intervals over users."
     )
     claims = faithfulness.unsupported
-    print_line(f"Unsupported claims found by the checker in all sentences: {len(claims)}.")
+    print_line(f"The checker found {len(claims)} unsupported claims in all sentences.")
     for user, text, why in claims:
         print_line(f"  {user}: {text} ({why})")

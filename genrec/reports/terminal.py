@@ -1,4 +1,7 @@
-"""Print recommendations: as tables in a terminal, as plain lines elsewhere. Uses no models."""
+"""Print recommendations and explanations in the terminal, or as plain lines to a file or pipe.
+
+This module works with finished results, not with models.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,8 @@ if TYPE_CHECKING:
     from genrec.explain.counterfactuals import ItemExplanation, WhatIf
     from genrec.explain.types import Evidence, Explanation
 
-_BAR = 24  # length of the longest bar in characters
-_BARS = 6  # maximum number of events shown for each item in a list
+_BAR = 24  # the length of the longest bar in characters
+_BARS = 6  # the maximum number of events shown for each item in a list
 
 
 def print_likes(answer: Mapping[str, Any], understood: Sequence[Understood]) -> None:
@@ -28,11 +31,14 @@ def print_likes(answer: Mapping[str, Any], understood: Sequence[Understood]) -> 
     print_understood(understood)
     rows = [[f"{i['probability']:.4f}", i["item_id"], i["title"]] for i in answer["items"]]
     print_table(["probability", "item_id", "title"], rows, right=(0,))
-    note(f"{answer['model']}; probability of yes as opposed to no, for {answer['behavior']!r}")
+    note(
+        f"A probability is the chance that {answer['model']} answers yes rather than no to a question "
+        f"about {answer['behavior']!r}."
+    )
 
 
 def print_recommendations(answer: RecommendationList) -> None:
-    """Print a ranked list with its probabilities, and then how it was computed.
+    """Print a ranked list with its probabilities, followed by remarks on its computation.
 
     If there is a prior, two additional columns show the probabilities under the model alone and
     under the prior alone.
@@ -77,24 +83,24 @@ def print_recommendations(answer: RecommendationList) -> None:
 
 
 def _count(many: int, noun: str) -> str:
-    """Return a number and its noun, such as ``1 event`` or ``2 events``."""
+    """Write a number with a noun in the singular or plural, such as ``1 event`` or ``2 events``."""
     return f"{many:,} {noun}{'' if many == 1 else 's'}"
 
 
 def _describe_request(answer: RecommendationList) -> str:
-    """Describe the request and the model in one line."""
+    """Describe the model, the request and the treatment of seen items in one line."""
     threads = answer.details.get("threads")
     device = answer.details.get("device", "?")
     where = device if threads is None else f"{device} ({_count(threads, 'thread')})"
     return (
-        f"{answer.model} on {where}; decoder {answer.decoder}; predicting {answer.behavior!r} from "
-        f"{_count(answer.events, 'event')}, a prompt of {_count(answer.prompt_tokens, 'token')}; seen "
-        f"items {answer.seen}"
+        f"{answer.model} on {where} predicted {answer.behavior!r} from "
+        f"{_count(answer.events, 'event')}, with a prompt of {_count(answer.prompt_tokens, 'token')} "
+        f"and the decoder {answer.decoder}. Seen items are {answer.seen}."
     )
 
 
 def _print_evidence(answer: RecommendationList) -> None:
-    """Print the strongest evidence of each item, as bars in a terminal or as a second table."""
+    """Print the strongest evidence for each item, as bars in a terminal or otherwise as a table."""
     told = [(r, r.explanation) for r in answer if r.explanation and r.explanation.evidence]
     if not told:
         return
@@ -115,7 +121,15 @@ def _print_evidence(answer: RecommendationList) -> None:
 
 
 def _strongest(why: Explanation, most: int | None) -> list[tuple[int, Evidence]]:
-    """Return the strongest events with their 1-based positions, in the order of the history."""
+    """Find the events with the strongest evidence.
+
+    Args:
+        why: the explanation.
+        most: the maximum number of events; None for all.
+
+    Returns:
+        The evidence with the position of each event, starting at 1, in the order of the history.
+    """
     order = sorted(range(len(why.evidence)), key=lambda i: -abs(why.evidence[i].nats))
     return [(i + 1, why.evidence[i]) for i in sorted(order[:most])]
 
@@ -125,11 +139,11 @@ def _parts(e: Evidence) -> list[str]:
 
 
 def evidence_lines(why: Explanation, most: int | None = None) -> list[str]:
-    """Return a line with a bar for each event, in the order of the history.
+    """Return a line of text with a bar for each event, in the order of the history.
 
     Args:
         why: the explanation.
-        most: the maximum number of events to show, strongest first; None for all.
+        most: the maximum number of events, of which the strongest are shown; None for all.
     """
     shown = _strongest(why, most)
     peak = max((abs(e.nats) for e in why.evidence), default=0.0) or 1.0
@@ -152,7 +166,7 @@ def evidence_lines(why: Explanation, most: int | None = None) -> list[str]:
 
 
 def print_item(item: ItemExplanation) -> None:
-    """Print how a typed history was understood, the rank of an item and its explanation."""
+    """Print the interpretation of a typed history, the rank of an item, and its explanation."""
     print_understood(item.understood)
     why = item.explanation
     plain = " (plain)" if why.source == "template" else ""
@@ -163,15 +177,15 @@ def print_item(item: ItemExplanation) -> None:
         print_line(line)
     if why.evidence:
         note(
-            "A bar shows how far the item's score falls (█) or rises (░), in nats, without that event. It "
-            "shows what the model relies on, not why a person acted in a certain way."
+            "Each bar shows how far the item's score falls (█) or rises (░), in nats, without the event. "
+            "The bars show what the model relies on, not why a person acted in a certain way."
         )
     for remark in item.notes:
         note(remark)
 
 
 def standing(item: ItemExplanation) -> str:
-    """Describe the probability and rank of an item and whether it is recommended."""
+    """Describe the probability and the rank of an item, and say if it is recommended."""
     rank = f"lower than {item.lower_than:,}" if item.rank is None else f"{item.rank:,}"
     listed = "among" if item.recommended else "not among"
     seen = "" if item.allowed else "; the user already had it, so it may not be recommended"
@@ -182,7 +196,7 @@ def standing(item: ItemExplanation) -> str:
 
 
 def changes(item: ItemExplanation) -> list[str]:
-    """Return a line for each reason against an item and each change that would raise its rank."""
+    """Return a line of text for each reason against an item, and for each change in its favor."""
     lines = [
         f"Against it: {one_line(f'{e.behavior} {e.title}')} ({e.nats:+.2f} nats)"
         for e in item.against
@@ -200,7 +214,7 @@ def changes(item: ItemExplanation) -> list[str]:
         lines.append(f"With one more event, {change} ({_count(item.tried, 'candidate')} tried)")
     elif item.tried:
         lines.append(
-            f"No additional event would raise it ({_count(item.tried, 'candidate')} tried)"
+            f"No additional event would raise its score ({_count(item.tried, 'candidate')} tried)"
         )
     return lines
 
@@ -211,7 +225,7 @@ def _describe_change(change: WhatIf, k: int) -> str:
 
 
 def _describe_prior(answer: RecommendationList) -> str:
-    """Describe in one line how the scores of a list combine the model and the prior."""
+    """Describe the combination of the model and the prior in one line."""
     prior = answer.details["prior"]
     counted = f", counted from {', '.join(prior['counted'])}" if prior["counted"] else ""
     how = "at each step of a title" if prior["fusion"] == "node" else "in the final score"
@@ -222,12 +236,13 @@ def _describe_prior(answer: RecommendationList) -> str:
 
 
 def _describe_certainty(answer: RecommendationList) -> str:
-    """Describe in one line whether a list is guaranteed to be exact."""
+    """Describe in one line which ranks of a list are guaranteed to be exact."""
     certificate = answer.details["certificate"]
     if "chosen_from" in answer.details:
         exact = "exactly" if certificate["exact"] else "not certainly"
         return (
-            f"Chosen from {answer.details['chosen_from']:,} items, which are {exact} the best ones."
+            f"The items were chosen from {answer.details['chosen_from']:,} items, which are {exact} "
+            "the best ones."
         )
     if certificate["exact"]:
         return f"Exact top {len(answer)}{', up to ties' if certificate['ties'] else ''}."
@@ -244,7 +259,7 @@ def _describe_certainty(answer: RecommendationList) -> str:
 
 
 def _model(recommendation: Recommendation) -> str:
-    """Return the probability under the model alone, as text."""
+    """Write the probability of an item under the model alone."""
     return (
         "-"
         if recommendation.logprob_model is None
@@ -306,7 +321,12 @@ def _how(piece: Understood) -> str:
 
 
 def print_prompt(encoded: EncodedPrompt, about: str) -> None:
-    """Print a prompt exactly as the model reads it, followed by its size."""
+    """Print a prompt exactly as the model reads it, followed by the number of its tokens and events.
+
+    Args:
+        encoded: the prompt.
+        about: a description of the template and the model, which is printed after the numbers.
+    """
     console = out()
     prompt = encoded.prompt
     if console.is_terminal:

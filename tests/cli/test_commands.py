@@ -21,7 +21,10 @@ def test_prepare_says_what_it_did(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("prepare", "--items", items, "--interactions", events,
                        "--out", tmp_path / "o")  # fmt: skip
     assert code == 0
-    assert "Split by the last invoice of each user: train 4, validation 1, test 1 events." in out
+    assert (
+        "The events are split by the last invoice of each user: train 4, validation 1, test 1."
+        in out
+    )
     assert "Rejected 1: items.csv: duplicate item_id (see rejected.csv)" in out
     assert "Rejected 1: events.csv: not in the items file: item_id" in out
     assert "Recommending: purchases. " in out
@@ -61,10 +64,8 @@ def test_recommend(run: Run, data: Path, model: Path) -> None:
     lines = [line.split("\t") for line in out.splitlines()]
     assert lines[0] == ["rank", "probability", "model", "prior", "item_id", "title"]
     assert {line[4] for line in lines[1:]} == {"a", "b", "c"}
-    assert "seen items included" in err
-    assert re.search(
-        r"on cpu \(\d+ threads?\); decoder trie; predicting 'buy' from 1 event, a", err
-    )
+    assert "Seen items are included." in err
+    assert re.search(r"on cpu \(\d+ threads?\) predicted 'buy' from 1 event, with a prompt of", err)
 
 
 def test_piped_titles_are_never_cut_and_cannot_break_lines(
@@ -342,7 +343,7 @@ def test_rank_and_score_given_items(run: Run, data: Path, model: Path, tmp_path:
         assert r["logprob"] == pytest.approx(values[r["item_id"]], abs=1e-4)
     ranked = answer(run, "rank", *arguments, "--items", listed, "--exclude-seen")
     assert [r["item_id"] for r in ranked["recommendations"]] == ["b"]
-    assert ranked["seen"] == "excluded, but not those of view only"
+    assert ranked["seen"] == "excluded, except items with only view events"
     code, _, err = run("rank", *arguments, "--items", listed, "--include-seen")
     assert code == 0
     assert "Exact top 2." in err

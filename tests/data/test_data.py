@@ -424,7 +424,7 @@ def test_what_leads_to_a_purchase_does_not_count_as_seen(tmp_path: Path) -> None
     for verb, back in (("viewed", True), ("looked at", True), ("bought", False)):
         answer = typed.recommend(f"{verb} Thing 3", 12)
         assert ("i3" in {r.item_id for r in answer}) == back
-        assert answer.seen == "excluded, but not those of view only"
+        assert answer.seen == "excluded, except items with only view events"
     for case in protocols.last_unit(data):
         had = {i.item_id for i in case.history.interactions if i.behavior != "view"}
         assert case.target in case.history.item_ids

@@ -143,8 +143,8 @@ def test_the_command_says_the_cuts(run: Run, tmp_path: Path) -> None:
     code, out, err = run(*arguments, "--split", "global-time", "--test-from", "2024-01-10")
     assert code == 0, err
     assert (
-        "Split by time (validation from 2024-01-09T00:00:00Z, test from 2024-01-10T00:00:00Z): "
-        "train 8, validation 1, test 2 events"
+        "The events are split by time (validation from 2024-01-09T00:00:00Z, test from "
+        "2024-01-10T00:00:00Z): train 8, validation 1, test 2."
     ) in out
     code, _, err = run(*arguments, "--split", "by-luck")
     assert code == 2
