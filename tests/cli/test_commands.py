@@ -116,7 +116,7 @@ def test_index_and_match(
     code, out, err = run(*arguments, "--user", "u", "--decoder", "match", "--encoder", "none")
     assert code == 0, err
     assert out.startswith("rank\tscore\titem_id\ttitle\tthe model wrote\tmatch")
-    assert "of 40 texts that the model wrote" in err
+    assert "Of 40 texts that the model wrote" in err
 
 
 def test_explain(run: Run, data: Path, model: Path) -> None:
@@ -266,7 +266,7 @@ def test_evaluate(run: Run, shop: Path, model: Path, tmp_path: Path) -> None:
     assert code == 0
     assert out.splitlines()[0] == f"metric\t{model.name}\tpopular"
     assert f"{model.name} is " in out
-    assert "seen items" in out
+    assert "Seen items are" in out
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ def data(run: Run, tmp_path: Path) -> Path:
     code, out, err = run("prepare", "--items", items, "--interactions", events,
                          "--out", tmp_path / "data")  # fmt: skip
     assert code == 0, err
-    assert "2 users, 3 items, 6 events" in out
+    assert "2 users, 3 items and 6 events" in out
     return tmp_path / "data"
 
 
