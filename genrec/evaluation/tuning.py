@@ -41,14 +41,7 @@ USERS = 200
 CANDIDATES = 50  # the number of best items of the model, and of the prior, that become candidates
 AT = 10
 _LEAST, _MOST = 0.011, 90.0  # the bounds of 1 / temperature
-_TEMPERATURES = (
-    1.0,
-    1.5,
-    2.0,
-    3.0,
-    4.0,
-    5.0,
-)  # the grid for fusion by score; higher temperatures flatten the model's distribution too much
+_TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0)  # for fusion by score; higher ones flatten too much
 _WEIGHTS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 16.0, 32.0, 64.0)
 _ROUNDS = 100
 _SAMPLE_USERS = 20  # the values fitted to the bundled sample count like this many users; see LOG.md
@@ -182,11 +175,9 @@ class _Level:
 
 
 def _levels(trie: TitleTrie, wanted: IntArray) -> Iterator[_Level]:
-    """Yield the inner trie nodes on the paths to wanted positions, level by level.
+    """Yield the inner nodes on the paths to wanted trie positions, level by level.
 
-    Args:
-        trie: the trie.
-        wanted: the trie positions of the wanted items, in ascending order.
+    The positions must be in ascending order.
     """
     node, parent, above = np.array([trie.root]), np.array([-1]), np.array([-1])
     nodes = children = 0
@@ -336,11 +327,7 @@ def _maximize_likelihood(
     source = np.repeat(np.arange(len(start)), np.diff(start, append=len(columns)))
 
     def shares(x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Compute the softmax of each choice.
-
-        Returns:
-            (C,) the probabilities of the children, and (L,) the log of each choice's normalizer.
-        """
+        """Compute the probabilities of the children, (C,), and the log normalizers, (L,)."""
         peak = np.maximum.reduceat(x, start)
         share = np.exp(x - peak[source])
         total = np.add.reduceat(share, start)
@@ -375,13 +362,9 @@ def _maximize_likelihood(
 
 
 def ndcg(passes: Sequence[ScoringPass], scores: Sequence[FloatArray]) -> FloatArray:
-    """Compute NDCG@10 of each user's target among the user's candidates.
+    """Compute NDCG@10 of each user's target among the user's candidates, (U,).
 
-    If a candidate has the same score as the target, it counts as better.
-
-    Args:
-        passes: the logits of each user.
-        scores: for each user, the score of each candidate, starting with the target.
+    The scores of a user's candidates start with the target. Equal scores count as better ones.
     """
     ranks = []
     for each, values in zip(passes, scores, strict=True):
