@@ -123,6 +123,16 @@ def write_text(path: Path, text: str) -> None:
     write_file(path, lambda work: work.write_bytes(text.encode("utf-8")))
 
 
+def append_text(path: Path, text: str) -> None:
+    """Append a text to a UTF-8 file, such as a line to a log.
+
+    Raises:
+        OSError: the file cannot be written. The end of the text may then be missing.
+    """
+    with os_errors(path), path.open("a", encoding="utf-8", newline="") as stream:
+        stream.write(text)
+
+
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Write a folder atomically, replacing any existing folder at the same path as a whole.
 
@@ -251,17 +261,16 @@ def describe_unreadable(path: Path) -> str:
     The result is empty if everything may be read, or if the path does not exist.
     """
     try:
-        paths = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
+        each = path
+        for each in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
+            each.open("rb").close()
     except PermissionError:
-        paths = [path]
+        return (
+            f"{each} may not be read by this user (permission denied). Expected a readable file; its "
+            "owner can allow it, for example with `chmod -R a+rX`."
+        )
     except OSError:
-        paths = []
-    for each in paths:
-        if not os.access(each, os.R_OK):
-            return (
-                f"{each} may not be read by this user (permission denied). Expected a readable file; "
-                "its owner can allow it, for example with `chmod -R a+rX`."
-            )
+        pass
     return ""
 
 

@@ -358,6 +358,7 @@ def check_destination(folder: str | Path) -> None:
         SettingsError: the folder cannot be written.
     """
     folder = Path(folder).resolve()
+    files.check_output(folder, kind="new folder")
     if folder.exists() and not _replaceable(folder):
         msg = (
             f"{folder} exists and contains files that do not belong to a dataset. Nothing was "
@@ -365,7 +366,6 @@ def check_destination(folder: str | Path) -> None:
             "a different --out."
         )
         raise DataError(msg)
-    files.check_output(folder, kind="new folder")
 
 
 def _read(

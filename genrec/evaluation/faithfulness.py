@@ -42,6 +42,7 @@ from genrec.evaluation.systems import (
     with_prior_fitted_before,
 )
 from genrec.explain.claims import Facts, find_names, find_problems
+from genrec.files import append_text
 from genrec.matching.encoders import load_embedder
 from genrec.matching.vectors import title_vectors
 from genrec.prompts.template import Template
@@ -130,8 +131,7 @@ def faithfulness(
         known[case.user_id] = judge.judge(case)
         if log_path is not None:
             line = json.dumps({"key": key, **asdict(known[case.user_id])}, ensure_ascii=False)
-            with log_path.open("a", encoding="utf-8") as stream:
-                stream.write(line + "\n")
+            append_text(log_path, line + "\n")
         progress(sum(c.user_id in known for c in chosen))
     return Faithfulness(
         dataset.info.name,

@@ -10,6 +10,7 @@ from typing import Any
 from genrec.data.protocols import Case
 from genrec.errors import DataError
 from genrec.evaluation.systems import Answer, Progress, System
+from genrec.files import append_text
 
 # The last version in which a system's answers changed under the same settings; part of each log's key.
 # Raise it when answers change, so that a log never mixes old and new answers. Do not raise it otherwise.
@@ -49,8 +50,7 @@ def collect_answers(
         known.update((case.user_id, answer) for case, answer in zip(part, new, strict=True))
         if log_path:
             lines = [_line(system.name, key, c, a) for c, a in zip(part, new, strict=True)]
-            with log_path.open("a", encoding="utf-8") as stream:
-                stream.write("".join(lines))
+            append_text(log_path, "".join(lines))
         progress(system.name, len(cases) - len(todo) + first + len(part))
     return [known[case.user_id] for case in cases]
 

@@ -269,8 +269,7 @@ class Session:
     def _log(self, line: dict[str, Any]) -> None:
         """Append a line to the run's log, and pass it to ``watch`` and the experiment trackers."""
         if self.main:
-            with (self._plan.folder / runs.LOG).open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
+            files.append_text(self._plan.folder / runs.LOG, json.dumps(line) + "\n")
             self._plan.watch(line)
         self._trainer.log({k: v for k, v in line.items() if isinstance(v, int | float)})
 
