@@ -74,7 +74,7 @@ def option(default: Any, panel: str, text: str, **more: Any) -> Any:
 
 
 def to_before(parts: str) -> str:
-    """Translate a name of parts of the data to the split that follows them.
+    """Return the name of the split that comes after the named parts of the data.
 
     >>> to_before("train"), to_before("train+validation"), to_before("both")
     ('validation', 'test', 'test')
@@ -83,7 +83,7 @@ def to_before(parts: str) -> str:
 
 
 def to_parts(before: str) -> str:
-    """Translate a split to the name of the parts of the data before it.
+    """Return the name of the parts of the data that come before a split.
 
     >>> to_parts("validation"), to_parts("test")
     ('train', 'train+validation')
@@ -93,7 +93,7 @@ def to_parts(before: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings of a recommender: prompt, search, prior and target behavior.
+    """The settings of a recommender, which control its prompt, its search and its prior.
 
     Each field is described by its metadata; see the module's docstring.
     """
@@ -284,7 +284,7 @@ class Settings:
     )
 
     def __new__(cls, *values: Any, **given: Any) -> Self:
-        """Check the names before the values are assigned.
+        """Check that all given names are settings before the values are assigned.
 
         Raises:
             SettingsError: a name is not a setting. The message suggests the most similar name.
@@ -359,7 +359,7 @@ class Settings:
 
 
 class _DefaultCount(int):
-    """A default number of items, which differs in type from the same number given by a caller."""
+    """The default number of items. Its type shows that the caller did not give a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,7 +418,7 @@ class QueryOptions:
     )
 
     def __new__(cls, *values: Any, **given: Any) -> Self:
-        """Check the names before the values are assigned.
+        """Check that all given names are options before the values are assigned.
 
         Raises:
             SettingsError: a name is not an option. The message suggests the most similar name.
@@ -495,7 +495,7 @@ class QueryOptions:
 
     @property
     def limited(self) -> bool:
-        """Whether ``k`` was given and is not just the default."""
+        """True if the caller gave a value for ``k``, so that it is not just the default."""
         return not isinstance(self.k, _DefaultCount)
 
     @property
@@ -505,15 +505,15 @@ class QueryOptions:
 
 
 def check_keys(values: Iterable[str], names: Sequence[str], noun: str = "a setting") -> None:
-    """Reject keys that are not settings. The message suggests the most similar name.
+    """Check that all given names are known.
 
     Args:
         values: the given names.
         names: the known names.
-        noun: what a name stands for, with its article.
+        noun: the word for a known name in the message, such as ``a setting``.
 
     Raises:
-        SettingsError: a key is not one of the names.
+        SettingsError: a name is not known. The message suggests the most similar name.
     """
     for key in values:
         if key not in names:
@@ -524,7 +524,7 @@ def check_keys(values: Iterable[str], names: Sequence[str], noun: str = "a setti
 
 
 def check_value(name: str, value: Any, annotation: str, metadata: Mapping[str, Any]) -> None:
-    """Reject a value that is invalid for its field.
+    """Check that a value is valid for its field.
 
     Args:
         name: the name of the field.
@@ -549,7 +549,11 @@ def check_value(name: str, value: Any, annotation: str, metadata: Mapping[str, A
 
 
 def check_kind(name: str, value: object, annotation: str) -> None:
-    """Reject a value whose type does not match an annotation such as ``int | None``."""
+    """Check that the type of a value matches an annotation such as ``int | None``.
+
+    Raises:
+        SettingsError: the value has another type.
+    """
     names = {"str": str, "int": int, "bool": bool, "float": (int, float)}
     for wanted in (k.strip() for k in annotation.split("|")):
         if wanted == "None" and value is None:
@@ -563,7 +567,11 @@ def check_kind(name: str, value: object, annotation: str) -> None:
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Reject a value that is not one of the choices."""
+    """Check that a value is one of the allowed choices.
+
+    Raises:
+        SettingsError: the value is not one of them.
+    """
     if value not in choices:
         msg = f"{name}={value!r} is not known. Expected one of: {', '.join(choices)}."
         raise SettingsError(msg)

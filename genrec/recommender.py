@@ -95,7 +95,7 @@ class Recommender:
             dtype: see ``LanguageModel.load``.
             threads: see ``LanguageModel.load``.
             quantize: see ``LanguageModel.load``.
-            log: function that is called with a line of text before each slow step.
+            log: a function that is called with a line of text before each slow step.
             **settings: fields of ``genrec.config.Settings``.
 
         Raises:
@@ -150,7 +150,7 @@ class Recommender:
             dtype: see ``LanguageModel.load``.
             threads: see ``LanguageModel.load``.
             quantize: see ``LanguageModel.load``.
-            log: function that is called with a line of text before each slow step.
+            log: a function that is called with a line of text before each slow step.
             **settings: settings, such as ``search``, that override the settings of the run.
 
         Raises:
@@ -259,7 +259,7 @@ class Recommender:
 
     @property
     def catalog(self) -> Catalog:
-        """The catalog with all edits applied. It still contains removed items for use in histories."""
+        """The catalog with all edits applied. It still contains removed items, as histories show them."""
         return self._index.catalog
 
     @property
@@ -460,7 +460,7 @@ class Recommender:
 
     @property
     def _writes(self) -> bool:
-        """Whether the model writes texts that are then matched to items."""
+        """True if the model writes texts that are then matched to items."""
         return self.settings.decoder == "match"
 
     def _answer(
@@ -590,13 +590,13 @@ class Recommender:
                 Ids that are not in the catalog are skipped; the list's ``unknown`` and ``notes``
                 name them.
             options: a complete set of options; candidates and the keywords override its fields.
-            strict: whether to raise an error if a candidate is not in the catalog.
+            strict: True to raise an error if a candidate is not in the catalog.
             **keywords: the options ``k``, ``deny``, ``where``, ``explain``, ``evidence`` and
                 ``style`` of ``recommend``. Every candidate is returned unless ``k`` is given.
 
         Raises:
-            RequestError: no candidate is in the catalog, or with ``strict``, one of them is not; no
-                candidate is left; or an option does not apply.
+            RequestError: no candidate is in the catalog, no candidate is left, or an option does not
+                apply. With ``strict``, also if a single candidate is not in the catalog.
         """
         exclude = self.exclude_seen
         return self._rank_all(
@@ -710,7 +710,7 @@ class Recommender:
         """Compute a vector of length 1 for the title of each given catalog row.
 
         The vectors come from the matcher's encoder. If there is none, or if it cannot read the
-        titles, they are counts of character n-grams.
+        titles, they are based on character n-grams.
 
         Args:
             rows: n catalog rows.
@@ -782,7 +782,10 @@ class Recommender:
         self._edit(Edit(remove=item_ids))
 
     def retitle_items(self, titles: Mapping[str, str]) -> None:
-        """Change the titles of items, given as item_id -> title. Running requests finish first.
+        """Change the titles of items. Running requests finish first.
+
+        Args:
+            titles: a mapping from item_id to the new title.
 
         Raises:
             RequestError: an id is not in the catalog or was removed.

@@ -47,7 +47,7 @@ def doctor(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Report on the installation: versions, devices, threads, models and disk space."""
+    """Report the installed versions, the devices, the threads, the models and the disk space."""
     from genrec.reports import console
 
     with console.working("Examining the installation ...", quiet=json):

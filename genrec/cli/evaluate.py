@@ -157,7 +157,7 @@ def tune(
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Fit the weight with which the collaborative prior is combined with a model, on validation users.
+    """Use validation users to fit the weight of the collaborative prior relative to a model.
 
     With --run, the prior is also stored in the run folder, so that it can be used without the dataset.
     The stored prior contains the IDs of the users whose events it counted.

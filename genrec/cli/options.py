@@ -107,7 +107,7 @@ class ModelOptions:
 class Given(dict[str, Any]):
     """A dictionary of option values that remembers which options were given on the command line.
 
-    The other values are defaults.
+    All other values are defaults.
     """
 
     def __init__(self, given: Mapping[str, Any], named: Collection[str]) -> None:

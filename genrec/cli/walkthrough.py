@@ -1,4 +1,4 @@
-"""Run the demo of ``genrec demo``, which shows each step on bundled data in English or Chinese.
+"""Run the demo that ``genrec demo`` shows, step by step on bundled data in English or Chinese.
 
 Everything is done with the public methods of the recommender and the functions that print results.
 """

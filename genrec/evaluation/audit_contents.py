@@ -89,7 +89,7 @@ def check_target_in_history(data: AuditedData) -> Finding:
 
 
 def check_repeats(data: AuditedData) -> Finding:
-    """Report the share of repeated items, and if seen items are excluded by default."""
+    """Report the share of repeated items, and the default treatment of seen items."""
     info = data.dataset.info
     rule, exception = "excluded" if info.exclude_seen else "included", ""
     lead_in = sorted(info.lead_in_behaviors & info.led_by.keys())
@@ -135,7 +135,7 @@ def check_shared_titles(data: AuditedData) -> Finding:
 
 
 def _popular_hit_rates(data: AuditedData) -> tuple[float, float]:
-    """Measure HR@10 of the popularity baseline, first by item id and then by title."""
+    """Return the hit rate at 10 of the popularity baseline, once by item id and once by title."""
     catalog, titles = data.dataset.catalog, data.dataset.catalog.titles
     cases = data.sampled_cases
     by_id = by_text = 0

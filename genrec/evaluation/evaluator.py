@@ -65,7 +65,7 @@ def evaluate(
         dataset: a dataset with a split. It is split again if the protocol needs a different split.
         systems: the systems to evaluate, starting with your own system. A system is a
             ``Recommender``, a baseline or its name, or ``prior`` for the collaborative prior alone.
-            It can also be a pair of a name for the tables and such a system.
+            A pair of a name and a system gives the system this name in the results.
         protocol: one of ``protocols.NAMES``; None chooses the protocol that matches the dataset's
             split.
         split: ``test`` or ``validation``.
@@ -164,7 +164,7 @@ def resolve_before(fit_on: str | None, protocol: str, split: str) -> str:
 
 
 def fitted_on(before: str) -> str:
-    """Write the names of the parts of the data before a split in the form shown in results.
+    """Return the names of the parts of the data before a split, in the form shown in results.
 
     >>> fitted_on("validation"), fitted_on("test")
     ('train', 'train + validation')
@@ -346,7 +346,7 @@ def run(
         rank: a function that returns the ranked item ids for a history.
         cases: the cases to rank items for.
         log_path: the file to which the lists are logged; see ``run_log.collect_answers``.
-        key: a string that changes with anything that the lists depend on, such as the model and its
+        key: a string that identifies everything that the lists depend on, such as the model and its
             settings. A log with a different key is rejected.
         progress: a function that is called with the number of users done.
 

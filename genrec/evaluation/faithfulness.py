@@ -1,4 +1,4 @@
-"""Measure if explanations are faithful, which means that scores depend on the events they name.
+"""Measure whether explanations are faithful, so that scores depend on the events that they name.
 
 For the first recommendation of each user, one, two and three events are left out of the history. The
 events that the sentence names come first, followed by the events with the most evidence. If a
@@ -6,7 +6,7 @@ sentence is faithful, the score falls without the events that it names. For comp
 done with the most recent events, with the events whose titles are most similar to the item's title,
 and with random events. The score is the one used for ranking, including the prior if there is one. It
 is measured under a different template than the evidence and the sentence. In a second measurement,
-only these events are kept, which shows if they are sufficient. Finally, every sentence is checked
+only these events are kept, which shows whether they are sufficient. Finally, every sentence is checked
 again.
 
 Sentences do not depend on chance, because the most likely title, token or word is chosen at each step.
@@ -78,7 +78,7 @@ def faithfulness(
     progress: Callable[[int], None] = lambda done: None,
     log: Callable[[str], None] = lambda message: None,
 ) -> Faithfulness:
-    """Measure if a recommender's explanations name the events that its scores depend on.
+    """Measure whether a recommender's explanations name the events that its scores depend on.
 
     Args:
         dataset: a dataset with a split. It is split again if the protocol needs a different split.
@@ -177,7 +177,10 @@ def with_other_template(recommender: Recommender, template: str | None = None) -
 
 
 def _prepare(recommender: Recommender, dataset: Dataset, before: str) -> Recommender:
-    """Check that a recommender can be measured, and refit its prior to events before a split."""
+    """Check that a recommender's explanations can be evaluated, and refit its prior.
+
+    The prior of the returned recommender counts only events before the given split.
+    """
     if recommender.settings.decoder == "match":
         msg = (
             "Explanations cannot be evaluated with decoder='match', because its scores are only the "
@@ -249,7 +252,7 @@ class Judge:
 
     @property
     def key(self) -> str:
-        """A string that changes with anything that a judgement depends on, except the data."""
+        """A string that identifies everything that a judgement depends on, except the data."""
         both = [
             f"{r.exclude_seen} {RecommenderSystem(r, '').key}" for r in (self._ours, self.other)
         ]

@@ -34,7 +34,7 @@ def collect_answers(
         k: the number of items in a list.
         log_path: a JSONL file to which each answer is appended immediately. Users already in the file
             are skipped, and an incomplete last line is dropped. None logs nothing.
-        key: a string that changes with anything that the answers depend on. A log with a different
+        key: a string that identifies everything that the answers depend on. A log with a different
             key is rejected.
         progress: a function that is called with the name of the system and the number of users done.
 

@@ -71,7 +71,7 @@ class System(Protocol):
 
     @property
     def key(self) -> str:
-        """A string that changes with anything that the answers depend on."""
+        """A string that identifies everything that the answers depend on."""
         ...
 
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
@@ -80,7 +80,7 @@ class System(Protocol):
 
 
 class RecommenderSystem:
-    """A recommender as a system, which also reports probabilities and the target's nats."""
+    """A recommender with the interface of a system. It also reports probabilities and nats."""
 
     batch = 1
 
@@ -101,7 +101,7 @@ class RecommenderSystem:
 
     @cached_property
     def key(self) -> str:
-        """A string that changes with the model, the prompt, the encoding, the settings or the prior."""
+        """A string that identifies the model, the prompt, the encoding, the settings and the prior."""
         r = self._recommender
         settings = spell(r.settings, "Settings", _SETTINGS_IN_KEYS)
         fusion = spell(r.fusing, "Fusing", _FUSION_IN_KEYS)
@@ -138,7 +138,7 @@ class RecommenderSystem:
 
 
 class BaselineSystem:
-    """A baseline as a system, which reports the target's nats if the baseline has probabilities."""
+    """A baseline with the interface of a system. It reports nats if the baseline has probabilities."""
 
     def __init__(self, baseline: Any, name: str, *, exclude_seen: bool, key: str = "") -> None:
         """Store the baseline.

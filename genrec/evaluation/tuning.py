@@ -78,11 +78,11 @@ class ScoringPass:
 
     @property
     def source(self) -> IntArray:
-        """The index of the choice to which each of the C children belongs, (C,)."""
+        """The index of the choice to which each of the C children belongs."""
         return np.repeat(np.arange(len(self.start)), np.diff(self.start, append=len(self.logits)))
 
     def logprobs(self, a: float, b: float) -> FloatArray:
-        """Compute the log-probability of each candidate in fusion by node, (n,).
+        """Compute the log-probability of each of the n candidates in fusion by node.
 
         Args:
             a: the factor for the model's logits, which is 1 / temperature.
@@ -327,7 +327,7 @@ def _maximize_likelihood(
     source = np.repeat(np.arange(len(start)), np.diff(start, append=len(columns)))
 
     def shares(x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Compute the probabilities of the children, (C,), and the log normalizers, (L,)."""
+        """Return the probability of each child, and the log of the normalizer of each choice."""
         peak = np.maximum.reduceat(x, start)
         share = np.exp(x - peak[source])
         total = np.add.reduceat(share, start)
@@ -362,9 +362,9 @@ def _maximize_likelihood(
 
 
 def ndcg(passes: Sequence[ScoringPass], scores: Sequence[FloatArray]) -> FloatArray:
-    """Compute NDCG@10 of each user's target among the user's candidates, (U,).
+    """Compute NDCG@10 of each user's target among the user's candidates.
 
-    The scores of a user's candidates start with the target. Equal scores count as better ones.
+    The first candidate is the target. Candidates with the same score count as better.
     """
     ranks = []
     for each, values in zip(passes, scores, strict=True):

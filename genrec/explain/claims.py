@@ -62,7 +62,7 @@ class Facts:
 
     @cached_property
     def said(self) -> tuple[str, ...]:
-        """Return the texts about the item: its title, and each attribute's name with its value."""
+        """Return the item's title and, for each attribute, a text with its name and value."""
         values = (f"{k.replace('_', ' ')} {v}" for k, v in self.item.known.items())
         return (one_line(self.item.title), *(one_line(v) for v in values))
 

@@ -443,9 +443,10 @@ def _candidates(
 def _without_known(
     question: Question, catalog: Catalog, row: int, rows: Sequence[int]
 ) -> list[int]:
-    """Leave out rows that cannot be tried as additions for the item in catalog row ``row``.
+    """Return the given catalog rows without those that cannot be tried as additions.
 
-    These are repeated rows, removed items, items in the history, and items with the same title.
+    Repeated rows, removed items, items in the history, and items with the same title as the item in
+    ``row`` cannot be tried.
     """
     known = set(catalog.rows(question.window.item_ids)) | {row}
     distinct = list(dict.fromkeys(rows))

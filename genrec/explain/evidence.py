@@ -122,7 +122,7 @@ class Drops:
 
     @property
     def total(self) -> FloatArray:
-        """Return the total drop of each item under each change, (C, R), in nats."""
+        """Return the total drop in the score of each item under each change, in nats."""
         return self.model + self.prior
 
 

@@ -33,7 +33,7 @@ _BETWEEN = re.compile(rf"[^\w\s'’{MARKS}-]|_|\d|(?<![\w{MARKS}])['’-]|['’-
 
 
 class Phrases:
-    """Finder of phrases in the titles and attributes of a catalog's items.
+    """An object that finds phrases in the titles and attributes of a catalog's items.
 
     >>> titles = ["Hot water bottle", "Baby bottle", "Cold water tap"]
     >>> items = [Item(str(n), title) for n, title in enumerate(titles)]

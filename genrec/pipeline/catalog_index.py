@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class Order(Protocol):
-    """An order of items, whose positions filters refer to. Examples are a trie and catalog rows."""
+    """An order of items, such as a trie, which gives each item a position that filters refer to."""
 
     @property
     def n_positions(self) -> int:
@@ -313,9 +313,9 @@ class CatalogIndex:
         """Divide item ids into those that can be recommended and those that are unknown.
 
         Args:
-            item_ids: the ids; they may repeat.
-            name: the name of the list in error messages.
-            strict: whether to raise an error if an id is unknown.
+            item_ids: the item ids, which may contain duplicates.
+            name: the name of the list, for error messages.
+            strict: True to raise an error if an id is unknown.
 
         Returns:
             The distinct known ids, and the distinct unknown ids, which are not in the catalog or were
@@ -343,7 +343,7 @@ class CatalogIndex:
         return list(known), tuple(unknown)
 
     def describe_unknown(self, unknown: Sequence[str], among: int) -> str:
-        """Report how many of the given item ids are unknown, in a sentence without its full stop.
+        """Write a sentence, without its full stop, that reports the unknown item ids.
 
         Args:
             unknown: the distinct unknown ids, at least one.

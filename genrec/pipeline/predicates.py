@@ -222,7 +222,10 @@ class _Rows:
         return (~found if node.negated else found) & ~values.missing
 
     def _fitted(self, side: _Values | Constant, other: _Values | Constant, kind: str) -> Any:
-        """Convert one side of a comparison to a kind. ``other`` is used in the error message."""
+        """Convert one side of a comparison to a kind of values, such as ``number``.
+
+        The other side is only named in the error message.
+        """
         if not isinstance(side, _Values):
             return side
         data, fits = _as(side, kind)
@@ -270,7 +273,7 @@ def _of_kind(name: str, kind: str, data: Any, missing: BoolArray) -> _Values:
 
 
 def _as(values: _Values, kind: str) -> tuple[Any, BoolArray]:
-    """Convert the values of a column to another kind.
+    """Convert the values of a column to another kind, such as ``number``.
 
     Returns:
         The converted values, and a mask that is False for rows that cannot be converted.

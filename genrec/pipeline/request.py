@@ -72,15 +72,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A history that cannot be answered, in a batch whose other histories can.
+    """A history in a batch for which no request can be built, with the reason in its notes.
 
     Attributes:
         history: the user's events, oldest first.
         options: the options of the request.
         behavior: the behavior to recommend for, such as ``buy``.
-        understood: for each piece of a typed history, how it was understood.
-        seen: a description of how items that the user had seen were handled.
-        notes: remarks for the user; the last one says why there is no answer.
+        understood: the interpretation of each piece of a typed history.
+        seen: a description of the treatment of items that the user had seen, such as ``excluded``.
+        notes: remarks for the user. The last one says why there is no answer.
     """
 
     history: History
@@ -92,7 +92,7 @@ class Refusal:
 
 
 class _UnanswerableError(RequestError):
-    """A history cannot be answered, although the same options may suit other histories."""
+    """An error about a single history, which does not concern other histories in the same batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class RequestBuilder:
         return self._habit.lead_in_behaviors if self._habit is not None else frozenset()
 
     def describe_seen(self, excluded: bool) -> str:
-        """Describe in a few words if seen items are excluded, and which of them are still allowed."""
+        """Describe in a few words whether seen items are excluded, with any exceptions."""
         if not excluded:
             return "included"
         known = self._habit.led_by.keys() if self._habit is not None else frozenset()
@@ -362,7 +362,7 @@ class RequestBuilder:
     def build_each(
         self, histories: Sequence[HistoryLike], options: QueryOptions, *, by_rows: bool = False
     ) -> list[Request | Refusal]:
-        """Build one request per history like ``build``, without failing because of a single one.
+        """Build a request for each history as ``build`` does, but do not fail if one is impossible.
 
         Returns:
             For each history, its request, or a refusal if the user already had every item that may
@@ -386,7 +386,11 @@ class RequestBuilder:
         return built
 
     def _common(self, options: QueryOptions, order: Order) -> Filter:
-        """Return the filter that applies to all histories."""
+        """Create the filter that applies to all histories.
+
+        Raises:
+            RequestError: the options exclude every item.
+        """
         common = self.index.allowed(options, order)
         if common.count_items(order.n_items) < 1:
             msg = (
@@ -397,7 +401,7 @@ class RequestBuilder:
         return common
 
     def _notes(self, understood: Sequence[Understood]) -> tuple[str, ...]:
-        """Return the notes on how a typed history was understood."""
+        """Return notes for the user about pieces of a typed history that were not understood."""
         return (*self.matcher.notes, *describe_gaps(understood)) if understood else ()
 
     def _request(

@@ -29,7 +29,7 @@ def title_vectors(catalog: Catalog, matcher: TextMatcher, rows: IntArray) -> Flo
     """Compute a vector of length 1 for the title of each given catalog row.
 
     The vectors come from the matcher's encoder. If there is none, or if it cannot read the titles,
-    they are counts of character n-grams.
+    they are based on character n-grams.
 
     Args:
         catalog: the catalog.

@@ -78,8 +78,7 @@ class RecommendationList(Sequence[Recommendation]):
         user_id: the id of the user in the dataset, or None.
         decoder: the decoder that produced the list.
         model: the name of the model.
-        seen: ``included`` or ``excluded``, depending on the treatment of items that the user had
-            seen, with any behaviors that do not mark an item as seen.
+        seen: a description of the treatment of items that the user had seen, such as ``excluded``.
         recommendations: the items, best first.
         understood: the interpretation of each piece of a typed history.
         prompt_tokens: the number of tokens in the prompt.

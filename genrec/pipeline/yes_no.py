@@ -1,4 +1,4 @@
-"""Ask the model if a user will want an item, and compute the probability that it answers yes.
+"""Ask the model whether a user will want an item, and compute the probability that it answers yes.
 
 A template defines the two answers. The prompt starts with the history, which all items share. The
 item and the question follow. Training uses the same token ids.
@@ -129,7 +129,7 @@ class YesNo:
 
         Args:
             history: the events, oldest first. The oldest events are dropped if they do not fit.
-            max_tokens: a lower limit for the number of tokens in the whole question; None for the
+            max_tokens: a stricter limit on the number of tokens in the whole question; None for the
                 usual limit. If no event fits, the question shows no events.
 
         Returns:

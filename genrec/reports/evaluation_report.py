@@ -399,7 +399,7 @@ def _png(figure: Any) -> bytes:
 
 
 def _plain(text: str) -> str:
-    """Prepare a text for matplotlib: escape $, which starts a formula, and replace non-ASCII letters."""
+    """Escape $ for matplotlib, where it starts a formula, and replace non-ASCII characters by ?."""
     shown = "".join(c if c.isascii() else "?" for c in one_line(text))
     return shown.replace("$", r"\$")
 

@@ -69,7 +69,7 @@ def _describe_split(info: DatasetInfo) -> str:
 
 
 def _describe_target(info: DatasetInfo) -> list[str]:
-    """Describe the behavior to recommend for, and say if seen items may be recommended."""
+    """Describe the behavior to recommend for, and say whether seen items may be recommended."""
     target = info.target_behavior
     verbs = shipped_verbs()
     things = _NOUNS.get(target, f"{target!r} events")
@@ -206,9 +206,10 @@ def _describe_validation(result: Mapping[str, Any]) -> str:
 
 
 def print_faithfulness(faithfulness: Faithfulness) -> None:
-    """Print a table of the falls of scores without the named events, and a table of shares.
+    """Print tables about the faithfulness of explanations.
 
-    The first table is printed for leaving events out and for keeping only these events.
+    The first tables show the mean fall of the score when events are left out, and when only these
+    events are kept. The last table shows the shares of sentences with certain properties.
     """
     for title, curves in (
         ("left out", faithfulness.deletion),

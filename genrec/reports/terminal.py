@@ -185,7 +185,7 @@ def print_item(item: ItemExplanation) -> None:
 
 
 def standing(item: ItemExplanation) -> str:
-    """Describe the probability and the rank of an item, and say if it is recommended."""
+    """Describe the probability and the rank of an item, and say whether it is recommended."""
     rank = f"lower than {item.lower_than:,}" if item.rank is None else f"{item.rank:,}"
     listed = "among" if item.recommended else "not among"
     seen = "" if item.allowed else "; the user already had it, so it may not be recommended"

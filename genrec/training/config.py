@@ -31,7 +31,7 @@ class Training:
         examples: path to a file of examples to train on instead of the dataset's histories, in the
             format written by ``genrec examples``.
         objective: training objective. ``next``: generate the title of the next item. ``pointwise``:
-            answer the yes-or-no question of ``genrec likes``, which asks if a user wants an item.
+            answer the yes-or-no question of ``genrec likes``, whether a user wants an item.
             With ``pointwise``, the settings ``layout``, ``basket``, ``holdout`` and
             ``vocab_weight`` have no effect.
         negatives: with ``pointwise``, number of random negative items for each wanted item. They are
@@ -69,8 +69,8 @@ class Training:
             weight does not depend on age.
         behavior_weights: weight of the targets with a given behavior. Targets with other behaviors
             have weight 1.
-        popularity_strength: strength with which targets that are popular items lose weight. The
-            weight of a target is its item's popularity raised to the negative of this value.
+        popularity_strength: strength of the reduction in weight for popular items. The weight of a
+            target is its item's popularity raised to the negative of this value.
         lora_rank: rank of the LoRA adapter; 0 trains all weights instead.
         lora_alpha: scale of the adapter's updates. They are multiplied by this value divided by the
             rank.
@@ -289,10 +289,13 @@ def describe_settings() -> dict[str, str]:
 
 
 def resolve(values: Mapping[str, Any]) -> tuple[Settings, Training]:
-    """Separate settings from a YAML file or the command line into recommender and training settings.
+    """Divide the given settings into the settings of a recommender and those of a training run.
 
     The seed belongs to both. With the objective ``pointwise``, the template defaults to
     ``would_like``, and with a ``like_threshold``, the target behavior defaults to ``like``.
+
+    Args:
+        values: the settings by name, from a YAML file or the command line.
 
     Raises:
         SettingsError: a key is unknown or a value is invalid. For an unknown key, the message

@@ -203,7 +203,7 @@ class Session:
         self._save(state)
 
     def _agree(self, yes: bool) -> bool:
-        """Return the decision of the first process in every process, because their clocks differ."""
+        """Make all processes follow the decision of the first one, because their clocks differ."""
         if self._trainer.args.world_size == 1:
             return yes
         from accelerate.utils import broadcast
@@ -274,7 +274,7 @@ class Session:
         self._trainer.log({k: v for k, v in line.items() if isinstance(v, int | float)})
 
     def _drop_log_after(self, step: int) -> None:
-        """Remove the log lines of later steps than a checkpoint's, because those will be repeated."""
+        """Remove the log lines after a step, because a resumed run will repeat the steps after it."""
         path = self._plan.folder / runs.LOG
         with contextlib.suppress(FileNotFoundError):
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

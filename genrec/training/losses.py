@@ -84,9 +84,9 @@ def lay_out(
     *,
     multiple: int = 1,
 ) -> tuple[dict[str, npt.NDArray[Any]], IntArray, IntArray, IntArray]:
-    """Copy packs of rows into padded arrays, whatever the kind of their targets.
+    """Copy packs of rows into padded arrays. This works for all kinds of targets.
 
-    The arguments are those of ``make_batch``.
+    The arguments are the same as for ``make_batch``.
 
     Returns:
         A dictionary with ``weight`` and the arrays of shape (B, T) that ``make_batch`` describes;

@@ -44,8 +44,8 @@ class Objective(ABC):
             packs: the indices of the B packs.
 
         Returns:
-            The tensors of the batch by name. They include ``weight``, (G,) with the weight of each
-            of the G targets, and ``document``, (B, T), which is -1 for padding tokens.
+            The tensors of the batch by name. They include ``weight`` with the shape (G,), for G
+            targets, and ``document`` with the shape (B, T), which is -1 for padding tokens.
         """
 
     @abstractmethod

@@ -33,7 +33,7 @@ PAIRS_PER_USER = 4  # the maximum number of validation pairs per user
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A user and an item, with a label that says if the user wanted the item.
+    """A user and an item, with a label that says whether the user wanted the item.
 
     Attributes:
         user_id: the id of the user.

@@ -190,7 +190,7 @@ class RowMaker:
     ) -> Iterator[tuple[EncodedPrompt, int, int]]:
         """Yield a prompt for each target of a user, as the recommender would build it at inference.
 
-        The arguments are those of ``rows``.
+        The arguments are the same as for ``rows``.
 
         Yields:
             The prompt, the catalog row of the target, and the target's index among all events.

@@ -85,8 +85,8 @@ def train(
         The contents of ``run.json``.
 
     Raises:
-        SettingsError: a setting cannot be used, or differs from the settings of the run to resume. Or
-            the folder cannot be written, or another process trains a run in it.
+        SettingsError: a setting cannot be used, a setting differs from the run to resume, the folder
+            cannot be written, or another process trains a run in it.
         DataError: there are no targets to train on.
         ModelError: the model could not be loaded, the loss is not finite, or a file could not be
             written.
@@ -151,11 +151,11 @@ def train(
 
 @contextlib.contextmanager
 def _hold_folder(folder: Path) -> Iterator[None]:
-    """Lock the run folder for this training.
+    """Hold a lock on the run folder while the ``with`` block runs.
 
     Raises:
-        SettingsError: another process writes to the folder, or it cannot be written.
-        ModelError: a file could not be written later.
+        SettingsError: another process holds the lock, or the folder cannot be written.
+        ModelError: a file could not be written inside the block.
     """
     first = runs.is_first_process()  # the others write no files
     try:
