@@ -202,7 +202,7 @@ def read_rows(
         if item < 0 or not paths.copies[item]:
             reason = "the completion is not a title in the catalog"
         elif len(ids) + len(answer) > most:
-            reason = f"more than {most} tokens (pack_tokens)"
+            reason = f"the example has more than {most} tokens (pack_tokens)"
         if reason:
             rejected[reason] = rejected.get(reason, 0) + 1
             continue

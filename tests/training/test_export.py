@@ -103,7 +103,7 @@ def test_completions_that_are_no_titles_are_left_out_and_counted() -> None:
     assert len(rows) == 1
     assert rejected == {
         "the completion is not a title in the catalog": 1,
-        "more than 60 tokens (pack_tokens)": 1,
+        "the example has more than 60 tokens (pack_tokens)": 1,
     }
     with pytest.raises(DataError, match="No example can be used"):
         export.read_rows(given[1:], recommender.encoder, data.catalog, paths, 60)
