@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from genrec.cli import values
 from genrec.cli.options import AsJson, Data, FieldsOf, Given, command
 from genrec.config import OUTPUT, Settings, option
 from genrec.errors import SettingsError
 from genrec.files import check_output
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from genrec.data.catalog import Catalog
+    from genrec.data.dataset import Dataset
+    from genrec.data.ingest import EventOptions
+    from genrec.data.readers.rejects import Rejects
+    from genrec.pipeline.predicates import Predicate
+
 _FILES = "Files"
 _COLUMNS = "Columns"
+_ROWS = "Rows"
+_CONDITION = re.compile(r"[<>=]|\b(in|is|not)\b")
 _SPLIT = "Split"
 _PAIR = {"metavar": "OURS=THEIRS", "example": "item_id=product"}
 
@@ -27,35 +40,88 @@ class PrepareOptions:
     items: Path | None = option(
         None,
         _FILES,
-        "Catalog file, in one of the same formats, with the columns item_id, title and any others. Not "
-        "needed if the events have a title column.",
+        "File of the catalog, with the ids and titles of the items and any attributes. Not needed if "
+        "the events have a column of titles.",
         metavar="FILE",
+    )
+    sql: str | None = option(
+        None,
+        _FILES,
+        "Read the events from a database with this query, instead of from FILE. Needs --url.",
+        metavar="QUERY",
+    )
+    items_sql: str | None = option(
+        None,
+        _FILES,
+        "Read the catalog from the database with this query, instead of from --items.",
+        metavar="QUERY",
+    )
+    url: str | None = option(
+        None,
+        _FILES,
+        "Address of the database, such as sqlite:///shop.db or postgresql://USER@HOST/DB.",
+        metavar="URL",
     )
     name: str | None = option(
         None, _FILES, "Name of the dataset.", unset="the name of the events file"
     )
+    encoding: str | None = option(
+        None,
+        _FILES,
+        "Encoding of the files, such as utf-8, cp1252 or gb18030.",
+        metavar="NAME",
+        unset="detected",
+    )
     strict: bool = option(False, _FILES, "Stop at the first bad row instead of skipping it.")
     column: Mapping[str, str] = option(
-        {}, _COLUMNS, "Map a column of the events file, such as item_id=product.", **_PAIR
+        {},
+        _COLUMNS,
+        "Say which column of the events file holds what, such as item_id=product, if it is not "
+        "recognized.",
+        **_PAIR,
     )
     item_column: Mapping[str, str] = option(
-        {}, _COLUMNS, "Map a column of the catalog file, such as title=name.", **_PAIR
+        {}, _COLUMNS, "The same for a column of the catalog file, such as title=name.", **_PAIR
     )
     unit: str | None = option(
         None,
         _COLUMNS,
         "Column that identifies the basket of each event; none for no baskets.",
         metavar="COLUMN",
-        unset="a column with a usual name, such as basket or order_id",
+        unset="a column with a usual name, such as invoice, order_id or session",
     )
     behavior: str | None = option(
-        None, _COLUMNS, "Behavior of all events, if the file has no behavior column."
+        None,
+        _COLUMNS,
+        "Behavior of all events, if the file has no behavior column.",
+        unset="buy, rate or listen if the columns look like it, otherwise interact",
     )
     time_unit: str = option(
         "auto",
         _COLUMNS,
-        "Unit of the timestamps. auto infers it from the values.",
+        "Unit of the timestamps. auto infers it from the values. position takes the order of the rows "
+        "if there is no time.",
         choices=("auto", "day", "s", "ms", "us", "ns", "excel", "yyyymmdd", "position"),
+    )
+    date_format: str | None = option(
+        None,
+        _COLUMNS,
+        "Format of the dates, such as %d/%m/%Y, if it cannot be decided from the values.",
+        metavar="FORMAT",
+        unset="decided from the whole column",
+    )
+    drop_items: tuple[str, ...] = option(
+        (),
+        _ROWS,
+        "Leave out these items and their events: ids, a file with one id per line, or a condition "
+        "such as 'price == 0'.",
+        metavar="IDS|FILE|CONDITION",
+        whole=lambda value: True,
+    )
+    drop_duplicates: bool = option(
+        False,
+        _ROWS,
+        "Drop rows that repeat the user, item, behavior, time, value and basket of an earlier row.",
     )
     split: str | None = option(
         None,
@@ -91,58 +157,187 @@ class PrepareOptions:
 
 
 @command(
-    "interactions", "out", "items", "column", "item_column", "unit", "target_behavior", "split",
-    "strict", "json",
+    "file", "out", "dry_run", "items", "column", "item_column", "unit", "behavior",
+    "target_behavior", "split", "drop_items", "json",
 )  # fmt: skip
 def prepare(
-    interactions: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE",
-            help="Events file (CSV, JSONL or Parquet; .csv.gz and .jsonl.gz work too) with the columns "
-            "user_id, item_id, behavior or rating, and timestamp.",
-            rich_help_panel=_FILES,
-        ),
-    ],
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Dataset folder to write.", rich_help_panel=_FILES)
-    ],
     how: PrepareOptions,
     target: Annotated[Given, FieldsOf(Settings, only=["target_behavior"])],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Events file or folder of files: CSV, TSV, JSON Lines or Parquet, also compressed. "
+            "Columns are recognized by their names.",
+        ),
+    ] = None,
+    interactions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Another way to give the events file.", rich_help_panel=_FILES
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Dataset folder to write.",
+            rich_help_panel=_FILES,
+            show_default="the name of the dataset, in the current folder",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Show how the files would be read, and write nothing.",
+            rich_help_panel=_FILES,
+        ),
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Turn files of events and items into a dataset. Checks, splits and measures the data."""
-    from genrec.data.dataset import Dataset, check_destination
+    from genrec.data.dataset import check_destination
     from genrec.data.ingest import EventOptions
     from genrec.reports import console, summaries
 
-    check_destination(out)
+    options = EventOptions(
+        columns=how.column,
+        time_unit=how.time_unit,
+        date_format=how.date_format,
+        behavior=how.behavior,
+        unit=how.unit,
+        encoding=how.encoding,
+        drop_duplicates=how.drop_duplicates,
+        drop_items=_read_drops(how.drop_items),
+    )
+    source = _choose_source(file, interactions, how)
+    name = how.name or _name_of(source, how)
+    folder = out or Path(name)
+    if not dry_run:
+        check_destination(folder)
     with console.working("Preparing ...", quiet=json) as log:
-        dataset, rejects = Dataset.prepare(
-            how.items,
-            interactions,
-            name=how.name,
-            options=EventOptions(
-                columns=how.column,
-                time_unit=how.time_unit,
-                behavior=how.behavior,
-                unit=how.unit,
-            ),
-            item_columns=how.item_column,
-            validation=how.validation,
-            test=how.test,
-            split=how.split,
-            validation_from=how.validation_from,
-            test_from=how.test_from,
-            strict=how.strict,
-            log=log,
-            **target,
-        )
-        dataset.save(out, rejects)
+        dataset, rejects = _prepare(source, folder, replace(how, name=name), options, target,
+                                    None if dry_run else folder, log)  # fmt: skip
+        if not dry_run:
+            dataset.save(folder, rejects)
+    examples = [e for r in rejects for e in r.examples().items()]
     if json:
-        console.print_json({"schema_version": 1, "out": str(out), **asdict(dataset.info)})
-    else:
-        summaries.print_dataset(dataset.info, out)
+        report = {"schema_version": 1, "out": None if dry_run else str(folder)}
+        rejected = {reason: [list(row) for row in rows] for reason, rows in examples}
+        console.print_json({**report, **asdict(dataset.info), "rejected_examples": rejected})
+        return
+    if dry_run:
+        summaries.print_example_rows(dataset)
+    summaries.print_dataset(dataset.info, None if dry_run else folder, dict(examples))
+
+
+def _read_drops(given: Sequence[str]) -> Collection[str] | Callable[[Catalog], Collection[str]]:
+    """Read the items to leave out, given as ids, as files of ids or as conditions.
+
+    Returns:
+        The ids, or a function that chooses them from the catalog if there is a condition.
+    """
+    from genrec.pipeline.predicates import Predicate
+
+    ids: list[str] = []
+    conditions: list[Predicate] = []
+    for one in given:
+        if Path(one).is_file():
+            ids += values.read_ids([one])
+        elif _CONDITION.search(one):
+            conditions.append(Predicate.parse(one))
+        else:
+            ids += values.read_list([one])
+    if not conditions:
+        return ids
+
+    def choose(catalog: Catalog) -> list[str]:
+        masks = [p.mask(catalog) for p in conditions]
+        return ids + [i.item_id for row, i in enumerate(catalog) if any(m[row] for m in masks)]
+
+    return choose
+
+
+def _choose_source(
+    file: Path | None, interactions: Path | None, how: PrepareOptions
+) -> Path | None:
+    """Return the events file, or None if the events come from a database.
+
+    Raises:
+        SettingsError: no source or several sources were given.
+    """
+    given = [str(s) for s in (file, interactions) if s is not None]
+    given += ["--sql"] if how.sql is not None else []
+    if len(given) != 1:
+        found = " and ".join(given) + " were given" if given else "Nothing was given to read"
+        msg = (
+            f"{found}. Expected one source of events: `genrec prepare FILE`, or `genrec prepare "
+            "--sql QUERY --url URL`."
+        )
+        raise SettingsError(msg)
+    if (how.sql is not None or how.items_sql is not None) != (how.url is not None):
+        msg = (
+            "A query and the address of a database belong together. Expected --sql QUERY (or "
+            "--items-sql QUERY) with --url URL, such as --url sqlite:///shop.db."
+        )
+        raise SettingsError(msg)
+    if how.items is not None and how.items_sql is not None:
+        msg = "Both --items and --items-sql were given. Expected at most one of them."
+        raise SettingsError(msg)
+    if (how.sql is not None or how.items_sql is not None) and (how.validation or how.test):
+        msg = (
+            "--validation and --test are files beside an events file. Expected no query with them."
+        )
+        raise SettingsError(msg)
+    return file if file is not None else interactions
+
+
+def _name_of(source: Path | None, how: PrepareOptions) -> str:
+    """Return the name of the dataset: the name of the events file, or of the database."""
+    if source is not None:
+        return source.resolve().name.split(".")[0] or "dataset"
+    return Path((how.url or "").partition("?")[0]).stem or "dataset"
+
+
+def _prepare(
+    source: Path | None,
+    folder: Path,
+    how: PrepareOptions,
+    options: EventOptions,
+    target: Mapping[str, Any],
+    rejected_to: Path | None,
+    log: Callable[[str], None],
+) -> tuple[Dataset, list[Rejects]]:
+    """Read the files or the database, and return the dataset and the rejected rows."""
+    from genrec.data.dataset import Dataset
+
+    events: Path | pa.Table | None = source
+    items: Path | pa.Table | None = how.items
+    if how.url is not None:
+        from genrec.data.readers.sql import read_query
+
+        log("Reading the database ...")
+        if how.sql is not None:
+            events = read_query(how.sql, how.url)
+        if how.items_sql is not None:
+            items = read_query(how.items_sql, how.url)
+    return Dataset.prepare(
+        items,
+        events,
+        name=how.name,
+        options=options,
+        item_columns=how.item_column,
+        validation=how.validation,
+        test=how.test,
+        split=how.split,
+        validation_from=how.validation_from,
+        test_from=how.test_from,
+        strict=how.strict,
+        rejected_to=None if rejected_to is None else rejected_to / "rejected.csv",
+        log=log,
+        **target,
+    )
 
 
 @command()

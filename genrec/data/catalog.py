@@ -16,7 +16,7 @@ from genrec.data.readers import arrow, files, huggingface
 from genrec.data.readers.numbers import other_spelling
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, RequestError
-from genrec.text import normalized, one_line, visible
+from genrec.text import normalized, visible
 
 NEEDED = ("item_id", "title")
 MISSING = {"", "nan", "null", "<na>", "#n/a", "n/a"}  # missing values in exported tables
@@ -312,32 +312,6 @@ class Catalog:
                 data = part.encode("utf-8", "surrogatepass")
                 digest.update(len(data).to_bytes(8, "big") + data)
         return digest.hexdigest()
-
-
-def catalog_of_events(table: pa.Table, rejects: Rejects) -> Catalog:
-    """Build a catalog from events with titles, using the first title of each item.
-
-    Args:
-        table: the events, with the columns item_id and title.
-        rejects: the record of unusable items.
-
-    Raises:
-        DataError: the table has no titles.
-    """
-    if "title" not in table.column_names:
-        msg = (
-            f"No items file was given, and {rejects.source} has no title column. Expected titles "
-            "to recommend. Write items.csv with the columns item_id,title (one row per item) and "
-            f"pass it with --items. Found columns: {', '.join(arrow.column_names(table))}."
-        )
-        raise DataError(msg)
-    arrow.require_columns(table, NEEDED, rejects.source)
-    titles: dict[str, str] = {}
-    pairs = zip(arrow.to_strings(table["item_id"]), arrow.to_strings(table["title"]), strict=True)
-    for item_id, title in pairs:
-        if item_id and one_line(title):
-            titles.setdefault(item_id, title)
-    return Catalog((Item(i, t) for i, t in titles.items()), rejects=rejects)
 
 
 def _title(item: object) -> list[object]:

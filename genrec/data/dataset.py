@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genrec import files
-from genrec.data.catalog import NEEDED as ITEM_COLUMNS
-from genrec.data.catalog import Catalog, catalog_of_events
+from genrec.data.catalog import Catalog
+from genrec.data.cleaning import target_words
+from genrec.data.columns import RoleNames
+from genrec.data.importing import import_tables
 from genrec.data.info import (
     DatasetInfo,
     measure_info,
@@ -29,8 +31,7 @@ from genrec.data.info import (
     note_unknown_verbs,
     read_info,
 )
-from genrec.data.ingest import EventOptions, ingest
-from genrec.data.interactions import NEEDED as EVENT_COLUMNS
+from genrec.data.ingest import EventOptions
 from genrec.data.interactions import Interactions
 from genrec.data.readers import arrow, huggingface
 from genrec.data.readers.files import read as read_table
@@ -52,7 +53,6 @@ FILES = frozenset(
         *INDEX_FILES,
     }
 )
-_TARGETS = ("buy", "purchase", "order")  # the first one in the data is the default target behavior
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,8 @@ class Dataset:
     @classmethod
     def prepare(
         cls,
-        items: str | Path | None,
-        interactions: str | Path,
+        items: str | Path | pa.Table | None,
+        interactions: str | Path | pa.Table,
         *,
         name: str | None = None,
         target_behavior: str | None = None,
@@ -87,18 +87,23 @@ class Dataset:
         validation_from: str | float | None = None,
         test_from: str | float | None = None,
         strict: bool = False,
+        rejected_to: str | Path | None = None,
         log: Callable[[str], None] = lambda message: None,
     ) -> tuple[Dataset, list[Rejects]]:
         """Read two files, check and split their rows, and measure the resulting dataset.
 
+        Usual names of columns are recognized (``genrec.data.columns``). What was recognized,
+        guessed or changed is in ``info.columns`` and ``info.notes``.
+
         Args:
-            items: the items file (CSV, JSONL or Parquet), with the columns item_id, title and any
-                attributes; None if the interactions have a title column.
-            interactions: the interactions file (CSV, JSONL or Parquet), with the columns user_id,
-                item_id, behavior or rating, and timestamp or position.
+            items: the items file or table, with ids, titles and any attributes; None if the
+                interactions have a column of titles.
+            interactions: the interactions file or table, with users, items and times or positions,
+                and behaviors or ratings if there are several kinds of events.
             name: the display name; by default, the name of the interactions file.
-            target_behavior: the behavior to recommend for. None selects buy, purchase or order if
-                the data has one of them, and otherwise the most frequent behavior.
+            target_behavior: the behavior to recommend for. None selects a behavior that means a
+                purchase, such as buy or order, if the data has one, and otherwise the most frequent
+                behavior.
             options: column names, units and defaults of the interactions.
             item_columns: maps genrec's column names to those in the items file.
             validation: an additional interactions file to use as the validation part. The first
@@ -112,6 +117,7 @@ class Dataset:
             test_from: the start of test, in the same form. None selects the time before which 90%
                 of the events occur.
             strict: True to raise an error at the first bad row.
+            rejected_to: the file to which the rejected rows are written if the data is unusable.
             log: a function that receives a line of text before each step.
 
         Returns:
@@ -122,10 +128,11 @@ class Dataset:
             SettingsError: an option is invalid.
         """
         options = options or EventOptions()
-        bad_items = Rejects(Path(items or interactions).name, strict)
-        bad_events = Rejects(Path(interactions).name, strict)
-        log(f"Reading {interactions} ...")
-        table = _read(interactions, EVENT_COLUMNS, options.columns, bad_events)
+        source = _name_of(interactions, "events")
+        bad_events = Rejects(source, strict)
+        bad_items = Rejects(source if items is None else _name_of(items, "items"), strict)
+        rejects = [bad_items, bad_events]
+        notes: list[str] = []
         parts = {s: p for s, p in (("validation", validation), ("test", test)) if p is not None}
         if parts and split is not None:
             msg = (
@@ -133,25 +140,38 @@ class Dataset:
                 "only one of the two."
             )
             raise SettingsError(msg)
+        log(f"Reading {source} ...")
+        roles = RoleNames(("user_id", "item_id", "behavior", "timestamp"), options.columns)
+        reading = partial(_read, encoding=options.encoding, notes=notes)
+        table = reading(interactions, roles, bad_events)
         if parts:
-            table = _add_parts(table, parts, options.columns, bad_events, log)
+            table = _add_parts(table, parts, roles, bad_events, reading, log)
         table_of_items = None
         if items is not None:
-            log(f"Reading {items} ...")
-            table_of_items = _read(items, ITEM_COLUMNS, item_columns or {}, bad_items)
+            log(f"Reading {bad_items.source} ...")
+            roles = RoleNames(("item_id", "title"), item_columns or {})
+            table_of_items = reading(items, roles, bad_items)
         log("Checking, splitting and measuring ...")
-        rejects = [bad_items, bad_events]
-        dataset = cls.from_tables(
-            table_of_items,
-            table,
-            name=name or Path(interactions).name.split(".")[0],
-            target_behavior=target_behavior,
-            options=replace(options, columns={}),
-            split=split,
-            validation_from=validation_from,
-            test_from=test_from,
-            rejects=rejects,
-        )
+        try:
+            dataset = cls.from_tables(
+                table_of_items,
+                table,
+                name=name or source.split(".")[0],
+                target_behavior=target_behavior,
+                options=options,
+                item_columns=item_columns,
+                split=split,
+                validation_from=validation_from,
+                test_from=test_from,
+                rejects=rejects,
+            )
+        except DataError as error:
+            if rejected_to is None or not any(r.rows for r in rejects):
+                raise
+            _write_rejected(rejected_to, rejects)
+            msg = f"{error} The rejected rows are in {rejected_to}."
+            raise DataError(msg) from error
+        dataset = replace(dataset, info=replace(dataset.info, notes=notes + dataset.info.notes))
         return dataset, rejects if items is not None else rejects[1:]
 
     @classmethod
@@ -163,6 +183,7 @@ class Dataset:
         name: str,
         target_behavior: str | None = None,
         options: EventOptions | None = None,
+        item_columns: Mapping[str, str] | None = None,
         split: str | None = None,
         validation_from: str | float | None = None,
         test_from: str | float | None = None,
@@ -174,11 +195,12 @@ class Dataset:
 
         Args:
             items: a table with item_id, title and any attributes; None if the interactions have a
-                title column.
-            interactions: a table of events; see ``genrec.data.ingest.ingest``.
+                title column. Usual names of columns are recognized (``genrec.data.columns``).
+            interactions: a table of events; see ``genrec.data.importing.import_tables``.
             name: the display name.
             target_behavior: the behavior to recommend for; see ``prepare``.
             options: column names, units and defaults of the interactions.
+            item_columns: maps genrec's column names to those in the table of items.
             split: the way to split; see ``prepare``.
             validation_from: the start of validation; see ``prepare``.
             test_from: the start of test; see ``prepare``.
@@ -191,18 +213,13 @@ class Dataset:
         """
         options = options or EventOptions()
         splitting = SplitOptions(split, validation_from, test_from)
-        bad_items, bad_events = rejects or [Rejects("items", True), Rejects("interactions", True)]
-        interactions = arrow.rename(interactions, options.columns, bad_events.source)
-        interactions = arrow.explode(interactions, bad_events)
+        records = rejects or [Rejects("items", True), Rejects("interactions", True)]
+        bad_items, bad_events = records
         replaced = split is not None and "split" in interactions.column_names
         if replaced:
             interactions = interactions.drop_columns("split")
-        catalog = (
-            catalog_of_events(interactions, bad_items)
-            if items is None
-            else Catalog.from_table(items, rejects=bad_items)
-        )
-        read = ingest(interactions, catalog, replace(options, columns={}), rejects=bad_events)
+        imported = import_tables(items, interactions, options, dict(item_columns or {}), records)
+        catalog, read = imported.catalog, imported.read
         events = Interactions(catalog, read.events)
         target = target_behavior or _default_target(events)
         if target not in events.behaviors:
@@ -214,10 +231,14 @@ class Dataset:
         events, split_name, starts = split_events(
             events, target, splitting, time_unit=read.time_unit, given=read.given_split
         )
-        notes = [*read.notes, *note_texts(events), *note_unknown_verbs(events)]
+        notes = [*imported.notes, *read.notes, *note_texts(events), *note_unknown_verbs(events)]
         if replaced:
             notes.append(f"the split column was replaced by the split by {split_name}")
-        if target_behavior is None and target not in _TARGETS and len(events.behaviors) > 1:
+        if (
+            target_behavior is None
+            and target.casefold() not in target_words()
+            and len(events.behaviors) > 1
+        ):
             notes.append(
                 f"recommending for {target!r}, the most frequent of {len(events.behaviors)} "
                 "behaviors; --target-behavior chooses another"
@@ -227,6 +248,7 @@ class Dataset:
         info = replace(
             measure_info(name, events, target, split_name, read.time_unit),
             split_times=starts,
+            columns=imported.names,
             notes=notes,
             rejected={why: n for r in rejected_from for why, n in r.counts(sources=True).items()},
         )
@@ -259,13 +281,15 @@ class Dataset:
         """
         table = None
         if items is not None:
-            table = arrow.rename(
-                huggingface.read(items),
-                item_columns or {},
-                huggingface.display_name(items, "items"),
-            )
+            table = huggingface.read(items)
         called = name or huggingface.display_name(interactions, "interactions")
-        return cls.from_tables(table, huggingface.read(interactions), name=called, **options)
+        return cls.from_tables(
+            table,
+            huggingface.read(interactions),
+            name=called,
+            item_columns=item_columns,
+            **options,
+        )
 
     def save(self, folder: str | Path, rejects: list[Rejects] | None = None) -> None:
         """Write the dataset folder atomically.
@@ -293,18 +317,8 @@ class Dataset:
         """Write the files of the dataset into an empty folder."""
         pq.write_table(self.catalog.to_table(), folder / "catalog.parquet")
         pq.write_table(self.interactions.to_table(), folder / "interactions.parquet")
-        rows = [row for r in rejects for row in r.rows]
-        if rows:
-            with (folder / "rejected.csv").open("w", encoding="utf-8", newline="") as stream:
-                writer = csv.writer(stream)
-                writer.writerow(["file", "row", "reason", "cells"])
-                writer.writerows(
-                    [
-                        c.encode("utf-8", "backslashreplace").decode() if isinstance(c, str) else c
-                        for c in row
-                    ]
-                    for row in rows
-                )
+        if any(r.rows for r in rejects):
+            _write_rejected(folder / "rejected.csv", rejects)
         text = json.dumps(asdict(self.info), indent=2, ensure_ascii=False)
         (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
 
@@ -368,28 +382,74 @@ def check_destination(folder: str | Path) -> None:
         raise DataError(msg)
 
 
+def _name_of(source: str | Path | pa.Table, otherwise: str) -> str:
+    """Return the name of a file, or another name for a table."""
+    return otherwise if isinstance(source, pa.Table) else Path(source).resolve().name
+
+
 def _read(
-    path: str | Path, needed: Sequence[str], columns: Mapping[str, str], rejects: Rejects
+    source: str | Path | pa.Table,
+    roles: RoleNames,
+    rejects: Rejects,
+    *,
+    encoding: str | None,
+    notes: list[str],
 ) -> pa.Table:
-    """Read a file, rename its columns, and reject rows with lists or objects in required ones."""
-    scalar = [columns.get(n, n) for n in needed]
-    return arrow.rename(read_table(path, rejects=rejects, scalar=scalar), columns, rejects.source)
+    """Read a file, and reject rows with lists or objects in the columns of some roles."""
+    if isinstance(source, pa.Table):
+        return source
+    remarks: list[str] = []
+    table = read_table(source, rejects=rejects, scalar=roles, encoding=encoding, notes=remarks)
+    notes += [f"{rejects.source}: {remark}" for remark in remarks]
+    return table
+
+
+def _write_rejected(path: str | Path, rejects: list[Rejects]) -> None:
+    """Write the rejected rows to a CSV file.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["file", "row", "reason", "cells"])
+            writer.writerows(
+                [
+                    c.encode("utf-8", "backslashreplace").decode() if isinstance(c, str) else c
+                    for c in row
+                ]
+                for r in rejects
+                for row in r.rows
+            )
+    except OSError as error:
+        msg = f"The rejected rows cannot be written to {path}: {error}. Choose another folder."
+        raise DataError(msg) from error
 
 
 def _add_parts(
     train: pa.Table,
     parts: Mapping[str, str | Path],
-    columns: Mapping[str, str],
+    roles: RoleNames,
     rejects: Rejects,
+    reading: Callable[[str | Path, RoleNames, Rejects], pa.Table],
     log: Callable[[str], None],
 ) -> pa.Table:
-    """Append the validation and test files to the train file, and add a split column."""
+    """Append the validation and test files to the train file, and add a split column.
+
+    Raises:
+        DataError: a file lacks a column that the user mapped.
+    """
     tables = [(rejects, train)]
     bad: list[Rejects] = []
     for path in parts.values():
         log(f"Reading {path} ...")
         bad.append(Rejects(Path(path).name, rejects.strict))
-        tables.append((bad[-1], _read(path, EVENT_COLUMNS, columns, bad[-1])))
+        table = reading(path, roles, bad[-1])
+        arrow.require_columns(table, sorted(roles.given), bad[-1].source)
+        tables.append((bad[-1], table))
     for further in bad:
         rejects.rows += further.rows
     return arrow.stack(tables, "split", ["train", *parts], rejects)
@@ -397,7 +457,8 @@ def _add_parts(
 
 def _default_target(events: Interactions) -> str:
     """Return the first usual target behavior in the data, or else the most frequent behavior."""
-    usual = next((b for b in _TARGETS if b in events.behaviors), None)
+    by_word = {b.casefold(): b for b in events.behaviors}
+    usual = next((by_word[w] for w in target_words() if w in by_word), None)
     if usual:
         return usual
     c = events.columns
@@ -410,7 +471,7 @@ def _replaceable(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     names = {p.name for p in folder.iterdir()}
-    if not names:
+    if names <= {"rejected.csv"}:  # written by an attempt in which no row was usable
         return True
     if not {files.final_name(name) for name in names} <= FILES | {files.LOCK}:
         return False

@@ -56,6 +56,8 @@ class DatasetInfo:
         split_times: for ``global time``, the starts of validation and test as stored timestamps.
         led_by: for every other behavior, the fraction of units whose first item had an earlier
             event of that behavior. See ``lead_in_behaviors``.
+        columns: genrec's name of each column that was recognized or mapped, and its name in the
+            file.
     """
 
     name: str
@@ -77,6 +79,7 @@ class DatasetInfo:
     format_version: int = FORMAT_VERSION
     split_times: dict[str, float] = field(default_factory=dict)
     led_by: dict[str, float] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
 
     @property
     def lead_in_behaviors(self) -> frozenset[str]:
@@ -230,7 +233,7 @@ def _note_untrained_users(events: Interactions, target: str) -> list[str]:
 
 def note_unknown_verbs(events: Interactions) -> list[str]:
     """Return a remark on behaviors that are missing from the verb table of the prompts."""
-    known = shipped_verbs()
+    known = {*shipped_verbs(), "interact"}  # interact is chosen by `prepare` itself
     counts = np.bincount(events.columns.behavior, minlength=len(events.behaviors)).tolist()
     lacking = [(n, b) for b, n in zip(events.behaviors, counts, strict=True) if b not in known]
     if not lacking:

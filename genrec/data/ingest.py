@@ -6,7 +6,7 @@ with columns and rejected rows only, not with prompts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +45,9 @@ class EventOptions:
             for a table with a rating column, and is an error otherwise.
         unit: the basket column; ``none`` if the data has no baskets; None to look for a column with
             a common name.
+        encoding: the encoding of the files; None to detect it.
+        drop_duplicates: True to drop rows that repeat an earlier row.
+        drop_items: the ids of items to leave out, or a function that chooses them from the catalog.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -52,6 +55,9 @@ class EventOptions:
     date_format: str | None = None
     behavior: str | None = None
     unit: str | None = None
+    encoding: str | None = None
+    drop_duplicates: bool = False
+    drop_items: Collection[str] | Callable[[Catalog], Collection[str]] = ()
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -131,7 +137,9 @@ def ingest(
     row, keep = _check(table, catalog, time, unusable, rejects)
     if not keep.any():
         why = (
-            f"every row was rejected{rejects.first_reason()}" if rejects.rows else "it has no rows"
+            f"every row was rejected, most often because of this: {rejects.most_frequent()}"
+            if rejects.rows
+            else "it has no rows"
         )
         msg = (
             f"No interaction in {source} is usable: {why}. Expected at least one. Fix the rows, or "

@@ -5,7 +5,7 @@ This module works with finished results, not with models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,14 @@ from genrec.reports.console import err, print_line, print_table, use_stderr
 from genrec.runs import Run
 
 if TYPE_CHECKING:
+    from genrec.data.dataset import Dataset
     from genrec.data.info import DatasetInfo
     from genrec.evaluation.faithfulness_results import Faithfulness
     from genrec.evaluation.results import Evaluation
     from genrec.priors.tuned import Tuned
 
 Watch = Callable[[Mapping[str, Any]], None]
+_CELLS = 200  # characters of a rejected row to print
 _NOUNS = {
     "buy": "purchases", "purchase": "purchases", "order": "orders", "view": "views",
     "browse": "views", "click": "clicks", "cart": "items for the cart", "rate": "ratings",
@@ -34,12 +36,27 @@ _NOUNS = {
 }  # fmt: skip
 
 
-def print_dataset(info: DatasetInfo, out: Path) -> None:
-    """Print the statistics of a prepared dataset."""
-    print_line(
-        f"Saved the dataset {info.name} to {out}: {info.users:,} users, {info.items:,} items and "
-        f"{info.events:,} events."
+def print_dataset(
+    info: DatasetInfo,
+    out: Path | None,
+    rejected: Mapping[str, Sequence[tuple[str, int, str]]],
+) -> None:
+    """Print the statistics of a prepared dataset.
+
+    Args:
+        info: the decisions and measurements made by ``prepare``.
+        out: the folder of the dataset; None if nothing was written.
+        rejected: the first rejected rows of each reason, as file, row number and cells.
+    """
+    saved = (
+        f"{info.name} would hold (nothing was written)"
+        if out is None
+        else f"Saved the dataset {info.name} to {out}"
     )
+    print_line(f"{saved}: {info.users:,} users, {info.items:,} items and {info.events:,} events.")
+    if info.columns:
+        listed = ", ".join(f"{ours} from {theirs!r}" for ours, theirs in info.columns.items())
+        print_line(f"Columns: {listed}.")
     print_line(_describe_split(info))
     for line in _describe_target(info):
         print_line(line)
@@ -53,7 +70,32 @@ def print_dataset(info: DatasetInfo, out: Path) -> None:
     for note in info.notes:
         print_line(note)
     for why, count in info.rejected.items():
-        print_line(f"Rejected {count:,}: {why} (see rejected.csv)")
+        kept_in = "" if out is None else " (see rejected.csv)"
+        print_line(f"Rejected {count:,}: {why}{kept_in}")
+        for _, number, cells in rejected.get(why, ()):
+            print_line(f"    row {number:,}: {cells[:_CELLS]}")
+
+
+def print_example_rows(dataset: Dataset, count: int = 10) -> None:
+    """Print the first events of a dataset as they would be stored."""
+    events = dataset.interactions
+    c = events.columns
+    rows = []
+    for place in range(min(count, len(events))):
+        item = dataset.catalog[int(c.row[place])] if c.row[place] >= 0 else None
+        time, value = float(c.timestamp[place]), float(c.value[place])
+        rows.append(
+            [
+                events.user_ids[int(c.user[place])],
+                "-" if item is None else item.item_id,
+                "-" if item is None else item.title,
+                events.behaviors[int(c.behavior[place])],
+                f"{time:g}" if dataset.info.time_unit == "position" else format_time(time),
+                "-" if value != value else f"{value:g}",
+                "-" if events.unit_ids is None else events.unit_ids[int(c.unit[place])],
+            ]
+        )
+    print_table(["user_id", "item_id", "title", "behavior", "time", "value", "basket"], rows)
 
 
 def _describe_split(info: DatasetInfo) -> str:

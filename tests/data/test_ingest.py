@@ -220,16 +220,16 @@ def test_rejected_rows_keep_their_cells(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("events", "message"),
     [
-        ("user_id,item_id,timestamp\nu,a,1\n", "no column 'behavior'"),
-        ("user_id,item_id,behavior\nu,a,buy\n", "no column 'timestamp'"),
-        ("user,item_id,timestamp,behavior\nu,a,1,buy\n", "no column 'user_id'"),
-        ("user_id,timestamp,behavior\nu,1,buy\n", "no column 'item_id'"),
+        ("user_id,item_id,behavior\nu,a,buy\n", "recognized as timestamp (the time)"),
+        ("who,item_id,timestamp,behavior\nu,a,1,buy\n", "recognized as user_id (the user)"),
+        ("user_id,timestamp,behavior\nu,1,buy\n", "recognized as item_id (the item)"),
+        ("a,b\nu,1\n", "--column user_id=COLUMN --column item_id=COLUMN --column timestamp=COLUMN"),
         ("user_id,item_id,timestamp,behavior\n", "it has no rows"),
         ("user_id,item_id,timestamp,behavior\nu,q,1,buy\n", "every row was rejected"),
         ("é caf\udce9,item_id\nu,a\n", "header"),
         ("user_id,item_id,timestamp,behavior,user_id\nu,a,1,buy,u\n", "column 'user_id' twice"),
-        ("\x00\x01\x02", "no column 'user_id'"),
-        ('"user_id,item_id\n', "no column 'user_id'"),
+        ("\x00\x01\x02", "recognized as user_id (the user)"),
+        ('"user_id,item_id\n', "recognized as user_id (the user)"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path: Path, events: str, message: str) -> None:
@@ -352,7 +352,7 @@ def test_codes_and_long_numbers_stay_text(tmp_path: Path) -> None:
 
 
 def test_values_that_are_no_numbers_are_rejected(tmp_path: Path) -> None:
-    events = "user_id,item_id,timestamp,behavior,value\nu,a,1,buy,£5\nu,b,2,buy,\nu,c,3,buy,2\n"
+    events = "user_id,item_id,timestamp,behavior,value\nu,a,1,buy,many\nu,b,2,buy,\nu,c,3,buy,2\n"
     items, path = write(tmp_path, events=events)
     found, rejects = Dataset.prepare(items, path)
     assert len(found.interactions) == 2

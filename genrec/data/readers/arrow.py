@@ -130,7 +130,7 @@ def explode(table: pa.Table, rejects: Rejects) -> pa.Table:
         rejects: the record of bad rows. A row is bad if it has no events, or if its lists differ in
             length.
     """
-    lists = [n for n in table.column_names if _is_list(table[n].type)]
+    lists = [n for n in table.column_names if is_list(table[n].type)]
     first = next((n for n in ("item_id", "title") if n in lists), None)
     if first is None:
         return table
@@ -157,7 +157,7 @@ def explode(table: pa.Table, rejects: Rejects) -> pa.Table:
     return pa.table(data)
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
     """Check whether an Arrow type is any kind of list."""
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(test(kind) for test in tests)

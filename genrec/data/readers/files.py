@@ -12,7 +12,7 @@ import lzma
 import re
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def read(
     path: str | Path,
     *,
     rejects: Rejects | None = None,
-    scalar: Collection[str] = (),
+    scalar: Container[str] = (),
     encoding: str | None = None,
     notes: list[str] | None = None,
 ) -> pa.Table:
@@ -101,7 +101,7 @@ def readable(path: Path) -> Iterator[None]:
 def _read_folder(
     folder: Path,
     rejects: Rejects,
-    scalar: Collection[str],
+    scalar: Container[str],
     given: Encoding | None,
     notes: list[str],
 ) -> pa.Table:
@@ -160,7 +160,7 @@ def _read_file(
     source: Source,
     encoding: Encoding,
     rejects: Rejects,
-    scalar: Collection[str],
+    scalar: Container[str],
     notes: list[str],
 ) -> pa.Table:
     """Read a file of any kind."""

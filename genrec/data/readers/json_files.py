@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +23,7 @@ _ARRAY = re.compile(r"\s*\[\s*[{\]]")
 _EXAMPLE = '{"user_id": "u1", "item_id": "a"}'
 
 
-def read(source: Source, encoding: Encoding, rejects: Rejects, scalar: Collection[str]) -> pa.Table:
+def read(source: Source, encoding: Encoding, rejects: Rejects, scalar: Container[str]) -> pa.Table:
     """Read a file with one JSON object per line, or with one array of objects.
 
     Values other than strings and null are kept as JSON. If most rows have a list in one of the
@@ -67,14 +67,14 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, scalar: Collectio
     return pa.table({**table, ROW: pa.array([number for number, _ in kept], pa.int64())})
 
 
-def _list_columns(rows: Sequence[dict[str, Any]], scalar: Collection[str]) -> set[str]:
+def _list_columns(rows: Sequence[dict[str, Any]], scalar: Container[str]) -> set[str]:
     """Return the columns of lists if the rows are users; most rows have a list in such a column."""
     counts = Counter(n for row in rows for n, v in row.items() if isinstance(v, list))
     lists = {name for name, count in counts.items() if 2 * count > len(rows)}
-    return lists if lists & set(scalar) else set()
+    return lists if any(name in scalar for name in lists) else set()
 
 
-def _list_problem(row: dict[str, Any], lists: set[str], scalar: Collection[str]) -> str:
+def _list_problem(row: dict[str, Any], lists: set[str], scalar: Container[str]) -> str:
     """Return the reason why the lists of a row cannot be used; empty if they can."""
     for name, value in row.items():
         if not isinstance(value, list):
@@ -153,7 +153,7 @@ def _parse(line: str) -> tuple[Any, str]:
         return None, "not valid JSON"
 
 
-def _object_problem(value: object, scalar: Collection[str]) -> str:
+def _object_problem(value: object, scalar: Container[str]) -> str:
     """Return the reason why a JSON value is not a usable row; empty if it is usable."""
     if not isinstance(value, dict):
         return "not a JSON object"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from genrec.errors import DataError
+from genrec.text import quantity
 
 BadRow = tuple[int, str, str]  # data row number, reason, text
 
@@ -40,10 +41,7 @@ class Rejects:
         Raises:
             DataError: the record is strict.
         """
-        source = self.source
-        first = max((start for start, _ in self.parts if start <= number), default=None)
-        if first is not None:
-            source, number = dict(self.parts)[first], number - first + 1
+        source, number = self._place(number)
         if self.strict:
             msg = (
                 f"{source}, data row {number}: {reason}. Expected every row to be usable. Fix "
@@ -52,6 +50,31 @@ class Rejects:
             )
             raise DataError(msg)
         self.rows.append((source, number, reason, " | ".join(str(c) for c in cells)))
+
+    def set_aside(self, number: int, reason: str, cells: Sequence[object]) -> None:
+        """Record a row that the user asked to leave out, even if the record is strict."""
+        source, number = self._place(number)
+        self.rows.append((source, number, reason, " | ".join(str(c) for c in cells)))
+
+    def _place(self, number: int) -> tuple[str, int]:
+        """Return the file of a row and the row's number in that file."""
+        first = max((start for start, _ in self.parts if start <= number), default=None)
+        if first is None:
+            return self.source, number
+        return dict(self.parts)[first], number - first + 1
+
+    def examples(self, most: int = 3) -> dict[str, list[tuple[str, int, str]]]:
+        """Return the first rows of each reason, as the file, the row number and the cells.
+
+        Args:
+            most: the number of rows for each reason.
+        """
+        found: dict[str, list[tuple[str, int, str]]] = {}
+        for source, number, reason, cells in self.rows:
+            rows = found.setdefault(f"{source}: {_kind(reason)}", [])
+            if len(rows) < most:
+                rows.append((source, number, cells))
+        return found
 
     def counts(self, *, sources: bool = False) -> dict[str, int]:
         """Count the rejected rows by reason, most frequent first.
@@ -62,8 +85,7 @@ class Rejects:
             sources: True to put the name of the file before each reason.
         """
         kinds = Counter(
-            (f"{source}: " if sources else "") + reason.split(" '")[0].split(' "')[0]
-            for source, _, reason, _ in self.rows
+            (f"{source}: " if sources else "") + _kind(reason) for source, _, reason, _ in self.rows
         )
         return dict(kinds.most_common())
 
@@ -73,3 +95,16 @@ class Rejects:
             return ""
         source, number, reason, _ = self.rows[0]
         return f" (first rejected: {source}, data row {number}: {reason})"
+
+    def most_frequent(self) -> str:
+        """Describe the most frequent reason and its first row; empty if no row was rejected."""
+        if not self.rows:
+            return ""
+        kind, count = next(iter(self.counts().items()))
+        source, number, reason, _ = next(r for r in self.rows if _kind(r[2]) == kind)
+        return f"{kind} ({quantity(count, 'row')}; first in {source}, data row {number}: {reason})"
+
+
+def _kind(reason: str) -> str:
+    """Return a reason up to its first quoted value."""
+    return reason.split(" '")[0].split(' "')[0]

@@ -1,0 +1,283 @@
+"""Clean the cells of events and items before they are checked.
+
+Exports of shops repeat the same oddities: ids that a data frame wrote as floats, HTML entities in
+titles, an order's customer only on its first line, returns as negative quantities. Every function
+says in a remark what it changed and how often. This module knows columns, not catalogs.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genrec.data.behaviors import spoken_verbs
+from genrec.data.columns import Recognized
+from genrec.data.readers import arrow
+from genrec.data.readers.numbers import read_numbers, restore_ids
+from genrec.data.readers.rejects import Rejects
+from genrec.text import quantity
+from genrec.types import BoolArray
+
+RETURN = "return"
+_ENTITY = r"&(#\d+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);"
+_CANCELLED = r"^[Cc]\d+$"
+_REPEAT_KEY = (
+    "user_id",
+    "item_id",
+    "title",
+    "behavior",
+    "timestamp",
+    "position",
+    "value",
+    "rating",
+)
+
+
+@cache
+def _words(key: str) -> list[str]:
+    """Read a list of behavior words from the table of known names."""
+    path = Path(__file__).with_name("column_names.json")
+    words: list[str] = json.loads(path.read_text(encoding="utf-8"))[key]
+    return words
+
+
+def target_words() -> list[str]:
+    """List the behaviors that mean a purchase, the most usual first."""
+    return _words("targets")
+
+
+def clean_events(read: Recognized, notes: list[str]) -> pa.Table:
+    """Return a table of events with readable ids, titles, values and behaviors.
+
+    Args:
+        read: the table and what its columns hold.
+        notes: the list to which a remark is added for every kind of change.
+    """
+    table = fill_orders(read.table, read.unit, notes)
+    table = clean_ids(table, ["user_id", "item_id", *([read.unit] if read.unit else [])], notes)
+    table = clean_titles(table, notes)
+    if "item_id" in read.names and "text" not in table.column_names:
+        table = _name_items_without_ids(table, notes)
+    table = _read_values(table, notes)
+    table = _translate_behaviors(table, notes)
+    return mark_returns(table, read.unit, notes, counted=read.counted, usual=read.behavior)
+
+
+def clean_ids(table: pa.Table, names: list[str], notes: list[str]) -> pa.Table:
+    """Restore ids that were written as floats, such as ``17841.0``."""
+    for name in names:
+        if name not in table.column_names or arrow.is_list(table[name].type):
+            continue
+        column, changed = restore_ids(table[name])
+        if changed:
+            table = table.set_column(table.column_names.index(name), name, column)
+            notes.append(f"{name}: ids such as '17841.0' are read as '17841'")
+    return table
+
+
+def clean_titles(table: pa.Table, notes: list[str]) -> pa.Table:
+    """Decode the HTML entities in titles once, such as ``&amp;``."""
+    if "title" not in table.column_names or not _is_text(table["title"]):
+        return table
+    column = table["title"]
+    coded = np.asarray(pc.match_substring_regex(column, _ENTITY).fill_null(False), dtype=bool)
+    if not coded.any():
+        return table
+    distinct = list(pc.unique(column.filter(pa.array(coded))).to_pylist())
+    decoded = {v: html.unescape(v) for v in distinct}
+    changed = sum(v != d for v, d in decoded.items())
+    if not changed:
+        return table
+    values = [decoded.get(v, v) for v in column.to_pylist()]
+    notes.append(f"HTML entities were decoded in {quantity(changed, 'title')}")
+    place = table.column_names.index("title")
+    return table.set_column(place, "title", pa.chunked_array([pa.array(values, column.type)]))
+
+
+def fill_orders(table: pa.Table, unit: str | None, notes: list[str]) -> pa.Table:
+    """Fill the lines of an order that leave out what its first line says.
+
+    Shop systems write the customer and the time of an order only on its first line. A row without a
+    time gets the time of the closest row above with the same order, and also its user if it has
+    none.
+    """
+    if unit is None or not {"user_id", "timestamp"} <= set(table.column_names):
+        return table
+    if any(arrow.is_list(table[n].type) for n in (unit, "user_id", "timestamp")):
+        return table
+    time = arrow.to_text(table["timestamp"])
+    no_time = np.asarray(pc.equal(time, ""), dtype=bool)
+    order = arrow.encode(table[unit])[1]
+    named = np.asarray(pc.not_equal(arrow.to_text(table[unit]), ""), dtype=bool)
+    if not (no_time & named).any():
+        return table
+    index = np.arange(len(order))
+    by_order = np.lexsort((index, order))
+    first = np.where(no_time[by_order], -1, index)
+    first = np.maximum.accumulate(first)  # the place, in by_order, of the closest row with a time
+    safe = np.maximum(first, 0)
+    same = (first >= 0) & (order[by_order] == order[by_order[safe]])
+    source = index.copy()
+    source[by_order[same]] = by_order[safe[same]]
+    source = np.where(no_time & named, source, index)
+    filled = source != index
+    if not filled.any():
+        return table
+    user = arrow.to_text(table["user_id"])
+    no_user = np.asarray(pc.equal(user, ""), dtype=bool)
+    for name, where in (("timestamp", filled), ("user_id", filled & no_user)):
+        rows = pa.array(np.where(where, source, index))
+        table = table.set_column(table.column_names.index(name), name, table[name].take(rows))
+    notes.append(
+        f"{quantity(int(filled.sum()), 'row')} took the user and the time from the first line of "
+        f"the same order ({unit!r})"
+    )
+    return table
+
+
+def mark_returns(
+    table: pa.Table, unit: str | None, notes: list[str], *, counted: bool, usual: str
+) -> pa.Table:
+    """Give returned items the behavior ``return``, so that they never count as purchases.
+
+    A row is a return if its quantity is negative, if its invoice is a number behind a C beside
+    invoices that are plain numbers, or if its behavior is a word for a return. Negative quantities
+    become positive.
+
+    Args:
+        table: the events, with numbers as values.
+        unit: the name of the basket column.
+        notes: the list of remarks.
+        counted: True if the values are quantities.
+        usual: the behavior of all rows if the table has no behavior column.
+    """
+    if "behavior" in table.column_names:
+        behavior = arrow.to_text(table["behavior"])
+        words = [w for w in _words("returns") if w != RETURN]
+        worded = pc.is_in(pc.utf8_lower(behavior), pa.array(words, behavior.type))
+        given = np.asarray(worded, dtype=bool)
+    else:
+        behavior, given = None, np.zeros(table.num_rows, dtype=bool)
+    negative = np.zeros(table.num_rows, dtype=bool)
+    if counted and "value" in table.column_names:
+        value = arrow.to_floats(table["value"])
+        negative = value < 0
+        if negative.any():
+            numbers = pa.chunked_array([pa.array(np.abs(value), from_pandas=True)])
+            table = table.set_column(table.column_names.index("value"), "value", numbers)
+    cancelled = _cancelled(table, unit)
+    returned = given | negative | cancelled
+    if not returned.any():
+        return table
+    parts = [
+        (int(given.sum()), "with a word for a return"),
+        (int(negative.sum()), "with a negative quantity"),
+        (int((cancelled & ~negative).sum()), "with an invoice that begins with C"),
+    ]
+    why = ", ".join(f"{n:,} {how}" for n, how in parts if n)
+    count = quantity(int(returned.sum()), "row")
+    notes.append(f"{count} are returns, not purchases ({why}); their behavior is {RETURN!r}")
+    others = pa.array([usual]).cast(pa.large_string())[0] if behavior is None else behavior
+    marked = pc.if_else(pa.array(returned), pa.scalar(RETURN, pa.large_string()), others)
+    if behavior is None:
+        return table.append_column("behavior", marked)
+    return table.set_column(table.column_names.index("behavior"), "behavior", marked)
+
+
+def drop_repeats(table: pa.Table, unit: str | None, rejects: Rejects, notes: list[str]) -> pa.Table:
+    """Drop rows that repeat an earlier row's user, item, behavior, time, value and basket.
+
+    The dropped rows are added to the rejected ones.
+    """
+    key = [n for n in (*_REPEAT_KEY, *([unit] if unit else [])) if n in table.column_names]
+    codes = np.stack([arrow.encode(table[n])[1] for n in key], axis=1)
+    _, first = np.unique(codes, axis=0, return_index=True)
+    keep = np.zeros(table.num_rows, dtype=bool)
+    keep[first] = True
+    dropped = table.num_rows - len(first)
+    notes.append(f"{quantity(dropped, 'row')} repeated an earlier row and were dropped")
+    return reject_rows(table, ~keep, "the row repeats an earlier one", rejects)
+
+
+def reject_rows(table: pa.Table, bad: BoolArray, reason: str, rejects: Rejects) -> pa.Table:
+    """Take rows out of a table on the user's request, and record them as rejected."""
+    if not bad.any():
+        return table
+    numbers = arrow.row_numbers(table)
+    places = np.flatnonzero(bad)
+    cells = table.select(arrow.column_names(table)).take(pa.array(places)).to_pylist()
+    for place, row in zip(places.tolist(), cells, strict=True):
+        rejects.set_aside(numbers[place], reason, list(row.values()))
+    return table.filter(pa.array(~bad))
+
+
+def _cancelled(table: pa.Table, unit: str | None) -> BoolArray:
+    """Return an (E,) mask of the rows whose invoice is a C and digits, if most are plain digits."""
+    none = np.zeros(table.num_rows, dtype=bool)
+    if unit is None or unit not in table.column_names or arrow.is_list(table[unit].type):
+        return none
+    names = arrow.to_text(table[unit])
+    cancelled = np.asarray(pc.match_substring_regex(names, _CANCELLED), dtype=bool)
+    plain = np.asarray(pc.match_substring_regex(names, r"^\d+$"), dtype=bool)
+    return cancelled if plain.sum() > cancelled.sum() else none
+
+
+def _name_items_without_ids(table: pa.Table, notes: list[str]) -> pa.Table:
+    """Use the title as the id of rows that have a title but no item id."""
+    if "title" not in table.column_names or arrow.is_list(table["item_id"].type):
+        return table
+    ids, titles = arrow.to_text(table["item_id"]), arrow.to_text(table["title"])
+    lacking = pc.and_(pc.equal(ids, ""), pc.not_equal(titles, ""))
+    count = int(pc.sum(lacking).as_py() or 0)
+    if not count:
+        return table
+    notes.append(f"{quantity(count, 'row')} without an item id are identified by their title")
+    place = table.column_names.index("item_id")
+    return table.set_column(place, "item_id", pc.if_else(lacking, titles, ids))
+
+
+def _read_values(table: pa.Table, notes: list[str]) -> pa.Table:
+    """Read numbers with currency signs, thousands separators or decimal commas."""
+    for name in ("value", "rating", "price"):
+        if name not in table.column_names or not _is_text(table[name]):
+            continue
+        text = arrow.to_text(table[name])
+        if np.array_equal(np.isnan(arrow.to_floats(text)), np.asarray(pc.equal(text, ""))):
+            continue  # plain numbers
+        numbers, dialect = read_numbers(text)
+        if dialect is None:
+            continue
+        known = pa.array(np.isfinite(numbers))
+        plain = pa.chunked_array([pa.array([f"{n:.15g}" for n in numbers], text.type)])
+        column = pc.if_else(known, plain, text)
+        table = table.set_column(table.column_names.index(name), name, column)
+        notes.append(f"{name}: {dialect}")
+    return table
+
+
+def _translate_behaviors(table: pa.Table, notes: list[str]) -> pa.Table:
+    """Replace words for behaviors in other languages, such as 购买, with genrec's names."""
+    if "behavior" not in table.column_names or not _is_text(table["behavior"]):
+        return table
+    known: Mapping[str, tuple[str, ...]] = spoken_verbs()
+    words = {form: name for name, forms in known.items() for form in forms if not form.isascii()}
+    column = arrow.to_text(table["behavior"])
+    found = {v: words[v] for v in pc.unique(column).to_pylist() if v in words}
+    if not found:
+        return table
+    values = [found.get(v, v) for v in column.to_pylist()]
+    said = ", ".join(f"{theirs} is read as {ours!r}" for theirs, ours in found.items())
+    notes.append(f"behaviors: {said}")
+    place = table.column_names.index("behavior")
+    return table.set_column(place, "behavior", pa.chunked_array([pa.array(values, pa.string())]))
+
+
+def _is_text(column: pa.ChunkedArray) -> bool:
+    return bool(pa.types.is_string(column.type) or pa.types.is_large_string(column.type))

@@ -1,0 +1,144 @@
+"""Build the catalog from a table of events that also holds the titles and attributes of items.
+
+An item may have several titles in such a table, because staff type remarks into the field of the
+title. The most frequent title wins. Other columns describe the item, rather than the event, if
+they hardly vary within an item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from genrec.data.catalog import NEEDED, Catalog
+from genrec.data.readers import arrow
+from genrec.data.readers.rejects import Rejects
+from genrec.errors import DataError
+from genrec.text import one_line, quantity, visible
+from genrec.types import IntArray
+
+CONSTANT = 0.95
+"""The fraction of the rows that must agree with their item's value for a column to describe items."""
+
+_EXPLAINED = 0.9
+"""The fraction of the variation in a column that the items must explain."""
+
+_EVENT_COLUMNS = frozenset(
+    {
+        "user_id", "item_id", "title", "behavior", "timestamp", "position", "value", "rating",
+        "split", "text", arrow.ROW,
+    }
+)  # fmt: skip
+_LISTED = 5
+
+
+def catalog_from_events(
+    table: pa.Table, rejects: Rejects, notes: list[str], *, unit: str | None = None
+) -> Catalog:
+    """Build a catalog from events, with the most frequent title of each item and its attributes.
+
+    Args:
+        table: the events, with the columns item_id and title.
+        rejects: the record of unusable items.
+        notes: the list to which remarks are added.
+        unit: the name of the basket column, which describes events.
+
+    Raises:
+        DataError: the table has no titles.
+    """
+    if "title" not in table.column_names:
+        msg = (
+            f"No items file was given, and {rejects.source} has no title column. Expected titles "
+            "to recommend. Write items.csv with the columns item_id,title (one row per item) and "
+            "pass it with --items, or map the column of titles with --column title=NAME. Found "
+            f"columns: {', '.join(arrow.column_names(table))}."
+        )
+        raise DataError(msg)
+    arrow.require_columns(table, NEEDED, rejects.source)
+    ids, item = arrow.encode(table["item_id"])
+    titles, title = arrow.encode(table["title"])
+    usable = np.array([bool(visible(one_line(t))) for t in titles], dtype=bool)[title]
+    usable &= np.array([bool(i) for i in ids], dtype=bool)[item]
+    best, several = _most_frequent(item[usable], title[usable], len(ids))
+    if several:
+        notes.append(f"{quantity(several, 'item')} with several titles got the most frequent one")
+    known = np.flatnonzero(best >= 0)
+    columns = {
+        "item_id": pa.array([ids[i] for i in known], pa.string()),
+        "title": pa.array([titles[best[i]] for i in known], pa.string()),
+    }
+    attributes = _describing_columns(table, item, len(ids), unit)
+    for name, values in attributes.items():
+        columns[name] = values.take(pa.array(known))
+    if attributes:
+        notes.append(f"columns that describe the items: {', '.join(map(repr, attributes))}")
+    return Catalog.from_table(pa.table(columns), rejects=rejects)
+
+
+def note_other_codes(ids: Sequence[str]) -> list[str]:
+    """Return a remark on items whose ids have no digit where nearly all others have one.
+
+    Shops book postage, fees and corrections under such codes, as in UCI Online Retail: POST, M,
+    BANK CHARGES, AMAZONFEE.
+    """
+    odd = [i for i in ids if not any(c.isdigit() for c in i)]
+    if not odd or len(odd) > 0.05 * len(ids):
+        return []
+    listed = ", ".join(repr(one_line(i)) for i in odd[:_LISTED])
+    more = f" and {len(odd) - _LISTED} more" if len(odd) > _LISTED else ""
+    return [
+        f"{quantity(len(odd), 'item')} may be no products, because their ids have no digit: "
+        f"{listed}{more}; --drop-items leaves them out"
+    ]
+
+
+def _most_frequent(item: IntArray, value: IntArray, items: int) -> tuple[IntArray, int]:
+    """Return the most frequent value of each item, and the number of items with several values.
+
+    Args:
+        item: (R,) codes of the items.
+        value: (R,) codes of the values.
+        items: the number of item codes.
+
+    Returns:
+        The (items,) codes of the values, -1 for items without one. Of equally frequent values, the
+        one that comes first is used.
+    """
+    best = np.full(items, -1, dtype=np.int64)
+    if not len(item):
+        return best, 0
+    width = int(value.max()) + 1
+    pairs, first, count = np.unique(item * width + value, return_index=True, return_counts=True)
+    order = np.lexsort((-first, count))  # the last one of each item wins
+    best[pairs[order] // width] = pairs[order] % width
+    return best, int((np.bincount(pairs // width, minlength=items) > 1).sum())
+
+
+def _describing_columns(
+    table: pa.Table, item: IntArray, items: int, unit: str | None
+) -> dict[str, pa.Array]:
+    """Return the columns that hardly vary within an item, with one value per item code."""
+    found: dict[str, pa.Array] = {}
+    repeated = np.bincount(item, minlength=items) > 1
+    if not repeated.any():
+        return found
+    for name in arrow.column_names(table):
+        if name in _EVENT_COLUMNS or name == unit or pa.types.is_nested(table[name].type):
+            continue
+        try:
+            values, code = arrow.encode(table[name])
+        except DataError:
+            continue
+        filled = np.array([v != "" for v in values], dtype=bool)[code]
+        if len(values) < 2 or not (filled & repeated[item]).any():
+            continue
+        best, _ = _most_frequent(item[filled], code[filled], items)
+        among = filled & repeated[item]
+        agree = float(np.mean(best[item[among]] == code[among]))
+        by_chance = float(np.bincount(code[among]).max() / among.sum())
+        if agree >= CONSTANT and agree - by_chance >= _EXPLAINED * (1 - by_chance) > 0:
+            texts = [values[b] if b >= 0 else "" for b in best]
+            found[name] = pa.array(texts, pa.string())
+    return found

@@ -1,0 +1,174 @@
+"""Turn tables with any column names into a catalog and checked events.
+
+The steps are: recognize the columns, clean the cells, build the catalog, leave out what the user
+wants to leave out, and check the events. Everything that is guessed or changed is said in a remark.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genrec.data import cleaning, columns
+from genrec.data.catalog import Catalog
+from genrec.data.event_items import catalog_from_events, note_other_codes
+from genrec.data.ingest import EventOptions, Ingested, ingest
+from genrec.data.readers import arrow
+from genrec.data.readers.rejects import Rejects
+from genrec.errors import DataError
+from genrec.text import one_line, quantity
+
+_LISTED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A catalog and events, and how they were read.
+
+    Attributes:
+        catalog: the items.
+        read: the checked events.
+        names: genrec's name of each recognized column, and the name of the column in the file. The
+            names of the items table begin with ``items.``.
+        notes: remarks on everything that was guessed or changed.
+    """
+
+    catalog: Catalog
+    read: Ingested
+    names: dict[str, str]
+    notes: list[str]
+
+
+def import_tables(
+    items: pa.Table | None,
+    interactions: pa.Table,
+    options: EventOptions,
+    item_columns: dict[str, str],
+    rejects: list[Rejects],
+) -> Imported:
+    """Read a table of events and, if there is one, a table of items.
+
+    Args:
+        items: one row per item, or None if the titles are in the table of events.
+        interactions: one row per event, or one row per user with lists (``arrow.explode``).
+        options: column names, units and defaults of the events.
+        item_columns: maps genrec's column names to those in the table of items.
+        rejects: the records of bad items and of bad events.
+
+    Raises:
+        DataError: a column is missing, or no row is usable.
+        SettingsError: an option is not valid for the table.
+    """
+    bad_items, bad_events = rejects
+    recognized = columns.recognize_events(
+        interactions, options.columns, bad_events.source, with_titles=items is None
+    )
+    unit = None if options.unit == "none" else options.unit or recognized.unit
+    read = replace(
+        recognized, table=arrow.explode(recognized.table, bad_events), unit=unit, notes=[]
+    )
+    read = _with_time(read, options, bad_events)
+    notes = list(recognized.notes)
+    table = cleaning.clean_events(read, notes)
+    names = {ours: theirs for ours, theirs in recognized.names.items() if ours != "unit"}
+    if unit is not None:
+        names["unit"] = unit
+        notes.append(f"baskets come from the column {unit!r}; --unit none ignores them")
+    if items is None:
+        catalog = catalog_from_events(table, bad_items, notes, unit=unit)
+        described = [n for n in catalog.columns if n in table.column_names]
+        table = table.drop_columns([n for n in described if n not in {"item_id", "title"}])
+    else:
+        catalog, of_items = _read_items(items, item_columns, read, bad_items, notes)
+        names |= {f"items.{ours}": theirs for ours, theirs in of_items.items()}
+    if options.drop_duplicates:
+        table = cleaning.drop_repeats(table, unit, bad_events, notes)
+    catalog, table = _drop_items(catalog, table, options, bad_events, notes)
+    notes += note_other_codes([i.item_id for i in catalog])
+    behavior = options.behavior
+    if behavior is None and not {"behavior", "rating"} & set(table.column_names):
+        behavior = read.behavior
+    plain = replace(
+        options, columns={}, behavior=behavior, unit=unit or "none", drop_items=(),
+        drop_duplicates=False,
+    )  # fmt: skip
+    return Imported(catalog, ingest(table, catalog, plain, rejects=bad_events), names, notes)
+
+
+def _with_time(
+    read: columns.Recognized, options: EventOptions, rejects: Rejects
+) -> columns.Recognized:
+    """Check that the needed columns are there, and number the rows if the order is the time.
+
+    Raises:
+        DataError: a column is missing. All missing columns are in one message.
+    """
+    present = set(read.table.column_names)
+    table = read.table
+    if not present & {"timestamp", "position"} and options.time_unit == "position":
+        table = table.append_column("position", pa.array(np.arange(table.num_rows)))
+        present.add("position")
+    missing = [n for n in ("user_id", "item_id") if n not in present]
+    if not present & {"timestamp", "position"}:
+        missing.append("timestamp")
+    if missing:
+        found = arrow.column_names(table)
+        msg = columns.describe_missing(missing, found, rejects.source)
+        if "timestamp" in missing:
+            msg += " If the rows have no times but are in order, use --time-unit position."
+        raise DataError(msg)
+    cells = ("user_id", "item_id", "behavior", "timestamp", "position", "rating", "value", "text")
+    arrow.require_columns(table, [n for n in cells if n in table.column_names], rejects.source)
+    return replace(read, table=table)
+
+
+def _read_items(
+    items: pa.Table,
+    item_columns: dict[str, str],
+    events: columns.Recognized,
+    rejects: Rejects,
+    notes: list[str],
+) -> tuple[Catalog, dict[str, str]]:
+    """Read the table of items, and return the catalog and the names of its columns."""
+    read = columns.recognize_items(items, item_columns, rejects.source, events)
+    missing = [n for n in ("item_id", "title") if n not in read.table.column_names]
+    if missing:
+        found = arrow.column_names(read.table)
+        raise DataError(
+            columns.describe_missing(missing, found, rejects.source, option="--item-column")
+        )
+    table = cleaning.clean_ids(read.table, ["item_id"], notes)
+    table = cleaning.clean_titles(table, notes)
+    return Catalog.from_table(table, rejects=rejects), read.names
+
+
+def _drop_items(
+    catalog: Catalog, table: pa.Table, options: EventOptions, rejects: Rejects, notes: list[str]
+) -> tuple[Catalog, pa.Table]:
+    """Leave out the items that the user does not want, and their events."""
+    chosen = options.drop_items
+    ids = list(dict.fromkeys(chosen(catalog) if callable(chosen) else chosen))
+    if not ids:
+        return catalog, table
+    unknown = [i for i in ids if i not in catalog]
+    if unknown:
+        listed = ", ".join(repr(one_line(i)) for i in unknown[:_LISTED])
+        more = f" and {len(unknown) - _LISTED:,} more" if len(unknown) > _LISTED else ""
+        notes.append(f"not in the data, so not dropped: {listed}{more}")
+    wanted = set(ids)
+    kept = [item for item in catalog if item.item_id not in wanted]
+    if not kept:
+        msg = (
+            f"--drop-items leaves none of the {len(catalog):,} items. Expected at least one to "
+            "remain. Drop fewer items."
+        )
+        raise DataError(msg)
+    notes.append(f"dropped on request: {quantity(len(catalog) - len(kept), 'item')}")
+    item = arrow.to_text(table["item_id"])
+    bad = np.asarray(pc.is_in(item, pa.array(ids, item.type)), dtype=bool)
+    return Catalog(kept), cleaning.reject_rows(
+        table, bad, "the item was dropped on request", rejects
+    )

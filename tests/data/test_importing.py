@@ -1,0 +1,281 @@
+"""Exports are cleaned as they are imported, and everything that was changed is said."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from support.commands import Run
+
+from genrec import Dataset
+from genrec.data.ingest import EventOptions
+from genrec.errors import DataError
+
+UCI = "Invoice,StockCode,Description,Quantity,InvoiceDate,Price,Customer ID,Country\n"
+
+
+def prepare(tmp_path: Path, text: str, **options: object) -> Dataset:
+    path = tmp_path / "events.csv"
+    path.write_text(text, encoding="utf-8")
+    return Dataset.prepare(None, path, options=EventOptions(**options))[0]  # type: ignore[arg-type]
+
+
+def uci(*rows: str) -> str:
+    """Rows of user, invoice, item, title and quantity, on one day each."""
+    lines = []
+    for day, row in enumerate(rows, start=1):
+        user, invoice, item, title, quantity = row.split(",")
+        date = f"2019-03-{day:02d} 10:00"
+        lines.append(f"{invoice},{item},{title},{quantity},{date},1.5,{user},France\n")
+    return UCI + "".join(lines)
+
+
+def behaviors(data: Dataset) -> list[str]:
+    return [data.interactions.behaviors[b] for b in data.interactions.columns.behavior]
+
+
+def test_the_most_frequent_title_wins_and_the_first_of_equal_ones(tmp_path: Path) -> None:
+    data = prepare(
+        tmp_path,
+        uci("u,1,10A,damaged,1", "u,2,10A,RED MUG,1", "v,3,10A,RED MUG,2", "v,4,11B,POT,1",
+            "v,5,11B,TEA POT,1", "w,6,12C,,1", "w,7,12C,CUP,1"),
+    )  # fmt: skip
+    assert [i.title for i in data.catalog] == ["RED MUG", "POT", "CUP"]
+    assert "2 items with several titles got the most frequent one" in data.info.notes
+    assert data.info.events == 7
+
+
+def test_columns_that_hardly_vary_within_items_describe_them(tmp_path: Path) -> None:
+    rows = ["user,sku,product name,date,brand,price,country"]
+    for n in range(60):
+        item = n % 6
+        price = 1 + item if n != 7 else 0.5  # one odd price
+        rows.append(f"u{n % 7},S{item},Mug {item},{n},B{item % 3},{price},C{n % 4}")
+    data = prepare(tmp_path, "\n".join(rows), time_unit="day")
+    assert data.catalog.columns == ("item_id", "title", "brand", "price")
+    assert data.catalog[1].attributes == {"brand": "B1", "price": 2}
+    assert data.interactions.attributes is not None
+    assert "country" in data.interactions.attributes.column_names
+    assert any("describe the items: 'brand', 'price'" in note for note in data.info.notes)
+
+
+def test_a_column_that_is_nearly_the_same_everywhere_does_not_describe_items(
+    tmp_path: Path,
+) -> None:
+    rows = ["user,sku,product name,date,country"]
+    rows += [f"u{n % 7},S{n % 6},Mug {n % 6},{n},{'X' if n == 5 else 'UK'}" for n in range(60)]
+    assert prepare(tmp_path, "\n".join(rows), time_unit="day").catalog.columns == (
+        "item_id", "title",
+    )  # fmt: skip
+
+
+def test_returns_are_no_purchases(tmp_path: Path) -> None:
+    data = prepare(
+        tmp_path,
+        uci(
+            "u,1,10A,MUG,3", "u,C2,10A,MUG,-3", "u,3,11B,POT,-1", "u,C4,11B,POT,1", "u,5,11B,POT,2"
+        ),
+    )
+    assert behaviors(data) == ["buy", "return", "return", "return", "buy"]
+    assert data.interactions.columns.value.tolist() == [3, 3, 1, 1, 2]
+    assert (
+        "3 rows are returns, not purchases (2 with a negative quantity, 1 with an invoice that "
+        "begins with C); their behavior is 'return'" in data.info.notes
+    )
+
+
+@pytest.mark.parametrize("word", ["Refund", "retoure", "退货", "returned"])
+def test_words_for_returns(tmp_path: Path, word: str) -> None:
+    text = f"user,sku,name,date,event\nu,1,Mug,2019-03-01,buy\nu,1,Mug,2019-03-02,{word}\n"
+    assert behaviors(prepare(tmp_path, text)) == ["buy", "return"]
+
+
+def test_invoices_that_all_begin_with_c_are_no_returns(tmp_path: Path) -> None:
+    data = prepare(tmp_path, uci("u,C1,10A,MUG,3", "u,C2,10A,MUG,3", "u,3,10A,MUG,1"))
+    assert behaviors(data) == ["buy"] * 3
+
+
+def test_negative_ratings_are_no_returns(tmp_path: Path) -> None:
+    text = "user,sku,name,date,rating\nu,1,Mug,2019-03-01,-3\nu,2,Pot,2019-03-02,4\n"
+    data = prepare(tmp_path, text)
+    assert behaviors(data) == ["rate", "rate"]
+    assert data.interactions.columns.value.tolist() == [-3, 4]
+
+
+def test_order_lines_take_what_the_first_line_says(tmp_path: Path) -> None:
+    text = (
+        "Order ID,Customer,Order Date,SKU,Product Name\n"
+        "1,ann,2019-03-01,10,Mug\n2,bob,2019-03-02,10,Mug\n1,,,11,Pot\n3,,,12,Cup\n"
+        "4,,2019-03-04,12,Cup\n4,,,13,Jar\n"
+    )
+    path = tmp_path / "o.csv"
+    path.write_text(text, encoding="utf-8")
+    data, rejects = Dataset.prepare(None, path)
+    kept = [(data.interactions.user_ids[u], data.catalog[r].item_id)
+            for u, r in zip(data.interactions.columns.user, data.interactions.columns.row,
+                            strict=True)]  # fmt: skip
+    assert sorted(kept) == [("ann", "10"), ("ann", "11"), ("bob", "10")]
+    assert data.interactions.columns.timestamp[0] == data.interactions.columns.timestamp[1]
+    assert [(row[1], row[2]) for row in rejects[0].rows] == [
+        (4, "empty user_id"), (5, "empty user_id"), (6, "empty user_id"),
+    ]  # fmt: skip
+
+
+def test_html_entities_are_decoded_once(tmp_path: Path) -> None:
+    data = prepare(
+        tmp_path, uci("u,1,1,Bed &amp; Bath,1", "u,2,2,&amp;lt;b&amp;gt;,1", "v,3,3,A & B,1")
+    )
+    assert [i.title for i in data.catalog] == ["Bed & Bath", "&lt;b&gt;", "A & B"]
+    assert "HTML entities were decoded in 2 titles" in data.info.notes
+
+
+def test_codes_without_digits_are_reported_and_can_be_dropped(run: Run, tmp_path: Path) -> None:
+    rows = [f"u{n % 5},{n},{100 + n % 25}A,Mug {n % 25},1" for n in range(28)]
+    rows += ["u1,90,POST,POSTAGE,1"]
+    path = tmp_path / "shop.csv"
+    path.write_text(uci(*rows), encoding="utf-8")
+    code, printed, errors = run("prepare", path, "--out", tmp_path / "a")
+    assert code == 0, errors
+    assert "1 item may be no products, because their ids have no digit: 'POST'" in printed
+    (tmp_path / "ids.txt").write_text("POST\n100A\n", encoding="utf-8")
+    for given, gone in (
+        (["POST"], ["POST"]),
+        (["POST,101A"], ["POST", "101A"]),
+        ([str(tmp_path / "ids.txt")], ["POST", "100A"]),
+        (['title == "POSTAGE"'], ["POST"]),
+        (["POST", 'title in ("Mug 3", "Mug 4")'], ["POST", "103A", "104A"]),
+    ):
+        options = [o for one in given for o in ("--drop-items", one)]
+        code, printed, errors = run("prepare", path, *options, "--out", tmp_path / "b")
+        assert code == 0, errors
+        data = Dataset.load(tmp_path / "b")
+        assert not {i.item_id for i in data.catalog} & {*gone}
+        assert len(data.catalog) == 26 - len(gone)
+        assert data.info.events + sum(data.info.rejected.values()) == 29
+        assert "no digit" not in printed
+
+
+def test_unknown_items_to_drop_are_said_and_dropping_all_is_an_error(tmp_path: Path) -> None:
+    text = uci("u,1,10A,MUG,1", "v,2,11B,POT,1")
+    data = prepare(tmp_path, text, drop_items=["10A", "nope"])
+    assert "not in the data, so not dropped: 'nope'" in data.info.notes
+    with pytest.raises(DataError, match="leaves none of the 2 items"):
+        prepare(tmp_path, text, drop_items=["10A", "11B"])
+
+
+def test_duplicates_are_dropped_on_request_and_counted(tmp_path: Path) -> None:
+    row = "1,10A,MUG,1,2019-03-01 10:00,1.5,u,France\n"
+    other = "1,10A,MUG,2,2019-03-01 10:00,1.5,u,France\n"
+    text = UCI + row + row + other + row
+    assert prepare(tmp_path, text).info.events == 4
+    data = prepare(tmp_path, text, drop_duplicates=True)
+    assert data.info.events == 2
+    assert sum(data.info.rejected.values()) == 2
+    assert "2 rows repeated an earlier row and were dropped" in data.info.notes
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "behavior"),
+    [
+        ("customer,sku,product name,date", "u,1,Mug,2019-03-01", "buy"),
+        ("user,sku,product name,date,order id", "u,1,Mug,2019-03-01,9", "buy"),
+        ("user,sku,product name,date,price", "u,1,Mug,2019-03-01,9", "buy"),
+        ("user,track_id,track_name,artist,played_at", "u,1,Mug,X,2019-03-01", "listen"),
+        ("user,sku,product name,date", "u,1,Mug,2019-03-01", "interact"),
+        ("user,movie id,title,date,stars", "u,1,Mug,2019-03-01,4", "rate"),
+    ],
+)
+def test_the_one_behavior_is_named_by_what_the_columns_look_like(
+    tmp_path: Path, header: str, cells: str, behavior: str
+) -> None:
+    data = prepare(tmp_path, f"{header}\n{cells}\n")
+    assert behaviors(data) == [behavior]
+    assert f"no behavior column: every row counts as {behavior!r}" in data.info.notes
+
+
+def test_several_rows_are_shown_for_each_reason(run: Run, tmp_path: Path) -> None:
+    text = uci(*(f",{n},10A,MUG,1" for n in range(9)), "u,9,10A,MUG,1", "u,10,,,1")
+    (tmp_path / "e.csv").write_text(text, encoding="utf-8")
+    code, printed, errors = run("prepare", tmp_path / "e.csv", "--out", tmp_path / "o")
+    assert code == 0, errors
+    assert "Rejected 9: e.csv: empty user_id (see rejected.csv)\n    row 1: 0 | 10A" in printed
+    assert printed.count("    row ") == 4
+    code, printed, errors = run("prepare", tmp_path / "e.csv", "--out", tmp_path / "o", "--json")
+    assert '"rejected_examples"' in printed
+
+
+def test_every_row_rejected_still_writes_the_rejected_rows(run: Run, tmp_path: Path) -> None:
+    text = uci(",1,10A,MUG,1", ",2,10A,MUG,1", "u,3,10A,MUG,1").replace("2019-03-03", "soon")
+    (tmp_path / "e.csv").write_text(text, encoding="utf-8")
+    out = tmp_path / "o"
+    code, _, errors = run("prepare", tmp_path / "e.csv", "--out", out)
+    assert code != 0
+    assert "empty user_id (2 rows" in errors
+    assert str(out / "rejected.csv") in errors
+    assert len((out / "rejected.csv").read_text(encoding="utf-8").splitlines()) == 4
+    (tmp_path / "e.csv").write_text(uci("u,3,10A,MUG,1"), encoding="utf-8")
+    assert run("prepare", tmp_path / "e.csv", "--out", out)[0] == 0  # the folder is taken over
+    assert not (out / "rejected.csv").exists()
+
+
+def test_rows_without_times_are_in_order_on_request(tmp_path: Path) -> None:
+    text = "user,sku,product name\nu,1,Mug\nv,1,Mug\nu,2,Pot\n"
+    with pytest.raises(DataError, match="--time-unit position"):
+        prepare(tmp_path, text)
+    data = prepare(tmp_path, text, time_unit="position")
+    assert data.interactions.columns.timestamp.tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "Nothing was given to read"),
+        (["{f}", "--interactions", "{f}"], "were given. Expected one source"),
+        (["{f}", "--sql", "select 1", "--url", "sqlite://"], "were given. Expected one source"),
+        (["--sql", "select 1"], "belong together"),
+        (["{f}", "--url", "sqlite://"], "belong together"),
+    ],
+)
+def test_one_source_of_events(run: Run, tmp_path: Path, given: list[str], message: str) -> None:
+    (tmp_path / "e.csv").write_text(uci("u,3,10A,MUG,1"), encoding="utf-8")
+    code, _, errors = run("prepare", *(g.format(f=tmp_path / "e.csv") for g in given))
+    assert code == 2
+    assert message in errors
+
+
+def test_a_database_is_read_with_queries(run: Run, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "shop.db") as shop:
+        shop.execute("create table orders (customer, sku, date)")
+        shop.executemany(
+            "insert into orders values (?, ?, ?)",
+            [(f"u{n % 3}", n % 4, f"2019-03-{n + 1:02d}") for n in range(12)],
+        )
+        shop.execute("create table products (sku, name)")
+        shop.executemany("insert into products values (?, ?)", [(n, f"Mug {n}") for n in range(4)])
+    shop.close()
+    url = f"sqlite:///{tmp_path / 'shop.db'}"
+    query = ["--sql", "select customer, sku, date from orders where sku < 3", "--url", url]
+    code, printed, errors = run(
+        "prepare", *query, "--items-sql", "select * from products", "--out", tmp_path / "o"
+    )
+    assert code == 0, errors
+    data = Dataset.load(tmp_path / "o")
+    assert (data.info.name, data.info.events, len(data.catalog)) == ("shop", 9, 4)
+    joined = "select o.*, p.name as product_name from orders o join products p using (sku)"
+    code, printed, errors = run("prepare", "--sql", joined, "--url", url, "--out", tmp_path / "o")
+    assert code == 0, errors
+    assert "title from 'product_name'" in printed
+    assert Dataset.load(tmp_path / "o").info.events == 12
+
+
+def test_tables_with_any_names_are_imported_from_python() -> None:
+    events = pa.table({"Customer": ["a", "a"], "SKU": [7.0, 8.0], "Date": ["2019-03-01"] * 2})
+    items = pa.table({"id": [7, 8], "name": ["Mug &amp; pot", "Jar"]})
+    data = Dataset.from_tables(items, events, name="shop")
+    assert [(i.item_id, i.title) for i in data.catalog] == [("7", "Mug & pot"), ("8", "Jar")]
+    assert data.info.columns == {
+        "user_id": "Customer", "item_id": "SKU", "timestamp": "Date", "items.item_id": "id",
+        "items.title": "name",
+    }  # fmt: skip
