@@ -18,6 +18,7 @@ from genrec.baselines.sparse import Arrays
 from genrec.baselines.training_events import TrainingEvents
 from genrec.data.events import History
 from genrec.errors import SettingsError
+from genrec.extras import how_to_install
 from genrec.types import FloatArray
 
 _CHUNK = 2048  # number of vectors that are computed at the same time
@@ -93,7 +94,7 @@ class BPR(Scorer):
     """Learns vectors of users and items by Bayesian personalized ranking.
 
     The method is from Rendle et al. 2009 (https://arxiv.org/abs/1205.2618). Training is done by the
-    package cornac, which is installed with ``genrec[baselines]``. cornac computes vectors only for
+    package cornac, which genrec's extra ``baselines`` names. cornac computes vectors only for
     the users in its training data. So the vector of a new history is the mean over its items, where
     each item is represented by the mean vector of the users who have it.
 
@@ -179,8 +180,8 @@ def _import_cornac() -> Any:
         import cornac
     except ImportError as error:
         msg = (
-            f"The baseline bpr needs cornac, which cannot be imported: {error}. Install it with "
-            "`pip install 'genrec[baselines]'`, or use another baseline."
+            f"The baseline bpr needs cornac, which cannot be imported: {error}. Use another "
+            f"baseline, or install it. {how_to_install('baselines')}"
         )
         raise SettingsError(msg) from error
     return cornac

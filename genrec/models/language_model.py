@@ -17,6 +17,7 @@ import torch
 
 from genrec import files, runs
 from genrec.errors import ModelError, SettingsError
+from genrec.extras import how_to_install
 from genrec.models import packaged
 from genrec.models.base import Generated, GenerationOptions, TextPrompt
 from genrec.models.cached_tree import CachedTree, Prefix, tree_obstacle
@@ -425,8 +426,8 @@ def _quantization_arguments(
         raise SettingsError(msg)
     if importlib.util.find_spec("bitsandbytes") is None:
         msg = (
-            f"quantize={kind!r} needs bitsandbytes, which is not installed. Install it with "
-            "`pip install 'genrec[quantize]'`."
+            f"quantize={kind!r} needs bitsandbytes, which is not installed. "
+            f"{how_to_install('quantize')}"
         )
         raise SettingsError(msg)
     from transformers import BitsAndBytesConfig

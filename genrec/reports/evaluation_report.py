@@ -22,6 +22,7 @@ from genrec.errors import SettingsError
 from genrec.evaluation import bootstrap, metrics
 from genrec.evaluation.bootstrap import Interval
 from genrec.evaluation.results import Evaluation, Result
+from genrec.extras import how_to_install
 from genrec.reports.html import escape_line, make_page
 from genrec.text import one_line
 
@@ -374,7 +375,7 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        msg = "A report needs matplotlib, which is not installed. Install it with: pip install 'genrec[report]'."
+        msg = f"A report needs matplotlib, which is not installed. {how_to_install('report')}"
         raise SettingsError(msg) from error
     return matplotlib
 

@@ -170,5 +170,5 @@ def test_a_hub_that_cannot_be_reached_and_a_missing_library(
     ):
         Catalog.from_hf("nobody/no-such-dataset", "train")
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match="pip install datasets"):
+    with pytest.raises(DataError, match="pip install 'datasets>=5'"):
         Catalog.from_hf(ITEMS)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from genrec.errors import DataError
+from genrec.extras import how_to_install
 
 
 def read(data: Any, split: str | None = None) -> pa.Table:
@@ -60,7 +61,7 @@ def _library() -> Any:
     except ImportError as error:
         msg = (
             "Reading Hugging Face datasets needs the datasets library, which is not installed. "
-            "Install it with: pip install datasets."
+            f"{how_to_install('datasets')}"
         )
         raise DataError(msg) from error
     return datasets

@@ -17,11 +17,16 @@ from typing import Any
 import pyarrow as pa
 
 from genrec.errors import DataError
+from genrec.extras import how_to_install, install_command
 
 _CHUNK = 50_000  # rows
 _READS = {"select", "with", "values", "table", "from"}  # how a query begins that only reads
 _READ_ONLY = {"sqlite": "PRAGMA query_only = ON", "postgresql": "SET TRANSACTION READ ONLY"}
-_DRIVERS = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient", "cx_Oracle": "oracledb"}
+_DRIVERS = {  # the packages of SQLAlchemy's drivers, by the module that is missing
+    "psycopg2": "psycopg2-binary", "psycopg": "psycopg", "pg8000": "pg8000", "MySQLdb": "mysqlclient",
+    "pymysql": "pymysql", "mariadb": "mariadb", "cx_Oracle": "oracledb", "oracledb": "oracledb",
+    "pyodbc": "pyodbc",
+}  # fmt: skip
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
@@ -57,10 +62,11 @@ def read_query(sql: str, url: str, *, chunk: int = _CHUNK) -> pa.Table:
         engine = library.create_engine(address, poolclass=library.pool.NullPool)
     except ImportError as error:
         missing = error.name or str(error)
-        package = _DRIVERS.get(missing, missing)
+        package = _DRIVERS.get(missing)
+        how = f" Install it with: {install_command(package)}" if package else ""
         msg = (
-            f"Reading {shown} needs the package {package}, which is not installed. Install it with: "
-            f"pip install {package}. A URL such as postgresql+DRIVER://... chooses another driver."
+            f"Reading {shown} needs the package {package or missing}, which is not installed. A URL "
+            f"such as postgresql+DRIVER://... chooses another driver.{how}"
         )
         raise DataError(msg) from error
     except (library.exc.SQLAlchemyError, ValueError, TypeError) as error:
@@ -93,7 +99,7 @@ def _library() -> Any:
     except ImportError as error:
         msg = (
             "Reading a database needs SQLAlchemy (genrec's extra `sql`), which is not installed. "
-            "Install it with: pip install 'sqlalchemy>=2'."
+            f"{how_to_install('sql')}"
         )
         raise DataError(msg) from error
     return sqlalchemy

