@@ -176,6 +176,12 @@ def test_files_without_a_header(tmp_path: Path, text: str, first: str) -> None:
         f"e.dat has no header, so its columns are called column_1 to {list(table)[-1]}"
     ]
     assert [row[1] for row in rejects.rows] == [3]
+    misquoted = text.partition("\n")[0].replace(first, f'"{first} "x" y"', 1) + "\n"
+    rejects = Rejects("e.dat")
+    text_table(tmp_path / "e.dat", text + misquoted + text, rejects=rejects)
+    assert [row[1:3] for row in rejects.rows] == [
+        (3, "a quote inside a quoted cell is not doubled")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,14 @@ def test_a_few_damaged_rows_do_not_change_the_encoding(tmp_path: Path) -> None:
         assert (row[1], row[2].lower()) == (8, f"not valid {encoding}")
 
 
+def test_the_whole_file_decides(tmp_path: Path) -> None:
+    german = [f"Tür {n}" for n in range(3000)]  # the same bytes in cp1252 and cp1250
+    polish = [f"{t} {n}" for n in range(200) for t in TITLES["Polish"]]
+    for titles in (german + polish, polish + german):
+        write(tmp_path / "i.csv", titles, "cp1250")
+        assert files.read(tmp_path / "i.csv")["title"].to_pylist() == titles
+
+
 def test_a_file_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_bytes(bytes(range(256)) * 40)
     with pytest.raises(DataError, match="is not a text file"):

@@ -110,14 +110,20 @@ def test_folders_named_after_a_value_become_columns(tmp_path: Path, ending: str)
 
 def test_an_encoding_is_guessed_for_the_whole_folder(tmp_path: Path) -> None:
     titles = ["红色杯子", "蓝色陶瓷茶壶套装", "纯棉毛巾三件套", "儿童玩具汽车", "不锈钢保温杯"]
-    for n, title in enumerate(titles):
-        text = f"item_id,title\n{n},{title}\n" + (f"9{n},{' '.join(titles)}\n" if n else "")
-        (tmp_path / f"{n}.csv").write_text(text, encoding="gb18030")
+    alone = []
+    for n, title in enumerate([*titles, "手机", "充电宝", "耳机"]):
+        folder = tmp_path / "alone" / str(n)
+        folder.mkdir(parents=True)
+        (folder / "0.csv").write_text(f"item_id,title\n{n},{title}\n", encoding="gb18030")
+        alone.append(files.read(folder)["title"].to_pylist() == [title])
+    assert not all(alone)  # the reason for the rule
+    whole = "".join(f"{n},{title}\n" for n, title in enumerate(titles * 4))
+    (tmp_path / "alone" / "z.csv").write_text(f"item_id,title\n{whole}", encoding="gb18030")
     notes: list[str] = []
-    found = files.read(tmp_path, notes=notes)["title"].to_pylist()
-    assert [t for t in found if " " not in t] == titles
-    assert "is read as gb18030, for example" in notes[0]
-    assert notes[1] == "the same holds for 4 other files of the folder"
+    found = files.read(tmp_path / "alone", notes=notes)["title"].to_pylist()
+    assert found == [*titles, "手机", "充电宝", "耳机", *titles * 4]
+    assert "is read as gb18030, for example '红色杯子'" in notes[0]
+    assert notes[1] == "the same holds for 8 other files of the folder"
 
 
 @pytest.mark.parametrize("other", ["x.csv", "x.jsonl", "x.parquet"])

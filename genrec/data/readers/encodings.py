@@ -269,15 +269,17 @@ def _guess(cells: list[bytes]) -> str | None:
 
 
 def _latin_code_page(cells: list[bytes]) -> str:
-    """Return the Latin code page in which the letters of the cells fit one language best.
+    """Return the Latin code page in which the letters of each cell fit one language best.
 
-    The first code page wins a tie, since Western European letters are in most of them.
+    In case of a tie, the one in which all cells fit one language best, and then the first one, since
+    Western European letters are in most of them.
     """
-    fits: dict[str, int] = {}
+    fits: dict[str, tuple[int, int]] = {}
     for name, alphabets in _ALPHABETS.items():
-        letters = Counter(
-            c for cell in cells for c in cell.decode(name, "replace").lower() if c.isalpha()
-        )
-        wrong = sum(cell.decode(name, "replace").count("\ufffd") for cell in cells)
-        fits[name] = max(sum(letters[c] for c in set(one)) for one in alphabets) - wrong
+        decoded = (cell.decode(name, "replace").lower() for cell in cells)
+        texts = [[c for c in text if c > "\x7f"] for text in decoded]
+        wrong = sum(text.count("\ufffd") for text in texts)
+        each = sum(max(sum(c in one for c in text) for one in alphabets) for text in texts)
+        together = max(sum(c in one for text in texts for c in text) for one in alphabets)
+        fits[name] = each - wrong, together
     return max(fits, key=lambda name: fits[name])

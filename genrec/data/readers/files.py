@@ -114,11 +114,14 @@ def _read_folder(
             encoding = given or _encoding(source)
             found.append((source, encoding, _kind(source, encoding)))
     folders.check_kinds(folder, parts, [kind for _, _, kind in found])
-    guesses = Counter(e.name for _, e, _ in found if e.example)
+    guesses: Counter[str] = Counter()  # in bytes, since a small part may be too short to guess from
+    for source, encoding, _ in found:
+        if encoding.example:
+            guesses[encoding.name] += source.path.stat().st_size
     tables: list[pa.Table] = []
     remarks: list[list[str]] = []
     for part, (source, encoding, _) in zip(parts, found, strict=True):
-        if encoding.example:  # one part may be too short to guess from
+        if encoding.example:
             encoding = replace(encoding, name=guesses.most_common(1)[0][0])
         own = Rejects(part.name, rejects.strict)
         remarks.append([])
