@@ -102,13 +102,7 @@ class Recommender:
             SettingsError: a setting is unknown or invalid.
             ModelError: the model could not be downloaded or loaded.
         """
-        kind: object = data  # checked for callers without a type checker
-        if not isinstance(kind, Dataset | Catalog):
-            msg = (
-                f"data is {type(data).__name__}. Expected a Dataset or a Catalog: load a folder "
-                "that prepare wrote with genrec.Dataset.load(folder)."
-            )
-            raise SettingsError(msg)
+        _check_data(data)
         checked = Settings.of(settings)
         given: object = model  # checked for callers without a type checker
         if not (isinstance(given, str | PathLike | TextModel) or can_score(given)):
@@ -131,6 +125,7 @@ class Recommender:
         run: str | PathLike[str],
         data: Dataset | Catalog | None = None,
         *,
+        model: str | PathLike[str] | None = None,
         device: str = "auto",
         dtype: str = "auto",
         threads: int | None = None,
@@ -146,6 +141,8 @@ class Recommender:
                 None, the catalog that the run was trained on is used. Without a dataset, there are
                 no users, and the prior is loaded from the run folder if ``genrec tune --run`` saved
                 one there.
+            model: the name or folder of the base model, if it is no longer where it was during
+                training. Its weights must be the same.
             device: see ``LanguageModel.load``.
             dtype: see ``LanguageModel.load``.
             threads: see ``LanguageModel.load``.
@@ -159,18 +156,14 @@ class Recommender:
         """
         folder = runs.find_run(run)
         trained = Run.read(folder)
-        from genrec.models.language_model import LanguageModel
-
-        model = LanguageModel.of_run(
-            folder, device=device, dtype=dtype, threads=threads, quantize=quantize, log=log
-        )
-        items = Catalog.read(folder / runs.CATALOG) if data is None else data
-        kind: object = items
-        if not isinstance(kind, Dataset | Catalog):
-            return cls(items, model, log=log)  # raises an error
-        new = cls.__new__(cls)
         checked = Settings.of({**trained.settings, **settings})
-        new._assemble(items, lambda: model, checked, log, trained=trained, folder=folder)
+        items = Catalog.read(folder / runs.CATALOG) if data is None else data
+        _check_data(items)
+        options = {"device": device, "dtype": dtype, "threads": threads, "quantize": quantize}
+        base = None if model is None else fspath(model)
+        load = functools.partial(_load_run, folder, base, log=log, **options)
+        new = cls.__new__(cls)
+        new._assemble(items, load, checked, log, trained=trained, folder=folder)
         trained.check(template=new.template.hash, encoder=new.encoder.hash)
         if new.dataset is None:
             new._priors.saved = _saved_prior(folder, new.catalog, log)
@@ -243,6 +236,10 @@ class Recommender:
             log,
         )
         requests = self._requests
+        if trained is not None and folder is not None:
+            requests.remarks = functools.cache(
+                functools.partial(_describe_other_catalog, trained, folder, catalog)
+            )
         self._priors = PriorSource(settings, self.dataset, behavior, key, log, folder)
         self._search = TrieSearch(
             self.model,
@@ -828,6 +825,16 @@ def _merge_options(
     return QueryOptions.of(options, **keywords)
 
 
+def _check_data(data: object) -> None:
+    """Check the type of the data, for callers without a type checker."""
+    if not isinstance(data, Dataset | Catalog):
+        msg = (
+            f"data is {type(data).__name__}. Expected a Dataset or a Catalog: load a folder "
+            "that prepare wrote with genrec.Dataset.load(folder)."
+        )
+        raise SettingsError(msg)
+
+
 def _no_logits(model: object) -> ModelError:
     """Return the error to raise if a model that only generates text is asked for probabilities."""
     name = getattr(model, "name", type(model).__name__)
@@ -860,3 +867,25 @@ def _load(name: str, **options: Any) -> LanguageModel:
     from genrec.models.language_model import LanguageModel
 
     return LanguageModel.load(name, **options)
+
+
+def _load_run(folder: Path, base: str | None, **options: Any) -> LanguageModel:
+    from genrec.models.language_model import LanguageModel
+
+    return LanguageModel.of_run(folder, base, **options)
+
+
+def _describe_other_catalog(trained: Run, folder: Path, catalog: Catalog) -> tuple[str, ...]:
+    """Return a note if a run was trained on a catalog with other items than this one."""
+    if trained.catalog_hash == catalog.hash():
+        return ()
+    try:
+        theirs = Catalog.read(folder / runs.CATALOG)
+    except DataError:
+        return ("The run was trained on another catalog than this one.",)
+    titles = {(i.item_id, i.title) for i in theirs}
+    same = sum((i.item_id, i.title) in titles for i in catalog)
+    return (
+        f"The run was trained on another catalog: {same:,} of the {len(catalog):,} items here were in "
+        "it, with the same titles.",
+    )

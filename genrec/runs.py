@@ -169,7 +169,7 @@ class Run:
             msg = (
                 f"This run was trained with a different {' and a different '.join(dict.fromkeys(changed))}, so its "
                 "scores would be wrong. Expected the same as in training. Remove the options that "
-                "change this (such as --template, --few-shot, --prompts, --case), or train again."
+                "change this (such as --template, --few-shot, --prompts, --case, --model), or train again."
             )
             raise ModelError(msg)
 

@@ -8,6 +8,7 @@ import typer
 
 from genrec.cli.options import AsJson, FieldsOf, Given, ModelOptions, command
 from genrec.config import MODEL, Settings
+from genrec.models.packaged import DEFAULT_MODEL
 
 
 @command()
@@ -43,5 +44,11 @@ def demo(
     from genrec.cli import walkthrough
 
     walkthrough.run(
-        which.pop("model"), users, run=run, language=language, json=json, **which, **settings
+        which.pop("model") or DEFAULT_MODEL,
+        users,
+        run=run,
+        language=language,
+        json=json,
+        **which,
+        **settings,
     )

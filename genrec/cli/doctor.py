@@ -106,7 +106,7 @@ def _list_versions() -> dict[str, Any]:
 def _describe_hardware() -> dict[str, Any]:
     import torch
 
-    from genrec.models.language_model import fast_bf16_cpu
+    from genrec.models.devices import fast_bf16_cpu
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

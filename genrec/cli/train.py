@@ -13,6 +13,7 @@ from genrec.cli.options import AsJson, Data, FieldsOf, Given, ModelOptions, comm
 from genrec.config import OUTPUT, PROMPT, Settings, option
 from genrec.errors import SettingsError
 from genrec.files import check_new_folder
+from genrec.models.packaged import DEFAULT_MODEL
 from genrec.training.config import Training, describe_settings
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def train(
     first = runs.is_first_process()
     earlier = _earlier_settings(out, start)
     model = which.pop("model")
-    if start.since is not None and not start.resume and model == ModelOptions().model:
+    if model is None and start.since is not None and not start.resume:
         model = runs.Run.read(start.since).base_model
     values = {**earlier, **settings.only}
     resolve(values)  # report invalid settings before loading the data
@@ -156,7 +157,7 @@ def train(
         run = trainer.train(
             dataset,
             out,
-            model,
+            model or DEFAULT_MODEL,
             resume=start.resume,
             since=start.since,
             new=new,
@@ -232,15 +233,15 @@ def examples(
     from genrec.data.dataset import Dataset
     from genrec.reports import console
 
-    dataset = Dataset.load(data)
+    dataset, model = Dataset.load(data), which["model"] or DEFAULT_MODEL
     with console.working("Writing examples ...") as log:
         from genrec.training.examples import write_examples
         from genrec.training.pairs import write_pairs
 
         if form == "pointwise":
-            many = write_pairs(dataset, out, which["model"], log=log, **settings, **pairs)
+            many = write_pairs(dataset, out, model, log=log, **settings, **pairs)
         else:
-            many = write_examples(dataset, out, which["model"], form=form, log=log, **settings)
+            many = write_examples(dataset, out, model, form=form, log=log, **settings)
     console.print_line(f"Wrote {many:,} examples to {out}.")
 
 
@@ -250,6 +251,14 @@ def merge(
         Path, typer.Argument(metavar="RUN", help="Run folder written by `genrec train`.")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Model folder to write.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Base model of the run, if it is no longer where it was during training.",
+            show_default="the one that the run recorded",
+        ),
+    ] = None,
 ) -> None:
     """Merge the adapter of a run into its base model, and save the result for use in other programs."""
     from genrec import runs
@@ -260,7 +269,7 @@ def merge(
     with console.working(f"Merging {run} ...") as log:
         from genrec.models.language_model import LanguageModel
 
-        LanguageModel.of_run(run, device="cpu", dtype="float32", log=log).save(out)
+        LanguageModel.of_run(run, model, device="cpu", dtype="float32", log=log).save(out)
     console.print_line(f"Merged the adapter of {run} into {trained.base_model}, saved to {out}.")
     if not trained.training.get("vocab_weight"):
         console.print_line(

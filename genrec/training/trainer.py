@@ -27,7 +27,8 @@ from genrec.decoding.trie import TitleTrie
 from genrec.errors import ModelError, SettingsError
 from genrec.evaluation import metrics
 from genrec.files import write_text
-from genrec.models.language_model import LanguageModel, fast_bf16_cpu, resolve_device
+from genrec.models.devices import fast_bf16_cpu, resolve_device
+from genrec.models.language_model import LanguageModel
 from genrec.recommender import Recommender
 from genrec.runs import Run
 from genrec.training import config, report
@@ -98,13 +99,24 @@ def train(
     written = {**asdict(ours), **asdict(training)}
     with _hold_folder(folder):
         start = _open_folder(folder, written, resume=resume)
+        if resume and start is None:
+            log(f"{folder} has no checkpoint to resume from, so the training starts anew.")
         if dtype == "auto" and not training.lora_rank and resolve_device(device).type != "cuda":
             dtype = "float32"  # bfloat16 is too coarse for small weight updates
         if isinstance(model, str):
             quantize = training.quantize
-            model = LanguageModel.load(
-                model, device=device, dtype=dtype, threads=threads, quantize=quantize, log=log
-            )
+            try:
+                model = LanguageModel.load(
+                    model, device=device, dtype=dtype, threads=threads, quantize=quantize, log=log
+                )
+            except ModelError as error:
+                if since is None:
+                    raise
+                msg = (
+                    f"{error} If the base model of the run {since} is in another place now, give that "
+                    "place with --model."
+                )
+                raise ModelError(msg) from error
         plain = replace(ours, search="auto", prior="none", fusion="auto")
         recommender = Recommender(data, model, log=log, **asdict(plain))
         run = _describe_run(recommender, ours, training, data)

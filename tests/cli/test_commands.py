@@ -170,7 +170,7 @@ def test_explain(run: Run, data: Path, model: Path) -> None:
         (["recommend", "DATA", "--user", "u", "--temperature", "0"], 2, "Expected more than 0"),
         (["recommend", "DATA", "--user", "u", "--n-samples", "10001"], 2, "Expected at most"),
         (["index", "DATA", "--encoder", "ngrams"], 2, "does not produce vectors"),
-        (["index", "DATA", "--encoder", ""], 5, "no modules.json was found"),
+        (["index", "DATA", "--encoder", ""], 5, "There is no such folder."),
         (["index", "NOWHERE"], 3, "is not a dataset folder"),
         (["frobnicate"], 2, "No such command"),
         (["recommend", "DATA", "--nope"], 2, "No such option"),

@@ -437,7 +437,7 @@ def test_titles_with_line_breaks_stay_on_one_line() -> None:
 def test_evidence_is_in_float32_on_a_cpu_or_says_what_it_is(
     run: Run, data: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genrec.models.language_model.fast_bf16_cpu", lambda: True)
+    monkeypatch.setattr("genrec.models.devices.fast_bf16_cpu", lambda: True)
     asked = [
         "recommend",
         str(data),
