@@ -228,7 +228,7 @@ def _read(log_path: Path, key: str) -> dict[str, Judgement]:
 
 
 class Judge:
-    """A judge of the explanation of each user's first recommendation.
+    """An object that judges the explanation of each user's first recommendation.
 
     Attributes:
         other: the recommender with the other template, under which scores are measured.
