@@ -14,6 +14,7 @@ from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, SettingsError
 
 TITLES = {
+    "English": ["Large popcorn holder £1", "£5 gift card", "Hooks 1¼ inch", "Mug ½ price", "Café £"],
     "German": ["Größe 4 grüne Kissen", "Tür-Schlüssel", "Käsebrötchen süß", "Weiße Möbel", "Preis 3 €"],
     "French": ["Théière bleue à pois", "Crème brûlée façon", "Forêt enchantée", "L’œuf à la coque"],
     "Spanish": ["Niño pequeño", "Muñeca de algodón", "Lámpara mágica", "¿Qué tal?"],
@@ -31,7 +32,16 @@ TITLES = {
     "Japanese": ["赤いマグカップ", "陶器のティーポット", "綿のタオル 三枚組", "ｽﾃﾝﾚｽﾎﾞﾄﾙ ソ", "子供用おもちゃの車"],
     "Korean": ["빨간 머그컵", "도자기 찻주전자 세트", "면 수건 세트", "어린이 장난감 자동차"],
 }  # fmt: skip
-WESTERN = ["German", "French", "Spanish", "Italian", "Portuguese", "Swedish", "Icelandic"]
+WESTERN = [
+    "English",
+    "German",
+    "French",
+    "Spanish",
+    "Italian",
+    "Portuguese",
+    "Swedish",
+    "Icelandic",
+]
 USED = [
     *((language, "cp1252") for language in WESTERN),
     *((language, "latin-1") for language in WESTERN),

@@ -42,6 +42,7 @@ _ALPHABETS = {
     "cp1250": ["óąćęłńśźż", "áéíóôúýäčďěĺľňŕřšťůž", "áéíóöúüőű", "âîăşţ", "ćčđšž"],
     "cp1254": ["âçîöûüğış"],
 }  # fmt: skip
+_IN_A_WORD = re.compile(r"(?<=[^\W\d_])[^\x00-\x7f]|[^\x00-\x7f](?=[^\W\d_])")
 _HIGH = bytes(range(128, 256))
 _LINES = 2000  # the most lines that a sample has
 _CELLS = 20  # cells in a part of the sample; charset-normalizer is reliable from about five
@@ -272,13 +273,14 @@ def _latin_code_page(cells: list[bytes]) -> str:
     """Return the Latin code page in which the letters of each cell fit one language best.
 
     In case of a tie, the one in which all cells fit one language best, and then the first one, since
-    Western European letters are in most of them.
+    Western European letters are in most of them. A character that stands alone, as in ``£5``, is no
+    letter of a word and does not count.
     """
     fits: dict[str, tuple[int, int]] = {}
     for name, alphabets in _ALPHABETS.items():
-        decoded = (cell.decode(name, "replace").lower() for cell in cells)
-        texts = [[c for c in text if c > "\x7f"] for text in decoded]
-        wrong = sum(text.count("\ufffd") for text in texts)
+        decoded = [cell.decode(name, "replace").lower() for cell in cells]
+        texts = [_IN_A_WORD.findall(text) for text in decoded]
+        wrong = sum(text.count("\ufffd") for text in decoded)
         each = sum(max(sum(c in one for c in text) for one in alphabets) for text in texts)
         together = max(sum(c in one for text in texts for c in text) for one in alphabets)
         fits[name] = each - wrong, together
