@@ -139,7 +139,7 @@ def test_lines_before_the_header(tmp_path: Path, before: str) -> None:
     assert table["customer"] == ["u", "v", "w"]
     assert [row[1:3] for row in rejects.rows] == [(3, "2 cells, but the header has 4")]
     assert len(notes) == bool(before.strip())
-    assert all("before the header of e.csv is skipped: " in note for note in notes)
+    assert all(note.startswith("the text before the header is skipped: ") for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,9 @@ def test_a_header_that_does_not_fit_is_not_skipped(tmp_path: Path, text: str) ->
         ("196\t242\t3\t881250949\n186\t302\t3\t891717742\n", "196"),
         ("1::1193::5::978300760\n1::661::3::978302109\n", "1"),
         ("u1\t2009-05-04T23:08:57Z\tDeep\t\nu1\t2009-05-04T13:54:10Z\tUre\t\n", "u1"),
+        ("a|Heat (1995)||0|0|1\nb|Jaws (1975)||1|0|0\n", "a"),
+        ("a|Heat|01-Jan-1995\nb|Jaws|01-Jan-1975\n", "a"),
+        ("a|Heat|1.1.1995 12:00\nb|Jaws|31.12.1975 12:00\n", "a"),
         ("N1;11/15/2019 8:55:22 AM\nN2;11/12/2019 8:55:22 AM\n", "N1"),
     ],
 )
@@ -173,7 +176,7 @@ def test_files_without_a_header(tmp_path: Path, text: str, first: str) -> None:
     assert len(table["column_1"]) == 4
     assert table["column_1"][0] == first
     assert notes == [
-        f"e.dat has no header, so its columns are called column_1 to {list(table)[-1]}"
+        f"the file has no header, so its columns are called column_1 to {list(table)[-1]}"
     ]
     assert [row[1] for row in rejects.rows] == [3]
     misquoted = text.partition("\n")[0].replace(first, f'"{first} "x" y"', 1) + "\n"

@@ -51,7 +51,7 @@ def test_the_parts_of_a_folder_are_one_table(tmp_path: Path, ending: str) -> Non
     notes: list[str] = []
     table = files.read(events, notes=notes)
     assert arrow.to_strings(table["timestamp"]) == [str(1_700_000_000 + n) for n in range(30)]
-    assert notes == ["3 files of the folder events are read as one"]
+    assert notes == ["the 3 files of the folder are read as one table"]
     (tmp_path / "items.csv").write_text(ITEMS)
     data, _ = Dataset.prepare(tmp_path / "items.csv", events)
     assert (data.info.name, data.info.events, data.info.users) == ("events", 30, 4)
@@ -122,8 +122,8 @@ def test_an_encoding_is_guessed_for_the_whole_folder(tmp_path: Path) -> None:
     notes: list[str] = []
     found = files.read(tmp_path / "alone", notes=notes)["title"].to_pylist()
     assert found == [*titles, "手机", "充电宝", "耳机", *titles * 4]
-    assert "is read as gb18030, for example '红色杯子'" in notes[0]
-    assert notes[1] == "the same holds for 8 other files of the folder"
+    assert notes[0].startswith("alone/0/0.csv: the text is read as gb18030, for example '红色杯子'")
+    assert notes[1] == "similar remarks apply to 8 other files of the folder"
 
 
 @pytest.mark.parametrize("other", ["x.csv", "x.jsonl", "x.parquet"])

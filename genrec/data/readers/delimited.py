@@ -35,7 +35,10 @@ _DELIMITERS = "\t;,|\x1f"  # the first one wins a tie; commas are also in prices
 _DOUBLE = "::"  # the delimiter of MovieLens
 _SEPARATOR_LINE = re.compile(r"sep=(.)\s*$", re.IGNORECASE)  # the first line of some Excel files
 _NUMBER = re.compile(r"\s*-?\d[\d.,:/\- T]*Z?\s*$")
-_LONG = re.compile(r"\s*(\d{5,}(\.\d+)?|\d{4}-\d\d-\d\d[\dT :.+\-]*Z?|\d+/\d+/\d{4}\b.*)\s*$")
+_LONG = re.compile(  # a long number, or a time in the usual forms
+    r"\s*(\d{5,}(\.\d+)?|\d{4}-\d\d-\d\d[\dT :.+\-]*Z?|(\d+/\d+/\d{4}|\d+\.\d+\.\d{4})\b.*"
+    r"|\d\d?[- ][A-Za-z]{3}[- ]\d{4}\b.*)\s*$"
+)
 _MOST = 0.6  # the share of sampled rows that must be alike, since some may be damaged
 _SAMPLE_LINES = 200
 _SAMPLE_TEXT = 1 << 18  # characters
@@ -90,13 +93,9 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, notes: list[str])
     names = [n.strip() for n in layout.header]
     _check_header(source, encoding, names)
     if layout.title:
-        notes.append(
-            f"the text before the header of {source.path.name} is skipped: {layout.title!r:.100}"
-        )
+        notes.append(f"the text before the header is skipped: {layout.title[:100]!r}")
     if not layout.named:
-        notes.append(
-            f"{source.path.name} has no header, so its columns are called {names[0]} to {names[-1]}"
-        )
+        notes.append(f"the file has no header, so its columns are called {names[0]} to {names[-1]}")
     if not layout.has_rows:  # pyarrow cannot skip a header without rows
         empty = [pa.array([], pa.string()) for _ in names]
         table = _named(source, empty, names)
@@ -222,7 +221,13 @@ def _try(delimiter: str, lines: Sequence[str], skip: int, more: bool) -> _Layout
 
 
 def _is_data(header: Sequence[str], rows: Sequence[list[str]]) -> bool:
-    """Check whether the first row is data: it holds a time or a long number, as the others do."""
+    """Check whether the first row is data.
+
+    It is data if it holds a time or a long number, as the others do, or the same number twice.
+    """
+    twice = {cell for cell, count in Counter(header).items() if cell and count > 1}
+    if twice and all(_NUMBER.match(cell) for cell in twice):
+        return True
     for place, cell in enumerate(header):
         if _LONG.match(cell):
             others = [row[place] for row in rows if place < len(row)]

@@ -57,7 +57,7 @@ class Encoding:
         name: the name of Python's codec.
         intact: True if the file is known to be valid UTF-8.
         ascii: True if the file is known to have only ASCII characters.
-        example: a cell that is not ASCII, if the encoding was guessed; otherwise empty.
+        example: a text that is not ASCII, if the encoding was guessed; otherwise empty.
     """
 
     name: str
@@ -109,12 +109,13 @@ def detect(opener: Opener) -> Encoding:
     if mark:
         return Encoding("utf-8")
     valid, broken, lines = _survey(opener)
-    cells = list(dict.fromkeys(c for line in lines for c in _cells(line)))
+    cells = list(dict.fromkeys(c for line in lines for c in _cells(line))) or lines[:_CELLS]
     guess = None if valid >= broken else _guess(cells)
     if guess is None:
         return Encoding("utf-8")
-    decoded = (cell.decode(guess, "replace").strip() for cell in cells)
-    example = next((text for text in decoded if "\ufffd" not in text), "")
+    decoded = (part for cell in cells for part in cell.decode(guess, "replace").split("|"))
+    good = (text.strip() for text in decoded if not text.isascii() and "\ufffd" not in text)
+    example = next(good, "") or cells[0].decode(guess, "replace")
     return Encoding(guess, example=example[:60])
 
 

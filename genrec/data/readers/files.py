@@ -128,13 +128,16 @@ def _read_folder(
         with readable(part.path):
             tables.append(_read_file(source, encoding, own, scalar, remarks[-1]))
         rejects.rows += own.rows
-    remarks = [one for one in remarks if one]
-    if remarks:
-        notes += remarks[0]
-    if len(remarks) > 1:
-        notes.append(f"the same holds for {quantity(len(remarks) - 1, 'other file')} of the folder")
+    said = [(part, one) for part, one in zip(parts, remarks, strict=True) if one]
+    if said:
+        part, first = said[0]
+        notes += [f"{part.name}: {remark}" for remark in first]
+    if len(said) > 1:
+        notes.append(
+            f"similar remarks apply to {quantity(len(said) - 1, 'other file')} of the folder"
+        )
     if len(parts) > 1:
-        notes.append(f"{len(parts)} files of the folder {folder.resolve().name} are read as one")
+        notes.append(f"the {len(parts)} files of the folder are read as one table")
     optional = found[0][2] == "JSON"
     return folders.join(folder, parts, tables, rejects, optional=optional)
 
@@ -174,7 +177,7 @@ def _read_file(
         table = json_files.read(source, encoding, rejects, scalar)
     else:
         table = delimited.read(source, encoding, rejects, notes)
-    notes += _note_encoding(source, encoding, table)
+    notes += _note_encoding(encoding, table)
     return table
 
 
@@ -191,13 +194,12 @@ def _read_parquet(source: Source) -> pa.Table:
 _CONTROLS = re.compile("[\0-\x08\x0e-\x1f]")
 
 
-def _note_encoding(source: Source, encoding: Encoding, table: pa.Table) -> list[str]:
+def _note_encoding(encoding: Encoding, table: pa.Table) -> list[str]:
     """Return remarks on an encoding that was guessed, and on cells that speak against it."""
     notes = []
-    name = source.path.name
     if encoding.example:
         notes.append(
-            f"{name} is read as {encoding.label}, for example {encoding.example!r}; if that is "
+            f"the text is read as {encoding.label}, for example {encoding.example!r}; if that is "
             "wrong, name the encoding with --encoding"
         )
     if encoding.ascii:
@@ -211,7 +213,7 @@ def _note_encoding(source: Source, encoding: Encoding, table: pa.Table) -> list[
             example = example or (column.filter(mask)[0].as_py() if count else "")
     if doubtful:
         notes.append(
-            f"{quantity(doubtful, 'cell')} of {name} hold characters that suggest another encoding, "
-            f"such as {example!r:.100}; pass --encoding NAME"
+            f"{quantity(doubtful, 'cell')} {'holds' if doubtful == 1 else 'hold'} characters that "
+            f"suggest another encoding, such as {example[:100]!r}; pass --encoding NAME"
         )
     return notes
