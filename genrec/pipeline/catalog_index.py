@@ -284,7 +284,7 @@ class CatalogIndex:
         return titled[0] if len(titled) == 1 else self.catalog.row(item)
 
     def _unknown(self, item: str) -> str:
-        """Return a message which says that a text is neither an id nor a title, with suggestions."""
+        """Return a message that says that a text is neither an id nor a title, with suggestions."""
         from rapidfuzz import process
 
         near = process.extract(item, self.catalog.titles, limit=_NEAR, score_cutoff=_ALIKE)

@@ -403,7 +403,7 @@ class RequestBuilder:
         return common
 
     def _notes(self, understood: Sequence[Understood]) -> tuple[str, ...]:
-        """Return the remarks, and notes on pieces of a typed history that were not understood."""
+        """Return remarks for the user, such as on pieces of a typed history that were not understood."""
         typed = (*self.matcher.notes, *describe_gaps(understood)) if understood else ()
         return (*self.remarks(), *typed)
 
