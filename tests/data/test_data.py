@@ -562,7 +562,7 @@ def test_prepare_never_deletes_other_files(run: Run, tmp_path: Path) -> None:
     assert run(*arguments[:-1], foreign)[0] == 3
     assert (foreign / "dataset.json").read_text() == '{"mine": 1}'
     code, _, err = run(*arguments[:-1], events)
-    assert code == 3
+    assert code == 2
     assert events.read_text() == EVENTS
 
 
