@@ -277,7 +277,11 @@ def _to_seconds(numbers: FloatArray, unit: str) -> FloatArray:
     """Convert numbers in a unit to seconds, with NaN for digits that are not a date."""
     if unit == "excel":
         return np.round((numbers - _EXCEL_DAYS) * _DAY, 3)
-    return _from_digits(numbers) if unit == "yyyymmdd" else numbers * TIME_UNITS[unit]
+    if unit == "yyyymmdd":
+        return _from_digits(numbers)
+    length = TIME_UNITS[unit]
+    # Division by the whole number is exact where multiplication by 1e-9 is not.
+    return numbers * length if length >= 1 else numbers / round(1 / length)
 
 
 def _from_digits(numbers: FloatArray) -> FloatArray:

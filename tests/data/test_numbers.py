@@ -77,6 +77,8 @@ def test_few_cells_that_are_no_numbers_are_left_out() -> None:
     found, _ = read([*cells, "free", "free"])
     assert np.isnan(found).tolist() == [False] * 20 + [True] * 2
     assert np.isnan(read([*cells, *["free"] * 5])[0]).all()
+    numbers = [str(n) for n in range(536_000, 536_020)]
+    assert read([*numbers, "C536021"])[1] is None  # nothing is unusual about those that are numbers
 
 
 @pytest.mark.parametrize(

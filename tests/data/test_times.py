@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from genrec import Catalog, Dataset, Interactions, Item
 from genrec.data.ingest import EventOptions, ingest
+from genrec.data.readers.numbers import read_numbers
 from genrec.data.readers.rejects import Rejects
 from genrec.data.times import parse_time, read_times
 from genrec.errors import DataError, SettingsError
@@ -85,6 +86,8 @@ def reasons(cells: Any, **options: Any) -> dict[int, str]:
         ("31-Dec-2010", dt.datetime(2010, 12, 31)),
         ("31-DEC-10 08.26.05.000000 PM", MOMENT),
         ("31DEC2010:20:26:05", MOMENT),
+        ("31-Dec-68", dt.datetime(2068, 12, 31)),
+        ("31-Dec-69", dt.datetime(1969, 12, 31)),
         ("Dec 31, 2010", dt.datetime(2010, 12, 31)),
         ("December 31st, 2010 8:26 PM", MOMENT.replace(second=0)),
         ("Dec  1 2010  8:26AM", dt.datetime(2010, 12, 1, 8, 26)),
@@ -103,6 +106,7 @@ def reasons(cells: Any, **options: Any) -> dict[int, str]:
         ("1293827165000", MOMENT),
         ("1293827165000000", MOMENT),
         ("1293827165000000000", MOMENT),
+        ("978307200000000000", dt.datetime(2001, 1, 1)),
         ("40543.85144675926", MOMENT),
         ("40543", dt.datetime(2010, 12, 31)),
         ("40543,5", dt.datetime(2010, 12, 31, 12)),
@@ -522,3 +526,20 @@ def test_moments_are_read_as_they_are_or_the_choice_is_named(
     assert f"--date-format '{date_format}' if it is" in said
     if date_format.endswith("%Y"):
         assert all(m.day <= 12 for m in moments)
+
+
+@given(
+    cells=st.lists(
+        st.text("0123456789-/.:, TZUCPMAmarkl+年月日()e%$€'\u00a0", max_size=24), max_size=9
+    )
+)
+def test_any_text_is_a_time_or_none(cells: list[str]) -> None:
+    try:
+        times, unit, _ = read(pa.array(cells, pa.string()))
+    except DataError as error:
+        assert "f.csv, column 'timestamp': the " in str(error)
+        return
+    assert len(times) == len(cells)
+    assert unit == "position" or all(abs(t) < 1e19 for t in times if np.isfinite(t))
+    numbers, _ = read_numbers(pa.chunked_array([pa.array(cells, pa.string())]))
+    assert len(numbers) == len(cells)

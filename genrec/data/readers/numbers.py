@@ -65,6 +65,8 @@ def read_numbers(column: pa.ChunkedArray) -> tuple[FloatArray, str | None]:
     numbers, remark = _read_spelled(encoded.dictionary, rows)
     if np.isfinite(numbers[code[filled]]).mean() < _MOST:
         return plain, None
+    if np.array_equal(numbers[code], plain, equal_nan=True):
+        return plain, None
     return numbers[code], remark
 
 
