@@ -203,19 +203,7 @@ def drop_repeats(table: pa.Table, unit: str | None, rejects: Rejects, notes: lis
     keep[first] = True
     dropped = table.num_rows - len(first)
     notes.append(f"{quantity(dropped, 'row')} repeated an earlier row and were dropped")
-    return reject_rows(table, ~keep, "the row repeats an earlier one", rejects)
-
-
-def reject_rows(table: pa.Table, bad: BoolArray, reason: str, rejects: Rejects) -> pa.Table:
-    """Take rows out of a table on the user's request, and record them as rejected."""
-    if not bad.any():
-        return table
-    numbers = arrow.row_numbers(table)
-    places = np.flatnonzero(bad)
-    cells = table.select(arrow.column_names(table)).take(pa.array(places)).to_pylist()
-    for place, row in zip(places.tolist(), cells, strict=True):
-        rejects.set_aside(numbers[place], reason, list(row.values()))
-    return table.filter(pa.array(~bad))
+    return arrow.reject(table, ~keep, "the row repeats an earlier one", rejects, asked=True)
 
 
 def _cancelled(table: pa.Table, unit: str | None) -> BoolArray:

@@ -413,17 +413,10 @@ def _write_rejected(path: str | Path, rejects: list[Rejects]) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as stream:
+        with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(["file", "row", "reason", "cells"])
-            writer.writerows(
-                [
-                    c.encode("utf-8", "backslashreplace").decode() if isinstance(c, str) else c
-                    for c in row
-                ]
-                for r in rejects
-                for row in r.rows
-            )
+            writer.writerows(row for r in rejects for row in r.rows)
     except OSError as error:
         msg = f"The rejected rows cannot be written to {path}: {error}. Choose another folder."
         raise DataError(msg) from error

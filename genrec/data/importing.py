@@ -63,13 +63,15 @@ def import_tables(
         SettingsError: an option is not valid for the table.
     """
     bad_items, bad_events = rejects
+    interactions = arrow.number_rows(interactions)
     recognized = columns.recognize_events(
         interactions, options.columns, bad_events.source, with_titles=items is None
     )
     unit = None if options.unit == "none" else options.unit or recognized.unit
-    read = replace(
-        recognized, table=arrow.explode(recognized.table, bad_events), unit=unit, notes=[]
-    )
+    events = arrow.explode(recognized.table, bad_events)
+    if events is recognized.table:
+        bad_events.given = interactions  # the rows of both have the same numbers
+    read = replace(recognized, table=events, unit=unit, notes=[])
     read = _with_time(read, options, bad_events)
     notes = list(recognized.notes)
     table = cleaning.clean_events(read, notes)
@@ -95,7 +97,10 @@ def import_tables(
         options, columns={}, behavior=behavior, unit=unit or "none", drop_items=(),
         drop_duplicates=False,
     )  # fmt: skip
-    return Imported(catalog, ingest(table, catalog, plain, rejects=bad_events), names, notes)
+    unknown = "no title for the item" if items is None else "not in the items file"
+    found = ingest(table, catalog, plain, rejects=bad_events, unknown=unknown)
+    bad_events.given = None  # frees the memory
+    return Imported(catalog, found, names, notes)
 
 
 def _with_time(
@@ -169,6 +174,5 @@ def _drop_items(
     notes.append(f"dropped on request: {quantity(len(catalog) - len(kept), 'item')}")
     item = arrow.to_text(table["item_id"])
     bad = np.asarray(pc.is_in(item, pa.array(ids, item.type)), dtype=bool)
-    return Catalog(kept), cleaning.reject_rows(
-        table, bad, "the item was dropped on request", rejects
-    )
+    reason = "the item was dropped on request"
+    return Catalog(kept), arrow.reject(table, bad, reason, rejects, asked=True)

@@ -93,6 +93,7 @@ def ingest(
     options: EventOptions | None = None,
     *,
     rejects: Rejects | None = None,
+    unknown: str = "not in the items file",
 ) -> Ingested:
     """Check and sort a table of interactions.
 
@@ -106,6 +107,7 @@ def ingest(
         catalog: the items; a row with any other item is rejected.
         options: column names, units and defaults.
         rejects: the record of bad rows; if it is None, the first bad row raises an error.
+        unknown: the reason for rejecting a row whose item is not in the catalog.
 
     Raises:
         DataError: a column is missing, or no row is usable.
@@ -134,7 +136,8 @@ def ingest(
     time, time_unit, unusable = read_times(
         table, when, options.time_unit, notes, date_format=options.date_format, source=source
     )
-    row, keep = _check(table, catalog, time, unusable, rejects)
+    row, problems = _find_problems(table, catalog, time, unusable, unknown)
+    keep = _reject(table, problems, rejects)
     if not keep.any():
         why = (
             f"every row was rejected, most often because of this: {rejects.most_frequent()}"
@@ -175,47 +178,52 @@ def _with_behavior(
     return table.append_column("behavior", pa.repeat(behavior, table.num_rows))
 
 
-def _check(
+def _find_problems(
     table: pa.Table,
     catalog: Catalog,
     time: FloatArray,
     unusable: list[tuple[BoolArray, str]],
-    rejects: Rejects,
-) -> tuple[IntArray, BoolArray]:
-    """Find the item of each row, and reject bad rows.
+    unknown: str,
+) -> tuple[IntArray, list[tuple[BoolArray, str]]]:
+    """Find the item of each row, and the rows with problems.
 
     Returns:
-        The (E,) catalog rows, which are -1 for events that only have text, and an (E,) mask of the
-        table rows to keep.
+        The (E,) catalog rows, which are -1 for events that only have text, and for each kind of
+        problem an (E,) mask of the rows and the reason to reject them.
     """
     user, item = arrow.to_text(table["user_id"]), arrow.to_text(table["item_id"])
     ids = pa.array([i.item_id for i in catalog], pa.large_string())
     row = np.asarray(pc.index_in(item, value_set=ids).fill_null(-1), dtype=np.int64)
     no_item = _empty(item)
     has_text = ~_empty(arrow.to_text(table["text"])) if "text" in table.column_names else False
-    problems = [
+    return row, [
         (_empty(user), "empty user_id"),
-        (no_item & ~np.asarray(has_text), "not in the items file: item_id ''"),
-        ((row < 0) & ~no_item, "not in the items file: item_id"),
+        (no_item & ~np.asarray(has_text), "empty item_id"),
+        ((row < 0) & ~no_item, f"{unknown}: item_id"),
         (_empty(arrow.to_text(table["behavior"])), "empty behavior"),
         *unusable,
         (~np.isfinite(time), "time is empty or not a number or date"),
         (np.abs(np.nan_to_num(time, posinf=0.0, neginf=0.0)) > 1e13, "time is out of range"),
         (_no_number(table), "value is not a number"),
     ]
-    keep = np.ones(len(time), dtype=bool)
-    for mask, _ in problems:
-        keep &= ~mask
-    bad = np.flatnonzero(~keep)
-    if len(bad):
-        reasons = [next(r for m, r in problems if m[b]) for b in bad]
-        numbers = arrow.row_numbers(table)
-        names = arrow.column_names(table)
-        cells = table.select(names).take(pa.array(bad)).to_pylist()
-        for place, reason, values in zip(bad.tolist(), reasons, cells, strict=True):
-            full = f"{reason} {item[place].as_py()!r}" if reason.endswith("item_id") else reason
-            rejects.add(numbers[place], full, list(values.values()))
-    return row, keep
+
+
+def _reject(table: pa.Table, problems: list[tuple[BoolArray, str]], rejects: Rejects) -> BoolArray:
+    """Reject the rows with problems, each for its first one, and return an (E,) mask of the others.
+
+    A reason that ends in ``item_id`` is given with the id.
+    """
+    bad: BoolArray = np.any([mask for mask, _ in problems], axis=0)
+    places = np.flatnonzero(bad)
+    first = np.argmax([mask[places] for mask, _ in problems], axis=0)
+    reasons = [problems[n][1] for n in first.tolist()]
+    with_id = [n for n, (_, reason) in enumerate(problems) if reason.endswith(": item_id")]
+    at = np.flatnonzero(np.isin(first, with_id))
+    ids = arrow.to_text(table["item_id"]).take(pa.array(places[at])).to_pylist()
+    for n, item in zip(at.tolist(), ids, strict=True):
+        reasons[n] += f" {item!r}"
+    arrow.reject(table, bad, reasons, rejects)
+    return ~bad
 
 
 def _no_number(table: pa.Table) -> BoolArray:

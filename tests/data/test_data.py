@@ -205,7 +205,7 @@ def test_split_equals_the_slow_way(users: list[list[tuple[int, bool]]]) -> None:
 
 BAD = {
     ",a,1,buy": "empty user_id",
-    "u,,1,buy": "not in the items file: item_id ''",
+    "u,,1,buy": "empty item_id",
     "u,zz,1,buy": "not in the items file: item_id 'zz'",
     "u,a,1,": "empty behavior",
     "u,a,,buy": "time is empty or not a number or date",

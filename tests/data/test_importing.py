@@ -6,6 +6,8 @@ import sqlite3
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 import pytest
 from support.commands import Run
 
@@ -204,6 +206,46 @@ def test_several_rows_are_shown_for_each_reason(run: Run, tmp_path: Path) -> Non
     assert printed.count("    row ") == 4
     code, printed, errors = run("prepare", tmp_path / "e.csv", "--out", tmp_path / "o", "--json")
     assert '"rejected_examples"' in printed
+
+
+ROWS = [
+    ["1", "10A", "Bed &amp; Bath", "-2", "3/4/2019", "$1,500.00", "", "X"],
+    ["C2", "10A", "Bed &amp; Bath", "-2", "3/14/2019", "$2.00", "17.0", "X"],
+    ["C2", "10A", "Bed &amp; Bath", "-2", "3/14/2019", "$2.00", "17.0", "X"],
+    ["3", "11B", "Pot", "1", "soon", "$2.00", "18.0", "X"],
+    ["4", "12C", "", "1", "3/15/2019", "$2.00", "18.0", "X"],
+]
+REJECTED = [
+    (3, "the row repeats an earlier one"),
+    (1, "empty user_id"),
+    (4, "time is empty or not a number or date"),
+    (5, "no title for the item: item_id '12C'"),
+]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "table", "folder"])
+def test_rejected_rows_are_recorded_as_they_are_in_the_file(tmp_path: Path, kind: str) -> None:
+    names = UCI.strip().split(",")
+    table = pa.table({n: [row[c] for row in ROWS] for c, n in enumerate(names)})
+    path = tmp_path / "e.csv" if kind == "csv" else tmp_path / "0.parquet"
+    if kind == "csv":
+        pa_csv.write_csv(table, path)
+    else:
+        pq.write_table(table, path)
+    given = {"csv": path, "parquet": path, "table": table, "folder": tmp_path}[kind]
+    if kind == "folder":
+        pq.write_table(table, tmp_path / "1.parquet")
+    _, (rejects,) = Dataset.prepare(None, given, options=EventOptions(drop_duplicates=True))
+    second = [row for row in rejects.rows if row[0].endswith("1.parquet")]
+    first = [row for row in rejects.rows if row not in second]
+    assert [row[1:] for row in first] == [(n, r, " | ".join(ROWS[n - 1])) for n, r in REJECTED]
+    assert [row[1] for row in second] == ([1, 2, 3, 4, 5] if kind == "folder" else [])
+
+
+def test_lists_are_recorded_event_by_event(tmp_path: Path) -> None:
+    table = pa.table({"user_id": ["u", "v"], "title": [["Mug", ""], ["Pot"]]})
+    _, (rejects,) = Dataset.prepare(None, table, options=EventOptions(behavior="buy"))
+    assert [row[1:] for row in rejects.rows] == [(1, "empty item_id", "u |  |  | 1 | buy")]
 
 
 def test_every_row_rejected_still_writes_the_rejected_rows(run: Run, tmp_path: Path) -> None:

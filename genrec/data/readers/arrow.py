@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
-from genrec.types import IntArray
+from genrec.types import BoolArray, IntArray
 
 ROW = "__row__"  # the column with row numbers, starting at 1, in tables read from text files
 
@@ -51,9 +51,69 @@ def require_columns(table: pa.Table, needed: Sequence[str], source: str) -> None
 
 def row_numbers(table: pa.Table) -> list[int]:
     """Return the number of each row in its file, starting at 1."""
+    return [int(n) for n in _numbers(table)]
+
+
+def number_rows(table: pa.Table) -> pa.Table:
+    """Add the column of row numbers, unless the table has it, so that rows keep their numbers."""
     if ROW in table.column_names:
-        return [int(n) for n in table[ROW].to_pylist()]
-    return list(range(1, table.num_rows + 1))
+        return table
+    return table.append_column(ROW, pa.array(_numbers(table)))
+
+
+def _numbers(table: pa.Table) -> IntArray:
+    if ROW in table.column_names:
+        return np.asarray(table[ROW], dtype=np.int64)
+    return np.arange(1, table.num_rows + 1)
+
+
+def reject(
+    table: pa.Table,
+    bad: BoolArray,
+    reasons: str | Sequence[str],
+    rejects: Rejects,
+    *,
+    asked: bool = False,
+) -> pa.Table:
+    """Record some rows of a table as rejected, and return the others.
+
+    Args:
+        table: the table.
+        bad: an (R,) mask of the rows to reject.
+        reasons: the reason for all of them, or for each of them.
+        rejects: the record of bad rows.
+        asked: True if the user asked to leave the rows out.
+
+    Raises:
+        DataError: the record is strict, and the user did not ask to leave the rows out.
+    """
+    places = np.flatnonzero(bad)
+    if not len(places):
+        return table
+    numbers = _numbers(table)[places]
+    shown, rows = table, places
+    if rejects.given is not None:
+        shown, rows = rejects.given, np.searchsorted(_numbers(rejects.given), numbers)
+    each = [reasons] * len(places) if isinstance(reasons, str) else reasons
+    texts = _join_cells(shown.select(column_names(shown)).take(pa.array(rows)))
+    rejects.add_rows(numbers.tolist(), each, texts, asked=asked)
+    return table.filter(pa.array(~bad))
+
+
+def _join_cells(table: pa.Table) -> list[str]:
+    """Return the cells of each row as one text."""
+    text = pa.large_string()
+    columns = [
+        column.cast(text)
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        else pa.chunked_array([pa.array([str(v) for v in column.to_pylist()], text)])
+        for column in table.columns
+    ]
+    joined = pc.binary_join_element_wise(
+        *columns, pa.scalar(" | ", text), null_handling="replace", null_replacement="None"
+    )
+    texts: list[str] = joined.to_pylist()
+    return texts
 
 
 def stack(
@@ -138,13 +198,9 @@ def explode(table: pa.Table, rejects: Rejects) -> pa.Table:
     problems = [(lengths[first] == 0, f"no events: the list {first} is empty")]
     problems += [(lengths[n] != lengths[first], f"{first} and {n} differ in length") for n in lists]
     bad = np.any([mask for mask, _ in problems], axis=0)
-    places = np.flatnonzero(bad)
-    where = np.array(row_numbers(table), dtype=np.int64)
-    cells = table.select(column_names(table)).take(pa.array(places)).to_pylist()
-    for place, row in zip(places.tolist(), cells, strict=True):
-        reason = next(reason for mask, reason in problems if mask[place])
-        rejects.add(int(where[place]), reason, list(row.values()))
-    kept = table.filter(pa.array(~bad))
+    where = _numbers(table)
+    reasons = [next(r for mask, r in problems if mask[n]) for n in np.flatnonzero(bad)]
+    kept = reject(table, bad, reasons, rejects)
     size = lengths[first][~bad]
     parent = np.repeat(np.arange(len(size)), size)
     data = {n: pc.list_flatten(kept[n]) if n in lists else kept[n].take(pa.array(parent))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from genrec.errors import DataError
 from genrec.text import quantity
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 BadRow = tuple[int, str, str]  # data row number, reason, text
 
@@ -23,12 +28,15 @@ class Rejects:
             row.
         parts: the first row number and the name of each additional file, if several files were
             stacked into one table.
+        given: the table as it was read. If it is set, the cells of rejected rows are taken from it,
+            so that they look as they do in the file.
     """
 
     source: str
     strict: bool = False
     rows: list[tuple[str, int, str, str]] = field(default_factory=list)
     parts: list[tuple[int, str]] = field(default_factory=list)
+    given: pa.Table | None = field(default=None, repr=False, compare=False)
 
     def add(self, number: int, reason: str, cells: Sequence[object]) -> None:
         """Record a rejected row.
@@ -41,27 +49,45 @@ class Rejects:
         Raises:
             DataError: the record is strict.
         """
-        source, number = self._place(number)
-        if self.strict:
+        self.add_rows([number], [reason], [" | ".join(str(c) for c in cells)])
+
+    def add_rows(
+        self,
+        numbers: Sequence[int],
+        reasons: Sequence[str],
+        texts: Sequence[str],
+        *,
+        asked: bool = False,
+    ) -> None:
+        """Record several rejected rows.
+
+        Args:
+            numbers: the numbers of the rows in their file, starting at 1.
+            reasons: the reason for each row.
+            texts: the cells of each row, as one text.
+            asked: True if the user asked to leave the rows out, which is no error if the record is
+                strict.
+
+        Raises:
+            DataError: the record is strict.
+        """
+        places = self._places(numbers)
+        if self.strict and places and not asked:
+            source, number = places[0]
             msg = (
-                f"{source}, data row {number}: {reason}. Expected every row to be usable. Fix "
+                f"{source}, data row {number}: {reasons[0]}. Expected every row to be usable. Fix "
                 "the row. To set such rows aside instead, leave out --strict, or pass "
                 'rejects=Rejects("NAME") in Python.'
             )
             raise DataError(msg)
-        self.rows.append((source, number, reason, " | ".join(str(c) for c in cells)))
+        self.rows += [(*p, r, t) for p, r, t in zip(places, reasons, texts, strict=True)]
 
-    def set_aside(self, number: int, reason: str, cells: Sequence[object]) -> None:
-        """Record a row that the user asked to leave out, even if the record is strict."""
-        source, number = self._place(number)
-        self.rows.append((source, number, reason, " | ".join(str(c) for c in cells)))
-
-    def _place(self, number: int) -> tuple[str, int]:
-        """Return the file of a row and the row's number in that file."""
-        first = max((start for start, _ in self.parts if start <= number), default=None)
-        if first is None:
-            return self.source, number
-        return dict(self.parts)[first], number - first + 1
+    def _places(self, numbers: Sequence[int]) -> list[tuple[str, int]]:
+        """Return the file of each row and the row's number in that file."""
+        starts = sorted({1: self.source, **dict(self.parts)}.items())
+        firsts = [first for first, _ in starts]
+        found = [starts[max(0, bisect_right(firsts, number) - 1)] for number in numbers]
+        return [(source, n - first + 1) for (first, source), n in zip(found, numbers, strict=True)]
 
     def examples(self, most: int = 3) -> dict[str, list[tuple[str, int, str]]]:
         """Return the first rows of each reason, as the file, the row number and the cells.
