@@ -18,9 +18,9 @@ from genrec.errors import DataError, ModelError
 from genrec.training import trainer
 
 NEW = """user_id,item_id,behavior,timestamp,unit
-u0,i6,buy,90000000,late
-u0,new,buy,90000001,late
-u9,i1,view,90000002,other
+u0,i6,buy,1590000000,late
+u0,new,buy,1590000001,late
+u9,i1,view,1590000002,other
 """
 
 

@@ -15,7 +15,7 @@ TITLES = ["red mug", "red mug large", "blue bag", "blue bag", "paper chain kit",
 def dataset(baskets: list[list[tuple[int, str]]], users: int = 1, **options: Any) -> Dataset:
     """Make users with the same baskets of (item, behavior), each basket a day after the last."""
     rows = [
-        (f"u{u}", f"i{item}", behavior, 86_400 * day + place, f"u{u}b{day}")
+        (f"u{u}", f"i{item}", behavior, 1_500_000_000 + 86_400 * day + place, f"u{u}b{day}")
         for u in range(users)
         for day, basket in enumerate(baskets)
         for place, (item, behavior) in enumerate(basket)
