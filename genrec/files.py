@@ -320,7 +320,7 @@ def check_output(path: str | Path, *, kind: str = "file", advice: str = "") -> N
     problem = find_write_problem(Path(path), kind=kind)
     if problem:
         expected = (
-            f"Expected a {kind.removeprefix('new ')} that you may write, on a disk with space."
+            f"Expected a {kind.removeprefix('new ')} that you may write to, on a disk with space."
         )
         advice = advice or "Choose another path."
         msg = f"{path} cannot be written: {problem}. {expected} {advice}"

