@@ -33,7 +33,7 @@ from genrec.matching.history_parser import Understood
 from genrec.matching.matcher import TextMatcher
 from genrec.models.base import Generated, TextModel, can_score
 from genrec.models.packaged import DEFAULT_MODEL
-from genrec.pipeline.catalog_index import CatalogIndex, Edit, check_ids
+from genrec.pipeline.catalog_index import CatalogIndex, Edit, check_ids, note_skipped
 from genrec.pipeline.explanations import Explanations, TextExplanations
 from genrec.pipeline.free_text import FreeText
 from genrec.pipeline.locks import ReadWriteLock
@@ -641,8 +641,7 @@ class Recommender:
             ranked = self._search.rank_all(request, k)
             answer = self._responses.from_ranking(request, ranked, asked=k, decoder="trie")
             if unknown:
-                said = self._index.describe_unknown(unknown, len(known) + len(unknown))
-                note = f"{said}. {'It was' if len(unknown) == 1 else 'They were'} skipped."
+                note = note_skipped(unknown, len(known), removed=bool(self._index.removed))
                 answer = replace(answer, unknown=unknown, notes=(*answer.notes, note))
             return self._explain_list(answer, request) if wanted.explain else answer
 

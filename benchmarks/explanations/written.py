@@ -19,7 +19,8 @@ from genrec import Recommender
 from genrec.data import protocols
 from genrec.data.datasets import load
 from genrec.explain.claims import find_problems
-from genrec.explain.sentences import collect_facts, load_explain_template
+from genrec.explain.sentences import collect_facts
+from genrec.explain.styles import load_explain_template
 
 HEADER = "user\tsource\titem\tsentence\trejected"
 

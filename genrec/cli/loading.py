@@ -9,32 +9,48 @@ from typing import TYPE_CHECKING
 
 from genrec.cli.options import Given, HistoryOptions, ModelOptions
 from genrec.config import Settings
+from genrec.runs import Run, find_run
 
 if TYPE_CHECKING:
     from genrec.data.dataset import Dataset
     from genrec.data.events import History
+    from genrec.pipeline.preflight import Wanted
     from genrec.recommender import Recommender
 
 
 def load_request(
-    data: Path, asked: HistoryOptions, which: ModelOptions, settings: Given, *, quiet: bool
+    data: Path,
+    asked: HistoryOptions,
+    which: ModelOptions,
+    settings: Given,
+    wanted: Wanted,
+    *,
+    quiet: bool,
 ) -> tuple[Recommender, History | str]:
     """Load a recommender for a dataset folder, and find the history to recommend for.
 
-    The history is the user's history if a user was given, otherwise the typed text.
+    The history is the user's history if a user was given, otherwise the typed text. The request is
+    checked before the model is loaded. Explanations use float32 on a CPU.
 
     Raises:
-        GenrecError: the folder or the model cannot be loaded, or the user is unknown.
+        GenrecError: the folder or the model cannot be loaded, or the request is invalid.
     """
     from genrec.data.dataset import Dataset
+    from genrec.pipeline.preflight import check_request
     from genrec.reports import console
 
-    Settings.of(settings)  # report invalid settings before loading the data
+    checked = Settings.of(settings)  # report invalid settings before loading the data
+    if which.run is not None:
+        trained = Run.read(find_run(which.run))
+        checked = Settings.of({**trained.settings, **settings.only})
     dataset = Dataset.load(data)
     history: History | str | None = asked.history
     if asked.user is not None:
         history = dataset.interactions.history(asked.user)
     assert history is not None
+    check_request(dataset, checked, history, wanted)
+    if wanted.options.explain or wanted.item is not None:
+        which = use_float32(which)
     with console.working(f"Loading {which.name} ...", quiet=quiet) as log:
         return load_recommender(dataset, which, settings, log), history
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genrec.cli.loading import load_request, use_float32
+from genrec.cli.loading import load_request
 from genrec.cli.options import (
     AsJson,
     Data,
@@ -25,6 +25,9 @@ from genrec.cli.options import (
 from genrec.cli.values import read_ids
 from genrec.config import OUTPUT, PRIOR, WHAT, QueryOptions, Settings
 from genrec.errors import SettingsError
+
+if TYPE_CHECKING:
+    from genrec.pipeline.preflight import Wanted
 
 # LISTING names the settings for finding a list of items. RANKING names the settings for ranking it.
 LISTING = ("search", "max_nodes", "beam_size", "n_samples", "temperature")
@@ -49,6 +52,14 @@ Items = Annotated[
         rich_help_panel=WHAT,
     ),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Fail if an item is not in the catalog. By default, such items are skipped and reported.",
+        rich_help_panel=WHAT,
+    ),
+]
 
 
 @command(
@@ -62,9 +73,11 @@ def prompt(
     json: AsJson = False,
 ) -> None:
     """Show the exact prompt that the model reads, and the number of its tokens."""
+    from genrec.pipeline.preflight import Wanted
     from genrec.reports import console, terminal
 
-    recommender, given = load_request(data, asked, which, settings, quiet=json)
+    wanted = Wanted(exclude_seen=False)
+    recommender, given = load_request(data, asked, which, settings, wanted, quiet=json)
     history, understood = recommender.understand(given)
     encoded = recommender.prompt(history)
     if json:
@@ -101,19 +114,18 @@ def recommend(
     json: AsJson = False,
 ) -> None:
     """Recommend the next items for a user or a typed history."""
+    from genrec.pipeline.preflight import Wanted
     from genrec.reports import console, explanation_page, terminal
 
     if html is not None:
         explanation_page.check(html)
         query = replace(query, explain=True)
-    if query.explain:
-        which = use_float32(which)
-    elif (query.style, query.evidence) != ("reason", "full"):
+    if not query.explain and (query.style, query.evidence) != ("reason", "full"):
         msg = (
             "--style and --evidence need explanations. Add --explain or --html, or leave them out."
         )
         raise SettingsError(msg)
-    recommender, given = load_request(data, asked, which, settings, quiet=json)
+    recommender, given = load_request(data, asked, which, settings, Wanted(query), quiet=json)
     with console.working("Searching ...", quiet=json):
         answer = recommender.recommend(given, query.k, options=query)
     if html is not None:
@@ -151,11 +163,13 @@ def explain(
     would improve its rank. The effects show what the model relies on, not why a person acts in a
     certain way.
     """
+    from genrec.pipeline.preflight import Wanted
     from genrec.reports import console, explanation_page, terminal
 
     if html is not None:
         explanation_page.check(html)
-    recommender, given = load_request(data, asked, use_float32(which), settings, quiet=json)
+    wanted = Wanted(query, item=item, exclude_seen=False)
+    recommender, given = load_request(data, asked, which, settings, wanted, quiet=json)
     with console.working("Explaining ...", quiet=json):
         explanation = recommender.explain(given, item, query.k, options=query)
     if html is not None:
@@ -167,13 +181,14 @@ def explain(
         terminal.print_item(explanation)
 
 
-@command("items", "user", "history", "exclude_seen", "model", "run", "prior", "json")
+@command("items", "strict", "user", "history", "exclude_seen", "model", "run", "prior", "json")
 def rank(
     data: Data,
     asked: HistoryOptions,
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings, without=["decoder", *LISTING])],
     items: Items = None,
+    strict: Strict = False,
     json: AsJson = False,
 ) -> None:
     """Rank the given items, such as candidates from another system, by their exact probability.
@@ -181,20 +196,30 @@ def rank(
     If users of this dataset rarely return to items, items that the user already had are left out. The
     command `score` keeps them.
     """
-    _print_ranking(data, asked, which, settings, items, keep_seen=False, json=json)
+    wanted = _wanted(items, strict)
+    _print_ranking(data, asked, which, settings, wanted, json=json)
 
 
-@command("items", "user", "history", "model", "run", "prior", "json")
+@command("items", "strict", "user", "history", "model", "run", "prior", "json")
 def score(
     data: Data,
     asked: HistoryOptions,
     which: ModelOptions,
     settings: Annotated[Given, FieldsOf(Settings, without=["decoder", "exclude_seen", *LISTING])],
     items: Items = None,
+    strict: Strict = False,
     json: AsJson = False,
 ) -> None:
     """Rank the given items as `rank` does, but keep items that the user already had."""
-    _print_ranking(data, asked, which, settings, items, keep_seen=True, json=json)
+    wanted = replace(_wanted(items, strict), exclude_seen=False)
+    _print_ranking(data, asked, which, settings, wanted, json=json)
+
+
+def _wanted(items: list[str] | None, strict: bool) -> Wanted:
+    """Read the items to rank from their files."""
+    from genrec.pipeline.preflight import Wanted
+
+    return Wanted(candidates=read_ids(items) if items else None, strict=strict)
 
 
 def _print_ranking(
@@ -202,24 +227,23 @@ def _print_ranking(
     asked: HistoryOptions,
     which: ModelOptions,
     settings: Given,
-    items: list[str] | None,
+    wanted: Wanted,
     *,
-    keep_seen: bool,
     json: bool,
 ) -> None:
     from genrec.reports import console, terminal
 
-    candidates = read_ids(items) if items else None
-    recommender, given = load_request(data, asked, which, settings, quiet=json)
+    recommender, given = load_request(data, asked, which, settings, wanted, quiet=json)
+    ask = recommender.rank if wanted.exclude_seen is None else recommender.score
     with console.working("Scoring ...", quiet=json):
-        answer = (recommender.score if keep_seen else recommender.rank)(given, candidates)
+        answer = ask(given, wanted.candidates, strict=wanted.strict)
     if json:
         console.print_json(answer.to_dict())
     else:
         terminal.print_recommendations(answer)
 
 
-@command("items", "user", "history", "model", "run", "target_behavior", "json")
+@command("items", "strict", "user", "history", "model", "run", "target_behavior", "json")
 def likes(
     data: Data,
     items: Annotated[
@@ -243,21 +267,27 @@ def likes(
             ],
         ),
     ],
+    strict: Strict = False,
     json: AsJson = False,
 ) -> None:
     """Estimate the probability that the user wants each item by asking the model a yes-or-no question.
 
     This works best with a model trained with `genrec train --objective pointwise`.
     """
+    from genrec.matching.history_parser import describe_gaps
+    from genrec.pipeline.catalog_index import note_skipped
     from genrec.reports import console, terminal
 
-    candidates = read_ids(items)
-    recommender, given = load_request(data, asked, which, settings, quiet=json)
+    wanted = replace(_wanted(items, strict), exclude_seen=False)
+    recommender, given = load_request(data, asked, which, settings, wanted, quiet=json)
+    catalog = recommender.catalog
+    known = [i for i in wanted.candidates or () if i in catalog]
+    unknown = [i for i in wanted.candidates or () if i not in catalog]
     with console.working("Asking ...", quiet=json):
         history, understood = recommender.understand(given)
-        probabilities = recommender.would_like(history, candidates)
-    catalog = recommender.catalog
-    pairs = sorted(zip(candidates, probabilities, strict=True), key=lambda pair: -pair[1])
+        probabilities = recommender.would_like(history, known)
+    pairs = sorted(zip(known, probabilities, strict=True), key=lambda pair: -pair[1])
+    skipped = [note_skipped(unknown, len(known))] if unknown else []
     answer = {
         "schema_version": 1,
         "user_id": history.user_id,
@@ -268,6 +298,8 @@ def likes(
             for i, p in pairs
         ],
         "understood": [asdict(u) for u in understood],
+        "unknown": unknown,
+        "notes": [*describe_gaps(understood), *skipped],
     }
     if json:
         console.print_json(answer)

@@ -243,7 +243,7 @@ class Judge:
         seed: int,
         log: Callable[[str], None],
     ) -> None:
-        from genrec.explain.sentences import load_explain_template
+        from genrec.explain.styles import load_explain_template
 
         self._ours, self.other, self._style, self._seed = ours, other, style, seed
         settings = ours.settings

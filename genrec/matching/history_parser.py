@@ -110,6 +110,20 @@ def describe_gaps(understood: Sequence[Understood]) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def check_length(history: object) -> None:
+    """Check that a typed history is not too long.
+
+    Raises:
+        RequestError: the text has more than ``LONGEST`` characters.
+    """
+    if isinstance(history, str) and len(history) > LONGEST:
+        msg = (
+            f"The typed history has {len(history):,} characters. Expected at most "
+            f"{LONGEST:,}; pass a list of item ids or titles, or a user of a dataset."
+        )
+        raise RequestError(msg)
+
+
 class HistoryParser:
     """A parser that turns a typed history, such as ``"bought: A; viewed: B"``, into events."""
 
@@ -152,12 +166,7 @@ class HistoryParser:
         Raises:
             RequestError: the text has more than ``LONGEST`` characters.
         """
-        if isinstance(history, str) and len(history) > LONGEST:
-            msg = (
-                f"The typed history has {len(history):,} characters. Expected at most "
-                f"{LONGEST:,}; pass a list of item ids or titles, or a user of a dataset."
-            )
-            raise RequestError(msg)
+        check_length(history)
         pieces = _PIECE.split(history) if isinstance(history, str) else list(history)
         pieces = [p.strip() for p in pieces]
         understood: list[Understood] = []

@@ -335,28 +335,10 @@ class CatalogIndex:
             else:
                 unknown[item] = None
         if unknown and (strict or not known):
-            msg = (
-                f"{self.describe_unknown([*unknown], len(known) + len(unknown))}. Expected ids from "
-                f"the catalog of {len(self.catalog):,} items."
-            )
+            said = describe_unknown([*unknown], len(known), removed=bool(self.removed))
+            msg = f"{said}. Expected ids from the catalog of {len(self.catalog):,} items."
             raise RequestError(msg)
         return list(known), tuple(unknown)
-
-    def describe_unknown(self, unknown: Sequence[str], among: int) -> str:
-        """Write a sentence, without its full stop, that reports the unknown item ids.
-
-        Args:
-            unknown: the distinct unknown ids, at least one.
-            among: the number of distinct ids that were given.
-        """
-        removed = " or were removed from it" if self.removed else ""
-        named = ", ".join(map(repr, unknown[:_SHOWN]))
-        more = f" and {len(unknown) - _SHOWN:,} more" if len(unknown) > _SHOWN else ""
-        if len(unknown) == 1:
-            return f"Item {named} is not in the catalog{removed.replace('were', 'was')}"
-        return (
-            f"{len(unknown):,} of {among:,} item ids are not in the catalog{removed}: {named}{more}"
-        )
 
     def column(self, name: str) -> npt.NDArray[np.object_]:
         """Return the value of a column for each item, or None if it is missing; cache the result.
@@ -422,6 +404,29 @@ class CatalogIndex:
                 kept.clear()
             kept[condition] = mask
         return mask
+
+
+def describe_unknown(unknown: Sequence[str], known: int, *, removed: bool = False) -> str:
+    """Report which of the given item ids are unknown, in a sentence without its full stop.
+
+    Args:
+        unknown: the distinct unknown ids, at least one.
+        known: the number of distinct ids that are known.
+        removed: whether items were removed from the catalog.
+    """
+    named = ", ".join(map(repr, unknown[:_SHOWN]))
+    more = f" and {len(unknown) - _SHOWN:,} more" if len(unknown) > _SHOWN else ""
+    if len(unknown) == 1:
+        return f"Item {named} is not in the catalog{' or was removed from it' * removed}"
+    where = f"the catalog{' or were removed from it' * removed}"
+    given = len(unknown) + known
+    return f"{len(unknown):,} of {given:,} item ids are not in {where}: {named}{more}"
+
+
+def note_skipped(unknown: Sequence[str], known: int, *, removed: bool = False) -> str:
+    """Write the note that unknown items were skipped; see ``describe_unknown``."""
+    said = describe_unknown(unknown, known, removed=removed)
+    return f"{said}. {'It was' if len(unknown) == 1 else 'They were'} skipped."
 
 
 def check_ids(given: object, name: str) -> None:

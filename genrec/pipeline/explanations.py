@@ -43,7 +43,7 @@ class TextExplanations:
 
     def _explainer(self, style: str) -> TextExplainer:
         """Return the explainer that writes sentences in the given style."""
-        from genrec.explain.sentences import load_explain_template
+        from genrec.explain.styles import load_explain_template
         from genrec.explain.text_sentences import TextExplainer
 
         settings = self._settings
@@ -108,7 +108,8 @@ class Explanations:
             style: the style of the sentences, such as ``reason``.
             listed: True if the sentences are about recommended items.
         """
-        from genrec.explain.sentences import Explainer, load_explain_template
+        from genrec.explain.sentences import Explainer
+        from genrec.explain.styles import load_explain_template
 
         settings = self._settings
         return self._index.made(

@@ -19,7 +19,12 @@ from genrec.data.events import History, Interaction
 from genrec.data.info import DatasetInfo
 from genrec.decoding.filters import Filter
 from genrec.errors import RequestError, SettingsError
-from genrec.matching.history_parser import HistoryParser, Understood, describe_gaps
+from genrec.matching.history_parser import (
+    HistoryParser,
+    Understood,
+    check_length,
+    describe_gaps,
+)
 from genrec.matching.matcher import TextMatcher
 from genrec.pipeline.catalog_index import CatalogIndex, Order
 from genrec.prompts.encoder import EncodedPrompt, PromptBudget, PromptEncoder
@@ -402,6 +407,20 @@ class RequestBuilder:
             raise RequestError(msg)
         return common
 
+    def check(self, history: HistoryLike, options: QueryOptions, *, exclude_seen: bool) -> None:
+        """Raise the errors of ``build`` that need no model.
+
+        A typed history is not read, since that may need an encoder. Only its length is checked.
+        """
+        order = self.index.order(by_rows=True)
+        common = self._common(options, order)
+        if isinstance(history, History):
+            self._allowed(history, order, common, exclude_seen)
+            self.demonstrations(history.user_id)
+        else:
+            check_length(history)
+            self.demonstrations()
+
     def _notes(self, understood: Sequence[Understood]) -> tuple[str, ...]:
         """Return remarks for the user, such as on pieces of a typed history that were not understood."""
         typed = (*self.matcher.notes, *describe_gaps(understood)) if understood else ()
@@ -416,6 +435,28 @@ class RequestBuilder:
         common: Filter,
         exclude: bool,
     ) -> Request:
+        allowed = self._allowed(read, order, common, exclude)
+        shots = self.demonstrations(read.user_id)
+        return Request(
+            history=read,
+            options=options,
+            behavior=self.behavior,
+            understood=understood,
+            prompt=self.prompt(read, shots),
+            order=order,
+            allowed=allowed,
+            seen=self.describe_seen(exclude),
+            render=self._renderer(shots),
+            bare=self._renderer(()) if shots else None,
+            notes=self._notes(understood),
+        )
+
+    def _allowed(self, read: History, order: Order, common: Filter, exclude: bool) -> Filter:
+        """Create the filter of the items that may be returned for a history.
+
+        Raises:
+            _UnanswerableError: no item is left, or the history has an unknown item.
+        """
         unknown = [i for i in read.item_ids if i not in self.index.catalog]
         if unknown:
             some = ", ".join(map(repr, unknown[:_SHOWN]))
@@ -435,20 +476,7 @@ class RequestBuilder:
                 "relax the filters."
             )
             raise _UnanswerableError(msg)
-        shots = self.demonstrations(read.user_id)
-        return Request(
-            history=read,
-            options=options,
-            behavior=self.behavior,
-            understood=understood,
-            prompt=self.prompt(read, shots),
-            order=order,
-            allowed=allowed,
-            seen=self.describe_seen(exclude),
-            render=self._renderer(shots),
-            bare=self._renderer(()) if shots else None,
-            notes=self._notes(understood),
-        )
+        return allowed
 
 
 def _not_a_history(given: object) -> RequestError:

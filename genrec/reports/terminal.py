@@ -35,6 +35,8 @@ def print_likes(answer: Mapping[str, Any], understood: Sequence[Understood]) -> 
         f"A probability is the chance that {answer['model']} answers yes rather than no to a question "
         f"about {answer['behavior']!r}."
     )
+    for remark in answer["notes"]:
+        note(remark)
 
 
 def print_recommendations(answer: RecommendationList) -> None:

@@ -145,11 +145,11 @@ def test_explain(run: Run, data: Path, model: Path) -> None:
         (["recommend", "DATA", "--user", "u", "--evidence", "fast"], 2, "need explanations"),
         (["recommend", "DATA", "--user", "u", "--history", ""], 2, "Both --user and --history"),
         (["recommend", "NOWHERE", "--user", "u"], 3, "is not a dataset folder"),
-        (["recommend", "DATA", "--user", "u", "--model", "no/such"], 5, "Ways to get a model"),
+        (["recommend", "DATA", "--history", "", "--model", "no/such"], 5, "Ways to get a model"),
         (["recommend", "DATA", "--user", "u", "--template", "x"], 4, "few_shot, next_item"),
         (["recommend", "DATA", "--user", "u", "--decoder", "x"], 2, "Expected one of: trie"),
         (["recommend", "DATA", "--user", "u", "-k", "0"], 6, "k=0"),
-        (["recommend", "DATA", "--user", "u", "--device", "x"], 2, "device='x'"),
+        (["recommend", "DATA", "--history", "", "--device", "x"], 2, "device='x'"),
         (
             ["recommend", "DATA", "--user", "u", "--few-shot", "9", "--include-seen"],
             6,

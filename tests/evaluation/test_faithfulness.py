@@ -31,7 +31,7 @@ from genrec.evaluation.faithfulness import (
 )
 from genrec.evaluation.faithfulness_results import WAYS, Faithfulness, Judgement
 from genrec.explain import claims
-from genrec.explain.sentences import load_explain_template
+from genrec.explain.styles import load_explain_template
 from genrec.explain.types import Explanation
 from genrec.matching.ngrams import CharNgrams
 from genrec.priors.weights import Weights

@@ -6,7 +6,8 @@ import pytest
 
 from genrec import Catalog, Interaction, Item
 from genrec.explain.claims import Facts, find_problems, has_foreign_word
-from genrec.explain.sentences import collect_facts, load_explain_template
+from genrec.explain.sentences import collect_facts
+from genrec.explain.styles import load_explain_template
 
 VERBS = {"buy": ("bought", "buy"), "view": ("viewed", "saw"), "like": ("liked", "like")}
 ITEM = Item(

@@ -1,0 +1,35 @@
+"""Load the templates of the styles of explanations. This module does not use models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from genrec.data.behaviors import templates_folder
+from genrec.errors import PromptError
+from genrec.prompts.template import Template
+
+
+def load_explain_template(style: str, language: str, own: str | None) -> Template:
+    """Load the template for a style of explanation.
+
+    Its file is ``explain.jinja`` for the style ``reason``, and ``explain_STYLE.jinja`` for others.
+
+    Args:
+        style: the name of the style.
+        language: the language of the sentences.
+        own: the folder with the user's own templates, or None.
+
+    Raises:
+        PromptError: there is no template for the style. The message lists the known styles.
+    """
+    name = "explain" if style == "reason" else f"explain_{style}"
+    try:
+        return Template.load(name, language, own=own)
+    except PromptError as error:
+        if "There is no template" not in str(error):
+            raise
+        folders = [templates_folder(), *([] if own is None else [Path(own)])]
+        names = {f.stem for p in folders for f in (p / language).glob("explain_*.jinja")}
+        known = ["reason", *sorted(n.removeprefix("explain_") for n in names)]
+        msg = f"style={style!r} is unknown. Expected one of: {', '.join(known)}."
+        raise PromptError(msg) from None
