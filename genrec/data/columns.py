@@ -55,6 +55,7 @@ class Recognized:
         table: the table with renamed columns.
         names: for every column that was recognized or mapped, genrec's name and the name in the
             file.
+        found: the names of the columns in the file.
         notes: remarks for the user on columns that were chosen among several or used twice.
         unit: the name of the basket column; None if the table has none.
         behavior: the behavior that the columns suggest for a table without a behavior column.
@@ -63,6 +64,7 @@ class Recognized:
 
     table: pa.Table
     names: dict[str, str]
+    found: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     unit: str | None = None
     behavior: str = "interact"
@@ -97,11 +99,19 @@ def _names_of(role: str) -> dict[str, int]:
     words, endings = given["words"], _known()["endings"]
     names = [*given["first"], *(w + e for w in words for e in endings)]
     names += [e + w for w in words for e in ("id", "no", "numero", "nummer", "code")]
+    names += [w + e for kind in given.get("pairs", ()) for w in _pair_words(kind) for e in kind[1]]
     names += [*words, *given["last"]]
     ranks: dict[str, int] = {}
     for name in names:
         ranks.setdefault(fold(name), len(ranks))
     return ranks
+
+
+def _pair_words(kind: list[Any]) -> list[str]:
+    """Return the first halves of composed names, given as a list or as the name of a role."""
+    first = kind[0]
+    words: list[str] = first if isinstance(first, list) else _known()["roles"][first]["words"]
+    return words
 
 
 def _folded(key: str) -> set[str]:
@@ -166,6 +176,7 @@ def recognize_events(
     return Recognized(
         finder.rename(),
         names | ({"unit": unit} if unit else {}),
+        tuple(arrow.column_names(table)),
         finder.notes,
         unit,
         finder.suggest_behavior(unit),
@@ -195,7 +206,8 @@ def recognize_items(
         finder.choose_ids(events)
     for role in ITEM_ROLES:
         finder.find(role)
-    return Recognized(finder.rename(), finder.names, finder.notes)
+    found = tuple(arrow.column_names(table))
+    return Recognized(finder.rename(), finder.names, found, finder.notes)
 
 
 def describe_missing(

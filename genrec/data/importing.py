@@ -120,8 +120,7 @@ def _with_time(
     if not present & {"timestamp", "position"}:
         missing.append("timestamp")
     if missing:
-        found = arrow.column_names(table)
-        msg = columns.describe_missing(missing, found, rejects.source)
+        msg = columns.describe_missing(missing, read.found, rejects.source)
         if "timestamp" in missing:
             msg += " If the rows have no times but are in order, use --time-unit position."
         raise DataError(msg)
@@ -141,9 +140,8 @@ def _read_items(
     read = columns.recognize_items(items, item_columns, rejects.source, events)
     missing = [n for n in ("item_id", "title") if n not in read.table.column_names]
     if missing:
-        found = arrow.column_names(read.table)
         raise DataError(
-            columns.describe_missing(missing, found, rejects.source, option="--item-column")
+            columns.describe_missing(missing, read.found, rejects.source, option="--item-column")
         )
     table = cleaning.clean_ids(read.table, ["item_id"], notes)
     table = cleaning.clean_titles(table, notes)

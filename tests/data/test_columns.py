@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from genrec import Dataset
 from genrec.data.columns import RoleNames, fold, recognize_events, recognize_items
 from genrec.errors import DataError
 
@@ -127,6 +128,12 @@ EVENTS = {
          "value": "QTY", "timestamp": "DATETIME"},
         "buy",
     ),
+    "a till with short names": (
+        "Sale No,Sold On,Cust,Prod Code,Prod Desc,Pcs,Amt",
+        {"unit": "Sale No", "timestamp": "Sold On", "user_id": "Cust", "item_id": "Prod Code",
+         "title": "Prod Desc", "value": "Pcs"},
+        "buy",
+    ),
     "WooCommerce": (
         "Order ID,Order Date,Customer Email,Product ID,Product Name,Quantity,Item Price",
         {"unit": "Order ID", "timestamp": "Order Date", "user_id": "Customer Email",
@@ -181,6 +188,15 @@ def test_items_of_a_known_source(source: str) -> None:
     title = {} if "title" in expected or "Title" not in header else title
     title = {"title": "app_name"} if source == "Steam" else title
     assert found.names == expected | title
+
+
+def test_missing_columns_are_named_together_with_the_names_in_the_file() -> None:
+    events = pa.table({"who": ["u"], "song": ["Yesterday"], "Qty": ["1"]})
+    with pytest.raises(DataError) as caught:
+        Dataset.from_tables(None, events, name="shop")
+    assert "as user_id (the user) or timestamp (the time)" in str(caught.value)
+    assert "Found the columns: who, song, Qty." in str(caught.value)
+    assert "--column user_id=COLUMN --column timestamp=COLUMN" in str(caught.value)
 
 
 def test_own_names_and_given_names_come_first() -> None:
