@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from genrec.data.behaviors import spoken_verbs
 from genrec.data.columns import Recognized
 from genrec.data.readers import arrow
-from genrec.data.readers.numbers import read_numbers, restore_ids
+from genrec.data.readers.numbers import decimal_sign, read_numbers, restore_ids
 from genrec.data.readers.rejects import Rejects
 from genrec.text import quantity
 from genrec.types import BoolArray
@@ -28,6 +28,9 @@ from genrec.types import BoolArray
 RETURN = "return"
 _ENTITY = r"&(#\d+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);"
 _CANCELLED = r"^[Cc]\d+$"
+_NUMBERS = ("value", "rating")  # columns of numbers, even if a few cells are none
+_NO_AMOUNTS = ("user_id", "item_id", "title", "behavior", "timestamp", "position", "split", "text")
+_SAMPLE = 1000
 _REPEAT_KEY = (
     "user_id",
     "item_id",
@@ -53,19 +56,20 @@ def target_words() -> list[str]:
     return _words("targets")
 
 
-def clean_events(read: Recognized, notes: list[str]) -> pa.Table:
+def clean_events(read: Recognized, notes: list[str], items: pa.Table | None = None) -> pa.Table:
     """Return a table of events with readable ids, titles, values and behaviors.
 
     Args:
         read: the table and what its columns hold.
         notes: the list to which a remark is added for every kind of change.
+        items: the table of items, whose numbers are written in the same way.
     """
     table = fill_orders(read.table, read.unit, notes)
     table = clean_ids(table, ["user_id", "item_id", *([read.unit] if read.unit else [])], notes)
     table = clean_titles(table, notes)
     if "item_id" in read.names and "text" not in table.column_names:
         table = _name_items_without_ids(table, notes)
-    table = _read_values(table, notes)
+    table = read_amounts(table, notes, [read.unit] if read.unit else [], items)
     table = _translate_behaviors(table, notes)
     return mark_returns(table, read.unit, notes, counted=read.counted, usual=read.behavior)
 
@@ -231,23 +235,54 @@ def _name_items_without_ids(table: pa.Table, notes: list[str]) -> pa.Table:
     return table.set_column(place, "item_id", pc.if_else(lacking, titles, ids))
 
 
-def _read_values(table: pa.Table, notes: list[str]) -> pa.Table:
-    """Read numbers with currency signs, thousands separators or decimal commas."""
-    for name in ("value", "rating", "price"):
-        if name not in table.column_names or not _is_text(table[name]):
-            continue
+def read_amounts(
+    table: pa.Table,
+    notes: list[str],
+    others: Collection[str] = (),
+    beside: pa.Table | None = None,
+) -> pa.Table:
+    """Read numbers with currency signs, separators of thousands or decimal commas.
+
+    A column that describes items or events is changed only if every cell is a number and some have
+    a fraction or a sign; so codes such as ``030 123`` remain texts.
+
+    Args:
+        table: the events or items.
+        notes: the list of remarks.
+        others: columns that do not hold numbers, such as the basket column.
+        beside: another table, whose numbers are written in the same way.
+    """
+    texts = [n for n in arrow.column_names(table) if n not in {*_NO_AMOUNTS, *others}]
+    texts = [n for n in texts if _is_text(table[n])]
+    usual = decimal_sign([table[n] for n in texts] + (beside.columns if beside else []))
+    for name in texts:
         text = arrow.to_text(table[name])
-        if np.array_equal(np.isnan(arrow.to_floats(text)), np.asarray(pc.equal(text, ""))):
-            continue  # plain numbers
-        numbers, dialect = read_numbers(text)
+        plain = np.array_equal(np.isnan(arrow.to_floats(text)), np.asarray(pc.equal(text, "")))
+        if name in _NUMBERS or plain:
+            amounts = name in _NUMBERS or usual == ","
+        else:
+            amounts = _all_amounts(text.slice(0, _SAMPLE), usual) and _all_amounts(text, usual)
+        if not amounts:
+            continue
+        numbers, dialect = read_numbers(text, usual)
         if dialect is None:
             continue
         known = pa.array(np.isfinite(numbers))
-        plain = pa.chunked_array([pa.array([f"{n:.15g}" for n in numbers], text.type)])
-        column = pc.if_else(known, plain, text)
+        spelled = pa.chunked_array([pa.array([f"{n:.15g}" for n in numbers], text.type)])
+        column = pc.if_else(known, spelled, text).cast(table[name].type)
         table = table.set_column(table.column_names.index(name), name, column)
         notes.append(f"{name}: {dialect}")
     return table
+
+
+def _all_amounts(text: pa.ChunkedArray, usual: str) -> bool:
+    """Check whether all non-empty cells are numbers, and some have a fraction or a sign."""
+    numbers, dialect = read_numbers(text, usual)
+    empty = np.asarray(pc.equal(text, ""), dtype=bool)
+    if dialect is None or not np.isfinite(numbers[~empty]).all():
+        return False
+    signs = pc.any(pc.match_substring_regex(text, r"[^\d\s.,'\x{2019}]")).as_py()
+    return bool(signs or (numbers[~empty] % 1).any())
 
 
 def _translate_behaviors(table: pa.Table, notes: list[str]) -> pa.Table:

@@ -19,10 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genrec import files
-from genrec.cache import Cache
 from genrec.data.catalog import Catalog
 from genrec.data.cleaning import target_words
-from genrec.data.columns import RoleNames
+from genrec.data.columns import EVENT_ROLES, RoleNames
 from genrec.data.importing import import_tables
 from genrec.data.info import (
     DatasetInfo,
@@ -40,7 +39,6 @@ from genrec.data.readers.rejects import Rejects
 from genrec.data.splits import SplitOptions, split_events
 from genrec.errors import DataError, SettingsError
 
-CACHE = "cache"  # the subfolder with results that are kept, such as the counts of a prior
 TUNED = "tuned.json"  # the file in the folder with the result of `genrec tune`
 INDEX_FILES = ("titles.safetensors", "titles.faiss")
 FILES = frozenset(
@@ -50,7 +48,6 @@ FILES = frozenset(
         "interactions.parquet",
         "rejected.csv",
         "baselines",
-        CACHE,
         "titles.new",  # left behind by version 0.1.0 if it was killed while writing the index
         TUNED,
         *INDEX_FILES,
@@ -67,20 +64,12 @@ class Dataset:
         interactions: the events, with their split.
         info: the decisions and measurements made by ``prepare``.
         folder: the folder from which the dataset was loaded; None if it was built in memory.
-        cache_folder: the folder of the cache, if it is not in ``folder``.
     """
 
     catalog: Catalog
     interactions: Interactions
     info: DatasetInfo
     folder: Path | None = None
-    cache_folder: Path | None = None
-
-    @property
-    def cache(self) -> Cache:
-        """The cache for results that are computed from this dataset."""
-        own = None if self.folder is None else self.folder / CACHE
-        return Cache(self.cache_folder or own)
 
     @classmethod
     def prepare(
@@ -177,10 +166,10 @@ class Dataset:
                 rejects=rejects,
             )
         except DataError as error:
-            if rejected_to is None or not any(r.rows for r in rejects):
-                raise
-            _write_rejected(rejected_to, rejects)
-            msg = f"{error} The rejected rows are in {rejected_to}."
+            msg = f"{error}{_doubts(notes, [table, table_of_items])}"
+            if rejected_to is not None and any(r.rows for r in rejects):
+                _write_rejected(rejected_to, rejects)
+                msg += f" The rejected rows are in {rejected_to}."
             raise DataError(msg) from error
         dataset = replace(dataset, info=replace(dataset.info, notes=notes + dataset.info.notes))
         return dataset, rejects if items is not None else rejects[1:]
@@ -410,9 +399,19 @@ def _read(
     if isinstance(source, pa.Table):
         return source
     remarks: list[str] = []
-    table = read_table(source, rejects=rejects, scalar=roles, encoding=encoding, notes=remarks)
+    known = RoleNames(EVENT_ROLES, {})
+    table = read_table(
+        source, rejects=rejects, scalar=roles, known=known, encoding=encoding, notes=remarks
+    )
     notes += [f"{rejects.source}: {remark}" for remark in remarks]
     return table
+
+
+def _doubts(notes: list[str], tables: list[pa.Table | None]) -> str:
+    """Return the remarks on guessed encodings that may explain why columns were not recognized."""
+    names = [n for table in tables if table is not None for n in arrow.column_names(table)]
+    doubts = [n for n in notes if "--encoding" in n] if not "".join(names).isascii() else []
+    return "".join(f" Note that {n}." for n in doubts)
 
 
 def _write_rejected(path: str | Path, rejects: list[Rejects]) -> None:

@@ -74,7 +74,7 @@ def import_tables(
     read = replace(recognized, table=events, unit=unit, notes=[])
     read = _with_time(read, options, bad_events)
     notes = list(recognized.notes)
-    table = cleaning.clean_events(read, notes)
+    table = cleaning.clean_events(read, notes, items)
     names = {ours: theirs for ours, theirs in recognized.names.items() if ours != "unit"}
     if unit is not None:
         names["unit"] = unit
@@ -145,6 +145,7 @@ def _read_items(
         )
     table = cleaning.clean_ids(read.table, ["item_id"], notes)
     table = cleaning.clean_titles(table, notes)
+    table = cleaning.read_amounts(table, notes, beside=events.table)
     return Catalog.from_table(table, rejects=rejects), read.names
 
 

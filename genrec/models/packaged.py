@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genrec.cache import find_user_folder
 from genrec.errors import ModelError
 from genrec.files import apply_umask, describe_error, os_errors
 
@@ -159,15 +158,18 @@ def cache_folder() -> Path:
     Raises:
         ModelError: the variable is not set, and the user has no home folder.
     """
-    folder = find_user_folder()
-    if folder is None:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if base and Path(base).is_absolute():
+        return Path(base) / "genrec"
+    try:
+        return Path.home() / ".cache" / "genrec"
+    except RuntimeError as error:
         msg = (
             "There is no folder for downloaded models: HOME is not set, and the system does not know "
             "the home folder of this user. Set XDG_CACHE_HOME to a writable folder with 1 GB of free "
             "space."
         )
-        raise ModelError(msg)
-    return folder
+        raise ModelError(msg) from error
 
 
 def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path:

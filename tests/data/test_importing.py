@@ -73,6 +73,45 @@ def test_a_column_that_is_nearly_the_same_everywhere_does_not_describe_items(
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("separate", [False, True])
+def test_attributes_with_currency_signs_and_decimal_commas_are_numbers(
+    tmp_path: Path, separate: bool
+) -> None:
+    shown = [("1.250,50 €", "030 123", "12,5 cm", "1.500"), ("3,95 €", "030 124", "x", "2.500")]
+    names = "Preis;Telefon;Höhe;Stück je Palette"
+    items = [f"S{n};Becher {n};{';'.join(cells)}" for n, cells in enumerate(shown)]
+    events = [f"u{n};2019-03-0{n};{items[n % 2] if not separate else f'S{n % 2}'}"
+              for n in range(1, 6)]  # fmt: skip
+    described = f"Artikelnummer;Bezeichnung;{names}"
+    header = f"Kunde;Datum;{described if not separate else 'Artikelnummer'}\n"
+    (tmp_path / "e.csv").write_text(header + "\n".join(events), encoding="utf-8")
+    (tmp_path / "i.csv").write_text(f"{described}\n" + "\n".join(items), encoding="utf-8")
+    data, _ = Dataset.prepare(tmp_path / "i.csv" if separate else None, tmp_path / "e.csv")
+    found = [tuple(i.attributes[n] for n in names.split(";")) for i in data.catalog]
+    if not separate:
+        found.sort(key=str)
+    assert found == [(1250.5, "030 123", "12,5 cm", 1500), (3.95, "030 124", "x", 2500)]
+    assert any("Preis: numbers read with a decimal comma" in n for n in data.info.notes)
+
+
+def test_numbers_of_both_files_are_written_alike(tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text("sku;name;price\nA1;Mug;3,95\nA2;Pot;12,50\n")
+    events = "customer;sku;date;qty\nu;A1;2019-03-01;1.500\nv;A2;2019-03-02;12\n"
+    (tmp_path / "e.csv").write_text(events)
+    data, _ = Dataset.prepare(tmp_path / "i.csv", tmp_path / "e.csv")
+    assert data.interactions.columns.value.tolist() == [1500, 12]
+
+
+def test_an_unknown_column_in_a_guessed_encoding_is_an_error_that_names_the_encoding(
+    tmp_path: Path,
+) -> None:
+    text = "顧客番号,名,時\n" + "".join(f"u{n},a,2019-03-01\n" for n in range(30))
+    (tmp_path / "e.csv").write_bytes(text.encode("euc_jp"))
+    with pytest.raises(DataError, match=r"--column item_id=COLUMN.* Note that e\.csv: the text is read "
+                       r".* name the encoding with --encoding\."):  # fmt: skip
+        Dataset.prepare(None, tmp_path / "e.csv")
+
+
 def test_returns_are_no_purchases(tmp_path: Path) -> None:
     data = prepare(
         tmp_path,

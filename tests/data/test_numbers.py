@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec import Catalog, Interactions, Item
-from genrec.data.readers.numbers import other_spelling, read_numbers, restore_ids
+from genrec.data.readers.numbers import (
+    decimal_sign,
+    other_spelling,
+    read_numbers,
+    restore_ids,
+)
 from genrec.errors import RequestError, UnknownUserError
 
 NAN = float("nan")
@@ -55,6 +60,43 @@ def test_spellings(cells: list[str], numbers: list[float], said: str | None) -> 
     assert np.array_equal(found, numbers, equal_nan=True)
     assert (remark is None) == (said is None)
     assert said is None or said in str(remark)
+
+
+@pytest.mark.parametrize(
+    ("columns", "sign"),
+    [
+        ([["1", "2"], ["1.500", "12"]], ""),
+        ([["1", "2"], ["1.500,5", "12"]], ","),
+        ([["12", "2,75"], ["1.500", "12"]], ","),
+        ([["12", "2.75"], ["1,500", "12"]], "."),
+        ([["12", "2.75"], ["1,5", "12"]], ""),
+        ([["12,5 EUR", "", "nan"], ["red", "1.5"]], ","),
+        ([["01.03.2019", "02.03.2019"], ["1,2,3", "4,5,6"], []], ""),
+    ],
+)
+def test_the_decimal_sign_of_a_file(columns: list[list[str]], sign: str) -> None:
+    arrays = [pa.chunked_array([pa.array(c, pa.string())]) for c in columns]
+    assert decimal_sign([*arrays, pa.chunked_array([pa.array([1.5])])]) == sign
+
+
+@pytest.mark.parametrize(
+    ("cells", "usual", "numbers"),
+    [
+        (["1.500", "12"], "", [1.5, 12]),
+        (["1.500", "12"], ".", [1.5, 12]),
+        (["1.500", "12"], ",", [1500, 12]),
+        (["1,500", "12"], ",", [1.5, 12]),
+        (["1,500", "12"], ".", [1500, 12]),
+        (["1.500", "12.5"], ",", [1.5, 12.5]),
+        (["£1.500", "£12"], ",", [1500, 12]),
+    ],
+)
+def test_the_decimal_sign_of_the_file_decides_where_the_column_does_not(
+    cells: list[str], usual: str, numbers: list[float]
+) -> None:
+    found, remark = read_numbers(pa.chunked_array([pa.array(cells)]), usual)
+    assert found.tolist() == numbers
+    assert ("is taken as" in (remark or "")) == (cells[1] != "12.5")
 
 
 @pytest.mark.parametrize(

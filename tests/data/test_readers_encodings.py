@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genrec.data.columns import EVENT_ROLES, RoleNames
 from genrec.data.readers import arrow, files
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, SettingsError
@@ -224,3 +225,22 @@ def test_any_characters_are_read_back_or_something_is_said(
     assert found.num_rows + len(rejects.rows) == len(titles)
     if found["title"].to_pylist() != titles and not notes and not rejects.rows:
         path.read_bytes().decode("utf-8")  # it could be either; nothing can tell
+
+
+@pytest.mark.parametrize(
+    ("header", "encoding"),
+    [
+        ("訂單編號,顧客,商品,數量,時間", "big5"), ("用户ID;商品ID;时间", "gb18030"),
+        ("顧客番号|商品番号|購入日", "shift_jis"), ("顧客番号,商品番号,購入日", "euc_jp"),
+        ("用户,item,time", "gb18030"),
+    ],
+)  # fmt: skip
+def test_known_names_of_columns_decide_if_only_the_header_is_not_ascii(
+    tmp_path: Path, header: str, encoding: str
+) -> None:
+    delimiter = next(c for c in ";|," if c in header)
+    names = header.split(delimiter)
+    rows = "".join(f"{delimiter.join(['7'] * len(names))}\n" for _ in range(30))
+    (tmp_path / "e.csv").write_bytes(f"{header}\n{rows}".encode(encoding))
+    known = RoleNames(EVENT_ROLES, {})
+    assert arrow.column_names(files.read(tmp_path / "e.csv", known=known)) == names

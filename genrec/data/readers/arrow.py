@@ -258,7 +258,7 @@ def infer_type(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
     Codes such as 007, and numbers with more digits than a double can represent, remain text.
     """
-    if not pa.types.is_string(column.type):
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return column
     values = pc.utf8_trim_whitespace(column)
     values = pc.if_else(pc.equal(values, ""), None, values)

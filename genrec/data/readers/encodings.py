@@ -14,7 +14,7 @@ import codecs
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import BinaryIO, TextIO
 
@@ -89,11 +89,12 @@ def named(encoding: str) -> Encoding:
     return Encoding(name)
 
 
-def detect(opener: Opener) -> Encoding:
+def detect(opener: Opener, known: Container[str] = ()) -> Encoding:
     """Detect the encoding of a text file.
 
     Args:
         opener: opens the file, unpacked.
+        known: usual names of columns. If a header is all that is not ASCII, they decide.
     """
     with opener() as stream:
         start = stream.read(4096)
@@ -111,6 +112,8 @@ def detect(opener: Opener) -> Encoding:
     valid, broken, lines = _survey(opener)
     cells = list(dict.fromkeys(c for line in lines for c in _cells(line))) or lines[:_CELLS]
     guess = None if valid >= broken else _guess(cells)
+    if lines and valid < broken:
+        guess = _with_known_names(lines[0], cells, guess, known)
     if guess is None:
         return Encoding("utf-8")
     decoded = (part for cell in cells for part in cell.decode(guess, "replace").split("|"))
@@ -268,6 +271,26 @@ def _guess(cells: list[bytes]) -> str | None:
         return None
     winner = votes.most_common(1)[0][0]
     return _latin_code_page(cells) if winner == "latin" else winner
+
+
+def _with_known_names(
+    header: bytes, cells: list[bytes], guess: str | None, known: Container[str]
+) -> str | None:
+    """Return the encoding in which a header has the most known names that are not ASCII.
+
+    In case of a tie, the guess is kept.
+    """
+    best, most = guess, 0
+    for name in dict.fromkeys([*([guess] if guess else []), *_OTHERS, *_ALPHABETS]):
+        try:
+            names = re.split(r'[,;\t|"]+', header.decode(name))
+            b"\n".join(cells).decode(name)
+        except UnicodeDecodeError:
+            continue
+        found = sum(not n.isascii() and n.strip() in known for n in names)
+        if found > most:
+            best, most = name, found
+    return best
 
 
 def _latin_code_page(cells: list[bytes]) -> str:

@@ -33,6 +33,7 @@ def read(
     *,
     rejects: Rejects | None = None,
     scalar: Container[str] = (),
+    known: Container[str] = (),
     encoding: str | None = None,
     notes: list[str] | None = None,
 ) -> pa.Table:
@@ -49,6 +50,7 @@ def read(
         rejects: the record of rows that cannot be parsed; if it is None, the first one raises an
             error.
         scalar: columns that must not contain a JSON list or object; rows that do are rejected.
+        known: usual names of columns, which help to detect the encoding.
         encoding: the encoding of a text file, such as ``cp1252``; None detects it.
         notes: receives remarks for the user, such as an encoding that was guessed.
 
@@ -72,10 +74,10 @@ def read(
     notes = notes if notes is not None else []
     given = encodings.named(encoding) if encoding is not None else None
     if path.is_dir():
-        return _read_folder(path, rejects, scalar, given, notes)
+        return _read_folder(path, rejects, scalar, given or known, notes)
     with readable(path):
         source = sources.find(path)
-        return _read_file(source, given or _encoding(source), rejects, scalar, notes)
+        return _read_file(source, given or _encoding(source, known), rejects, scalar, notes)
 
 
 @contextlib.contextmanager
@@ -102,16 +104,16 @@ def _read_folder(
     folder: Path,
     rejects: Rejects,
     scalar: Container[str],
-    given: Encoding | None,
+    given: Encoding | Container[str],
     notes: list[str],
 ) -> pa.Table:
-    """Read the files of a folder as one table."""
+    """Read the files of a folder as one table; without an encoding, names to detect it by are given."""
     parts = folders.find_parts(folder)
     found: list[tuple[Source, Encoding, str]] = []
     for part in parts:
         with readable(part.path):
             source = sources.find(part.path)
-            encoding = given or _encoding(source)
+            encoding = given if isinstance(given, Encoding) else _encoding(source, given)
             found.append((source, encoding, _kind(source, encoding)))
     folders.check_kinds(folder, parts, [kind for _, _, kind in found])
     guesses: Counter[str] = Counter()  # in bytes, since a small part may be too short to guess from
@@ -142,9 +144,9 @@ def _read_folder(
     return folders.join(folder, parts, tables, rejects, optional=optional)
 
 
-def _encoding(source: Source) -> Encoding:
+def _encoding(source: Source, known: Container[str]) -> Encoding:
     """Detect the encoding of a file; a Parquet file has none."""
-    return Encoding("utf-8") if source.is_parquet else encodings.detect(source.open)
+    return Encoding("utf-8") if source.is_parquet else encodings.detect(source.open, known)
 
 
 def _kind(source: Source, encoding: Encoding) -> str:

@@ -7,6 +7,7 @@ with what the numbers mean.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from genrec.data.readers import arrow
 from genrec.types import BoolArray, FloatArray, IntArray
 
+_SAMPLE = 10_000  # the number of cells that show a file's decimal sign
 _MOST = 0.9  # the share of non-empty cells that must be numbers, or else the column is text
 _EMPTY = pa.array(["", "nan", "null", "none", "n/a", "na", "-"], pa.large_string())
 _CURRENCIES = (
@@ -38,7 +40,7 @@ _EITHER = r"^-?[1-9]\d{0,2}[.,]\d{3}$"
 _WHOLE_FLOAT = r"^-?[0-9]+\.0$"
 
 
-def read_numbers(column: pa.ChunkedArray) -> tuple[FloatArray, str | None]:
+def read_numbers(column: pa.ChunkedArray, usual: str = "") -> tuple[FloatArray, str | None]:
     """Read a column of numbers with currency signs, separators of thousands or decimal commas.
 
     A column in which some non-empty cells are not numbers in any spelling remains text: then only
@@ -47,6 +49,8 @@ def read_numbers(column: pa.ChunkedArray) -> tuple[FloatArray, str | None]:
     Args:
         column: the cells. ``1.234`` is a decimal number and ``1,234`` a thousand unless other
             cells show that the comma is decimal.
+        usual: the decimal sign of the file, which is used if the cells show none; empty if it is
+            not known.
 
     Returns:
         The (E,) numbers, which are NaN for cells that hold none, and a remark on how they were
@@ -57,17 +61,36 @@ def read_numbers(column: pa.ChunkedArray) -> tuple[FloatArray, str | None]:
         return plain, None
     text = arrow.to_text(column).combine_chunks()
     filled = ~np.asarray(pc.is_in(pc.utf8_lower(text), _EMPTY), dtype=np.bool_)
-    if np.isfinite(plain[filled]).all():
-        return plain, _ambiguous_points(text)
+    ambiguous = _ambiguous_points(text) if np.isfinite(plain[filled]).all() else None
+    if np.isfinite(plain[filled]).all() and not (ambiguous and usual == ","):
+        return plain, ambiguous
     encoded = text.dictionary_encode()
     code = np.asarray(encoded.indices, dtype=np.int64)
     rows = np.bincount(code[filled], minlength=len(encoded.dictionary))
-    numbers, remark = _read_spelled(encoded.dictionary, rows)
+    numbers, remark = _read_spelled(encoded.dictionary, rows, usual)
     if np.isfinite(numbers[code[filled]]).mean() < _MOST:
         return plain, None
     if np.array_equal(numbers[code], plain, equal_nan=True):
         return plain, None
     return numbers[code], remark
+
+
+def decimal_sign(columns: Sequence[pa.ChunkedArray]) -> str:
+    """Return the decimal sign that some columns show and no column contradicts, or an empty string.
+
+    Args:
+        columns: columns of a file. Those that do not hold numbers are left out.
+    """
+    signs = set()
+    for column in columns:
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            texts = pc.unique(arrow.to_text(column.slice(0, _SAMPLE)))
+            texts = texts.filter(pc.invert(pc.is_in(pc.utf8_lower(texts), _EMPTY)))
+            _, with_point, with_comma = _match_numbers(texts)
+            if len(texts) and np.mean(with_point | with_comma) >= _MOST:
+                signs |= {"."} if (with_point & ~with_comma).any() else set()
+                signs |= {","} if (with_comma & ~with_point).any() else set()
+    return signs.pop() if len(signs) == 1 else ""
 
 
 def restore_ids(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, bool]:
@@ -114,11 +137,12 @@ def other_spelling(given: object) -> str | None:
     return f"{given}.0" if re.fullmatch("-?[0-9]+", given) else None
 
 
-def _read_spelled(texts: pa.Array, rows: IntArray) -> tuple[FloatArray, str]:
-    """Read (D,) distinct texts as numbers, given the number of rows with each.
+def _match_numbers(texts: pa.Array) -> tuple[dict[str, pa.Array], BoolArray, BoolArray]:
+    """Split (D,) texts into the parts of numbers.
 
     Returns:
-        The (D,) numbers, which are NaN for texts that are not numbers, and a remark on them.
+        The parts by name, and (D,) masks of the texts that are numbers if the point is decimal and
+        if the comma is.
     """
     clean = pc.replace_substring_regex(texts, "[\u00a0\u2009\u202f]", " ")
     clean = pc.replace_substring_regex(clean, "[\u2212\u2013\u2014]", "-")
@@ -126,9 +150,24 @@ def _read_spelled(texts: pa.Array, rows: IntArray) -> tuple[FloatArray, str]:
     cells = {f.name: pc.fill_null(found.field(f.name), "") for f in found.type}
     is_number = np.asarray(found.is_valid(), dtype=np.bool_)
     with_point, with_comma = (_matches(cells["digits"], p) & is_number for p in (_POINT, _COMMA))
+    return cells, with_point, with_comma
+
+
+def _read_spelled(texts: pa.Array, rows: IntArray, usual: str) -> tuple[FloatArray, str]:
+    """Read (D,) distinct texts as numbers, given the number of rows with each.
+
+    Args:
+        texts: the texts.
+        rows: the (D,) number of rows with each.
+        usual: the decimal sign to use if the texts show none.
+
+    Returns:
+        The (D,) numbers, which are NaN for texts that are not numbers, and a remark on them.
+    """
+    cells, with_point, with_comma = _match_numbers(texts)
     for_point = int(rows[with_point & ~with_comma].sum())
     for_comma = int(rows[with_comma & ~with_point].sum())
-    comma = for_comma > for_point
+    comma = for_comma > for_point or (usual == "," and not for_point + for_comma)
     numbers = _values(cells, with_comma if comma else with_point, "," if comma else ".")
     read = pa.array(np.isfinite(numbers))
     remark = _remark({n: c.filter(read) for n, c in cells.items()}, comma)
