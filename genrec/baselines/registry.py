@@ -14,6 +14,7 @@ from genrec.baselines.base import Scorer
 from genrec.baselines.content import Content
 from genrec.baselines.counting import Markov, Popular
 from genrec.baselines.neighbors import EASE, ItemKNN, UserKNN
+from genrec.baselines.own_items import Frequent, Recent
 from genrec.baselines.sparse import Arrays
 from genrec.baselines.training_events import TrainingEvents
 from genrec.data.dataset import Dataset
@@ -24,11 +25,14 @@ VERSION = 1  # version of the saved arrays; increasing it makes old files unusab
 FOLDER = "baselines"  # name of the subfolder in a dataset folder
 
 NAMES = (
-    "popular", "markov", "itemknn", "userknn", "ease", "content", "mf", "bpr", "sasrec", "textseq",
+    "popular", "recent", "frequent", "markov", "itemknn", "userknn", "ease", "content", "mf", "bpr",
+    "sasrec", "textseq",
 )  # fmt: skip
 
 SIMPLE: dict[str, type[Scorer]] = {
     "popular": Popular,
+    "recent": Recent,
+    "frequent": Frequent,
     "markov": Markov,
     "itemknn": ItemKNN,
     "userknn": UserKNN,

@@ -37,10 +37,11 @@ class EvaluateOptions:
     against: tuple[str, ...] | None = option(
         None,
         _MEASURED,
-        "Baselines to compare with: popular, markov, itemknn, userknn, ease, content, mf, bpr, sasrec, "
-        "textseq and prior (the collaborative prior without a model). Use none for no baselines.",
+        "Baselines to compare with: popular, recent and frequent (the user's own items), markov, itemknn, "
+        "userknn, ease, content, mf, bpr, sasrec, textseq and prior (the collaborative prior without a "
+        "model). Use none for no baselines.",
         metavar="NAMES",
-        unset="popular,markov",
+        unset="popular,markov, and also recent,frequent if seen items may be recommended",
     )
     no_model: bool = option(
         False,
@@ -226,9 +227,9 @@ def evaluate(
         evaluation_report.check(path)
     if what.out is not None:
         check_output(what.out, kind="folder")
-    names = ("popular", "markov") if what.against is None else what.against
-    systems: list[Any] = [n for n in names if n != "none"]
     dataset, protocol, users = _sample(Dataset.load(data), what, settings, what.users)
+    names = _default_baselines(dataset, settings) if what.against is None else what.against
+    systems: list[Any] = [n for n in names if n != "none"]
     if which.run is not None and not what.no_model:
         _note_leaks(which.run, dataset, protocol, what.split)
     if not what.no_model:
@@ -254,6 +255,14 @@ def evaluate(
         console.print_json(evaluation.to_dict())
     else:
         summaries.print_evaluation(evaluation)
+
+
+def _default_baselines(dataset: Dataset, settings: Given) -> tuple[str, ...]:
+    """Return the baselines to compare with if ``--against`` is not given."""
+    exclude_seen = settings["exclude_seen"]
+    if dataset.info.exclude_seen if exclude_seen is None else exclude_seen:
+        return ("popular", "markov")  # the user's own items are left out
+    return ("popular", "recent", "frequent", "markov")
 
 
 def _sample(

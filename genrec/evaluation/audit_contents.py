@@ -163,7 +163,8 @@ def check_cold_targets(data: AuditedData) -> Finding:
 def check_counting(data: AuditedData) -> Finding:
     """Measure the accuracy of baselines that only count events."""
     cases = data.sampled_cases
-    names = [n for n in ("popular", "markov") if n in registry.NAMES]
+    repeating = () if data.dataset.info.exclude_seen else ("recent", "frequent")
+    names = [n for n in ("popular", *repeating, "markov") if n in registry.NAMES]
     figures: dict[str, float] = {"users": len(cases)}
     results = []
     for name in names:

@@ -313,6 +313,22 @@ def test_evaluate_without_a_model(run: Run, shop: Path, tmp_path: Path) -> None:
         assert not out
 
 
+@pytest.mark.parametrize(
+    ("options", "baselines"),
+    [
+        ((), ["popular", "markov"]),  # zh_mini leaves seen items out
+        (("--include-seen",), ["popular", "recent", "frequent", "markov"]),
+        (("--exclude-seen",), ["popular", "markov"]),
+        (("--include-seen", "--against", "recent"), ["recent"]),
+    ],
+)
+def test_the_default_baselines_repeat_only_where_seen_items_may_return(
+    run: Run, shop: Path, options: tuple[str, ...], baselines: list[str]
+) -> None:
+    value = answer(run, "evaluate", shop, "--no-model", "--users", 3, *options)
+    assert list(value["systems"]) == baselines
+
+
 def test_audit(run: Run, shop: Path, tmp_path: Path) -> None:
     table = tmp_path / "published.csv"
     table.write_text("model,HR@10,NDCG@10\ntheirs,.0400,.0450\n")

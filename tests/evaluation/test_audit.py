@@ -141,7 +141,8 @@ def test_repeats_and_the_rule_are_said() -> None:
     assert findings["repeats"].figures["repeat_share"] > 0.3
     assert findings["target in history"].figures["by_id"] == pytest.approx(0.32, abs=0.02)
     assert findings["target in history"].level == "note"
-    assert "popular HR@10" in findings["counting"].said
+    for name in ("popular", "recent", "frequent", "markov"):
+        assert f"{name} HR@10" in findings["counting"].said
 
 
 def test_a_table_that_cannot_be_is_said_and_all_is_json() -> None:
