@@ -32,15 +32,8 @@ _NUMBERS = ("value", "rating")  # columns of numbers, even if a few cells are no
 _NO_AMOUNTS = ("user_id", "item_id", "title", "behavior", "timestamp", "position", "split", "text")
 _SAMPLE = 1000
 _REPEAT_KEY = (
-    "user_id",
-    "item_id",
-    "title",
-    "behavior",
-    "timestamp",
-    "position",
-    "value",
-    "rating",
-)
+    "user_id", "item_id", "text", "behavior", "timestamp", "position", "value", "rating",
+)  # fmt: skip
 
 
 @cache
@@ -81,8 +74,14 @@ def clean_ids(table: pa.Table, names: list[str], notes: list[str]) -> pa.Table:
             continue
         column, changed = restore_ids(table[name])
         if changed:
+            plain = arrow.to_text(column)
+            differs = pc.not_equal(plain, "")
+            if not pa.types.is_floating(table[name].type):
+                differs = pc.and_(differs, pc.not_equal(arrow.to_text(table[name]), plain))
+            first = pc.index(differs, True).as_py()
+            given, read = str(table[name][first]), str(plain[first])
             table = table.set_column(table.column_names.index(name), name, column)
-            notes.append(f"{name}: ids such as '17841.0' are read as '17841'")
+            notes.append(f"{name}: ids such as {given!r} are read as {read!r}")
     return table
 
 
@@ -183,9 +182,11 @@ def mark_returns(
     parts = [
         (int(given.sum()), "with a word for a return"),
         (int(negative.sum()), "with a negative quantity"),
-        (int((cancelled & ~negative).sum()), "with an invoice that begins with C"),
+        (int(cancelled.sum()), "with an invoice that begins with C"),
     ]
     why = ", ".join(f"{n:,} {how}" for n, how in parts if n)
+    if (cancelled & negative).any():
+        why += f", {int((cancelled & negative).sum()):,} with both"
     count = quantity(int(returned.sum()), "row")
     notes.append(f"{count} are returns, not purchases ({why}); their behavior is {RETURN!r}")
     others = pa.array([usual]).cast(pa.large_string())[0] if behavior is None else behavior

@@ -215,6 +215,7 @@ class Dataset:
         splitting = SplitOptions(split, validation_from, test_from)
         records = rejects or [Rejects("items", True), Rejects("interactions", True)]
         bad_items, bad_events = records
+        rows = interactions.num_rows + len(bad_events.rows)
         replaced = split is not None and "split" in interactions.column_names
         if replaced:
             interactions = interactions.drop_columns("split")
@@ -250,6 +251,7 @@ class Dataset:
             split_times=starts,
             columns=imported.names,
             notes=notes,
+            rows=rows,
             rejected={why: n for r in rejected_from for why, n in r.counts(sources=True).items()},
         )
         return cls(catalog, events, info)

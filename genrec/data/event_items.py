@@ -7,6 +7,8 @@ they hardly vary within an item.
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,6 +34,7 @@ _EVENT_COLUMNS = frozenset(
     }
 )  # fmt: skip
 _LISTED = 5
+_PASTED = 20  # the most ids to write in an option
 
 
 def catalog_from_events(
@@ -61,9 +64,8 @@ def catalog_from_events(
     titles, title = arrow.encode(table["title"])
     usable = np.array([bool(visible(one_line(t))) for t in titles], dtype=bool)[title]
     usable &= np.array([bool(i) for i in ids], dtype=bool)[item]
-    best, several = _most_frequent(item[usable], title[usable], len(ids))
-    if several:
-        notes.append(f"{quantity(several, 'item')} with several titles got the most frequent one")
+    best = _most_frequent(item[usable], title[usable], len(ids))
+    notes += _note_several(item[usable], title[usable], best, ids, titles)
     known = np.flatnonzero(best >= 0)
     columns = {
         "item_id": pa.array([ids[i] for i in known], pa.string()),
@@ -78,24 +80,42 @@ def catalog_from_events(
 
 
 def note_other_codes(ids: Sequence[str]) -> list[str]:
-    """Return a remark on items whose ids have no digit where nearly all others have one.
+    """Return remarks on items that may be no products, and on ids that differ only in case.
 
-    Shops book postage, fees and corrections under such codes, as in UCI Online Retail: POST, M,
-    BANK CHARGES, AMAZONFEE.
+    Shops book postage, fees and corrections under codes without a digit where nearly all others
+    have one, as in UCI Online Retail: POST, M, BANK CHARGES, AMAZONFEE.
     """
+    notes = []
     odd = [i for i in ids if not any(c.isdigit() for c in i)]
-    if not odd or len(odd) > 0.05 * len(ids):
-        return []
-    listed = ", ".join(repr(one_line(i)) for i in odd[:_LISTED])
-    more = f" and {len(odd) - _LISTED} more" if len(odd) > _LISTED else ""
-    return [
-        f"{quantity(len(odd), 'item')} may be no products, because their ids have no digit: "
-        f"{listed}{more}; --drop-items leaves them out"
-    ]
+    if odd and len(odd) <= 0.05 * len(ids):
+        may = "a product: its id has" if len(odd) == 1 else "products: their ids have"
+        notes.append(
+            f"{quantity(len(odd), 'item')} may not be {may} no digit. {_say_how_to_drop(odd)}"
+        )
+    first: dict[str, str] = {}
+    twins = [(first[i.casefold()], i) for i in ids if first.setdefault(i.casefold(), i) != i]
+    if twins:
+        one, other = (repr(one_line(i)) for i in twins[0])
+        notes.append(
+            f"{quantity(len(twins), 'item id')} {'differs' if len(twins) == 1 else 'differ'} from "
+            f"another one only in case, such as {other} and {one}; they are different items"
+        )
+    return notes
 
 
-def _most_frequent(item: IntArray, value: IntArray, items: int) -> tuple[IntArray, int]:
-    """Return the most frequent value of each item, and the number of items with several values.
+def _say_how_to_drop(ids: Sequence[str]) -> str:
+    """Write the option that leaves out some items."""
+    plain = all(re.fullmatch(r"[\w ./-]+", i) for i in ids)
+    if plain and len(ids) <= _PASTED:
+        them = "it" if len(ids) == 1 else "them"
+        return f"To leave {them} out, add --drop-items {shlex.quote(','.join(ids))}"
+    listed = ", ".join(repr(one_line(i)) for i in ids[:_LISTED])
+    more = f" and {len(ids) - _LISTED:,} more" if len(ids) > _LISTED else ""
+    return f"--drop-items leaves items out: {listed}{more}"
+
+
+def _most_frequent(item: IntArray, value: IntArray, items: int) -> IntArray:
+    """Return the most frequent value of each item.
 
     Args:
         item: (R,) codes of the items.
@@ -108,12 +128,39 @@ def _most_frequent(item: IntArray, value: IntArray, items: int) -> tuple[IntArra
     """
     best = np.full(items, -1, dtype=np.int64)
     if not len(item):
-        return best, 0
+        return best
     width = int(value.max()) + 1
     pairs, first, count = np.unique(item * width + value, return_index=True, return_counts=True)
     order = np.lexsort((-first, count))  # the last one of each item wins
     best[pairs[order] // width] = pairs[order] % width
-    return best, int((np.bincount(pairs // width, minlength=items) > 1).sum())
+    return best
+
+
+def _note_several(
+    item: IntArray, title: IntArray, best: IntArray, ids: Sequence[str], titles: Sequence[str]
+) -> list[str]:
+    """Return a remark on items with several titles, with the item whose title won most narrowly."""
+    if not len(item):
+        return []
+    width = int(title.max()) + 1
+    pairs, count = np.unique(item * width + title, return_counts=True)
+    owner, given = pairs // width, pairs % width
+    several = int((np.bincount(owner) > 1).sum())
+    if not several:
+        return []
+    votes = np.zeros(len(best), dtype=np.int64)
+    won = given == best[owner]
+    votes[owner[won]] = count[won]
+    lost = np.flatnonzero(~won)
+    close = lost[np.argmin(votes[owner[lost]] / count[lost])]
+    place, other = int(owner[close]), one_line(titles[given[close]])
+    used = one_line(titles[best[place]])
+    are = "item has" if several == 1 else "items have"
+    return [
+        f"{several:,} {are} several titles, of which the most frequent one is used; the closest case "
+        f"is {one_line(ids[place])!r}, which is called {used!r} in {quantity(int(votes[place]), 'row')} "
+        f"and {other!r} in {int(count[close]):,}"
+    ]
 
 
 def _describing_columns(
@@ -134,7 +181,7 @@ def _describing_columns(
         filled = np.array([v != "" for v in values], dtype=bool)[code]
         if len(values) < 2 or not (filled & repeated[item]).any():
             continue
-        best, _ = _most_frequent(item[filled], code[filled], items)
+        best = _most_frequent(item[filled], code[filled], items)
         among = filled & repeated[item]
         agree = float(np.mean(best[item[among]] == code[among]))
         by_chance = float(np.bincount(code[among]).max() / among.sum())

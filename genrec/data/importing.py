@@ -100,7 +100,19 @@ def import_tables(
     unknown = "no title for the item" if items is None else "not in the items file"
     found = ingest(table, catalog, plain, rejects=bad_events, unknown=unknown)
     bad_events.given = None  # frees the memory
+    if items is None:
+        notes += _note_unused(catalog, found)
     return Imported(catalog, found, names, notes)
+
+
+def _note_unused(catalog: Catalog, found: Ingested) -> list[str]:
+    """Return a remark on items from the events whose rows were all rejected."""
+    row = found.events.columns.row
+    count = len(catalog) - len(np.unique(row[row >= 0]))
+    if not count:
+        return []
+    occur = "item occurs" if count == 1 else "items occur"
+    return [f"{count:,} {occur} only in rejected rows, but can be recommended"]
 
 
 def _with_time(

@@ -58,6 +58,9 @@ class DatasetInfo:
             event of that behavior. See ``lead_in_behaviors``.
         columns: genrec's name of each column that was recognized or mapped, and its name in the
             file.
+        rows: the number of rows that ``prepare`` found in the files of events; 0 if it is not known,
+            as after new events were added.
+        behaviors: the number of events of each behavior, the most frequent first.
     """
 
     name: str
@@ -80,6 +83,8 @@ class DatasetInfo:
     split_times: dict[str, float] = field(default_factory=dict)
     led_by: dict[str, float] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
+    rows: int = 0
+    behaviors: dict[str, int] = field(default_factory=dict)
 
     @property
     def lead_in_behaviors(self) -> frozenset[str]:
@@ -175,8 +180,15 @@ def measure_info(
         notes=[],
         rejected={},
         catalog_hash=events.catalog.hash(),
+        behaviors=count_behaviors(events),
     )
     return info.with_target(target, events)
+
+
+def count_behaviors(events: Interactions) -> dict[str, int]:
+    """Count the events of each behavior, the most frequent first."""
+    counts = np.bincount(events.columns.behavior, minlength=len(events.behaviors)).tolist()
+    return dict(Counter(dict(zip(events.behaviors, counts, strict=True))).most_common())
 
 
 def note_texts(events: Interactions) -> list[str]:
@@ -224,21 +236,21 @@ def _note_untrained_users(events: Interactions, target: str) -> list[str]:
     untrained = len(np.setdiff1d(users, c.user[c.split == 0]))
     if untrained < _MIN_USERS or untrained <= _MIN_SHARE * len(users):
         return []
-    return [
-        f"{untrained:,} of {len(users):,} users with held-out events have none in train, so there "
-        "is little data to train on. If the users are short sessions, hold out whole sessions with a "
-        "split column"
-    ]
+    remark = f"{untrained:,} of {len(users):,} users with held-out events have none in train"
+    if events.unit_name is None:
+        remark += ". If the users are short sessions, hold out whole sessions with a split column"
+    else:
+        remark += ", because they have few baskets"
+    return [remark]
 
 
 def note_unknown_verbs(events: Interactions) -> list[str]:
     """Return a remark on behaviors that are missing from the verb table of the prompts."""
     known = {*shipped_verbs(), "interact"}  # interact is chosen by `prepare` itself
-    counts = np.bincount(events.columns.behavior, minlength=len(events.behaviors)).tolist()
-    lacking = [(n, b) for b, n in zip(events.behaviors, counts, strict=True) if b not in known]
+    lacking = [(n, b) for b, n in count_behaviors(events).items() if b not in known]
     if not lacking:
         return []
-    most = sorted(lacking, key=lambda pair: -pair[0])[:10]
+    most = lacking[:10]
     listed = ", ".join(f"{one_line(b)} ({quantity(n, 'event')})" for n, b in most)
     more = f" and {len(lacking) - len(most):,} more" if len(lacking) > len(most) else ""
     return [

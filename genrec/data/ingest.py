@@ -343,7 +343,7 @@ def _note_events(events: EventTable) -> list[str]:
     notes = []
     values = c.value[np.isfinite(c.value)]
     if len(values):
-        notes.append(f"values from {values.min():g} to {values.max():g}")
+        notes.append(f"values from {_plain(values.min())} to {_plain(values.max())}")
     back = (c.user[1:] == c.user[:-1]) & (c.split[1:] < c.split[:-1])
     if back.any():
         notes.append(
@@ -353,10 +353,21 @@ def _note_events(events: EventTable) -> list[str]:
     tied = (c.user[1:] == c.user[:-1]) & (c.timestamp[1:] == c.timestamp[:-1])
     at = np.flatnonzero(np.append(tied, False) | np.append(False, tied))  # only these can repeat
     columns = [c.user[at], c.timestamp[at], c.row[at], c.behavior[at], np.nan_to_num(c.value[at])]
+    columns += [] if events.unit_ids is None else [c.unit[at]]
     order = np.lexsort(columns[::-1])
     repeated = np.ones(max(0, len(at) - 1), dtype=bool)
     for column in columns:
         repeated &= column[order][1:] == column[order][:-1]
     if repeated.any():
-        notes.append(f"{quantity(int(repeated.sum()), 'row')} identical to another row (kept)")
+        many = int(repeated.sum())
+        verb = "repeats" if many == 1 else "repeat"
+        notes.append(
+            f"{quantity(many, 'event')} {verb} another one and {'is' if many == 1 else 'are'} kept; "
+            f"--drop-duplicates leaves {'it' if many == 1 else 'them'} out"
+        )
     return notes
+
+
+def _plain(number: float) -> str:
+    """Format a number with commas, and without an exponent if it is whole."""
+    return f"{number:,.0f}" if number == round(number) and abs(number) < 1e15 else f"{number:,g}"

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset
+from genrec.data.info import count_behaviors
 from genrec.data.ingest import EventOptions, ingest
 from genrec.data.interactions import Interactions
 from genrec.data.readers import arrow, files
@@ -86,6 +87,8 @@ def apply_updates(
         split_events=dict(zip(("train", "validation", "test"), counts, strict=True)),
         catalog_hash=catalog.hash(),
         unit=events.unit_name,
+        rows=0,
+        behaviors=count_behaviors(events),
     )
     return Dataset(catalog, events, info), new
 

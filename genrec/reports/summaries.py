@@ -18,6 +18,7 @@ from genrec.data.times import format_time
 from genrec.reports import evaluation_report
 from genrec.reports.console import err, print_line, print_table, use_stderr
 from genrec.runs import Run
+from genrec.text import one_line, quantity
 
 if TYPE_CHECKING:
     from genrec.data.dataset import Dataset
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from genrec.priors.tuned import Tuned
 
 Watch = Callable[[Mapping[str, Any]], None]
+_BEHAVIORS = 10  # the most behaviors to list
 _CELLS = 200  # characters of a rejected row to print
 _NOUNS = {
     "buy": "purchases", "purchase": "purchases", "order": "orders", "view": "views",
@@ -54,9 +56,13 @@ def print_dataset(
         else f"Saved the dataset {info.name} to {out}"
     )
     print_line(f"{saved}: {info.users:,} users, {info.items:,} items and {info.events:,} events.")
+    if info.rejected and info.rows:
+        print_line(f"Kept {info.events:,} events from {info.rows:,} rows.")
     if info.columns:
         listed = ", ".join(f"{ours} from {theirs!r}" for ours, theirs in info.columns.items())
         print_line(f"Columns: {listed}.")
+    if len(info.behaviors) > 1:
+        print_line(f"Events: {_count_behaviors(info)}.")
     print_line(_describe_split(info))
     for line in _describe_target(info):
         print_line(line)
@@ -67,11 +73,13 @@ def print_dataset(
             f"{info.tied:,} events have the same time as another event of the user and keep their "
             "order from the file."
         )
+    if info.notes:
+        print_line("Remarks:")
     for note in info.notes:
-        print_line(note)
+        print_line(f"- {note}")
     for why, count in info.rejected.items():
         kept_in = "" if out is None else " (see rejected.csv)"
-        print_line(f"Rejected {count:,}: {why}{kept_in}")
+        print_line(f"Rejected {quantity(count, 'row')}: {why}{kept_in}")
         for _, number, cells in rejected.get(why, ()):
             print_line(f"    row {number:,}: {cells[:_CELLS]}")
 
@@ -96,6 +104,13 @@ def print_example_rows(dataset: Dataset, count: int = 10) -> None:
             ]
         )
     print_table(["user_id", "item_id", "title", "behavior", "time", "value", "basket"], rows)
+
+
+def _count_behaviors(info: DatasetInfo) -> str:
+    """List the behaviors with their numbers of events."""
+    counts = [f"{n:,} {one_line(b)}" for b, n in list(info.behaviors.items())[:_BEHAVIORS]]
+    more = len(info.behaviors) - _BEHAVIORS
+    return ", ".join(counts) + (f" and {quantity(more, 'other behavior')}" if more > 0 else "")
 
 
 def _describe_split(info: DatasetInfo) -> str:
@@ -209,7 +224,7 @@ def training(*, quiet: bool = False) -> Iterator[tuple[Callable[[str], None], Wa
 def print_rejected(counts: Mapping[str, int]) -> None:
     """Print the number of rejected rows for each reason."""
     for why, count in counts.items():
-        print_line(f"Rejected {count:,}: {why}")
+        print_line(f"Rejected {quantity(count, 'row')}: {why}")
 
 
 def _training_line(line: Mapping[str, Any]) -> str:

@@ -25,8 +25,8 @@ def test_prepare_says_what_it_did(run: Run, tmp_path: Path) -> None:
         "The events are split by the last invoice of each user: train 4, validation 1, test 1."
         in out
     )
-    assert "Rejected 1: items.csv: duplicate item_id (see rejected.csv)" in out
-    assert "Rejected 1: events.csv: not in the items file: item_id" in out
+    assert "Rejected 1 row: items.csv: duplicate item_id (see rejected.csv)" in out
+    assert "Rejected 1 row: events.csv: not in the items file: item_id" in out
     assert "Recommending: purchases. " in out
     info = answer(run, "prepare", "--items", items, "--interactions", events,
                   "--out", tmp_path / "o")  # fmt: skip

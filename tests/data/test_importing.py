@@ -12,6 +12,7 @@ import pytest
 from support.commands import Run
 
 from genrec import Dataset
+from genrec.data.event_items import note_other_codes
 from genrec.data.ingest import EventOptions
 from genrec.errors import DataError
 
@@ -45,7 +46,10 @@ def test_the_most_frequent_title_wins_and_the_first_of_equal_ones(tmp_path: Path
             "v,5,11B,TEA POT,1", "w,6,12C,,1", "w,7,12C,CUP,1"),
     )  # fmt: skip
     assert [i.title for i in data.catalog] == ["RED MUG", "POT", "CUP"]
-    assert "2 items with several titles got the most frequent one" in data.info.notes
+    assert (
+        "2 items have several titles, of which the most frequent one is used; the closest case is "
+        "'11B', which is called 'POT' in 1 row and 'TEA POT' in 1" in data.info.notes
+    )
     assert data.info.events == 7
 
 
@@ -122,8 +126,8 @@ def test_returns_are_no_purchases(tmp_path: Path) -> None:
     assert behaviors(data) == ["buy", "return", "return", "return", "buy"]
     assert data.interactions.columns.value.tolist() == [3, 3, 1, 1, 2]
     assert (
-        "3 rows are returns, not purchases (2 with a negative quantity, 1 with an invoice that "
-        "begins with C); their behavior is 'return'" in data.info.notes
+        "3 rows are returns, not purchases (2 with a negative quantity, 2 with an invoice that "
+        "begins with C, 1 with both); their behavior is 'return'" in data.info.notes
     )
 
 
@@ -179,7 +183,10 @@ def test_codes_without_digits_are_reported_and_can_be_dropped(run: Run, tmp_path
     path.write_text(uci(*rows), encoding="utf-8")
     code, printed, errors = run("prepare", path, "--out", tmp_path / "a")
     assert code == 0, errors
-    assert "1 item may be no products, because their ids have no digit: 'POST'" in printed
+    assert (
+        "1 item may not be a product: its id has no digit. To leave it out, add --drop-items POST"
+        in printed
+    )
     (tmp_path / "ids.txt").write_text("POST\n100A\n", encoding="utf-8")
     for given, gone in (
         (["POST"], ["POST"]),
@@ -198,6 +205,47 @@ def test_codes_without_digits_are_reported_and_can_be_dropped(run: Run, tmp_path
         assert "no digit" not in printed
 
 
+def test_what_a_shop_would_check_is_printed(run: Run, tmp_path: Path) -> None:
+    rows = [f"u{n % 5},{n},{100 + n % 25}A,Mug {n % 25},1" for n in range(27)]
+    rows += ["u1,C90,100a,Mug 0,-1", ",91,SAMPLE 1,Gift,1", ",92,SAMPLE 1,Gift,1"]
+    path = tmp_path / "shop.csv"
+    path.write_text(uci(*rows).replace(",u1,", ",7.0,").replace(",u", ","), encoding="utf-8")
+    code, printed, errors = run("prepare", path, "--out", tmp_path / "a")
+    assert code == 0, errors
+    lines = printed.splitlines()
+    assert lines[1] == "Kept 28 events from 30 rows."
+    assert "Events: 27 buy, 1 return." in lines
+    for remark in (
+        "user_id: ids such as '7.0' are read as '7'",
+        "1 item id differs from another one only in case, such as '100a' and '100A'; they are "
+        "different items",
+        "1 item occurs only in rejected rows, but can be recommended",
+    ):
+        assert f"- {remark}" in lines
+    assert lines[-3].startswith("Rejected 2 rows: shop.csv: empty user_id")
+
+
+@pytest.mark.parametrize(
+    ("ids", "advice"),
+    [
+        (["POST", "BANK CHARGES"], "add --drop-items 'POST,BANK CHARGES'"),
+        (["POST", "it's; rm"], "--drop-items leaves items out: 'POST', \"it's; rm\""),
+        ([chr(65 + n) for n in range(21)], "items out: 'A', 'B', 'C', 'D', 'E' and 16 more"),
+    ],
+)
+def test_the_option_to_paste_is_safe(ids: list[str], advice: str) -> None:
+    (note,) = note_other_codes([*ids, *map(str, range(1000))])
+    assert note.endswith(advice)
+
+
+def test_searches_with_other_words_are_no_duplicates(tmp_path: Path) -> None:
+    text = (
+        "user,item_id,title,date,behavior,text\nu,1,Mug,2019-03-01,buy,\n"
+        "u,,,2019-03-01,search,red\nu,,,2019-03-01,search,blue\nu,,,2019-03-01,search,red\n"
+    )
+    assert prepare(tmp_path, text, drop_duplicates=True).info.events == 3
+
+
 def test_unknown_items_to_drop_are_said_and_dropping_all_is_an_error(tmp_path: Path) -> None:
     text = uci("u,1,10A,MUG,1", "v,2,11B,POT,1")
     data = prepare(tmp_path, text, drop_items=["10A", "nope"])
@@ -211,6 +259,8 @@ def test_duplicates_are_dropped_on_request_and_counted(tmp_path: Path) -> None:
     other = "1,10A,MUG,2,2019-03-01 10:00,1.5,u,France\n"
     text = UCI + row + row + other + row
     assert prepare(tmp_path, text).info.events == 4
+    kept = "2 events repeat another one and are kept; --drop-duplicates leaves them out"
+    assert kept in prepare(tmp_path, text).info.notes
     data = prepare(tmp_path, text, drop_duplicates=True)
     assert data.info.events == 2
     assert sum(data.info.rejected.values()) == 2
@@ -241,7 +291,7 @@ def test_several_rows_are_shown_for_each_reason(run: Run, tmp_path: Path) -> Non
     (tmp_path / "e.csv").write_text(text, encoding="utf-8")
     code, printed, errors = run("prepare", tmp_path / "e.csv", "--out", tmp_path / "o")
     assert code == 0, errors
-    assert "Rejected 9: e.csv: empty user_id (see rejected.csv)\n    row 1: 0 | 10A" in printed
+    assert "Rejected 9 rows: e.csv: empty user_id (see rejected.csv)\n    row 1: 0 | 10A" in printed
     assert printed.count("    row ") == 4
     code, printed, errors = run("prepare", tmp_path / "e.csv", "--out", tmp_path / "o", "--json")
     assert '"rejected_examples"' in printed

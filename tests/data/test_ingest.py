@@ -301,7 +301,10 @@ def test_repeated_rows_are_counted_and_kept(tmp_path: Path) -> None:
     events = "user_id,item_id,timestamp,behavior,value\n" + "u,a,1,buy,2\n" * 3 + "u,b,1,buy,\n" * 2
     data = prepare(tmp_path, events + "u,a,1,buy,3\nv,a,1,buy,2\nu,a,2,buy,2\n")
     assert len(data.interactions) == 8
-    assert "3 rows identical to another row (kept)" in data.info.notes
+    assert (
+        "3 events repeat another one and are kept; --drop-duplicates leaves them out"
+        in data.info.notes
+    )
 
 
 def test_what_prompts_will_show_otherwise_is_said(tmp_path: Path) -> None:
