@@ -85,7 +85,7 @@ def run_page(page: Path, genrec: Genrec, mark: str = "") -> None:
             continue
         for line in text.splitlines():
             if line.startswith("$ genrec "):
-                line = line.replace("$sample", str(SAMPLE))
+                line = line.replace("$sample", str(SAMPLE)).replace("tests/", f"{ROOT}/tests/")
                 arguments = shlex.split(line.removeprefix("$ genrec "))
                 arguments += SMALL.get(arguments[0], [])
                 assert genrec(*arguments), line
