@@ -39,7 +39,7 @@ def main() -> None:
 
     print(f"will they buy it? {len(pairs)} questions on {arguments.customers} customers")
     model = LanguageModel.load(arguments.model, threads=arguments.threads)
-    ask("untrained", Recommender(data, model))
+    ask("zero-shot", Recommender(data, model))
     with tempfile.TemporaryDirectory() as folder:
         run = train(
             data,

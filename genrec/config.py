@@ -225,7 +225,7 @@ class Settings:
         PRIOR,
         "How to combine the prior with the model. node: reweight each step of the model; the "
         "probabilities still sum to 1. score: add the logarithm of the prior to the final score. "
-        "auto: use the fitted method.",
+        "auto: use the method chosen by `genrec tune`.",
         choices=FUSIONS,
     )
     tuned: str | None = option(
@@ -270,8 +270,8 @@ class Settings:
     exclude_seen: bool | None = option(
         None,
         WHAT,
-        "Leave out items that the user already had. Behaviors that lead up to the target behavior, "
-        "such as views before purchases, do not count as having an item.",
+        "Leave out items that the user has already interacted with. Behaviors that lead up to the "
+        "target behavior, such as views before purchases, do not count.",
         flags=("--exclude-seen/--include-seen",),
         unset="on, unless repeats are common in the data, as measured by `prepare`",
     )
@@ -304,12 +304,14 @@ class Settings:
         for source in self.sources:
             check_choice("prior_sources", source, COUNTED + LEARNED)
         if not 0 < self.temperature < 100:
-            msg = f"temperature={self.temperature}. Expected more than 0 and less than 100."
+            msg = (
+                f"temperature={self.temperature} is not valid. Expected a number between 0 and 100."
+            )
             raise SettingsError(msg)
         if self.node_temperature is not None and not 0.01 <= self.node_temperature < 100:
             msg = (
-                f"node_temperature={self.node_temperature}. Expected at least 0.01 (lower values are "
-                "dominated by rounding errors) and less than 100."
+                f"node_temperature={self.node_temperature} is not valid. Expected a number of at least "
+                "0.01 and less than 100. With lower values, rounding errors would decide."
             )
             raise SettingsError(msg)
         self._check_combinations()
@@ -435,25 +437,28 @@ class QueryOptions:
         """
         caps: object = self.caps  # callers without a type checker may pass anything
         if not isinstance(caps, Mapping):
-            msg = f"caps={caps!r}. Expected a mapping from columns to numbers, such as {{'brand': 2}}."
+            msg = (
+                f"caps={caps!r} is not valid. Expected a mapping from columns to numbers, such as "
+                "{'brand': 2}."
+            )
             raise RequestError(msg)
         counts: list[tuple[str, object]] = [("k", self.k), *self.caps.items()]
         counts += [] if self.per_title is None else [("per_title", self.per_title)]
         for name, count in counts:
             whole = isinstance(count, Integral) and not isinstance(count, bool)
             if not (whole and count >= 1):  # type: ignore[operator]
-                msg = f"{name}={count!r}. Expected a whole number, 1 or more."
+                msg = f"{name}={count!r} is not valid. Expected a whole number of at least 1."
                 raise RequestError(msg)
         for name in ("min_probability", "diversity"):
             share: object = getattr(self, name)
             number = isinstance(share, Real) and not isinstance(share, bool)
             if not (number and 0 <= share <= 1):  # type: ignore[operator]
-                msg = f"{name}={share!r}. Expected a number from 0 to 1."
+                msg = f"{name}={share!r} is not valid. Expected a number from 0 to 1."
                 raise RequestError(msg)
         explain: object = self.explain
         style: object = self.style
         if not isinstance(explain, bool):
-            msg = f"explain={explain!r}. Expected True or False."
+            msg = f"explain={explain!r} is not valid. Expected True or False."
             raise RequestError(msg)
         if self.evidence not in EVIDENCE:
             msg = (
@@ -462,8 +467,8 @@ class QueryOptions:
             raise RequestError(msg)
         if not isinstance(style, str) or not style:
             msg = (
-                f"style={style!r}. Expected the name of a style, such as reason, short or pitch, or "
-                "NAME for your own template named explain_NAME."
+                f"style={style!r} is not valid. Expected the name of a style, such as reason, short or "
+                "pitch, or NAME for your own template named explain_NAME."
             )
             raise RequestError(msg)
 
@@ -541,10 +546,10 @@ def check_value(name: str, value: Any, annotation: str, metadata: Mapping[str, A
     if "choices" in metadata:
         check_choice(name, value, metadata["choices"])
     if "least" in metadata and not value >= metadata["least"]:  # also true for NaN
-        msg = f"{name}={value}. Expected {metadata['least']} or more."
+        msg = f"{name}={value} is not valid. Expected a number of at least {metadata['least']}."
         raise SettingsError(msg)
     if "most" in metadata and value > metadata["most"]:
-        msg = f"{name}={value}. Expected at most {metadata['most']:,}."
+        msg = f"{name}={value} is not valid. Expected a number of at most {metadata['most']:,}."
         raise SettingsError(msg)
 
 

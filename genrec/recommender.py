@@ -151,8 +151,8 @@ class Recommender:
             **settings: settings, such as ``search``, that override the settings of the run.
 
         Raises:
-            ModelError: the folder does not contain a run, or the prompt template, the tokenizer or the
-                base model has changed since training.
+            ModelError: the folder does not contain a run, or the prompt template, the tokenizer or
+                the base model has changed since training.
         """
         folder = runs.find_run(run)
         trained = Run.read(folder)
@@ -284,7 +284,7 @@ class Recommender:
 
     @property
     def behavior(self) -> str:
-        """The behavior to recommend for, such as ``buy``."""
+        """The target behavior, such as ``buy``."""
         return self._requests.behavior
 
     @property
@@ -324,7 +324,7 @@ class Recommender:
 
     @property
     def fusing(self) -> Fusion:
-        """The weight, method and temperatures with which the prior and the model are combined.
+        """The weight, method and temperatures used to combine the prior and the model.
 
         Values from the settings take precedence over values fitted by ``genrec tune``.
         """
@@ -364,9 +364,9 @@ class Recommender:
     def demonstrations(self, user_id: str | None = None) -> tuple[History, ...]:
         """Choose the few-shot demonstrations, which are histories of other users.
 
-        The setting ``few_shot`` gives the number of users. Each demonstration consists of the latest
-        train events of one user. The users are drawn with the setting ``seed``, so they are the same
-        in every request, except that a user's own prompt never contains their own history.
+        The setting ``few_shot`` gives the number of users. Each demonstration consists of the
+        latest train events of one user. The users are drawn with the setting ``seed``, so they are
+        the same in every request, except that a user's own prompt never contains their own history.
         """
         return self._requests.demonstrations(user_id)
 
@@ -375,7 +375,7 @@ class Recommender:
 
         Raises:
             PromptError: even the prompt without events exceeds the token budget.
-            SettingsError: the template asks about a single item instead of the next item.
+            SettingsError: the template asks a yes-or-no question instead of the next item.
         """
         read, _ = self.understand(history)
         return self._requests.prompt(read)
@@ -399,9 +399,9 @@ class Recommender:
                 are returned only if fewer are allowed or the ``match`` decoder is used; in that
                 case ``notes`` gives the reason.
             options: a complete set of options; k and the keywords override its fields.
-            **keywords: fields of ``genrec.config.QueryOptions``: ``explain``, ``evidence``, ``style``,
-                ``allow``, ``deny``, ``where``, ``min_probability``, ``per_title``, ``caps``,
-                ``diversity``.
+            **keywords: fields of ``genrec.config.QueryOptions``: ``explain``, ``evidence``,
+                ``style``, ``allow``, ``deny``, ``where``, ``min_probability``, ``per_title``,
+                ``caps``, ``diversity``.
 
         Raises:
             RequestError: k is below 1, every item is excluded, or an option is invalid.
@@ -431,8 +431,8 @@ class Recommender:
             **keywords: options as in ``recommend``, which apply to all histories.
 
         Returns:
-            One list per history, in the same order. A list is empty if the user already had every
-            item that may be returned, or if the history has an item that is not in the catalog; the
+            One list per history, in the same order. A list is empty if the user has already seen
+            every item that may be returned, or if the history has an item not in the catalog; the
             list's ``notes`` give the reason.
 
         Raises:
@@ -443,7 +443,7 @@ class Recommender:
             msg = f"histories is a single {type(histories).__name__}. Expected a list of histories."
             raise RequestError(msg)
         if not isinstance(batch_size, int) or batch_size < 1:
-            msg = f"batch_size={batch_size!r}. Expected a whole number, 1 or more."
+            msg = f"batch_size={batch_size!r} is not valid. Expected a whole number of at least 1."
             raise RequestError(msg)
         wanted = _merge_options(options, k, keywords)
         with self._lock.request():
@@ -505,8 +505,8 @@ class Recommender:
         Args:
             history: see ``understand``.
             item_id: the id of any item in the catalog, or a title that only one item has.
-            k: the length of the list with which the item is compared; defaults to ``options.k``, or
-                10 if that is not set.
+            k: the length of the list to compare the item with; defaults to ``options.k``, or 10 if
+                that is not set.
             options: a complete set of options; k and the keywords override its fields.
             **keywords: options as in ``recommend``. ``evidence`` and ``style`` control the
                 explanation; ``allow``, ``deny`` and ``where`` restrict the list.
@@ -552,7 +552,8 @@ class Recommender:
             The drop in nats for each set. It is negative if the score rises.
 
         Raises:
-            RequestError: the item is not in the catalog or was removed, or an index is out of range.
+            RequestError: the item is not in the catalog or was removed, or an index is out of
+                range.
         """
         with self._lock.request():
             row = self._present(item_id)
@@ -592,8 +593,8 @@ class Recommender:
                 ``style`` of ``recommend``. Every candidate is returned unless ``k`` is given.
 
         Raises:
-            RequestError: no candidate is in the catalog, no candidate is left, or an option does not
-                apply. With ``strict``, also if a single candidate is not in the catalog.
+            RequestError: no candidate is in the catalog, no candidate is left, or an option does
+                not apply. With ``strict``, also if a single candidate is not in the catalog.
         """
         exclude = self.exclude_seen
         return self._rank_all(
@@ -656,8 +657,8 @@ class Recommender:
 
         The question is worded by the recommender's template if that template defines two answers,
         as it does after training with ``objective="pointwise"``. Otherwise, it is worded by the
-        shipped template ``would_like``. A model that was not trained on such questions also answers,
-        but its probabilities are not calibrated.
+        shipped template ``would_like``. A model that was not trained on such questions also
+        answers, but its probabilities are not calibrated.
 
         Args:
             history: see ``understand``; empty for a new user.
@@ -761,8 +762,8 @@ class Recommender:
         Adding a removed item restores it with its new data. Running requests finish first.
 
         Raises:
-            DataError: the list contains something other than items, an id already exists, or an item
-                is invalid (see ``Catalog``).
+            DataError: the list contains something other than items, an id already exists, or an
+                item is invalid (see ``Catalog``).
         """
         self._edit(self._index.additions(items))
 
@@ -818,7 +819,7 @@ class Recommender:
 def _merge_options(
     options: QueryOptions | None, k: int | EllipsisType, keywords: Mapping[str, Any]
 ) -> QueryOptions:
-    """Return the options with the keywords, and k if it was given, in place of their fields."""
+    """Return a copy of the options whose fields are overridden by the keywords, and by k if given."""
     if k is not ...:
         keywords = {**keywords, "k": k}
     return QueryOptions.of(options, **keywords)

@@ -73,13 +73,21 @@ def test_the_dataset_decides_about_seen_items(demo_data: Dataset) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: make().recommend("", k=0), RequestError, "k=0. Expected a whole number"),
+        (
+            lambda: make().recommend("", k=0),
+            RequestError,
+            "k=0 is not valid. Expected a whole number",
+        ),
         (lambda: make().recommend("i0; i1; i2; i3"), RequestError, "every item is excluded"),
         (lambda: make().score("", []), RequestError, "there are no candidates"),
         (lambda: make().score("", ["zz"]), RequestError, "'zz' is not in the catalog"),
         (lambda: make().history("u"), RequestError, "there is no dataset"),
         (lambda: make(beem_size=3), SettingsError, "Did you mean 'beam_size'"),
-        (lambda: make(beam_size=0), SettingsError, "beam_size=0. Expected 1 or more"),
+        (
+            lambda: make(beam_size=0),
+            SettingsError,
+            "beam_size=0 is not valid. Expected a number of at least 1",
+        ),
         (lambda: make(decoder="magic"), SettingsError, "Expected one of: trie"),
         (lambda: make(normalization="x"), SettingsError, "catalog, vocab"),
         (lambda: make(few_shot=2), SettingsError, "needs a dataset"),

@@ -38,7 +38,7 @@ class Baseline(Protocol):
         Args:
             history: any history. It may be empty, and it need not be in the data.
             k: number of items, at least 1. Fewer are returned if fewer are allowed.
-            exclude_seen: whether to leave out items that the user already had (see
+            exclude_seen: whether to leave out items that the user has interacted with (see
                 ``History.had``).
         """
         ...
@@ -75,7 +75,7 @@ class Scorer(ABC):
 
         Args:
             interactions: the events, which are split into train, validation and test parts.
-            behavior: the behavior to train on and to recommend for, such as ``buy``.
+            behavior: the behavior to train on and to predict, such as ``buy``.
             before: ``validation`` to use events of the train part only, ``test`` to use those of
                 the train and validation parts.
             arrays: the arrays of a model that was fitted earlier, so that nothing has to be fitted;
@@ -159,7 +159,7 @@ class Scorer(ABC):
         Args:
             histories: the histories.
             k: number of items per history, at least 1. Fewer are returned if fewer are allowed.
-            exclude_seen: whether to leave out items that the user already had (see
+            exclude_seen: whether to leave out items that the user has interacted with (see
                 ``History.had``).
 
         Raises:
@@ -167,7 +167,7 @@ class Scorer(ABC):
                 catalog.
         """
         if k < 1:
-            msg = f"k={k!r} is not valid. Expected a whole number of 1 or more."
+            msg = f"k={k!r} is not valid. Expected a whole number of at least 1."
             raise RequestError(msg)
         ranked = []
         size = max(1, _CHUNK // len(self.catalog))

@@ -28,7 +28,7 @@ class Popular(Scorer):
     name = "popular"
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Count the events of each item as its popularity."""
+        """Set each item's popularity to its number of events."""
         return {"popularity": events.popularity()}
 
     @cached_property
@@ -45,10 +45,10 @@ class Popular(Scorer):
 
 
 class Markov(Scorer):
-    """Recommends the items that other users took right after the latest items in a history.
+    """Recommends the items that other users chose right after the latest items in a history.
 
-    Whenever a user takes item b right after item a, the weight w(a, b) increases by 1, and w(b, a)
-    by ``back``. The score of an item b is the sum of ``decay``^k w(a, b) / sqrt(pop(b) +
+    Whenever a user chooses item b right after item a, the weight w(a, b) increases by 1, and w(b,
+    a) by ``back``. The score of an item b is the sum of ``decay``^k w(a, b) / sqrt(pop(b) +
     ``damping``) over the latest items a in the history. Here, pop(b) is the number of events with
     b, and k is 0 for the latest item, 1 for the one before it, and so on. Items with a score of 0
     come last, ordered by popularity. These are first-order Markov chains as in Rendle et al. 2010

@@ -1,8 +1,8 @@
 """Score items by the dot product of a user's vector and an item's vector.
 
 A user's vector is always computed from the given history. So new users get recommendations, too,
-and two users with the same history get the same ones. This module deals with catalog rows and
-counts only.
+and users with the same history get the same recommendations. This module deals with catalog rows
+and counts only.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class MF(Scorer):
     }  # fmt: skip
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Compute the (N, F) vectors of the N items, which have F dimensions."""
+        """Compute an (N, F) array with an F-dimensional vector for each of the N items."""
         x = events.matrix()
         rng = np.random.default_rng(self.settings["seed"])
         items = rng.normal(0.0, 0.1, (len(self.catalog), self.settings["factors"]))
@@ -94,7 +94,7 @@ class BPR(Scorer):
     """Learns vectors of users and items by Bayesian personalized ranking.
 
     The method is from Rendle et al. 2009 (https://arxiv.org/abs/1205.2618). Training is done by the
-    package cornac, which genrec's extra ``baselines`` names. cornac computes vectors only for
+    package cornac, which genrec's extra ``baselines`` installs. cornac computes vectors only for
     the users in its training data. So the vector of a new history is the mean over its items, where
     each item is represented by the mean vector of the users who have it.
 

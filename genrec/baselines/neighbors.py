@@ -61,7 +61,7 @@ class ItemKNN(Scorer):
 
 
 class UserKNN(Scorer):
-    """Recommends the items of the users whose items are most similar to those in a history.
+    """Recommends the items of the users whose sets of items are most similar to a history.
 
     A user's similarity is the cosine between the user's set of items and the history's. An item's
     score is the sum of the similarities of its users. The method is from Resnick et al. 1994
@@ -75,7 +75,7 @@ class UserKNN(Scorer):
     defaults: ClassVar[Mapping[str, Any]] = {"neighbours": 100}
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Store which users have which items, as a sparse matrix."""
+        """Store a sparse matrix of which users interacted with which items."""
         return {**sparse_to_arrays("users", events.matrix()), "popularity": events.popularity()}
 
     @cached_property
@@ -83,7 +83,7 @@ class UserKNN(Scorer):
         return sparse_from_arrays("users", self.arrays, len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Score all items by the similarity of their users; see ``Scorer.scores_many``."""
+        """Score each item by how similar its users are to a history; see ``Scorer.scores_many``."""
         cosines = normalize_rows(self.baskets(histories)) @ normalize_rows(self._users).T
         nearest = keep_strongest(cosines.tocsr(), self.settings["neighbours"])
         return fill_by_popularity((nearest @ self._users).toarray(), self.arrays["popularity"])
@@ -92,7 +92,7 @@ class UserKNN(Scorer):
 class EASE(Scorer):
     """Scores items with a linear model that predicts each of a user's items from the others.
 
-    The model has a weight from each item to each other item. The weights are those that best
+    The model has a weight from each item to each other item. The weights are chosen to best
     reconstruct the matrix of users and their items. The method is from Steck 2019
     (https://arxiv.org/abs/1905.03375).
 

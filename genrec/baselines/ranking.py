@@ -1,7 +1,7 @@
 """Turn the scores of items into rankings.
 
-This includes breaking ties, leaving out items that a user already had, and ranking items by
-popularity if their scores are not informative.
+This includes breaking ties, leaving out items that a user has already interacted with, and ranking
+items by popularity if their scores are not informative.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from genrec.types import FloatArray, IntArray
 def mask_seen(
     catalog: Catalog, history: History, scores: FloatArray, lead_in_behaviors: Collection[str]
 ) -> FloatArray:
-    """Set the scores of items that a user already had to -inf, so that they are not recommended.
+    """Set the scores of items that a user has seen to -inf, so that they are not recommended.
 
     Args:
         catalog: the N items.

@@ -37,10 +37,10 @@ def build_sparse(
 
 
 def sparse_to_arrays(name: str, matrix: Any) -> dict[str, npt.NDArray[Any]]:
-    """Represent a sparse matrix by several arrays, so that it can be saved to a file.
+    """Represent a sparse matrix as several arrays, so that it can be saved to a file.
 
     Args:
-        name: a name for the matrix, with which the names of the arrays begin.
+        name: a name for the matrix, used as a prefix for the names of the arrays.
         matrix: the sparse matrix.
     """
     matrix = matrix.tocsr()
@@ -56,8 +56,8 @@ def sparse_from_arrays(name: str, arrays: Arrays, width: int) -> Any:
     """Build a sparse matrix from the arrays that ``sparse_to_arrays`` returned.
 
     Args:
-        name: the name of the matrix, with which the names of its arrays begin.
-        arrays: the arrays by name, possibly with those of other matrices.
+        name: the name of the matrix, which is the prefix of its arrays' names.
+        arrays: the arrays by name, which may include arrays of other matrices.
         width: number of columns of the matrix.
     """
     from scipy import sparse

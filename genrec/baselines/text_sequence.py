@@ -135,7 +135,7 @@ class TextSequence(NetScorer):
 
         Args:
             interactions: the events, which are split into train, validation and test parts.
-            behavior: the behavior to predict and to recommend for.
+            behavior: the behavior to predict.
             **options: the other arguments of ``Scorer`` and the settings.
 
         Raises:

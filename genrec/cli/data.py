@@ -127,7 +127,7 @@ class PrepareOptions:
         None,
         _SPLIT,
         "Method for holding out the validation and test parts. last-unit: the last baskets or events "
-        "of each user. global-time: all events after two dates.",
+        "of each user. global-time: all events after two cutoff dates, one for each part.",
         choices=("last-unit", "global-time"),
         unset="the split column if there is one, otherwise last-unit",
     )

@@ -30,8 +30,8 @@ def demo(
         str,
         typer.Option(
             metavar="RUN",
-            help="Run folder to show in addition to the untrained model. auto: the run shipped with "
-            "genrec, if it fits the model and language. none: no run.",
+            help="Run folder to show in addition to the model without fine-tuning. auto: the run "
+            "shipped with genrec, if it fits the model and language. none: no run.",
             rich_help_panel=MODEL,
         ),
     ] = "auto",

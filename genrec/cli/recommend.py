@@ -72,7 +72,7 @@ def prompt(
     settings: Annotated[Given, FieldsOf(Settings, without=[*LISTING, *RANKING])],
     json: AsJson = False,
 ) -> None:
-    """Show the exact prompt that the model reads, and the number of its tokens."""
+    """Show the exact prompt that the model reads and its length in tokens."""
     from genrec.pipeline.preflight import Wanted
     from genrec.reports import console, terminal
 
@@ -159,9 +159,9 @@ def explain(
 ) -> None:
     """Explain why an item is or is not recommended.
 
-    Shows the rank of the item, the effect of each event on its score, and changes to the history that
-    would improve its rank. The effects show what the model relies on, not why a person acts in a
-    certain way.
+    Shows the rank of the item, the effect of each event on its score, and changes to the history
+    that would improve its rank. The effects show what the model relies on, not why a person acts in
+    a certain way.
     """
     from genrec.pipeline.preflight import Wanted
     from genrec.reports import console, explanation_page, terminal
@@ -193,8 +193,8 @@ def rank(
 ) -> None:
     """Rank the given items, such as candidates from another system, by their exact probability.
 
-    If users of this dataset rarely return to items, items that the user already had are left out. The
-    command `score` keeps them.
+    If users of this dataset rarely return to items, items that the user has already interacted with
+    are left out. The command `score` keeps them.
     """
     wanted = _wanted(items, strict)
     _print_ranking(data, asked, which, settings, wanted, json=json)
@@ -210,7 +210,7 @@ def score(
     strict: Strict = False,
     json: AsJson = False,
 ) -> None:
-    """Rank the given items as `rank` does, but keep items that the user already had."""
+    """Rank the given items as `rank` does, but keep items that the user has seen."""
     wanted = replace(_wanted(items, strict), exclude_seen=False)
     _print_ranking(data, asked, which, settings, wanted, json=json)
 

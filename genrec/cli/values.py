@@ -71,7 +71,7 @@ def read_whole_number(text: str, name: str) -> int:
         SettingsError: the text contains anything other than digits.
     """
     if not text.isascii() or not text.isdigit():
-        msg = f"{name}={text!r}. Expected a whole number, 1 or more."
+        msg = f"{name}={text!r} is not valid. Expected a whole number of at least 1."
         raise SettingsError(msg)
     return int(text)
 
@@ -89,7 +89,7 @@ def read_number(text: str, name: str) -> float:
     try:
         return float(text)
     except ValueError:
-        msg = f"{name}={text!r}. Expected a number."
+        msg = f"{name}={text!r} is not a number. Expected a number."
         raise SettingsError(msg) from None
 
 

@@ -82,7 +82,7 @@ _ENGLISH = _Story(
     customer_heading="Latest events of customer {customer}",
     event_columns=("event", "title"),
     prompt_heading="What the model reads (the prompt ends where the next title begins)",
-    untrained="{model}, without any training or demonstrations",
+    untrained="{model}, without fine-tuning or demonstrations",
     answer_heading="Ten recommendations for customer {customer}",
     tuned_heading="Recommendations after fine-tuning on earlier invoices of the shop "
     "({targets:,} titles, {run})",
@@ -151,7 +151,7 @@ _STORIES = {"en": _ENGLISH, "zh": _CHINESE}
 
 @dataclass(frozen=True, slots=True)
 class _Voice:
-    """A recommender shown in the demo, which is untrained or fine-tuned, with its recommendations."""
+    """A recommender shown in the demo, zero-shot or fine-tuned, with its recommendations."""
 
     name: str
     recommender: Recommender
@@ -162,9 +162,9 @@ class _Voice:
 class _Report:
     """All results of the demo, as printed with ``--json``.
 
-    ``voices`` lists the recommenders, and ``results`` contains their evaluations in the same order. A
-    recommender with a prior has two evaluations, first of the model alone and then of the model with
-    the prior. The evaluation of the popularity baseline comes last.
+    ``voices`` lists the recommenders, and ``results`` contains their evaluations in the same order.
+    A recommender with a prior has two evaluations, first of the model alone and then of the model
+    with the prior. The evaluation of the popularity baseline comes last.
     """
 
     story: _Story
@@ -188,9 +188,10 @@ def run(
     Args:
         model: the name, folder or Hub ID of the model; see ``LanguageModel.load``.
         users: the number of users in the small evaluation.
-        run: a run folder to show in addition to the untrained model. ``auto`` uses the run shipped
-            with the package if it fits the model and language; ``none`` shows no run.
-        language: ``en`` for data from a British gift shop, ``zh`` for the made-up dataset ``zh_mini``.
+        run: a run folder to show in addition to the model without fine-tuning. ``auto`` uses the
+            run shipped with the package if it fits the model and language; ``none`` shows no run.
+        language: ``en`` for data from a British gift shop, ``zh`` for the made-up dataset
+            ``zh_mini``.
         json: print one JSON value at the end instead of the texts.
         **options: further options of ``Recommender``, such as ``device`` and ``prior``.
 

@@ -1,4 +1,4 @@
-"""Put behaviors into words with the verb tables that come with the prompt templates."""
+"""Put behaviors into words, using the verb tables that come with the prompt templates."""
 
 from __future__ import annotations
 

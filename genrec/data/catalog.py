@@ -66,7 +66,7 @@ class Catalog:
 
         Args:
             items: the ``Item`` objects in row order.
-            numbers: the number that identifies each item in messages; None numbers them 1, 2, ...
+            numbers: the number that identifies each item in messages; if None, they are 1, 2, ...
             rejects: the record of unusable items; if it is None, the first one raises an error.
 
         Raises:
@@ -87,7 +87,7 @@ class Catalog:
             self._items.append(item)
         if not self._items:
             msg = (
-                f"The catalog has no items: {rejects.source} has no usable row"
+                f"The catalog has no items: {rejects.source} has no usable rows"
                 f"{rejects.first_reason()}. Expected at least one with an item_id and a title. "
                 "Check the items file."
             )
@@ -261,7 +261,8 @@ class Catalog:
         """Return the row of an item.
 
         Args:
-            item_id: the item; ``17841`` and ``17841.0`` find each other if only one is an id.
+            item_id: the item's id. If it is not in the catalog, ``17841`` also finds ``17841.0``,
+                and the other way round.
 
         Raises:
             RequestError: the id is not in the catalog.
@@ -315,7 +316,7 @@ class Catalog:
 
 
 def _title(item: object) -> list[object]:
-    """Return a list with the title of an item, or an empty list if the object is not an item."""
+    """Return an item's title as a one-element list; empty if the object is not an item."""
     return [item.title] if isinstance(item, Item) else []
 
 

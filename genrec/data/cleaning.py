@@ -1,8 +1,9 @@
 """Clean the cells of events and items before they are checked.
 
-Exports of shops repeat the same oddities: ids that a data frame wrote as floats, HTML entities in
-titles, an order's customer only on its first line, returns as negative quantities. Every function
-says in a remark what it changed and how often. This module knows columns, not catalogs.
+Shop exports have typical flaws: ids that a data frame wrote as floats, HTML entities in titles,
+orders that name the customer only on their first line, and returns with negative quantities. Every
+function reports in a remark what it changed and how often. This module deals with columns, not with
+catalogs.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ _REPEAT_KEY = (
 
 @cache
 def _words(key: str) -> list[str]:
-    """Read a list of behavior words from the table of known names."""
+    """Return one of the lists of behavior words in ``column_names.json``."""
     path = Path(__file__).with_name("column_names.json")
     words: list[str] = json.loads(path.read_text(encoding="utf-8"))[key]
     return words
 
 
 def target_words() -> list[str]:
-    """List the behaviors that mean a purchase, the most usual first."""
+    """List the behaviors that mean a purchase, the most common first."""
     return _words("targets")
 
 
@@ -53,7 +54,7 @@ def clean_events(read: Recognized, notes: list[str], items: pa.Table | None = No
     """Return a table of events with readable ids, titles, values and behaviors.
 
     Args:
-        read: the table and what its columns hold.
+        read: the table and the meaning of its columns.
         notes: the list to which a remark is added for every kind of change.
         items: the table of items, whose numbers are written in the same way.
     """
@@ -86,7 +87,7 @@ def clean_ids(table: pa.Table, names: list[str], notes: list[str]) -> pa.Table:
 
 
 def clean_titles(table: pa.Table, notes: list[str]) -> pa.Table:
-    """Decode the HTML entities in titles once, such as ``&amp;``."""
+    """Decode HTML entities in titles, such as ``&amp;``, but only once."""
     if "title" not in table.column_names or not _is_text(table["title"]):
         return table
     column = table["title"]
@@ -105,7 +106,7 @@ def clean_titles(table: pa.Table, notes: list[str]) -> pa.Table:
 
 
 def fill_orders(table: pa.Table, unit: str | None, notes: list[str]) -> pa.Table:
-    """Fill the lines of an order that leave out what its first line says.
+    """Fill in the users and times that an order gives only on its first line.
 
     Shop systems write the customer and the time of an order only on its first line. A row without a
     time gets the time of the closest row above with the same order, and also its user if it has
@@ -150,8 +151,8 @@ def mark_returns(
 ) -> pa.Table:
     """Give returned items the behavior ``return``, so that they never count as purchases.
 
-    A row is a return if its quantity is negative, if its invoice is a number behind a C beside
-    invoices that are plain numbers, or if its behavior is a word for a return. Negative quantities
+    A row is a return if its quantity is negative, if its behavior is a word for a return, or if its
+    invoice number begins with a C while most invoice numbers are plain digits. Negative quantities
     become positive.
 
     Args:
@@ -212,7 +213,7 @@ def drop_repeats(table: pa.Table, unit: str | None, rejects: Rejects, notes: lis
 
 
 def _cancelled(table: pa.Table, unit: str | None) -> BoolArray:
-    """Return an (E,) mask of the rows whose invoice is a C and digits, if most are plain digits."""
+    """Return an (E,) mask of the rows whose invoice is a C with digits, if most are only digits."""
     none = np.zeros(table.num_rows, dtype=bool)
     if unit is None or unit not in table.column_names or arrow.is_list(table[unit].type):
         return none

@@ -1,8 +1,8 @@
-"""Recognize the columns of files by their names, as shops, media sites and research data write them.
+"""Recognize columns by the names that shops, media sites and research datasets give them.
 
 The known names are in ``column_names.json``. Names are compared without regard to case, spaces and
-punctuation. A column that already has genrec's own name is always used for what its name says, and
-a mapping given by the user comes before everything else. This module looks at names and at a few
+punctuation. A column that already has genrec's own name always keeps its meaning, and a mapping
+given by the user takes precedence over everything else. This module looks at names and at a few
 cells; it does not change the cells.
 """
 
@@ -86,7 +86,7 @@ def fold(name: str) -> str:
 
 @cache
 def _known() -> dict[str, Any]:
-    """Read the table of known names, and fold the names in it."""
+    """Read ``column_names.json``, folding the column names in it."""
     path = Path(__file__).with_name("column_names.json")
     table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return table
@@ -94,7 +94,7 @@ def _known() -> dict[str, Any]:
 
 @cache
 def _names_of(role: str) -> dict[str, int]:
-    """Return the folded names for a role, with their rank; a lower rank comes first."""
+    """Return the folded names of a role's columns with their ranks; lower ranks are preferred."""
     given = _known()["roles"][role]
     words, endings = given["words"], _known()["endings"]
     names = [*given["first"], *(w + e for w in words for e in endings)]
@@ -115,15 +115,15 @@ def _pair_words(kind: list[Any]) -> list[str]:
 
 
 def _folded(key: str) -> set[str]:
-    """Return a list of the table of known names as a set of folded names."""
+    """Return one of the lists in ``column_names.json`` as a set of folded names."""
     return {fold(name) for name in _known()[key]}
 
 
 class RoleNames(Container[str]):
-    """All names of columns that would be taken for one of a few roles."""
+    """The set of all column names that would be recognized as one of the given roles."""
 
     def __init__(self, roles: Sequence[str], columns: Mapping[str, str]) -> None:
-        """Remember the roles, and the columns that the user mapped to them."""
+        """Store the roles and the columns that the user mapped to them."""
         self.roles = [r for r in roles if r not in columns]
         self.given = {columns[r] for r in roles if r in columns}
 
@@ -140,7 +140,7 @@ class RoleNames(Container[str]):
 def recognize_events(
     table: pa.Table, given: Mapping[str, str], source: str, *, with_titles: bool = True
 ) -> Recognized:
-    """Find out which columns of a table of events hold the user, the item, the time and so on.
+    """Find the columns of an events table that hold the user, the item, the time and so on.
 
     Args:
         table: one row per event, with the column names of the file.
@@ -187,15 +187,15 @@ def recognize_events(
 def recognize_items(
     table: pa.Table, given: Mapping[str, str], source: str, events: Recognized | None = None
 ) -> Recognized:
-    """Find out which columns of a table of items hold the ids and the titles.
+    """Find the columns of an items table that hold the ids and the titles.
 
-    If several columns could hold the ids, the one with the most ids of the events is used.
+    If several columns could hold the ids, the one that shares the most ids with the events is used.
 
     Args:
         table: one row per item, with the column names of the file.
         given: the user's own mapping of genrec's names to those in the file.
         source: the name of the table, for use in messages.
-        events: the events, whose item ids the column must share.
+        events: the events; their item ids are looked up in the columns.
 
     Raises:
         DataError: a column is missing.
@@ -285,7 +285,7 @@ class _Finder:
                 return
 
     def apply_layouts(self) -> None:
-        """Use what is known about a few exports in which a name does not mean what it says."""
+        """Assign the columns of known exports in which some names are misleading."""
         for layout in _known()["layouts"]:
             if all(n in self.folded for n in layout["needs"]):
                 for role, folded in layout["columns"].items():
@@ -293,7 +293,7 @@ class _Finder:
                         self.take(role, self.folded[folded])
 
     def choose_ids(self, events: Recognized) -> None:
-        """Choose the column of items whose ids occur most often among the events."""
+        """Choose the column of the items table that shares the most ids with the events."""
         if "item_id" in self.names or "item_id" in self.columns:
             return
         ranks = _names_of("item_id")
@@ -320,7 +320,7 @@ class _Finder:
             self.notes.append(f"{name!r} holds both the ids and the titles of the items")
 
     def copy(self, role: str, other: str) -> None:
-        """Add a copy of the column of one role for another role."""
+        """Copy the column of one role and use the copy for another role."""
         column = self.table[self.names.get(role, role)]
         self.table = self.table.append_column(other, column)
         self.columns = arrow.column_names(self.table)

@@ -92,8 +92,8 @@ class Dataset:
     ) -> tuple[Dataset, list[Rejects]]:
         """Read two files, check and split their rows, and measure the resulting dataset.
 
-        Usual names of columns are recognized (``genrec.data.columns``). What was recognized,
-        guessed or changed is in ``info.columns`` and ``info.notes``.
+        Common column names are recognized (``genrec.data.columns``). ``info.columns`` and
+        ``info.notes`` say what was recognized, guessed or changed.
 
         Args:
             items: the items file or table, with ids, titles and any attributes; None if the
@@ -101,7 +101,7 @@ class Dataset:
             interactions: the interactions file or table, with users, items and times or positions,
                 and behaviors or ratings if there are several kinds of events.
             name: the display name; by default, the name of the interactions file.
-            target_behavior: the behavior to recommend for. None selects a behavior that means a
+            target_behavior: the behavior to predict. None selects a behavior that means a
                 purchase, such as buy or order, if the data has one, and otherwise the most frequent
                 behavior.
             options: column names, units and defaults of the interactions.
@@ -195,10 +195,10 @@ class Dataset:
 
         Args:
             items: a table with item_id, title and any attributes; None if the interactions have a
-                title column. Usual names of columns are recognized (``genrec.data.columns``).
+                title column. Common column names are recognized (``genrec.data.columns``).
             interactions: a table of events; see ``genrec.data.importing.import_tables``.
             name: the display name.
-            target_behavior: the behavior to recommend for; see ``prepare``.
+            target_behavior: the behavior to predict; see ``prepare``.
             options: column names, units and defaults of the interactions.
             item_columns: maps genrec's column names to those in the table of items.
             split: the way to split; see ``prepare``.
@@ -385,7 +385,7 @@ def check_destination(folder: str | Path) -> None:
 
 
 def _name_of(source: str | Path | pa.Table, otherwise: str) -> str:
-    """Return the name of a file, or another name for a table."""
+    """Return a file's name, or the given name if the source is a table."""
     return otherwise if isinstance(source, pa.Table) else Path(source).resolve().name
 
 
@@ -397,7 +397,7 @@ def _read(
     encoding: str | None,
     notes: list[str],
 ) -> pa.Table:
-    """Read a file, and reject rows with lists or objects in the columns of some roles."""
+    """Read a file, and reject rows with lists or objects in columns that need single values."""
     if isinstance(source, pa.Table):
         return source
     remarks: list[str] = []
@@ -461,7 +461,7 @@ def _add_parts(
 
 
 def _default_target(events: Interactions) -> str:
-    """Return the first usual target behavior in the data, or else the most frequent behavior."""
+    """Return the first of ``target_words`` in the data, or else the most frequent behavior."""
     by_word = {b.casefold(): b for b in events.behaviors}
     usual = next((by_word[w] for w in target_words() if w in by_word), None)
     if usual:

@@ -227,7 +227,7 @@ def _dataset(items: _Read, events: _Read, name: str, options: EventOptions) -> D
 
 
 def _check_exists(path: Path) -> None:
-    """Check that a file exists."""
+    """Raise a DataError if a file does not exist."""
     if not path.is_file():
         msg = f"{str(path)!r} does not exist. Expected the publisher's file at this path."
         raise DataError(msg)
@@ -246,7 +246,7 @@ def _split_lines(path: Path, separator: str, names: Sequence[str]) -> _Read:
     Args:
         path: the file.
         separator: the text between cells.
-        names: the names of the first columns; u.item has more.
+        names: the names of the first columns; any further columns, as in u.item, are ignored.
     """
     _check_exists(path)
     rejects = Rejects(path.name)
@@ -284,7 +284,7 @@ def _atomic(path: Path, needed: Sequence[str], columns: Mapping[str, str]) -> _R
 
 
 def _records(path: Path, convert: Callable[[dict[str, Any]], dict[str, Any]]) -> _Read:
-    """Read the objects of a file with one per line, as JSON or, in data from 2014, as Python.
+    """Read a file with one object per line, written as JSON or, in data from 2014, as Python.
 
     Args:
         path: the file.
@@ -311,7 +311,7 @@ def _records(path: Path, convert: Callable[[dict[str, Any]], dict[str, Any]]) ->
 
 
 def _plain(value: object) -> str:
-    """Convert a value to text that can be stored; halves of characters become a question mark."""
+    """Convert a value to text that can be stored; lone surrogates become a question mark."""
     text = str(value).encode("utf-8", "replace").decode("utf-8")
     return text.replace(encodings.BROKEN, "\ufffd")
 

@@ -1,8 +1,8 @@
 """Build the catalog from a table of events that also holds the titles and attributes of items.
 
-An item may have several titles in such a table, because staff type remarks into the field of the
-title. The most frequent title wins. Other columns describe the item, rather than the event, if
-they hardly vary within an item.
+An item may have several titles in such a table, because staff type remarks into the title field.
+The most frequent title is used. Other columns are assumed to describe the item rather than the
+event if their values hardly vary among the events of an item.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def catalog_from_events(
         table: the events, with the columns item_id and title.
         rejects: the record of unusable items.
         notes: the list to which remarks are added.
-        unit: the name of the basket column, which describes events.
+        unit: the name of the basket column, which always describes events.
 
     Raises:
         DataError: the table has no titles.
@@ -80,10 +80,10 @@ def catalog_from_events(
 
 
 def note_other_codes(ids: Sequence[str]) -> list[str]:
-    """Return remarks on items that may be no products, and on ids that differ only in case.
+    """Return remarks on items that may not be products, and on ids that differ only in case.
 
-    Shops book postage, fees and corrections under codes without a digit where nearly all others
-    have one, as in UCI Online Retail: POST, M, BANK CHARGES, AMAZONFEE.
+    Shops record postage, fees and corrections as items whose ids have no digits, although nearly all
+    other ids have some. Examples from UCI Online Retail are POST, M, BANK CHARGES and AMAZONFEE.
     """
     notes = []
     odd = [i for i in ids if not any(c.isdigit() for c in i)]
@@ -104,7 +104,7 @@ def note_other_codes(ids: Sequence[str]) -> list[str]:
 
 
 def _say_how_to_drop(ids: Sequence[str]) -> str:
-    """Write the option that leaves out some items."""
+    """Describe the command-line option that leaves out some items."""
     plain = all(re.fullmatch(r"[\w ./-]+", i) for i in ids)
     if plain and len(ids) <= _PASTED:
         them = "it" if len(ids) == 1 else "them"
@@ -118,13 +118,13 @@ def _most_frequent(item: IntArray, value: IntArray, items: int) -> IntArray:
     """Return the most frequent value of each item.
 
     Args:
-        item: (R,) codes of the items.
-        value: (R,) codes of the values.
-        items: the number of item codes.
+        item: (R,) item code of each row.
+        value: (R,) value code of each row.
+        items: the number of items.
 
     Returns:
-        The (items,) codes of the values, -1 for items without one. Of equally frequent values, the
-        one that comes first is used.
+        The (items,) codes of the most frequent values, -1 for items without a value. Ties go to
+        the value that comes first.
     """
     best = np.full(items, -1, dtype=np.int64)
     if not len(item):
@@ -166,7 +166,7 @@ def _note_several(
 def _describing_columns(
     table: pa.Table, item: IntArray, items: int, unit: str | None
 ) -> dict[str, pa.Array]:
-    """Return the columns that hardly vary within an item, with one value per item code."""
+    """Return the columns whose values hardly vary within an item, reduced to one value per item."""
     found: dict[str, pa.Array] = {}
     repeated = np.bincount(item, minlength=items) > 1
     if not repeated.any():

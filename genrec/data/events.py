@@ -1,4 +1,4 @@
-"""The events of users: a single interaction, a history, and arrays with all events."""
+"""Define the events of users: a single interaction, a history, and arrays with all events."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class EventColumns:
 
 @dataclass(frozen=True, slots=True)
 class EventTable:
-    """All events, together with the names that their codes stand for.
+    """All events, together with the names of users, behaviors and baskets.
 
     Attributes:
         user_ids: user ids by code.

@@ -1,7 +1,8 @@
 """Turn tables with any column names into a catalog and checked events.
 
-The steps are: recognize the columns, clean the cells, build the catalog, leave out what the user
-wants to leave out, and check the events. Everything that is guessed or changed is said in a remark.
+The steps are: recognize the columns, clean the cells, build the catalog, drop the items that the
+user wants to leave out, and check the events. A remark reports everything that is guessed or
+changed.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ _LISTED = 5
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A catalog and events, and how they were read.
+    """A catalog and events, with a record of how they were read.
 
     Attributes:
         catalog: the items.
         read: the checked events.
-        names: genrec's name of each recognized column, and the name of the column in the file. The
-            names of the items table begin with ``items.``.
+        names: maps genrec's name of each recognized column to its name in the file. The keys of the
+            items table begin with ``items.``.
         notes: remarks on everything that was guessed or changed.
     """
 
@@ -118,7 +119,7 @@ def _note_unused(catalog: Catalog, found: Ingested) -> list[str]:
 def _with_time(
     read: columns.Recognized, options: EventOptions, rejects: Rejects
 ) -> columns.Recognized:
-    """Check that the needed columns are there, and number the rows if the order is the time.
+    """Check that the required columns exist, and add positions if the rows are ordered by time.
 
     Raises:
         DataError: a column is missing. All missing columns are in one message.

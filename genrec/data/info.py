@@ -1,4 +1,4 @@
-"""Measure a dataset for ``prepare``, and write remarks for users."""
+"""Compute a dataset's statistics for ``prepare``, and write remarks for users."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DatasetInfo:
 
     Attributes:
         name: the display name.
-        target_behavior: the behavior to recommend for.
+        target_behavior: the behavior to predict.
         repeat_share: the fraction of the units in train and validation that start with an item from
             an earlier unit of the same user (``Interactions.repeat_share``).
         exclude_seen: whether seen items are excluded by default; True unless repeats are common.
@@ -56,8 +56,7 @@ class DatasetInfo:
         split_times: for ``global time``, the starts of validation and test as stored timestamps.
         led_by: for every other behavior, the fraction of units whose first item had an earlier
             event of that behavior. See ``lead_in_behaviors``.
-        columns: genrec's name of each column that was recognized or mapped, and its name in the
-            file.
+        columns: maps genrec's name of each recognized or mapped column to its name in the file.
         rows: the number of rows that ``prepare`` found in the files of events; 0 if it is not known,
             as after new events were added.
         behaviors: the number of events of each behavior, the most frequent first.
@@ -101,7 +100,7 @@ class DatasetInfo:
         return leading | (BROWSING - {self.target_behavior, *self.led_by}) if leading else leading
 
     def with_target(self, behavior: str, events: Interactions) -> DatasetInfo:
-        """Return a copy with a different target behavior, and measure its repeats."""
+        """Return a copy with a different target behavior and the statistics on its repeats."""
         share = events.repeat_share(behavior)
         others = [b for b in events.behaviors if b != behavior]
         return replace(
@@ -154,12 +153,12 @@ def _check_info(info: DatasetInfo) -> None:
 def measure_info(
     name: str, events: Interactions, target: str, split: str, time_unit: str
 ) -> DatasetInfo:
-    """Measure the size, the split and the repeats of a dataset for one target behavior.
+    """Compute a dataset's statistics on size, split and repeats for one target behavior.
 
     Args:
         name: the display name.
         events: the events, with their split.
-        target: the behavior to recommend for.
+        target: the target behavior.
         split: the name of the split (``DatasetInfo.split``).
         time_unit: the unit of the timestamps in the file.
     """
@@ -213,7 +212,7 @@ def note_targets(events: Interactions, target: str, *, by_time: bool) -> list[st
 
     Args:
         events: the events, with their split.
-        target: the behavior to recommend for.
+        target: the target behavior.
         by_time: True to count the users of each part separately. In a split by time, the parts have
             different users.
     """

@@ -39,8 +39,8 @@ class EventOptions:
             "product"}``.
         time_unit: the unit of times that are numbers: a key of ``times.TIME_UNITS``, or ``auto``
             to guess from the values.
-        date_format: the form of times that are dates: ``day-first``, ``month-first``,
-            ``year-first``, or a format as in Python's ``strptime``. None to recognize it.
+        date_format: the format of times that are dates: ``day-first``, ``month-first``,
+            ``year-first``, or a format as in Python's ``strptime``. None to detect it.
         behavior: the behavior of every row if the table has no behavior column. None means ``rate``
             for a table with a rating column, and is an error otherwise.
         unit: the basket column; ``none`` if the data has no baskets; None to look for a column with
@@ -185,7 +185,7 @@ def _find_problems(
     unusable: list[tuple[BoolArray, str]],
     unknown: str,
 ) -> tuple[IntArray, list[tuple[BoolArray, str]]]:
-    """Find the item of each row, and the rows with problems.
+    """Look up each row's item, and find the rows with problems.
 
     Returns:
         The (E,) catalog rows, which are -1 for events that only have text, and for each kind of

@@ -127,10 +127,11 @@ class Interactions:
         )
 
     def known_id(self, user_id: str) -> str:
-        """Return a user's id as it is in the data.
+        """Return a user's id as it is written in the data.
 
         Args:
-            user_id: the user; ``17841`` and ``17841.0`` find each other if only one is in the data.
+            user_id: the user's id. If it is not in the data, ``17841`` also finds ``17841.0``, and
+                the other way round.
 
         Raises:
             UnknownUserError: the user is not in the data.
@@ -171,7 +172,7 @@ class Interactions:
         )
 
     def history(self, user_id: str, *, before: str | None = None) -> History:
-        """Return a user's history.
+        """Return a user's history, optionally only the events before a split.
 
         Args:
             user_id: the user.
@@ -237,7 +238,7 @@ class Interactions:
         return float((earliest[0][pair[place]] < run[place]).mean()) if len(place) else 0.0
 
     def tied(self) -> int:
-        """Count the tied events.
+        """Count the tied events, whose order is uncertain.
 
         They have the same user and time as the previous event but a different unit.
         """
@@ -268,7 +269,7 @@ class Interactions:
 
 
 def _named(names: Sequence[str], codes: IntArray) -> pa.Array:
-    """Return the name of each code."""
+    """Replace codes with the names that they stand for."""
     return pa.array(names, pa.string()).take(pa.array(codes))
 
 

@@ -1,4 +1,4 @@
-"""Evaluation protocols, which choose the users, their histories and their targets.
+"""Define evaluation protocols, which choose the users, their histories and their targets.
 
 A protocol returns a list of ``Case``. A case holds indices into the data's columns and builds its
 history on demand, so that many cases need little memory. This module deals with data only, not with
@@ -193,12 +193,13 @@ def with_validation(dataset: Dataset, least: int) -> Dataset:
 
     A dataset is returned unchanged if it has at least ``least`` validation users and at least half
     as many with a history. Otherwise, a new validation part is held out from train. If test is
-    later than train for all users, the new part is the latest tenth of train, which has new items
-    just as test does. If test is not later, or if too few users in this tenth have a history, the
-    new part is each user's last train unit. If neither gives more users with a history, the dataset
-    is returned unchanged.
+    later than train for all users, the new part is the latest tenth of train, because new items
+    appear in it as they do in test. If test is not later, or if too few users in this tenth have a
+    history, the new part is each user's last train unit. If neither gives more users with a
+    history, the dataset is returned unchanged.
 
-    Do not evaluate on the copy: a model trained on train has seen its validation part.
+    Do not evaluate a model on the new validation part if it was trained on the old train part,
+    which contains these events.
 
     Args:
         dataset: a dataset with a split.
@@ -259,7 +260,7 @@ def cases(
     candidates: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
 ) -> list[Case]:
-    """Return the cases of a protocol by name.
+    """Return the cases of the protocol with the given name.
 
     Args:
         dataset: a dataset with the protocol's split (see ``apply_protocol``).
@@ -300,7 +301,7 @@ def sample(cases: Sequence[Case], users: int | None, seed: int = 0) -> list[Case
     if users is None or users >= len(cases):
         return list(cases)
     if users < 1:
-        msg = f"users={users} is too small. Expected 1 or more."
+        msg = f"users={users} is too small. Expected a number of at least 1."
         raise RequestError(msg)
     chosen = np.random.default_rng(seed).permutation(len(cases))[:users]
     return [cases[i] for i in sorted(chosen)]
@@ -323,7 +324,8 @@ def _cases(
         wanted: an (E,) mask of the events to show; None for all.
         least: the number of earlier events that a user needs.
         latest: the number of latest events to show; None for all.
-        windows: True to use the last unit as the target if all events of a user are in the part.
+        windows: True to use a user's last unit as the target if the part has all of the user's
+            events.
     """
     events = dataset.interactions
     c = events.columns
@@ -396,10 +398,10 @@ def count_events(dataset: Dataset, before: str = "validation") -> IntArray:
 def label_slices(
     dataset: Dataset, cases: Sequence[Case], before: str = "validation"
 ) -> dict[str, list[str]]:
-    """Label every case for slicing the results, with one label per case and kind of slice.
+    """Assign every case to one group of each kind, so that results can be split by group.
 
     ``item`` is ``warm`` if the target has an event before the split, and ``cold`` otherwise;
-    ``user`` says the same about the user. ``history`` is the length of the history, and
+    ``user`` is defined in the same way for the user. ``history`` is the length of the history, and
     ``target_events`` is the number of events of the target before the split; both are grouped into
     bins. ``last_behavior`` is the behavior of the last event shown, and ``script`` is the script of
     the target's title.

@@ -24,8 +24,8 @@ class SplitOptions:
     """Options for splitting the events.
 
     Attributes:
-        way: one of ``SPLIT_WAYS``; None keeps an existing split column, or splits by last unit if
-            there is none.
+        way: one of ``SPLIT_WAYS``; None to keep an existing split column, or to split by last unit
+            if there is none.
         validation_from: the start of validation for ``global-time``, as an ISO date or as a number
             in the data's time unit. None means the time before which 80% of the events occur.
         test_from: the start of test, in the same form. None means the time before which 90% of the
@@ -57,7 +57,7 @@ def split_events(
 
     Args:
         events: the events to split.
-        target: the behavior to recommend for, such as ``buy``.
+        target: the target behavior, such as ``buy``.
         options: the way to split.
         time_unit: the unit of the timestamps in the file (``Ingested.time_unit``).
         given: True if the events already have labels from a split column.
@@ -107,7 +107,7 @@ def split_last_unit(events: Interactions, target: str) -> Interactions:
 
     Args:
         events: the events to split.
-        target: the behavior to recommend for, such as ``buy``.
+        target: the target behavior, such as ``buy``.
 
     Raises:
         DataError: no event has that behavior.
@@ -172,7 +172,7 @@ def hold_last_train_unit(events: Interactions, target: str) -> Interactions:
 
     Args:
         events: the events to split.
-        target: the behavior to recommend for, such as ``buy``.
+        target: the target behavior, such as ``buy``.
 
     Raises:
         DataError: no event has that behavior.
@@ -196,7 +196,7 @@ def hold_latest_train(events: Interactions, target: str, share: float = 0.1) -> 
 
     Args:
         events: the events to split.
-        target: the behavior to recommend for, such as ``buy``.
+        target: the target behavior, such as ``buy``.
         share: the fraction of train's target events to hold out, 0 to 1.
 
     Raises:

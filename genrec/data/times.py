@@ -64,14 +64,14 @@ def read_times(
         column: the name of its time column.
         unit: the unit of numbers: one of ``TIME_UNITS``, or ``auto`` to guess it.
         notes: a list of remarks; one is added for every guess.
-        date_format: the form of dates: ``day-first``, ``month-first``, ``year-first``, a format as
-            in Python's ``strptime``, or None to recognize it.
+        date_format: the format of dates: ``day-first``, ``month-first``, ``year-first``, a format
+            as in Python's ``strptime``, or None to detect it.
         source: the name of the table, for use in messages.
 
     Returns:
-        The (E,) times in seconds, or positions, which are NaN for cells that hold no time; the unit
-        of the numbers; and the reasons why cells cannot be used, each with an (E,) mask. Cells that
-        hold nothing like a time are in no mask.
+        The (E,) times in seconds, or positions, which are NaN for cells without a usable time; the
+        unit of the numbers; and the reasons why some times cannot be used, each with an (E,) mask
+        of their cells. Cells that do not resemble a time are in none of these masks.
 
     Raises:
         DataError: the order of day and month cannot be decided, or the times are not plausible in
@@ -107,7 +107,7 @@ def read_times(
 
 
 def describe_unreadable(cells: pa.ChunkedArray, date_format: str | None = None) -> str:
-    """Say that no cell of a time column could be read, with examples and what to do about it."""
+    """Build the error message for a time column of which no cell could be read."""
     filled = [v for v in pc.unique(arrow.to_text(cells)).to_pylist() if v]
     some = f", such as {' or '.join(map(repr, filled[:3]))}" if filled else ""
     form = f" in the form {date_format!r}" if date_format else ""
@@ -215,13 +215,13 @@ def _guess_unit(numbers: FloatArray, where: str) -> str:
 
 
 def _epoch_unit(number: float) -> str | None:
-    """Return the part of a second in which a number is a time from 1973 to 2100, or None."""
+    """Return the unit (``s`` or a part of it) that puts a number between 1973 and 2100, or None."""
     fitting = (u for u in _NAMES if _FIRST_SURE <= number * TIME_UNITS[u] < _LAST_PLAUSIBLE)
     return next(fitting, None)
 
 
 def _last_excel() -> float:
-    """Return Excel's number for the day one year from now."""
+    """Return the number that Excel uses for the day one year from now."""
     return (time.time() + _YEAR) / _DAY + _EXCEL_DAYS
 
 
@@ -235,7 +235,7 @@ def _likely_unit(number: float) -> str | None:
 
 
 def _check_plausible(numbers: FloatArray, seconds: FloatArray, unit: str, where: str) -> None:
-    """Check that the unit given by the user leads to plausible years.
+    """Check that times in the unit given by the user are in plausible years.
 
     Raises:
         DataError: most times are before 1970 or after 2100, or they are in the 1970s and another
@@ -257,7 +257,7 @@ def _check_plausible(numbers: FloatArray, seconds: FloatArray, unit: str, where:
 
 
 def _implausible(number: float, problem: str, where: str) -> str:
-    """Return the message for numbers without a plausible year, which names the unit that fits."""
+    """Build the error message for implausible times, which suggests a unit that would fit."""
     unit = _likely_unit(number)
     if unit is None:
         advice = (
@@ -274,7 +274,7 @@ def _implausible(number: float, problem: str, where: str) -> str:
 
 
 def _to_seconds(numbers: FloatArray, unit: str) -> FloatArray:
-    """Convert numbers in a unit to seconds, with NaN for digits that are not a date."""
+    """Convert numbers in a given unit to seconds; digits that are not a date become NaN."""
     if unit == "excel":
         return np.round((numbers - _EXCEL_DAYS) * _DAY, 3)
     if unit == "yyyymmdd":
@@ -302,7 +302,7 @@ def _from_digits(numbers: FloatArray) -> FloatArray:
 
 
 def _span(seconds: FloatArray, unit: str) -> str:
-    """Say from when to when the times are, if their unit is unusual or they are in the future."""
+    """Describe the range of the times if their unit is unusual or some are in the future."""
     finite = seconds[np.isfinite(seconds)]
     future = unit == "day" and finite.max() > time.time() + _YEAR
     if not len(finite) or not (future or unit in _UNUSUAL):
@@ -313,18 +313,18 @@ def _span(seconds: FloatArray, unit: str) -> str:
 
 
 def _spread(mask: BoolArray, places: IntArray, size: int) -> BoolArray:
-    """Return an (E,) mask from the mask of the cells at some places."""
+    """Expand a mask of some cells to an (E,) mask of all cells."""
     full = np.zeros(size, dtype=np.bool_)
     full[places] = mask
     return full
 
 
 def _far(seconds: FloatArray) -> tuple[BoolArray, str]:
-    """Return the problem of times before 1900 or after 2200."""
+    """Describe the problem of times before 1900 or after 2200."""
     far = np.isfinite(seconds) & ((seconds < _BOUNDS[0]) | (seconds >= _BOUNDS[1]))
     return far, "time is out of range"
 
 
 def _mixed(mask: BoolArray) -> tuple[BoolArray, str]:
-    """Return the problem of cells in another form than most."""
+    """Describe the problem of cells whose format differs from that of most cells."""
     return mask, "time is a number among dates, or a date among numbers"

@@ -33,12 +33,12 @@ class TitleForm:
             msg = f"case={self.case!r} is not known. Expected one of {', '.join(CASES)}."
             raise PromptError(msg)
         if self.max_title_tokens < 1:
-            msg = f"max_title_tokens={self.max_title_tokens} is too small. Expected 1 or more."
+            msg = f"max_title_tokens={self.max_title_tokens} is too small. Expected a number of at least 1."
             raise PromptError(msg)
 
     @classmethod
     def of(cls, catalog: Catalog) -> TitleForm:
-        """Return the form for a catalog, using lower case if its titles are mostly in capitals."""
+        """Create the form for a catalog, using lower case if its titles are mostly in capitals."""
         return cls(case="lower" if mostly_upper(catalog.titles) else "as_is")
 
     def render(self, title: str) -> str:

@@ -43,7 +43,7 @@ def apply_updates(
         The dataset, and an (E,) mask of its new events.
 
     Raises:
-        DataError: a file cannot be used, or has no usable event.
+        DataError: a file cannot be used, or has no usable events.
     """
     catalog = data.catalog if items is None else _add_items(data.catalog, items)
     rejects = rejects or Rejects(Path(interactions).name, strict=True)
@@ -62,9 +62,7 @@ def apply_updates(
         )
         raise DataError(msg)
     if not len(fresh.events.columns.row):
-        msg = (
-            f"{rejects.source} has no usable event. Expected at least one. Check the rejected rows."
-        )
+        msg = f"{rejects.source} has no usable events. Expected at least one. Check the rejected rows."
         raise DataError(msg)
     old = Interactions(catalog, data.interactions.table)
     table = _stack(

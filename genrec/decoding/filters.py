@@ -77,8 +77,8 @@ class Filter:
     def count_items(self, n_items: int) -> int:
         """Count the allowed items, not counting the positions of items that have been removed.
 
-        A filter that lists denied positions does not list those of removed items. So these
-        positions count as allowed, and are subtracted here.
+        A filter that lists denied positions does not list the positions of removed items. They
+        therefore count as allowed, and are subtracted here.
 
         Args:
             n_items: number of items that have not been removed.
@@ -98,7 +98,7 @@ class Filter:
         return Filter(one.listed[two.keeps(one.listed)], self.n, denies=False)
 
     def also(self, positions: IntArray) -> Filter:
-        """Create a filter that allows the given positions in addition to those of this filter."""
+        """Create a filter that also allows the given positions."""
         change = np.setdiff1d if self.denies else np.union1d
         return Filter(change(self.listed, positions), self.n, denies=self.denies)
 
@@ -116,7 +116,7 @@ class Filter:
         return (high - low - listed if self.denies else listed).astype(np.int64, copy=False)
 
     def keeps(self, positions: IntArray) -> BoolArray:
-        """Return a mask that tells which of the given positions are allowed."""
+        """Return a mask of the given positions that is True for allowed ones."""
         return self.counts(positions, positions + 1) > 0
 
 

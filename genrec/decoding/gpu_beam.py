@@ -112,7 +112,7 @@ class DeviceTrie:
         return child * some, owner, some
 
     def is_leaf(self, node: Tensor) -> Tensor:
-        """Return a mask that tells at which of the given nodes a title ends."""
+        """Return a mask of the given nodes that is True where a title ends."""
         return self.first_child[node] == self.first_child[node + 1]
 
     def runs(self, node: Tensor, n: int) -> tuple[Tensor, Tensor]:
@@ -307,7 +307,7 @@ def run_beam(
 ) -> Reached:
     """Search a trie for the most probable items of U users with a beam search on the device.
 
-    Probabilities are normalized over the tokens with which a title can continue.
+    Probabilities are normalized over the tokens that can continue a title.
 
     Args:
         trie: the catalog's trie on the device.

@@ -26,8 +26,8 @@ from genrec.types import BoolArray, IntArray
 Tokens = tuple[int, ...]
 Edit = tuple[Tokens, int]  # a title's tokens and its position
 
-_GONE = -1  # in place of a node that was removed because there are no more titles below it
-_NEW = -1  # in place of a node that does not exist yet
+_GONE = -1  # stands for a node that was removed because there are no more titles below it
+_NEW = -1  # stands for a node that does not exist yet
 _NONE: IntArray = np.empty(0, dtype=np.int64)
 _TOKEN, _LENGTH, _CHILDREN = range(3)  # columns of LiveTrie._facts
 # A new base is due after this number of edits, or this fraction of the base's nodes if it is more.
@@ -213,7 +213,7 @@ class LiveTrie:
         return np.repeat(np.arange(len(nodes)), count), spans[:, 0], spans[:, 1]
 
     def is_leaf(self, nodes: IntArray) -> BoolArray:
-        """Return a mask that tells at which of the given nodes a title ends."""
+        """Return a mask of the given nodes that is True where a title ends."""
         mine = nodes >= self._size
         plain = self.base.is_leaf(np.where(mine, 0, nodes))
         return np.where(mine, self._fact(nodes, mine, _CHILDREN) == 0, plain)
@@ -285,7 +285,7 @@ class LiveTrie:
     def _fact(self, nodes: IntArray, mine: BoolArray, which: int) -> IntArray:
         """Look up a column of ``_facts`` for the nodes that are in the overlay (mask ``mine``).
 
-        The values that are returned for other nodes have no meaning.
+        The values returned for other nodes are meaningless.
         """
         if not len(self._facts):
             return nodes
@@ -421,19 +421,19 @@ class LiveTrie:
 def _check_title(row: int, title: Sequence[int]) -> Tokens:
     tokens = tuple(int(token) for token in title)
     if row < 0:
-        msg = f"Row {row} is negative. Expected row numbers of 0 or more."
+        msg = f"Row {row} is negative. Expected row numbers of at least 0."
         raise DataError(msg)
     if not tokens:
         msg = f"The title of row {row} has no tokens. Expected at least the terminator."
         raise DataError(msg)
     if min(tokens) < 0:
-        msg = f"Token id {min(tokens)} in a title is negative. Expected token ids of 0 or more."
+        msg = f"Token id {min(tokens)} in a title is negative. Expected token ids of at least 0."
         raise DataError(msg)
     return tokens
 
 
 def _common_length(one: Tokens, two: Tokens) -> int:
-    """Count the tokens with which both of two sequences begin."""
+    """Return the length of the longest common prefix of two token sequences."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, two, strict=False)))
 
 

@@ -3,13 +3,13 @@
 A search returns the best items, their probabilities and a certificate, which states how much the
 search may have missed. It deals with tokens, trie nodes and catalog rows, not with text.
 
-With "catalog" normalization, the model's softmax at a node covers only the tokens with which a
-title can continue. So the probabilities of all items sum to 1, and a token without an alternative
+With "catalog" normalization, the model's softmax at a node covers only the tokens that can
+continue a title. So the probabilities of all items sum to 1, and a token without an alternative
 need not be scored. With "vocab" normalization, the softmax covers the whole vocabulary, as in
 ordinary text generation.
 
-A title is never more probable than a beginning of it (a prefix). So the probability of a prefix is
-an upper bound for all items whose titles begin with it. A search keeps the prefixes from which it
+A title is never more probable than any of its prefixes. So the probability of a prefix is an upper
+bound for all items whose titles begin with it. A search keeps the prefixes from which it
 did not continue, and their bounds limit what it may have missed.
 """
 
@@ -190,7 +190,7 @@ class _Search:
         return self._children(Frontier(user, root, handle, zero, zero, zero), self._tree.root)
 
     def _prune(self, rest: Frontier) -> Frontier:
-        """Return the given prefixes without those whose items cannot enter a list any more."""
+        """Drop the prefixes whose items can no longer enter a list."""
         promising = rest.bound > self._top.worst[rest.user]
         np.maximum.at(self._pruned, rest.user[~promising], rest.bound[~promising])
         return rest[promising]
@@ -228,7 +228,7 @@ class _Search:
         return skipped
 
     def _follow(self, chosen: Frontier) -> Frontier:
-        """Let the model process the given prefixes, and return the longer ones that continue them.
+        """Run the model on the given prefixes, and return the longer prefixes that continue them.
 
         The items found on the way are added to the users' lists.
         """

@@ -1,8 +1,8 @@
 """Score the same continuations after many similar sequences, processing shared tokens only once.
 
-All sequences are branches of one token tree. The tokens with which a sequence and the first
-sequence both begin are processed only once. The rest of the sequence and the continuations branch
-off where the two sequences diverge. Several sequences are processed in one forward pass. A search
+All sequences are branches of one token tree. The longest common prefix of a sequence and the
+first sequence is processed only once. The rest of the sequence and the continuations branch off
+where the two sequences diverge. Several sequences are processed in one forward pass. A search
 then looks up the model's outputs and needs no further pass. This module deals with token ids only.
 """
 
@@ -95,14 +95,14 @@ class Branches:
         paths: Paths,
         prefix: Prefix | None = None,
     ) -> None:
-        """Store the sequences, and let the model process the first one.
+        """Store the sequences, and run the model on the first one.
 
         Args:
             model: the language model.
             sequences: token ids of one or more sequences.
             paths: the continuations to be processed after the end of each sequence.
-            prefix: tokens with which the sequences begin and which the model has already processed;
-                None if there are no such tokens.
+            prefix: a common prefix of the sequences that the model has already processed; None if
+                there is none.
         """
         self._model, self._paths = model, paths
         self._sequences = [tuple(s) for s in sequences]
@@ -176,7 +176,7 @@ class Branches:
         return handles
 
     def read(self, which: Sequence[int]) -> None:
-        """Let the model process those of the given sequences that it has not processed yet.
+        """Run the model on any of the given sequences that it has not processed yet.
 
         Args:
             which: indices of the sequences.

@@ -187,7 +187,7 @@ class TitleTrie:
         return ranges(first, count), count
 
     def is_leaf(self, nodes: IntArray) -> BoolArray:
-        """Return a mask that tells at which of the given nodes a title ends."""
+        """Return a mask of the given nodes that is True where a title ends."""
         return np.asarray(self.first_child[nodes] == self.first_child[nodes + 1], dtype=np.bool_)
 
     def tokens(self, nodes: IntArray) -> IntArray:
@@ -380,7 +380,7 @@ def _sort_titles(flat: Ids, start: IntArray) -> IntArray:
 
 
 def _reorder(flat: Ids, start: IntArray, order: IntArray) -> tuple[Ids, IntArray]:
-    """Put N titles into a new order.
+    """Reorder N titles.
 
     Args:
         flat: tokens of all titles in one array.

@@ -33,7 +33,7 @@ class Trie(Protocol):
         ...
 
     def is_leaf(self, nodes: IntArray) -> BoolArray:
-        """Return a mask that tells at which of the given nodes a title ends."""
+        """Return a mask of the given nodes that is True where a title ends."""
         ...
 
     def runs(self, nodes: IntArray) -> list[list[int]]:
@@ -63,7 +63,7 @@ class Trie(Protocol):
 
 
 class Allowed(Protocol):
-    """The trie positions that may be returned to each of U users."""
+    """The trie positions of the items that may be returned to each of U users."""
 
     def counts(self, user: IntArray, low: IntArray, high: IntArray) -> IntArray:
         """For each of C ranges, count the positions that are allowed for the range's user.
@@ -212,7 +212,7 @@ class Options:
             ``budget`` tokens. ``beam`` follows the best ``beam_size`` prefixes at each level.
         beam_size: number of prefixes that ``beam`` follows at each level of the trie.
         normalization: the tokens over which probabilities are normalized. ``catalog`` means only
-            those with which a title can continue, ``vocab`` means the whole vocabulary.
+            the tokens that can continue a title, ``vocab`` means the whole vocabulary.
         temperature: number by which the logits are divided.
         max_nodes: maximum number of prefixes that ``exact`` and ``auto`` follow for one prompt. If
             the list is still too short after that, beam search fills it.
@@ -220,7 +220,7 @@ class Options:
         fusion: the way in which a prior is used. ``node`` multiplies the probabilities of each
             node's children by the prior's weights, so that all probabilities still sum to 1.
             ``score`` adds the prior to the final score.
-        beta: exponent of the prior's weights, 0 or more.
+        beta: exponent of the prior's weights, at least 0.
         alone: temperature of the probabilities that are reported for the model without a prior;
             None to use ``temperature``. This has an effect with ``catalog`` normalization only.
         min_probability: minimum probability of an item in the list.

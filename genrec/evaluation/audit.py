@@ -42,7 +42,7 @@ class Audit:
         protocol: the protocol under which the dataset was audited.
         split: the part of the data that contains the targets.
         users: the number of users with a target.
-        findings: the finding of each check.
+        findings: one finding per check.
     """
 
     dataset: str
@@ -68,7 +68,7 @@ def audit(
     table: Sequence[Mapping[str, object]] | None = None,
     log: Callable[[str], None] = lambda message: None,
 ) -> Audit:
-    """Run all checks on a dataset, in the form in which an evaluation would use it.
+    """Run all checks on a dataset, prepared as an evaluation would use it.
 
     Args:
         dataset: a dataset with a split. It is split again if the protocol needs a different split.

@@ -97,7 +97,7 @@ def check_repeats(data: AuditedData) -> Finding:
         exception = f", unless the user only has {', '.join(lead_in)} events for them"
     said = (
         f"{info.repeat_share:.1%} of the baskets or events in train and validation begin with an "
-        f"item that the user already had. By default, seen items are {rule}{exception}."
+        f"item that the user has already interacted with. By default, seen items are {rule}{exception}."
     )
     return Finding("repeats", "ok", {"repeat_share": info.repeat_share}, said)
 

@@ -1,7 +1,7 @@
 """Evaluate recommenders and baselines on the cases of an evaluation protocol.
 
-First, the ranked lists are computed and logged user by user, so that a killed run can be resumed. Then
-the metrics are computed from the lists for each user, and averaged over the users.
+First, the ranked lists are computed and logged user by user, so that a killed run can be resumed.
+Then the metrics are computed from the lists for each user, and averaged over the users.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def evaluate(
     progress: Progress = lambda system, done: None,
     log: Log = lambda message: None,
 ) -> Evaluation:
-    """Rank items with each system for each user of a protocol, and compute metrics of the lists.
+    """Rank items with each system for each user of a protocol, and compute metrics for the lists.
 
     Args:
         dataset: a dataset with a split. It is split again if the protocol needs a different split.
@@ -77,11 +77,11 @@ def evaluate(
             None uses the recommenders' setting, whose default depends on the dataset.
         candidates: for ``candidates-20``, a mapping from each user_id to the items to rank, which
             replace the random candidates.
-        vectors: a matrix with a vector of length 1 for each of the catalog's items, with which
-            diversity is measured; None for character n-grams of the titles.
+        vectors: a matrix with a vector of length 1 for each of the catalog's items, used to measure
+            diversity; None for character n-grams of the titles.
         seed: the random seed for the sample, the candidates and the baselines.
         out: the folder for per-user values and logs of the lists, from which a killed run can be
-            resumed; None stores nothing.
+            resumed; None to store nothing.
         progress: a function that is called with the name of a system and the number of users done.
         log: a function that is called with a line of text while a baseline is trained, and if a
             fitted baseline cannot be saved.
@@ -194,7 +194,7 @@ def _resolve_exclude_seen(dataset: Dataset, systems: Sequence[Any], asked: bool 
 
 @dataclass(frozen=True)
 class _Measurement:
-    """The computation of metrics for each user. Values that all systems share are computed once.
+    """Computes metrics for each user. Values that all systems share are computed only once.
 
     Attributes:
         dataset: the dataset with the protocol's split.
@@ -284,8 +284,8 @@ class _Measurement:
     def _invalid(self, rows: RowArray) -> FloatArray:
         """Return 1 for each user whose list is not valid, and 0 for the others.
 
-        A list is not valid if it is too short, repeats an item, or contains an item that is unknown,
-        seen or not a candidate.
+        A list is not valid if it is too short, repeats an item, or contains an item that is
+        unknown, seen or not a candidate.
 
         Args:
             rows: the lists as catalog rows; see ``metrics.as_rows``.

@@ -1,16 +1,17 @@
-"""Measure whether explanations are faithful, so that scores depend on the events that they name.
+"""Measure whether explanations are faithful: do the scores depend on the events that they name?
 
-For the first recommendation of each user, one, two and three events are left out of the history. The
-events that the sentence names come first, followed by the events with the most evidence. If a
+For the first recommendation of each user, one, two and three events are left out of the history.
+The events that the sentence names come first, followed by the events with the most evidence. If a
 sentence is faithful, the score falls without the events that it names. For comparison, the same is
 done with the most recent events, with the events whose titles are most similar to the item's title,
-and with random events. The score is the one used for ranking, including the prior if there is one. It
-is measured under a different template than the evidence and the sentence. In a second measurement,
-only these events are kept, which shows whether they are sufficient. Finally, every sentence is checked
-again.
+and with random events. The score is the one used for ranking, including the prior if there is one.
+It is measured under a different template than the evidence and the sentence. In a second
+measurement, only these events are kept, which shows whether they are sufficient. Finally, every
+sentence is checked again.
 
-Sentences do not depend on chance, because the most likely title, token or word is chosen at each step.
-Agreement between seeds is therefore not measured. The seed only affects demonstrations and samples.
+Sentences do not depend on chance, because the most likely title, token or word is chosen at each
+step. Agreement between seeds is therefore not measured. The seed only affects demonstrations and
+samples.
 """
 
 from __future__ import annotations
@@ -83,8 +84,8 @@ def faithfulness(
     Args:
         dataset: a dataset with a split. It is split again if the protocol needs a different split.
         recommender: a recommender on the dataset's catalog.
-        users: the size of a fixed random sample of users who have at least ``LEAST_EVENTS`` events in
-            the prompt; None for all such users.
+        users: the size of a fixed random sample of users who have at least ``LEAST_EVENTS`` events
+            in the prompt; None for all such users.
         protocol: see ``genrec.evaluate``; ``candidates-20`` is not supported.
         split: ``test`` or ``validation``.
         other: the template under which the fall of the score is measured. None means ``sentence``,
@@ -92,13 +93,13 @@ def faithfulness(
             template show no demonstrations, and the prior keeps the weight that it has under the
             recommender's own template.
         style: the style of the sentences.
-        encoder: the encoder with which titles are compared. It is ``ngrams`` or a name that
+        encoder: the encoder used to compare titles. It is ``ngrams`` or a name that
             ``genrec.matching.encoders.load_embedder`` accepts. Titles that the encoder cannot read
             are compared by character n-grams.
         fit_on: the part of the data that the recommender's prior counts; see ``genrec.evaluate``.
         seed: the random seed for the sample and the random events.
         out: a JSONL file that stores the judgement of each user, from which a killed run can be
-            resumed; None stores nothing.
+            resumed; None to store nothing.
         progress: a function that is called with the number of users done.
         log: a function that is called with a line of text before each slow step.
 
@@ -228,7 +229,7 @@ def _read(log_path: Path, key: str) -> dict[str, Judgement]:
 
 
 class Judge:
-    """An object that judges the explanation of each user's first recommendation.
+    """Judges the explanation of each user's first recommendation.
 
     Attributes:
         other: the recommender with the other template, under which scores are measured.
@@ -272,8 +273,8 @@ class Judge:
         events = history.latest(min(shown)).interactions
         if not events:
             msg = (
-                f"The prompt of user {case.user_id!r} has no room for an event. Expected room for "
-                "at least one event. Raise max_prompt_tokens."
+                f"The prompt for user {case.user_id!r} has no room for even one event. Raise "
+                "max_prompt_tokens."
             )
             raise RequestError(msg)
         (first,) = self._ours.recommend(history, 1, explain=True, style=self._style)
@@ -323,7 +324,8 @@ def collect_facts(
 ) -> Facts:
     """Collect the facts that the sentence of an explanation may state.
 
-    A sentence that comes from the template may also use the template's words and the texts of events.
+    A sentence that comes from the template may also use the template's words and the texts of
+    events.
 
     Args:
         why: the explanation.
@@ -354,8 +356,8 @@ def find_named_events(
 ) -> list[int]:
     """Return the indices of the events that the sentence of an explanation names by title or text.
 
-    A generated sentence also names the recommended item. This does not count as naming an event, even
-    if the user already had the item.
+    A generated sentence also names the recommended item. This does not count as naming an event,
+    even if the user has already interacted with the item.
 
     Args:
         why: the explanation.
@@ -376,7 +378,7 @@ def order_events(
     likeness: Sequence[float],
     chance: Sequence[int],
 ) -> dict[str, list[int]]:
-    """Sort the events by each of the methods that choose events to leave out.
+    """Sort the events with each method of choosing events to leave out.
 
     Args:
         named: the indices of the events that the sentence names.
@@ -385,7 +387,7 @@ def order_events(
         chance: the indices of the events in random order.
 
     Returns:
-        For each method, the indices of the events, where the first event is left out first.
+        For each method, the indices of the events in the order in which they are left out.
 
     >>> order_events([0], [0.5, 2.0, 1.0], [0.1, 0.0, 0.9], [1, 2, 0])["named"]
     [0, 1, 2]
@@ -431,8 +433,8 @@ class Likeness:
 
         Args:
             title: a title.
-            others: the titles to compare it with. A missing title (None) gets -2, which is below any
-                cosine.
+            others: the titles to compare it with. A missing title (None) gets -2, which is below
+                any cosine.
         """
         texts = [None if t is None else normalized(t) or t for t in (title, *others)]
         distinct = list(dict.fromkeys(t for t in texts if t is not None))

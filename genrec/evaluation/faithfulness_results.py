@@ -69,8 +69,8 @@ class Curves:
         points: for each method, the mean falls for one, two and three events, with their intervals.
         area: for each method, the area under the curve, with its interval. The area is the mean of
             the falls for one, two and three events.
-        minus: for each method, the mean difference between the area of ``named`` and the area of the
-            method on the same users, with its interval.
+        minus: for each method, the mean difference between the area of ``named`` and the area of
+            the method on the same users, with its interval.
     """
 
     points: dict[str, list[Interval]]
@@ -119,7 +119,7 @@ class Faithfulness:
         template: the template under which evidence was found.
         other: the template under which the fall of the score was measured.
         style: the style of the sentences.
-        encoder: the encoder with which titles were compared.
+        encoder: the encoder that was used to compare titles.
         seed: the random seed for the sample of users and the random events.
         users: the judgement of each user.
     """

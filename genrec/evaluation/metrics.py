@@ -1,9 +1,9 @@
 """Compute ranking metrics for each user.
 
-The lists of U users are stored as a matrix of catalog rows with the shape (U, K), best items first. In
-this matrix, -1 fills the positions after the end of a list, and -2 stands for an id that is not in the
-catalog. The relevant items of all users are stored in one array of rows, user after user. An array of
-U + 1 offsets gives the start and the end of each user's part.
+The lists of U users are stored as a matrix of catalog rows with the shape (U, K), best items first.
+In this matrix, -1 fills the positions after the end of a list, and -2 stands for an id that is not
+in the catalog. The relevant items of all users are stored in one array of rows, user after user. An
+array of U + 1 offsets gives the start and the end of each user's part.
 
 This module works with ids, catalog rows and numbers only.
 """
@@ -88,7 +88,7 @@ def mrr(ranks: npt.ArrayLike, k: int) -> FloatArray:
 def recall(
     relevant: Sequence[Sequence[str]], ranked: Sequence[Sequence[str]], k: int
 ) -> FloatArray:
-    """Compute recall@k for each user, the share of relevant items that are among the first k items.
+    """Compute recall@k for each user: the share of relevant items that are among the first k items.
 
     Args:
         relevant: the relevant items of each of the U users; duplicates count once.
@@ -170,7 +170,7 @@ def ranks_of(targets: npt.ArrayLike, ranked: RowArray) -> IntArray:
 
 
 def hits(relevant: npt.ArrayLike, start: IntArray, ranked: RowArray) -> BoolArray:
-    """Mark the positions of relevant items in the lists. If an item is repeated, only the first counts.
+    """Mark the positions of relevant items in the lists, counting repeated items only once.
 
     Args:
         relevant: the catalog rows of the relevant items of all users, user after user.
@@ -199,8 +199,8 @@ def hits(relevant: npt.ArrayLike, start: IntArray, ranked: RowArray) -> BoolArra
 def set_metrics(hit: BoolArray, n_relevant: IntArray, k: int) -> dict[str, FloatArray]:
     """Compute four metrics for each user with a set of relevant items.
 
-    Let n be the number of relevant items of a user, and let the hits be the relevant items among the
-    first k items of the list:
+    Let n be the number of relevant items of a user, and let the hits be the relevant items among
+    the first k items of the list:
 
     - ``hit_rate``: 1 if there is a hit, otherwise 0
     - ``recall``: the number of hits divided by n
@@ -210,7 +210,7 @@ def set_metrics(hit: BoolArray, n_relevant: IntArray, k: int) -> dict[str, Float
 
     Args:
         hit: (U, K) the mask that ``hits`` returns.
-        n_relevant: (U,) the number of different relevant items of each user, at least 1.
+        n_relevant: (U,) the number of distinct relevant items of each user, at least 1.
         k: the number of items to look at.
 
     Returns:
@@ -241,7 +241,7 @@ def invalid(ranked: RowArray, wanted: npt.ArrayLike) -> BoolArray:
         wanted: (U,) the required number of items in each list, or one number for all lists.
 
     Returns:
-        (U,) a mask that is True for such lists.
+        (U,) a mask that is True for invalid lists.
 
     >>> invalid(np.array([[1, 2], [1, 1], [1, -2], [1, -1]]), 2).tolist()
     [False, True, True, True]
@@ -306,8 +306,8 @@ def gini(counts: npt.ArrayLike) -> float:
 def novelty(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
     """Compute the novelty of each user's first k items, in bits.
 
-    It is the mean of -log2(c_i / sum(c)) over these items, where c_i is the number of events of item
-    i, or 1 if there are none. It is NaN for an empty list.
+    It is the mean of -log2(c_i / sum(c)) over these items, where c_i is the number of events of
+    item i, or 1 if there are none. It is NaN for an empty list.
 
     Args:
         ranked: (U, K) the lists; see the module's docstring.
@@ -327,9 +327,9 @@ def novelty(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
 def popularity(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
     """Compute the mean popularity percentile of each user's first k items.
 
-    Let N be the number of items in the catalog. The percentile of an item with c events is the number
-    of items with fewer than c events, plus the number of items with at most c events, divided by 2N.
-    The average for random lists is 0.5. The result is NaN for an empty list.
+    Let N be the number of items in the catalog. The percentile of an item with c events is the
+    number of items with fewer than c events, plus the number of items with at most c events,
+    divided by 2N. The average for random lists is 0.5. The result is NaN for an empty list.
 
     Args:
         ranked: (U, K) the lists; see the module's docstring.
@@ -356,8 +356,8 @@ def diversity(ranked: RowArray, vectors: Any, k: int) -> FloatArray:
 
     Args:
         ranked: (U, K) the lists; see the module's docstring.
-        vectors: (N, D) a vector of length 1 for each item in the catalog, as a NumPy array or a SciPy
-            sparse matrix.
+        vectors: (N, D) a vector of length 1 for each item in the catalog, as a NumPy array or a
+            SciPy sparse matrix.
         k: the number of items of each list to look at.
 
     Returns:

@@ -1,14 +1,15 @@
 """Check published results for figures that are arithmetically impossible.
 
-With one target per user, hit rate, NDCG and MRR are means over the same ranks, so each of them limits
-the others. Suppose that the target of a user has a rank from k1 + 1 to k2. If the cutoff is raised
-from k1 to k2, the metrics of this user increase by these amounts:
+With one target per user, hit rate, NDCG and MRR are means over the same ranks, so each of them
+limits the others. Suppose that the target of a user has a rank from k1 + 1 to k2. If the cutoff is
+raised from k1 to k2, the metrics of this user increase by these amounts:
 
 - hit rate: 1
 - NDCG: at least 1 / log2(k2 + 1) and at most 1 / log2(k1 + 2)
 - MRR: at least 1 / k2 and at most 1 / (k1 + 1)
 
-The metrics of all other users do not change. This module works with names of metrics and numbers only.
+The metrics of all other users do not change. This module works with metric names and numbers
+only.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _COLUMN = re.compile(r"^(?:(?P<group>.*)[\s:|])?(?P<name>[A-Za-z_-]+)\s*@\s*(?P<
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A number as published, with the largest error that rounding may have caused."""
+    """A published number, with the largest error that rounding may have caused."""
 
     value: float
     slack: float
@@ -47,8 +48,8 @@ def check_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
         rows: for each row, a mapping from column names to numbers or strings such as ``.0648``.
             Metric columns have names such as ``HR@10``, ``Recall@5``, ``N@10`` or ``MRR@20``, which
             may follow the name of a group, for example ``Beauty R@10``. All other columns label the
-            row. Strings are assumed to be exact to their last digit, and floats to as many digits as
-            the longest float in the row. The values of a group are read as percentages if one of
+            row. Strings are assumed to be exact to their last digit, and floats to as many digits
+            as the longest float in the row. The values of a group are read as percentages if one of
             them is above 1.
 
     Returns:
@@ -78,7 +79,7 @@ def check_table(rows: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def _column(name: str) -> tuple[str, str, int] | None:
-    """Split the name of a metric column into its group, its kind of metric and k.
+    """Split a metric column's name, such as ``Beauty HR@10``, into group, metric and k.
 
     The result is None if the column is not a metric.
     """
@@ -94,7 +95,7 @@ def _tables(row: Mapping[str, object]) -> dict[str, dict[str, dict[int, _Value]]
     """Read the metrics in one row of a table.
 
     Returns:
-        For each group and kind of metric, a mapping from k to the value.
+        For each group and metric, a mapping from k to the value.
     """
     tables: dict[str, dict[str, dict[int, _Value]]] = defaultdict(lambda: defaultdict(dict))
     digits = max((_digits(repr(c)) for c in row.values() if isinstance(c, float)), default=0)
@@ -117,7 +118,7 @@ def _value(cell: object, digits: int) -> _Value | None:
 
     Args:
         cell: the content of the cell.
-        digits: the number of exact decimals, if the cell contains a float.
+        digits: the number of exact decimal places, if the cell contains a float.
     """
     text = str(cell).strip().strip("*%").replace(",", "")
     if not re.fullmatch(r"-?\d*\.?\d+(e-?\d+)?", text):

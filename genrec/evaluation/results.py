@@ -140,8 +140,8 @@ def compare(result: Result, other: Result, metric: str = "ndcg@10") -> Compariso
     Args:
         result: the result of your system.
         other: the result of the other system, for the same cases in the same order.
-        metric: see ``Result.per_user``. Lower nats are better, and they exist only for systems that
-            give a distribution over all items.
+        metric: see ``Result.per_user``. For nats, lower is better, and they exist only for systems
+            that give a distribution over all items.
 
     Raises:
         RequestError: the users or targets differ, or one of the systems lacks the metric.
@@ -169,7 +169,7 @@ class Evaluation:
         protocol, split, seed: the arguments of ``evaluate``.
         fitted_on: the data that the baselines were fitted on, ``train`` or ``train + validation``.
         exclude_seen: True if items of the history were left out of the lists.
-        vectors: a description of the vectors with which diversity was measured.
+        vectors: a description of the vectors that were used to measure diversity.
         cases: the cases, one for each user.
         slices: for each kind of slice, the label of each user.
         results: the result of each system, starting with your own system.

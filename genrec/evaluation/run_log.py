@@ -26,17 +26,18 @@ def collect_answers(
     key: str = "",
     progress: Progress = lambda system, done: None,
 ) -> list[Answer]:
-    """Collect the answer of a system to each case, and log it.
+    """Collect a system's answer to each case, and log it.
 
     Args:
         system: the system to ask.
         cases: the cases to answer.
         k: the number of items in a list.
-        log_path: a JSONL file to which each answer is appended immediately. Users already in the file
-            are skipped, and an incomplete last line is dropped. None logs nothing.
+        log_path: a JSONL file to which each answer is appended immediately. Users already in the
+            file are skipped, and an incomplete last line is dropped. If None, nothing is logged.
         key: a string that identifies everything that the answers depend on. A log with a different
             key is rejected.
-        progress: a function that is called with the name of the system and the number of users done.
+        progress: a function that is called with the name of the system and the number of users
+            done.
 
     Raises:
         DataError: the log was written by another system or with other settings.

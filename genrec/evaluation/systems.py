@@ -48,7 +48,7 @@ class Answer:
             distribution over all items.
         exact: True if the items are guaranteed to be the best k items; None if the system does not
             report this.
-        seconds: the time that the list took.
+        seconds: the time taken to produce the list.
     """
 
     items: Sequence[str]
@@ -138,7 +138,7 @@ class RecommenderSystem:
 
 
 class BaselineSystem:
-    """A baseline with the interface of a system. It reports nats if the baseline has probabilities."""
+    """A baseline with the interface of a system. It reports nats if it has probabilities."""
 
     def __init__(self, baseline: Any, name: str, *, exclude_seen: bool, key: str = "") -> None:
         """Store the baseline.
@@ -148,7 +148,7 @@ class BaselineSystem:
                 may also have the methods ``rank_many`` and ``logprobs``.
             name: the name shown in tables of results.
             exclude_seen: True to leave items of the history out of the lists.
-            key: a text with further values that the answers depend on, such as the seed.
+            key: a string with other values that the answers depend on, such as the seed.
         """
         self.name = name
         self.key = f"{name} {key} exclude_seen={exclude_seen}"
@@ -322,7 +322,7 @@ def default_name(recommender: Recommender) -> str:
 
 
 def slug(name: str) -> str:
-    """Turn the name of a system into a name for files.
+    """Convert a system's name to one that is safe as a file name.
 
     >>> slug("smollm2-135m 4-shot"), slug("../x")
     ('smollm2-135m-4-shot', 'x')

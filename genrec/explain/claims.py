@@ -2,7 +2,7 @@
 
 The vocabulary is closed. Apart from the titles of items, a sentence may only use words from the
 item's title and attributes and a few plain words. Therefore, it cannot make a claim with words that
-the catalog does not contain. The check cannot detect a false statement that is made of true words.
+the catalog does not contain. The check cannot detect a false statement that combines true words.
 For this reason, the shipped templates join words only with "and", because each word by itself is
 true of the item. This module works with texts only, not with models.
 """
@@ -41,7 +41,8 @@ class Facts:
 
     Attributes:
         item: the item that the sentence is about.
-        events: the behavior and the title of each event in the history that has an item.
+        events: the behavior and the title of each event in the history, except events without
+            items.
         verbs: the forms of the verb for each behavior, such as "bought" for ``buy``.
         plain: texts whose words may be used for any item.
         opening: the fixed beginning of the sentence. A verb in it does not count as a claim about
@@ -79,7 +80,7 @@ class Facts:
 
     @cached_property
     def numbers(self) -> Mapping[str, frozenset[float]]:
-        """Return the numbers in the item's attributes, by each word of the attribute's name.
+        """Return the numbers in the item's attributes, keyed by each word of the attribute's name.
 
         The key "" maps to all numbers of the item, including those in its title.
         """
@@ -188,7 +189,7 @@ def _check_events(names: list[str], before: list[str], facts: Facts, problems: l
 
 
 def _behaviors(text: str, facts: Facts) -> tuple[str, ...]:
-    """Return the behaviors that the verb at the end of a text can mean.
+    """Return the behaviors that the verb at the end of a text may stand for.
 
     If several verbs match the end of the text, the longest one counts.
     """

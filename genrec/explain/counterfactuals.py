@@ -1,9 +1,10 @@
 """Explain the rank of any item and find changes to the history that would improve the rank.
 
-Two kinds of changes are tried. One leaves out an event, and the other adds an event with another item
-at the end. The candidates for the added item are the items with the most similar titles, the
+Two kinds of changes are tried. One leaves out an event, and the other adds an event with another
+item at the end. The candidates for the added item are the items with the most similar titles, the
 recommended items, and the items that the prior ranks highest after the explained item. Trying every
-item in the catalog would take thousands of prompts, so the result says how many candidates were tried.
+item in the catalog would take thousands of prompts, so the result says how many candidates were
+tried.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Choice:
 
     Attributes:
         written: the item's title up to this point.
-        wanted: the text with which the item's title continues.
+        wanted: the next piece of text in the item's title.
         share: the probability of this text among the continuations of all titles at this point.
         rather: the most probable continuation at this point; empty if it is only a space.
         rather_share: the probability of the most probable continuation.
@@ -92,8 +93,8 @@ class ItemExplanation:
         behavior: the requested behavior.
         logprob: the natural logarithm of the item's probability.
         score: the value by which the item is ranked.
-        rank: the rank of the item among itself and all items that may be returned; None if it is
-            unknown.
+        rank: the rank that the item has, or would have, among all items that may be returned; None
+            if it is unknown.
         lower_than: the number of items that certainly rank higher, if the rank is unknown; 0 if it
             is known.
         among: the number of items among which the item is ranked.
@@ -243,7 +244,8 @@ def _rank_item(
 
     Returns:
         A ranking that contains only this item, with its score; its rank, or None if the rank is
-        unknown; and the number of items that certainly rank higher, which is 0 if the rank is known.
+        unknown; and the number of items that certainly rank higher, which is 0 if the rank is
+        known.
     """
     trie = question.trie
     options = replace(question.options, draw=None, min_probability=0.0)
@@ -337,7 +339,7 @@ def _decode_whole(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) ->
 def _added_text(
     decode: Callable[[Sequence[int]], str], before: list[int], run: list[int], rest: list[int]
 ) -> str:
-    """Return the text that some tokens add to the beginning of a title.
+    """Return the text by which some tokens extend the beginning of a title.
 
     Args:
         decode: a function that converts token ids to text.
@@ -443,10 +445,10 @@ def _candidates(
 def _without_known(
     question: Question, catalog: Catalog, row: int, rows: Sequence[int]
 ) -> list[int]:
-    """Return the given catalog rows without those that cannot be tried as additions.
+    """Drop the catalog rows of items that cannot be tried as additions.
 
-    Repeated rows, removed items, items in the history, and items with the same title as the item in
-    ``row`` cannot be tried.
+    These are repeated rows, removed items, items in the history, and items with the same title as
+    the item in ``row``.
     """
     known = set(catalog.rows(question.window.item_ids)) | {row}
     distinct = list(dict.fromkeys(rows))

@@ -5,8 +5,8 @@ same window of events, and all other text stays the same. The items are then sco
 search that produced the list. If there is a prior, the drop is split between the model and the
 prior. Let f(M, P) be the score if the model reads the history M and the prior uses the history P,
 and let M' and P' be the changed history. The model's part is the mean of f(M, P) - f(M', P) and
-f(M, P') - f(M', P'). The prior's part is defined in the same way, so the two parts add up to
-f(M, P) - f(M', P'), whatever the kind of fusion. The model reads only two prompts for all four scores.
+f(M, P') - f(M', P'). The prior's part is defined in the same way, so with either kind of fusion,
+the two parts add up to f(M, P) - f(M', P'). The model reads only two prompts for all four scores.
 
 Evidence shows what the model relies on, not why a user did something.
 """
@@ -75,7 +75,7 @@ class Question:
         bare: a function that renders a window without the few-shot demonstrations; None if there
             are no demonstrations.
         prior: the prior that was combined with the model, or None.
-        prefix: the beginning of the prompt, if the model has already read it, or None.
+        prefix: the beginning of the prompt that the model has already read, or None.
     """
 
     model: LanguageModel
@@ -219,8 +219,8 @@ class Counterfactuals:
     def measure_prior_drops(self, changes: Sequence[int]) -> FloatArray:
         """Measure the drops in the scores if only the prior uses the changed histories.
 
-        With the fusion ``score``, this is exactly the prior's part of the drop. With ``node``, it is
-        the prior's part as long as the model reads the unchanged history.
+        With the fusion ``score``, this is exactly the prior's part of the drop. With ``node``, it
+        is the prior's part as long as the model reads the unchanged history.
 
         Args:
             changes: the indices of the C changes.
@@ -239,9 +239,9 @@ def measure_drops(question: Question, rows: Sequence[int], mode: str = "full") -
 
     The mode ``full`` leaves out each event separately. The mode ``fast`` first leaves out groups of
     adjacent events. It then leaves out single events from the groups that matter most, until it has
-    read 1.5 times as many tokens as the prompt has. In each of the other groups, the model's part of
-    the group's drop is divided equally among the group's events. The prior's part is measured for
-    each event, since the model does not need to read anything for it.
+    read 1.5 times as many tokens as the prompt has. In each of the other groups, the model's part
+    of the group's drop is divided equally among the group's events. The prior's part is measured
+    for each event, since the model does not need to read anything for it.
 
     Args:
         question: the request.
@@ -362,8 +362,8 @@ def collect_evidence(
 def locate_events(question: Question) -> tuple[str, tuple[tuple[int, int], ...]]:
     """Render the prompt, and locate each event in its text.
 
-    The place of an event is the piece of text that disappears when the event is left out. It is empty
-    if the template changes the rest of the prompt, so that no single piece of text disappears.
+    The location of an event is the piece of text that disappears when the event is left out. It is
+    empty if the template also changes the rest of the prompt in this case.
 
     Returns:
         The text, and the character positions (start, end) of each event.

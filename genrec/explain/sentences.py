@@ -1,8 +1,8 @@
 """Explain why items are recommended, with the evidence from each event and a sentence.
 
-The model writes a sentence that names one of the events with the strongest evidence (see ``writer``).
-If the sentence fails the check twice, or if no event supports the item, a sentence from the template
-is used instead.
+The model writes a sentence that names one of the events with the strongest evidence (see
+``writer``). If the sentence fails the check twice, or if no event supports the item, a sentence
+from the template is used instead.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def explain_items(
         question: the request to explain.
         rows: the catalog rows of the items.
         behavior: the behavior that the items are recommended for.
-        mode: the method of measuring evidence, ``full`` or ``fast``. With ``full``, the search is also
-            repeated without each of the strongest events.
+        mode: the method of measuring evidence, ``full`` or ``fast``. With ``full``, the search is
+            also repeated without each of the strongest events.
 
     Returns:
         An explanation for each item, in the order of the rows.
@@ -117,7 +117,9 @@ def collect_facts(
 
 
 class Explainer:
-    """An object that explains items in sentences with a language model and an ``explain`` template.
+    """Writes sentences that explain why items were recommended.
+
+    The sentences are written by a language model with an ``explain`` template.
 
     Attributes:
         catalog: the items.
@@ -141,7 +143,8 @@ class Explainer:
             template: an ``explain`` template whose header has the keys in ``NEEDED``.
             catalog: the items.
             case: the letter case of the titles that the model reads.
-            max_title_tokens: the maximum number of tokens in these titles; longer titles are cut.
+            max_title_tokens: the maximum number of tokens in these titles; longer titles are
+                truncated.
             listed: True if the items are recommended. If False, the sentences use the text
                 ``unlisted`` of the template instead of ``link``.
 
@@ -190,7 +193,8 @@ class Explainer:
             evidence: for each item, the evidence from each event.
             older: for each item, the joint evidence from the events before the window; None if
                 there is no such evidence.
-            faint: the smallest evidence, in nats, with which an event is said to support an item.
+            faint: the smallest evidence, in nats, for which a sentence says that an event supports
+                an item.
 
         Raises:
             PromptError: the prompt does not fit the model's context.
@@ -236,8 +240,8 @@ class Explainer:
         """Return the indices of the events that a sentence may name.
 
         These are the event with the strongest evidence and events that are at least half as strong.
-        No event may be named if the strongest event has no item, or if its item has the same title as
-        the explained item. In that case, the sentence comes from the template.
+        No event may be named if the strongest event has no item, or if its item has the same title
+        as the explained item. In that case, the sentence comes from the template.
         """
         order = sorted(range(len(events)), key=lambda i: -evidence[i].nats)
         most = max((e.nats for e in evidence), default=0.0)

@@ -3,7 +3,8 @@
 Such a model returns no logits, so evidence cannot be measured, and no trie can restrict the titles
 that it names. The model writes the whole sentence after the template's opening. The module
 ``claims`` rejects the sentence if it names anything except the item and events in the history, or
-if it claims more than the catalog supports. If every sentence is rejected, a fixed sentence is used.
+if it claims more than the catalog supports. If every sentence is rejected, a fixed sentence is
+used.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class _Text:
 
 
 class TextExplainer:
-    """An object that explains items in sentences with a model that only generates text."""
+    """Explains recommended items with sentences from a model that only generates text."""
 
     def __init__(
         self, model: TextModel, template: Template, catalog: Catalog, form: TitleForm

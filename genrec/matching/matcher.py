@@ -2,7 +2,7 @@
 
 A text may match a title exactly, or after case, punctuation, white space and character width have
 been normalized. It may also match approximately, if it has typing errors or a different word order.
-If an encoder can read the text, it may finally match by meaning.
+As a last resort, a text that an encoder can read is matched by meaning.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class Match:
 class SemanticMatcher:
     """Finds similar titles with an encoder or by character n-grams, if spelling found no match.
 
-    If the encoder can read the script and the words of a text, the text is compared with those
-    titles that the encoder can also read. Any other text is compared with all titles by character
-    n-grams. This is necessary because an encoder that maps both 电脑 and 书籍 to the same unknown
-    tokens would consider them equal, and no threshold could prevent that.
+    If the encoder can read the script and the words of a text, the text is compared with the titles
+    that the encoder can also read. Any other text is compared with all titles by character n-grams.
+    This is necessary because an encoder that maps both 电脑 and 书籍 to the same unknown tokens would
+    consider them equal, and no threshold could prevent that.
 
     Attributes:
         titles: the N distinct normalized titles.
@@ -100,7 +100,7 @@ class SemanticMatcher:
     def embedder(self) -> Embedder | None:
         """Return the encoder, or None if only character n-grams are used.
 
-        The encoder is loaded at first use. If there is none and users can do something about it, a
+        The encoder is loaded at first use. If there is no encoder and users could change that, a
         message is added to ``notes``.
         """
         if isinstance(self._encoder, Embedder):
@@ -129,7 +129,7 @@ class SemanticMatcher:
 
     @cached_property
     def readable(self) -> list[int]:
-        """Return the indices of those titles that the encoder can read."""
+        """Return the indices of the titles that the encoder can read."""
         if self.embedder is None:
             return []
         reads = self.embedder.coverage.reads
@@ -184,9 +184,9 @@ class TextMatcher:
     """Matches texts to titles. In case of doubt, it returns no match rather than a guess.
 
     A text that is not a title is first compared with all titles by spelling. The similarity is
-    ``1 - edits / total length``, where an edit inserts or deletes a character. It is computed with
-    rapidfuzz for the texts as they are and with their words sorted, and the higher value counts. A
-    text that is still unmatched is compared by meaning (``SemanticMatcher``).
+    ``1 - edits / total length``, where an edit inserts or deletes a character. rapidfuzz computes
+    it twice, once for the original texts and once with their words sorted, and the higher value
+    counts. A text that is still unmatched is compared by meaning (``SemanticMatcher``).
 
     An approximate match must reach a threshold of similarity and be ahead of the next best title by
     a margin. It must also contain the same numbers, so "set of 3" never matches "set of 4".
@@ -287,9 +287,9 @@ class TextMatcher:
         return self._cache[key]
 
     def suggest(self, text: str, n: int = SUGGESTED) -> tuple[str, ...]:
-        """Find titles that a user may have meant by a text that matches no title.
+        """Suggest titles that a user may have meant by a text that matches no title.
 
-        A title that contains the words of the text, in any order, is among the most similar ones.
+        A title that contains the words of the text, in any order, counts as very similar.
 
         Args:
             text: the text as the user typed it.
@@ -412,8 +412,7 @@ def write_index(
 
     Raises:
         ModelError: the encoder could not be downloaded or loaded.
-        SettingsError: the name is not the name of an encoder that produces vectors, or the folder
-            cannot be written.
+        SettingsError: the encoder does not produce vectors, or the folder cannot be written.
         DataError: the files could not be written, or the encoder can read none of the titles.
     """
     if encoder in {"auto", "none", "ngrams"}:

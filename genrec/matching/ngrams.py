@@ -1,6 +1,6 @@
 """Compare titles by the character n-grams that they share.
 
-This needs no model and works in every script.
+This method needs no model and works in every script.
 """
 
 from __future__ import annotations

@@ -127,12 +127,12 @@ class ScoringModel(Protocol):
 
         Args:
             prompts: token ids of each prompt.
-            prefix: the result of ``prefix`` for tokens with which all prompts begin, so that the
-                model does not process these tokens again; None if there is no such prefix.
+            prefix: the result of ``prefix`` for a common prefix of all prompts, so that the model
+                does not process its tokens again; None if there is no common prefix.
         """
 
     def prefix(self, ids: Sequence[int]) -> Prefix | None:
-        """Run the model on the tokens with which several prompts begin, and keep the result.
+        """Run the model on the common prefix of several prompts, and keep the result.
 
         Returns:
             The stored keys and values of the tokens, or None if the model cannot store them.

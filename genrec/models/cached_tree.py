@@ -27,7 +27,7 @@ _NOBODY = -2  # used as the parent of a padding token, and as the batch row of a
 
 
 class Prefix:
-    """The stored attention keys and values of the tokens with which several prompts begin.
+    """The stored attention keys and values of the common prefix of several prompts.
 
     Attributes:
         ids: the token ids.
@@ -70,8 +70,8 @@ class CachedTree(TokenTree):
         Args:
             body: a model for which ``tree_obstacle`` returns an empty string.
             prompts: token ids of each prompt, at least one id per prompt.
-            prefix: tokens with which all prompts begin and that the model has already processed.
-                The prefix must be shorter than every prompt. None if there is no such prefix.
+            prefix: a common prefix of all prompts that the model has already processed. It must be
+                shorter than every prompt. None if there is no such prefix.
         """
         self._body = body
         n, skipped = len(prompts), len(prefix.ids) if prefix else 0

@@ -27,7 +27,7 @@ def quantization_arguments(
 
     Args:
         kind: ``none``, ``int8`` or ``nf4``.
-        precision: the data type in which nf4 weights are multiplied.
+        precision: the data type for computations with nf4 weights.
         device: the device of the model.
 
     Returns:
@@ -97,8 +97,8 @@ def resolve_device(device: str) -> torch.device:
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """Convert the name of a precision to a torch dtype.
 
-    The name ``auto`` means bfloat16 on a CUDA GPU or on a CPU that computes it fast, and float32
-    otherwise.
+    The name ``auto`` means bfloat16 on a CUDA GPU or a CPU with fast bfloat16 arithmetic, and
+    float32 otherwise.
     """
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" or fast_bf16_cpu() else torch.float32
@@ -109,7 +109,7 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def fast_bf16_cpu() -> bool:
-    """Check whether this CPU has instructions for bfloat16, without which it is much slower."""
+    """Check whether this CPU has bfloat16 instructions, without which bfloat16 is very slow."""
     try:
         info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

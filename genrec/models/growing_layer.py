@@ -1,4 +1,4 @@
-"""Buffers for attention keys and values, which grow with each pass over new tokens.
+"""Provide buffers for attention keys and values, which grow with each pass over new tokens.
 
 This module deals with tensors only and does not need transformers.
 """

@@ -90,8 +90,8 @@ class LanguageModel:
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``. ``auto`` uses a CUDA GPU if
                 there is one, and the CPU otherwise.
             dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``. ``auto`` uses bfloat16 on
-                GPUs and on CPUs that compute it fast, and float32 otherwise.
-            threads: number of torch threads on the CPU; None keeps torch's current number.
+                GPUs and on CPUs with fast bfloat16 arithmetic, and float32 otherwise.
+            threads: number of torch threads on the CPU; None to keep torch's current number.
             revision: the branch, tag or commit to load from the hub; None for the default branch.
             quantize: ``int8`` or ``nf4`` to quantize the weights of linear layers with
                 bitsandbytes; ``none`` to leave the weights unchanged.
@@ -169,8 +169,8 @@ class LanguageModel:
 
         Args:
             folder: the run folder, or the name of a bundled dataset that includes a run.
-            base: the name or folder of the base model, if it is not where it was during training.
-                Its weights must be the same; None uses the place that the run recorded.
+            base: the name or folder of the base model, if it has moved since training. Its weights
+                must be the same. None to use the location that the run recorded.
             device: see ``load``.
             dtype: see ``load``.
             threads: see ``load``.
@@ -363,8 +363,8 @@ class LanguageModel:
 
         Args:
             prompts: token ids of each prompt.
-            prefix: the result of ``prefix`` for tokens with which all prompts begin, so that the
-                model does not process these tokens again; None if there is no such prefix.
+            prefix: the result of ``prefix`` for a common prefix of all prompts, so that the model
+                does not process its tokens again; None if there is no common prefix.
 
         Raises:
             ModelError: a prompt is empty or longer than the model's context.
@@ -381,7 +381,7 @@ class LanguageModel:
         return CachedTree(self.body, prompts, prefix)
 
     def prefix(self, ids: Sequence[int]) -> Prefix | None:
-        """Run the model on the tokens with which several prompts begin, and keep the result.
+        """Run the model on the common prefix of several prompts, and keep the result.
 
         Returns:
             The stored keys and values of the tokens; None if there are no tokens, or if the model
@@ -397,7 +397,7 @@ class LanguageModel:
         return packaged.fingerprint(self.model.state_dict())
 
     def kept_fingerprint(self) -> str:
-        """Return a fingerprint of only those weights that are never quantized.
+        """Return a fingerprint of only the weights that are never quantized.
 
         These are the embeddings and the normalization layers. See ``fingerprint`` for the format.
         """
@@ -410,7 +410,7 @@ class LanguageModel:
 
 
 def _find_source(name: str, revision: str | None, log: Callable[[str], None]) -> ModelSource:
-    """Find the folder or hub id that the name of a model refers to."""
+    """Find the folder or hub id that a model's name refers to."""
     if name in packaged.MODELS:
         return packaged_source(name, log)
     try:

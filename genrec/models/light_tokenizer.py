@@ -1,8 +1,8 @@
 """Read a tokenizer without transformers, which takes half a second to import.
 
-The tokenizers library reads ``tokenizer.json``, as transformers does for a tokenizer without a class
-of its own. A test checks that the token ids are equal. Anything else that a tokenizer can do is left
-to the tokenizer of transformers, which is loaded when it is first needed.
+The tokenizers library reads ``tokenizer.json``, as transformers does for a tokenizer without a
+class of its own. A test checks that the token ids are equal. Anything else that a tokenizer can do
+is left to the tokenizer of transformers, which is loaded when it is first needed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class LightTokenizer:
         Args:
             folder: the folder of the tokenizer's files.
             tokenizer: the tokenizer.
-            special: the special tokens by their name in ``tokenizer_config.json``.
+            special: the special tokens, keyed by their names in ``tokenizer_config.json``.
         """
         self._folder = folder
         self._tokenizer = tokenizer
@@ -70,8 +70,9 @@ class LightTokenizer:
         Args:
             text: the text, or a list of texts.
             add_special_tokens: whether to add the tokens that begin and end a text.
-            split_special_tokens: whether to encode the spelling of a special token as plain text.
-            return_attention_mask: has no effect; there is never a mask.
+            split_special_tokens: whether to encode special tokens that occur in the text as plain
+                text.
+            return_attention_mask: has no effect; a mask is never returned.
 
         Returns:
             The ids of the text under ``input_ids``; for several texts, a list of lists.
@@ -95,7 +96,7 @@ class LightTokenizer:
 
     @property
     def added_tokens_decoder(self) -> dict[int, Any]:
-        """The added tokens by their ids."""
+        """The added tokens, keyed by id."""
         return dict(self._tokenizer.get_added_tokens_decoder())
 
     def __len__(self) -> int:
@@ -103,7 +104,7 @@ class LightTokenizer:
 
     @cached_property
     def _whole(self) -> Any:
-        """The same tokenizer as transformers loads it."""
+        """The same tokenizer, loaded with transformers."""
         from genrec.models.quiet import quiet_transformers
 
         with quiet_transformers():
@@ -112,7 +113,10 @@ class LightTokenizer:
             return AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False)
 
     def __getattr__(self, name: str) -> Any:
-        """Return any other public attribute, such as ``apply_chat_template``, from transformers."""
+        """Look up any other public attribute in the tokenizer that transformers loads.
+
+        An example is ``apply_chat_template``.
+        """
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._whole, name)
@@ -140,7 +144,7 @@ def load_tokenizer(folder: str | Path) -> LightTokenizer | None:
 
 
 def _is_plain(about: Mapping[str, Any], tokenizer: Tokenizer) -> bool:
-    """Check that transformers uses a tokenizer as it is stored.
+    """Check that transformers would not change a tokenizer after reading its files.
 
     Args:
         about: the content of ``tokenizer_config.json``.

@@ -1,9 +1,9 @@
-"""Run Llama models with PyTorch alone, since importing transformers takes longer than a list.
+"""Run Llama models with PyTorch alone, since importing transformers is slower than making a list.
 
 The command line uses this module for models that it supports, such as the default model. Weights,
-names of parameters and order of operations are those of transformers, and a test checks that the
-logits are equal. Everything else about a model (training, saving, generation) needs transformers.
-This module deals with token ids and hidden states, not with text.
+parameter names and the order of operations are the same as in transformers, and a test checks that
+the logits are equal. Everything else about a model (training, saving, generation) needs
+transformers. This module deals with token ids and hidden states, not with text.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _PLAIN_ADAPTER: dict[str, Any] = {
 
 
 class Layer(Protocol):
-    """The keys and values of one layer, which grow with each pass."""
+    """The attention keys and values of one layer, to which each pass appends."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor
@@ -64,12 +64,12 @@ class Layer(Protocol):
         """Append (B, heads, T, D) keys and values, and return all of them."""
 
     def get_seq_length(self) -> int:
-        """Return the number of tokens so far."""
+        """Return the number of tokens whose keys and values are stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaConfig:
-    """The sizes of a Llama model, with the names that they have in ``config.json``."""
+    """The sizes of a Llama model, named as in ``config.json``."""
 
     vocab_size: int
     hidden_size: int
@@ -114,36 +114,36 @@ class LlamaConfig:
             return None
 
     def get_text_config(self) -> LlamaConfig:
-        """Return this configuration, as the configurations of transformers do for text models."""
+        """Return this configuration itself, as transformers configurations of text models do."""
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """The result of the layers: (B, T, hidden size) hidden states."""
+    """The output of the layers: (B, T, hidden size) hidden states."""
 
     last_hidden_state: torch.Tensor
 
 
 class _Linear(nn.Linear):
-    """A linear layer without biases, whose weights are loaded and therefore not initialized."""
+    """A linear layer without biases, whose weights are not initialized but loaded later."""
 
     def __init__(self, width: int, height: int) -> None:
         super().__init__(width, height, bias=False)
 
     def reset_parameters(self) -> None:
-        """Do nothing. Even without memory for the weights, initializing them takes a second."""
+        """Do nothing, since initialization takes about a second, even on the meta device."""
 
 
 class _Embedding(nn.Embedding):
-    """Embeddings that are loaded and therefore not initialized."""
+    """Embeddings that are not initialized, since they are loaded later."""
 
     def reset_parameters(self) -> None:
         """Do nothing; see ``_Linear``."""
 
 
 class _Norm(nn.Module):
-    """Divides by the root mean square, in float32."""
+    """Divides hidden states by their root mean square, in float32."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class _Norm(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Attention in which groups of query heads share a key and value head."""
+    """Attention in which each group of query heads shares one key head and one value head."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -270,13 +270,13 @@ class _Layers(nn.Module):
         past_key_values: Sequence[Layer] | None = None,
         use_cache: bool = False,
     ) -> Hidden:
-        """Process tokens.
+        """Compute the hidden states of new tokens.
 
         Args:
             input_ids: (B, T) int64 token ids.
             attention_mask: (B, 1, T, tokens so far) mask, which is added to the attention scores;
                 None for causal attention.
-            position_ids: (B, T) int64 positions; None counts on from the tokens so far.
+            position_ids: (B, T) int64 positions; None to continue after the tokens so far.
             past_key_values: the layers' keys and values, which are updated; None for no cache.
             use_cache: has no effect; whether there is a cache depends on ``past_key_values``.
         """
@@ -363,7 +363,7 @@ def load_llama(folder: str | Path, dtype: torch.dtype) -> Llama | None:
 
 
 def merge_adapter(model: Llama, folder: Path) -> bool:
-    """Add a LoRA adapter's products to the weights, as ``merge_and_unload`` in PEFT does.
+    """Merge a LoRA adapter into the weights, as ``merge_and_unload`` in PEFT does.
 
     Args:
         model: the model that the adapter was trained for.
@@ -406,7 +406,7 @@ def merge_adapter(model: Llama, folder: Path) -> bool:
 
 
 def _is_plain(given: Mapping[str, Any], plain: Mapping[str, Any]) -> bool:
-    """Check that no key has an unsupported value."""
+    """Check that no key in a configuration has an unsupported value."""
     return all(given.get(key) in (None, value) for key, value in plain.items())
 
 

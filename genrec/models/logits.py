@@ -45,7 +45,7 @@ class Body:
         device: the device on which the weights are stored.
         dtype: the data type of the weights.
         keeps: whether the whole model's forward method has an argument ``logits_to_keep``.
-        known: whether this is genrec's own model, which needs no tests of what it supports.
+        known: whether this is genrec's own ``Llama``, whose capabilities need not be tested.
     """
 
     def __init__(self, model: Any) -> None:

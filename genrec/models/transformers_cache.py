@@ -1,4 +1,4 @@
-"""Let the models of transformers store their keys and values in growing buffers."""
+"""Let transformers models store their keys and values in growing buffers."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ class TransformersLayer(GrowingLayer, DynamicLayer):
 
 
 def as_cache(layers: Sequence[GrowingLayer]) -> Cache:
-    """Return a cache of the given layers. It updates the layers themselves, not copies of them."""
+    """Return a cache that consists of the given layers themselves, not copies of them."""
     return Cache(layers=list(layers))

@@ -1,7 +1,7 @@
 """Turn a history and options into a request, which contains the prompt and the allowed items.
 
-This module works with texts, events and the catalog. It needs the model only to encode prompts and to
-limit their length.
+This module works with texts, events and the catalog. It needs the model only to encode prompts and
+to limit their length.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class Request:
     Attributes:
         history: the user's events, oldest first.
         options: the options of the request.
-        behavior: the behavior to recommend for, such as ``buy``.
+        behavior: the target behavior, such as ``buy``.
         understood: the interpretation of each piece of a typed history.
         prompt: the prompt for the history.
         order: the order of items that the filter ``allowed`` refers to.
         allowed: a filter that allows the items that may be returned.
-        seen: a description of the treatment of items that the user had seen, such as ``excluded``.
+        seen: a description of how seen items are treated, such as ``excluded``.
         render: a function that renders the prompt for a different window of events. All other text
             stays the same.
         bare: a function like ``render`` that leaves out the few-shot demonstrations; None if there
@@ -82,9 +82,9 @@ class Refusal:
     Attributes:
         history: the user's events, oldest first.
         options: the options of the request.
-        behavior: the behavior to recommend for, such as ``buy``.
+        behavior: the target behavior, such as ``buy``.
         understood: the interpretation of each piece of a typed history.
-        seen: a description of the treatment of items that the user had seen, such as ``excluded``.
+        seen: a description of how seen items are treated, such as ``excluded``.
         notes: remarks for the user. The last one says why there is no answer.
     """
 
@@ -122,7 +122,7 @@ class RequestBuilder:
         dataset: the dataset, or None if only a catalog was given.
         index: the catalog index.
         template: the prompt template.
-        behavior: the behavior to recommend for, such as ``buy``.
+        behavior: the target behavior, such as ``buy``.
         remarks: function that returns notes for the user that belong to every answer.
     """
 
@@ -144,7 +144,7 @@ class RequestBuilder:
             dataset: the dataset, or None if only a catalog was given.
             index: the catalog index.
             template: the prompt template.
-            behavior: the behavior to recommend for.
+            behavior: the target behavior.
             encoder: a function that returns the encoder of rendered prompts.
             limits: the maximum length of prompts.
             log: a function that is called with a line of text before each slow step.
@@ -197,7 +197,7 @@ class RequestBuilder:
 
     @cached_property
     def _habit(self) -> DatasetInfo | None:
-        """The dataset's information about seen items, for the behavior to recommend for.
+        """What the dataset records about seen items for the target behavior.
 
         It is None if there is no dataset.
         """
@@ -299,12 +299,13 @@ class RequestBuilder:
             demonstrations: the few-shot demonstrations; if None, they are chosen here.
 
         Raises:
-            SettingsError: the template asks about a single item.
+            SettingsError: the template asks a yes-or-no question.
         """
         if self.template.answers is not None:
             msg = (
-                f"The template {self.template.name!r} asks whether a user wants a single item. Use it with "
-                "would_like() or `genrec likes`. For lists, choose another template or run."
+                f"The template {self.template.name!r} asks a yes-or-no question about one item at a time. "
+                "Use it with would_like() or `genrec likes`. To get lists, use a different template "
+                "or a different run."
             )
             raise SettingsError(msg)
         return self._encoder().fit(
@@ -372,8 +373,8 @@ class RequestBuilder:
         """Build a request for each history as ``build`` does, but do not fail if one is impossible.
 
         Returns:
-            For each history, its request, or a refusal if the user already had every item that may
-            be returned or the history has an item that is not in the catalog.
+            For each history, its request, or a refusal if the user has already interacted with
+            every item that may be returned or the history has an item that is not in the catalog.
 
         Raises:
             RequestError: the filters leave no item, an option is invalid, or a history has none of
@@ -471,9 +472,9 @@ class RequestBuilder:
             allowed = common & self.index.unseen(read, self.lead_in_behaviors, order)
         if allowed.count_items(order.n_items) < 1:
             msg = (
-                "No item may be returned, because every item is excluded. The user already had all items "
-                "that the filters allow. Include seen items (exclude_seen=False, --include-seen), or "
-                "relax the filters."
+                "No item may be returned, because every item is excluded. The user has already "
+                "interacted with all items that the filters allow. Include seen items "
+                "(exclude_seen=False, --include-seen), or relax the filters."
             )
             raise _UnanswerableError(msg)
         return allowed

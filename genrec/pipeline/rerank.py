@@ -108,7 +108,10 @@ def choose(
     n = len(score)
     _check_count("k", k)
     if not 0 <= trade_off <= 1:  # also true for NaN
-        msg = f"trade_off={trade_off!r}. Expected a number from 0 (only dissimilarity) to 1 (only scores)."
+        msg = (
+            f"trade_off={trade_off!r} is not valid. Expected a number from 0 (only dissimilarity) to 1 "
+            "(only scores)."
+        )
         raise RequestError(msg)
     if vectors is None and trade_off != 1:
         msg = f"trade_off={trade_off!r} requires vectors. Expected (n, D) vectors, or trade_off=1."
@@ -205,7 +208,7 @@ def per_title(titles: Sequence[str], k: int, cap: int = 1) -> IntArray:
 
 def _check_count(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        msg = f"{name}={value!r}. Expected a whole number of at least 1."
+        msg = f"{name}={value!r} is not valid. Expected a whole number of at least 1."
         raise RequestError(msg)
 
 
@@ -217,10 +220,8 @@ def _scores(scores: npt.ArrayLike) -> FloatArray:
     with np.errstate(all="ignore"):
         if len(score) and not np.isfinite(np.ptp(score)):
             bad = score[~np.isfinite(score)]
-            msg = (
-                f"The scores contain {bad[0] if len(bad) else 'a range beyond double precision'}. "
-                "Expected finite numbers; leave such candidates out of the list."
-            )
+            problem = f"contain {bad[0]}" if len(bad) else "are too far apart for float64"
+            msg = f"The scores {problem}. Expected finite numbers; leave such candidates out of the list."
             raise RequestError(msg)
     return score
 

@@ -43,13 +43,14 @@ def template_of(settings: Settings, dataset: Dataset | None) -> Template:
 
 
 def behavior_of(settings: Settings, dataset: Dataset | None, template: Template) -> str:
-    """Return the behavior to recommend for.
+    """Return the target behavior.
 
-    It is taken from the settings or, if it is not set there, from the dataset. If there is no dataset
-    either, it is ``buy``.
+    It is taken from the settings or, if it is not set there, from the dataset. If there is no
+    dataset either, it is ``buy``.
 
     Raises:
-        SettingsError: the behavior in the settings occurs neither in the dataset nor in the template.
+        SettingsError: the behavior in the settings occurs neither in the dataset nor in the
+            template.
     """
     asked = settings.target_behavior
     if dataset is None:
@@ -66,8 +67,8 @@ def form_of(
 ) -> TitleForm:
     """Return the form in which prompts show titles.
 
-    The letter case is taken from the settings or, if it is not set there, from the dataset. If there
-    is no dataset either, it is chosen to suit the titles in the catalog.
+    The letter case is taken from the settings or, if it is not set there, from the dataset. If
+    there is no dataset either, it is chosen to suit the titles in the catalog.
     """
     case = settings.case
     if case is None and dataset is not None:

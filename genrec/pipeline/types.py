@@ -29,9 +29,9 @@ class Recommendation:
             under the model alone. It is None with the decoder ``match``.
         score: the number by which the list is sorted. Higher is better, and scores can be compared
             only within one list. By default, the score equals ``logprob``. With the fusion
-            ``score``, the weighted ``logprob_prior`` is added. With the decoder ``match``, the score
-            is the share of sampled texts that named the item, or the probability of the beams that
-            named it.
+            ``score``, the weighted ``logprob_prior`` is added. With the decoder ``match``, the
+            score is the share of sampled texts that named the item, or the probability of the beams
+            that named it.
         texts: with the decoder ``match``, the texts that named the item, as the model wrote them.
         match: with the decoder ``match``, the kind of match of the first of these texts.
         similarity: with the decoder ``match``, the similarity of the first of these texts to the
@@ -39,8 +39,8 @@ class Recommendation:
         explanation: the explanation, if one was requested.
         logprob_model: the natural logarithm of the item's probability under the model alone; None
             with the decoder ``match``.
-        logprob_prior: the natural logarithm of the item's probability under the prior alone; None if
-            there is no prior.
+        logprob_prior: the natural logarithm of the item's probability under the prior alone; None
+            if there is no prior.
     """
 
     rank: int
@@ -78,7 +78,7 @@ class RecommendationList(Sequence[Recommendation]):
         user_id: the id of the user in the dataset, or None.
         decoder: the decoder that produced the list.
         model: the name of the model.
-        seen: a description of the treatment of items that the user had seen, such as ``excluded``.
+        seen: a description of how seen items are treated, such as ``excluded``.
         recommendations: the items, best first.
         understood: the interpretation of each piece of a typed history.
         prompt_tokens: the number of tokens in the prompt.
@@ -87,8 +87,8 @@ class RecommendationList(Sequence[Recommendation]):
         asked: the number of requested items.
         unknown: with ``rank`` and ``score``, the candidates that are not in the catalog.
         notes: remarks for the user.
-        details: further values that ``to_dict`` returns, such as the device, the certificate and the
-            prior.
+        details: further values that ``to_dict`` returns, such as the device, the certificate and
+            the prior.
     """
 
     user_id: str | None

@@ -79,7 +79,7 @@ class YesNo:
         """Encode the two answers.
 
         Returns:
-            The token ids with which both answers begin, and the two ids at which they first differ.
+            The token ids of the answers' common prefix, and the first id of each answer after it.
         """
         if self._template.answers is None:
             self._fail("its header has no answers")

@@ -5,7 +5,7 @@ the users' events:
 
 popular   gives each item a weight by its popularity, so that no weight is 0
 trending  gives each item a weight by its popularity in the latest tenth of all events
-markov    favors items that users took right after one of the latest items in the history;
+markov    favors items that users chose right after one of the latest items in the history;
           ``followed`` does the same for all items in the history
 itemknn   favors items that share users with those in the history, as measured by a cosine;
           ``nearest`` uses the cube of the cosine, so that the most similar items count most;
@@ -17,8 +17,8 @@ titles    favors items with titles similar to those of the latest items in the h
 own       favors items that the history contains often; ``recent`` favors its latest items
 
 Fitted baselines such as SASRec can be added as sources. Each source has a share of the mixture. The
-shares are those that make the targets of the validation part most likely. If it has too few
-targets, some events of the train part are held out as targets. Behaviors whose events make the
+shares maximize the likelihood of the targets in the validation part. If it has too few targets,
+some events of the train part are held out as targets. Behaviors whose events make the
 targets less likely, such as dislikes, are ignored. This module deals with catalog rows and titles,
 not with tokens or models.
 """
@@ -114,7 +114,7 @@ class CollaborativePrior:
         Args:
             dataset: a dataset whose events are split into train, validation and test parts.
             behavior: the behavior to count; None for the dataset's target behavior.
-            before: ``validation`` to count events of the train part only, ``test`` to count those
+            before: ``validation`` to count events of the train part only, ``test`` to count events
                 of the train and validation parts.
             sources: names of the sources to mix, from ``COUNTED`` and ``LEARNED``. The sources in
                 ``LEARNED`` are fitted baselines, which are saved in the dataset's folder.
@@ -158,7 +158,7 @@ class CollaborativePrior:
     def mixed(
         self, histories: Sequence[History], targets: Sequence[str], names: Sequence[str]
     ) -> dict[str, float]:
-        """Find the shares of the sources that make the given targets most likely.
+        """Find the shares of the sources that maximize the likelihood of the given targets.
 
         Args:
             histories: the histories.
@@ -183,7 +183,7 @@ class CollaborativePrior:
     def weights(self, history: History) -> Weights:
         """Weight every item for a history; see ``genrec.priors.weights.ItemPrior``.
 
-        A source may know nothing about a history. Its share is then added to that of popularity.
+        If a source knows nothing about a history, its share is added to the share of popularity.
         For an empty history, this applies to all sources except ``trending``. Events whose items
         are not in the catalog are ignored.
         """
@@ -223,8 +223,8 @@ class CollaborativePrior:
         Args:
             events: each user's new events or item ids by user id, oldest first. They must be later
                 than the events counted so far, and they are assumed to have the behavior that is
-                counted. Items are trending according to the events' times, or according to the
-                given order if an event has no time.
+                counted. Trends are based on the events' times, or on the given order if an event
+                has no time.
             catalog: the catalog with new items at its end; None if there are no new items.
 
         Raises:
@@ -363,7 +363,7 @@ def _item_ids(events: Sequence[Interaction | str]) -> list[str]:
 
 
 def _times(events: Sequence[Interaction | str]) -> list[float | None]:
-    """Return the times of those events that have an item; None for an event without a time."""
+    """Return the times of the events that have an item; None for an event without a time."""
     times: list[float | None] = []
     for event in events:
         if isinstance(event, str):

@@ -1,6 +1,7 @@
 """Count users' events, and turn the counts into the distributions of the collaborative prior.
 
-Since counts are sums over events, adding new events gives the same result as counting all again.
+Since counts are sums over events, adding new events gives the same result as counting everything
+again.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Counts:
         catalog: the items.
         user_ids: (U,) ids of the users whose events were counted.
         latest: (U,) catalog row of each user's latest item.
-        items: (U, N) sparse matrix with a 1 for each item that a user has.
+        items: (U, N) sparse matrix with a 1 for each item that a user interacted with.
         after: (N, N) sparse matrix that counts how often the item in the column came right after
             the item in the row.
         both: (N, N) sparse matrix with the number of users who have both items.

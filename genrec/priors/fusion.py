@@ -1,8 +1,9 @@
-"""Choose the prior of a recommender, its weight, and the way in which it is fused with the model.
+"""Choose a recommender's prior, the prior's weight, and how it is fused with the model.
 
 A prior can be fused at each node of the trie or into the final score. Values that the user does not
 set come from ``genrec tune`` if it was run for the dataset folder and the model. Otherwise, default
-values are used, which were fitted with the untrained default model on the bundled sample data.
+values are used, which were fitted with the default model, without fine-tuning, on the bundled
+sample data.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from genrec.priors.weights import ItemPrior, Popularity
 
 OTHER_WEIGHT = 0.3  # default weight of popularity, novelty and user-defined priors
 # The collaborative prior's defaults were fitted by ``genrec tune`` on 200 validation users of the
-# bundled sample data with the untrained default model; see benchmarks/LOG.md.
+# bundled sample data with the default model, without fine-tuning; see benchmarks/LOG.md.
 FUSION = "node"
 TEMPERATURES = {"node": 36.58, "score": 4.0}
 ENOUGH = 1000  # number of events; with fewer, the defaults are scaled down in proportion
@@ -40,7 +41,7 @@ class Fusion:
             final score.
         temperature: the number by which the model's logits are divided at each node.
         alone: the number by which they are divided if there is no prior.
-        fitted: a text that names the data on which the values were fitted; empty if the user has
+        fitted: a text that names the data to which the values were fitted; empty if the user has
             set them.
     """
 
@@ -61,7 +62,7 @@ def choose_prior(settings: Settings, dataset: Dataset | None, behavior: str) -> 
     Args:
         settings: the recommender's settings.
         dataset: the dataset whose events are counted; None if there is only a catalog.
-        behavior: the behavior to recommend for.
+        behavior: the target behavior.
 
     Raises:
         SettingsError: the settings name a prior for which there are no events to count.
@@ -123,7 +124,7 @@ def build_prior(
         settings: the recommender's settings, which select the events and the sources.
         dataset: the dataset whose events are counted.
         name: ``collaborative``, ``popularity`` or ``novelty``.
-        behavior: the behavior to recommend for.
+        behavior: the target behavior.
         log: function that is called with a line of text from time to time while a baseline is
             fitted as a source.
     """
@@ -197,7 +198,7 @@ class PriorSource:
         Args:
             settings: the recommender's settings.
             dataset: the dataset whose events are counted; None if there is only a catalog.
-            behavior: the behavior to recommend for.
+            behavior: the target behavior.
             key: function that returns the key under which ``genrec tune`` stores its values.
             log: function that is called with a line of text before each slow step.
             run: the run folder from which the model was loaded, or None.
@@ -261,7 +262,7 @@ class PriorSource:
         return resolve_fusion(self._settings, name, tuned, events)
 
     def share(self, other: PriorSource, *, same_data: bool) -> None:
-        """Take over the prior of another recommender, so that it need not be built again.
+        """Reuse the prior of another recommender, so that it need not be built again.
 
         This happens only if the user has set the other prior, or if building it here would give the
         same prior.

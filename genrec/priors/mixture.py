@@ -40,7 +40,7 @@ def normalized_mix(mix: Mapping[str, float], learned: Mapping[str, Scorer]) -> d
     values = np.array(list(mix.values()), dtype=np.float64)
     if not (np.isfinite(values).all() and (values >= 0).all() and mix.get(POPULAR, 0) > 0):
         msg = (
-            f"mix={dict(mix)} is invalid. Expected finite weights of 0 or more, and a weight above "
+            f"mix={dict(mix)} is invalid. Expected finite weights of at least 0, and a weight above "
             f"0 for {POPULAR!r}, so that every item has a weight above 0."
         )
         raise SettingsError(msg)
@@ -51,8 +51,8 @@ def normalized_mix(mix: Mapping[str, float], learned: Mapping[str, Scorer]) -> d
 class Mixture:
     """A mixture of sources, which holds the complete state of a collaborative prior.
 
-    The object is immutable. To add events, the prior replaces it by a new one, so that requests in
-    progress can finish with the old one.
+    The object is immutable. To add events, the prior replaces it with a new one, so that requests
+    in progress can finish with the old one.
 
     Attributes:
         counts: the counts of the users' events.
@@ -92,7 +92,7 @@ class Mixture:
     def weights(self, history: History) -> Weights:
         """Weight every item for a history.
 
-        A source may know nothing about the history. Its share is then added to that of popularity.
+        If a source knows nothing about the history, its share is added to the share of popularity.
         Events whose items are not in the catalog are ignored.
         """
         catalog = self.counts.catalog

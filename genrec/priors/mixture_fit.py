@@ -35,7 +35,7 @@ def fit_on_validation(
 ) -> tuple[dict[str, float], frozenset[str]]:
     """Fit the shares of sources to the validation part, and find the behaviors to ignore.
 
-    A target is the item that a user took next in the validation part. If there are fewer than
+    A target is the item that a user chose next in the validation part. If there are fewer than
     ``ENOUGH`` targets, or if fewer than ``ENOUGH / 2`` of them have a history, the default shares
     are used.
 
@@ -69,7 +69,7 @@ def fit_shares(
     targets: Sequence[str],
     sources: Sequence[str],
 ) -> tuple[dict[str, float], FloatArray]:
-    """Find the shares of sources that make given targets most likely.
+    """Find the shares of sources that maximize the likelihood of given targets.
 
     Args:
         mixture: the mixture that provides the distributions of the sources. Its current shares are
@@ -116,8 +116,8 @@ def without(history: History, behaviors: Collection[str]) -> History:
 def _default_mix(dataset: Dataset, sources: Sequence[str]) -> dict[str, float]:
     """Return the default share of each source.
 
-    The sources that favor a user's own items get no share if users of this dataset rarely take the
-    same item again.
+    The sources that favor a user's own items get no share if users of this dataset rarely choose
+    the same item again.
     """
     repeats = not dataset.info.exclude_seen or bool(dataset.info.lead_in_behaviors)
     usual = {n: w for n, w in DEFAULT_MIX.items() if n in sources and (repeats or n not in OWN)}
@@ -134,15 +134,15 @@ def _behaviors_to_ignore(
     """Find the behaviors whose events should be ignored in histories.
 
     A behavior is ignored if the targets become significantly more likely without its events. Each
-    behavior is tried once, starting with the most frequent one. If it is to be ignored, it is
-    already left out when the next behaviors are tried.
+    behavior is tried once, starting with the most frequent one. Once a behavior is ignored, it is
+    also left out when the next behaviors are tried.
 
     Args:
         mixture: the mixture that provides the distributions of the sources.
         histories: the histories.
         targets: the id of the item that followed each history.
         sources: the sources to mix.
-        target_behavior: the behavior to recommend for, which is never ignored.
+        target_behavior: the behavior to predict, which is never ignored.
     """
     kinds = Counter(i.behavior for h in histories for i in h.interactions)
     frequent = [b for b, n in kinds.most_common() if n >= _RARE * kinds.total()]
@@ -162,7 +162,7 @@ def _behaviors_to_ignore(
 
 
 def _maximize_likelihood(likelihoods: FloatArray) -> FloatArray:
-    """Find the weights of M distributions for which their mixture makes U targets most likely.
+    """Find the weights of M distributions whose mixture makes U targets most likely.
 
     The weights maximize the mean of log(likelihoods @ weights). This function is concave, so
     expectation-maximization (Dempster et al. 1977) reaches its global maximum.

@@ -20,7 +20,7 @@ class TriePositions(Protocol):
 
     @property
     def n_positions(self) -> int:
-        """Return the number of positions in the trie, including those of removed titles."""
+        """Return the number of positions in the trie, including unused ones of removed titles."""
         ...
 
     def rows_at(self, positions: IntArray) -> IntArray:

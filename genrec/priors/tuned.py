@@ -26,13 +26,14 @@ class Tuned:
         fusion: the fusion method with the higher cross-validated NDCG@10, ``node`` or ``score``.
         weights: the prior's weight for each fusion method.
         temperatures: the number by which the model's logits are divided, for each fusion method.
-        users: the number of users to whose targets the parameters were fitted. The targets belong
+        users: the number of users whose targets the parameters were fitted to. The targets belong
             to the validation part, or were held out from the train part.
         nats: the mean of -ln P(target) for the model alone (``model``), the prior alone (``prior``)
             and their fusion (``node``). The fusion is cross-validated: each half of the users is
             measured with the parameters fitted on the other half.
         ndcg: the NDCG@10 of the same three and of the fusion method ``score``. It is measured in
-            the same way, but only among the best items of the model and those of the prior.
+            the same way, but only among the best items of the model and the best items of the
+            prior.
     """
 
     key: str

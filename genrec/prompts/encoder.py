@@ -398,7 +398,7 @@ class Encoder(PromptEncoder):
 
 
 def shared_start(sequences: Sequence[Sequence[int]]) -> int:
-    """Return the number of elements with which all of the given sequences begin.
+    """Return the length of the longest common prefix of the sequences.
 
     >>> shared_start([[1, 2, 3], [1, 2], [1, 2, 4]])
     2

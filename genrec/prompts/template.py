@@ -28,7 +28,7 @@ from genrec.text import one_line
 
 MAX_TEXT = 200  # maximum number of characters that a prompt shows of an event's text
 
-_TARGET_ROW = -1  # used in place of a catalog row for the title that the model is to write
+_TARGET_ROW = -1  # stands for the catalog row of the title that the model is to write
 
 
 class Template:

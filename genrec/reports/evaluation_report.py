@@ -112,7 +112,10 @@ def check(path: str | Path) -> None:
             file cannot be written.
     """
     if Path(path).suffix not in ENDINGS:
-        msg = f"report={str(path)!r}. Expected a file name that ends with {' or '.join(ENDINGS)}."
+        msg = (
+            f"report={str(path)!r} is not valid. Expected a file name that ends with "
+            f"{' or '.join(ENDINGS)}."
+        )
         raise SettingsError(msg)
     _pyplot()
     files.check_output(path)
@@ -197,7 +200,7 @@ def main_metric(evaluation: Evaluation) -> str:
 
 
 def blocks(evaluation: Evaluation) -> list[Block]:
-    """Build the headings, sentences, tables and figures of the report, in their order."""
+    """Build the report's headings, sentences, tables and figures, in order of appearance."""
     metric = main_metric(evaluation)
     parts: list[Block] = [
         Heading(f"Evaluation of {evaluation.dataset}", 1),

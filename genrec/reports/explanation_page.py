@@ -60,7 +60,7 @@ def check(path: str | Path) -> None:
     """
     path = Path(path)
     if path.suffix != ".html":
-        msg = f"html={str(path)!r}. Expected a file name that ends with .html."
+        msg = f"html={str(path)!r} is not valid. Expected a file name that ends with .html."
         raise SettingsError(msg)
     check_output(path)
 

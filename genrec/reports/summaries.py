@@ -126,7 +126,7 @@ def _describe_split(info: DatasetInfo) -> str:
 
 
 def _describe_target(info: DatasetInfo) -> list[str]:
-    """Describe the behavior to recommend for, and say whether seen items may be recommended."""
+    """Describe the target behavior, and say whether seen items may be recommended."""
     target = info.target_behavior
     verbs = shipped_verbs()
     things = _NOUNS.get(target, f"{target!r} events")
@@ -185,8 +185,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
 def training(*, quiet: bool = False) -> Iterator[tuple[Callable[[str], None], Watch]]:
     """Show the progress of training while the ``with`` block runs.
 
-    In a terminal, a progress bar shows nats per item, targets per second and the time left, and each
-    validation prints a line. Otherwise, each log entry is written as a line to standard error.
+    In a terminal, a progress bar shows nats per item, targets per second and the time left, and
+    each validation prints a line. Otherwise, each log entry is written as a line to standard error.
 
     Args:
         quiet: True to show nothing.

@@ -323,7 +323,7 @@ def _how(piece: Understood) -> str:
 
 
 def print_prompt(encoded: EncodedPrompt, about: str) -> None:
-    """Print a prompt exactly as the model reads it, followed by the number of its tokens and events.
+    """Print a prompt exactly as the model reads it, followed by its number of tokens and events.
 
     Args:
         encoded: the prompt.

@@ -34,15 +34,15 @@ class Training:
             answer the yes-or-no question of ``genrec likes``, whether a user wants an item.
             With ``pointwise``, the settings ``layout``, ``basket``, ``holdout`` and
             ``vocab_weight`` have no effect.
-        negatives: with ``pointwise``, number of random negative items for each wanted item. They are
-            drawn from items outside the user's history and basket. Defaults to 1, or to 0 with
+        negatives: with ``pointwise``, number of random negative items for each wanted item. They
+            are drawn from items outside the user's history and basket. Defaults to 1, or to 0 with
             ``like_threshold``.
         like_threshold: with ``pointwise``, lowest value, such as a rating, at which an item counts
             as wanted. Items with lower values count as not wanted, and the question becomes whether
             the user will like the item. By default, every event with the target behavior counts as
             wanted.
-        pairs_per_user: with ``pointwise``, maximum number of pairs of a history and an item to train
-            on per user. The latest pairs are used. By default, there is no limit.
+        pairs_per_user: with ``pointwise``, maximum number of pairs of a history and an item to
+            train on per user. The latest pairs are used. By default, there is no limit.
         pairs: with ``pointwise``, path to a CSV, JSONL or Parquet file to train on instead of the
             histories. It must have the columns text and label, where a label is buy or not_buy, yes
             or no, 1 or 0. A random 10% of the rows is used for validation.
@@ -53,8 +53,8 @@ class Training:
             the history before the basket. ``first``: predict only the first title. ``as_is``:
             predict each title given the earlier ones in the basket, which teaches the model to
             complete baskets. ``auto``: use tree if the data has baskets, otherwise as_is.
-        behaviors: behaviors to include in histories and to predict, such as ``buy``. By default, all
-            behaviors are included.
+        behaviors: behaviors to include in histories and to predict, such as ``buy``. By default,
+            all behaviors are included.
         fit: parts of the data to train on: ``train``, or ``both`` for train and validation.
         holdout: fraction of items to exclude from training, to measure how well the model
             recommends items that are added later.
@@ -90,8 +90,8 @@ class Training:
         batch_size: number of packs per batch on each device; see ``pack_tokens``.
         accumulate: number of batches per optimizer step.
         pack_tokens: maximum number of tokens in a pack. Several short sequences share a pack.
-        overlap: fraction of each window of events that is repeated in the next window, for histories
-            longer than ``max_events``.
+        overlap: fraction of each window of events that is repeated in the next window, for
+            histories longer than ``max_events``.
         gradient_checkpointing: use less memory, but take about a third more time.
         quantize: precision of the base model's weights while an adapter is trained. ``none``: the
             precision in which the model was loaded. ``int8`` or ``nf4``: quantized weights (QLoRA).
@@ -180,19 +180,22 @@ class Training:
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and not value >= least:  # NaN is rejected too
-                msg = f"{name}={value}. Expected {least:g} or more."
+                msg = f"{name}={value} is not valid. Expected a number of at least {least:g}."
                 raise SettingsError(msg)
         for name in ("holdout", "label_smoothing", "lora_dropout", "warmup", "overlap"):
             if not 0 <= getattr(self, name) < 1:
-                msg = f"{name}={getattr(self, name)}. Expected 0 or more and less than 1."
+                msg = (
+                    f"{name}={getattr(self, name)} is not valid. Expected a number of at least 0 and "
+                    "less than 1."
+                )
                 raise SettingsError(msg)
         if not 0 < self.learning_rate < 1:
-            msg = f"learning_rate={self.learning_rate}. Expected more than 0 and less than 1."
+            msg = f"learning_rate={self.learning_rate} is not valid. Expected a number between 0 and 1."
             raise SettingsError(msg)
         if self.quantize != "none" and not self.lora_rank:
             msg = (
                 f"quantize={self.quantize!r} does not work with lora_rank=0, since quantized weights "
-                "cannot be trained. Expected lora_rank to be 1 or more, or quantize to be left out."
+                "cannot be trained. Expected lora_rank to be at least 1, or quantize to be left out."
             )
             raise SettingsError(msg)
         self._check_objective()
@@ -226,8 +229,8 @@ class Training:
             raise SettingsError(msg)
         if self.negatives == 0 and self.like_threshold is None and self.pairs is None:
             msg = (
-                "negatives=0 leaves only wanted items to train on. Expected 1 or more, or a "
-                "like_threshold, below which items count as not wanted."
+                "negatives=0 leaves only wanted items to train on. Expected a number of at least 1, or "
+                "a like_threshold, below which items count as not wanted."
             )
             raise SettingsError(msg)
 
@@ -262,14 +265,17 @@ _LEAST: dict[str, float] = {
 def _check_behaviors(behaviors: object, weights: object) -> None:
     listed = isinstance(behaviors, tuple) and all(isinstance(b, str) for b in behaviors)
     if not (behaviors is None or (listed and behaviors)):
-        msg = f"behaviors={behaviors!r}. Expected a tuple of names, such as ('buy',), or None for all."
+        msg = (
+            f"behaviors={behaviors!r} is not valid. Expected a tuple of names, such as ('buy',), or "
+            "None for all."
+        )
         raise SettingsError(msg)
     if not isinstance(weights, Mapping) or not all(
         isinstance(w, int | float) and w >= 0 for w in weights.values()
     ):
         msg = (
-            f"behavior_weights={weights!r}. Expected behaviors with weights of 0 or more, such as "
-            "{'buy': 2}."
+            f"behavior_weights={weights!r} is not valid. Expected a mapping from behaviors to weights "
+            "of at least 0, such as {'buy': 2}."
         )
         raise SettingsError(msg)
 
@@ -289,7 +295,7 @@ def describe_settings() -> dict[str, str]:
 
 
 def resolve(values: Mapping[str, Any]) -> tuple[Settings, Training]:
-    """Divide the given settings into the settings of a recommender and those of a training run.
+    """Divide the given settings into a recommender's settings and a training run's settings.
 
     The seed belongs to both. With the objective ``pointwise``, the template defaults to
     ``would_like``, and with a ``like_threshold``, the target behavior defaults to ``like``.

@@ -217,7 +217,8 @@ def write_examples(
         data: a dataset with a split.
         out: the path of the .jsonl or .parquet file to write.
         model: the model whose tokenizer is used to count the tokens of prompts.
-        form: ``prompt-completion``, or ``messages`` for a user's message and an assistant's message.
+        form: ``prompt-completion``, or ``messages`` for a user's message and an assistant's
+            message.
         log: a function that is called with a line of text before each slow step.
         **settings: settings as in ``train``.
 
@@ -323,8 +324,8 @@ def choose_kept_rows(n: int, training: Training) -> npt.NDArray[np.int64]:
 def weigh_targets(rows: Sequence[Row], data: Dataset, training: Training) -> list[FloatArray]:
     """Compute the weight of each target in the loss, scaled so that the mean weight is 1.
 
-    The weights depend on the age, the behavior and the popularity of the target, as far as the
-    settings ask for it.
+    Depending on the settings, the weights take into account the target's age, behavior and
+    popularity.
 
     Args:
         rows: the training rows.

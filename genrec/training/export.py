@@ -2,7 +2,8 @@
 
 Each example consists of a prompt and the title that should follow it. The files can be edited, and
 a model can be trained on such a file instead of the histories. ``datasets.load_dataset`` and other
-training programs can read them, too. This module works with texts and training rows, not with models.
+training programs can read them, too. This module works with texts and training rows, not with
+models.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def make_examples(
 
     Args:
         maker: renders the prompts.
-        encoder: formats titles in the way that the model sees them.
+        encoder: formats titles as the model sees them.
         events: the events of all users.
         shown: (E,) a mask that is True for events that appear in histories.
         wanted: (E,) a mask that is True for events that are targets.
@@ -219,7 +220,7 @@ def _make_row(ids: Sequence[int], n: int, item: int) -> Row:
     """Create a training row with one target from a prompt and a title.
 
     Args:
-        ids: the token ids of the prompt, followed by those of the title.
+        ids: the token ids of the prompt, followed by the title's token ids.
         n: the number of prompt tokens, which is the index of the title's first token.
         item: the catalog row of the target.
     """

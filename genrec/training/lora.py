@@ -98,7 +98,7 @@ def load_adapter(model: Any, since: Path, run: Run) -> Any:
     if not (since / runs.ADAPTER).is_dir():
         msg = (
             f"{since} has no adapter, because all weights of its model were trained. Expected a run "
-            "with an adapter (lora_rank of 1 or more)."
+            "with an adapter (lora_rank of at least 1)."
         )
         raise ModelError(msg)
     with quiet_transformers():

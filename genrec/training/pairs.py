@@ -41,7 +41,7 @@ class Pair:
         row: the catalog row of the item.
         label: 1 if the user wanted the item, 0 otherwise.
         event: the index of the event that the label comes from. For a random negative, this is the
-            event of the wanted item that it was drawn for.
+            event of the wanted item that it is paired with.
     """
 
     user_id: str
@@ -62,9 +62,9 @@ def make_pairs(
     """Create the labeled pairs of one part of the data, ordered by user and time.
 
     Items of events with the target behavior count as wanted. For each wanted item, ``negatives``
-    random items are drawn from the items that the user had neither earlier nor in the same basket.
-    With a ``like_threshold``, an item counts as wanted if the value of its event reaches the
-    threshold.
+    random items are drawn from the items that the user interacted with neither earlier nor in the
+    same basket. With a ``like_threshold``, an item counts as wanted if the value of its event
+    reaches the threshold.
 
     Args:
         data: a dataset with a split.
@@ -72,7 +72,8 @@ def make_pairs(
         part: ``train``, ``validation`` or ``test``. With ``fit="both"``, ``train`` includes the
             validation part.
         behavior: the target behavior; None for the dataset's target behavior.
-        wanted: a mask over all events that is True for events that may provide labels; None for all.
+        wanted: a mask over all events that is True for events that may provide labels; None for
+            all.
 
     Raises:
         SettingsError: no event has this behavior, or a threshold is set but no event has a value.
@@ -212,7 +213,8 @@ def make_training_pairs(
         data: a dataset with a split.
         training: the training settings.
         behavior: the target behavior; None for the dataset's target behavior.
-        wanted: a mask over all events that is True for events that may provide labels; None for all.
+        wanted: a mask over all events that is True for events that may provide labels; None for
+            all.
     """
     pairs = make_pairs(data, training, behavior=behavior, wanted=wanted)
     if training.pairs_per_user is None:

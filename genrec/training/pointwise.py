@@ -1,7 +1,7 @@
 """Train a model to answer a yes-or-no question, such as "Will this user buy this item?".
 
-The pairs of a history and an item come from events, or from a file of labeled texts. All pairs in the
-same window of a user's history become branches of one row, so the history that they share is
+The pairs of a history and an item come from events, or from a file of labeled texts. All pairs in
+the same window of a user's history become branches of one row, so the history that they share is
 processed only once.
 """
 
@@ -163,7 +163,7 @@ def make_branched_row(
 ) -> Row:
     """Create a row with a branch for each text and a target at the end of each text.
 
-    The beginning that a text shares with the trunk is processed only once. The rest of the text
+    The prefix that a text shares with the trunk is processed only once. The rest of the text
     becomes a branch.
 
     Args:
@@ -207,9 +207,9 @@ def make_examples(
     plain: bool,
     part: str = "test",
 ) -> Pairs:
-    """Turn pairs into training rows in packs, with weights according to the settings.
+    """Turn pairs into packs of training rows, weighted according to the settings.
 
-    A random negative has the same weight as the wanted item that it was drawn for.
+    A random negative has the same weight as the wanted item that it is paired with.
 
     Args:
         question: the question, which encodes histories and items.
@@ -243,7 +243,7 @@ def make_text_examples(
     *,
     plain: bool,
 ) -> Pairs:
-    """Turn labeled texts into training rows in packs. Each text has weight 1.
+    """Turn labeled texts into packs of training rows. Each text has weight 1.
 
     Args:
         question: the question, which encodes the texts.

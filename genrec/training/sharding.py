@@ -48,7 +48,7 @@ def gather_tensor(value: Tensor, keep: bool) -> Tensor:
 
 
 def place_like(value: Tensor, other: Tensor) -> Tensor:
-    """Move a whole tensor to the device of another tensor, and shard it in the same way as that one."""
+    """Move a whole tensor to the device of another tensor, and shard it in the same way."""
     value = value.to(other.device)
     if not isinstance(other, DTensor):
         return value

@@ -1,4 +1,4 @@
-"""List the choices that lead to each title of a trie (a prefix tree of token ids).
+"""List the choices that lead to each title in a trie (a prefix tree of token ids).
 
 A choice is made at every node on the path to the title that has two or more children. This module
 works with tries and catalog rows, not with texts.
@@ -17,13 +17,13 @@ _NO_CHOICE = 1  # a node with this many children or fewer leaves no choice
 class TitlePaths:
     """The choices on the path through the trie to the title of each catalog row.
 
-    The choices of all titles are stored one after another in arrays. N is the number of catalog rows,
-    and S is the total number of choices.
+    The choices of all titles are stored one after another in arrays. N is the number of catalog
+    rows, and S is the total number of choices.
 
     Attributes:
         trie: the trie of the titles.
-        start: (N + 1,) the index of each row's first choice, followed by S. A row that is not in the
-            trie has no choices.
+        start: (N + 1,) the index of each row's first choice, followed by S. A row that is not in
+            the trie has no choices.
         node: (S,) the node at which the choice is made.
         choice: (S,) the index of the chosen child among the children of the node.
         offset: (S,) the index, within the title, of the token that makes the choice. The model must
@@ -86,7 +86,8 @@ class TitlePaths:
             rows: (R,) catalog rows.
 
         Returns:
-            The indices of all their choices, row after row, and the (R,) numbers of choices per row.
+            The indices of all their choices, row after row, and the (R,) numbers of choices per
+            row.
         """
         count = self.start[rows + 1] - self.start[rows]
         return ranges(self.start[rows], count), count

@@ -69,10 +69,10 @@ def train(
         model: the name, folder or Hub ID of a model; or a loaded model, which is modified.
         resume: continue from the last checkpoint in the folder, if there is one.
         since: an earlier run, whose adapter is trained further; None to train a new adapter.
-        new: a mask over all events that is True for new events (see ``data.updates.apply_updates``).
-            The model is trained on these events. To keep it from forgetting older events, it is also
-            trained on a random sample of them, which has ``replay`` times as many events. None
-            trains on all events.
+        new: a mask over all events that is True for new events (see
+            ``data.updates.apply_updates``). The model is trained on these events. To keep it from
+            forgetting older events, it is also trained on a random sample of them, which has
+            ``replay`` times as many events. If None, it is trained on all events.
         device: see ``LanguageModel.load``.
         dtype: see ``LanguageModel.load``. If all weights are trained, ``auto`` means float32 on a
             CPU.
@@ -86,8 +86,8 @@ def train(
         The contents of ``run.json``.
 
     Raises:
-        SettingsError: a setting cannot be used, a setting differs from the run to resume, the folder
-            cannot be written, or another process trains a run in it.
+        SettingsError: a setting cannot be used, a setting differs from the run to resume, the
+            folder cannot be written, or another process trains a run in it.
         DataError: there are no targets to train on.
         ModelError: the model could not be loaded, the loss is not finite, or a file could not be
             written.
@@ -176,7 +176,7 @@ def _hold_folder(folder: Path) -> Iterator[None]:
     except OSError as error:
         msg = (
             f"Training has stopped: {error.filename or folder}: {files.describe_error(error)}. "
-            "Checkpoints that were written before are intact. Free up disk space or correct the "
+            "Earlier checkpoints are intact. Free up disk space or correct the "
             "permissions, and continue with --resume."
         )
         raise ModelError(msg) from error

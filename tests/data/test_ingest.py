@@ -187,7 +187,7 @@ def test_json_lines(tmp_path: Path) -> None:
         (5, "time is empty or not a number or date"),
     ]
     (tmp_path / "none.jsonl").write_text("{\n")
-    with pytest.raises(DataError, match="has no usable line"):
+    with pytest.raises(DataError, match="has no usable lines"):
         Dataset.prepare(items, tmp_path / "none.jsonl")
 
 

@@ -41,11 +41,11 @@ EVERYTHING = bought("i0", "i1", "i2", "i3", user="u")
 @pytest.mark.parametrize(
     ("history", "options", "reason"),
     [
-        (EVERYTHING, {}, "already had"),
-        ("i0; i1; i2; i3", {}, "already had"),
-        (bought("i1", "i3"), {"where": 'sort == "b"'}, "already had"),
-        (bought("i1"), {"allow": ["i1"]}, "already had"),
-        (bought("i1"), {"deny": ["i0", "i2", "i3"]}, "already had"),
+        (EVERYTHING, {}, "already interacted"),
+        ("i0; i1; i2; i3", {}, "already interacted"),
+        (bought("i1", "i3"), {"where": 'sort == "b"'}, "already interacted"),
+        (bought("i1"), {"allow": ["i1"]}, "already interacted"),
+        (bought("i1"), {"deny": ["i0", "i2", "i3"]}, "already interacted"),
         (bought("gone", "i1"), {}, "1 item that the catalog of 4 items does not have: 'gone'"),
         ([Interaction("gone", "view")], {}, "'gone'"),
     ],
@@ -96,7 +96,7 @@ def test_an_evaluation_goes_on_after_a_user_who_has_everything() -> None:
     model = tiny.language_model()
     for how in ("catalog", "vocab"):
         ours = Recommender(data, model, exclude_seen=True, prior="none", normalization=how)
-        with pytest.raises(RequestError, match="already had"):
+        with pytest.raises(RequestError, match="already interacted"):
             ours.recommend(ours.history("u0", before="test"), 3)
         results = evaluate(data, [("ours", ours), "popular"], exclude_seen=True)
         for name in ("ours", "popular"):

@@ -276,7 +276,7 @@ def test_mistakes_are_said() -> None:
     with pytest.raises(SettingsError, match="'best' is not a source"):
         CollaborativePrior(counts, {"popular": 1.0, "best": 1.0})
     for mix in ({"markov": 1.0}, {"popular": 0.0}, {"popular": 1.0, "markov": np.nan}):
-        with pytest.raises(SettingsError, match="Expected finite weights of 0 or more"):
+        with pytest.raises(SettingsError, match="Expected finite weights of at least 0"):
             CollaborativePrior(counts, mix)
 
 

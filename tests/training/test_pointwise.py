@@ -259,7 +259,7 @@ def test_would_like_takes_lists_plain_models_and_edits() -> None:
     assert recommender.would_like("bought: red mug", "i5") != pytest.approx(many[5], abs=1e-4)
     with pytest.raises(RequestError, match="'i9' is not in the catalog"):
         recommender.would_like("", ["i9"])
-    with pytest.raises(SettingsError, match="asks whether a user wants a single item"):
+    with pytest.raises(SettingsError, match="asks a yes-or-no question"):
         asked(shared, data).recommend("")
 
 

@@ -256,7 +256,7 @@ _DECIMAL = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?$"
 def infer_type(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Convert a string column to int64 or double if every non-empty cell is clearly a number.
 
-    Codes such as 007, and numbers with more digits than a double can represent, remain text.
+    Codes such as 007 and numbers with more digits than a double can represent remain text.
     """
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return column

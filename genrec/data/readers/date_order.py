@@ -1,6 +1,7 @@
-"""Decide whether the dates of a column have the day, the month or the year first.
+"""Decide whether the dates in a column begin with the day, the month or the year.
 
-The numbers of one date often fit several orders, so all dates of the same form decide together.
+A single date can often be read in several orders, so all dates of the same form are considered
+together.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _ENOUGH = 6  # dates in order of time, or on the first twelve days of a month, a
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One way to read a column's dates: the seconds since 1970, and why this way was chosen."""
+    """The dates of a column in one order, as seconds since 1970, and the reason for this order."""
 
     order: str
     seconds: FloatArray
@@ -40,12 +41,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class Family:
-    """The distinct dates of a column that consist of three numbers in the same form.
+    """The distinct dates in a column that share a form with three numbers, such as ``1/2/2020``.
 
     Attributes:
         texts: the (D,) distinct texts.
         rows: the (D,) number of rows with each text.
-        sequence: the index of the text of each row, in file order.
+        sequence: for each row in file order, the index of its text.
         numbers: the (3, D) numbers of each date, from left to right.
         clock: the (D,) seconds after midnight UTC.
         separator: the text between the numbers.
@@ -62,7 +63,7 @@ class Family:
 
     @cached_property
     def readings(self) -> dict[str, FloatArray]:
-        """The seconds since 1970 in each order, which are NaN for impossible dates."""
+        """The (D,) seconds since 1970 for each order, which are NaN for impossible dates."""
         short = np.full(len(self.rows), self.short)
         found = {}
         for order in ("dmy", "mdy", "ymd") if self.short else ("dmy", "mdy"):
@@ -72,12 +73,12 @@ class Family:
 
     @cached_property
     def _possible(self) -> list[str]:
-        """The orders that fit some rows, without those that another order fits clearly better."""
+        """The orders that fit some rows, except those that are clearly worse than another order."""
         orders = [o for o, seconds in self.readings.items() if np.isfinite(seconds).any()]
         return [o for o in orders if not any(self._beats(p, o) for p in orders)]
 
     def decide(self, where: str) -> Reading | None:
-        """Return the only order that can be right, or None if several can.
+        """Read the dates in the only plausible order, or return None if several are plausible.
 
         Args:
             where: the names of the file and its column, for use in messages.
@@ -102,12 +103,12 @@ class Family:
         return None
 
     def read(self, order: str, reason: str) -> Reading:
-        """Return the dates in the given order, all NaN if dates of this form cannot have it."""
+        """Read the dates in a given order; all are NaN if dates of this form cannot have it."""
         impossible = np.full(len(self.rows), np.nan)
         return Reading(order, self.readings.get(order, impossible), reason)
 
     def choices(self, where: str) -> str:
-        """Return the message for an order that cannot be decided."""
+        """Build the error message for dates whose order is ambiguous."""
         possible = {o: self.readings[o] for o in self._possible}
         place = int(np.argmax(np.sum([np.isfinite(s) for s in possible.values()], axis=0)))
         meanings = [
@@ -121,7 +122,7 @@ class Family:
         )
 
     def _beats(self, one: str, other: str) -> bool:
-        """Check whether one order fits clearly more rows than another."""
+        """Return True if one order fits clearly more rows than another."""
         for_one, for_other = self._only(one, other), self._only(other, one)
         return for_one > 0 and for_one >= _TOLERATED * for_other
 
@@ -133,7 +134,7 @@ class Family:
         return np.isfinite(self.readings[one]) & np.isnan(self.readings[other])
 
     def _evidence(self, order: str) -> str:
-        """Say which rows fit only one order."""
+        """Return a reason for an order: the rows that cannot be read in any other order."""
         others = [o for o in self.readings if o != order]
         mask = np.all([self._fits_only(order, o) for o in others], axis=0)
         if not mask.any():
@@ -143,13 +144,16 @@ class Family:
         return f"since {rows} such as {some!r} cannot be read otherwise"
 
     def _without_future(self, orders: list[str]) -> tuple[list[str], str]:
-        """Leave out orders in which some event is yet to come."""
+        """Drop the orders in which some date is in the future, and return the reason."""
         limit = time.time() + 2 * _DAY
         left = [o for o in orders if not np.nanmax(self.readings[o]) > limit]
         return left, "since otherwise some dates would be in the future"
 
     def _by_file_order(self, orders: list[str]) -> tuple[list[str], str]:
-        """Keep the orders in which the file is sorted by time, unless it is sorted as text."""
+        """Keep the orders in which the rows are sorted by time, and return the reason.
+
+        An order does not count if sorting the dates as text would give the same result.
+        """
         rank = np.asarray(pc.rank(self.texts), dtype=np.float64)
         left = []
         for order in orders:
@@ -161,9 +165,10 @@ class Family:
         return left, "since otherwise the rows would not be in the order of their times"
 
     def _without_monthly(self, orders: list[str]) -> tuple[list[str], str]:
-        """Leave out orders in which all months have events on the same one or twelve days only.
+        """Drop the orders in which every month only has events on the same few days.
 
-        An order is left out only if there is another in which the dates do not span whole months.
+        This happens if day and month are swapped: all days are then 12 or lower. An order is
+        dropped only if there is another in which no month lies entirely within the dates.
         """
         if len(np.unique(self.clock)) < 2 * _ENOUGH:  # they may be the dates of monthly reports
             return orders, ""
@@ -181,7 +186,7 @@ class Family:
         return (left if 0 in inside.values() else orders), reason
 
     def _contradiction(self, where: str) -> str:
-        """Return the message for dates that contradict each other."""
+        """Build the error message for dates that contradict each other."""
         orders = self._possible
         masks = {
             o: np.any([self._fits_only(o, p) for p in orders if p != o], axis=0) for o in orders
@@ -208,7 +213,7 @@ class Family:
 
 
 def _directions(values: FloatArray) -> set[str]:
-    """Return the directions in which values are sorted: up, down, both or none."""
+    """Return the directions in which the values are sorted: ``up``, ``down``, both or neither."""
     steps = np.diff(values)
     sorted_ways = {"up": bool((steps >= 0).all()), "down": bool((steps <= 0).all())}
     return {name for name, is_sorted in sorted_ways.items() if is_sorted}
@@ -234,7 +239,7 @@ def days(year: IntArray, month: IntArray, day: IntArray) -> FloatArray:
 
 
 def full_year(year: IntArray, short: BoolArray) -> IntArray:
-    """Add the century to two-digit years: 69 to 99 are in the 20th and 0 to 68 in the 21st.
+    """Convert two-digit years to years from 1969 to 2068, and leave all other years unchanged.
 
     >>> full_year(np.array([10, 99, 2019]), np.array([True, True, False])).tolist()
     [2010, 1999, 2019]

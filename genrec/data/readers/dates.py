@@ -1,7 +1,7 @@
-"""Read a column of texts as dates in any of the forms that shops and public datasets use.
+"""Read a column of texts as dates in any of the formats that shops and public datasets use.
 
-The form of each text is recognized on its own; ``date_order`` decides on the order of day and
-month. This module deals with texts only, not with numbers and their units.
+The format of each text is recognized separately; ``date_order`` then decides on the order of day
+and month. This module deals with texts only, not with numbers and their units.
 """
 
 from __future__ import annotations
@@ -88,9 +88,8 @@ class Dates:
 
     Attributes:
         seconds: the (E,) seconds since 1970, which are NaN for cells without a readable date.
-        problems: for each reason why cells that hold a date cannot be used, the (E,) mask of these
-            cells.
-        notes: remarks on the form of the dates.
+        problems: the reasons why some dates cannot be used, each with the (E,) mask of their cells.
+        notes: remarks on the format of the dates.
     """
 
     seconds: FloatArray
@@ -127,10 +126,10 @@ def read_dates(cells: pa.Array, date_format: str | None, where: str, *, rivals: 
 
     Args:
         cells: the (E,) texts.
-        date_format: a word from ``ORDERS``, a format as in Python's ``strptime``, or None to
-            recognize the form. A format without a time of day also accepts one after the date.
+        date_format: a word from ``ORDERS``, a format as in Python's ``strptime``, or None to detect
+            the format. After a format without a time of day, a time is still accepted.
         where: the names of the file and its column, for use in messages.
-        rivals: the number of other cells of the column that can be read as times.
+        rivals: the number of other cells in the column that can be read as times, such as numbers.
 
     Raises:
         DataError: the order of day and month cannot be decided for most of the readable cells.
@@ -155,7 +154,7 @@ def read_dates(cells: pa.Array, date_format: str | None, where: str, *, rivals: 
 
 
 def _plain_iso(cells: pa.Array) -> FloatArray | None:
-    """Convert ISO dates quickly if all or none have a time zone; None if there are other texts."""
+    """Convert ISO dates with a fast parser, or return None if it cannot read all of the texts."""
     for zone in (None, "UTC"):
         try:
             moments = cells.cast(pa.timestamp("us", zone))
@@ -190,17 +189,17 @@ def _pattern(date_format: str) -> str:
 
 
 class _Column:
-    """The distinct texts of a column, and the dates found in them so far; D is their number.
+    """The D distinct texts of a column, and the dates found in them so far.
 
     Attributes:
         texts: the (D,) distinct texts.
-        code: the (E,) index of the text of each row.
+        code: for each of the E rows, the index of its text.
         rows: the (D,) number of rows with each text.
-        read: a (D,) mask of the texts that hold a date.
+        read: a (D,) mask of the texts that have been recognized as dates.
         seconds: the (D,) seconds since 1970 of the dates that can be read in only one way.
         iso: a (D,) mask of the texts that are ISO dates.
         short: a (D,) mask of the texts with two-digit years.
-        families: the dates whose order is to be decided, with their places in ``texts``.
+        families: the dates whose order has yet to be decided, with their indices in ``texts``.
     """
 
     def __init__(self, texts: pa.Array, code: IntArray) -> None:
@@ -233,7 +232,7 @@ class _Column:
     def _match_numbers(
         self, places: IntArray, cells: dict[str, pa.Array], clock: FloatArray
     ) -> None:
-        """Read dates of three numbers; those that do not begin with the year become families."""
+        """Read dates that consist of three numbers; those that may be ambiguous become families."""
         numbers = np.stack([_numbers(cells[n]) for n in ("n1", "n2", "n3")])
         first, last = _length(cells["n1"]), _length(cells["n3"])
         separator = cells["s2"]
@@ -254,7 +253,7 @@ class _Column:
     def _family(
         self, places: IntArray, numbers: IntArray, clock: FloatArray, between: str, short: bool
     ) -> Family:
-        """Return the dates of one form, and mark them as read."""
+        """Build the family of all dates of one form, and mark them as recognized."""
         self.read[places] = True
         number = np.full(len(self.texts), -1)
         number[places] = np.arange(len(places))
@@ -265,7 +264,7 @@ class _Column:
         )
 
     def match_iso(self) -> None:
-        """Read the remaining texts that are ISO dates of a rare form, such as ``2019-W09-5``."""
+        """Read the remaining texts that are ISO dates in a rare format, such as ``2019-W09-5``."""
         likely = np.asarray(pc.match_substring_regex(self.texts, r"^\d{4}"), dtype=np.bool_)
         places = np.flatnonzero(~self.read & likely)
         texts = self.texts.take(pa.array(places)).to_pylist()
@@ -279,7 +278,10 @@ class _Column:
     def decide(self, order: str | None, where: str, rivals: int) -> Dates:
         """Decide on the order of each family, unless it is given, and return all dates.
 
-        The arguments are those of ``read_dates``, with the letters of an order.
+        Args:
+            order: the given order, such as ``dmy``, or None to decide.
+            where: see ``read_dates``.
+            rivals: see ``read_dates``.
 
         Raises:
             DataError: the order of most dates cannot be decided.
@@ -313,7 +315,11 @@ class _Column:
         return mask[self.code]
 
     def _decide_family(self, family: Family, dated: int, where: str) -> Reading | None:
-        """Decide on a family's order; None if it is unknown and the family is a minority."""
+        """Decide on a family's order.
+
+        The result is None if the order is ambiguous and most of the column's dates are in other
+        families.
+        """
         most = 2 * int(family.rows.sum()) >= dated
         try:
             reading = family.decide(where)
@@ -326,7 +332,7 @@ class _Column:
         return reading
 
     def _certain_notes(self) -> list[str]:
-        """Return a remark on the form of the dates that can be read in only one way."""
+        """Return a remark on the format of the dates that can be read in only one way."""
         certain = np.isfinite(self.seconds)
         if not certain.any():
             return []
@@ -338,7 +344,7 @@ class _Column:
         return [f"times read as dates such as {example}, {_UTC}{years}"]
 
     def _order_note(self, family: Family, reading: Reading) -> str:
-        """Return a remark on the order of a family, with a date that shows it best."""
+        """Return a remark on the order of a family, with the date that illustrates it best."""
         telling = np.where(np.isnan(reading.seconds), -1, family.numbers[:2].max(axis=0))
         place = int(np.argmax(telling))
         years = _CENTURY if family.short else ""
@@ -372,7 +378,7 @@ def _months(names: pa.Array) -> IntArray:
 
 
 def _seconds_of_day(cells: dict[str, pa.Array]) -> FloatArray:
-    """Return the seconds after midnight UTC, with NaN for times that do not exist."""
+    """Convert times of day to seconds after midnight UTC, with NaN for times that do not exist."""
     size = len(cells["d"] if "d" in cells else cells["n1"])
     hour, minute, second = (
         _numbers(cells[n]) if n in cells else np.zeros(size, dtype=np.int64) for n in "HMS"
@@ -399,7 +405,7 @@ def _seconds_of_day(cells: dict[str, pa.Array]) -> FloatArray:
 
 
 def _offset(zone: str) -> float:
-    """Return the seconds by which a time zone is ahead of UTC, or NaN if it is not known."""
+    """Return a time zone's offset from UTC in seconds, or NaN if the time zone is not known."""
     name = re.sub(r"^(UTC|GMT|UT|Z)\s?", "", zone.upper())
     if name in _HOURS:
         return _HOURS[name] * 3600.0

@@ -1,8 +1,8 @@
 """Read CSV files and their relatives as Arrow tables of strings.
 
-pyarrow splits the rows because it reports those that it cannot split; other readers silently drop or
-pad such rows. The delimiter and the place of the header are decided from the first rows, by the
-number of cells that the rows have in common.
+pyarrow splits the rows because it reports those that it cannot split; other readers silently drop
+or pad such rows. The delimiter and the position of the header are inferred from the first rows: in
+a correct layout, most rows have the same number of cells.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _SAMPLE_TEXT = 1 << 18  # characters
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """The form of a file.
+    """The layout of a file.
 
     Attributes:
         delimiter: the character between cells.
-        header: the names of the columns, as many as the rows have cells.
+        header: the names of the columns, one for each cell of a row.
         named: True if the header is a line of the file.
         skip: the number of lines before the header.
         title: the text of the lines before the header that are not blank.
@@ -68,7 +68,7 @@ class _Layout:
 
     @property
     def fit(self) -> tuple[bool, bool, float]:
-        """A layout with a greater value is better."""
+        """A key for comparing layouts; the greater the better."""
         split = len(self.header) > 1
         whole = not self.title and self.share >= _MOST
         return split, whole, len(self.header) * (self.share + 0.01)
@@ -119,12 +119,14 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, notes: list[str])
 
 
 def read_plain(text: str, separator: str, names: Sequence[str], rejects: Rejects) -> pa.Table:
-    """Split the lines of a text without header and quotes, rejecting those of another length.
+    """Split the lines of a text without header or quotes into cells.
+
+    Lines with an unusual number of cells are rejected.
 
     Args:
-        text: the content of a file; its lines hold no unit separator (U+001F).
+        text: the content of a file, which must not contain a unit separator (U+001F).
         separator: the text between cells, of any length.
-        names: the names of the first columns; columns after these are left out.
+        names: the names of the first columns; any further columns are left out.
         rejects: the record of bad rows.
     """
     broken: list[BadRow] = []
@@ -158,9 +160,9 @@ def read_plain(text: str, separator: str, names: Sequence[str], rejects: Rejects
 def _layout(source: Source, encoding: Encoding) -> _Layout:
     """Decide on the delimiter and the header from the first lines.
 
-    A header that contains a delimiter beats one that does not, and one that begins the file beats one
-    that would be preceded by a title. Then the delimiter that splits the most rows into the most
-    cells is chosen.
+    A header that contains the delimiter is preferred to one that does not, and a header at the
+    start of the file to one below a title. Among the remaining delimiters, the one that splits the
+    most rows into the most cells is chosen.
     """
     lines: list[str] = []
     size = 0
@@ -221,9 +223,10 @@ def _try(delimiter: str, lines: Sequence[str], skip: int, more: bool) -> _Layout
 
 
 def _is_data(header: Sequence[str], rows: Sequence[list[str]]) -> bool:
-    """Check whether the first row is data.
+    """Check whether the first row is data rather than a header.
 
-    It is data if it holds a time or a long number, as the others do, or the same number twice.
+    It is data if it has a time or a long number where the other rows have one, or the same number
+    twice.
     """
     twice = {cell for cell, count in Counter(header).items() if cell and count > 1}
     if twice and all(_NUMBER.match(cell) for cell in twice):
@@ -239,8 +242,9 @@ def _is_data(header: Sequence[str], rows: Sequence[list[str]]) -> bool:
 def _header_place(rows: Sequence[list[str]]) -> int:
     """Find the row with the column names.
 
-    It is the first row, unless that has a single cell, as the title of a report has. Then it is the
-    first row with several cells, if they could be names and the rows below have as many.
+    It is the first row, unless that row has a single cell, like the title of a report. In that
+    case, it is the first row with several cells, provided that they could be names and that the
+    rows below have the same number of cells.
     """
     for place, row in enumerate(rows[:20]):
         filled = [cell for cell in row if cell.strip()]
@@ -279,7 +283,7 @@ def _check_header(source: Source, encoding: Encoding, names: Sequence[str]) -> N
 def _named(
     source: Source, columns: Sequence[pa.Array | pa.ChunkedArray], names: Sequence[str]
 ) -> pa.Table:
-    """Name the columns, leaving out empty ones without a name of their own.
+    """Name the columns, leaving out empty columns without a name.
 
     Raises:
         DataError: two columns with values have the same name.
@@ -310,7 +314,8 @@ def _parse(source: Source, encoding: Encoding, layout: _Layout) -> tuple[pa.Tabl
     """Split the rows of a file.
 
     Returns:
-        The rows with the right number of cells, in columns named by their position, and the others.
+        The rows with the right number of cells, as columns named by their position, and the other
+        rows.
     """
     broken: list[BadRow] = []
 

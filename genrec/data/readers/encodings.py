@@ -1,9 +1,9 @@
 """Detect the encoding of a text file and decode it.
 
-A byte order mark decides. Without one, a file that is UTF-8, apart from a few damaged rows, is read
-as UTF-8. For any other file, charset-normalizer guesses the encoding from cells across the whole
-file. Western and Central European code pages differ in few letters, so here the alphabets of their
-languages decide between them.
+A byte order mark settles the encoding. Without one, a file that is UTF-8, apart from a few damaged
+rows, is read as UTF-8. For any other file, charset-normalizer guesses the encoding from cells
+across the whole file. Western and Central European code pages differ in only a few letters, so the
+alphabets of their languages are used to choose between them.
 
 This module deals with bytes and text only, not with columns.
 """
@@ -67,12 +67,12 @@ class Encoding:
 
     @property
     def label(self) -> str:
-        """The name for messages."""
+        """The encoding's name for use in messages."""
         return "UTF-8" if self.name == "utf-8" else self.name
 
 
 def named(encoding: str) -> Encoding:
-    """Return the encoding that a user named.
+    """Look up an encoding by the name that the user gave.
 
     Raises:
         SettingsError: Python does not know the encoding.
@@ -126,7 +126,7 @@ def open_text(opener: Opener, encoding: str, newline: str = "") -> TextIO:
     """Open a text file; bytes that cannot be decoded become ``BROKEN``.
 
     Args:
-        opener: opens the file, unpacked.
+        opener: a function that opens the file and decompresses it.
         encoding: the name of the codec.
         newline: as for ``io.TextIOWrapper``.
     """
@@ -140,14 +140,14 @@ def open_utf8(opener: Opener, encoding: str) -> BinaryIO:
 
 
 class _Recoded(io.RawIOBase):
-    """The bytes of a text stream in UTF-8."""
+    """A binary stream with the content of a text stream, encoded as UTF-8."""
 
     def __init__(self, text: TextIO) -> None:
         self._text = text
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
-        """Return True."""
+        """Return True, since the stream can be read."""
         return True
 
     def readinto(self, buffer: object) -> int:
@@ -178,9 +178,9 @@ codecs.register_error(_HANDLER, _mark_broken)
 
 
 def _utf16_without_mark(start: bytes) -> str:
-    """Return the variant of UTF-16 that the first bytes of a file have, or an empty string.
+    """Return the variant of UTF-16 that the first bytes suggest, or an empty string.
 
-    The separators, digits and line breaks of any table have a zero in one byte of two.
+    In UTF-16, one of the two bytes of every separator, digit and line break is zero.
     """
     start = start[: len(start) // 2 * 2]
     big, little = start[::2].count(0), start[1::2].count(0)
@@ -211,10 +211,10 @@ def _valid_utf8(opener: Opener) -> bool | None:
 
 
 def _survey(opener: Opener) -> tuple[int, int, list[bytes]]:
-    """Count the characters outside ASCII that are UTF-8 and the bytes that are not.
+    """Count the non-ASCII characters that are valid UTF-8 and the bytes that are not.
 
     Returns:
-        The two counts, and a sample of the lines that are not ASCII from the whole file.
+        The two counts, and a sample of the non-ASCII lines from the whole file.
     """
     valid = broken = seen = 0
     step = 1
@@ -239,18 +239,19 @@ def _survey(opener: Opener) -> tuple[int, int, list[bytes]]:
 
 
 def _cells(line: bytes) -> Iterable[bytes]:
-    """Return the cells of a line that are not ASCII, split at every usual separator.
+    """Split a line at all common separators, and return the cells that are not ASCII.
 
-    None of the separators is the second byte of a character in any encoding that is guessed.
+    In all encodings that can be guessed, a separator is never the second byte of a character.
     """
     parts = (part.strip() for part in re.split(rb'[,;\t"]+', line))
     return (part for part in parts if not part.isascii() and len(part) <= 400)
 
 
 def _guess(cells: list[bytes]) -> str | None:
-    """Guess the encoding of cells that are not UTF-8; None if nothing fits.
+    """Guess the encoding of cells that are not UTF-8, or return None if no encoding fits.
 
-    Parts of the sample vote, so that a few damaged cells do not decide.
+    The encoding is guessed for each part of the sample, and the majority decides. So a few damaged
+    cells do little harm.
     """
     from charset_normalizer import from_bytes
 
@@ -294,11 +295,12 @@ def _with_known_names(
 
 
 def _latin_code_page(cells: list[bytes]) -> str:
-    """Return the Latin code page in which the letters of each cell fit one language best.
+    """Return the Latin code page under which the decoded cells look most like real text.
 
-    In case of a tie, the one in which all cells fit one language best, and then the first one, since
-    Western European letters are in most of them. A character that stands alone, as in ``£5``, is no
-    letter of a word and does not count.
+    For each code page, the characters are counted that belong to the alphabet of a single language,
+    which is chosen for each cell separately. Ties are broken by the same count with one language
+    for all cells, and then by the order of the code pages, in which Western European comes first. A
+    character that stands alone, as in ``£5``, is not part of a word and does not count.
     """
     fits: dict[str, tuple[int, int]] = {}
     for name, alphabets in _ALPHABETS.items():

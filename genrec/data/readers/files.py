@@ -1,7 +1,7 @@
 """Read a file as an Arrow table, whatever its format, encoding and compression.
 
-The content of a file, more than its name, tells what it is. A malformed row or an invalid byte
-affects only that row, not the whole file.
+The format is recognized mainly by the content of a file and not by its name. A malformed row or an
+invalid byte affects only that row, not the whole file.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ def read(
 ) -> pa.Table:
     """Read a CSV, JSON or Parquet file, or a folder of them, as a table.
 
-    CSV may have any usual delimiter, and JSON may be JSON Lines or an array of objects. The file may
-    be compressed (gzip, bzip2, xz, Zstandard, or a zip archive with one file).
+    CSV may have any common delimiter, and JSON may be JSON Lines or an array of objects. The file
+    may be compressed (gzip, bzip2, xz, Zstandard, or a zip archive with one file).
 
-    The files of a folder are read in the order of their names and must have equal columns. Files
-    beginning with ``_`` or ``.`` are left out, and folders such as ``month=5`` become columns.
+    The files in a folder are read in alphabetical order and must have the same columns. Files whose
+    names begin with ``_`` or ``.`` are skipped, and the names of folders such as ``month=5`` become
+    columns.
 
     Args:
         path: the file or the folder.
@@ -51,13 +52,13 @@ def read(
             error.
         scalar: columns that must not contain a JSON list or object; rows that do are rejected.
         known: usual names of columns, which help to detect the encoding.
-        encoding: the encoding of a text file, such as ``cp1252``; None detects it.
+        encoding: the encoding of a text file, such as ``cp1252``; None to detect it.
         notes: receives remarks for the user, such as an encoding that was guessed.
 
     Returns:
         A table. For CSV and JSON, all columns are strings, with empty strings for empty cells, and
         the column ROW holds each row's number in the file. For Parquet, column types are preserved.
-        In the table of a folder, ``rejects`` converts a number in ROW to a file and its row.
+        For a folder, ROW counts through all files, and ``rejects`` knows the file of each row.
 
     Raises:
         DataError: the file is missing, is empty, has an unknown format, or cannot be read.
@@ -82,7 +83,7 @@ def read(
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn the errors of libraries while a file is read into one that names the file.
+    """Convert errors that libraries raise in the ``with`` block into one that names the file.
 
     Raises:
         DataError: the file cannot be read.
@@ -197,7 +198,7 @@ _CONTROLS = re.compile("[\0-\x08\x0e-\x1f]")
 
 
 def _note_encoding(encoding: Encoding, table: pa.Table) -> list[str]:
-    """Return remarks on an encoding that was guessed, and on cells that speak against it."""
+    """Return remarks on a guessed encoding, and on cells that suggest a different one."""
     notes = []
     if encoding.example:
         notes.append(

@@ -1,6 +1,6 @@
-"""Find and join the parts of a table that is stored in a folder.
+"""Find and join the files of a table that is stored in a folder.
 
-This module knows names of files and Arrow tables, not how a file is read.
+This module deals with file names and Arrow tables, not with reading files.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _APART = 1_000_000_000  # more rows than a file has
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A file of a folder.
+    """One of a folder's files.
 
     Attributes:
         path: the file.
-        name: the path from the folder's parent, for use in messages.
-        values: the columns that the names of folders give, such as ``month=2024-05``.
+        name: the path relative to the folder's parent, for use in messages.
+        values: the column values given by the names of folders, such as ``month=2024-05``.
     """
 
     path: Path
@@ -37,12 +37,12 @@ class Part:
 
 
 def find_parts(folder: Path) -> list[Part]:
-    """List the parts of a folder in the order of their names.
+    """List a folder's files in alphabetical order.
 
-    Files and folders whose name begins with ``_`` or ``.`` and empty files are not parts.
+    Empty files, and files and folders whose names begin with ``_`` or ``.``, are skipped.
 
     Raises:
-        DataError: there are none, or the folder is a dataset that genrec wrote.
+        DataError: there are no files, or the folder is a dataset that genrec wrote.
     """
     if (folder / "dataset.json").is_file():
         msg = (
@@ -67,10 +67,10 @@ def find_parts(folder: Path) -> list[Part]:
 
 
 def check_kinds(folder: Path, parts: Sequence[Part], kinds: Sequence[str]) -> None:
-    """Check that all parts are of one kind, such as CSV.
+    """Check that all files have the same format, such as CSV.
 
     Raises:
-        DataError: there are several kinds.
+        DataError: there are several formats.
     """
     if len(set(kinds)) > 1:
         found = _listed([f"{p.name} ({kind})" for p, kind in zip(parts, kinds, strict=True)])
@@ -89,17 +89,18 @@ def join(
     *,
     optional: bool,
 ) -> pa.Table:
-    """Join the tables of all parts into one, with row numbers from which ``rejects`` names the part.
+    """Join the tables of all files into one, numbering the rows consecutively.
 
     Args:
         folder: the folder.
-        parts: its parts.
-        tables: the table of each part.
-        rejects: the record of bad rows, to which the first row of each part is added.
-        optional: True if a part may lack up to half of the columns, as JSON does if no row has them.
+        parts: its files.
+        tables: the table of each file.
+        rejects: the record of bad rows, to which the first row number of each file is added.
+        optional: True if a file may lack up to half of the columns. JSON files lack columns that
+            none of their rows have.
 
     Raises:
-        DataError: the parts have different columns, or columns of incompatible types.
+        DataError: the files have different columns, or columns of incompatible types.
     """
     first = set(column_names(tables[0]))
     for part, table in zip(parts, tables, strict=True):
@@ -135,5 +136,5 @@ def join(
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Join the first names for a message."""
+    """Join the first few names for a message."""
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -38,8 +38,8 @@ def read(data: Any, split: str | None = None) -> pa.Table:
     if not isinstance(data, library.Dataset) or split is not None:
         msg = (
             f"{given!r:.200} with split={split!r} cannot be read. Expected a datasets.Dataset "
-            "(without split), a DatasetDict or the id of a dataset on the hub. Load streamed data "
-            "without streaming=True."
+            "(without split), a DatasetDict or the id of a dataset on the hub. Streaming is not "
+            "supported, so load the dataset without streaming=True."
         )
         raise DataError(msg)
     table = data.with_format("arrow")[:]
@@ -50,7 +50,7 @@ def read(data: Any, split: str | None = None) -> pa.Table:
 
 
 def display_name(data: Any, default: str) -> str:
-    """Return the name of a dataset for use in messages: its id if it has one, or the default."""
+    """Return a dataset's name for use in messages: its id if it has one, or else the default."""
     return data if isinstance(data, str) else default
 
 

@@ -1,6 +1,6 @@
 """Read JSON Lines, and JSON arrays of objects, as Arrow tables of strings.
 
-JSON Lines are read line by line, so that one broken line is one rejected row.
+JSON Lines files are read line by line, so a broken line only rejects one row.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, scalar: Container
     columns = list(dict.fromkeys(name for _, row in kept for name in row))
     if not columns:
         msg = (
-            f"{str(source.path)!r} has no usable line{rejects.first_reason()}. Expected one JSON "
+            f"{str(source.path)!r} has no usable lines{rejects.first_reason()}. Expected one JSON "
             f"object per line, such as {_EXAMPLE}, or one line per user with lists of the same "
             "length. Fix the lines."
         )
@@ -68,14 +68,14 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, scalar: Container
 
 
 def _list_columns(rows: Sequence[dict[str, Any]], scalar: Container[str]) -> set[str]:
-    """Return the columns of lists if the rows are users; most rows have a list in such a column."""
+    """Return the columns in which most rows have a list, if the file has one row per user."""
     counts = Counter(n for row in rows for n, v in row.items() if isinstance(v, list))
     lists = {name for name, count in counts.items() if 2 * count > len(rows)}
     return lists if any(name in scalar for name in lists) else set()
 
 
 def _list_problem(row: dict[str, Any], lists: set[str], scalar: Container[str]) -> str:
-    """Return the reason why the lists of a row cannot be used; empty if they can."""
+    """Return the reason why a row's lists are unusable, or an empty string if they are usable."""
     for name, value in row.items():
         if not isinstance(value, list):
             if name in lists and value is not None:
@@ -97,7 +97,7 @@ def _column(values: list[Any], lists: bool) -> pa.Array:
 
 
 def is_json(source: Source, start: str) -> bool:
-    """Check whether the name or the first characters of a file say that it is JSON.
+    """Check whether a file's name or its first characters indicate JSON.
 
     Args:
         source: the file.
@@ -110,7 +110,7 @@ def is_json(source: Source, start: str) -> bool:
 
 
 def _values(source: Source, encoding: Encoding) -> Iterator[tuple[str, Any, str]]:
-    """Yield the text, the value and the problem of each row; the text or the problem may be empty."""
+    """Yield each row's text, value and problem; the text or the problem may be empty."""
     with open_text(source.open, encoding.name, newline="\n") as stream:
         first = next((line for line in stream if line.strip()), "")
         whole = _ARRAY.match(first + stream.read(4096))
@@ -138,7 +138,11 @@ def _values(source: Source, encoding: Encoding) -> Iterator[tuple[str, Any, str]
 
 
 def _rows_of(value: Any) -> list[Any]:
-    """Return the rows of a JSON text: an array, the only array of objects in an object, or itself."""
+    """Return the rows of a JSON value.
+
+    They are the elements of an array, the elements of the only array of objects inside an object,
+    or the value itself.
+    """
     if isinstance(value, list):
         return value
     tables = [v for v in value.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
@@ -154,7 +158,7 @@ def _parse(line: str) -> tuple[Any, str]:
 
 
 def _object_problem(value: object, scalar: Container[str]) -> str:
-    """Return the reason why a JSON value is not a usable row; empty if it is usable."""
+    """Return the reason why a JSON value is not a usable row, or an empty string if it is."""
     if not isinstance(value, dict):
         return "not a JSON object"
     nested = (n for n, v in value.items() if isinstance(v, dict) and n.strip() in scalar)

@@ -1,7 +1,7 @@
 """Read numbers as spreadsheets and shops write them, and restore ids that became decimal numbers.
 
-The separators of a column are decided from all its cells. This module deals with texts only, not
-with what the numbers mean.
+The meaning of commas and points in a column is inferred from all of its cells. This module deals
+with texts only, not with what the numbers stand for.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _WHOLE_FLOAT = r"^-?[0-9]+\.0$"
 def read_numbers(column: pa.ChunkedArray, usual: str = "") -> tuple[FloatArray, str | None]:
     """Read a column of numbers with currency signs, separators of thousands or decimal commas.
 
-    A column in which some non-empty cells are not numbers in any spelling remains text: then only
-    plain numbers such as ``-1.5`` are read. A percentage is read as a fraction.
+    If some non-empty cells are not numbers in any notation, only plain numbers such as ``-1.5`` are
+    read. A percentage is read as a fraction.
 
     Args:
         column: the cells. ``1.234`` is a decimal number and ``1,234`` a thousand unless other
@@ -53,8 +53,8 @@ def read_numbers(column: pa.ChunkedArray, usual: str = "") -> tuple[FloatArray, 
             not known.
 
     Returns:
-        The (E,) numbers, which are NaN for cells that hold none, and a remark on how they were
-        read, or None for plain numbers.
+        The (E,) numbers, which are NaN for cells without a number, and a remark on how they were
+        read; None for plain numbers.
     """
     plain = arrow.to_floats(column)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
@@ -125,7 +125,7 @@ def restore_ids(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, bool]:
 
 
 def other_spelling(given: object) -> str | None:
-    """Return the same whole number with or without ``.0``, or None for any other id.
+    """Return a whole-number id with ``.0`` added or removed, or None if it is not a whole number.
 
     >>> other_spelling("17841.0"), other_spelling("17841"), other_spelling("85123A")
     ('17841', '17841.0', None)
@@ -154,7 +154,7 @@ def _match_numbers(texts: pa.Array) -> tuple[dict[str, pa.Array], BoolArray, Boo
 
 
 def _read_spelled(texts: pa.Array, rows: IntArray, usual: str) -> tuple[FloatArray, str]:
-    """Read (D,) distinct texts as numbers, given the number of rows with each.
+    """Read D distinct texts as numbers.
 
     Args:
         texts: the texts.
@@ -179,7 +179,7 @@ def _read_spelled(texts: pa.Array, rows: IntArray, usual: str) -> tuple[FloatArr
 
 
 def _values(cells: dict[str, pa.Array], good: BoolArray, decimal: str) -> FloatArray:
-    """Convert the parts of (D,) numbers to doubles, with NaN for those that are not good."""
+    """Convert D numbers, given as text parts such as sign and digits; bad ones become NaN."""
     minus = np.stack([_matches(cells[n], "^-$") for n in ("minus", "second", "last")])
     opened, closed = (_matches(cells[n], ".") for n in ("open", "close"))
     good = good & (opened == closed) & (minus.sum(axis=0) + opened <= 1)
@@ -194,7 +194,7 @@ def _values(cells: dict[str, pa.Array], good: BoolArray, decimal: str) -> FloatA
 
 
 def _remark(cells: dict[str, pa.Array], comma: bool) -> str:
-    """Say how the numbers of a column are written, given the parts of those that were read."""
+    """Describe how a column's numbers are written, given the text parts of the valid ones."""
     signs = [s for n in ("before", "after") for s in pc.unique(cells[n]).to_pylist() if s]
     currencies = ", ".join(dict.fromkeys(signs))
     grouped = r"\d[. ']\d" if comma else r"\d[, ']\d"

@@ -83,7 +83,7 @@ class Rejects:
         self.rows += [(*p, r, t) for p, r, t in zip(places, reasons, texts, strict=True)]
 
     def _places(self, numbers: Sequence[int]) -> list[tuple[str, int]]:
-        """Return the file of each row and the row's number in that file."""
+        """Return the file that each row comes from and the row's number in that file."""
         starts = sorted({1: self.source, **dict(self.parts)}.items())
         firsts = [first for first, _ in starts]
         found = [starts[max(0, bisect_right(firsts, number) - 1)] for number in numbers]
@@ -116,14 +116,14 @@ class Rejects:
         return dict(kinds.most_common())
 
     def first_reason(self) -> str:
-        """Describe the first rejected row for a message; empty if no row was rejected."""
+        """Describe the first rejected row for a message, or return "" if no row was rejected."""
         if not self.rows:
             return ""
         source, number, reason, _ = self.rows[0]
         return f" (first rejected: {source}, data row {number}: {reason})"
 
     def most_frequent(self) -> str:
-        """Describe the most frequent reason and its first row; empty if no row was rejected."""
+        """Describe the most frequent reason and its first row; "" if no row was rejected."""
         if not self.rows:
             return ""
         kind, count = next(iter(self.counts().items()))
@@ -132,5 +132,5 @@ class Rejects:
 
 
 def _kind(reason: str) -> str:
-    """Return a reason up to its first quoted value."""
+    """Return the part of a reason before the first quoted value, which identifies its kind."""
     return reason.split(" '")[0].split(' "')[0]

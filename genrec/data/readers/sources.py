@@ -1,6 +1,6 @@
-"""Open files as bytes, unpacked, and tell from their content what they are.
+"""Open files as decompressed bytes, and recognize their format by their content.
 
-This module knows containers and file kinds only, not encodings or columns.
+This module deals with compression and file formats only, not with encodings or columns.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Source:
 
     Attributes:
         path: the file.
-        name: the name in lower case, without the ending of a compression; in a zip archive, the
-            name of the file inside.
-        start: the first bytes, unpacked.
+        name: the name in lower case without an ending such as .gz; for a zip archive, the name of
+            the file inside it.
+        start: the first bytes after decompression.
         packed: True if the file is compressed.
-        open: opens the content, unpacked.
+        open: a function that opens the file and decompresses it.
     """
 
     path: Path
@@ -61,15 +61,15 @@ class Source:
 
     @property
     def is_parquet(self) -> bool:
-        """True if the content or the name says that this is a Parquet file."""
+        """True if the content or the name indicates a Parquet file."""
         return self.start.startswith(b"PAR1") or self.name.endswith((".parquet", ".pq"))
 
 
 def find(path: Path) -> Source:
-    """Find out how a file is packed.
+    """Find out how a file is compressed, and return it as a source.
 
     Raises:
-        DataError: the file is of a kind that cannot be read, or a zip archive of several files.
+        DataError: the file has a format that cannot be read, or is a zip archive of several files.
     """
     name = path.name.lower()
     if name.endswith(_SPREADSHEETS):
@@ -97,7 +97,7 @@ def find(path: Path) -> Source:
 
 
 def _spreadsheet(path: Path) -> str:
-    """Return the message that a file is a spreadsheet."""
+    """Build the error message for a spreadsheet."""
     return f"{str(path)!r} is a spreadsheet. Expected CSV, JSON Lines or Parquet. {_SAVE_AS_CSV}"
 
 
@@ -124,7 +124,7 @@ def _member(path: Path) -> str:
 
 
 def _open_member(path: Path, name: str) -> BinaryIO:
-    """Open a file in a zip archive; the archive is closed with it."""
+    """Open a file in a zip archive; closing it also closes the archive."""
     archive = zipfile.ZipFile(path)
     try:
         stream = archive.open(name)
@@ -137,7 +137,7 @@ def _open_member(path: Path, name: str) -> BinaryIO:
 
 
 def _open_zstd(path: Path) -> BinaryIO:
-    """Open a file packed with Zstandard."""
+    """Open a file that was compressed with Zstandard."""
     return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
 
 

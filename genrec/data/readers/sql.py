@@ -1,6 +1,7 @@
 """Read the rows that a query on an SQL database returns; SQLAlchemy is imported on first use.
 
-Nothing is written to the database. The password and other secrets in a URL never appear in messages.
+Nothing is written to the database. The password and other secrets in a URL never appear in
+messages.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 def read_query(sql: str, url: str, *, chunk: int = _CHUNK) -> pa.Table:
     """Run a query on a database and return its rows as a table.
 
-    The rows are fetched in parts, so only the table is held in memory. Whole decimals become
-    integers and other decimals become doubles; bytes are read as UTF-8 text.
+    The rows are fetched in batches, so only the resulting table is held in memory. Decimals become
+    integers if they are whole numbers and doubles otherwise. Bytes are read as UTF-8 text.
 
     Args:
         sql: a query that returns rows, such as ``select * from orders``.
@@ -114,7 +115,7 @@ def _parse_url(library: Any, url: str) -> Any:
 
 
 def _url_problem(problem: str) -> str:
-    """Return the message that the URL of a database is wrong."""
+    """Build the error message for an invalid database URL."""
     return (
         f"The URL of the database is not usable: {problem}. Expected one for SQLAlchemy, such as "
         "sqlite:///shop.db or postgresql://user:password@host/shop. Write special characters in a "
@@ -123,12 +124,12 @@ def _url_problem(problem: str) -> str:
 
 
 def _display(address: Any) -> str:
-    """Return the part of a URL that holds no secret."""
+    """Return a URL without its secrets, for use in messages."""
     return f"{address.drivername}://{address.host or ''}/{address.database or ''}"
 
 
 def _scrub(text: str, address: Any) -> str:
-    """Remove the password and the values of the query part of a URL from a text."""
+    """Remove a URL's password and the values of its query string from a text."""
     secrets = [str(address.password or "")]
     for value in address.query.values():
         secrets += [value] if isinstance(value, str) else value
@@ -138,7 +139,7 @@ def _scrub(text: str, address: Any) -> str:
 
 
 def _check_file(database: str | None) -> None:
-    """Check that the file of a SQLite database exists, since connecting would create it."""
+    """Check that a SQLite database file exists, since connecting would create it."""
     if not database or database == ":memory:" or database.startswith("file:"):
         return
     if not Path(database).is_file():
@@ -161,11 +162,11 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 def table_of_rows(names: Sequence[str], parts: Iterator[Sequence[Sequence[Any]]]) -> pa.Table:
-    """Build a table from the rows of a result.
+    """Build a table from the rows of a query's result.
 
     Args:
         names: the names of the columns.
-        parts: the rows in order, in parts of any size.
+        parts: the rows in order, in batches of any size.
 
     Raises:
         DataError: a cell holds bytes that are not UTF-8 text.
@@ -178,7 +179,7 @@ def table_of_rows(names: Sequence[str], parts: Iterator[Sequence[Sequence[Any]]]
 
 
 def _value(name: str, value: Any) -> Any:
-    """Convert a value to one of the types that are read from other tables."""
+    """Convert a database value to a type that tables from files can also have."""
     if value is None or isinstance(value, str | bool | int | float | dt.date | dt.time):
         return value
     if isinstance(value, Decimal):
@@ -209,7 +210,7 @@ def _array(values: list[Any]) -> pa.Array:
 
 
 def _joined(parts: list[pa.Array]) -> pa.ChunkedArray:
-    """Join the parts of a column; parts of different types become doubles or text."""
+    """Join the batches of a column; if their types differ, they become doubles or text."""
     kinds = {part.type for part in parts if not pa.types.is_null(part.type)}
     if kinds == {pa.int64(), pa.float64()}:
         kinds = {pa.float64()}
