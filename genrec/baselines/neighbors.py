@@ -32,8 +32,8 @@ class ItemKNN(Scorer):
 
     Settings:
         neighbours: number of most similar items that each item keeps; None to keep all.
-        itself: whether an item is its own neighbor, which matters only if items that the user
-            already had may be recommended.
+        itself: whether an item is its own neighbor, which matters only if seen items may be
+            recommended.
     """
 
     name = "itemknn"

@@ -89,7 +89,7 @@ def read_number(text: str, name: str) -> float:
     try:
         return float(text)
     except ValueError:
-        msg = f"{name}={text!r} is not a number. Expected a number."
+        msg = f"{name}={text!r} is not valid. Expected a number."
         raise SettingsError(msg) from None
 
 

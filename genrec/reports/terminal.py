@@ -190,7 +190,11 @@ def standing(item: ItemExplanation) -> str:
     """Describe the probability and the rank of an item, and say whether it is recommended."""
     rank = f"lower than {item.lower_than:,}" if item.rank is None else f"{item.rank:,}"
     listed = "among" if item.recommended else "not among"
-    seen = "" if item.allowed else "; the user already had it, so it may not be recommended"
+    seen = (
+        ""
+        if item.allowed
+        else "; the user has already interacted with it, so it may not be recommended"
+    )
     return (
         f"probability {item.probability:.3g}, rank {rank} of {item.among:,}; "
         f"{listed} the {item.k} recommended items{seen}"
