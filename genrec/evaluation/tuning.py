@@ -1,15 +1,15 @@
 """Fit the weight of the prior and the node temperature on validation users.
 
 The model processes the history of each user only once. This pass stores the model's logits at each
-choice on the paths through the trie to the target, to the model's best items and to the prior's
-best items. Everything else is arithmetic on these logits.
+choice on the paths through the trie to the target, to the model's best items and to the prior's best
+items. Everything else is arithmetic on these logits.
 
-In fusion by node, the probability of an item is the product of the probabilities of the choices on
-its path. The logits at each choice are a * (model's logits) + b * (log of the prior's mass), where
-a is 1 / temperature and b is the prior's weight. The log-likelihood of the targets is therefore
-concave in a and b. The values fitted to the bundled sample count like a few additional users, so
-that a small number of users cannot move the fit far from them. In fusion by score, only the order
-of the candidates matters, and the parameters are found by a grid search.
+In fusion by node, the probability of an item is the product of the probabilities of the choices on its
+path. The logits at each choice are a * (model's logits) + b * (log of the prior's mass), where a is 1 /
+temperature and b is the weight. The log-likelihood of the targets is therefore concave in a and b. The
+values fitted to the bundled sample count like a few additional users, so that a small number of users
+cannot move the fit far from them. In fusion by score, only the order of the candidates matters, and the
+parameters are found by a grid search.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ _ENOUGH = 50  # with fewer users than this, the kind of fusion is not chosen, bu
 class ScoringPass:
     """The model's logits for one user at the choices on the paths to n candidates in the trie.
 
-    There are L choices with C children in total. Items with the same title form an additional
-    choice, at which the model has no preference.
+    There are L choices with C children in total. Items with the same title form an additional choice,
+    at which the model has no preference.
 
     Attributes:
         logits: (C,) the model's logit of each child.
@@ -253,10 +253,9 @@ def read_choices(
 def fit_node(passes: Sequence[ScoringPass]) -> tuple[float, float, float]:
     """Fit the temperature and the prior's weight for fusion by node.
 
-    They maximize the likelihood of the targets, with a penalty for moving away from the values
-    fitted to the bundled sample. The penalty equals the loss of ``_SAMPLE_USERS`` additional users
-    for whom the sample's values are best. Its curvature is computed from these passes at the
-    sample's values.
+    They maximize the likelihood of the targets, with a penalty for moving away from the values fitted
+    to the bundled sample. The penalty equals the loss of ``_SAMPLE_USERS`` additional users for whom
+    the sample's values are best. Its curvature is computed from these passes at the sample's values.
 
     Args:
         passes: the logits of each user.
@@ -282,8 +281,8 @@ def fit_node(passes: Sequence[ScoringPass]) -> tuple[float, float, float]:
 def fit_score(passes: Sequence[ScoringPass]) -> tuple[float, float]:
     """Fit the temperature and the prior's weight for fusion by score, by a grid search for NDCG@10.
 
-    The candidates are the best items of the model and the prior. The values of neighboring grid
-    points are summed to reduce the influence of noise at single points.
+    The candidates are the best items of the model and the prior. The values of neighboring grid points
+    are summed to reduce the influence of noise at single points.
 
     Args:
         passes: the logits of each user.
@@ -447,8 +446,7 @@ def tune(
     possible for a fine-tuned model, because it was trained on the train part.
 
     Args:
-        recommender: a recommender with a dataset. Its model, prompt and collaborative prior are
-            used.
+        recommender: a recommender with a dataset. Its model, prompt and collaborative prior are used.
         users: the size of a random sample of users; None for all users.
         protocol: one of ``protocols.NAMES``; None chooses the protocol that matches the dataset's
             split.
@@ -456,8 +454,7 @@ def tune(
         progress: a function that is called with the number of users done.
 
     Raises:
-        SettingsError: the recommender has no dataset, or there are no events for the prior to
-            count.
+        SettingsError: the recommender has no dataset, or there are no events for the prior to count.
         RequestError: there are no validation users, or the catalog was edited.
     """
     dataset = recommender.dataset
