@@ -82,8 +82,8 @@ def catalog_from_events(
 def note_other_codes(ids: Sequence[str]) -> list[str]:
     """Return remarks on items that may not be products, and on ids that differ only in case.
 
-    Shops record postage, fees and corrections as items whose ids have no digits, although nearly all
-    other ids have some. Examples from UCI Online Retail are POST, M, BANK CHARGES and AMAZONFEE.
+    Shops record postage, fees and corrections as items whose ids have no digits, although nearly
+    all other ids have some. Examples in UCI Online Retail are POST, M, BANK CHARGES and AMAZONFEE.
     """
     notes = []
     odd = [i for i in ids if not any(c.isdigit() for c in i)]

@@ -94,7 +94,7 @@ def detect(opener: Opener, known: Container[str] = ()) -> Encoding:
 
     Args:
         opener: opens the file, unpacked.
-        known: usual names of columns. If a header is all that is not ASCII, they decide.
+        known: common column names. They decide if only the header contains non-ASCII characters.
     """
     with opener() as stream:
         start = stream.read(4096)
@@ -277,7 +277,7 @@ def _guess(cells: list[bytes]) -> str | None:
 def _with_known_names(
     header: bytes, cells: list[bytes], guess: str | None, known: Container[str]
 ) -> str | None:
-    """Return the encoding in which a header has the most known names that are not ASCII.
+    """Return the encoding in which a header has the most known non-ASCII column names.
 
     In case of a tie, the guess is kept.
     """

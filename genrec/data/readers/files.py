@@ -51,7 +51,7 @@ def read(
         rejects: the record of rows that cannot be parsed; if it is None, the first one raises an
             error.
         scalar: columns that must not contain a JSON list or object; rows that do are rejected.
-        known: usual names of columns, which help to detect the encoding.
+        known: common column names, which help to detect the encoding.
         encoding: the encoding of a text file, such as ``cp1252``; None to detect it.
         notes: receives remarks for the user, such as an encoding that was guessed.
 
@@ -108,7 +108,10 @@ def _read_folder(
     given: Encoding | Container[str],
     notes: list[str],
 ) -> pa.Table:
-    """Read the files of a folder as one table; without an encoding, names to detect it by are given."""
+    """Read all files in a folder as one table.
+
+    ``given`` is the encoding, or the known column names to detect it by.
+    """
     parts = folders.find_parts(folder)
     found: list[tuple[Source, Encoding, str]] = []
     for part in parts:

@@ -49,8 +49,8 @@ def read_numbers(column: pa.ChunkedArray, usual: str = "") -> tuple[FloatArray, 
     Args:
         column: the cells. ``1.234`` is a decimal number and ``1,234`` a thousand unless other
             cells show that the comma is decimal.
-        usual: the decimal sign of the file, which is used if the cells show none; empty if it is
-            not known.
+        usual: the decimal separator of the file, which is used if the cells do not show one; empty
+            if it is not known.
 
     Returns:
         The (E,) numbers, which are NaN for cells without a number, and a remark on how they were
@@ -138,11 +138,11 @@ def other_spelling(given: object) -> str | None:
 
 
 def _match_numbers(texts: pa.Array) -> tuple[dict[str, pa.Array], BoolArray, BoolArray]:
-    """Split (D,) texts into the parts of numbers.
+    """Split D texts into the parts of numbers, such as sign and digits.
 
     Returns:
-        The parts by name, and (D,) masks of the texts that are numbers if the point is decimal and
-        if the comma is.
+        The parts by name, and two (D,) masks: the texts that are numbers if the point is the
+        decimal separator, and those that are numbers if the comma is.
     """
     clean = pc.replace_substring_regex(texts, "[\u00a0\u2009\u202f]", " ")
     clean = pc.replace_substring_regex(clean, "[\u2212\u2013\u2014]", "-")
