@@ -189,7 +189,7 @@ def mark_returns(
     if (cancelled & negative).any():
         why += f", {int((cancelled & negative).sum()):,} with both"
     count = quantity(int(returned.sum()), "row")
-    notes.append(f"{count} are returns, not purchases ({why}); their behavior is {RETURN!r}")
+    notes.append(f"{count} counted as returns, not as purchases: {why}; the behavior is {RETURN!r}")
     others = pa.array([usual]).cast(pa.large_string())[0] if behavior is None else behavior
     marked = pc.if_else(pa.array(returned), pa.scalar(RETURN, pa.large_string()), others)
     if behavior is None:

@@ -126,8 +126,8 @@ def test_returns_are_no_purchases(tmp_path: Path) -> None:
     assert behaviors(data) == ["buy", "return", "return", "return", "buy"]
     assert data.interactions.columns.value.tolist() == [3, 3, 1, 1, 2]
     assert (
-        "3 rows are returns, not purchases (2 with a negative quantity, 2 with an invoice that "
-        "begins with C, 1 with both); their behavior is 'return'" in data.info.notes
+        "3 rows counted as returns, not as purchases: 2 with a negative quantity, 2 with an invoice that "
+        "begins with C, 1 with both; the behavior is 'return'" in data.info.notes
     )
 
 
