@@ -449,7 +449,7 @@ class _Search:
         for user in range(self._users):
             items, spare = self._top.of_user(user)
             scores, best = items.score, float(bound[user])
-            full = len(scores) == k[user]
+            full = len(scores) == int(k[user])
             worst = float(scores[-1]) if full else -np.inf
             exact = best == -np.inf or best <= worst + tolerance
             outside = max([best, float(self._pruned[user]), *spare.score.tolist()])

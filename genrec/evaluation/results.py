@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from genrec.evaluation import bootstrap, metrics
 from genrec.evaluation.bootstrap import Interval
 from genrec.evaluation.metrics import Calibration
 from genrec.evaluation.systems import slug
+from genrec.json_text import to_json
 from genrec.types import FloatArray
 
 SCHEMA_VERSION = 1
@@ -311,8 +311,7 @@ class Evaluation:
                 folder / f"{slug(result.name)}.parquet",
                 partial(pq.write_table, pa.table(columns)),
             )
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
-        files.write_text(folder / "result.json", text)
+        files.write_text(folder / "result.json", to_json(self.to_dict()) + "\n")
 
 
 def intervals(

@@ -40,6 +40,8 @@ def title_vectors(catalog: Catalog, matcher: TextMatcher, rows: IntArray) -> Flo
         An array of shape (n, D), where D is the size of a vector.
     """
     titles = [catalog[r].title for r in rows.tolist()]
+    if not titles:
+        return np.zeros((0, 1))
     meaning = matcher.meaning
     embedder = meaning.embedder if meaning is not None else None
     if embedder is not None and all(embedder.coverage.reads(t) for t in titles):

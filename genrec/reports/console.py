@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
+from genrec.json_text import to_json
 from genrec.text import one_line, printable
 
 Row = Sequence[str]
@@ -29,9 +29,14 @@ def err() -> Console:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON to standard output, with escapes unless the output is in Unicode."""
+    """Print a plain value as JSON to standard output, with escapes unless the output is in Unicode.
+
+    Raises:
+        TypeError: the value is not plain; see ``to_json``.
+        ValueError: the value contains NaN or an infinite number.
+    """
     escape = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    sys.stdout.write(json.dumps(value, ensure_ascii=escape, indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(to_json(value, escape=escape) + "\n")
 
 
 def print_line(text: str, style: str = "") -> None:

@@ -250,6 +250,8 @@ def _describe_certainty(answer: RecommendationList) -> str:
             f"The items were chosen from {answer.details['chosen_from']:,} items, which are {exact} "
             "the best ones."
         )
+    if certificate["exact"] and not len(answer):
+        return "It is certain that no item belongs in this list."
     if certificate["exact"]:
         return f"Exact top {len(answer)}{', up to ties' if certificate['ties'] else ''}."
     missed = certificate["missed_mass_bound"]

@@ -68,6 +68,31 @@ def test_recommend(run: Run, data: Path, model: Path) -> None:
     assert re.search(r"on cpu \(\d+ threads?\) predicted 'buy' from 1 event, with a prompt of", err)
 
 
+@pytest.mark.parametrize("threshold", [0.5, 1.0])
+def test_a_list_may_be_empty(run: Run, data: Path, model: Path, threshold: float) -> None:
+    asked = [
+        "recommend",
+        data,
+        "--user",
+        "u",
+        "--model",
+        model,
+        "--include-seen",
+        "--prior",
+        "none",
+    ]
+    asked += ["--min-probability", threshold]
+    code, out, err = run(*asked)
+    assert code == 0, err
+    shown = out.splitlines()[1:]
+    value = answer(run, *asked)
+    assert len(value["recommendations"]) == len(shown) < 3
+    assert f"The list has {len(shown)} of 10 items" in err
+    assert ("no item belongs in this list" in err) is (not shown)
+    assert value["certificate"]["exact"] is True
+    assert value["certificate"]["ties"] is False
+
+
 def test_piped_titles_are_never_cut_and_cannot_break_lines(
     run: Run, tmp_path: Path, model: Path
 ) -> None:
