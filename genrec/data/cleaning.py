@@ -243,7 +243,7 @@ def read_amounts(
     others: Collection[str] = (),
     beside: pa.Table | None = None,
 ) -> pa.Table:
-    """Read numbers with currency signs, separators of thousands or decimal commas.
+    """Read numbers with currency signs, thousands separators or decimal commas.
 
     A column that describes items or events is changed only if every cell is a number and some have
     a fraction or a sign; so codes such as ``030 123`` remain texts.

@@ -40,7 +40,7 @@ CASES: list[tuple[tuple[str, ...], list[str], int, str]] = [
     (("recommend", "rank"), [*ASKED, "--few-shot", "9", "--include-seen"], 6, "Lower few_shot"),
     (("recommend",), [*ASKED, "--prior", "collaborative", "--target-behavior", "rate"], 2, "no events"),
     (("recommend", "rank"), [*ASKED, "--tuned", "NOFILE"], 2, "Expected a file written by `genrec tune"),
-    (("recommend",), [*ASKED, "-k", "0"], 6, "k=0. Expected a whole number"),
+    (("recommend",), [*ASKED, "-k", "0"], 6, "k=0 is not valid. Expected a whole number"),
     (("explain",), [*ASKED, "-k", "-3"], 6, "k=-3"),
     (("recommend",), [*ASKED, "--where", "price <"], 6, "price <"),
     (("recommend",), [*ASKED, "--where", "prize < 3"], 6, "prize"),
@@ -49,14 +49,14 @@ CASES: list[tuple[tuple[str, ...], list[str], int, str]] = [
     (("recommend",), [*ASKED, "--allow", "SOME"], 6, "'gone' is not in the catalog"),
     (("recommend",), [*ASKED, "--deny", "UNKNOWN"], 6, "'gone' is not in the catalog"),
     (("recommend",), [*ASKED, "--allow", "NOFILE"], 3, "cannot be read"),
-    (("recommend",), [*ASKED, "--exclude-seen"], 6, "The user already had all items"),
+    (("recommend",), [*ASKED, "--exclude-seen"], 6, "The user has already interacted with all items"),
     (("recommend",), [*ASKED, "--include-seen", "--explain", "--style", "rude"], 4, "style='rude' is unknown"),
     (("explain",), [*ASKED, "--style", "rude"], 4, "style='rude' is unknown"),
     (RANKS, [*ASKED, "--items", "UNKNOWN"], 6, "2 of 2 item ids are not in the catalog"),
     (RANKS, [*ASKED, "--items", "SOME", "--strict"], 6, "2 of 4 item ids are not in the catalog"),
     (RANKS, [*ASKED, "--items", "NOFILE"], 3, "cannot be read"),
     (RANKS, [*ASKED, "--items", "EMPTY"], 3, "is empty"),
-    (("rank",), [*ASKED, "--items", "KNOWN", "--exclude-seen"], 6, "The user already had all items"),
+    (("rank",), [*ASKED, "--items", "KNOWN", "--exclude-seen"], 6, "The user has already interacted with all items"),
 ]  # fmt: skip
 
 

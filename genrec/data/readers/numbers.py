@@ -41,7 +41,7 @@ _WHOLE_FLOAT = r"^-?[0-9]+\.0$"
 
 
 def read_numbers(column: pa.ChunkedArray, usual: str = "") -> tuple[FloatArray, str | None]:
-    """Read a column of numbers with currency signs, separators of thousands or decimal commas.
+    """Read a column of numbers with currency signs, thousands separators or decimal commas.
 
     If some non-empty cells are not numbers in any notation, only plain numbers such as ``-1.5`` are
     read. A percentage is read as a fraction.
@@ -200,7 +200,7 @@ def _remark(cells: dict[str, pa.Array], comma: bool) -> str:
     grouped = r"\d[. ']\d" if comma else r"\d[, ']\d"
     parts = [
         (comma and _matches(cells["digits"], ",").any(), "a decimal comma"),
-        (_matches(cells["digits"], grouped).any(), "separators of thousands"),
+        (_matches(cells["digits"], grouped).any(), "thousands separators"),
         (bool(signs), f"currency signs ({currencies})"),
         (_matches(cells["open"], ".").any(), "parentheses for negative numbers"),
         (_matches(cells["percent"], ".").any(), "percentages as fractions"),
