@@ -334,8 +334,9 @@ class Dataset:
         """
         folder = Path(folder)
         path = folder / "dataset.json"
-        if problem := files.describe_unreadable(path):
-            raise DataError(problem)
+        for needed in (path, folder / "catalog.parquet", folder / "interactions.parquet"):
+            if problem := files.describe_unreadable(needed):
+                raise DataError(problem)
         if not path.is_file():
             msg = (
                 f"{str(folder)!r} is not a dataset folder: it has no dataset.json. Create one with "

@@ -10,7 +10,7 @@ from typing import Any
 
 from genrec.data.dataset import TUNED
 from genrec.errors import DataError, SettingsError
-from genrec.files import write_text
+from genrec.files import describe_unreadable, write_text
 
 # The default weights of a prior if none were fitted; see ``genrec.priors.fusion``.
 WEIGHTS = {"node": 0.866, "score": 1.5}
@@ -68,6 +68,8 @@ class Tuned:
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
+    if problem := describe_unreadable(path):
+        raise DataError(problem)
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["tuned"]
         known = {f.name for f in fields(Tuned)}

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support import tiny
 from support.commands import Run
@@ -24,7 +25,8 @@ from support.tiny_runs import saved
 
 from genrec import Catalog, Dataset, Item, files, runs
 from genrec.data.datasets import load
-from genrec.errors import SettingsError
+from genrec.errors import DataError, SettingsError
+from genrec.matching.index import TitleIndex
 from genrec.matching.matcher import write_index
 
 QUICK = ("--max-targets", "4", "--threads", "1", "--dtype", "float32", "--device", "cpu")
@@ -185,7 +187,7 @@ def test_a_disk_that_fills_up_later_leaves_no_half_of_a_file(
     folder = tmp_path / "outputs"
     folder.mkdir()
     out = folder / name_of(command)
-    with full_disk(60):
+    with full_disk(150):
         code, _, said = run(*COMMANDS[command][1](place, out))
     assert "file too large" in said, said
     assert str(out) in said
@@ -267,7 +269,7 @@ def test_read_only_data_works_and_nothing_is_kept(run: Run, place: Shop, tmp_pat
 def test_a_disk_that_is_full_keeps_no_baseline_and_says_so(
     run: Run, place: Shop, tmp_path: Path
 ) -> None:
-    with full_disk(60):
+    with full_disk(150):
         code, out, said = run("evaluate", place.data, "--no-model", "--users", 4,
                               "--against", "textseq")  # fmt: skip
     assert code == 0, said
@@ -355,6 +357,23 @@ def test_a_dataset_with_a_lock_left_behind_is_replaced(place: Shop) -> None:
     assert not (place.data / files.LOCK).exists()
 
 
+@pytest.mark.parametrize("exact_below", [0, 100])
+def test_an_index_that_does_not_fit_says_so(place: Shop, exact_below: int) -> None:
+    """Without a graph, the earlier index stays; with one, no half of a new index is left."""
+    catalog, encoder = Catalog([Item("1", "red mug"), Item("2", "cake tin")]), tiny.LatinEmbedder()
+    write_index(catalog, place.data, encoder)
+    before = (place.data / "titles.safetensors").read_bytes()
+    vectors = np.eye(64, dtype=np.float32)
+    index = TitleIndex(vectors, exact_below=exact_below)
+    assert (index.graph is None) == (exact_below > 0)
+    with full_disk(150), pytest.raises(OSError, match="ile too large"):
+        index.save(place.data, {})
+    with full_disk(150), pytest.raises(DataError, match="Cannot write the index to"):
+        write_index(catalog, place.data, encoder)
+    kept = [p for p in place.data.iterdir() if p.name.startswith("titles")]
+    assert [p.read_bytes() for p in kept] == ([before] if exact_below else [])
+
+
 def wait_for(done: Callable[[], bool]) -> None:
     for _ in range(1200):
         if done():
@@ -367,7 +386,9 @@ def weights_of(folder: Path) -> Path:
     return next(p for p in folder.rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("what", ["data", "table", "model", "run", "adapter", "ids"])
+@pytest.mark.parametrize(
+    "what", ["data", "table", "model", "run", "adapter", "ids", "tuned", "events"]
+)
 def test_what_may_not_be_read_is_not_called_missing(
     run: Run, place: Shop, tmp_path: Path, what: str
 ) -> None:
@@ -381,9 +402,16 @@ def test_what_may_not_be_read_is_not_called_missing(
         "run": place.run / "run.json",
         "adapter": weights_of(place.run / "adapter"),
         "ids": tmp_path / "ids.txt",
+        "events": tmp_path / "events.parquet",
+        "tuned": place.run / "tuned.json",
     }[what]
     if what == "ids":
         asked += ["--allow", path]
+    if what == "events":
+        shutil.copy(place.data / "interactions.parquet", path)
+        asked = ["prepare", "--interactions", path, "--out", tmp_path / "out"]
+    if what == "tuned":
+        path.write_text("{}")
     path.chmod(0)
     try:
         with permissions_that_bind():
@@ -395,3 +423,4 @@ def test_what_may_not_be_read_is_not_called_missing(
     assert str(path) in said
     assert "No such file" not in said
     assert "not exist" not in said
+    assert "damaged" not in said
