@@ -8,6 +8,7 @@ check, transformers would try to reach the hub for about a minute.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import threading
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ def find_source(
         ModelError: the name refers to nothing that can be loaded. The message is a sentence that
             continues "Model NAME cannot be loaded:".
     """
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # Path.expanduser fails for an unknown user
     if name and (problem := describe_unreadable(folder)):
         raise ModelError(problem)
     if name and folder.exists():

@@ -175,6 +175,10 @@ def test_without_a_home_everything_but_downloads_works(
     code, _, err = run("recommend", data, "--user", "u01")
     assert code == ModelError.exit_code
     assert "Set XDG_CACHE_HOME" in err
+    for name in ("~/model", "~nobody-of-this-name/model"):
+        code, _, err = run("recommend", data, "--user", "u01", "--model", name)
+        assert code == ModelError.exit_code
+        assert name in err
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert packaged.cache_folder() == tmp_path / "genrec"
 
