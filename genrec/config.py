@@ -210,7 +210,10 @@ class Settings:
         metavar="NAMES",
     )
     prior_events: str = option(
-        "train", PRIOR, "Part of the data that the prior counts.", choices=PRIOR_EVENTS
+        "train",
+        PRIOR,
+        "Part of the data whose events are counted to build the prior.",
+        choices=PRIOR_EVENTS,
     )
     prior_weight: float | None = option(
         None,

@@ -76,12 +76,14 @@ class PrepareOptions:
     column: Mapping[str, str] = option(
         {},
         _COLUMNS,
-        "Say which column of the events file holds what, such as item_id=product, if it is not "
-        "recognized.",
+        "Map a column of the events file that is not recognized by its name, such as item_id=product.",
         **_PAIR,
     )
     item_column: Mapping[str, str] = option(
-        {}, _COLUMNS, "The same for a column of the catalog file, such as title=name.", **_PAIR
+        {},
+        _COLUMNS,
+        "Map a column of the catalog file that is not recognized by its name, such as title=name.",
+        **_PAIR,
     )
     unit: str | None = option(
         None,
@@ -167,14 +169,16 @@ def prepare(
         Path | None,
         typer.Argument(
             metavar="FILE",
-            help="Events file or folder of files: CSV, TSV, JSON Lines or Parquet, also compressed. "
+            help="Events file or folder of files: CSV, TSV, JSON Lines or Parquet, optionally compressed. "
             "Columns are recognized by their names.",
         ),
     ] = None,
     interactions: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Another way to give the events file.", rich_help_panel=_FILES
+            metavar="FILE",
+            help="Events file, as an alternative to the FILE argument.",
+            rich_help_panel=_FILES,
         ),
     ] = None,
     out: Annotated[
@@ -286,9 +290,7 @@ def _choose_source(
         msg = "Both --items and --items-sql were given. Expected at most one of them."
         raise SettingsError(msg)
     if (how.sql is not None or how.items_sql is not None) and (how.validation or how.test):
-        msg = (
-            "--validation and --test are files beside an events file. Expected no query with them."
-        )
+        msg = "--validation and --test can only be used with an events file, not with a query."
         raise SettingsError(msg)
     return file if file is not None else interactions
 

@@ -56,7 +56,7 @@ def clean_events(read: Recognized, notes: list[str], items: pa.Table | None = No
     Args:
         read: the table and the meaning of its columns.
         notes: the list to which a remark is added for every kind of change.
-        items: the table of items, whose numbers are written in the same way.
+        items: the table of items, in which numbers have the same separators.
     """
     table = fill_orders(read.table, read.unit, notes)
     table = clean_ids(table, ["user_id", "item_id", *([read.unit] if read.unit else [])], notes)
@@ -208,7 +208,7 @@ def drop_repeats(table: pa.Table, unit: str | None, rejects: Rejects, notes: lis
     keep = np.zeros(table.num_rows, dtype=bool)
     keep[first] = True
     dropped = table.num_rows - len(first)
-    notes.append(f"{quantity(dropped, 'row')} repeated an earlier row and were dropped")
+    notes.append(f"{quantity(dropped, 'row')} dropped for repeating an earlier row")
     return arrow.reject(table, ~keep, "the row repeats an earlier one", rejects, asked=True)
 
 
@@ -232,7 +232,7 @@ def _name_items_without_ids(table: pa.Table, notes: list[str]) -> pa.Table:
     count = int(pc.sum(lacking).as_py() or 0)
     if not count:
         return table
-    notes.append(f"{quantity(count, 'row')} without an item id are identified by their title")
+    notes.append(f"{quantity(count, 'row')} without an item id, which got the title as the id")
     place = table.column_names.index("item_id")
     return table.set_column(place, "item_id", pc.if_else(lacking, titles, ids))
 
@@ -252,7 +252,7 @@ def read_amounts(
         table: the events or items.
         notes: the list of remarks.
         others: columns that do not hold numbers, such as the basket column.
-        beside: another table, whose numbers are written in the same way.
+        beside: another table, in which numbers have the same separators.
     """
     texts = [n for n in arrow.column_names(table) if n not in {*_NO_AMOUNTS, *others}]
     texts = [n for n in texts if _is_text(table[n])]

@@ -139,7 +139,7 @@ def _most_frequent(item: IntArray, value: IntArray, items: int) -> IntArray:
 def _note_several(
     item: IntArray, title: IntArray, best: IntArray, ids: Sequence[str], titles: Sequence[str]
 ) -> list[str]:
-    """Return a remark on items with several titles, with the item whose title won most narrowly."""
+    """Return a remark on items with several titles, with the closest case as an example."""
     if not len(item):
         return []
     width = int(title.max()) + 1

@@ -58,7 +58,7 @@ class DatasetInfo:
             event of that behavior. See ``lead_in_behaviors``.
         columns: maps genrec's name of each recognized or mapped column to its name in the file.
         rows: the number of rows that ``prepare`` found in the files of events; 0 if it is not known,
-            as after new events were added.
+            for example after new events were added.
         behaviors: the number of events of each behavior, the most frequent first.
     """
 

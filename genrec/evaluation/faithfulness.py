@@ -88,7 +88,7 @@ def faithfulness(
             in the prompt; None for all such users.
         protocol: see ``genrec.evaluate``; ``candidates-20`` is not supported.
         split: ``test`` or ``validation``.
-        other: the template under which the fall of the score is measured. None means ``sentence``,
+        other: the template with which the drop in the score is measured. None means ``sentence``,
             or ``next_item`` if ``sentence`` is the recommender's own template. Prompts with this
             template show no demonstrations, and the prior keeps the weight that it has under the
             recommender's own template.
@@ -98,7 +98,7 @@ def faithfulness(
             are compared by character n-grams.
         fit_on: the part of the data that the recommender's prior counts; see ``genrec.evaluate``.
         seed: the random seed for the sample and the random events.
-        out: a JSONL file that stores the judgement of each user, from which a killed run can be
+        out: a JSONL file that stores the result for each user, from which a killed run can be
             resumed; None to store nothing.
         progress: a function that is called with the number of users done.
         log: a function that is called with a line of text before each slow step.

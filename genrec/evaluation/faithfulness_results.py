@@ -121,7 +121,7 @@ class Faithfulness:
         style: the style of the sentences.
         encoder: the encoder that was used to compare titles.
         seed: the random seed for the sample of users and the random events.
-        users: the judgement of each user.
+        users: the result for each user.
     """
 
     dataset: str

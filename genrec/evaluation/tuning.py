@@ -376,10 +376,10 @@ def ndcg(passes: Sequence[ScoringPass], scores: Sequence[FloatArray]) -> FloatAr
 def fused_scores(
     fit: Sequence[ScoringPass], passes: Sequence[ScoringPass]
 ) -> dict[str, list[FloatArray]]:
-    """Score candidates with fusion by node and by score, with values fitted to other users.
+    """Score candidates with both kinds of fusion, with settings fitted on other users.
 
     Args:
-        fit: the users to whom the temperature and the weight are fitted.
+        fit: the users on whom the temperature and the weight are fitted.
         passes: the users whose candidates are scored.
 
     Returns:

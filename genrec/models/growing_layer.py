@@ -32,7 +32,7 @@ class GrowingLayer:
         self.is_initialized = False
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Prepare for the first tokens."""
+        """Allocate the buffers when the first keys and values arrive."""
         del key_states, value_states
         self.is_initialized = True
 

@@ -212,7 +212,7 @@ class LanguageModel:
             except Exception as error:  # a broken adapter may cause any kind of exception
                 msg = (
                     f"The adapter in {folder / runs.ADAPTER} cannot be loaded: {error} "
-                    "Expected PEFT's files as written by training; copy the run folder again."
+                    "Expected the files that training wrote. Copy the run folder again."
                 )
                 raise ModelError(msg) from error
         adapted = cls(

