@@ -65,6 +65,7 @@ class Recommender:
         model: the language model, or a model that only generates text.
         dataset: the dataset, or None if only a catalog was given.
         run: the training run that produced the model, or None.
+        run_folder: the folder of that run, or None.
         log: a function that is called with a line of text before each slow step.
         tuning_key: a function that returns the key under which fitted weights and temperatures are
             stored. The key depends on the model, the prompt, the behavior and the prior's sources.
@@ -184,6 +185,7 @@ class Recommender:
         The model is loaded only after the settings have been checked.
         """
         self.settings, self.log, self.run = settings, log, trained
+        self.run_folder = folder
         self.dataset = data if isinstance(data, Dataset) else None
         catalog = data if isinstance(data, Catalog) else data.catalog
         template = template_of(settings, self.dataset)

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,8 @@ from genrec.evaluation.results import Comparison as Comparison
 from genrec.evaluation.results import Evaluation as Evaluation
 from genrec.evaluation.results import Result as Result
 from genrec.evaluation.results import compare as compare
-from genrec.evaluation.run_log import ANSWERS_VERSION, collect_answers
-from genrec.evaluation.systems import Answer, Progress, build_systems, slug, split_name
+from genrec.evaluation.run_log import ANSWERS_VERSION, collect_answers, find_log
+from genrec.evaluation.systems import Answer, Progress, System, build_systems, split_name
 from genrec.matching.vectors import title_vectors
 from genrec.recommender import Recommender
 from genrec.types import FloatArray, Log
@@ -115,12 +115,12 @@ def evaluate(
     with contextlib.nullcontext() if out is None else files.lock_folder(Path(out)):
         results = []
         for system in built:
-            log_path = None if out is None else Path(out) / f"{slug(system.name)}.jsonl"
             key = hashlib.sha256(f"{about}{system.key}".encode()).hexdigest()[:16]
+            log_path = None if out is None else find_log(Path(out), system, key)
             done = collect_answers(
                 system, chosen, max(ks), log_path=log_path, key=key, progress=progress
             )
-            results.append(measurement.measure(system.name, done))
+            results.append(measurement.measure(system, done))
         evaluation = Evaluation(
             dataset.info.name,
             protocol,
@@ -242,11 +242,11 @@ class _Measurement:
             return self.vectors
         return title_vectors(self.dataset.catalog, "ngrams", lambda text: None)
 
-    def measure(self, name: str, answers: Sequence[Answer]) -> Result:
+    def measure(self, system: System, answers: Sequence[Answer]) -> Result:
         """Compute all metrics of a system.
 
         Args:
-            name: the name of the system.
+            system: the system.
             answers: the system's answer to each case.
         """
         ranked = [a.items for a in answers]
@@ -279,7 +279,9 @@ class _Measurement:
         reliability = self._reliability(answers, ranks)
         if reliability is not None:
             whole["calibration_error"] = reliability.error
-        return Result(name, self.cases, ranked, values, whole, reliability)
+        return Result(
+            system.name, self.cases, ranked, values, whole, reliability, dict(system.setup)
+        )
 
     def _invalid(self, rows: RowArray) -> FloatArray:
         """Return 1 for each user whose list is not valid, and 0 for the others.
@@ -369,6 +371,8 @@ class _RankFunction:
     rank: Callable[[History], Sequence[str]]
     key: str = ""
     batch: int = 1
+    setup: Mapping[str, Any] = field(default_factory=dict)
+    former_names: tuple[str, ...] = ()
 
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
         return [Answer(list(self.rank(case.history))) for case in cases]

@@ -43,6 +43,8 @@ class Result:
             coefficient and the calibration error.
         reliability: a comparison of the stated probabilities with the outcomes; None if the system
             states no probabilities.
+        setup: the parts of the system: ``model``, ``run``, ``template``, ``decoder`` and ``prior``
+            of a recommender, or ``baseline``. ``prior`` holds the fields of ``Fusion``, or is None.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Result:
     values: Mapping[str, FloatArray] = field(default_factory=dict)
     whole: Mapping[str, float] = field(default_factory=dict)
     reliability: Calibration | None = None
+    setup: Mapping[str, Any] = field(default_factory=dict)
 
     def per_user(self, metric: str) -> FloatArray:
         """Return the value of a metric for each user.
@@ -259,6 +262,7 @@ class Evaluation:
             "seed": self.seed,
             "fitted_on": self.fitted_on,
             "seen": "excluded" if self.exclude_seen else "included",
+            "setups": {r.name: dict(r.setup) for r in self.results},
             "systems": {n: _plain(metrics) for n, metrics in self.intervals.items()},
             "whole": {r.name: dict(r.whole) for r in self.results},
             "diversity_over": self.vectors,

@@ -9,7 +9,7 @@ from typing import Any
 
 from genrec.data.protocols import Case
 from genrec.errors import DataError
-from genrec.evaluation.systems import Answer, Progress, System
+from genrec.evaluation.systems import Answer, Progress, System, slug
 from genrec.files import append_text
 
 # The last version in which a system's answers changed under the same settings; part of each log's key.
@@ -42,7 +42,8 @@ def collect_answers(
     Raises:
         DataError: the log was written by another system or with other settings.
     """
-    known = _read_log(log_path, system.name, key) if log_path else {}
+    names = (system.name, *system.former_names)
+    known = _read_log(log_path, names, key) if log_path else {}
     todo = [case for case in cases if case.user_id not in known]
     progress(system.name, len(cases) - len(todo))
     for first in range(0, len(todo), system.batch):
@@ -56,6 +57,22 @@ def collect_answers(
     return [known[case.user_id] for case in cases]
 
 
+def find_log(folder: Path, system: System, key: str) -> Path:
+    """Return the path of a system's log in a folder of results.
+
+    A log that an earlier version wrote under a former name of the system is used if it has the same
+    key.
+    """
+    log_path = folder / f"{slug(system.name)}.jsonl"
+    for name in system.former_names:
+        former = folder / f"{slug(name)}.jsonl"
+        if not log_path.exists() and former.is_file():
+            entries = read_whole_lines(former)
+            if entries and {(e.get("system"), e.get("key")) for e in entries} == {(name, key)}:
+                return former
+    return log_path
+
+
 _FIELDS = ("items", "probabilities", "nats", "exact", "seconds")
 
 
@@ -65,13 +82,13 @@ def _line(name: str, key: str, case: Case, answer: Answer) -> str:
     return json.dumps(line, ensure_ascii=False) + "\n"
 
 
-def _read_log(log_path: Path, name: str, key: str) -> dict[str, Answer]:
+def _read_log(log_path: Path, names: Sequence[str], key: str) -> dict[str, Answer]:
     done = {}
     for entry in read_whole_lines(log_path):
-        if (entry.get("system"), entry.get("key")) != (name, key):
+        if entry.get("system") not in names or entry.get("key") != key:
             msg = (
                 f"{log_path} was written for system {entry.get('system')!r} with key "
-                f"{entry.get('key')!r}, not for {name!r} with key {key!r}, so the data, protocol, model "
+                f"{entry.get('key')!r}, not for {names[0]!r} with key {key!r}, so the data, protocol, model "
                 "or settings differ. Expected a log of the same run. Choose another folder, or delete "
                 "the log."
             )

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from genrec.errors import RequestError, SettingsError
 from genrec.keys import spell
 from genrec.models.base import can_score
 from genrec.priors.collaborative import COUNTED, CollaborativePrior
+from genrec.priors.fusion import name_with_prior
 from genrec.recommender import Recommender
 from genrec.types import Log
 
@@ -64,10 +65,14 @@ class System(Protocol):
     Attributes:
         name: the name shown in tables of results.
         batch: the number of cases that are passed to the system at once.
+        setup: the parts of the system, which are stored with its results. The values are plain.
+        former_names: the names under which earlier versions logged the answers of this system.
     """
 
     name: str
     batch: int
+    setup: Mapping[str, Any]
+    former_names: tuple[str, ...]
 
     @property
     def key(self) -> str:
@@ -84,16 +89,25 @@ class RecommenderSystem:
 
     batch = 1
 
-    def __init__(self, recommender: Recommender, name: str) -> None:
+    def __init__(self, recommender: Recommender, name: str | None = None) -> None:
         """Store the recommender.
 
         Args:
             recommender: the recommender to evaluate.
-            name: the name shown in tables of results.
+            name: the name shown in tables of results; None for ``default_name``.
         """
-        self.name = name
+        self.name = default_name(recommender) if name is None else name
+        self.former_names: tuple[str, ...] = (_former_name(recommender),) if name is None else ()
         self._recommender = recommender
         settings = recommender.settings
+        run, fusing = recommender.run_folder, recommender.fusing
+        self.setup: Mapping[str, Any] = {
+            "model": recommender.model.name,
+            "run": None if run is None else str(run),
+            "template": recommender.template.name,
+            "decoder": settings.decoder,
+            "prior": None if fusing.prior == "none" else asdict(fusing),
+        }
         # Fusion by score ranks items, but its scores are not a distribution over them.
         by_probability = recommender.prior is None or recommender.fusing.fusion == "node"
         over_catalog = (settings.normalization, settings.decoder) == ("catalog", "trie")
@@ -151,6 +165,10 @@ class BaselineSystem:
             key: a string with other values that the answers depend on, such as the seed.
         """
         self.name = name
+        self.former_names: tuple[str, ...] = ()
+        self.setup: Mapping[str, Any] = {
+            "baseline": getattr(baseline, "name", type(baseline).__name__)
+        }
         self.key = f"{name} {key} exclude_seen={exclude_seen}"
         self.batch = 256 if hasattr(baseline, "rank_many") else 1
         self._baseline = baseline
@@ -216,7 +234,7 @@ def build_systems(
         if isinstance(system, Recommender):
             check_compatible(system, dataset)
             system = with_prior_fitted_before(system, dataset, before)
-            systems.append(RecommenderSystem(system, name or default_name(system)))
+            systems.append(RecommenderSystem(system, name))
             continue
         key = f"seed={seed}"
         if isinstance(system, str) and system not in NAMES:
@@ -311,14 +329,23 @@ def with_prior_fitted_before(
 
 
 def default_name(recommender: Recommender) -> str:
-    """Create a name for a recommender from its model and its most important settings."""
+    """Create a name for a recommender from its model, its most important settings and its prior."""
+    return name_with_prior(_name_without_prior(recommender), recommender.fusing.prior)
+
+
+def _name_without_prior(recommender: Recommender) -> str:
     settings = recommender.settings
     parts = [Path(recommender.model.name).name]
     parts += [f"{settings.few_shot}-shot"] if settings.few_shot else []
     parts += [settings.decoder] if settings.decoder != "trie" else []
-    prior = recommender.settings.prior
-    parts += {"auto": [], "none": ["alone"]}.get(prior, [f"+ {prior}"])
     return " ".join(parts)
+
+
+def _former_name(recommender: Recommender) -> str:
+    """Return the name that was used before names said which prior is in use."""
+    asked = recommender.settings.prior
+    name = _name_without_prior(recommender)
+    return {"auto": name, "none": f"{name} alone"}.get(asked, f"{name} + {asked}")
 
 
 def slug(name: str) -> str:

@@ -53,6 +53,21 @@ class Fusion:
     fitted: str = ""
 
 
+def name_with_prior(model: str, prior: str) -> str:
+    """Name a model together with its prior, so that the name says what contributes to the scores.
+
+    Args:
+        model: the name of the model.
+        prior: the name of the prior as in ``Fusion``; ``none`` if there is no prior.
+
+    >>> name_with_prior("smollm2-135m", "collaborative"), name_with_prior("smollm2-135m", "none")
+    ('smollm2-135m + prior', 'smollm2-135m')
+    """
+    if prior == "none":
+        return model
+    return f"{model} + prior" if prior == "collaborative" else f"{model} + {prior} prior"
+
+
 def choose_prior(settings: Settings, dataset: Dataset | None, behavior: str) -> str:
     """Return the name of the prior that a recommender should use.
 

@@ -183,6 +183,7 @@ def remarks(evaluation: Evaluation) -> list[str]:
         "Values are means over users with 95% bootstrap intervals. Lower values are better for nats (-ln P "
         f"of the target), seconds and invalid lists. Diversity is measured with {e.vectors}.",
     ]
+    lines += [line for line in map(_describe_setup, e.results) if line]
     lines += [f"{c}." for c in e.comparisons]
     for result in e.results:
         invalid = int(result.values["invalid"].sum())
@@ -192,6 +193,23 @@ def remarks(evaluation: Evaluation) -> list[str]:
                 "repeat an item or contain a forbidden item. The other metrics include these lists."
             )
     return lines
+
+
+def _describe_setup(result: Result) -> str:
+    """Describe the parts of a recommender in a sentence; empty for a baseline."""
+    setup = result.setup
+    if "model" not in setup:
+        return ""
+    run = "" if setup["run"] is None else f" of the run {setup['run']}"
+    line = f"{result.name} is the model {setup['model']}{run}"
+    prior = setup["prior"]
+    if prior is None:
+        return f"{line} without a prior."
+    how = "at each step of a title" if prior["fusion"] == "node" else "in the final score"
+    return (
+        f"{line} with the {prior['prior']} prior (weight {prior['weight']:.3g}, node temperature "
+        f"{prior['temperature']:.3g}), combined {how}."
+    )
 
 
 def main_metric(evaluation: Evaluation) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -294,15 +295,23 @@ def test_evaluate(run: Run, shop: Path, model: Path, tmp_path: Path) -> None:
                    "--report", tmp_path / "r.md")  # fmt: skip
     assert value["schema_version"] == 1
     assert (value["protocol"], value["users"]) == ("last-unit", 4)
-    assert list(value["systems"]) == [model.name, "popular"]
+    ours = f"{model.name} + prior"
+    assert list(value["systems"]) == [ours, "popular"]
+    assert value["setups"][ours]["prior"]["prior"] == "collaborative"
     assert set(value["systems"]["popular"]["ndcg@10"]) == {"mean", "low", "high"}
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert {"popular.parquet", "popular.jsonl", "result.json", f"{model.name}.parquet"} <= names
+    assert {
+        "popular.parquet",
+        "popular.jsonl",
+        "result.json",
+        f"{model.name}-prior.parquet",
+    } <= names
     assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     code, out, _ = run(*base, "--out", tmp_path / "out")
     assert code == 0
-    assert out.splitlines()[0] == f"metric\t{model.name}\tpopular"
-    assert f"{model.name} is " in out
+    assert out.splitlines()[0] == f"metric\t{ours}\tpopular"
+    assert f"{ours} is the model {model} with the collaborative prior (weight " in out
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["setups"] == value["setups"]
     assert "Seen items are" in out
 
 
@@ -310,7 +319,7 @@ def test_evaluate(run: Run, shop: Path, model: Path, tmp_path: Path) -> None:
 def test_evaluate_goes_on_after_kill_9(run: Run, shop: Path, model: Path, tmp_path: Path) -> None:
     arguments = ["evaluate", shop, "--model", model, "--against", "popular", "--users", 30]
     command = [sys.executable, "-m", "genrec.cli.main", *arguments, "--out", tmp_path / "out"]
-    log = tmp_path / "out" / f"{model.name}.jsonl"
+    log = tmp_path / "out" / f"{model.name}-prior.jsonl"
     killed = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
     while not log.exists() or log.read_bytes().count(b"\n") < 2:
         assert killed.poll() is None

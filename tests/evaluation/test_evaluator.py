@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support import tiny
+from support import tiny, tiny_runs
 from support.scripted_model import Scripted
 
 from genrec import Dataset, History, Recommender
@@ -27,9 +27,12 @@ from genrec.data.datasets import load
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, RequestError, SettingsError
 from genrec.evaluation import evaluator, metrics
-from genrec.evaluation.systems import RecommenderSystem
+from genrec.evaluation.systems import RecommenderSystem, slug
 from genrec.priors.collaborative import CollaborativePrior
 from genrec.priors.fusion import Fusion
+from genrec.priors.weights import Weights
+from genrec.reports.evaluation_report import remarks
+from genrec.training.trainer import train
 
 
 def test_demo_v1_has_the_counts_that_it_is_known_by(demo_data: Dataset) -> None:
@@ -236,7 +239,7 @@ def test_slices_of_cases() -> None:
 def test_evaluate_is_what_the_lists_say(zh_data: Dataset, zh_recommender: Recommender) -> None:
     found = evaluator.evaluate(zh_data, [zh_recommender, "popular"], users=12)
     ours, popular = found.results
-    assert [r.name for r in found.results] == ["tiny-llama", "popular"]
+    assert [r.name for r in found.results] == ["tiny-llama + prior", "popular"]
     cases = evaluator.sample(protocols.cases(zh_data, "last-unit"), 12)
     assert [c.user_id for c in ours.cases] == [c.user_id for c in cases]
     plain = registry.fit("popular", zh_data, before="validation")
@@ -261,9 +264,9 @@ def test_the_json_of_an_evaluation(zh_data: Dataset, zh_recommender: Recommender
     value = evaluator.evaluate(zh_data, [zh_recommender, "popular"], users=6).to_dict()
     json.dumps(value, allow_nan=False)
     assert (value["schema_version"], value["protocol"], value["users"]) == (1, "last-unit", 6)
-    assert list(value["systems"]) == ["tiny-llama", "popular"]
+    assert list(value["systems"]) == ["tiny-llama + prior", "popular"]
     assert {"nats", "hit_rate@10", "ndcg@10", "mrr@5", "recall@20"} <= set(
-        value["systems"]["tiny-llama"]
+        value["systems"]["tiny-llama + prior"]
     )
     for system in value["systems"].values():
         for interval in system.values():
@@ -275,7 +278,9 @@ def test_the_json_of_an_evaluation(zh_data: Dataset, zh_recommender: Recommender
     assert value["slices"]
     for labels in value["slices"].values():
         assert sum(label["users"] for label in labels.values()) == 6
-        assert all(set(label["systems"]) == {"tiny-llama", "popular"} for label in labels.values())
+        assert all(
+            set(label["systems"]) == {"tiny-llama + prior", "popular"} for label in labels.values()
+        )
 
 
 def test_nats_need_a_distribution_over_items(zh_data: Dataset) -> None:
@@ -531,6 +536,89 @@ def test_a_log_of_version_0_1_goes_on(
     )
     assert found["ours"].ranked[0] == [first.target]
     assert len(log.read_text().splitlines()) == 2
+
+
+class Even:
+    """A prior of a user's own, which weights all items alike."""
+
+    def __init__(self, items: int) -> None:
+        self.items = items
+
+    def weights(self, history: History) -> Weights:
+        return Weights(np.ones(self.items))
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "prior"),
+    [
+        ({}, "tiny-llama + prior", "collaborative"),
+        ({"prior": "collaborative"}, "tiny-llama + prior", "collaborative"),
+        ({"prior": "popularity"}, "tiny-llama + popularity prior", "popularity"),
+        ({"prior": "novelty", "fusion": "score"}, "tiny-llama + novelty prior", "novelty"),
+        ({"prior": "none"}, "tiny-llama", None),
+        ({"normalization": "vocab"}, "tiny-llama", None),  # such a search has no prior
+        ({"few_shot": 1}, "tiny-llama 1-shot + prior", "collaborative"),
+        ({"own": True}, "tiny-llama + own prior", "own"),
+    ],
+)
+def test_a_name_says_what_is_in_a_system(
+    zh_data: Dataset, settings: dict[str, Any], name: str, prior: str | None
+) -> None:
+    own = settings.pop("own", False)
+    ours = Recommender(zh_data, tiny.language_model(), encoder="none", **settings)
+    if own:
+        ours.prior = Even(len(zh_data.catalog))
+    found = evaluator.evaluate(zh_data, [ours, ("best sellers", "popular")], users=1)
+    assert [r.name for r in found.results] == [name, "best sellers"]
+    value = found.to_dict()
+    assert list(value["systems"]) == list(value["setups"]) == [name, "best sellers"]
+    assert value["setups"]["best sellers"] == {"baseline": "popular"}
+    setup = value["setups"][name]
+    assert (setup["model"], setup["run"], setup["decoder"]) == ("tiny-llama", None, "trie")
+    said = " ".join(remarks(found))
+    if prior is None:
+        assert setup["prior"] is None
+        assert f"{name} is the model tiny-llama without a prior." in said
+    else:
+        assert setup["prior"] == asdict(ours.fusing)
+        assert setup["prior"]["prior"] == prior
+        how = "in the final score" if ours.fusing.fusion == "score" else "at each step of a title"
+        assert f"{name} is the model tiny-llama with the {prior} prior (weight " in said
+        assert f"combined {how}." in said
+
+
+def test_the_results_of_a_run_name_its_folder(zh_data: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    train(zh_data, folder, str(tiny_runs.saved(tmp_path)), **tiny_runs.FEW)
+    ours = Recommender.load(folder, zh_data, prior="none")
+    found = evaluator.evaluate(zh_data, [ours], users=1)
+    (setup,) = found.to_dict()["setups"].values()
+    assert setup["run"] == str(folder)
+    assert found.results[0].name.endswith("tuned as mine")
+
+
+@pytest.mark.parametrize(
+    ("settings", "former"), [({}, "tiny-llama"), ({"prior": "none"}, "tiny-llama alone")]
+)
+def test_a_log_with_a_former_name_goes_on(
+    tmp_path: Path, zh_data: Dataset, settings: dict[str, Any], former: str
+) -> None:
+    ours = Recommender(zh_data, tiny.language_model(), encoder="none", **settings)
+    found = evaluator.evaluate(zh_data, [ours], users=3, out=tmp_path)
+    new = tmp_path / f"{slug(found.results[0].name)}.jsonl"
+    lines = [{**json.loads(line), "system": former} for line in new.read_text().splitlines()]
+    lines[0]["items"] = lines[0]["items"][::-1]  # shows that the log is read
+    old = tmp_path / f"{slug(former)}.jsonl"
+    new.unlink()
+    old.write_text("".join(json.dumps(line) + "\n" for line in lines[:2]))
+    again = evaluator.evaluate(zh_data, [ours], users=3, out=tmp_path)
+    assert list(again.results[0].ranked[0]) == lines[0]["items"]
+    assert len(old.read_text().splitlines()) == 3
+    assert not new.exists()
+    old.write_text(json.dumps({**lines[0], "key": "other"}) + "\n")
+    fresh = evaluator.evaluate(zh_data, [ours], users=3, out=tmp_path)
+    assert list(fresh.results[0].ranked[0]) == lines[0]["items"][::-1]
+    assert len(new.read_text().splitlines()) == 3
 
 
 def test_a_model_that_only_writes_text_is_evaluated(tmp_path: Path, zh_data: Dataset) -> None:

@@ -62,7 +62,7 @@ def test_markdown_has_the_same_tables(evaluated: Evaluation, tmp_path: Path) -> 
     evaluation_report.write(evaluated, tmp_path / "r.md")
     text = (tmp_path / "r.md").read_text(encoding="utf-8")
     assert len(re.findall(r"^!\[.*\]\(data:image/png;base64,", text, re.MULTILINE)) == 3
-    ours = evaluated.intervals["tiny-llama"]["ndcg@10"]
+    ours = evaluated.intervals["tiny-llama + prior"]["ndcg@10"]
     assert str(ours).replace("[", r"\[").replace("]", r"\]") in text
 
 
@@ -105,7 +105,7 @@ def test_what_is_wide_scrolls_by_itself_and_intervals_stay_whole(evaluated: Eval
         re.findall(r'<div class="wide" tabindex="0"><(?:table|img)', text)
     )
     assert ".wide { overflow-x: auto;" in text
-    ours = evaluated.intervals["tiny-llama"]["ndcg@10"]
+    ours = evaluated.intervals["tiny-llama + prior"]["ndcg@10"]
     mean, _, interval = str(ours).partition(" ")
     assert f"<td>{mean} <small>{interval}</small></td>" in text
     assert "td small { white-space: nowrap;" in text
