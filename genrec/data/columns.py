@@ -1,29 +1,25 @@
 """Recognize columns by the names that shops, media sites and research datasets give them.
 
-The known names are in ``column_names.json``. Names are compared without regard to case, spaces and
-punctuation. A column that already has genrec's own name always keeps its meaning, and a mapping
-given by the user takes precedence over everything else. This module looks at names and at a few
-cells; it does not change the cells.
+Names are compared without regard to case, spaces and punctuation (``column_names``). A mapping given
+by the user takes precedence over everything else, and a column with genrec's own name over other
+names. If several columns may hold the users or the items, their cells decide (``column_cells``).
+This module does not change the cells.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import unicodedata
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genrec.data import column_cells
+from genrec.data.column_names import fold, known, known_words, names_of, spellings
 from genrec.data.readers import arrow
 from genrec.errors import DataError
-from genrec.text import one_line
+from genrec.text import one_line, quantity
 
 EVENT_ROLES = (
     "user_id", "item_id", "title", "timestamp", "behavior", "rating", "value", "unit",
@@ -42,9 +38,9 @@ _MEANINGS = {
     "timestamp": "the time",
     "behavior": "what the user did",
 }
-_SAMPLE = 1000  # the number of cells to look at where a name alone does not decide
-_MOST_BEHAVIORS = 100
-_CLOCK = r"^\d{1,2}:\d{2}"
+_ORDER = {role: place for place, role in enumerate((*EVENT_ROLES, "position", "text"))}
+_MOST_TITLES = 3  # a column with more titles per item holds something else
+_COMPARED = 6  # the number of columns that are compared for a role
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,74 +67,13 @@ class Recognized:
     counted: bool = False
 
 
-def fold(name: str) -> str:
-    """Reduce a column name to its letters and digits in lower case.
-
-    The type after a colon, as in RecBole's files, is left out.
-
-    >>> fold("Customer ID"), fold("user_id:token"), fold("Lineitem sku"), fold("用户ID")
-    ('customerid', 'userid', 'lineitemsku', '用户id')
-    """
-    text = unicodedata.normalize("NFKC", re.sub(r"(?i):(token|float)(_seq)?$", "", name)).casefold()
-    plain = unicodedata.normalize("NFD", text)
-    return "".join(c for c in plain if unicodedata.category(c)[0] in "LN")
-
-
-@cache
-def _known() -> dict[str, Any]:
-    """Read ``column_names.json``, folding the column names in it."""
-    path = Path(__file__).with_name("column_names.json")
-    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return table
-
-
-@cache
-def _names_of(role: str) -> dict[str, int]:
-    """Return the folded names of a role's columns with their ranks; lower ranks are preferred."""
-    given = _known()["roles"][role]
-    words, endings = given["words"], _known()["endings"]
-    names = [*given["first"], *(w + e for w in words for e in endings)]
-    names += [e + w for w in words for e in ("id", "no", "numero", "nummer", "code")]
-    names += [w + e for kind in given.get("pairs", ()) for w in _pair_words(kind) for e in kind[1]]
-    names += [*words, *given["last"]]
-    ranks: dict[str, int] = {}
-    for name in names:
-        ranks.setdefault(fold(name), len(ranks))
-    return ranks
-
-
-def _pair_words(kind: list[Any]) -> list[str]:
-    """Return the first halves of composed names, given as a list or as the name of a role."""
-    first = kind[0]
-    words: list[str] = first if isinstance(first, list) else _known()["roles"][first]["words"]
-    return words
-
-
-def _folded(key: str) -> set[str]:
-    """Return one of the lists in ``column_names.json`` as a set of folded names."""
-    return {fold(name) for name in _known()[key]}
-
-
-class RoleNames(Container[str]):
-    """The set of all column names that would be recognized as one of the given roles."""
-
-    def __init__(self, roles: Sequence[str], columns: Mapping[str, str]) -> None:
-        """Store the roles and the columns that the user mapped to them."""
-        self.roles = [r for r in roles if r not in columns]
-        self.given = {columns[r] for r in roles if r in columns}
-
-    def __contains__(self, name: object) -> bool:
-        text = str(name)
-        folded = fold(text)
-        return (
-            text in self.given
-            or text in self.roles
-            or any(folded in _names_of(r) for r in self.roles if r in _known()["roles"])
-        )
-
-
 def recognize_events(
-    table: pa.Table, given: Mapping[str, str], source: str, *, with_titles: bool = True
+    table: pa.Table,
+    given: Mapping[str, str],
+    source: str,
+    *,
+    with_titles: bool = True,
+    items: pa.Table | None = None,
 ) -> Recognized:
     """Find the columns of an events table that hold the user, the item, the time and so on.
 
@@ -147,6 +82,7 @@ def recognize_events(
         given: the user's own mapping of genrec's names to those in the file.
         source: the name of the table, for use in messages.
         with_titles: True if the titles must come from this table, because there is no items table.
+        items: the items table, with the column names of the file.
 
     Raises:
         DataError: a column is missing. The message lists all missing columns and an option for
@@ -154,16 +90,19 @@ def recognize_events(
     """
     finder = _Finder(table, given, source)
     finder.apply_layouts()
-    for role in EVENT_ROLES:
+    finder.find_user()
+    if items is not None:
+        finder.share_ids(items)
+    finder.find_item_and_title(with_titles=with_titles)
+    for role in EVENT_ROLES[3:]:
         finder.find(role)
     names = finder.names
     unit = names.pop("unit", None) or next((n for n in _OWN["unit"] if n in finder.columns), None)
-    if "user_id" not in finder.present and unit is not None and fold(unit) in _folded("sessions"):
-        finder.take("user_id", unit)
+    behavior = finder.suggest_behavior(unit)
+    if "user_id" not in finder.present and finder.may_be_user(unit):
+        finder.take("user_id", str(unit))
+        finder.notes.append(f"no column names the users, so every {unit!r} counts as a user")
         unit = None
-        finder.notes.append(
-            f"no column names the users, so every session in {names['user_id']!r} counts as a user"
-        )
     if "item_id" in names and "title" not in finder.present and with_titles:
         finder.share_text("item_id", "title")
     if "title" in finder.present and "item_id" not in finder.present:
@@ -173,14 +112,17 @@ def recognize_events(
             f"{names.get('title', 'title')!r}"
         )
     finder.join_clock()
+    ordered = {
+        role: names[role] for role in sorted(names, key=lambda r: _ORDER.get(r, len(_ORDER)))
+    }
     return Recognized(
         finder.rename(),
-        names | ({"unit": unit} if unit else {}),
+        ordered | ({"unit": unit} if unit else {}),
         tuple(arrow.column_names(table)),
         finder.notes,
         unit,
-        finder.suggest_behavior(unit),
-        fold(names.get("value", "")) in _known()["kinds_of_values"]["quantity"],
+        behavior,
+        finder.counted,
     )
 
 
@@ -203,9 +145,8 @@ def recognize_items(
     finder = _Finder(table, given, source)
     finder.extra["item_id"] = ["id"]
     if events is not None and "item_id" in events.table.column_names:
-        finder.choose_ids(events)
-    for role in ITEM_ROLES:
-        finder.find(role)
+        finder.share_ids(events.table.select(["item_id"]))
+    finder.find_item_and_title(with_titles=True)
     found = tuple(arrow.column_names(table))
     return Recognized(finder.rename(), finder.names, found, finder.notes)
 
@@ -252,6 +193,9 @@ class _Finder:
         self.folded: dict[str, str] = {}
         for name in self.columns:
             self.folded.setdefault(fold(name), name)
+        for name in self.columns:
+            for spelling in spellings(name):
+                self.folded.setdefault(spelling, name)
 
     @property
     def present(self) -> set[str]:
@@ -265,57 +209,134 @@ class _Finder:
 
     def find(self, role: str) -> None:
         """Find the column for a role, unless the user or the table itself names one."""
-        if role in self.names or any(n in self.columns for n in _OWN.get(role, (role,))):
+        if role in self.names or self._own(role) is not None:
             return
         if role in {"rating", "value"} and {"rating", "value"} & self.names.keys():
             return
-        ranks = _names_of(role)
-        last = len(ranks)
-        taken = set(self.names.values())
-        found = [
-            (ranks.get(folded, last), name)
-            for folded, name in self.folded.items()
-            if (folded in ranks or folded in self.extra.get(role, ()))
-            and name not in taken
-            and name not in EVENT_ROLES
-        ]
-        for _, name in sorted(found):
+        for name in self.candidates(role):
             if role != "behavior" or self._holds_behaviors(name):
                 self.take(role, name)
                 return
 
+    def candidates(self, role: str) -> list[str]:
+        """Return the columns whose names are known for a role, the best name first."""
+        ranks = names_of(role)
+        taken = {*self.names.values(), *EVENT_ROLES}
+        found = [
+            (ranks.get(folded, len(ranks)), name)
+            for folded, name in self.folded.items()
+            if (folded in ranks or folded in self.extra.get(role, ())) and name not in taken
+        ]
+        return list(dict.fromkeys(name for _, name in sorted(found)))[:_COMPARED]
+
+    def find_user(self) -> None:
+        """Find the column of users; of several, the one that names a user in the most rows."""
+        if "user_id" in self.names:
+            return
+        own = self._own("user_id")
+        names = [*([own] if own else []), *self.candidates("user_id")]
+        several = names if len(names) > 1 else []
+        counts = [column_cells.count_users(self.table[n]) for n in several]
+        for name, (rows, users) in zip(several[1:], counts[1:], strict=True):
+            if rows > counts[0][0] and users >= counts[0][1]:
+                lacking = quantity(rows - counts[0][0], "row")
+                self.notes.append(
+                    f"users are identified by {name!r}, since {names[0]!r} names none in {lacking}"
+                )
+                self.take("user_id", name)
+                return
+        if names and not own:
+            self.take("user_id", names[0])
+
+    def share_ids(self, other: pa.Table) -> None:
+        """Choose the column whose item ids occur most often in another table.
+
+        Args:
+            other: the table, of which the columns with names of item ids are compared.
+        """
+        if "item_id" in self.names or "item_id" in self.columns:
+            return
+        candidates = self.candidates("item_id")
+        ranks = names_of("item_id")
+        theirs = [
+            set(arrow.to_strings(other[name].slice(0, 100_000)))
+            for name in arrow.column_names(other)
+            if (fold(name) in ranks or fold(name) in {"id", "itemid"})
+            and not pa.types.is_nested(other[name].type)
+        ]
+        if len(candidates) < 2 or not theirs:
+            return
+
+        def shared(name: str) -> int:
+            if pa.types.is_nested(self.table[name].type):
+                return 0
+            own = set(arrow.to_strings(self.table[name].slice(0, 100_000)))
+            return max(len(own & ids) for ids in theirs)
+
+        self.take("item_id", max(candidates, key=shared))
+
+    def find_item_and_title(self, *, with_titles: bool) -> None:
+        """Find the columns of items and titles; of several, those whose cells fit together best.
+
+        The ids of the lines of an order do not identify items, and a column called ``name`` may hold
+        the names of customers.
+        """
+        own_id, own_title = self._own("item_id"), self._own("title")
+        ids, titles = (
+            [self.names[role]] if role in self.names else [own] if own else self.candidates(role)
+            for role, own in (("item_id", own_id), ("title", own_title))
+        )
+        if own_id and "item_id" not in self.names and self._differs_everywhere(own_id):
+            ids += self.candidates("item_id")
+        if with_titles and not own_title and "title" not in self.names:  # such as "product"
+            words = known_words("roles", "item_id", "words")
+            named = (n for f, n in self.folded.items() if f in words and n not in titles)
+            titles += [n for n in named if column_cells.holds_names(self.table[n])]
+        fits = {
+            (i, t): column_cells.misfit(self.table[i], self.table[t])
+            for i in ids
+            for t in titles
+            if i != t
+        }
+        id_, title = (names[0] if names else "" for names in (ids, titles))
+        if fits:
+            best = min(max(fit) for fit in fits.values())
+            id_, title = next(pair for pair, fit in fits.items() if max(fit) <= 1.1 * best)
+            given = {own_title, *self.names.values()}
+            if np.isfinite(best) and fits[id_, title][0] > _MOST_TITLES and title not in given:
+                title = ""
+        title = title if title != id_ else ""  # share_text uses one column for both
+        if own_id not in {None, id_} and "item_id" not in self.names:
+            self.notes.append(
+                f"items are identified by {id_!r}, since {own_id!r} is different in every row"
+            )
+        for role, name, own in (("item_id", id_, own_id), ("title", title, own_title)):
+            if name and name != own and role not in self.names:
+                self.take(role, name)
+
+    def _own(self, role: str) -> str | None:
+        """Return the column that has genrec's own name for a role."""
+        return next((n for n in _OWN.get(role, (role,)) if n in self.columns), None)
+
+    def _differs_everywhere(self, name: str) -> bool:
+        """Check whether there are several rows, all with different values."""
+        if pa.types.is_nested(self.table[name].type):
+            return False
+        distinct = len(pc.unique(arrow.to_text(self.table[name])))
+        return bool(distinct == self.table.num_rows > 1)
+
     def apply_layouts(self) -> None:
         """Assign the columns of known exports in which some names are misleading."""
-        for layout in _known()["layouts"]:
+        for layout in known()["layouts"]:
             if all(n in self.folded for n in layout["needs"]):
                 for role, folded in layout["columns"].items():
                     if folded in self.folded and role not in self.names:
                         self.take(role, self.folded[folded])
 
-    def choose_ids(self, events: Recognized) -> None:
-        """Choose the column of the items table that shares the most ids with the events."""
-        if "item_id" in self.names or "item_id" in self.columns:
-            return
-        ranks = _names_of("item_id")
-        candidates = [n for f, n in self.folded.items() if f in ranks or f == "id"]
-        if len(candidates) < 2:
-            return
-        wanted = set(arrow.to_strings(events.table["item_id"].slice(0, 100_000)))
-
-        def shared(name: str) -> int:
-            if pa.types.is_nested(self.table[name].type):
-                return 0
-            return len(wanted & set(arrow.to_strings(self.table[name])))
-
-        best = max(candidates, key=lambda n: (shared(n), -ranks.get(fold(n), len(ranks))))
-        self.take("item_id", best)
-
     def share_text(self, role: str, other: str) -> None:
         """Use a column for a second role if its cells are names rather than codes."""
         name = self.names[role]
-        cells = [c for c in arrow.to_strings(self.table[name].slice(0, _SAMPLE)) if c]
-        words = sum(1 for c in cells if re.search(r"[^\W\d_]{2}", c) and not re.search(r"\d{3}", c))
-        if cells and words > 0.5 * len(cells):
+        if column_cells.holds_names(self.table[name]):
             self.copy(role, other)
             self.notes.append(f"{name!r} holds both the ids and the titles of the items")
 
@@ -330,16 +351,14 @@ class _Finder:
         name = self.names.get("timestamp")
         if name is None or "timestamp" in self.columns:
             return
-        clocks = _folded("clocks")
+        clocks = known_words("clocks")
         taken = set(self.names.values()) - {name}
-        dates = _names_of("timestamp")
+        dates = names_of("timestamp")
         others = [n for f, n in self.folded.items() if n != name and n not in taken]
         for other in others:
-            pair = (name, other) if self._is_clock(other) else (other, name)
-            date, clock = pair
-            if fold(clock) in clocks and fold(date) in dates and self._is_clock(clock) and not (
-                self._is_clock(date)
-            ):  # fmt: skip
+            date, clock = (name, other) if fold(other) in clocks else (other, name)
+            known_pair = fold(clock) in clocks and fold(date) in dates
+            if known_pair and self._are_date_and_clock(date, clock):
                 cells = [arrow.to_text(self.table[n]) for n in (date, clock)]
                 joined = pc.utf8_trim_whitespace(
                     pc.binary_join_element_wise(*cells, pa.scalar(" ", pa.large_string()))
@@ -351,17 +370,34 @@ class _Finder:
                 self.notes.append(f"the time is joined from the columns {date!r} and {clock!r}")
                 return
 
+    @property
+    def counted(self) -> bool:
+        """True if the values are quantities rather than, say, hours of play."""
+        name = self.names.get("value")
+        return name is not None and fold(name) not in known_words("kinds_of_values", "use")
+
+    def may_be_user(self, unit: str | None) -> bool:
+        """Check whether baskets may stand for users, since no other column could name them.
+
+        A session has one visitor. For orders, this is assumed only if all other columns have a role,
+        hold decimal numbers or have few values.
+        """
+        if unit is None or fold(unit) in known_words("sessions"):
+            return unit is not None
+        taken = {unit, *self.names.values(), *EVENT_ROLES}
+        others = [
+            n for n in self.columns if n not in taken and fold(n) not in known_words("clocks")
+        ]
+        return not any(column_cells.may_hold_ids(self.table[n]) for n in others)
+
     def suggest_behavior(self, unit: str | None) -> str:
         """Return the behavior that the names of the columns suggest."""
         folded = {fold(n) for n in self.columns} | {fold(n) for n in self.names.values()}
-        looks = {k: {fold(n) for n in v} for k, v in _known()["looks_like"].items()}
-        order = unit is not None and fold(unit) not in _folded("sessions")
-        counted = folded & {fold(n) for n in _known()["kinds_of_values"]["quantity"]}
-        if folded & looks["listen"] and not order:
+        looks = {kind: folded & known_words("looks_like", kind) for kind in known()["looks_like"]}
+        order = unit is not None and fold(unit) not in known_words("sessions")
+        if looks["listen"] and not order:
             return "listen"
-        return (
-            "buy" if order or counted or folded & (looks["buy"] | looks["buyers"]) else "interact"
-        )
+        return "buy" if order or self.counted or looks["buy"] or looks["buyers"] else "interact"
 
     def rename(self) -> pa.Table:
         """Return the table with genrec's names; other columns with these names get a new one."""
@@ -377,24 +413,16 @@ class _Finder:
             names.append(new)
         return self.table.rename_columns(names)
 
-    def _is_clock(self, name: str) -> bool:
-        kind = self.table[name].type
-        if pa.types.is_time(kind):
-            return True
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    def _are_date_and_clock(self, date: str, clock: str) -> bool:
+        """Check whether the cells of two columns are dates and times of day."""
+        dates, clocks = self.table[date], self.table[clock]
+        if column_cells.holds_clocks(dates):
             return False
-        cells = arrow.to_text(self.table[name].slice(0, _SAMPLE))
-        filled = cells.filter(pc.not_equal(cells, ""))
-        return len(filled) > 0 and bool(pc.all(pc.match_substring_regex(filled, _CLOCK)).as_py())
+        return column_cells.holds_clocks(clocks) or (
+            column_cells.holds_digit_dates(dates) and column_cells.holds_digit_clocks(clocks)
+        )
 
     def _holds_behaviors(self, name: str) -> bool:
-        """Check whether a column has few distinct texts, as behaviors do."""
-        column = self.table[name]
-        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-                or pa.types.is_dictionary(column.type)):  # fmt: skip
-            return False
-        distinct = [v for v in pc.unique(arrow.to_text(column)).to_pylist() if v]
-        if fold(name) in _known()["roles"]["behavior"]["last"]:  # such as "type": of what?
-            return any(fold(v) in _folded("behavior_words") for v in distinct)
-        with_letters = np.mean([any(c.isalpha() for c in v) for v in distinct]) if distinct else 0
-        return bool(0 < len(distinct) <= _MOST_BEHAVIORS and with_letters > 0.5)
+        """Check whether the cells of a column are behaviors; ``type`` may be the type of anything."""
+        vague = fold(name) in known_words("roles", "behavior", "last")
+        return column_cells.holds_behaviors(self.table[name], known_only=vague)

@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from genrec import files
 from genrec.data.catalog import Catalog
 from genrec.data.cleaning import target_words
-from genrec.data.columns import EVENT_ROLES, RoleNames
+from genrec.data.column_names import RoleNames
+from genrec.data.columns import EVENT_ROLES
 from genrec.data.importing import import_tables
 from genrec.data.info import (
     DatasetInfo,

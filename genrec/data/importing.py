@@ -66,7 +66,7 @@ def import_tables(
     bad_items, bad_events = rejects
     interactions = arrow.number_rows(interactions)
     recognized = columns.recognize_events(
-        interactions, options.columns, bad_events.source, with_titles=items is None
+        interactions, options.columns, bad_events.source, with_titles=items is None, items=items
     )
     unit = None if options.unit == "none" else options.unit or recognized.unit
     events = arrow.explode(recognized.table, bad_events)

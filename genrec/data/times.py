@@ -276,7 +276,7 @@ def _implausible(number: float, problem: str, where: str) -> str:
 def _to_seconds(numbers: FloatArray, unit: str) -> FloatArray:
     """Convert numbers in a given unit to seconds; digits that are not a date become NaN."""
     if unit == "excel":
-        return np.round((numbers - _EXCEL_DAYS) * _DAY, 3)
+        return np.round((numbers - _EXCEL_DAYS) * _DAY)  # sheets show five digits of a day
     if unit == "yyyymmdd":
         return _from_digits(numbers)
     length = TIME_UNITS[unit]

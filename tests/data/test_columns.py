@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pyarrow as pa
 import pytest
 
 from genrec import Dataset
-from genrec.data.columns import RoleNames, fold, recognize_events, recognize_items
+from genrec.data.column_names import RoleNames, fold, known, names_of
+from genrec.data.columns import recognize_events, recognize_items
 from genrec.errors import DataError
 
 CELLS = {"behavior": "view", "rating": "4", "value": "2", "timestamp": "2019-03-01"}
@@ -178,6 +181,150 @@ def test_events_of_a_known_source(source: str, change: object) -> None:
     for ours, theirs in found.names.items():
         assert (theirs if ours == "unit" else ours) in found.table.column_names
     assert found.table.num_rows == written.num_rows
+
+
+IN_OTHER_WORDS = [  # user, item, title, time, quantity, basket
+    "Código cliente;Código artículo;Descripción;Fecha pedido;Cantidad;Nº pedido",
+    "Client;Référence produit;Désignation;Date de commande;Quantité;Référence commande",
+    "Codice cliente;Codice articolo;Descrizione articolo;Data ordine;Quantità;Numero ordine",
+    "Código do Cliente;Código do Produto;Nome do Produto;Data do Pedido;Quantidade;Nº do Pedido",
+    "Klantnummer;Artikelnummer;Omschrijving;Besteldatum;Aantal;Ordernummer",
+    "Klient;Kod produktu;Nazwa produktu;Data zamówienia;Ilość;Nr zamówienia",
+    "Kundnr;Artikelnr;Benämning;Datum;Antal;Ordernr",
+    "Kd.-Nr.;Art.-Nr.;Artikel;Bestelldatum;Menge;Bestell-Nr.",
+    "Kunde;Material;Materialkurztext;BelDatum;Menge;Beleg",
+    "Клиент;Артикул;Наименование товара;Дата заказа;Количество;Номер заказа",
+    "회원ID;상품코드;상품명;주문일시;수량;주문번호",
+    "会員ID;商品管理番号;商品名;注文日時;個数;注文番号",
+    "會員編號;商品編號;商品名稱;訂購日期;數量;訂單編號",
+    "Email (Billing);SKU;Item Name;Order Date;Quantity (- Refund);Order Number",
+    "buyer-email;sku;product-name;purchase-date;quantity;amazon-order-id",
+    "Buyer Username;Item Number;Item Title;Sale Date;Quantity;Order Number",
+    "Client No;Product code;Product;Date of sale;Pcs;Receipt No",
+    "customer_email;product_id;name;created_at;qty_ordered;increment_id",
+]
+
+
+@pytest.mark.parametrize("header", IN_OTHER_WORDS)
+def test_names_in_several_languages_and_orders_of_words(header: str) -> None:
+    columns = header.split(";")
+    cells = [["7", "8"]] * 2 + [["red mug", "tea pot"]] + [["7", "8"]] * 3
+    written = pa.table(dict(zip(columns, cells, strict=True)))
+    found = recognize_events(written, {}, "f")
+    roles = ["user_id", "item_id", "title", "timestamp", "value", "unit"]
+    assert found.names == dict(zip(roles, columns, strict=True))
+    assert found.behavior == "buy"
+    assert found.counted
+
+
+def test_no_name_is_known_for_two_roles() -> None:
+    counts = Counter(name for role in known()["roles"] for name in names_of(role))
+    assert [name for name, count in counts.items() if count > 1] == []
+
+
+GUESTS = {
+    "customer_id": ["1", "", "2", ""],
+    "customer_email": ["a@x", "b@x", "c@x", "d@x"],
+    "sku": ["7", "8", "7", "8"],
+    "name": ["Mug", "Pot", "Mug", "Pot"],
+    "created_at": ["2019-03-01"] * 4,
+}
+
+
+@pytest.mark.parametrize(
+    ("user", "nobody", "found"),
+    [
+        ("customer_id", "", "customer_email"),
+        ("customer_id", "0", "customer_email"),
+        ("user_id", "", "customer_email"),
+        ("customer_id", "9", "customer_id"),
+    ],
+)
+def test_the_column_that_names_the_most_users_is_used(user: str, nobody: str, found: str) -> None:
+    cells = {**GUESTS, user: [u or nobody for u in GUESTS["customer_id"]]}
+    if user != "customer_id":
+        del cells["customer_id"]
+    read = recognize_events(pa.table(cells), {}, "f")
+    assert read.names["user_id"] == found
+    said = f"users are identified by 'customer_email', since {user!r} names none in 2 rows"
+    assert (said in read.notes) == (found == "customer_email")
+    assert recognize_events(pa.table(cells), {"user_id": user}, "f").names["user_id"] == user
+    few = cells | {"customer_email": ["a@x", "a@x", "a@x", "a@x"]}
+    few[user] = ["1", "", "2", ""]
+    assert recognize_events(pa.table(few), {}, "f").names.get("user_id", user) == user
+
+
+LINES = {
+    "customer": ["u", "u", "v", "w", "w"],
+    "sku": ["A", "B", "A", "B", "A"],
+    "product_id": ["1", "2", "1", "2", "1"],
+    "product name": ["Mug", "Pot", "Mug", "Pot", "Mug"],
+    "date": ["2019-03-01"] * 5,
+}
+
+
+@pytest.mark.parametrize(
+    ("other", "cells", "item"),
+    [
+        ("item_id", ["1", "2", "3", "4", "5"], "product_id"),  # numbers of the lines
+        ("Item #", ["1", "2", "1", "1", "2"], "product_id"),  # numbers within an order
+        ("item no", ["9", "8", "9", "8", "9"], "item no"),
+        ("item_id", ["9", "8", "9", "8", "9"], "item_id"),
+    ],
+)
+def test_the_ids_that_fit_the_titles_are_used(other: str, cells: list[str], item: str) -> None:
+    read = recognize_events(pa.table({other: cells} | LINES), {}, "f")
+    assert read.names.get("item_id", "item_id") == item
+    said = "items are identified by 'product_id', since 'item_id' is different in every row"
+    assert (said in read.notes) == (other == "item_id" and item != "item_id")
+    given = recognize_events(pa.table({other: cells} | LINES), {"item_id": other}, "f")
+    assert given.names["item_id"] == other
+
+
+def test_a_column_of_people_is_no_title() -> None:
+    rows = 40
+    cells = {
+        "name": [f"Ann {n % 13}" for n in range(rows)],
+        "customer id": [str(n % 13) for n in range(rows)],
+        "sku": [f"S{n % 3}" for n in range(rows)],
+        "product": [["Mug", "Pot", "Tin"][n % 3] for n in range(rows)],
+        "date": ["2019-03-01"] * rows,
+    }
+    assert recognize_events(pa.table(cells), {}, "f").names["title"] == "product"
+    del cells["product"]
+    assert "title" not in recognize_events(pa.table(cells), {}, "f").names
+    assert recognize_events(pa.table(cells), {"title": "name"}, "f").names["title"] == "name"
+
+
+def test_events_use_the_ids_that_the_items_have() -> None:
+    events = {"customer": ["u"], "product_id": ["1"], "sku": ["A"], "date": ["2019-03-01"]}
+    for shared in ("product_id", "sku"):
+        items = pa.table({shared: events[shared], "name": ["Mug"]})
+        read = recognize_events(pa.table(events), {}, "f", with_titles=False, items=items)
+        assert read.names["item_id"] == shared
+
+
+@pytest.mark.parametrize("basket", ["Transaction", "receipt no", "session_id"])
+@pytest.mark.parametrize("other", [None, "Contact"])
+def test_baskets_stand_for_users_if_no_other_column_could(basket: str, other: str | None) -> None:
+    rows = 30
+    cells = {
+        basket: [str(n // 2) for n in range(rows)],
+        "Item": [f"Bread {'abc'[n % 3]}" for n in range(rows)],
+        "Date": ["2019-03-01"] * rows,
+        "Time": ["09:58:11"] * rows,
+        "daypart": ["morning"] * rows,
+        "Total": ["3.50"] * rows,
+    }
+    if other:
+        cells[other] = [f"K{n}" for n in range(rows)]
+    read = recognize_events(pa.table(cells), {}, "f")
+    if other and basket != "session_id":
+        assert "user_id" not in read.names
+        return
+    assert read.names["user_id"] == basket
+    assert f"no column names the users, so every {basket!r} counts as a user" in read.notes
+    assert read.behavior == "buy"
 
 
 @pytest.mark.parametrize("source", ITEMS)

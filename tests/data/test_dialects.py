@@ -7,11 +7,10 @@ option the same dataset must be read.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import random
+import unicodedata
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,28 +31,20 @@ from support.dialects import (
     write,
 )  # fmt: skip
 
-import genrec
 from genrec import Dataset
+from genrec.data.column_names import fold, known, known_words, names_of
 from genrec.data.ingest import EventOptions
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
 
-KNOWN = json.loads(
-    (Path(genrec.__file__).parent / "data" / "column_names.json").read_text(encoding="utf-8")
-)
 CLOCK_NAMES = ["time", "Uhrzeit", "hour", "heure", "hora", "time of day", "时间", "時刻"]
 EXTRAS = ["Country", "Comment", "weight", "Store", "状态", "Größe", "shipping method", "VAT 7%"]
 MOST = max(60, settings.get_profile("genrec").max_examples)
 
 
-def names_of(role: str) -> list[str]:
-    """List the known names of a role."""
-    table = KNOWN["roles"][role]
-    joined = [word + end for word in table["words"] for end in KNOWN["endings"]]
-    for first, ends in table.get("pairs", []):
-        words = first if isinstance(first, list) else KNOWN["roles"][first]["words"]
-        joined += [word + end for word in words for end in ends]
-    return [*table["first"], *table["words"], *table["last"], *joined]
+def names(role: str) -> list[str]:
+    """List the known names of a role, without accents."""
+    return [unicodedata.normalize("NFC", name) for name in names_of(role)]
 
 
 def spell(random_: random.Random, name: str) -> str:
@@ -77,23 +68,23 @@ def holds(encoding: str, words: str, text: str) -> bool:
 def draw_names(
     random_: random.Random, dialect: dict[str, Any], written: Callable[[str], bool]
 ) -> dict[str, str]:
-    def one(names: list[str]) -> str:
-        return spell(random_, random_.choice([n for n in names if written(n)]))
+    def one(known: list[str]) -> str:
+        return spell(random_, random_.choice([n for n in known if written(n)]))
 
-    counted = dialect["returns"] == "negative"
-    orders = [n for n in names_of("unit") if n not in KNOWN["sessions"]]
-    times = names_of("timestamp")
-    if dialect["clock"]:
-        times = [n for n in times if n not in KNOWN["clocks"]]
+    orders = [n for n in names("unit") if fold(n) not in known_words("sessions")]
+    times = [n for n in names("timestamp") if fold(n) not in known_words("clocks")]
+    values = names("value")
+    if dialect["returns"] == "negative":
+        values = [n for n in values if fold(n) not in known_words("kinds_of_values", "use")]
     return {
-        "user_id": one(names_of("user_id")),
-        "item_id": one(names_of("item_id")),
-        "title": one(names_of("title")),
-        "timestamp": one(times),
-        "clock": one(KNOWN["clocks"]),
-        "behavior": one(names_of("behavior")),
-        "value": one(KNOWN["kinds_of_values"]["quantity"] if counted else names_of("value")),
-        "unit": one(names_of("unit") if dialect["returns"] == "word" else orders),
+        "user_id": one(names("user_id")),
+        "item_id": one(names("item_id")),
+        "title": one(names("title")),
+        "timestamp": one(times if dialect["clock"] else names("timestamp")),
+        "clock": one(known()["clocks"]),
+        "behavior": one(names("behavior")),
+        "value": one(values),
+        "unit": one(names("unit") if dialect["returns"] == "word" else orders),
         "price": one(["price", "Unit Price", "Preis", "prix", "amount", "价格", "単価"]),
         "category": one(["category", "Kategorie", "product type", "brand", "类别"]),
         **dict(zip(["extra 1", "extra 2", "extra 3"], random_.sample(

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genrec.data.columns import EVENT_ROLES, RoleNames
+from genrec.data.column_names import RoleNames
+from genrec.data.columns import EVENT_ROLES
 from genrec.data.readers import arrow, files
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError, SettingsError

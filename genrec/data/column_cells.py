@@ -1,0 +1,117 @@
+"""Look at the cells of columns where their names do not decide what they hold."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genrec.data.column_names import fold, known_words
+from genrec.data.readers import arrow
+from genrec.errors import DataError
+
+_SAMPLE = 1000  # the number of cells that show what kind of cells a column has
+_COMPARED = 20_000  # the number of cells in which two columns are compared
+_MOST_BEHAVIORS = 100
+_FEW = 12  # values of a column that describes events, such as the part of the day
+_CLOCK = r"(?i)^\d{1,2}[:.h]\d{2}([:.]\d{2}([.,]\d+)?)?( ?[ap]\.?m\.?)?$"
+_DIGITS = r"^\d{5,6}$"
+_NOBODY = pa.array(["", "0", "nan", "null", "none", "n/a", "na", "guest", "-"], pa.large_string())
+
+
+def is_text(column: pa.ChunkedArray) -> bool:
+    """Check whether the type of a column is text."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def holds_clocks(column: pa.ChunkedArray) -> bool:
+    """Check whether all cells are times of day, such as ``17:05`` or ``5:05 PM``."""
+    return pa.types.is_time(column.type) or _all_match(column, _CLOCK)
+
+
+def holds_digit_clocks(column: pa.ChunkedArray) -> bool:
+    """Check whether all cells are times of day written as digits, such as ``170500``."""
+    return _all_match(column, _DIGITS)
+
+
+def holds_digit_dates(column: pa.ChunkedArray) -> bool:
+    """Check whether all cells are dates written as digits, such as ``20190301``."""
+    return _all_match(column, r"^(19|20)\d{6}$")
+
+
+def holds_names(column: pa.ChunkedArray) -> bool:
+    """Check whether most cells are names rather than codes."""
+    if pa.types.is_nested(column.type):
+        return False
+    cells = [c for c in arrow.to_strings(column.slice(0, _SAMPLE)) if c]
+    words = sum(1 for c in cells if re.search(r"[^\W\d_]{2}", c) and not re.search(r"\d{3}", c))
+    return words > 0.5 * len(cells)
+
+
+def holds_behaviors(column: pa.ChunkedArray, *, known_only: bool) -> bool:
+    """Check whether a column has few distinct texts, as behaviors do.
+
+    Args:
+        column: the cells.
+        known_only: True if one of them must be a usual word for a behavior, because the name of the
+            column says little.
+    """
+    if not is_text(column):
+        return False
+    distinct = [v for v in pc.unique(arrow.to_text(column)).to_pylist() if v]
+    if known_only:
+        return any(fold(v) in known_words("behavior_words") for v in distinct)
+    with_letters = np.mean([any(c.isalpha() for c in v) for v in distinct]) if distinct else 0
+    return bool(0 < len(distinct) <= _MOST_BEHAVIORS and with_letters > 0.5)
+
+
+def may_hold_ids(column: pa.ChunkedArray) -> bool:
+    """Check whether a column has many distinct values that are not all decimal numbers."""
+    try:
+        distinct = pc.unique(arrow.to_text(column.slice(0, _COMPARED)))
+    except DataError:
+        return False
+    numbers = arrow.to_floats(distinct)
+    amounts = np.isfinite(numbers).all() and (numbers % 1).any()
+    return len(distinct) > _FEW and not amounts
+
+
+def count_users(column: pa.ChunkedArray) -> tuple[int, int]:
+    """Return the number of cells that name a user, and the number of distinct users in them."""
+    try:
+        users = arrow.to_text(column)
+    except DataError:
+        return 0, 0
+    users = users.filter(pc.invert(pc.is_in(pc.utf8_lower(users), _NOBODY)))
+    return len(users), len(pc.unique(users))
+
+
+def misfit(ids: pa.ChunkedArray, titles: pa.ChunkedArray) -> tuple[float, float]:
+    """Measure how well two columns fit together as the ids and the titles of items.
+
+    Returns:
+        The mean number of titles for each id and of ids for each title. Both are infinite if no
+        row has both.
+    """
+    try:
+        cells = [arrow.to_text(c.slice(0, _COMPARED)) for c in (ids, titles)]
+    except DataError:
+        return np.inf, np.inf
+    filled = np.all([np.asarray(pc.not_equal(c, ""), dtype=bool) for c in cells], axis=0)
+    if not filled.any():
+        return np.inf, np.inf
+    codes = [arrow.encode(c.filter(pa.array(filled)))[1] for c in cells]
+    pairs = len(np.unique(np.stack(codes), axis=1).T)
+    return pairs / (codes[0].max() + 1), pairs / (codes[1].max() + 1)
+
+
+def _all_match(column: pa.ChunkedArray, pattern: str) -> bool:
+    """Check whether all non-empty cells match a pattern, and some are not empty."""
+    if not is_text(column) and not pa.types.is_integer(column.type):
+        return False
+    cells = arrow.to_text(column.slice(0, _SAMPLE))
+    filled = cells.filter(pc.not_equal(cells, ""))
+    return len(filled) > 0 and bool(pc.all(pc.match_substring_regex(filled, pattern)).as_py())
