@@ -336,13 +336,13 @@ class Recommender:
         """Read a history in any supported form, and report which item each typed name was matched to.
 
         Args:
-            history: a ``History``; a list of ``Interaction``s, item ids or titles; or text such
+            history: a ``History``; a list of ``Interaction`` objects, item ids or titles; or text such
                 as ``"bought: RED RETROSPOT MUG; viewed: JUMBO BAG PINK POLKADOT"``. An empty string
                 stands for a new user.
 
         Returns:
             The history, and one entry for each piece of typed text. There are no entries for a
-            ``History`` or a list of ``Interaction``s.
+            ``History`` or a list of ``Interaction`` objects.
 
         Raises:
             RequestError: the history has none of these forms.
