@@ -45,6 +45,8 @@ class Case:
         events: the data.
         at: the index of the target in the data's columns.
         shown: (n,) indices of the events that the system may see, oldest first.
+        repeats: for each item of the basket, True if the user already has it in the events shown, so
+            that it counts as seen (see ``History.had``); False if it is new to the user.
         candidates: the items to rank, including the target; None for the whole catalog.
     """
 
@@ -54,12 +56,24 @@ class Case:
     events: Interactions = field(repr=False, compare=False)
     at: int = field(repr=False, compare=False)
     shown: IntArray = field(repr=False, compare=False)
+    repeats: tuple[bool, ...]
     candidates: tuple[str, ...] | None = None
 
     @property
     def history(self) -> History:
         """The events that the system may see, oldest first."""
         return History(tuple(map(self.events.interaction, self.shown.tolist())), self.user_id)
+
+    @property
+    def repeat(self) -> bool:
+        """True if the target is a repeat; False if it is new to the user."""
+        return self.repeats[0]
+
+    @property
+    def same_kind(self) -> tuple[str, ...]:
+        """The items of the basket that are repeats if the target is one, or new if it is new."""
+        pairs = zip(self.basket, self.repeats, strict=True)
+        return tuple(item_id for item_id, repeat in pairs if repeat == self.repeat)
 
 
 def last_unit(dataset: Dataset, split: str = "test") -> list[Case]:
@@ -330,6 +344,8 @@ def _cases(
     events = dataset.interactions
     c = events.columns
     ids = [item.item_id for item in dataset.catalog]
+    lead_in = dataset.info.lead_in_behaviors
+    marks_seen = np.array([b not in lead_in for b in events.behaviors])[c.behavior]
     part = SPLITS.index(split)
     is_target = (c.behavior == events.behaviors.index(dataset.info.target_behavior)) & (c.row >= 0)
     cases = []
@@ -353,7 +369,10 @@ def _cases(
         targets = inside[c.unit[inside] == unit]
         basket = tuple(ids[row] for row in c.row[targets])
         shown = earlier[max(0, len(earlier) - latest) :] if latest else earlier
-        cases.append(Case(user, basket[0], basket, events, int(targets[0]), shown))
+        repeats = np.isin(c.row[targets], c.row[shown[marks_seen[shown]]])
+        cases.append(
+            Case(user, basket[0], basket, events, int(targets[0]), shown, tuple(repeats.tolist()))
+        )
     return cases
 
 

@@ -21,13 +21,15 @@ from genrec.evaluation.bootstrap import Interval
 from genrec.evaluation.metrics import Calibration
 from genrec.evaluation.systems import slug
 from genrec.json_text import to_json
-from genrec.types import FloatArray
+from genrec.types import BoolArray, FloatArray
 
 SCHEMA_VERSION = 1
 LEAST_USERS = 500  # with fewer users, it should not be claimed that one system beats another
 LOWER_IS_BETTER = ("nats", "seconds", "invalid")
 SLICE_DRAWS = 2_000  # the number of bootstrap resamples for a slice
 MAIN_METRICS = ("nats", "hit_rate@1", "hit_rate@10", "ndcg@10")
+KINDS = ("new", "repeat")  # the kinds of targets; every target is of one kind
+TARGETS = ("all", *KINDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +57,29 @@ class Result:
     reliability: Calibration | None = None
     setup: Mapping[str, Any] = field(default_factory=dict)
 
-    def per_user(self, metric: str) -> FloatArray:
+    def per_user(self, metric: str, targets: str = "all") -> FloatArray:
         """Return the value of a metric for each user.
 
         Args:
             metric: a key of ``values``; or ``hit_rate@K``, ``ndcg@K`` or ``mrr@K`` for the target,
                 or ``recall@K`` for the whole basket, with any number K.
+            targets: ``all``; or ``new`` or ``repeat`` for the users whose target is of this kind (see
+                ``find_targets``). The recall then covers only the items of the basket that are of
+                this kind.
 
         Raises:
-            RequestError: the metric is unknown.
+            RequestError: the metric or the kind is unknown.
         """
+        name, _, k = metric.partition("@")
+        if targets != "all":
+            chosen = find_targets(self.cases, targets)
+            if name != "recall" or not k.isdecimal():
+                return self.per_user(metric)[chosen]
+            places = np.flatnonzero(chosen).tolist()
+            relevant = [self.cases[place].same_kind for place in places]
+            return metrics.recall(relevant, [self.ranked[place] for place in places], int(k))
         if metric in self.values:
             return self.values[metric]
-        name, _, k = metric.partition("@")
         if not k.isdecimal() or name not in {"recall", "hit_rate", "ndcg", "mrr"}:
             known = ", ".join([*self.values, "hit_rate@K", "ndcg@K", "mrr@K", "recall@K"])
             msg = f"metric={metric!r} is not known for {self.name}. Expected one of: {known}."
@@ -81,17 +93,36 @@ class Result:
         """Return the rank of each user's target, starting at 1; 0 if it is not in the list."""
         return [metrics.rank_of(c.target, r) for c, r in zip(self.cases, self.ranked, strict=True)]
 
-    def mean(self, metric: str) -> Interval:
-        """Compute the mean of a metric over users, with its 95% bootstrap interval."""
-        return bootstrap.bootstrap(self.per_user(metric))
+    def mean(self, metric: str, targets: str = "all") -> Interval:
+        """Compute the mean of a metric over users, with its 95% bootstrap interval.
 
-    def minus(self, other: Result, metric: str) -> Interval:
-        """Compute the mean difference from another system on the same users, with a 95% interval.
+        Args:
+            metric: see ``per_user``.
+            targets: see ``per_user``.
 
         Raises:
-            RequestError: the metric is unknown, or no user has a value for it under both systems.
+            RequestError: the metric or the kind is unknown, or no target is of this kind.
         """
-        difference = self.per_user(metric) - other.per_user(metric)
+        values = self.per_user(metric, targets)
+        if not len(values):
+            raise RequestError(_describe_none(targets))
+        return bootstrap.bootstrap(values)
+
+    def minus(self, other: Result, metric: str, targets: str = "all") -> Interval:
+        """Compute the mean difference from another system on the same users, with a 95% interval.
+
+        Args:
+            other: the result of the other system, for the same cases in the same order.
+            metric: see ``per_user``.
+            targets: see ``per_user``.
+
+        Raises:
+            RequestError: the metric or the kind is unknown, no target is of this kind, or no user has
+                a value for the metric under both systems.
+        """
+        difference = self.per_user(metric, targets) - other.per_user(metric, targets)
+        if not len(difference):
+            raise RequestError(_describe_none(targets))
         difference = difference[~np.isnan(difference)]
         if not len(difference):
             msg = (
@@ -113,6 +144,7 @@ class Comparison:
             interval.
         users: the number of users.
         verdict: ``better``, ``worse`` or ``not distinguishable``.
+        targets: ``all``; or ``new`` or ``repeat`` if only users with such a target were compared.
     """
 
     ours: str
@@ -121,6 +153,7 @@ class Comparison:
     difference: Interval
     users: int
     verdict: str
+    targets: str = "all"
 
     def __str__(self) -> str:
         """Return the comparison as a sentence without a final period."""
@@ -130,14 +163,17 @@ class Comparison:
             if self.users < LEAST_USERS and self.verdict != "not distinguishable"
             else ""
         )
+        on = {"new": " on new targets", "repeat": " on repeats"}.get(self.targets, "")
         d = self.difference
         return (
-            f"{self.ours} is {self.verdict} {link} {self.other} in {self.metric}: difference "
+            f"{self.ours} is {self.verdict} {link} {self.other} in {self.metric}{on}: difference "
             f"{d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}], {self.users:,} users{few}"
         )
 
 
-def compare(result: Result, other: Result, metric: str = "ndcg@10") -> Comparison:
+def compare(
+    result: Result, other: Result, metric: str = "ndcg@10", targets: str = "all"
+) -> Comparison:
     """Compare two systems on the same users in one metric.
 
     Args:
@@ -145,9 +181,12 @@ def compare(result: Result, other: Result, metric: str = "ndcg@10") -> Compariso
         other: the result of the other system, for the same cases in the same order.
         metric: see ``Result.per_user``. For nats, lower is better, and they exist only for systems
             that give a distribution over all items.
+        targets: ``all``; ``new`` to compare only on users whose target is new to them, or ``repeat``
+            to compare only on users who already had their target (see ``Result.per_user``).
 
     Raises:
-        RequestError: the users or targets differ, or one of the systems lacks the metric.
+        RequestError: the users or targets differ, one of the systems lacks the metric, or no target
+            is of this kind.
     """
     mine, theirs = ([(c.user_id, c.target) for c in r.cases] for r in (result, other))
     if mine != theirs:
@@ -156,11 +195,55 @@ def compare(result: Result, other: Result, metric: str = "ndcg@10") -> Compariso
             f"({len(mine):,} and {len(theirs):,}). Expected the same cases for paired differences."
         )
         raise RequestError(msg)
-    difference = result.minus(other, metric)
+    difference = result.minus(other, metric, targets)
     sign = -1 if metric in LOWER_IS_BETTER else 1
     low, high = sorted((sign * difference.low, sign * difference.high))
     verdict = "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
-    return Comparison(result.name, other.name, metric, difference, len(mine), verdict)
+    users = int(find_targets(result.cases, targets).sum())
+    return Comparison(result.name, other.name, metric, difference, users, verdict, targets)
+
+
+def find_targets(cases: Sequence[Case], targets: str) -> BoolArray:
+    """Find the users whose target is of a kind.
+
+    Args:
+        cases: the cases of U users.
+        targets: one of ``TARGETS``. A target is a ``repeat`` if the user already had it in the events
+            that the protocol shows, and ``new`` otherwise.
+
+    Returns:
+        (U,) a mask that is True for these users.
+
+    Raises:
+        RequestError: the kind is unknown.
+    """
+    if targets not in TARGETS:
+        msg = f"targets={targets!r} is not known. Expected one of: {', '.join(TARGETS)}."
+        raise RequestError(msg)
+    repeat = np.array([case.repeat for case in cases], dtype=bool)
+    return {"all": np.ones_like(repeat), "new": ~repeat, "repeat": repeat}[targets]
+
+
+def _describe_none(targets: str) -> str:
+    """Return a message that says that no user has a target of a kind."""
+    what = {"new": "is new to its user", "repeat": "is a repeat"}.get(targets, "was evaluated")
+    return f"No target {what}. Expected at least one user with such a target."
+
+
+@dataclass(frozen=True, slots=True)
+class TargetKind:
+    """The results of all systems for the users whose target is of one kind.
+
+    Attributes:
+        users: the number of these users.
+        intervals: the mean and the 95% interval of each metric, by system and metric.
+        comparisons: comparisons of the first system with each of the others; empty if there are no
+            such users.
+    """
+
+    users: int
+    intervals: Mapping[str, Mapping[str, Interval]]
+    comparisons: Sequence[Comparison]
 
 
 @dataclass(frozen=True)
@@ -213,10 +296,29 @@ class Evaluation:
 
         For protocols that rank candidates, HR@1 is used instead of NDCG@10.
         """
+        return self._compare("all")
+
+    @cached_property
+    def by_target(self) -> dict[str, TargetKind]:
+        """The metrics and comparisons for ``new`` targets and for each ``repeat``, by kind."""
+        kinds = {}
+        for kind in KINDS:
+            chosen = find_targets(self.cases, kind)
+            values = {
+                (r.name, m): r.per_user(m, kind) if m.startswith("recall@") else v[chosen]
+                for r in self.results
+                for m, v in r.values.items()
+            }
+            compared = self._compare(kind) if chosen.any() else []
+            kinds[kind] = TargetKind(int(chosen.sum()), self._by_system(values), compared)
+        return kinds
+
+    def _compare(self, targets: str) -> list[Comparison]:
         metric = "hit_rate@1" if self.protocol.startswith("candidates") else "ndcg@10"
         ours, *others = self.results
-        by_rank = [compare(ours, other, metric) for other in others]
-        return by_rank + [compare(ours, o, "nats") for o in others if _both_have(ours, o, "nats")]
+        by_rank = [compare(ours, other, metric, targets) for other in others]
+        with_nats = [o for o in others if _both_have(ours, o, "nats")]
+        return by_rank + [compare(ours, other, "nats", targets) for other in with_nats]
 
     @cached_property
     def by_slice(self) -> dict[str, dict[str, dict[str, dict[str, Interval]]]]:
@@ -266,17 +368,15 @@ class Evaluation:
             "systems": {n: _plain(metrics) for n, metrics in self.intervals.items()},
             "whole": {r.name: dict(r.whole) for r in self.results},
             "diversity_over": self.vectors,
-            "comparisons": [
-                {
-                    "system": c.ours,
-                    "other": c.other,
-                    "metric": c.metric,
-                    **_interval(c.difference),
-                    "verdict": c.verdict,
-                    "said": str(c),
+            "comparisons": _plain_comparisons(self.comparisons),
+            "targets": {
+                name: {
+                    "users": kind.users,
+                    "systems": {n: _plain(metrics) for n, metrics in kind.intervals.items()},
+                    "comparisons": _plain_comparisons(kind.comparisons),
                 }
-                for c in self.comparisons
-            ],
+                for name, kind in self.by_target.items()
+            },
             "slices": {
                 kind: {
                     label: {
@@ -307,6 +407,7 @@ class Evaluation:
             columns: dict[str, Any] = {
                 "user_id": [c.user_id for c in self.cases],
                 "target": [c.target for c in self.cases],
+                "repeat": [c.repeat for c in self.cases],
                 **self.slices,
                 **result.values,
                 "items": [list(r) for r in result.ranked],
@@ -352,6 +453,20 @@ def _both_have(one: Result, other: Result, metric: str) -> bool:
 
 def _interval(interval: Interval) -> dict[str, float]:
     return {"mean": interval.mean, "low": interval.low, "high": interval.high}
+
+
+def _plain_comparisons(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    return [
+        {
+            "system": c.ours,
+            "other": c.other,
+            "metric": c.metric,
+            **_interval(c.difference),
+            "verdict": c.verdict,
+            "said": str(c),
+        }
+        for c in comparisons
+    ]
 
 
 def _plain(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:

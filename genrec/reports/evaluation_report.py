@@ -6,41 +6,25 @@ A page contains no scripts. All text from the data, such as titles and names, is
 from __future__ import annotations
 
 import base64
-import io
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from genrec import __version__, files
 from genrec.data.protocols import Case
 from genrec.errors import SettingsError
-from genrec.evaluation import bootstrap, metrics
 from genrec.evaluation.bootstrap import Interval
-from genrec.evaluation.results import Evaluation, Result
-from genrec.extras import how_to_install
+from genrec.evaluation.results import KINDS, Evaluation, Result
+from genrec.reports import evaluation_figures as figures
 from genrec.reports.html import escape_line, make_page
 from genrec.text import one_line
 
 ENDINGS = (".html", ".md")
-_CURVE = 20  # the largest k in the hit-rate curves
 _EXAMPLES = 5
-_BARS = 8  # the maximum number of slices of a kind in a figure
 _SHOWN = 5  # the number of events and recommendations shown for an example user
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
-_MARKS = "os^Dvp*"
-_KINDS = {
-    "item": "whether the target item occurs in the train part",
-    "user": "whether the user occurs in the train part",
-    "history": "number of events in the history",
-    "target_events": "number of earlier events of the target item",
-    "last_behavior": "last behavior in the history",
-    "script": "script of the target's title",
-}
 _INTERVAL = re.compile(r"(-?[\d.e-]+) (\[[^\[\]<>&]+\])")
 _STYLE = """
 body { max-width: 64em; }
@@ -117,7 +101,7 @@ def check(path: str | Path) -> None:
             f"{' or '.join(ENDINGS)}."
         )
         raise SettingsError(msg)
-    _pyplot()
+    figures.load_matplotlib()
     files.check_output(path)
 
 
@@ -127,8 +111,43 @@ def overall(evaluation: Evaluation) -> Table:
     Each cell contains a mean with its 95% interval. For metrics that are computed once over all
     lists, it contains a single number.
     """
+    table = _by_metric(evaluation, evaluation.intervals)
+    whole = [
+        [metric, *(_figure(r.whole.get(metric)) for r in evaluation.results)]
+        for metric in dict.fromkeys(m for r in evaluation.results for m in r.whole)
+    ]
+    return Table(table.header, [*table.rows, *whole])
+
+
+def by_target(evaluation: Evaluation) -> list[tuple[str, Table, list[str]]]:
+    """Build a table of the metrics of each system for new targets, and one for repeats.
+
+    Returns:
+        A heading, a table and the comparisons as sentences for each kind of target. The list is empty
+        if all targets are of one kind, since the tables would not differ from ``overall``.
+    """
+    kinds, users = evaluation.by_target, len(evaluation.cases)
+    if any(kind.users == users for kind in kinds.values()):
+        return []
+    titles = {"new": "Targets that are new to the user", "repeat": "Repeats"}
+    return [
+        (
+            f"{titles[name]} ({kind.users:,} of {users:,})",
+            _by_metric(evaluation, kind.intervals),
+            [f"{c}." for c in kind.comparisons],
+        )
+        for name, kind in kinds.items()
+    ]
+
+
+def _by_metric(evaluation: Evaluation, intervals: Mapping[str, Mapping[str, Interval]]) -> Table:
+    """Build a table with a row for each metric and a column for each system.
+
+    Args:
+        evaluation: the evaluation.
+        intervals: the mean and the interval of each metric, by system and metric.
+    """
     names = [r.name for r in evaluation.results]
-    intervals = evaluation.intervals
     rows = []
     for metric in dict.fromkeys(m for n in names for m in intervals[n]):
         k = metric.partition("@")[2]
@@ -137,8 +156,6 @@ def overall(evaluation: Evaluation) -> Table:
         ):
             continue  # every basket contains one item
         rows.append([metric, *(format_interval(intervals[n].get(metric), metric) for n in names)])
-    for metric in dict.fromkeys(m for r in evaluation.results for m in r.whole):
-        rows.append([metric, *(_figure(r.whole.get(metric)) for r in evaluation.results)])
     return Table(["metric", *names], rows)
 
 
@@ -184,6 +201,7 @@ def remarks(evaluation: Evaluation) -> list[str]:
         f"of the target), seconds and invalid lists. Diversity is measured with {e.vectors}.",
     ]
     lines += [line for line in map(_describe_setup, e.results) if line]
+    lines.append(_describe_targets(e))
     lines += [f"{c}." for c in e.comparisons]
     for result in e.results:
         invalid = int(result.values["invalid"].sum())
@@ -212,6 +230,22 @@ def _describe_setup(result: Result) -> str:
     )
 
 
+def _describe_targets(evaluation: Evaluation) -> str:
+    """Return a sentence with the numbers of new and repeated targets."""
+    new, repeats = (evaluation.by_target[kind].users for kind in KINDS)
+    if not repeats:
+        return (
+            "All targets are new to the user: none occurs in the history that the protocol shows."
+        )
+    said = (
+        f"{new:,} targets are new to the user, and {repeats:,} are repeats, which occur in the history "
+        "that the protocol shows."
+    )
+    if evaluation.exclude_seen and not evaluation.protocol.startswith("candidates"):
+        said += " Since seen items are excluded, no system may recommend a repeat."
+    return said
+
+
 def main_metric(evaluation: Evaluation) -> str:
     """Return the name of the metric that is used for slices of users and for comparisons."""
     return "hit_rate@1" if evaluation.protocol.startswith("candidates") else "ndcg@10"
@@ -225,8 +259,10 @@ def blocks(evaluation: Evaluation) -> list[Block]:
         Lines(remarks(evaluation)),
         Heading("All users"),
         overall(evaluation),
-        Picture("Hit rate by list length", hit_rate_curves(evaluation)),
+        Picture("Hit rate by list length", figures.hit_rate_curves(evaluation)),
     ]
+    for heading, table, compared in by_target(evaluation):
+        parts += [Heading(heading), Lines(compared), table]
     if any(r.reliability is not None for r in evaluation.results):
         parts += [
             Heading("Calibration"),
@@ -237,12 +273,12 @@ def blocks(evaluation: Evaluation) -> list[Block]:
                     "probability."
                 ]
             ),
-            Picture("Observed frequency by stated probability", reliability(evaluation)),
+            Picture("Observed frequency by stated probability", figures.reliability(evaluation)),
         ]
     if evaluation.by_slice:
         parts += [
             Heading("Slices"),
-            Picture(f"{metric} by slice", slice_bars(evaluation, metric)),
+            Picture(f"{metric} by slice", figures.slice_bars(evaluation, metric)),
             Lines([f"{metric} with 95% intervals. {_describe_slices(evaluation)}"]),
             sliced(evaluation, metric),
         ]
@@ -254,7 +290,9 @@ def blocks(evaluation: Evaluation) -> list[Block]:
 
 
 def _describe_slices(evaluation: Evaluation) -> str:
-    kinds = [f"{kind}: {_KINDS[kind]}" for kind in evaluation.by_slice if kind in _KINDS]
+    kinds = [
+        f"{kind}: {figures.SLICES[kind]}" for kind in evaluation.by_slice if kind in figures.SLICES
+    ]
     return f"Users are grouped by {'; '.join(kinds)}." if kinds else ""
 
 
@@ -291,139 +329,6 @@ def _example(evaluation: Evaluation, case: Case) -> list[Block]:
 def _title(case: Case, item_id: str) -> str:
     catalog = case.events.catalog
     return catalog[catalog.row(item_id)].title if item_id in catalog else item_id
-
-
-def hit_rate_curves(evaluation: Evaluation) -> bytes:
-    """Plot the hit rate of each system by list length, with a band for its interval.
-
-    Returns:
-        The figure as PNG data.
-    """
-    figure, axes = _figure_of(1)
-    longest = max((len(r) for s in evaluation.results for r in s.ranked), default=1)
-    ks = range(1, min(_CURVE, max(longest, 1)) + 1)
-    for result, color, mark in _styled(evaluation.results):
-        ranks = result.ranks()
-        values = np.stack([metrics.hit_rate(ranks, k) for k in ks], axis=1)
-        means = bootstrap.bootstraps(values, draws=2_000)
-        axes[0].plot(
-            ks,
-            [i.mean for i in means],
-            color=color,
-            marker=mark,
-            markersize=4,
-            label=_plain(result.name),
-        )
-        axes[0].fill_between(
-            ks, [i.low for i in means], [i.high for i in means], color=color, alpha=0.15, lw=0
-        )
-    axes[0].set(xlabel="list length k", ylabel="HR@k with 95% interval", ylim=(0, None))
-    axes[0].xaxis.get_major_locator().set_params(integer=True)
-    _legend(figure, axes[0])
-    return _png(figure)
-
-
-def reliability(evaluation: Evaluation) -> bytes:
-    """Plot observed frequencies by stated probability, with 95% intervals.
-
-    Returns:
-        The figure as PNG data.
-    """
-    figure, axes = _figure_of(1)
-    highest = 1e-3
-    for result, color, mark in _styled(evaluation.results):
-        if result.reliability is None:
-            continue
-        r = result.reliability
-        error = 1.96 * np.sqrt(r.observed * (1 - r.observed) / r.count)
-        low = np.minimum(error, r.observed)
-        label = f"{_plain(result.name)}, expected calibration error {r.error:.4f}"
-        style = {"color": color, "marker": mark, "markersize": 5, "capsize": 2, "label": label}
-        axes[0].errorbar(r.stated, r.observed, yerr=[low, error], **style)
-        highest = max(highest, float(r.stated.max()), float((r.observed + error).max()))
-    line = [0, min(1.0, 1.05 * highest)]
-    axes[0].plot(line, line, color="#999999", ls="--", lw=1, label="perfect calibration")
-    axes[0].set(xlabel="stated probability", ylabel="observed frequency", xlim=line, ylim=line)
-    _legend(figure, axes[0])
-    return _png(figure)
-
-
-def slice_bars(evaluation: Evaluation, metric: str) -> bytes:
-    """Plot a metric for the largest slices of users, with a panel for each kind of slice.
-
-    The bars are means with 95% intervals.
-
-    Returns:
-        The figure as PNG data.
-    """
-    kinds = evaluation.by_slice
-    figure, axes = _figure_of(len(kinds))
-    n = len(evaluation.results)
-    for panel, (kind, labels) in zip(axes, kinds.items(), strict=True):
-        users = Counter(evaluation.slices[kind])
-        largest = {label for label, _ in users.most_common(_BARS)}
-        shown = [label for label in labels if label in largest]
-        for place, (result, color, _) in enumerate(_styled(evaluation.results)):
-            at = np.arange(len(shown)) + (place - (n - 1) / 2) * 0.8 / n
-            intervals = [labels[label][result.name][metric] for label in shown]
-            means = np.array([i.mean for i in intervals])
-            error = np.array(
-                [[m - i.low, i.high - m] for m, i in zip(means, intervals, strict=True)]
-            )
-            style = {"color": color, "alpha": 0.8, "ecolor": "#444444", "capsize": 2}
-            name = _plain(result.name)
-            panel.bar(at, means, 0.75 / n, yerr=np.maximum(error.T, 0), label=name, **style)
-        names = [f"{_plain(label)}\nn={users[label]:,}" for label in shown]
-        panel.set_xticks(range(len(shown)), names)
-        panel.set(title=_KINDS.get(kind, kind), ylabel=metric, ylim=(0, None))
-    _legend(figure, axes[0])
-    return _png(figure)
-
-
-def _legend(figure: Any, panel: Any) -> None:
-    """Draw a single legend above all panels of a figure."""
-    handles, names = panel.get_legend_handles_labels()
-    columns = 1 if max(map(len, names)) > 30 else 4
-    figure.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False)
-
-
-def _styled(results: Sequence[Result]) -> list[tuple[Result, str, str]]:
-    n, m = len(_COLORS), len(_MARKS)
-    return [(r, _COLORS[i % n], _MARKS[i % m]) for i, r in enumerate(results)]
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ImportError as error:
-        msg = f"A report needs matplotlib, which is not installed. {how_to_install('report')}"
-        raise SettingsError(msg) from error
-    return matplotlib
-
-
-def _figure_of(panels: int) -> tuple[Any, Any]:
-    _pyplot()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.2 if panels == 1 else 3.2 * panels), layout="constrained")
-    axes = figure.subplots(panels, 1, squeeze=False)[:, 0]
-    for panel in axes:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(axis="y", alpha=0.3)
-        panel.set_axisbelow(True)
-    return figure, axes
-
-
-def _png(figure: Any) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    return stream.getvalue()
-
-
-def _plain(text: str) -> str:
-    """Escape $ for matplotlib, where it starts a formula, and replace non-ASCII characters by ?."""
-    shown = "".join(c if c.isascii() else "?" for c in one_line(text))
-    return shown.replace("$", r"\$")
 
 
 def _figure(value: float | None) -> str:

@@ -167,9 +167,18 @@ def print_tuned(tuned: Tuned, path: Path) -> None:
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """Print the metrics of all systems, the main metric for each slice of users, and remarks."""
+    """Print the metrics of all systems, for all targets and for each kind of target.
+
+    The main metric for each slice of users and remarks follow.
+    """
     table = evaluation_report.overall(evaluation)
     print_table(table.header, table.rows)
+    for heading, table, compared in evaluation_report.by_target(evaluation):
+        print_line("")
+        print_line(heading, "bold")
+        print_table(table.header, table.rows)
+        for line in compared:
+            print_line(line)
     if evaluation.by_slice:
         metric = evaluation_report.main_metric(evaluation)
         table = evaluation_report.sliced(evaluation, metric)
