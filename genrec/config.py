@@ -314,7 +314,7 @@ class Settings:
         if self.node_temperature is not None and not 0.01 <= self.node_temperature < 100:
             msg = (
                 f"node_temperature={self.node_temperature} is not valid. Expected a number of at least "
-                "0.01 and less than 100. With lower values, rounding errors would decide."
+                "0.01 and less than 100. Lower values would let rounding errors determine the result."
             )
             raise SettingsError(msg)
         self._check_combinations()
@@ -489,7 +489,7 @@ class QueryOptions:
         options: object = given  # checked for callers without a type checker
         if options is not None and not isinstance(options, cls):
             msg = (
-                f"options is {type(options).__name__}. Expected genrec.config.QueryOptions. You can "
+                f"options is of type {type(options).__name__}. Expected genrec.config.QueryOptions. You can "
                 "also pass its fields as keywords."
             )
             raise RequestError(msg)

@@ -108,7 +108,7 @@ class Recommender:
         given: object = model  # checked for callers without a type checker
         if not (isinstance(given, str | PathLike | TextModel) or can_score(given)):
             msg = (
-                f"model is {type(model).__name__}. Expected the name or folder of a model, a "
+                f"model is of type {type(model).__name__}. Expected the name or folder of a model, a "
                 "LanguageModel, or an object with the methods of genrec.models.base.TextModel."
             )
             raise SettingsError(msg)
@@ -706,7 +706,7 @@ class Recommender:
         )
 
     def title_vectors(self, rows: IntArray) -> FloatArray:
-        """Compute a vector of length 1 for the title of each given catalog row.
+        """Compute a unit vector for the title of each given catalog row.
 
         The vectors come from the matcher's encoder. If there is none, or if it cannot read the
         titles, they are based on character n-grams.
@@ -831,8 +831,8 @@ def _check_data(data: object) -> None:
     """Check the type of the data, for callers without a type checker."""
     if not isinstance(data, Dataset | Catalog):
         msg = (
-            f"data is {type(data).__name__}. Expected a Dataset or a Catalog: load a folder "
-            "that prepare wrote with genrec.Dataset.load(folder)."
+            f"data is of type {type(data).__name__}. Expected a Dataset or a Catalog: load a folder "
+            "written by `genrec prepare` with genrec.Dataset.load(folder)."
         )
         raise SettingsError(msg)
 

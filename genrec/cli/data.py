@@ -101,16 +101,16 @@ class PrepareOptions:
     time_unit: str = option(
         "auto",
         _COLUMNS,
-        "Unit of the timestamps. auto infers it from the values. position takes the order of the rows "
-        "if there is no time.",
+        "Unit of the timestamps. auto infers it from the values. position uses the order of the rows, "
+        "for data without times.",
         choices=("auto", "day", "s", "ms", "us", "ns", "excel", "yyyymmdd", "position"),
     )
     date_format: str | None = option(
         None,
         _COLUMNS,
-        "Format of the dates, such as %d/%m/%Y, if it cannot be decided from the values.",
+        "Format of the dates, such as %d/%m/%Y, if it cannot be inferred from the values.",
         metavar="FORMAT",
-        unset="decided from the whole column",
+        unset="inferred from the whole column",
     )
     drop_items: tuple[str, ...] = option(
         (),
@@ -200,7 +200,7 @@ def prepare(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Turn files of events and items into a dataset. Checks, splits and measures the data."""
+    """Turn files of events and items into a dataset, which is checked, split and measured."""
     from genrec.data.dataset import check_destination
     from genrec.data.ingest import EventOptions
     from genrec.reports import console, summaries
@@ -282,8 +282,8 @@ def _choose_source(
         raise SettingsError(msg)
     if (how.sql is not None or how.items_sql is not None) != (how.url is not None):
         msg = (
-            "A query and the address of a database belong together. Expected --sql QUERY (or "
-            "--items-sql QUERY) with --url URL, such as --url sqlite:///shop.db."
+            "A query was given without the address of a database, or an address without a query. "
+            "Expected --sql QUERY (or --items-sql QUERY) with --url URL, such as --url sqlite:///shop.db."
         )
         raise SettingsError(msg)
     if how.items is not None and how.items_sql is not None:
@@ -386,7 +386,7 @@ def audit(
         return
     console.print_line(
         f"{report.dataset}: protocol {report.protocol}, split {report.split}, {report.users:,} "
-        f"users; {report.count('warning')} warnings, {report.count('note')} notes"
+        f"users; warnings: {report.count('warning')}, notes: {report.count('note')}"
     )
     console.print_table(
         ["level", "check", "finding", "what to do"],

@@ -27,7 +27,7 @@ def load_request(
     *,
     quiet: bool,
 ) -> tuple[Recommender, History | str]:
-    """Load a recommender for a dataset folder, and find the history to recommend for.
+    """Load a recommender for a dataset folder, and find the history that a command refers to.
 
     The history is the user's history if a user was given, otherwise the typed text. The request is
     checked before the model is loaded. Explanations use float32 on a CPU.

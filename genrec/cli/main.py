@@ -60,7 +60,7 @@ _SIMILAR = {
 
 
 def _replace_lacking(error: UnicodeError, otherwise: str) -> tuple[str, int]:
-    """Replace characters that an encoding lacks with similar ones, or as another handler does."""
+    """Replace characters that an encoding lacks with similar ones, or else as ``otherwise`` says."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
@@ -71,7 +71,8 @@ def _replace_lacking(error: UnicodeError, otherwise: str) -> tuple[str, int]:
 def _accept_any_encoding() -> None:
     """Print a replacement for characters that the encoding of a stream lacks, instead of failing.
 
-    Results get question marks and messages get escapes, as those of Python do.
+    Such characters become similar ones if there are any. Otherwise, they become question marks in
+    results and backslash escapes in messages.
     """
     for stream, given, otherwise in (
         (sys.stdout, "strict", "replace"),

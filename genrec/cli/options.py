@@ -37,7 +37,7 @@ _SCALARS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": boo
 
 @dataclass(frozen=True, slots=True)
 class HistoryOptions:
-    """Options for the history to recommend for. It comes from the dataset or is typed."""
+    """Options that select the history: that of a user in the dataset, or one typed by hand."""
 
     user: str | None = option(None, WHAT, "ID of a user in the dataset.", metavar="USER_ID")
     history: str | None = option(

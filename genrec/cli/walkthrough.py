@@ -101,7 +101,7 @@ _ENGLISH = _Story(
         "ndcg@10": "NDCG@10",
         "recall@10": "recall@10 of the basket",
     },
-    few="The intervals are wide because {n} customers are few. benchmarks/LOG.md has the results for "
+    few="The intervals are wide because only {n} customers were sampled. benchmarks/LOG.md has the results for "
     "all 887.",
     end="The demo took {seconds:.0f} s with {model}.",
 )

@@ -87,7 +87,7 @@ def clean_ids(table: pa.Table, names: list[str], notes: list[str]) -> pa.Table:
 
 
 def clean_titles(table: pa.Table, notes: list[str]) -> pa.Table:
-    """Decode HTML entities in titles, such as ``&amp;``, but only once."""
+    """Decode HTML entities such as ``&amp;`` in titles; doubly encoded ones are decoded only once."""
     if "title" not in table.column_names or not _is_text(table["title"]):
         return table
     column = table["title"]
@@ -189,7 +189,7 @@ def mark_returns(
     if (cancelled & negative).any():
         why += f", {int((cancelled & negative).sum()):,} with both"
     count = quantity(int(returned.sum()), "row")
-    notes.append(f"{count} counted as returns, not as purchases: {why}; the behavior is {RETURN!r}")
+    notes.append(f"{count} got the behavior {RETURN!r} instead of a purchase: {why}")
     others = pa.array([usual]).cast(pa.large_string())[0] if behavior is None else behavior
     marked = pc.if_else(pa.array(returned), pa.scalar(RETURN, pa.large_string()), others)
     if behavior is None:
@@ -213,7 +213,7 @@ def drop_repeats(table: pa.Table, unit: str | None, rejects: Rejects, notes: lis
 
 
 def _cancelled(table: pa.Table, unit: str | None) -> BoolArray:
-    """Return an (E,) mask of the rows whose invoice is a C with digits, if most are only digits."""
+    """Return an (E,) mask of the rows with invoices such as ``C5363``, if most others are digits."""
     none = np.zeros(table.num_rows, dtype=bool)
     if unit is None or unit not in table.column_names or arrow.is_list(table[unit].type):
         return none
@@ -232,7 +232,7 @@ def _name_items_without_ids(table: pa.Table, notes: list[str]) -> pa.Table:
     count = int(pc.sum(lacking).as_py() or 0)
     if not count:
         return table
-    notes.append(f"{quantity(count, 'row')} without an item id, which got the title as the id")
+    notes.append(f"{quantity(count, 'row')} had no item id and got the title as the id")
     place = table.column_names.index("item_id")
     return table.set_column(place, "item_id", pc.if_else(lacking, titles, ids))
 
@@ -246,7 +246,7 @@ def read_amounts(
     """Read numbers with currency signs, thousands separators or decimal commas.
 
     A column that describes items or events is changed only if every cell is a number and some have
-    a fraction or a sign; so codes such as ``030 123`` remain texts.
+    a fraction or a sign; so codes such as ``030 123`` stay text.
 
     Args:
         table: the events or items.

@@ -1,4 +1,4 @@
-"""Look at the cells of columns where their names do not decide what they hold."""
+"""Examine the cells of columns whose names do not show what the columns hold."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Names are compared without regard to case, spaces and punctuation (``column_names``). A mapping given
 by the user takes precedence over everything else, and a column with genrec's own name over other
-names. If several columns may hold the users or the items, their cells decide (``column_cells``).
+names. If several columns may hold the users or the items, ``column_cells`` compares their cells.
 This module does not change the cells.
 """
 
@@ -101,7 +101,7 @@ def recognize_events(
     behavior = finder.suggest_behavior(unit)
     if "user_id" not in finder.present and finder.may_be_user(unit):
         finder.take("user_id", str(unit))
-        finder.notes.append(f"no column names the users, so every {unit!r} counts as a user")
+        finder.notes.append(f"no column identifies users, so every {unit!r} counts as a user")
         unit = None
     if "item_id" in names and "title" not in finder.present and with_titles:
         finder.share_text("item_id", "title")
@@ -367,7 +367,7 @@ class _Finder:
                 self.table = self.table.set_column(place, date, joined).drop_columns(clock)
                 self.columns = arrow.column_names(self.table)
                 self.take("timestamp", date)
-                self.notes.append(f"the time is joined from the columns {date!r} and {clock!r}")
+                self.notes.append(f"the time is made from the columns {date!r} and {clock!r}")
                 return
 
     @property

@@ -235,7 +235,7 @@ class Dataset:
         )
         notes = [*imported.notes, *read.notes, *note_texts(events), *note_unknown_verbs(events)]
         if replaced:
-            notes.append(f"the split column was replaced by the split by {split_name}")
+            notes.append(f"the split column was replaced with a split by {split_name}")
         if (
             target_behavior is None
             and target.casefold() not in target_words()

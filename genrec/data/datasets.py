@@ -241,7 +241,7 @@ def _csv(path: Path, columns: dict[str, str]) -> _Read:
 
 
 def _split_lines(path: Path, separator: str, names: Sequence[str]) -> _Read:
-    """Read a file without a header published by GroupLens, in UTF-8 or Latin-1.
+    """Read a file from GroupLens that has no header, in UTF-8 or Latin-1.
 
     Args:
         path: the file.

@@ -139,7 +139,10 @@ def _most_frequent(item: IntArray, value: IntArray, items: int) -> IntArray:
 def _note_several(
     item: IntArray, title: IntArray, best: IntArray, ids: Sequence[str], titles: Sequence[str]
 ) -> list[str]:
-    """Return a remark on items with several titles, with the closest case as an example."""
+    """Return a remark on items with several titles.
+
+    The example is the item whose most frequent title is least ahead of another title of the item.
+    """
     if not len(item):
         return []
     width = int(title.max()) + 1
@@ -157,8 +160,8 @@ def _note_several(
     used = one_line(titles[best[place]])
     are = "item has" if several == 1 else "items have"
     return [
-        f"{several:,} {are} several titles, of which the most frequent one is used; the closest case "
-        f"is {one_line(ids[place])!r}, which is called {used!r} in {quantity(int(votes[place]), 'row')} "
+        f"{several:,} {are} several titles, of which the most frequent one is used; for "
+        f"example, {one_line(ids[place])!r} is called {used!r} in {quantity(int(votes[place]), 'row')} "
         f"and {other!r} in {int(count[close]):,}"
     ]
 

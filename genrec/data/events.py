@@ -1,4 +1,4 @@
-"""Define the events of users: a single interaction, a history, and arrays with all events."""
+"""Define the types of user events: single interactions, histories, and arrays of all events."""
 
 from __future__ import annotations
 

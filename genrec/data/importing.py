@@ -107,7 +107,7 @@ def import_tables(
 
 
 def _note_unused(catalog: Catalog, found: Ingested) -> list[str]:
-    """Return a remark on items from the events whose rows were all rejected."""
+    """Return a remark on items that occur only in rejected events."""
     row = found.events.columns.row
     count = len(catalog) - len(np.unique(row[row >= 0]))
     if not count:
@@ -119,10 +119,10 @@ def _note_unused(catalog: Catalog, found: Ingested) -> list[str]:
 def _with_time(
     read: columns.Recognized, options: EventOptions, rejects: Rejects
 ) -> columns.Recognized:
-    """Check that the required columns exist, and add positions if the rows are ordered by time.
+    """Check that the required columns exist, and add positions for the time unit ``position``.
 
     Raises:
-        DataError: a column is missing. All missing columns are in one message.
+        DataError: a column is missing. The message lists all missing columns.
     """
     present = set(read.table.column_names)
     table = read.table
@@ -174,7 +174,7 @@ def _drop_items(
     if unknown:
         listed = ", ".join(repr(one_line(i)) for i in unknown[:_LISTED])
         more = f" and {len(unknown) - _LISTED:,} more" if len(unknown) > _LISTED else ""
-        notes.append(f"not in the data, so not dropped: {listed}{more}")
+        notes.append(f"no items in the data have these ids given to --drop-items: {listed}{more}")
     wanted = set(ids)
     kept = [item for item in catalog if item.item_id not in wanted]
     if not kept:

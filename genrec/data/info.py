@@ -202,7 +202,7 @@ def note_texts(events: Interactions) -> list[str]:
         count = sum(map(breaks_line, strings))
         if count:
             notes.append(
-                f"{quantity(count, kind)} with line breaks or control characters (shown as spaces)"
+                f"line breaks or control characters in {quantity(count, kind)} are shown as spaces"
             )
     return notes
 

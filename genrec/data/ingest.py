@@ -140,7 +140,7 @@ def ingest(
     keep = _reject(table, problems, rejects)
     if not keep.any():
         why = (
-            f"every row was rejected, most often because of this: {rejects.most_frequent()}"
+            f"every row was rejected, most often for this reason: {rejects.most_frequent()}"
             if rejects.rows
             else "it has no rows"
         )
@@ -347,8 +347,8 @@ def _note_events(events: EventTable) -> list[str]:
     back = (c.user[1:] == c.user[:-1]) & (c.split[1:] < c.split[:-1])
     if back.any():
         notes.append(
-            f"{quantity(len(np.unique(c.user[1:][back])), 'user')} with events of an earlier split "
-            "part after events of a later one"
+            "events of an earlier split part come after events of a later one for "
+            f"{quantity(len(np.unique(c.user[1:][back])), 'user')}"
         )
     tied = (c.user[1:] == c.user[:-1]) & (c.timestamp[1:] == c.timestamp[:-1])
     at = np.flatnonzero(np.append(tied, False) | np.append(False, tied))  # only these can repeat

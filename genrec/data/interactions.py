@@ -110,7 +110,7 @@ class Interactions:
         return cls.from_table(huggingface.read(data, split), catalog, rejects=rejects, **options)
 
     def users_with_target(self, behavior: str) -> list[int]:
-        """Count the users in each split with at least one event of this behavior on an item."""
+        """Count, for each split, the users who have an event with this behavior and an item."""
         c = self.columns
         is_target = (c.behavior == self.behaviors.index(behavior)) & (c.row >= 0)
         return [len(np.unique(c.user[is_target & (c.split == s)])) for s in range(len(SPLITS))]

@@ -107,9 +107,9 @@ def read_times(
 
 
 def describe_unreadable(cells: pa.ChunkedArray, date_format: str | None = None) -> str:
-    """Build the error message for a time column of which no cell could be read."""
+    """Build the error message for a time column in which no cell could be read."""
     filled = [v for v in pc.unique(arrow.to_text(cells)).to_pylist() if v]
-    some = f", such as {' or '.join(map(repr, filled[:3]))}" if filled else ""
+    some = f" from cells such as {' or '.join(map(repr, filled[:3]))}" if filled else ""
     form = f" in the form {date_format!r}" if date_format else ""
     return (
         f"no time{form} could be read{some}. Expected dates, or numbers that are times or positions. "
@@ -266,7 +266,7 @@ def _implausible(number: float, problem: str, where: str) -> str:
         )
     else:
         moment = format_time(float(_to_seconds(np.array([number]), unit)[0]))
-        advice = f"As {_NAMES.get(unit, unit)}, it is {moment}: set --time-unit {unit}."
+        advice = f"As {_NAMES.get(unit, unit)}, this number means {moment}: set --time-unit {unit}."
     return (
         f"{where}: the times are numbers such as {number:.15g}. {problem}. Expected years from 1970 "
         f"to 2100. {advice}"
@@ -308,7 +308,7 @@ def _span(seconds: FloatArray, unit: str) -> str:
     if not len(finite) or not (future or unit in _UNUSUAL):
         return ""
     dates = [format_time(float(s))[:10] for s in (finite.min(), finite.max())]
-    check = ". Set --time-unit if this is wrong, since dates are in the future" if future else ""
+    check = ". Some dates are in the future, so set --time-unit if this is wrong" if future else ""
     return f", from {dates[0]} to {dates[1]}{check}"
 
 

@@ -77,7 +77,7 @@ def evaluate(
             None uses the recommenders' setting, whose default depends on the dataset.
         candidates: for ``candidates-20``, a mapping from each user_id to the items to rank, which
             replace the random candidates.
-        vectors: a matrix with a vector of length 1 for each of the catalog's items, used to measure
+        vectors: a matrix with a unit vector for each of the catalog's items, used to measure
             diversity; None for character n-grams of the titles.
         seed: the random seed for the sample, the candidates and the baselines.
         out: the folder for per-user values and logs of the lists, from which a killed run can be
@@ -202,7 +202,7 @@ class _Measurement:
         ks: the list lengths at which metrics are computed.
         exclude_seen: True if items of the history are left out of the lists.
         before: the first split whose events are not counted for popularity and novelty.
-        vectors: a matrix with a vector of length 1 for each item of the catalog; None for character
+        vectors: a matrix with a unit vector for each item of the catalog; None for character
             n-grams of the titles.
     """
 

@@ -356,7 +356,7 @@ def diversity(ranked: RowArray, vectors: Any, k: int) -> FloatArray:
 
     Args:
         ranked: (U, K) the lists; see the module's docstring.
-        vectors: (N, D) a vector of length 1 for each item in the catalog, as a NumPy array or a
+        vectors: (N, D) a unit vector for each item in the catalog, as a NumPy array or a
             SciPy sparse matrix.
         k: the number of items of each list to look at.
 

@@ -244,8 +244,8 @@ class LanguageModel:
             return cls.load(run.base_model, revision=run.base_revision, **options)
         except ModelError as error:
             msg = (
-                f"The base model of the run {folder} cannot be loaded. If it is in another place now, give "
-                "that place with --model, or in Python with Recommender.load(run, model=...). "
+                f"The base model of the run {folder} cannot be loaded. If it has moved, pass its new "
+                "location with --model, or in Python with Recommender.load(run, model=...). "
                 f"{error}"
             )
             raise ModelError(msg) from error

@@ -168,7 +168,7 @@ class CatalogIndex:
         try:
             given = list(items)
         except TypeError:
-            msg = f"items is {type(items).__name__}. Expected a list of Items."
+            msg = f"items is of type {type(items).__name__}. Expected a list of Items."
             raise DataError(msg) from None
         back = {
             i.item_id
@@ -192,7 +192,7 @@ class CatalogIndex:
         """
         kind: object = titles  # checked for callers without a type checker
         if not isinstance(kind, Mapping):
-            msg = f"titles is {type(titles).__name__}. Expected a mapping from item_id to title."
+            msg = f"titles is of type {type(titles).__name__}. Expected a mapping from item_id to title."
             raise RequestError(msg)
         changed = []
         for item_id, title in titles.items():
@@ -439,5 +439,7 @@ def check_ids(given: object, name: str) -> None:
         msg = f"{name}={given!r} is a single string. Expected a list of item ids."
         raise RequestError(msg)
     if not isinstance(given, Iterable):
-        msg = f"{name}={given!r:.80} is {type(given).__name__}. Expected a list of item ids."
+        msg = (
+            f"{name}={given!r:.80} is of type {type(given).__name__}. Expected a list of item ids."
+        )
         raise RequestError(msg)

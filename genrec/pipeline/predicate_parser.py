@@ -134,7 +134,7 @@ class ConditionParser:
             RequestError: the string is not a condition, is too long, or is nested too deeply.
         """
         if not isinstance(self.text, str):
-            self._refuse(f"it is {type(self.text).__name__}, not text")
+            self._refuse(f"it is of type {type(self.text).__name__}, not text")
         if not self.text.strip():
             self._refuse("it is empty")
         if len(self.text) > MAX_LENGTH:
@@ -146,7 +146,7 @@ class ConditionParser:
             where = f" at character {error.offset}" if error.offset else ""
             self._refuse(f"{(error.msg or 'invalid syntax').rstrip('.')}{where}")
         except (RecursionError, MemoryError):
-            self._refuse(f"it is nested more than {MAX_DEPTH} deep")
+            self._refuse(f"it is nested more than {MAX_DEPTH} levels deep")
         except ValueError:
             self._refuse("it contains invalid characters (lone surrogates)")
 
@@ -158,7 +158,7 @@ class ConditionParser:
 
     def _condition(self, node: ast.expr, depth: int) -> Node:
         if depth > MAX_DEPTH:
-            self._refuse(f"it is nested more than {MAX_DEPTH} deep")
+            self._refuse(f"it is nested more than {MAX_DEPTH} levels deep")
         if isinstance(node, ast.BoolOp):
             parts = tuple(self._condition(value, depth + 1) for value in node.values)
             return Join(isinstance(node.op, ast.And), parts)

@@ -123,7 +123,7 @@ class RequestBuilder:
         index: the catalog index.
         template: the prompt template.
         behavior: the target behavior, such as ``buy``.
-        remarks: function that returns notes for the user that belong to every answer.
+        remarks: a function that returns the notes to add to every answer.
     """
 
     def __init__(
@@ -197,9 +197,9 @@ class RequestBuilder:
 
     @cached_property
     def _habit(self) -> DatasetInfo | None:
-        """What the dataset records about seen items for the target behavior.
+        """The dataset's statistics, such as how often users repeat the target behavior.
 
-        It is None if there is no dataset.
+        The value is None if there is no dataset.
         """
         if self.dataset is None:
             return None

@@ -26,7 +26,7 @@ Values = Sequence[Hashable | None]
 
 
 def title_vectors(catalog: Catalog, matcher: TextMatcher, rows: IntArray) -> FloatArray:
-    """Compute a vector of length 1 for the title of each given catalog row.
+    """Compute a unit vector for the title of each given catalog row.
 
     The vectors come from the matcher's encoder. If there is none, or if it cannot read the titles,
     they are based on character n-grams.
@@ -60,7 +60,7 @@ def mmr(scores: npt.ArrayLike, vectors: npt.ArrayLike, k: int, trade_off: float)
 
     Args:
         scores: (n,) the scores of the candidates, which must be finite; higher is better.
-        vectors: (n, D) a vector of length 1 for each candidate. A row of zeros is similar to no
+        vectors: (n, D) a unit vector for each candidate. A row of zeros is similar to no
             other row.
         k: the number of candidates to choose, at least 1. If there are fewer, all are chosen.
         trade_off: a number from 0 (only dissimilarity counts) to 1 (only scores count).
@@ -93,7 +93,7 @@ def choose(
     Args:
         scores: (n,) the scores of the candidates, which must be finite; higher is better.
         k: the number of candidates to choose, at least 1.
-        vectors: (n, D) a vector of length 1 for each candidate, as in ``mmr``. Not needed if
+        vectors: (n, D) a unit vector for each candidate, as in ``mmr``. Not needed if
             trade_off is 1.
         trade_off: see ``mmr``.
         columns: columns with n values each, by name; see ``capped``.

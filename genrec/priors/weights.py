@@ -74,8 +74,9 @@ class Weights:
             raise RequestError(msg)
         if self.base is not None and (self.rows is None or self.base.rows is not None):
             msg = (
-                "The prior weights have a base but list no rows, or the base itself lists rows. "
-                "Expected weights with rows, and a base without rows that covers all rows."
+                "The prior weights have a base but list no rows, or the base itself lists rows. Expected "
+                "weights with the rows that they override, and a base with a weight for every row, "
+                "which lists no rows."
             )
             raise RequestError(msg)
 

@@ -259,7 +259,7 @@ class Encoder(PromptEncoder):
         return tuple(i for i in ids["input_ids"][0] if i not in self._added)
 
     def title(self, rendered: str) -> tuple[int, ...]:
-        """Encode a title together with the text that precedes it (lead) and ends it (terminator).
+        """Encode a title with the text that precedes it (lead) and the text that ends it (terminator).
 
         The lead and the title are cut to ``max_title_tokens`` tokens before the terminator is
         appended. Because the terminator occurs only at the end, no encoded title is a proper prefix

@@ -207,8 +207,9 @@ def remarks(evaluation: Evaluation) -> list[str]:
         invalid = int(result.values["invalid"].sum())
         if invalid:
             lines.append(
-                f"{invalid:,} of {users:,} lists of {result.name} are invalid, because they are too short, "
-                "repeat an item or contain a forbidden item. The other metrics include these lists."
+                f"The number of invalid lists of {result.name} is {invalid:,} of {users:,}. A list is "
+                "invalid if it is too short, repeats an item or contains a forbidden item. The other "
+                "metrics include such lists."
             )
     return lines
 

@@ -51,7 +51,7 @@ def print_dataset(
         rejected: the first rejected rows of each reason, as file, row number and cells.
     """
     saved = (
-        f"{info.name} would hold (nothing was written)"
+        f"Nothing was written. Contents of the dataset {info.name}"
         if out is None
         else f"Saved the dataset {info.name} to {out}"
     )
@@ -70,8 +70,8 @@ def print_dataset(
     print_line(f"The model sees titles {case}.")
     if info.tied:
         print_line(
-            f"{info.tied:,} events have the same time as another event of the user and keep their "
-            "order from the file."
+            "Events that have the same time as another event of the user keep their order from the "
+            f"file. The number of such events is {info.tied:,}."
         )
     if info.notes:
         print_line("Remarks:")
@@ -309,6 +309,6 @@ def print_faithfulness(faithfulness: Faithfulness) -> None:
         "Intervals are 95% bootstrap intervals over users."
     )
     claims = faithfulness.unsupported
-    print_line(f"The checker found {len(claims)} unsupported claims in all sentences.")
+    print_line(f"Unsupported claims that the checker found in all sentences: {len(claims)}.")
     for user, text, why in claims:
         print_line(f"  {user}: {text} ({why})")

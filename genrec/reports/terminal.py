@@ -267,7 +267,7 @@ def _describe_certainty(answer: RecommendationList) -> str:
 
 
 def _model(recommendation: Recommendation) -> str:
-    """Write the probability of an item under the model alone."""
+    """Format an item's probability under the model alone."""
     return (
         "-"
         if recommendation.logprob_model is None
@@ -325,7 +325,7 @@ def _how(piece: Understood) -> str:
         how += f'; wrote "{piece.note}"'
     if not piece.others:
         return how
-    return f"{how}; {len(piece.others)} more items have this title"
+    return f"{how}; the number of other items with this title is {len(piece.others)}"
 
 
 def print_prompt(encoded: EncodedPrompt, about: str) -> None:

@@ -113,8 +113,8 @@ def train(
                 if since is None:
                     raise
                 msg = (
-                    f"{error} If the base model of the run {since} is in another place now, give that "
-                    "place with --model."
+                    f"{error} If the base model of the run {since} has moved, pass its new location "
+                    "with --model."
                 )
                 raise ModelError(msg) from error
         plain = replace(ours, search="auto", prior="none", fusion="auto")

@@ -382,7 +382,7 @@ def test_audit(run: Run, shop: Path, tmp_path: Path) -> None:
     assert code == 0, err
     assert "NDCG@10 0.045 is above HR@10 0.04" in out
     warnings = sum(line.startswith("warning\t") for line in out.splitlines())
-    assert f"; {warnings} warnings, " in out.splitlines()[0]
+    assert f"; warnings: {warnings}, " in out.splitlines()[0]
     assert warnings >= 1
     value = answer(run, "audit", shop)
     assert {"users", "ties", "shared titles", "future", "counting"} <= {

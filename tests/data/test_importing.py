@@ -47,8 +47,8 @@ def test_the_most_frequent_title_wins_and_the_first_of_equal_ones(tmp_path: Path
     )  # fmt: skip
     assert [i.title for i in data.catalog] == ["RED MUG", "POT", "CUP"]
     assert (
-        "2 items have several titles, of which the most frequent one is used; the closest case is "
-        "'11B', which is called 'POT' in 1 row and 'TEA POT' in 1" in data.info.notes
+        "2 items have several titles, of which the most frequent one is used; for example, "
+        "'11B' is called 'POT' in 1 row and 'TEA POT' in 1" in data.info.notes
     )
     assert data.info.events == 7
 
@@ -126,8 +126,8 @@ def test_returns_are_no_purchases(tmp_path: Path) -> None:
     assert behaviors(data) == ["buy", "return", "return", "return", "buy"]
     assert data.interactions.columns.value.tolist() == [3, 3, 1, 1, 2]
     assert (
-        "3 rows counted as returns, not as purchases: 2 with a negative quantity, 2 with an invoice that "
-        "begins with C, 1 with both; the behavior is 'return'" in data.info.notes
+        "3 rows got the behavior 'return' instead of a purchase: 2 with a negative quantity, 2 with an "
+        "invoice that begins with C, 1 with both" in data.info.notes
     )
 
 
@@ -249,7 +249,7 @@ def test_searches_with_other_words_are_no_duplicates(tmp_path: Path) -> None:
 def test_unknown_items_to_drop_are_said_and_dropping_all_is_an_error(tmp_path: Path) -> None:
     text = uci("u,1,10A,MUG,1", "v,2,11B,POT,1")
     data = prepare(tmp_path, text, drop_items=["10A", "nope"])
-    assert "not in the data, so not dropped: 'nope'" in data.info.notes
+    assert "no items in the data have these ids given to --drop-items: 'nope'" in data.info.notes
     with pytest.raises(DataError, match="leaves none of the 2 items"):
         prepare(tmp_path, text, drop_items=["10A", "11B"])
 
@@ -365,8 +365,8 @@ def test_rows_without_times_are_in_order_on_request(tmp_path: Path) -> None:
         ([], "Nothing was given to read"),
         (["{f}", "--interactions", "{f}"], "were given. Expected one source"),
         (["{f}", "--sql", "select 1", "--url", "sqlite://"], "were given. Expected one source"),
-        (["--sql", "select 1"], "belong together"),
-        (["{f}", "--url", "sqlite://"], "belong together"),
+        (["--sql", "select 1"], "without the address of a database"),
+        (["{f}", "--url", "sqlite://"], "without the address of a database"),
     ],
 )
 def test_one_source_of_events(run: Run, tmp_path: Path, given: list[str], message: str) -> None:

@@ -317,8 +317,8 @@ def test_what_prompts_will_show_otherwise_is_said(tmp_path: Path) -> None:
     )
     notes = Dataset.prepare(one, two)[0].info.notes
     assert "2 items share their title with another item" in notes
-    assert "2 titles with line breaks or control characters (shown as spaces)" in notes
-    assert "2 texts with line breaks or control characters (shown as spaces)" in notes
+    assert "line breaks or control characters in 2 titles are shown as spaces" in notes
+    assert "line breaks or control characters in 2 texts are shown as spaces" in notes
     assert (
         "verbs.json lacks 2 of 3 behaviors, so prompts use their raw names: ask (2 events), answer "
         "(1 event). To change that, add their verbs to DIR/en/verbs.json and pass --prompts DIR"

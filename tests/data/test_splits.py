@@ -129,11 +129,11 @@ def test_a_given_split_is_replaced_only_when_asked(tmp_path: Path) -> None:
     events = "\n".join([lines[0] + ",split", *(f"{line},odd" for line in lines[1:])]) + "\n"
     data = prepare(tmp_path, events)
     assert data.info.split == "global time"
-    assert "the split column was replaced by the split by global time" in data.info.notes
+    assert "the split column was replaced with a split by global time" in data.info.notes
     items, path = write(tmp_path, events=events.replace(",odd", ",train"))
     data, _ = Dataset.prepare(items, path, split="last-unit")
     assert data.info.split == "last unit"
-    assert "the split column was replaced by the split by last unit" in data.info.notes
+    assert "the split column was replaced with a split by last unit" in data.info.notes
     assert Dataset.prepare(items, path)[0].info.split == "given"
 
 

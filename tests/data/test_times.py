@@ -164,7 +164,7 @@ def test_a_column_of_durations_is_no_time() -> None:
     [
         (["1/2/2019", "13/2/2019"], "2019-02-01", "with the day first"),
         (["1/2/2019", "2/13/2019"], "2019-01-02", "with the month first"),
-        (["1.2.19", "31.1.19", "28.2.99"], "2019-02-01", "two-digit years lie between 1969 and"),
+        (["1.2.19", "31.1.19", "28.2.99"], "2019-02-01", "two-digit years are read as 1969 to"),
         (["99-12-01", "19-01-31"], "1999-12-01", "with the year first"),
         (["1/2/2098", "3/4/2019"], None, "'%d/%m/%Y' if it is 1 February 2098, or --date-format"),
         (["1/2/2019", "2/2/2019"], None, "--date-format '%d/%m/%Y' if it is 1 February 2019, or "),
@@ -323,7 +323,7 @@ def test_a_form_that_cannot_be_used(given: str, said: str) -> None:
         ([90_000, 10_000_000], "position", "guessed: position"),
         ([20190301, 20199999, 20190302], "position", "guessed: position"),
         ([17956, 17957], "day", "guessed: day"),
-        ([30000, 30001], "day", "guessed: day, from 2052-02-20 to 2052-02-21. Set --time-unit if"),
+        ([30000, 30001], "day", "guessed: day, from 2052-02-20 to 2052-02-21. Some dates are in"),
         ([43525, 43526], "excel", "guessed: excel, from 2019-03-01 to 2019-03-02"),
         ([43525.57, 43526.25], "excel", "guessed: excel, from 2019-03-01 to 2019-03-02"),
         ([20190301, 20190228], "yyyymmdd", "guessed: yyyymmdd, from 2019-02-28 to 2019-03-01"),
@@ -351,11 +351,19 @@ def test_the_unit_of_numbers(numbers: list[float], unit: str, said: str) -> None
     ("numbers", "given", "said"),
     [
         ([1551524760123456], "ms", "the year 51136. Expected years from 1970 to 2100. As microsec"),
-        ([1551524760123456], "ms", "it is 2019-03-02T11:06:00.123456Z: set --time-unit us."),
+        (
+            [1551524760123456],
+            "ms",
+            "this number means 2019-03-02T11:06:00.123456Z: set --time-unit us.",
+        ),
         ([1551524760123456789], "us", "set --time-unit ns."),
         ([1551524760], "ms", "With the time unit 'ms', that is the year 1970."),
         ([1551524760], "ms", "set --time-unit s."),
-        ([20190301124700], "ms", "As yyyymmdd, it is 2019-03-01T12:47:00Z: set --time-unit yyyym"),
+        (
+            [20190301124700],
+            "ms",
+            "As yyyymmdd, this number means 2019-03-01T12:47:00Z: set --time-unit yyyym",
+        ),
         ([20190301], "s", "set --time-unit yyyymmdd."),
         ([43525.5], "s", "set --time-unit excel."),
         ([17956], "excel", "set --time-unit day."),
@@ -414,11 +422,14 @@ def test_a_column_without_times_is_an_error_with_examples() -> None:
     rejects = Rejects("f.csv")
     with pytest.raises(DataError) as caught:
         ingest(table(["soon", "soon", "later", "", "x", "y"]), CATALOG, rejects=rejects)
-    assert "f.csv is usable, since no time could be read, such as 'soon' or 'later' or 'x'" in str(
-        caught.value
+    assert (
+        "f.csv is usable, since no time could be read from cells such as 'soon' or 'later' or 'x'"
+        in str(caught.value)
     )
     assert len(rejects.rows) == 6
-    with pytest.raises(DataError, match="no time in the form '%d/%m/%Y' could be read, such as"):
+    with pytest.raises(
+        DataError, match="no time in the form '%d/%m/%Y' could be read from cells such as"
+    ):
         ingest(
             table(["2019-03-01"]),
             CATALOG,

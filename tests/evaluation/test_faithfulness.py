@@ -457,7 +457,7 @@ def test_the_command(run: Run, model: Path, folder: Path, tmp_path: Path) -> Non
         "left out", "one event", "two", "three", "area", "named minus it",
     ]  # fmt: skip
     assert [line.split("\t")[0] for line in lines[1:6]] == list(WAYS)
-    assert "The checker found 0 unsupported claims in all sentences." in out
+    assert "Unsupported claims that the checker found in all sentences: 0." in out
     code, _, err = run(*arguments, "--seed", 1, "--out", tmp_path / "told.jsonl")
     assert code == 3
     assert "Choose another file, or delete this one" in err

@@ -134,5 +134,5 @@ def test_a_model_may_repeat_the_quotation_mark_and_reads_it() -> None:
 
 
 def test_what_is_no_model_is_refused() -> None:
-    with pytest.raises(SettingsError, match="model is object"):
+    with pytest.raises(SettingsError, match="model is of type object"):
         Recommender(Catalog([Item("a", "mug")]), object(), decoder="match")  # type: ignore[arg-type]

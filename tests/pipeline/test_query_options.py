@@ -178,9 +178,9 @@ def test_a_least_probability_ends_the_list() -> None:
         ({"allow": []}, "No item may be returned"),
         ({"allow": "i1"}, "single string"),
         ({"deny": ["nobody"]}, "nobody"),
-        ({"allow": 5}, "allow=5 is int"),
+        ({"allow": 5}, "allow=5 is of type int"),
         ({"allow": [["i1"]]}, "not in the catalog"),
-        ({"deny": 5}, "deny=5 is int"),
+        ({"deny": 5}, "deny=5 is of type int"),
         ({"caps": "brand"}, "caps='brand'"),
         ({"caps": 5}, "caps=5"),
         ({"caps": {"colour": 2}}, "no column 'colour'"),
@@ -216,7 +216,7 @@ def test_a_short_list_says_so_and_options_have_a_type() -> None:
     assert any(f"{len(short)} of 4 items" in note for note in short.notes)
     assert not any("items:" in note for note in recommender.recommend("", 9).notes)
     assert not any("items:" in note for note in recommender.recommend("", 5).notes)
-    with pytest.raises(RequestError, match="options is dict"):
+    with pytest.raises(RequestError, match="options is of type dict"):
         recommender.recommend("", options={"k": 2})  # type: ignore[arg-type]
     wrong: Any
     for wrong in (b"i1", {"i1": 2}):

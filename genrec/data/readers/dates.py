@@ -1,6 +1,6 @@
 """Read a column of texts as dates in any of the formats that shops and public datasets use.
 
-The format of each text is recognized separately; ``date_order`` then decides on the order of day
+The format of each text is recognized separately; ``date_order`` then determines the order of day
 and month. This module deals with texts only, not with numbers and their units.
 """
 
@@ -20,9 +20,9 @@ from genrec.types import BoolArray, FloatArray, IntArray
 
 _DAY = 86_400.0
 _NO_DATE = "time is a date that does not exist"
-_UTC = "in UTC unless a zone is given"
+_UTC = "in UTC unless a time zone is given"
 _ISO = f"times read as ISO dates, {_UTC}"
-_CENTURY = "; two-digit years lie between 1969 and 2068"
+_CENTURY = "; two-digit years are read as 1969 to 2068"
 _MONTHS = {
     name: number
     for number, names in enumerate(
@@ -127,7 +127,7 @@ def read_dates(cells: pa.Array, date_format: str | None, where: str, *, rivals: 
     Args:
         cells: the (E,) texts.
         date_format: a word from ``ORDERS``, a format as in Python's ``strptime``, or None to detect
-            the format. After a format without a time of day, a time is still accepted.
+            the format. If the format has no time of day, a date may still be followed by one.
         where: the names of the file and its column, for use in messages.
         rivals: the number of other cells in the column that can be read as times, such as numbers.
 
@@ -279,7 +279,7 @@ class _Column:
         """Decide on the order of each family, unless it is given, and return all dates.
 
         Args:
-            order: the given order, such as ``dmy``, or None to decide.
+            order: the given order, such as ``dmy``, or None to infer it.
             where: see ``read_dates``.
             rivals: see ``read_dates``.
 

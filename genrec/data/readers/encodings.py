@@ -94,7 +94,8 @@ def detect(opener: Opener, known: Container[str] = ()) -> Encoding:
 
     Args:
         opener: opens the file, unpacked.
-        known: common column names. They decide if only the header contains non-ASCII characters.
+        known: common column names. They are used to choose the
+            encoding if only the header contains non-ASCII characters.
     """
     with opener() as stream:
         start = stream.read(4096)
@@ -250,8 +251,8 @@ def _cells(line: bytes) -> Iterable[bytes]:
 def _guess(cells: list[bytes]) -> str | None:
     """Guess the encoding of cells that are not UTF-8, or return None if no encoding fits.
 
-    The encoding is guessed for each part of the sample, and the majority decides. So a few damaged
-    cells do little harm.
+    The encoding is guessed separately for each part of the sample, and the most frequent guess is
+    used. So a few damaged cells do little harm.
     """
     from charset_normalizer import from_bytes
 
@@ -297,10 +298,10 @@ def _with_known_names(
 def _latin_code_page(cells: list[bytes]) -> str:
     """Return the Latin code page under which the decoded cells look most like real text.
 
-    For each code page, the characters are counted that belong to the alphabet of a single language,
-    which is chosen for each cell separately. Ties are broken by the same count with one language
-    for all cells, and then by the order of the code pages, in which Western European comes first. A
-    character that stands alone, as in ``£5``, is not part of a word and does not count.
+    The count for a code page is the number of characters that belong to the alphabet of a single
+    language, which is chosen separately for each cell. Ties are broken by the same count with one
+    language for all cells, and then by the order of the code pages, in which Western European comes
+    first. A character that stands alone, as in ``£5``, is not part of a word and does not count.
     """
     fits: dict[str, tuple[int, int]] = {}
     for name, alphabets in _ALPHABETS.items():

@@ -33,7 +33,8 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, scalar: Container
         source: the file.
         encoding: the encoding of the file.
         rejects: the record of bad rows.
-        scalar: columns that must not contain a list, unless most rows have one, or an object.
+        scalar: columns that must not contain objects, and must not contain lists unless most rows
+            have one.
 
     Raises:
         DataError: no row is usable, or the array is broken.

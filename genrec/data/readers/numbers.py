@@ -47,8 +47,8 @@ def read_numbers(column: pa.ChunkedArray, usual: str = "") -> tuple[FloatArray, 
     read. A percentage is read as a fraction.
 
     Args:
-        column: the cells. ``1.234`` is a decimal number and ``1,234`` a thousand unless other
-            cells show that the comma is decimal.
+        column: the cells. ``1.234`` is read as a decimal number and ``1,234`` as 1234, unless other
+            cells show that the comma is a decimal sign.
         usual: the decimal separator of the file, which is used if the cells do not show one; empty
             if it is not known.
 

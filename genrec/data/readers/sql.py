@@ -48,7 +48,7 @@ def read_query(sql: str, url: str, *, chunk: int = _CHUNK) -> pa.Table:
 
     Raises:
         DataError: SQLAlchemy or the driver of the database is not installed, the database cannot be
-            reached, or the query fails or is not a query.
+            reached, or the query fails or does not return rows.
     """
     library = _library()
     address = _parse_url(library, url)
@@ -145,7 +145,7 @@ def _check_file(database: str | None) -> None:
     if not Path(database).is_file():
         msg = (
             f"The SQLite database {database!r} does not exist. Expected a file. Check the URL: a "
-            "relative path has three slashes (sqlite:///shop.db), an absolute one four."
+            "relative path has three slashes (sqlite:///shop.db), an absolute path has four."
         )
         raise DataError(msg)
 
