@@ -241,7 +241,7 @@ class _Finder:
             if rows > counts[0][0] and users >= counts[0][1]:
                 lacking = quantity(rows - counts[0][0], "row")
                 self.notes.append(
-                    f"users are identified by {name!r}, since {names[0]!r} names none in {lacking}"
+                    f"users are identified by {name!r}, since {names[0]!r} identifies no user in {lacking}"
                 )
                 self.take("user_id", name)
                 return

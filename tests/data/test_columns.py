@@ -246,7 +246,7 @@ def test_the_column_that_names_the_most_users_is_used(user: str, nobody: str, fo
         del cells["customer_id"]
     read = recognize_events(pa.table(cells), {}, "f")
     assert read.names["user_id"] == found
-    said = f"users are identified by 'customer_email', since {user!r} names none in 2 rows"
+    said = f"users are identified by 'customer_email', since {user!r} identifies no user in 2 rows"
     assert (said in read.notes) == (found == "customer_email")
     assert recognize_events(pa.table(cells), {"user_id": user}, "f").names["user_id"] == user
     few = cells | {"customer_email": ["a@x", "a@x", "a@x", "a@x"]}

@@ -90,7 +90,7 @@ def test_a_dry_run_shows_ten_rows_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     code, printed, errors = run("prepare", *paths(name, CASES[name]["args"]), "--dry-run")
     assert code == 0, errors
-    assert "nothing was written" in printed
+    assert "Nothing was written" in printed
     rows = [line for line in printed.splitlines() if "2019-" in line and "\t" in line]
     assert len(rows) == 10
     assert not os.listdir(tmp_path)
