@@ -1,6 +1,6 @@
-"""Know the names that shops, media sites and research data give to their columns.
+"""Look up the names that shops, media sites and research datasets give to their columns.
 
-The names are in ``column_names.json``. Some are listed, and others are composed of words, such as
+The names are in ``column_names.json``. Some are listed in full, and others are composed of words such as
 ``customer`` and ``id``. This module deals with names only, not with cells.
 """
 
@@ -29,7 +29,7 @@ def fold(name: str) -> str:
 
 
 def spellings(name: str) -> list[str]:
-    """Return the folded name, and the same without text in parentheses and without small words.
+    """Return the folded name, and the name without text in parentheses and small words.
 
     >>> spellings("Quantity (- Refund)"), spellings("Data do Pedido")
     (['quantityrefund', 'quantity'], ['datadopedido', 'datapedido'])
@@ -50,7 +50,7 @@ def known() -> dict[str, Any]:
 
 @cache
 def known_words(*keys: str) -> frozenset[str]:
-    """Return a list of the table of known names as a set of folded names.
+    """Return one of the lists in the table of known names as a set of folded names.
 
     Args:
         *keys: the place of the list in the table, such as ``looks_like``, ``buy``.
@@ -95,10 +95,10 @@ def _composed(role: str) -> list[str]:
 
 
 class RoleNames(Container[str]):
-    """All names of columns that would be taken for one of a few roles."""
+    """The set of all column names that would be recognized as one of the given roles."""
 
     def __init__(self, roles: Sequence[str], columns: Mapping[str, str]) -> None:
-        """Remember the roles, and the columns that the user mapped to them."""
+        """Store the roles and the columns that the user mapped to them."""
         self.roles = [r for r in roles if r not in columns]
         self.given = {columns[r] for r in roles if r in columns}
 

@@ -230,7 +230,7 @@ class _Finder:
         return list(dict.fromkeys(name for _, name in sorted(found)))[:_COMPARED]
 
     def find_user(self) -> None:
-        """Find the column of users; of several, the one that names a user in the most rows."""
+        """Find the column of users, choosing the one that identifies a user in the most rows."""
         if "user_id" in self.names:
             return
         own = self._own("user_id")
@@ -252,7 +252,7 @@ class _Finder:
         """Choose the column whose item ids occur most often in another table.
 
         Args:
-            other: the table, of which the columns with names of item ids are compared.
+            other: the table; its columns with the usual names of item ids are compared.
         """
         if "item_id" in self.names or "item_id" in self.columns:
             return
@@ -276,9 +276,9 @@ class _Finder:
         self.take("item_id", max(candidates, key=shared))
 
     def find_item_and_title(self, *, with_titles: bool) -> None:
-        """Find the columns of items and titles; of several, those whose cells fit together best.
+        """Find the columns of items and titles, choosing those whose cells fit together best.
 
-        The ids of the lines of an order do not identify items, and a column called ``name`` may hold
+        The ids of order lines do not identify items, and a column called ``name`` may hold
         the names of customers.
         """
         own_id, own_title = self._own("item_id"), self._own("title")
