@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genrec import files
+from genrec.cache import Cache
 from genrec.data.catalog import Catalog
 from genrec.data.cleaning import target_words
 from genrec.data.column_names import RoleNames
@@ -40,6 +41,7 @@ from genrec.data.readers.rejects import Rejects
 from genrec.data.splits import SplitOptions, split_events
 from genrec.errors import DataError, SettingsError
 
+CACHE = "cache"  # the subfolder with results that are kept, such as the counts of a prior
 TUNED = "tuned.json"  # the file in the folder with the result of `genrec tune`
 INDEX_FILES = ("titles.safetensors", "titles.faiss")
 FILES = frozenset(
@@ -49,6 +51,7 @@ FILES = frozenset(
         "interactions.parquet",
         "rejected.csv",
         "baselines",
+        CACHE,
         "titles.new",  # left behind by version 0.1.0 if it was killed while writing the index
         TUNED,
         *INDEX_FILES,
@@ -65,12 +68,20 @@ class Dataset:
         interactions: the events, with their split.
         info: the decisions and measurements made by ``prepare``.
         folder: the folder from which the dataset was loaded; None if it was built in memory.
+        cache_folder: the folder of the cache, if it is not in ``folder``.
     """
 
     catalog: Catalog
     interactions: Interactions
     info: DatasetInfo
     folder: Path | None = None
+    cache_folder: Path | None = None
+
+    @property
+    def cache(self) -> Cache:
+        """The cache for results that are computed from this dataset."""
+        own = None if self.folder is None else self.folder / CACHE
+        return Cache(self.cache_folder or own)
 
     @classmethod
     def prepare(

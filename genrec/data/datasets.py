@@ -9,12 +9,14 @@ import ast
 import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genrec.cache import find_user_folder
 from genrec.data.catalog import Catalog
 from genrec.data.dataset import Dataset as Dataset
 from genrec.data.events import History
@@ -47,7 +49,8 @@ def load(name: str = "online_retail_demo") -> Dataset:
     dataset, _ = Dataset.prepare(
         folder / f"items.{ending}", folder / f"interactions.{ending}", name=name, strict=True
     )
-    return dataset
+    own = find_user_folder()  # the package's folder may be read-only
+    return replace(dataset, cache_folder=None if own is None else own / "data" / name)
 
 
 def movielens(folder: str | Path) -> Dataset:

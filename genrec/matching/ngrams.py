@@ -27,25 +27,20 @@ class AlikeTitles:
     4-grams. Neighbors are computed when they are first needed, and cached. Indexing takes about 40
     microseconds per title. Finding the neighbors of one title among N titles takes about N * 100
     nanoseconds.
+
+    Attributes:
+        vectors: sparse float32 matrix with the TF-IDF vector of each title in a row.
     """
 
-    def __init__(self, titles: Sequence[str]) -> None:
+    def __init__(self, titles: Sequence[str], vectors: Any = None) -> None:
         """Index the titles of a catalog.
 
         Args:
             titles: the titles in the order of the catalog's rows.
+            vectors: the ``vectors`` of an earlier index of the same titles; None to compute them.
         """
-        from scipy import sparse
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        vectorizer = TfidfVectorizer(
-            analyzer="char_wb", ngram_range=(3, 4), sublinear_tf=True, dtype=np.float32
-        )
-        try:
-            self._vectors = vectorizer.fit_transform(titles if len(titles) <= MOST else [])
-        except ValueError:  # the titles contain no n-grams
-            self._vectors = sparse.csr_array((len(titles), 1), dtype=np.float32)
-        self._across = self._vectors.T.tocsr()
+        self.vectors = _embed(titles) if vectors is None else vectors
+        self._across = self.vectors.T.tocsr()
         self._cache: dict[int, tuple[IntArray, FloatArray]] = {}
 
     def links(self, rows: IntArray) -> Any:
@@ -60,12 +55,12 @@ class AlikeTitles:
         """
         from scipy import sparse
 
-        if not self._vectors.nnz:
-            return sparse.csr_array((len(rows), self._vectors.shape[0]))
+        if not self.vectors.nnz:
+            return sparse.csr_array((len(rows), self.vectors.shape[0]))
         cache = self._cache
         links = {row: cache[row] for row in rows.tolist() if row in cache}
         new = [row for row in rows.tolist() if row not in links]
-        size = max(1, min(_CHUNK, _CELLS // self._vectors.shape[0]))
+        size = max(1, min(_CHUNK, _CELLS // self.vectors.shape[0]))
         for first in range(0, len(new), size):
             links |= self._nearest(new[first : first + size])
         if len(cache) + len(new) > _KEPT:
@@ -76,7 +71,7 @@ class AlikeTitles:
         bounds = np.cumsum([0, *(len(near) for near, _ in parts)])
         near = np.concatenate([p for p, _ in parts]) if parts else np.empty(0, dtype=np.int64)
         values = np.concatenate([v for _, v in parts]) if parts else np.empty(0)
-        return sparse.csr_array((values, near, bounds), shape=(len(rows), self._vectors.shape[0]))
+        return sparse.csr_array((values, near, bounds), shape=(len(rows), self.vectors.shape[0]))
 
     def _nearest(self, rows: Sequence[int]) -> dict[int, tuple[IntArray, FloatArray]]:
         """Find the nearest neighbors of the titles in the given catalog rows.
@@ -84,7 +79,7 @@ class AlikeTitles:
         Returns:
             For each of the rows, the catalog rows of its neighbors and the cubes of their cosines.
         """
-        cosines = (self._vectors[rows] @ self._across).toarray()
+        cosines = (self.vectors[rows] @ self._across).toarray()
         cosines[np.arange(len(rows)), rows] = 0.0
         size = min(NEAR, cosines.shape[1])
         near = np.sort(np.argpartition(-cosines, size - 1, axis=1)[:, :size], axis=1)
@@ -94,6 +89,20 @@ class AlikeTitles:
             for number, row in enumerate(rows)
             for some in [values[number] > 0]
         }
+
+
+def _embed(titles: Sequence[str]) -> Any:
+    """Return the TF-IDF vectors of titles as a sparse float32 matrix with a row for each title."""
+    from scipy import sparse
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(
+        analyzer="char_wb", ngram_range=(3, 4), sublinear_tf=True, dtype=np.float32
+    )
+    try:
+        return vectorizer.fit_transform(titles if len(titles) <= MOST else [])
+    except ValueError:  # the titles contain no n-grams
+        return sparse.csr_array((len(titles), 1), dtype=np.float32)
 
 
 class CharNgrams:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from genrec.cache import find_user_folder
 from genrec.errors import ModelError
 from genrec.files import apply_umask, describe_error, os_errors
 
@@ -158,18 +159,15 @@ def cache_folder() -> Path:
     Raises:
         ModelError: the variable is not set, and the user has no home folder.
     """
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if base and Path(base).is_absolute():
-        return Path(base) / "genrec"
-    try:
-        return Path.home() / ".cache" / "genrec"
-    except RuntimeError as error:
+    folder = find_user_folder()
+    if folder is None:
         msg = (
             "There is no folder for downloaded models: HOME is not set, and the system does not know "
             "the home folder of this user. Set XDG_CACHE_HOME to a writable folder with 1 GB of free "
             "space."
         )
-        raise ModelError(msg) from error
+        raise ModelError(msg)
+    return folder
 
 
 def ensure(name: str, log: Callable[[str], None] = lambda message: None) -> Path:

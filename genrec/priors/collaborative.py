@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ import numpy.typing as npt
 from genrec.baselines.base import Scorer
 from genrec.baselines.ranking import mask_seen, top_rows
 from genrec.baselines.registry import fit, load_classes
-from genrec.baselines.sparse import sparse_from_arrays, sparse_to_arrays
+from genrec.cache import digest_code
 from genrec.config import COUNTED as COUNTED
 from genrec.config import LEARNED as LEARNED
 from genrec.data import protocols
@@ -47,13 +47,16 @@ from genrec.data.dataset import Dataset
 from genrec.data.events import History, Interaction
 from genrec.errors import DataError, RequestError
 from genrec.files import map_arrays, write_arrays
-from genrec.priors.counts import Counts, TitleNeighbors, count
+from genrec.priors.counts import Counts, count
 from genrec.priors.mixture import POPULAR, Mixture, normalized_mix
 from genrec.priors.mixture_fit import ENOUGH, fit_on_validation, fit_shares, without
+from genrec.priors.saved_counts import counts_from_arrays, counts_to_arrays
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray
 
-FORMAT_VERSION = 2
+CACHED = "prior"  # the kind of result in the dataset's cache
+FORMAT_VERSION = 3
+READABLE = (2, 3)  # format versions; 2 also has the number of users who have both of two items
 
 
 class CollaborativePrior:
@@ -111,6 +114,9 @@ class CollaborativePrior:
         part are held out as targets (see ``protocols.with_validation``), and only the events before
         them are counted. If there are still too few, default shares are used.
 
+        If only sources in ``COUNTED`` are fitted, the result is kept in the dataset's cache, and the
+        next call reads it from there.
+
         Args:
             dataset: a dataset whose events are split into train, validation and test parts.
             behavior: the behavior to count; None for the dataset's target behavior.
@@ -141,10 +147,7 @@ class CollaborativePrior:
             }
             return cls(count(data, behavior, before), mix, learned)
 
-        unread: Collection[str] = frozenset()
-        if mix is not None:
-            prior = counted(dataset, before, mix)
-        else:
+        def fitted() -> CollaborativePrior:
             fitting = protocols.with_validation(dataset, ENOUGH)
             prior = counted(fitting, "validation", dict.fromkeys(names, 1.0))
             shares, unread = fit_on_validation(prior._mixture, fitting, names, seed)
@@ -152,7 +155,20 @@ class CollaborativePrior:
                 prior = cls(prior.counts, shares, prior._mixture.learned)
             else:
                 prior = counted(dataset, before, shares)
-        prior.lead_in_behaviors, prior.unread = dataset.info.lead_in_behaviors, unread
+            prior.unread = unread
+            return prior
+
+        if mix is not None:
+            prior = counted(dataset, before, mix)
+        elif dataset.cache.folder is None or not {*names}.isdisjoint(LEARNED):
+            prior = fitted()
+        else:
+            about = _describe(dataset, before, names, seed)
+            found = dataset.cache.read(CACHED, about)
+            prior = fitted() if found is None else cls._from_arrays(*found, dataset)
+            if found is None:
+                dataset.cache.write(CACHED, about, *prior._to_arrays(titles=True))
+        prior.lead_in_behaviors = dataset.info.lead_in_behaviors
         return prior
 
     def mixed(
@@ -250,18 +266,19 @@ class CollaborativePrior:
 
     def save(self, path: str | Path) -> None:
         """Write the prior to a safetensors file."""
+        write_arrays(Path(path), *self._to_arrays())
+
+    def _to_arrays(
+        self, *, titles: bool = False
+    ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+        """Return the contents of the file that ``save`` writes: its arrays and its metadata.
+
+        Args:
+            titles: whether to include the vectors of the titles if the prior uses them.
+        """
         mixture, counts = self._mixture, self.counts
-        arrays: dict[str, npt.NDArray[Any]] = {
-            "popularity": counts.popularity,
-            "newest": counts.newest,
-            "latest": counts.latest,
-            "users": np.frombuffer("\0".join(counts.user_ids).encode(), dtype=np.uint8),
-            **sparse_to_arrays("items", counts.items),
-            **sparse_to_arrays("after", counts.after),
-            **sparse_to_arrays("both", counts.both),
-        }
-        if mixture.mix.get("ease"):
-            arrays |= sparse_to_arrays("ease", counts.ease)
+        uses = {name for name, share in mixture.mix.items() if share}
+        arrays = counts_to_arrays(counts, ease="ease" in uses, titles=titles and "titles" in uses)
         learned = {}
         for name, scorer in mixture.learned.items():
             arrays |= {f"{name}/{key}": array for key, array in scorer.arrays.items()}
@@ -273,7 +290,7 @@ class CollaborativePrior:
             "learned": learned,
             "unread": sorted(self.unread),
         }
-        write_arrays(Path(path), arrays, {"prior": json.dumps(header)})
+        return arrays, {"prior": json.dumps(header)}
 
     @classmethod
     def load(cls, path: str | Path, data: Dataset | Catalog) -> CollaborativePrior:
@@ -289,21 +306,17 @@ class CollaborativePrior:
         """
         arrays, metadata = map_arrays(Path(path))
         catalog = data if isinstance(data, Catalog) else data.catalog
-        header = _checked_header(path, metadata, data, catalog)
-        n = len(catalog)
-        users = bytes(arrays["users"]).decode()
-        counts = Counts(
-            catalog,
-            tuple(users.split("\0")) if len(arrays["latest"]) else (),
-            np.array(arrays["latest"]),
-            sparse_from_arrays("items", arrays, n),
-            sparse_from_arrays("after", arrays, n),
-            sparse_from_arrays("both", arrays, n),
-            np.array(arrays["popularity"]),
-            np.array(arrays["newest"]),
-            TitleNeighbors(catalog),
-            sparse_from_arrays("ease", arrays, n) if "ease.data" in arrays else None,
-        )
+        _check_header(path, metadata, data, catalog)
+        return cls._from_arrays(arrays, metadata, data)
+
+    @classmethod
+    def _from_arrays(
+        cls, arrays: Mapping[str, Any], metadata: Mapping[str, str], data: Dataset | Catalog
+    ) -> CollaborativePrior:
+        """Rebuild a prior from the result of ``_to_arrays``; see ``load``."""
+        catalog = data if isinstance(data, Catalog) else data.catalog
+        header = json.loads(metadata["prior"])
+        counts = counts_from_arrays(arrays, catalog)
         scorers = {}
         for name, fitted in header["learned"].items():
             assert isinstance(data, Dataset)
@@ -312,15 +325,35 @@ class CollaborativePrior:
                 data.interactions, fitted["behavior"], arrays=own, **fitted["settings"]
             )
         prior = cls(counts, header["mix"], scorers)
+        # Scaling the shares again would change them by a rounding error.
+        prior._mixture = replace(prior._mixture, mix=header["mix"])
         prior.unread = frozenset(header.get("unread", ()))
         if isinstance(data, Dataset):
             prior.lead_in_behaviors = data.info.lead_in_behaviors
         return prior
 
 
-def _checked_header(
+def _describe(dataset: Dataset, before: str, names: Sequence[str], seed: int) -> dict[str, object]:
+    """Describe everything that a fitted prior depends on, for the dataset's cache."""
+    import scipy
+
+    info = {n: v for n, v in asdict(dataset.info).items() if n not in {"name", "notes", "rejected"}}
+    return {
+        "code": digest_code("data", "matching", "baselines", "priors"),
+        "libraries": [np.__version__, scipy.__version__],
+        "catalog": dataset.catalog.hash(),
+        "events": protocols.fingerprint(dataset),
+        "behaviors": dataset.interactions.behaviors,
+        "info": info,
+        "before": before,
+        "sources": names,
+        "seed": seed,
+    }
+
+
+def _check_header(
     path: str | Path, metadata: Mapping[str, str], data: Dataset | Catalog, catalog: Catalog
-) -> dict[str, Any]:
+) -> None:
     """Parse the header of a saved prior, and check that the prior can be used with the given data.
 
     Args:
@@ -341,7 +374,7 @@ def _checked_header(
             "CollaborativePrior.save wrote."
         )
         raise DataError(msg) from error
-    if version != FORMAT_VERSION or header["catalog"] != catalog.hash():
+    if version not in READABLE or header["catalog"] != catalog.hash():
         msg = (
             f"{path} (format {version}) cannot be used with this catalog of {len(catalog):,} items. "
             f"Expected format {FORMAT_VERSION}, and a prior saved for the same catalog; fit the "
@@ -354,7 +387,6 @@ def _checked_header(
             "Dataset instead of a catalog."
         )
         raise DataError(msg)
-    return header
 
 
 def _item_ids(events: Sequence[Interaction | str]) -> list[str]:

@@ -6,8 +6,8 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ from genrec.data.dataset import Dataset
 from genrec.data.events import History
 from genrec.errors import RequestError
 from genrec.matching.ngrams import AlikeTitles
+from genrec.priors.cosines import Cosines
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray, IntArray
 
@@ -32,15 +33,15 @@ _ALL = 1 << 40  # more events than any history has
 OWN = {"own": 0.95, "recent": 0.8}
 
 # Some sources multiply a history by a matrix of weights between items. For each of them: the
-# attribute that holds the matrix, and the weights of the items in the history. These are given by
-# the weight of each item relative to the next newer one, and the number of latest events used. None
-# means that each item counts once.
-_MATRICES: dict[str, tuple[str, tuple[float, int] | None]] = {
-    "markov": ("_after", (0.8, 5)),  # as in ``baselines.Markov``
-    "followed": ("_after", (0.95, _ALL)),
-    "itemknn": ("_cosine", None),
-    "nearest": ("_cosine_cubed", None),
-    "latest": ("_cosine_squared", (0.5, 5)),
+# attribute that holds the matrix, or the power of the cosine; and the weights of the items in the
+# history. These are given by the weight of each item relative to the next newer one, and the number
+# of latest events used. None means that each item counts once.
+_MATRICES: dict[str, tuple[str | int, tuple[float, int] | None]] = {
+    "markov": ("_both_ways", (0.8, 5)),  # as in ``baselines.Markov``
+    "followed": ("_both_ways", (0.95, _ALL)),
+    "itemknn": (1, None),
+    "nearest": (3, None),
+    "latest": (2, (0.5, 5)),
     "ease": ("ease", None),
 }
 _TITLES = (0.8, 25)  # the same two numbers for the source ``titles``
@@ -58,18 +59,20 @@ class TitleNeighbors:
     Several ``Counts`` can share one object of this class.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, vectors: Any = None) -> None:
         """Store the titles.
 
         Args:
             catalog: the items.
+            vectors: the ``vectors`` of an earlier ``AlikeTitles`` of the same titles, if any.
         """
         self.titles = tuple(item.title for item in catalog)
+        self._vectors = vectors
 
     @cached_property
     def alike(self) -> AlikeTitles:
         """Return an index that finds similar titles. It is built at first use."""
-        return AlikeTitles(self.titles)
+        return AlikeTitles(self.titles, self._vectors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,13 +86,11 @@ class Counts:
         items: (U, N) sparse matrix with a 1 for each item that a user interacted with.
         after: (N, N) sparse matrix that counts how often the item in the column came right after
             the item in the row.
-        both: (N, N) sparse matrix with the number of users who have both items.
         popularity: (N,) number of events with each item.
         newest: catalog rows of the items in the latest tenth of all events, oldest first; empty if
             events of different users cannot be ordered in time.
         title_neighbors: the titles of the items, for finding items with similar titles.
-        saved_ease: (N, N) sparse matrix of EASE weights that were saved with these counts; None if
-            none were saved.
+        saved: matrices that were computed before, by the name of their attribute: ``both``, ``ease``.
     """
 
     catalog: Catalog
@@ -97,11 +98,10 @@ class Counts:
     latest: IntArray
     items: Any
     after: Any
-    both: Any
     popularity: FloatArray
     newest: IntArray
     title_neighbors: TitleNeighbors
-    saved_ease: Any = None
+    saved: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def none(cls, catalog: Catalog) -> Counts:
@@ -109,15 +109,13 @@ class Counts:
         from scipy import sparse
 
         n = len(catalog)
-        square = sparse.csr_array((n, n))
         nobody = np.empty(0, dtype=np.int64)
         return cls(
             catalog,
             (),
             nobody,
             sparse.csr_array((0, n)),
-            square,
-            square.copy(),
+            sparse.csr_array((n, n)),
             np.zeros(n),
             nobody,
             TitleNeighbors(catalog),
@@ -149,10 +147,9 @@ class Counts:
             catalog=catalog,
             items=_sized(self.items, len(self.user_ids), n),
             after=_sized(self.after, n, n),
-            both=_sized(self.both, n, n),
             popularity=np.append(self.popularity, np.zeros(n - old)),
             title_neighbors=self.title_neighbors if same_titles else neighbors,
-            saved_ease=None,
+            saved={"both": _sized(self.both, n, n)} if self._has_both else {},
         )
 
     def more(
@@ -200,10 +197,9 @@ class Counts:
             latest=latest,
             items=_clean(items + place @ (had - old)),
             after=_clean(self.after + count_transitions(before[follows], row[follows], n)),
-            both=_clean(self.both + had.T @ had - old.T @ old),
             popularity=self.popularity + np.bincount(row, minlength=n),
             newest=self._newest_with(by_time),
-            saved_ease=None,
+            saved={"both": _clean(self.both + had.T @ had - old.T @ old)} if self._has_both else {},
         )
 
     def _newest_with(self, row: IntArray) -> IntArray:
@@ -232,24 +228,24 @@ class Counts:
         events = np.bincount(self.newest, minlength=len(self.catalog))
         return np.asarray(events / len(self.newest), dtype=np.float64)
 
+    @property
+    def _has_both(self) -> bool:
+        """Whether ``both`` has been computed."""
+        return "both" in self.saved or "both" in self.__dict__
+
     @cached_property
-    def _after(self) -> Any:
+    def both(self) -> Any:
+        """Return the (N, N) sparse matrix with the number of users who have both items."""
+        known = self.saved.get("both")
+        return _clean(self.items.T @ self.items) if known is None else known
+
+    @cached_property
+    def _both_ways(self) -> Any:
         return _clean(self.after + _BACK * self.after.T)
 
     @cached_property
-    def _cosine(self) -> Any:
-        """Return the cosines between the sets of users of all pairs of N items.
-
-        Returns:
-            A sparse (N, N) matrix, in which the cosine of an item with itself is set to 0.
-        """
-        from scipy import sparse
-
-        users = self.both.diagonal()
-        root = np.divide(1.0, np.sqrt(users), out=np.zeros(len(users)), where=users > 0)
-        scale = sparse.dia_array((root[None], [0]), shape=self.both.shape)
-        diagonal = sparse.dia_array((users[None], [0]), shape=self.both.shape)
-        return _clean(scale @ _clean(self.both - diagonal) @ scale)
+    def _cosines(self) -> Cosines:
+        return Cosines(self.items)
 
     @cached_property
     def ease(self) -> Any:
@@ -262,7 +258,8 @@ class Counts:
         Returns:
             A sparse (N, N) matrix for the N items of the catalog.
         """
-        return self._solve_ease() if self.saved_ease is None else self.saved_ease
+        known = self.saved.get("ease")
+        return self._solve_ease() if known is None else known
 
     def _solve_ease(self) -> Any:
         from scipy import sparse
@@ -296,14 +293,6 @@ class Counts:
         data, rows, columns = (np.concatenate(part) for part in zip(*parts, strict=True))
         return _clean(sparse.csr_array((data, (rows, columns)), shape=(n, n)))
 
-    @cached_property
-    def _cosine_cubed(self) -> Any:
-        return _powered(self._cosine, 3)
-
-    @cached_property
-    def _cosine_squared(self) -> Any:
-        return _powered(self._cosine, 2)
-
     def shares(self, source: str, histories: Sequence[History]) -> Any:
         """Compute a source's distribution over N items for each of H histories.
 
@@ -325,6 +314,8 @@ class Counts:
         known = self._read(histories, *(how or (1.0, _ALL)))
         if how is None:
             known.data[:] = 1.0
+        if isinstance(matrix, int):
+            return _unit(self._cosines.weigh(known, matrix))
         return _unit(known @ getattr(self, matrix))
 
     def _read(self, histories: Sequence[History], decay: float, last: int) -> Any:
@@ -366,16 +357,6 @@ def _clean(matrix: Any) -> Any:
     rows.sum_duplicates()
     rows.eliminate_zeros()
     return rows
-
-
-def _powered(matrix: Any, n: int) -> Any:
-    """Return a sparse matrix with each entry raised to the n-th power.
-
-    The result shares its index arrays with the given matrix.
-    """
-    from scipy import sparse
-
-    return sparse.csr_array((matrix.data**n, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def _sized(matrix: Any, rows: int, columns: int) -> Any:

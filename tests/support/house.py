@@ -5,7 +5,8 @@ from __future__ import annotations
 # A package may import from those before it, a module of a package from any other of its own that
 # does not lead back.
 ORDER = [
-    "errors", "types", "version", "json_text", "text", "keys", "config", "files", "extras", "runs",
+    "errors", "types", "version", "json_text", "text", "keys", "config", "files", "cache", "extras",
+    "runs",
     "data", "models", "prompts", "matching", "decoding", "baselines", "priors", "explain", "pipeline",
     "recommender", "evaluation", "training", "reports", "cli", "__main__",
 ]  # fmt: skip

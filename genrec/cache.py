@@ -1,0 +1,124 @@
+"""Keep results that take long to compute in a folder, so that the next command can read them.
+
+Each result is a safetensors file. It belongs to a description of everything that it depends on, and
+is only found under the same description. So changed data, settings or code lead to a new result.
+Several processes may read and write at the same time. A folder that cannot be written is left
+alone, and a damaged file counts as missing. This module does not know what the results mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genrec.errors import DataError
+from genrec.files import map_arrays, write_arrays
+from genrec.version import __version__
+
+FORMAT_VERSION = 1
+KEPT = 8  # maximum number of results of one kind
+_ABOUT = "about"  # the entry of a file's metadata that holds the description
+
+
+def find_user_folder() -> Path | None:
+    """Return the folder for this user's cached files; None if the user has no home folder.
+
+    It is ``$XDG_CACHE_HOME/genrec`` or ``~/.cache/genrec``.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if base and Path(base).is_absolute():
+        return Path(base) / "genrec"
+    try:
+        return Path.home() / ".cache" / "genrec"
+    except RuntimeError:
+        return None
+
+
+@functools.cache
+def digest_code(*packages: str) -> str:
+    """Return a hash (SHA-256, hex) of the source code of packages of genrec.
+
+    Args:
+        *packages: names such as ``priors``. If the source code is not installed, the hash depends
+            on genrec's version instead.
+    """
+    digest = hashlib.sha256(__version__.encode())
+    for package in packages:
+        for path in sorted((Path(__file__).parent / package).rglob("*.py")):
+            digest.update(f"{path.name}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A folder with results.
+
+    Attributes:
+        folder: the folder, which need not exist; None if nothing is kept.
+    """
+
+    folder: Path | None
+
+    def read(
+        self, kind: str, about: Mapping[str, object]
+    ) -> tuple[dict[str, Any], dict[str, str]] | None:
+        """Map a result into memory.
+
+        Args:
+            kind: the kind of result, which is the beginning of the file's name.
+            about: everything that the result depends on, as values that JSON can represent.
+
+        Returns:
+            The read-only arrays by name, and the metadata that was stored with them. None if there
+            is no such result.
+        """
+        text = _describe(about)
+        path = self._path(kind, text)
+        if path is None or not path.is_file():
+            return None
+        try:
+            arrays, metadata = map_arrays(path)
+        except (DataError, OSError):
+            return None
+        return (arrays, metadata) if metadata.pop(_ABOUT, None) == text else None
+
+    def write(
+        self,
+        kind: str,
+        about: Mapping[str, object],
+        arrays: Mapping[str, Any],
+        metadata: Mapping[str, str],
+    ) -> None:
+        """Keep a result, if the folder can be written; see ``read`` for the arguments.
+
+        Of each kind, the ``KEPT`` results that were written last are kept.
+        """
+        text = _describe(about)
+        path = self._path(kind, text)
+        if path is None:
+            return
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_arrays(path, arrays, {**metadata, _ABOUT: text})
+            files = sorted(
+                path.parent.glob(f"{kind}-*.safetensors"), key=lambda p: p.stat().st_mtime
+            )
+            for old in files[:-KEPT]:
+                old.unlink(missing_ok=True)
+
+    def _path(self, kind: str, text: str) -> Path | None:
+        """Return the file of a result, given its description as text."""
+        key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return None if self.folder is None else self.folder / f"{kind}-{key}.safetensors"
+
+
+def _describe(about: Mapping[str, object]) -> str:
+    """Represent a description as text."""
+    return json.dumps({**about, "format": FORMAT_VERSION}, sort_keys=True)

@@ -1,0 +1,64 @@
+"""Convert the counts of a prior to named arrays that can be saved to a file, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from genrec.baselines.sparse import sparse_from_arrays, sparse_to_arrays
+from genrec.data.catalog import Catalog
+from genrec.priors.counts import Counts, TitleNeighbors
+
+
+def counts_to_arrays(
+    counts: Counts, *, ease: bool, titles: bool = False
+) -> dict[str, npt.NDArray[Any]]:
+    """Return everything that is needed to rebuild counts for the same catalog.
+
+    Args:
+        counts: the counts.
+        ease: whether to include the weights of EASE, so that they need not be solved for again.
+        titles: whether to include the vectors of the titles, so that they need not be computed
+            again.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "popularity": counts.popularity,
+        "newest": counts.newest,
+        "latest": counts.latest,
+        "users": np.frombuffer("\0".join(counts.user_ids).encode(), dtype=np.uint8),
+        **sparse_to_arrays("items", counts.items),
+        **sparse_to_arrays("after", counts.after),
+    }
+    if ease:
+        arrays |= sparse_to_arrays("ease", counts.ease)
+    if titles:
+        arrays |= sparse_to_arrays("titles", counts.title_neighbors.alike.vectors)
+    return arrays
+
+
+def counts_from_arrays(arrays: Mapping[str, Any], catalog: Catalog) -> Counts:
+    """Rebuild the counts from the arrays of ``counts_to_arrays``.
+
+    Args:
+        arrays: the arrays by name; others are ignored.
+        catalog: the catalog of the counts.
+    """
+    n = len(catalog)
+    users = bytes(arrays["users"]).decode()
+    vectors = None
+    if "titles.data" in arrays:
+        vectors = sparse_from_arrays("titles", arrays, int(arrays["titles.width"][0]))
+    return Counts(
+        catalog,
+        tuple(users.split("\0")) if len(arrays["latest"]) else (),
+        np.array(arrays["latest"]),
+        sparse_from_arrays("items", arrays, n),
+        sparse_from_arrays("after", arrays, n),
+        np.array(arrays["popularity"]),
+        np.array(arrays["newest"]),
+        TitleNeighbors(catalog, vectors),
+        {"ease": sparse_from_arrays("ease", arrays, n)} if "ease.data" in arrays else {},
+    )
