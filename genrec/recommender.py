@@ -126,7 +126,7 @@ class Recommender:
         run: str | PathLike[str],
         data: Dataset | Catalog | None = None,
         *,
-        model: str | PathLike[str] | None = None,
+        model: str | PathLike[str] | TextModel | None = None,
         device: str = "auto",
         dtype: str = "auto",
         threads: int | None = None,
@@ -143,7 +143,8 @@ class Recommender:
                 no users, and the prior is loaded from the run folder if ``genrec tune --run`` saved
                 one there.
             model: the name or folder of the base model, if it is no longer where it was during
-                training. Its weights must be the same.
+                training. Its weights must be the same. Or the model of the run, if
+                ``LanguageModel.of_run`` has loaded it already.
             device: see ``LanguageModel.load``.
             dtype: see ``LanguageModel.load``.
             threads: see ``LanguageModel.load``.
@@ -161,8 +162,12 @@ class Recommender:
         items = Catalog.read(folder / runs.CATALOG) if data is None else data
         _check_data(items)
         options = {"device": device, "dtype": dtype, "threads": threads, "quantize": quantize}
-        base = None if model is None else fspath(model)
-        load = functools.partial(_load_run, folder, base, log=log, **options)
+        load: Callable[[], LanguageModel | TextModel]
+        if model is None or isinstance(model, str | PathLike):
+            base = None if model is None else fspath(model)
+            load = functools.partial(_load_run, folder, base, log=log, **options)
+        else:
+            load = functools.partial(cast, "TextModel", model)
         new = cls.__new__(cls)
         new._assemble(items, load, checked, log, trained=trained, folder=folder)
         trained.check(template=new.template.hash, encoder=new.encoder.hash)

@@ -26,11 +26,21 @@ def load_request(
     wanted: Wanted,
     *,
     quiet: bool,
+    weights: bool = True,
 ) -> tuple[Recommender, History | str]:
     """Load a recommender for a dataset folder, and find the history that a command refers to.
 
     The history is the user's history if a user was given, otherwise the typed text. The request is
     checked before the model is loaded. Explanations use float32 on a CPU.
+
+    Args:
+        data: the dataset folder.
+        asked: the user or the typed text.
+        which: the model.
+        settings: the settings of the recommender.
+        wanted: what the request asks for.
+        quiet: whether to show no progress.
+        weights: whether to load the model's weights at once.
 
     Raises:
         GenrecError: the folder or the model cannot be loaded, or the request is invalid.
@@ -52,24 +62,37 @@ def load_request(
     if wanted.options.explain or wanted.item is not None:
         which = use_float32(which)
     with console.working(f"Loading {which.name} ...", quiet=quiet) as log:
-        return load_recommender(dataset, which, settings, log), history
+        return load_recommender(dataset, which, settings, log, weights=weights), history
 
 
 def load_recommender(
-    dataset: Dataset, which: ModelOptions, settings: Given, log: Callable[[str], None]
+    dataset: Dataset,
+    which: ModelOptions,
+    settings: Given,
+    log: Callable[[str], None],
+    *,
+    weights: bool = True,
 ) -> Recommender:
     """Load a recommender from a run or a model, with the given settings.
+
+    Without ``weights``, the model's weights are loaded when they are first needed.
 
     Raises:
         SettingsError: a setting is invalid.
         ModelError: the model cannot be loaded.
     """
+    from genrec.models.lazy_model import lazy_model, lazy_run
     from genrec.recommender import Recommender
 
     if which.run is None:
-        return Recommender(dataset, which.name, log=log, **which.loading(), **settings)
-    loading = {"model": which.model, **which.loading()}
-    return Recommender.load(which.run, dataset, log=log, **loading, **settings.only)
+        model = lazy_model(which.name, log=log, **which.loading())
+        recommender = Recommender(dataset, model, log=log, **settings)
+    else:
+        model = lazy_run(which.run, which.model, log=log, **which.loading())
+        recommender = Recommender.load(which.run, dataset, model=model, log=log, **settings.only)
+    if weights:
+        model.load()
+    return recommender
 
 
 def use_float32(which: ModelOptions) -> ModelOptions:

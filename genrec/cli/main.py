@@ -14,6 +14,7 @@ import typer
 
 from genrec import __version__
 from genrec.cli import data, demo, doctor, evaluate, recommend, train
+from genrec.cli.startup import collect_rarely
 from genrec.errors import GenrecError
 from genrec.files import describe_error
 from genrec.text import printable
@@ -94,6 +95,7 @@ def main() -> None:
     # blocks the thread that it waits for, and everything takes about three times as long. PyTorch
     # reads this variable when it is loaded, which happens later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    collect_rarely()
     _accept_any_encoding()
     try:
         code = app(standalone_mode=False) or 0

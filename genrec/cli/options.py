@@ -20,6 +20,7 @@ import typer
 from typer.models import OptionInfo
 
 from genrec.cli import values
+from genrec.cli.startup import decline_pandas
 from genrec.config import MODEL, OUTPUT, WHAT, option
 from genrec.errors import SettingsError
 from genrec.models.packaged import DEFAULT_MODEL
@@ -277,6 +278,7 @@ def command(*first: str) -> Callable[[Command], Command]:
                 read = {o.field.name: o.read(given[o.field.name]) for o in options}
                 named = [n for n in read if _was_given(context, n)]
                 arguments[name] = Given(read, named) if made is Given else made(**read)
+            decline_pandas()
             function(**arguments)
 
         shown = [_keyword("context", typer.Context), *_shown(parameters, first)]

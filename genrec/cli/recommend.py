@@ -77,7 +77,9 @@ def prompt(
     from genrec.reports import console, terminal
 
     wanted = Wanted(exclude_seen=False)
-    recommender, given = load_request(data, asked, which, settings, wanted, quiet=json)
+    recommender, given = load_request(
+        data, asked, which, settings, wanted, quiet=json, weights=False
+    )
     history, understood = recommender.understand(given)
     encoded = recommender.prompt(history)
     if json:

@@ -18,15 +18,12 @@ from genrec.models.base import Generated, GenerationOptions, TextPrompt
 from genrec.models.cached_tree import CachedTree, Prefix, tree_obstacle
 from genrec.models.devices import quantization_arguments, resolve_device, resolve_dtype
 from genrec.models.generation import Ending, beams, sample
+from genrec.models.light_tokenizer import LightTokenizer
+from genrec.models.llama import Llama, load_llama, merge_adapter
 from genrec.models.logits import Body
 from genrec.models.plain_tree import PlainTree
 from genrec.models.quiet import quiet_transformers
-from genrec.models.sources import (
-    ModelSource,
-    describe_failure,
-    find_source,
-    packaged_source,
-)
+from genrec.models.sources import describe_failure, locate_model, not_loaded
 from genrec.models.token_tree import TokenTree
 from genrec.runs import Run
 
@@ -37,7 +34,8 @@ class LanguageModel:
     """A causal language model with its tokenizer, ready to generate and to score text.
 
     Attributes:
-        model: the transformers model, in eval mode.
+        model: the transformers model, in eval mode; or a ``Llama`` of genrec, if the model was
+            loaded with a light tokenizer.
         tokenizer: the model's tokenizer.
         name: the name shown in results.
         quantize: the quantization of the weights, which is ``none``, ``int8`` or ``nf4``.
@@ -81,6 +79,7 @@ class LanguageModel:
         revision: str | None = None,
         quantize: str = "none",
         log: Callable[[str], None] = lambda message: None,
+        light: LightTokenizer | None = None,
     ) -> LanguageModel:
         """Load a model by name, from a folder, or from the Hugging Face hub.
 
@@ -96,6 +95,9 @@ class LanguageModel:
             quantize: ``int8`` or ``nf4`` to quantize the weights of linear layers with
                 bitsandbytes; ``none`` to leave the weights unchanged.
             log: function that is called with a line of text before each slow step.
+            light: the tokenizer of the model, if ``light_tokenizer.load_tokenizer`` could read it.
+                The model is then loaded without transformers if it can be. Such a model gives the
+                same results, but can neither be trained nor saved.
 
         Raises:
             ModelError: the model could not be downloaded or loaded. The message lists the ways to
@@ -104,17 +106,17 @@ class LanguageModel:
                 available.
         """
         if threads is not None:
-            if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
-                msg = (
-                    f"threads={threads!r} is not valid. Expected 1 to {MAX_THREADS}, ideally one "
-                    "per idle core."
-                )
-                raise SettingsError(msg)
+            check_threads(threads)
             torch.set_num_threads(threads)
         target = resolve_device(device)
         precision = resolve_dtype(dtype, target)
         quantization = quantization_arguments(quantize, precision, target)
-        source = _find_source(name, revision, log)
+        source = locate_model(name, revision, log)
+        model: Any = None
+        if light is not None and not quantization:
+            model = load_llama(source.name, precision)
+        if model is not None and len(light or ()) <= model.config.vocab_size:
+            return cls(model.to(target), light, name=name)
         with quiet_transformers():
             from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -137,7 +139,7 @@ class LanguageModel:
                     **quantization,
                 )
             except Exception as error:  # an unsuitable folder may cause any kind of exception
-                raise _not_loaded(name, describe_failure(error)) from error
+                raise not_loaded(name, describe_failure(error)) from error
         _check_loaded(name, model, tokenizer, report)
         if not quantization:
             model.to(target)
@@ -161,6 +163,7 @@ class LanguageModel:
         threads: int | None = None,
         quantize: str = "none",
         log: Callable[[str], None] = lambda message: None,
+        light: LightTokenizer | None = None,
     ) -> LanguageModel:
         """Load the model that a run of ``genrec train`` has trained.
 
@@ -177,6 +180,7 @@ class LanguageModel:
             quantize: see ``load``. The adapter is not merged into quantized weights, but applied
                 next to them.
             log: function that is called with a line of text before each slow step.
+            light: see ``load``. Kinds of adapters that genrec cannot merge are left to PEFT.
 
         Raises:
             ModelError: the folder is not a run folder, the base model could not be downloaded, or
@@ -185,7 +189,7 @@ class LanguageModel:
         folder = runs.find_run(folder)
         run = Run.read(folder)
         options: dict[str, Any] = {"device": device, "dtype": dtype, "threads": threads, "log": log}
-        options["quantize"] = quantize
+        options |= {"quantize": quantize, "light": light}
         if (folder / runs.WHOLE).is_dir():
             if base is not None:
                 msg = (
@@ -203,22 +207,15 @@ class LanguageModel:
                 base=loaded.fingerprint() if whole else None,
                 kept=None if whole else loaded.kept_fingerprint(),
             )
-        with quiet_transformers():
-            from peft import PeftModel
-
-            try:
-                tuned = PeftModel.from_pretrained(loaded.model, str(folder / runs.ADAPTER))
-                model = tuned if quantize != "none" else tuned.merge_and_unload()
-            except Exception as error:  # a broken adapter may cause any kind of exception
-                msg = (
-                    f"The adapter in {folder / runs.ADAPTER} cannot be loaded: {error} "
-                    "Expected the files that training wrote. Copy the run folder again."
-                )
-                raise ModelError(msg) from error
+        if isinstance(loaded.model, Llama) and not merge_adapter(
+            loaded.model, folder / runs.ADAPTER
+        ):
+            loaded = cls._load_base(folder, run, base, {**options, "light": None})
+        model = loaded.model
+        if not isinstance(model, Llama):
+            model = _with_adapter(model, folder / runs.ADAPTER, merge=quantize == "none")
         adapted = cls(
-            model.eval(),
-            loaded.tokenizer,
-            name=f"{run.base_model} tuned as {runs.run_name(folder)}",
+            model, loaded.tokenizer, name=f"{run.base_model} tuned as {runs.run_name(folder)}"
         )
         adapted.quantize = quantize
         return adapted
@@ -262,6 +259,12 @@ class LanguageModel:
             msg = (
                 f"A model loaded with quantize={self.quantize!r} cannot be saved. Expected "
                 "unquantized weights; load it with quantize='none'."
+            )
+            raise ModelError(msg)
+        if isinstance(self.model, Llama):
+            msg = (
+                "A model that was loaded without transformers cannot be saved. Load it without the "
+                "argument light."
             )
             raise ModelError(msg)
         files.check_new_folder(target)
@@ -409,22 +412,39 @@ class LanguageModel:
         return packaged.fingerprint(kept)
 
 
-def _find_source(name: str, revision: str | None, log: Callable[[str], None]) -> ModelSource:
-    """Find the folder or hub id that a model's name refers to."""
-    if name in packaged.MODELS:
-        return packaged_source(name, log)
-    try:
-        return find_source(name, packaged.MODELS, revision=revision)
-    except ModelError as error:
-        raise _not_loaded(name, str(error)) from None
+def check_threads(threads: int) -> None:
+    """Raise SettingsError unless a number of threads can be used."""
+    if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
+        msg = (
+            f"threads={threads!r} is not valid. Expected 1 to {MAX_THREADS}, ideally one per idle "
+            "core."
+        )
+        raise SettingsError(msg)
 
 
-def _not_loaded(name: str, reason: str) -> ModelError:
-    """Return the error for a model that cannot be loaded."""
-    return ModelError(
-        f"Model {name!r} cannot be loaded: {reason} Known models: {', '.join(packaged.MODELS)}. "
-        f"{packaged.how_to_get()}"
-    )
+def _with_adapter(model: Any, folder: Path, *, merge: bool) -> Any:
+    """Apply a LoRA adapter to a model of the transformers library.
+
+    Args:
+        model: the model.
+        folder: the folder of the adapter.
+        merge: whether to merge the adapter into the weights.
+
+    Raises:
+        ModelError: the adapter cannot be loaded.
+    """
+    with quiet_transformers():
+        from peft import PeftModel
+
+        try:
+            tuned: Any = PeftModel.from_pretrained(model, str(folder))
+            return (tuned.merge_and_unload() if merge else tuned).eval()
+        except Exception as error:  # a broken adapter may cause any kind of exception
+            msg = (
+                f"The adapter in {folder} cannot be loaded: {error} "
+                "Expected the files that training wrote. Copy the run folder again."
+            )
+            raise ModelError(msg) from error
 
 
 def _check_loaded(name: str, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:

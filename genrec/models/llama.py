@@ -119,6 +119,13 @@ class LlamaConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationConfig:
+    """The ids that end a text according to the model, with the name that transformers uses."""
+
+    eos_token_id: int | list[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Hidden:
     """The output of the layers: (B, T, hidden size) hidden states."""
 
@@ -310,6 +317,7 @@ class Llama(nn.Module):
 
     Attributes:
         config: the sizes of the model.
+        generation_config: the ids that end a text.
         model: the layers, which turn token ids into hidden states.
         lm_head: the linear layer that turns hidden states into logits.
     """
@@ -320,6 +328,7 @@ class Llama(nn.Module):
         """Build the model with weights that are not initialized; ``load_llama`` loads them."""
         super().__init__()
         self.config = config
+        self.generation_config = GenerationConfig()
         self.model = _Layers(config)
         self.lm_head = _Linear(config.hidden_size, config.vocab_size)
 
@@ -359,6 +368,9 @@ def load_llama(folder: str | Path, dtype: torch.dtype) -> Llama | None:
     model.load_state_dict(weights, assign=True)
     if config.tie_word_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
+    generation = _read_json(folder / "generation_config.json")
+    about = generation or _read_json(folder / "config.json")
+    model.generation_config = GenerationConfig(about.get("eos_token_id"))
     return model.requires_grad_(False).eval()
 
 

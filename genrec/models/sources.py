@@ -17,7 +17,7 @@ from pathlib import Path
 
 from genrec.errors import ModelError
 from genrec.files import describe_unreadable
-from genrec.models.packaged import ensure
+from genrec.models.packaged import MODELS, ensure, how_to_get
 from genrec.types import Log
 
 SECONDS = 4.0  # time within which the hub must answer
@@ -83,6 +83,34 @@ def find_source(
         raise ModelError(msg)
     _check_folder(cached, file)
     return ModelSource(str(cached), local=True)
+
+
+def locate_model(name: str, revision: str | None, log: Log) -> ModelSource:
+    """Find the folder or hub id that the name of a language model refers to.
+
+    A packaged model is downloaded if necessary.
+
+    Args:
+        name: the name as given by the user.
+        revision: a hub revision.
+        log: function that is called with a line of text before each slow step.
+
+    Raises:
+        ModelError: there is no such model, or it could not be downloaded.
+    """
+    if name in MODELS:
+        return packaged_source(name, log)
+    try:
+        return find_source(name, MODELS, revision=revision)
+    except ModelError as error:
+        raise not_loaded(name, str(error)) from None
+
+
+def not_loaded(name: str, reason: str) -> ModelError:
+    """Return the error for a language model that cannot be loaded."""
+    return ModelError(
+        f"Model {name!r} cannot be loaded: {reason} Known models: {', '.join(MODELS)}. {how_to_get()}"
+    )
 
 
 def packaged_source(name: str, log: Log) -> ModelSource:

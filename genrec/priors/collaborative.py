@@ -54,6 +54,7 @@ from genrec.priors.saved_counts import counts_from_arrays, counts_to_arrays
 from genrec.priors.weights import Weights
 from genrec.types import FloatArray
 
+_MANY = 100_000  # number of events from which counting takes a moment and is logged
 CACHED = "prior"  # the kind of result in the dataset's cache
 FORMAT_VERSION = 3
 READABLE = (2, 3)  # format versions; 2 also has the number of users who have both of two items
@@ -126,8 +127,8 @@ class CollaborativePrior:
                 ``LEARNED`` are fitted baselines, which are saved in the dataset's folder.
             mix: the sources and their weights; None to fit the weights of ``sources``.
             seed: the random seed for sampling validation users and fitting baselines.
-            log: function that is called with a line of text from time to time while a baseline is
-                fitted.
+            log: function that is called with a line of text before slow steps, and from time to time
+                while a baseline is fitted.
 
         Raises:
             SettingsError: a source is unknown.
@@ -148,6 +149,8 @@ class CollaborativePrior:
             return cls(count(data, behavior, before), mix, learned)
 
         def fitted() -> CollaborativePrior:
+            if len(dataset.interactions) > _MANY:
+                log("Counting items that users take together ...")
             fitting = protocols.with_validation(dataset, ENOUGH)
             prior = counted(fitting, "validation", dict.fromkeys(names, 1.0))
             shares, unread = fit_on_validation(prior._mixture, fitting, names, seed)

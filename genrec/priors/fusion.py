@@ -244,8 +244,6 @@ class PriorSource:
                 prior = self.saved
             elif name != "none":
                 assert self._dataset is not None
-                if name == "collaborative" and len(self._dataset.interactions) > 100_000:
-                    self._log("Counting items that users take together ...")
                 prior = build_prior(self._settings, self._dataset, name, self._behavior, self._log)
             self._built.append(prior)  # other recommenders that share this list see it, too
         return self._built[0]
