@@ -29,6 +29,8 @@ from genrec.types import BoolArray
 RETURN = "return"
 _ENTITY = r"&(#\d+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);"
 _CANCELLED = r"^[Cc]\d+$"
+_ROLES = ("user_id", "item_id", "title", "behavior", "timestamp", "value", "rating")
+_MISSING = ["NULL", "null", "nan", "NaN", "NaT", "<NA>", "#N/A", "\\N", "(not set)"]
 _NUMBERS = ("value", "rating")  # columns of numbers, even if a few cells are none
 _NO_AMOUNTS = ("user_id", "item_id", "title", "behavior", "timestamp", "position", "split", "text")
 _SAMPLE = 1000
@@ -58,7 +60,8 @@ def clean_events(read: Recognized, notes: list[str], items: pa.Table | None = No
         notes: the list to which a remark is added for every kind of change.
         items: the table of items, in which numbers have the same separators.
     """
-    table = fill_orders(read.table, read.unit, notes)
+    table = blank_missing(read.table, notes, [read.unit] if read.unit else [])
+    table = fill_orders(table, read.unit, notes)
     table = clean_ids(table, ["user_id", "item_id", *([read.unit] if read.unit else [])], notes)
     table = clean_titles(table, notes)
     if "item_id" in read.names and "text" not in table.column_names:
@@ -66,6 +69,33 @@ def clean_events(read: Recognized, notes: list[str], items: pa.Table | None = No
     table = read_amounts(table, notes, [read.unit] if read.unit else [], items)
     table = _translate_behaviors(table, notes)
     return mark_returns(table, read.unit, notes, counted=read.counted, usual=read.behavior)
+
+
+def blank_missing(table: pa.Table, notes: list[str], others: Collection[str] = ()) -> pa.Table:
+    """Empty the cells in which a program wrote a word for a missing value, such as ``NULL``.
+
+    Args:
+        table: the events or items.
+        notes: the list of remarks.
+        others: further columns to look at, such as the basket column.
+    """
+    emptied = 0
+    words = ""
+    for name in (*_ROLES, *others):
+        if name not in table.column_names or not _is_text(table[name]):
+            continue
+        text = arrow.to_text(table[name])
+        missing = pc.is_in(text, pa.array(_MISSING, text.type))
+        count = int(pc.sum(missing).as_py() or 0)
+        if count:
+            emptied += count
+            words = words or str(text.filter(missing)[0])
+            column = pc.if_else(missing, "", text).cast(table[name].type)
+            table = table.set_column(table.column_names.index(name), name, column)
+    if emptied:
+        cells = quantity(emptied, "cell")
+        notes.append(f"words for missing values, such as {words!r}, are read as empty ({cells})")
+    return table
 
 
 def clean_ids(table: pa.Table, names: list[str], notes: list[str]) -> pa.Table:

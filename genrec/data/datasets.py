@@ -5,9 +5,7 @@ The loaders download nothing. Each loader reads the files in their published for
 
 from __future__ import annotations
 
-import ast
 import importlib.util
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +20,15 @@ from genrec.data.dataset import Dataset as Dataset
 from genrec.data.events import History
 from genrec.data.ingest import EventOptions
 from genrec.data.interactions import Interactions
-from genrec.data.readers import arrow, delimited, encodings, files, huggingface, sources
+from genrec.data.readers import (
+    arrow,
+    delimited,
+    encodings,
+    files,
+    huggingface,
+    json_files,
+    sources,
+)
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
 
@@ -302,7 +308,7 @@ def _records(path: Path, convert: Callable[[dict[str, Any]], dict[str, Any]]) ->
         encodings.open_text(sources.find(path).open, "utf-8", newline="\n") as stream,
     ):
         for number, line in enumerate((x for x in stream if x.strip()), start=1):
-            row = _literal(line.strip())
+            row, _ = json_files.parse(line)
             if not isinstance(row, dict):
                 rejects.add(number, "not a JSON object", [line.strip()])
                 continue
@@ -317,15 +323,3 @@ def _plain(value: object) -> str:
     """Convert a value to text that can be stored; lone surrogates become a question mark."""
     text = str(value).encode("utf-8", "replace").decode("utf-8")
     return text.replace(encodings.BROKEN, "\ufffd")
-
-
-def _literal(line: str) -> object:
-    """Return the value of a JSON text or a Python literal, or None if it is neither."""
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return ast.literal_eval(line)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.data import cleaning, columns
+from genrec.data import cleaning, columns, nested
 from genrec.data.catalog import Catalog
 from genrec.data.event_items import catalog_from_events, note_other_codes
 from genrec.data.ingest import EventOptions, Ingested, ingest
@@ -65,8 +65,10 @@ def import_tables(
     """
     bad_items, bad_events = rejects
     interactions = arrow.number_rows(interactions)
+    notes: list[str] = []
+    flat = nested.unnest(interactions, bad_events.source, notes)
     recognized = columns.recognize_events(
-        interactions, options.columns, bad_events.source, with_titles=items is None, items=items
+        flat, options.columns, bad_events.source, with_titles=items is None, items=items
     )
     unit = None if options.unit == "none" else options.unit or recognized.unit
     events = arrow.explode(recognized.table, bad_events)
@@ -74,7 +76,7 @@ def import_tables(
         bad_events.given = interactions  # the rows of both have the same numbers
     read = replace(recognized, table=events, unit=unit, notes=[])
     read = _with_time(read, options, bad_events)
-    notes = list(recognized.notes)
+    notes += recognized.notes
     table = cleaning.clean_events(read, notes, items)
     names = {ours: theirs for ours, theirs in recognized.names.items() if ours != "unit"}
     if unit is not None:
@@ -156,7 +158,8 @@ def _read_items(
         raise DataError(
             columns.describe_missing(missing, read.found, rejects.source, option="--item-column")
         )
-    table = cleaning.clean_ids(read.table, ["item_id"], notes)
+    table = cleaning.blank_missing(read.table, notes)
+    table = cleaning.clean_ids(table, ["item_id"], notes)
     table = cleaning.clean_titles(table, notes)
     table = cleaning.read_amounts(table, notes, beside=events.table)
     return Catalog.from_table(table, rejects=rejects), read.names

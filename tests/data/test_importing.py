@@ -77,6 +77,20 @@ def test_a_column_that_is_nearly_the_same_everywhere_does_not_describe_items(
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("word", ["NULL", "null", "\\N", "nan", "(not set)", "<NA>", "#N/A"])
+def test_words_for_missing_values_are_no_users_or_baskets(tmp_path: Path, word: str) -> None:
+    rows = ["user,order id,sku,product name,date,qty"]
+    for n in range(6):
+        user, order = (word if n == 2 else f"u{n % 2}"), (word if n % 3 == 0 else f"o{n}")
+        rows.append(f"{user},{order},S{n},{word if n == 4 else f'Mug {n}'},2019-03-0{n + 1},{word}")
+    data = prepare(tmp_path, "\n".join(rows))
+    assert set(data.interactions.user_ids) == {"u0", "u1"}
+    assert sum(data.info.rejected.values()) == 2  # without a user, and without a title
+    assert len(set(data.interactions.columns.unit.tolist())) == 4
+    said = f"words for missing values, such as {word!r}, are read as empty (10 cells)"
+    assert said in data.info.notes
+
+
 @pytest.mark.parametrize("separate", [False, True])
 def test_attributes_with_currency_signs_and_decimal_commas_are_numbers(
     tmp_path: Path, separate: bool

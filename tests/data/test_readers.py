@@ -181,10 +181,148 @@ def test_files_without_a_header(tmp_path: Path, text: str, first: str) -> None:
     assert [row[1] for row in rejects.rows] == [3]
     misquoted = text.partition("\n")[0].replace(first, f'"{first} "x" y"', 1) + "\n"
     rejects = Rejects("e.dat")
-    text_table(tmp_path / "e.dat", text + misquoted + text, rejects=rejects)
+    table = text_table(tmp_path / "e.dat", text + misquoted + text, rejects=rejects)
+    if "\t" in text or "::" in text:  # here quotes do not surround cells
+        assert table["column_1"][2] == f'"{first} "x" y"'
+        return
     assert [row[1:3] for row in rejects.rows] == [
         (3, "a quote inside a quoted cell is not doubled")
     ]
+
+
+MBID = "f1b1cf71-bd35-4e99-8624-24a6e15f133a"
+KNOWN = {  # the first lines of well-known files
+    "MovieLens's ratings": (
+        "196\t242\t3\t881250949\n186\t302\t3\t891717742\n22\t377\t1\t878887116\n",
+        "user_id item_id rating timestamp",
+    ),
+    "MovieLens's ratings of 10M": (
+        "1::122::5::838985046\n1::185::4.5::838983525\n1::231::5::838983392\n",
+        "user_id item_id rating timestamp",
+    ),
+    "MovieLens's tags": (
+        "15::4973::excellent!::1215184630\n20::1747::politics::1188263867\n20::1747::satire::"
+        "1188263867\n",
+        "user_id item_id text timestamp",
+    ),
+    "MovieLens's movies": (
+        "1::Toy Story (1995)::Animation|Children's|Comedy\n2::Jumanji: a \"film (1995)::Adventure\n"
+        "3::Heat (1995)::(no genres listed)\n",
+        "item_id title genres",
+    ),
+    "MovieLens's movies of 100K": (
+        "1|Toy Story (1995)|01-Jan-1995||http://us.imdb.com/M/title-exact?Toy%20Story%20(1995)|0|0|0"
+        "|1|1|1|0|0|0|0|0|0|0|0|0|0|0|0|0\n"
+        "267|unknown||||1|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0\n"
+        '3|"Four Rooms" (1995)|01-Jan-1995||http://us.imdb.com/|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0|0|1|0|0\n',
+        "item_id title release_date",
+    ),
+    "Amazon's ratings": (
+        "AKM1MP6P0OYPR,0132793040,5.0,1365811200\nA2CX7LUOHB2NDG,0321732944,5.0,1341100800\n"
+        "A2NWSAGRHCP8N5,B000031VPF,1.0,1367193600\n",
+        "user_id item_id rating timestamp",
+    ),
+    "Amazon's ratings of 2018": (
+        "0060009810,A1N4O8VOJZTDVB,3.0,1383782400\n0060009810,A2Z66Q7JC3DPJK,5.0,1380844800\n"
+        "B00006J3W9,A2WXCYUU8J5OIE,5.0,1372982400\n",
+        "item_id user_id rating timestamp",
+    ),
+    "Last.fm's plays": (
+        f"user_000001\t2009-05-04T23:08:57Z\t{MBID}\tDeep Dish\t\tFuck Me Im Famous\n"
+        f'user_000001\t2009-05-04T13:54:10Z\t\tB\u00f8rns\t{MBID}\t"Heroes" (Live)\n'
+        f'user_000002\t2009-05-04T13:52:04Z\t{MBID}\tX\t\t7" mix\n',
+        "user_id timestamp artid artname traid traname",
+    ),
+    "Last.fm's counts of plays": (
+        f'{"0a" * 20}\t{MBID}\tmelvins\t2137\n{"0a" * 20}\t\tdie "Art" band\t1099\n'
+        f"{'0b' * 20}\t{MBID}\t99\t897\n",
+        "user_id artist_id artist_name plays",
+    ),
+    "Yoochoose's clicks": (
+        "1,2014-04-07T10:51:09.277Z,214536502,0\n1,2014-04-07T10:54:09.868Z,214536500,S\n"
+        "2,2014-04-07T13:56:37.614Z,214662742,12\n",
+        "session_id timestamp item_id category",
+    ),
+    "Yoochoose's purchases": (
+        "420374,2014-04-06T18:44:58.314Z,214537888,12462,1\n"
+        "420374,2014-04-06T18:44:58.325Z,214537850,10471,1\n"
+        "281626,2014-04-06T09:40:13.032Z,214535653,1883,1\n",
+        "session_id timestamp item_id price quantity",
+    ),
+    "MIND's impressions": (
+        "1\tU13740\t11/11/2019 9:05:58 AM\tN55189 N42782\tN55689-1 N35729-0\n"
+        "2\tU91836\t11/12/2019 6:11:30 PM\t\tN20678-0 N39317-0\n"
+        "3\tU73700\t11/14/2019 7:01:48 AM\tN10732\tN50014-0\n",
+        "impression_id user_id time history impressions",
+    ),
+    "MIND's news": (
+        'N55528\tlifestyle\tlifestyleroyals\tThe Brands\tShop\thttps://x/1.html\t[{"Label": 1}]\t[]\n'
+        'N19639\thealth\tweight-loss\t50 "Worst Habits\t\thttps://x/2.html\t[]\t[]\n'
+        'N61837\tnews\tnewsworld\t"The Cost" of\tLt.\thttps://x/3.html\t[]\t\n',
+        "item_id category subcategory title abstract",
+    ),
+    "Steam's purchases and hours of play": (
+        '151603712,"The Elder Scrolls V, Skyrim",purchase,1.0,0\n'
+        '151603712,"The Elder Scrolls V, Skyrim",play,273.0,0\n151603712,"Fallout 4",purchase,1.0,0\n',
+        "user_id game behavior hours",
+    ),
+    "Taobao's events": (
+        "1,2268318,2520377,pv,1511544070\n1,2333346,2520771,fav,1511561733\n"
+        "1,2576651,149192,buy,1511572885\n",
+        "user_id item_id category_id behavior timestamp",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_well_known_files_without_a_header(tmp_path: Path, name: str) -> None:
+    text, columns = KNOWN[name]
+    notes: list[str] = []
+    rejects = Rejects("e.dat")
+    table = text_table(tmp_path / "e.dat", text * 9 + "cut\n" + text, notes=notes, rejects=rejects)
+    names = columns.split()
+    assert list(table)[: len(names)] == names
+    assert len(table[names[0]]) == 30
+    assert [row[1] for row in rejects.rows] == [28]
+    assert (
+        f"its cells have the form of {name.partition(' of 1')[0].partition(' of 2')[0]}" in notes[0]
+    )
+    separator = next(s for s in ("::", "\t", "|", ",") if s in text)
+    if '"' in text and separator != ",":  # quotes are part of the cells
+        cells = [line.split(separator) for line in text.splitlines()]
+        assert [list(row) for row in zip(*table.values(), strict=True)][:3] == cells
+    two = "".join(text.splitlines(keepends=True)[:2])
+    assert not any("form of" in note for note in read_notes(tmp_path, two))
+    header = separator.join(f"name {n}" for n in range(len(table))) + "\n"
+    assert not any("form of" in note for note in read_notes(tmp_path, header + text * 30))
+    assert not any(
+        "form of" in note for note in read_notes(tmp_path, text + text.replace("1", "x"))
+    )
+
+
+def read_notes(tmp_path: Path, text: str) -> list[str]:
+    notes: list[str] = []
+    text_table(tmp_path / "n.dat", text, notes=notes, rejects=Rejects("n.dat"))
+    return notes
+
+
+@pytest.mark.parametrize(
+    ("rows", "whole"),
+    [
+        (['1\t"Heroes" (Live)', '2\t7" mix', "3\tx"], True),
+        (['1\t"Heroes" (Live)', '2\t"open', "3\tx"], True),
+        (['1\t"quoted"', '2\t"also ""this"""', "3\tx"], False),
+        (['1\t"a\tb"', '2\t"Heroes" (Live)', "3\tx"], False),
+        (["1\tx", "2\ty", "3\tz"], False),
+    ],
+)
+def test_quotes_in_a_file_with_tabs(tmp_path: Path, rows: list[str], whole: bool) -> None:
+    notes: list[str] = []
+    text = "id\ttitle\n" + "\n".join(rows) + "\n"
+    table = text_table(tmp_path / "e.tsv", text, notes=notes, rejects=Rejects("e.tsv"))
+    cells = [f"{a}\t{b}" for a, b in zip(table["id"], table["title"], strict=True)]
+    assert (cells == rows) == (whole or '"' not in text)
+    assert (notes == ["quotes are part of the cells, since they do not surround them"]) == whole
 
 
 @pytest.mark.parametrize(
@@ -377,9 +515,12 @@ def test_json_lines_of_users_become_lists(tmp_path: Path) -> None:
 
 def test_lists_in_few_rows_are_rejected_with_advice(tmp_path: Path) -> None:
     path = tmp_path / "e.jsonl"
-    path.write_text('{"item_id": {"id": 1}}\n{"item_id": {"id": 2}}\n')
+    path.write_text('["a"]\n["b"]\n')
     with pytest.raises(DataError, match="or one line per user with lists of the same length"):
         files.read(path, scalar=("item_id",), rejects=Rejects("e.jsonl"))
+    path.write_text('{"item_id": {"id": 1}}\n{"item_id": {"id": 2}}\n')
+    table = files.read(path, scalar=("item_id",), rejects=Rejects("e.jsonl"))
+    assert table["item_id"].to_pylist() == ['{"id": 1}', '{"id": 2}']
     path.write_text('{"item_id": "a"}\n{"item_id": "b"}\n{"item_id": ["c"]}\n')
     rejects = Rejects("e.jsonl")
     assert files.read(path, scalar=("item_id",), rejects=rejects).num_rows == 2

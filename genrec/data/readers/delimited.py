@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
+from genrec.data.readers import headerless
 from genrec.data.readers.arrow import ROW
 from genrec.data.readers.encodings import BROKEN, Encoding, open_text, open_utf8
 from genrec.data.readers.rejects import BadRow, Rejects
@@ -39,6 +40,7 @@ _LONG = re.compile(  # a long number, or a time in the usual forms
     r"\s*(\d{5,}(\.\d+)?|\d{4}-\d\d-\d\d[\dT :.+\-]*Z?|(\d+/\d+/\d{4}|\d+\.\d+\.\d{4})\b.*"
     r"|\d\d?[- ][A-Za-z]{3}[- ]\d{4}\b.*)\s*$"
 )
+_QUOTED = re.compile(r'"(""|[^"])*"')
 _MOST = 0.6  # the share of sampled rows that must be alike, since some may be damaged
 _SAMPLE_LINES = 200
 _SAMPLE_TEXT = 1 << 18  # characters
@@ -56,6 +58,8 @@ class _Layout:
         title: the text of the lines before the header that are not blank.
         has_rows: True if there is text after the header.
         share: the share of sampled rows that have as many cells as the header.
+        form: what a well-known file without a header holds; empty for other files.
+        quoted: True if quotes may surround a cell; False if they are part of it.
     """
 
     delimiter: str
@@ -65,6 +69,8 @@ class _Layout:
     title: str
     has_rows: bool
     share: float
+    form: str = ""
+    quoted: bool = True
 
     @property
     def fit(self) -> tuple[bool, bool, float]:
@@ -87,14 +93,26 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, notes: list[str])
         DataError: the header or the quotes of the file cannot be used.
     """
     layout = _layout(source, encoding)
-    if len(layout.header) == 1 and _DOUBLE in layout.header[0]:
+    if layout.delimiter == _DOUBLE:
+        source, encoding = _with_unit_separators(source, encoding)
+        layout = replace(layout, delimiter=_UNIT)
+    elif len(layout.header) == 1 and _DOUBLE in layout.header[0]:
         source, encoding = _with_unit_separators(source, encoding)
         layout = _layout(source, encoding)
+    if layout.quoted and _quotes_are_text(source, encoding, layout):
+        layout = replace(layout, quoted=False)
+        notes.append("quotes are part of the cells, since they do not surround them")
     names = [n.strip() for n in layout.header]
     _check_header(source, encoding, names)
     if layout.title:
         notes.append(f"the text before the header is skipped: {layout.title[:100]!r}")
-    if not layout.named:
+    if layout.form:
+        listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+        notes.append(
+            f"the file has no header; its cells have the form of {layout.form}, so its columns are "
+            f"called {listed}"
+        )
+    elif not layout.named:
         notes.append(f"the file has no header, so its columns are called {names[0]} to {names[-1]}")
     if not layout.has_rows:  # pyarrow cannot skip a header without rows
         empty = [pa.array([], pa.string()) for _ in names]
@@ -102,7 +120,9 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, notes: list[str])
         return table.append_column(ROW, pa.array([], pa.int64()))
     table, broken = _parse(source, encoding, layout)
     numbers = _row_numbers(table.num_rows, {number for number, _, _ in broken})
-    misquoted = _check_quotes(source, encoding, layout, table, numbers, broken)
+    misquoted = set[int]()
+    if layout.quoted:
+        misquoted = _check_quotes(source, encoding, layout, table, numbers, broken)
     invalid = np.zeros(table.num_rows, dtype=bool)
     for column in [] if encoding.intact else table.columns:
         invalid |= np.asarray(pc.match_substring(column, BROKEN), dtype=bool)
@@ -177,8 +197,34 @@ def _layout(source: Source, encoding: Encoding) -> _Layout:
     given = _SEPARATOR_LINE.match(lines[skip]) if skip < len(lines) else None
     if given:
         skip += 1
+    known = headerless.recognize(lines[skip : -1 if more else None])
+    if known:
+        form, delimiter = known
+        header = [name for name, _ in form.columns]
+        return _Layout(
+            delimiter, header, False, skip, "", True, 1.0, form=form.name, quoted=form.quoted
+        )
     layouts = [_try(d, lines, skip, more) for d in (given[1] if given else _DELIMITERS)]
     return max(layouts, key=lambda one: one.fit)
+
+
+def _quotes_are_text(source: Source, encoding: Encoding, layout: _Layout) -> bool:
+    """Check whether a tab-separated file has quotes that cannot surround cells.
+
+    That is so if every line with a quote splits at the tabs into as many cells as the header has, and
+    in some cell the quotes are not those of a quoted cell.
+    """
+    if layout.delimiter not in {"\t", _UNIT}:
+        return False
+    found = False
+    with open_text(source.open, encoding.name) as stream:
+        for line in itertools.islice(stream, layout.skip, None):
+            if '"' in line:
+                cells = line.rstrip("\r\n").split(layout.delimiter)
+                if len(cells) != len(layout.header):
+                    return False
+                found = found or any('"' in c and not _QUOTED.fullmatch(c) for c in cells)
+    return found
 
 
 def _with_unit_separators(source: Source, encoding: Encoding) -> tuple[Source, Encoding]:
@@ -337,7 +383,10 @@ def _parse(source: Source, encoding: Encoding, layout: _Layout) -> tuple[pa.Tabl
                 skip_rows_after_names=int(layout.named),
             ),
             parse_options=pa_csv.ParseOptions(
-                delimiter=layout.delimiter, newlines_in_values=True, invalid_row_handler=on_invalid
+                delimiter=layout.delimiter,
+                quote_char='"' if layout.quoted else False,
+                newlines_in_values=layout.quoted,
+                invalid_row_handler=on_invalid,
             ),
             convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
         )

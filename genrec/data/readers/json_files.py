@@ -5,6 +5,7 @@ JSON Lines files are read line by line, so a broken line only rejects one row.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections import Counter
@@ -20,21 +21,24 @@ from genrec.data.readers.sources import Source
 from genrec.errors import DataError
 
 _ARRAY = re.compile(r"\s*\[\s*[{\]]")
+_SPREAD = re.compile(r'\s*\{\s*\n\s*"')  # an object on several lines
+_INVALID = "not valid JSON"
+_WRAPPERS = {"$oid", "$date", "$numberInt", "$numberLong", "$numberDouble", "$numberDecimal"}
 _EXAMPLE = '{"user_id": "u1", "item_id": "a"}'
 
 
 def read(source: Source, encoding: Encoding, rejects: Rejects, scalar: Container[str]) -> pa.Table:
     """Read a file with one JSON object per line, or with one array of objects.
 
-    Values other than strings and null are kept as JSON. If most rows have a list in one of the
-    scalar columns, the file has one row per user, and every column of lists becomes an Arrow list.
+    A line may also be a Python literal, as in older data of Amazon and Steam. Values other than
+    strings and null are kept as JSON. If most rows have a list in one of the scalar columns, the file
+    has one row per user, and every column of lists becomes an Arrow list.
 
     Args:
         source: the file.
         encoding: the encoding of the file.
         rejects: the record of bad rows.
-        scalar: columns that must not contain objects, and must not contain lists unless most rows
-            have one.
+        scalar: columns that must not contain a list or an object, unless most rows have one.
 
     Raises:
         DataError: no row is usable, or the array is broken.
@@ -42,15 +46,16 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, scalar: Container
     rows: list[tuple[int, dict[str, Any]]] = []
     bad: list[BadRow] = []
     for number, (text, value, problem) in enumerate(_values(source, encoding), start=1):
-        problem = problem or _object_problem(value, scalar)
+        problem = problem or ("" if isinstance(value, dict) else "not a JSON object")
         if problem:
             bad.append((number, problem, text or json.dumps(value, ensure_ascii=False)))
         else:
-            rows.append((number, {str(k).strip(): v for k, v in value.items()}))
-    lists = _list_columns([row for _, row in rows], scalar)
+            rows.append((number, {str(k).strip(): _unwrap(v) for k, v in value.items()}))
+    objects = _object_columns([row for _, row in rows])
+    lists = _list_columns([row for _, row in rows], scalar, objects)
     kept: list[tuple[int, dict[str, Any]]] = []
     for number, row in rows:
-        if problem := _list_problem(row, lists, scalar):
+        if problem := _problem(row, lists, scalar, objects):
             bad.append((number, problem, json.dumps(row, ensure_ascii=False)))
         else:
             kept.append((number, row))
@@ -68,25 +73,48 @@ def read(source: Source, encoding: Encoding, rejects: Rejects, scalar: Container
     return pa.table({**table, ROW: pa.array([number for number, _ in kept], pa.int64())})
 
 
-def _list_columns(rows: Sequence[dict[str, Any]], scalar: Container[str]) -> set[str]:
+def _object_columns(rows: Sequence[dict[str, Any]]) -> set[str]:
+    """Return the columns in which most values are objects or lists of objects."""
+    counts: Counter[str] = Counter()
+    for row in rows:
+        for name, value in row.items():
+            first = value[0] if isinstance(value, list) and value else value
+            counts[name] += (1 if isinstance(first, dict) else -1) if value is not None else 0
+    return {name for name, balance in counts.items() if balance > 0}
+
+
+def _list_columns(
+    rows: Sequence[dict[str, Any]], scalar: Container[str], objects: Container[str]
+) -> set[str]:
     """Return the columns in which most rows have a list, if the file has one row per user."""
     counts = Counter(n for row in rows for n, v in row.items() if isinstance(v, list))
-    lists = {name for name, count in counts.items() if 2 * count > len(rows)}
+    lists = {n for n, count in counts.items() if 2 * count > len(rows) and n not in objects}
     return lists if any(name in scalar for name in lists) else set()
 
 
-def _list_problem(row: dict[str, Any], lists: set[str], scalar: Container[str]) -> str:
-    """Return the reason why a row's lists are unusable, or an empty string if they are usable."""
+def _problem(
+    row: dict[str, Any], lists: set[str], scalar: Container[str], objects: Container[str]
+) -> str:
+    """Return the reason why a row's lists or objects are unusable; empty if they are usable."""
     for name, value in row.items():
+        if isinstance(value, dict) and name in scalar and name not in objects:
+            return f"{name} is a list or object, not text"
         if not isinstance(value, list):
             if name in lists and value is not None:
                 return f"{name} is not a list, as it is in most rows"
         elif name in lists:
             if any(isinstance(one, list | dict) for one in value):
                 return f"{name} is a list of lists or objects"
-        elif name in scalar:
+        elif name in scalar and name not in objects:
             return f"{name} is a list or object, not text"
     return ""
+
+
+def _unwrap(value: Any) -> Any:
+    """Return the value in an object such as ``{"$oid": "5f0c"}``, as MongoDB exports it."""
+    while isinstance(value, dict) and len(value) == 1 and next(iter(value)) in _WRAPPERS:
+        value = next(iter(value.values()))
+    return value
 
 
 def _column(values: list[Any], lists: bool) -> pa.Array:
@@ -104,10 +132,12 @@ def is_json(source: Source, start: str) -> bool:
         source: the file.
         start: its first characters.
     """
-    if source.name.endswith((".jsonl", ".ndjson", ".json")) or _ARRAY.match(start):
+    if source.name.endswith((".jsonl", ".ndjson", ".json")) or (
+        _ARRAY.match(start) or _SPREAD.match(start)
+    ):
         return True
     line = start.lstrip().partition("\n")[0]
-    return line.startswith("{") and isinstance(_parse(line)[0], dict)
+    return line.startswith("{") and isinstance(parse(line)[0], dict)
 
 
 def _values(source: Source, encoding: Encoding) -> Iterator[tuple[str, Any, str]]:
@@ -115,10 +145,10 @@ def _values(source: Source, encoding: Encoding) -> Iterator[tuple[str, Any, str]
     with open_text(source.open, encoding.name, newline="\n") as stream:
         first = next((line for line in stream if line.strip()), "")
         whole = _ARRAY.match(first + stream.read(4096))
-    if whole or (first.lstrip().startswith("{") and _parse(first)[1]):
+    if whole or (first.lstrip().startswith("{") and parse(first)[1]):
         with open_text(source.open, encoding.name, newline="\n") as stream:
             text = stream.read()
-        value, problem = _parse(text)
+        value, problem = parse(text)
         if whole and problem:
             msg = (
                 f"{str(source.path)!r} begins with a JSON array but is {problem}. Expected one array "
@@ -133,7 +163,7 @@ def _values(source: Source, encoding: Encoding) -> Iterator[tuple[str, Any, str]
     with open_text(source.open, encoding.name, newline="\n") as stream:
         for line in stream:
             if line.strip():
-                value, problem = _parse(line)
+                value, problem = parse(line)
                 broken = BROKEN in line
                 yield line.strip(), value, f"not valid {encoding.label}" if broken else problem
 
@@ -150,20 +180,16 @@ def _rows_of(value: Any) -> list[Any]:
     return tables[0] if len(tables) == 1 else [value]
 
 
-def _parse(line: str) -> tuple[Any, str]:
-    """Return the value of a JSON text, or None and the problem."""
+def parse(line: str) -> tuple[Any, str]:
+    """Return the value of a JSON text or a Python literal, or None and the problem."""
     try:
         return json.loads(line), ""
     except (ValueError, RecursionError):
-        return None, "not valid JSON"
-
-
-def _object_problem(value: object, scalar: Container[str]) -> str:
-    """Return the reason why a JSON value is not a usable row, or an empty string if it is."""
-    if not isinstance(value, dict):
-        return "not a JSON object"
-    nested = (n for n, v in value.items() if isinstance(v, dict) and n.strip() in scalar)
-    return next((f"{n.strip()} is a list or object, not text" for n in nested), "")
+        pass
+    try:
+        return (ast.literal_eval(line.strip()), "") if "'" in line else (None, _INVALID)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None, _INVALID
 
 
 def _cell(value: object) -> str:

@@ -1,0 +1,240 @@
+"""Turn rows that hold objects or lists of objects into plain rows, one for each item.
+
+APIs of shops write an order as one object, with the customer in another object and the lines of the
+order in a list, and web analytics do the same with the items of an event. This module knows tables
+and names of columns, not users or items.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genrec.data.column_names import known, names_of, spellings
+from genrec.data.readers import arrow
+from genrec.errors import DataError
+from genrec.text import one_line, quantity
+
+_SAMPLE = 1000  # the rows that show what a column holds
+_MOST_KEYS = 40
+_ITEM = ("item_id", "title")
+_VAGUE = ("name", "title", "description")  # of an order as well as of an item
+_NEEDED = ("user_id", "item_id", "title", "timestamp", "behavior")
+_IMPRESSIONS = r"^\S+-[01]( \S+-[01])*$"
+
+Row = dict[str, Any]
+
+
+def unnest(table: pa.Table, source: str, notes: list[str]) -> pa.Table:
+    """Return a table with plain columns for the objects in it that hold users, items and so on.
+
+    Any other table is returned unchanged. A row with a list of items becomes one row per item; a row
+    with an empty list is kept, without an item.
+
+    Args:
+        table: the table, with the column names of the file.
+        source: the name of the table, for use in messages.
+        notes: the list of remarks.
+
+    Raises:
+        DataError: a column with the name of a user, an item and so on holds only other objects.
+    """
+    table = _clicks(table, notes)
+    parsed = {name: _parse(table[name]) for name in arrow.column_names(table)}
+    nested = {name: values for name, values in parsed.items() if values is not None}
+    done: set[str] = set()
+    for name, values in list(nested.items()):
+        ids = _ids(name, values)
+        if ids is not None:
+            table = table.set_column(table.column_names.index(name), name, ids)
+            del nested[name]
+            continue
+        wider = _flatten(table, name, values, notes)
+        done = {*done, name} if wider is not table else done
+        table = wider
+    plain = [n for n in arrow.column_names(table) if n not in nested]
+    if not any(_is_known(n, _ITEM) and n.lower() not in _VAGUE for n in plain):
+        found = next((n for n, values in nested.items() if _holds_items(values)), None)
+        if found is not None:
+            return _explode(table, found, nested[found], notes).drop_columns([*done - {found}])
+    texts = [n for n in nested if n not in done and not pa.types.is_nested(table[n].type)]
+    for name in (n for n in texts if _is_known(n)):
+        done.add(name)
+        if _is_known(name, _NEEDED):
+            shown = next(v for v in table[name].to_pylist() if v)
+            msg = (
+                f"{source}, column {name!r} holds objects such as {shown[:100]!r}. Expected text or "
+                "numbers. Write the value of each object into a column of its own, or map another "
+                "column with --column."
+            )
+            raise DataError(msg)
+    return table.drop_columns([*done])
+
+
+def _parse(column: pa.ChunkedArray) -> list[Any] | None:
+    """Return the values of a column of objects or lists of objects, or None for any other column."""
+    if pa.types.is_struct(column.type) or (
+        arrow.is_list(column.type) and pa.types.is_struct(column.type.value_type)
+    ):
+        values: list[Any] = column.to_pylist()
+        return values
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return None
+    for cells in (column.slice(0, _SAMPLE), column):
+        filled = cells.filter(pc.fill_null(pc.not_equal(cells, ""), False))
+        if not pc.all(pc.match_substring_regex(filled, r"^\s*[{\[]")).as_py() or not len(filled):
+            return None
+        try:
+            parsed = [json.loads(v) if v else None for v in cells.to_pylist()]
+        except (ValueError, RecursionError):
+            return None
+        if not any(_objects(v) for v in parsed):
+            return None
+    return parsed
+
+
+def _objects(value: Any) -> list[Row]:
+    """Return the objects that a value is or lists."""
+    values = value if isinstance(value, list) else [value]
+    return [v for v in values if isinstance(v, dict)]
+
+
+def _is_known(name: str, roles: Sequence[str] | None = None) -> bool:
+    """Check whether a name is known for one of some roles, or for any role."""
+    return any(s in names_of(r) for r in roles or known()["roles"] for s in spellings(name))
+
+
+def _ids(name: str, values: list[Any]) -> pa.Array | None:
+    """Return the ids in objects such as ``{"id": 1}`` of a column such as ``item_id``."""
+    objects = [v for v in values if isinstance(v, dict)]
+    if not _is_known(name) or _is_known(f"{name}_id") or not any("id" in o for o in objects):
+        return None
+    return _column([v.get("id") if isinstance(v, dict) else v for v in values])
+
+
+def _flatten(table: pa.Table, name: str, values: list[Any], notes: list[str]) -> pa.Table:
+    """Add columns for the objects of a column, or for its lists of keys and values."""
+    if any(isinstance(v, list) for v in values):
+        rows = [_pairs(v) for v in values]
+        kept = [k for k in _keys(rows) if _is_known(k)]
+        columns = {k: k for k in kept if k not in table.column_names}
+    else:
+        rows = [_scalars(v or {}) for v in values]
+        joined = {k: f"{name}_{k}" for k in _keys(rows)}
+        item = any(_is_known(j, _ITEM) for j in joined.values())
+        columns = {k: j for k, j in joined.items() if item or _is_known(j)}
+        alone = (k for k in joined if k not in columns and _is_specific(k))
+        columns |= {k: k for k in alone if k not in table.column_names}
+    for key, new in columns.items():
+        if new not in table.column_names:
+            table = table.append_column(new, _column([row.get(key) for row in rows]))
+    if columns:
+        listed = ", ".join(one_line(c) for c in list(columns.values())[:6])
+        notes.append(f"columns from the objects in {name!r}: {listed}")
+    return table
+
+
+def _is_specific(key: str) -> bool:
+    """Check whether a key such as ``transaction_id`` says what it means without its object."""
+    return any(
+        s in names_of(r) and s not in {*role["last"], *role["words"]}
+        for r, role in known()["roles"].items()
+        for s in spellings(key)
+    )
+
+
+def _keys(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(k for row in rows[:_SAMPLE] for k in row))[:_MOST_KEYS]
+
+
+def _scalars(value: Row, prefix: str = "", depth: int = 2) -> Row:
+    """Return the values of an object that are no objects, with the path to each as its key."""
+    found: Row = {}
+    for key, inner in value.items():
+        if isinstance(inner, dict) and depth > 1:
+            found |= _scalars(inner, f"{prefix}{key}_", depth - 1)
+        else:
+            found[f"{prefix}{key}"] = inner
+    return found
+
+
+def _pairs(value: Any) -> Row:
+    """Return the entries of a list such as ``[{"key": "page", "value": {"int_value": 3}}]``."""
+    found: Row = {}
+    for one in value if isinstance(value, list) else []:
+        if isinstance(one, dict) and one.keys() == {"key", "value"}:
+            inner = one["value"]
+            parts = inner.values() if isinstance(inner, dict) else [inner]
+            found[str(one["key"])] = next((v for v in parts if v is not None), None)
+    return found
+
+
+def _holds_items(values: list[Any]) -> bool:
+    """Check whether lists of objects have the id or the title of an item in each."""
+    objects = [o for v in values[:_SAMPLE] if isinstance(v, list) for o in _objects(v)]
+    return any(_is_known(key, _ITEM) for key in _keys(objects))
+
+
+def _explode(table: pa.Table, name: str, values: list[Any], notes: list[str]) -> pa.Table:
+    """Return one row for each object in the lists of a column.
+
+    Columns of the table whose names the objects also use get ``order_`` before their names.
+    """
+    lines = [_objects(v) or [{}] for v in values]
+    parent = np.repeat(np.arange(len(lines)), [len(one) for one in lines])
+    rows = [_scalars(line) for one in lines for line in one]
+    keys = _keys(rows)
+    others = table.drop_columns(name)
+    names = [f"order_{n}" if n in keys or n == "id" else n for n in others.column_names]
+    columns = {
+        n: others[o].take(pa.array(parent)) for n, o in zip(names, others.column_names, strict=True)
+    }
+    for key in keys:
+        new = key if key not in columns else f"{name}_{key}"
+        columns[new] = _column([row.get(key) for row in rows])
+    notes.append(f"every item in {name!r} is an event: {quantity(len(rows), 'event')}")
+    return pa.table(columns)
+
+
+def _clicks(table: pa.Table, notes: list[str]) -> pa.Table:
+    """Return one row for each click in the impressions of news, such as ``N1-0 N2-1``."""
+    name = next((n for n in arrow.column_names(table) if n.lower() == "impressions"), None)
+    if name is None or not pa.types.is_string(table[name].type):
+        return table
+    cells = table[name].to_pylist()
+    if not all(re.match(_IMPRESSIONS, c or "") for c in cells[:_SAMPLE]):
+        return table
+    shown = [[s.rpartition("-") for s in (c or "").split()] for c in cells]
+    clicked = [[item for item, _, click in one if click == "1"] or [""] for one in shown]
+    parent = np.repeat(np.arange(len(clicked)), [len(one) for one in clicked])
+    ids = pa.array([item for one in clicked for item in one], pa.string())
+    left_out = [n for n in (name, "history") if n in table.column_names]
+    others = table.drop_columns(left_out).take(pa.array(parent))
+    unclicked = sum(click != "1" for one in shown for _, _, click in one)
+    notes.append(
+        f"the clicks in {name!r} are the events; {quantity(unclicked, 'item')} shown without a click "
+        "and earlier clicks without a time are left out"
+    )
+    return others.append_column("item_id", ids).append_column(
+        "behavior", pa.repeat("click", len(ids))
+    )
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """Build a column of texts."""
+    return pa.array([_cell(v) for v in values], pa.string())
+
+
+def _cell(value: Any) -> str:
+    """Convert a value to the text of a table cell."""
+    if value is None:
+        return ""
+    if isinstance(value, bool | int | float | list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value).encode("utf-8", "replace").decode("utf-8")

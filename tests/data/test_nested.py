@@ -1,0 +1,159 @@
+"""Orders and events of APIs, with objects and lists of objects in them, are read as plain events."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from genrec import Dataset
+from genrec.data.nested import unnest
+from genrec.errors import DataError
+
+LINES = [
+    [{"id": 91, "product_id": 7, "sku": "A-7", "name": "Red mug", "quantity": 2, "price": "3.50"},
+     {"id": 92, "product_id": 8, "sku": "A-8", "name": "Tea pot", "quantity": 1, "price": "12.00"}],
+    [{"id": 93, "product_id": 7, "sku": "A-7", "name": "Red mug", "quantity": 1, "price": "3.50"}],
+]  # fmt: skip
+SHOPIFY = [
+    {"id": 500 + n, "name": f"#{n}", "created_at": f"2019-03-0{n + 1}T10:00:00+01:00",
+     "customer": {"id": 60 + n, "email": f"u{n}@x"}, "line_items": lines}
+    for n, lines in enumerate(LINES)
+]  # fmt: skip
+WOO = [
+    {"id": 500 + n, "status": "completed", "date_created": f"2019-03-0{n + 1}T09:00:00",
+     "customer_id": 60 + n, "billing": {"first_name": "Ann", "email": f"u{n}@x"},
+     "line_items": [{"product_id": one["product_id"], "name": one["name"],
+                     "quantity": one["quantity"], "taxes": []} for one in lines]}
+    for n, lines in enumerate(LINES)
+]  # fmt: skip
+ANALYTICS = [
+    {"event_timestamp": str(1551430800000000 + n * 86_400_000_000), "event_name": "purchase",
+     "user_pseudo_id": f"{60 + n}", "user_id": None,
+     "event_params": [{"key": "page", "value": {"string_value": "/", "int_value": None}},
+                      {"key": "ga_session_id", "value": {"string_value": None, "int_value": 500 + n}}],
+     "device": {"name": "phone"},
+     "items": [{"item_id": str(one["product_id"]), "item_name": one["name"],
+                "quantity": one["quantity"]} for one in lines]}
+    for n, lines in enumerate(LINES)
+]  # fmt: skip
+MONGO = [
+    {"_id": {"$oid": f"5f{n}"}, "user": {"_id": 1, "id": 60 + n}, "product": {"id": 7, "name": "Red mug"},
+     "date": {"$date": f"2019-03-0{n + 1}T09:00:00Z"}, "qty": {"$numberInt": "1"}}
+    for n in range(2)
+]  # fmt: skip
+
+
+def write(path: Path, rows: list[Any], kind: str) -> Path:
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif kind == "json":
+        path.write_text(json.dumps({"orders": rows}, indent=1))
+    elif kind == "literal":
+        path.write_text("".join(f"{row!r}\n" for row in rows))
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+KINDS = ["jsonl", "json", "literal", "parquet"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "basket", "kind"),
+    [
+        *((rows, True, kind) for rows in (SHOPIFY, WOO, ANALYTICS) for kind in KINDS),
+        *((MONGO, False, kind) for kind in KINDS[:3]),  # it wraps values only in JSON
+    ],
+)
+def test_exports_of_apis(tmp_path: Path, rows: list[Any], basket: bool, kind: str) -> None:
+    data, _ = Dataset.prepare(None, write(tmp_path / "e.x", rows, kind))
+    events = data.interactions
+    c = events.columns
+    found = [
+        (events.user_ids[c.user[n]], data.catalog[int(c.row[n])].item_id, c.value[n])
+        for n in range(len(events))
+    ]
+    whole = [("60", "7", 2), ("60", "8", 1), ("61", "7", 1)]
+    assert found == (whole if basket else [("60", "7", 1), ("61", "7", 1)])
+    assert data.catalog[0].title == "Red mug"
+    assert c.timestamp[0] == 1551430800
+    assert bool(data.info.unit) == basket
+    if basket:
+        assert len(set(c.unit.tolist())) == 2
+        assert c.unit[0] == c.unit[1]
+
+
+def test_a_row_without_items_is_rejected_and_shown_as_in_the_file(tmp_path: Path) -> None:
+    rows = [*ANALYTICS, {**ANALYTICS[0], "event_name": "session_start", "items": []}]
+    data, (rejects,) = Dataset.prepare(None, write(tmp_path / "e.jsonl", rows, "jsonl"))
+    assert data.info.events == 3
+    assert [row[1:3] for row in rejects.rows] == [(3, "empty item_id")]
+    assert "session_start" in rejects.rows[0][3]
+    assert '"string_value"' in rejects.rows[0][3]
+
+
+def test_what_is_taken_from_objects_is_said() -> None:
+    notes: list[str] = []
+    table = unnest(pa.Table.from_pylist(SHOPIFY), "f", notes)
+    assert notes == [
+        "columns from the objects in 'customer': customer_id, customer_email",
+        "every item in 'line_items' is an event: 3 events",
+    ]
+    assert table["order_name"].to_pylist() == ["#0", "#0", "#1"]
+    assert table["order_id"].to_pylist() == [500, 500, 501]
+    assert table["name"].to_pylist() == ["Red mug", "Tea pot", "Red mug"]
+    assert "device_name" not in unnest(pa.Table.from_pylist(ANALYTICS), "f", []).column_names
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"user_id": "u", "item_id": "a"}],
+        [{"user_id": "u", "item_id": "a", "details": '{"name": "x"}', "tags": ["x"]}],
+        [{"user_id": "u", "item_id": "a", "lines": "[not json", "name": "[DVD] Heat"}],
+        [{"user_id": "u", "item_id": ["a", "b"], "timestamp": [1, 2]}],
+        [{"user_id": "u", "item_id": "a", "items": '[{"item_id": "b"}]'}],
+        [{"user_id": "u", "item_id": "a", "pairs": None, "more": ""}],
+    ],
+)
+def test_other_tables_are_not_changed(rows: list[Any]) -> None:
+    notes: list[str] = []
+    table = pa.Table.from_pylist(rows)
+    assert unnest(table, "f", notes).equals(table)
+    assert notes == []
+
+
+def test_ids_in_objects() -> None:
+    rows = [{"item_id": {"id": n}, "user_id": "u"} for n in range(2)]
+    assert unnest(pa.Table.from_pylist(rows), "f", [])["item_id"].to_pylist() == ["0", "1"]
+    cells = pa.table({"item_id": ['{"colour": 1}', ""], "user_id": ["u", "v"]})
+    with pytest.raises(DataError, match=r"column 'item_id' holds objects such as .*--column"):
+        unnest(cells, "f.jsonl", [])
+
+
+def test_clicks_in_impressions(tmp_path: Path) -> None:
+    lines = [
+        "1\tU1\t11/11/2019 9:05:58 AM\tN9 N8\tN3-0 N1-1 N2-1",
+        "2\tU1\t11/19/2019 9:05:58 PM\tN9 N8\tN3-0 N2-0",
+        "3\tU2\t11/13/2019 12:05:58 AM\t\tN3-1",
+    ]
+    (tmp_path / "behaviors.tsv").write_text("\n".join(lines) + "\n")
+    news = [
+        f'N{n}\tnews\tnews-us\tTitle "of {n}\tText\thttps://x/{n}\t[]\t[]' for n in range(1, 10)
+    ]
+    (tmp_path / "news.tsv").write_text("\n".join(news) + "\n")
+    data, (_, rejects) = Dataset.prepare(tmp_path / "news.tsv", tmp_path / "behaviors.tsv")
+    assert [data.catalog[int(r)].item_id for r in data.interactions.columns.row] == [
+        "N1",
+        "N2",
+        "N3",
+    ]
+    assert list(data.interactions.behaviors) == ["click"]
+    assert data.catalog[0].title == 'Title "of 1'
+    assert [row[1:3] for row in rejects.rows] == [(2, "empty item_id")]
+    assert any("3 items shown without a click" in note for note in data.info.notes)
