@@ -150,7 +150,8 @@ class Settings:
     max_nodes: int = option(
         20_000,
         SEARCH,
-        "Maximum number of title prefixes that an exact search explores.",
+        "Maximum number of title prefixes that an exact search explores. A list is completed even if "
+        "that takes more.",
         least=0,
     )
     node_temperature: float | None = option(

@@ -254,6 +254,7 @@ class Recommender:
             index,
             self._priors,
             lambda rows: title_vectors(index.catalog, requests.matcher, rows),
+            lambda message: self.log(message),
         )
         banned = tuple(ids_encoder().control_ids) if can_score(model) else ()
         self._writing = FreeText(model, settings, index, banned)

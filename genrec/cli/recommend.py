@@ -128,7 +128,7 @@ def recommend(
         )
         raise SettingsError(msg)
     recommender, given = load_request(data, asked, which, settings, Wanted(query), quiet=json)
-    with console.working("Searching ...", quiet=json):
+    with console.working("Searching ...", quiet=json) as recommender.log:
         answer = recommender.recommend(given, query.k, options=query)
     if html is not None:
         page = explanation_page.of_list(answer, *recommender.events_in_prompt(given))
@@ -237,7 +237,7 @@ def _print_ranking(
 
     recommender, given = load_request(data, asked, which, settings, wanted, quiet=json)
     ask = recommender.rank if wanted.exclude_seen is None else recommender.score
-    with console.working("Scoring ...", quiet=json):
+    with console.working("Scoring ...", quiet=json) as recommender.log:
         answer = ask(given, wanted.candidates, strict=wanted.strict)
     if json:
         console.print_json(answer.to_dict())

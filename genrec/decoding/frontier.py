@@ -80,6 +80,26 @@ class Frontier:
         order = candidates[np.lexsort((-self.bound[candidates], self.user[candidates]))]
         return np.sort(order[rank_in_group(self.user[order]) < size])
 
+    def first(self, lengths: IntArray, tokens: int) -> IntArray:
+        """Select the prefixes with the highest bounds whose runs have a given number of tokens.
+
+        The tokens are divided among the users. Each user gets at least one prefix.
+
+        Args:
+            lengths: (F,) number of tokens in each prefix's run.
+            tokens: maximum number of tokens.
+
+        Returns:
+            The indices of the selected prefixes, in ascending order.
+        """
+        order = np.lexsort((-self.bound, self.user))
+        user = self.user[order]
+        total = np.cumsum(lengths[order])
+        start = np.searchsorted(user, user)  # the first prefix of each prefix's user
+        within = total - (total - lengths[order])[start]
+        share = tokens // len(np.unique(user))
+        return np.sort(order[(within <= share) | (np.arange(len(order)) == start)])
+
     def find(self, user: IntArray, node: IntArray) -> IntArray:
         """Find the prefix that belongs to each of R pairs of a user and a trie node.
 

@@ -24,6 +24,7 @@ from genrec.decoding import gpu_beam
 from genrec.decoding.filters import Filters
 from genrec.decoding.frontier import Frontier
 from genrec.decoding.gumbel import perturb
+from genrec.decoding.normalizers import group_logsumexp, run_logprobs, vocabulary_norms
 from genrec.decoding.scored_items import Items, TopItems
 from genrec.decoding.subtrees import Subtrees
 from genrec.decoding.trie import TitleTrie, ranges
@@ -208,6 +209,8 @@ class _Search:
             chosen = rest.best(options.width, within_limits)
             if not len(chosen):
                 break
+            if options.search != "auto" and not self._fits(rest[chosen], 0):
+                return self._depth_first(rest)
             self._tree.keep(np.unique(rest.user))
             rest = rest.without(chosen) + self._follow(rest[chosen])
         return rest
@@ -217,15 +220,56 @@ class _Search:
 
         The other prefixes, from which the beam does not continue, are returned.
         """
-        skipped = Frontier.empty()
+        skipped, before = Frontier.empty(), self._tokens.copy()
         while len(live := self._prune(live)):
             chosen = live.best(size)
+            if not self._fits(live[chosen], before):
+                return skipped + self._depth_first(live)
             skipped += live.without(chosen)
             # The search may come back to these prefixes if a user's list is still too short.
             again = skipped.user[self._top.incomplete()[skipped.user]]
             self._tree.keep(np.unique(np.concatenate([live.user, again])))
             live = self._follow(live[chosen])
         return skipped
+
+    def _fits(self, chosen: Frontier, before: IntArray | int) -> bool:
+        """Check whether the token tree may also keep the tokens of the chosen prefixes.
+
+        Args:
+            chosen: the prefixes to follow next.
+            before: (U,) number of tokens that do not count, because they were kept before.
+        """
+        new = np.bincount(chosen.user, self._trie.run_lengths(chosen.node), self._users)
+        return bool((self._tokens - before + new).max() <= self._options.kept_tokens)
+
+    def _depth_first(self, rest: Frontier) -> Frontier:
+        """Follow prefixes in groups, each with everything below it before the next group.
+
+        After each group, its tokens are removed from the token tree. A search that kept them all
+        would slow down with every token, since each token of a pass is compared with all that are
+        kept. The prefixes with the highest bounds come first, so most others need not be followed.
+
+        Returns:
+            The open prefixes that were not followed because the limit on prefixes was reached and
+            the user's list is complete. They cannot be followed later.
+        """
+        limit = self._options.max_nodes + self._options.beam_size
+        left = Frontier.empty()
+        while len(rest := self._prune(rest)):
+            if self._options.report is not None:
+                self._options.report(int(self._tokens.sum()))
+            complete = ~self._top.incomplete() & (self._nodes >= limit)
+            stops = complete[rest.user]
+            left += rest[stops]
+            rest = rest[~stops]
+            if not len(rest):
+                break
+            chosen = rest.first(self._trie.run_lengths(rest.node), _PASS)
+            part, rest = rest[chosen], rest.without(chosen)
+            mark = self._tree.mark()
+            left += self._depth_first(self._follow_in_one_pass(part, _PASS))
+            self._tree.back(mark)
+        return left
 
     def _follow(self, chosen: Frontier) -> Frontier:
         """Run the model on the given prefixes, and return the longer prefixes that continue them.
@@ -237,13 +281,13 @@ class _Search:
         while first < len(chosen):
             before = ends[first - 1] if first else 0
             stop = max(int(np.searchsorted(ends, before + _PASS, side="right")), first + 1)
-            reached += self._follow_in_one_pass(chosen[first:stop])
+            reached += self._follow_in_one_pass(chosen[first:stop], self._options.fill)
             first = stop
         return reached
 
-    def _follow_in_one_pass(self, part: Frontier) -> Frontier:
+    def _follow_in_one_pass(self, part: Frontier, fill: int) -> Frontier:
         if self._options.normalization == "catalog":
-            return self._follow_catalog(part)
+            return self._follow_catalog(part, fill)
         return self._follow_vocab(part)
 
     def _follow_vocab(self, part: Frontier) -> Frontier:
@@ -257,7 +301,7 @@ class _Search:
         read = [r[:-1] if e else r for r, e in zip(runs, ends.tolist(), strict=True)]
         self._count_tokens(part.user, read)
         handles, every = self._tree.grow(part.user.tolist(), part.parent.tolist(), read, every=True)
-        logprob = part.logprob + self._score_runs(runs, read, every)
+        logprob = part.logprob + run_logprobs(runs, read, every, self._options.temperature)
         if ends.any():
             done = logprob[ends]  # the same with and without a prior, which is not fused at nodes
             self._add_items(part.user[ends], part.node[ends], done, done, part.bound[ends])
@@ -269,15 +313,13 @@ class _Search:
         scored = replace(part, parent=handles, logprob=logprob, alone=alone)
         return self._children(scored[inner], every.some(last))
 
-    def _follow_catalog(self, part: Frontier) -> Frontier:
+    def _follow_catalog(self, part: Frontier, fill: int) -> Frontier:
         """Do the work of ``_follow`` with probabilities that are normalized over the catalog.
 
         The same forward pass also processes longer prefixes that will probably be needed next.
         """
         n = len(part)
-        nodes_ahead, above = self._subtrees.likely_descendants(
-            part, self._top.worst, self._options.fill
-        )
+        nodes_ahead, above = self._subtrees.likely_descendants(part, self._top.worst, fill)
         user = part.user.tolist()
         for parent in above:
             user.append(user[parent])
@@ -305,35 +347,6 @@ class _Search:
         lengths = [len(r) for r in runs]
         self._tokens += np.bincount(user, lengths, self._users).astype(np.int64)
 
-    def _score_runs(
-        self, runs: Sequence[Sequence[int]], read: Sequence[Sequence[int]], every: Outputs
-    ) -> FloatArray:
-        """Sum the log-probabilities of each run's tokens, except the first one.
-
-        Args:
-            runs: token ids of L runs.
-            read: the part of each run that the model has processed.
-            every: the model's outputs after every token that it has processed.
-
-        Returns:
-            (L,) log-probabilities over the whole vocabulary.
-        """
-        source: list[int] = []
-        token: list[int] = []
-        owner: list[int] = []
-        start = 0
-        for number, (run, known) in enumerate(zip(runs, read, strict=True)):
-            source += range(start, start + len(run) - 1)
-            token += run[1:]
-            owner += [number] * (len(run) - 1)
-            start += len(known)
-        if not token:
-            return np.zeros(len(runs))
-        rows = np.array(source)
-        temperature = self._options.temperature
-        values = every.at(rows, np.array(token)) / temperature - _norms(every, temperature)[rows]
-        return np.bincount(owner, values, len(runs)).astype(np.float64)
-
     def _children(self, part: Frontier, outputs: Outputs) -> Frontier:
         """Score the children of L prefixes, and return those that may lead to more items.
 
@@ -360,14 +373,14 @@ class _Search:
                 value[several] = outputs.at(source[several], trie.tokens(child[several]))
                 if apart:
                     own = value / (options.alone or options.temperature)
-                    own -= _logsumexp(own, start, source)
+                    own -= group_logsumexp(own, start, source)
                 value /= options.temperature
                 if fused:
                     value += options.beta * np.log(self._subtrees.prior_mass(owner, child))
-                value -= _logsumexp(value, start, source)
+                value -= group_logsumexp(value, start, source)
         else:
             value = outputs.at(source, trie.tokens(child)) / options.temperature
-            value -= _norms(outputs, options.temperature)[source]
+            value -= vocabulary_norms(outputs, options.temperature)[source]
         own = own + part.alone[source] if apart else value
         value += part.logprob[source]
         ends = trie.is_leaf(child)
@@ -428,7 +441,7 @@ class _Search:
             if options.fusion == "node":
                 start = np.searchsorted(owner, np.arange(len(leaf)))
                 share = options.beta * weight
-                value = final = logprob[owner] + share - _logsumexp(share, start, owner)
+                value = final = logprob[owner] + share - group_logsumexp(share, start, owner)
             else:
                 final = value + options.beta * weight
         rows = trie.rows_at(position)
@@ -466,33 +479,3 @@ class _Search:
                 Ranking(items.row, items.logprob, scores, certificate, items.alone, prior)
             )
         return rankings
-
-
-def _norms(outputs: Outputs, temperature: float) -> FloatArray:
-    """Return each row's log-normalizer over the vocabulary, after checking that all are finite."""
-    norms = outputs.norms(temperature)
-    if not np.isfinite(norms).all():
-        raise ModelError(NOT_FINITE)
-    return norms
-
-
-def _logsumexp(values: FloatArray, start: IntArray, source: IntArray) -> FloatArray:
-    """Compute the logarithm of the sum of exponentials over the group of each of C entries.
-
-    Args:
-        values: (C,) entries, sorted by group.
-        start: (L,) index at which each of L groups starts.
-        source: (C,) group of each entry.
-
-    Returns:
-        (C,) logarithms, which are the same for all entries of a group.
-
-    Raises:
-        ModelError: a sum is not finite.
-    """
-    peak = np.maximum.reduceat(values, start)
-    with np.errstate(invalid="ignore"):
-        norm = peak + np.log(np.add.reduceat(np.exp(values - peak[source]), start))
-    if not np.isfinite(norm).all():
-        raise ModelError(NOT_FINITE)
-    return np.asarray(norm[source])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -9,6 +10,8 @@ from genrec.types import BoolArray, FloatArray, IntArray
 
 # Maximum number of prefixes of one prompt that best-first search follows in one forward pass.
 WIDTH = 16
+
+KEPT = 4_096  # attending to this many kept tokens takes about as long as all other computation
 
 FILL = 32  # a forward pass of up to this many tokens takes hardly longer than one of a single token
 
@@ -239,6 +242,13 @@ class Options:
             passes, and it pads every run to the longest one at its level. The option is ignored
             unless ``search`` is ``beam``, ``normalization`` is ``catalog``, there is no prior, the
             catalog has not been edited and the padded passes are not too large.
+        kept_tokens: maximum number of tokens per prompt that ``exact``, or a single beam search,
+            keeps in the token tree. Beyond that, prefixes are followed depth first, and tokens are
+            removed when everything below them has been scored. Such a search ends when no item
+            outside the list can score higher, or after ``max_nodes + beam_size`` prefixes if the
+            list is complete.
+        report: function that is called with the number of tokens processed so far before each
+            forward pass of the depth-first part; None for no reports.
     """
 
     search: str = "auto"
@@ -256,3 +266,5 @@ class Options:
     width: int = WIDTH
     fill: int = FILL
     on_device: bool | None = None
+    kept_tokens: int = KEPT
+    report: Callable[[int], None] | None = None

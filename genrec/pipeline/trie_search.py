@@ -7,6 +7,7 @@ processes it only once.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,11 @@ from genrec.decoding.filters import Filters
 from genrec.pipeline import rerank
 from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.request import Request
+from genrec.pipeline.search_cost import LONG, MANY, SearchCost
 from genrec.priors.fusion import PriorSource
 from genrec.priors.positions import DenseCache, PositionWeights
 from genrec.prompts.encoder import EncodedPrompt, shared_start
-from genrec.types import FloatArray, IntArray
+from genrec.types import FloatArray, IntArray, Log
 
 if TYPE_CHECKING:
     from genrec.decoding.types import Options, Ranking
@@ -36,6 +38,7 @@ _PREFIXES = 4  # the maximum number of processed beginnings of prompts in the ca
 _COARSE = 0.05  # scores closer than this cannot be distinguished in half precision
 _BUDGET = 256  # the smallest token budget of a search
 _ALL = 1 << 40
+_KEPT = 1024  # number of tokens that a search which scores all items keeps in the token tree
 _TITLES = "title as the model sees it"
 
 
@@ -59,10 +62,12 @@ class Reading:
     Attributes:
         tree: the token tree to which continuations of the prompts are added.
         prior: the prior's weights for each history, or None if there is no prior.
+        rate: the number of tokens per second at which the model processed the prompts.
     """
 
     tree: TokenTree
     prior: PositionWeights | None
+    rate: float
 
     def sources(self, place: int) -> tuple[str, ...]:
         """Return the names of the sources that contributed to the prior of one request.
@@ -83,6 +88,7 @@ class TrieSearch:
         index: CatalogIndex,
         priors: PriorSource,
         vectors: Callable[[IntArray], FloatArray],
+        log: Log = lambda message: None,
     ) -> None:
         """Store the data that all requests share.
 
@@ -93,7 +99,9 @@ class TrieSearch:
             priors: the object that provides the prior and its weight.
             vectors: a function that returns the title vectors of catalog rows, which are used for
                 diversity.
+            log: function that is called with the cost and the progress of a search for a long list.
         """
+        self._log = log
         self._model, self._settings, self._index, self._priors = model, settings, index, priors
         self._vectors = vectors
         self._bases = DenseCache()
@@ -102,12 +110,14 @@ class TrieSearch:
     def read(self, requests: Sequence[Request]) -> Reading:
         """Process the prompts of a batch of requests with the model."""
         prompts = [r.prompt.ids for r in requests]
+        started = time.perf_counter()
         tree = self._model.prefill_many(prompts, self._prefix(requests))
+        rate = sum(map(len, prompts)) / (time.perf_counter() - started)
         prior = self._priors.prior
         if prior is None:
-            return Reading(tree, None)
+            return Reading(tree, None, rate)
         weights = [prior.weights(r.history) for r in requests]
-        return Reading(tree, PositionWeights(weights, self._index.trie, self._bases))
+        return Reading(tree, PositionWeights(weights, self._index.trie, self._bases), rate)
 
     def _prefix(self, requests: Sequence[Request]) -> Prefix | None:
         """Process the beginning that all prompts share, or return None if it is too short.
@@ -162,7 +172,9 @@ class TrieSearch:
         """Return the search options for scoring every allowed item."""
         one = replace(request.options, k=1, min_probability=0.0)
         options = self.options(replace(request, options=one))
-        return replace(options, search="exact", draw=None, width=_ALL, max_nodes=_ALL)
+        return replace(
+            options, search="exact", draw=None, width=_ALL, max_nodes=_ALL, kept_tokens=_KEPT
+        )
 
     def _search(
         self,
@@ -177,6 +189,10 @@ class TrieSearch:
             seeds = tuple(_seed(options.draw, r.prompt.ids) for r in requests)
             options = replace(options, draw=seeds)
         filters = Filters([r.allowed for r in requests])
+        most = self._most_tokens(requests)
+        if max(sizes) > LONG and most > MANY:
+            cost = SearchCost(self._log, sum(sizes), most, reading.rate)
+            options = replace(options, report=cost)
         return search(
             self._index.trie,
             reading.tree,
@@ -185,6 +201,14 @@ class TrieSearch:
             prior=reading.prior,
             options=options,
         )
+
+    def _most_tokens(self, requests: Sequence[Request]) -> int:
+        """Return the number of tokens that the model processes if it scores every allowed item."""
+        trie = self._index.trie
+        whole = trie.inner_tokens
+        if self._settings.normalization == "vocab":  # the last tokens of titles are processed, too
+            whole = trie.max_depth * trie.n_items
+        return sum(min(whole, trie.max_depth * r.size) for r in requests)
 
     def rank(self, requests: Sequence[Request], batch_size: int) -> list[Ranked]:
         """Rank the k best items for each request.
