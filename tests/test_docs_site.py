@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from genrec.cli import main
+from genrec.models import lazy_model as lazy_models
 from genrec.models.language_model import LanguageModel
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +72,8 @@ def folder(shop: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     load = LanguageModel.load
     monkeypatch.setattr(LanguageModel, "load", lambda _, **options: load(str(model), **options))
+    lazy = lazy_models.lazy_model
+    monkeypatch.setattr(lazy_models, "lazy_model", lambda _, **options: lazy(str(model), **options))
     return tmp_path
 
 

@@ -89,7 +89,7 @@ def test_the_future_in_train_is_found() -> None:
     assert "Split the data again" in findings["future"].advice
     last_out = found(made([(u, i, t, "") for u, i, t, _ in honest()], time_unit="s"))
     assert last_out["future"].level in {"ok", "note"}
-    back = [(u, i, -t, s) for u, i, t, s in honest()]
+    back = [(u, i, 4e4 * DAY - t, s) for u, i, t, s in honest()]
     findings = found(made(back, time_unit="s"))
     assert findings["future"].figures["histories_that_are_later"] == 1.0
     assert findings["users in splits"].level == "warning"
