@@ -75,16 +75,21 @@ class Ingested:
 
     Attributes:
         events: the events, sorted by user, time and position in the file.
-        notes: remarks for the user, for example that a time unit was guessed.
+        read_as: remarks on how the table was read, for example that a time unit was guessed.
         time_unit: the unit of the timestamps in the file. Stored timestamps are in seconds, or
             are positions.
         given_split: True if the table had a split column.
     """
 
     events: EventTable
-    notes: tuple[str, ...]
+    read_as: tuple[str, ...]
     time_unit: str
     given_split: bool
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All remarks for the user. Those on the events are worked out here, since they take time."""
+        return (*self.read_as, *_note_events(self.events))
 
 
 def ingest(
@@ -153,7 +158,6 @@ def ingest(
             msg = f"No interaction in {source} is usable, since {unreadable}"
         raise DataError(msg)
     events = _build(table, options, time, row, keep, when, source)
-    notes += _note_events(events)
     return Ingested(events, tuple(notes), time_unit, "split" in table.column_names)
 
 
