@@ -211,7 +211,8 @@ class Recommender:
         def prompt_encoder() -> PromptEncoder:
             return ids_encoder() if can_score(model) else TextEncoder(model.count_tokens, form)
 
-        index = CatalogIndex(catalog, ids_encoder, log)
+        cache = None if self.dataset is None else self.dataset.cache
+        index = CatalogIndex(catalog, ids_encoder, log, cache)
         writes = settings.decoder == "match"
         if not writes and not can_score(model):
             raise _no_logits(model)

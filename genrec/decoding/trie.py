@@ -13,7 +13,7 @@ Numbering nodes by level and storing them as compressed sparse rows follows STAT
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -259,9 +259,12 @@ class TitleTrie:
 
     def save(self, path: str | Path) -> None:
         """Write the trie to a safetensors file, atomically."""
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        files.write_arrays(Path(path), *self.to_arrays())
+
+    def to_arrays(self) -> tuple[dict[str, Ids], dict[str, str]]:
+        """Return the trie as named arrays and a few strings, from which it can be rebuilt."""
         meta = {"format": FORMAT, "max_depth": str(self.max_depth), "n_tokens": str(self.n_tokens)}
-        files.write_arrays(Path(path), arrays, meta)
+        return {name: getattr(self, name) for name in _ARRAYS}, meta
 
     @classmethod
     def load(cls, path: str | Path) -> TitleTrie:
@@ -277,9 +280,14 @@ class TitleTrie:
                 "TitleTrie.save; rebuild the trie."
             )
             raise DataError(msg)
+        return cls.from_arrays(arrays, meta)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Ids], meta: Mapping[str, str]) -> TitleTrie:
+        """Rebuild a trie from the result of ``to_arrays``. The arrays are not copied."""
         trie = cls.__new__(cls)
-        for name, array in arrays.items():
-            setattr(trie, name, array)
+        for name in _ARRAYS:
+            setattr(trie, name, arrays[name])
         trie.max_depth, trie.n_tokens = int(meta["max_depth"]), int(meta["n_tokens"])
         return trie
 

@@ -7,6 +7,7 @@ is left to the tokenizer of transformers, which is loaded when it is first neede
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -29,6 +30,7 @@ class LightTokenizer:
     """The part of a transformers tokenizer that encodes and decodes texts.
 
     Attributes:
+        digest: a hash (SHA-256, hex) of everything that determines token ids.
         chat_template: the Jinja template of chat messages, or None.
         bos_token_id: the id of the token that begins a text, or None.
         eos_token_id: the id of the token that ends a text, or None.
@@ -37,7 +39,7 @@ class LightTokenizer:
     """
 
     def __init__(
-        self, folder: Path, tokenizer: Tokenizer, special: Mapping[str, str | None]
+        self, folder: Path, tokenizer: Tokenizer, special: Mapping[str, str | None], digest: str
     ) -> None:
         """Wrap a tokenizer of the tokenizers library; ``load_tokenizer`` reads one from a folder.
 
@@ -45,7 +47,9 @@ class LightTokenizer:
             folder: the folder of the tokenizer's files.
             tokenizer: the tokenizer.
             special: the special tokens, keyed by their names in ``tokenizer_config.json``.
+            digest: a hash (SHA-256, hex) of the content of ``tokenizer.json``.
         """
+        self.digest = digest
         self._folder = folder
         self._tokenizer = tokenizer
         ids = {
@@ -137,10 +141,13 @@ def load_tokenizer(folder: str | Path) -> LightTokenizer | None:
     folder = Path(folder)
     try:
         about = dict(json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")))
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        stored = (folder / "tokenizer.json").read_bytes()
+        tokenizer = Tokenizer.from_buffer(stored)
     except Exception:  # the tokenizers library raises plain exceptions
         return None
-    return LightTokenizer(folder, tokenizer, about) if _is_plain(about, tokenizer) else None
+    if not _is_plain(about, tokenizer):
+        return None
+    return LightTokenizer(folder, tokenizer, about, hashlib.sha256(stored).hexdigest())
 
 
 def _is_plain(about: Mapping[str, Any], tokenizer: Tokenizer) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from genrec.cache import Cache, digest_code
 from genrec.config import QueryOptions
 from genrec.data.catalog import Catalog, Item
 from genrec.data.events import History
@@ -95,7 +96,11 @@ class CatalogIndex:
     """
 
     def __init__(
-        self, catalog: Catalog, encoder: Callable[[], Encoder], log: Log = lambda message: None
+        self,
+        catalog: Catalog,
+        encoder: Callable[[], Encoder],
+        log: Log = lambda message: None,
+        cache: Cache | None = None,
     ) -> None:
         """Store the catalog. The trie is built when it is first needed.
 
@@ -104,10 +109,12 @@ class CatalogIndex:
             encoder: a function that returns the encoder of titles. It raises a ``ModelError`` if
                 the model does not use token ids.
             log: a function that is called with a line of text before a large trie is built.
+            cache: the cache in which the trie is kept; None to keep it in memory only.
         """
         self.catalog = catalog
         self.removed: set[int] = set()
         self._encoder, self._log = encoder, log
+        self._cache = cache or Cache(None)
         self._trie: TitleTrie | LiveTrie | None = None
         self._building = threading.RLock()
         self._made: dict[Hashable, Any] = {}
@@ -121,12 +128,29 @@ class CatalogIndex:
         """
         with self._building:
             if self._trie is None:
-                encoder = self.encoder
-                if len(self.catalog) > _LARGE:
-                    self._log(f"Building the trie of {len(self.catalog):,} titles ...")
-                trie = TitleTrie(encoder.titles(self.catalog))
+                trie = self._find_trie()
                 self._trie = LiveTrie(trie).edited({}, self.removed) if self.removed else trie
             return self._trie
+
+    def _find_trie(self) -> TitleTrie:
+        """Read the trie of all titles from the cache, or build it and keep it there."""
+        encoder, digest = self.encoder, None
+        if self._cache.folder is not None:
+            digest = encoder.digest
+        about = {
+            "code": digest_code("data", "prompts", "decoding"),
+            "catalog": self.catalog.hash(),
+            "encoder": digest,
+        }
+        found = self._cache.read("trie", about) if digest else None
+        if found is not None:
+            return TitleTrie.from_arrays(*found)
+        if len(self.catalog) > _LARGE:
+            self._log(f"Building the trie of {len(self.catalog):,} titles ...")
+        trie = TitleTrie(encoder.titles(self.catalog))
+        if digest:
+            self._cache.write("trie", about, *trie.to_arrays())
+        return trie
 
     @property
     def encoder(self) -> Encoder:

@@ -396,6 +396,26 @@ class Encoder(PromptEncoder):
         digest.update(repr((len(self._tokenizer), self.text(probe), self.terminator)).encode())
         return digest.hexdigest()
 
+    @cached_property
+    def digest(self) -> str | None:
+        """Return a hash of everything that determines the ids of titles, or None if there is none.
+
+        Unlike ``hash``, it covers the whole tokenizer, and it may change with the version of genrec
+        or of the tokenizers library.
+        """
+        whole = _digest_tokenizer(self._tokenizer)
+        return None if whole is None else f"{whole} {self.hash} {self.form!r}"
+
+
+def _digest_tokenizer(tokenizer: Any) -> str | None:
+    """Return a hash (SHA-256, hex) of a whole tokenizer, or None if it cannot be represented."""
+    if (own := getattr(tokenizer, "digest", None)) is not None:
+        return str(own)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    return hashlib.sha256(backend.to_str().encode("utf-8", "surrogatepass")).hexdigest()
+
 
 def shared_start(sequences: Sequence[Sequence[int]]) -> int:
     """Return the length of the longest common prefix of the sequences.
