@@ -43,15 +43,16 @@ def find_user_folder() -> Path | None:
 
 @functools.cache
 def digest_code(*packages: str) -> str:
-    """Return a hash (SHA-256, hex) of the source code of packages of genrec.
+    """Return a hash (SHA-256, hex) of the source code of packages and modules of genrec.
 
     Args:
-        *packages: names such as ``priors``. If the source code is not installed, the hash depends
-            on genrec's version instead.
+        *packages: names such as ``priors`` or ``text.py``. If the source code is not installed, the
+            hash depends on genrec's version instead.
     """
     digest = hashlib.sha256(__version__.encode())
     for package in packages:
-        for path in sorted((Path(__file__).parent / package).rglob("*.py")):
+        place = Path(__file__).parent / package
+        for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
             digest.update(f"{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 

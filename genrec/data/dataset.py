@@ -68,7 +68,7 @@ class Dataset:
         interactions: the events, with their split.
         info: the decisions and measurements made by ``prepare``.
         folder: the folder from which the dataset was loaded; None if it was built in memory.
-        cache_folder: the folder of the cache, if it is not in ``folder``.
+        cache_folder: the folder of the cache for a dataset without a folder, if anything is kept.
     """
 
     catalog: Catalog
@@ -80,8 +80,8 @@ class Dataset:
     @property
     def cache(self) -> Cache:
         """The cache for results that are computed from this dataset."""
-        own = None if self.folder is None else self.folder / CACHE
-        return Cache(self.cache_folder or own)
+        place = self.folder or self.cache_folder
+        return Cache(None if place is None else place / CACHE)
 
     @classmethod
     def prepare(

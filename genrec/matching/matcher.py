@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from genrec.cache import Cache, digest_code
 from genrec.data.catalog import Catalog
+from genrec.data.dataset import CACHE
 from genrec.errors import DataError, ModelError, SettingsError
 from genrec.files import check_output, describe_error, lock_folder
 from genrec.matching.encoders import NGRAM_BAR, Embedder, load_embedder
@@ -139,7 +141,8 @@ class SemanticMatcher:
     def index(self) -> TitleIndex:
         """Return an index of the titles that the encoder can read.
 
-        It is loaded from the dataset folder at first use, or built if the folder has none.
+        It is loaded from the dataset folder at first use, or built if the folder has none. Small
+        indexes that were built are kept in the dataset's cache.
         """
         embedder = self.embedder
         assert embedder is not None
@@ -147,9 +150,18 @@ class SemanticMatcher:
             stored = TitleIndex.load(self._folder, self.about)
             if stored is not None:
                 return stored
-        if len(self.readable) > 200:
-            self._log(f"Embedding {len(self.readable):,} titles with {embedder.name} ...")
-        return TitleIndex(embed_titles(embedder, [self.titles[i] for i in self.readable]))
+        titles = [self.titles[i] for i in self.readable]
+        few = self._folder is not None and len(titles) <= LARGEST_UNASKED
+        cache = Cache(Path(self._folder or "") / CACHE if few else None)
+        about = {**self.about, "code": digest_code("matching", "text.py"), "texts": titles}
+        found = cache.read("titles", about)
+        if found is not None:
+            return TitleIndex(found[0]["vectors"])
+        if len(titles) > 200:
+            self._log(f"Embedding {len(titles):,} titles with {embedder.name} ...")
+        index = TitleIndex(embed_titles(embedder, titles))
+        cache.write("titles", about, {"vectors": index.vectors}, {})
+        return index
 
     @property
     def about(self) -> dict[str, str]:

@@ -138,7 +138,7 @@ class CatalogIndex:
         if self._cache.folder is not None:
             digest = encoder.digest
         about = {
-            "code": digest_code("data", "prompts", "decoding"),
+            "code": digest_code("data", "prompts", "decoding", "text.py"),
             "catalog": self.catalog.hash(),
             "encoder": digest,
         }

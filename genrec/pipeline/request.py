@@ -211,14 +211,14 @@ class RequestBuilder:
     @property
     def matcher(self) -> TextMatcher:
         """The matcher that finds items in typed text and in generated text."""
-        encoder = self.settings.encoder
+        encoder, data = self.settings.encoder, self.dataset
         return self.index.made(
             "matcher",
             lambda: TextMatcher(
                 self.index.catalog,
                 encoder=None if encoder == "none" else encoder,
                 semantic_threshold=self.settings.match_threshold,
-                folder=self.dataset.folder if self.dataset is not None else None,
+                folder=data.folder or data.cache_folder if data is not None else None,
                 log=self._log,
             ),
         )

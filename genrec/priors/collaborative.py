@@ -342,7 +342,7 @@ def _describe(dataset: Dataset, before: str, names: Sequence[str], seed: int) ->
 
     info = {n: v for n, v in asdict(dataset.info).items() if n not in {"name", "notes", "rejected"}}
     return {
-        "code": digest_code("data", "matching", "baselines", "priors"),
+        "code": digest_code("data", "matching", "baselines", "priors", "config.py", "text.py"),
         "libraries": [np.__version__, scipy.__version__],
         "catalog": dataset.catalog.hash(),
         "events": protocols.fingerprint(dataset),
