@@ -16,7 +16,7 @@ def spell(value: Any, name: str, named: Sequence[str]) -> str:
 
     Args:
         value: an instance of a dataclass.
-        name: the name of the class in the key, which may differ from its name in the code.
+        name: the class name to write in the text, which may differ from the name in the code.
         named: the fields that are always included, in this order. Other fields follow, sorted by
             name, unless they have their default value.
 

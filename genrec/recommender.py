@@ -885,7 +885,7 @@ def _load_run(folder: Path, base: str | None, **options: Any) -> LanguageModel:
 
 
 def _describe_other_catalog(trained: Run, folder: Path, catalog: Catalog) -> tuple[str, ...]:
-    """Return a note if a run was trained on a catalog with other items than this one."""
+    """Return a note if a run was trained on a catalog whose items differ from those of this recommender."""
     if trained.catalog_hash == catalog.hash():
         return ()
     try:

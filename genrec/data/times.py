@@ -113,7 +113,7 @@ def describe_unreadable(cells: pa.ChunkedArray, date_format: str | None = None) 
     form = f" in the form {date_format!r}" if date_format else ""
     return (
         f"no time{form} could be read{some}. Expected dates, or numbers that are times or positions. "
-        "Set the form of the dates with --date-format, such as '%d/%m/%Y %H:%M', or map another "
+        "Set the date format with --date-format, such as '%d/%m/%Y %H:%M', or map another "
         "column with --column timestamp=NAME."
     )
 

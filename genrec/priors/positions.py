@@ -173,7 +173,7 @@ class DenseCache:
 
 
 class _Added:
-    """Weights by position, given by a value for every position plus additional values at some."""
+    """Weights by position: a base value for every position, and extra values added at some positions."""
 
     def __init__(self, base: _Dense, weights: Weights, trie: TriePositions) -> None:
         assert weights.rows is not None

@@ -111,7 +111,7 @@ class Checkpoint:
         """Restore the state of the optimizer and of its learning rate scheduler.
 
         Args:
-            optimizer: the optimizer itself, without the wrapper of accelerate.
+            optimizer: the underlying optimizer, without accelerate's wrapper.
             scheduler: the scheduler, which may be wrapped by accelerate.
             model: the model, whose parameters must have the same names as in the file.
         """
@@ -248,7 +248,7 @@ class Checkpoints:
         Args:
             state: the ``TrainerState`` of transformers.
             progress: the progress of the run so far.
-            optimizer: the optimizer itself, without the wrapper of accelerate.
+            optimizer: the underlying optimizer, without accelerate's wrapper.
             scheduler: the scheduler, which may be wrapped by accelerate.
 
         Raises:
@@ -313,7 +313,7 @@ def _optimizer_tensors(optimizer: Any, model: Any, keep: bool) -> dict[str, Tens
     """Collect the optimizer's tensors, and name each by its parameter and key.
 
     Args:
-        optimizer: the optimizer itself, without the wrapper of accelerate.
+        optimizer: the underlying optimizer, without accelerate's wrapper.
         model: the model, which gives the names of the parameters.
         keep: False if this process only helps to gather sharded tensors; it then gets empty ones.
     """

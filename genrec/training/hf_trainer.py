@@ -1,4 +1,4 @@
-"""Train a model with the Trainer of transformers and the losses of this library.
+"""Train a model with the transformers Trainer and the losses of this library.
 
 This module works with steps and batches, not with checkpoints or logs.
 """
@@ -131,7 +131,7 @@ class LossTrainer(Trainer):
     """A Trainer that minimizes the loss of an ``Objective`` and counts targets and tokens."""
 
     def __init__(self, objective: Objective, **rest: Any) -> None:
-        """Store the objective, and pass all other arguments to the Trainer of transformers."""
+        """Store the objective, and pass all other arguments to the transformers Trainer."""
         super().__init__(data_collator=objective.batch, **rest)
         self._objective = objective
         self.model_accepts_loss_kwargs = True  # otherwise, the Trainer would divide the loss again

@@ -227,7 +227,7 @@ def _make_trainable(
 def _fingerprints(run: Run, examples: Examples) -> dict[str, str]:
     """Collect the hashes of everything that must not change when a run is resumed.
 
-    Checkpoints store the hashes by these names, so the names must not change. Hashes may be added,
+    Checkpoints store the hashes under these field names, so the names must not change. Hashes may be added,
     since those that are missing from an older checkpoint are not compared.
     """
     return {
