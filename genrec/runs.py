@@ -159,7 +159,11 @@ class Run:
             part
             for part, theirs, ours in (
                 (f"prompt template {self.template!r}", self.template_hash, template),
-                ("tokenizer or title form", self.encoder_hash, encoder),
+                (
+                    f"tokenizer of the base model {self.base_model!r}, or a different title form",
+                    self.encoder_hash,
+                    encoder,
+                ),
                 (f"base model {self.base_model!r}", self.base_fingerprint, base),
                 (f"base model {self.base_model!r}", self.base_kept, kept),
             )

@@ -398,7 +398,7 @@ def test_evaluation_counts_what_it_may(split: str) -> None:
                 exclude_seen=False,
             )
             found = genrec.evaluate(each, [ours], split=split, fit_on=fit_on)
-            assert found.results[0].name.endswith("+ popularity")
+            assert found.results[0].name.endswith("+ popularity prior")
             values.append(found.results[0].ranked)
         assert values[0] == values[1]
 
