@@ -29,6 +29,11 @@ from genrec.errors import SettingsError
 if TYPE_CHECKING:
     from genrec.pipeline.preflight import Wanted
 
+if TYPE_CHECKING:
+    from genrec.data.events import History
+    from genrec.recommender import Recommender
+    from genrec.reports.explanation_page import Prompt
+
 # LISTING names the settings for finding a list of items. RANKING names the settings for ranking it.
 LISTING = ("search", "max_nodes", "beam_size", "n_samples", "temperature")
 RANKING = ("node_temperature", *in_panel(Settings, PRIOR))
@@ -131,7 +136,7 @@ def recommend(
     with console.working("Searching ...", quiet=json) as recommender.log:
         answer = recommender.recommend(given, query.k, options=query)
     if html is not None:
-        page = explanation_page.of_list(answer, *recommender.events_in_prompt(given))
+        page = explanation_page.of_list(answer, _prompt_of(recommender, given))
         explanation_page.write(html, page)
     if json:
         console.print_json(answer.to_dict())
@@ -175,7 +180,7 @@ def explain(
     with console.working("Explaining ...", quiet=json):
         explanation = recommender.explain(given, item, query.k, options=query)
     if html is not None:
-        page = explanation_page.of_item(explanation, *recommender.events_in_prompt(given))
+        page = explanation_page.of_item(explanation, _prompt_of(recommender, given))
         explanation_page.write(html, page)
     if json:
         console.print_json(explanation.to_dict())
@@ -307,3 +312,18 @@ def likes(
         console.print_json(answer)
     else:
         terminal.print_likes(answer, understood)
+
+
+def _prompt_of(recommender: Recommender, history: History | str) -> Prompt:
+    """Return the prompt for a history, with the place and time of each event in it."""
+    from genrec.data.events import History
+    from genrec.data.times import format_time
+    from genrec.reports.explanation_page import Prompt
+
+    text, spans = recommender.events_in_prompt(history)
+    dataset = recommender.dataset
+    if not isinstance(history, History) or dataset is None or dataset.info.time_unit == "position":
+        return Prompt(text, spans)
+    events = history.latest(len(spans)).interactions
+    times = [format_time(e.timestamp)[:16].replace("T", " ") for e in events]
+    return Prompt(text, spans, times)

@@ -73,6 +73,8 @@ class WhatIf:
         behavior: the behavior of the event.
         nats: the increase in the explained item's score, in nats.
         rank: the rank of the explained item in the new list; None if it is not in the top k.
+        event: the index in the prompt of an event that is left out, where event 0 is the oldest;
+            None for an added event.
     """
 
     item_id: str | None
@@ -80,6 +82,7 @@ class WhatIf:
     behavior: str
     nats: float
     rank: int | None
+    event: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +384,7 @@ def _best_removal(question: Question, row: int, evidence: Sequence[Evidence]) ->
     if e.nats >= 0:
         return None
     (after,) = search_again(question, [Change((index,))])
-    return WhatIf(e.item_id, e.title, e.behavior, -e.nats, after.get(row))
+    return WhatIf(e.item_id, e.title, e.behavior, -e.nats, after.get(row), index)
 
 
 def _best_addition(

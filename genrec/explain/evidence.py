@@ -354,8 +354,11 @@ def collect_evidence(
             model + prior,
             model,
             prior,
+            index,
         )
-        for event, (model, prior) in zip(question.window.interactions, parts, strict=True)
+        for index, (event, (model, prior)) in enumerate(
+            zip(question.window.interactions, parts, strict=True)
+        )
     )
 
 

@@ -87,6 +87,8 @@ class Evidence:
             rises.
         nats_model: the part of the drop that is due to the model.
         nats_prior: the part of the drop that is due to the prior; 0 if there is no prior.
+        event: the index of the event in the prompt, which tells two events of one item apart. Event
+            0 is the oldest.
     """
 
     item_id: str | None
@@ -95,3 +97,4 @@ class Evidence:
     nats: float
     nats_model: float
     nats_prior: float
+    event: int

@@ -1,11 +1,20 @@
-"""Draw the figures of an evaluation's report as PNG images."""
+"""Draw the charts of an evaluation, as SVG for pages and as PNG for Markdown.
+
+In an SVG chart, lines and texts have the color of the surrounding text, and series have the colors
+that the page declares, so a chart follows the theme of its page.
+"""
 
 from __future__ import annotations
 
+import functools
 import io
+import re
+import textwrap
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -13,12 +22,10 @@ from genrec.errors import SettingsError
 from genrec.evaluation import bootstrap, metrics
 from genrec.evaluation.results import Evaluation, Result
 from genrec.extras import how_to_install
+from genrec.reports.html import LIGHT
 from genrec.text import one_line
 
-_CURVE = 20  # the largest k in the hit-rate curves
-_BARS = 8  # the maximum number of slices of a kind in a figure
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
-_MARKS = "os^Dvp*"
+# How users are grouped, by the kind of slice.
 SLICES = {
     "item": "whether the target item occurs in the train part",
     "user": "whether the user occurs in the train part",
@@ -27,112 +34,39 @@ SLICES = {
     "last_behavior": "last behavior in the history",
     "script": "script of the target's title",
 }
-
-
-def hit_rate_curves(evaluation: Evaluation) -> bytes:
-    """Plot the hit rate of each system by list length, with a band for its interval.
-
-    Returns:
-        The figure as PNG data.
-    """
-    figure, axes = _figure_of(1)
-    longest = max((len(r) for s in evaluation.results for r in s.ranked), default=1)
-    ks = range(1, min(_CURVE, max(longest, 1)) + 1)
-    for result, color, mark in _styled(evaluation.results):
-        ranks = result.ranks()
-        values = np.stack([metrics.hit_rate(ranks, k) for k in ks], axis=1)
-        means = bootstrap.bootstraps(values, draws=2_000)
-        axes[0].plot(
-            ks,
-            [i.mean for i in means],
-            color=color,
-            marker=mark,
-            markersize=4,
-            label=_plain(result.name),
-        )
-        axes[0].fill_between(
-            ks, [i.low for i in means], [i.high for i in means], color=color, alpha=0.15, lw=0
-        )
-    axes[0].set(xlabel="list length k", ylabel="HR@k with 95% interval", ylim=(0, None))
-    axes[0].xaxis.get_major_locator().set_params(integer=True)
-    _legend(figure, axes[0])
-    return _png(figure)
-
-
-def reliability(evaluation: Evaluation) -> bytes:
-    """Plot observed frequencies by stated probability, with 95% intervals.
-
-    Returns:
-        The figure as PNG data.
-    """
-    figure, axes = _figure_of(1)
-    highest = 1e-3
-    for result, color, mark in _styled(evaluation.results):
-        if result.reliability is None:
-            continue
-        r = result.reliability
-        error = 1.96 * np.sqrt(r.observed * (1 - r.observed) / r.count)
-        low = np.minimum(error, r.observed)
-        label = f"{_plain(result.name)}, expected calibration error {r.error:.4f}"
-        style = {"color": color, "marker": mark, "markersize": 5, "capsize": 2, "label": label}
-        axes[0].errorbar(r.stated, r.observed, yerr=[low, error], **style)
-        highest = max(highest, float(r.stated.max()), float((r.observed + error).max()))
-    line = [0, min(1.0, 1.05 * highest)]
-    axes[0].plot(line, line, color="#999999", ls="--", lw=1, label="perfect calibration")
-    axes[0].set(xlabel="stated probability", ylabel="observed frequency", xlim=line, ylim=line)
-    _legend(figure, axes[0])
-    return _png(figure)
-
-
-def slice_bars(evaluation: Evaluation, metric: str) -> bytes:
-    """Plot a metric for the largest slices of users, with a panel for each kind of slice.
-
-    The bars are means with 95% intervals.
-
-    Returns:
-        The figure as PNG data.
-    """
-    kinds = evaluation.by_slice
-    figure, axes = _figure_of(len(kinds))
-    n = len(evaluation.results)
-    for panel, (kind, labels) in zip(axes, kinds.items(), strict=True):
-        users = Counter(evaluation.slices[kind])
-        largest = {label for label, _ in users.most_common(_BARS)}
-        shown = [label for label in labels if label in largest]
-        for place, (result, color, _) in enumerate(_styled(evaluation.results)):
-            at = np.arange(len(shown)) + (place - (n - 1) / 2) * 0.8 / n
-            intervals = [labels[label][result.name][metric] for label in shown]
-            means = np.array([i.mean for i in intervals])
-            error = np.array(
-                [[m - i.low, i.high - m] for m, i in zip(means, intervals, strict=True)]
-            )
-            style = {"color": color, "alpha": 0.8, "ecolor": "#444444", "capsize": 2}
-            name = _plain(result.name)
-            panel.bar(at, means, 0.75 / n, yerr=np.maximum(error.T, 0), label=name, **style)
-        names = [f"{_plain(label)}\nn={users[label]:,}" for label in shown]
-        panel.set_xticks(range(len(shown)), names)
-        panel.set(title=SLICES.get(kind, kind), ylabel=metric, ylim=(0, None))
-    _legend(figure, axes[0])
-    return _png(figure)
-
-
-def _legend(figure: Any, panel: Any) -> None:
-    """Draw a single legend above all panels of a figure."""
-    handles, names = panel.get_legend_handles_labels()
-    columns = 1 if max(map(len, names)) > 30 else 4
-    figure.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False)
-
-
-def _styled(results: Sequence[Result]) -> list[tuple[Result, str, str]]:
-    n, m = len(_COLORS), len(_MARKS)
-    return [(r, _COLORS[i % n], _MARKS[i % m]) for i, r in enumerate(results)]
+_CURVE = 20  # the largest k in the hit-rate curves
+_SLICES = 8  # the maximum number of slices of a kind in a chart
+_MARKS = "os^Dvp*"
+_WIDTH = 5.0  # inches; at the width of a phone, texts then have almost their natural size
+_INK, _GRID = "#212121", "#818181"  # replaced in SVG by the color of the text
+_COLORS = {
+    _INK: "currentColor",
+    _GRID: "currentColor",
+    **{color: f"var(--series-{n})" for n, color in enumerate(LIGHT)},
+}
+_SVG = "{http://www.w3.org/2000/svg}"
+_STYLE = {
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "axes.titlesize": "medium",
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "grid.color": _GRID,
+    "grid.alpha": 0.25,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+}
 
 
 def load_matplotlib() -> Any:
-    """Import matplotlib.
+    """Import and return matplotlib.
 
     Raises:
-        SettingsError: matplotlib is not installed.
+        SettingsError: it is not installed.
     """
     try:
         import matplotlib
@@ -142,26 +76,171 @@ def load_matplotlib() -> Any:
     return matplotlib
 
 
-def _figure_of(panels: int) -> tuple[Any, Any]:
-    load_matplotlib()
-    from matplotlib.figure import Figure
+def _in_style(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """Draw a chart with the colors of this module, without interpreting texts as formulas."""
 
-    figure = Figure(figsize=(8, 4.2 if panels == 1 else 3.2 * panels), layout="constrained")
-    axes = figure.subplots(panels, 1, squeeze=False)[:, 0]
-    for panel in axes:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(axis="y", alpha=0.3)
-        panel.set_axisbelow(True)
-    return figure, axes
+    @functools.wraps(draw)
+    def styled(*arguments: Any) -> Any:
+        with load_matplotlib().rc_context(_STYLE):
+            return draw(*arguments)
+
+    return styled
 
 
-def _png(figure: Any) -> bytes:
+@_in_style
+def hit_rate_curves(evaluation: Evaluation) -> Any:
+    """Plot the hit rate of each system by list length, with a band for its interval."""
+    figure, (axes,) = _figure_of([3.0])
+    longest = max((len(r) for s in evaluation.results for r in s.ranked), default=1)
+    ks = range(1, min(_CURVE, max(longest, 1)) + 1)
+    for result, color, mark in _styled(evaluation.results):
+        ranks = result.ranks()
+        values = np.stack([metrics.hit_rate(ranks, k) for k in ks], axis=1)
+        means = bootstrap.bootstraps(values, draws=2_000)
+        middle = [i.mean for i in means]
+        style = {"color": color, "marker": mark, "markersize": 4}
+        axes.plot(ks, middle, label=_label(result.name), **style)
+        low, high = [i.low for i in means], [i.high for i in means]
+        axes.fill_between(ks, low, high, color=color, alpha=0.15, lw=0)
+    axes.set(xlabel="list length k", ylabel="HR@k with 95% interval", ylim=(0, None))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(axis="y")
+    _legend(figure, axes)
+    return figure
+
+
+@_in_style
+def reliability(evaluation: Evaluation) -> Any:
+    """Plot observed frequencies by stated probability, with 95% intervals."""
+    figure, (axes,) = _figure_of([3.0])
+    highest = 1e-3
+    for result, color, mark in _styled(evaluation.results):
+        if result.reliability is None:
+            continue
+        r = result.reliability
+        error = 1.96 * np.sqrt(r.observed * (1 - r.observed) / r.count)
+        low = np.minimum(error, r.observed)
+        style = {"color": color, "marker": mark, "markersize": 5, "capsize": 2}
+        label = _label(result.name)
+        axes.errorbar(r.stated, r.observed, yerr=[low, error], label=label, **style)
+        highest = max(highest, float(r.stated.max()), float((r.observed + error).max()))
+    line = [0, min(1.0, 1.05 * highest)]
+    axes.plot(line, line, color=_GRID, ls="--", lw=1, label="perfect calibration")
+    axes.set(xlabel="stated probability", ylabel="observed frequency", xlim=line, ylim=line)
+    axes.grid(axis="y")
+    _legend(figure, axes)
+    return figure
+
+
+@_in_style
+def slices(evaluation: Evaluation, metric: str) -> Any:
+    """Plot a metric for the largest slices of users, with a panel for each kind of slice.
+
+    The points are means with 95% intervals.
+    """
+    kinds = evaluation.by_slice
+    n = len(evaluation.results)
+    shown: dict[str, list[str]] = {}
+    for kind in kinds:
+        users = Counter(evaluation.slices[kind])
+        largest = {label for label, _ in users.most_common(_SLICES)}
+        shown[kind] = [label for label in kinds[kind] if label in largest]
+    figure, axes = _figure_of([0.6 + len(s) * (0.2 + 0.13 * n) for s in shown.values()])
+    for panel, (kind, labels) in zip(axes, shown.items(), strict=True):
+        users = Counter(evaluation.slices[kind])
+        for place, (result, color, mark) in enumerate(_styled(evaluation.results)):
+            at = np.arange(len(labels)) + (place - (n - 1) / 2) * 0.7 / n
+            found = [kinds[kind][label][result.name][metric] for label in labels]
+            means = np.array([i.mean for i in found])
+            low = np.maximum(means - [i.low for i in found], 0)
+            high = np.maximum([i.high for i in found] - means, 0)
+            style = {"color": color, "fmt": mark, "markersize": 4, "capsize": 2}
+            panel.errorbar(means, at, xerr=[low, high], label=_label(result.name), **style)
+        names = [textwrap.fill(f"{one_line(s)} (n={users[s]:,})", 22) for s in labels]
+        panel.set_yticks(range(len(labels)), names)
+        panel.set(title=SLICES.get(kind, kind), xlim=(0, None), ylim=(len(labels) - 0.5, -0.5))
+        panel.grid(axis="x")
+    axes[-1].set_xlabel(metric)
+    _legend(figure, axes[0])
+    return figure
+
+
+def to_svg(figure: Any, alt: str) -> str:
+    """Convert a chart to an SVG element for a page.
+
+    Args:
+        figure: the chart.
+        alt: a description of the chart, which must differ from the other descriptions on the page.
+    """
+    stream = io.StringIO()
+    with (
+        load_matplotlib().rc_context({**_STYLE, "svg.hashsalt": alt}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message=".*missing from font")  # browsers have the glyphs
+        figure.savefig(stream, format="svg", transparent=True)
+    root = ElementTree.fromstring(stream.getvalue())
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in {f"{_SVG}style", f"{_SVG}metadata"}:
+                parent.remove(child)
+    elements = list(root.iter())
+    used = set(re.findall(r"#([\w-]+)", " ".join(v for e in elements for v in e.attrib.values())))
+    for element in elements:
+        element.tag = element.tag.removeprefix(_SVG)
+        found = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
+        element.attrib.clear()
+        for name, value in found.items():
+            if name != "id" or value in used:
+                element.set(name, _in_colors_of_page(value) if name == "style" else value)
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    root.attrib |= {"role": "img", "aria-label": one_line(alt), "fill": "currentColor"}
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _in_colors_of_page(style: str) -> str:
+    """Replace the colors in a style attribute by those of the page, and the font by the page's."""
+    style = re.sub(r"#[0-9a-f]{6}\b", lambda m: _COLORS.get(m[0], m[0]), style)
+    return re.sub(r"\bfont: [^;]*?([\d.]+px)[^;]*", r"font-size: \1", style)
+
+
+def to_png(figure: Any) -> bytes:
+    """Convert a chart to a PNG image with a white background.
+
+    Characters that are not ASCII are replaced by question marks, since the font may not have them.
+    """
+    from matplotlib.text import Text
+
+    texts = {text: text.get_text() for text in figure.findobj(Text)}
+    for text, full in texts.items():
+        text.set_text("".join(c if c.isascii() else "?" for c in full))
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
+    figure.savefig(stream, format="png", dpi=160)
+    for text, full in texts.items():
+        text.set_text(full)
     return stream.getvalue()
 
 
-def _plain(text: str) -> str:
-    """Escape $ for matplotlib, where it starts a formula, and replace non-ASCII characters by ?."""
-    shown = "".join(c if c.isascii() else "?" for c in one_line(text))
-    return shown.replace("$", r"\$")
+def _legend(figure: Any, panel: Any) -> None:
+    """Draw a single legend above all panels of a figure."""
+    handles, names = panel.get_legend_handles_labels()
+    columns = max(1, 52 // (max(len(line) for n in names for line in n.split("\n")) + 7))
+    figure.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False)
+
+
+def _label(name: str) -> str:
+    return textwrap.fill(one_line(name), 44) or "system"
+
+
+def _styled(results: Sequence[Result]) -> list[tuple[Result, str, str]]:
+    n, m = len(LIGHT), len(_MARKS)
+    return [(r, LIGHT[i % n], _MARKS[i % m]) for i, r in enumerate(results)]
+
+
+def _figure_of(heights: Sequence[float]) -> tuple[Any, Any]:
+    """Make a figure with panels one below the other, given their heights in inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH, sum(heights) + 0.4), layout="constrained")
+    return figure, figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]

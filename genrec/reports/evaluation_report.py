@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from genrec.errors import SettingsError
 from genrec.evaluation.bootstrap import Interval
 from genrec.evaluation.results import KINDS, Evaluation, Result
 from genrec.reports import evaluation_figures as figures
-from genrec.reports.html import escape_line, make_page
+from genrec.reports.html import escape_line, fold, make_page
 from genrec.text import one_line
 
 ENDINGS = (".html", ".md")
@@ -36,7 +37,8 @@ thead th { border-bottom: 1px solid #888; }
 tbody tr:hover td { background: color-mix(in srgb, Canvas, #888 15%); }
 td { font-variant-numeric: tabular-nums; min-width: 4em; max-width: 30em; }
 td small { white-space: nowrap; opacity: .75; }
-img { width: 880px; min-width: 640px; max-width: 100%; height: auto; background: #fff; }
+figure { margin: 1em 0; max-width: 40em; }
+svg { display: block; width: 100%; height: auto; stroke-linejoin: round; stroke-linecap: butt; }
 """
 
 
@@ -65,13 +67,21 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A figure of a report as PNG data, with a description of its content."""
+    """A chart of a report (see ``evaluation_figures``), with a description that no other chart has."""
 
     alt: str
-    png: bytes
+    figure: Any
 
 
-Block = Heading | Lines | Table | Picture
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A part of a report that an HTML page hides until the reader opens it."""
+
+    summary: str
+    parts: Sequence[Heading | Lines | Table | Picture]
+
+
+Block = Heading | Lines | Table | Picture | Fold
 
 
 def write(evaluation: Evaluation, path: str | Path) -> None:
@@ -159,6 +169,12 @@ def _by_metric(evaluation: Evaluation, intervals: Mapping[str, Mapping[str, Inte
     return Table(["metric", *names], rows)
 
 
+def _only_main(table: Table) -> Table:
+    """Keep the rows of a table that most readers want."""
+    names = ("nats", "hit_rate@1", "hit_rate@10", "ndcg@10", "recall@10", "coverage@10", "invalid")
+    return Table(table.header, [row for row in table.rows if row[0] in names])
+
+
 def sliced(evaluation: Evaluation, metric: str) -> Table:
     """Build a table of one metric, with a value for each slice of users and each system."""
     names = [r.name for r in evaluation.results]
@@ -188,21 +204,27 @@ def format_interval(interval: Interval | None, metric: str = "") -> str:
 
 def remarks(evaluation: Evaluation) -> list[str]:
     """Return sentences that describe the evaluation and compare its systems."""
-    e = evaluation
+    return [*_method(evaluation), *_conclusions(evaluation)]
+
+
+def _method(e: Evaluation) -> list[str]:
     users = len(e.cases)
     ranking = "all items by their IDs"
     if e.protocol.startswith("candidates"):
         ranking = "only 20 candidates for each user"
-    lines = [
+    return [
         f"This is an evaluation on {e.dataset} with {users:,} users (protocol {e.protocol}, split "
         f"{e.split}, seed {e.seed}). The systems ranked {ranking}. Seen items are "
         f"{'excluded' if e.exclude_seen else 'included'}, and the baselines were fitted on {e.fitted_on}.",
         "Values are means over users with 95% bootstrap intervals. Lower values are better for nats (-ln P "
         f"of the target), seconds and invalid lists. Diversity is measured with {e.vectors}.",
+        *(line for line in map(_describe_setup, e.results) if line),
     ]
-    lines += [line for line in map(_describe_setup, e.results) if line]
-    lines.append(_describe_targets(e))
-    lines += [f"{c}." for c in e.comparisons]
+
+
+def _conclusions(e: Evaluation) -> list[str]:
+    users = len(e.cases)
+    lines = [_describe_targets(e), *(f"{c}." for c in e.comparisons)]
     for result in e.results:
         invalid = int(result.values["invalid"].sum())
         if invalid:
@@ -255,15 +277,19 @@ def main_metric(evaluation: Evaluation) -> str:
 def blocks(evaluation: Evaluation) -> list[Block]:
     """Build the report's headings, sentences, tables and figures, in order of appearance."""
     metric = main_metric(evaluation)
+    what, *how = _method(evaluation)
     parts: list[Block] = [
         Heading(f"Evaluation of {evaluation.dataset}", 1),
-        Lines(remarks(evaluation)),
+        Lines([what, *_conclusions(evaluation)]),
+        Fold("How this was measured", [Lines(how)]),
         Heading("All users"),
-        overall(evaluation),
+        _only_main(overall(evaluation)),
+        Fold("All metrics", [overall(evaluation)]),
         Picture("Hit rate by list length", figures.hit_rate_curves(evaluation)),
     ]
     for heading, table, compared in by_target(evaluation):
-        parts += [Heading(heading), Lines(compared), table]
+        full = Fold(f"All metrics: {heading}", [table])
+        parts += [Heading(heading), Lines(compared), _only_main(table), full]
     if any(r.reliability is not None for r in evaluation.results):
         parts += [
             Heading("Calibration"),
@@ -279,9 +305,9 @@ def blocks(evaluation: Evaluation) -> list[Block]:
     if evaluation.by_slice:
         parts += [
             Heading("Slices"),
-            Picture(f"{metric} by slice", figures.slice_bars(evaluation, metric)),
+            Picture(f"{metric} by slice", figures.slices(evaluation, metric)),
             Lines([f"{metric} with 95% intervals. {_describe_slices(evaluation)}"]),
-            sliced(evaluation, metric),
+            Fold("All slices", [sliced(evaluation, metric)]),
         ]
     parts.append(Heading("Example users"))
     for case in _examples(evaluation.cases):
@@ -347,15 +373,16 @@ def _html(block: Block) -> str:
         return f"<h{block.level}>{escape_line(block.text)}</h{block.level}>"
     if isinstance(block, Lines):
         return "\n".join(f"<p>{escape_line(text)}</p>" for text in block.texts)
+    if isinstance(block, Fold):
+        return fold(block.summary, "\n".join(map(_html, block.parts)))
     if isinstance(block, Picture):
-        inside = f'<img alt="{escape_line(block.alt)}" src="{_data_uri(block)}">'
-    else:
-        head = "".join(f"<th>{escape_line(c)}</th>" for c in block.header)
-        rows = "\n".join(
-            "<tr>" + "".join(f"<td>{_cell(c)}</td>" for c in row) + "</tr>" for row in block.rows
-        )
-        inside = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
-    return f'<div class="wide" tabindex="0">{inside}</div>'
+        return f"<figure>{figures.to_svg(block.figure, block.alt)}</figure>"
+    head = "".join(f"<th>{escape_line(c)}</th>" for c in block.header)
+    rows = "\n".join(
+        "<tr>" + "".join(f"<td>{_cell(c)}</td>" for c in row) + "</tr>" for row in block.rows
+    )
+    table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+    return f'<div class="wide" tabindex="0">{table}</div>'
 
 
 def _cell(text: str) -> str:
@@ -374,6 +401,8 @@ def _markdown(block: Block) -> str:
         return f"{'#' * block.level} {_marked(block.text)}"
     if isinstance(block, Lines):
         return "\n\n".join(_marked(text) for text in block.texts)
+    if isinstance(block, Fold):
+        return "\n\n".join([f"### {_marked(block.summary)}", *map(_markdown, block.parts)])
     if isinstance(block, Picture):
         return f"![{_marked(block.alt)}]({_data_uri(block)})"
     rows = [block.header, ["---"] * len(block.header), *block.rows]
@@ -387,4 +416,4 @@ def _marked(text: str) -> str:
 
 
 def _data_uri(picture: Picture) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(figures.to_png(picture.figure)).decode()}"

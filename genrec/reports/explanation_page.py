@@ -1,6 +1,7 @@
 """Write an HTML page that explains recommendations.
 
-The page is a single file without scripts. All text from the data, such as titles, is escaped.
+For each item, the page shows one sentence and the strongest events; the rest is folded. The page is a
+single file without scripts. All text from the data, such as titles, is escaped.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,8 @@ from genrec.errors import SettingsError
 from genrec.files import check_output, write_text
 from genrec.matching.history_parser import Understood
 from genrec.pipeline.types import RecommendationList
-from genrec.reports.html import escape_line, make_page
+from genrec.priors.fusion import name_with_prior
+from genrec.reports.html import escape_line, fold, make_page
 from genrec.reports.terminal import changes, standing
 from genrec.text import printable
 
@@ -23,33 +26,87 @@ if TYPE_CHECKING:
     from genrec.explain.counterfactuals import ItemExplanation
     from genrec.explain.types import Explanation
 
-Spans = Sequence[tuple[int, int]]
-_FOR, _AGAINST = "0, 114, 178", "213, 94, 0"  # colors that color-blind people can tell apart
 _NUMBER = re.compile(r"-?\d+\.?\d*")
-_FULL = 0.65  # the opacity of the strongest event
+_STRONGEST = 3  # the number of events that are shown before the folds
+_VISIBLE = 0.005  # nats; weaker evidence is shown as 0.00
+_FULL = 55  # percent of its color that the strongest event has in the prompt
 _STYLE = """
-body { max-width: 60em; }
-details { border: 1px solid #8886; border-radius: 8px; margin: .6em 0; padding: .5em .9em; }
-summary { cursor: pointer; font-weight: 600; }
-summary small, .quiet { font-weight: 400; opacity: .75; }
-.said { font-size: 1.15em; margin: .7em 0 .2em; }
-.tag { font-size: .8em; display: inline-block; white-space: nowrap; border: 1px solid #8888; border-radius: 1em; padding: 0 .6em; opacity: .8; }
-table { border-collapse: collapse; width: 100%; margin: .6em 0; }
+body { max-width: 46em; }
+article { border-top: 1px solid #8886; padding: .2em 0 .8em; }
+.said { font-size: 1.15em; margin: .4em 0; }
+.tag { font-size: .75em; display: inline-block; white-space: nowrap; border: 1px solid #8888;
+  border-radius: 1em; padding: 0 .6em; opacity: .85; }
+h2 small { font-weight: 400; }
+ol { list-style: none; margin: .5em 0; padding: 0; }
+ol li { display: grid; grid-template-columns: 11em 4em 1fr; gap: 0 .7em; padding: .15em 0; }
+.bar { display: grid; grid-template-columns: 1fr 1fr; align-self: start; height: 1em; margin-top: .25em;
+  background: linear-gradient(#888, #888) 50% 0 / 1px 100% no-repeat; }
+.bar i { height: 100%; min-width: 1px; border-radius: 2px; }
+.supports .bar i { grid-column: 2; background: var(--for); }
+.opposes .bar i { grid-column: 1; justify-self: end; border: 1px solid var(--against);
+  background: repeating-linear-gradient(135deg, var(--against) 0 3px, transparent 3px 6px); }
+.nats { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.event small { display: block; }
+.key b { font-weight: 600; }
+.key .supports { color: var(--for); }
+.key .opposes { color: var(--against); }
+@media (max-width: 40em) {
+  ol li { grid-template-columns: 1fr 4em; }
+  .event { grid-column: 1 / -1; margin-bottom: .4em; }
+}
+table { border-collapse: collapse; margin: .6em 0; }
 th, td { padding: .15em .8em .15em 0; text-align: left; vertical-align: top; }
-th { white-space: nowrap; font-weight: 600; border-bottom: 1px solid #8888; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.bar { width: 30%; min-width: 6em; }
-td.bar div { height: .9em; margin-top: .3em; border-radius: 2px; min-width: 1px; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid #8884; border-radius: 6px;
-  padding: .7em .9em; line-height: 1.6; }
+th { font-weight: 600; border-bottom: 1px solid #8888; }
+td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.7; margin: .5em 0; }
 mark { color: inherit; border-radius: 3px; padding: .1em 0; }
+mark.supports { background: color-mix(in srgb, var(--for) var(--share), transparent);
+  border-bottom: 2px solid var(--for); }
+mark.opposes { background: color-mix(in srgb, var(--against) var(--share), transparent);
+  border-bottom: 2px dashed var(--against); }
 ul { margin: .3em 0; padding-left: 1.3em; }
 """
+_KEY = (
+    '<p class="key quiet"><b class="supports">\u25b6 Bars to the right</b>: the event supports the item. '
+    '<b class="opposes">\u25c0 Striped bars to the left</b>: the event speaks against it.</p>'
+)
 _HOW = (
     "The evidence of an event is the fall of the item's log score, in nats, when the event is left out "
-    "of the history. Blue events support the item; orange events speak against it. Evidence shows what "
-    "the model relies on, not why a person acted in a certain way."
+    "of the history. If the score rises, the number is negative and the event speaks against the item. "
+    "In the prompt, events that support the item are underlined, and events against it have a dashed "
+    "underline; the stronger the color, the stronger the evidence. Evidence shows what the model relies "
+    "on, not why a person acted in a certain way."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The prompt that the model read.
+
+    Attributes:
+        text: the prompt.
+        spans: the character positions (start, end) of each event in the prompt.
+        times: the time of each event as text; empty if the times of the events are unknown.
+    """
+
+    text: str
+    spans: Sequence[tuple[int, int]]
+    times: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Effect:
+    """The evidence from one event, or from several events together.
+
+    Attributes:
+        name: the event as HTML.
+        about: what tells the event apart from others, as HTML.
+        nats: the evidence in nats.
+    """
+
+    name: str
+    about: str
+    nats: float
 
 
 def check(path: str | Path) -> None:
@@ -77,134 +134,176 @@ def write(path: str | Path, page: str) -> None:
     write_text(path, page)
 
 
-def of_list(answer: RecommendationList, prompt: str, spans: Spans) -> str:
-    """Build the page for a list of recommendations that have explanations.
-
-    Args:
-        answer: the list.
-        prompt: the prompt that the model read.
-        spans: the character positions (start, end) of each event in the prompt.
-    """
+def of_list(answer: RecommendationList, prompt: Prompt) -> str:
+    """Build the page for a list of recommendations that have explanations."""
     who = "a typed history" if answer.user_id is None else f"user {answer.user_id}"
-    parts = [_heading(f"Why these items, for {who}"), _line(_HOW), _line(_about(answer))]
-    parts += _typed(answer.understood, answer.notes)
+    parts = [_heading(f"Why these items, for {who}"), *map(_line, answer.notes), _KEY]
     for r in answer:
-        number = "" if r.logprob is None else f"probability {r.probability:.4f}"
-        summary = (
-            f"{r.rank}. {escape_line(r.title)} <small>{escape_line(r.item_id)} {number}</small>"
-        )
-        body = "" if r.explanation is None else _explanation(r.explanation, prompt, spans)
-        opened = " open" if r.rank == 1 else ""
-        parts.append(f"<details{opened}><summary>{summary}</summary>{body}</details>")
+        number = "" if r.logprob is None else f", probability {r.probability:.4f}"
+        title = f"{r.rank}. {escape_line(r.title)} <small>{escape_line(r.item_id)}{number}</small>"
+        body = "" if r.explanation is None else _explanation(r.explanation, prompt)
+        parts.append(f"<article>\n<h2>{title}</h2>\n{body}\n</article>")
+    parts += _typed(answer.understood)
+    parts.append(fold("How to read this page", _line(_HOW) + _line(_about(answer))))
     return make_page(f"Why these items, for {who}", "\n".join(parts), _STYLE)
 
 
-def of_item(item: ItemExplanation, prompt: str, spans: Spans) -> str:
-    """Build the page for the explanation of one item.
-
-    Args:
-        item: the explanation.
-        prompt: the prompt that the model read.
-        spans: the character positions (start, end) of each event in the prompt.
-    """
+def of_item(item: ItemExplanation, prompt: Prompt) -> str:
+    """Build the page for the explanation of one item."""
     listed = [[str(n), item_id, title, f"{score:.3f}"] for n, item_id, title, score in item.instead]
     parts = [
         _heading(item.title),
-        _line(f"{item.item_id}: {standing(item)}."),
-        _line(_HOW),
-        *_typed(item.understood, item.notes),
-        _explanation(item.explanation, prompt, spans, changes(item)),
-        _heading("Recommended items", 2),
-        _table(["rank", "item_id", "title", "score"], listed),
+        _explanation(item.explanation, prompt, f"{item.item_id}: {standing(item)}.", changes(item)),
+        *map(_line, item.notes),
+        *_typed(item.understood),
+        fold("Recommended items", _table(["rank", "item_id", "title", "score"], listed)),
+        fold("How to read this page", _KEY + _line(_HOW)),
     ]
     return make_page(item.title, "\n".join(parts), _STYLE)
 
 
-def _typed(understood: Sequence[Understood], notes: Sequence[str]) -> list[str]:
-    """Build the HTML of a table that shows the interpretation of a typed history, and of the notes."""
+def _typed(understood: Sequence[Understood]) -> list[str]:
+    """Build the HTML of a folded table that shows the interpretation of a typed history."""
     rows = [
         [u.text, u.behavior, u.title or u.note or "not understood, ignored"] for u in understood
     ]
-    table = [_table(["typed", "behavior", "understood as"], rows)] if rows else []
-    return table + [_line(note) for note in notes]
+    table = _table(["typed", "behavior", "understood as"], rows)
+    return [fold("How the typed history was understood", table)] if rows else []
 
 
 def _about(answer: RecommendationList) -> str:
+    prior = answer.details.get("prior", {}).get("prior", "none")
     return (
-        f"Model: {answer.model}. Predicted behavior: {answer.behavior}. Prompt: {answer.events} events, "
-        f"{answer.prompt_tokens} tokens. Seen items: {answer.seen}."
+        f"System: {name_with_prior(answer.model, prior)}. Predicted behavior: {answer.behavior}. Prompt: "
+        f"{answer.events} events, {answer.prompt_tokens} tokens. Seen items: {answer.seen}."
     )
 
 
-def _explanation(why: Explanation, prompt: str, spans: Spans, more: Sequence[str] = ()) -> str:
+def _explanation(
+    why: Explanation, prompt: Prompt, standing: str = "", more: Sequence[str] = ()
+) -> str:
     """Build the HTML of an explanation.
 
-    It contains the sentence, a bar for each event, further facts and the prompt with its events
-    highlighted.
+    It contains the sentence and bars for the strongest events. Bars for all events, further facts and
+    the prompt with its events highlighted are folded.
+
+    Args:
+        why: the explanation.
+        prompt: the prompt.
+        standing: a line to show below the sentence; empty for none.
+        more: further facts.
     """
     tag = "written by the model, checked" if why.source == "generated" else "plain sentence"
     parts = [f'<p class="said">{escape_line(why.text)} <span class="tag">{tag}</span></p>']
-    parts.append(_bars(why))
-    lines = [*more, *(_without(w.title, w.rank) for w in why.without)]
-    if why.demonstrations is not None:
-        lines.append(f"All demonstrations together: {why.demonstrations:+.2f} nats.")
-    if why.older is not None:
-        lines.append(
-            f"Older events ({why.older.events:,}), only through the prior: {why.older.nats:+.2f} nats."
-        )
-    parts.append(_list(lines))
+    parts += [_line(standing)] if standing else []
+    events, together = _events(why, prompt.times), _together(why)
+    effects = [*events, *together]
+    peak = max((abs(e.nats) for e in effects), default=0.0) or 1.0
+    strongest = sorted(effects, key=lambda e: -abs(e.nats))[:_STRONGEST]
+    visible = [e for e in strongest if abs(e.nats) >= _VISIBLE]
+    if visible:
+        parts.append(_bars(visible, peak))
+    elif effects:
+        parts.append(_line(f"No event changes the score by {_VISIBLE} nats or more."))
+    if effects:
+        number = f"All {len(events):,} events" if len(events) != 1 else "The only event"
+        parts.append(fold(f"{number}, oldest first", _bars(effects, peak)))
+    lines = [*more, *(_without(w.event, w.title, w.rank, why) for w in why.without)]
+    if lines:
+        parts.append(fold("What would change its rank", _list(lines)))
     if why.rejected:
-        rejected = [f"{r.text} ({r.why})" for r in why.rejected]
-        parts.append('<p class="quiet">Sentences by the model that failed the check:</p>')
-        parts.append(_list(rejected))
-    parts.append('<p class="quiet">The prompt that the model reads:</p>')
-    parts.append(_shaded(why, prompt, spans))
+        rejected = _list([f"{r.text} ({r.why})" for r in why.rejected])
+        parts.append(fold("Sentences by the model that failed the check", rejected))
+    parts.append(fold("The prompt that the model reads", _shaded(why, prompt)))
     return "\n".join(parts)
 
 
-def _without(title: str, rank: int | None) -> str:
+def _without(event: int, title: str, rank: int | None, why: Explanation) -> str:
     place = "not in the list" if rank is None else f"at rank {rank}"
-    return f"In a new search without {title}, the item is {place}."
+    number = f"event {event + 1} of {len(why.evidence)}"
+    return f"In a new search without {title} ({number}), the item is {place}."
 
 
-def _bars(why: Explanation) -> str:
-    if not why.evidence:
-        return ""
-    peak = max(abs(e.nats) for e in why.evidence) or 1.0
+def _events(why: Explanation, times: Sequence[str]) -> list[_Effect]:
+    """Return the evidence from each event of the prompt, oldest first."""
     prior = any(e.nats_prior for e in why.evidence)
-    names = ["nats", *(["model", "prior"] if prior else [])]
-    head = "".join(f'<th class="n">{n}</th>' for n in names) + "<th></th><th>event</th>"
-    rows = []
+    effects = []
     for e in why.evidence:
-        values = [e.nats, *([e.nats_model, e.nats_prior] if prior else [])]
-        cells = "".join(f'<td class="n">{v:+.2f}</td>' for v in values)
-        width = 100 * abs(e.nats) / peak
-        color = _FOR if e.nats > 0 else _AGAINST
-        bar = f'<div style="width:{width:.1f}%;background:rgb({color})"></div>'
-        event = f'<span class="quiet">{escape_line(e.behavior)}</span> {escape_line(e.title)}'
-        rows.append(f'<tr>{cells}<td class="bar">{bar}</td><td>{event}</td></tr>')
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        about = [f"event {e.event + 1} of {len(why.evidence)}"]
+        about += [time for time in times[e.event : e.event + 1] if time]
+        if prior:
+            about.append(f"model {_signed(e.nats_model)}, prior {_signed(e.nats_prior)}")
+        name = f'<span class="quiet">{escape_line(e.behavior)}</span> {escape_line(e.title)}'
+        effects.append(_Effect(name, escape_line(" \u00b7 ".join(about)), e.nats))
+    return effects
 
 
-def _shaded(why: Explanation, prompt: str, spans: Spans) -> str:
+def _together(why: Explanation) -> list[_Effect]:
+    """Return the evidence from demonstrations and from older events, each of them together."""
+    effects = []
+    if why.demonstrations is not None:
+        effects.append(_Effect("all demonstrations together", "", why.demonstrations))
+    if why.older is not None:
+        many = f"{why.older.events:,} older event{'' if why.older.events == 1 else 's'}"
+        effects.append(_Effect(f"{many} together", "only through the prior", why.older.nats))
+    return effects
+
+
+def _bars(effects: Sequence[_Effect], peak: float) -> str:
+    """Build the HTML of a list with a bar for each effect, to the right or left of a line.
+
+    Args:
+        effects: the effects.
+        peak: the evidence, in nats, of the longest possible bar.
+    """
+    rows = []
+    for e in effects:
+        bar = f'<i style="width:{100 * abs(e.nats) / peak:.1f}%"></i>' if _side(e.nats) else ""
+        about = f"<small>{e.about}</small>" if e.about else ""
+        rows.append(
+            f'<li class="{_side(e.nats)}"><span class="bar">{bar}</span>'
+            f'<span class="nats">{_signed(e.nats)}</span>'
+            f'<span class="event">{e.name}{about}</span></li>'
+        )
+    return f"<ol>\n{chr(10).join(rows)}\n</ol>"
+
+
+def _side(nats: float) -> str:
+    """Return the CSS class for evidence; empty if it rounds to zero."""
+    if abs(nats) < _VISIBLE:
+        return ""
+    return "supports" if nats > 0 else "opposes"
+
+
+def _signed(nats: float) -> str:
+    """Write a number of nats with its sign; a number that rounds to zero has none.
+
+    >>> _signed(0.123), _signed(-0.5), _signed(-0.001)
+    ('+0.12', '\u22120.50', '0.00')
+    """
+    text = f"{nats:+.2f}".replace("-", "\u2212")
+    return "0.00" if abs(nats) < _VISIBLE else text
+
+
+def _shaded(why: Explanation, prompt: Prompt) -> str:
     """Build the HTML of the prompt, in which the color of each event shows its evidence.
 
-    The hue shows the sign of the evidence, and the opacity shows its strength.
+    The hue and the underline show the sign of the evidence, and the strength of the color its size.
     """
     peak = max((abs(e.nats) for e in why.evidence), default=0.0) or 1.0
     text, done = "", 0
-    for (start, stop), e in zip(spans, why.evidence, strict=False):
+    for (start, stop), e in zip(prompt.spans, why.evidence, strict=False):
         if stop <= start:
             continue
-        color = _FOR if e.nats > 0 else _AGAINST
-        shade = f"rgba({color}, {_FULL * (abs(e.nats) / peak) ** 0.5:.3f})"
-        text += _kept(prompt[done:start])
-        inside = prompt[start:stop]
+        share = _FULL * (abs(e.nats) / peak) ** 0.5
+        text += _kept(prompt.text[done:start])
+        inside = prompt.text[start:stop]
         ending = inside[len(inside.rstrip("\n")) :]
-        text += f'<mark style="background:{shade}" title="{e.nats:+.3f} nats">'
+        text += f'<mark class="{_side(e.nats)}" style="--share:{share:.0f}%" '
+        text += f'title="event {e.event + 1}: {_signed(e.nats)} nats">'
         text += f"{_kept(inside.rstrip(chr(10)))}</mark>{ending}"
         done = stop
-    return f"<pre>{text}{_kept(prompt[done:])}</pre>"
+    return f"<pre>{text}{_kept(prompt.text[done:])}</pre>"
 
 
 def _kept(text: str) -> str:
@@ -213,8 +312,8 @@ def _kept(text: str) -> str:
     return html.escape(text[:start] + printable(text[start:stop]) + text[max(stop, start) :])
 
 
-def _heading(text: str, level: int = 1) -> str:
-    return f"<h{level}>{escape_line(text)}</h{level}>"
+def _heading(text: str) -> str:
+    return f"<h1>{escape_line(text)}</h1>"
 
 
 def _line(text: str) -> str:

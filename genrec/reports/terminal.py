@@ -203,10 +203,8 @@ def standing(item: ItemExplanation) -> str:
 
 def changes(item: ItemExplanation) -> list[str]:
     """Return a line of text for each reason against an item, and for each change in its favor."""
-    lines = [
-        f"Against it: {one_line(f'{e.behavior} {e.title}')} ({e.nats:+.2f} nats)"
-        for e in item.against
-    ]
+    events = item.explanation.evidence
+    lines = [f"Against it: {name_event(e, events)} ({e.nats:+.2f} nats)" for e in item.against]
     for c in item.choices:
         where = f"After {c.written!r}" if c.written else "At the beginning"
         lines.append(
@@ -214,7 +212,7 @@ def changes(item: ItemExplanation) -> list[str]:
             f"to {c.wanted!r} ({c.share:.3f})"
         )
     if item.removal is not None:
-        lines.append(f"Without {_describe_change(item.removal, item.k)}")
+        lines.append(f"Without {_describe_change(item.removal, item.k, events)}")
     if item.addition is not None:
         change = _describe_change(item.addition, item.k)
         lines.append(f"With one more event, {change} ({_count(item.tried, 'candidate')} tried)")
@@ -225,9 +223,23 @@ def changes(item: ItemExplanation) -> list[str]:
     return lines
 
 
-def _describe_change(change: WhatIf, k: int) -> str:
+def name_event(event: Evidence | WhatIf, events: Sequence[Evidence]) -> str:
+    """Name an event by its behavior and title, with its number if another one has the same title.
+
+    Args:
+        event: the event.
+        events: the evidence from all events of the prompt.
+    """
+    name = one_line(f"{event.behavior} {event.title}")
+    same = sum((e.behavior, e.title) == (event.behavior, event.title) for e in events)
+    if event.event is None or same < 2:
+        return name
+    return f"{name} (event {event.event + 1} of {len(events)})"
+
+
+def _describe_change(change: WhatIf, k: int, events: Sequence[Evidence] = ()) -> str:
     rank = f"rank {change.rank:,}" if change.rank else f"still not among the first {k}"
-    return f"{one_line(f'{change.behavior} {change.title}')}: {change.nats:+.2f} nats, {rank}"
+    return f"{name_event(change, events)}: {change.nats:+.2f} nats, {rank}"
 
 
 def _describe_prior(answer: RecommendationList) -> str:

@@ -121,7 +121,10 @@ def test_amazon_2014_and_2018(tmp_path: Path) -> None:
     ]  # fmt: skip
     with gzip.open(tmp_path / "r.json.gz", "wt") as stream:
         stream.write("\n".join(json.dumps(r) for r in reviews))
-    metadata = [{"asin": "B1", "title": "It's a mug", "brand": "X"}, {"asin": "B2", "title": "Bag"}]
+    metadata = [
+        {"asin": "B1", "title": "It&#39;s a mug", "brand": "X"},
+        {"asin": "B2", "title": "Bag"},
+    ]
     (tmp_path / "meta14.json").write_text("\n".join(repr(m) for m in metadata))
     (tmp_path / "meta18.json").write_text("\n".join(json.dumps(m) for m in metadata))
     for name in ("meta14.json", "meta18.json"):
@@ -129,6 +132,12 @@ def test_amazon_2014_and_2018(tmp_path: Path) -> None:
         check(data, ["It's a mug", "Bag"], [5.0, 2.0])
         assert data.interactions.history("A1").interactions[0].text == "Great"
         assert data.catalog[0].attributes["brand"] == "X"
+
+
+def test_html_entities_in_titles_of_public_data_are_decoded_once(tmp_path: Path) -> None:
+    (tmp_path / "u.item").write_text("1|Tom &amp; Jerry||||0\n2|A &amp;amp; B||||0\n")
+    (tmp_path / "u.data").write_text("1\t1\t5\t881250949\n1\t2\t3\t881250950\n")
+    assert list(datasets.movielens(tmp_path).catalog.titles) == ["Tom & Jerry", "A &amp; B"]
 
 
 def test_amazon_2023(tmp_path: Path) -> None:

@@ -300,7 +300,7 @@ def test_json_is_plain(run: Run, data: Path, model: Path) -> None:
     assert found["item_id"] == "c"
     assert 0 < found["probability"] <= 1
     assert found["rank"] >= 1
-    names = ["item_id", "title", "behavior", "nats", "nats_model", "nats_prior"]
+    names = ["item_id", "title", "behavior", "nats", "nats_model", "nats_prior", "event"]
     assert found["explanation"]["evidence"]
     assert all(list(e) == names for e in found["explanation"]["evidence"])
     code, out, err = run(*arguments, "--history", "bought: red mug", "--item", "c")
@@ -356,17 +356,19 @@ def test_pages_show_hostile_titles_as_text(tmp_path: Path) -> None:
         tiny.language_model(),
         exclude_seen=False,
     )
-    search = Interaction(None, "search", text="<b>bold</b>\n</mark>")
-    history = History((*past(0, 1, 2).interactions, search), "<i>user</i>")
+    search = Interaction(None, "search", text="<h3>bold</h3>\n</mark>")
+    history = History((*past(0, 1, 2).interactions, search), "<h3>user</h3>")
     prompt, spans = recommender.events_in_prompt(history)
     answer = recommender.recommend(history, 3, explain=True)
     for text in (
-        explanation_page.of_list(answer, prompt, spans),
-        explanation_page.of_item(recommender.explain(history, "i0"), prompt, spans),
+        explanation_page.of_list(answer, explanation_page.Prompt(prompt, spans)),
+        explanation_page.of_item(
+            recommender.explain(history, "i0"), explanation_page.Prompt(prompt, spans)
+        ),
     ):
         explanation_page.write(tmp_path / "x.html", text)
         seen = Page((tmp_path / "x.html").read_text(encoding="utf-8"))
-        assert not {"script", "img", "b", "i"} & set(seen.tags)
+        assert not {"script", "img", "h3"} & set(seen.tags)
         assert HOSTILE[0] in seen.text
         assert "not why a person acted in a certain way" in seen.text
         assert "default-src 'none'" in text
@@ -387,7 +389,7 @@ def test_each_event_is_shaded_and_nothing_else(template: str) -> None:
     ] * 5
     assert all(a[1] <= b[0] for a, b in pairwise(spans))
     answer = recommender.recommend(history, 1, explain=True)
-    shown = Page(explanation_page.of_list(answer, prompt, spans))
+    shown = Page(explanation_page.of_list(answer, explanation_page.Prompt(prompt, spans)))
     assert len(shown.marked) == 5
     for text, title in zip(shown.marked, titles_, strict=True):
         assert title in text
@@ -415,7 +417,7 @@ def test_recommend_writes_a_page(run: Run, data: Path, model: Path, tmp_path: Pa
     )
     assert code == 0, err
     assert out.splitlines()[0].endswith("\twhy")
-    assert Page(out_file.read_text(encoding="utf-8")).tags.count("details") == 3
+    assert Page(out_file.read_text(encoding="utf-8")).tags.count("article") == 3
 
 
 def test_titles_with_line_breaks_stay_on_one_line() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import markdown_it
 import pyarrow as pa
 import pytest
 from support import tiny
+from support.browser import screenshot, shares
 
 from genrec import Dataset, Recommender
 from genrec.data.datasets import load
@@ -34,6 +36,7 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str | None]] = []
         self.texts: list[str] = []
+        self.charts: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -42,26 +45,74 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
+        if self.tags[-1:] == ["text"]:
+            self.charts.append(data)
 
 
 def test_a_page_holds_everything_and_no_script(evaluated: Evaluation, tmp_path: Path) -> None:
     evaluation_report.write(evaluated, tmp_path / "new" / "r.html")
     page = Page((tmp_path / "new" / "r.html").read_text(encoding="utf-8"))
-    assert page.tags.count("img") == 3
-    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert page.tags.count("svg") == 3
+    assert not {"script", "link", "iframe", "img"} & set(page.tags)
     sources = [value or "" for name, value in page.attributes if name in {"src", "href"}]
-    assert all(s.startswith("data:image/png;base64,") for s in sources)
-    for source in sources:
-        assert base64.b64decode(source.partition(",")[2])[:8] == b"\x89PNG\r\n\x1a\n"
+    assert sources
+    assert all(s.startswith("#") for s in sources)
     text = " ".join(page.texts)
     for words in ("ndcg@10", "nats", "tiny-llama", "popular", "protocol last-unit", "not disting"):
         assert words in text
 
 
+def test_charts_have_the_colors_of_the_page(evaluated: Evaluation) -> None:
+    text = evaluation_report.to_html(evaluation_report.blocks(evaluated))
+    charts = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(charts) == 3
+    for chart in charts:
+        assert not re.findall(r"#[0-9a-f]{6}|rgb|black|white", chart)
+        assert {"var(--series-0)", "currentColor"} <= set(
+            re.findall(r"var\(.*?\)|currentColor", chart)
+        )
+        assert re.match(r'<svg [^>]*aria-label="[^"]{10}', chart)
+        assert 'viewBox="0 0 360 ' in chart
+        assert not re.match(r"<svg [^>]*(width|height)=", chart)
+    ids = re.findall(r'id="(.*?)"', "".join(charts))
+    assert len(set(ids)) == len(ids)
+    for used in re.findall(r'href="#(.*?)"|url\(#(.*?)\)', "".join(charts)):
+        assert "".join(used) in ids
+    # Apart from colors, series differ by their marks.
+    curves = re.findall(r'<use href="#(\w+)"[^>]*fill: var\(--series-(\d)\)', charts[0])
+    marks = [{mark for mark, series in curves if series == n} for n in "01"]
+    assert all(marks)
+    assert not marks[0] & marks[1]
+
+
+def test_charts_show_names_as_they_are(evaluated: Evaluation) -> None:
+    name = "$x^2$ & 热门商品 <b>"
+    results = [replace(r, name=name if n else "ours") for n, r in enumerate(evaluated.results)]
+    other = replace(evaluated, results=results)
+    parts = evaluation_report.blocks(other)
+    assert "![" in evaluation_report.to_markdown(parts)  # a PNG image leaves the chart unchanged
+    page = Page(evaluation_report.to_html(parts))
+    assert page.charts.count(name) == 2
+
+
+def test_the_main_results_come_first_and_the_rest_is_folded(evaluated: Evaluation) -> None:
+    text = evaluation_report.to_html(evaluation_report.blocks(evaluated))
+    start = text[: text.index("<details")]
+    assert str(evaluated.comparisons[0]) in start
+    first = text[text.index("<h2>All users") : text.index("<svg")]
+    shown, folded = first.split("<details>")
+    assert "<td>ndcg@10</td>" in shown
+    assert shown.count("<tr>") < folded.count("<tr>") / 2
+    assert "<details open" not in text
+
+
 def test_markdown_has_the_same_tables(evaluated: Evaluation, tmp_path: Path) -> None:
     evaluation_report.write(evaluated, tmp_path / "r.md")
     text = (tmp_path / "r.md").read_text(encoding="utf-8")
-    assert len(re.findall(r"^!\[.*\]\(data:image/png;base64,", text, re.MULTILINE)) == 3
+    images = re.findall(r"^!\[.*\]\(data:image/png;base64,(.*)\)", text, re.MULTILINE)
+    assert len(images) == 3
+    for image in images:
+        assert base64.b64decode(image)[:8] == b"\x89PNG\r\n\x1a\n"
     ours = evaluated.intervals["tiny-llama + prior"]["ndcg@10"]
     assert str(ours).replace("[", r"\[").replace("]", r"\]") in text
 
@@ -84,8 +135,9 @@ def test_texts_of_the_data_are_shown_as_text(tmp_path: Path) -> None:
         evaluation_report.write(found, tmp_path / f"r.{ending}")
     page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert set(page.tags) <= {
-        "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "img", "table",
-        "thead", "tbody", "tr", "th", "td", "div", "small",
+        "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "table", "thead",
+        "tbody", "tr", "th", "td", "div", "small", "details", "summary", "figure", "svg", "g", "defs",
+        "path", "use", "text", "clippath", "rect",
     }  # fmt: skip
     assert "onerror" not in [name for name, _ in page.attributes]
     assert any(EVIL in t for t in page.texts)
@@ -101,9 +153,8 @@ def test_texts_of_the_data_are_shown_as_text(tmp_path: Path) -> None:
 
 def test_what_is_wide_scrolls_by_itself_and_intervals_stay_whole(evaluated: Evaluation) -> None:
     text = evaluation_report.to_html(evaluation_report.blocks(evaluated))
-    assert len(re.findall(r"<(?:table|img)", text)) == len(
-        re.findall(r'<div class="wide" tabindex="0"><(?:table|img)', text)
-    )
+    assert text.count("<table") == text.count('<div class="wide" tabindex="0"><table')
+    assert text.count("<svg") == text.count("<figure><svg")
     assert ".wide { overflow-x: auto;" in text
     ours = evaluated.intervals["tiny-llama + prior"]["ndcg@10"]
     mean, _, interval = str(ours).partition(" ")
@@ -129,3 +180,14 @@ def test_examples_say_what_came_next_and_the_slices_what_they_are(
 def test_other_endings_are_refused(evaluated: Evaluation, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"Expected a file name that ends with \.html or \.md"):
         evaluation_report.write(evaluated, tmp_path / "r.pdf")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_charts_follow_the_theme_of_the_reader(
+    evaluated: Evaluation, tmp_path: Path, dark: bool
+) -> None:
+    evaluation_report.write(evaluated, tmp_path / "r.html")
+    white, black = shares(screenshot(tmp_path / "r.html", tmp_path / "r.png", dark=dark))
+    assert (black if dark else white) > 0.8
+    assert (white if dark else black) < 0.1
