@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genrec.data.behaviors import spoken_verbs
+from genrec.data.column_names import fold
 from genrec.data.columns import Recognized
 from genrec.data.readers import arrow
 from genrec.data.readers.numbers import decimal_sign, read_numbers, restore_ids
 from genrec.data.readers.rejects import Rejects
 from genrec.text import quantity
-from genrec.types import BoolArray
+from genrec.types import BoolArray, IntArray
 
 RETURN = "return"
 _ENTITY = r"&(#\d+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);"
@@ -67,6 +68,7 @@ def clean_events(read: Recognized, notes: list[str], items: pa.Table | None = No
     if "item_id" in read.names and "text" not in table.column_names:
         table = _name_items_without_ids(table, notes)
     table = read_amounts(table, notes, [read.unit] if read.unit else [], items)
+    table = _blank_unrated(table, notes)
     table = _translate_behaviors(table, notes)
     return mark_returns(table, read.unit, notes, counted=read.counted, usual=read.behavior)
 
@@ -139,41 +141,67 @@ def fill_orders(table: pa.Table, unit: str | None, notes: list[str]) -> pa.Table
     """Fill in the users and times that an order gives only on its first line.
 
     Shop systems write the customer and the time of an order only on its first line. A row without a
-    time gets the time of the closest row above with the same order, and also its user if it has
-    none.
+    time takes it from the closest row above with the same order, and also the user if it has none. A
+    row that lacks only the user is a sale without a customer.
     """
     if unit is None or not {"user_id", "timestamp"} <= set(table.column_names):
         return table
     if any(arrow.is_list(table[n].type) for n in (unit, "user_id", "timestamp")):
         return table
-    time = arrow.to_text(table["timestamp"])
-    no_time = np.asarray(pc.equal(time, ""), dtype=bool)
-    order = arrow.encode(table[unit])[1]
-    named = np.asarray(pc.not_equal(arrow.to_text(table[unit]), ""), dtype=bool)
-    if not (no_time & named).any():
-        return table
-    index = np.arange(len(order))
-    by_order = np.lexsort((index, order))
-    first = np.where(no_time[by_order], -1, index)
-    first = np.maximum.accumulate(first)  # the place, in by_order, of the closest row with a time
-    safe = np.maximum(first, 0)
-    same = (first >= 0) & (order[by_order] == order[by_order[safe]])
-    source = index.copy()
-    source[by_order[same]] = by_order[safe[same]]
-    source = np.where(no_time & named, source, index)
+    source = _from_above(table, unit, "timestamp")
+    index = np.arange(table.num_rows)
     filled = source != index
     if not filled.any():
         return table
-    user = arrow.to_text(table["user_id"])
-    no_user = np.asarray(pc.equal(user, ""), dtype=bool)
+    no_user = np.asarray(pc.equal(arrow.to_text(table["user_id"]), ""), dtype=bool)
     for name, where in (("timestamp", filled), ("user_id", filled & no_user)):
-        rows = pa.array(np.where(where, source, index))
-        table = table.set_column(table.column_names.index(name), name, table[name].take(rows))
+        column = table[name].take(pa.array(np.where(where, source, index)))
+        table = table.set_column(table.column_names.index(name), name, column)
     notes.append(
         f"{quantity(int(filled.sum()), 'row')} took the user and the time from the first line of "
         f"the same order ({unit!r})"
     )
     return table
+
+
+def fill_titles(table: pa.Table, notes: list[str]) -> pa.Table:
+    """Fill in the titles that a product has only on the line of its first variant.
+
+    Shopify writes a line for each variant and each image, all with the handle of the product.
+    """
+    group = next((n for n in table.column_names if fold(n) == "handle"), None)
+    if group is None or "title" not in table.column_names:
+        return table
+    source = _from_above(table, group, "title")
+    count = int((source != np.arange(table.num_rows)).sum())
+    if not count:
+        return table
+    notes.append(
+        f"{quantity(count, 'row')} without a title took it from the row above with the same {group!r}"
+    )
+    place = table.column_names.index("title")
+    return table.set_column(place, "title", table["title"].take(pa.array(source)))
+
+
+def _from_above(table: pa.Table, group: str, name: str) -> IntArray:
+    """Return, for each row, the row from which it takes the value of a column.
+
+    That is the row itself if it has a value, and otherwise the closest row above in the same group
+    that has one.
+    """
+    index = np.arange(table.num_rows)
+    empty = np.asarray(pc.equal(arrow.to_text(table[name]), ""), dtype=bool)
+    grouped = np.asarray(pc.not_equal(arrow.to_text(table[group]), ""), dtype=bool)
+    if not (empty & grouped).any():
+        return index
+    code = arrow.encode(table[group])[1]
+    order = np.lexsort((index, code))
+    last = np.maximum.accumulate(np.where(empty[order], -1, index))  # places in order
+    above = order[np.maximum(last, 0)]
+    usable = (last >= 0) & (code[order] == code[above])
+    source = index.copy()
+    source[order[usable]] = above[usable]
+    return np.where(empty & grouped, source, index)
 
 
 def mark_returns(
@@ -305,6 +333,20 @@ def read_amounts(
         table = table.set_column(table.column_names.index(name), name, column)
         notes.append(f"{name}: {dialect}")
     return table
+
+
+def _blank_unrated(table: pa.Table, notes: list[str]) -> pa.Table:
+    """Empty the ratings of 0 with which Goodreads marks books that the user did not rate."""
+    marked = any(fold(n) in {"isread", "isreviewed"} for n in table.column_names)
+    if not marked or "rating" not in table.column_names:
+        return table
+    stars = arrow.to_floats(table["rating"])
+    count = int((stars == 0).sum())
+    if not count:
+        return table
+    notes.append(f"ratings of 0 are read as no rating, as Goodreads writes them ({count:,})")
+    column = pa.array(np.where(stars == 0, np.nan, stars), from_pandas=True)
+    return table.set_column(table.column_names.index("rating"), "rating", column)
 
 
 def _all_amounts(text: pa.ChunkedArray, usual: str) -> bool:

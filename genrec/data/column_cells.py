@@ -15,6 +15,7 @@ from genrec.errors import DataError
 _SAMPLE = 1000  # the number of cells that show what kind of cells a column has
 _COMPARED = 20_000  # the number of cells in which two columns are compared
 _MOST_BEHAVIORS = 100
+_MOST_CODES = 6
 _FEW = 12  # values of a column that describes events, such as the part of the day
 _CLOCK = r"(?i)^\d{1,2}[:.h]\d{2}([:.]\d{2}([.,]\d+)?)?( ?[ap]\.?m\.?)?$"
 _DIGITS = r"^\d{5,6}$"
@@ -59,9 +60,13 @@ def holds_behaviors(column: pa.ChunkedArray, *, known_only: bool) -> bool:
         known_only: True if one of them must be a usual word for a behavior, because the name of the
             column says little.
     """
-    if not is_text(column):
+    if not is_text(column) and not pa.types.is_integer(column.type):
         return False
     distinct = [v for v in pc.unique(arrow.to_text(column)).to_pylist() if v]
+    if (
+        not known_only and 1 < len(distinct) <= _MOST_CODES
+    ):  # such as 1 for a click and 4 for a purchase
+        return True
     if known_only:
         return any(fold(v) in known_words("behavior_words") for v in distinct)
     with_letters = np.mean([any(c.isalpha() for c in v) for v in distinct]) if distinct else 0

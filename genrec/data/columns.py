@@ -247,6 +247,10 @@ class _Finder:
                 return
         if names and not own:
             self.take("user_id", names[0])
+        people = self.candidates("person") if not names else []
+        if people:
+            self.take("user_id", people[0])
+            self.notes.append(f"users are identified by the names in {people[0]!r}")
 
     def share_ids(self, other: pa.Table) -> None:
         """Choose the column whose item ids occur most often in another table.

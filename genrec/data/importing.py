@@ -89,6 +89,7 @@ def import_tables(
     else:
         catalog, of_items = _read_items(items, item_columns, read, bad_items, notes)
         names |= {f"items.{ours}": theirs for ours, theirs in of_items.items()}
+        table = _join_by_title(table, catalog, notes)
     if options.drop_duplicates:
         table = cleaning.drop_repeats(table, unit, bad_events, notes)
     catalog, table = _drop_items(catalog, table, options, bad_events, notes)
@@ -161,8 +162,32 @@ def _read_items(
     table = cleaning.blank_missing(read.table, notes)
     table = cleaning.clean_ids(table, ["item_id"], notes)
     table = cleaning.clean_titles(table, notes)
+    table = cleaning.fill_titles(table, notes)
     table = cleaning.read_amounts(table, notes, beside=events.table)
     return Catalog.from_table(table, rejects=rejects), read.names
+
+
+def _join_by_title(table: pa.Table, catalog: Catalog, notes: list[str]) -> pa.Table:
+    """Give rows whose item id is not in the catalog the id of the only item with their title."""
+    if arrow.is_list(table["item_id"].type):
+        return table
+    ids = arrow.to_text(table["item_id"])
+    titles = arrow.to_text(table["title"]) if "title" in table.column_names else ids
+    known = pc.is_in(ids, pa.array([i.item_id for i in catalog], ids.type))
+    lacking = pc.and_(pc.invert(known), pc.not_equal(titles, ""))
+    found: dict[str, str] = {}
+    for title in pc.unique(titles.filter(lacking)).to_pylist():
+        rows, _ = catalog.rows_of_title(one_line(title))
+        if len(rows) == 1:
+            found[title] = catalog[rows[0]].item_id
+    named = pc.and_(lacking, pc.is_in(titles, pa.array(list(found), titles.type)))
+    count = int(pc.sum(named).as_py() or 0)
+    if not count:
+        return table
+    notes.append(f"{quantity(count, 'row')} without a known item id were joined by the title")
+    theirs = pa.chunked_array([pa.array([found.get(t, "") for t in titles.to_pylist()], ids.type)])
+    place = table.column_names.index("item_id")
+    return table.set_column(place, "item_id", pc.if_else(named, theirs, ids))
 
 
 def _drop_items(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
@@ -89,6 +90,76 @@ def test_words_for_missing_values_are_no_users_or_baskets(tmp_path: Path, word: 
     assert len(set(data.interactions.columns.unit.tolist())) == 4
     said = f"words for missing values, such as {word!r}, are read as empty (10 cells)"
     assert said in data.info.notes
+
+
+def test_lines_of_an_order_take_what_only_its_first_line_has(tmp_path: Path) -> None:
+    rows = ["order id,customer,date,sku,product name"]
+    for n in range(6):
+        first = f"u{n // 3},2019-03-0{n // 3 + 1}" if n % 3 == 0 else ","
+        rows.append(f"{n // 3},{first},S{n},Mug {n}")
+    rows += [",,2019-03-01,S0,Mug 0", "1,,2019-03-01,S0,Mug 0"]  # sales without a customer
+    data = prepare(tmp_path, "\n".join(rows))
+    users = [data.interactions.user_ids[u] for u in data.interactions.columns.user]
+    assert users == ["u0"] * 3 + ["u1"] * 3
+    assert sum(data.info.rejected.values()) == 2
+    assert any(
+        "4 rows took the user and the time from the first line" in n for n in data.info.notes
+    )
+
+
+def test_events_without_a_known_id_are_joined_by_the_title(tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text("sku,name\nA,Red mug\nB,Pot\nC,Tin\nD,Tin\n")
+    rows = ["A,Red mug", ",Pot", "9,red  MUG", ",Tin", "B,Red mug", ",Lamp"]
+    lines = [f"u,2019-03-0{n + 1},{row}\n" for n, row in enumerate(rows)]
+    (tmp_path / "e.csv").write_text("customer,date,sku,name\n" + "".join(lines))
+    data, _ = Dataset.prepare(tmp_path / "i.csv", tmp_path / "e.csv")
+    assert [data.catalog[int(r)].item_id for r in data.interactions.columns.row] == list("ABAB")
+    assert "2 rows without a known item id were joined by the title" in data.info.notes
+    assert sum(data.info.rejected.values()) == 2
+    (tmp_path / "e.csv").write_text("customer,date,product\nu,2019-03-01,Pot\nu,2019-03-02,A\n")
+    data, _ = Dataset.prepare(tmp_path / "i.csv", tmp_path / "e.csv")
+    assert [data.catalog[int(r)].item_id for r in data.interactions.columns.row] == ["B", "A"]
+
+
+def test_variants_take_the_title_of_their_product(tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text(
+        "Handle,Title,Vendor,Variant SKU\nmug,Red mug,Acme,A\nmug,,,B\npot,Pot,Acme,C\n,,,D\n"
+    )
+    (tmp_path / "e.csv").write_text("customer,date,sku\nu,2019-03-01,B\nu,2019-03-02,C\n")
+    data, rejects = Dataset.prepare(tmp_path / "i.csv", tmp_path / "e.csv")
+    assert [(i.item_id, i.title) for i in data.catalog] == [
+        ("A", "Red mug"), ("B", "Red mug"), ("C", "Pot"),
+    ]  # fmt: skip
+    said = "1 row without a title took it from the row above with the same 'Handle'"
+    assert said in data.info.notes
+    assert [row[1] for row in rejects[0].rows] == [4]
+
+
+def test_people_are_users_only_if_nothing_else_identifies_them(tmp_path: Path) -> None:
+    header = "Customer Name,sku,product name,date"
+    data = prepare(tmp_path, f"{header}\nAnn,1,Mug,2019-03-01\n")
+    assert data.interactions.user_ids == ("Ann",)
+    assert "users are identified by the names in 'Customer Name'" in data.info.notes
+    data = prepare(tmp_path, f"{header},email\nAnn,1,Mug,2019-03-01,a@x\nBo,1,Mug,2019-03-01,\n")
+    assert data.interactions.user_ids == ("a@x",)
+
+
+@pytest.mark.parametrize("column", ["behavior_type", "action"])
+def test_behaviors_may_be_codes(tmp_path: Path, column: str) -> None:
+    rows = [f"u{n},{n % 5},Mug {n % 5},{n % 4 + 1},2019-03-{n + 1:02}" for n in range(20)]
+    data = prepare(tmp_path, "\n".join([f"user_id,item_id,title,{column},time", *rows]))
+    assert sorted(data.interactions.behaviors) == ["1", "2", "3", "4"]
+    many = [f"u{n},{n},Mug {n},{n},2019-03-{n + 1:02}" for n in range(20)]
+    data = prepare(tmp_path, "\n".join([f"user_id,item_id,title,{column},time", *many]))
+    assert list(data.interactions.behaviors) == ["interact"]
+
+
+def test_books_that_were_not_rated_have_no_rating(tmp_path: Path) -> None:
+    rows = [f"u,{n},Book {n},{n % 2},{n},2019-03-0{n + 1}" for n in range(3)]
+    for flag, value in (("is_read", float("nan")), ("other", 0.0)):
+        data = prepare(tmp_path, "\n".join([f"user_id,book_id,title,{flag},rating,date", *rows]))
+        assert list(data.interactions.behaviors) == ["rate"]
+        np.testing.assert_equal(data.interactions.columns.value[0], value)
 
 
 @pytest.mark.parametrize("separate", [False, True])

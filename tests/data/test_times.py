@@ -78,6 +78,8 @@ def reasons(cells: Any, **options: Any) -> dict[int, str]:
         ("12/31/2010 12:00 p.m.", dt.datetime(2010, 12, 31, 12)),
         ("31.12.2010 20:26:05", MOMENT),
         ("31. 12. 2010", dt.datetime(2010, 12, 31)),
+        ("31. 12. 2010. 20:26:05", MOMENT),
+        ("2010.12.31. 20:26:05", MOMENT),
         ("31-12-2010", dt.datetime(2010, 12, 31)),
         ("31/12/2010 20.26.05", MOMENT),
         ("31/12/2010 20h26", MOMENT.replace(second=0)),
