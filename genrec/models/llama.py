@@ -410,8 +410,10 @@ def merge_adapter(model: Llama, folder: Path) -> bool:
                 "adapter of the same base model; copy the run folder again."
             )
             raise ModelError(msg)
-        delta = (product * (alpha / rank)).to(layer.weight.device)
-        merged[name] = (layer.weight + delta).to(layer.weight.dtype)
+        product *= alpha / rank  # in place, since new memory takes longer than the sums
+        product = product.to(layer.weight.device)
+        product += layer.weight
+        merged[name] = product.to(layer.weight.dtype)
     for name, weight in merged.items():
         layers[name].weight = nn.Parameter(weight, requires_grad=False)
     return True
