@@ -41,6 +41,7 @@ from genrec.pipeline.request import HistoryLike, PromptLimits, Request, RequestB
 from genrec.pipeline.rerank import title_vectors
 from genrec.pipeline.resolve import behavior_of, form_of, template_of
 from genrec.pipeline.response import ResponseBuilder
+from genrec.pipeline.run_use import check_use, describe_other_catalog
 from genrec.pipeline.trie_search import Ranked, TrieSearch
 from genrec.pipeline.types import RecommendationList
 from genrec.priors.fusion import Fusion, PriorSource
@@ -170,7 +171,7 @@ class Recommender:
             load = functools.partial(cast, "TextModel", model)
         new = cls.__new__(cls)
         new._assemble(items, load, checked, log, trained=trained, folder=folder)
-        trained.check(template=new.template.hash, encoder=new.encoder.hash)
+        new._check_trained(trained)
         if new.dataset is None:
             new._priors.saved = _saved_prior(folder, new.catalog, log)
         return new
@@ -246,8 +247,9 @@ class Recommender:
         requests = self._requests
         if trained is not None and folder is not None:
             requests.remarks = functools.cache(
-                functools.partial(_describe_other_catalog, trained, folder, catalog)
+                functools.partial(describe_other_catalog, trained, folder, catalog)
             )
+            requests.check_use = functools.partial(check_use, trained, folder, asking=False)
         self._priors = PriorSource(settings, self.dataset, behavior, key, log, folder)
         self._search = TrieSearch(
             self.model,
@@ -262,6 +264,22 @@ class Recommender:
         self._responses = ResponseBuilder(self.model, settings, index, self._priors)
         self._explanations = Explanations(self.model, settings, index, self._search, form)
         self._lock = ReadWriteLock()
+
+    def _check_trained(self, trained: Run) -> None:
+        """Check that the prompt and the tokenizer are those of the run.
+
+        A run that was trained for next items may ask a yes-or-no question if the settings name its
+        template. Only the tokenizer must then be the same.
+
+        Raises:
+            ModelError: the prompt or the tokenizer differs.
+        """
+        template, encoder = self.template, self.encoder
+        if template.answers is not None and not trained.asks:
+            template = template_of(Settings.of(trained.settings), self.dataset)
+            form = template.form(encoder.form.case, encoder.form.max_title_tokens)
+            encoder = Encoder(self.model.tokenizer, form)
+        trained.check(template=template.hash, encoder=encoder.hash)
 
     @property
     def catalog(self) -> Catalog:
@@ -666,8 +684,9 @@ class Recommender:
 
         The question is worded by the recommender's template if that template defines two answers,
         as it does after training with ``objective="pointwise"``. Otherwise, it is worded by the
-        shipped template ``would_like``. A model that was not trained on such questions also
-        answers, but its probabilities are not calibrated.
+        shipped template ``would_like``. A model without fine-tuning also answers, but its
+        probabilities are not calibrated. A run that was trained for next items answers only if the
+        template was chosen explicitly, as in ``Recommender.load(run, data, template="would_like")``.
 
         Args:
             history: see ``understand``; empty for a new user.
@@ -679,6 +698,7 @@ class Recommender:
 
         Raises:
             RequestError: an item is not in the catalog.
+            SettingsError: the run was trained for next items.
             PromptError: the template does not define a question with two answers.
         """
         ids = [items] if isinstance(items, str) else items
@@ -699,6 +719,8 @@ class Recommender:
 
         template, encoder, settings = self.template, self.encoder, self.settings
         if template.answers is None:
+            if self.run is not None and self.run_folder is not None:
+                check_use(self.run, self.run_folder, asking=True)
             template = Template.load("would_like", settings.language, own=settings.prompts)
             form = template.form(encoder.form.case, encoder.form.max_title_tokens)
             encoder = Encoder(self.model.tokenizer, form)
@@ -882,19 +904,3 @@ def _load_run(folder: Path, base: str | None, **options: Any) -> LanguageModel:
     from genrec.models.language_model import LanguageModel
 
     return LanguageModel.of_run(folder, base, **options)
-
-
-def _describe_other_catalog(trained: Run, folder: Path, catalog: Catalog) -> tuple[str, ...]:
-    """Return a note if a run was trained on a catalog whose items differ from those of this recommender."""
-    if trained.catalog_hash == catalog.hash():
-        return ()
-    try:
-        theirs = Catalog.read(folder / runs.CATALOG)
-    except DataError:
-        return ("The run was trained on another catalog than this one.",)
-    titles = {(i.item_id, i.title) for i in theirs}
-    same = sum((i.item_id, i.title) in titles for i in catalog)
-    return (
-        f"The run was trained on another catalog: {same:,} of the {len(catalog):,} items here were in "
-        "it, with the same titles.",
-    )

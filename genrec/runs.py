@@ -84,6 +84,11 @@ class Run:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
+    @property
+    def asks(self) -> bool:
+        """True if the run was trained to answer yes-or-no questions, False for next items."""
+        return bool(self.training.get("objective") == "pointwise")
+
     @classmethod
     def read(cls, folder: str | Path) -> Run:
         """Read the ``run.json`` of a run folder; unknown fields are ignored.

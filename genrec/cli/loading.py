@@ -62,7 +62,10 @@ def load_request(
     if wanted.options.explain or wanted.item is not None:
         which = use_float32(which)
     with console.working(f"Loading {which.name} ...", quiet=quiet) as log:
-        return load_recommender(dataset, which, settings, log, weights=weights), history
+        recommender = load_recommender(
+            dataset, which, settings, log, weights=weights, asking=wanted.asking
+        )
+    return recommender, history
 
 
 def load_recommender(
@@ -72,22 +75,28 @@ def load_recommender(
     log: Callable[[str], None],
     *,
     weights: bool = True,
+    asking: bool = False,
 ) -> Recommender:
     """Load a recommender from a run or a model, with the given settings.
 
-    Without ``weights``, the model's weights are loaded when they are first needed.
+    Without ``weights``, the model's weights are loaded when they are first needed. ``asking`` is True
+    if the model is asked yes-or-no questions.
 
     Raises:
-        SettingsError: a setting is invalid.
+        SettingsError: a setting is invalid, or the run was not trained for what it is used for.
         ModelError: the model cannot be loaded.
     """
     from genrec.models.lazy_model import lazy_model, lazy_run
+    from genrec.pipeline.run_use import check_use
     from genrec.recommender import Recommender
 
     if which.run is None:
         model = lazy_model(which.name, log=log, **which.loading())
         recommender = Recommender(dataset, model, log=log, **settings)
     else:
+        folder = find_run(which.run)
+        if not (asking and "template" in settings.only):  # the question was chosen explicitly
+            check_use(Run.read(folder), folder, asking=asking)
         model = lazy_run(which.run, which.model, log=log, **which.loading())
         recommender = Recommender.load(which.run, dataset, model=model, log=log, **settings.only)
     if weights:

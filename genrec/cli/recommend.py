@@ -279,13 +279,16 @@ def likes(
 ) -> None:
     """Estimate the probability that the user wants each item by asking the model a yes-or-no question.
 
-    This works best with a model trained with `genrec train --objective pointwise`.
+    This needs a model trained with `genrec train --objective pointwise`. A model without fine-tuning also
+    answers, but its answers mean little. A run that was trained to predict the next item is refused,
+    unless --template names the question.
     """
     from genrec.matching.history_parser import describe_gaps
     from genrec.pipeline.catalog_index import note_skipped
+    from genrec.pipeline.run_use import describe_answers
     from genrec.reports import console, terminal
 
-    wanted = replace(_wanted(items, strict), exclude_seen=False)
+    wanted = replace(_wanted(items, strict), exclude_seen=False, asking=True)
     recommender, given = load_request(data, asked, which, settings, wanted, quiet=json)
     catalog = recommender.catalog
     known = [i for i in wanted.candidates or () if i in catalog]
@@ -300,13 +303,19 @@ def likes(
         "user_id": history.user_id,
         "model": recommender.model.name,
         "behavior": recommender.behavior,
+        "template": recommender.question.template.name,
+        "trained": recommender.run is not None and recommender.run.asks,
         "items": [
             {"item_id": i, "title": catalog[catalog.row(i)].title, "probability": p}
             for i, p in pairs
         ],
         "understood": [asdict(u) for u in understood],
         "unknown": unknown,
-        "notes": [*describe_gaps(understood), *skipped],
+        "notes": [
+            *describe_answers(recommender.run, recommender.model.name),
+            *describe_gaps(understood),
+            *skipped,
+        ],
     }
     if json:
         console.print_json(answer)

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from genrec.config import QueryOptions, Settings
 from genrec.data.dataset import Dataset
-from genrec.errors import ModelError, SettingsError
+from genrec.errors import ModelError, PromptError, SettingsError
 from genrec.explain.styles import load_explain_template
 from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.request import HistoryLike, PromptLimits, RequestBuilder
@@ -31,6 +31,7 @@ class Wanted:
         strict: whether every candidate must be in the catalog. If not, one of them is enough.
         item: the id or title of the item to explain, or None.
         exclude_seen: whether the user's own items are left out; None to use the setting.
+        asking: True if the model is asked a yes-or-no question about each candidate.
     """
 
     options: QueryOptions = field(default_factory=QueryOptions)
@@ -38,6 +39,7 @@ class Wanted:
     strict: bool = False
     item: str | None = None
     exclude_seen: bool | None = None
+    asking: bool = False
 
 
 def check_request(
@@ -53,11 +55,18 @@ def check_request(
 
     Raises:
         SettingsError: a setting does not suit the dataset.
-        PromptError: there is no such template.
+        PromptError: there is no such template, or the template in the settings asks no
+            yes-or-no question although one is to be asked.
         RequestError: an item is not in the catalog, a condition is invalid, or no item may be
             returned.
     """
     template = template_of(settings, dataset)
+    if wanted.asking and settings.template is not None and template.answers is None:
+        msg = (
+            f"template={settings.template!r} does not ask a yes-or-no question: its header has no "
+            "answers. Expected a template such as would_like, which is used if --template is left out."
+        )
+        raise PromptError(msg)
     behavior = behavior_of(settings, dataset, template)
     choose_prior(settings, dataset, behavior)
     if settings.tuned is not None and not Path(settings.tuned).is_file():

@@ -124,6 +124,7 @@ class RequestBuilder:
         template: the prompt template.
         behavior: the target behavior, such as ``buy``.
         remarks: a function that returns the notes to add to every answer.
+        check_use: a function that raises an error if the model was not trained to rank items.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class RequestBuilder:
         self.template, self.behavior = template, behavior
         self._encoder, self._limits, self._log = encoder, limits, log
         self.remarks: Callable[[], tuple[str, ...]] = tuple
+        self.check_use: Callable[[], None] = lambda: None
 
     @cached_property
     def scale(self) -> float:
@@ -301,6 +303,7 @@ class RequestBuilder:
         Raises:
             SettingsError: the template asks a yes-or-no question.
         """
+        self.check_use()
         if self.template.answers is not None:
             msg = (
                 f"The template {self.template.name!r} asks a yes-or-no question about one item at a time. "

@@ -27,6 +27,7 @@ class YesNo:
     """A yes-or-no question about items of a catalog, as worded by a template.
 
     Attributes:
+        template: the template that words the question.
         answers: the token ids at which the two answers first differ, first for yes and then for no.
         max_events: the maximum number of events in a question.
         max_tokens: the maximum number of tokens in a question.
@@ -59,7 +60,7 @@ class YesNo:
             PromptError: the template defines no answers, it does not print exactly one item after
                 the history, or one of its answers begins with the other.
         """
-        self._template, self._encoder, self._catalog = template, encoder, catalog
+        self.template, self._encoder, self._catalog = template, encoder, catalog
         self._behavior, self._scale, self.max_events = behavior, scale, max_events
         # Reserve room for the longest title, so that a history is cut equally for all items.
         self._room = max_tokens - encoder.form.max_title_tokens - len(encoder.terminator)
@@ -81,21 +82,21 @@ class YesNo:
         Returns:
             The token ids of the answers' common prefix, and the first id of each answer after it.
         """
-        if self._template.answers is None:
+        if self.template.answers is None:
             self._fail("its header has no answers")
-        assert self._template.answers is not None
-        yes, no = map(self._encoder.text, self._template.answers)
+        assert self.template.answers is not None
+        yes, no = map(self._encoder.text, self.template.answers)
         n = shared_start([yes, no])
         if n == min(len(yes), len(no)):
             self._fail(
-                f"with this model's tokenizer, one of its answers ({' and '.join(self._template.answers)}) "
+                f"with this model's tokenizer, one of its answers ({' and '.join(self.template.answers)}) "
                 "begins with the other"
             )
         return yes[:n], (yes[n], no[n])
 
     def _fail(self, problem: str) -> None:
         msg = (
-            f"Template {self._template.name!r} cannot ask whether a user wants an item: {problem}. "
+            f"Template {self.template.name!r} cannot ask whether a user wants an item: {problem}. "
             'Expected answers such as " yes", " no" in the header, and the events before exactly one '
             "{{ item }}, as in the shipped would_like.jinja."
         )
@@ -108,7 +109,7 @@ class YesNo:
             The prompt, and the index of the prompt segment that contains the item.
         """
         prompt = self._encoder.fit(
-            self._template,
+            self.template,
             self._catalog,
             history,
             self._behavior,
