@@ -11,6 +11,7 @@ command line and the reference documentation are generated from this metadata. I
     flags: the names on the command line, if they are not derived from the field's name.
     metavar: the placeholder for the value on the command line.
     example: an example value, for options that take pairs.
+    colon: True if each value is one pair that is split at its last colon, not at equals signs.
     list: True if the value is a string of comma-separated names.
     whole: a function that returns True if a value with a comma must not be split at the comma.
 
@@ -21,6 +22,7 @@ The module is longer than others because it contains the help texts of all optio
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
@@ -400,6 +402,17 @@ class QueryOptions:
         metavar="COLUMN=N",
         example="brand=2",
     )
+    boosts: Mapping[str, float] = option(
+        {},
+        WHAT,
+        "Multiply the ranking score of all items that satisfy a condition by a positive factor, such "
+        "as 'category == \"clearance\": 1.2'. The probabilities stay the same. An item that "
+        "satisfies several conditions gets all of their factors.",
+        flags=("--boost",),
+        metavar="CONDITION: FACTOR",
+        example="'price < 5: 1.2'",
+        colon=True,
+    )
     diversity: float = option(
         0.0,
         WHAT,
@@ -446,6 +459,7 @@ class QueryOptions:
                 "{'brand': 2}."
             )
             raise RequestError(msg)
+        self._check_boosts()
         counts: list[tuple[str, object]] = [("k", self.k), *self.caps.items()]
         counts += [] if self.per_title is None else [("per_title", self.per_title)]
         for name, count in counts:
@@ -476,13 +490,31 @@ class QueryOptions:
             )
             raise RequestError(msg)
 
+    def _check_boosts(self) -> None:
+        boosts: object = self.boosts
+        if not isinstance(boosts, Mapping):
+            msg = (
+                f"boosts={boosts!r} is not valid. Expected a mapping from conditions to factors, such as "
+                "{'price < 5': 1.2}."
+            )
+            raise RequestError(msg)
+        for condition, factor in boosts.items():
+            number = isinstance(factor, Real) and not isinstance(factor, bool)
+            if not (number and 0 < factor < math.inf):
+                msg = (
+                    f"The boost {condition!r} has the factor {factor!r}. Expected a positive number. To "
+                    "leave items out, use where or deny."
+                )
+                raise RequestError(msg)
+
     @classmethod
     def of(cls, given: QueryOptions | None = None, **keywords: Any) -> QueryOptions:
         """Build options from keywords, which override the given options.
 
         Args:
             given: the options to start from; None starts from the defaults.
-            **keywords: values of fields; ``caps=None`` removes all caps.
+            **keywords: values of fields; ``caps=None`` removes all caps, and ``boosts=None`` all
+                boosts.
 
         Raises:
             RequestError: a keyword is not an option, or a value is invalid.
@@ -498,8 +530,9 @@ class QueryOptions:
             check_keys(keywords, [f.name for f in fields(cls)], "an option")
         except SettingsError as error:
             raise RequestError(str(error)) from None
-        if "caps" in keywords and keywords["caps"] is None:
-            keywords["caps"] = {}
+        for name in ("caps", "boosts"):
+            if name in keywords and keywords[name] is None:
+                keywords[name] = {}
         return replace(given or cls(), **keywords)
 
     @property

@@ -242,7 +242,8 @@ class Option:
 
     def _read_mapping(self, given: list[str]) -> Mapping[str, str | float]:
         form = f"{self.about['metavar']}, such as {self.about['example']}"
-        pairs = values.read_pairs(given, form)
+        read_pairs = values.read_factors if self.about.get("colon") else values.read_pairs
+        pairs = read_pairs(given, form)
         if "str]" in self.kind:
             return pairs
         read = values.read_whole_number if "int]" in self.kind else values.read_number

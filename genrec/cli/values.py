@@ -60,6 +60,36 @@ def read_pairs(given: Iterable[str] | None, form: str) -> dict[str, str]:
     return pairs
 
 
+def read_factors(given: Iterable[str] | None, form: str) -> dict[str, str]:
+    """Parse pairs such as ``price < 5: 1.2`` into a dictionary.
+
+    Args:
+        given: the raw values, one for each time the option was given; None if it was not given.
+            Each of them is a single pair, which is split at its last colon.
+        form: the form of a pair as shown in the error message, such as ``CONDITION: FACTOR``.
+
+    Raises:
+        SettingsError: a value is not a pair, or two pairs have the same condition.
+
+    >>> read_factors(['title == "a: b": 2', "price < 5: 0.5"], "CONDITION: FACTOR")
+    {'title == "a: b"': '2', 'price < 5': '0.5'}
+    """
+    pairs: dict[str, str] = {}
+    for one in given or ():
+        condition, colon, factor = (part.strip() for part in one.rpartition(":"))
+        if not (condition and colon and factor):
+            msg = f"{one!r} is not a condition with a factor. Expected {form}."
+            raise SettingsError(msg)
+        if condition in pairs:
+            msg = (
+                f"The condition {condition!r} was given with the factors {pairs[condition]} and {factor}. "
+                "Expected only one of them."
+            )
+            raise SettingsError(msg)
+        pairs[condition] = factor
+    return pairs
+
+
 def read_whole_number(text: str, name: str) -> int:
     """Parse a whole number from text.
 

@@ -84,6 +84,8 @@ def _runs_on_device(
     plain = (options.search, options.normalization, options.draw) == ("beam", "catalog", None)
     if not plain or (prior is not None and options.beta) or options.on_device is False:
         return False
+    if options.boosts is not None:
+        return False
     supported = isinstance(trie, TitleTrie) and isinstance(allowed, Filters | None)
     if not (supported and isinstance(tree, CachedTree) and tree.whole):
         return False
@@ -125,7 +127,7 @@ class _Search:
         self._trie, self._tree = trie, tree
         self._allowed, self._options = allowed, options
         self._prior = prior if options.beta else None
-        self._subtrees = Subtrees(trie, allowed, self._prior)
+        self._subtrees = Subtrees(trie, allowed, self._prior, options.boosts)
         self._users = len(k)
         self._nodes = np.zeros(self._users, dtype=np.int64)
         self._tokens = np.zeros(self._users, dtype=np.int64)
@@ -395,6 +397,8 @@ class _Search:
             bound = value + options.beta * (best - self._log_total[owner])
         else:
             bound = value
+        if options.boosts is not None:
+            bound = bound + self._subtrees.best_boost(child)
         done = ends & enter
         if done.any():
             self._add_items(owner[done], child[done], value[done], own[done], bound[done])
@@ -444,6 +448,8 @@ class _Search:
                 value = final = logprob[owner] + share - group_logsumexp(share, start, owner)
             else:
                 final = value + options.beta * weight
+        if options.boosts is not None:
+            final = final + options.boosts.at(position)
         rows = trie.rows_at(position)
         if options.draw is not None:
             start = np.searchsorted(owner, np.arange(len(leaf)))

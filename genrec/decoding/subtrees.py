@@ -9,6 +9,7 @@ import heapq
 
 import numpy as np
 
+from genrec.decoding.boosts import Boosts
 from genrec.decoding.frontier import Frontier
 from genrec.decoding.types import Allowed, Prior, Trie
 from genrec.types import FloatArray, IntArray
@@ -21,15 +22,23 @@ _MARGIN = 1.0
 class Subtrees:
     """Computes totals over the items whose titles lie below trie nodes, for each of U users."""
 
-    def __init__(self, trie: Trie, allowed: Allowed | None, prior: Prior | None) -> None:
-        """Store the trie, the filters and the prior.
+    def __init__(
+        self,
+        trie: Trie,
+        allowed: Allowed | None,
+        prior: Prior | None,
+        boosts: Boosts | None = None,
+    ) -> None:
+        """Store the trie, the filters, the prior and the boosts.
 
         Args:
             trie: the catalog's trie.
             allowed: the items that may be returned to each user; None to allow all items.
             prior: the weights of the items for each user, or None.
+            boosts: the factors on the scores of the items, which are the same for all users; None
+                if there are none.
         """
-        self._trie, self._allowed, self._prior = trie, allowed, prior
+        self._trie, self._allowed, self._prior, self._boosts = trie, allowed, prior, boosts
 
     def counts(self, user: IntArray, nodes: IntArray) -> IntArray:
         """For each of C nodes, count the items below it that may be returned to the node's user.
@@ -79,12 +88,20 @@ class Subtrees:
         """
         assert self._prior is not None
         owner, low, high = self._trie.intervals(nodes)
-        best = self._prior.best(user[owner], low, high)
-        if len(owner) == len(nodes):
-            return best
-        greatest = np.full(len(nodes), -np.inf)
-        np.maximum.at(greatest, owner, best)
-        return greatest
+        return _maxima(self._prior.best(user[owner], low, high), owner, len(nodes))
+
+    def best_boost(self, nodes: IntArray) -> FloatArray:
+        """Find the highest factor on the score among the items below each of C nodes.
+
+        Args:
+            nodes: (C,) trie nodes.
+
+        Returns:
+            (C,) natural logarithms of the factors.
+        """
+        assert self._boosts is not None
+        owner, low, high = self._trie.intervals(nodes)
+        return _maxima(self._boosts.best(low, high), owner, len(nodes))
 
     def likely_descendants(
         self, part: Frontier, worst: FloatArray, fill: int
@@ -123,6 +140,15 @@ class Subtrees:
                 np.array([user]), np.array([node]), np.array([-value]), index, room
             )
         return nodes, parents
+
+
+def _maxima(values: FloatArray, owner: IntArray, n: int) -> FloatArray:
+    """Return the maximum of the values that belong to each of n nodes, and -inf if there are none."""
+    if len(owner) == n:
+        return values
+    greatest = np.full(n, -np.inf)
+    np.maximum.at(greatest, owner, values)
+    return greatest
 
 
 class _Guesses:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from genrec.decoding.boosts import Boosts
 from genrec.types import BoolArray, FloatArray, IntArray
 
 # Maximum number of prefixes of one prompt that best-first search follows in one forward pass.
@@ -171,8 +172,8 @@ class Ranking:
         rows: (n,) catalog rows of the items.
         logprobs: (n,) natural logarithms of the items' probabilities.
         scores: (n,) scores by which the items are ranked. These are the log-probabilities, to which
-            the prior is added if it is fused into the score, and noise if the list is a random
-            draw.
+            the prior is added if it is fused into the score, the logarithm of the item's factor if
+            there are boosts, and noise if the list is a random draw.
         certificate: the guarantees that the search gives for this list. If the list was selected
             from more candidates, they refer to the list of candidates.
         alone: (n,) natural logarithms of the probabilities under the model without a prior.
@@ -224,6 +225,8 @@ class Options:
             node's children by the prior's weights, so that all probabilities still sum to 1.
             ``score`` adds the prior to the final score.
         beta: exponent of the prior's weights, at least 0.
+        boosts: factors on the scores of the items, or None. They change the order of the items, but
+            not their probabilities. Draws do not support them.
         alone: temperature of the probabilities that are reported for the model without a prior;
             None to use ``temperature``. This has an effect with ``catalog`` normalization only.
         min_probability: minimum probability of an item in the list.
@@ -240,8 +243,9 @@ class Options:
         on_device: whether beam search runs entirely on the model's device (see the module
             ``gpu_beam``); None to do so on CUDA GPUs only. Such a search does not fill forward
             passes, and it pads every run to the longest one at its level. The option is ignored
-            unless ``search`` is ``beam``, ``normalization`` is ``catalog``, there is no prior, the
-            catalog has not been edited and the padded passes are not too large.
+            unless ``search`` is ``beam``, ``normalization`` is ``catalog``, there is no prior and
+            there are no boosts, the catalog has not been edited and the padded passes are not too
+            large.
         kept_tokens: maximum number of tokens per prompt that ``exact``, or a single beam search,
             keeps in the token tree. Beyond that, prefixes are followed depth first, and tokens are
             removed when everything below them has been scored. Such a search ends when no item
@@ -259,6 +263,7 @@ class Options:
     budget: int = 512
     fusion: str = "node"
     beta: float = 1.0
+    boosts: Boosts | None = None
     alone: float | None = None
     min_probability: float = 0.0
     draw: int | tuple[int, ...] | None = None

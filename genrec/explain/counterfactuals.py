@@ -254,7 +254,7 @@ def _rank_item(
     options = replace(question.options, draw=None, min_probability=0.0)
     only = Filters([Filter.allow(position, trie.n_positions)])
     (own,) = search(trie, tree, [1], allowed=only, prior=prior, options=options)
-    by_probability = prior is None or options.fusion == "node"
+    by_probability = options.boosts is None and (prior is None or options.fusion == "node")
     margin = max(options.tolerance, _NEAR)  # rounding may differ when more items are scored
     floor = float(np.exp(own.logprobs[0] - margin)) if by_probability else 0.0
     if trie.inner_tokens > _MOST_TOKENS:

@@ -396,7 +396,7 @@ class CatalogIndex:
         if options.deny:
             allowed &= Filter.deny(order.positions_of(self.rows(options.deny, "deny")), n)
         if options.where is not None:
-            mask = self._where(options.where)
+            mask = self.where(options.where)
             allowed &= Filter.allow(order.positions_of(np.flatnonzero(mask)), n)
         return allowed
 
@@ -418,8 +418,12 @@ class CatalogIndex:
         mask[mask] = allowed.keeps(place[mask])
         return np.asarray(mask, dtype=np.bool_)
 
-    def _where(self, condition: str) -> npt.NDArray[np.bool_]:
-        """Compute a mask over the catalog rows that meet a condition, and cache it."""
+    def where(self, condition: str) -> npt.NDArray[np.bool_]:
+        """Compute a mask over the catalog rows that meet a condition, and cache it.
+
+        Raises:
+            RequestError: the condition cannot be parsed or does not fit the catalog.
+        """
         kept = self.made("conditions", dict[str, npt.NDArray[np.bool_]])
         mask = kept.get(condition)  # a single look-up, because another thread may clear the cache
         if mask is None:

@@ -27,10 +27,11 @@ from genrec.matching.history_parser import (
 )
 from genrec.matching.matcher import TextMatcher
 from genrec.pipeline.catalog_index import CatalogIndex, Order
+from genrec.pipeline.rules import Rules, apply_rules
 from genrec.prompts.encoder import EncodedPrompt, PromptBudget, PromptEncoder
 from genrec.prompts.template import Template
 from genrec.text import quantity
-from genrec.types import Log
+from genrec.types import FloatArray, Log
 
 HistoryLike = History | str | Iterable[str | int | Interaction]
 _DEMONSTRATION_EVENTS = 8
@@ -49,6 +50,8 @@ class Request:
         prompt: the prompt for the history.
         order: the order of items that the filter ``allowed`` refers to.
         allowed: a filter that allows the items that may be returned.
+        boosts: (N,) natural logarithm of the factor on each item's score, by catalog row; None if
+            there are no boosts.
         seen: a description of how seen items are treated, such as ``excluded``.
         render: a function that renders the prompt for a different window of events. All other text
             stays the same.
@@ -67,6 +70,7 @@ class Request:
     seen: str
     render: Callable[[History], EncodedPrompt]
     bare: Callable[[History], EncodedPrompt] | None = None
+    boosts: FloatArray | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -364,10 +368,10 @@ class RequestBuilder:
             RequestError: no item may be returned, or an option or a history is invalid.
         """
         order = self.index.order(by_rows=by_rows)
-        common = self._common(options, order)
+        rules = apply_rules(options, self.settings, self.index, order)
         exclude = self.exclude_seen if exclude_seen is None else exclude_seen
         return [
-            self._request(*self.understand(h), options, order, common, exclude) for h in histories
+            self._request(*self.understand(h), options, order, rules, exclude) for h in histories
         ]
 
     def build_each(
@@ -384,32 +388,17 @@ class RequestBuilder:
                 the supported forms.
         """
         order = self.index.order(by_rows=by_rows)
-        common = self._common(options, order)
+        rules = apply_rules(options, self.settings, self.index, order)
         exclude = self.exclude_seen
         built: list[Request | Refusal] = []
         for read, understood in map(self.understand, histories):
             try:
-                built.append(self._request(read, understood, options, order, common, exclude))
+                built.append(self._request(read, understood, options, order, rules, exclude))
             except _UnanswerableError as error:
                 notes = (*self._notes(understood), str(error))
                 seen = self.describe_seen(exclude)
                 built.append(Refusal(read, options, self.behavior, understood, seen, notes))
         return built
-
-    def _common(self, options: QueryOptions, order: Order) -> Filter:
-        """Create the filter that applies to all histories.
-
-        Raises:
-            RequestError: the options exclude every item.
-        """
-        common = self.index.allowed(options, order)
-        if common.count_items(order.n_items) < 1:
-            msg = (
-                "No item may be returned, because the filters exclude all items or there are no "
-                "candidates. Expected at least one item. Relax the filters."
-            )
-            raise RequestError(msg)
-        return common
 
     def check(self, history: HistoryLike, options: QueryOptions, *, exclude_seen: bool) -> None:
         """Raise the errors of ``build`` that need no model.
@@ -417,9 +406,9 @@ class RequestBuilder:
         A typed history is not read, since that may need an encoder. Only its length is checked.
         """
         order = self.index.order(by_rows=True)
-        common = self._common(options, order)
+        rules = apply_rules(options, self.settings, self.index, order)
         if isinstance(history, History):
-            self._allowed(history, order, common, exclude_seen)
+            self._allowed(history, order, rules.allowed, exclude_seen)
             self.demonstrations(history.user_id)
         else:
             check_length(history)
@@ -436,10 +425,10 @@ class RequestBuilder:
         understood: tuple[Understood, ...],
         options: QueryOptions,
         order: Order,
-        common: Filter,
+        rules: Rules,
         exclude: bool,
     ) -> Request:
-        allowed = self._allowed(read, order, common, exclude)
+        allowed = self._allowed(read, order, rules.allowed, exclude)
         shots = self.demonstrations(read.user_id)
         return Request(
             history=read,
@@ -452,6 +441,7 @@ class RequestBuilder:
             seen=self.describe_seen(exclude),
             render=self._renderer(shots),
             bare=self._renderer(()) if shots else None,
+            boosts=rules.boosts,
             notes=self._notes(understood),
         )
 

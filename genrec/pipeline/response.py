@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from genrec.config import Settings
 from genrec.models.base import TextModel
 from genrec.models.coverage import measure_coverage
@@ -55,6 +57,11 @@ class ResponseBuilder:
         columns: list[list[Any]] = [a.tolist() for a in arrays]
         none = [None] * len(columns[0])
         columns.append(none if ranking.prior is None else ranking.prior.tolist())
+        boosts = request.boosts
+        if boosts is None:
+            columns.append(none)
+        else:  # at most 700, since exp(710) is infinite
+            columns.append(np.exp(np.minimum(boosts[ranking.rows], 700.0)).tolist())
         catalog = self._index.catalog
         items = tuple(
             Recommendation(
@@ -65,8 +72,9 @@ class ResponseBuilder:
                 score,
                 logprob_model=model,
                 logprob_prior=prior,
+                boost=boost,
             )
-            for rank, (row, logprob, score, model, prior) in enumerate(
+            for rank, (row, logprob, score, model, prior, boost) in enumerate(
                 zip(*columns, strict=True), start=1
             )
         )

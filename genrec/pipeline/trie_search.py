@@ -147,11 +147,15 @@ class TrieSearch:
 
     def options(self, request: Request) -> Options:
         """Return the search options for a request."""
+        from genrec.decoding.boosts import Boosts
         from genrec.decoding.types import TOLERANCE, Options
 
         settings, trie, fusion = self._settings, self._index.trie, self._priors.fusing
         n, k = len(request.prompt.ids), int(request.options.k)
         fine = self._model.precise
+        boosts = None
+        if request.boosts is not None:
+            boosts = Boosts(request.boosts[trie.rows_at(np.arange(trie.n_positions))])
         whole = settings.normalization == "catalog" and trie.inner_tokens < 2 * n
         return Options(
             search="exact" if settings.search == "sample" else settings.search,
@@ -162,6 +166,7 @@ class TrieSearch:
             budget=max(2 * n if whole else n, _BUDGET),
             fusion=fusion.fusion,
             beta=fusion.weight,
+            boosts=boosts,
             alone=fusion.alone,
             min_probability=request.options.min_probability,
             draw=settings.seed if settings.search == "sample" else None,

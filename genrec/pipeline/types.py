@@ -29,7 +29,8 @@ class Recommendation:
             under the model alone. It is None with the decoder ``match``.
         score: the number by which the list is sorted. Higher is better, and scores can be compared
             only within one list. By default, the score equals ``logprob``. With the fusion
-            ``score``, the weighted ``logprob_prior`` is added. With the decoder ``match``, the
+            ``score``, the weighted ``logprob_prior`` is added. With boosts, the natural logarithm
+            of ``boost`` is added. With the decoder ``match``, the
             score is the share of sampled texts that named the item, or the probability of the beams
             that named it.
         texts: with the decoder ``match``, the texts that named the item, as the model wrote them.
@@ -41,6 +42,8 @@ class Recommendation:
             with the decoder ``match``.
         logprob_prior: the natural logarithm of the item's probability under the prior alone; None
             if there is no prior.
+        boost: the factor by which the options of the request multiply the item's score; None if
+            they do not change the scores.
     """
 
     rank: int
@@ -54,6 +57,7 @@ class Recommendation:
     explanation: Explanation | None = None
     logprob_model: float | None = None
     logprob_prior: float | None = None
+    boost: float | None = None
 
     @property
     def probability(self) -> float:
@@ -67,6 +71,8 @@ class Recommendation:
             del values["texts"], values["match"], values["similarity"]
         if self.explanation is None:
             del values["explanation"]
+        if self.boost is None:
+            del values["boost"]
         return values
 
 

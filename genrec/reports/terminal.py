@@ -69,6 +69,13 @@ def print_recommendations(answer: RecommendationList) -> None:
         ]
         names = ["rank", "probability", "logprob", "item_id", "title"]
         right = (0, 1, 2)
+    boosted = any(r.boost is not None for r in answer)
+    if boosted:
+        place = names.index("item_id")
+        names.insert(place, "boost")
+        right = (*right, place)
+        for row, r in zip(rows, answer, strict=True):
+            row.insert(place, "-" if r.boost is None else f"{r.boost:.3g}")
     if any(r.explanation for r in answer):
         names.append("why")
         for row, r in zip(rows, answer, strict=True):
@@ -78,6 +85,8 @@ def print_recommendations(answer: RecommendationList) -> None:
     note(_describe_request(answer))
     if "prior" in answer.details:
         note(_describe_prior(answer))
+    if boosted:
+        note("The order takes the boost of each item into account. The probabilities do not.")
     if "certificate" in answer.details:
         note(_describe_certainty(answer))
     for remark in answer.notes:

@@ -1,0 +1,240 @@
+"""Business rules change the order of a list as a plain calculation over all items does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import tiny
+from support.titles import kinds, titles
+
+from genrec import Catalog, Item, Recommendation, RecommendationList, Recommender
+from genrec.config import QueryOptions
+from genrec.decoding.types import FILL
+from genrec.errors import RequestError, SettingsError
+from genrec.priors.weights import Weights
+
+BRANDS = ["a", "b", "c"]
+BOOSTS: dict[str, Callable[[Item], bool]] = {
+    "brand == 'a'": lambda item: bool(item.attributes["brand"] == "a"),
+    "price < 10": lambda item: bool(item.attributes["price"] < 10),
+    "item_id in ('i0', 'i3')": lambda item: item.item_id in {"i0", "i3"},
+}
+NEAR = 4e-4  # scores closer than this may be in any order
+
+
+class Fixed:
+    """A prior with the same weights for every history."""
+
+    def __init__(self, n: int) -> None:
+        self.values = np.random.default_rng(n).uniform(0.01, 1.0, n)
+
+    def weights(self, history: Any) -> Weights:
+        return Weights(self.values)
+
+
+@st.composite
+def shops(draw: st.DrawFn) -> Recommender:
+    names = draw(st.lists(titles, min_size=1, max_size=25))
+    items = [
+        Item(
+            f"i{n}",
+            title,
+            {"brand": draw(st.sampled_from(BRANDS)), "price": draw(st.integers(1, 20))},
+        )
+        for n, title in enumerate(names)
+    ]
+    normalization = draw(st.sampled_from(["catalog", "vocab"]))
+    fusion = draw(st.sampled_from(["none", "score", "node"]))
+    recommender = Recommender(
+        Catalog(items),
+        tiny.language_model(draw(kinds)),
+        encoder="none",
+        normalization=normalization,
+        search=draw(st.sampled_from(["auto", "exact", "beam"])),
+        beam_size=draw(st.sampled_from([None, 3, 30])),
+        prior_weight=draw(st.sampled_from([0.3, 2.0])),
+        fusion="score" if normalization == "vocab" else fusion.replace("none", "auto"),
+    )
+    if fusion != "none":
+        recommender.prior = Fixed(len(items))
+    return recommender
+
+
+def factor(item: Item, boosts: Mapping[str, float]) -> float:
+    return math.prod(f for condition, f in boosts.items() if BOOSTS[condition](item))
+
+
+def boosted_scores(
+    recommender: Recommender, plain: RecommendationList, boosts: Mapping[str, float]
+) -> dict[str, float]:
+    """Return the score of each item times its factor, from a list of all items without boosts."""
+    catalog = recommender.catalog
+    return {
+        r.item_id: r.score + math.log(factor(catalog[catalog.row(r.item_id)], boosts))
+        for r in plain
+    }
+
+
+def is_best(found: list[Recommendation], scores: Mapping[str, float], exact: bool) -> None:
+    """Check that a list has the right scores, and the best ones if it is said to be exact."""
+    got = [r.score for r in found]
+    assert got == pytest.approx([scores[r.item_id] for r in found], abs=NEAR)
+    assert len({r.item_id for r in found}) == len(found)
+    assert all(a >= b for a, b in pairwise(got))
+    if exact:
+        assert got == pytest.approx(sorted(scores.values(), reverse=True)[: len(got)], abs=NEAR)
+
+
+@given(
+    shops(),
+    st.integers(1, 12),
+    st.dictionaries(st.sampled_from([*BOOSTS]), st.sampled_from([0.01, 0.5, 1, 1.2, 3.0, 1e4])),
+    st.sampled_from(["", "i0", "i0; i1"]),
+    st.booleans(),
+)
+def test_boosted_lists_equal_brute_force(
+    recommender: Recommender, k: int, boosts: dict[str, float], history: str, filtered: bool
+) -> None:
+    known = [i for i in history.split("; ") if i in recommender.catalog]
+    scores = boosted_scores(recommender, recommender.score(known), boosts)
+    for item in recommender.catalog:
+        if item.item_id in known or (filtered and item.attributes["price"] > 15):
+            del scores[item.item_id]
+    where = "price <= 15" if filtered else None
+    if not scores:
+        with pytest.raises(RequestError, match="No item may be returned"):
+            recommender.recommend(known, k, boosts=boosts, where=where)
+        return
+    answer = recommender.recommend(known, k, boosts=boosts, where=where)
+    assert len(answer) == min(k, len(scores))
+    exact = answer.details["certificate"]["exact"]
+    is_best(list(answer), scores, exact)
+    assert exact or recommender.settings.search != "exact"
+    for r in answer:
+        item = recommender.catalog[recommender.catalog.row(r.item_id)]
+        expected = pytest.approx(factor(item, boosts)) if boosts else None
+        assert r.boost == expected
+    everything = recommender.score(known, boosts=boosts)
+    is_best(
+        list(everything), boosted_scores(recommender, recommender.score(known), boosts), exact=True
+    )
+
+
+def shop(n: int = 300, **settings: Any) -> Recommender:
+    rng = np.random.default_rng(3)
+    words = ["red", "blue", "mug", "doll", "set", "house", "1", "12"]
+    items = [
+        Item(
+            f"i{i}",
+            " ".join(rng.choice(words, size=rng.integers(1, 6))),
+            {"brand": str(rng.choice(BRANDS)), "price": int(rng.integers(1, 40))},
+        )
+        for i in range(n)
+    ]
+    return Recommender(Catalog(items), tiny.language_model(), encoder="none", **settings)
+
+
+@pytest.mark.parametrize("value", [0.001, 1.5, 1e6])
+def test_probabilities_stay_and_few_prefixes_are_read(value: float) -> None:
+    recommender = shop(search="exact")
+    chances = {r.item_id: r.probability for r in recommender.score("i1")}
+    plain = recommender.recommend("i1", 5)
+    answer = recommender.recommend("i1", 5, boosts={"brand == 'a'": value})
+    assert [r.probability for r in answer] == pytest.approx(
+        [chances[r.item_id] for r in answer], rel=1e-3
+    )
+    same = recommender.recommend("i1", 5, boosts={"price > 0": value})
+    assert [r.item_id for r in same] == [r.item_id for r in plain]
+    assert [r.score for r in same] == pytest.approx([r.score + math.log(value) for r in plain])
+    whole = recommender.score("i1").details["certificate"]["tokens"]
+    assert answer.details["certificate"]["tokens"] < whole / 2
+
+
+def test_a_factor_on_one_item_adds_little_work() -> None:
+    """The bound of a prefix has the highest factor below it, and not that of the whole catalog."""
+    recommender = shop(search="exact")
+    plain = recommender.recommend("i1", 5).details["certificate"]
+    worst = recommender.score("i1")[-1].item_id
+    one = {f"item_id == '{worst}'": 1e9}
+    answer = recommender.recommend("i1", 5, boosts=one)
+    assert answer[0].item_id == worst
+    assert answer.details["certificate"]["exact"]
+    assert answer.details["certificate"]["tokens"] <= plain["tokens"] + FILL
+    assert recommender.score("i1").details["certificate"]["tokens"] > 2 * (plain["tokens"] + FILL)
+
+
+def test_boosts_change_batches_edited_catalogs_and_explanations() -> None:
+    recommender = shop(40, search="exact")
+    boosts = {"brand == 'a'": 5.0}
+    recommender.remove_items(["i0", "i7"])
+    recommender.add_items([Item("new", "red mug again", {"brand": "a", "price": 3})])
+    histories = ["", "i3", "i4; i5"]
+    for answer, history in zip(
+        recommender.recommend_many(histories, 6, boosts=boosts), histories, strict=True
+    ):
+        scores = boosted_scores_by_brand(recommender, history)
+        known = set(history.split("; "))
+        is_best(list(answer), {i: s for i, s in scores.items() if i not in known}, exact=True)
+    scores = boosted_scores_by_brand(recommender, "i3")
+    del scores["i3"]
+    order = sorted(scores, key=lambda i: -scores[i])
+    explained = recommender.explain("i3", order[4], 6, boosts=boosts)
+    assert explained.rank == 5
+    assert explained.score == pytest.approx(scores[order[4]], abs=NEAR)
+    assert [one[1] for one in explained.instead] == order[: len(explained.instead)]
+
+
+def boosted_scores_by_brand(recommender: Recommender, history: str) -> dict[str, float]:
+    catalog = recommender.catalog
+    return {
+        r.item_id: r.score
+        + math.log(5.0) * (catalog[catalog.row(r.item_id)].attributes["brand"] == "a")
+        for r in recommender.score(history)
+    }
+
+
+@pytest.mark.parametrize(
+    ("boosts", "message"),
+    [
+        ("brand", "boosts='brand' is not valid. Expected a mapping"),
+        ({"brand == 'a'": 0}, "has the factor 0. Expected a positive number"),
+        ({"brand == 'a'": -1.0}, "has the factor -1.0"),
+        ({"brand == 'a'": math.inf}, "has the factor inf"),
+        ({"brand == 'a'": math.nan}, "has the factor nan"),
+        ({"brand == 'a'": True}, "has the factor True"),
+        ({"brand == 'a'": "2"}, "has the factor '2'"),
+        ({"brnd == 'a'": 2}, "names the column 'brnd'"),
+        ({"brand ==": 2}, "condition"),
+        ({5: 2}, "condition"),
+    ],
+)
+def test_invalid_boosts_are_refused(boosts: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        shop(3).recommend("", 2, boosts=boosts)
+
+
+def test_boosts_need_a_search_that_ranks() -> None:
+    assert QueryOptions.of(QueryOptions(boosts={"price < 3": 2}), boosts=None).boosts == {}
+    for settings in ({"search": "sample"}, {"decoder": "match", "n_samples": 2}):
+        with pytest.raises(RequestError, match="boosts do not work with"):
+            shop(3, **settings).recommend("", 2, boosts={"price < 3": 2})
+
+
+def test_factors_on_the_command_line() -> None:
+    from genrec.cli.values import read_factors
+
+    assert read_factors(['a == "x: y": 2', "b < 3:.5"], "") == {'a == "x: y"': "2", "b < 3": ".5"}
+    for bad in ("price < 3", "price < 3:", ": 2"):
+        with pytest.raises(
+            SettingsError, match=r"is not a condition with a factor\. Expected PAIR"
+        ):
+            read_factors([bad], "PAIR")
+    with pytest.raises(SettingsError, match="with the factors 2 and 3"):
+        read_factors(["a < 1: 2", "a < 1: 3"], "")
