@@ -13,6 +13,8 @@ command line and the reference documentation are generated from this metadata. I
     example: an example value, for options that take pairs.
     colon: True if each value is one pair that is split at its last colon, not at equals signs.
     list: True if the value is a string of comma-separated names.
+    verbatim: True if the value is a sequence that holds each given text as it is.
+    items: True if the value is a sequence of item ids that may be given directly or in files.
     whole: a function that returns True if a value with a comma must not be split at the comma.
 
 An unknown key or an invalid value raises an error whose message states the expected values.
@@ -380,9 +382,19 @@ class QueryOptions:
 
     k: int = option(_DefaultCount(10), WHAT, "Number of items to recommend.", flags=("-k", "--k"))
     allow: Sequence[str] | None = option(
-        None, WHAT, "Recommend only these items.", unset="all items"
+        None, WHAT, "Recommend only these items.", unset="all items", items=True
     )
-    deny: Sequence[str] = option((), WHAT, "Never recommend these items.")
+    deny: Sequence[str] = option(
+        (), WHAT, "Never recommend these items.", flags=("--exclude", "--deny"), items=True
+    )
+    pin: Sequence[str] = option(
+        (),
+        WHAT,
+        "Put an item first, whatever its score, unless a filter excludes it. Several pinned items keep "
+        "the given order. The score determines all other places.",
+        metavar="ITEM",
+        verbatim=True,
+    )
     where: str | None = option(
         None,
         WHAT,

@@ -428,7 +428,7 @@ class Recommender:
             options: a complete set of options; k and the keywords override its fields.
             **keywords: fields of ``genrec.config.QueryOptions``: ``explain``, ``evidence``,
                 ``style``, ``allow``, ``deny``, ``where``, ``min_probability``, ``per_title``,
-                ``caps``, ``diversity``.
+                ``caps``, ``boosts``, ``pin``, ``diversity``.
 
         Raises:
             RequestError: k is below 1, every item is excluded, or an option is invalid.
@@ -536,12 +536,16 @@ class Recommender:
                 that is not set.
             options: a complete set of options; k and the keywords override its fields.
             **keywords: options as in ``recommend``. ``evidence`` and ``style`` control the
-                explanation; ``allow``, ``deny`` and ``where`` restrict the list.
+                explanation; ``allow``, ``deny`` and ``where`` restrict the list, and ``boosts``
+                change its order.
 
         Raises:
             RequestError: the item is not in the catalog or was removed, or an option is invalid.
         """
         wanted = _merge_options(options, k, keywords)
+        if wanted.pin:
+            msg = "explain determines the rank of an item by its score, so pin does not apply. Leave it out."
+            raise RequestError(msg)
         with self._lock.request():
             row = self._present(item_id)
             (request,) = self._requests.build([history], wanted, exclude_seen=False)
@@ -616,7 +620,7 @@ class Recommender:
                 name them.
             options: a complete set of options; candidates and the keywords override its fields.
             strict: True to raise an error if a candidate is not in the catalog.
-            **keywords: the options ``k``, ``deny``, ``where``, ``explain``, ``evidence`` and
+            **keywords: the options ``k``, ``deny``, ``where``, ``boosts``, ``explain``, ``evidence`` and
                 ``style`` of ``recommend``. Every candidate is returned unless ``k`` is given.
 
         Raises:
@@ -657,10 +661,10 @@ class Recommender:
                 known, unknown = self._index.divide(candidates, "candidates", strict=strict)
                 keywords = {**keywords, "allow": known}
             wanted = QueryOptions.of(options, **keywords)
-            if wanted.chooses or wanted.min_probability:
+            if wanted.chooses or wanted.min_probability or wanted.pin:
                 msg = (
                     "rank and score give the exact scores of the candidates, so min_probability, "
-                    "per_title, caps and diversity do not apply. Leave them out, or use "
+                    "per_title, caps, diversity and pin do not apply. Leave them out, or use "
                     "recommend(..., allow=candidates)."
                 )
                 raise RequestError(msg)

@@ -203,7 +203,12 @@ class Option:
     def parameter(self) -> inspect.Parameter:
         """Return the option as a parameter of a function that Typer can turn into a command."""
         text, metavar = self.about["help"], self.about.get("metavar")
-        if self.kind.startswith("Sequence"):
+        if self.about.get("items"):
+            text, metavar = (
+                f"{text} ITEM is an item_id, or a file with one item_id per line.",
+                "ITEM",
+            )
+        elif self.kind.startswith("Sequence") and not self.about.get("verbatim"):
             text, metavar = f"{text} FILE has one item_id per line.", "FILE"
         if "choices" in self.about:
             metavar = "|".join(self.about["choices"])
@@ -236,6 +241,10 @@ class Option:
             return ",".join(values.read_list(given))
         if self.kind.startswith("Mapping"):
             return self._read_mapping(given)
+        if self.about.get("verbatim"):
+            return tuple(given)
+        if self.about.get("items"):
+            return values.read_items(given)
         if self.kind.startswith("Sequence"):
             return values.read_ids(given)
         return tuple(values.read_list(given, whole=self.about.get("whole", lambda value: False)))

@@ -6,12 +6,14 @@ depend on the commands.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from genrec.errors import DataError, SettingsError
 
+_SUFFIXES = {".txt", ".csv", ".tsv", ".json", ".jsonl", ".ids"}
 _COMMA_BEFORE_PAIR = re.compile(r",(?=[^,=]+=)")  # so that a value may contain a comma
 
 
@@ -123,6 +125,31 @@ def read_number(text: str, name: str) -> float:
         raise SettingsError(msg) from None
 
 
+def read_items(given: Iterable[str]) -> list[str]:
+    """Read item ids that are given directly or in files, and drop duplicates.
+
+    Args:
+        given: item ids, or names of files with one id per line. A value may contain several of
+            them separated by commas, unless the whole value is the name of an existing file.
+
+    Raises:
+        DataError: a file cannot be read or contains no ids. A text that resembles the name of a
+            file, such as ``sold_out.txt``, must be one.
+    """
+    ids: dict[str, None] = {}
+    for name in read_list(given, whole=_exists):
+        file = _exists(name) or Path(name).suffix in _SUFFIXES or os.sep in name
+        ids |= dict.fromkeys(read_ids([name]) if file else [name])
+    return list(ids)
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # such as a name that is too long
+        return False
+
+
 def read_ids(given: Iterable[str]) -> list[str]:
     """Read item ids from files with one id per line, and drop duplicates.
 
@@ -134,7 +161,7 @@ def read_ids(given: Iterable[str]) -> list[str]:
         DataError: a file cannot be read or contains no ids.
     """
     ids: dict[str, None] = {}
-    for name in read_list(given, whole=lambda value: Path(value).exists()):
+    for name in read_list(given, whole=_exists):
         try:
             text = Path(name).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:

@@ -181,6 +181,8 @@ class Ranking:
             no prior.
         chosen_from: number of candidates from which the list was selected in order to limit items
             per group or to diversify the list; None if neither was requested.
+        pinned: number of items at the beginning of the list that were put there whatever their
+            scores. The certificate's ``exact`` and ``ties`` then refer to the other items.
     """
 
     rows: IntArray
@@ -190,6 +192,7 @@ class Ranking:
     alone: FloatArray
     prior: FloatArray | None = None
     chosen_from: int | None = None
+    pinned: int = 0
 
     def only(self, which: IntArray) -> Ranking:
         """Return a ranking that contains only the given items, in the given order."""

@@ -52,6 +52,7 @@ class Request:
         allowed: a filter that allows the items that may be returned.
         boosts: (N,) natural logarithm of the factor on each item's score, by catalog row; None if
             there are no boosts.
+        pins: the catalog rows of the pinned items with which the list begins.
         seen: a description of how seen items are treated, such as ``excluded``.
         render: a function that renders the prompt for a different window of events. All other text
             stays the same.
@@ -71,6 +72,7 @@ class Request:
     render: Callable[[History], EncodedPrompt]
     bare: Callable[[History], EncodedPrompt] | None = None
     boosts: FloatArray | None = None
+    pins: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -429,6 +431,7 @@ class RequestBuilder:
         exclude: bool,
     ) -> Request:
         allowed = self._allowed(read, order, rules.allowed, exclude)
+        pins, left_out = rules.place_pins(allowed, order, self.index.catalog, int(options.k))
         shots = self.demonstrations(read.user_id)
         return Request(
             history=read,
@@ -442,7 +445,8 @@ class RequestBuilder:
             render=self._renderer(shots),
             bare=self._renderer(()) if shots else None,
             boosts=rules.boosts,
-            notes=self._notes(understood),
+            pins=pins,
+            notes=(*self._notes(understood), *left_out),
         )
 
     def _allowed(self, read: History, order: Order, common: Filter, exclude: bool) -> Filter:

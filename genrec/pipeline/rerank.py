@@ -85,6 +85,7 @@ def choose(
     trade_off: float = 1.0,
     columns: Mapping[str, Values] | None = None,
     caps: Mapping[str, int] | None = None,
+    first: int = 0,
 ) -> IntArray:
     """Choose candidates as ``mmr`` does, but skip candidates that would exceed a cap.
 
@@ -98,6 +99,9 @@ def choose(
         trade_off: see ``mmr``.
         columns: columns with n values each, by name; see ``capped``.
         caps: the cap for each column, by name; see ``capped``.
+        first: the number of candidates at the beginning that are chosen before all others,
+            whatever their scores and the caps. The caps and the similarities of the others take
+            them into account.
 
     Returns:
         The indices of at most k candidates, in the order in which they were chosen. There are fewer
@@ -122,18 +126,20 @@ def choose(
     codes = _coded(columns or {}, caps or {}, n)
     if not n:
         return np.zeros(0, dtype=np.int64)
-    order = np.argsort(
-        -score, kind="stable"
-    )  # in this order, argmax chooses the higher score in a tie
+    # In this order, argmax chooses the higher score in a tie.
+    order = np.concatenate([np.arange(first), first + np.argsort(-score[first:], kind="stable")])
     score, vector, codes = score[order], vector[order], codes[:, order]
-    relevance = (score - score[-1]) / (float(np.ptp(score)) or 1.0)
+    others = score[first:] if first < n else score
+    relevance = (score - others[-1]) / (float(np.ptp(others)) or 1.0)
     left = [np.full(n, min(cap, n)) for cap in (caps or {}).values()]
     similarity = np.zeros(n)
     is_open = np.ones(n, dtype=bool)
     chosen: list[int] = []
-    while len(chosen) < k and is_open.any():
+    while len(chosen) < k and (is_open.any() or len(chosen) < first):
         value = trade_off * relevance - (1 - trade_off) * similarity
-        best = int(np.argmax(np.where(is_open, value, -np.inf)))
+        best = len(chosen)
+        if best >= first:
+            best = int(np.argmax(np.where(is_open, value, -np.inf)))
         cosine = vector @ vector[best]
         similarity = np.maximum(similarity, cosine) if chosen else cosine
         chosen.append(best)
@@ -141,20 +147,24 @@ def choose(
         for code, rest in zip(codes, left, strict=True):
             if code[best] >= 0:
                 rest[code[best]] -= 1
-                if not rest[code[best]]:
+                if rest[code[best]] <= 0:
                     is_open &= code != code[best]
     return order[np.array(chosen, dtype=np.int64)]
 
 
 @overload
-def capped(values: Values, k: int, cap: int) -> IntArray: ...
+def capped(values: Values, k: int, cap: int, first: int = 0) -> IntArray: ...
 
 
 @overload
-def capped(values: Mapping[str, Values], k: int, cap: Mapping[str, int]) -> IntArray: ...
+def capped(
+    values: Mapping[str, Values], k: int, cap: Mapping[str, int], first: int = 0
+) -> IntArray: ...
 
 
-def capped(values: Values | Mapping[str, Values], k: int, cap: int | Mapping[str, int]) -> IntArray:
+def capped(
+    values: Values | Mapping[str, Values], k: int, cap: int | Mapping[str, int], first: int = 0
+) -> IntArray:
     """Choose the first k candidates, but skip candidates whose value has already occurred too often.
 
     Args:
@@ -163,6 +173,8 @@ def capped(values: Values | Mapping[str, Values], k: int, cap: int | Mapping[str
         k: the number of candidates to choose, at least 1.
         cap: the maximum number of chosen candidates with the same value, at least 1; or such a
             number for each column by name.
+        first: the number of candidates at the beginning that are chosen even if they exceed a cap.
+            They count towards the caps.
 
     Returns:
         The sorted indices of at most k candidates. There are fewer than k if the caps exclude too
@@ -184,7 +196,7 @@ def capped(values: Values | Mapping[str, Values], k: int, cap: int | Mapping[str
     chosen: list[int] = []
     for place in range(n):
         counted = [(rest, c) for rest, c in zip(left, codes[:, place], strict=True) if c >= 0]
-        if all(rest[c] for rest, c in counted):
+        if place < first or all(rest[c] > 0 for rest, c in counted):
             for rest, c in counted:
                 rest[c] -= 1
             chosen.append(place)

@@ -73,6 +73,7 @@ class ResponseBuilder:
                 logprob_model=model,
                 logprob_prior=prior,
                 boost=boost,
+                pinned=rank <= ranking.pinned,
             )
             for rank, (row, logprob, score, model, prior, boost) in enumerate(
                 zip(*columns, strict=True), start=1

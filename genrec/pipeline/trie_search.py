@@ -16,7 +16,7 @@ import numpy as np
 
 from genrec.config import Settings
 from genrec.data.events import History
-from genrec.decoding.filters import Filters
+from genrec.decoding.filters import Filter, Filters
 from genrec.pipeline import rerank
 from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.request import Request
@@ -256,7 +256,38 @@ class TrieSearch:
         return ranking
 
     def best(self, reading: Reading, requests: Sequence[Request]) -> list[Ranking]:
-        """Find the k best items for each request of a batch.
+        """Find the k best items for each request of a batch, which pinned items precede.
+
+        Args:
+            reading: the processed prompts of the batch.
+            requests: the requests of the batch, which must all have the same options.
+        """
+        n = self._index.trie.n_positions
+        pins = [self._index.trie.positions_of(np.array(r.pins, np.int64)) for r in requests]
+        some = [
+            replace(r, allowed=Filter.allow(p, n))
+            for r, p in zip(requests, pins, strict=True)
+            if len(p)
+        ]
+        if not some:
+            return self._best(reading, requests)
+        # A search may drop prompts from the tree, unless there is only one.
+        tree = reading if len(requests) == 1 else self.read(some)
+        options = self._exhaustive(max(some, key=lambda r: len(r.prompt.ids)))
+        pinned = iter(self._search(tree, some, [len(r.pins) for r in some], options))
+        others = [
+            replace(r, allowed=r.allowed & Filter.deny(p, n))
+            for r, p in zip(requests, pins, strict=True)
+        ]
+        rankings = self._best(reading, others)
+        k = int(requests[0].options.k)
+        return [
+            _put_first(next(pinned), r.pins, ranking, k) if r.pins else ranking
+            for r, ranking in zip(requests, rankings, strict=True)
+        ]
+
+    def _best(self, reading: Reading, requests: Sequence[Request]) -> list[Ranking]:
+        """Find the best items for each request of a batch, without its pinned items.
 
         If the requests ask for caps or diversity, the items are chosen from a longer ranked list.
 
@@ -266,50 +297,57 @@ class TrieSearch:
         """
         wanted = requests[0].options
         k = int(wanted.k)
+        sizes = [min(k - len(r.pins), r.size) for r in requests]
         options = self.options(max(requests, key=lambda r: len(r.prompt.ids)))
         if not wanted.chooses:
-            return self._search(reading, requests, [min(k, r.size) for r in requests], options)
+            return self._search(reading, requests, [max(n, 1) for n in sizes], options)
         pool, pending = max(4 * k, 50), list(range(len(requests)))
         chosen: dict[int, Ranking] = {}
         while pending:
             some = [requests[i] for i in pending]
             if chosen:  # the tree may no longer contain these prompts
                 reading = self.read(some)
-            sizes = [min(pool, r.size) for r in some]
+            pools = [max(min(pool, r.size), 1) for r in some]
             wide = replace(options, beam_size=max(options.beam_size, pool))
-            rankings = dict(zip(pending, self._search(reading, some, sizes, wide), strict=True))
+            rankings = dict(zip(pending, self._search(reading, some, pools, wide), strict=True))
             for i, ranking in rankings.items():
                 chosen[i] = self._choose(ranking, requests[i])
             # If the caps leave too few candidates, search longer lists, up to a list of all items.
             pending = [
                 i for i, ranking in rankings.items()
-                if len(chosen[i].rows) < min(k, requests[i].size) and len(ranking.rows) == pool
+                if len(chosen[i].rows) < sizes[i] and len(ranking.rows) == pool
             ]  # fmt: skip
             pool *= 8
         return [chosen[i] for i in range(len(requests))]
 
     def _choose(self, ranking: Ranking, request: Request) -> Ranking:
-        """Choose k items from a longer ranking according to the options for diversity and caps."""
-        wanted = request.options
+        """Choose items from a longer ranking according to the options for diversity and caps.
+
+        Pinned items count towards the caps and the length of the list, but are not returned.
+        """
+        wanted, first = request.options, len(request.pins)
+        rows = np.concatenate([np.array(request.pins, dtype=np.int64), ranking.rows])
         columns: dict[str, Sequence[Any]] = {
-            name: self._index.column(name)[ranking.rows].tolist() for name in wanted.caps
+            name: self._index.column(name)[rows].tolist() for name in wanted.caps
         }
         caps = dict(wanted.caps)
         if wanted.per_title is not None:
             catalog, form = self._index.catalog, self._index.encoder.form
-            columns[_TITLES] = [form.render(catalog[r].title) for r in ranking.rows.tolist()]
+            columns[_TITLES] = [form.render(catalog[r].title) for r in rows.tolist()]
             caps[_TITLES] = wanted.per_title
         if wanted.diversity:
             which = rerank.choose(
-                ranking.scores,
+                np.concatenate([np.zeros(first), ranking.scores]),
                 int(wanted.k),
-                vectors=self._vectors(ranking.rows),
+                vectors=self._vectors(rows),
                 trade_off=1.0 - wanted.diversity,
                 columns=columns,
                 caps=caps,
+                first=first,
             )
         else:
-            which = rerank.capped(columns, int(wanted.k), caps)
+            which = rerank.capped(columns, int(wanted.k), caps, first)
+        which = which[first:] - first
         return replace(ranking.only(which), chosen_from=len(ranking.rows))
 
     def question(self, request: Request) -> Question:
@@ -334,6 +372,44 @@ class TrieSearch:
             prior=self._priors.prior,
             prefix=self._prefix([request]),
         )
+
+
+def _put_first(pinned: Ranking, rows: Sequence[int], others: Ranking, k: int) -> Ranking:
+    """Put pinned items before the other items of a list.
+
+    Args:
+        pinned: the ranking of the pinned items.
+        rows: the catalog rows of the pinned items, in the order of the list.
+        others: the ranking of the other items.
+        k: the maximum number of items in the list.
+    """
+    n = len(rows)
+    place = {row: i for i, row in enumerate(pinned.rows.tolist())}
+    first = pinned.only(np.array([place[row] for row in rows], dtype=np.int64))
+    rest = others.only(np.arange(min(k - n, len(others.rows))))
+
+    def join(name: str) -> Any:
+        parts = [getattr(first, name), getattr(rest, name)]
+        return None if parts[0] is None else np.concatenate(parts)
+
+    certificate = rest.certificate
+    if n == k:  # the search for other items was not needed
+        certificate = pinned.certificate
+    return replace(
+        rest,
+        rows=join("rows"),
+        logprobs=join("logprobs"),
+        scores=join("scores"),
+        alone=join("alone"),
+        prior=join("prior"),
+        certificate=replace(
+            certificate,
+            certain_ranks=n + min(certificate.certain_ranks, len(rest.rows)),
+            nodes=pinned.certificate.nodes + others.certificate.nodes,
+            tokens=pinned.certificate.tokens + others.certificate.tokens,
+        ),
+        pinned=n,
+    )
 
 
 def _seed(seed: int, ids: Sequence[int]) -> int:

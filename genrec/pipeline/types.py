@@ -27,7 +27,7 @@ class Recommendation:
         logprob: the natural logarithm of the item's probability. With the fusion ``node``, this is
             the probability under the model and the prior together; otherwise, it is the probability
             under the model alone. It is None with the decoder ``match``.
-        score: the number by which the list is sorted. Higher is better, and scores can be compared
+        score: the number by which the list is sorted, after any pinned items. Higher is better, and scores can be compared
             only within one list. By default, the score equals ``logprob``. With the fusion
             ``score``, the weighted ``logprob_prior`` is added. With boosts, the natural logarithm
             of ``boost`` is added. With the decoder ``match``, the
@@ -44,6 +44,7 @@ class Recommendation:
             if there is no prior.
         boost: the factor by which the options of the request multiply the item's score; None if
             they do not change the scores.
+        pinned: True if the item is at this place because it was pinned, whatever its score.
     """
 
     rank: int
@@ -58,6 +59,7 @@ class Recommendation:
     logprob_model: float | None = None
     logprob_prior: float | None = None
     boost: float | None = None
+    pinned: bool = False
 
     @property
     def probability(self) -> float:
@@ -73,6 +75,8 @@ class Recommendation:
             del values["explanation"]
         if self.boost is None:
             del values["boost"]
+        if not self.pinned:
+            del values["pinned"]
         return values
 
 

@@ -140,6 +140,7 @@ def of_list(answer: RecommendationList, prompt: Prompt) -> str:
     parts = [_heading(f"Why these items, for {who}"), *map(_line, answer.notes), _KEY]
     for r in answer:
         number = "" if r.logprob is None else f", probability {r.probability:.4f}"
+        number += ", pinned" * r.pinned
         title = f"{r.rank}. {escape_line(r.title)} <small>{escape_line(r.item_id)}{number}</small>"
         body = "" if r.explanation is None else _explanation(r.explanation, prompt)
         parts.append(f"<article>\n<h2>{title}</h2>\n{body}\n</article>")

@@ -76,6 +76,11 @@ def print_recommendations(answer: RecommendationList) -> None:
         right = (*right, place)
         for row, r in zip(rows, answer, strict=True):
             row.insert(place, "-" if r.boost is None else f"{r.boost:.3g}")
+    if any(r.pinned for r in answer):
+        names.insert(1, "pinned")
+        right = tuple(i + (i > 0) for i in right)
+        for row, r in zip(rows, answer, strict=True):
+            row.insert(1, "pinned" if r.pinned else "-")
     if any(r.explanation for r in answer):
         names.append("why")
         for row, r in zip(rows, answer, strict=True):
@@ -265,16 +270,21 @@ def _describe_prior(answer: RecommendationList) -> str:
 def _describe_certainty(answer: RecommendationList) -> str:
     """Describe in one line which ranks of a list are guaranteed to be exact."""
     certificate = answer.details["certificate"]
+    pinned = sum(r.pinned for r in answer)
+    if pinned and pinned == len(answer):
+        return "All items are pinned."
     if "chosen_from" in answer.details:
         exact = "exactly" if certificate["exact"] else "not certainly"
         return (
-            f"The items were chosen from {answer.details['chosen_from']:,} items, which are {exact} "
+            f"The {'other ' * bool(pinned)}items were chosen from {answer.details['chosen_from']:,} items, which are {exact} "
             "the best ones."
         )
     if certificate["exact"] and not len(answer):
         return "It is certain that no item belongs in this list."
     if certificate["exact"]:
-        return f"Exact top {len(answer)}{', up to ties' if certificate['ties'] else ''}."
+        below = " below the pinned items" * bool(pinned)
+        ties = ", up to ties" * certificate["ties"]
+        return f"Exact top {len(answer) - pinned}{below}{ties}."
     missed = certificate["missed_mass_bound"]
     certain = certificate["certain_ranks"]
     sure = "No rank is certain"

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from genrec.cli import main, train
 from genrec.cli.evaluate import EvaluateOptions
 from genrec.cli.options import FieldsOf, Option
-from genrec.cli.values import read_ids, read_list, read_pairs
+from genrec.cli.values import read_ids, read_items, read_list, read_pairs
 from genrec.config import LEARNED, PANELS, QueryOptions, Settings
 from genrec.data import protocols
 from genrec.errors import DataError, SettingsError
@@ -105,6 +105,17 @@ def test_ids_come_from_several_files(tmp_path: Path) -> None:
         read_ids([f"{one},{tmp_path / 'none'}"])
 
 
+def test_ids_are_given_directly_or_in_files(tmp_path: Path) -> None:
+    (tmp_path / "sold.txt").write_text("a\nb\n")
+    assert read_items([f"{tmp_path / 'sold.txt'},c", "b", "85123A", "17841.0"]) == [
+        "a", "b", "c", "85123A", "17841.0",
+    ]  # fmt: skip
+    assert read_items(["x" * 5000]) == ["x" * 5000]
+    for missing in ("none.txt", str(tmp_path / "none")):
+        with pytest.raises(DataError, match="cannot be read"):
+            read_items([missing])
+
+
 LISTS = [
     Option(f, f.metadata)
     for cls in (Settings, QueryOptions, EvaluateOptions)
@@ -115,7 +126,7 @@ LISTS = [o for o in LISTS if o.takes_several]
 
 def test_the_options_that_take_lists() -> None:
     assert {o.flags[0] for o in LISTS} == {
-        "--prior-sources", "--allow", "--deny", "--cap", "--boost", "--against", "--report", "--behaviors",
+        "--prior-sources", "--allow", "--exclude", "--pin", "--cap", "--boost", "--against", "--report", "--behaviors",
         "--behavior-weights", "--target-modules", "--report-to",
     }  # fmt: skip
 
@@ -129,6 +140,9 @@ def test_a_repeated_option_means_both(option: Option, tmp_path: Path) -> None:
         values = [str(tmp_path / v) for v in values]
     if option.about.get("colon"):  # a condition may contain commas
         assert option.read(["a == 'x,y': 1", "b: 2"]) == {"a == 'x,y'": 1.0, "b": 2.0}
+        return
+    if option.about.get("verbatim"):  # titles contain commas, too
+        assert option.read(["a, b", "c"]) == ("a, b", "c")
         return
     assert get_args(get_args(option.parameter().annotation)[0])[0] in {str, list[str]}
     assert option.read(values) == option.read([",".join(values)]) != option.default
@@ -162,6 +176,15 @@ def test_columns_caps_and_files_given_twice(run: Run, tmp_path: Path, model: Pat
     shared = ["recommend", tmp_path / "o", "--model", model, "--history", "", "--include-seen"]
     value = answer(run, *shared, "--deny", tmp_path / "a", "--deny", tmp_path / "b")
     assert [r["item_id"] for r in value["recommendations"]] == ["c"]
+    value = answer(run, *shared, "--exclude", "a", "--exclude", "b")
+    assert [r["item_id"] for r in value["recommendations"]] == ["c"]
+    rules = ["--pin", "z", "--pin", "b", "--boost", "color == 's' and brand == 1: 1e9", "-k", "3"]
+    value = answer(run, *shared, *rules, "--exclude", "b")
+    assert next((r["item_id"], "pinned" in r) for r in value["recommendations"]) == ("c", True)
+    assert any("'b' was left out, because it is also excluded" in n for n in value["notes"])
+    code, out, _ = run(*shared, "--pin", "c")
+    assert code == 0
+    assert out.splitlines()[1].split("\t")[:2] == ["1", "pinned"]
     value = answer(run, *shared, "--cap", "brand=1,color=1")
     assert len(value["recommendations"]) == 2
     value = answer(run, *shared, "--prior-sources", "popular", "--prior-sources", "markov,own")

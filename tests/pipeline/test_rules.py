@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from support import tiny
 from support.titles import kinds, titles
@@ -127,6 +127,59 @@ def test_boosted_lists_equal_brute_force(
     )
 
 
+@given(
+    shops(),
+    st.integers(1, 12),
+    st.dictionaries(st.sampled_from([*BOOSTS]), st.sampled_from([0.01, 1.2, 1e4]), max_size=2),
+    st.lists(st.integers(0, 24), max_size=4),
+    st.none() | st.integers(1, 3),
+    st.booleans(),
+)
+def test_pinned_capped_filtered_and_boosted_lists_equal_brute_force(
+    recommender: Recommender,
+    k: int,
+    boosts: dict[str, float],
+    pinned: list[int],
+    cap: int | None,
+    filtered: bool,
+) -> None:
+    catalog = recommender.catalog
+    recommender = recommender.with_settings(search="exact", exclude_seen=True)
+    pin = [f"i{n % len(catalog)}" for n in pinned]
+    deny = [catalog[len(catalog) // 2].item_id]
+    scores = boosted_scores(recommender, recommender.score(["i0"]), boosts)
+    allowed = [
+        item
+        for item in catalog
+        if item.item_id not in {"i0", *deny} and not (filtered and item.attributes["price"] > 15)
+    ]
+    levels = sorted(scores.values())
+    assume(all(b - a < 1e-12 or b - a > NEAR for a, b in pairwise(levels)))
+    wishes: dict[str, Any] = {
+        "where": "price <= 15" if filtered else None, "boosts": boosts, "pin": pin, "deny": deny,
+        "caps": {"brand": cap} if cap else {},
+    }  # fmt: skip
+    if not allowed:
+        with pytest.raises(RequestError, match="No item may be returned"):
+            recommender.recommend(["i0"], k, **wishes)
+        return
+    by_id = {item.item_id: item for item in allowed}
+    expected = [i for i in dict.fromkeys(pin) if i in by_id][:k]
+    first = len(expected)
+    for item_id in sorted(by_id, key=lambda i: (-round(scores[i], 9), catalog.row(i))):
+        brands = [by_id[i].attributes["brand"] for i in expected]
+        room = cap is None or brands.count(by_id[item_id].attributes["brand"]) < cap
+        if room and item_id not in expected and len(expected) < k:
+            expected.append(item_id)
+    answer = recommender.recommend(["i0"], k, **wishes)
+    assert [r.item_id for r in answer] == expected
+    assert [r.pinned for r in answer] == [n < first for n in range(len(expected))]
+    assert [r.score for r in answer] == pytest.approx([scores[i] for i in expected], abs=NEAR)
+    assert answer.details["certificate"]["exact"]
+    left_out = [note for note in answer.notes if note.startswith("The pinned item")]
+    assert len(left_out) == len(set(pin)) - first
+
+
 def shop(n: int = 300, **settings: Any) -> Recommender:
     rng = np.random.default_rng(3)
     words = ["red", "blue", "mug", "doll", "set", "house", "1", "12"]
@@ -198,6 +251,76 @@ def boosted_scores_by_brand(recommender: Recommender, history: str) -> dict[str,
         + math.log(5.0) * (catalog[catalog.row(r.item_id)].attributes["brand"] == "a")
         for r in recommender.score(history)
     }
+
+
+def test_a_note_says_why_a_pinned_item_is_left_out() -> None:
+    recommender = shop(20)
+    recommender.remove_items(["i9"])
+    answer = recommender.recommend(
+        "i1", 2, pin=["i1", "i2", "i3", "i4", "i5", "i6", "i7", "i9"], deny=["i2"],
+        allow=[f"i{n}" for n in range(20) if n not in {3, 9}], where="item_id != 'i4'",
+    )  # fmt: skip
+    assert [r.item_id for r in answer] == ["i5", "i6"]
+    assert [n for n in answer.notes if "pinned" in n] == [
+        "The pinned item 'i1' was left out, because the rules on items in the user's history exclude it.",
+        "The pinned item 'i2' was left out, because it is also excluded (`deny`, `--exclude`).",
+        "The pinned item 'i3' was left out, because it is not among the items to choose from (`allow`).",
+        "The pinned item 'i4' was left out, because it does not satisfy the condition \"item_id != 'i4'\".",
+        "The pinned item 'i7' was left out, because the list has only 2 places.",
+        "The pinned item 'i9' was left out, because it was removed from the catalog.",
+    ]
+    assert answer.details["certificate"]["exact"]
+    assert answer.details["certificate"]["certain_ranks"] == 2
+    assert answer.to_dict()["recommendations"][0]["pinned"] is True
+
+
+def test_pins_in_batches_draws_and_lists_of_dissimilar_titles() -> None:
+    recommender = shop(60, search="exact")
+    histories = ["i3", "", "i4; i5", "i8"]
+    wishes: dict[str, Any] = {"pin": ["i4", "i8"], "min_probability": 1e-3}
+    many = recommender.recommend_many(histories, 5, **wishes)
+    for answer, history in zip(many, histories, strict=True):
+        alone = recommender.recommend(history, 5, **wishes)
+        assert [r.item_id for r in answer] == [r.item_id for r in alone]
+        pins = [i for i in ("i4", "i8") if i not in history.split("; ")]
+        assert [r.item_id for r in answer if r.pinned] == pins
+        plain = recommender.recommend(history, 5, deny=["i4", "i8"], min_probability=1e-3)
+        assert [r.item_id for r in answer][len(pins) :] == [
+            r.item_id for r in plain[: 5 - len(pins)]
+        ]
+    twin = next(
+        (one.item_id, two.item_id)
+        for one in recommender.catalog
+        for two in recommender.catalog
+        if one.title == two.title and one.item_id < two.item_id
+    )
+    mixed = recommender.recommend("", 30, pin=twin[:1], diversity=1.0)
+    assert mixed[0].item_id == twin[0]
+    assert twin[1] not in {r.item_id for r in mixed[:20]}
+    drawn = recommender.with_settings(search="sample").recommend("", 5, pin=["i4", "i8"])
+    assert [r.item_id for r in drawn][:2] == ["i4", "i8"]
+    assert len({r.item_id for r in drawn}) == 5
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("recommend", {"pin": "i1"}, "pin='i1' is a single string"),
+        ("recommend", {"pin": ["nothing"]}, "Item 'nothing' is not in the catalog"),
+        ("rank", {"pin": ["i1"]}, "diversity and pin do not apply"),
+        ("score", {"pin": ["i1"]}, "diversity and pin do not apply"),
+    ],
+)
+def test_pins_that_cannot_be_placed(method: str, options: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        getattr(shop(3), method)("", **options)
+
+
+def test_pins_need_the_decoder_trie_and_do_not_change_a_rank() -> None:
+    with pytest.raises(RequestError, match="pin does not work with decoder='match'"):
+        shop(3, decoder="match", n_samples=2).recommend("", 2, pin=["i1"])
+    with pytest.raises(RequestError, match="so pin does not apply"):
+        shop(3).explain("", "i1", pin=["i1"])
 
 
 @pytest.mark.parametrize(
