@@ -1,4 +1,4 @@
-"""Provide baselines, which are recommenders without a language model, for comparison."""
+"""Provide baselines for comparison: recommenders that use no language model."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Baseline(Protocol):
 
         Args:
             history: any history. It may be empty, and it need not be in the data.
-            k: number of items, at least 1. Fewer are returned if fewer are allowed.
+            k: number of items, at least 1. Fewer are returned if not enough items are allowed.
             exclude_seen: whether to leave out items that the user has interacted with (see
                 ``History.had``).
         """
@@ -81,10 +81,9 @@ class Scorer(ABC):
             arrays: the arrays of a model that was fitted earlier, so that nothing has to be fitted;
                 None to fit the model.
             work: a folder for checkpoints, from which interrupted training can be resumed, or None.
-            index: a folder in which ``genrec index`` may have stored vectors of the titles, or
-                None.
+            index: a folder that may contain title vectors written by ``genrec index``, or None.
             log: function that is called with a line of text from time to time during training.
-            **settings: settings with values other than those in ``defaults``.
+            **settings: values of settings, which override those in ``defaults``.
 
         Raises:
             SettingsError: a setting is unknown.
@@ -98,7 +97,7 @@ class Scorer(ABC):
 
     @classmethod
     def settings_of(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of all settings, using the default for each one that is not given.
+        """Return the values of all settings, with the default for each setting that is not given.
 
         Args:
             given: the values of some settings by name.
@@ -108,14 +107,15 @@ class Scorer(ABC):
         """
         for name in given:
             if name not in cls.defaults:
-                known = ", ".join(cls.defaults) or "none"
-                msg = f"{name!r} is not a setting of the baseline {cls.name}. Expected one of: {known}."
+                known = ", ".join(cls.defaults)
+                expected = f"Expected one of: {known}." if known else "It has no settings."
+                msg = f"The baseline {cls.name!r} has no setting {name!r}. {expected}"
                 raise SettingsError(msg)
         return {**cls.defaults, **given}
 
     @abstractmethod
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Fit the model to events, and return everything that is needed for scores as arrays.
+        """Fit the model to events, and return the arrays that are needed to compute scores.
 
         Args:
             events: the events to use.
@@ -158,7 +158,8 @@ class Scorer(ABC):
 
         Args:
             histories: the histories.
-            k: number of items per history, at least 1. Fewer are returned if fewer are allowed.
+            k: number of items per history, at least 1. Fewer are returned if not enough items are
+                allowed.
             exclude_seen: whether to leave out items that the user has interacted with (see
                 ``History.had``).
 
@@ -184,7 +185,7 @@ class Scorer(ABC):
         return ranked
 
     def baskets(self, histories: Sequence[History]) -> Any:
-        """Represent U histories over N items as a sparse (U, N) matrix.
+        """Represent U histories over N items as a sparse (U, N) matrix of zeros and ones.
 
         The matrix has a 1 for each item in a history, no matter how often it occurs there.
         """

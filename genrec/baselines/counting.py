@@ -49,19 +49,21 @@ class Markov(Scorer):
 
     Whenever a user chooses item b right after item a, the weight w(a, b) increases by 1, and w(b,
     a) by ``back``. The score of an item b is the sum of ``decay``^k w(a, b) / sqrt(pop(b) +
-    ``damping``) over the latest items a in the history. Here, pop(b) is the number of events with
-    b, and k is 0 for the latest item, 1 for the one before it, and so on. Items with a score of 0
-    come last, ordered by popularity. These are first-order Markov chains as in Rendle et al. 2010
-    (https://doi.org/10.1145/1772690.1772773), but their weights are counted, not factorized.
+    ``damping``) over the ``last`` most recent items a in the history. Here, pop(b) is the number of
+    events with b, and k is 0 for the latest item, 1 for the one before it, and so on. Items with a
+    score of 0 come last, ordered by popularity. These are first-order Markov chains as in Rendle et
+    al. 2010 (https://doi.org/10.1145/1772690.1772773), but their weights are counted, not
+    factorized.
 
     Settings:
-        keep_repeats: whether to use all events of a user with the same item, not only the first,
-            both in fitting and in histories.
+        keep_repeats: whether to use all of a user's events with the same item, rather than only the
+            first one, both when fitting and in histories.
         back: the weight of a transition in the reverse direction.
-        last: maximum number of latest items in the history to use.
+        last: maximum number of the most recent items in the history to use.
         decay: weight of each item in the history relative to the next newer one.
-        damping: number added to an item's popularity, so that rare items do not get high scores.
-        least: minimum number of events that a user must have to be used in fitting.
+        damping: number added to an item's popularity, so that rare items do not get overly high
+            scores.
+        least: minimum number of events that a user must have to be included when fitting.
     """
 
     name = "markov"
@@ -70,9 +72,10 @@ class Markov(Scorer):
     }  # fmt: skip
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Count how often items follow each other, and divide the counts by the items' popularity.
+        """Count how often each item follows each other item, and scale down popular items.
 
-        For N items, the resulting weights form a sparse (N, N) matrix.
+        For N items, the resulting weights form a sparse (N, N) matrix. See ``Markov`` for the
+        formula.
         """
         from scipy import sparse
 
@@ -95,7 +98,7 @@ class Markov(Scorer):
         return sparse_from_arrays("weights", self.arrays, len(self.catalog))
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
-        """Score all items by the transitions from a history's items; see ``Scorer.scores_many``."""
+        """Score all items by the transitions from items in a history; see ``Scorer.scores_many``."""
         latest = weigh_latest(
             self.catalog,
             histories,

@@ -1,8 +1,8 @@
 """Score items by the dot product of a user's vector and an item's vector.
 
-A user's vector is always computed from the given history. So new users get recommendations, too,
-and users with the same history get the same recommendations. This module deals with catalog rows
-and counts only.
+A user's vector is always computed from the given history. New users therefore get recommendations
+as well, and users with the same history get the same recommendations. This module deals with
+catalog rows and counts only.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _CHUNK = 2048  # number of vectors that are computed at the same time
 
 
 class MF(Scorer):
-    """Factorizes the matrix of users and their items by alternating least squares.
+    """Factorizes the user-item matrix by alternating least squares.
 
     The method is from Hu, Koren and Volinsky 2008 (https://doi.org/10.1109/ICDM.2008.22). It
     minimizes the squared error over all pairs of a user and an item, in which observed pairs have
-    weight 1 + ``alpha``. The vector of a history is computed in the same way as users' vectors in
-    training.
+    weight 1 + ``alpha``. The vector of a history is computed in the same way as a user's vector
+    during training.
 
     Settings:
         factors: number of dimensions of the vectors.
         alpha: the additional weight of observed pairs.
-        penalty: the factor of the penalty on large vectors.
-        rounds: number of times that the vectors of all users and all items are computed.
+        penalty: the strength of the penalty on large vectors.
+        rounds: number of rounds; each one computes the vectors of all users and then of all items.
         seed: the random seed.
     """
 
@@ -57,7 +57,7 @@ class MF(Scorer):
         return {"items": items, "popularity": events.popularity()}
 
     def _solve(self, x: Any, other: FloatArray) -> FloatArray:
-        """Compute the best vectors of a matrix's rows for given vectors of its columns.
+        """Compute the optimal vectors of a matrix's rows for given vectors of its columns.
 
         Args:
             x: a sparse (A, B) matrix with a 1 for each observed pair.
@@ -93,16 +93,16 @@ class MF(Scorer):
 class BPR(Scorer):
     """Learns vectors of users and items by Bayesian personalized ranking.
 
-    The method is from Rendle et al. 2009 (https://arxiv.org/abs/1205.2618). Training is done by the
-    package cornac, which genrec's extra ``baselines`` installs. cornac computes vectors only for
-    the users in its training data. So the vector of a new history is the mean over its items, where
-    each item is represented by the mean vector of the users who have it.
+    The method is from Rendle et al. 2009 (https://arxiv.org/abs/1205.2618). The model is trained by
+    the cornac package, which genrec's ``baselines`` extra installs. cornac computes vectors only
+    for the users in its training data. The vector of a history is therefore the mean over its
+    items, where each item is represented by the mean vector of the users who have it.
 
     Settings:
         factors: number of dimensions of the vectors.
         epochs: number of passes over the training data (cornac's max_iter).
         rate: the learning rate (cornac's learning_rate).
-        penalty: the factor of the penalty on large vectors (cornac's lambda_reg).
+        penalty: the strength of the penalty on large vectors (cornac's lambda_reg).
         seed: the random seed.
     """
 
@@ -112,7 +112,7 @@ class BPR(Scorer):
     }  # fmt: skip
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Train the model on events, and return everything that is needed for scores as arrays.
+        """Train the model on events, and return the arrays that are needed to compute scores.
 
         For N items and vectors of F dimensions, the arrays contain the items' (N, F) vectors, their
         (N,) biases, and the (N, F) mean vectors of the users who have each item.
@@ -144,7 +144,7 @@ class BPR(Scorer):
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
         """Score all items by the dot product of vectors, or by popularity.
 
-        Popularity is used for a history without any items that occur in the training data. See
+        Popularity is used if none of the history's items occur in the training data. See
         ``Scorer.scores_many``.
         """
         known = self.arrays["popularity"] > 0
@@ -159,15 +159,15 @@ class BPR(Scorer):
 
 
 def _reorder(numbers: Mapping[int, int], values: FloatArray, n: int) -> FloatArray:
-    """Put values computed by cornac in the order of genrec's row numbers.
+    """Rearrange values computed by cornac in the order of genrec's row numbers.
 
     Args:
-        numbers: cornac's number of each user or item, by genrec's row number.
-        values: values by cornac's numbers, with F columns.
+        numbers: cornac's number for each user or item, keyed by genrec's row number.
+        values: an array with F columns, whose rows are ordered by cornac's numbers.
         n: number of rows.
 
     Returns:
-        (n, F) values by genrec's row numbers; 0 for rows that cornac does not know.
+        (n, F) values, ordered by genrec's row numbers; 0 for rows that cornac does not know.
     """
     ordered = np.zeros((n, values.shape[1]))
     ordered[list(numbers)] = values[list(numbers.values())]
@@ -180,8 +180,8 @@ def _import_cornac() -> Any:
         import cornac
     except ImportError as error:
         msg = (
-            f"The baseline bpr needs cornac, which cannot be imported: {error}. Use another "
-            f"baseline, or install it. {how_to_install('baselines')}"
+            f"The baseline 'bpr' needs the package cornac, which cannot be imported: {error}. Use "
+            f"another baseline, or install cornac. {how_to_install('baselines')}"
         )
         raise SettingsError(msg) from error
     return cornac

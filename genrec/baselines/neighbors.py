@@ -40,7 +40,7 @@ class ItemKNN(Scorer):
     defaults: ClassVar[Mapping[str, Any]] = {"neighbours": None, "itself": True}
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Compute the cosines between the sets of users of all items, as a sparse matrix."""
+        """Compute a sparse matrix with the cosine between the sets of users of any two items."""
         unit = normalize_rows(events.matrix().T.tocsr())
         cosines = (unit @ unit.T).tocsr()
         if not self.settings["itself"]:
@@ -61,7 +61,7 @@ class ItemKNN(Scorer):
 
 
 class UserKNN(Scorer):
-    """Recommends the items of the users whose sets of items are most similar to a history.
+    """Recommends the items of those users whose sets of items are most similar to a history's.
 
     A user's similarity is the cosine between the user's set of items and the history's. An item's
     score is the sum of the similarities of its users. The method is from Resnick et al. 1994
@@ -92,12 +92,12 @@ class UserKNN(Scorer):
 class EASE(Scorer):
     """Scores items with a linear model that predicts each of a user's items from the others.
 
-    The model has a weight from each item to each other item. The weights are chosen to best
-    reconstruct the matrix of users and their items. The method is from Steck 2019
+    The model has a weight from each item to each other item. The weights are chosen to reconstruct
+    the user-item matrix as closely as possible. The method is from Steck 2019
     (https://arxiv.org/abs/1905.03375).
 
     Settings:
-        penalty: the factor of the penalty on squared weights.
+        penalty: the strength of the penalty on squared weights.
     """
 
     name = "ease"

@@ -1,4 +1,4 @@
-"""Recommend the items that a user already has, the newest or the most frequent ones first."""
+"""Recommend the items that a user already has, with the newest or most frequent ones first."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class OwnItem:
 
 
 class OwnItems(Scorer):
-    """Ranks the items of a history first, and all other items after them by popularity.
+    """Ranks the items in a history first, followed by all other items in order of popularity.
 
     Items that have an event with the target behavior, such as a purchase, come before items that
     only have other events, such as views. Subclasses define the order within each of these two
@@ -43,14 +43,14 @@ class OwnItems(Scorer):
 
     @abstractmethod
     def sort_key(self, item: OwnItem) -> tuple[int, ...]:
-        """Return a key by which the items of a group are sorted, highest first.
+        """Return the key by which the items in a group are sorted, highest first.
 
         Args:
             item: an item in the history.
         """
 
     def learn(self, events: TrainingEvents) -> Arrays:
-        """Count the events of each item as its popularity, by which all other items are ranked."""
+        """Count each item's events; items outside a history are ranked by this popularity."""
         return {"popularity": events.popularity()}
 
     def scores_many(self, histories: Sequence[History]) -> FloatArray:
@@ -63,7 +63,7 @@ class OwnItems(Scorer):
         return fill_by_popularity(scores, self.arrays["popularity"])
 
     def _collect(self, history: History) -> dict[int, OwnItem]:
-        """Return the items of a history by their catalog row."""
+        """Return the items in a history, keyed by catalog row."""
         own: dict[int, OwnItem] = {}
         for place, event in enumerate(history.interactions):
             if event.item_id is None:
@@ -78,7 +78,7 @@ class OwnItems(Scorer):
 
 
 class Recent(OwnItems):
-    """Recommends the items in a history again, the newest first."""
+    """Recommends the items in a history again, newest first."""
 
     name = "recent"
 
@@ -88,9 +88,9 @@ class Recent(OwnItems):
 
 
 class Frequent(OwnItems):
-    """Recommends the items in a history again, those with the most events first.
+    """Recommends the items in a history again, most frequent first.
 
-    Among items with equally many events, the newest come first.
+    Items with the same number of events are ordered from newest to oldest.
     """
 
     name = "frequent"

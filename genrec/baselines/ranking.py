@@ -59,7 +59,7 @@ def fill_by_popularity(scores: FloatArray, popularity: FloatArray) -> FloatArray
         popularity: (N,) number of events of each item.
 
     Returns:
-        (U, N) new scores. Those that replace others are negative.
+        (U, N) new scores, in which all replaced values are negative.
     """
     return np.where(scores > 0, scores, popularity / (popularity.max() + 1.0) - 1.0)
 
@@ -67,7 +67,7 @@ def fill_by_popularity(scores: FloatArray, popularity: FloatArray) -> FloatArray
 def replace_unknown(
     scores: FloatArray, known: npt.NDArray[np.bool_], popularity: FloatArray
 ) -> FloatArray:
-    """Rank items by popularity for those users of whom nothing is known.
+    """Replace the scores of users about whom nothing is known by the items' popularity.
 
     Args:
         scores: (U, N) scores of N items for U users.
@@ -75,6 +75,6 @@ def replace_unknown(
         popularity: (N,) number of events of each item.
 
     Returns:
-        (U, N) scores, which for all other users are the popularity.
+        (U, N) scores. For users who are not in the mask, these are the items' popularity.
     """
     return np.where(np.asarray(known)[:, None], scores, popularity[None])

@@ -66,7 +66,7 @@ def fit(
     log: Log = lambda message: None,
     **settings: Any,
 ) -> Scorer:
-    """Fit a baseline to a dataset, or load it from a file if it was fitted before.
+    """Fit a baseline to a dataset, or load it from a file if it has been fitted before.
 
     The file is named ``NAME-KEY.safetensors``. The key is a hash of the catalog, the events used,
     the behavior and the settings. If the file cannot be written, the baseline is not saved, and the
@@ -81,9 +81,9 @@ def fit(
             the dataset has no folder, nothing is saved.
         seed: the random seed.
         log: function that is called with a line of text from time to time during training.
-        **settings: settings with values other than those in the class's ``defaults``. If users of
-            this dataset often take the same items again, ``keep_repeats`` of ``markov`` is True by
-            default.
+        **settings: values of settings, which override those in the class's ``defaults``. If users
+            in this dataset often choose the same items again, the setting ``keep_repeats`` of
+            ``markov`` defaults to True.
 
     Raises:
         SettingsError: the baseline or a setting is unknown, or a required package is not installed.
@@ -155,7 +155,7 @@ def _load(path: Path, about: str) -> dict[str, npt.NDArray[Any]] | None:
         about: JSON text that describes the expected data and settings.
 
     Returns:
-        The arrays by name, or None if the file does not exist, may not be read or has a different
+        The arrays by name, or None if the file does not exist, cannot be read or has a different
         description.
 
     Raises:

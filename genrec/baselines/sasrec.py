@@ -1,4 +1,4 @@
-"""Predict the next item with SASRec, a causal transformer over learned vectors of items.
+"""Predict the next item with SASRec, a causal transformer over learned item vectors.
 
 This module deals with catalog rows, not with titles.
 """
@@ -44,7 +44,7 @@ class ItemNet(Net):
 
 
 class SASRec(NetScorer):
-    """Predicts the next item with a network that attends to the latest items in a history.
+    """Predicts the next item with a network that attends to the most recent items in a history.
 
     The model is from Kang and McAuley 2018 (https://arxiv.org/abs/1808.09781). The loss is the
     softmax cross-entropy over all items, as in RecBole's SASRec-CE, whereas the paper uses a binary
@@ -57,7 +57,7 @@ class SASRec(NetScorer):
         layers: number of layers.
         heads: number of attention heads per layer.
         dropout: the dropout rate.
-        length: maximum number of latest events to use.
+        length: maximum number of the most recent events to use.
         epochs: maximum number of passes over the training sequences.
         minutes: CPU time in minutes after which no new epoch is started.
         batch: number of sequences per batch.
@@ -96,7 +96,7 @@ class SASRec(NetScorer):
 
 
 def _make_sequences(starts: IntArray, rows: IntArray) -> Sequences:
-    """Build sequences in which every event is a target, without behaviors or times.
+    """Build sequences in which every event is a target, and all behaviors and gaps are 0.
 
     Args:
         starts: index in ``rows`` at which each sequence starts, followed by the number of events.

@@ -40,8 +40,8 @@ class Sequences:
     Attributes:
         starts: (S + 1,) index at which each sequence starts, followed by E.
         row: (E,) catalog row of each event's item.
-        behavior: (E,) number of each event's behavior.
-        gap: (E,) time in seconds since the event before; 0 for the first event of a sequence.
+        behavior: (E,) numeric code of each event's behavior.
+        gap: (E,) time in seconds since the previous event; 0 for the first event of a sequence.
         target: (E,) whether the network is trained to predict the event.
     """
 
@@ -74,7 +74,7 @@ class Sequences:
         )
 
     def batch(self, which: IntArray) -> Batch:
-        """Build a batch from some of the sequences, which are padded to the same length.
+        """Build a batch from selected sequences, which are padded to the same length.
 
         Args:
             which: indices of the sequences.
@@ -101,8 +101,8 @@ class Batch:
 
     Attributes:
         row: (B, T) int64 catalog row of each event's item; padding has an arbitrary row.
-        behavior: (B, T) int64 number of each event's behavior.
-        gap: (B, T) float32 time in seconds since the event before.
+        behavior: (B, T) int64 numeric code of each event's behavior.
+        gap: (B, T) float32 time in seconds since the previous event.
         target: (B, T) bool mask of the events to be predicted; False for padding.
         length: (B,) int64 number of events in each sequence, without padding.
     """
@@ -147,7 +147,7 @@ class Transformer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(2 * layers + 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute a state vector for each event from this event and those before it.
+        """Compute a state vector for each event from that event and all events before it.
 
         Args:
             x: (B, T, D) input vectors of B sequences of T events, with D dimensions.
@@ -254,15 +254,15 @@ def train_net(
     """Train a network in place with Adam (Kingma and Ba 2015, https://arxiv.org/abs/1412.6980).
 
     After each epoch, a checkpoint is written that contains the weights, the state of Adam and the
-    CPU time used. Training continues from the last checkpoint if there is one. The result is then
-    the same as without the interruption.
+    CPU time used. Training continues from the last checkpoint if there is one. The result is the
+    same as that of uninterrupted training.
 
     Args:
         net: the network to train, which is left in evaluation mode.
-        sequences: the training sequences, which must not be longer than the network allows.
+        sequences: the training sequences, which must not exceed the network's maximum length.
             Sequences with a single event are skipped.
-        settings: the settings ``epochs``, ``minutes``, ``batch``, ``rate`` and ``seed``, which
-            ``SASRec`` explains.
+        settings: the settings ``epochs``, ``minutes``, ``batch``, ``rate`` and ``seed``, which are
+            described in ``SASRec``.
         work: a folder for checkpoints; None to write no checkpoints.
         log: function that is called with a line of text after each epoch.
 
@@ -326,11 +326,11 @@ def _write_checkpoint(
     work: Path | None,
     log: Log,
 ) -> Path | None:
-    """Write a checkpoint from which training can continue, atomically.
+    """Atomically write a checkpoint from which training can continue.
 
     Args:
         net: the network.
-        optimizer: the optimizer, whose state is saved, too.
+        optimizer: the optimizer, whose state is also saved.
         epoch: number of epochs completed.
         seconds: CPU time used so far.
         work: the folder for checkpoints; None to write nothing.
@@ -389,7 +389,7 @@ def _resume(net: Net, optimizer: torch.optim.Optimizer, work: Path | None) -> tu
 
 
 class NetScorer(Scorer):
-    """The base class of baselines that score items with a neural network.
+    """The base class for baselines that score items with a neural network.
 
     For an empty history, items are scored by popularity.
     """
@@ -410,8 +410,7 @@ class NetScorer(Scorer):
     def read(self, histories: Sequence[History]) -> Sequences:
         """Convert histories to input sequences for the network.
 
-        Each sequence consists of the latest events in a history, at most as many as the setting
-        ``length``.
+        Each sequence consists of the most recent events in a history, up to the setting ``length``.
         """
 
     def learn(self, events: TrainingEvents) -> Arrays:
@@ -426,7 +425,7 @@ class NetScorer(Scorer):
 
     @cached_property
     def net(self) -> Net:
-        """Return the trained network, which is built from the saved weights at first use."""
+        """Return the trained network, which is built from the saved weights on first use."""
         with torch.random.fork_rng(devices=[]):
             net = self.build()
         state = {

@@ -75,8 +75,8 @@ def count_transitions(before: IntArray, after: IntArray, n: int) -> Any:
         n: number of items.
 
     Returns:
-        A sparse (n, n) matrix. Its rows stand for the earlier items, its columns for the later
-        ones.
+        A sparse (n, n) matrix of counts, with a row for each earlier item and a column for each
+        later item.
     """
     from scipy import sparse
 
@@ -91,7 +91,7 @@ def weigh_latest(
     last: int,
     keep_repeats: bool = False,
 ) -> Any:
-    """Give a weight to each of the latest items in each history, so that newer items count more.
+    """Weight the most recent items in each history, so that newer items count more.
 
     The latest item has weight 1, the one before it ``decay``, the next one ``decay``^2, and so on.
     If an item occurs more than once, its weights are summed.
@@ -100,7 +100,7 @@ def weigh_latest(
         catalog: the N items.
         histories: the U histories.
         decay: weight of each item relative to the next newer one, from 0 to 1.
-        last: maximum number of latest items to use.
+        last: maximum number of the most recent items to use.
         keep_repeats: whether to use every event with an item rather than only the first one.
 
     Returns:
@@ -126,7 +126,7 @@ def normalize_rows(matrix: Any) -> Any:
 def keep_strongest(matrix: Any, n: int) -> Any:
     """Return a copy of a sparse matrix that keeps only the n highest values of each row.
 
-    If values are equal, those in lower columns are kept.
+    Among equal values, those in lower-numbered columns are kept.
     """
     kept = np.zeros(len(matrix.data), dtype=bool)
     for first, last in pairwise(matrix.indptr.tolist()):

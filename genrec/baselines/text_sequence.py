@@ -3,8 +3,8 @@
 An event is represented by the vector of its item's title, its behavior, and the time since the
 event before. The vector comes from a text encoder or from a language model's hidden states. The
 three parts are combined and fed into a small LSTM, GRU or transformer. The logit of an item is the
-dot product of the network's state and a projection of the item's title vector. So items without any
-events are scored, too.
+dot product of the network's state and a projection of the item's title vector. Items without any
+events can therefore be scored as well.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class TextNet(Net):
         """Initialize random weights.
 
         Args:
-            titles: (N, W) vectors of the titles of N items with W dimensions, which are not
-                trained.
-            behaviors: number of behaviors in the data. All others are treated as one more behavior.
+            titles: (N, W) title vectors of the N items, with W dimensions. They are not trained.
+            behaviors: number of behaviors in the data. All behaviors that do not occur in the data
+                are treated as a single additional behavior.
             settings: the settings of ``TextSequence``.
         """
         super().__init__()  # saved files contain the layers' attribute names, so do not rename them
@@ -115,10 +115,9 @@ class TextSequence(NetScorer):
     behavior.
 
     Settings:
-        encoder: the encoder of titles, such as ``lm:smollm2-135m``; see ``Content``.
-        fuse: the way in which title, behavior and time gap are combined, which is concat, mean or
-            weighted.
-        body: the type of network, which is lstm, gru or transformer.
+        encoder: the encoder for titles, such as ``lm:smollm2-135m``; see ``Content``.
+        fuse: how title, behavior and time gap are combined: ``concat``, ``mean`` or ``weighted``.
+        body: the type of network: ``lstm``, ``gru`` or ``transformer``.
 
     All other settings are the same as for ``sasrec``.
     """
@@ -139,14 +138,14 @@ class TextSequence(NetScorer):
             **options: the other arguments of ``Scorer`` and the settings.
 
         Raises:
-            SettingsError: a setting is unknown, or has an unknown value.
+            SettingsError: a setting or its value is unknown.
         """
         self.codes = {b: n for n, b in enumerate(interactions.behaviors)}
         settings = self.settings_of({n: v for n, v in options.items() if n in self.defaults})
         for name, known in (("fuse", FUSIONS), ("body", BODIES)):
             if settings[name] not in known:
                 msg = (
-                    f"{name}={settings[name]!r} is not known. Expected one of: {', '.join(known)}."
+                    f"Unknown value {name}={settings[name]!r}. Expected one of: {', '.join(known)}."
                 )
                 raise SettingsError(msg)
         super().__init__(interactions, behavior, **options)

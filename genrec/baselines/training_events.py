@@ -27,12 +27,13 @@ class TrainingEvents:
     Attributes:
         catalog: the items.
         behavior: the behavior of all events.
-        user: (E,) number of each event's user, in ascending order. The users with such events are
-            numbered from 0.
+        user: (E,) number of each event's user, in ascending order. Only users with such events are
+            numbered, starting from 0.
         row: (E,) catalog row of each event's item; each user's oldest event comes first.
         place: (E,) index of each event in the columns of ``interactions``.
         interactions: all events of the dataset.
-        limit: number of the first part of the split that is not used: 1 for validation, 2 for test.
+        limit: index of the first part of the split that is not used, which is 1 for validation or 2
+            for test.
     """
 
     catalog: Catalog
@@ -59,7 +60,7 @@ class TrainingEvents:
         """
         limits = {"validation": 1, "test": 2}
         if before not in limits:
-            msg = f"before={before!r} is not known. Expected validation or test."
+            msg = f"Unknown value before={before!r}. Expected 'validation' or 'test'."
             raise RequestError(msg)
         c = interactions.columns
         if behavior not in interactions.behaviors:
@@ -84,7 +85,7 @@ class TrainingEvents:
         return np.bincount(self.row, minlength=len(self.catalog)).astype(np.float64)
 
     def matrix(self) -> Any:
-        """Return a sparse (U, N) matrix with a 1 for each of the N items that a user has."""
+        """Return a sparse (U, N) matrix that is 1 where one of U users has one of N items."""
         from scipy import sparse
 
         shape = (self.n_users, len(self.catalog))
@@ -93,12 +94,12 @@ class TrainingEvents:
         return matrix
 
     def without_repeats(self) -> TrainingEvents:
-        """Return the events without a user's repeated events with the same item."""
+        """Return only the first event of each user with each item."""
         _, first = np.unique(self.user * len(self.catalog) + self.row, return_index=True)
         return self._only(np.sort(first))
 
     def of_users_with(self, least: int) -> TrainingEvents:
-        """Return only the events of those users who have at least ``least`` events."""
+        """Return only the events of users who have at least ``least`` events."""
         counts = np.bincount(self.user, minlength=self.n_users)
         return self._only(np.flatnonzero(counts[self.user] >= least))
 
@@ -110,7 +111,7 @@ class TrainingEvents:
         )  # fmt: skip
 
     def digest(self) -> str:
-        """Return a SHA-256 hash in hexadecimal of the events of all behaviors that may be used."""
+        """Return a SHA-256 hash (hex) of all events that may be used, whatever their behavior."""
         c = self.interactions.columns
         seen = c.split < self.limit
         digest = hashlib.sha256()

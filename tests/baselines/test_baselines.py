@@ -202,7 +202,7 @@ def test_an_evaluation_takes_fits_from_the_data_folder(
 def test_unknown_names_and_settings(data: Dataset) -> None:
     with pytest.raises(SettingsError, match="'popularity' is not a baseline"):
         registry.fit("popularity", data)
-    with pytest.raises(SettingsError, match="'decai' is not a setting of the baseline markov"):
+    with pytest.raises(SettingsError, match="The baseline 'markov' has no setting 'decai'"):
         registry.fit("markov", data, decai=1)
     with pytest.raises(SettingsError, match="fuse='sum'"):
         registry.fit("textseq", data, fuse="sum")
