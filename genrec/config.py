@@ -369,7 +369,7 @@ class Settings:
 
 
 class _DefaultCount(int):
-    """The default number of items. Its type shows that the caller did not give a number."""
+    """The default of an option for a number. Its type shows that the caller did not give one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,6 +405,13 @@ class QueryOptions:
     min_probability: float = option(0.0, WHAT, "Drop items with a probability below this value.")
     per_title: int | None = option(
         None, WHAT, "Maximum number of recommended items with the same title.", unset="no limit"
+    )
+    per_group: int | None = option(
+        _DefaultCount(2),
+        WHAT,
+        "Maximum number of recommended variants of one product, such as its sizes, colors and "
+        "editions. 0 removes the limit.",
+        metavar="N",
     )
     caps: Mapping[str, int] = option(
         {},
@@ -474,6 +481,8 @@ class QueryOptions:
         self._check_boosts()
         counts: list[tuple[str, object]] = [("k", self.k), *self.caps.items()]
         counts += [] if self.per_title is None else [("per_title", self.per_title)]
+        if self.per_group is not None and self.per_group is not False and self.per_group != 0:
+            counts.append(("per_group", self.per_group))
         for name, count in counts:
             whole = isinstance(count, Integral) and not isinstance(count, bool)
             if not (whole and count >= 1):  # type: ignore[operator]
@@ -556,6 +565,11 @@ class QueryOptions:
     def chooses(self) -> bool:
         """True if diversity or caps select the recommendations from a longer ranked list."""
         return bool(self.per_title or self.caps or self.diversity)
+
+    @property
+    def groups(self) -> bool:
+        """True if the caller gave a limit for ``per_group``, so that it is not just the default."""
+        return bool(self.per_group) and not isinstance(self.per_group, _DefaultCount)
 
 
 def check_keys(values: Iterable[str], names: Sequence[str], noun: str = "a setting") -> None:

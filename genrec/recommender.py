@@ -428,7 +428,7 @@ class Recommender:
             options: a complete set of options; k and the keywords override its fields.
             **keywords: fields of ``genrec.config.QueryOptions``: ``explain``, ``evidence``,
                 ``style``, ``allow``, ``deny``, ``where``, ``min_probability``, ``per_title``,
-                ``caps``, ``boosts``, ``pin``, ``diversity``.
+                ``per_group``, ``caps``, ``boosts``, ``pin``, ``diversity``.
 
         Raises:
             RequestError: k is below 1, every item is excluded, or an option is invalid.
@@ -565,7 +565,8 @@ class Recommender:
 
     def _whole_request(self, history: HistoryLike) -> Request:
         """Build a request that has default options and excludes no item."""
-        (request,) = self._requests.build([history], QueryOptions(), exclude_seen=False)
+        options = QueryOptions(per_group=None)
+        (request,) = self._requests.build([history], options, exclude_seen=False)
         return request
 
     def falls(
@@ -661,10 +662,10 @@ class Recommender:
                 known, unknown = self._index.divide(candidates, "candidates", strict=strict)
                 keywords = {**keywords, "allow": known}
             wanted = QueryOptions.of(options, **keywords)
-            if wanted.chooses or wanted.min_probability or wanted.pin:
+            if wanted.chooses or wanted.groups or wanted.min_probability or wanted.pin:
                 msg = (
                     "rank and score give the exact scores of the candidates, so min_probability, "
-                    "per_title, caps, diversity and pin do not apply. Leave them out, or use "
+                    "per_title, per_group, caps, diversity and pin do not apply. Leave them out, or use "
                     "recommend(..., allow=candidates)."
                 )
                 raise RequestError(msg)
@@ -757,6 +758,8 @@ class Recommender:
     ) -> tuple[RecommendationList, float, float]:
         """Recommend k items and also score a target item, while reading the prompt only once.
 
+        The list may have any number of variants of one product.
+
         The recommender must use the decoder ``trie`` and the normalization ``catalog``.
 
         Returns:
@@ -765,7 +768,7 @@ class Recommender:
         """
         with self._lock.request():
             started = time.perf_counter()
-            (built,) = self._requests.build_each([history], QueryOptions(k))
+            (built,) = self._requests.build_each([history], QueryOptions(k, per_group=None))
             request = built if isinstance(built, Request) else self._whole_request(history)
             reading = self._search.read([request])
             if isinstance(built, Request):

@@ -269,7 +269,7 @@ def test_fewer_than_k_written_say_why() -> None:
 
 def test_a_text_that_names_several_items_gives_all() -> None:
     catalog = Catalog([Item("a", "mug"), Item("b", "doll"), Item("c", "mug"), Item("d", "mug")])
-    answer = written({"mug": -1.0}, catalog).recommend("b", k=3)
+    answer = written({"mug": -1.0}, catalog).recommend("b", k=3, per_group=None)
     assert [r.item_id for r in answer] == ["a", "c", "d"]
     assert [r.score for r in answer] == pytest.approx([1 / 3] * 3)
     assert [r.item_id for r in written({"mug": -1.0}, catalog).recommend("c", k=2)] == ["a", "d"]

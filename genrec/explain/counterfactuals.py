@@ -114,6 +114,8 @@ class ItemExplanation:
         addition: the event whose addition raises the item's score most; None if no candidate
             raises it.
         tried: the number of candidate items tried for ``addition``.
+        listed: True if the item is in the list. With limits such as ``per_group``, an item of the
+            top k may be left out of the list, and an item of a lower rank may be in it.
         understood: the interpretation of each piece of a typed history.
         notes: remarks for the user.
     """
@@ -136,6 +138,7 @@ class ItemExplanation:
     removal: WhatIf | None
     addition: WhatIf | None
     tried: int
+    listed: bool
     understood: tuple[Understood, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -147,7 +150,7 @@ class ItemExplanation:
     @property
     def recommended(self) -> bool:
         """Return True if the item is among the k recommended items."""
-        return self.allowed and self.rank is not None and self.rank <= self.k
+        return self.allowed and self.listed
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the explanation to a dictionary of plain values that can be written as JSON."""
@@ -191,12 +194,14 @@ def examine_item(
     prior = None if weights is None else PositionWeights(weights, question.trie)
     own, rank, lower = _rank_item(question, tree, prior, position, allowed)
     (best,) = question.search([(question.history, question.render(question.window))])
-    listed = np.flatnonzero(best.rows == row)
-    if rank is None and len(listed):
-        rank, lower = int(listed[0]) + 1, 0
+    place = np.flatnonzero(best.rows == row)
+    limited = best.chosen_from is not None  # so a place in the list is not a rank among all items
+    if rank is None and len(place) and not limited:
+        rank, lower = int(place[0]) + 1, 0
+    listed = bool(len(place)) if limited else rank is not None and rank <= k
     item = catalog[row]
     may_return = bool(allowed.keeps(position)[0])
-    explanation = explain(may_return and rank is not None and rank <= k)
+    explanation = explain(may_return and listed)
     if not may_return:
         without = tuple(replace(w, rank=None) for w in explanation.without)
         explanation = replace(explanation, without=without)
@@ -226,6 +231,7 @@ def examine_item(
         removal=_best_removal(question, row, evidence),
         addition=addition,
         tried=tried,
+        listed=listed,
     )
 
 

@@ -17,6 +17,7 @@ from genrec.cache import Cache, digest_code
 from genrec.config import QueryOptions
 from genrec.data.catalog import Catalog, Item
 from genrec.data.events import History
+from genrec.data.groups import Groups, load_groups
 from genrec.decoding.filters import Filter
 from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.trie import TitleTrie
@@ -183,6 +184,11 @@ class CatalogIndex:
                 self._made[name] = make()
             return cast("T", self._made[name])
 
+    @property
+    def groups(self) -> Groups:
+        """The groups of variants of one product."""
+        return self.made("groups", lambda: load_groups(self.catalog, self._cache))
+
     def additions(self, items: Iterable[Item]) -> Edit:
         """Create the edit that adds items. Items that were removed before are restored.
 
@@ -254,6 +260,7 @@ class CatalogIndex:
             raise RequestError(msg)
         trie = self._edited_trie(catalog, changed, gone, removed)
         self.catalog, self._trie, self.removed, self._made = catalog, trie, removed, {}
+        self._cache = Cache(None)  # it is meant for the catalog of the dataset
 
     def _edited_trie(
         self, catalog: Catalog, changed: Sequence[int], gone: set[int], removed: set[int]

@@ -182,7 +182,19 @@ class Explanations:
             request.behavior,
             self._model.tokenizer.decode,
         )
-        return replace(item, understood=request.understood, notes=request.notes)
+        notes, group = request.notes, index.groups.name(row)
+        if item.allowed and not item.listed and item.rank is not None and item.rank <= item.k:
+            notes = (
+                *notes,
+                f"The item has rank {item.rank}, but a limit leaves it out of the list of {item.k} items"
+                + (
+                    f": at most {options.per_group} items of the group {group!r} are listed, and others "
+                    "of this group rank higher (--per-group)."
+                    if options.per_group and group is not None
+                    else "."
+                ),
+            )
+        return replace(item, understood=request.understood, notes=notes)
 
     def falls(self, request: Request, row: int, left_out: Sequence[Sequence[int]]) -> list[float]:
         """Measure the drop in a score when events are removed; see ``Recommender.falls``."""

@@ -12,11 +12,13 @@ import numpy as np
 
 from genrec.config import Settings
 from genrec.data.catalog import Catalog
+from genrec.data.groups import Groups
 from genrec.errors import RequestError
 from genrec.matching.matcher import Match, TextMatcher
 from genrec.models.base import Generated, GenerationOptions, TextModel, generate_texts
 from genrec.pipeline.catalog_index import CatalogIndex
 from genrec.pipeline.request import Request
+from genrec.pipeline.rerank import capped
 from genrec.pipeline.types import Recommendation
 from genrec.prompts.encoder import EncodedPrompt
 from genrec.types import BoolArray
@@ -74,7 +76,7 @@ class FreeText:
         Raises:
             RequestError: an option of the request does not work with this decoder.
         """
-        options = request.options
+        options, k = request.options, int(request.options.k)
         if options.min_probability or options.chooses:
             msg = (
                 "min_probability, per_title, caps and diversity do not work with decoder='match', which "
@@ -86,8 +88,10 @@ class FreeText:
             self._index.catalog,
             matcher,
             self._index.mask(request.allowed, request.order),
-            int(options.k),
+            k,
             drawn=bool(self._settings.n_samples),
+            groups=self._index.groups if options.per_group else None,
+            per_group=options.per_group or k,
         )
 
 
@@ -99,6 +103,8 @@ def find_items(
     k: int,
     *,
     drawn: bool,
+    groups: Groups | None = None,
+    per_group: int = 1,
 ) -> Named:
     """Find up to k items in generated texts, and rank them by the share of texts that name them.
 
@@ -110,6 +116,8 @@ def find_items(
         k: the maximum number of items to find.
         drawn: True if the texts are samples, which all have the same weight. Otherwise, texts are
             weighted by their probability.
+        groups: the groups of variants of one product; None to set no limit for them.
+        per_group: the maximum number of items in the same group, at least 1.
     """
     found: dict[int, tuple[float, list[str], Match]] = {}
     nothing = already = 0
@@ -124,7 +132,11 @@ def find_items(
             new = text.text.strip()
             said = said if new in said else [*said, new]
             found[row] = (score + weight / len(match.rows), said, first)
-    best = sorted(found.items(), key=lambda pair: (-pair[1][0], pair[0]))[:k]
+    best = sorted(found.items(), key=lambda pair: (-pair[1][0], pair[0]))
+    if groups is not None:
+        values = groups.values(np.array([row for row, _ in best], dtype=np.int64))
+        best = [best[place] for place in capped(values, k, per_group)]
+    best = best[:k]
     notes = list(matcher.notes)
     if len(best) < min(k, int(allowed.sum())):
         more = "n_samples" if drawn else "beam_size"

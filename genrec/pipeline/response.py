@@ -7,7 +7,7 @@ tokenizer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ class ResponseBuilder:
             columns.append(none)
         else:  # at most 700, since exp(710) is infinite
             columns.append(np.exp(np.minimum(boosts[ranking.rows], 700.0)).tolist())
-        catalog = self._index.catalog
+        catalog, groups = self._index.catalog, self._index.groups
         items = tuple(
             Recommendation(
                 rank,
@@ -74,6 +74,7 @@ class ResponseBuilder:
                 logprob_prior=prior,
                 boost=boost,
                 pinned=rank <= ranking.pinned,
+                group=groups.name(row),
             )
             for rank, (row, logprob, score, model, prior, boost) in enumerate(
                 zip(*columns, strict=True), start=1
@@ -84,15 +85,16 @@ class ResponseBuilder:
         if len(items) < min(k, request.size):
             notes = (
                 *notes,
-                f"The list has {len(items)} of {k} items, because min_probability or caps exclude the "
-                "rest.",
+                f"The list has {len(items)} of {k} items, because min_probability, per_group or caps "
+                "exclude the rest.",
             )
         return self._list(request, items, k, decoder or self._settings.decoder, notes, details)
 
     def from_texts(self, request: Request, named: Named) -> RecommendationList:
         """Build a recommendation list from the items that were found in generated texts."""
-        k = int(request.options.k)
-        return self._list(request, named.items, k, self._settings.decoder, named.notes, {})
+        k, catalog, groups = int(request.options.k), self._index.catalog, self._index.groups
+        items = tuple(replace(i, group=groups.name(catalog.row(i.item_id))) for i in named.items)
+        return self._list(request, items, k, self._settings.decoder, named.notes, {})
 
     def from_refusal(self, refusal: Refusal) -> RecommendationList:
         """Build the empty list for a history that cannot be answered. Its notes give the reason."""

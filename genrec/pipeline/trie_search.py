@@ -39,7 +39,7 @@ _COARSE = 0.05  # scores closer than this cannot be distinguished in half precis
 _BUDGET = 256  # the smallest token budget of a search
 _ALL = 1 << 40
 _KEPT = 1024  # number of tokens that a search which scores all items keeps in the token tree
-_TITLES = "title as the model sees it"
+_TITLES, _GROUPS = "title as the model sees it", "variants of one product"
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +290,8 @@ class TrieSearch:
         """Find the best items for each request of a batch, without its pinned items.
 
         If the requests ask for caps or diversity, the items are chosen from a longer ranked list.
+        If they only limit the variants of one product, a longer list is searched only for the
+        requests whose list exceeds the limit.
 
         Args:
             reading: the processed prompts of the batch.
@@ -299,15 +301,17 @@ class TrieSearch:
         k = int(wanted.k)
         sizes = [min(k - len(r.pins), r.size) for r in requests]
         options = self.options(max(requests, key=lambda r: len(r.prompt.ids)))
-        if not wanted.chooses:
+        grouped = bool(wanted.per_group) and bool(self._index.groups.names)
+        if not (wanted.chooses or grouped):
             return self._search(reading, requests, [max(n, 1) for n in sizes], options)
-        pool, pending = max(4 * k, 50), list(range(len(requests)))
+        longer = max(4 * k, 50)
+        pool, pending = longer if wanted.chooses else k, list(range(len(requests)))
         chosen: dict[int, Ranking] = {}
         while pending:
             some = [requests[i] for i in pending]
-            if chosen:  # the tree may no longer contain these prompts
+            if chosen and len(requests) > 1:  # the tree may no longer contain these prompts
                 reading = self.read(some)
-            pools = [max(min(pool, r.size), 1) for r in some]
+            pools = [max(min(pool - len(r.pins), r.size), 1) for r in some]
             wide = replace(options, beam_size=max(options.beam_size, pool))
             rankings = dict(zip(pending, self._search(reading, some, pools, wide), strict=True))
             for i, ranking in rankings.items():
@@ -315,15 +319,17 @@ class TrieSearch:
             # If the caps leave too few candidates, search longer lists, up to a list of all items.
             pending = [
                 i for i, ranking in rankings.items()
-                if len(chosen[i].rows) < sizes[i] and len(ranking.rows) == pool
+                if len(chosen[i].rows) < sizes[i]
+                and len(ranking.rows) == pool - len(requests[i].pins)
             ]  # fmt: skip
-            pool *= 8
+            pool = longer if pool < longer else 8 * pool
         return [chosen[i] for i in range(len(requests))]
 
     def _choose(self, ranking: Ranking, request: Request) -> Ranking:
-        """Choose items from a longer ranking according to the options for diversity and caps.
+        """Choose items from a ranking according to the options for diversity and caps.
 
-        Pinned items count towards the caps and the length of the list, but are not returned.
+        Pinned items count towards the caps and the length of the list, but are not returned. If
+        only ``per_group`` is given and leaves out no item, there is no choice to report.
         """
         wanted, first = request.options, len(request.pins)
         rows = np.concatenate([np.array(request.pins, dtype=np.int64), ranking.rows])
@@ -335,6 +341,9 @@ class TrieSearch:
             catalog, form = self._index.catalog, self._index.encoder.form
             columns[_TITLES] = [form.render(catalog[r].title) for r in rows.tolist()]
             caps[_TITLES] = wanted.per_title
+        if wanted.per_group:
+            columns[_GROUPS] = self._index.groups.values(rows)
+            caps[_GROUPS] = wanted.per_group
         if wanted.diversity:
             which = rerank.choose(
                 np.concatenate([np.zeros(first), ranking.scores]),
@@ -348,6 +357,9 @@ class TrieSearch:
         else:
             which = rerank.capped(columns, int(wanted.k), caps, first)
         which = which[first:] - first
+        whole = np.arange(min(len(ranking.rows), int(wanted.k) - first))
+        if not wanted.chooses and np.array_equal(which, whole):
+            return ranking.only(which)
         return replace(ranking.only(which), chosen_from=len(ranking.rows))
 
     def question(self, request: Request) -> Question:

@@ -45,6 +45,8 @@ class Recommendation:
         boost: the factor by which the options of the request multiply the item's score; None if
             they do not change the scores.
         pinned: True if the item is at this place because it was pinned, whatever its score.
+        group: the name of the group of variants that the item belongs to; None if the item is not
+            in a group. See ``genrec.data.groups``.
     """
 
     rank: int
@@ -60,6 +62,7 @@ class Recommendation:
     logprob_prior: float | None = None
     boost: float | None = None
     pinned: bool = False
+    group: str | None = None
 
     @property
     def probability(self) -> float:
@@ -77,6 +80,8 @@ class Recommendation:
             del values["boost"]
         if not self.pinned:
             del values["pinned"]
+        if self.group is None:
+            del values["group"]
         return values
 
 

@@ -115,7 +115,9 @@ def test_models_write_some_of_them(kind: str) -> None:
 
 
 def texts(recommender: Recommender, history: Any, **settings: Any) -> list[tuple[str, str]]:
-    found = recommender.with_settings(**settings).recommend(history, 4, explain=True)
+    found = recommender.with_settings(**settings).recommend(
+        history, 4, explain=True, per_group=None
+    )
     return [(r.explanation.source, r.explanation.text) for r in found if r.explanation]
 
 

@@ -55,7 +55,7 @@ def test_filtering_commutes_with_ranking(kind: str, k: int, data: st.DataObject,
         with pytest.raises(RequestError, match="No item may be returned"):
             recommender.recommend(history, k, allow=allow, deny=deny, where=where)
         return
-    answer = recommender.recommend(history, k, allow=allow, deny=deny, where=where)
+    answer = recommender.recommend(history, k, allow=allow, deny=deny, where=where, per_group=None)
     assert len(answer) == min(k, len(wanted))
     assert {r.item_id for r in answer} <= {r.item_id for r in wanted}
     by_id = {r.item_id: r.logprob for r in wanted}
@@ -124,15 +124,15 @@ def test_a_batch_some_of_which_needs_a_longer_list() -> None:
 
 def test_caps_hold_and_fill_the_list_from_further_down() -> None:
     recommender = shop(n=400, search="exact")
-    answer = recommender.recommend("", 6, caps={"brand": 2})
+    answer = recommender.recommend("", 6, caps={"brand": 2}, per_group=None)
     brands = Counter(
         recommender.catalog[recommender.catalog.row(r.item_id)].attributes["brand"] for r in answer
     )
     assert brands == {"a": 2, "b": 2, "c": 2}
     assert answer.details["chosen_from"] >= 24
-    assert "chosen_from" not in recommender.recommend("", 6).details
-    assert len(recommender.recommend("", 10, caps={"brand": 3})) == 9
-    one = recommender.recommend("", 50, per_title=1)
+    assert "chosen_from" not in recommender.recommend("", 6, per_group=None).details
+    assert len(recommender.recommend("", 10, caps={"brand": 3}, per_group=None)) == 9
+    one = recommender.recommend("", 50, per_title=1, per_group=None)
     names = [r.title for r in one]
     assert len(set(names)) == len(names)
     firsts = dict.fromkeys(r.title for r in recommender.score(""))
