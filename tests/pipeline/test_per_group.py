@@ -113,7 +113,9 @@ def test_a_longer_list_is_searched_only_if_the_first_one_exceeds_the_limit(
     assert sizes == [[3], [4]]
 
 
-@pytest.mark.parametrize("pin", [["l7"], ["o1"], ["l7", "l2", "l3"], ["o0", "l1", "o1", "l2", "l4"]])
+@pytest.mark.parametrize(
+    "pin", [["l7"], ["o1"], ["l7", "l2", "l3"], ["o0", "l1", "o1", "l2", "l4"]]
+)
 def test_pinned_items_count_towards_the_limit(pin: list[str]) -> None:
     recommender = lamps(search="exact")
     answer = recommender.recommend("", 5, pin=pin)

@@ -198,12 +198,12 @@ def shop(n: int = 300, **settings: Any) -> Recommender:
 def test_probabilities_stay_and_few_prefixes_are_read(value: float) -> None:
     recommender = shop(search="exact")
     chances = {r.item_id: r.probability for r in recommender.score("i1")}
-    plain = recommender.recommend("i1", 5)
-    answer = recommender.recommend("i1", 5, boosts={"brand == 'a'": value})
+    plain = recommender.recommend("i1", 5, per_group=None)
+    answer = recommender.recommend("i1", 5, boosts={"brand == 'a'": value}, per_group=None)
     assert [r.probability for r in answer] == pytest.approx(
         [chances[r.item_id] for r in answer], rel=1e-3
     )
-    same = recommender.recommend("i1", 5, boosts={"price > 0": value})
+    same = recommender.recommend("i1", 5, boosts={"price > 0": value}, per_group=None)
     assert [r.item_id for r in same] == [r.item_id for r in plain]
     assert [r.score for r in same] == pytest.approx([r.score + math.log(value) for r in plain])
     whole = recommender.score("i1").details["certificate"]["tokens"]
@@ -213,10 +213,10 @@ def test_probabilities_stay_and_few_prefixes_are_read(value: float) -> None:
 def test_a_factor_on_one_item_adds_little_work() -> None:
     """The bound of a prefix has the highest factor below it, and not that of the whole catalog."""
     recommender = shop(search="exact")
-    plain = recommender.recommend("i1", 5).details["certificate"]
+    plain = recommender.recommend("i1", 5, per_group=None).details["certificate"]
     worst = recommender.score("i1")[-1].item_id
     one = {f"item_id == '{worst}'": 1e9}
-    answer = recommender.recommend("i1", 5, boosts=one)
+    answer = recommender.recommend("i1", 5, boosts=one, per_group=None)
     assert answer[0].item_id == worst
     assert answer.details["certificate"]["exact"]
     assert answer.details["certificate"]["tokens"] <= plain["tokens"] + FILL
