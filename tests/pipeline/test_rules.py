@@ -16,6 +16,7 @@ from support.titles import kinds, titles
 
 from genrec import Catalog, Item, Recommendation, RecommendationList, Recommender
 from genrec.config import QueryOptions
+from genrec.data.groups import find_groups
 from genrec.decoding.types import FILL
 from genrec.errors import RequestError, SettingsError
 from genrec.priors.weights import Weights
@@ -39,9 +40,14 @@ class Fixed:
         return Weights(self.values)
 
 
+VARIANTS = ["desk lamp red", "desk lamp blue", "desk lamp 2", "desk lamp"]  # one product
+
+
 @st.composite
 def shops(draw: st.DrawFn) -> Recommender:
-    names = draw(st.lists(titles, min_size=1, max_size=25))
+    names = [*draw(st.sampled_from([VARIANTS, []])), *draw(st.lists(titles, max_size=21))] or [
+        "mug"
+    ]
     items = [
         Item(
             f"i{n}",
@@ -112,7 +118,7 @@ def test_boosted_lists_equal_brute_force(
         with pytest.raises(RequestError, match="No item may be returned"):
             recommender.recommend(known, k, boosts=boosts, where=where)
         return
-    answer = recommender.recommend(known, k, boosts=boosts, where=where)
+    answer = recommender.recommend(known, k, boosts=boosts, where=where, per_group=None)
     assert len(answer) == min(k, len(scores))
     exact = answer.details["certificate"]["exact"]
     is_best(list(answer), scores, exact)
@@ -133,17 +139,20 @@ def test_boosted_lists_equal_brute_force(
     st.dictionaries(st.sampled_from([*BOOSTS]), st.sampled_from([0.01, 1.2, 1e4]), max_size=2),
     st.lists(st.integers(0, 24), max_size=4),
     st.none() | st.integers(1, 3),
+    st.sampled_from([1, 2, None]),
     st.booleans(),
 )
-def test_pinned_capped_filtered_and_boosted_lists_equal_brute_force(
+def test_pinned_capped_grouped_filtered_and_boosted_lists_equal_brute_force(
     recommender: Recommender,
     k: int,
     boosts: dict[str, float],
     pinned: list[int],
     cap: int | None,
+    per_group: int | None,
     filtered: bool,
 ) -> None:
     catalog = recommender.catalog
+    groups = find_groups(catalog).values(np.arange(len(catalog)))
     recommender = recommender.with_settings(search="exact", exclude_seen=True)
     pin = [f"i{n % len(catalog)}" for n in pinned]
     deny = [catalog[len(catalog) // 2].item_id]
@@ -157,7 +166,7 @@ def test_pinned_capped_filtered_and_boosted_lists_equal_brute_force(
     assume(all(b - a < 1e-12 or b - a > NEAR for a, b in pairwise(levels)))
     wishes: dict[str, Any] = {
         "where": "price <= 15" if filtered else None, "boosts": boosts, "pin": pin, "deny": deny,
-        "caps": {"brand": cap} if cap else {},
+        "caps": {"brand": cap} if cap else {}, "per_group": per_group,
     }  # fmt: skip
     if not allowed:
         with pytest.raises(RequestError, match="No item may be returned"):
@@ -169,6 +178,8 @@ def test_pinned_capped_filtered_and_boosted_lists_equal_brute_force(
     for item_id in sorted(by_id, key=lambda i: (-round(scores[i], 9), catalog.row(i))):
         brands = [by_id[i].attributes["brand"] for i in expected]
         room = cap is None or brands.count(by_id[item_id].attributes["brand"]) < cap
+        group, taken = (groups[catalog.row(item_id)], [groups[catalog.row(i)] for i in expected])
+        room &= per_group is None or group is None or taken.count(group) < per_group
         if room and item_id not in expected and len(expected) < k:
             expected.append(item_id)
     answer = recommender.recommend(["i0"], k, **wishes)
