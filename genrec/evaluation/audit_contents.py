@@ -1,4 +1,4 @@
-"""Check the contents of a dataset, such as its users, its titles and the repetition of items."""
+"""Check the contents of a dataset, such as its users, titles and repeated items."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def check_target_in_history(data: AuditedData) -> Finding:
     n = len(data.cases)
     figures = {"by_id": by_id / n, "by_title": by_title / n}
     said = (
-        f"{by_id / n:.1%} of the targets are already in the history. Compared by title instead of ID, "
-        f"the share is {by_title / n:.1%}."
+        f"{by_id / n:.1%} of the targets are already in the history. If titles are compared "
+        f"instead of IDs, the share is {by_title / n:.1%}."
     )
     if data.dataset.info.exclude_seen and excluded:
         advice = (
@@ -78,8 +78,8 @@ def check_target_in_history(data: AuditedData) -> Finding:
         return Finding("target in history", "warning", figures, said, advice)
     if by_id:
         advice = (
-            "State with all results that seen items may be recommended, and compare with a baseline "
-            "that repeats items."
+            "Whenever you report results, state that seen items may be recommended, and compare with "
+            "a baseline that repeats items."
         )
         return Finding("target in history", "note", figures, said, advice)
     if by_title > 0.01 * n:
@@ -94,7 +94,7 @@ def check_repeats(data: AuditedData) -> Finding:
     rule, exception = "excluded" if info.exclude_seen else "included", ""
     lead_in = sorted(info.lead_in_behaviors & info.led_by.keys())
     if info.exclude_seen and lead_in:
-        exception = f", unless the user only has {', '.join(lead_in)} events for them"
+        exception = f", unless the user has only {', '.join(lead_in)} events with them"
     said = (
         f"{info.repeat_share:.1%} of the baskets or events in train and validation begin with an "
         f"item that the user has already interacted with. By default, seen items are {rule}{exception}."
@@ -135,7 +135,7 @@ def check_shared_titles(data: AuditedData) -> Finding:
 
 
 def _popular_hit_rates(data: AuditedData) -> tuple[float, float]:
-    """Return the hit rate at 10 of the popularity baseline, once by item id and once by title."""
+    """Return the popularity baseline's hit rate at 10, once by item id and once by title."""
     catalog, titles = data.dataset.catalog, data.dataset.catalog.titles
     cases = data.sampled_cases
     by_id = by_text = 0
@@ -153,7 +153,8 @@ def check_cold_targets(data: AuditedData) -> Finding:
     share = float((counts[rows] == 0).mean())
     said = f"{share:.1%} of the targets have no event in train."
     advice = (
-        "Baselines that count events cannot predict them. Report warm and cold items separately."
+        "Baselines that count events cannot predict these targets. Report results for warm and cold "
+        "items separately."
         if share > 0.01
         else ""
     )
@@ -184,7 +185,7 @@ def check_counting(data: AuditedData) -> Finding:
     if "markov" not in names:
         said += " The markov baseline is not available, so transitions were not counted."
     advice = (
-        "A model that does not beat these has learned nothing beyond counting. Report them with your "
-        "results."
+        "A model that does not beat these baselines has learned nothing beyond counting. Report "
+        "them with your results."
     )
     return Finding("counting", "note", figures, said, advice)

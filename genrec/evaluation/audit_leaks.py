@@ -1,4 +1,4 @@
-"""Check the times and the splits of a dataset for train events that should not be known yet."""
+"""Check a dataset for leaks, such as train events that happened after the targets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WINDOW = 4  # a sequence of this many items rarely occurs twice by chance
 
 
 def check_repeated_events(data: AuditedData) -> Finding:
-    """Look for duplicate events, which give away targets if they are in different splits."""
+    """Look for duplicate events, which give away targets if the copies are in different splits."""
     c = data.dataset.interactions.columns
     keys = np.stack([c.user, c.row, c.behavior, c.timestamp], axis=1)
     _, which, count = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
@@ -36,7 +36,7 @@ def check_repeated_events(data: AuditedData) -> Finding:
 
 
 def check_ties(data: AuditedData) -> Finding:
-    """Look for targets at the same time or on the same day as the event before them."""
+    """Look for targets that have the same time or day as the preceding event."""
     times = data.times
     if times is None:
         said = "The data has positions instead of times, so ties cannot be detected."
@@ -71,7 +71,7 @@ def check_ties(data: AuditedData) -> Finding:
 
 
 def check_users_in_splits(data: AuditedData) -> Finding:
-    """Count users in several splits, and look for earlier splits that contain later events."""
+    """Count users who are in several splits, and look for events that are out of order."""
     c = data.dataset.interactions.columns
     inside = np.zeros((len(data.dataset.interactions.user_ids), len(SPLITS)), dtype=bool)
     inside[c.user, c.split] = True
@@ -125,8 +125,8 @@ def check_sequences_in_train(data: AuditedData) -> Finding:
     )
     if share > 0.05:
         advice = (
-            "The train part contains copies of test sequences. Cut windows after splitting users or "
-            "times, not before."
+            "The train part contains copies of test sequences. Split by user or time first, and cut "
+            "sequences into windows afterwards."
         )
         return Finding("sequences in train", "warning", {"share": share}, said, advice)
     return Finding("sequences in train", "ok", {"share": share}, said)
@@ -162,15 +162,15 @@ def check_future(data: AuditedData) -> Finding:
         return Finding("future", "warning", figures, said, advice)
     if (later > 0).any():
         advice = (
-            "This cannot be avoided if each user's last event is held out, so train shows which items "
-            f"become popular later. State it with the results{data.or_split_by_time}."
+            "This cannot be avoided if each user's last event is held out. Train therefore shows which "
+            f"items become popular later. State this with the results{data.or_split_by_time}."
         )
         return Finding("future", "note", figures, said, advice)
     return Finding("future", "ok", figures, said)
 
 
 def _users_with_later_train_events(data: AuditedData, times: FloatArray) -> int:
-    """Count the users who have an event in an earlier split that is later than their target."""
+    """Count the users for whom an earlier split contains an event later than their target."""
     events = data.dataset.interactions
     users = 0
     for case in data.cases:

@@ -86,7 +86,7 @@ class AuditedData:
 
     @property
     def or_split_by_time(self) -> str:
-        """The end of a sentence of advice, which suggests splitting the data by time instead."""
+        """The end of a sentence of advice, suggesting that the data be split by time instead."""
         if self.dataset.info.time_unit == "position":
             return ", or prepare the data without positions and split it by time"
         return ", and also report results on the split by time (--split global-time)"
@@ -97,7 +97,7 @@ class AuditedData:
         return protocols.sample(self.cases, MAX_USERS)
 
     def top_ten(self, baseline: str) -> list[Sequence[str]]:
-        """Rank items with a baseline fitted on train, and return the top ten of each sampled case.
+        """Fit a baseline on train, and return its top ten items for each sampled case.
 
         Args:
             baseline: the name of the baseline.

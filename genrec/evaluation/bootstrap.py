@@ -41,10 +41,10 @@ def bootstrap(
     systems, pass the per-user differences to get a paired interval.
 
     Args:
-        values: one value for each user; at least one user.
+        values: one value per user, for at least one user.
         level: the share of resampled means inside the interval.
-        draws: the number of resamples. None means 10,000 for up to 10,000 users; for more users, it
-            means 10^8 divided by the number of users, but at least 1,000.
+        draws: the number of resamples. If None, it is 10,000 for up to 10,000 users; for more
+            users, it is 10^8 divided by the number of users, but at least 1,000.
         seed: the random seed of the resampling.
 
     >>> bootstrap([1.0, 1.0, 1.0])
@@ -58,9 +58,9 @@ def bootstraps(
 ) -> list[Interval]:
     """Compute the mean and the interval of several metrics at once; see ``bootstrap``.
 
-    All metrics share the same resamples. Metrics with few distinct values are an exception if there
-    are more than 10,000 users. For these, the number of users with each value is resampled instead,
-    which is equivalent and faster.
+    All metrics share the same resamples, except that with more than 10,000 users, a metric with few
+    distinct values is treated separately: the number of users with each value is resampled, which
+    is equivalent and faster.
 
     Args:
         values: (n, M) the values of M metrics for n users.

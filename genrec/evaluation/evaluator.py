@@ -1,7 +1,7 @@
 """Evaluate recommenders and baselines on the cases of an evaluation protocol.
 
-First, the ranked lists are computed and logged user by user, so that a killed run can be resumed.
-Then the metrics are computed from the lists for each user, and averaged over the users.
+First, the ranked lists are computed and logged user by user, so that an interrupted run can be
+resumed. Then the metrics are computed from each user's list and averaged over all users.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def evaluate(
     progress: Progress = lambda system, done: None,
     log: Log = lambda message: None,
 ) -> Evaluation:
-    """Rank items with each system for each user of a protocol, and compute metrics for the lists.
+    """Rank items with each system for each user in a protocol, and compute metrics for the lists.
 
     Args:
         dataset: a dataset with a split. It is split again if the protocol needs a different split.
@@ -70,9 +70,9 @@ def evaluate(
             split.
         split: ``test`` or ``validation``.
         users: the size of a fixed random sample of users; None for all users.
-        fit_on: the data to which baselines given by name and the priors of recommenders are fitted,
-            ``train`` or ``train+validation``. None means ``train``, or ``train+validation`` for
-            ``demo-v1`` on test.
+        fit_on: the data to which the recommenders' priors and the baselines given by name are
+            fitted: ``train`` or ``train+validation``. None means ``train``, or ``train+validation``
+            for ``demo-v1`` on test.
         exclude_seen: True to leave items of the history out of the lists, False to include them.
             None uses the recommenders' setting, whose default depends on the dataset.
         candidates: for ``candidates-20``, a mapping from each user_id to the items to rank, which
@@ -80,8 +80,8 @@ def evaluate(
         vectors: a matrix with a unit vector for each of the catalog's items, used to measure
             diversity; None for character n-grams of the titles.
         seed: the random seed for the sample, the candidates and the baselines.
-        out: the folder for per-user values and logs of the lists, from which a killed run can be
-            resumed; None to store nothing.
+        out: the folder for per-user values and logs of the lists, from which an interrupted run can
+            be resumed; None to store nothing.
         progress: a function that is called with the name of a system and the number of users done.
         log: a function that is called with a line of text while a baseline is trained, and if a
             fitted baseline cannot be saved.
@@ -95,7 +95,7 @@ def evaluate(
         msg = "No systems were given. Expected at least one, such as 'popular' or a Recommender."
         raise RequestError(msg)
     if out is not None and (Path(out) / "dataset.json").exists():
-        msg = f"{out} is a dataset folder. Nothing was changed. Expected another folder for the results."
+        msg = f"{out} is a dataset folder. Nothing was changed. Choose another folder for the results."
         raise DataError(msg)
     protocol = protocol or protocols.default_protocol(dataset)
     dataset = protocols.apply_protocol(dataset, protocol)
@@ -152,11 +152,11 @@ def resolve_before(fit_on: str | None, protocol: str, split: str) -> str:
     if fit_on is None:
         return "test" if (protocol, split) == ("demo-v1", "test") else "validation"
     if fit_on not in PRIOR_EVENTS:
-        msg = f"fit_on={fit_on!r} is not known. Expected one of: {', '.join(PRIOR_EVENTS)}."
+        msg = f"Unknown value fit_on={fit_on!r}. Expected one of: {', '.join(PRIOR_EVENTS)}."
         raise RequestError(msg)
     if (fit_on, split) == ("train+validation", "validation"):
         msg = (
-            "fit_on='train+validation' with split='validation' would count the targets. Expected "
+            "fit_on='train+validation' with split='validation' would include the targets. Expected "
             "fit_on='train'."
         )
         raise RequestError(msg)
@@ -184,7 +184,7 @@ def _resolve_exclude_seen(dataset: Dataset, systems: Sequence[Any], asked: bool 
     if len(ours) > 1 or (asked is not None and ours and ours != {asked}):
         msg = (
             f"exclude_seen={asked}, but the recommenders have exclude_seen={sorted(ours)}. "
-            "Expected the same setting everywhere. Change exclude_seen of the recommenders."
+            "Expected the same value everywhere. Change the exclude_seen setting of the recommenders."
         )
         raise RequestError(msg)
     if asked is not None:
@@ -284,10 +284,10 @@ class _Measurement:
         )
 
     def _invalid(self, rows: RowArray) -> FloatArray:
-        """Return 1 for each user whose list is not valid, and 0 for the others.
+        """Return 1 for each user whose list is invalid, and 0 for all others.
 
-        A list is not valid if it is too short, repeats an item, or contains an item that is
-        unknown, seen or not a candidate.
+        A list is invalid if it is too short, repeats an item, or contains an item that is unknown,
+        seen or not a candidate.
 
         Args:
             rows: the lists as catalog rows; see ``metrics.as_rows``.
@@ -339,14 +339,14 @@ def run(
     key: str = "",
     progress: Callable[[int], None] | None = None,
 ) -> Result:
-    """Rank items for each case with a function, and return the result without further metrics.
+    """Rank items for each case with a function, and return the ranked lists as a result.
 
-    If a log is written, a killed run can be resumed.
+    If a log is written, an interrupted run can be resumed.
 
     Args:
         name: the name of the system.
         rank: a function that returns the ranked item ids for a history.
-        cases: the cases to rank items for.
+        cases: the cases for which items are ranked.
         log_path: the file to which the lists are logged; see ``run_log.collect_answers``.
         key: a string that identifies everything that the lists depend on, such as the model and its
             settings. A log with a different key is rejected.

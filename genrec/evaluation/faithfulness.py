@@ -1,17 +1,16 @@
-"""Measure whether explanations are faithful: do the scores depend on the events that they name?
+"""Measure whether the events that explanations name really affect the scores.
 
 For the first recommendation of each user, one, two and three events are left out of the history.
 The events that the sentence names come first, followed by the events with the most evidence. If a
-sentence is faithful, the score falls without the events that it names. For comparison, the same is
-done with the most recent events, with the events whose titles are most similar to the item's title,
-and with random events. The score is the one used for ranking, including the prior if there is one.
-It is measured under a different template than the evidence and the sentence. In a second
-measurement, only these events are kept, which shows whether they are sufficient. Finally, every
-sentence is checked again.
+sentence is faithful, the score drops when the events that it names are left out. For comparison,
+the same is done with the most recent events, with the events whose titles are most similar to the
+item's title, and with random events. The score is the one used for ranking, including the prior if
+there is one. It is measured with a different template from the one used for the evidence and the
+sentence. In a second measurement, only these events are kept, which shows whether they are
+sufficient. Finally, every sentence is checked again.
 
-Sentences do not depend on chance, because the most likely title, token or word is chosen at each
-step. Agreement between seeds is therefore not measured. The seed only affects demonstrations and
-samples.
+Sentences are deterministic, because the most likely title, token or word is chosen at each step.
+Agreement between seeds is therefore not measured. The seed only affects demonstrations and samples.
 """
 
 from __future__ import annotations
@@ -96,9 +95,10 @@ def faithfulness(
         encoder: the encoder used to compare titles. It is ``ngrams`` or a name that
             ``genrec.matching.encoders.load_embedder`` accepts. Titles that the encoder cannot read
             are compared by character n-grams.
-        fit_on: the part of the data that the recommender's prior counts; see ``genrec.evaluate``.
+        fit_on: the part of the data that is used to build the recommender's prior; see
+            ``genrec.evaluate``.
         seed: the random seed for the sample and the random events.
-        out: a JSONL file that stores the result for each user, from which a killed run can be
+        out: a JSONL file that stores the result for each user, from which an interrupted run can be
             resumed; None to store nothing.
         progress: a function that is called with the number of users done.
         log: a function that is called with a line of text before each slow step.
@@ -180,7 +180,7 @@ def with_other_template(recommender: Recommender, template: str | None = None) -
 def _prepare(recommender: Recommender, dataset: Dataset, before: str) -> Recommender:
     """Check that a recommender's explanations can be evaluated, and refit its prior.
 
-    The prior of the returned recommender counts only events before the given split.
+    The prior of the returned recommender is based only on events before the given split.
     """
     if recommender.settings.decoder == "match":
         msg = (
@@ -206,7 +206,7 @@ def _with_enough(cases: Sequence[Case], max_events: int) -> list[Case]:
 
 
 def _read(log_path: Path, key: str) -> dict[str, Judgement]:
-    """Read the judgements in a log, and return them by user id.
+    """Read the judgements in a log, and return them keyed by user id.
 
     Raises:
         DataError: the path is a folder, or the log was written with another key.
@@ -232,7 +232,7 @@ class Judge:
     """Judges the explanation of each user's first recommendation.
 
     Attributes:
-        other: the recommender with the other template, under which scores are measured.
+        other: the recommender with the other template, with which scores are measured.
     """
 
     def __init__(
@@ -324,7 +324,7 @@ def collect_facts(
 ) -> Facts:
     """Collect the facts that the sentence of an explanation may state.
 
-    A sentence that comes from the template may also use the template's words and the texts of
+    A sentence that comes from the template may also contain the template's words and the texts of
     events.
 
     Args:
@@ -354,7 +354,7 @@ def collect_facts(
 def find_named_events(
     why: Explanation, facts: Facts, catalog: Catalog, events: Sequence[Interaction]
 ) -> list[int]:
-    """Return the indices of the events that the sentence of an explanation names by title or text.
+    """Return the indices of the events that an explanation's sentence names by title or text.
 
     A generated sentence also names the recommended item. This does not count as naming an event,
     even if the user has already interacted with the item.
@@ -378,7 +378,7 @@ def order_events(
     likeness: Sequence[float],
     chance: Sequence[int],
 ) -> dict[str, list[int]]:
-    """Sort the events with each method of choosing events to leave out.
+    """Sort the events according to each method of choosing which events to leave out.
 
     Args:
         named: the indices of the events that the sentence names.
@@ -403,7 +403,7 @@ def order_events(
 
 
 class Likeness:
-    """A measure of the similarity of titles, based on an encoder or on character n-grams.
+    """Measures how similar titles are, using an encoder or character n-grams.
 
     Attributes:
         encoder: the name of the encoder.

@@ -1,4 +1,4 @@
-"""Define the judgement of a user's explanation, and compute figures from all judgements.
+"""Define how a single explanation is judged, and compute figures from all judgements.
 
 This module works with numbers and texts, not with models.
 """
@@ -21,9 +21,9 @@ SIZES = (1, 2, 3)  # the numbers of events that are left out, or kept, together
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The judgement of the explanation for one user.
+    """The judgement of the explanation that one user would see.
 
-    Events are given by their index in the prompt, starting at 0.
+    Events are identified by their index in the prompt, starting at 0.
 
     Attributes:
         user_id: the id of the user.
@@ -36,9 +36,9 @@ class Judgement:
         own: the events with the recommended item itself.
         evidence: the evidence of each event in nats, under the recommender's own template.
         elsewhere: the evidence of each event in nats, under the other template.
-        left_out: for each method of choosing events, the fall of the score when the first one, two
+        left_out: for each method of choosing events, the drop in the score when the first one, two
             and three events are left out, in nats under the other template.
-        kept: for each method of choosing events, the fall of the score when only these events are
+        kept: for each method of choosing events, the drop in the score when only these events are
             kept, in nats under the other template.
     """
 
@@ -63,12 +63,12 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Curves:
-    """The mean fall of scores by the number of events, for each method of choosing events.
+    """The mean drop in scores for each number of events and each method of choosing them.
 
     Attributes:
-        points: for each method, the mean falls for one, two and three events, with their intervals.
+        points: for each method, the mean drops for one, two and three events, with their intervals.
         area: for each method, the area under the curve, with its interval. The area is the mean of
-            the falls for one, two and three events.
+            the drops for one, two and three events.
         minus: for each method, the mean difference between the area of ``named`` and the area of
             the method on the same users, with its interval.
     """
@@ -79,10 +79,10 @@ class Curves:
 
     @classmethod
     def of(cls, falls: Sequence[Mapping[str, Sequence[float]]]) -> Curves:
-        """Compute the curves from the falls of the scores of at least one user.
+        """Compute the curves from the drops in the scores of at least one user.
 
         Args:
-            falls: for each user and method, the falls for one, two and three events.
+            falls: for each user and method, the drops for one, two and three events.
         """
         # (users, methods, sizes)
         values = np.array([[user[way] for way in WAYS] for user in falls])
@@ -115,9 +115,9 @@ class Faithfulness:
         system: the name of the recommender.
         protocol: the evaluation protocol; see ``genrec.evaluate``.
         split: the part of the data that contains the targets.
-        fitted_on: the part of the data that the prior counts.
-        template: the template under which evidence was found.
-        other: the template under which the fall of the score was measured.
+        fitted_on: the part of the data that was used to build the prior.
+        template: the template with which evidence was found.
+        other: the template with which the drop in the score was measured.
         style: the style of the sentences.
         encoder: the encoder that was used to compare titles.
         seed: the random seed for the sample of users and the random events.
@@ -210,7 +210,7 @@ class Faithfulness:
 
 
 def _spearman(one: Sequence[float], two: Sequence[float]) -> float | None:
-    """Compute Spearman's rank correlation, or return None if all values of a sequence are equal."""
+    """Compute Spearman's rank correlation, or return None if either sequence is constant."""
     from scipy.stats import rankdata
 
     ranks = np.stack([rankdata(one), rankdata(two)])

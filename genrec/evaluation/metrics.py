@@ -43,7 +43,7 @@ def hit_rate(ranks: npt.ArrayLike, k: int) -> FloatArray:
 
     Args:
         ranks: (U,) the rank of each user's only target, starting at 1; 0 if it is not in the list.
-        k: the number of items to look at.
+        k: the number of items to consider.
 
     >>> hit_rate([1, 10, 11, 0], k=10)
     array([1., 1., 0., 0.])
@@ -60,7 +60,7 @@ def ndcg(ranks: npt.ArrayLike, k: int) -> FloatArray:
 
     Args:
         ranks: (U,) the rank of each user's only target, starting at 1; 0 if it is not in the list.
-        k: the number of items to look at.
+        k: the number of items to consider.
 
     >>> ndcg([1, 3, 11, 0], k=10)
     array([1. , 0.5, 0. , 0. ])
@@ -76,7 +76,7 @@ def mrr(ranks: npt.ArrayLike, k: int) -> FloatArray:
 
     Args:
         ranks: (U,) the rank of each user's only target, starting at 1; 0 if it is not in the list.
-        k: the number of items to look at.
+        k: the number of items to consider.
 
     >>> mrr([1, 4, 11, 0], k=10)
     array([1.  , 0.25, 0.  , 0.  ])
@@ -93,7 +93,7 @@ def recall(
     Args:
         relevant: the relevant items of each of the U users; duplicates count once.
         ranked: the ranked list of each user, best item first.
-        k: the number of items to look at.
+        k: the number of items to consider.
 
     Returns:
         (U,) the recall of each user.
@@ -197,7 +197,7 @@ def hits(relevant: npt.ArrayLike, start: IntArray, ranked: RowArray) -> BoolArra
 
 
 def set_metrics(hit: BoolArray, n_relevant: IntArray, k: int) -> dict[str, FloatArray]:
-    """Compute four metrics for each user with a set of relevant items.
+    """Compute four metrics for users who each have a set of relevant items.
 
     Let n be the number of relevant items of a user, and let the hits be the relevant items among
     the first k items of the list:
@@ -211,7 +211,7 @@ def set_metrics(hit: BoolArray, n_relevant: IntArray, k: int) -> dict[str, Float
     Args:
         hit: (U, K) the mask that ``hits`` returns.
         n_relevant: (U,) the number of distinct relevant items of each user, at least 1.
-        k: the number of items to look at.
+        k: the number of items to consider.
 
     Returns:
         (U,) the values of each metric by name.
@@ -258,7 +258,7 @@ def coverage(ranked: RowArray, n_items: int, k: int) -> float:
     Args:
         ranked: (U, K) the lists; see the module's docstring.
         n_items: the number of items in the catalog.
-        k: the number of items of each list to look at.
+        k: the number of items in each list to consider.
 
     >>> coverage(np.array([[0, 1], [0, 2]]), n_items=4, k=1)
     0.25
@@ -272,7 +272,7 @@ def exposure(ranked: RowArray, n_items: int, k: int) -> IntArray:
     Args:
         ranked: (U, K) the lists; see the module's docstring.
         n_items: the number of items in the catalog.
-        k: the number of items of each list to look at.
+        k: the number of items in each list to consider.
 
     Returns:
         The number of lists for each catalog row.
@@ -291,7 +291,7 @@ def gini(counts: npt.ArrayLike) -> float:
     c_1 <= ... <= c_n, it is 2 sum(i c_i) / (n sum(c_i)) - (n + 1) / n.
 
     Args:
-        counts: (n,) the counts, which may not be negative.
+        counts: (n,) the counts, which must not be negative.
 
     >>> gini([1, 1, 1, 1]), gini([0, 0, 0, 8])
     (0.0, 0.75)
@@ -312,7 +312,7 @@ def novelty(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
     Args:
         ranked: (U, K) the lists; see the module's docstring.
         counts: (N,) the number of events of each item in the catalog.
-        k: the number of items of each list to look at.
+        k: the number of items in each list to consider.
 
     Returns:
         (U,) the novelty for each user.
@@ -334,7 +334,7 @@ def popularity(ranked: RowArray, counts: npt.ArrayLike, k: int) -> FloatArray:
     Args:
         ranked: (U, K) the lists; see the module's docstring.
         counts: (N,) the number of events of each item in the catalog.
-        k: the number of items of each list to look at.
+        k: the number of items in each list to consider.
 
     Returns:
         (U,) the mean percentile for each user.
@@ -358,7 +358,7 @@ def diversity(ranked: RowArray, vectors: Any, k: int) -> FloatArray:
         ranked: (U, K) the lists; see the module's docstring.
         vectors: (N, D) a unit vector for each item in the catalog, as a NumPy array or a
             SciPy sparse matrix.
-        k: the number of items of each list to look at.
+        k: the number of items in each list to consider.
 
     Returns:
         (U,) the diversity for each user.
@@ -428,7 +428,7 @@ def calibration(stated: npt.ArrayLike, came_true: npt.ArrayLike, bins: int = 10)
 
 
 def _parts(ranked: RowArray, width: int | None = None) -> Iterator[slice]:
-    """Split the users of a matrix of lists into slices of about ``MAX_CELLS`` cells each."""
+    """Yield slices of users such that each slice of the matrix has about ``MAX_CELLS`` cells."""
     size = max(1, MAX_CELLS // max(1, width or ranked.shape[1]))
     for first in range(0, len(ranked), size):
         yield slice(first, min(first + size, len(ranked)))
@@ -441,7 +441,7 @@ def _repeated(rows: RowArray) -> BoolArray:
         rows: (U, K) the lists; see the module's docstring.
 
     Returns:
-        (U, K) a mask that is True at these positions.
+        (U, K) a mask that is True at the positions of repeated items.
     """
     repeated = np.zeros(rows.shape, dtype=bool)
     ordered = np.sort(
@@ -462,7 +462,7 @@ def _mean_of(values: FloatArray, ranked: RowArray, k: int) -> FloatArray:
     Args:
         values: (N,) the value of each item in the catalog.
         ranked: (U, K) the lists; see the module's docstring.
-        k: the number of items of each list to look at.
+        k: the number of items in each list to consider.
 
     Returns:
         (U,) the means; NaN for an empty list.

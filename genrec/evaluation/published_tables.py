@@ -1,8 +1,8 @@
 """Check published results for figures that are arithmetically impossible.
 
 With one target per user, hit rate, NDCG and MRR are means over the same ranks, so each of them
-limits the others. Suppose that the target of a user has a rank from k1 + 1 to k2. If the cutoff is
-raised from k1 to k2, the metrics of this user increase by these amounts:
+constrains the others. Suppose that the target of a user has a rank from k1 + 1 to k2. If the cutoff
+is raised from k1 to k2, the metrics of this user increase by these amounts:
 
 - hit rate: 1
 - NDCG: at least 1 / log2(k2 + 1) and at most 1 / log2(k1 + 2)
@@ -128,7 +128,7 @@ def _value(cell: object, digits: int) -> _Value | None:
 
 
 def _digits(text: str) -> int:
-    """Return the number of digits after the decimal point of a number written as text."""
+    """Return the number of decimal places of a number written as text."""
     return 12 if "e" in text else len(text.partition(".")[2])
 
 

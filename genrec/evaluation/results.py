@@ -45,8 +45,9 @@ class Result:
             coefficient and the calibration error.
         reliability: a comparison of the stated probabilities with the outcomes; None if the system
             states no probabilities.
-        setup: the parts of the system: ``model``, ``run``, ``template``, ``decoder`` and ``prior``
-            of a recommender, or ``baseline``. ``prior`` holds the fields of ``Fusion``, or is None.
+        setup: a description of the system, with the keys ``model``, ``run``, ``template``,
+            ``decoder`` and ``prior`` for a recommender, or ``baseline`` for a baseline. The value
+            of ``prior`` is a mapping with the fields of ``Fusion``, or None.
     """
 
     name: str
@@ -63,9 +64,9 @@ class Result:
         Args:
             metric: a key of ``values``; or ``hit_rate@K``, ``ndcg@K`` or ``mrr@K`` for the target,
                 or ``recall@K`` for the whole basket, with any number K.
-            targets: ``all``; or ``new`` or ``repeat`` for the users whose target is of this kind (see
-                ``find_targets``). The recall then covers only the items of the basket that are of
-                this kind.
+            targets: ``all`` for all users, or ``new`` or ``repeat`` for the users whose target is
+                of that kind (see ``find_targets``). In the latter case, recall covers only the
+                items in the basket that are of the same kind.
 
         Raises:
             RequestError: the metric or the kind is unknown.
@@ -82,7 +83,7 @@ class Result:
             return self.values[metric]
         if not k.isdecimal() or name not in {"recall", "hit_rate", "ndcg", "mrr"}:
             known = ", ".join([*self.values, "hit_rate@K", "ndcg@K", "mrr@K", "recall@K"])
-            msg = f"metric={metric!r} is not known for {self.name}. Expected one of: {known}."
+            msg = f"Unknown value metric={metric!r} for {self.name}. Expected one of: {known}."
             raise RequestError(msg)
         if name == "recall":
             return metrics.recall([c.basket for c in self.cases], self.ranked, int(k))
@@ -109,7 +110,7 @@ class Result:
         return bootstrap.bootstrap(values)
 
     def minus(self, other: Result, metric: str, targets: str = "all") -> Interval:
-        """Compute the mean difference from another system on the same users, with a 95% interval.
+        """Compute the mean difference from another system on the same users, with its 95% interval.
 
         Args:
             other: the result of the other system, for the same cases in the same order.
@@ -144,7 +145,7 @@ class Comparison:
             interval.
         users: the number of users.
         verdict: ``better``, ``worse`` or ``not distinguishable``.
-        targets: ``all``; or ``new`` or ``repeat`` if only users with such a target were compared.
+        targets: ``all``, or ``new`` or ``repeat`` if only users with such a target were compared.
     """
 
     ours: str
@@ -179,10 +180,11 @@ def compare(
     Args:
         result: the result of your system.
         other: the result of the other system, for the same cases in the same order.
-        metric: see ``Result.per_user``. For nats, lower is better, and they exist only for systems
-            that give a distribution over all items.
-        targets: ``all``; ``new`` to compare only on users whose target is new to them, or ``repeat``
-            to compare only on users who already had their target (see ``Result.per_user``).
+        metric: see ``Result.per_user``. The metric ``nats``, for which lower is better, exists only
+            for systems that give a distribution over all items.
+        targets: ``all`` to compare on all users, ``new`` for only the users whose target is new to
+            them, or ``repeat`` for only the users who already had their target (see
+            ``Result.per_user``).
 
     Raises:
         RequestError: the users or targets differ, one of the systems lacks the metric, or no target
@@ -204,28 +206,28 @@ def compare(
 
 
 def find_targets(cases: Sequence[Case], targets: str) -> BoolArray:
-    """Find the users whose target is of a kind.
+    """Find the users whose target is of the given kind.
 
     Args:
         cases: the cases of U users.
-        targets: one of ``TARGETS``. A target is a ``repeat`` if the user already had it in the events
-            that the protocol shows, and ``new`` otherwise.
+        targets: one of ``TARGETS``. A target is a ``repeat`` if it is among the events that the
+            protocol shows for the user, and ``new`` otherwise.
 
     Returns:
-        (U,) a mask that is True for these users.
+        (U,) a mask that is True for the users whose target is of this kind.
 
     Raises:
         RequestError: the kind is unknown.
     """
     if targets not in TARGETS:
-        msg = f"targets={targets!r} is not known. Expected one of: {', '.join(TARGETS)}."
+        msg = f"Unknown value targets={targets!r}. Expected one of: {', '.join(TARGETS)}."
         raise RequestError(msg)
     repeat = np.array([case.repeat for case in cases], dtype=bool)
     return {"all": np.ones_like(repeat), "new": ~repeat, "repeat": repeat}[targets]
 
 
 def _describe_none(targets: str) -> str:
-    """Return a message that says that no user has a target of a kind."""
+    """Return a message that no user has a target of the given kind."""
     what = {"new": "is new to its user", "repeat": "is a repeat"}.get(targets, "was evaluated")
     return f"No target {what}. Expected at least one user with such a target."
 
@@ -236,7 +238,7 @@ class TargetKind:
 
     Attributes:
         users: the number of these users.
-        intervals: the mean and the 95% interval of each metric, by system and metric.
+        intervals: the mean and the 95% interval of each metric, keyed by system and metric.
         comparisons: comparisons of the first system with each of the others; empty if there are no
             such users.
     """
@@ -287,7 +289,7 @@ class Evaluation:
 
     @cached_property
     def intervals(self) -> dict[str, dict[str, Interval]]:
-        """The mean and the 95% interval of each metric, by system and metric."""
+        """The mean and the 95% interval of each metric, keyed by system and metric."""
         return self._by_system({(r.name, m): v for r in self.results for m, v in r.values.items()})
 
     @cached_property
@@ -300,7 +302,7 @@ class Evaluation:
 
     @cached_property
     def by_target(self) -> dict[str, TargetKind]:
-        """The metrics and comparisons for ``new`` targets and for each ``repeat``, by kind."""
+        """The metrics and comparisons for each kind of target, ``new`` and ``repeat``."""
         kinds = {}
         for kind in KINDS:
             chosen = find_targets(self.cases, kind)
@@ -322,7 +324,7 @@ class Evaluation:
 
     @cached_property
     def by_slice(self) -> dict[str, dict[str, dict[str, dict[str, Interval]]]]:
-        """The means and intervals of the main metrics, by kind of slice, label, system and metric.
+        """The intervals of the main metrics, keyed by kind of slice, label, system and metric.
 
         A kind of slice is left out if all users have the same label.
         """
@@ -400,7 +402,7 @@ class Evaluation:
         }
 
     def save(self, folder: str | Path) -> None:
-        """Write ``result.json``, and for each system ``SYSTEM.parquet`` with a row for each user."""
+        """Write ``result.json`` and, for each system, ``SYSTEM.parquet`` with one row per user."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for result in self.results:
@@ -427,7 +429,7 @@ def intervals(
     A metric is left out if no user has a value.
 
     Args:
-        values: the values of all users by system and metric; NaN for a user without a value.
+        values: the values of all users, keyed by system and metric; NaN for a user without a value.
         draws: the number of bootstrap resamples; see ``bootstrap.bootstrap``.
     """
     complete = [name for name, v in values.items() if len(v) and not np.isnan(v).any()]

@@ -1,4 +1,4 @@
-"""Log the answers of an evaluation as soon as they are computed, so that a killed run can be resumed."""
+"""Log the answers in an evaluation as they are computed, so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def collect_answers(
     key: str = "",
     progress: Progress = lambda system, done: None,
 ) -> list[Answer]:
-    """Collect a system's answer to each case, and log it.
+    """Collect a system's answers to all cases, and log each of them.
 
     Args:
         system: the system to ask.
         cases: the cases to answer.
-        k: the number of items in a list.
+        k: the number of items in each list.
         log_path: a JSONL file to which each answer is appended immediately. Users already in the
             file are skipped, and an incomplete last line is dropped. If None, nothing is logged.
         key: a string that identifies everything that the answers depend on. A log with a different
@@ -101,7 +101,7 @@ def read_whole_lines(log_path: Path) -> list[dict[str, Any]]:
     """Read a JSONL log, and remove an incomplete last line from the file.
 
     Returns:
-        The object in each line. There are none if the file does not exist.
+        The JSON object on each line; an empty list if the file does not exist.
 
     Raises:
         DataError: the file is not a JSONL log.

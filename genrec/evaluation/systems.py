@@ -65,7 +65,8 @@ class System(Protocol):
     Attributes:
         name: the name shown in tables of results.
         batch: the number of cases that are passed to the system at once.
-        setup: the parts of the system, which are stored with its results. The values are plain.
+        setup: a description of the system, which is stored with its results and can be written as
+            JSON.
         former_names: the names under which earlier versions logged the answers of this system.
     """
 
@@ -85,7 +86,7 @@ class System(Protocol):
 
 
 class RecommenderSystem:
-    """A recommender with the interface of a system. It also reports probabilities and nats."""
+    """Evaluates a recommender as a ``System``, and reports its probabilities and nats."""
 
     batch = 1
 
@@ -152,7 +153,10 @@ class RecommenderSystem:
 
 
 class BaselineSystem:
-    """A baseline with the interface of a system. It reports nats if it has probabilities."""
+    """Evaluates a baseline as a ``System``.
+
+    The target's nats are reported if the baseline has a method ``logprobs``.
+    """
 
     def __init__(self, baseline: Any, name: str, *, exclude_seen: bool, key: str = "") -> None:
         """Store the baseline.
@@ -175,7 +179,7 @@ class BaselineSystem:
         self._exclude_seen = exclude_seen
 
     def answers(self, cases: Sequence[Case], k: int) -> list[Answer]:
-        """Answer each case with k items; if the case has candidates, only these are listed."""
+        """Answer each case with k items; if the case has candidates, only these are ranked."""
         histories, started = [case.history for case in cases], time.perf_counter()
         among = any(case.candidates is not None for case in cases)
         size = len(cases[0].events.catalog) if among else k
@@ -221,7 +225,7 @@ def build_systems(
         dataset: the dataset with the protocol's split.
         given: the systems as passed to ``genrec.evaluate``.
         exclude_seen: True to leave items of the history out of the lists.
-        before: the first split whose events baselines and priors may not use.
+        before: the first split whose events must not be used to fit baselines and priors.
         seed: the random seed for the baselines.
         log: see ``registry.fit``.
 
@@ -271,7 +275,7 @@ def build_systems(
 
 
 def _shared_sources(given: Sequence[Any]) -> Sequence[str]:
-    """Return the sources for a collaborative prior that is given by name as a system.
+    """Return the sources for the collaborative prior that was given as a system by its name.
 
     If a recommender in the same evaluation has a collaborative prior, its sources are used, so that
     both can be compared. Otherwise, the default sources are used.
@@ -316,9 +320,10 @@ def check_compatible(recommender: Recommender, dataset: Dataset) -> None:
 def with_prior_fitted_before(
     recommender: Recommender, dataset: Dataset, before: str
 ) -> Recommender:
-    """Return a recommender whose prior counts only events before a split of the dataset.
+    """Return a recommender whose prior is based only on events before a split of the dataset.
 
-    A prior that the user has set is left unchanged, because the events that it counted are unknown.
+    A prior object that was passed by the user is left unchanged, because it is unknown which events
+    it is based on.
     """
     prior = recommender.fusing.prior
     own = recommender.dataset
@@ -329,7 +334,7 @@ def with_prior_fitted_before(
 
 
 def default_name(recommender: Recommender) -> str:
-    """Create a name for a recommender from its model, its most important settings and its prior."""
+    """Create a recommender's name from its model, its most important settings and its prior."""
     return name_with_prior(_name_without_prior(recommender), recommender.fusing.prior)
 
 
@@ -342,14 +347,14 @@ def _name_without_prior(recommender: Recommender) -> str:
 
 
 def _former_name(recommender: Recommender) -> str:
-    """Return the name that was used before names said which prior is in use."""
+    """Return the name that earlier versions used, with the prior as it was requested."""
     asked = recommender.settings.prior
     name = _name_without_prior(recommender)
     return {"auto": name, "none": f"{name} alone"}.get(asked, f"{name} + {asked}")
 
 
 def slug(name: str) -> str:
-    """Convert a system's name to one that is safe as a file name.
+    """Convert a system's name to a safe file name.
 
     >>> slug("smollm2-135m 4-shot"), slug("../x")
     ('smollm2-135m-4-shot', 'x')

@@ -4,12 +4,12 @@ The model processes the history of each user only once. This pass stores the mod
 choice on the paths through the trie to the target, to the model's best items and to the prior's best
 items. Everything else is arithmetic on these logits.
 
-In fusion by node, the probability of an item is the product of the probabilities of the choices on its
-path. The logits at each choice are a * (model's logits) + b * (log of the prior's mass), where a is 1 /
-temperature and b is the weight. The log-likelihood of the targets is therefore concave in a and b. The
-values fitted to the bundled sample count like a few additional users, so that a small number of users
-cannot move the fit far from them. In fusion by score, only the order of the candidates matters, and the
-parameters are found by a grid search.
+In fusion by node, the probability of an item is the product of the probabilities of the choices on
+its path. The logits at each choice are a * (model's logits) + b * (log of the prior's mass), where
+a is 1 / temperature and b is the weight. The log-likelihood of the targets is therefore concave in
+a and b. The values fitted to the bundled sample have the weight of a few users, so that a small
+number of users cannot move the fit far from them. In fusion by score, only the order of candidates
+matters, and a grid search finds the parameters.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def score_user(recommender: Recommender, history: History, target: str) -> Scori
     """Process a user's history with the model, and store the logits that the fit needs.
 
     Args:
-        recommender: a recommender with a prior, whose catalog was not edited.
+        recommender: a recommender with a prior, whose catalog has not been edited.
         history: the history of the user.
         target: the id of the item that came next.
     """
@@ -157,7 +157,7 @@ def score_user(recommender: Recommender, history: History, target: str) -> Scori
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """The L trie nodes of one level that lead to wanted positions, and their C children.
+    """The L trie nodes of one level on the paths to wanted positions, and their C children.
 
     Attributes:
         node: (L,) the nodes.
@@ -253,9 +253,9 @@ def read_choices(
 def fit_node(passes: Sequence[ScoringPass]) -> tuple[float, float, float]:
     """Fit the temperature and the prior's weight for fusion by node.
 
-    They maximize the likelihood of the targets, with a penalty for moving away from the values fitted
-    to the bundled sample. The penalty equals the loss of ``_SAMPLE_USERS`` additional users for whom
-    the sample's values are best. Its curvature is computed from these passes at the sample's values.
+    The fitted values maximize the likelihood of the targets, with a penalty for moving away from
+    the values fitted to the bundled sample. The penalty equals the loss of ``_SAMPLE_USERS`` users
+    for whom the sample's values are best. Its curvature is computed from these passes.
 
     Args:
         passes: the logits of each user.
@@ -279,10 +279,10 @@ def fit_node(passes: Sequence[ScoringPass]) -> tuple[float, float, float]:
 
 
 def fit_score(passes: Sequence[ScoringPass]) -> tuple[float, float]:
-    """Fit the temperature and the prior's weight for fusion by score, by a grid search for NDCG@10.
+    """Fit the temperature and the prior's weight for fusion by score.
 
-    The candidates are the best items of the model and the prior. The values of neighboring grid points
-    are summed to reduce the influence of noise at single points.
+    A grid search maximizes NDCG@10 over the best items of the model and the prior. The values of
+    neighboring grid points are summed to reduce the influence of noise.
 
     Args:
         passes: the logits of each user.
@@ -364,7 +364,7 @@ def _maximize_likelihood(
 def ndcg(passes: Sequence[ScoringPass], scores: Sequence[FloatArray]) -> FloatArray:
     """Compute NDCG@10 of each user's target among the user's candidates.
 
-    The first candidate is the target. Candidates with the same score count as better.
+    The first candidate is the target. Candidates with the same score are ranked above it.
     """
     ranks = []
     for each, values in zip(passes, scores, strict=True):
@@ -376,7 +376,7 @@ def ndcg(passes: Sequence[ScoringPass], scores: Sequence[FloatArray]) -> FloatAr
 def fused_scores(
     fit: Sequence[ScoringPass], passes: Sequence[ScoringPass]
 ) -> dict[str, list[FloatArray]]:
-    """Score candidates with both kinds of fusion, with settings fitted on other users.
+    """Score candidates with both kinds of fusion, using parameters fitted on other users.
 
     Args:
         fit: the users on whom the temperature and the weight are fitted.
@@ -398,7 +398,7 @@ def fit_fusion(recommender: Recommender, passes: Sequence[ScoringPass]) -> Tuned
 
     The users are split into two halves. Nats and NDCG are measured on each half with parameters
     that were fitted to the other half. If the same users were used for both, the NDCG found by the
-    grid search would be too high. With fewer than ``_ENOUGH`` users, fusion is by node.
+    grid search would be too high. With fewer than ``_ENOUGH`` users, fusion by node is used.
 
     Args:
         recommender: the recommender for which the values are fitted.
@@ -440,10 +440,10 @@ def tune(
 ) -> Tuned:
     """Fit the weight of the prior, the node temperature and the kind of fusion on validation users.
 
-    The prior counts only the train part, and the test part is not used. If there are fewer than
-    ``_ENOUGH`` validation users, targets are held out from the train part (see
-    ``protocols.with_validation``), and the prior counts only the events before them. This is not
-    possible for a fine-tuned model, because it was trained on the train part.
+    The prior is based only on the train part, and the test part is not used. If there are fewer
+    than ``_ENOUGH`` validation users, targets are held out from the train part (see
+    ``protocols.with_validation``), and the prior is based only on the events before them. This is
+    not possible for a fine-tuned model, because it was trained on the train part.
 
     Args:
         recommender: a recommender with a dataset. Its model, prompt and collaborative prior are used.
@@ -454,14 +454,14 @@ def tune(
         progress: a function that is called with the number of users done.
 
     Raises:
-        SettingsError: the recommender has no dataset, or there are no events for the prior to count.
-        RequestError: there are no validation users, or the catalog was edited.
+        SettingsError: the recommender has no dataset, or there are no events for the prior.
+        RequestError: there are no validation users, or the catalog has been edited.
     """
     dataset = recommender.dataset
     if dataset is None:
         msg = (
-            "tune needs validation users, but the recommender was created without a dataset. Expected "
-            "a recommender on a Dataset."
+            "Tuning needs validation users, but the recommender was created without a dataset. "
+            "Expected a recommender that was created with a Dataset."
         )
         raise SettingsError(msg)
     protocol = protocol or protocols.default_protocol(dataset)
@@ -478,8 +478,8 @@ def tune(
     )
     if not isinstance(recommender.trie, TitleTrie):
         msg = (
-            "The recommender's catalog was edited. Expected the catalog of the dataset. Create a new "
-            "recommender."
+            "The recommender's catalog has been edited. Expected the catalog of the dataset. Create "
+            "a new recommender."
         )
         raise RequestError(msg)
     try:
@@ -488,7 +488,7 @@ def tune(
         if recommender.run is None:
             raise
         msg = (
-            f"{error} No targets can be held out of the train part, because the run was trained on it. "
+            f"{error} No targets can be held out from the train part, because the run was trained on it. "
             "Prepare the data with --split last-unit, then train and tune on it."
         )
         raise RequestError(msg) from None

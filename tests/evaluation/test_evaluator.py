@@ -294,7 +294,7 @@ def test_the_seen_rule_is_that_of_recommend(zh_data: Dataset) -> None:
     keeps = Recommender(zh_data, tiny.language_model(), exclude_seen=False)
     found = evaluator.evaluate(zh_data, [keeps, "popular"], users=4)
     assert not found.exclude_seen
-    with pytest.raises(RequestError, match="Expected the same setting everywhere"):
+    with pytest.raises(RequestError, match="Expected the same value everywhere"):
         evaluator.evaluate(zh_data, [keeps], exclude_seen=True)
     without = evaluator.evaluate(zh_data, ["popular"], exclude_seen=True)
     for case, ranked in zip(without.cases, without.results[0].ranked, strict=True):
@@ -357,13 +357,13 @@ def test_what_cannot_be_evaluated_is_said(zh_data: Dataset) -> None:
             evaluator.evaluate(zh_data, systems)
     with pytest.raises(SettingsError, match=r"'best' is not a known system.* textseq, prior"):
         evaluator.evaluate(zh_data, ["best"])
-    with pytest.raises(RequestError, match="would count the targets"):
+    with pytest.raises(RequestError, match="would include the targets"):
         evaluator.evaluate(zh_data, ["popular"], split="validation", fit_on="train+validation")
-    with pytest.raises(RequestError, match="is not known"):
+    with pytest.raises(RequestError, match="Unknown value fit_on='all'"):
         evaluator.evaluate(zh_data, ["popular"], fit_on="all")
     with pytest.raises(RequestError, match="split='train' is not known"):
         evaluator.evaluate(zh_data, ["popular"], split="train")
-    with pytest.raises(RequestError, match="metric='loss' is not known"):
+    with pytest.raises(RequestError, match="Unknown value metric='loss'"):
         evaluator.evaluate(zh_data, ["popular"]).results[0].per_user("loss")
 
 

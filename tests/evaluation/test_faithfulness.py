@@ -399,7 +399,7 @@ def test_what_cannot_be_measured_is_said(zh_data: Dataset) -> None:
         ({"protocol": "candidates-20"}, "but explanations are only available for the top items"),
         ({"split": "train"}, "split='train' is not known"),
         ({"other": "next_item"}, "already used to find the evidence"),
-        ({"fit_on": "all"}, "fit_on='all' is not known"),
+        ({"fit_on": "all"}, "Unknown value fit_on='all'"),
     ]
     for how, said in asked:
         with pytest.raises(RequestError, match=said):

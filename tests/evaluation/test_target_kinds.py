@@ -219,10 +219,10 @@ def test_kinds_that_do_not_exist_are_said() -> None:
         ):
             call()
     with pytest.raises(
-        RequestError, match=r"targets='old' is not known\. Expected one of: all, new"
+        RequestError, match=r"Unknown value targets='old'\. Expected one of: all, new"
     ):
         compare(ours, theirs, targets="old")
-    with pytest.raises(RequestError, match="metric='loss' is not known"):
+    with pytest.raises(RequestError, match="Unknown value metric='loss'"):
         ours.per_user("loss", "new")
     assert found.by_target["repeat"].users == 0
     assert found.to_dict()["targets"]["repeat"] == {

@@ -147,7 +147,7 @@ def test_mistakes_are_said() -> None:
         tuning.tune(bare)
     ours = Recommender(shop([[0, 1, 2], [1, 2, 3]]), tiny.language_model(), prior="none")
     ours.remove_items(["i6"])
-    with pytest.raises(RequestError, match="was edited"):
+    with pytest.raises(RequestError, match="has been edited"):
         tuning.tune(ours)
 
 
