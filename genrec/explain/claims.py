@@ -1,10 +1,10 @@
 """Check that a sentence claims only what the catalog and the history support.
 
-The vocabulary is closed. Apart from the titles of items, a sentence may only use words from the
-item's title and attributes and a few plain words. Therefore, it cannot make a claim with words that
-the catalog does not contain. The check cannot detect a false statement that combines true words.
-For this reason, the shipped templates join words only with "and", because each word by itself is
-true of the item. This module works with texts only, not with models.
+The vocabulary is closed. Apart from the titles of items, a sentence may use only words from the
+item's title and attributes and a few plain words. It therefore cannot make a claim with words that
+the catalog does not contain. However, the check cannot detect a false statement that combines true
+words. The shipped templates therefore join words only with "and": since each word is true of the
+item by itself, so is the combination. This module works with texts only, not with models.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Facts:
             items.
         verbs: the forms of the verb for each behavior, such as "bought" for ``buy``.
         plain: texts whose words may be used for any item.
-        opening: the fixed beginning of the sentence. A verb in it does not count as a claim about
+        opening: the fixed beginning of the sentence. A verb in it is not treated as a claim about
             an event.
     """
 
@@ -129,14 +129,14 @@ def find_names(text: str, facts: Facts) -> list[str]:
 
 
 def _split_names(text: str, facts: Facts, problems: list[str]) -> tuple[str, list[str], list[str]]:
-    """Replace each quoted name in a sentence by a placeholder.
+    """Replace each quoted name in a sentence with a placeholder.
 
     A problem is added to the list for each name that belongs neither to the item nor to an event.
 
     Args:
         text: the sentence.
         facts: the facts, which include the names that are allowed.
-        problems: the list of problems, to which this function adds.
+        problems: the list to which this function appends the problems that it finds.
 
     Returns:
         The sentence with placeholders, the allowed names in it, and the text before each of them.
@@ -174,7 +174,7 @@ def _check_events(names: list[str], before: list[str], facts: Facts, problems: l
         names: the names in the sentence.
         before: the text before each name.
         facts: the facts, which include the events.
-        problems: the list of problems, to which this function adds.
+        problems: the list to which this function appends the problems that it finds.
     """
     done = {(b, t.lower()) for b, t in facts.events}
     behaviors: tuple[str, ...] = ()
@@ -189,9 +189,9 @@ def _check_events(names: list[str], before: list[str], facts: Facts, problems: l
 
 
 def _behaviors(text: str, facts: Facts) -> tuple[str, ...]:
-    """Return the behaviors that the verb at the end of a text may stand for.
+    """Return the behaviors that the verb at the end of a text may refer to.
 
-    If several verbs match the end of the text, the longest one counts.
+    If several verbs match the end of the text, the longest one is used.
     """
     ending = text.rstrip(" :：").lower()
     best: dict[str, int] = {}
@@ -205,7 +205,7 @@ def _behaviors(text: str, facts: Facts) -> tuple[str, ...]:
 
 
 def _remove_verbs(rest: str, facts: Facts) -> str:
-    """Remove the verbs before names from a sentence, since ``_check_events`` has checked them."""
+    """Remove the verbs before names, because ``_check_events`` has already checked them."""
     forms = sorted({f for forms in facts.verbs.values() for f in forms if f}, key=len, reverse=True)
     for form in forms:
         edge = "" if script(form[:1]) in SPACELESS else r"\b"
@@ -231,7 +231,7 @@ def _check_numbers(rest: str, facts: Facts, problems: list[str]) -> None:
 
 
 def has_foreign_word(text: str, facts: Facts) -> bool:
-    """Return True if an unfinished text contains a complete word that is not allowed.
+    """Return True if an unfinished text already contains a complete word that is not allowed.
 
     The text must not contain names of items.
     """
@@ -258,7 +258,7 @@ def _check_words(rest: str, facts: Facts, problems: list[str]) -> None:
 
 
 def _uncovered(text: str, words: frozenset[str]) -> str:
-    """Return the end of a text that cannot be split into known words, or "" if all of it can."""
+    """Return the end of a text that cannot be split into known words, or "" if there is none."""
     letters = _CHARACTER.findall(text)
     reached = {0}
     for end in range(1, len(letters) + 1):

@@ -1,10 +1,10 @@
-"""Explain the rank of any item and find changes to the history that would improve the rank.
+"""Explain the rank of an item, and find changes to the history that would improve it.
 
 Two kinds of changes are tried. One leaves out an event, and the other adds an event with another
 item at the end. The candidates for the added item are the items with the most similar titles, the
-recommended items, and the items that the prior ranks highest after the explained item. Trying every
-item in the catalog would take thousands of prompts, so the result says how many candidates were
-tried.
+recommended items, and the items that the prior ranks highest for a history with only the explained
+item. Trying every item in the catalog would require thousands of prompts, so only these candidates
+are tried, and the result states their number.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _NEAR = 1e-4  # nats; log-probabilities closer than this count as equal
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A point in the item's title where the model would rather continue with another title.
+    """A point in the item's title at which the model prefers to continue with another title.
 
     Attributes:
         written: the item's title up to this point.
@@ -65,7 +65,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """The effect of leaving out or adding one event on the explained item.
+    """The effect that leaving out or adding one event has on the explained item.
 
     Attributes:
         item_id: the id of the event's item; None if the event consists only of text.
@@ -92,26 +92,26 @@ class ItemExplanation:
     Attributes:
         user_id: the id of the user with this history; None for a user who is not in the data.
         item_id: the id of the item.
-        title: the title of the item as in the catalog.
+        title: the title of the item as given in the catalog.
         behavior: the requested behavior.
         logprob: the natural logarithm of the item's probability.
         score: the value by which the item is ranked.
         rank: the rank that the item has, or would have, among all items that may be returned; None
             if it is unknown.
-        lower_than: the number of items that certainly rank higher, if the rank is unknown; 0 if it
-            is known.
+        lower_than: the number of items that are known to rank higher, if the item's rank is
+            unknown; 0 if it is known.
         among: the number of items among which the item is ranked.
         allowed: True if the item may be returned. Seen items may not be returned if the request
             excludes them.
         k: the number of recommended items.
         explanation: the evidence and a sentence about the item.
         against: the events with the strongest evidence against the item.
-        choices: the points in the item's title where the model, without a prior, prefers another
+        choices: the points in the item's title at which the model, without a prior, prefers another
             continuation.
         instead: the top recommendations, each as (rank, item_id, title, score).
-        removal: the event whose removal raises the item's score most; None if no removal raises
+        removal: the event whose removal raises the item's score the most; None if no removal raises
             it.
-        addition: the event whose addition raises the item's score most; None if no candidate
+        addition: the event whose addition raises the item's score the most; None if no candidate
             raises it.
         tried: the number of candidate items tried for ``addition``.
         listed: True if the item is in the list. With limits such as ``per_group``, an item of the
@@ -253,7 +253,7 @@ def _rank_item(
 
     Returns:
         A ranking that contains only this item, with its score; its rank, or None if the rank is
-        unknown; and the number of items that certainly rank higher, which is 0 if the rank is
+        unknown; and the number of items that are known to rank higher, which is 0 if the rank is
         known.
     """
     trie = question.trie
@@ -287,7 +287,7 @@ def _find_choices(
     position: int,
     decode: Callable[[Sequence[int]], str],
 ) -> list[Choice]:
-    """Find the points in an item's title where the model would rather continue with another title.
+    """Find the points in an item's title at which the model prefers to continue with another.
 
     Args:
         question: the request.
@@ -348,7 +348,7 @@ def _decode_whole(decode: Callable[[Sequence[int]], str], ids: Sequence[int]) ->
 def _added_text(
     decode: Callable[[Sequence[int]], str], before: list[int], run: list[int], rest: list[int]
 ) -> str:
-    """Return the text by which some tokens extend the beginning of a title.
+    """Return the text that some tokens add to the beginning of a title.
 
     Args:
         decode: a function that converts token ids to text.
@@ -378,7 +378,7 @@ def _remaining_tokens(trie: TitleTrie | LiveTrie, node: int, position: int) -> l
 
 
 def _best_removal(question: Question, row: int, evidence: Sequence[Evidence]) -> WhatIf | None:
-    """Find the event whose removal raises the item's score most.
+    """Find the event whose removal raises the item's score the most.
 
     Returns:
         The effect of the removal, or None if no removal raises the score.
@@ -396,7 +396,7 @@ def _best_removal(question: Question, row: int, evidence: Sequence[Evidence]) ->
 def _best_addition(
     question: Question, catalog: Catalog, row: int, behavior: str, best: Sequence[int]
 ) -> tuple[WhatIf | None, int]:
-    """Find the event whose addition raises the item's score most.
+    """Find the event whose addition raises the item's score the most.
 
     Args:
         question: the request.

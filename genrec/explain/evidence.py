@@ -1,7 +1,7 @@
-"""Measure evidence, which is the drop in an item's score when an event is left out of the history.
+"""Measure evidence: the drop in an item's score when an event is left out of the history.
 
-A change leaves out some events or adds one. For each change, the prompt is rendered again with the
-same window of events, and all other text stays the same. The items are then scored by the same
+A change either leaves out events or adds one. For each change, the prompt is rendered again with
+the same window of events, and all other text stays the same. The items are then scored by the same
 search that produced the list. If there is a prior, the drop is split between the model and the
 prior. Let f(M, P) be the score if the model reads the history M and the prior uses the history P,
 and let M' and P' be the changed history. The model's part is the mean of f(M, P) - f(M', P) and
@@ -64,8 +64,8 @@ class Question:
         model: the language model.
         trie: the catalog's trie.
         history: the complete history, which the prior uses.
-        events: the number of events that the prompt shows. These are the latest ones.
-        render: a function that renders a window of events as a prompt. All other text of the prompt
+        events: the number of events that the prompt shows, which are the most recent ones.
+        render: a function that renders a window of events as a prompt. All other text in the prompt
             stays the same.
         search: a function that repeats the request's search for other histories. It takes pairs of
             a history and its prompt.
@@ -127,7 +127,7 @@ class Drops:
 
 
 class Counterfactuals:
-    """A measurement of the scores of R items under changes to a request's history.
+    """Measures how changes to a request's history affect the scores of R items.
 
     Attributes:
         own: (R,) the scores of the items with the unchanged history.
@@ -217,10 +217,10 @@ class Counterfactuals:
         )
 
     def measure_prior_drops(self, changes: Sequence[int]) -> FloatArray:
-        """Measure the drops in the scores if only the prior uses the changed histories.
+        """Measure the drops in the scores when only the prior uses the changed histories.
 
-        With the fusion ``score``, this is exactly the prior's part of the drop. With ``node``, it
-        is the prior's part as long as the model reads the unchanged history.
+        With ``fusion='score'``, this is exactly the prior's part of the drop. With
+        ``fusion='node'``, it is the prior's part as long as the model reads the unchanged history.
 
         Args:
             changes: the indices of the C changes.
@@ -235,13 +235,13 @@ class Counterfactuals:
 
 
 def measure_drops(question: Question, rows: Sequence[int], mode: str = "full") -> Drops:
-    """Measure the drop in each item's score for each event in the prompt, by leaving the event out.
+    """Measure the drop in each item's score when each event in the prompt is left out in turn.
 
     The mode ``full`` leaves out each event separately. The mode ``fast`` first leaves out groups of
     adjacent events. It then leaves out single events from the groups that matter most, until it has
-    read 1.5 times as many tokens as the prompt has. In each of the other groups, the model's part
-    of the group's drop is divided equally among the group's events. The prior's part is measured
-    for each event, since the model does not need to read anything for it.
+    read 1.5 times as many tokens as the prompt contains. In each of the other groups, the model's
+    part of the group's drop is divided equally among the group's events. The prior's part is
+    measured for each event, since the model does not need to read anything for it.
 
     Args:
         question: the request.
@@ -255,7 +255,7 @@ def measure_drops(question: Question, rows: Sequence[int], mode: str = "full") -
         RequestError: the mode is unknown.
     """
     if mode not in EVIDENCE:
-        msg = f"evidence={mode!r} is unknown. Expected one of: {', '.join(EVIDENCE)}."
+        msg = f"Unknown value evidence={mode!r}. Expected one of: {', '.join(EVIDENCE)}."
         raise RequestError(msg)
     n = question.events
     if not (n and len(rows)):
@@ -323,7 +323,8 @@ def search_again(question: Question, changes: Sequence[Change]) -> list[dict[int
     """Repeat the search for each changed history.
 
     Returns:
-        For each change, a mapping from the catalog row of each listed item to its rank, from 1.
+        For each change, a mapping from the catalog row of each listed item to its rank, starting at
+        1.
     """
     if not changes:
         return []
@@ -335,7 +336,7 @@ def search_again(question: Question, changes: Sequence[Change]) -> list[dict[int
 def collect_evidence(
     question: Question, catalog: Catalog, drops: Drops, item: int
 ) -> tuple[Evidence, ...]:
-    """Return the evidence from each event for one of the items, oldest event first.
+    """Return the evidence that each event provides for one of the items, oldest event first.
 
     Args:
         question: the request.
@@ -366,7 +367,7 @@ def locate_events(question: Question) -> tuple[str, tuple[tuple[int, int], ...]]
     """Render the prompt, and locate each event in its text.
 
     The location of an event is the piece of text that disappears when the event is left out. It is
-    empty if the template also changes the rest of the prompt in this case.
+    empty if leaving out the event also changes other parts of the prompt.
 
     Returns:
         The text, and the character positions (start, end) of each event.

@@ -2,10 +2,10 @@
 
 "Hot water bottle" makes sense on its own, but "hot water" does not describe the same item. The
 titles of the catalog show where phrases end: at the end of a title, or before a comma, a number or
-a small word. A word that rarely occurs at such an end is kept with the next word. Two adjacent
-words are kept together if the pair is more frequent than the first word at an end, or than the
-second word at a beginning. Two words that are always followed by the same third word are kept with
-it ("travel card wallet").
+a small word. A word that rarely occurs at such an end is kept together with the next word. Two
+adjacent words are kept together if the pair occurs more often than the first word ends a phrase, or
+more often than the second word begins one. Two words that are always followed by the same third
+word are kept together with it ("travel card wallet").
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BETWEEN = re.compile(rf"[^\w\s'’{MARKS}-]|_|\d|(?<![\w{MARKS}])['’-]|['’-
 
 
 class Phrases:
-    """An object that finds phrases in the titles and attributes of a catalog's items.
+    """Finds phrases in the titles and attributes of a catalog's items.
 
     >>> titles = ["Hot water bottle", "Baby bottle", "Cold water tap"]
     >>> items = [Item(str(n), title) for n, title in enumerate(titles)]
@@ -42,7 +42,7 @@ class Phrases:
     """
 
     def __init__(self, catalog: Catalog, empty: frozenset[str] = frozenset()) -> None:
-        """Count, for each word in the titles, its uses at the beginning and at the end of phrases.
+        """Count how often each word in the titles begins a phrase and how often it ends one.
 
         Args:
             catalog: the items. Only a sample of a large catalog is used.
@@ -75,8 +75,8 @@ class Phrases:
     def of(self, item: Item) -> frozenset[str]:
         """Return the phrases from an item's title and text attributes that may describe it.
 
-        In scripts without spaces, the phrases are pieces of two to four characters. If the rules
-        leave too few phrases, words that usually occur together may be separated.
+        In scripts without spaces, the phrases are pieces of two to four characters. If this yields
+        too few phrases, words that usually occur together may be separated.
         """
         texts = (item.title, *(v for v in item.known.values() if isinstance(v, str)))
         runs = [run for text in texts for run in _runs(text)]
@@ -120,7 +120,7 @@ class Phrases:
         return self._is_boundary(after) or (word in self._ending and parted)
 
     def _is_meaningful(self, word: str) -> bool:
-        """Return True if a word has a meaning of its own, unlike letters and small words."""
+        """Return True if a word has a meaning of its own, unlike single letters and small words."""
         return len(word) > 1 and word not in self._empty
 
     def _is_boundary(self, beside: str) -> bool:

@@ -47,8 +47,8 @@ def explain_items(
         explainer: the explainer that writes the sentences.
         question: the request to explain.
         rows: the catalog rows of the items.
-        behavior: the behavior that the items are recommended for.
-        mode: the method of measuring evidence, ``full`` or ``fast``. With ``full``, the search is
+        behavior: the behavior for which the items are recommended.
+        mode: the method for measuring evidence, ``full`` or ``fast``. With ``full``, the search is
             also repeated without each of the strongest events.
 
     Returns:
@@ -158,15 +158,15 @@ class Explainer:
         if missing or "{item}" not in template.header["link"]:
             msg = (
                 f"Template {template.name!r} cannot be used for explanations, because its header lacks "
-                f"{', '.join(missing) or '{item} in link'}. Expected {', '.join(NEEDED)}; see the "
-                "shipped explain.jinja."
+                f"{', '.join(missing) or '{item} in link'}. Expected the keys {', '.join(NEEDED)}; see "
+                "the shipped template explain.jinja."
             )
             raise PromptError(msg)
         most = template.header.get("most", str(MAX_WORDS))
         if not most.isdecimal() or int(most) < 1:
             msg = (
-                f"Template {template.name!r} has 'most: {most}'. Expected a number of words, 1 or "
-                "more."
+                f"Template {template.name!r} has 'most: {most}'. Expected a whole number of at "
+                "least 1, the maximum number of words."
             )
             raise PromptError(msg)
         self.catalog = catalog
@@ -189,7 +189,7 @@ class Explainer:
         Args:
             window: the events that the prompt showed.
             rows: the catalog rows of the items.
-            behavior: the behavior that the items are recommended for.
+            behavior: the behavior for which the items are recommended.
             evidence: for each item, the evidence from each event.
             older: for each item, the joint evidence from the events before the window; None if
                 there is no such evidence.
@@ -239,9 +239,9 @@ class Explainer:
     ) -> list[int]:
         """Return the indices of the events that a sentence may name.
 
-        These are the event with the strongest evidence and events that are at least half as strong.
-        No event may be named if the strongest event has no item, or if its item has the same title
-        as the explained item. In that case, the sentence comes from the template.
+        These are the event with the strongest evidence and other events whose evidence is at least
+        half as strong. No event may be named if the strongest event has no item, or if its item has
+        the same title as the explained item. In that case, the sentence comes from the template.
         """
         order = sorted(range(len(events)), key=lambda i: -evidence[i].nats)
         most = max((e.nats for e in evidence), default=0.0)
@@ -282,7 +282,7 @@ class Explainer:
         older: Older | None,
         faint: float,
     ) -> str:
-        """Return a fixed sentence of the template that names the event with the most evidence.
+        """Return a fixed sentence from the template that names the event with the most evidence.
 
         If no event supports the item, the sentence says so.
         """

@@ -1,4 +1,4 @@
-"""Load the templates of the styles of explanations. This module does not use models."""
+"""Load the template for a style of explanation. This module does not use models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from genrec.prompts.template import Template
 def load_explain_template(style: str, language: str, own: str | None) -> Template:
     """Load the template for a style of explanation.
 
-    Its file is ``explain.jinja`` for the style ``reason``, and ``explain_STYLE.jinja`` for others.
+    The file is ``explain.jinja`` for the style ``reason``, or ``explain_STYLE.jinja`` for any
+    other.
 
     Args:
         style: the name of the style.
@@ -31,5 +32,5 @@ def load_explain_template(style: str, language: str, own: str | None) -> Templat
         folders = [templates_folder(), *([] if own is None else [Path(own)])]
         names = {f.stem for p in folders for f in (p / language).glob("explain_*.jinja")}
         known = ["reason", *sorted(n.removeprefix("explain_") for n in names)]
-        msg = f"style={style!r} is unknown. Expected one of: {', '.join(known)}."
+        msg = f"Unknown value style={style!r}. Expected one of: {', '.join(known)}."
         raise PromptError(msg) from None

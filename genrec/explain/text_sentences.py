@@ -33,7 +33,7 @@ _PLAIN = {
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A prompt for a model that reads text. It has no token ids."""
+    """A prompt for a model that reads text instead of token ids."""
 
     text: str
     ids: tuple[int, ...] = ()
@@ -62,7 +62,7 @@ class TextExplainer:
         Args:
             window: the events that the prompt showed.
             rows: the catalog rows of the items.
-            behavior: the behavior that the items are recommended for.
+            behavior: the behavior for which the items are recommended.
 
         Raises:
             PromptError: the prompt does not fit the model's context.

@@ -37,7 +37,7 @@ class Without:
 
 @dataclass(frozen=True, slots=True)
 class Older:
-    """The joint evidence from older events that the prompt does not show, but the prior uses.
+    """The joint evidence from older events that are used by the prior but not shown in the prompt.
 
     Attributes:
         events: the number of these events.
@@ -81,14 +81,14 @@ class Evidence:
 
     Attributes:
         item_id: the id of the event's item; None if the event consists only of text.
-        title: the title of the event's item as in the catalog, or the text of the event.
+        title: the title of the event's item as given in the catalog, or the text of the event.
         behavior: the behavior of the event, such as ``buy``.
         nats: the drop in the item's score when the event is left out, in nats; negative if the score
             rises.
         nats_model: the part of the drop that is due to the model.
         nats_prior: the part of the drop that is due to the prior; 0 if there is no prior.
-        event: the index of the event in the prompt, which tells two events of one item apart. Event
-            0 is the oldest.
+        event: the index of the event in the prompt, which distinguishes events with the same item.
+            Event 0 is the oldest.
     """
 
     item_id: str | None

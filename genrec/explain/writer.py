@@ -1,4 +1,4 @@
-"""Write sentences about items with the model, and reject sentences that claim too much.
+"""Let the model write sentences about items, and reject sentences that claim too much.
 
 A sentence first names an event and then the item. The model chooses the event with the help of a
 trie that contains only the titles of the strongest events. After the names, the model writes
@@ -37,7 +37,7 @@ _QUOTES = '"“”„«»‹›「」『』'
 
 @dataclass(slots=True)
 class _Sentence:
-    """An unfinished sentence. The model has read its opening, and names and words follow.
+    """A sentence that is being written. The model has read its opening; names and words follow.
 
     Attributes:
         user: the index of the sentence's prompt in the token tree.
@@ -51,9 +51,9 @@ class _Sentence:
         node: the trie node reached in an unfinished event title; None once the title is complete.
         words: a mapping from the token ids of each phrase that may still be written to the phrase.
             The phrase "" stands for the end of the sentence.
-        prefix: the token ids written so far of the current phrase.
-        parts: the parts of the sentence. A name is given by its catalog row, and other text by its
-            token ids.
+        prefix: the token ids of the current phrase that have been written so far.
+        parts: the parts of the sentence. A name is given as a catalog row, and other text as token
+            ids.
         used: the phrases written so far, including plain words.
         span: the minimum and the maximum number of words that are not plain words.
         ended: True if the sentence is complete.
@@ -92,7 +92,7 @@ class Writer:
         Args:
             model: the language model that writes the sentences.
             template: an ``explain`` template with a complete header.
-            encoder: encodes titles in the format of the template.
+            encoder: the encoder for titles in the format of the template.
             catalog: the items.
             max_words: the maximum number of words that follow the item names, for templates in
                 which the model picks words from a list.
@@ -246,7 +246,7 @@ class Writer:
         return [*run, *(i for ids in link for i in ids)]
 
     def _next_free(self, sentence: _Sentence) -> list[int]:
-        """Choose the most probable next token, which may not be a control token or a quotation mark.
+        """Choose the most probable next token that is not a control token or a quotation mark.
 
         The result is empty if the sentence has ended, or at the first word that the check would
         reject.
@@ -300,7 +300,7 @@ class Writer:
         return [] if sentence.ended else [token]
 
     def _following(self, sentence: _Sentence, used: Sequence[str]) -> dict[tuple[int, ...], str]:
-        """Return the phrases, by their token ids, that may follow the phrases written so far.
+        """Return the phrases that may follow those written so far, keyed by their token ids.
 
         Plain words may only stand between phrases about the item, and the sentence must end with a
         phrase about the item.
@@ -347,10 +347,10 @@ class Writer:
         return Phrases(self._catalog, frozenset(empty))
 
     def _words_for(self, item: Item) -> dict[tuple[int, ...], str]:
-        """Return the phrases that a sentence about an item may use, by their token ids.
+        """Return the phrases that a sentence about an item may use, keyed by their token ids.
 
-        The phrases come from the item's title and attributes. The plain words are included, and so
-        is "", which stands for the end of the sentence.
+        The phrases come from the item's title and attributes. Plain words are also included, as is
+        "", which stands for the end of the sentence.
         """
         words = self._phrases.of(item) | self._plain_words
         spaced = " " if self._encoder.form.lead.startswith(" ") else ""
@@ -361,8 +361,8 @@ class Writer:
     def _span(self, facts: Facts, phrases: Mapping[tuple[int, ...], str]) -> tuple[int, int]:
         """Return the minimum and the maximum number of words that describe the item in a sentence.
 
-        The maximum is so low that a sentence cannot use all words of the item. In scripts without
-        spaces, the minimum is 1, since a single piece may contain several words.
+        The maximum is low enough that a sentence cannot use all words of the item. In scripts
+        without spaces, the minimum is 1, since a single piece may contain several words.
         """
         if facts.script in SPACELESS:
             return 1, self._max_words
@@ -403,7 +403,8 @@ class Writer:
     def says_little(self, tail: str, item: Item) -> bool:
         """Return True if the text after the names is only the item's title or a single word.
 
-        The name of an attribute does not count as a word, since almost any item has, say, a brand.
+        The name of an attribute does not count as a word, since almost every item has a brand, for
+        example.
 
         Args:
             tail: the text after the names.
