@@ -402,6 +402,22 @@ class QueryOptions:
         '"price < 20 and in_stock".',
         metavar="CONDITION",
     )
+    at: str | float = option(
+        "now",
+        WHAT,
+        "Time of the request, such as 2025-12-24 or 2025-12-24T18:00, in UTC unless it has a time zone. "
+        "Only items that are available at this time are recommended, according to the columns "
+        "available_from and available_until of the catalog. any: ignore these columns.",
+        metavar="TIME",
+    )
+    stock: str | None = option(
+        None,
+        WHAT,
+        "Recommend only items that are in stock. FILE is a CSV file with the column item_id and, "
+        "optionally, the column quantity. It is read again when it changes.",
+        metavar="FILE",
+        unset="every item counts as in stock",
+    )
     min_probability: float = option(0.0, WHAT, "Drop items with a probability below this value.")
     per_title: int | None = option(
         None, WHAT, "Maximum number of recommended items with the same title.", unset="no limit"
@@ -431,6 +447,21 @@ class QueryOptions:
         metavar="CONDITION: FACTOR",
         example="'price < 5: 1.2'",
         colon=True,
+    )
+    half_life: float | None = option(
+        None,
+        WHAT,
+        "Number of days of age after which the ranking score of an item is halved, for news and other "
+        "items that soon become less interesting. The probabilities stay the same.",
+        metavar="DAYS",
+        unset="age does not matter",
+    )
+    age_column: str | None = option(
+        None,
+        WHAT,
+        "With --half-life: column with the time since which each item has existed.",
+        metavar="COLUMN",
+        unset="published, or available_from",
     )
     diversity: float = option(
         0.0,
@@ -512,6 +543,14 @@ class QueryOptions:
             raise RequestError(msg)
 
     def _check_boosts(self) -> None:
+        days: object = self.half_life
+        number = isinstance(days, Real) and not isinstance(days, bool)
+        if days is not None and not (number and 0 < days < math.inf):  # type: ignore[operator]
+            msg = f"half_life={days!r} is not valid. Expected a positive number of days."
+            raise RequestError(msg)
+        if self.age_column is not None and days is None:
+            msg = "age_column has no effect without half_life. Set half_life, or leave it out."
+            raise RequestError(msg)
         boosts: object = self.boosts
         if not isinstance(boosts, Mapping):
             msg = (

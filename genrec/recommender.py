@@ -428,10 +428,12 @@ class Recommender:
             options: a complete set of options; k and the keywords override its fields.
             **keywords: fields of ``genrec.config.QueryOptions``: ``explain``, ``evidence``,
                 ``style``, ``allow``, ``deny``, ``where``, ``min_probability``, ``per_title``,
-                ``per_group``, ``caps``, ``boosts``, ``pin``, ``diversity``.
+                ``per_group``, ``caps``, ``boosts``, ``pin``, ``at``, ``stock``, ``half_life``,
+                ``age_column``, ``diversity``.
 
         Raises:
             RequestError: k is below 1, every item is excluded, or an option is invalid.
+            DataError: the stock file cannot be used, and no earlier content of it is known.
         """
         wanted = _merge_options(options, k, keywords)
         with self._lock.request():
@@ -565,7 +567,7 @@ class Recommender:
 
     def _whole_request(self, history: HistoryLike) -> Request:
         """Build a request that has default options and excludes no item."""
-        options = QueryOptions(per_group=None)
+        options = QueryOptions(at="any", per_group=None)
         (request,) = self._requests.build([history], options, exclude_seen=False)
         return request
 
@@ -611,7 +613,8 @@ class Recommender:
     ) -> RecommendationList:
         """Rank the given items, for example candidates from another system, by their exact scores.
 
-        Items of the history are left out if ``exclude_seen`` is true; ``score`` keeps them. The
+        Items of the history are left out if ``exclude_seen`` is true, and so are items that are not
+        available; ``score`` keeps them. The
         probabilities of all catalog items sum to 1, so they do not depend on the candidates.
 
         Args:
@@ -642,7 +645,7 @@ class Recommender:
         strict: bool = False,
         **keywords: Any,
     ) -> RecommendationList:
-        """Rank the given items like ``rank``, but keep the items of the history."""
+        """Rank the given items like ``rank``, but keep those of the history and unavailable ones."""
         return self._rank_all(history, candidates, options, keywords, strict=strict, exclude=False)
 
     def _rank_all(
@@ -662,6 +665,8 @@ class Recommender:
                 known, unknown = self._index.divide(candidates, "candidates", strict=strict)
                 keywords = {**keywords, "allow": known}
             wanted = QueryOptions.of(options, **keywords)
+            if not exclude:  # every item has a score, even if it cannot be bought now
+                wanted = replace(wanted, at="any", stock=None)
             if wanted.chooses or wanted.groups or wanted.min_probability or wanted.pin:
                 msg = (
                     "rank and score give the exact scores of the candidates, so min_probability, "
@@ -768,7 +773,8 @@ class Recommender:
         """
         with self._lock.request():
             started = time.perf_counter()
-            (built,) = self._requests.build_each([history], QueryOptions(k, per_group=None))
+            options = QueryOptions(k, at="any", per_group=None)
+            (built,) = self._requests.build_each([history], options)
             request = built if isinstance(built, Request) else self._whole_request(history)
             reading = self._search.read([request])
             if isinstance(built, Request):

@@ -17,6 +17,7 @@ from genrec.data import cleaning, columns, nested
 from genrec.data.catalog import Catalog
 from genrec.data.event_items import catalog_from_events, note_other_codes
 from genrec.data.ingest import EventOptions, Ingested, ingest
+from genrec.data.item_times import with_iso_times
 from genrec.data.readers import arrow
 from genrec.data.readers.rejects import Rejects
 from genrec.errors import DataError
@@ -93,6 +94,7 @@ def import_tables(
     if options.drop_duplicates:
         table = cleaning.drop_repeats(table, unit, bad_events, notes)
     catalog, table = _drop_items(catalog, table, options, bad_events, notes)
+    catalog = with_iso_times(catalog, options.date_format, bad_items.source, notes)
     notes += note_other_codes([i.item_id for i in catalog])
     behavior = options.behavior
     if behavior is None and not {"behavior", "rating"} & set(table.column_names):

@@ -277,7 +277,7 @@ class Judge:
                 "max_prompt_tokens."
             )
             raise RequestError(msg)
-        (first,) = self._ours.recommend(history, 1, explain=True, style=self._style)
+        (first,) = self._ours.recommend(history, 1, explain=True, style=self._style, at="any")
         why = first.explanation
         assert why is not None
         row = catalog.row(first.item_id)

@@ -140,7 +140,7 @@ class RecommenderSystem:
         elif self._distribution:
             answer, nats, seconds = self._recommender.with_nats(history, k, case.target)
         else:
-            (answer,) = self._recommender.recommend_many([history], k, per_group=None)
+            (answer,) = self._recommender.recommend_many([history], k, at="any", per_group=None)
         if seconds is None:
             seconds = time.perf_counter() - started
         if self._distribution:

@@ -18,6 +18,7 @@ from genrec.config import QueryOptions
 from genrec.data.catalog import Catalog, Item
 from genrec.data.events import History
 from genrec.data.groups import Groups, load_groups
+from genrec.data.stock import Stock, StockFile
 from genrec.decoding.filters import Filter
 from genrec.decoding.live_trie import LiveTrie
 from genrec.decoding.trie import TitleTrie
@@ -119,6 +120,7 @@ class CatalogIndex:
         self._trie: TitleTrie | LiveTrie | None = None
         self._building = threading.RLock()
         self._made: dict[Hashable, Any] = {}
+        self._stocks: dict[str, StockFile] = {}
 
     @property
     def trie(self) -> TitleTrie | LiveTrie:
@@ -417,6 +419,16 @@ class CatalogIndex:
         """
         rows = np.array(self.catalog.rows(history.had(lead_in_behaviors)), dtype=np.int64)
         return Filter.deny(order.positions_of(rows), order.n_positions)
+
+    def stock(self, path: str) -> Stock:
+        """Return the items that are in stock according to a file; see ``StockFile``.
+
+        Raises:
+            DataError: the file cannot be used, and no earlier content of it is known.
+        """
+        with self._building:
+            file = self._stocks.setdefault(path, StockFile(path))
+        return file.read(self.catalog)
 
     def mask(self, allowed: Filter, order: Order) -> npt.NDArray[np.bool_]:
         """Convert a filter to a mask over the N catalog rows that is True for allowed items."""

@@ -446,7 +446,7 @@ class RequestBuilder:
             bare=self._renderer(()) if shots else None,
             boosts=rules.boosts,
             pins=pins,
-            notes=(*self._notes(understood), *left_out),
+            notes=(*self._notes(understood), *rules.notes, *left_out),
         )
 
     def _allowed(self, read: History, order: Order, common: Filter, exclude: bool) -> Filter:

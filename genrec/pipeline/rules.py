@@ -1,6 +1,7 @@
 """Apply the options of a request that do not depend on the history: filters, boosts and pins.
 
-A boost multiplies the ranking score of all items that meet a condition. It changes the order of the
+Some filters depend on the time of the request: an item may be available for some time only, or be
+out of stock. A boost multiplies the ranking score of all items that meet a condition. It changes the order of the
 items, but not their probabilities. A pinned item comes first, whatever its score, unless a filter
 excludes it. This module works with catalog rows, not with prompts or models.
 """
@@ -8,6 +9,7 @@ excludes it. This module works with catalog rows, not with prompts or models.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,12 +17,20 @@ import numpy as np
 
 from genrec.config import QueryOptions, Settings
 from genrec.data.catalog import Catalog
+from genrec.data.item_times import FROM, UNTIL, is_available, read_item_times, read_years
+from genrec.data.times import format_time, parse_time
 from genrec.decoding.filters import Filter
-from genrec.errors import RequestError
+from genrec.errors import DataError, RequestError, SettingsError
 from genrec.pipeline.catalog_index import CatalogIndex, Order, check_ids
 from genrec.pipeline.predicate_parser import shorten
 from genrec.text import quantity
-from genrec.types import FloatArray
+from genrec.types import BoolArray, FloatArray
+
+_AGE_COLUMNS = (
+    "published",
+    FROM,
+)  # the columns that can hold the age of items, most suitable first
+_DAY = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +43,14 @@ class Rules:
             rows; None if no option changes the scores.
         pins: the catalog rows of the pinned items in the given order, without duplicates.
         excluded: for each pinned row that no user may be recommended, the reason.
+        notes: remarks for the user.
     """
 
     allowed: Filter
     boosts: FloatArray | None = None
     pins: tuple[int, ...] = ()
     excluded: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def place_pins(
         self, allowed: Filter, order: Order, catalog: Catalog, k: int
@@ -86,20 +98,76 @@ def apply_rules(
     Raises:
         RequestError: the options exclude every item, are invalid for this catalog, or do not work
             with the settings.
+        DataError: the stock file cannot be used.
     """
+    moment = _find_moment(options)
     allowed = index.allowed(options, order)
+    reasons: list[tuple[BoolArray, str]] = []
+    notes: tuple[str, ...] = ()
+    if moment is not None and (available := _find_available(index, moment)) is not None:
+        reasons.append((~available, f"it is not available at {format_time(round(moment))}"))
+    if options.stock is not None:
+        stock = index.stock(options.stock)
+        gone = np.ones(len(index.catalog), dtype=np.bool_)
+        gone[stock.rows] = False
+        reasons.append((gone, "it is out of stock"))
+        notes += stock.notes
+    for left_out, _ in reasons:
+        rows = np.flatnonzero(left_out)
+        allowed &= Filter.deny(order.positions_of(rows), order.n_positions)
     if allowed.count_items(order.n_items) < 1:
-        msg = (
-            "No item may be returned, because the filters exclude all items or there are no "
-            "candidates. Expected at least one item. Relax the filters."
-        )
-        raise RequestError(msg)
+        raise RequestError(_nothing_left(reasons))
     pins = _find_pins(options, settings, index)
-    return Rules(
-        allowed,
-        _find_boosts(options, settings, index),
-        pins,
-        _find_excluded_pins(pins, options, index),
+    excluded = _find_excluded_pins(pins, options, index)
+    for left_out, reason in reasons:
+        excluded |= {row: reason for row in pins if left_out[row] and row not in excluded}
+    boosts, more = _find_boosts(options, settings, index, moment)
+    return Rules(allowed, boosts, pins, excluded, (*notes, *more))
+
+
+def _find_moment(options: QueryOptions) -> float | None:
+    """Return the time of the request in seconds since 1970; None if it does not matter."""
+    if options.at == "any":
+        return None
+    if options.at == "now":
+        return time.time()
+    try:
+        return parse_time(str(options.at), "s")
+    except SettingsError:
+        msg = (
+            f"at={options.at!r} is not a time. Expected an ISO date such as 2025-12-24 or "
+            "2025-12-24T18:00, seconds since 1970, now, or any to ignore the time."
+        )
+        raise RequestError(msg) from None
+
+
+def _find_available(index: CatalogIndex, moment: float) -> BoolArray | None:
+    """Return a mask over the catalog rows that are available at a time; None if all always are."""
+    columns = index.catalog.columns
+    since, until = (_times(index, name) if name in columns else None for name in (FROM, UNTIL))
+    return None if since is until else is_available(since, until, moment)
+
+
+def _times(index: CatalogIndex, column: str) -> FloatArray:
+    """Read the times in a column of the catalog, and cache them."""
+    try:
+        return index.made(("times", column), lambda: read_item_times(index.catalog, column))
+    except DataError as error:
+        raise RequestError(str(error)) from error
+
+
+def _nothing_left(reasons: list[tuple[BoolArray, str]]) -> str:
+    """Build the message for filters that exclude every item."""
+    for left_out, reason in reasons:
+        if left_out.all():
+            return (
+                f"No item may be returned. For every item of the catalog, {reason}. Expected at least "
+                "one item that may be recommended. Check the catalog, the stock file and the time of "
+                "the request (`at`, `--at`)."
+            )
+    return (
+        "No item may be returned, because the filters exclude all items or there are no "
+        "candidates. Expected at least one item. Relax the filters."
     )
 
 
@@ -136,27 +204,82 @@ def _find_excluded_pins(
 
 
 def _find_boosts(
-    options: QueryOptions, settings: Settings, index: CatalogIndex
-) -> FloatArray | None:
-    """Return the logarithm of each item's factor, or None if no option changes the scores.
+    options: QueryOptions, settings: Settings, index: CatalogIndex, moment: float | None
+) -> tuple[FloatArray | None, tuple[str, ...]]:
+    """Compute the factors on the scores of the items.
 
-    The factors of all conditions that an item meets are multiplied.
+    The factors of all conditions that an item meets and the factor for its age are multiplied.
+
+    Returns:
+        The logarithm of each item's factor, or None if no option changes the scores; and remarks for
+        the user.
     """
-    if not options.boosts:
-        return None
+    given = {"boosts": bool(options.boosts), "half_life": options.half_life is not None}
+    names = [name for name, there in given.items() if there]
+    if not names:
+        return None, ()
+    what = f"{' and '.join(names)} {'does' if names == ['half_life'] else 'do'} not work with"
     if settings.search == "sample":
         msg = (
-            "boosts do not work with search='sample', which draws items according to their "
-            "probabilities. Leave them out, or choose another search."
+            f"{what} search='sample', which draws items according to their probabilities. Leave this "
+            "out, or choose another search."
         )
         raise RequestError(msg)
     if settings.decoder == "match":
         msg = (
-            "boosts do not work with decoder='match', which does not score all items of the catalog. "
-            "Leave them out, or use decoder='trie'."
+            f"{what} decoder='match', which does not score all items of the catalog. Leave this out, "
+            "or use decoder='trie'."
         )
         raise RequestError(msg)
     logs = np.zeros(len(index.catalog))
     for condition, factor in options.boosts.items():
         logs[index.where(condition)] += math.log(factor)
-    return logs
+    if options.half_life is None:
+        return logs, ()
+    age, notes = _find_ages(options, index, time.time() if moment is None else moment)
+    return logs - math.log(2) * age / options.half_life, notes
+
+
+def _find_ages(
+    options: QueryOptions, index: CatalogIndex, moment: float
+) -> tuple[FloatArray, tuple[str, ...]]:
+    """Compute the age of each item in days.
+
+    An item without a date is as old as the median item. An item from the future has the age 0.
+
+    Returns:
+        The (N,) ages, and remarks for the user.
+    """
+    column = options.age_column
+    if column is None:
+        column = next((n for n in _AGE_COLUMNS if n in index.catalog.columns), None)
+    if column is None:
+        msg = (
+            "half_life needs a column with the times since which the items have existed. The catalog "
+            f"has neither a column {' nor a column '.join(_AGE_COLUMNS)}. Name another one with "
+            "age_column (`--age-column`)."
+        )
+        raise RequestError(msg)
+    index.column(column)  # checks that it exists
+    dates = index.made(("years", column), lambda: read_years(index.catalog, column))
+    if dates is None:
+        dates = _times(index, column)
+    known = np.isfinite(dates)
+    if not known.any():
+        msg = (
+            f"The column {column!r} contains no readable times. Expected dates such as 2025-12-24. Name "
+            "another column with age_column (`--age-column`), or leave out half_life."
+        )
+        raise RequestError(msg)
+    age = np.maximum(moment - dates, 0.0) / _DAY
+    age[~known] = np.median(age[known])
+    undated = int((~known).sum())
+    if not undated:
+        return age, ()
+    they = "has no readable time" if undated == 1 else "have no readable times"
+    counts = "It counts" if undated == 1 else "They count"
+    note = (
+        f"{quantity(undated, 'item')} {they} in the column {column!r}. {counts} as old as the median "
+        "item."
+    )
+    return age, (note,)
