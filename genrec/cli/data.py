@@ -92,6 +92,14 @@ class PrepareOptions:
         metavar="COLUMN",
         unset="a column with a usual name, such as invoice, order_id or session",
     )
+    status: str | None = option(
+        None,
+        _COLUMNS,
+        "Column with the status of each order. Cancelled orders are rejected, and returned ones are no "
+        "purchases; none to count all orders, whatever their status.",
+        metavar="COLUMN",
+        unset="columns such as status, cancelled_at or is_returned",
+    )
     behavior: str | None = option(
         None,
         _COLUMNS,
@@ -211,6 +219,7 @@ def prepare(
         date_format=how.date_format,
         behavior=how.behavior,
         unit=how.unit,
+        status=how.status,
         encoding=how.encoding,
         drop_duplicates=how.drop_duplicates,
         drop_items=_read_drops(how.drop_items),
@@ -232,6 +241,7 @@ def prepare(
         console.print_json({**report, **asdict(dataset.info), "rejected_examples": rejected})
         return
     if dry_run:
+        summaries.print_uses(dataset.info)
         summaries.print_example_rows(dataset)
     summaries.print_dataset(dataset.info, None if dry_run else folder, dict(examples))
 

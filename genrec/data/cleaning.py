@@ -1,18 +1,14 @@
 """Clean the cells of events and items before they are checked.
 
 Shop exports have typical flaws: ids that a data frame wrote as floats, HTML entities in titles,
-orders that name the customer only on their first line, and returns with negative quantities. Every
-function reports in a remark what it changed and how often. This module deals with columns, not with
-catalogs.
+and orders that name the customer only on their first line. Every function reports in a remark what it
+changed and how often. This module deals with columns, not with catalogs.
 """
 
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Collection, Mapping
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +21,9 @@ from genrec.data.readers import arrow
 from genrec.data.readers.numbers import decimal_sign, read_numbers, restore_ids
 from genrec.data.readers.rejects import Rejects
 from genrec.text import quantity
-from genrec.types import BoolArray, IntArray
+from genrec.types import IntArray
 
-RETURN = "return"
 _ENTITY = r"&(#\d+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);"
-_CANCELLED = r"^[Cc]\d+$"
 _ROLES = ("user_id", "item_id", "title", "behavior", "timestamp", "value", "rating")
 _MISSING = ["NULL", "null", "nan", "NaN", "NaT", "<NA>", "#N/A", "\\N", "(not set)"]
 _NUMBERS = ("value", "rating")  # columns of numbers, even if a few cells are none
@@ -38,19 +32,6 @@ _SAMPLE = 1000
 _REPEAT_KEY = (
     "user_id", "item_id", "text", "behavior", "timestamp", "position", "value", "rating",
 )  # fmt: skip
-
-
-@cache
-def _words(key: str) -> list[str]:
-    """Return one of the lists of behavior words in ``column_names.json``."""
-    path = Path(__file__).with_name("column_names.json")
-    words: list[str] = json.loads(path.read_text(encoding="utf-8"))[key]
-    return words
-
-
-def target_words() -> list[str]:
-    """List the behaviors that mean a purchase, the most common first."""
-    return _words("targets")
 
 
 def clean_events(read: Recognized, notes: list[str], items: pa.Table | None = None) -> pa.Table:
@@ -69,8 +50,7 @@ def clean_events(read: Recognized, notes: list[str], items: pa.Table | None = No
         table = _name_items_without_ids(table, notes)
     table = read_amounts(table, notes, [read.unit] if read.unit else [], items)
     table = _blank_unrated(table, notes)
-    table = _translate_behaviors(table, notes)
-    return mark_returns(table, read.unit, notes, counted=read.counted, usual=read.behavior)
+    return _translate_behaviors(table, notes)
 
 
 def blank_missing(table: pa.Table, notes: list[str], others: Collection[str] = ()) -> pa.Table:
@@ -204,57 +184,6 @@ def _from_above(table: pa.Table, group: str, name: str) -> IntArray:
     return np.where(empty & grouped, source, index)
 
 
-def mark_returns(
-    table: pa.Table, unit: str | None, notes: list[str], *, counted: bool, usual: str
-) -> pa.Table:
-    """Give returned items the behavior ``return``, so that they never count as purchases.
-
-    A row is a return if its quantity is negative, if its behavior is a word for a return, or if its
-    invoice number begins with a C while most invoice numbers are plain digits. Negative quantities
-    become positive.
-
-    Args:
-        table: the events, with numbers as values.
-        unit: the name of the basket column.
-        notes: the list of remarks.
-        counted: True if the values are quantities.
-        usual: the behavior of all rows if the table has no behavior column.
-    """
-    if "behavior" in table.column_names:
-        behavior = arrow.to_text(table["behavior"])
-        words = [w for w in _words("returns") if w != RETURN]
-        worded = pc.is_in(pc.utf8_lower(behavior), pa.array(words, behavior.type))
-        given = np.asarray(worded, dtype=bool)
-    else:
-        behavior, given = None, np.zeros(table.num_rows, dtype=bool)
-    negative = np.zeros(table.num_rows, dtype=bool)
-    if counted and "value" in table.column_names:
-        value = arrow.to_floats(table["value"])
-        negative = value < 0
-        if negative.any():
-            numbers = pa.chunked_array([pa.array(np.abs(value), from_pandas=True)])
-            table = table.set_column(table.column_names.index("value"), "value", numbers)
-    cancelled = _cancelled(table, unit)
-    returned = given | negative | cancelled
-    if not returned.any():
-        return table
-    parts = [
-        (int(given.sum()), "with a word for a return"),
-        (int(negative.sum()), "with a negative quantity"),
-        (int(cancelled.sum()), "with an invoice that begins with C"),
-    ]
-    why = ", ".join(f"{n:,} {how}" for n, how in parts if n)
-    if (cancelled & negative).any():
-        why += f", {int((cancelled & negative).sum()):,} with both"
-    count = quantity(int(returned.sum()), "row")
-    notes.append(f"{count} got the behavior {RETURN!r} instead of a purchase: {why}")
-    others = pa.array([usual]).cast(pa.large_string())[0] if behavior is None else behavior
-    marked = pc.if_else(pa.array(returned), pa.scalar(RETURN, pa.large_string()), others)
-    if behavior is None:
-        return table.append_column("behavior", marked)
-    return table.set_column(table.column_names.index("behavior"), "behavior", marked)
-
-
 def drop_repeats(table: pa.Table, unit: str | None, rejects: Rejects, notes: list[str]) -> pa.Table:
     """Drop rows that repeat an earlier row's user, item, behavior, time, value and basket.
 
@@ -268,17 +197,6 @@ def drop_repeats(table: pa.Table, unit: str | None, rejects: Rejects, notes: lis
     dropped = table.num_rows - len(first)
     notes.append(f"{quantity(dropped, 'row')} dropped for repeating an earlier row")
     return arrow.reject(table, ~keep, "the row repeats an earlier one", rejects, asked=True)
-
-
-def _cancelled(table: pa.Table, unit: str | None) -> BoolArray:
-    """Return an (E,) mask of the rows with invoices such as ``C5363``, if most others are digits."""
-    none = np.zeros(table.num_rows, dtype=bool)
-    if unit is None or unit not in table.column_names or arrow.is_list(table[unit].type):
-        return none
-    names = arrow.to_text(table[unit])
-    cancelled = np.asarray(pc.match_substring_regex(names, _CANCELLED), dtype=bool)
-    plain = np.asarray(pc.match_substring_regex(names, r"^\d+$"), dtype=bool)
-    return cancelled if plain.sum() > cancelled.sum() else none
 
 
 def _name_items_without_ids(table: pa.Table, notes: list[str]) -> pa.Table:

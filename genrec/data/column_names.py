@@ -61,6 +61,12 @@ def known_words(*keys: str) -> frozenset[str]:
     return frozenset(fold(name) for name in names)
 
 
+def target_words() -> list[str]:
+    """List the behaviors that mean a purchase, the most common first."""
+    words: list[str] = known()["targets"]
+    return words
+
+
 @cache
 def names_of(role: str) -> dict[str, int]:
     """Return the folded names for a role, with their rank; a lower rank comes first."""

@@ -405,7 +405,7 @@ class _Finder:
 
     def rename(self) -> pa.Table:
         """Return the table with genrec's names; other columns with these names get a new one."""
-        theirs = {name: role for role, name in self.names.items() if role != "unit"}
+        theirs = {n: role for role, n in self.names.items() if role not in {"unit", "status"}}
         names: list[str] = []
         for name in self.table.column_names:
             new = theirs.get(name, name)

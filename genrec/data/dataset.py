@@ -21,8 +21,7 @@ import pyarrow.parquet as pq
 from genrec import files
 from genrec.cache import Cache
 from genrec.data.catalog import Catalog
-from genrec.data.cleaning import target_words
-from genrec.data.column_names import RoleNames
+from genrec.data.column_names import RoleNames, target_words
 from genrec.data.columns import EVENT_ROLES
 from genrec.data.importing import import_tables
 from genrec.data.info import (
@@ -262,6 +261,7 @@ class Dataset:
             measure_info(name, events, target, split_name, read.time_unit),
             split_times=starts,
             columns=imported.names,
+            uses=[asdict(use) for use in imported.uses],
             notes=notes,
             rows=rows,
             rejected={why: n for r in rejected_from for why, n in r.counts(sources=True).items()},

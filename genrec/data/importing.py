@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from genrec.data import cleaning, columns, nested
+from genrec.data import cleaning, columns, nested, returns
 from genrec.data.catalog import Catalog
+from genrec.data.column_uses import ColumnUse, list_uses
 from genrec.data.event_items import catalog_from_events, note_other_codes
 from genrec.data.ingest import EventOptions, Ingested, ingest
 from genrec.data.item_times import with_iso_times
@@ -36,12 +37,14 @@ class Imported:
         names: maps genrec's name of each recognized column to its name in the file. The keys of the
             items table begin with ``items.``.
         notes: remarks on everything that was guessed or changed.
+        uses: the use of each column of the files.
     """
 
     catalog: Catalog
     read: Ingested
     names: dict[str, str]
     notes: list[str]
+    uses: list[ColumnUse]
 
 
 def import_tables(
@@ -68,8 +71,11 @@ def import_tables(
     interactions = arrow.number_rows(interactions)
     notes: list[str] = []
     flat = nested.unnest(interactions, bad_events.source, notes)
+    given = dict(options.columns)
+    if options.status not in {None, returns.IGNORED}:
+        given["status"] = str(options.status)
     recognized = columns.recognize_events(
-        flat, options.columns, bad_events.source, with_titles=items is None, items=items
+        flat, given, bad_events.source, with_titles=items is None, items=items
     )
     unit = None if options.unit == "none" else options.unit or recognized.unit
     events = arrow.explode(recognized.table, bad_events)
@@ -79,6 +85,8 @@ def import_tables(
     read = _with_time(read, options, bad_events)
     notes += recognized.notes
     table = cleaning.clean_events(read, notes, items)
+    status = read.names.get("status", options.status)
+    table, others = returns.mark_returns(table, read, notes, bad_events, status)
     names = {ours: theirs for ours, theirs in recognized.names.items() if ours != "unit"}
     if unit is not None:
         names["unit"] = unit
@@ -90,6 +98,7 @@ def import_tables(
     else:
         catalog, of_items = _read_items(items, item_columns, read, bad_items, notes)
         names |= {f"items.{ours}": theirs for ours, theirs in of_items.items()}
+        described = []
         table = _join_by_title(table, catalog, notes)
     if options.drop_duplicates:
         table = cleaning.drop_repeats(table, unit, bad_events, notes)
@@ -108,7 +117,15 @@ def import_tables(
     bad_events.given = None  # frees the memory
     if items is None:
         notes += _note_unused(catalog, found)
-    return Imported(catalog, found, names, notes)
+    kept = found.events.attributes
+    others.pop(names.get("status", ""), None)
+    uses = list_uses(
+        flat, {n: c for n, c in names.items() if not n.startswith("items.")}, others,
+        items=described, events=[] if kept is None else kept.column_names,
+    )  # fmt: skip
+    if items is not None:
+        uses += list_uses(items, of_items, {}, items=catalog.columns, prefix="items.")
+    return Imported(catalog, found, names, notes, uses)
 
 
 def _note_unused(catalog: Catalog, found: Ingested) -> list[str]:

@@ -60,6 +60,8 @@ class DatasetInfo:
         rows: the number of rows that ``prepare`` found in the files of events; 0 if it is not known,
             for example after new events were added.
         behaviors: the number of events of each behavior, the most frequent first.
+        uses: for each column of the files its name (``column``), what it is used for (``use``) and
+            an example of its cells (``example``).
     """
 
     name: str
@@ -84,6 +86,7 @@ class DatasetInfo:
     columns: dict[str, str] = field(default_factory=dict)
     rows: int = 0
     behaviors: dict[str, int] = field(default_factory=dict)
+    uses: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def lead_in_behaviors(self) -> frozenset[str]:

@@ -45,6 +45,9 @@ class EventOptions:
             for a table with a rating column, and is an error otherwise.
         unit: the basket column; ``none`` if the data has no baskets; None to look for a column with
             a common name.
+        status: the column with the status of each order, which says whether it was cancelled or
+            returned; ``none`` to count all orders, whatever their status; None to look for columns
+            with common names.
         encoding: the encoding of the files; None to detect it.
         drop_duplicates: True to drop rows that repeat an earlier row.
         drop_items: the ids of items to leave out, or a function that chooses them from the catalog.
@@ -55,6 +58,7 @@ class EventOptions:
     date_format: str | None = None
     behavior: str | None = None
     unit: str | None = None
+    status: str | None = None
     encoding: str | None = None
     drop_duplicates: bool = False
     drop_items: Collection[str] | Callable[[Catalog], Collection[str]] = ()

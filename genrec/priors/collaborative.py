@@ -340,7 +340,8 @@ def _describe(dataset: Dataset, before: str, names: Sequence[str], seed: int) ->
     """Describe everything that a fitted prior depends on, for the dataset's cache."""
     import scipy
 
-    info = {n: v for n, v in asdict(dataset.info).items() if n not in {"name", "notes", "rejected"}}
+    told = {"name", "notes", "rejected", "uses"}  # only for the user
+    info = {n: v for n, v in asdict(dataset.info).items() if n not in told}
     return {
         "code": digest_code("data", "matching", "baselines", "priors", "config.py", "text.py"),
         "libraries": [np.__version__, scipy.__version__],

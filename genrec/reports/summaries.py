@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from genrec.data.behaviors import shipped_verbs
+from genrec.data.column_uses import NOT_USED, STATUS, WITH_EVENTS, WITH_ITEMS
 from genrec.data.times import format_time
 from genrec.reports import evaluation_report
 from genrec.reports.console import err, print_line, print_table, use_stderr
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
 Watch = Callable[[Mapping[str, Any]], None]
 _BEHAVIORS = 10  # the most behaviors to list
 _CELLS = 200  # characters of a rejected row to print
+_COLUMNS = 60  # the most columns to list in a table
+_LISTED = 12  # the most columns to list in a line
+_OTHERS = {
+    STATUS: "Columns that show which orders were cancelled or returned",
+    WITH_ITEMS: "Attributes of the items",
+    WITH_EVENTS: "Columns that are not used, but kept with the events",
+    NOT_USED: "Columns that are not used",
+}
 _NOUNS = {
     "buy": "purchases", "purchase": "purchases", "order": "orders", "view": "views",
     "browse": "views", "click": "clicks", "cart": "items for the cart", "rate": "ratings",
@@ -61,6 +70,9 @@ def print_dataset(
     if info.columns:
         listed = ", ".join(f"{ours} from {theirs!r}" for ours, theirs in info.columns.items())
         print_line(f"Columns: {listed}.")
+    if out is not None:
+        for line in _describe_other_columns(info):
+            print_line(line)
     if len(info.behaviors) > 1:
         print_line(f"Events: {_count_behaviors(info)}.")
     print_line(_describe_split(info))
@@ -82,6 +94,31 @@ def print_dataset(
         print_line(f"Rejected {quantity(count, 'row')}: {why}{kept_in}")
         for _, number, cells in rejected.get(why, ()):
             print_line(f"    row {number:,}: {cells[:_CELLS]}")
+
+
+def print_uses(info: DatasetInfo) -> None:
+    """Print what each column of the files is used for, with an example of its cells."""
+    rows = [[u["column"], u["use"], u["example"] or "-"] for u in info.uses]
+    print_table(["column", "read as", "example"], rows[:_COLUMNS])
+    if len(rows) > _COLUMNS:
+        print_line(f"The files have {quantity(len(rows) - _COLUMNS, 'more column')}.")
+    print_line("")
+
+
+def _describe_other_columns(info: DatasetInfo) -> list[str]:
+    """List the columns that have no role, with an example of each, by what happens to them."""
+    lines = []
+    groups: dict[str, list[str]] = {}
+    for one in info.uses:
+        if one["column"] not in info.columns.values() and one["example"]:
+            cell = f"{one['column']!r} (such as {one['example']!r})"
+            groups.setdefault(one["use"].partition(";")[0], []).append(cell)
+    for use, heading in _OTHERS.items():
+        cells = groups.get(use, [])
+        if cells:
+            more = f" and {len(cells) - _LISTED:,} more" if len(cells) > _LISTED else ""
+            lines.append(f"{heading}: {', '.join(cells[:_LISTED])}{more}.")
+    return lines
 
 
 def print_example_rows(dataset: Dataset, count: int = 10) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,9 @@ def test_a_dry_run_shows_ten_rows_and_writes_nothing(
     code, printed, errors = run("prepare", *paths(name, CASES[name]["args"]), "--dry-run")
     assert code == 0, errors
     assert "Nothing was written" in printed
-    rows = [line for line in printed.splitlines() if "2019-" in line and "\t" in line]
+    rows = [line for line in printed.splitlines() if re.search(r"\t2019-\S+Z\t", line)]
     assert len(rows) == 10
+    assert "column\tread as\texample" in printed
     assert not os.listdir(tmp_path)
 
 
