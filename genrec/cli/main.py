@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from genrec import __version__
-from genrec.cli import data, demo, doctor, evaluate, recommend, train
+from genrec.cli import data, demo, doctor, evaluate, recommend, train, vectors
 from genrec.cli.startup import collect_rarely
 from genrec.errors import GenrecError
 from genrec.files import describe_error
@@ -44,7 +44,7 @@ for _panel, _commands in {
         recommend.recommend, recommend.explain, recommend.rank, recommend.score, recommend.likes,
         recommend.prompt,
     ),
-    "Data": (data.prepare, data.audit, data.index, data.embed),
+    "Data": (data.prepare, data.audit, vectors.index, vectors.embed),
     "Evaluate and train": (
         evaluate.evaluate, evaluate.tune, train.train, train.examples, train.merge,
     ),
