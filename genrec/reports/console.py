@@ -29,7 +29,9 @@ def err() -> Console:
 
 
 def print_json(value: Any) -> None:
-    """Print a plain value as JSON to standard output, with escapes unless the output is in Unicode.
+    """Print a plain value as JSON to standard output.
+
+    Non-ASCII characters are escaped if the encoding of the output is not a Unicode encoding.
 
     Raises:
         TypeError: the value is not plain; see ``to_json``.
@@ -110,7 +112,7 @@ def working(message: str, *, quiet: bool = False) -> Iterator[Callable[[str], No
 
 
 class Bar:
-    """A progress bar on standard error, which is called with the number of steps done."""
+    """A progress bar on standard error, updated by calling it with the number of steps done."""
 
     def __init__(self, bar: Progress | None = None, message: str = "", total: int = 0) -> None:
         """Add a bar with a message to a display.
@@ -157,5 +159,5 @@ def progress(message: str, total: int, *, quiet: bool = False) -> Iterator[Bar]:
 
 
 def use_stderr(text: str) -> None:
-    """Write a line to standard error exactly as it is, without formatting by the rich library."""
+    """Write a line to standard error exactly as it is, without any formatting."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201

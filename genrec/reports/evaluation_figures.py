@@ -77,7 +77,7 @@ def load_matplotlib() -> Any:
 
 
 def _in_style(draw: Callable[..., Any]) -> Callable[..., Any]:
-    """Draw a chart with the colors of this module, without interpreting texts as formulas."""
+    """Make a drawing function use this module's colors, and not interpret texts as formulas."""
 
     @functools.wraps(draw)
     def styled(*arguments: Any) -> Any:
@@ -89,7 +89,7 @@ def _in_style(draw: Callable[..., Any]) -> Callable[..., Any]:
 
 @_in_style
 def hit_rate_curves(evaluation: Evaluation) -> Any:
-    """Plot the hit rate of each system by list length, with a band for its interval."""
+    """Plot the hit rate of each system by list length, with a band that shows its interval."""
     figure, (axes,) = _figure_of([3.0])
     longest = max((len(r) for s in evaluation.results for r in s.ranked), default=1)
     ks = range(1, min(_CURVE, max(longest, 1)) + 1)
@@ -111,7 +111,7 @@ def hit_rate_curves(evaluation: Evaluation) -> Any:
 
 @_in_style
 def reliability(evaluation: Evaluation) -> Any:
-    """Plot observed frequencies by stated probability, with 95% intervals."""
+    """Plot observed frequencies against stated probabilities, with 95% intervals."""
     figure, (axes,) = _figure_of([3.0])
     highest = 1e-3
     for result, color, mark in _styled(evaluation.results):
@@ -170,7 +170,7 @@ def to_svg(figure: Any, alt: str) -> str:
 
     Args:
         figure: the chart.
-        alt: a description of the chart, which must differ from the other descriptions on the page.
+        alt: a description of the chart, which must be unique on the page.
     """
     stream = io.StringIO()
     with (
@@ -200,7 +200,7 @@ def to_svg(figure: Any, alt: str) -> str:
 
 
 def _in_colors_of_page(style: str) -> str:
-    """Replace the colors in a style attribute by those of the page, and the font by the page's."""
+    """Replace the colors and the font in a style attribute with those of the page."""
     style = re.sub(r"#[0-9a-f]{6}\b", lambda m: _COLORS.get(m[0], m[0]), style)
     return re.sub(r"\bfont: [^;]*?([\d.]+px)[^;]*", r"font-size: \1", style)
 
@@ -208,7 +208,7 @@ def _in_colors_of_page(style: str) -> str:
 def to_png(figure: Any) -> bytes:
     """Convert a chart to a PNG image with a white background.
 
-    Characters that are not ASCII are replaced by question marks, since the font may not have them.
+    Non-ASCII characters are replaced with question marks, since the font may not have them.
     """
     from matplotlib.text import Text
 
@@ -239,7 +239,7 @@ def _styled(results: Sequence[Result]) -> list[tuple[Result, str, str]]:
 
 
 def _figure_of(heights: Sequence[float]) -> tuple[Any, Any]:
-    """Make a figure with panels one below the other, given their heights in inches."""
+    """Create a figure with panels stacked vertically, given their heights in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, sum(heights) + 0.4), layout="constrained")

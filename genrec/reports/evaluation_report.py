@@ -44,7 +44,7 @@ svg { display: block; width: 100%; height: auto; stroke-linejoin: round; stroke-
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A heading of a report. A heading of level 1 is the title of the page."""
+    """A heading in a report. A heading of level 1 is the title of the page."""
 
     text: str
     level: int = 2
@@ -52,14 +52,14 @@ class Heading:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Sentences of a report, each of which is a paragraph of its own."""
+    """Sentences in a report, each of which forms its own paragraph."""
 
     texts: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of a report with a header and rows of cells."""
+    """A table in a report, with a header and rows of cells."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -67,7 +67,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A chart of a report (see ``evaluation_figures``), with a description that no other chart has."""
+    """A chart in a report (see ``evaluation_figures``), with a unique description."""
 
     alt: str
     figure: Any
@@ -75,7 +75,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """A part of a report that an HTML page hides until the reader opens it."""
+    """A section of a report that is collapsed in an HTML page until the reader opens it."""
 
     summary: str
     parts: Sequence[Heading | Lines | Table | Picture]
@@ -130,7 +130,7 @@ def overall(evaluation: Evaluation) -> Table:
 
 
 def by_target(evaluation: Evaluation) -> list[tuple[str, Table, list[str]]]:
-    """Build a table of the metrics of each system for new targets, and one for repeats.
+    """Build a table of each system's metrics for new targets, and another one for repeats.
 
     Returns:
         A heading, a table and the comparisons as sentences for each kind of target. The list is empty
@@ -155,7 +155,7 @@ def _by_metric(evaluation: Evaluation, intervals: Mapping[str, Mapping[str, Inte
 
     Args:
         evaluation: the evaluation.
-        intervals: the mean and the interval of each metric, by system and metric.
+        intervals: the mean and the interval of each metric, keyed by system and metric.
     """
     names = [r.name for r in evaluation.results]
     rows = []
@@ -170,7 +170,7 @@ def _by_metric(evaluation: Evaluation, intervals: Mapping[str, Mapping[str, Inte
 
 
 def _only_main(table: Table) -> Table:
-    """Keep the rows of a table that most readers want."""
+    """Return a copy of a table with only the rows that most readers need."""
     names = ("nats", "hit_rate@1", "hit_rate@10", "ndcg@10", "recall@10", "coverage@10", "invalid")
     return Table(table.header, [row for row in table.rows if row[0] in names])
 
@@ -188,7 +188,7 @@ def sliced(evaluation: Evaluation, metric: str) -> Table:
 
 
 def format_interval(interval: Interval | None, metric: str = "") -> str:
-    """Write a mean with its interval, or a dash if there is none.
+    """Format a mean with its interval, or return a dash if there is none.
 
     Args:
         interval: the mean with its interval, or None.
@@ -229,7 +229,7 @@ def _conclusions(e: Evaluation) -> list[str]:
         invalid = int(result.values["invalid"].sum())
         if invalid:
             lines.append(
-                f"The number of invalid lists of {result.name} is {invalid:,} of {users:,}. A list is "
+                f"The number of invalid lists from {result.name} is {invalid:,} out of {users:,}. A list is "
                 "invalid if it is too short, repeats an item or contains a forbidden item. The other "
                 "metrics include such lists."
             )
@@ -237,7 +237,7 @@ def _conclusions(e: Evaluation) -> list[str]:
 
 
 def _describe_setup(result: Result) -> str:
-    """Describe the parts of a recommender in a sentence; empty for a baseline."""
+    """Return a sentence that describes the parts of a recommender, or "" for a baseline."""
     setup = result.setup
     if "model" not in setup:
         return ""
@@ -254,7 +254,7 @@ def _describe_setup(result: Result) -> str:
 
 
 def _describe_targets(evaluation: Evaluation) -> str:
-    """Return a sentence with the numbers of new and repeated targets."""
+    """Return a sentence that states how many targets are new and how many are repeats."""
     new, repeats = (evaluation.by_target[kind].users for kind in KINDS)
     if not repeats:
         return (
@@ -386,7 +386,7 @@ def _html(block: Block) -> str:
 
 
 def _cell(text: str) -> str:
-    """Convert the text of a table cell to HTML, in which an interval stays on one line."""
+    """Convert the text of a table cell to HTML, keeping an interval on one line."""
     match = _INTERVAL.fullmatch(text)
     return f"{match[1]} <small>{match[2]}</small>" if match else escape_line(text)
 
@@ -411,7 +411,7 @@ def _markdown(block: Block) -> str:
 
 
 def _marked(text: str) -> str:
-    """Escape a text so that Markdown shows it exactly as it is."""
+    """Escape a text so that Markdown displays it exactly as it is."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~$&-])", r"\\\1", one_line(text))
 
 

@@ -1,7 +1,7 @@
 """Write an HTML page that explains recommendations.
 
-For each item, the page shows one sentence and the strongest events; the rest is folded. The page is a
-single file without scripts. All text from the data, such as titles, is escaped.
+For each item, the page shows one sentence and the strongest events; the rest is collapsed. The page
+is a single file without scripts. All text from the data, such as titles, is escaped.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ _KEY = (
     '<b class="opposes">\u25c0 Striped bars to the left</b>: the event speaks against it.</p>'
 )
 _HOW = (
-    "The evidence of an event is the fall of the item's log score, in nats, when the event is left out "
+    "The evidence of an event is the drop in the item's log score, in nats, when the event is left out "
     "of the history. If the score rises, the number is negative and the event speaks against the item. "
-    "In the prompt, events that support the item are underlined, and events against it have a dashed "
+    "In the prompt, events that support the item are underlined, and events that oppose it have a dashed "
     "underline; the stronger the color, the stronger the evidence. Evidence shows what the model relies "
     "on, not why a person acted in a certain way."
 )
@@ -100,7 +100,7 @@ class _Effect:
 
     Attributes:
         name: the event as HTML.
-        about: what tells the event apart from others, as HTML.
+        about: details that distinguish the event from others, as HTML.
         nats: the evidence in nats.
     """
 
@@ -164,7 +164,7 @@ def of_item(item: ItemExplanation, prompt: Prompt) -> str:
 
 
 def _typed(understood: Sequence[Understood]) -> list[str]:
-    """Build the HTML of a folded table that shows the interpretation of a typed history."""
+    """Build the HTML of a collapsed table that shows how a typed history was interpreted."""
     rows = [
         [u.text, u.behavior, u.title or u.note or "not understood, ignored"] for u in understood
     ]
@@ -185,8 +185,8 @@ def _explanation(
 ) -> str:
     """Build the HTML of an explanation.
 
-    It contains the sentence and bars for the strongest events. Bars for all events, further facts and
-    the prompt with its events highlighted are folded.
+    It contains the sentence and bars for the strongest events. The bars for all events, further
+    facts and the prompt with its events highlighted are collapsed.
 
     Args:
         why: the explanation.
@@ -240,7 +240,7 @@ def _events(why: Explanation, times: Sequence[str]) -> list[_Effect]:
 
 
 def _together(why: Explanation) -> list[_Effect]:
-    """Return the evidence from demonstrations and from older events, each of them together."""
+    """Return the joint evidence from all demonstrations, and that from all older events."""
     effects = []
     if why.demonstrations is not None:
         effects.append(_Effect("all demonstrations together", "", why.demonstrations))
@@ -277,7 +277,7 @@ def _side(nats: float) -> str:
 
 
 def _signed(nats: float) -> str:
-    """Write a number of nats with its sign; a number that rounds to zero has none.
+    """Format a number of nats with its sign; a number that rounds to zero has none.
 
     >>> _signed(0.123), _signed(-0.5), _signed(-0.001)
     ('+0.12', '\u22120.50', '0.00')
@@ -289,7 +289,8 @@ def _signed(nats: float) -> str:
 def _shaded(why: Explanation, prompt: Prompt) -> str:
     """Build the HTML of the prompt, in which the color of each event shows its evidence.
 
-    The hue and the underline show the sign of the evidence, and the strength of the color its size.
+    The hue and the underline show the sign of the evidence, and the strength of the color shows its
+    size.
     """
     peak = max((abs(e.nats) for e in why.evidence), default=0.0) or 1.0
     text, done = "", 0

@@ -36,7 +36,7 @@ def escape_line(text: str) -> str:
 
 
 def fold(summary: str, body: str) -> str:
-    """Build a part of a page that is hidden until the reader opens it.
+    """Build a section of a page that is collapsed until the reader opens it.
 
     Args:
         summary: the line that is always visible, as plain text.
@@ -46,7 +46,7 @@ def fold(summary: str, body: str) -> str:
 
 
 def make_page(title: str, body: str, style: str) -> str:
-    """Build a complete HTML page, which may load nothing.
+    """Build a complete HTML page, which is not allowed to load any other resource.
 
     Args:
         title: the title of the page as plain text.

@@ -57,7 +57,7 @@ def print_dataset(
     Args:
         info: the decisions and measurements made by ``prepare``.
         out: the folder of the dataset; None if nothing was written.
-        rejected: the first rejected rows of each reason, as file, row number and cells.
+        rejected: for each reason, the first rejected rows, given as file, row number and cells.
     """
     saved = (
         f"Nothing was written. Contents of the dataset {info.name}"
@@ -144,7 +144,7 @@ def print_example_rows(dataset: Dataset, count: int = 10) -> None:
 
 
 def _count_behaviors(info: DatasetInfo) -> str:
-    """List the behaviors with their numbers of events."""
+    """List the behaviors with the number of events of each."""
     counts = [f"{n:,} {one_line(b)}" for b, n in list(info.behaviors.items())[:_BEHAVIORS]]
     more = len(info.behaviors) - _BEHAVIORS
     return ", ".join(counts) + (f" and {quantity(more, 'other behavior')}" if more > 0 else "")
@@ -181,14 +181,14 @@ def _describe_target(info: DatasetInfo) -> list[str]:
     if info.exclude_seen and leads:
         shares = ", ".join(f"{b} (before {info.led_by[b]:.1%} of them)" for b in leads)
         lines.append(
-            "Items that a user only has through the following behaviors may still be recommended, since "
+            "Items that a user has only through the following behaviors may still be recommended, since "
             f"these often precede {things}: {shares}."
         )
     return lines
 
 
 def print_tuned(tuned: Tuned, path: Path) -> None:
-    """Print the fitted weights and the accuracy of the model, the prior and both combined."""
+    """Print the fitted weights, and the accuracy of the model, of the prior and of both combined."""
     print_table(
         ["held out", *tuned.ndcg],
         [
@@ -206,7 +206,7 @@ def print_tuned(tuned: Tuned, path: Path) -> None:
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print the metrics of all systems, for all targets and for each kind of target.
 
-    The main metric for each slice of users and remarks follow.
+    They are followed by the main metric for each slice of users and by remarks.
     """
     table = evaluation_report.overall(evaluation)
     print_table(table.header, table.rows)
@@ -299,7 +299,7 @@ def print_run(run: Run, out: Path) -> None:
 
 
 def _describe_validation(result: Mapping[str, Any]) -> str:
-    """Write the metrics of a validation on one line."""
+    """Format the metrics of a validation in one line."""
     if "auc" in result:
         return f"log loss {result['nats']:.3f}, AUC {result['auc']:.4f} ({result['pairs']} pairs)"
     return (
@@ -311,7 +311,7 @@ def _describe_validation(result: Mapping[str, Any]) -> str:
 def print_faithfulness(faithfulness: Faithfulness) -> None:
     """Print tables about the faithfulness of explanations.
 
-    The first tables show the mean fall of the score when events are left out, and when only these
+    The first tables show the mean drop in the score when events are left out, and when only these
     events are kept. The last table shows the shares of sentences with certain properties.
     """
     for title, curves in (
@@ -337,12 +337,12 @@ def print_faithfulness(faithfulness: Faithfulness) -> None:
     print_line(
         f"The first recommendation of {faithfulness.system} was explained for each of "
         f"{len(faithfulness.users):,} users of {faithfulness.dataset} (protocol {faithfulness.protocol}, split "
-        f"{faithfulness.split}, seed {faithfulness.seed}). The tables of falls cover the "
+        f"{faithfulness.split}, seed {faithfulness.seed}). The tables of score drops cover the "
         f"{len(faithfulness.naming):,} sentences that name an event."
     )
     print_line(
-        f"A value is the fall of the score, in nats, under the template {faithfulness.other}. The evidence "
-        f"was measured under {faithfulness.template}. Titles were compared with {faithfulness.encoder}. "
+        f"A value is the drop in the score, in nats, under the template {faithfulness.other!r}. The evidence "
+        f"was measured under the template {faithfulness.template!r}. Titles were compared with {faithfulness.encoder}. "
         "Intervals are 95% bootstrap intervals over users."
     )
     claims = faithfulness.unsupported

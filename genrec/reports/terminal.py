@@ -99,24 +99,24 @@ def print_recommendations(answer: RecommendationList) -> None:
 
 
 def _count(many: int, noun: str) -> str:
-    """Write a number with a noun in the singular or plural, such as ``1 event`` or ``2 events``."""
+    """Format a number with a singular or plural noun, such as ``1 event`` or ``2 events``."""
     return f"{many:,} {noun}{'' if many == 1 else 's'}"
 
 
 def _describe_request(answer: RecommendationList) -> str:
-    """Describe the model, the request and the treatment of seen items in one line."""
+    """Describe in one line the model, the request and the treatment of seen items."""
     threads = answer.details.get("threads")
     device = answer.details.get("device", "?")
     where = device if threads is None else f"{device} ({_count(threads, 'thread')})"
     return (
         f"{answer.model} on {where} predicted {answer.behavior!r} from "
         f"{_count(answer.events, 'event')}, with a prompt of {_count(answer.prompt_tokens, 'token')} "
-        f"and the decoder {answer.decoder}. Seen items are {answer.seen}."
+        f"and decoder={answer.decoder!r}. Seen items are {answer.seen}."
     )
 
 
 def _print_evidence(answer: RecommendationList) -> None:
-    """Print the strongest evidence for each item, as bars in a terminal or otherwise as a table."""
+    """Print the strongest evidence for each item, as bars in a terminal and as a table otherwise."""
     told = [(r, r.explanation) for r in answer if r.explanation and r.explanation.evidence]
     if not told:
         return
@@ -159,7 +159,7 @@ def evidence_lines(why: Explanation, most: int | None = None) -> list[str]:
 
     Args:
         why: the explanation.
-        most: the maximum number of events, of which the strongest are shown; None for all.
+        most: the number of strongest events to show; None for all events.
     """
     shown = _strongest(why, most)
     peak = max((abs(e.nats) for e in why.evidence), default=0.0) or 1.0
@@ -193,7 +193,7 @@ def print_item(item: ItemExplanation) -> None:
         print_line(line)
     if why.evidence:
         note(
-            "Each bar shows how far the item's score falls (█) or rises (░), in nats, without the event. "
+            "Each bar shows how much the item's score falls (█) or rises (░), in nats, without the event. "
             "The bars show what the model relies on, not why a person acted in a certain way."
         )
     for remark in item.notes:
@@ -216,7 +216,7 @@ def standing(item: ItemExplanation) -> str:
 
 
 def changes(item: ItemExplanation) -> list[str]:
-    """Return a line of text for each reason against an item, and for each change in its favor."""
+    """Return a line of text for each reason against an item and for each change that favors it."""
     events = item.explanation.evidence
     lines = [f"Against it: {name_event(e, events)} ({e.nats:+.2f} nats)" for e in item.against]
     for c in item.choices:
@@ -238,7 +238,7 @@ def changes(item: ItemExplanation) -> list[str]:
 
 
 def name_event(event: Evidence | WhatIf, events: Sequence[Evidence]) -> str:
-    """Name an event by its behavior and title, with its number if another one has the same title.
+    """Name an event by its behavior and title, adding its number if another has the same title.
 
     Args:
         event: the event.
@@ -257,7 +257,7 @@ def _describe_change(change: WhatIf, k: int, events: Sequence[Evidence] = ()) ->
 
 
 def _describe_prior(answer: RecommendationList) -> str:
-    """Describe the combination of the model and the prior in one line."""
+    """Describe in one line how the model and the prior are combined."""
     prior = answer.details["prior"]
     counted = f", counted from {', '.join(prior['counted'])}" if prior["counted"] else ""
     how = "at each step of a title" if prior["fusion"] == "node" else "in the final score"
@@ -360,7 +360,7 @@ def _how(piece: Understood) -> str:
 
 
 def print_prompt(encoded: EncodedPrompt, about: str) -> None:
-    """Print a prompt exactly as the model reads it, followed by its number of tokens and events.
+    """Print a prompt exactly as the model reads it, followed by the number of tokens and events.
 
     Args:
         encoded: the prompt.

@@ -173,7 +173,7 @@ def test_a_number_of_words_that_is_none(tmp_path: Path, most: str) -> None:
     path = tmp_path / "en" / "explain_mine.jinja"
     path.write_text(source.replace("most: 4", most), encoding="utf-8")
     recommender = make(["red mug", "doll"], prompts=str(tmp_path))
-    with pytest.raises(PromptError, match="Expected a number of words"):
+    with pytest.raises(PromptError, match="the maximum number of words"):
         recommender.recommend("i0", explain=True, style="mine")
 
 
