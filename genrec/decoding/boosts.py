@@ -1,4 +1,4 @@
-"""Store factors by which the ranking scores of items are multiplied.
+"""Store factors that move items up or down in a ranking.
 
 An item is identified by its position in the trie of titles. This module deals with numbers and
 positions only, not with tries or items.
@@ -12,9 +12,9 @@ from genrec.types import FloatArray, IntArray
 
 
 class Boosts:
-    """Positive factors on the ranking scores of items, which do not change their probabilities.
+    """Positive factors that change the order of items, but not their probabilities.
 
-    A score is the logarithm of a weight, so the logarithm of an item's factor is added to it.
+    The logarithm of an item's factor is added to the score by which the item is ranked.
 
     Attributes:
         logs: (N,) natural logarithm of the factor of the item at each of N positions.
@@ -34,7 +34,7 @@ class Boosts:
 
         Args:
             low: (C,) first position of each range.
-            high: (C,) position after the last one of each range. It must be greater than ``low``.
+            high: (C,) position after the end of each range. It must be greater than ``low``.
 
         Returns:
             (C,) natural logarithms of the highest factors.

@@ -22,7 +22,7 @@ class Filter:
     Attributes:
         n: total number of positions, including those that are not allowed.
         listed: the positions that the filter lists, distinct and sorted; the array is read-only.
-        denies: whether the listed positions are the denied ones rather than the allowed ones.
+        denies: whether the listed positions are denied rather than allowed.
     """
 
     __slots__ = ("denies", "listed", "n")
@@ -75,10 +75,10 @@ class Filter:
         return self.n - len(self.listed) if self.denies else len(self.listed)
 
     def count_items(self, n_items: int) -> int:
-        """Count the allowed items, not counting the positions of items that have been removed.
+        """Count the allowed items, excluding items that have been removed from the trie.
 
-        A filter that lists denied positions does not list the positions of removed items. They
-        therefore count as allowed, and are subtracted here.
+        A filter that lists denied positions does not list the positions of removed items. These
+        positions therefore count as allowed, and are subtracted here.
 
         Args:
             n_items: number of items that have not been removed.
@@ -107,7 +107,7 @@ class Filter:
 
         Args:
             low: (C,) first position of each range.
-            high: (C,) position after the last one of each range.
+            high: (C,) position after the end of each range.
 
         Returns:
             (C,) int64 counts.
@@ -136,7 +136,7 @@ class Filters:
 
         Args:
             filters: one filter for each user.
-            common: filter that applies to every user in addition, and is stored only once; None if
+            common: an additional filter that applies to every user and is stored only once; None if
                 there is no such filter.
 
         Raises:
@@ -170,7 +170,7 @@ class Filters:
         Args:
             user: (C,) index of the user to whom each range belongs.
             low: (C,) first position of each range.
-            high: (C,) position after the last one of each range.
+            high: (C,) position after the end of each range.
 
         Returns:
             (C,) counts.
@@ -181,7 +181,7 @@ class Filters:
         return np.where(self.denies[user], self.common.counts(low, high) - listed, listed)
 
     def keeps(self, user: IntArray, positions: IntArray) -> BoolArray:
-        """Tell whether each of P positions is allowed for a user.
+        """Check whether each of P positions is allowed for its user.
 
         Args:
             user: (P,) index of the user for whom each position is checked.

@@ -22,7 +22,7 @@ class Frontier:
     node and its parent are the node's run. Of this run, the model has scored only the first token.
 
     Attributes:
-        user: (F,) index of the user, who has one prompt.
+        user: (F,) index of the prefix's user; each user has one prompt.
         node: (F,) trie node to which the prefix leads.
         parent: (F,) handle of the token before the node's run, in the tree of tokens that the model
             has processed.
@@ -81,13 +81,13 @@ class Frontier:
         return np.sort(order[rank_in_group(self.user[order]) < size])
 
     def first(self, lengths: IntArray, tokens: int) -> IntArray:
-        """Select the prefixes with the highest bounds whose runs have a given number of tokens.
+        """Select the prefixes with the highest bounds whose runs fit into a given number of tokens.
 
-        The tokens are divided among the users. Each user gets at least one prefix.
+        The tokens are divided equally among the users. Each user gets at least one prefix.
 
         Args:
             lengths: (F,) number of tokens in each prefix's run.
-            tokens: maximum number of tokens.
+            tokens: maximum number of tokens in all selected runs together.
 
         Returns:
             The indices of the selected prefixes, in ascending order.
@@ -134,7 +134,7 @@ class Frontier:
         return highest
 
     def masses(self, n_users: int) -> FloatArray:
-        """Return the sum of the probabilities of each user's prefixes.
+        """Return the total probability of each user's prefixes.
 
         Args:
             n_users: number of users, U.

@@ -149,7 +149,7 @@ class DeviceFilters:
 
         Args:
             low: (U, C) first position of each range.
-            high: (U, C) position after the last one of each range.
+            high: (U, C) position after the end of each range.
 
         Returns:
             (U, C) counts.
@@ -168,7 +168,7 @@ class Reached:
 
     Attributes:
         leaf: (U, K + 1) trie nodes of the titles with the highest probability per item. One more
-            than requested is returned so that ties are noticed; -1 marks unused entries.
+            than requested is returned so that ties can be detected; -1 marks unused entries.
         logprob: (U, K + 1) log-probabilities of these titles.
         skipped: for each level, an array with one row per user that contains the log-probabilities
             of the prefixes that did not stay in the beam; all its other entries are -inf.
@@ -263,7 +263,7 @@ class Beam:
     def _add_leaves(self, child: Tensor, value: Tensor, each: Tensor) -> None:
         """Add nodes that end a title to those found so far, and keep the most probable ones.
 
-        For each user, one more than requested is kept so that ties are noticed.
+        For each user, one more than requested is kept so that ties can be detected.
 
         Args:
             child: (U, C) trie nodes.
@@ -387,13 +387,13 @@ def _visible_slots(ancestors: Tensor, run: int) -> Tensor:
 
 
 def _count_between(listed: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Count how many numbers of a sorted list lie in each range from ``low`` to ``high`` - 1."""
+    """Count the numbers in a sorted list that lie in each range from ``low`` to ``high`` - 1."""
     first = torch.searchsorted(listed, low.contiguous())
     return torch.searchsorted(listed, high.contiguous()) - first
 
 
 def _logsumexp(x: Tensor, owner: Tensor, n: int) -> Tensor:
-    """Compute the logarithm of the sum of exponentials separately for each owner of entries.
+    """Compute the logarithm of the sum of exponentials over the entries of each owner.
 
     Args:
         x: (U, C) entries.

@@ -3,10 +3,10 @@
 The trie that is edited is called the base, and it never changes. An edit returns a new ``LiveTrie``
 and does not disturb searches that use an older one. The nodes on the path to an edited title are
 replaced by new nodes, which form the overlay. All other nodes are shared with the base. Overlay
-nodes are numbered after the nodes of the base, and they keep their numbers in later edits. So a
-node's list of children is rewritten only when a child is added, removed, or replaced by an overlay
-node for the first time. This technique is called path copying (Driscoll et al. 1989, Making Data
-Structures Persistent). This module deals with token ids and catalog rows only, not with text.
+nodes are numbered after the nodes of the base, and they keep their numbers in later edits. A node's
+list of children is therefore rewritten only when a child is added, removed, or replaced with an
+overlay node for the first time. This technique is called path copying (Driscoll et al. 1989, Making
+Data Structures Persistent). This module deals with token ids and catalog rows only, not with text.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class LiveTrie:
         return self.base.inner_tokens + self._inner
 
     def due(self) -> bool:
-        """Check whether there have been so many edits that a new TitleTrie should be built."""
+        """Check whether there have been enough edits that a new TitleTrie should be built."""
         edits = max(len(self._nodes), self.n_edits)
         return edits > max(_MIN_DUE, _SHARE_DUE * len(self.base))
 
@@ -108,7 +108,7 @@ class LiveTrie:
         """Return a new trie in which some titles have been removed and others added.
 
         Args:
-            add: the token ids of each title to add, by catalog row. A row that is also in
+            add: the token ids of each title to add, keyed by catalog row. A row that is also in
                 ``remove`` gets a new title.
             remove: catalog rows to remove.
 

@@ -17,7 +17,7 @@ def run_logprobs(
     every: Outputs,
     temperature: float,
 ) -> FloatArray:
-    """Sum the log-probabilities of each run's tokens, except the first one.
+    """Sum the log-probabilities of the tokens in each run, excluding its first token.
 
     Args:
         runs: token ids of L runs.
@@ -54,7 +54,7 @@ def vocabulary_norms(outputs: Outputs, temperature: float) -> FloatArray:
 
 
 def group_logsumexp(values: FloatArray, start: IntArray, source: IntArray) -> FloatArray:
-    """Compute the logarithm of the sum of exponentials over the group of each of C entries.
+    """For each of C entries, compute the logarithm of the sum of exponentials over its group.
 
     Args:
         values: (C,) entries, sorted by group.

@@ -1,4 +1,4 @@
-"""Keep the best items that a search has found so far for each user."""
+"""Keep track of the best items that a search has found so far for each user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Items:
     """N scored items as parallel arrays. Each item was found for one of several users.
 
     Attributes:
-        user: (N,) index of the user, who has one prompt.
+        user: (N,) index of the user for whom the item was found; each user has one prompt.
         row: (N,) catalog row of the item.
         logprob: (N,) log-probability of the item, including the prior if it is applied at each
             node of the trie.
@@ -52,7 +52,8 @@ class Items:
 class TopItems:
     """The best items found so far for each of U users.
 
-    For each user, one item more than requested is kept, so that ties at the last rank are noticed.
+    For each user, one more item than requested is kept, so that ties at the last rank can be
+    detected.
 
     Attributes:
         k: (U,) number of items requested for each user.

@@ -3,14 +3,14 @@
 A search returns the best items, their probabilities and a certificate, which states how much the
 search may have missed. It deals with tokens, trie nodes and catalog rows, not with text.
 
-With "catalog" normalization, the model's softmax at a node covers only the tokens that can
-continue a title. So the probabilities of all items sum to 1, and a token without an alternative
-need not be scored. With "vocab" normalization, the softmax covers the whole vocabulary, as in
-ordinary text generation.
+With ``normalization='catalog'``, the model's softmax at a node covers only the tokens that can
+continue a title. The probabilities of all items therefore sum to 1, and a token without an
+alternative need not be scored. With ``normalization='vocab'``, the softmax covers the whole
+vocabulary, as in ordinary text generation.
 
-A title is never more probable than any of its prefixes. So the probability of a prefix is an upper
-bound for all items whose titles begin with it. A search keeps the prefixes from which it
-did not continue, and their bounds limit what it may have missed.
+A title is never more probable than any of its prefixes. The probability of a prefix is therefore an
+upper bound for all items whose titles begin with it. A search keeps the prefixes from which it did
+not continue, and their bounds limit what it may have missed.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class _Search:
     def run_on_device(self) -> list[Ranking] | None:
         """Run the search on the model's device and return one ranking for each user.
 
-        The result is None if a list has fewer items than requested although more remain.
+        The result is None if a list has fewer items than requested even though more items remain.
         """
         options, trie, tree = self._options, self._trie, self._tree
         assert isinstance(trie, TitleTrie)
@@ -235,17 +235,17 @@ class _Search:
         return skipped
 
     def _fits(self, chosen: Frontier, before: IntArray | int) -> bool:
-        """Check whether the token tree may also keep the tokens of the chosen prefixes.
+        """Check whether the token tree has room to keep the tokens of the chosen prefixes.
 
         Args:
             chosen: the prefixes to follow next.
-            before: (U,) number of tokens that do not count, because they were kept before.
+            before: (U,) number of tokens that are not counted, because they had already been kept.
         """
         new = np.bincount(chosen.user, self._trie.run_lengths(chosen.node), self._users)
         return bool((self._tokens - before + new).max() <= self._options.kept_tokens)
 
     def _depth_first(self, rest: Frontier) -> Frontier:
-        """Follow prefixes in groups, each with everything below it before the next group.
+        """Follow prefixes in groups, finishing everything below one group before the next.
 
         After each group, its tokens are removed from the token tree. A search that kept them all
         would slow down with every token, since each token of a pass is compared with all that are
@@ -276,7 +276,7 @@ class _Search:
     def _follow(self, chosen: Frontier) -> Frontier:
         """Run the model on the given prefixes, and return the longer prefixes that continue them.
 
-        The items found on the way are added to the users' lists.
+        Items found along the way are added to the users' lists.
         """
         ends = np.cumsum(self._trie.run_lengths(chosen.node))
         reached, first = Frontier.empty(), 0
@@ -295,7 +295,7 @@ class _Search:
     def _follow_vocab(self, part: Frontier) -> Frontier:
         """Do the work of ``_follow`` with probabilities that are normalized over the vocabulary.
 
-        Unlike with "catalog" normalization, every token of a prefix has to be scored.
+        Unlike with ``normalization='catalog'``, every token of a prefix has to be scored.
         """
         runs = self._trie.runs(part.node)
         self._nodes += np.bincount(part.user, minlength=self._users)

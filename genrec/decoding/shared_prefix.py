@@ -50,7 +50,7 @@ class Paths:
             trie: the catalog's trie.
             positions: positions of the titles in the trie.
             vocab: whether probabilities are normalized over the whole vocabulary. If so, the last
-                run of each title must be processed, too.
+                run of each title must be processed as well.
         """
         wanted = np.unique(positions)
         parent: list[int] = []
@@ -143,7 +143,7 @@ class Branches:
         runs: Sequence[Sequence[int]],
         ends: Sequence[int],
     ) -> IntArray:
-        """Process the remaining tokens of some sequences with their continuations in one pass.
+        """Process the remaining tokens of some sequences, and their continuations, in one pass.
 
         The model's outputs are stored for later lookups.
 

@@ -35,7 +35,7 @@ class Subtrees:
             trie: the catalog's trie.
             allowed: the items that may be returned to each user; None to allow all items.
             prior: the weights of the items for each user, or None.
-            boosts: the factors on the scores of the items, which are the same for all users; None
+            boosts: factors that change the order of items, which are the same for all users; None
                 if there are none.
         """
         self._trie, self._allowed, self._prior, self._boosts = trie, allowed, prior, boosts
@@ -91,7 +91,7 @@ class Subtrees:
         return _maxima(self._prior.best(user[owner], low, high), owner, len(nodes))
 
     def best_boost(self, nodes: IntArray) -> FloatArray:
-        """Find the highest factor on the score among the items below each of C nodes.
+        """Find the highest boost factor among the items below each of C nodes.
 
         Args:
             nodes: (C,) trie nodes.
@@ -143,7 +143,7 @@ class Subtrees:
 
 
 def _maxima(values: FloatArray, owner: IntArray, n: int) -> FloatArray:
-    """Return the maximum of the values that belong to each of n nodes, and -inf if there are none."""
+    """For each of n nodes, return the maximum of its values, or -inf if it has none."""
     if len(owner) == n:
         return values
     greatest = np.full(n, -np.inf)
@@ -171,9 +171,9 @@ class _Guesses:
         Args:
             user: user to whom each node belongs.
             node: the nodes.
-            bound: log-probability of each node, as known or guessed.
+            bound: known or guessed log-probability of each node.
             index: index of each node among the prefixes and guesses, which its children store as
-                that of their parent.
+                the index of their parent.
             room: number of tokens that still fit into the forward pass. Children that need more
                 tokens are left out.
         """

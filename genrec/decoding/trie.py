@@ -258,7 +258,7 @@ class TitleTrie:
         return tokens
 
     def save(self, path: str | Path) -> None:
-        """Write the trie to a safetensors file, atomically."""
+        """Atomically write the trie to a safetensors file."""
         files.write_arrays(Path(path), *self.to_arrays())
 
     def to_arrays(self) -> tuple[dict[str, Ids], dict[str, str]]:
@@ -323,7 +323,7 @@ def ranges(first: IntArray, count: IntArray) -> IntArray:
 
 
 def _offsets(counts: IntArray, first: int = 0) -> npt.NDArray[np.unsignedinteger]:
-    """Compute the index at which each group starts if groups of given sizes follow each other.
+    """Compute the index at which each group starts if groups are stored one after another.
 
     Args:
         counts: (G,) size of each group.
@@ -370,7 +370,7 @@ def _concatenate(chunks: Iterable[Chunk]) -> tuple[Ids, IntArray]:
 
 
 def _sort_titles(flat: Ids, start: IntArray) -> IntArray:
-    """Find the order in which N titles are sorted by their tokens.
+    """Find the order that sorts N titles by their tokens.
 
     Args:
         flat: tokens of all titles in one array.

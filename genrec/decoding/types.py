@@ -75,7 +75,7 @@ class Allowed(Protocol):
         Args:
             user: (C,) index of the user to whom each range belongs.
             low: (C,) first position of each range.
-            high: (C,) position after the last one of each range.
+            high: (C,) position after the end of each range.
 
         Returns:
             (C,) counts.
@@ -83,7 +83,7 @@ class Allowed(Protocol):
         ...
 
     def keeps(self, user: IntArray, positions: IntArray) -> BoolArray:
-        """Tell whether each of P positions is allowed for a user.
+        """Check whether each of P positions is allowed for its user.
 
         Args:
             user: (P,) index of the user for whom each position is checked.
@@ -96,7 +96,7 @@ class Allowed(Protocol):
 
 
 class Prior(Protocol):
-    """Positive weights of items for each of U users, which do not come from the model.
+    """Positive weights of items for each of U users, computed without the language model.
 
     An item is identified by its position in the trie.
     """
@@ -107,7 +107,7 @@ class Prior(Protocol):
         Args:
             user: (C,) index of the user whose weights are summed.
             low: (C,) first position of each range.
-            high: (C,) position after the last one of each range.
+            high: (C,) position after the end of each range.
 
         Returns:
             (C,) sums.
@@ -120,7 +120,7 @@ class Prior(Protocol):
         Args:
             user: (C,) index of the user whose weights are compared.
             low: (C,) first position of each range.
-            high: (C,) position after the last one of each range.
+            high: (C,) position after the end of each range.
 
         Returns:
             (C,) natural logarithms of the highest weights.
@@ -145,8 +145,8 @@ class Certificate:
     """The guarantees that a search gives for its result, and the work that it took.
 
     Attributes:
-        exact: whether the list holds the items with the highest scores. Then no item outside the
-            list has a higher score than an item in it, apart from ties.
+        exact: whether the list contains the items with the highest scores. If so, no item outside
+            the list has a higher score than any item in it.
         ties: whether the list is exact, but an item outside it may tie with its last item.
         certain_ranks: number of top ranks that are certain to be the same in the exact list, apart
             from ties.
@@ -171,9 +171,9 @@ class Ranking:
     Attributes:
         rows: (n,) catalog rows of the items.
         logprobs: (n,) natural logarithms of the items' probabilities.
-        scores: (n,) scores by which the items are ranked. These are the log-probabilities, to which
-            the prior is added if it is fused into the score, the logarithm of the item's factor if
-            there are boosts, and noise if the list is a random draw.
+        scores: (n,) scores by which the items are ranked. These are the log-probabilities, plus the
+            prior if it is fused into the score, the logarithm of the item's factor if there are
+            boosts, and noise if the list is a random draw.
         certificate: the guarantees that the search gives for this list. If the list was selected
             from more candidates, they refer to the list of candidates.
         alone: (n,) natural logarithms of the probabilities under the model without a prior.
@@ -224,24 +224,24 @@ class Options:
         max_nodes: maximum number of prefixes that ``exact`` and ``auto`` follow for one prompt. If
             the list is still too short after that, beam search fills it.
         budget: number of tokens after which ``auto`` stops for one prompt.
-        fusion: the way in which a prior is used. ``node`` multiplies the probabilities of each
-            node's children by the prior's weights, so that all probabilities still sum to 1.
-            ``score`` adds the prior to the final score.
+        fusion: how a prior is used. ``node`` multiplies the probabilities of each node's children
+            by the prior's weights, so that all probabilities still sum to 1. ``score`` adds the
+            prior to the final score.
         beta: exponent of the prior's weights, at least 0.
-        boosts: factors on the scores of the items, or None. They change the order of the items, but
-            not their probabilities. Draws do not support them.
+        boosts: factors that change the order of the items, but not their probabilities; None for no
+            factors. They cannot be combined with ``draw``.
         alone: temperature of the probabilities that are reported for the model without a prior;
             None to use ``temperature``. This has an effect with ``catalog`` normalization only.
         min_probability: minimum probability of an item in the list.
         draw: random seed for drawing k items without replacement; None to return the k best items.
-            A single seed gives different draws for the prompts in a batch. A sequence with one seed
-            per prompt makes a draw independent of the other prompts. Draws require ``catalog``
+            A single seed produces a different draw for each prompt in a batch. A sequence with one
+            seed per prompt makes a draw independent of the other prompts. Draws require ``catalog``
             normalization, and a prior fused into the score is ignored.
         tolerance: scores that differ by less than this count as tied.
         width: maximum number of prefixes of one prompt that ``exact`` and ``auto`` follow in one
             forward pass.
         fill: number of tokens up to which a forward pass is filled with prefixes that will probably
-            be followed next, since a smaller pass is hardly faster. This has an effect with
+            be followed next, since smaller passes are hardly any faster. This has an effect with
             ``catalog`` normalization only.
         on_device: whether beam search runs entirely on the model's device (see the module
             ``gpu_beam``); None to do so on CUDA GPUs only. Such a search does not fill forward
@@ -254,8 +254,8 @@ class Options:
             removed when everything below them has been scored. Such a search ends when no item
             outside the list can score higher, or after ``max_nodes + beam_size`` prefixes if the
             list is complete.
-        report: function that is called with the number of tokens processed so far before each
-            forward pass of the depth-first part; None for no reports.
+        report: function that is called before each forward pass of the depth-first part, with the
+            number of tokens processed so far; None for no reports.
     """
 
     search: str = "auto"
