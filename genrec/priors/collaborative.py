@@ -12,15 +12,15 @@ itemknn   favors items that share users with those in the history, as measured b
           ``latest`` uses the square of the cosine and only the latest items in the history
 ease      uses the linear model that best reconstructs which users have which items (Steck 2019,
           https://arxiv.org/abs/1905.03375), with each item's 50 highest positive weights
-titles    favors items with titles similar to those of the latest items in the history, and so also
-          covers items without any events
-own       favors items that occur often in the history; ``recent`` favors its latest items
+titles    favors items with titles similar to those of the latest items in the history, including
+          items without any events
+own       favors items that occur often in the history; ``recent`` favors the latest items in it
 
 Fitted baselines such as SASRec can be added as sources. Each source has a share of the mixture. The
 shares maximize the likelihood of the targets in the validation part. If it has too few targets,
-some events of the train part are held out as targets. Behaviors whose events make the
-targets less likely, such as dislikes, are ignored. This module deals with catalog rows and titles,
-not with tokens or models.
+some events of the train part are held out as targets. Behaviors whose events make the targets less
+likely, such as dislikes, are ignored. This module deals with catalog rows and titles, not with
+tokens or models.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class CollaborativePrior:
             counts: the counts of events.
             mix: the weight of each source in the mixture. The weight of ``popular`` must be above
                 0. Only the ratios of the weights matter.
-            scorers: the fitted baselines that are used as sources, by name; None if there are none.
+            scorers: the fitted baselines that are used as sources, keyed by name; None if there are
+                none.
 
         Raises:
             SettingsError: a source is unknown, or a weight is invalid.
@@ -150,7 +151,7 @@ class CollaborativePrior:
 
         def fitted() -> CollaborativePrior:
             if len(dataset.interactions) > _MANY:
-                log("Counting items that users take together ...")
+                log("Counting items that users choose together ...")
             fitting = protocols.with_validation(dataset, ENOUGH)
             prior = counted(fitting, "validation", dict.fromkeys(names, 1.0))
             shares, unread = fit_on_validation(prior._mixture, fitting, names, seed)
@@ -196,7 +197,7 @@ class CollaborativePrior:
 
     @property
     def counts(self) -> Counts:
-        """Return the counts of all events counted so far."""
+        """Return the counts of all events that have been added so far."""
         return self._mixture.counts
 
     def weights(self, history: History) -> Weights:
@@ -240,9 +241,9 @@ class CollaborativePrior:
         Requests in progress finish with the old counts.
 
         Args:
-            events: each user's new events or item ids by user id, oldest first. They must be later
-                than the events counted so far, and they are assumed to have the behavior that is
-                counted. Trends are based on the events' times, or on the given order if an event
+            events: each user's new events or item ids, oldest first, keyed by user id. They must be
+                later than the events counted so far, and they are assumed to have the prior's
+                behavior. Trends are based on the events' times, or on the given order if an event
                 has no time.
             catalog: the catalog with new items at its end; None if there are no new items.
 
@@ -337,7 +338,7 @@ class CollaborativePrior:
 
 
 def _describe(dataset: Dataset, before: str, names: Sequence[str], seed: int) -> dict[str, object]:
-    """Describe everything that a fitted prior depends on, for the dataset's cache."""
+    """Describe everything that a fitted prior depends on, as a key for the dataset's cache."""
     import scipy
 
     told = {"name", "notes", "rejected", "uses"}  # only for the user
@@ -374,8 +375,8 @@ def _check_header(
         version, learned = header["format_version"], header["learned"]
     except (KeyError, ValueError, TypeError) as error:
         msg = (
-            f"{path} is not a saved prior ({error!r}). Expected a file that "
-            "CollaborativePrior.save wrote."
+            f"{path} is not a saved prior ({error!r}). Expected a file "
+            "written by CollaborativePrior.save."
         )
         raise DataError(msg) from error
     if version not in READABLE or header["catalog"] != catalog.hash():

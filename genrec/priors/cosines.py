@@ -1,7 +1,8 @@
-"""Compute cosines between items' sets of users, for the items that are asked for.
+"""Compute cosines between items' sets of users, but only for the items that are needed.
 
-A single list needs the cosines of a few items only. Once as many rows as there are items have been
-asked for, all of them are computed and kept. Either way, every cosine is the same to the last bit.
+A single list needs the cosines of only a few items. Once the number of requested rows reaches the
+number of items, all cosines are computed and kept. Either way, every cosine is exactly the same, to
+the last bit.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ class Cosines:
     """The cosines between the sets of users of N items.
 
     The cosine of two items is the number of users who have both, divided by the square root of the
-    product of their numbers of users. An item has no cosine with itself.
+    product of their numbers of users. The cosine of an item with itself is set to 0.
     """
 
     def __init__(self, items: Any) -> None:
-        """Prepare for requests without computing any cosines.
+        """Store the data from which cosines are computed on request.
 
         Args:
             items: (U, N) sparse matrix in CSR format with a 1 for each item that a user has.
@@ -56,7 +57,7 @@ class Cosines:
         """Return the (R, N) sparse matrix of the cosines of some items with all items.
 
         Args:
-            rows: (R,) the items, ascending.
+            rows: (R,) the rows of the items in ascending order.
         """
         shared = (self._items[:, rows].T @ self._items).tocsr()
         shared.sum_duplicates()

@@ -64,14 +64,15 @@ class TitleNeighbors:
 
         Args:
             catalog: the items.
-            vectors: the ``vectors`` of an earlier ``AlikeTitles`` of the same titles, if any.
+            vectors: the ``vectors`` of an earlier ``AlikeTitles`` with the same titles; None if
+                there is none.
         """
         self.titles = tuple(item.title for item in catalog)
         self._vectors = vectors
 
     @cached_property
     def alike(self) -> AlikeTitles:
-        """Return an index that finds similar titles. It is built at first use."""
+        """Return an index that finds similar titles. It is built on first use."""
         return AlikeTitles(self.titles, self._vectors)
 
 
@@ -90,7 +91,7 @@ class Counts:
         newest: catalog rows of the items in the latest tenth of all events, oldest first; empty if
             events of different users cannot be ordered in time.
         title_neighbors: the titles of the items, for finding items with similar titles.
-        saved: matrices that were computed before, by the name of their attribute: ``both``, ``ease``.
+        saved: matrices that were computed earlier, keyed by attribute name: ``both`` or ``ease``.
     """
 
     catalog: Catalog
@@ -105,7 +106,7 @@ class Counts:
 
     @classmethod
     def none(cls, catalog: Catalog) -> Counts:
-        """Create counts for a catalog without any events."""
+        """Create counts for a catalog, with no events counted yet."""
         from scipy import sparse
 
         n = len(catalog)
@@ -210,16 +211,16 @@ class Counts:
 
     @cached_property
     def base(self) -> Weights:
-        """Return weights by popularity, to which 1 is added so that no weight is 0.
+        """Return weights proportional to popularity plus 1, so that no weight is 0.
 
-        Items that are added to the catalog later count as having no events.
+        Items that are added to the catalog later are treated as having no events.
         """
         total = float((self.popularity + 1.0).sum())
         return Weights((self.popularity + 1.0) / total, rest=1.0 / total)
 
     @cached_property
     def trend(self) -> FloatArray:
-        """Return each of N items' share of the latest events, as an (N,) array.
+        """Return each item's share of the latest events, as an (N,) array.
 
         If the latest events are unknown, the popularity is returned instead.
         """
@@ -230,12 +231,12 @@ class Counts:
 
     @property
     def _has_both(self) -> bool:
-        """Whether ``both`` has been computed."""
+        """Return True if ``both`` has been computed."""
         return "both" in self.saved or "both" in self.__dict__
 
     @cached_property
     def both(self) -> Any:
-        """Return the (N, N) sparse matrix with the number of users who have both items."""
+        """Return the (N, N) sparse matrix of the numbers of users who have both items of a pair."""
         known = self.saved.get("both")
         return _clean(self.items.T @ self.items) if known is None else known
 
@@ -251,9 +252,9 @@ class Counts:
     def ease(self) -> Any:
         """Return the highest positive weights of the EASE model between items.
 
-        They are computed at first use, unless saved weights are available. Only the
-        ``_EASE_ITEMS`` items with the most users are included. The computation takes half a second
-        for 2,000 items, and about five seconds and 0.2 GB of memory for 5,000 items.
+        They are computed on first use, unless saved weights are available. Only the ``_EASE_ITEMS``
+        items with the most users are included. The computation takes half a second for 2,000 items,
+        and about five seconds and 0.2 GB of memory for 5,000 items.
 
         Returns:
             A sparse (N, N) matrix for the N items of the catalog.

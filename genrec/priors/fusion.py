@@ -1,4 +1,4 @@
-"""Choose a recommender's prior, the prior's weight, and how it is fused with the model.
+"""Choose a recommender's prior, its weight, and how it is fused with the model.
 
 A prior can be fused at each node of the trie or into the final score. Values that the user does not
 set come from ``genrec tune`` if it was run for the dataset folder and the model. Otherwise, default
@@ -71,8 +71,8 @@ def name_with_prior(model: str, prior: str) -> str:
 def choose_prior(settings: Settings, dataset: Dataset | None, behavior: str) -> str:
     """Return the name of the prior that a recommender should use.
 
-    If the settings say ``auto``, this is ``collaborative``, or ``none`` if there are no events to
-    count or if the other settings do not allow a prior.
+    With ``prior='auto'``, this is ``collaborative``, or ``none`` if there are no events to count or
+    if the other settings do not allow a prior.
 
     Args:
         settings: the recommender's settings.
@@ -110,7 +110,7 @@ def choose_prior(settings: Settings, dataset: Dataset | None, behavior: str) -> 
 
 
 def _count_events(dataset: Dataset, before: str, behavior: str | None = None) -> int:
-    """Return the number of events that a prior can count.
+    """Return the number of events that can be counted for a prior.
 
     Args:
         dataset: the dataset.
@@ -162,7 +162,7 @@ def resolve_fusion(
         settings: the recommender's settings. Values that the user has set take precedence.
         prior: the prior's name, which is ``none``, ``own`` or one of ``genrec.config.PRIORS``.
         tuned: the values that ``genrec tune`` has fitted; None if there are none.
-        events: number of events that the prior counts. If there are few, the default weight is
+        events: number of events counted for the prior. If it is small, the default weight is
             reduced. It has no effect if ``tuned`` is given.
     """
     alone = 1.0 if settings.node_temperature is None else settings.node_temperature
@@ -191,9 +191,9 @@ class PriorSource:
     The prior is built when it is first needed.
 
     Attributes:
-        own: whether the user has set a prior object, which replaces the prior from the settings.
+        own: whether the user has set a prior object, which replaces the one chosen by the settings.
         run: the run folder from which the model was loaded, or None. The default parameters are
-            unsuitable for a trained model. So with a run, the setting ``auto`` means no prior
+            unsuitable for a trained model. With a run, ``prior='auto'`` therefore means no prior,
             unless ``genrec tune`` has fitted parameters for this run.
         saved: the prior that was saved in the run folder, for a recommender without a dataset; None
             if there is none.
@@ -235,7 +235,7 @@ class PriorSource:
     def prior(self) -> ItemPrior | None:
         """Return the prior that is fused with the model, or None if there is no prior.
 
-        The prior is built at first use.
+        The prior is built on first use.
         """
         if not self._built:
             name = self._resolved.prior
@@ -277,8 +277,8 @@ class PriorSource:
     def share(self, other: PriorSource, *, same_data: bool) -> None:
         """Reuse the prior of another recommender, so that it need not be built again.
 
-        This happens only if the user has set the other prior, or if building it here would give the
-        same prior.
+        This happens only if the other prior was set by the user, or if building it here would give
+        the same prior.
 
         Args:
             other: the prior source of a recommender with the same model.

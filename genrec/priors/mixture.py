@@ -1,4 +1,4 @@
-"""Mix the distributions of several sources over items, each with its share of the mixture."""
+"""Mix several sources' distributions over items, each with a share of the mixture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def normalized_mix(mix: Mapping[str, float], learned: Mapping[str, Scorer]) -> d
 
     Args:
         mix: the weight of each source.
-        learned: the fitted baselines that may be used as sources, by name.
+        learned: the fitted baselines that may be used as sources, keyed by name.
 
     Raises:
         SettingsError: a source is unknown, a weight is negative, infinite or NaN, or the weight of
@@ -57,7 +57,7 @@ class Mixture:
     Attributes:
         counts: the counts of the users' events.
         mix: the share of each source; the shares sum to 1.
-        learned: the fitted baselines that are used as sources, by name.
+        learned: the fitted baselines that are used as sources, keyed by name.
     """
 
     counts: Counts

@@ -80,7 +80,7 @@ def fit_shares(
 
     Returns:
         The share of each source, and the (H,) negative natural logarithms of the targets'
-        probabilities, which are computed before sources with negligible shares are dropped.
+        probabilities. The latter are computed before sources with negligible shares are dropped.
     """
     rows = np.array(mixture.counts.catalog.rows(targets), dtype=np.int64)
     user = np.arange(len(rows))
@@ -106,7 +106,7 @@ def fit_shares(
 
 
 def without(history: History, behaviors: Collection[str]) -> History:
-    """Return a copy of a history from which events with the given behaviors are removed."""
+    """Return a copy of a history without the events that have one of the given behaviors."""
     if not behaviors:
         return history
     kept = tuple(i for i in history.interactions if i.behavior not in behaviors)

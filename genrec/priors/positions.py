@@ -1,4 +1,4 @@
-"""Reorder the weights of items from catalog rows to positions in the trie of titles.
+"""Reorder the weights of items by position in the trie of titles instead of by catalog row.
 
 The search needs sums and maxima of weights over ranges of positions.
 """
@@ -33,7 +33,7 @@ class TriePositions(Protocol):
 
 
 class PositionWeights:
-    """The weights of items for each of U users, by the items' positions in a trie.
+    """The weights of items for each of U users, ordered by the items' positions in a trie.
 
     This class implements the interface ``genrec.decoding.types.Prior``.
 
@@ -63,8 +63,8 @@ class PositionWeights:
             kind: object = each  # checked for callers without a type checker
             if not isinstance(kind, Weights):
                 msg = (
-                    f"The prior returned {each!r:.80}. Expected genrec.priors.weights.Weights from "
-                    "its weights(history)."
+                    f"The prior's method weights(history) returned {each!r:.80}. Expected an object "
+                    "of type genrec.priors.weights.Weights."
                 )
                 raise RequestError(msg)
             if id(each) in ordered:
@@ -83,7 +83,7 @@ class PositionWeights:
         Args:
             user: (C,) index of the user whose weights are summed.
             low: (C,) first position of each range.
-            high: (C,) position after the last one of each range.
+            high: (C,) position after the end of each range.
 
         Returns:
             (C,) sums.
@@ -96,7 +96,7 @@ class PositionWeights:
         Args:
             user: (C,) index of the user whose weights are compared.
             low: (C,) first position of each range.
-            high: (C,) position after the last one of each range.
+            high: (C,) position after the end of each range.
 
         Returns:
             (C,) natural logarithms of the highest weights.
@@ -222,7 +222,7 @@ class _Sparse:
 
 
 class _RangeSums:
-    """Computes sums over ranges of an array of positive values without adding up each range."""
+    """Computes sums over ranges of an array of positive values from cumulative sums."""
 
     def __init__(self, values: FloatArray) -> None:
         self._values = values

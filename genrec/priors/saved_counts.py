@@ -20,9 +20,8 @@ def counts_to_arrays(
 
     Args:
         counts: the counts.
-        ease: whether to include the weights of EASE, so that they need not be solved for again.
-        titles: whether to include the vectors of the titles, so that they need not be computed
-            again.
+        ease: whether to include the weights of EASE, so that they need not be computed again.
+        titles: whether to include the title vectors, so that they need not be computed again.
     """
     arrays: dict[str, npt.NDArray[Any]] = {
         "popularity": counts.popularity,

@@ -1,4 +1,4 @@
-"""Read and write tuned.json, which holds the parameters that ``genrec tune`` fits per model."""
+"""Read and write tuned.json, which holds the parameters that ``genrec tune`` fits to a model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Tuned:
         fusion: the fusion method with the higher cross-validated NDCG@10, ``node`` or ``score``.
         weights: the prior's weight for each fusion method.
         temperatures: the number by which the model's logits are divided, for each fusion method.
-        users: the number of users whose targets the parameters were fitted to. The targets belong
+        users: the number of users to whose targets the parameters were fitted. The targets belong
             to the validation part, or were held out from the train part.
         nats: the mean of -ln P(target) for the model alone (``model``), the prior alone (``prior``)
             and their fusion (``node``). The fusion is cross-validated: each half of the users is

@@ -25,13 +25,13 @@ CANCELLATION = 1e-6  # the difference of two sums is inexact if it is a smaller 
 class Weights:
     """The weights that a prior gives to items, which are finite and positive.
 
-    Only the ratios of the weights matter. Items are given by their catalog rows.
+    Only the ratios of the weights matter. Items are identified by their catalog rows.
 
     Attributes:
         values: (N,) weights of the first N rows, or (S,) weights of the rows in ``rows``.
         rows: (S,) the rows to which ``values`` belong; None if these are the first N rows.
         rest: the weight of every other row. It has no effect if there is a ``base``.
-        base: weights of all rows, to which ``values`` are added; None to add nothing. If many
+        base: weights of all rows, to which ``values`` are added; None if there is no base. If many
             histories have the same base, it is prepared for the search only once.
         sources: the names of the sources that contributed to the weights, for display.
     """
@@ -88,7 +88,7 @@ class ItemPrior(Protocol):
         """Return the weights of all items for a history.
 
         Args:
-            history: the user's events, possibly none.
+            history: the user's events, which may be empty.
         """
         ...
 

@@ -168,7 +168,7 @@ def test_a_prior_is_checked() -> None:
     trie = TitleTrie([[1], [2]])
     lists = PositionWeights([Weights([1.0, 3.0], [1, 0])], trie)  # type: ignore[arg-type]
     assert lists.mass(np.array([0]), np.array([0]), np.array([2])) == pytest.approx(4 / 3)
-    with pytest.raises(RequestError, match="The prior returned"):
+    with pytest.raises(RequestError, match=r"The prior.s method weights"):
         PositionWeights([np.ones(2)], trie)  # type: ignore[list-item]
     catalog = Catalog([Item("a", "red mug")])
     for settings, message in (
